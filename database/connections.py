@@ -1,0 +1,67 @@
+"""Connections of the serving role."""
+
+from typing import Any
+
+from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from database.arrays import register_arrays
+
+APPLICATION_NAME = "scim-ledger"  # so that an operator knows our sessions in pg_stat_activity
+
+# A generic plan made while a table is empty is a sequential scan until the next analyse; these options leave the planner
+# only index plans, which are the right ones for every block of the hot path at every size.
+PINNED_PLANS = (
+    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off "
+    "-c enable_bitmapscan=off -c enable_material=off -c jit=off"
+)
+# Serving always happens as ledger_app, whoever logs in: append-only is a grant to that role.
+SERVING = "-c search_path=ledger -c role=ledger_app -c jit=off -c synchronous_commit=on -c timezone=UTC"
+
+Connection = AsyncConnection[TupleRow]
+
+
+async def connect(url: str, *, pinned: bool = False) -> Connection:
+    """Open an autocommit connection that speaks binary, knows encoded arrays and prepares each statement at first use.
+
+    Raises psycopg.OperationalError when the server is not there.
+    """
+    options = f"{SERVING} {PINNED_PLANS}" if pinned else SERVING
+    conn = await AsyncConnection.connect(
+        url,
+        autocommit=True,
+        options=options,
+        prepare_threshold=0,
+        application_name=APPLICATION_NAME,
+        cursor_factory=AsyncRawCursor,
+    )
+    conn.prepared_max = 300
+    register_arrays(conn)
+    return conn
+
+
+async def _prepare(conn: Connection) -> None:
+    conn.prepared_max = 300
+    register_arrays(conn)
+
+
+def open_pool(url: str, *, size: int) -> AsyncConnectionPool[Connection]:
+    """Make a pool of serving connections (not yet opened)."""
+    kwargs: dict[str, Any] = {
+        "autocommit": True,
+        "options": SERVING,
+        "prepare_threshold": 0,
+        "application_name": APPLICATION_NAME,
+        "cursor_factory": AsyncRawCursor,
+    }
+    return AsyncConnectionPool(
+        url,
+        kwargs=kwargs,
+        configure=_prepare,
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=5,
+        check=AsyncConnectionPool.check_connection,
+    )

@@ -1,0 +1,10 @@
+-- Every right the serving role has. Run again after each migration; it first takes everything back.
+revoke all on all tables in schema ledger from ledger_app;
+grant usage on schema ledger to ledger_app;
+grant select, insert on events, commits, bodies, subject_keys, ledger to ledger_app;  -- append-only is a grant
+grant select on migrations to ledger_app;
+grant select, insert on directories to ledger_app;
+grant update (profile, closed_at) on directories to ledger_app;
+grant select, insert on tokens to ledger_app;
+grant update (revoked_at, last_used_at) on tokens to ledger_app;
+grant select, insert, update, delete on users, groups, memberships, states to ledger_app;  -- read models
