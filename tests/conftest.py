@@ -1,0 +1,65 @@
+"""Real PostgreSQL for every test that asks for it, made cheap: one cluster per test process, databases from a template."""
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import psycopg
+import pytest
+from hypothesis import settings as hypothesis_settings
+from psycopg import sql
+
+from runtime import embedded
+
+hypothesis_settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
+hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+# Tests about durability start a cluster of their own; here nothing has to survive a power cut.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+TEMPLATE = "template_ledger"
+
+
+def prepare_template(url: str) -> None:
+    """Bring the template database to the current schema; every test database is a copy of it."""
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Cluster]:
+    running = embedded.start(tmp_path_factory.mktemp("cluster"), settings=FAST)
+    yield running
+    embedded.stop(running)
+
+
+@pytest.fixture(scope="session")
+def admin_url(cluster: embedded.Cluster) -> str:
+    return cluster.url("postgres", "postgres")
+
+
+@pytest.fixture(scope="session")
+def template(cluster: embedded.Cluster, admin_url: str) -> str:
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    prepare_template(cluster.url("postgres", TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def new_database(admin_url: str) -> Iterator[Callable[[str], str]]:
+    """A function that copies the named template and gives the copy's name; the copies go with the test."""
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        made: list[str] = []
+
+        def create(source: str = TEMPLATE) -> str:
+            name = f"test_{next(_numbers)}"
+            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source))
+            connection.execute(statement)
+            made.append(name)
+            return name
+
+        yield create
+        for name in made:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+_numbers = count(1)
