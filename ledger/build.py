@@ -1,0 +1,126 @@
+"""From decided drafts to numbered, sealed, hashed events. Pure but for the randomness it is handed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from ledger.directories import Directory
+from ledger.events import Draft, Recorded, Stored
+from ledger.leaf import Commit, leaf_of
+from ledger.sealing import KEY_SIZE, NONCE_SIZE, Kek, index_macs, seal_body, wrap_key
+from ledger.state import BatchState
+from proofs.leaf import leaf_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The drafts of one command, and the document its answer shows."""
+
+    directory: Directory
+    drafts: tuple[Draft, ...]
+    document: dict[str, Any] | None
+    actor: str
+    request: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedCommit:
+    """Where a commit landed in its directory."""
+
+    directory: int
+    first_seq: int
+    size: int
+    types: int
+    at: int
+    etag_rv: int  # of the resource the command was about: the object of the last event
+
+    @property
+    def last_seq(self) -> int:
+        return self.first_seq + self.size - 1
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A subject key made in this batch, wrapped for storage."""
+
+    obj: UUID
+    directory: int
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """All that a batch adds to the log."""
+
+    stored: list[Stored]
+    commits: list[PlacedCommit]
+    new_keys: list[NewKey]
+
+
+def build(decided: Sequence[Decided], state: BatchState, kek: Kek, random: Callable[[int], bytes]) -> Built:
+    """Number the events of a batch, stamp the time, build the leaves, seal the bodies.
+
+    seq goes on from the directory's tail, rv from the resource's; `at` is the database's clock, never decreasing.
+    """
+    builder = _Builder(state, kek, random)
+    commits = [builder.commit(item) for item in decided]
+    return Built(builder.stored, commits, builder.new_keys)
+
+
+class _Builder:
+    """The running numbers of one batch."""
+
+    def __init__(self, state: BatchState, kek: Kek, random: Callable[[int], bytes]) -> None:
+        self._state = state
+        self._kek = kek
+        self._random = random
+        self.stored: list[Stored] = []
+        self.new_keys: list[NewKey] = []
+
+    def commit(self, item: Decided) -> PlacedCommit:
+        tail = self._state.tails[item.directory.id]
+        first, at = tail.seq + 1, max(tail.clock, tail.at)
+        commit = Commit(item.directory.uuid, first, len(item.drafts), at, item.actor, item.request, item.directory.profile)
+        types = etag_rv = 0
+        for offset, draft in enumerate(item.drafts):
+            etag_rv = self._event(item.directory, commit, draft, first + offset)
+            types |= draft.kind.bit
+        tail.seq += commit.size
+        # user.reactivated is followed by restores on groups: the answer's ETag is that of the command's own resource.
+        if item.drafts[-1].moves_etag is False or item.drafts[-1].kind.membership:
+            etag_rv = self._main_etag(item)
+        return PlacedCommit(item.directory.id, first, commit.size, types, at, etag_rv)
+
+    def _main_etag(self, item: Decided) -> int:
+        main = next((draft.obj for draft in item.drafts if not draft.kind.membership), item.drafts[0].obj)
+        return self._state.stream_tails[main][1]
+
+    def _event(self, directory: Directory, commit: Commit, draft: Draft, seq: int) -> int:
+        last_rv, last_etag = self._state.stream_tails.get(draft.obj, (0, 0))
+        rv = last_rv + 1
+        etag_rv = rv if draft.moves_etag else last_etag
+        self._state.stream_tails[draft.obj] = (rv, etag_rv)
+        cmt = ct_hash = ct = macs = None
+        if draft.body is not None:
+            key = self._key(directory, draft.obj)
+            sealed = seal_body(key, draft.body, directory=directory.uuid, obj=draft.obj, seq=seq, random=self._random)
+            cmt, ct_hash, ct = sealed.cmt, sealed.ct_hash, sealed.ct
+            if draft.ot in {"User", "Group"}:
+                macs = index_macs(directory.index_key, draft.ot, draft.body.key, draft.body.object)
+        leaf = leaf_of(draft, commit, seq, rv, cmt, ct_hash)
+        recorded = Recorded(
+            directory.id, seq, draft.kind, draft.obj, rv, etag_rv, commit.at, draft.mem, draft.mt, draft.active, macs
+        )
+        self.stored.append(Stored(recorded, leaf, leaf_hash(leaf), ct))
+        return etag_rv
+
+    def _key(self, directory: Directory, obj: UUID) -> bytes:
+        key = self._state.keys.get(obj)
+        if key is None:
+            entropy = self._random(KEY_SIZE + NONCE_SIZE)
+            key = entropy[:KEY_SIZE]
+            wrapped = wrap_key(self._kek, key, directory=directory.uuid, obj=obj, nonce=entropy[KEY_SIZE:])
+            self._state.keys[obj] = key
+            self.new_keys.append(NewKey(obj, directory.id, wrapped))
+        return key

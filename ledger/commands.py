@@ -1,0 +1,215 @@
+"""Commands: one intended change each. What they touch decides what may share a batch (DESIGN §4)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
+from uuid import UUID
+
+from ledger.events import Draft
+from scim.errors import PreconditionFailed
+from scim.patch import Patch
+
+EDGES_SHARED_MAX = 1_000  # a command with more edges runs in a transaction of its own
+COMMIT_EVENTS_MAX = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class IfMatch:
+    """An If-Match header: representation versions that are acceptable, or any existing one (`*`)."""
+
+    versions: frozenset[int] = frozenset()
+    any: bool = False
+
+    def check(self, etag_rv: int) -> None:
+        """Raises PreconditionFailed (412) when the resource has another version (RFC 7644 §3.14)."""
+        if not self.any and etag_rv not in self.versions:
+            raise PreconditionFailed
+
+
+@dataclass(frozen=True, slots=True)
+class CreateUser:
+    id: UUID
+    document: dict[str, Any]
+    key: str  # folded userName
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceUser:
+    id: UUID
+    document: dict[str, Any]
+    key: str
+    condition: IfMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchUser:
+    id: UUID
+    patch: Patch
+    names: tuple[str, ...] = ()  # folded userNames the patch may set, so that uniqueness can be read beforehand
+    condition: IfMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteUser:
+    id: UUID
+    condition: IfMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateGroup:
+    id: UUID
+    document: dict[str, Any]
+    key: str  # folded displayName
+    members: tuple[str, ...]  # as submitted; must be ids of users or groups
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceGroup:
+    id: UUID
+    document: dict[str, Any]
+    key: str
+    members: tuple[str, ...]
+    condition: IfMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchGroup:
+    id: UUID
+    patch: Patch
+    condition: IfMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteGroup:
+    id: UUID
+    condition: IfMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFacts:
+    """An administrative act: events decided elsewhere, with the rows that belong to them, in one commit."""
+
+    drafts: tuple[Draft, ...]
+    statements: tuple[tuple[LiteralString, tuple[Any, ...]], ...] = ()
+
+
+Command = CreateUser | ReplaceUser | PatchUser | DeleteUser | CreateGroup | ReplaceGroup | PatchGroup | DeleteGroup | RecordFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a command must see before it is decided, and what it may not share a batch with.
+
+    `reads` and `writes` are touch keys: two commands conflict when one writes what the other reads or writes.
+    """
+
+    names: tuple[str, ...] = ()
+    user: UUID | None = None
+    group: UUID | None = None
+    document: bool = True  # whether the group's attributes are needed, or only its tail
+    edges: tuple[UUID, ...] = ()  # members whose edge with `group` is decided
+    members: tuple[UUID, ...] = ()  # ids that must exist
+    whole: bool = False  # all edges of the resource: it fans out and runs in a transaction of its own
+    reads: frozenset[object] = frozenset()
+    writes: frozenset[object] = frozenset()
+
+
+def parse_id(text: str) -> UUID | None:
+    """Give the id of a resource, or None where the text cannot be one of ours."""
+    if len(text) != 36:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _ids(texts: tuple[str, ...]) -> tuple[UUID, ...]:
+    return tuple(found for found in map(parse_id, texts) if found is not None)
+
+
+def needs_of(command: Command) -> Needs:
+    """Say what a command needs; pure, so that batching is decided before any IO."""
+    match command:
+        case CreateUser():
+            return Needs(names=(command.key,), writes=frozenset({("name", command.key)}))
+        case ReplaceUser() | PatchUser():
+            names = (command.key,) if isinstance(command, ReplaceUser) else command.names
+            writes = {("user", command.id), *(("name", name) for name in names)}
+            return Needs(names=names, user=command.id, writes=frozenset(writes))
+        case DeleteUser():
+            return Needs(user=command.id, writes=frozenset({("user", command.id)}))
+        case CreateGroup():
+            members = _ids(command.members)
+            return Needs(members=members, whole=len(members) > EDGES_SHARED_MAX, reads=frozenset(("user", m) for m in members))
+        case ReplaceGroup():
+            return Needs(group=command.id, members=_ids(command.members), whole=True, writes=frozenset({("group", command.id)}))
+        case DeleteGroup():
+            return Needs(group=command.id, whole=True, writes=frozenset({("group", command.id)}))
+        case PatchGroup():
+            return _group_patch_needs(command)
+        case RecordFacts():
+            return Needs()
+
+
+def _group_patch_needs(command: PatchGroup) -> Needs:
+    added: list[str] = []
+    touched: list[str] = []
+    whole = False
+    for edge in command.patch.edges:
+        ids = [member for member, _ in edge.members]
+        touched += ids
+        if edge.kind == "add":
+            added += ids
+        whole = whole or edge.kind in {"clear", "remove_where"}
+    edges = tuple(dict.fromkeys(_ids(tuple(touched))))
+    whole = whole or len(edges) > EDGES_SHARED_MAX
+    group = ("group", command.id)
+    writes: set[object] = {("edge", command.id, member) for member in edges}
+    reads: set[object] = {("user", member) for member in edges}
+    (writes if whole or command.patch.operations else reads).add(group)
+    return Needs(
+        group=command.id, document=bool(command.patch.operations), edges=edges, members=_ids(tuple(added)), whole=whole,
+        reads=frozenset(reads), writes=frozenset(writes),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """A user as the decisions see it. `groups` is None until all its memberships were loaded."""
+
+    id: UUID
+    document: dict[str, Any]
+    active: bool
+    key: str
+    rv: int
+    etag_rv: int
+    created_at: int
+    updated_at: int
+    in_groups: bool
+    groups: tuple[UUID, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """A group as the decisions see it; `document` is empty where only edges are decided."""
+
+    id: UUID
+    document: dict[str, Any]
+    etag_rv: int
+    created_at: int
+    updated_at: int
+    members: Mapping[UUID, str] | None = None  # all members with their type, when loaded
+    parents: tuple[UUID, ...] = ()
+
+
+@dataclass(slots=True)
+class State:
+    """What the decisions of one directory's commands in a batch look at."""
+
+    users: dict[UUID, UserState] = field(default_factory=dict[UUID, UserState])
+    groups: dict[UUID, GroupState] = field(default_factory=dict[UUID, GroupState])
+    edges: set[tuple[UUID, UUID]] = field(default_factory=set[tuple[UUID, UUID]])  # (group, member) that are open
+    members: dict[UUID, tuple[str, bool]] = field(default_factory=dict[UUID, tuple[str, bool]])  # id -> (type, active)
+    names: dict[str, UUID] = field(default_factory=dict[str, UUID])  # folded userName -> the user that has it
+    tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])  # obj -> (rv, etag_rv)

@@ -1,0 +1,302 @@
+"""Decisions: state and command in, events out. Pure: ids and documents are given, numbers and time come later.
+
+The order of events in a commit is part of the contract (DESIGN §5): updated, derived revokes, deactivated; reactivated,
+derived restores; derived removals, deleted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from ledger.commands import (
+    COMMIT_EVENTS_MAX,
+    Command,
+    CreateGroup,
+    CreateUser,
+    DeleteGroup,
+    DeleteUser,
+    GroupState,
+    PatchGroup,
+    PatchUser,
+    RecordFacts,
+    ReplaceGroup,
+    ReplaceUser,
+    State,
+    UserState,
+    parse_id,
+)
+from ledger.events import (
+    ACCESS_RESTORED,
+    ACCESS_REVOKED,
+    GROUP,
+    GROUP_CREATED,
+    GROUP_DELETED,
+    GROUP_UPDATED,
+    GROUP_WAS_DELETED,
+    IDP,
+    MEMBER_ADDED,
+    MEMBER_REMOVED,
+    USER,
+    USER_CREATED,
+    USER_DEACTIVATED,
+    USER_DELETED,
+    USER_REACTIVATED,
+    USER_UPDATED,
+    USER_WAS_DEACTIVATED,
+    USER_WAS_DELETED,
+    USER_WAS_REACTIVATED,
+    Body,
+    Draft,
+    EventType,
+)
+from scim.diff import changes
+from scim.errors import InvalidValue, NotFound, TooMany, Uniqueness
+from scim.filters import fold, matches
+from scim.patch import EdgeOperation, apply_patch
+from scim.schema import GROUP as GROUP_TYPE
+from scim.schema import USER as USER_TYPE
+from scim.tolerances import Tolerances
+
+
+class RunsAloneError(Exception):
+    """The command turned out to fan out: decide it again in a transaction of its own, with all edges loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The events of one command (none for a no-op) and the resource after it (None when it is gone or was not loaded)."""
+
+    drafts: tuple[Draft, ...]
+    document: dict[str, Any] | None = None
+
+
+def decide(state: State, command: Command, tolerances: Tolerances, used: set[str]) -> Decision:
+    """Decide one command. Raises ScimError when it is refused, RunsAloneError when it needs all edges loaded."""
+    decision = _decide(state, command, tolerances, used)
+    if len(decision.drafts) > COMMIT_EVENTS_MAX:
+        raise TooMany(f"This change would make {len(decision.drafts)} events; at most {COMMIT_EVENTS_MAX} fit in one. Split it.")
+    return decision
+
+
+def _decide(state: State, command: Command, tolerances: Tolerances, used: set[str]) -> Decision:
+    match command:
+        case CreateUser():
+            return _create_user(state, command)
+        case ReplaceUser():
+            return _replace_user(state, command)
+        case PatchUser():
+            return _patch_user(state, command, tolerances, used)
+        case DeleteUser():
+            return _delete_user(state, command)
+        case CreateGroup():
+            return _create_group(state, command)
+        case ReplaceGroup():
+            return _replace_group(state, command)
+        case PatchGroup():
+            return _patch_group(state, command, tolerances, used)
+        case DeleteGroup():
+            return _delete_group(state, command)
+        case RecordFacts():
+            return Decision(command.drafts)
+
+
+# -- users ------------------------------------------------------------------
+
+
+def _create_user(state: State, command: CreateUser) -> Decision:
+    _refuse_taken(state, command.key, command.id)
+    document = {**command.document, "id": str(command.id)}
+    document.setdefault("active", True)
+    return Decision((_user_event(USER_CREATED, command.id, document, [], command.key),), document)
+
+
+def _replace_user(state: State, command: ReplaceUser) -> Decision:
+    user = _user(state, command.id)
+    if command.condition:
+        command.condition.check(user.etag_rv)
+    document = {**command.document, "id": str(command.id)}
+    # A PUT that says nothing of `active` must not bring a leaver back.
+    document.setdefault("active", user.active)
+    return _change_user(state, user, document)
+
+
+def _patch_user(state: State, command: PatchUser, tolerances: Tolerances, used: set[str]) -> Decision:
+    user = _user(state, command.id)
+    if command.condition:
+        command.condition.check(user.etag_rv)
+    return _change_user(state, user, apply_patch(USER_TYPE, user.document, command.patch, tolerances, used))
+
+
+def _change_user(state: State, user: UserState, after: dict[str, Any]) -> Decision:
+    key = fold(after["userName"])
+    if key != user.key:
+        _refuse_taken(state, key, user.id)
+    found = changes(user.document, after)
+    if not found:
+        return Decision((), user.document)
+    attributes = [change for change in found if change["path"] != "active"]
+    drafts: list[Draft] = []
+    if attributes:
+        drafts.append(_user_event(USER_UPDATED, user.id, {**after, "active": user.active}, attributes, key))
+    if after["active"] is not user.active:
+        drafts += _activation(user, after, [change for change in found if change["path"] == "active"], key)
+    return Decision(tuple(drafts), after)
+
+
+def _activation(user: UserState, after: dict[str, Any], change: list[dict[str, Any]], key: str) -> list[Draft]:
+    if user.in_groups and user.groups is None:
+        raise RunsAloneError
+    groups = user.groups or ()
+    if after["active"]:
+        restored = [_access(ACCESS_RESTORED, group, user.id, USER_WAS_REACTIVATED) for group in groups]
+        return [_user_event(USER_REACTIVATED, user.id, after, change, key), *restored]
+    revoked = [_access(ACCESS_REVOKED, group, user.id, USER_WAS_DEACTIVATED) for group in groups]
+    return [*revoked, _user_event(USER_DEACTIVATED, user.id, after, change, key)]
+
+
+def _delete_user(state: State, command: DeleteUser) -> Decision:
+    user = _user(state, command.id)
+    if command.condition:
+        command.condition.check(user.etag_rv)
+    if user.in_groups and user.groups is None:
+        raise RunsAloneError
+    removals = [_edge(MEMBER_REMOVED, group, user.id, USER, USER_WAS_DELETED, user.active) for group in user.groups or ()]
+    # `active` false: whoever folds the events ends all access here, whatever came before.
+    last = Draft(USER_DELETED, user.id, USER, active=False, body=Body(user.document, [], user.key))
+    return Decision((*removals, last))
+
+
+def _user_event(kind: EventType, user: UUID, document: dict[str, Any], found: list[dict[str, Any]], key: str) -> Draft:
+    return Draft(kind, user, USER, active=document["active"], body=Body(document, found, key))
+
+
+def _user(state: State, user: UUID) -> UserState:
+    found = state.users.get(user)
+    if found is None:
+        raise NotFound("There is no user with this id in this directory. It may have been deleted.")
+    return found
+
+
+def _refuse_taken(state: State, key: str, user: UUID) -> None:
+    owner = state.names.get(key)
+    if owner is not None and owner != user:
+        raise Uniqueness("userName: another user of this directory already has this userName (compared ignoring case).")
+
+
+# -- groups -----------------------------------------------------------------
+
+
+def _create_group(state: State, command: CreateGroup) -> Decision:
+    document = {**command.document, "id": str(command.id)}
+    created = Draft(GROUP_CREATED, command.id, GROUP, body=Body(document, [], command.key))
+    members = {_known_member(state, command.id, member): None for member in command.members}
+    return Decision((created, *(_add(state, command.id, member) for member in members)), document)
+
+
+def _replace_group(state: State, command: ReplaceGroup) -> Decision:
+    group = _group(state, command.id)
+    if command.condition:
+        command.condition.check(group.etag_rv)
+    document = {**command.document, "id": str(command.id)}
+    wanted = {_known_member(state, group.id, member) for member in command.members}
+    return _change_group(state, group, document, wanted, set(group.members or ()))
+
+
+def _patch_group(state: State, command: PatchGroup, tolerances: Tolerances, used: set[str]) -> Decision:
+    group = _group(state, command.id)
+    if command.condition:
+        command.condition.check(group.etag_rv)
+    document = group.document
+    if command.patch.operations:
+        document = apply_patch(GROUP_TYPE, document, command.patch, tolerances, used)
+    wanted, current = _fold_edges(state, group, command.patch.edges)
+    return _change_group(state, group, document, wanted, current)
+
+
+def _change_group(state: State, group: GroupState, document: dict[str, Any], wanted: set[UUID], current: set[UUID]) -> Decision:
+    found = changes(group.document, document)
+    drafts: list[Draft] = []
+    if found:
+        drafts.append(Draft(GROUP_UPDATED, group.id, GROUP, body=Body(document, found, fold(document["displayName"]))))
+    drafts += [_remove(state, group, member) for member in sorted(current - wanted)]
+    drafts += [_add(state, group.id, member) for member in sorted(wanted - current)]
+    return Decision(tuple(drafts), document)
+
+
+def _delete_group(state: State, command: DeleteGroup) -> Decision:
+    group = _group(state, command.id)
+    if command.condition:
+        command.condition.check(group.etag_rv)
+    own = [_remove(state, group, member, GROUP_WAS_DELETED) for member in group.members or ()]
+    above = [_edge(MEMBER_REMOVED, parent, group.id, GROUP, GROUP_WAS_DELETED, effective=True) for parent in group.parents]
+    last = Draft(GROUP_DELETED, group.id, GROUP, body=Body(group.document, [], fold(group.document["displayName"])))
+    return Decision((*own, *above, last))
+
+
+def _group(state: State, group: UUID) -> GroupState:
+    found = state.groups.get(group)
+    if found is None:
+        raise NotFound("There is no group with this id in this directory. It may have been deleted.")
+    return found
+
+
+def _fold_edges(state: State, group: GroupState, operations: tuple[EdgeOperation, ...]) -> tuple[set[UUID], set[UUID]]:
+    """Fold the member operations in their order; give (wanted, current) of the members they can concern.
+
+    Without all members loaded only the named edges are looked at: that is what keeps one member cheap in a large group.
+    """
+    if group.members is not None:
+        current = set(group.members)
+    else:
+        current = {member for edge in operations for member in _named(edge) if (group.id, member) in state.edges}
+    wanted = set(current)
+    for edge in operations:
+        match edge.kind:
+            case "add":
+                wanted |= {_known_member(state, group.id, member) for member, _ in edge.members}
+            case "remove":
+                wanted -= set(_named(edge))
+            case "clear":
+                wanted.clear()
+            case _:
+                wanted -= {member for member in wanted if _selected(state, group, edge, member)}
+    return wanted, current
+
+
+def _named(edge: EdgeOperation) -> Iterator[UUID]:
+    return (found for found in (parse_id(member) for member, _ in edge.members) if found is not None)
+
+
+def _selected(state: State, group: GroupState, edge: EdgeOperation, member: UUID) -> bool:
+    kind = (group.members or {}).get(member) or state.members[member][0]
+    return edge.filter is not None and matches(edge.filter, {"value": str(member), "type": kind})
+
+
+def _known_member(state: State, group: UUID, member: str) -> UUID:
+    found = parse_id(member)
+    if found is None or found not in state.members:
+        shown = member if len(member) <= 80 else member[:77] + "..."
+        raise InvalidValue(f'members: no user or group of this directory has the id "{shown}". Create it first, or leave it out.')
+    if found == group:
+        raise InvalidValue("members: a group cannot be a member of itself.")
+    return found
+
+
+def _add(state: State, group: UUID, member: UUID) -> Draft:
+    kind, active = state.members[member]
+    return _edge(MEMBER_ADDED, group, member, kind, IDP, active)
+
+
+def _remove(state: State, group: GroupState, member: UUID, cause: str = IDP) -> Draft:
+    kind, active = state.members[member]
+    return _edge(MEMBER_REMOVED, group.id, member, kind, cause, active)
+
+
+def _edge(kind: EventType, group: UUID, member: UUID, member_type: str, cause: str, effective: bool) -> Draft:
+    return Draft(kind, group, GROUP, cause=cause, mem=member, mt=member_type, eff=effective)
+
+
+def _access(kind: EventType, group: UUID, user: UUID, cause: str) -> Draft:
+    # Access that goes and comes with the user's activity moves no ETag: what the IdP stored is unchanged.
+    return replace(_edge(kind, group, user, USER, cause, effective=True), moves_etag=False)

@@ -1,0 +1,190 @@
+-- try_lock_directories --
+-- One transaction at a time numbers a directory. Trying never waits, so a directory held by a giant commit of another
+-- process cannot stall the others of this batch.
+select d, pg_try_advisory_xact_lock(1, d) from (select d from unnest($1::int4[]) d order by d offset 0) ordered;
+
+-- lock_directories --
+-- The waiting form, in id order so that two waiters cannot deadlock.
+select d, pg_advisory_xact_lock(1, d) from (select d from unnest($1::int4[]) d order by d offset 0) ordered;
+
+-- live_tokens --
+-- Checked inside the write transaction: a revoked token writes nothing, whatever was cached.
+select t.id from unnest($1::uuid[]) wanted(id) join tokens t on t.id = wanted.id
+where t.revoked_at is null and t.expires_at > clock_timestamp();
+
+-- tails --
+-- The last commit of each directory and the database's clock in µs.
+select d, c.seq + c.size - 1, c.at, (extract(epoch from clock_timestamp()) * 1000000)::int8
+from unnest($1::int4[]) d
+left join lateral (select seq, size, at from commits where directory = d order by seq desc limit 1) c on true;
+
+-- names_taken --
+-- Which of these userName keys are in use, and by whom.
+select u.directory, u.user_name_mac, u.id
+from unnest($1::int4[], $2::bytea[]) k(d, m) join users u on u.directory = k.d and u.user_name_mac = k.m;
+
+-- users_state --
+-- Users with their newest sealed body.
+select u.directory, u.id, u.active, u.body_seq, u.rv, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped,
+       exists (select from memberships m where m.directory = u.directory and m.mem = u.id and m.to_seq = 9223372036854775807)
+from unnest($1::int4[], $2::uuid[]) k(d, i)
+join users u on u.directory = k.d and u.id = k.i
+join bodies b on b.directory = u.directory and b.seq = u.body_seq
+join subject_keys s on s.obj = u.id;
+
+-- groups_state --
+-- Groups with their newest sealed body and the tail of their stream.
+select g.directory, g.id, g.body_seq, g.created_at, b.ct, s.wrapped, t.rv, t.etag_rv
+from unnest($1::int4[], $2::uuid[]) k(d, i)
+join groups g on g.directory = k.d and g.id = k.i
+join bodies b on b.directory = g.directory and b.seq = g.body_seq
+join subject_keys s on s.obj = g.id
+cross join lateral (select rv, etag_rv from events where obj = g.id order by rv desc limit 1) t;
+
+-- stream_tails --
+-- The newest rv and etag_rv of resources.
+select k.o, t.rv, t.etag_rv from unnest($1::uuid[]) k(o)
+cross join lateral (select rv, etag_rv from events where obj = k.o order by rv desc limit 1) t;
+
+-- subject_keys_of --
+-- Wrapped keys by resource.
+select s.obj, s.directory, s.wrapped from unnest($1::uuid[]) k(o) join subject_keys s on s.obj = k.o;
+
+-- edges_open --
+-- Which of these memberships are open.
+select m.directory, m.grp, m.mem from unnest($1::int4[], $2::uuid[], $3::uuid[]) k(d, g, m)
+join memberships m on m.directory = k.d and m.grp = k.g and m.mem = k.m and m.to_seq = 9223372036854775807;
+
+-- members_known --
+-- Which of these ids are users (mt 0) or groups (mt 1) of the directory, and whether they are active.
+select k.d, k.m, 0, u.active from unnest($1::int4[], $2::uuid[]) k(d, m) join users u on u.directory = k.d and u.id = k.m
+union all
+select k.d, k.m, 1, true from unnest($1::int4[], $2::uuid[]) k(d, m) join groups g on g.directory = k.d and g.id = k.m;
+
+-- members_of_group --
+-- All open edges of a group, with the member's activity.
+select m.mem, m.mt, coalesce(u.active, true) from memberships m
+left join users u on u.directory = m.directory and u.id = m.mem
+where m.directory = $1 and m.grp = $2 and m.to_seq = 9223372036854775807;
+
+-- groups_of_member --
+-- All groups that hold a user or group directly.
+select m.grp from memberships m where m.directory = $1 and m.mem = $2 and m.to_seq = 9223372036854775807;
+
+-- insert_events --
+insert into events (directory, seq, type, rv, etag_rv, obj, mem, leaf_hash, leaf)
+select * from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::int4[], $6::uuid[], $7::uuid[], $8::bytea[], $9::bytea[]);
+
+-- insert_bodies --
+insert into bodies (directory, seq, ct) select * from unnest($1::int4[], $2::int8[], $3::bytea[]);
+
+-- insert_subject_keys --
+insert into subject_keys (obj, directory, wrapped) select * from unnest($1::uuid[], $2::int4[], $3::bytea[]);
+
+-- lock_ledger --
+-- Held from here to the end of COMMIT: positions are dense in commit order because only one transaction is past this line.
+select pg_advisory_xact_lock(2, 0);
+
+-- insert_commits --
+-- off is the number of events of this batch before the commit; the tail is read after the lock, in its own snapshot.
+insert into commits (position, directory, seq, size, types, at, req, op)
+select t.p + v.off, v.d, v.s, v.n, v.ty, v.a, v.r, v.o
+from (select coalesce((select position + size from commits order by position desc limit 1), 1) p) t,
+     unnest($1::int8[], $2::int4[], $3::int8[], $4::int4[], $5::int8[], $6::int8[], $7::uuid[], $8::int4[]) v(off, d, s, n, ty, a, r, o);
+
+-- wake --
+-- A hint for readers of the feed, never the delivery itself.
+select pg_notify('ledger', 'wake');
+
+-- commits_of_requests --
+-- After a lost connection: which requests did commit, and where.
+select c.req, c.op, c.directory, c.seq, c.size from unnest($1::uuid[], $2::int4[]) k(r, o) join commits c on c.req = k.r and c.op = k.o;
+
+-- directory_by_slug --
+select id, uuid, slug, profile, index_key, created_at, closed_at from directories where slug = $1;
+
+-- directories_all --
+select id, uuid, slug, profile, index_key, created_at, closed_at from directories order by id;
+
+-- next_directory_id --
+select nextval(pg_get_serial_sequence('ledger.directories', 'id'));
+
+-- insert_directory --
+insert into directories (id, uuid, slug, profile, index_key) overriding system value values ($1, $2, $3, $4, $5);
+
+-- insert_token --
+insert into tokens (id, hash, role, name, directories, types, bodies, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8);
+
+-- revoke_token --
+update tokens set revoked_at = coalesce(revoked_at, clock_timestamp()) where id = $1;
+
+-- token_by_hash --
+select id, role, name, directories, types, bodies, expires_at > clock_timestamp() and revoked_at is null from tokens where hash = $1;
+
+-- tokens_by_hash --
+-- The look-up of many concurrent reads at once.
+select k.n, t.id, t.role, t.name, t.directories, t.types, t.bodies
+from unnest($1::bytea[]) with ordinality k(h, n) join tokens t on t.hash = k.h
+where t.revoked_at is null and t.expires_at > clock_timestamp();
+
+-- tokens_all --
+select id, role, name, directories, types, bodies, created_at, expires_at, revoked_at, last_used_at from tokens order by created_at, id;
+
+-- touch_tokens --
+update tokens set last_used_at = clock_timestamp() where id = any($1::uuid[]);
+
+-- ledger_row --
+select id, kek_id from ledger;
+
+-- insert_ledger --
+insert into ledger (id, kek_id) values ($1, $2) on conflict do nothing;
+
+-- head --
+-- The last readable position; 0 for an empty ledger.
+select coalesce((select position + size - 1 from commits order by position desc limit 1), 0);
+
+-- directory_head --
+-- The last seq of a directory and its time; 0 when it is empty.
+select coalesce(max(t.s), 0), coalesce(max(t.at), 0)
+from (select seq + size - 1 s, at from commits where directory = $1 order by seq desc limit 1) t;
+
+-- commits_from --
+-- Commits that hold positions at or after $1, in order; the head is read in the same statement.
+select c.position, c.directory, c.seq, c.size, c.types from commits c
+where c.position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0)
+order by c.position limit $2;
+
+-- directory_commits_from --
+-- The same for one directory, by seq.
+select c.position, c.directory, c.seq, c.size, c.types from commits c
+where c.directory = $1 and c.seq >= coalesce((select seq from commits where directory = $1 and seq <= $2 order by seq desc limit 1), 0)
+order by c.seq limit $3;
+
+-- events_in_ranges --
+-- Events of contiguous seq ranges, one per directory.
+select e.directory, e.seq, e.type, e.obj, e.leaf, e.leaf_hash, e.rv from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
+cross join lateral (select * from events e where e.directory = r.d and e.seq between r.f and r.t order by e.directory, e.seq) e;
+
+-- bodies_in_ranges --
+select b.directory, b.seq, b.ct from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
+cross join lateral (select * from bodies b where b.directory = r.d and b.seq between r.f and r.t) b;
+
+-- event_at --
+-- One event by directory and seq, with its position.
+select e.directory, e.seq, e.obj, e.leaf, e.leaf_hash, c.position + (e.seq - c.seq)
+from events e
+cross join lateral (select position, seq from commits where directory = e.directory and seq <= e.seq order by seq desc limit 1) c
+where e.directory = $1 and e.seq = $2;
+
+-- event_at_position --
+select e.directory, e.seq, e.obj, e.leaf, e.leaf_hash, c.position + (e.seq - c.seq)
+from (select position, directory, seq, size from commits where position <= $1 order by position desc limit 1) c
+join events e on e.directory = c.directory and e.seq = c.seq + ($1 - c.position)
+where $1 < c.position + c.size;
+
+-- stream_of --
+-- The events of one resource, for the eventsourcing view.
+select e.directory, e.seq, e.rv, e.type, e.leaf, b.ct, s.wrapped from events e
+left join bodies b on b.directory = e.directory and b.seq = e.seq
+left join subject_keys s on s.obj = e.obj
+where e.obj = $1 and e.rv > $2 and e.rv <= $3 order by e.rv;

@@ -1,0 +1,118 @@
+"""The bounded, fair queue in front of the writer: which commands may share the next batch. Pure but for its own state."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ledger.transaction import Submission
+
+BATCH_MAX = 256
+QUEUED_MAX = 1_000  # commands of one directory
+QUEUED_BYTES_MAX = 64 * 2**20  # request bytes of one directory; one larger request is still taken by an empty queue
+SCAN_MAX = 4 * BATCH_MAX  # how far a batch looks past commands that must wait
+
+
+@dataclass(slots=True)
+class _Line:
+    """The waiting commands of one directory."""
+
+    waiting: deque[Submission] = field(default_factory=deque[Submission])
+    weight: int = 0
+
+
+@dataclass(slots=True)
+class _Touched:
+    """What the commands of a batch, and those that wait before others, read and write."""
+
+    reads: set[object] = field(default_factory=set[object])
+    writes: set[object] = field(default_factory=set[object])
+
+    def admits(self, submission: Submission) -> bool:
+        needs = submission.needs
+        return (
+            self.writes.isdisjoint(needs.reads) and self.writes.isdisjoint(needs.writes) and self.reads.isdisjoint(needs.writes)
+        )
+
+    def add(self, submission: Submission) -> None:
+        self.reads |= submission.needs.reads
+        self.writes |= submission.needs.writes
+
+
+class FairQueue:
+    """Commands by directory. A directory in a storm takes its share of a batch and no more."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, _Line] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, submission: Submission) -> bool:
+        """Take a command, or give False where the directory's line is full."""
+        line = self._lines.setdefault(submission.directory.id, _Line())
+        if line.waiting and (len(line.waiting) >= QUEUED_MAX or line.weight + submission.weight > QUEUED_BYTES_MAX):
+            return False
+        line.waiting.append(submission)
+        line.weight += submission.weight
+        self._count += 1
+        return True
+
+    def put_back(self, submissions: list[Submission]) -> None:
+        """Return commands to the head of their lines, in order."""
+        for submission in reversed(submissions):
+            line = self._lines.setdefault(submission.directory.id, _Line())
+            line.waiting.appendleft(submission)
+            line.weight += submission.weight
+            self._count += 1
+
+    def take(self, busy: set[int]) -> tuple[list[Submission], list[Submission]]:
+        """Give (a batch, commands that run alone): round-robin over the directories that are not busy.
+
+        Two commands that touch the same user, userName or edge never share a batch; a later one does not overtake an
+        earlier one it conflicts with. A command that runs alone ends its directory's part of the batch.
+        """
+        batch: list[Submission] = []
+        alone: list[Submission] = []
+        open_lines = [directory for directory, line in self._lines.items() if line.waiting and directory not in busy]
+        share = max(1, BATCH_MAX // max(1, len(open_lines)))
+        for directory in open_lines:
+            if len(batch) >= BATCH_MAX:
+                break
+            for submission in self._admitted(directory, share):
+                (alone if submission.needs.whole else batch).append(submission)
+            # To the back: the next batch begins with another directory.
+            line = self._lines.pop(directory)
+            if line.waiting:
+                self._lines[directory] = line
+        return batch, alone
+
+    def _admitted(self, directory: int, share: int) -> Iterator[Submission]:
+        line = self._lines[directory]
+        touched, skipped = _Touched(), list[Submission]()
+        for _ in range(min(len(line.waiting), SCAN_MAX)):
+            if share == 0:
+                break
+            submission = line.waiting.popleft()
+            if submission.needs.whole and (skipped or touched.reads or touched.writes):
+                skipped.append(submission)
+                break
+            if touched.admits(submission):
+                share -= 1
+                line.weight -= submission.weight
+                self._count -= 1
+                touched.add(submission)
+                yield submission
+                if submission.needs.whole:
+                    break
+            else:
+                skipped.append(submission)
+                touched.add(submission)
+        line.waiting.extendleft(reversed(skipped))
+
+    def drain(self) -> list[Submission]:
+        """Empty the queue."""
+        waiting = [submission for line in self._lines.values() for submission in line.waiting]
+        self._lines.clear()
+        self._count = 0
+        return waiting

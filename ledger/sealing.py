@@ -1,0 +1,102 @@
+"""Keys and sealed bodies: who is named in the ledger is readable only with the key-encryption key (DESIGN §5)."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from ledger.events import GROUP, Body, Macs
+from proofs.body import Sealed, open_body, seal
+from proofs.keys import unwrap, wrap
+from scim.filters import fold
+
+USER_NAME, EXTERNAL_ID, DISPLAY_NAME, EMAIL = b"u", b"x", b"d", b"e"
+MAC_SIZE: Final = 16
+_KEY_MARK: Final = b',"key":'
+NONCE_SIZE, SALT_SIZE, KEY_SIZE = 12, 32, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Kek:
+    """The key-encryption key; `id` is safe to store and tells a wrong file at start-up."""
+
+    key: bytes
+    id: bytes
+
+    @classmethod
+    def of(cls, key: bytes) -> "Kek":
+        return cls(key, hashlib.sha256(b"scim-ledger/kek-id/v1\0" + key).digest()[:8])
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryKeys:
+    """What sealing needs to know of a directory."""
+
+    id: int
+    uuid: UUID
+    index_key: bytes
+
+
+def wrap_key(kek: Kek, key: bytes, *, directory: UUID, obj: UUID, nonce: bytes) -> bytes:
+    """Wrap a resource's key (or a directory's index key, obj = the directory) for storage."""
+    return wrap(kek.key, key, dir=directory.bytes, obj=obj.bytes, nonce=nonce)
+
+
+def unwrap_key(kek: Kek, wrapped: bytes, *, directory: UUID, obj: UUID) -> bytes:
+    """Raises proofs.keys.WrapError when the KEK, the directory or the resource is another one."""
+    return unwrap(kek.key, wrapped, dir=directory.bytes, obj=obj.bytes)
+
+
+def payload_of(body: Body) -> bytes:
+    """Encode a body: `data` first and `key` last, so that the feed copies the bytes of `data` unparsed."""
+    data = orjson.dumps({"object": body.object, "changes": body.changes})
+    return b'{"data":' + data + _KEY_MARK + orjson.dumps(body.key) + b"}"
+
+
+def data_of(payload: bytes) -> bytes:
+    """Cut the bytes of `data` out of an opened payload. Quotes inside the key are escaped, so the mark is unambiguous."""
+    return payload[8 : payload.rindex(_KEY_MARK)]
+
+
+def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, random: Callable[[int], bytes]) -> Sealed:
+    """Seal a body for its place in the log; `random` gives salt and nonce."""
+    entropy = random(SALT_SIZE + NONCE_SIZE)
+    return seal(
+        key, payload_of(body), dir=directory.bytes, obj=obj.bytes, seq=seq, salt=entropy[:SALT_SIZE], nonce=entropy[SALT_SIZE:]
+    )
+
+
+def open_payload(key: bytes, ct: bytes, *, directory: UUID, obj: UUID, seq: int) -> bytes:
+    """Give the payload JSON of a sealed body. Raises proofs.body.BodyError when it was moved or changed."""
+    return open_body(key, ct, dir=directory.bytes, obj=obj.bytes, seq=seq).payload
+
+
+def mac(index_key: bytes, kind: bytes, value: str) -> bytes:
+    """Blind a folded value: equal values under different kinds do not look alike."""
+    return hmac.digest(index_key, kind + b"\0" + value.encode(), "sha256")[:MAC_SIZE]
+
+
+def index_macs(index_key: bytes, ot: str, key: str, document: dict[str, Any]) -> Macs:
+    """Make the blind keys of a resource from its folded key and its document. Write path and rebuild call this one."""
+    external = document.get("externalId")
+    external_mac = mac(index_key, EXTERNAL_ID, external) if isinstance(external, str) else None
+    if ot == GROUP:
+        return Macs(mac(index_key, DISPLAY_NAME, key), external_mac)
+    display = document.get("displayName")
+    return Macs(
+        name=mac(index_key, USER_NAME, key),
+        external_id=external_mac,
+        display_name=mac(index_key, DISPLAY_NAME, fold(display)) if isinstance(display, str) else None,
+        emails=tuple(mac(index_key, EMAIL, fold(value)) for value in _email_values(document.get("emails"))),
+    )
+
+
+def _email_values(emails: Any) -> Iterable[str]:
+    if not isinstance(emails, list):
+        return ()
+    found = (item.get("value") for item in emails if isinstance(item, dict))  # pyright: ignore[reportUnknownMemberType]
+    return dict.fromkeys(value for value in found if isinstance(value, str))

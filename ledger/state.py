@@ -1,0 +1,204 @@
+"""Reading what a batch's decisions look at: set-wise, in the same flush as the locks."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, LiteralString, Protocol
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from database.arrays import byteas, int4s, uuids
+from database.queries import load_queries
+from ledger.commands import Command, GroupState, Needs, RecordFacts, State, UserState
+from ledger.directories import Directory
+from ledger.events import MEMBER_TYPE_NAMES
+from ledger.sealing import USER_NAME, Kek, mac, open_payload, unwrap_key
+
+SQL = load_queries(__file__)
+Execute = Callable[[LiteralString, tuple[Any, ...]], Awaitable[AsyncCursor[TupleRow]]]
+Wanted = Sequence[tuple[Directory, Needs, Command]]
+
+
+class Placed(Protocol):
+    """A submission, as far as the state looks at it."""
+
+    @property
+    def directory(self) -> Directory: ...
+    @property
+    def needs(self) -> Needs: ...
+
+
+@dataclass(slots=True)
+class Tail:
+    """The end of a directory's log while a batch extends it; times are µs since the epoch."""
+
+    seq: int
+    at: int
+    clock: int
+
+    @property
+    def ahead_of_clock(self) -> int:
+        return self.at - self.clock
+
+
+@dataclass(slots=True)
+class BatchState:
+    """What was read for a batch. `stream_tails` and `tails` move on while the batch is built."""
+
+    directories: dict[int, State] = field(default_factory=dict[int, State])
+    tails: dict[int, Tail] = field(default_factory=dict[int, Tail])
+    keys: dict[UUID, bytes] = field(default_factory=dict[UUID, bytes])
+    stream_tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])
+
+    def of(self, directory: Directory) -> State:
+        return self.directories.setdefault(directory.id, State())
+
+    def versions(self, submission: Placed) -> tuple[int, int, int]:
+        """Give (etag_rv, created_at, updated_at) of the resource a no-op was about."""
+        state, needs = self.of(submission.directory), submission.needs
+        if needs.user is not None and needs.user in state.users:
+            user = state.users[needs.user]
+            return user.etag_rv, user.created_at, user.updated_at
+        if needs.group is not None and needs.group in state.groups:
+            group = state.groups[needs.group]
+            return self.stream_tails[group.id][1], group.created_at, 0
+        return 0, 0, 0
+
+    def created_at(self, submission: Placed) -> int:
+        return self.versions(submission)[1]
+
+    def in_groups(self, submission: Placed) -> bool:
+        user = submission.needs.user
+        return user is not None and user in (users := self.of(submission.directory).users) and users[user].in_groups
+
+
+class StateReads:
+    """Sends the reads of a batch (only those that some command needs), then collects them into a BatchState."""
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+        self._cursors: dict[str, AsyncCursor[TupleRow]] = {}
+        self._whole: list[tuple[str, Directory, UUID, AsyncCursor[TupleRow]]] = []
+        self._directories: dict[int, Directory] = {}
+        self._names: dict[tuple[int, bytes], str] = {}
+
+    async def send(self, wanted: Wanted) -> None:
+        self._directories = {directory.id: directory for directory, _, _ in wanted}
+        await self._read("tails", (int4s(list(self._directories)),))
+        await self._send_names(wanted)
+        await self._send_pairs("users_state", [(d.id, n.user) for d, n, _ in wanted if n.user])
+        await self._send_pairs("groups_state", [(d.id, n.group) for d, n, _ in wanted if n.group])
+        await self._send_edges(wanted)
+        await self._send_pairs("members_known", [(d.id, m) for d, n, _ in wanted for m in (*n.members, *n.edges)])
+        for directory, needs, command in wanted:
+            if needs.whole:
+                await self._send_whole(directory, needs)
+            if isinstance(command, RecordFacts):
+                await self._send_facts(command)
+
+    async def _read(self, name: str, params: tuple[Any, ...]) -> None:
+        self._cursors[name] = await self._execute(SQL[name], params)
+
+    async def _send_pairs(self, name: str, pairs: Sequence[tuple[int, UUID]]) -> None:
+        if pairs:
+            pairs = list(dict.fromkeys(pairs))
+            await self._read(name, (int4s([d for d, _ in pairs]), uuids([i for _, i in pairs])))
+
+    async def _send_names(self, wanted: Wanted) -> None:
+        for directory, needs, _ in wanted:
+            for name in needs.names:
+                self._names[directory.id, mac(directory.index_key, USER_NAME, name)] = name
+        if self._names:
+            await self._read("names_taken", (int4s([d for d, _ in self._names]), byteas([m for _, m in self._names])))
+
+    async def _send_edges(self, wanted: Wanted) -> None:
+        edges = list(dict.fromkeys((d.id, n.group, m) for d, n, _ in wanted if n.group for m in n.edges))
+        if edges:
+            await self._read(
+                "edges_open", (int4s([e[0] for e in edges]), uuids([e[1] for e in edges]), uuids([e[2] for e in edges]))
+            )
+
+    async def _send_whole(self, directory: Directory, needs: Needs) -> None:
+        for kind, obj in (("members_of_group", needs.group), ("groups_of_member", needs.group), ("groups_of_member", needs.user)):
+            if obj is not None:
+                self._whole.append((kind, directory, obj, await self._execute(SQL[kind], (directory.id, obj))))
+
+    async def _send_facts(self, command: RecordFacts) -> None:
+        objs = uuids([draft.obj for draft in command.drafts])
+        await self._read("stream_tails", (objs,))
+        await self._read("subject_keys_of", (objs,))
+
+    # -- collecting ---------------------------------------------------------
+
+    async def collect(self, kek: Kek, locked: set[int]) -> BatchState:
+        """Wait for the answers. Directories that are not `locked` are left out: their reads may be stale."""
+        state = BatchState()
+        for row in await self._rows("tails"):
+            state.tails[row[0]] = Tail(row[1] or 0, row[2] or 0, row[3])
+        for directory, mac_, user in await self._rows("names_taken"):
+            self._of(state, directory).names[self._names[directory, mac_]] = user
+        await self._collect_resources(state, kek, locked)
+        for directory, group, member in await self._rows("edges_open"):
+            self._of(state, directory).edges.add((group, member))
+        for directory, member, kind, active in await self._rows("members_known"):
+            self._of(state, directory).members[member] = (MEMBER_TYPE_NAMES[kind], active)
+        await self._collect_whole(state)
+        await self._collect_facts(state, kek)
+        return state
+
+    async def _rows(self, name: str) -> list[TupleRow]:
+        cursor = self._cursors.get(name)
+        return await cursor.fetchall() if cursor else []
+
+    def _of(self, state: BatchState, directory: int) -> State:
+        return state.of(self._directories[directory])
+
+    async def _collect_resources(self, state: BatchState, kek: Kek, locked: set[int]) -> None:
+        for d, obj, active, body_seq, rv, etag_rv, created, updated, ct, wrapped, in_groups in await self._rows("users_state"):
+            if d in locked:
+                document, key = self._open(state, kek, d, obj, body_seq, ct, wrapped)
+                self._of(state, d).users[obj] = UserState(obj, document, active, key, rv, etag_rv, created, updated, in_groups)
+                state.stream_tails[obj] = (rv, etag_rv)
+        for d, obj, body_seq, created, ct, wrapped, rv, etag_rv in await self._rows("groups_state"):
+            if d in locked:
+                document, _ = self._open(state, kek, d, obj, body_seq, ct, wrapped)
+                self._of(state, d).groups[obj] = GroupState(obj, document, etag_rv, created, 0)
+                state.stream_tails[obj] = (rv, etag_rv)
+
+    def _open(
+        self, state: BatchState, kek: Kek, directory: int, obj: UUID, seq: int, ct: bytes, wrapped: bytes
+    ) -> tuple[dict[str, Any], str]:
+        uuid = self._directories[directory].uuid
+        key = state.keys.get(obj)
+        if key is None:
+            key = state.keys[obj] = unwrap_key(kek, wrapped, directory=uuid, obj=obj)
+        payload = orjson.loads(open_payload(key, ct, directory=uuid, obj=obj, seq=seq))
+        return payload["data"]["object"], payload["key"]
+
+    async def _collect_whole(self, state: BatchState) -> None:
+        parents: dict[UUID, tuple[UUID, ...]] = {}
+        for kind, directory, obj, cursor in self._whole:
+            view, rows = state.of(directory), await cursor.fetchall()
+            if kind == "members_of_group" and obj in view.groups:
+                members = {member: MEMBER_TYPE_NAMES[mt] for member, mt, _ in rows}
+                view.members |= {member: (MEMBER_TYPE_NAMES[mt], active) for member, mt, active in rows}
+                view.groups[obj] = replace(view.groups[obj], members=members)
+            elif kind == "groups_of_member":
+                parents[obj] = tuple(row[0] for row in rows)
+                if obj in view.users:
+                    view.users[obj] = replace(view.users[obj], groups=parents[obj])
+                if obj in view.groups:
+                    view.groups[obj] = replace(view.groups[obj], parents=parents[obj])
+        above = [group for groups in parents.values() for group in groups]
+        if above:
+            cursor = await self._execute(SQL["stream_tails"], (uuids(above),))
+            state.stream_tails |= {obj: (rv, etag_rv) for obj, rv, etag_rv in await cursor.fetchall()}
+
+    async def _collect_facts(self, state: BatchState, kek: Kek) -> None:
+        for obj, rv, etag_rv in await self._rows("stream_tails"):
+            state.stream_tails[obj] = (rv, etag_rv)
+        for obj, directory, wrapped in await self._rows("subject_keys_of"):
+            if directory in self._directories:
+                state.keys[obj] = unwrap_key(kek, wrapped, directory=self._directories[directory].uuid, obj=obj)

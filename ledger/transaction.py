@@ -1,0 +1,278 @@
+"""One write transaction, from the locks to COMMIT: the concurrency contract of the ledger on one screen.
+
+    begin · lock the directories · tokens, tails, state      (one pipeline flush; each statement has its own snapshot)
+    decide, number, build in memory
+    insert events, bodies, keys · read models · lock the ledger · insert commits · notify · commit      (one flush)
+
+The directory lock comes before every read of that directory, the ledger lock before the read of the last position, so no
+statement's snapshot predates its lock. Positions become visible in order because the ledger lock is held through COMMIT.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, LiteralString, Protocol
+from uuid import UUID
+
+import anyio.to_thread
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from database.arrays import byteas, int2s, int4s, int8s, uuids
+from database.connections import Connection
+from database.queries import load_queries
+from ledger.build import Built, Decided, build
+from ledger.commands import Command, Needs, RecordFacts
+from ledger.decide import Decision, RunsAloneError, decide
+from ledger.directories import Directory
+from ledger.events import Recorded
+from ledger.sealing import Kek
+from ledger.state import BatchState, StateReads
+from scim.errors import ScimError, Unauthorized
+
+SQL = load_queries(__file__)
+CLOCK_BEHIND_MAX_US = 5_000_000
+CHUNK_EVENTS = 5_000  # rows of one insert statement; bounds the memory of a giant commit's arrays
+THREAD_EVENTS_MIN = 200  # above this, building leaves the event loop
+
+Statement = tuple[LiteralString, tuple[Any, ...]]
+
+
+class InlineProjection(Protocol):
+    """A read model kept in the commit: gives the statements that apply events to it. Pure; rebuild calls the same one."""
+
+    def __call__(self, events: Sequence[Recorded]) -> list[Statement]: ...
+
+
+class ClockBehindLedgerError(Exception):
+    """The last event is more than 5 s ahead of the database's clock: writing now would bend time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a command. `seq` is None for a no-op; times are µs since the epoch."""
+
+    seq: int | None
+    document: dict[str, Any] | None
+    etag_rv: int
+    created_at: int
+    updated_at: int
+    in_groups: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Submission:
+    """A command on its way into the log, with who sent it and where the answer goes."""
+
+    directory: Directory
+    command: Command
+    needs: Needs
+    actor: str
+    request: UUID
+    op: int
+    waiter: "asyncio.Future[Outcome]"
+    token: UUID | None = None
+    weight: int = 1_000  # bytes of the request, for the bound of the queue
+    used: set[str] = field(default_factory=set[str])  # tolerances it relied on
+    deferrals: int = 0  # how often another process held the directory
+
+    def settle(self, result: Outcome | Exception) -> None:
+        """Answer, unless the client went away meanwhile."""
+        if self.waiter.done():
+            return
+        if isinstance(result, Exception):
+            self.waiter.set_exception(result)
+        else:
+            self.waiter.set_result(result)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a transaction did with its submissions; whatever is in neither stays with the caller."""
+
+    settled: list[tuple[Submission, Outcome | Exception]] = field(default_factory=list[tuple[Submission, "Outcome | Exception"]])
+    locked_out: list[Submission] = field(default_factory=list[Submission])
+    run_alone: list[Submission] = field(default_factory=list[Submission])
+    committing: list[tuple[Submission, Outcome]] = field(default_factory=list[tuple[Submission, "Outcome"]])
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What a write transaction needs beside its connection: handed in once by the wiring."""
+
+    kek: Kek
+    project: InlineProjection
+    random: Callable[[int], bytes]
+
+    async def run(self, conn: Connection, batch: Sequence[Submission], report: Report, *, wait_for_locks: bool) -> None:
+        """Write a batch in one transaction.
+
+        Fills `report` as it goes, so that the caller knows what was under way if the connection breaks: `committing` holds
+        what is being committed when COMMIT is cut. Raises psycopg errors as they come; the caller rolls back.
+        """
+        async with conn.pipeline():
+            reads = _Reads(conn)
+            await reads.execute("begin")
+            await reads.lock(batch, wait=wait_for_locks)
+            locked = await reads.load(batch)
+            batch_state = await reads.collect(self.kek, locked)
+            mine = self._sort_out(batch, locked, batch_state, report)
+            large = any(submission.needs.whole for submission in mine)
+            if large:
+                statements, results = await anyio.to_thread.run_sync(self._work, mine, batch_state, report)
+            else:
+                statements, results = self._work(mine, batch_state, report)
+            report.committing = results
+            for sql, params in statements:
+                await conn.execute(sql, params)
+            await conn.execute("commit")
+        report.settled += results
+        report.committing = []
+
+    def _sort_out(self, batch: Sequence[Submission], locked: "_Locked", state: BatchState, report: Report) -> list[Submission]:
+        """Set aside what another process holds, refuse what may no longer write."""
+        mine: list[Submission] = []
+        for submission in batch:
+            if submission.directory.id not in locked.directories:
+                report.locked_out.append(submission)
+            elif submission.token is not None and submission.token not in locked.tokens:
+                refused = Unauthorized("The token was revoked or has expired. Issue a new one and put it into the IdP.")
+                report.settled.append((submission, refused))
+            elif state.tails[submission.directory.id].ahead_of_clock > CLOCK_BEHIND_MAX_US:
+                report.settled.append((submission, ClockBehindLedgerError()))
+            else:
+                mine.append(submission)
+        return mine
+
+    def _work(
+        self, mine: Sequence[Submission], state: BatchState, report: Report
+    ) -> tuple[list[Statement], list[tuple[Submission, Outcome]]]:
+        """Decide, build and encode: all the CPU of a batch, no IO."""
+        decided = list[tuple[Submission, Decided]]()
+        results = list[tuple[Submission, Outcome]]()
+        for submission in mine:
+            try:
+                decision = self._decide(submission, state)
+            except RunsAloneError:
+                report.run_alone.append(submission)
+            except ScimError as refused:
+                report.settled.append((submission, refused))
+            except Exception as broken:  # one guilty command fails alone
+                report.settled.append((submission, broken))
+            else:
+                if decision.drafts:
+                    decided.append((submission, _decided(submission, decision)))
+                else:
+                    results.append((submission, _unchanged(submission, decision, state)))
+        built = build([item for _, item in decided], state, self.kek, self.random)
+        for (submission, item), placed in zip(decided, built.commits, strict=True):
+            created = (
+                placed.at if submission.needs.user is None and submission.needs.group is None else state.created_at(submission)
+            )
+            grouped = state.in_groups(submission)
+            results.append((submission, Outcome(placed.last_seq, item.document, placed.etag_rv, created, placed.at, grouped)))
+        return self._statements(built, [s for s, _ in decided]), results
+
+    def _decide(self, submission: Submission, state: BatchState) -> Decision:
+        view = state.of(submission.directory)
+        return decide(view, submission.command, submission.directory.tolerances, submission.used)
+
+    def _statements(self, built: Built, submissions: Sequence[Submission]) -> list[Statement]:
+        if not built.stored:
+            return []
+        statements = insert_statements(built)
+        recorded = [stored.recorded for stored in built.stored]
+        for start in range(0, len(recorded), CHUNK_EVENTS):
+            statements += self.project(recorded[start : start + CHUNK_EVENTS])
+        for submission in submissions:
+            if isinstance(submission.command, RecordFacts):
+                statements += submission.command.statements
+        statements.append((SQL["lock_ledger"], ()))
+        statements.append((SQL["insert_commits"], _commit_rows(built, submissions)))
+        statements.append((SQL["wake"], ()))
+        return statements
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    directories: set[int]
+    tokens: set[UUID]
+
+
+class _Reads:
+    """The first flush: every statement is sent before the first answer is awaited."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._state: StateReads | None = None
+        self._locks: AsyncCursor[TupleRow] | None = None
+        self._waits = False
+        self._tokens: AsyncCursor[TupleRow] | None = None
+
+    async def execute(self, sql: LiteralString, params: tuple[Any, ...] = ()) -> AsyncCursor[TupleRow]:
+        return await self._conn.cursor(binary=True).execute(sql, params)
+
+    async def lock(self, batch: Sequence[Submission], *, wait: bool) -> None:
+        directories = int4s(sorted({submission.directory.id for submission in batch}))
+        self._waits = wait
+        self._locks = await self.execute(SQL["lock_directories" if wait else "try_lock_directories"], (directories,))
+
+    async def load(self, batch: Sequence[Submission]) -> _Locked:
+        tokens = list({submission.token for submission in batch if submission.token is not None})
+        if tokens:
+            self._tokens = await self.execute(SQL["live_tokens"], (uuids(tokens),))
+        self._state = StateReads(self.execute)
+        await self._state.send([(submission.directory, submission.needs, submission.command) for submission in batch])
+        assert self._locks is not None
+        held = {row[0] for row in await self._locks.fetchall() if self._waits or row[1]}
+        live = {row[0] for row in await self._tokens.fetchall()} if self._tokens else set[UUID]()
+        return _Locked(held, live)
+
+    async def collect(self, kek: Kek, locked: _Locked) -> BatchState:
+        assert self._state is not None
+        return await self._state.collect(kek, locked.directories)
+
+
+def _decided(submission: Submission, decision: Decision) -> Decided:
+    return Decided(submission.directory, decision.drafts, decision.document, submission.actor, submission.request)
+
+
+def _unchanged(submission: Submission, decision: Decision, state: BatchState) -> Outcome:
+    etag_rv, created_at, updated_at = state.versions(submission)
+    return Outcome(None, decision.document, etag_rv, created_at, updated_at, state.in_groups(submission))
+
+
+def insert_statements(built: Built) -> list[Statement]:
+    """Encode the inserts into the log's three tables, in chunks."""
+    statements: list[Statement] = []
+    for start in range(0, len(built.stored), CHUNK_EVENTS):
+        chunk = built.stored[start : start + CHUNK_EVENTS]
+        rows = [stored.recorded for stored in chunk]
+        statements.append((SQL["insert_events"], (
+            int4s([r.directory for r in rows]), int8s([r.seq for r in rows]), int2s([r.kind.number for r in rows]),
+            int4s([r.rv for r in rows]), int4s([r.etag_rv for r in rows]), uuids([r.obj for r in rows]), uuids([r.mem for r in rows]),
+            byteas([s.leaf_hash for s in chunk]), byteas([s.leaf for s in chunk]),
+        )))  # fmt: skip
+        sealed = [stored for stored in chunk if stored.ct is not None]
+        if sealed:
+            statements.append((SQL["insert_bodies"], (
+                int4s([s.recorded.directory for s in sealed]), int8s([s.recorded.seq for s in sealed]), byteas([s.ct for s in sealed]),
+            )))  # fmt: skip
+    if built.new_keys:
+        statements.append((SQL["insert_subject_keys"], (
+            uuids([k.obj for k in built.new_keys]), int4s([k.directory for k in built.new_keys]), byteas([k.wrapped for k in built.new_keys]),
+        )))  # fmt: skip
+    return statements
+
+
+def _commit_rows(built: Built, submissions: Sequence[Submission]) -> tuple[Any, ...]:
+    commits = built.commits
+    offsets, total = list[int](), 0
+    for commit in commits:
+        offsets.append(total)
+        total += commit.size
+    return (
+        int8s(offsets), int4s([c.directory for c in commits]), int8s([c.first_seq for c in commits]), int4s([c.size for c in commits]),
+        int8s([c.types for c in commits]), int8s([c.at for c in commits]), uuids([s.request for s in submissions]),
+        int4s([s.op for s in submissions]),
+    )  # fmt: skip

@@ -1,0 +1,237 @@
+"""Applying events to the core read models: fold a batch in memory, then a handful of set-wise statements.
+
+The same functions serve the writer (inside the commit) and the rebuild (beside the live tables).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from database.arrays import bools, byteas, int2s, int4s, int8s, texts, uuids
+from database.queries import load_queries
+from ledger.events import (
+    GROUP,
+    GROUP_CREATED,
+    GROUP_DELETED,
+    GROUP_UPDATED,
+    MEMBER_ADDED,
+    MEMBER_REMOVED,
+    MEMBER_TYPES,
+    USER,
+    USER_CREATED,
+    USER_DELETED,
+    Macs,
+    Recorded,
+)
+
+SQL: Final = load_queries(__file__)
+OPEN: Final = 9_223_372_036_854_775_807
+Statement = tuple[LiteralString, tuple[Any, ...]]
+Obj = tuple[int, UUID]
+Edge = tuple[int, UUID, UUID]
+
+
+@dataclass(slots=True)
+class _State:
+    """An interval of a resource that began in this batch."""
+
+    ot: int
+    active: bool
+    body_seq: int
+    from_seq: int
+    to_seq: int = OPEN
+
+
+@dataclass(slots=True)
+class Delta:
+    """What a batch of events changes in the read models, netted."""
+
+    users: dict[Obj, Recorded] = field(default_factory=dict[Obj, Recorded])  # newest event of each changed user
+    groups: dict[Obj, Recorded] = field(default_factory=dict[Obj, Recorded])
+    created: dict[Obj, int] = field(default_factory=dict[Obj, int])  # resources that began in this batch, and when
+    deleted: set[Obj] = field(default_factory=set[Obj])  # resources that existed before this batch and are gone
+    states: dict[Obj, list[_State]] = field(default_factory=dict[Obj, list[_State]])
+    closed_states: dict[Obj, int] = field(default_factory=dict[Obj, int])
+    edges: dict[Edge, list[list[int]]] = field(default_factory=dict[Edge, list[list[int]]])  # [mt, from_seq, to_seq]
+    closed_edges: dict[Edge, int] = field(default_factory=dict[Edge, int])
+
+
+def fold(events: Iterable[Recorded]) -> Delta:
+    """Net a batch of events in order."""
+    delta = Delta()
+    for event in events:
+        apply = _APPLY.get(event.kind.topic)
+        if apply is not None:
+            apply(delta, event)
+    return delta
+
+
+def project(events: Sequence[Recorded]) -> list[Statement]:
+    """Give the statements that apply a batch of events inside the commit (an InlineProjection)."""
+    return statements(fold(events), rewrite=False)
+
+
+def _changed(delta: Delta, event: Recorded) -> None:
+    obj = (event.directory, event.obj)
+    resources, ot = (delta.users, USER) if event.kind.topic.startswith(USER.lower()) else (delta.groups, GROUP)
+    resources[obj] = event
+    if event.kind in {USER_CREATED, GROUP_CREATED}:
+        delta.created[obj] = event.at
+    _end_state(delta, obj, event.seq)
+    active = True if event.active is None else event.active
+    delta.states.setdefault(obj, []).append(_State(MEMBER_TYPES[ot], active, event.seq, event.seq))
+
+
+def _deleted(delta: Delta, event: Recorded) -> None:
+    obj = (event.directory, event.obj)
+    (delta.users if event.kind is USER_DELETED else delta.groups).pop(obj, None)
+    if obj in delta.created:
+        del delta.created[obj]
+    else:
+        delta.deleted.add(obj)
+    _end_state(delta, obj, event.seq)
+
+
+def _end_state(delta: Delta, obj: Obj, seq: int) -> None:
+    """An interval that began in this batch is closed in memory, an older one by an update."""
+    begun = delta.states.get(obj)
+    if begun and begun[-1].to_seq == OPEN:
+        begun[-1].to_seq = seq
+    elif obj not in delta.created:
+        delta.closed_states[obj] = seq
+
+
+def _member_added(delta: Delta, event: Recorded) -> None:
+    assert event.mem is not None
+    assert event.mt is not None
+    edge = (event.directory, event.obj, event.mem)
+    delta.edges.setdefault(edge, []).append([MEMBER_TYPES[event.mt], event.seq, OPEN])
+
+
+def _member_removed(delta: Delta, event: Recorded) -> None:
+    assert event.mem is not None
+    edge = (event.directory, event.obj, event.mem)
+    begun = delta.edges.get(edge)
+    if begun and begun[-1][2] == OPEN:
+        begun[-1][2] = event.seq
+    else:
+        delta.closed_edges[edge] = event.seq
+
+
+_APPLY: Final[dict[str, Callable[[Delta, Recorded], None]]] = {
+    **{f"user.{what}": _changed for what in ("created", "updated", "deactivated", "reactivated")},
+    GROUP_CREATED.topic: _changed,
+    GROUP_UPDATED.topic: _changed,
+    USER_DELETED.topic: _deleted,
+    GROUP_DELETED.topic: _deleted,
+    MEMBER_ADDED.topic: _member_added,
+    MEMBER_REMOVED.topic: _member_removed,
+}
+
+
+# -- to statements ----------------------------------------------------------
+
+
+def statements(delta: Delta, *, rewrite: bool, created_at: dict[Obj, int] | None = None) -> list[Statement]:
+    """Encode a delta.
+
+    `rewrite` deletes and inserts changed rows instead of updating them: a rebuild's batch may move one userName between
+    users, which row-by-row unique checks of an UPDATE would refuse. It needs `created_at` of the rows that existed.
+    """
+    out: list[Statement] = []
+    kept = {obj: at for obj, at in (created_at or {}).items() if obj in delta.users or obj in delta.groups}
+    gone = delta.deleted | (set(kept) if rewrite else set())
+    if gone:
+        out += [_pairs(SQL["delete_users"], gone), _pairs(SQL["delete_groups"], gone)]
+    born = {**delta.created, **kept} if rewrite else delta.created
+    out += _users(delta, born)
+    out += _groups(delta, born)
+    out += _states(delta)
+    out += _memberships(delta)
+    return out
+
+
+def _pairs(sql: LiteralString, objs: Iterable[Obj]) -> Statement:
+    ordered = sorted(objs)
+    return sql, (int4s([d for d, _ in ordered]), uuids([i for _, i in ordered]))
+
+
+def _users(delta: Delta, born: dict[Obj, int]) -> list[Statement]:
+    new = [event for obj, event in delta.users.items() if obj in born]
+    old = [event for obj, event in delta.users.items() if obj not in born]
+    out: list[Statement] = []
+    if old:
+        out.append((SQL["update_users"], _user_rows(old, born)))
+    if new:
+        out.append((SQL["insert_users"], _user_rows(new, born)))
+    return out
+
+
+def _macs(event: Recorded) -> Macs:
+    assert event.macs is not None
+    return event.macs
+
+
+def _user_rows(rows: Sequence[Recorded], born: dict[Obj, int]) -> tuple[Any, ...]:
+    macs = [_macs(row) for row in rows]
+    return (
+        int4s([r.directory for r in rows]), uuids([r.obj for r in rows]), bools([bool(r.active) for r in rows]),
+        int8s([r.seq for r in rows]), int4s([r.rv for r in rows]), int4s([r.etag_rv for r in rows]),
+        int8s([born.get((r.directory, r.obj), r.at) for r in rows]), int8s([r.at for r in rows]),
+        byteas([m.name for m in macs]), byteas([m.external_id for m in macs]), byteas([m.display_name for m in macs]),
+        texts([_bytea_literal(m.emails) for m in macs]),
+    )  # fmt: skip
+
+
+def _bytea_literal(values: tuple[bytes, ...]) -> str | None:
+    # An array of arrays cannot go through unnest (it flattens), so each row's array travels as its text literal.
+    return "{" + ",".join(f'"\\\\x{value.hex()}"' for value in values) + "}" if values else None
+
+
+def _groups(delta: Delta, born: dict[Obj, int]) -> list[Statement]:
+    new = [event for obj, event in delta.groups.items() if obj in born]
+    old = [event for obj, event in delta.groups.items() if obj not in born]
+    return [(SQL[name], _group_rows(rows, born)) for name, rows in (("update_groups", old), ("insert_groups", new)) if rows]
+
+
+def _group_rows(rows: Sequence[Recorded], born: dict[Obj, int]) -> tuple[Any, ...]:
+    macs = [_macs(row) for row in rows]
+    return (
+        int4s([r.directory for r in rows]), uuids([r.obj for r in rows]), int8s([r.seq for r in rows]),
+        int8s([born.get((r.directory, r.obj), r.at) for r in rows]), byteas([m.name for m in macs]), byteas([m.external_id for m in macs]),
+    )  # fmt: skip
+
+
+def _states(delta: Delta) -> list[Statement]:
+    out: list[Statement] = []
+    if delta.closed_states:
+        objs = list(delta.closed_states)
+        out.append((SQL["close_states"], (
+            int4s([d for d, _ in objs]), uuids([o for _, o in objs]), int8s([delta.closed_states[obj] for obj in objs]),
+        )))  # fmt: skip
+    rows = [(obj, state) for obj, begun in delta.states.items() for state in begun]
+    if rows:
+        out.append((SQL["insert_states"], (
+            int4s([obj[0] for obj, _ in rows]), uuids([obj[1] for obj, _ in rows]), int2s([s.ot for _, s in rows]),
+            bools([s.active for _, s in rows]), int8s([s.body_seq for _, s in rows]), int8s([s.from_seq for _, s in rows]),
+            int8s([s.to_seq for _, s in rows]),
+        )))  # fmt: skip
+    return out
+
+
+def _memberships(delta: Delta) -> list[Statement]:
+    out: list[Statement] = []
+    if delta.closed_edges:
+        edges = list(delta.closed_edges)
+        out.append((SQL["close_memberships"], (
+            int4s([e[0] for e in edges]), uuids([e[1] for e in edges]), uuids([e[2] for e in edges]),
+            int8s([delta.closed_edges[edge] for edge in edges]),
+        )))  # fmt: skip
+    rows = [(edge, interval) for edge, begun in delta.edges.items() for interval in begun]
+    if rows:
+        out.append((SQL["insert_memberships"], (
+            int4s([e[0] for e, _ in rows]), uuids([e[1] for e, _ in rows]), uuids([e[2] for e, _ in rows]), int2s([i[0] for _, i in rows]),
+            int8s([i[1] for _, i in rows]), int8s([i[2] for _, i in rows]),
+        )))  # fmt: skip
+    return out
