@@ -23,6 +23,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -156,16 +157,19 @@ def start(data_dir: Path, *, settings: Mapping[str, str] = NO_SETTINGS, report: 
 def stop(cluster: Cluster) -> None:
     """Stop the server in order (fast shutdown: running transactions are rolled back) and wait until it is gone.
 
-    Does nothing more than let go of the lock when the server has already ended.
+    Does nothing on a cluster that was stopped before, and lets go of the lock when the server has ended by itself.
     """
-    if cluster.process is not None:
-        cluster.process.send_signal(signal.SIGINT)
-        cluster.process.wait()
-    elif _listening(cluster.socket_dir):
-        os.kill(cluster.pid, signal.SIGINT)
-    with (cluster.data_dir / "server.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # granted when the last process of the server has ended
-    if cluster.hold is not None:
+    if cluster.hold is None or cluster.hold.closed:
+        return
+    try:
+        if cluster.process is not None:
+            cluster.process.send_signal(signal.SIGINT)
+            cluster.process.wait()
+        elif _listening(cluster.socket_dir):
+            os.kill(cluster.pid, signal.SIGINT)
+        with (cluster.data_dir / "server.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # granted when the last process of the server has ended
+    finally:
         cluster.hold.close()
 
 
@@ -177,7 +181,7 @@ def _take_serving_lock(data_dir: Path) -> FileIO:
     try:
         fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = hold.read().decode().strip() or "unknown"
+        holder = _holder(hold)
         hold.close()
         raise EmbeddedPostgresError(
             f"{data_dir} is already served by process {holder}. Stop that process, or choose another data directory."
@@ -185,6 +189,16 @@ def _take_serving_lock(data_dir: Path) -> FileIO:
     hold.truncate(0)
     hold.write(f"{os.getpid()}\n".encode())
     return hold
+
+
+def _holder(hold: FileIO) -> str:
+    """The pid in the lock file; its holder writes it just after taking the lock."""
+    for _ in range(100):
+        hold.seek(0)
+        if text := hold.read().decode().strip():
+            return text
+        time.sleep(POLL_INTERVAL_S)
+    return "unknown"
 
 
 def _start_held(server: _Server, settings: Mapping[str, str], hold: FileIO) -> Cluster:
@@ -328,12 +342,21 @@ def _socket_dir(data_dir: Path, account: _Account | None) -> Path:
         _make_owned(inside, account)
         return inside
     record = data_dir / "socket-directory"
-    if record.exists() and (known := Path(record.read_text(encoding="utf-8"))).is_dir():
+    if record.exists() and _is_private(known := Path(record.read_text(encoding="utf-8")), account):
         return known
     outside = Path(tempfile.mkdtemp(prefix="ledger-socket-"))
     _make_owned(outside, account)
     record.write_text(str(outside), encoding="utf-8")
     return outside
+
+
+def _is_private(directory: Path, account: _Account | None) -> bool:
+    """Whether it is still ours: under a shared temporary directory somebody else may have taken a name that was cleaned up."""
+    try:
+        found = directory.lstat()
+    except FileNotFoundError:
+        return False
+    return found.st_uid == (account.uid if account else os.geteuid()) and found.st_mode == stat.S_IFDIR | 0o700
 
 
 def _usable_socket_dir(directory: Path) -> bool:
