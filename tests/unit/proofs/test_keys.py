@@ -1,0 +1,32 @@
+import pytest
+
+from proofs.keys import WrapError, unwrap, wrap
+
+KEK, KEY, NONCE = bytes(range(32)), bytes(range(50, 82)), bytes(range(12))
+PLACE = {"dir": bytes(range(16)), "obj": bytes(range(16, 32))}
+
+
+def test_a_wrapped_key_opens_to_itself():
+    wrapped = wrap(KEK, KEY, **PLACE, nonce=NONCE)
+    assert len(wrapped) == 60
+    assert unwrap(KEK, wrapped, **PLACE) == KEY
+
+
+@pytest.mark.parametrize("other", [{"dir": bytes(16)}, {"obj": bytes(16)}, {"dir": PLACE["obj"], "obj": PLACE["dir"]}])
+def test_a_wrapped_key_opens_only_in_its_own_place(other):
+    with pytest.raises(WrapError):
+        unwrap(KEK, wrap(KEK, KEY, **PLACE, nonce=NONCE), **{**PLACE, **other})
+
+
+def test_a_wrapped_key_opens_only_under_its_key_encryption_key_and_whole():
+    wrapped = wrap(KEK, KEY, **PLACE, nonce=NONCE)
+    with pytest.raises(WrapError):
+        unwrap(bytes(32), wrapped, **PLACE)
+    with pytest.raises(WrapError, match="60 bytes"):
+        unwrap(KEK, wrapped[:-1], **PLACE)
+
+
+@pytest.mark.parametrize("wrong", [{"key": b""}, {"nonce": b""}, {"dir": b""}, {"obj": b""}])
+def test_values_of_the_wrong_length_are_refused(wrong):
+    with pytest.raises(ValueError, match="bytes long"):
+        wrap(KEK, **{"key": KEY, **PLACE, "nonce": NONCE, **wrong})
