@@ -166,7 +166,8 @@ def stop(cluster: Cluster) -> None:
             cluster.process.send_signal(signal.SIGINT)
             cluster.process.wait()
         elif _listening(cluster.socket_dir):
-            os.kill(cluster.pid, signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.kill(cluster.pid, signal.SIGINT)
         with (cluster.data_dir / "server.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # granted when the last process of the server has ended
     finally:
