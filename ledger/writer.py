@@ -70,6 +70,7 @@ class Writer:
         self._waiting_alone: list[list[Submission]] = []
         self._on_batch = on_batch
         self._stopping = False
+        self.running = False
         self.healthy = True  # False while the database does not answer
 
     @property
@@ -89,6 +90,7 @@ class Writer:
 
     async def run(self) -> None:
         """Write until stop() was called and everything queued is answered."""
+        self.running = True
         while not (self._stopping and not self._queue and not self._lanes):
             await self._wake.wait()
             self._wake.clear()
@@ -99,6 +101,7 @@ class Writer:
                 if not batch:
                     break
                 await self._write(self._main, batch, wait_for_locks=False)
+        self.running = False
         for link in (self._main, *self._idle_lanes):
             await link.close()
 

@@ -46,3 +46,136 @@ where g.directory = v.d and g.id = v.i;
 -- insert_groups --
 insert into groups (directory, id, body_seq, created_at, display_name_mac, external_id_mac)
 select * from unnest($1::int4[], $2::uuid[], $3::int8[], $4::int8[], $5::bytea[], $6::bytea[]);
+
+-- users_by_id --
+-- Current users with their newest sealed body: directory, id, active, body_seq, etag_rv, created, updated, ct, key.
+select u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped
+from unnest($1::int4[], $2::uuid[]) k(d, i)
+join users u on u.directory = k.d and u.id = k.i
+join bodies b on b.directory = u.directory and b.seq = u.body_seq
+join subject_keys s on s.obj = u.id;
+
+-- groups_by_id --
+-- Current groups alike; lastModified is the time of the event that last moved the ETag.
+select g.directory, g.id, true, g.body_seq, t.etag_rv, g.created_at, c.at, b.ct, s.wrapped
+from unnest($1::int4[], $2::uuid[]) k(d, i)
+join groups g on g.directory = k.d and g.id = k.i
+join bodies b on b.directory = g.directory and b.seq = g.body_seq
+join subject_keys s on s.obj = g.id
+cross join lateral (select etag_rv from events where obj = g.id order by rv desc limit 1) t
+join events e on e.obj = g.id and e.rv = t.etag_rv
+cross join lateral (select at from commits where directory = g.directory and seq <= e.seq order by seq desc limit 1) c;
+
+-- user_ids_by_key --
+-- Candidates of an equality filter; any of the keys may match.
+select id from users where directory = $1 and user_name_mac = any($2::bytea[])
+union select id from users where directory = $1 and external_id_mac = any($3::bytea[])
+union select id from users where directory = $1 and display_name_mac = any($4::bytea[])
+union select id from users where directory = $1 and email_macs && $5::bytea[]
+union select id from users where directory = $1 and id = any($6::uuid[]);
+
+-- group_ids_by_key --
+select id from groups where directory = $1 and display_name_mac = any($2::bytea[])
+union select id from groups where directory = $1 and external_id_mac = any($3::bytea[])
+union select grp from memberships where directory = $1 and mem = any($4::uuid[]) and to_seq = 9223372036854775807
+union select id from groups where directory = $1 and id = any($5::uuid[]);
+
+-- count_users --
+select count(*) from users where directory = $1;
+
+-- count_groups --
+select count(*) from groups where directory = $1;
+
+-- page_of_users --
+-- By time of creation, so that an importer that pages while users are created misses nobody.
+select id from users where directory = $1 order by created_at, id offset $2 limit $3;
+
+-- page_of_groups --
+select id from groups where directory = $1 order by created_at, id offset $2 limit $3;
+
+-- users_after --
+-- The same order by keyset, with the bounds that a filter implies; for scans.
+select created_at, id from users
+where directory = $1 and (created_at, id) > ($2, $3::uuid) and ($4::bool is null or active = $4)
+  and created_at between $5 and $6 and updated_at between $7 and $8
+order by created_at, id limit $9;
+
+-- groups_after --
+select created_at, id from groups
+where directory = $1 and (created_at, id) > ($2, $3::uuid) and created_at between $4 and $5 order by created_at, id limit $6;
+
+-- open_members --
+-- Members of groups as stored by the IdP, in the order they came.
+select m.grp, m.mem, m.mt from unnest($1::int4[], $2::uuid[]) k(d, g)
+join memberships m on m.directory = k.d and m.grp = k.g and m.to_seq = 9223372036854775807
+order by m.from_seq;
+
+-- open_groups --
+-- Groups that hold users directly, with the sealed body that has their names.
+select m.mem, m.grp, g.body_seq, b.ct, s.wrapped from unnest($1::int4[], $2::uuid[]) k(d, i)
+join memberships m on m.directory = k.d and m.mem = k.i and m.to_seq = 9223372036854775807
+join groups g on g.directory = m.directory and g.id = m.grp
+join bodies b on b.directory = g.directory and b.seq = g.body_seq
+join subject_keys s on s.obj = g.id
+order by m.from_seq;
+
+-- point_at_time --
+-- As-of T is the last commit with at <= T, whole.
+select seq + size - 1, at from commits where directory = $1 and at <= $2 order by at desc, seq desc limit 1;
+
+-- point_at_seq --
+-- A seq inside a commit means the end of that commit.
+select seq + size - 1, at from commits where directory = $1 and seq <= $2 order by seq desc limit 1;
+
+-- first_commit --
+select at from commits where directory = $1 order by seq limit 1;
+
+-- state_at --
+-- A resource as of a seq: type, activity, where its body is, when it began.
+select s.ot, s.active, s.body_seq, b.ct, k.wrapped, e.etag_rv, c.at,
+       (select f.at from commits f where f.directory = $1 and f.seq <= (select min(from_seq) from states where directory = $1 and obj = $2)
+        order by f.seq desc limit 1)
+from states s
+left join bodies b on b.directory = s.directory and b.seq = s.body_seq
+left join subject_keys k on k.obj = s.obj
+join events e on e.directory = s.directory and e.seq = s.body_seq
+cross join lateral (select at from commits where directory = s.directory and seq <= s.body_seq order by seq desc limit 1) c
+where s.directory = $1 and s.obj = $2 and s.from_seq <= $3 and s.to_seq > $3;
+
+-- states_after --
+-- Everyone as of a seq, by id: the population.
+select s.obj, s.active, s.body_seq from states s
+where s.directory = $1 and s.ot = $2 and s.from_seq <= $3 and s.to_seq > $3 and s.obj > $4 order by s.obj limit $5;
+
+-- members_at --
+-- Direct members of groups as of a seq, with the activity of users then.
+select m.grp, m.mem, m.mt, coalesce(s.active, false), m.from_seq from unnest($2::uuid[]) k(g)
+join memberships m on m.directory = $1 and m.grp = k.g and m.to_seq > $3 and m.from_seq <= $3
+left join states s on s.directory = m.directory and s.obj = m.mem and s.to_seq > $3 and s.from_seq <= $3;
+
+-- groups_at --
+-- Groups that directly hold members as of a seq.
+select m.mem, m.grp, m.from_seq from unnest($2::uuid[]) k(i)
+join memberships m on m.directory = $1 and m.mem = k.i and m.to_seq > $3 and m.from_seq <= $3;
+
+-- membership_diff --
+-- Edges that stand at one of two points only: -1 was there at the first, 1 is there at the second.
+select grp, mem, mt, case when from_seq <= $2 and to_seq > $2 then -1 else 1 end, from_seq, to_seq from memberships
+where directory = $1 and ($4::uuid is null or grp = $4) and ($5::uuid is null or mem = $5)
+  and (from_seq <= $2 and to_seq > $2) <> (from_seq <= $3 and to_seq > $3)
+order by grp, mem, from_seq;
+
+-- state_diff --
+-- Resources that began, ended, changed activity or attributes between two points.
+select coalesce(a.obj, b.obj), coalesce(a.ot, b.ot), a.active, b.active, a.body_seq, b.body_seq
+from (select * from states where directory = $1 and from_seq <= $2 and to_seq > $2 and ($4::uuid is null or obj = $4)) a
+full join (select * from states where directory = $1 and from_seq <= $3 and to_seq > $3 and ($4::uuid is null or obj = $4)) b on a.obj = b.obj
+where a.body_seq is distinct from b.body_seq
+order by 2, 1;
+
+-- bodies_of --
+-- Sealed bodies at places of the log, with the keys of their resources.
+select b.seq, e.obj, b.ct, k.wrapped from unnest($2::int8[]) v(q)
+join bodies b on b.directory = $1 and b.seq = v.q
+join events e on e.directory = b.directory and e.seq = b.seq
+join subject_keys k on k.obj = e.obj;

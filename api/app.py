@@ -1,0 +1,74 @@
+"""The ASGI application: SCIM straight to its own handler, everything else through FastAPI."""
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api import audit, events, health
+from api.metrics import observe
+from api.problems import answer, problem_of, request_id_of
+from api.scim.app import ScimApp
+from api.services import Services
+
+_log = structlog.get_logger("api")
+
+
+def _fastapi(services: Services) -> FastAPI:
+    app = FastAPI(title="Provisioning ledger", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    for part in (health, events, audit):
+        app.include_router(part.routes(services))
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        return answer(problem_of(error), request_id_of(request))
+
+    app.add_exception_handler(RequestValidationError, refuse)
+    app.add_exception_handler(HTTPException, refuse)
+    return app
+
+
+class _Fence:
+    """Gives each request an id, counts it by its route, and turns whatever escapes into a problem."""
+
+    def __init__(self, app: FastAPI, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = str(self._services.new_request_id())
+        scope["request_id"] = request_id
+        status = 0
+
+        async def tagged(message: dict[str, object]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(str(message["status"]))
+                headers: list[tuple[bytes, bytes]] = message.setdefault("headers", [])  # pyright: ignore[reportAssignmentType]
+                headers.append((b"x-request-id", request_id.encode()))
+            await send(message)
+
+        loop_time = self._services.clock
+        started = loop_time()
+        try:
+            await self._app(scope, receive, tagged)  # pyright: ignore[reportArgumentType]
+        except Exception as error:
+            problem = problem_of(error)
+            if problem.status == 500:
+                _log.exception("request_failed", request_id=request_id)
+            if status == 0:
+                await answer(problem, request_id)(scope, receive, tagged)  # pyright: ignore[reportArgumentType]
+        route = getattr(scope.get("route"), "path", "/{other}")
+        observe(scope["method"], route, status, (loop_time() - started) / 1e6)
+
+
+def make_app(services: Services) -> ASGIApp:
+    """Put the edge together."""
+    scim, rest = ScimApp(services), _Fence(_fastapi(services), services)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        await (scim if scope["path"].startswith("/scim/") else rest)(scope, receive, send)
+
+    return app

@@ -1,0 +1,159 @@
+"""The feed over HTTP: GET /v1/events and /v1/events/{id} (CONTRACT §4)."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.problems import Problem
+from api.services import Services
+from database.connections import Connection
+from ledger.commands import parse_id
+from ledger.cursor import BEGINNING, Cursor, InvalidCursorError, decode_cursor, parse_event_id
+from ledger.directories import Directory
+from ledger.feed import PAGE_MAX, CursorAheadError, CursorForkedError, Page, Selection, exclude_system, type_mask
+from ledger.tokens import Token
+
+READERS = ("consumer", "operator", "auditor", "admin")
+WAIT_MAX_S = 30
+
+
+def routes(services: Services) -> APIRouter:
+    """The routes of the feed."""
+    router = APIRouter()
+
+    @router.get("/v1/events")
+    async def list_events(
+        request: Request,
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+        directory: str | None = None,
+        types: str | None = None,
+        subject: str | None = None,
+        range_start: datetime | None = None,
+        range_end: datetime | None = None,
+        wait: Annotated[int, Query(ge=0, le=WAIT_MAX_S)] = 0,
+    ) -> Response:
+        token = await reader(services, request)
+        deadline = asyncio.get_running_loop().time() + wait
+        async with services.pool.connection() as conn:
+            selection = await _selection(services, conn, token, directory, types, subject, range_start, range_end)
+            cursor = await _cursor(services, conn, token, selection, after)
+        while True:
+            arrival = services.arrivals.next()
+            async with services.pool.connection() as conn:
+                page = await services.feed.page(conn, selection, cursor, limit)
+            left = deadline - asyncio.get_running_loop().time()
+            if page.events or page.has_more or left <= 0:
+                return Response(_encode(page), media_type="application/json")
+            cursor = page.after if page.covered_to > cursor.number else cursor
+            await _wait(arrival, left)
+
+    @router.get("/v1/events/{event_id}")
+    async def get_event(request: Request, event_id: str) -> Response:
+        token = await reader(services, request)
+        parsed = parse_event_id(event_id)
+        missing = Problem(404, "not_found", "There is no event of this id, or the token does not reach it.")
+        if parsed is None or not _sees(token, parsed.slug):
+            raise missing
+        async with services.pool.connection() as conn:
+            found = await services.feed.event(conn, parsed, bodies=token.bodies)
+        if found is None:
+            raise missing
+        return Response(found, media_type="application/json")
+
+    return router
+
+
+async def _wait(arrival: "asyncio.Future[object] | object", seconds: float) -> None:
+    try:
+        await asyncio.wait_for(arrival, seconds)  # pyright: ignore[reportArgumentType]
+    except TimeoutError:
+        return
+
+
+async def reader(services: Services, request: Request) -> Token:
+    """The token of a request to the feed. Raises Unauthorized; Problem 403 for a role that does not read events."""
+    token = await services.authenticate(request.headers.get("authorization"))
+    if token.role not in READERS:
+        raise Problem(403, "forbidden", "A SCIM token writes; it does not read the feed. Use a consumer token.")
+    return token
+
+
+def _sees(token: Token, slug: str) -> bool:
+    return token.reaches(slug) or (slug == "_system" and token.role in {"operator", "admin"} and "*" in token.directories)
+
+
+async def _selection(  # noqa: PLR0917
+    services: Services,
+    conn: Connection,
+    token: Token,
+    directory: str | None,
+    types: str | None,
+    subject: str | None,
+    range_start: datetime | None,
+    range_end: datetime | None,
+) -> Selection:
+    mask = type_mask(types.split(",")) if types else -1
+    allowed = type_mask(token.types)
+    if mask is None or allowed is None:
+        raise Problem(400, "invalid_types", "`types` names an event type that does not exist. See docs/events.md for the list.")
+    about = parse_id(subject) if subject else None
+    if subject and about is None:
+        raise Problem(400, "invalid_subject", "`subject` is the id of a user or group.")
+    chosen = await _directory(services, conn, token, directory) if directory else None
+    reachable = None if chosen else await _reachable(services, conn, token)
+    return Selection(chosen, reachable, mask & allowed, about, _micros(range_start), _micros(range_end), token.bodies)
+
+
+async def _directory(services: Services, conn: Connection, token: Token, slug: str) -> Directory:
+    found = await services.directories.by_slug(conn, slug) if _sees(token, slug) else None
+    if found is None:
+        raise Problem(403, "forbidden", "This token does not reach a directory of that name.")
+    return found
+
+
+async def _reachable(services: Services, conn: Connection, token: Token) -> frozenset[int]:
+    directories = await services.directories.all(conn)
+    return exclude_system(d for d in directories if token.reaches(d.slug))
+
+
+def _micros(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise Problem(
+            400, "invalid_parameters", "range_start and range_end take an instant with offset, such as 2026-10-01T00:00:00Z."
+        )
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+async def _cursor(services: Services, conn: Connection, token: Token, selection: Selection, after: str | None) -> Cursor:
+    wanted = selection.directory.id if selection.directory else 0
+    if after is None:
+        return Cursor(0, BEGINNING, wanted)
+    event_id = parse_event_id(after)
+    if event_id is not None:
+        place = await services.feed.position_of(conn, event_id)
+        if place is None and _sees(token, event_id.slug) and services.directories.known(event_id.slug):
+            raise CursorAheadError(event_id.seq, await services.feed.head(conn, selection))
+        if place is None or (wanted and place[0].id != wanted):
+            raise InvalidCursorError
+        if place[3] != event_id.mark:
+            raise CursorForkedError(event_id.seq, await services.feed.head(conn, selection))
+        return Cursor(place[1] if wanted else place[2], event_id.mark, wanted)
+    cursor = decode_cursor(after)
+    if cursor.directory != wanted:
+        raise InvalidCursorError
+    await services.feed.check(conn, cursor)
+    return cursor
+
+
+def _encode(page: Page) -> bytes:
+    more = b"true" if page.has_more else b"false"
+    return b"".join((
+        b'{"object":"list","data":[', b",".join(page.events), b'],"list_metadata":{"after":"', page.after.encode().encode(),
+        b'"},"covered":{"from_position":', str(page.covered_from).encode(), b',"to_position":', str(page.covered_to).encode(),
+        b'},"head_position":', str(page.head).encode(), b',"has_more":', more, b"}",
+    ))  # fmt: skip

@@ -1,0 +1,172 @@
+"""The SCIM endpoint as one ASGI application: routes as a table, errors always as SCIM bodies."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import unquote
+
+import structlog
+
+from api.metrics import observe
+from api.problems import DATABASE_AWAY
+from api.scim.http import Answer, Call, ClientGoneError, Receive, Scope, Send, as_json, of_error, read_query, send_answer
+from api.scim.queries import Query
+from api.scim.writes import Write
+from api.services import Services
+from ledger.directories import Directory
+from ledger.tokens import Token
+from scim import discovery
+from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unavailable
+from scim.schema import GROUP, USER
+
+_log = structlog.get_logger("api.scim")
+Handler = Callable[[Services, Call, Directory, Token], Awaitable[Answer]]
+
+
+def _write(name: str) -> Handler:
+    async def handle(services: Services, call: Call, directory: Directory, token: Token) -> Answer:
+        return await getattr(Write(services, call, directory, token), name)(*call.path[1:])
+
+    return handle
+
+
+async def _get_user(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
+    return await Query(services, call, directory).one(USER, call.path[1])
+
+
+async def _get_group(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
+    return await Query(services, call, directory).one(GROUP, call.path[1])
+
+
+async def _list_users(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
+    return await Query(services, call, directory).many(USER)
+
+
+async def _list_groups(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
+    return await Query(services, call, directory).many(GROUP)
+
+
+def _base(services: Services, directory: Directory) -> str:
+    return f"{services.base_url}/scim/{directory.slug}/v2"
+
+
+async def _config(services: Services, _call: Call, directory: Directory, _token: Token) -> Answer:
+    return as_json(200, discovery.service_provider_config(_base(services, directory)))
+
+
+async def _discover(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
+    if "filter" in call.query:
+        raise Forbidden("Discovery endpoints take no filter (RFC 7644 §4).")
+    make = discovery.schemas if call.path[0] == "Schemas" else discovery.resource_types
+    documents = make(_base(services, directory))
+    if len(call.path) == 1:
+        return as_json(200, discovery.list_response(documents, len(documents), 1))
+    for document in documents:
+        if document["id"].casefold() == call.path[1].casefold():
+            return as_json(200, document)
+    raise NotFound("There is no such document here. List the endpoint to see what there is.")
+
+
+async def _me(_services: Services, _call: Call, _directory: Directory, _token: Token) -> Answer:
+    raise NotImplementedHere("/Me is not offered: a provisioning token stands for an IdP, not for a user (RFC 7644 §3.11).")
+
+
+# (first segment, number of segments) -> method -> handler
+ROUTES: Final[dict[tuple[str, int], dict[str, Handler]]] = {
+    ("Users", 1): {"GET": _list_users, "POST": _write("create_user")},
+    ("Users", 2): {
+        "GET": _get_user,
+        "PUT": _write("replace_user"),
+        "PATCH": _write("patch_user"),
+        "DELETE": _write("delete_user"),
+    },
+    ("Groups", 1): {"GET": _list_groups, "POST": _write("create_group")},
+    ("Groups", 2): {
+        "GET": _get_group,
+        "PUT": _write("replace_group"),
+        "PATCH": _write("patch_group"),
+        "DELETE": _write("delete_group"),
+    },
+    ("ServiceProviderConfig", 1): {"GET": _config},
+    ("ResourceTypes", 1): {"GET": _discover},
+    ("ResourceTypes", 2): {"GET": _discover},
+    ("Schemas", 1): {"GET": _discover},
+    ("Schemas", 2): {"GET": _discover},
+    ("Me", 1): dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), _me),
+}
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class ScimApp:
+    """Serves /scim/{directory}/v2/… on plain ASGI."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = asyncio.get_running_loop().time()
+        request_id = self._services.new_request_id()
+        method: str = scope["method"]
+        template = "/scim/{directory}/v2"
+        try:
+            call = self._call(scope, receive, method, request_id)
+            template = _template(call)
+            answer = await self._answer(call)
+        except ClientGoneError:
+            return
+        except ScimError as refused:
+            answer = of_error(refused)
+        except DATABASE_AWAY:
+            answer = of_error(Unavailable("The database does not answer; nothing was changed. Send it again.", retry_after=1))
+        except Exception:  # the last fence: a defect of ours is logged, never shown
+            _log.exception("request_failed", request_id=str(request_id), method=method, path=template)
+            answer = of_error(ScimError(500, None, "An unexpected error. It was logged under this request's id."))
+        await send_answer(send, answer, request_id)
+        seconds = asyncio.get_running_loop().time() - started
+        observe(method, template, answer.status, seconds)
+        if answer.status >= 400:
+            _log.info(
+                "request",
+                request_id=str(request_id),
+                method=method,
+                path=template,
+                status=answer.status,
+                seconds=round(seconds, 4),
+            )
+
+    def _call(self, scope: Scope, receive: Receive, method: str, request_id: object) -> Call:
+        segments = scope["raw_path"].decode("latin-1").split("/")[1:] if scope.get("raw_path") else scope["path"].split("/")[1:]
+        parts = [unquote(segment) for segment in segments]
+        if len(parts) < 3 or parts[2] != "v2":
+            raise NotFound("SCIM lives under /scim/{directory}/v2.")
+        path = parts[3:]
+        if path and not path[-1]:
+            path.pop()  # a trailing slash
+        headers = dict(scope["headers"])
+        return Call(method, path, parts[1], headers, read_query(scope["query_string"]), request_id, receive)  # pyright: ignore[reportArgumentType]
+
+    async def _answer(self, call: Call) -> Answer:
+        method = "GET" if call.method == "HEAD" else call.method
+        token = await self._services.authenticate(call.header(b"authorization"), fresh=method not in _WRITES)
+        if token.role != "scim":
+            raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
+        directory = await self._services.directory(call.directory, token)
+        methods = ROUTES.get((call.path[0], len(call.path))) if call.path else None
+        if methods is None:
+            raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
+        handler = methods.get(method)
+        if handler is None:
+            raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.")
+        answer = await handler(self._services, call, directory, token)
+        return Answer(answer.status, b"", answer.headers) if call.method == "HEAD" else answer
+
+
+def _template(call: Call) -> str:
+    """The path without ids and names, for logs and metrics."""
+    known = call.path and any(call.path[0] == name for name, _ in ROUTES)
+    tail = (
+        ("/" + call.path[0] + "/{id}" * (len(call.path) - 1))
+        if known and len(call.path) < 3
+        else ("/{other}" if call.path else "")
+    )
+    return "/scim/{directory}/v2" + tail

@@ -1,0 +1,130 @@
+"""The few things of HTTP that SCIM needs, on plain ASGI: a framework costs 50 µs a request here."""
+
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import orjson
+
+from ledger.commands import IfMatch
+from scim.errors import InvalidValue, PayloadTooLarge, ScimError, TooManyRequests, Unauthorized, Unavailable, UnsupportedMediaType
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MEDIA_TYPES = {b"application/scim+json", b"application/json"}
+_ETAG = re.compile(r'(?:W/)?"(\d{1,18})"')
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its request was whole: nothing is done and nobody is answered."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """A response: `body` is JSON already encoded."""
+
+    status: int
+    body: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+
+
+@dataclass(slots=True)
+class Call:
+    """One SCIM request as the handlers see it."""
+
+    method: str
+    path: list[str]  # below /scim/{directory}/v2
+    directory: str
+    headers: dict[bytes, bytes]
+    query: dict[str, str]
+    request_id: UUID
+    receive: Receive
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return value.decode("latin-1") if value is not None else None
+
+    async def body(self, limit: int) -> bytes:
+        """Read the body. Raises PayloadTooLarge (before reading it, where Content-Length says so), UnsupportedMediaType."""
+        content_type = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content_type not in MEDIA_TYPES:
+            raise UnsupportedMediaType("Content-Type: send application/scim+json.")
+        announced = self.headers.get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > limit:
+            raise PayloadTooLarge(f"The request is larger than {limit} bytes. Send less at once.")
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise PayloadTooLarge(f"The request is larger than {limit} bytes. Send less at once.")
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def if_match(self) -> IfMatch | None:
+        """The If-Match condition; versions that are not ours match nothing."""
+        value = self.header(b"if-match")
+        if value is None:
+            return None
+        if value.strip() == "*":
+            return IfMatch(any=True)
+        return IfMatch(frozenset(int(found) for found in _ETAG.findall(value)))
+
+    def if_none_match(self, etag: str) -> bool:
+        """Whether If-None-Match names this version: the answer is 304."""
+        value = self.header(b"if-none-match")
+        return value is not None and (value.strip() == "*" or etag.removeprefix("W/") in value)
+
+    def integer(self, name: str, default: int) -> int:
+        """A whole number of the query. Raises InvalidValue."""
+        text = self.query.get(name)
+        if text is None or not text:
+            return default
+        if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+            raise InvalidValue(f"{name}: send a whole number.")
+        return int(text)
+
+
+def read_query(raw: bytes) -> dict[str, str]:
+    """Decode a query string. Raises InvalidValue where it is not UTF-8."""
+    if not raw:
+        return {}
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+    except ValueError as broken:
+        raise InvalidValue("The query string is not percent-encoded UTF-8.") from broken
+    return dict(pairs)
+
+
+def as_json(status: int, document: Any, *headers: tuple[bytes, bytes]) -> Answer:
+    return Answer(status, orjson.dumps(document), list(headers))
+
+
+def of_error(error: ScimError) -> Answer:
+    """The SCIM error answer (RFC 7644 §3.12)."""
+    headers: list[tuple[bytes, bytes]] = []
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b'Bearer realm="scim-ledger"'))
+    if isinstance(error, TooManyRequests | Unavailable):
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    return as_json(error.status, error.document(), *headers)
+
+
+async def send_answer(send: Send, answer: Answer, request_id: UUID) -> None:
+    headers = [(b"x-request-id", str(request_id).encode()), *answer.headers]
+    if answer.body:
+        headers.append((b"content-type", b"application/scim+json;charset=utf-8"))
+    if answer.status not in {204, 304}:
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -1,0 +1,133 @@
+"""SCIM reads: one resource, and lists with filters. SQL only narrows; the one evaluator decides."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import anyio.to_thread
+import orjson
+
+from api.scim.http import Answer, Call, as_json
+from api.scim.resources import etag, shown_groups, shown_members, with_meta
+from api.services import Services
+from database.connections import Connection
+from ledger.commands import parse_id
+from ledger.directories import Directory
+from projections import reads
+from projections.reads import SCAN_MAX, Resource
+from scim.discovery import list_response
+from scim.errors import NotFound, TooMany
+from scim.filters import Filter, bounds, cover, matches, parse_filter
+from scim.projection import Projection, needs, parse_projection, project
+from scim.schema import GROUP, USER, ResourceType
+
+COUNT_MAX = 200  # default and cap of `count`
+
+
+class Query:
+    """One read request."""
+
+    def __init__(self, services: Services, call: Call, directory: Directory) -> None:
+        self._services = services
+        self._call = call
+        self._directory = directory
+        self._base = f"{services.base_url}/scim/{directory.slug}/v2"
+
+    def _projection(self, kind: ResourceType) -> Projection:
+        return parse_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
+
+    async def one(self, kind: ResourceType, text: str) -> Answer:
+        projection = self._projection(kind)
+        obj = parse_id(text)
+        resource = await self._read_one(kind, obj) if obj is not None else None
+        if resource is None:
+            raise NotFound(f"There is no {kind.name.lower()} with this id in this directory. It may have been deleted.")
+        version = etag(resource.etag_rv)
+        if self._call.if_none_match(version):
+            return Answer(304, headers=[(b"etag", version.encode())])
+        document = with_meta(resource, self._base)
+        related = "groups" if kind is USER else "members"
+        if needs(projection, related):
+            async with self._services.pool.connection() as conn:
+                await self._relate(conn, kind, [document])
+        return Answer(200, orjson.dumps(project(projection, document)), [(b"etag", version.encode())])
+
+    async def _read_one(self, kind: ResourceType, obj: UUID) -> Resource | None:
+        if kind is USER:
+            return await self._services.users.get((self._directory.id, obj))
+        async with self._services.pool.connection() as conn:
+            found = await reads.resources(conn, self._services.kek, kind.name, [(self._directory, obj)])
+        return found.get((self._directory.id, obj))
+
+    async def many(self, kind: ResourceType) -> Answer:
+        projection = self._projection(kind)
+        start = max(1, self._call.integer("startIndex", 1))
+        count = min(COUNT_MAX, max(0, self._call.integer("count", COUNT_MAX)))
+        text = self._call.query.get("filter")
+        async with self._services.pool.connection() as conn:
+            if text is None:
+                total = await reads.count(conn, self._directory, kind.name)
+                ids = await reads.page_ids(conn, self._directory, kind.name, start - 1, count) if count else []
+                page = await self._documents(conn, kind, ids)
+            else:
+                found = await self._filtered(conn, kind, parse_filter(text, kind), text)
+                total, page = len(found), found[start - 1 : start - 1 + count]
+            if needs(projection, "groups" if kind is USER else "members"):
+                await self._relate(conn, kind, page)
+        shown = [project(projection, document) for document in page]
+        return as_json(200, list_response(shown, total, start))
+
+    async def _filtered(self, conn: Connection, kind: ResourceType, wanted: Filter, text: str) -> list[dict[str, Any]]:
+        """All matching documents by time of creation."""
+        related = ("groups" if kind is USER else "members") in text.casefold()
+        found: list[dict[str, Any]] = []
+        seen = 0
+        async for ids in self._narrowed(conn, kind, wanted):
+            seen += len(ids)
+            if seen > SCAN_MAX:
+                raise TooMany(f"This filter has to look at more than {SCAN_MAX} resources. Filter by userName, externalId or id.")
+            documents = await self._documents(conn, kind, ids)
+            if related:
+                await self._relate(conn, kind, documents)
+            found += (
+                await anyio.to_thread.run_sync(_matching, wanted, documents)
+                if len(documents) > 50
+                else _matching(wanted, documents)
+            )
+        return sorted(found, key=lambda document: (document["meta"]["created"], document["id"]))
+
+    async def _narrowed(self, conn: Connection, kind: ResourceType, wanted: Filter) -> AsyncIterator[list[UUID]]:
+        atoms = cover(wanted)
+        if atoms is not None:
+            yield await reads.candidates(conn, self._directory, kind.name, atoms)
+            return
+        async for ids in reads.scan_ids(conn, self._directory, kind.name, bounds(wanted)):
+            yield ids
+
+    async def _documents(self, conn: Connection, kind: ResourceType, ids: Sequence[UUID]) -> list[dict[str, Any]]:
+        if not ids:
+            return []
+        found = await reads.resources(conn, self._services.kek, kind.name, [(self._directory, obj) for obj in ids])
+        rows = [found.get((self._directory.id, obj)) for obj in ids]
+        return [with_meta(resource, self._base) for resource in rows if resource is not None]
+
+    async def _relate(self, conn: Connection, kind: ResourceType, documents: Sequence[dict[str, Any]]) -> None:
+        """Add `groups` to users, `members` to groups."""
+        by_id = {UUID(document["id"]): document for document in documents}
+        if not by_id:
+            return
+        if kind is USER:
+            for user, groups in (await reads.groups_of(conn, self._services.kek, self._directory, list(by_id))).items():
+                if groups:
+                    by_id[user]["groups"] = shown_groups(groups, self._base)
+        else:
+            for group, members in (await reads.members_of(conn, self._directory, list(by_id))).items():
+                if members:
+                    by_id[group]["members"] = shown_members(members, self._base)
+
+
+def _matching(wanted: Filter, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [document for document in documents if matches(wanted, document)]
+
+
+__all__ = ["GROUP", "Query"]

@@ -1,0 +1,209 @@
+"""SCIM writes: from a request body to a command, and from what became of it to the answer."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import anyio.to_thread
+import orjson
+
+from api.scim.http import Answer, Call, as_json
+from api.scim.resources import etag, shown_groups, shown_members, with_meta
+from api.services import Services
+from ledger.commands import (
+    Command,
+    CreateGroup,
+    CreateUser,
+    DeleteGroup,
+    DeleteUser,
+    PatchGroup,
+    PatchUser,
+    ReplaceGroup,
+    ReplaceUser,
+    needs_of,
+    parse_id,
+)
+from ledger.directories import Directory
+from ledger.tokens import Token
+from ledger.transaction import Outcome, Submission
+from projections import reads
+from projections.reads import Resource
+from scim.body import read_json
+from scim.errors import NotFound
+from scim.filters import fold
+from scim.normalise import normalise
+from scim.patch import Patch, read_patch
+from scim.projection import Projection, needs, parse_projection, project
+from scim.schema import GROUP, USER, ResourceType
+
+USER_BYTES_MAX = 1 * 2**20
+GROUP_BYTES_MAX = 32 * 2**20
+THREAD_BYTES_MIN = 100_000  # a larger body is parsed and validated off the event loop
+
+
+class Write:
+    """One write request on its way; `used` collects the tolerances it relied on."""
+
+    def __init__(self, services: Services, call: Call, directory: Directory, token: Token) -> None:
+        self._services = services
+        self._call = call
+        self._directory = directory
+        self._token = token
+        self._used: set[str] = set()
+        self._weight = 1_000
+
+    # -- users --------------------------------------------------------------
+
+    async def create_user(self) -> Answer:
+        document = await self._read_resource(USER, USER_BYTES_MAX)
+        command = CreateUser(self._services.new_id(), document, fold(document["userName"]))
+        return self._created(USER, command.id, await self._submit(command))
+
+    async def replace_user(self, user: str) -> Answer:
+        document = await self._read_resource(USER, USER_BYTES_MAX)
+        outcome = await self._submit(ReplaceUser(_id(user), document, fold(document["userName"]), self._call.if_match()))
+        return await self._changed_user(_id(user), outcome)
+
+    async def patch_user(self, user: str) -> Answer:
+        patch = await self._read_patch(USER, USER_BYTES_MAX)
+        outcome = await self._submit(PatchUser(_id(user), patch, _names(patch), self._call.if_match()))
+        return await self._changed_user(_id(user), outcome)
+
+    async def delete_user(self, user: str) -> Answer:
+        outcome = await self._submit(DeleteUser(_id(user), self._call.if_match()))
+        return Answer(204, headers=_ledger_seq(outcome))
+
+    # -- groups -------------------------------------------------------------
+
+    async def create_group(self) -> Answer:
+        document = await self._read_resource(GROUP, GROUP_BYTES_MAX)
+        members = _members(document)
+        command = CreateGroup(self._services.new_id(), document, fold(document["displayName"]), members)
+        outcome = await self._submit(command)
+        return await self._whole_group(201, command.id, outcome)
+
+    async def replace_group(self, group: str) -> Answer:
+        document = await self._read_resource(GROUP, GROUP_BYTES_MAX)
+        members = _members(document)
+        command = ReplaceGroup(_id(group), document, fold(document["displayName"]), members, self._call.if_match())
+        return await self._whole_group(200, _id(group), await self._submit(command))
+
+    async def patch_group(self, group: str) -> Answer:
+        patch = await self._read_patch(GROUP, GROUP_BYTES_MAX)
+        outcome = await self._submit(PatchGroup(_id(group), patch, self._call.if_match()))
+        # 204: showing the group would mean loading its members, which an IdP that adds one of 100 000 did not ask for.
+        return Answer(204, headers=[*_ledger_seq(outcome), (b"etag", etag(outcome.etag_rv).encode())])
+
+    async def delete_group(self, group: str) -> Answer:
+        outcome = await self._submit(DeleteGroup(_id(group), self._call.if_match()))
+        return Answer(204, headers=_ledger_seq(outcome))
+
+    # -- in -----------------------------------------------------------------
+
+    async def _read(self, limit: int) -> bytes:
+        raw = await self._call.body(limit)
+        self._weight = 1_000 + len(raw)
+        return raw
+
+    async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
+        raw = await self._read(limit)
+        tolerances = self._directory.tolerances
+
+        def parse() -> dict[str, Any]:
+            return normalise(kind, read_json(raw), tolerances, self._used)
+
+        return parse() if len(raw) < THREAD_BYTES_MIN else await anyio.to_thread.run_sync(parse)
+
+    async def _read_patch(self, kind: ResourceType, limit: int) -> Patch:
+        raw = await self._read(limit)
+        tolerances = self._directory.tolerances
+
+        def parse() -> Patch:
+            return read_patch(kind, read_json(raw), tolerances, self._used)
+
+        return parse() if len(raw) < THREAD_BYTES_MIN else await anyio.to_thread.run_sync(parse)
+
+    async def _submit(self, command: Command) -> Outcome:
+        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        submission = Submission(
+            self._directory, command, needs_of(command), self._token.actor, self._call.request_id, 0, waiter, self._token.id,
+            self._weight, self._used,
+        )  # fmt: skip
+        return await self._services.writer.submit(submission)
+
+    # -- out ----------------------------------------------------------------
+
+    @property
+    def _base(self) -> str:
+        return f"{self._services.base_url}/scim/{self._directory.slug}/v2"
+
+    def _projection(self, kind: ResourceType) -> Projection:
+        return parse_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
+
+    def _created(self, kind: ResourceType, obj: UUID, outcome: Outcome) -> Answer:
+        assert outcome.document is not None
+        resource = Resource(kind.name, obj, outcome.document, outcome.etag_rv, outcome.created_at, outcome.updated_at)
+        return self._answer(201, kind, with_meta(resource, self._base), outcome)
+
+    def _answer(self, status: int, kind: ResourceType, document: dict[str, Any], outcome: Outcome) -> Answer:
+        headers = [*_ledger_seq(outcome), (b"etag", document["meta"]["version"].encode())]
+        if status == 201:
+            headers.append((b"location", document["meta"]["location"].encode()))
+        return Answer(status, orjson.dumps(project(self._projection(kind), document)), headers)
+
+    async def _changed_user(self, user: UUID, outcome: Outcome) -> Answer:
+        assert outcome.document is not None
+        resource = Resource(USER.name, user, outcome.document, outcome.etag_rv, outcome.created_at, outcome.updated_at)
+        document = with_meta(resource, self._base)
+        if outcome.in_groups and needs(self._projection(USER), "groups"):
+            async with self._services.pool.connection() as conn:
+                groups = await reads.groups_of(conn, self._services.kek, self._directory, [user])
+            if groups[user]:
+                document["groups"] = shown_groups(groups[user], self._base)
+        return self._answer(200, USER, document, outcome)
+
+    async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
+        async with self._services.pool.connection() as conn:
+            found = await reads.resources(conn, self._services.kek, GROUP.name, [(self._directory, group)])
+            resource = found.get((self._directory.id, group))
+            if resource is None:
+                raise NotFound("The group was deleted by another request meanwhile.")
+            document = with_meta(resource, self._base)
+            if needs(self._projection(GROUP), "members"):
+                members = (await reads.members_of(conn, self._directory, [group]))[group]
+                if members:
+                    document["members"] = shown_members(members, self._base)
+        return self._answer(status, GROUP, document, outcome)
+
+
+def _id(text: str) -> UUID:
+    found = parse_id(text)
+    if found is None:
+        raise NotFound("There is no resource with this id in this directory.")
+    return found
+
+
+def _members(document: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(member["value"] for member in document.pop("members", ()))
+
+
+def _names(patch: Patch) -> tuple[str, ...]:
+    """The userNames a patch may set, so that uniqueness is read beforehand."""
+    found: list[str] = []
+    for operation in patch.operations:
+        value = operation.value
+        if isinstance(value, dict):
+            found += [v for k, v in value.items() if isinstance(v, str) and k.casefold() in _USER_NAME]
+        elif isinstance(value, str) and operation.path is not None:
+            found.append(value)
+    return tuple(fold(name) for name in found)
+
+
+_USER_NAME = {"username", "urn:ietf:params:scim:schemas:core:2.0:user:username"}
+
+
+def _ledger_seq(outcome: Outcome) -> list[tuple[bytes, bytes]]:
+    return [(b"ledger-seq", str(outcome.seq).encode())] if outcome.seq is not None else []
+
+
+__all__ = ["Write", "as_json"]

@@ -1,0 +1,98 @@
+"""What the edge works with: made once by the wiring, handed to every route."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from psycopg_pool import AsyncConnectionPool
+
+from database.coalesce import Coalescer
+from database.connections import Connection
+from ledger.directories import Directories, Directory
+from ledger.feed import Feed
+from ledger.sealing import Kek
+from ledger.tokens import Token, token_hash, well_formed
+from ledger.writer import Writer
+from projections.reads import Resource
+from scim.errors import Forbidden, Unauthorized
+
+_BEARER = re.compile(r"[Bb]earer +(\S+) *")
+TOUCH_INTERVAL_S = 60  # last_used_at is flushed once a minute: it must not make tokens a hot row
+
+
+@dataclass(slots=True)
+class Services:
+    """The parts of a serving process that requests use."""
+
+    base_url: str
+    kek: Kek
+    pool: AsyncConnectionPool[Connection]
+    directories: Directories
+    writer: Writer
+    feed: Feed
+    tokens: Coalescer[bytes, Token]
+    users: Coalescer[tuple[int, UUID], Resource]
+    new_id: Callable[[], UUID]  # of resources: random
+    new_request_id: Callable[[], UUID]  # UUIDv7: its index insert stays at the right edge
+    arrivals: "Arrivals"
+    migrated: Callable[[], Awaitable[bool]]
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000  # µs, only to refuse questions about the future
+    used_tokens: set[UUID] = field(default_factory=set[UUID])
+
+    async def authenticate(self, authorization: str | None, *, fresh: bool = True) -> Token:
+        """Give the token of an Authorization header.
+
+        `fresh` asks the database, so that a revoked token is refused from the next request. Writes pass False: they are
+        checked again inside their transaction, and a token once known is cached here. Raises Unauthorized.
+        """
+        match = _BEARER.fullmatch(authorization or "")
+        if match is None:
+            raise Unauthorized("Send the directory's token in the header: Authorization: Bearer sl_...")
+        text = match[1]
+        if not well_formed(text):
+            raise Unauthorized("This is not a token of this service. Copy it again, whole.")
+        hashed = token_hash(text)
+        token = None if fresh else _known.get(hashed)
+        if token is None:
+            token = await self.tokens.get(hashed)
+            if token is None:
+                _known.pop(hashed, None)
+                raise Unauthorized("The token is unknown, was revoked or has expired. Issue a new one.")
+            if len(_known) > 10_000:
+                _known.clear()
+            _known[hashed] = token
+        self.used_tokens.add(token.id)
+        return token
+
+    async def directory(self, slug: str, token: Token) -> Directory:
+        """Give a directory the token reaches. Raises Forbidden alike for one it does not reach and one that is not there."""
+        if token.reaches(slug):
+            directory = self.directories.known(slug)
+            if directory is None:
+                async with self.pool.connection() as conn:
+                    directory = await self.directories.by_slug(conn, slug)
+            if directory is not None:
+                return directory
+        raise Forbidden("This token does not reach a directory of that name.")
+
+
+# Token texts and rights never change; liveness is asked of the database each time (see authenticate).
+_known: dict[bytes, Token] = {}
+
+
+class Arrivals:
+    """Wakes those who wait for new events. A hint only: whoever wakes reads the log."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def announce(self) -> None:
+        waiting, self._event = self._event, asyncio.Event()
+        waiting.set()
+
+    def next(self) -> Awaitable[object]:
+        """An awaitable for the next announcement; take it before reading, so that none is missed."""
+        return self._event.wait()

@@ -1,0 +1,114 @@
+"""Administrative acts: directories and tokens. Each is one commit, with its event beside the row it makes."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from database.connections import Connection
+from database.queries import load_queries
+from ledger.commands import RecordFacts, needs_of
+from ledger.directories import PROFILE, SYSTEM, Directories, Directory
+from ledger.events import DIRECTORY, DIRECTORY_CREATED, OPERATOR, Body, Draft
+from ledger.sealing import KEY_SIZE, NONCE_SIZE, Kek, wrap_key
+from ledger.tokens import new_token, revocation
+from ledger.transaction import Report, Submission, Transaction
+
+SQL = load_queries(__file__)
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+class RefusedError(Exception):
+    """The act cannot be done; the text says why."""
+
+
+class Administration:
+    """Acts on one connection of its own; used at first start, by the CLI and by the admin API."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        conn: Connection,
+        kek: Kek,
+        directories: Directories,
+        transaction: Transaction,
+        random: Callable[[int], bytes],
+        new_id: Callable[[], UUID],
+        new_request_id: Callable[[], UUID],
+    ) -> None:
+        self._conn = conn
+        self._kek = kek
+        self._directories = directories
+        self._transaction = transaction
+        self._random = random
+        self._new_id = new_id
+        self._new_request_id = new_request_id
+
+    async def directory(self, slug: str) -> Directory | None:
+        return await self._directories.by_slug(self._conn, slug)
+
+    async def directories(self) -> list[Directory]:
+        return await self._directories.all(self._conn)
+
+    async def create_directory(self, slug: str, *, actor: str = "sys") -> Directory:
+        """Make a directory and its first event. Raises RefusedError for a slug that is taken or malformed."""
+        if slug != SYSTEM and not _SLUG.fullmatch(slug):
+            raise RefusedError("A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit.")
+        if await self.directory(slug) is not None:
+            raise RefusedError(f"There is a directory {slug} already. Names are never reused.")
+        row = await (await self._conn.execute(SQL["next_directory_id"])).fetchone()
+        assert row is not None
+        uuid, entropy = self._new_id(), self._random(KEY_SIZE + NONCE_SIZE)
+        index_key = entropy[:KEY_SIZE]
+        wrapped = wrap_key(self._kek, index_key, directory=uuid, obj=uuid, nonce=entropy[KEY_SIZE:])
+        directory = Directory(row[0], uuid, slug, PROFILE, index_key)
+        facts = Body({"id": str(uuid), "slug": slug, "profile": PROFILE}, [], slug)
+        draft = Draft(DIRECTORY_CREATED, uuid, DIRECTORY, cause=OPERATOR, body=facts)
+        insert = (SQL["insert_directory"], (row[0], uuid, slug, PROFILE, wrapped))
+        await self._record(directory, RecordFacts((draft,), (insert,)), actor)
+        return directory
+
+    async def issue_token(
+        self, role: str, name: str, directories: tuple[str, ...], expires_at: datetime, *, actor: str = "sys"
+    ) -> str:
+        """Issue a token and give its text, which is not stored. Raises RefusedError for an unknown role or directory."""
+        for slug in directories:
+            if slug != "*" and await self.directory(slug) is None:
+                raise RefusedError(f"There is no directory {slug}.")
+        if role == "scim" and (len(directories) != 1 or directories == ("*",)):
+            raise RefusedError("A scim token belongs to exactly one directory: name it.")
+        try:
+            token = new_token(self._new_id(), role, name, directories, expires_at=expires_at, random=self._random)
+        except ValueError as wrong:
+            raise RefusedError(str(wrong)) from wrong
+        await self._record(await self._system(), token.command(), actor)
+        return token.text
+
+    async def revoke_token(self, token: UUID, *, actor: str = "sys") -> None:
+        """Revoke a token from the next request on. Raises RefusedError where there is none of that id."""
+        found = [row for row in await self.tokens() if row["id"] == str(token)]
+        if not found:
+            raise RefusedError("There is no token with this id. `scim-ledger token list` shows them.")
+        if found[0]["revoked_at"] is None:
+            await self._record(await self._system(), revocation(token, found[0]["name"]), actor)
+
+    async def tokens(self) -> list[dict[str, Any]]:
+        """All tokens with their scopes and dates, without secrets."""
+        rows = await (await self._conn.execute(SQL["tokens_all"])).fetchall()
+        names = ("id", "role", "name", "directories", "types", "bodies", "created_at", "expires_at", "revoked_at", "last_used_at")
+        return [{**dict(zip(names, row, strict=True)), "id": str(row[0])} for row in rows]
+
+    async def _system(self) -> Directory:
+        system = await self.directory(SYSTEM)
+        assert system is not None, "made at first start"
+        return system
+
+    async def _record(self, directory: Directory, command: RecordFacts, actor: str) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        submission = Submission(directory, command, needs_of(command), actor, self._new_request_id(), 0, waiter)
+        report = Report()
+        await self._transaction.run(self._conn, [submission], report, wait_for_locks=True)
+        for _, result in report.settled:
+            if isinstance(result, Exception):
+                raise result

@@ -1,0 +1,154 @@
+"""First start: roles and database of the embedded cluster, the key-encryption key, `_system`, the first directory."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import psycopg
+
+from database.connections import Connection
+from database.queries import load_queries
+from ledger.administration import Administration
+from ledger.directories import SYSTEM
+from ledger.sealing import KEY_SIZE, Kek
+from ledger.tokens import LIFE_DAYS
+from runtime import embedded
+from runtime.settings import Settings
+
+_SQL = load_queries(Path(__file__).parent.parent.joinpath("ledger", "queries.sql").as_posix())
+DATABASE = "ledger"
+FIRST_DIRECTORY = "acme"
+FIRST_ROLES = ("scim", "consumer", "operator", "auditor", "admin")
+
+
+class StartError(Exception):
+    """The service cannot start; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """How to reach the database: as the serving role, and as the owner for migrations and rebuilds."""
+
+    serve: str
+    migrate: str
+
+
+def embedded_urls(cluster: embedded.Cluster) -> Urls:
+    """Make the roles and the database on the first start of the embedded cluster; give its URLs."""
+    with psycopg.connect(cluster.url(embedded.SUPERUSER, "postgres"), autocommit=True) as conn:
+        for role in ("ledger_owner", "ledger_app"):
+            if conn.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone() is None:
+                conn.execute(psycopg.sql.SQL("create role {} login").format(psycopg.sql.Identifier(role)))
+        if conn.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
+            conn.execute("create database ledger owner ledger_owner")
+    return Urls(cluster.url("ledger_app", DATABASE), cluster.url("ledger_owner", DATABASE))
+
+
+def configured_urls(settings: Settings) -> Urls | None:
+    """The URLs of an outside PostgreSQL, or None where the embedded one is to be used."""
+    if settings.database_url is None:
+        return None
+    serve = settings.database_url.get_secret_value()
+    return Urls(serve, settings.migrate_url.get_secret_value() if settings.migrate_url else serve)
+
+
+async def ensure_kek(conn: Connection, path: Path) -> Kek:
+    """Give the ledger's key-encryption key; make one only where the ledger has none yet.
+
+    Raises StartError when the database knows a KEK and the file is missing or holds another one: a fresh key would leave
+    every stored body unreadable, so it is never made then.
+    """
+    stored = await stored_kek_id(conn)
+    if stored is not None:
+        return check_kek(path, stored)
+    kek = Kek.of(_read_key(path) if path.exists() else _make_key(path))
+    await conn.execute(_SQL["insert_ledger"], (_random_uuid(), kek.id))
+    stored = await stored_kek_id(conn)
+    assert stored is not None
+    return check_kek(path, stored)
+
+
+async def stored_kek_id(conn: Connection) -> bytes | None:
+    """The id of the KEK this ledger was made with."""
+    row = await (await conn.execute(_SQL["ledger_row"])).fetchone()
+    return bytes(row[1]) if row else None
+
+
+def check_kek(path: Path, stored: bytes) -> Kek:
+    """Read the key file and hold it against the id stored in the database."""
+    if not path.exists():
+        raise StartError(
+            f"The key-encryption key {path} is missing, but the database was written with key {stored.hex()}. "
+            "Restore that file, or point LEDGER_KEK_FILE at it. Without it the stored attributes cannot be read by anyone."
+        )
+    kek = Kek.of(_read_key(path))
+    if kek.id != stored:
+        raise StartError(
+            f"The key-encryption key in {path} has id {kek.id.hex()}, but the database was written with key {stored.hex()}. "
+            "Point LEDGER_KEK_FILE at the right file."
+        )
+    return kek
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (ValueError, UnicodeDecodeError) as broken:
+        raise StartError(f"{path} does not hold a key: 64 hexadecimal digits are expected.") from broken
+    if len(key) != KEY_SIZE:
+        raise StartError(f"{path} does not hold a key: 64 hexadecimal digits are expected.")
+    return key
+
+
+def _make_key(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = secrets.token_bytes(KEY_SIZE)
+    write_private(path, key.hex() + "\n")
+    return key
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _random_uuid() -> object:
+    from uuid import uuid4
+
+    return uuid4()
+
+
+async def first_start(administration: Administration, settings: Settings) -> bool:
+    """Make `_system`, then directory `acme` with a token of each role and first-run.json; True if this was the first start.
+
+    Interrupted half-way, the next start goes on: the file is written last, and tokens nobody was shown are only replaced.
+    """
+    if await administration.directory(SYSTEM) is None:
+        await administration.create_directory(SYSTEM)
+    known = [directory.slug for directory in await administration.directories()]
+    if known not in ([SYSTEM], [SYSTEM, FIRST_DIRECTORY]) or settings.first_run_path.exists():
+        return False
+    if len(known) == 2 and await administration.tokens():
+        return False
+    if FIRST_DIRECTORY not in known:
+        await administration.create_directory(FIRST_DIRECTORY)
+    expires = datetime.now(UTC) + timedelta(days=LIFE_DAYS)
+    tokens: dict[str, str] = {}
+    for role in FIRST_ROLES:
+        directories = (FIRST_DIRECTORY,) if role == "scim" else ("*",)
+        tokens[role] = await administration.issue_token(role, f"first-run {role}", directories, expires)
+    document = {
+        "base_url": settings.base_url, "directory": FIRST_DIRECTORY,
+        "scim_base_url": f"{settings.base_url}/scim/{FIRST_DIRECTORY}/v2", "tokens": tokens,
+    }  # fmt: skip
+    write_private(settings.first_run_path, orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+    return True

@@ -1,0 +1,50 @@
+"""Structured logs, for people (console) or machines (json). Nothing that came in a request is ever logged."""
+
+import logging
+import sys
+from typing import Literal
+
+import orjson
+import structlog
+
+
+def configure_logs(style: Literal["console", "json"]) -> None:
+    """Send structlog and the standard library's warnings the same way, to standard error."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _place_of_exception,
+    ]
+    if style == "json":
+        last: structlog.typing.Processor = structlog.processors.JSONRenderer(
+            serializer=lambda value, **_: orjson.dumps(value).decode()
+        )
+    else:
+        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[*shared, last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s", force=True)
+    # Its messages quote connection strings and bind values.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+
+
+def _place_of_exception(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Replace a traceback by its types and places: messages and locals can quote a request."""
+    if not event.pop("exc_info", None):
+        return event
+    error = sys.exc_info()[1]
+    if error is not None:
+        event["error"] = type(error).__name__
+        trace, places = error.__traceback__, list[str]()
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            places.append(f"{code.co_filename.rsplit('/', 2)[-1]}:{trace.tb_lineno}:{code.co_name}")
+            trace = trace.tb_next
+        event["where"] = places[-8:]
+    return event

@@ -1,0 +1,152 @@
+"""The one composition root: which part is handed to which."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import structlog
+
+from api.metrics import observe_batch
+from api.services import TOUCH_INTERVAL_S, Arrivals, Services
+from database import migrate
+from database.arrays import uuids
+from database.coalesce import Coalescer
+from database.connections import Connection, connect, open_pool
+from ledger.administration import Administration
+from ledger.directories import Directories, Directory
+from ledger.events import USER
+from ledger.feed import SQL as LEDGER_SQL
+from ledger.feed import Feed
+from ledger.sealing import Kek
+from ledger.tokens import Token, live_tokens
+from ledger.transaction import Transaction
+from ledger.writer import Link, Writer
+from projections import core, reads
+from projections.reads import Resource
+from runtime.bootstrap import StartError, check_kek, stored_kek_id
+from runtime.identifiers import uuid7
+
+POOL_SIZE = 12
+LISTEN_RETRY_S = 1.0
+_log = structlog.get_logger("runtime")
+
+
+def make_transaction(kek: Kek) -> Transaction:
+    """The write transaction with its inline read models and its randomness."""
+    return Transaction(kek, core.project, os.urandom)
+
+
+@asynccontextmanager
+async def administration(url: str, kek: Kek) -> AsyncGenerator[Administration]:
+    """Administrative acts on a connection of their own."""
+    conn = await connect(url)
+    try:
+        yield Administration(conn, kek, Directories(kek), make_transaction(kek), os.urandom, uuid4, uuid7)
+    finally:
+        await conn.close()
+
+
+async def read_kek(url: str, path: Path) -> Kek:
+    """The KEK of a ledger that has been started before. Raises StartError."""
+    conn = await connect(url)
+    try:
+        stored = await stored_kek_id(conn)
+    finally:
+        await conn.close()
+    if stored is None:
+        raise StartError("This database has no ledger yet. Run `scim-ledger serve` once.")
+    return check_kek(path, stored)
+
+
+@asynccontextmanager
+async def open_services(url: str, kek: Kek, base_url: str) -> AsyncGenerator[Services]:
+    """Open all parts of a serving process; on leaving, finish what is queued and close them."""
+    pool = open_pool(url, size=POOL_SIZE)
+    await pool.open()
+    directories = Directories(kek)
+    writer = Writer(make_transaction(kek), lambda: connect(url, pinned=True), observe_batch)
+    arrivals = Arrivals()
+    shared_reads = _SharedReads(lambda: connect(url, pinned=True), kek)
+    services = Services(
+        base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=Feed(kek, directories),
+        tokens=Coalescer(shared_reads.tokens), users=Coalescer(shared_reads.users), new_id=uuid4, new_request_id=uuid7,
+        arrivals=arrivals, migrated=_migrated(pool.connection),
+    )  # fmt: skip
+    shared_reads.directories = directories
+    writing = asyncio.create_task(writer.run())
+    background = [asyncio.create_task(_listen(url, arrivals)), asyncio.create_task(_touch_tokens(services))]
+    try:
+        yield services
+    finally:
+        writer.stop()
+        await writing
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await shared_reads.close()
+        await pool.close()
+
+
+class _SharedReads:
+    """The connection that concurrent point reads share, one for tokens and one for users."""
+
+    def __init__(self, open_connection: Callable[[], Awaitable[Connection]], kek: Kek) -> None:
+        self._tokens = Link(open_connection)
+        self._users = Link(open_connection)
+        self._kek = kek
+        self.directories: Directories | None = None
+
+    async def tokens(self, hashes: list[bytes]) -> dict[bytes, Token]:
+        return await live_tokens(await self._tokens.get(), hashes)
+
+    async def users(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], Resource]:
+        assert self.directories is not None
+        conn = await self._users.get()
+        known: dict[int, Directory] = {number: await self.directories.by_id(conn, number) for number, _ in keys}
+        return await reads.resources(conn, self._kek, USER, [(known[number], user) for number, user in keys])
+
+    async def close(self) -> None:
+        await self._tokens.close()
+        await self._users.close()
+
+
+def _migrated(connection: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> Callable[[], Awaitable[bool]]:
+    shipped = {m.number: m.checksum for m in migrate.shipped()}
+
+    async def check() -> bool:
+        async with connection() as conn:
+            rows = await (await conn.execute("select number, checksum from migrations")).fetchall()
+        return dict(rows) == shipped
+
+    return check
+
+
+async def _listen(url: str, arrivals: Arrivals) -> None:
+    """Turn NOTIFY into announcements. While the connection is away readers are woken every second, so none waits in vain."""
+    while True:
+        try:
+            conn = await connect(url)
+            async with conn:
+                await conn.execute("listen ledger")
+                arrivals.announce()
+                async for _ in conn.notifies():
+                    arrivals.announce()
+        except psycopg.Error:
+            _log.warning("listen_lost")
+        arrivals.announce()
+        await asyncio.sleep(LISTEN_RETRY_S)
+
+
+async def _touch_tokens(services: Services) -> None:
+    while True:
+        await asyncio.sleep(TOUCH_INTERVAL_S)
+        used, services.used_tokens = services.used_tokens, set()
+        if used:
+            with contextlib.suppress(psycopg.Error):
+                async with services.pool.connection() as conn:
+                    await conn.execute(LEDGER_SQL["touch_tokens"], (uuids(list(used)),))
