@@ -1,0 +1,57 @@
+# Needs python3 (3.11 or newer), make and a package registry; everything else comes from uv.lock into .venv.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+READY := .venv/.ready
+
+# The environment of whoever calls must not send the packages into another virtual environment.
+unexport VIRTUAL_ENV UV_PYTHON PYTHONPATH PYTHONHOME
+export UV_PROJECT_ENVIRONMENT := .venv
+
+COVERAGE_GATE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check gates demo bench format
+
+help: ## what each target does
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY) ## start the service, on a fresh machine too; Ctrl-C stops it, a second run continues with the same data
+	@exec .venv/bin/scim-ledger serve
+
+test: $(READY) ## the whole test suite; COVERAGE=1 adds the coverage gate, ARGS=... goes to pytest
+	.venv/bin/pytest -n auto $(if $(COVERAGE),$(COVERAGE_GATE)) $(ARGS)
+
+check: gates ## everything a change must pass: gates, tests, full branch coverage of the pure modules
+	@$(MAKE) --no-print-directory test COVERAGE=1
+
+gates: $(READY) ## the gates that need no database: format, lint, types, import layers, dependencies, lock file
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/basedpyright
+	.venv/bin/lint-imports
+	.venv/bin/deptry .
+	.venv/bin/python -m uv lock --check --python .venv/bin/python
+
+demo: $(READY) ## an IdP story end to end, narrated, against a service it starts itself
+	@.venv/bin/scim-ledger demo
+
+bench: $(READY) ## the figures, measured on this machine
+	@.venv/bin/python bench/run.py $(ARGS)
+
+format: $(READY) ## format the code and mend what the linter can
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+# Touched last: an interrupted set-up is done again. A pinned uv inside .venv makes any uv on PATH irrelevant.
+# The python of .venv may be gone after an upgrade or a move, hence the trial; a .venv made by uv has no pip, hence ensurepip.
+$(READY): uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed as $(PYTHON); name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@.venv/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv \
+		|| { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	.venv/bin/python -m uv sync --frozen --python .venv/bin/python
+	@touch $@
