@@ -8,12 +8,14 @@ import psycopg
 import pytest
 from hypothesis import settings as hypothesis_settings
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
+from database.migrate import migrate
 from runtime import embedded
 
 hypothesis_settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
 hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
-hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))  # noqa: TID251 - chosen before any test runs
 
 # Tests about durability start a cluster of their own; here nothing has to survive a power cut.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -21,7 +23,17 @@ TEMPLATE = "template_ledger"
 
 
 def prepare_template(url: str) -> None:
-    """Bring the template database to the current schema; every test database is a copy of it."""
+    """Bring the template database to the current schema, as its owner; every test database is a copy of it.
+
+    Roles belong to the whole cluster; they are made as the first start of the service makes them.
+    """
+    with psycopg.connect(url, autocommit=True) as connection:
+        for role in ("ledger_owner", "ledger_app"):
+            if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None:
+                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        owned = sql.SQL("ALTER DATABASE {} OWNER TO ledger_owner").format(sql.Identifier(connection.info.dbname))
+        connection.execute(owned)
+    migrate(make_conninfo(url, user="ledger_owner"))
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +72,24 @@ def new_database(admin_url: str) -> Iterator[Callable[[str], str]]:
         yield create
         for name in made:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def superuser_url(cluster: embedded.Cluster, template: str, new_database: Callable[[str], str]) -> str:
+    """A fresh migrated ledger, entered as the superuser."""
+    return cluster.url("postgres", new_database(template))
+
+
+@pytest.fixture
+def owner_url(superuser_url: str) -> str:
+    """The same fresh ledger, entered as the role that migrates and rebuilds."""
+    return make_conninfo(superuser_url, user="ledger_owner")
+
+
+@pytest.fixture
+def app_url(superuser_url: str) -> str:
+    """The same fresh ledger, entered as the role that serves."""
+    return make_conninfo(superuser_url, user="ledger_app")
 
 
 _numbers = count(1)
