@@ -1,0 +1,155 @@
+"""Request bodies: strict JSON with the place of the first fault (RFC 7644 §3.12, RFC 8259)."""
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+from scim.errors import InvalidSyntax
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{\]}]', re.DOTALL)
+_PLAUSIBLE = re.compile(r"[A-Za-z$][-\w$.:]{0,127}", re.ASCII)
+_INT_MAX = 2**63 - 1
+_INT_MIN = -(2**63)
+
+
+class _Fault(Exception):
+    """The quick look saw something that the careful one must judge."""
+
+
+class _Members(list[tuple[str, Any]]):
+    """The members of a JSON object as they stand, duplicates included."""
+
+
+class _Integer(str):
+    """The digits of an integer, kept as text: their number is not limited."""
+
+    __slots__ = ()
+
+
+def read_json(raw: bytes, *, depth_max: int = 32) -> dict[str, Any]:
+    """The JSON object in `raw`.
+
+    Raises InvalidSyntax, naming line and column or the path, for what is not one JSON object in UTF-8, for names that occur twice
+    in an object (also when they differ in case only), NUL characters, lone surrogates, integers beyond 64 bit
+    and nesting deeper than `depth_max`.
+    """
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise _malformed(raw, error.lineno, error.colno, depth_max) from None
+    if type(document) is not dict:
+        raise InvalidSyntax("The request body must be a JSON object: it must begin with { and end with }.")
+    try:
+        members = _count(document, depth_max)
+    except _Fault:
+        members = -1
+    # Each member has a quote, perhaps white space, and a colon. Colons counted so are never fewer than the members in the text,
+    # and those never fewer than the members kept: equal numbers prove that no name was lost.
+    if members != _colons(raw) or b"\\u0000" in raw:
+        _inspect(raw, depth_max)
+    return document
+
+
+def _colons(raw: bytes) -> int:
+    return raw.count(b'":') + raw.count(b" :") + raw.count(b"\n:") + raw.count(b"\t:") + raw.count(b"\r:")
+
+
+def _count(node: dict[str, Any], depth: int) -> int:
+    """The number of members in and under `node`; raises _Fault for what needs the careful look."""
+    if depth <= 0 or len(set(map(str.casefold, node))) != len(node):
+        raise _Fault
+    members = len(node)
+    for value in node.values():
+        kind = type(value)
+        if kind is dict:
+            members += _count(value, depth - 1)
+        elif kind is list:
+            members += _count_list(value, depth - 1)
+        elif kind is int or kind is float:
+            _small(value)
+    return members
+
+
+def _count_list(node: list[Any], depth: int) -> int:
+    if depth <= 0:
+        raise _Fault
+    members = 0
+    for value in node:
+        kind = type(value)
+        if kind is dict:
+            members += _count(value, depth - 1)
+        elif kind is list:
+            members += _count_list(value, depth - 1)
+        elif kind is int or kind is float:
+            _small(value)
+    return members
+
+
+def _small(value: float) -> None:
+    # An integer beyond 64 bit arrives as a float of at least this size.
+    if not -_INT_MAX < value < _INT_MAX:
+        raise _Fault
+
+
+def _malformed(raw: bytes, line: int, column: int, depth_max: int) -> InvalidSyntax:
+    if not raw.strip():
+        return InvalidSyntax("The request body is empty: send a JSON object.")
+    if raw.startswith(b"\xef\xbb\xbf"):
+        return InvalidSyntax("The request body begins with a byte order mark at line 1, column 1: send UTF-8 without it.")
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return InvalidSyntax(f"The request body is not UTF-8: byte {error.start + 1} belongs to no character.")
+    if _depth(raw) > depth_max:
+        return _too_deep(depth_max)
+    return InvalidSyntax(f"The request body is not valid JSON at line {line}, column {column}.")
+
+
+def _depth(raw: bytes) -> int:
+    deepest = depth = 0
+    for token in _TOKEN.finditer(raw):
+        first = token[0][:1]
+        if first in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif first in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _too_deep(depth_max: int) -> InvalidSyntax:
+    return InvalidSyntax(f"The request body nests objects and lists more than {depth_max} levels deep.")
+
+
+def _inspect(raw: bytes, depth_max: int) -> None:
+    """The careful look at a body whose grammar is known to be good."""
+    if _depth(raw) > depth_max:
+        raise _too_deep(depth_max)
+    _inspect_node(json.loads(raw, object_pairs_hook=_Members, parse_int=_Integer), "the body")
+
+
+def _inspect_node(node: Any, place: str) -> None:
+    if isinstance(node, _Members):
+        _inspect_object(node, place)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            _inspect_node(value, f"{place}[{index}]")
+    elif isinstance(node, _Integer):
+        if len(node) > 20 or not _INT_MIN <= int(node) <= _INT_MAX:
+            raise InvalidSyntax(f"The integer at {place} does not fit in 64 bit.")
+    elif isinstance(node, str) and "\0" in node:
+        raise InvalidSyntax(f"The text at {place} holds a NUL character: remove it.")
+
+
+def _inspect_object(node: _Members, place: str) -> None:
+    seen: set[str] = set()
+    for name, value in node:
+        shown = name if _PLAUSIBLE.fullmatch(name) else "a name"
+        if "\0" in name:
+            raise InvalidSyntax(f"A name in {place} holds a NUL character: remove it.")
+        if name.casefold() in seen:
+            raise InvalidSyntax(f"{shown} occurs twice in {place}: names are compared ignoring case (RFC 7643 §2.1).")
+        seen.add(name.casefold())
+        _inspect_node(value, shown if place == "the body" else f"{place}.{shown}")

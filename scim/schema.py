@@ -1,0 +1,131 @@
+"""Attribute tables of the resource types, derived once from the scim2-models schema documents (RFC 7643 §4, §7, §8.7)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from scim2_models import EnterpriseUser as EnterpriseModel
+from scim2_models import Group as GroupModel
+from scim2_models import User as UserModel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attribute:
+    """The characteristics of one attribute (RFC 7643 §2.2 and §7); type "any" is an attribute without a schema."""
+
+    name: str
+    type: str
+    multi_valued: bool = False
+    required: bool = False
+    case_exact: bool = False
+    mutability: str = "readWrite"
+    returned: str = "default"
+    uniqueness: str = "none"
+    sub_attributes: Mapping[str, "Attribute"] = field(default_factory=lambda: MappingProxyType({}))
+    canonical_values: tuple[str, ...] = ()
+    reference_types: tuple[str, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extension:
+    """A schema extension (RFC 7643 §3.3): its URN and its attributes by casefolded name."""
+
+    urn: str
+    attributes: Mapping[str, Attribute]
+    name: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResourceType:
+    """A resource type (RFC 7643 §6); compared by identity, so it can key caches."""
+
+    name: str
+    endpoint: str
+    schema: str
+    attributes: Mapping[str, Attribute]
+    extensions: Mapping[str, Extension]
+    description: str = ""
+
+
+def _table(attributes: list[Attribute]) -> Mapping[str, Attribute]:
+    return MappingProxyType({attribute.name.casefold(): attribute for attribute in attributes})
+
+
+def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
+    path = f"{prefix}{document['name']}"
+    read = Attribute(
+        name=document["name"],
+        type=document["type"],
+        multi_valued=document["multiValued"],
+        required=document["required"],
+        case_exact=document["caseExact"],
+        mutability=document["mutability"],
+        returned=document["returned"],
+        uniqueness=document["uniqueness"],
+        sub_attributes=_table([_attribute(sub, f"{path}.") for sub in document.get("subAttributes") or ()]),
+        canonical_values=tuple(document.get("canonicalValues") or ()),
+        reference_types=tuple(document.get("referenceTypes") or ()),
+        description=" ".join(document.get("description", "").split()),
+    )
+    return replace(read, **_CORRECTIONS.get(path, {}))
+
+
+# What the ledger promises beyond the library's tables: the server derives display names and links of members itself,
+# the RFC asks for neither part of a manager (§8.7.1), and group types are computed.
+_CORRECTIONS: Mapping[str, Mapping[str, Any]] = {
+    "manager.value": {"required": False},
+    "manager.$ref": {"required": False},
+    "members.display": {"mutability": "readOnly"},
+    "members.$ref": {"mutability": "readOnly"},
+    "groups.type": {"mutability": "readOnly"},
+}
+
+_META = Attribute(
+    "meta",
+    "complex",
+    mutability="readOnly",
+    sub_attributes=_table(
+        [
+            Attribute("resourceType", "string", case_exact=True, mutability="readOnly"),
+            Attribute("created", "dateTime", mutability="readOnly"),
+            Attribute("lastModified", "dateTime", mutability="readOnly"),
+            Attribute("location", "reference", case_exact=True, mutability="readOnly", reference_types=("uri",)),
+            Attribute("version", "string", case_exact=True, mutability="readOnly"),
+        ]
+    ),
+)
+COMMON = (
+    Attribute("schemas", "reference", multi_valued=True, required=True, returned="always", reference_types=("uri",)),
+    Attribute("id", "string", case_exact=True, mutability="readOnly", returned="always", uniqueness="server"),
+    Attribute("externalId", "string", case_exact=True),
+    _META,
+)
+
+
+def _document(model: Any) -> Mapping[str, Any]:
+    return model.to_schema().model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _resource_type(model: Any, endpoint: str, description: str) -> ResourceType:
+    document = _document(model)
+    own = [_attribute(attribute) for attribute in document["attributes"]]
+    return ResourceType(document["name"], endpoint, document["id"], _table([*COMMON, *own]), MappingProxyType({}), description)
+
+
+def _extension(model: Any, name: str, description: str) -> Extension:
+    document = _document(model)
+    return Extension(document["id"], _table([_attribute(a) for a in document["attributes"]]), name, description)
+
+
+def with_extension(rt: ResourceType, extension: Extension) -> ResourceType:
+    """The resource type with one more (or a newer) extension; `rt` itself is unchanged."""
+    return replace(rt, extensions=MappingProxyType({**rt.extensions, extension.urn.casefold(): extension}))
+
+
+ENTERPRISE = _extension(EnterpriseModel, "EnterpriseUser", "Enterprise User")
+USER = with_extension(_resource_type(UserModel, "/Users", "User Account"), ENTERPRISE)
+GROUP = _resource_type(GroupModel, "/Groups", "Group")
+RESOURCE_TYPES: Mapping[str, ResourceType] = MappingProxyType({"Users": USER, "Groups": GROUP})
