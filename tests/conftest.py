@@ -75,9 +75,12 @@ def new_database(admin_url: str) -> Iterator[Callable[[str], str]]:
 
 
 @pytest.fixture
-def superuser_url(cluster: embedded.Cluster, template: str, new_database: Callable[[str], str]) -> str:
+def superuser_url(cluster: embedded.Cluster, admin_url: str, template: str, new_database: Callable[[str], str]) -> str:
     """A fresh migrated ledger, entered as the superuser."""
-    return cluster.url("postgres", new_database(template))
+    name = new_database(template)
+    with psycopg.connect(admin_url, autocommit=True) as connection:  # a copy belongs to whoever copies
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO ledger_owner").format(sql.Identifier(name)))
+    return cluster.url("postgres", name)
 
 
 @pytest.fixture

@@ -1,0 +1,185 @@
+"""Migrations and grants on a real server: once, safely together, never over an edited file; append-only for everyone."""
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.errors import InsufficientPrivilege, RestrictViolation
+
+from database import migrate as database_migrate
+from database.migrate import MigrationError, migrate, pending, shipped
+from runtime import embedded
+
+GRANTS = Path(database_migrate.__file__).with_name("grants.sql").read_text(encoding="utf-8")
+LOG = ("events", "commits")
+CHANGES = ("UPDATE {} SET directory = directory", "DELETE FROM {}", "TRUNCATE {}")
+EVENT = (
+    "INSERT INTO ledger.events (directory, seq, type, rv, etag_rv, obj, leaf_hash, leaf) "
+    "VALUES (1, 1, 0, 1, 1, gen_random_uuid(), '\\x00', '\\x00')"
+)
+COMMIT = "INSERT INTO ledger.commits VALUES (1, 1, 1, 1, 1, 1, gen_random_uuid(), 0)"
+BODY = "INSERT INTO ledger.bodies VALUES (1, 1, '\\x00')"
+KEY = "INSERT INTO ledger.subject_keys VALUES (gen_random_uuid(), 1, '\\x00')"
+
+
+@pytest.fixture
+def empty_url(cluster: embedded.Cluster, new_database: Callable[[str], str]) -> str:
+    """A database without our schema."""
+    return cluster.url("postgres", new_database("template1"))
+
+
+def change(statement: str, table: str) -> sql.Composed:
+    return sql.SQL(statement).format(sql.Identifier("ledger", table))
+
+
+def names_of_all() -> list[str]:
+    return [f"{migration.number:04} {migration.name}" for migration in shipped()]
+
+
+def test_the_first_run_applies_every_migration_and_the_next_none(empty_url: str) -> None:
+    """`serve` migrates at every start: a second start must find nothing to do."""
+    assert migrate(empty_url) == names_of_all()
+    assert migrate(empty_url) == []
+    with psycopg.connect(empty_url) as connection:
+        assert pending(connection) == []
+
+
+def test_an_unapplied_migration_is_named(owner_url: str) -> None:
+    """`/readyz` and `doctor` say what is missing, not that something is."""
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("DELETE FROM ledger.migrations WHERE number = 1")
+        assert pending(connection) == [migration.name for migration in shipped() if migration.number == 1]
+
+
+def test_migrations_are_numbered_without_gaps_from_one() -> None:
+    """Two branches that both add a number, or one that leaves a gap, would apply in different orders on different ledgers."""
+    assert [migration.number for migration in shipped()] == list(range(1, len(shipped()) + 1))
+
+
+def test_several_first_runs_at_once_apply_each_migration_once(empty_url: str) -> None:
+    """Workers and replicas start together; the one that comes second waits and finds everything done."""
+    together = Barrier(4)
+
+    def run(_: int) -> list[str]:
+        together.wait(timeout=30)
+        return migrate(empty_url)
+
+    with ThreadPoolExecutor(4) as threads:
+        applied = [name for names in threads.map(run, range(4)) for name in names]
+    assert applied == names_of_all()
+
+
+def test_a_failed_run_releases_the_lock(owner_url: str) -> None:
+    """A refused start must not block the next one, which may be the right release."""
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO ledger.migrations (number, name, checksum) VALUES (9999, 'later', 'x')")
+        with pytest.raises(MigrationError):
+            migrate(owner_url)
+        connection.execute("DELETE FROM ledger.migrations WHERE number = 9999")
+    assert migrate(owner_url) == []
+
+
+def test_a_shipped_migration_that_was_edited_is_refused(owner_url: str) -> None:
+    """Otherwise two ledgers of one release would have different schemas and nobody would know."""
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("UPDATE ledger.migrations SET checksum = 'another' WHERE number = 1")
+    with pytest.raises(MigrationError, match=r"0001 ledger was applied with other content.*never edit a shipped migration"):
+        migrate(owner_url)
+
+
+def test_a_migration_of_a_newer_release_is_refused(owner_url: str) -> None:
+    """An old release on a new schema would write rows that the new one cannot explain."""
+    with psycopg.connect(owner_url) as connection:
+        connection.execute("INSERT INTO ledger.migrations (number, name, checksum) VALUES (9999, 'later', 'x')")
+    with pytest.raises(MigrationError, match=r"migration 9999, which this release does not know\. Run the newer release"):
+        migrate(owner_url)
+
+
+def test_grants_are_brought_back_by_every_run(owner_url: str) -> None:
+    """A right given by hand in an incident does not outlive the next start."""
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("GRANT UPDATE, DELETE, TRUNCATE ON ledger.events TO ledger_app")
+        migrate(owner_url)
+        kept = "SELECT has_table_privilege('ledger_app', 'ledger.events', 'UPDATE, DELETE, TRUNCATE')"
+        assert connection.execute(kept).fetchone() == (False,)
+
+
+def test_every_table_is_named_in_the_grants(owner_url: str) -> None:
+    """Nobody adds a table and forgets to decide who may write it."""
+    with psycopg.connect(owner_url) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'ledger'").fetchall()
+    statements = re.sub(r"--.*", "", GRANTS)
+    granted = {
+        name.strip()
+        for names in re.findall(r"^grant .*? on ([a-z_, ]+) to ", statements, re.MULTILINE)
+        for name in names.split(",")
+    }
+    assert {name for (name,) in tables} <= granted
+
+
+def test_the_serving_role_owns_nothing(owner_url: str) -> None:
+    """An owner may drop the trigger and grant itself anything; append-only by grant needs another owner."""
+    with psycopg.connect(owner_url) as connection:
+        owners = connection.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'ledger'").fetchall()
+    assert owners == [("ledger_owner",)]
+
+
+def test_the_serving_role_may_add_to_the_log(app_url: str) -> None:
+    """The other half of append-only: what is refused below is refused although adding works."""
+    with psycopg.connect(app_url) as connection:
+        for statement in (EVENT, COMMIT, BODY, KEY):
+            assert connection.execute(statement).rowcount == 1
+
+
+@pytest.mark.parametrize("statement", CHANGES)
+@pytest.mark.parametrize("table", [*LOG, "bodies", "subject_keys"])
+def test_the_serving_role_may_not_change_the_log(app_url: str, table: str, statement: str) -> None:
+    """Append-only is a grant: a bug or an injection in the service cannot rewrite history."""
+    with psycopg.connect(app_url) as connection, pytest.raises(InsufficientPrivilege, match="permission denied"):
+        connection.execute(change(statement, table))
+
+
+@pytest.mark.parametrize("statement", CHANGES)
+@pytest.mark.parametrize("table", LOG)
+def test_not_even_a_superuser_in_replica_mode_changes_the_log(superuser_url: str, table: str, statement: str) -> None:
+    """Restores and logical replication run in replica mode, where ordinary triggers are silent: these are ENABLE ALWAYS."""
+    with psycopg.connect(superuser_url) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(EVENT)
+        connection.execute(COMMIT)
+        with pytest.raises(RestrictViolation, match=f"{table} is append-only"):
+            connection.execute(change(statement, table))
+
+
+@pytest.mark.parametrize("statement", ["UPDATE {} SET directory = directory", "TRUNCATE {}"])
+def test_a_sealed_body_is_never_changed_in_place(superuser_url: str, statement: str) -> None:
+    """Its hash stands in the leaf."""
+    with psycopg.connect(superuser_url) as connection:
+        connection.execute(BODY)
+        with pytest.raises(RestrictViolation, match="bodies is append-only"):
+            connection.execute(change(statement, "bodies"))
+
+
+def test_a_persons_body_and_key_can_be_erased_by_the_owner(owner_url: str) -> None:
+    """Erasure deletes ciphertext and key while the log keeps verifying; only the owner role does it."""
+    with psycopg.connect(owner_url) as connection:
+        connection.execute(BODY)
+        connection.execute(KEY)
+        assert connection.execute("DELETE FROM ledger.bodies WHERE seq = 1").rowcount == 1
+        assert connection.execute("DELETE FROM ledger.subject_keys").rowcount == 1
+
+
+def test_a_login_that_may_not_create_roles_is_told_what_to_do(admin_url: str, owner_url: str) -> None:
+    """Managed databases give no superuser; the message is the statement somebody else must run."""
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute("ALTER ROLE ledger_app RENAME TO ledger_app_away")
+        try:
+            with pytest.raises(MigrationError, match="As a superuser: create role ledger_app login;"):
+                migrate(owner_url)
+        finally:
+            connection.execute("ALTER ROLE ledger_app_away RENAME TO ledger_app")
