@@ -356,7 +356,9 @@ class Reader:
             return Present(reference)
         operator = self.token.text.lower()
         if self.token.kind != "word" or operator not in _ORDER:
-            raise InvalidFilter(f"The filter needs an operator (eq, ne, co, sw, ew, gt, ge, lt, le, pr) at character {self.token.at + 1}.")
+            raise InvalidFilter(
+                f"The filter needs an operator (eq, ne, co, sw, ew, gt, ge, lt, le, pr) at character {self.token.at + 1}."
+            )
         self.place += 1
         value = self._literal()
         return comparison(_valued(reference, name), operator, value, name)
@@ -370,7 +372,9 @@ class Reader:
             return _number(token)
         if token.kind == "word" and token.text.lower() in _WORDS:
             return _WORDS[token.text.lower()]
-        raise InvalidFilter(f'The filter needs a value at character {token.at + 1}: text in double quotes, a number, true, false or null.')
+        raise InvalidFilter(
+            f"The filter needs a value at character {token.at + 1}: text in double quotes, a number, true, false or null."
+        )
 
 
 def _text(token: Token) -> str:
@@ -419,7 +423,13 @@ def comparison(reference: Reference, operator: str, value: Any, name: Token) -> 
 def _operand(attribute: Attribute, operator: str, value: Any) -> Any:
     if attribute.type == "boolean":
         # Entra writes primary eq "True".
-        return {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value if isinstance(value, bool) else None
+        return (
+            {"true": True, "false": False}.get(value.lower())
+            if isinstance(value, str)
+            else value
+            if isinstance(value, bool)
+            else None
+        )
     if attribute.type in _NUMBER_TYPES:
         return None if isinstance(value, bool | str) else value
     if attribute.type == UNKNOWN_TYPE and not isinstance(value, str):
@@ -441,7 +451,9 @@ def shown(name: str) -> str:
 
 
 def _no_attribute(name: str, at: int) -> InvalidFilter:
-    return InvalidFilter(f"The filter names an attribute{shown(name)} at character {at + 1} that this resource type does not have.")
+    return InvalidFilter(
+        f"The filter names an attribute{shown(name)} at character {at + 1} that this resource type does not have."
+    )
 
 
 def split_urn(text: str, rt: ResourceType) -> tuple[str | None, str]:

@@ -1,0 +1,122 @@
+"""What a client reads to learn about the server (RFC 7644 §4, RFC 7643 §5–§8) and the frame of lists."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from scim.schema import GROUP, USER, Attribute, ResourceType
+
+_CORE = "urn:ietf:params:scim:schemas:core:2.0:"
+LIST_URN = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
+
+
+def service_provider_config(
+    base_url: str,
+    *,
+    bulk_supported: bool = False,
+    bulk_operations_max: int = 0,
+    bulk_payload_bytes_max: int = 0,
+    sort_supported: bool = False,
+    results_max: int = 200,
+) -> dict[str, Any]:
+    """The ServiceProviderConfig document of RFC 7643 §5."""
+    return {
+        "schemas": [f"{_CORE}ServiceProviderConfig"],
+        "patch": {"supported": True},
+        "bulk": {
+            "supported": bulk_supported,
+            "maxOperations": bulk_operations_max,
+            "maxPayloadSize": bulk_payload_bytes_max,
+        },
+        "filter": {"supported": True, "maxResults": results_max},
+        "changePassword": {"supported": False},
+        "sort": {"supported": sort_supported},
+        "etag": {"supported": True},
+        "authenticationSchemes": [
+            {
+                "type": "oauthbearertoken",
+                "name": "Bearer token",
+                "description": "A token of this directory in the Authorization header.",
+                "specUri": "https://www.rfc-editor.org/rfc/rfc6750",
+                "primary": True,
+            }
+        ],
+        "meta": {"resourceType": "ServiceProviderConfig", "location": f"{base_url}/ServiceProviderConfig"},
+    }
+
+
+def resource_types(base_url: str, types: Iterable[ResourceType] = (USER, GROUP)) -> list[dict[str, Any]]:
+    """The ResourceType documents of RFC 7643 §6."""
+    return [_resource_type(base_url, rt) for rt in types]
+
+
+def _resource_type(base_url: str, rt: ResourceType) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "schemas": [f"{_CORE}ResourceType"],
+        "id": rt.name,
+        "name": rt.name,
+        "description": rt.description,
+        "endpoint": rt.endpoint,
+        "schema": rt.schema,
+        "meta": {"resourceType": "ResourceType", "location": f"{base_url}/ResourceTypes/{rt.name}"},
+    }
+    if rt.extensions:
+        document["schemaExtensions"] = [{"schema": e.urn, "required": False} for e in rt.extensions.values()]
+    return document
+
+
+def schemas(base_url: str, types: Iterable[ResourceType] = (USER, GROUP)) -> list[dict[str, Any]]:
+    """The Schema documents of RFC 7643 §7: each resource type, then each extension once."""
+    listed = list(types)
+    extensions = {extension.urn: extension for rt in listed for extension in rt.extensions.values()}
+    return [
+        *(_schema(base_url, rt.schema, rt.name, rt.description, _own(rt)) for rt in listed),
+        *(_schema(base_url, e.urn, e.name, e.description, e.attributes.values()) for e in extensions.values()),
+    ]
+
+
+def _own(rt: ResourceType) -> Iterable[Attribute]:
+    """Common attributes (RFC 7643 §3.1) belong to no schema document."""
+    return (a for a in rt.attributes.values() if a.name not in ("schemas", "id", "externalId", "meta"))
+
+
+def _schema(base_url: str, urn: str, name: str, description: str, attributes: Iterable[Attribute]) -> dict[str, Any]:
+    return {
+        "schemas": [f"{_CORE}Schema"],
+        "id": urn,
+        "name": name,
+        "description": description,
+        "attributes": [_attribute(attribute) for attribute in attributes],
+        "meta": {"resourceType": "Schema", "location": f"{base_url}/Schemas/{urn}"},
+    }
+
+
+def _attribute(attribute: Attribute) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": attribute.name,
+        "type": attribute.type,
+        "multiValued": attribute.multi_valued,
+        "description": attribute.description or attribute.name,
+        "required": attribute.required,
+        "caseExact": attribute.case_exact,
+        "mutability": attribute.mutability,
+        "returned": attribute.returned,
+        "uniqueness": attribute.uniqueness,
+    }
+    if attribute.canonical_values:
+        document["canonicalValues"] = list(attribute.canonical_values)
+    if attribute.reference_types:
+        document["referenceTypes"] = list(attribute.reference_types)
+    if attribute.sub_attributes:
+        document["subAttributes"] = [_attribute(sub) for sub in attribute.sub_attributes.values()]
+    return document
+
+
+def list_response(resources: list[dict[str, Any]], total: int, start_index: int) -> dict[str, Any]:
+    """The ListResponse of RFC 7644 §3.4.2 for one page."""
+    return {
+        "schemas": [LIST_URN],
+        "totalResults": total,
+        "startIndex": start_index,
+        "itemsPerPage": len(resources),
+        "Resources": resources,
+    }

@@ -1,0 +1,302 @@
+"""From what an identity provider sent to the document that is kept (RFC 7643 §2, RFC 7644 §3.3 and §3.5.1)."""
+
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from scim.errors import InvalidSyntax, InvalidValue
+from scim.filters import instant
+from scim.schema import Attribute, ResourceType
+from scim.tolerances import Tolerances
+
+NAME_CHARACTERS_MAX = 128
+_PLAUSIBLE = re.compile(r"[A-Za-z$][-\w$]{0,63}", re.ASCII)
+_MEMBER_TYPES: Mapping[str, str] = MappingProxyType({"user": "User", "group": "Group"})
+Used = set[str]
+
+
+def normalise(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    """A new document for POST and PUT: schema spelling, checked types, no read-only attributes, no password.
+
+    Attributes without a schema are kept as sent. null, [] and {} are absence (RFC 7643 §2.5).
+    Raises InvalidValue for wrong types and missing required attributes, InvalidSyntax for names and `schemas`.
+    """
+    kept: dict[str, Any] = {"schemas": None}
+    for key, value in document.items():
+        attribute = rt.attributes.get(key) or rt.attributes.get(key.casefold())
+        if attribute is None:
+            _keep_other(rt, key, value, kept, tolerances, used)
+        elif attribute.mutability != "readOnly" and value is not None and attribute.name != "schemas":
+            checked = check_value(attribute, value, attribute.name, tolerances, used)
+            if checked is not None and attribute.mutability != "writeOnly":
+                kept[attribute.name] = checked
+    _check_schemas(rt, document, kept, tolerances, used)
+    check_required(rt, kept)
+    return kept
+
+
+def check_required(rt: ResourceType, document: Mapping[str, Any]) -> None:
+    """Raises InvalidValue where a required attribute is missing or blank (RFC 7643 §2.2)."""
+    for name in _required(rt):
+        value = document.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise InvalidValue(f"{name} is required: send it with a value that is not empty.")
+
+
+_REQUIRED: dict[ResourceType, tuple[str, ...]] = {}
+
+
+def _required(rt: ResourceType) -> tuple[str, ...]:
+    names = _REQUIRED.get(rt)
+    if names is None:
+        names = tuple(a.name for a in rt.attributes.values() if a.required and a.name != "schemas")
+        _REQUIRED[rt] = names
+    return names
+
+
+# ---- schemas ---------------------------------------------------------------------------------------------------------------------
+
+
+def schemas_of(rt: ResourceType, document: Mapping[str, Any]) -> list[str]:
+    """The core URN and that of each extension that has data, in the order of the document."""
+    return [rt.schema, *(key for key, value in document.items() if ":" in key and isinstance(value, dict))]
+
+
+def _check_schemas(rt: ResourceType, document: dict[str, Any], kept: dict[str, Any], tolerances: Tolerances, used: Used) -> None:
+    kept["schemas"] = present = schemas_of(rt, kept)
+    listed = document.get("schemas") or next((v for k, v in document.items() if k.casefold() == "schemas"), None)
+    if not listed and tolerances.missing_schemas:
+        used.add("missing_schemas")
+        return
+    folded = listed_schemas(listed, rt.schema, tolerances, used)
+    known = {rt.schema.casefold(), *rt.extensions, *(urn.casefold() for urn in present)}
+    if not folded <= known:
+        if not tolerances.unknown_schema_uris:
+            raise InvalidValue(
+                "schemas lists a URI that this resource type does not have and the request has no data for: remove it."
+            )
+        used.add("unknown_schema_uris")
+
+
+def listed_schemas(listed: Any, expected: str, tolerances: Tolerances, used: Used) -> set[str]:
+    """The casefolded URIs of a `schemas` list; InvalidSyntax where it is none or lacks the expected one."""
+    if isinstance(listed, str) and tolerances.single_for_multi:
+        used.add("single_for_multi")
+        listed = [listed]
+    if not listed:
+        raise InvalidSyntax(f"schemas is missing: send a list with {expected}.")
+    if not isinstance(listed, list) or not all(isinstance(urn, str) for urn in listed):
+        raise InvalidSyntax("schemas must be a list of URIs.")
+    folded = {urn.casefold() for urn in listed}
+    if expected.casefold() not in folded:
+        raise InvalidSyntax(f"schemas must list {expected}.")
+    return folded
+
+
+# ---- attributes without a schema of their own ------------------------------------------------------------------------------------
+
+
+def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], tolerances: Tolerances, used: Used) -> None:
+    extension = rt.extensions.get(key.casefold())
+    if extension is not None:
+        if value is not None and not isinstance(value, dict):
+            raise InvalidValue(f"{extension.urn} must be an object with the attributes of this extension.")
+        inner = _checked_members(extension.attributes, value or {}, f"{extension.urn}:", tolerances, used)
+        if inner:
+            kept[extension.urn] = inner
+        return
+    check_unknown(key, value)
+    if ":" in key and value is not None and not isinstance(value, dict):
+        raise InvalidValue("A top-level name with a colon is the URN of an extension: its value must be an object.")
+    if value not in (None, [], {}):
+        kept[key] = value
+
+
+def check_unknown(key: str, value: Any) -> None:
+    """InvalidSyntax unless all names at and under an attribute without a schema are ASCII and short."""
+    if not key or len(key) > NAME_CHARACTERS_MAX or not key.isascii():
+        raise InvalidSyntax(f"An attribute name is empty, longer than {NAME_CHARACTERS_MAX} characters or not ASCII.")
+    _check_names(value)
+
+
+def _check_names(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            check_unknown(key, inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_names(inner)
+
+
+def _checked_members(
+    table: Mapping[str, Attribute], value: Mapping[str, Any], prefix: str, tolerances: Tolerances, used: Used
+) -> dict[str, Any]:
+    """The assigned, writable members of a complex value or extension."""
+    kept: dict[str, Any] = {}
+    for key, inner in value.items():
+        attribute = table.get(key) or table.get(key.casefold())
+        if attribute is None:
+            check_unknown(key, inner)
+            if inner not in (None, [], {}):
+                kept[key] = inner
+        elif inner is not None and attribute.mutability != "readOnly":
+            checked = check_value(attribute, inner, prefix + attribute.name, tolerances, used)
+            if checked is not None and attribute.returned != "never":
+                kept[attribute.name] = checked
+    return kept
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------------------
+
+
+def check_value(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> Any:
+    """The value in normal form, None where it is empty; InvalidValue, naming `path`, where its type is wrong."""
+    if attribute.multi_valued:
+        return _check_list(attribute, value, path, tolerances, used)
+    return check_single(attribute, value, path, tolerances, used)
+
+
+def check_single(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> Any:
+    """Like check_value for one value of the attribute."""
+    kind = attribute.type
+    if kind == "string":
+        if type(value) is not str:
+            raise _wrong(path, "a string")
+        return value
+    if kind == "complex":
+        return _check_complex(attribute, value, path, tolerances, used)
+    if kind == "boolean":
+        return value if value is True or value is False else _boolean(value, path, tolerances, used)
+    if kind == "any":
+        check_unknown(attribute.name, value)
+        return None if value in ([], {}) else value
+    accepted, described = _SIMPLE[kind]
+    if not accepted(value):
+        raise _wrong(path, described)
+    return value
+
+
+def _wrong(path: str, expected: str) -> InvalidValue:
+    return InvalidValue(f"{path} must be {expected}.")
+
+
+def _boolean(value: Any, path: str, tolerances: Tolerances, used: Used) -> bool:
+    if isinstance(value, str) and tolerances.string_booleans and value.lower() in ("true", "false"):
+        used.add("string_booleans")
+        return value.lower() == "true"
+    raise _wrong(path, "true or false")
+
+
+def _is_binary(value: Any) -> bool:
+    if not isinstance(value, str) or not value.isascii():
+        return False
+    try:
+        binascii.a2b_base64(value.replace("-", "+").replace("_", "/") + "=" * (-len(value) % 4), strict_mode=True)
+    except binascii.Error:
+        return False
+    return True
+
+
+_SIMPLE: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
+    {
+        "integer": (lambda value: type(value) is int, "an integer"),
+        "decimal": (lambda value: type(value) in (int, float), "a number"),
+        "dateTime": (
+            lambda value: isinstance(value, str) and instant(value) is not None,
+            "a date and time such as 2008-01-23T04:56:22Z",
+        ),
+        "reference": (lambda value: isinstance(value, str), "a string with a URI"),
+        "binary": (_is_binary, "a string in base64"),
+    }
+)
+
+
+def _check_complex(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any] | None:
+    if not isinstance(value, dict):
+        value = _wrapped(attribute, value, path, tolerances, used)
+    kept = _checked_members(attribute.sub_attributes, value, f"{path}.", tolerances, used)
+    for sub in attribute.sub_attributes.values():
+        if sub.required and kept and sub.name not in kept:
+            raise InvalidValue(f"{path}.{sub.name} is required.")
+    return kept or None
+
+
+def _wrapped(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    """A bare string stands for the `value` sub-attribute, where the profile says so."""
+    tolerance = "bare_values" if attribute.multi_valued else "manager_string"
+    if not isinstance(value, str) or "value" not in attribute.sub_attributes or not getattr(tolerances, tolerance):
+        raise _wrong(path, "an object with sub-attributes")
+    used.add(tolerance)
+    return {"value": value} if value else {}
+
+
+def as_list(value: Any, path: str, tolerances: Tolerances, used: Used) -> list[Any]:
+    """The values of a multi-valued attribute; InvalidValue where a list is due."""
+    if isinstance(value, list):
+        return value
+    if not tolerances.single_for_multi:
+        raise _wrong(path, "a list")
+    used.add("single_for_multi")
+    return [value]
+
+
+def _check_list(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> list[Any] | None:
+    items = as_list(value, path, tolerances, used)
+    if path == "members" and attribute.type == "complex":
+        return check_members(items, tolerances, used) or None
+    kept: list[Any] = []
+    for index, item in enumerate(items):
+        checked = None if item is None else check_single(attribute, item, f"{path}[{index}]", tolerances, used)
+        if checked is not None:
+            kept.append(checked)
+    if attribute.type == "complex":
+        check_primary(kept, path)
+    return kept or None
+
+
+def check_primary(values: list[Any], path: str) -> None:
+    """InvalidValue where more than one value is primary (RFC 7643 §2.4)."""
+    primaries = 0
+    for value in values:
+        if value.get("primary") is True:
+            primaries += 1
+    if primaries > 1:
+        raise InvalidValue(f"{path} has more than one primary value: set primary to true on one only.")
+
+
+def check_members(items: list[Any], tolerances: Tolerances, used: Used) -> list[dict[str, str]]:
+    """Group members as `{"value", "type"?}`, each id once; display names and links are derived, not stored."""
+    kept: dict[str, dict[str, str]] = {}
+    for index, item in enumerate(items):
+        member = item if isinstance(item, dict) else _bare_member(item, index, tolerances, used)
+        value = member.get("value")
+        kind = member.get("type")
+        if type(value) is not str or kind is not None or len(member) > 2:
+            value, kind = _member(member, index)
+        if not value:
+            raise InvalidValue(f"members[{index}].value is required: send the id of the member.")
+        if value not in kept:
+            kept[value] = {"value": value} if kind is None else {"value": value, "type": kind}
+    return list(kept.values())
+
+
+def _bare_member(item: Any, index: int, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    if not isinstance(item, str) or not tolerances.bare_values:
+        raise InvalidValue(f"members[{index}] must be an object with a value.")
+    used.add("bare_values")
+    return {"value": item}
+
+
+def _member(member: Mapping[str, Any], index: int) -> tuple[str | None, str | None]:
+    folded = {key.casefold(): value for key, value in member.items()}
+    value = folded.get("value")
+    if value is not None and not isinstance(value, str):
+        raise _wrong(f"members[{index}].value", "a string")
+    kind = folded.get("type")
+    if kind is None:
+        return value, None
+    if not isinstance(kind, str) or kind.casefold() not in _MEMBER_TYPES:
+        raise InvalidValue(f"members[{index}].type must be User or Group.")
+    return value, _MEMBER_TYPES[kind.casefold()]

@@ -1,0 +1,132 @@
+"""Which attributes an answer carries (RFC 7644 §3.4.2.5 and §3.9; `returned` of RFC 7643 §7)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from scim.errors import InvalidValue
+from scim.filters import split_urn
+from scim.schema import Attribute, ResourceType
+
+# Names asked for, casefolded; an empty tree under a name means all of it.
+Tree: TypeAlias = dict[str, "Tree"]
+_ALWAYS = frozenset({"id", "schemas"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Projection:
+    """What to show: only `include` if it is given, all but `exclude` otherwise."""
+
+    rt: ResourceType
+    include: Tree | None
+    exclude: Tree
+
+
+@lru_cache(maxsize=1024)
+def parse_projection(rt: ResourceType, attributes: str | None, excluded: str | None) -> Projection:
+    """The projection for the two comma-separated query parameters; names without a schema are ignored where absent.
+
+    Raises InvalidValue if both are given: RFC 7644 §3.4.2.5 makes them alternatives.
+    """
+    include, exclude = _tree(rt, attributes), _tree(rt, excluded)
+    if include is not None and exclude is not None:
+        raise InvalidValue("attributes and excludedAttributes exclude each other: send one of them.")
+    return Projection(rt, include, exclude or {})
+
+
+def _tree(rt: ResourceType, names: str | None) -> Tree | None:
+    paths = [name.strip() for name in (names or "").split(",")]
+    tree: Tree = {}
+    for path in filter(None, paths):
+        _plant(tree, _steps(rt, path))
+    return tree or None
+
+
+def _steps(rt: ResourceType, path: str) -> list[str]:
+    folded = path.casefold()
+    if folded in rt.extensions:
+        return [folded]
+    urn, rest = split_urn(path, rt)
+    steps = rest.casefold().split(".")
+    # An unknown URN may be that of a whole extension kept as sent; both readings are planted by the caller's look-up.
+    return steps if urn is None else [urn.casefold(), *steps]
+
+
+def _plant(tree: Tree, steps: list[str]) -> None:
+    for step in steps[:-1]:
+        if step in tree and not tree[step]:
+            return
+        tree = tree.setdefault(step, {})
+    tree[steps[-1]] = {}
+
+
+def needs(projection: Projection, name: str) -> bool:
+    """Whether an answer can carry the attribute at all, so that what is not needed need not be loaded."""
+    folded = name.casefold()
+    if projection.include is not None:
+        return folded in projection.include or folded in _ALWAYS
+    return projection.exclude.get(folded) != {} or folded in _ALWAYS
+
+
+def project(projection: Projection, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with what the projection shows; id and schemas always, what is returned never not at all."""
+    rt = projection.rt
+    shown: dict[str, Any] = {}
+    for key, value in document.items():
+        folded = key.casefold()
+        extension = rt.extensions.get(folded)
+        table = extension.attributes if extension is not None else None
+        visible = _visible(rt.attributes.get(folded), table, folded, value, projection.include, projection.exclude)
+        if visible is not None:
+            shown[key] = visible
+    return shown
+
+
+def _visible(
+    attribute: Attribute | None, table: Mapping[str, Attribute] | None, name: str, value: Any, include: Tree | None, exclude: Tree
+) -> Any:
+    returned = "default" if attribute is None else attribute.returned
+    if returned == "never":
+        return None
+    if returned == "always":
+        return value
+    if include is None:
+        return None if returned == "request" else _without(attribute, table, value, exclude.get(name))
+    return _only(attribute, table, value, include.get(name))
+
+
+def _without(attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None) -> Any:
+    if tree == {}:
+        return None
+    inner = table if table is not None else None if attribute is None else attribute.sub_attributes
+    if tree is None and not _has_special(inner):
+        return value
+    return _filtered(inner, value, None, tree or {})
+
+
+def _only(attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None) -> Any:
+    inner = table if table is not None else None if attribute is None else attribute.sub_attributes
+    if tree is None:
+        return None
+    if not tree and not _has_special(inner):
+        return value
+    return _filtered(inner, value, tree or None, {})
+
+
+def _has_special(table: Mapping[str, Attribute] | None) -> bool:
+    return table is not None and any(attribute.returned != "default" for attribute in table.values())
+
+
+def _filtered(table: Mapping[str, Attribute] | None, value: Any, include: Tree | None, exclude: Tree) -> Any:
+    if isinstance(value, list):
+        return [shown for item in value if (shown := _filtered(table, item, include, exclude)) is not None] or None
+    if not isinstance(value, dict):
+        return value
+    shown = {}
+    for key, inner in value.items():
+        folded = key.casefold()
+        visible = _visible(None if table is None else table.get(folded), None, folded, inner, include, exclude)
+        if visible is not None:
+            shown[key] = visible
+    return shown or None
