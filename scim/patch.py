@@ -1,0 +1,672 @@
+"""PATCH (RFC 7644 §3.5.2): reading the operations, and applying them to a document.
+
+Reading resolves every path, checks every value against the schema and spreads values without a path over their attributes;
+applying is then only structure. Operations on group members never meet a document: they become edge operations.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget
+from scim.filters import And, Compare, Filter, Or, Reader, Reference, Token, look_up, matches, shown, split_urn, unknown
+from scim.normalise import (
+    Used,
+    as_list,
+    check_members,
+    check_primary,
+    check_required,
+    check_single,
+    check_unknown,
+    check_value,
+    listed_schemas,
+    schemas_of,
+)
+from scim.schema import Attribute, Extension, ResourceType
+from scim.tolerances import Tolerances
+
+PATCH_URN = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+PATH_CHARACTERS_MAX = 8192
+
+Op: TypeAlias = Literal["add", "remove", "replace"]
+EdgeKind: TypeAlias = Literal["add", "remove", "clear", "remove_where"]
+_OPS: Mapping[str, Op] = {"add": "add", "remove": "remove", "replace": "replace"}
+_MISSING: Any = object()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Path:
+    """A resolved path: `attribute` is None for a whole extension, `urn` None for the core schema."""
+
+    urn: str | None
+    attribute: Attribute | None
+    filter: Filter | None = None
+    sub: Attribute | None = None
+    known: bool = True
+
+    @property
+    def text(self) -> str:
+        """The path in schema spelling, without the filter's values."""
+        name = "" if self.attribute is None else self.attribute.name
+        if self.urn is not None:
+            name = f"{self.urn}:{name}" if name else self.urn
+        name += "" if self.filter is None else "[…]"
+        return name if self.sub is None else f"{name}.{self.sub.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """One change of one attribute; `index` is the place of the operation in the request."""
+
+    op: Op
+    path: Path
+    value: Any
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeOperation:
+    """One change of a group's members, as `(id, type or None)`; `filter` is over one member's object."""
+
+    kind: EdgeKind
+    members: tuple[tuple[str, str | None], ...] = ()
+    filter: Filter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A read PATCH: what changes the document, and what changes a group's members, each in order."""
+
+    operations: tuple[Operation, ...]
+    edges: tuple[EdgeOperation, ...]
+
+
+# ---- paths -----------------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=2048)
+def parse_path(text: str, rt: ResourceType) -> Path:
+    """The path in `text`: attr, attr.sub, attr[filter], attr[filter].sub, each perhaps after a URN, or an extension's URN.
+
+    Raises InvalidPath for what cannot be read and for attributes the resource type does not have, InvalidFilter for the filter.
+    """
+    if len(text) > PATH_CHARACTERS_MAX:
+        raise InvalidPath(f"The path is longer than {PATH_CHARACTERS_MAX} characters.")
+    extension = rt.extensions.get(text.casefold())
+    if extension is not None:
+        return Path(extension.urn, None)
+    found: list[Path] = []
+
+    def resolve(token: Token) -> Reference:
+        found.append(_named(token.text, rt))
+        attribute = found[0].attribute
+        if attribute is None:
+            raise InvalidPath("The path must name an attribute of the extension before a filter.")
+        return Reference(found[0].urn, attribute, found[0].sub)
+
+    if "[" not in text:
+        return _named(text.strip(), rt)
+    return _selecting(Reader(text, resolve), found)
+
+
+def _selecting(reader: Reader, found: list[Path]) -> Path:
+    name = reader.token
+    reader.place += 1
+    reference = reader.resolve(name)
+    path = found[0]
+    if not reader.take("["):
+        raise InvalidPath(f"The path needs [ at character {reader.token.at + 1}.")
+    inner = reader.selection(reference, name)
+    sub: Attribute | None = None
+    if reader.token.kind == "sub":
+        sub = _sub(reference.attribute, reader.token.text[1:])
+        reader.place += 1
+    if reader.token.kind != "end":
+        raise InvalidPath(f"The path should end at character {reader.token.at + 1}.")
+    return Path(path.urn, path.attribute, inner, sub, path.known)
+
+
+def _named(text: str, rt: ResourceType) -> Path:
+    urn, rest = split_urn(text, rt)
+    if urn is None:
+        return _in_table(rt.attributes, None, rest)
+    extension = rt.extensions.get(urn.casefold())
+    if extension is not None:
+        return _in_table(extension.attributes, extension.urn, rest)
+    return _unknown_extension(text, urn, rest)
+
+
+def _unknown_extension(text: str, urn: str, rest: str) -> Path:
+    check_unknown(text, None)
+    if not urn.casefold().startswith("urn:") or not rest:
+        raise InvalidPath("The path names no extension: write it as urn:…:attribute.")
+    version = urn.rpartition(":")[2]
+    # By convention a schema URN ends in its version and a name (…:2.0:User); then nothing is left for an attribute.
+    if version.replace(".", "").isdigit() and "." in version:
+        return Path(text, None, known=False)
+    name, dot, sub = rest.partition(".")
+    return Path(urn, unknown(name), sub=unknown(sub) if dot else None, known=False)
+
+
+def _in_table(table: Mapping[str, Attribute], urn: str | None, text: str) -> Path:
+    name, dot, sub = text.partition(".")
+    attribute = table.get(name.casefold())
+    if attribute is None:
+        raise InvalidPath(f"The path names an attribute{shown(name)} that this resource type does not have.")
+    return Path(urn, attribute, sub=_sub(attribute, sub) if dot else None)
+
+
+def _sub(attribute: Attribute, name: str) -> Attribute:
+    if attribute.type == "any":
+        return unknown(name)
+    sub = attribute.sub_attributes.get(name.casefold())
+    if sub is None:
+        raise InvalidPath(f"{attribute.name} has no sub-attribute{shown(name)}.")
+    return sub
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------------------
+
+
+def read_patch(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances, used: Used) -> Patch:
+    """The operations of a PatchOp message, resolved and checked as far as the schema alone can tell.
+
+    Raises InvalidSyntax for the message, InvalidPath, InvalidFilter, InvalidValue, Mutability and NoTarget for an operation.
+    """
+    message = {key.casefold(): value for key, value in document.items()}
+    if message.get("schemas") or not tolerances.missing_schemas:
+        listed_schemas(message.get("schemas"), PATCH_URN, tolerances, used)
+    else:
+        used.add("missing_schemas")
+    reader = _PatchReader(rt, tolerances, used)
+    for index, item in enumerate(_operations(message.get("operations"), tolerances, used)):
+        reader.read(index, item)
+    return Patch(tuple(reader.operations), tuple(reader.edges))
+
+
+def _operations(listed: Any, tolerances: Tolerances, used: Used) -> list[Any]:
+    if isinstance(listed, dict):
+        listed = as_list(listed, "Operations", tolerances, used)
+    if not isinstance(listed, list):
+        raise InvalidSyntax("Operations is missing: send a list of operations.")
+    if not listed:
+        if not tolerances.empty_operations:
+            raise InvalidSyntax("Operations is empty: send at least one operation.")
+        used.add("empty_operations")
+    return listed
+
+
+class _PatchReader:
+    """Collects the operations of one message."""
+
+    def __init__(self, rt: ResourceType, tolerances: Tolerances, used: Used) -> None:
+        self.rt = rt
+        self.tolerances = tolerances
+        self.used = used
+        self.operations: list[Operation] = []
+        self.edges: list[EdgeOperation] = []
+
+    def read(self, index: int, item: Any) -> None:
+        if not isinstance(item, dict):
+            raise InvalidSyntax(f"Operations[{index}] must be an object.")
+        fields = {key.casefold(): value for key, value in item.items()}
+        op = self._op(index, fields.get("op"))
+        value = fields.get("value", _MISSING)
+        path = fields.get("path")
+        if path is not None and not isinstance(path, str):
+            raise InvalidPath(f"The path of Operations[{index}] must be a string.")
+        if path:
+            self._one(op, self._path(path, index), value, index, echo=False)
+        elif op == "remove":
+            raise NoTarget(f"Operations[{index}] removes without a path: name what to remove.")
+        else:
+            self._spread(op, value, index)
+
+    def _op(self, index: int, op: Any) -> Op:
+        if not isinstance(op, str) or op.lower() not in _OPS:
+            raise InvalidSyntax(f"The op of Operations[{index}] must be add, remove or replace.")
+        if op not in _OPS:
+            if not self.tolerances.op_case:
+                raise InvalidSyntax(f"The op of Operations[{index}] must be written in lower case.")
+            self.used.add("op_case")
+        return _OPS[op.lower()]
+
+    def _path(self, text: str, index: int) -> Path:
+        try:
+            return parse_path(text, self.rt)
+        except (InvalidPath, InvalidFilter) as error:
+            raise InvalidPath(f"Operations[{index}]: {error.detail}") from None
+
+    def _spread(self, op: Op, value: Any, index: int) -> None:
+        """A value without a path is a partial resource: one operation per attribute."""
+        if not isinstance(value, dict):
+            raise InvalidValue(f"Operations[{index}] has no path: its value must be an object with attributes.")
+        for key, inner in value.items():
+            path = self._key(key, inner, index)
+            if path.attribute is None or path.attribute.name != "schemas":
+                self._one(op, path, inner, index, echo=True)
+
+    def _key(self, key: str, value: Any, index: int) -> Path:
+        attribute = self.rt.attributes.get(key.casefold())
+        if attribute is not None:
+            return Path(None, attribute)
+        extension = self.rt.extensions.get(key.casefold())
+        if extension is not None:
+            return Path(extension.urn, None)
+        if ":" in key and isinstance(value, dict) and split_urn(key, self.rt)[0] not in _urns(self.rt):
+            check_unknown(key, value)
+            return Path(key, None, known=False)
+        path = self._path(key, index)
+        if not self.tolerances.dotted_keys:
+            raise InvalidPath(f"Operations[{index}]: a name in the value is a path: send it as the path of an operation of its own.")
+        self.used.add("dotted_keys")
+        return path
+
+    def _one(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
+        attribute = path.attribute
+        if attribute is None:
+            self._extension(op, path, value, index, echo=echo)
+        elif attribute.mutability == "readOnly" or (path.sub is not None and path.sub.mutability == "readOnly"):
+            self._read_only(op, path, value, index, echo=echo)
+        elif attribute.name == "schemas":
+            self._schemas(op, value)
+        elif self.rt.name == "Group" and path.urn is None and attribute.name == "members":
+            self.edges.extend(_edges(op, path, value, self.tolerances, self.used))
+        elif op == "remove":
+            self._remove(path, value, index)
+        else:
+            self._write(op, path, value, index)
+
+    def _schemas(self, op: Op, value: Any) -> None:
+        """`schemas` follows from the data; stating it changes nothing, taking it away cannot be honoured."""
+        if op == "remove":
+            raise Mutability("schemas follows from the attributes present: remove those of the extension instead.")
+        check_value(self.rt.attributes["schemas"], value, "schemas", self.tolerances, self.used)
+
+    def _read_only(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
+        refusal = Mutability(f"Operations[{index}]: {path.text} is read-only: leave it out.")
+        if op == "remove" or not self.tolerances.id_in_value:
+            raise refusal
+        if path.text == "id":
+            self.operations.append(Operation(op, path, value, index))
+        elif not echo and path.text not in _DERIVED:
+            raise refusal
+        else:
+            self.used.add("id_in_value")
+
+    def _extension(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
+        if op == "remove" or (op == "replace" and value in (None, {})):
+            self.operations.append(Operation("remove", path, None, index))
+            return
+        if not isinstance(value, dict):
+            raise InvalidValue(f"Operations[{index}]: the value of an extension must be an object with its attributes.")
+        extension = self.rt.extensions.get((path.urn or "").casefold()) if path.known else None
+        for key, inner in value.items():
+            self._one(op, self._member_path(extension, path, key, inner, index), inner, index, echo=echo)
+
+    def _member_path(self, extension: Extension | None, path: Path, key: str, value: Any, index: int) -> Path:
+        if extension is None:
+            check_unknown(key, value)
+            return Path(path.urn, unknown(key), known=False)
+        try:
+            return _in_table(extension.attributes, extension.urn, key)
+        except InvalidPath as error:
+            raise InvalidPath(f"Operations[{index}]: {error.detail}") from None
+
+    def _remove(self, path: Path, value: Any, index: int) -> None:
+        _refuse_unassigning(path)
+        if value is not _MISSING and value is not None:
+            value = self._selected(path, value, index)
+        self._keep(Operation("remove", path, None if value is _MISSING else value, index))
+
+    def _selected(self, path: Path, value: Any, index: int) -> list[Any] | None:
+        """The values a `remove` lists instead of a filter; each is matched by what it names."""
+        attribute = path.attribute
+        if not self.tolerances.remove_value_list:
+            raise InvalidValue(f"Operations[{index}]: remove has no value: select what to remove by a filter in the path.")
+        self.used.add("remove_value_list")
+        if attribute is None or path.sub is not None or path.filter is not None or not attribute.multi_valued:
+            return None
+        items = value if isinstance(value, list) else [value]
+        return [check_single(attribute, item, f"{path.text}[{n}]", self.tolerances, self.used) for n, item in enumerate(items)]
+
+    def _write(self, op: Op, path: Path, value: Any, index: int) -> None:
+        if value is _MISSING:
+            raise InvalidValue(f"Operations[{index}]: {op} needs a value for {path.text}.")
+        attribute = path.sub or path.attribute
+        assert attribute is not None
+        if value in (None, []) or (value == {} and op == "replace"):
+            _refuse_unassigning(path)
+            if op == "replace" or not attribute.multi_valued:
+                self._keep(Operation("remove", path, None, index))
+            return
+        if path.filter is not None and path.sub is None:
+            value = self._merge(attribute, _element(value, path, self.tolerances, self.used), path)
+        elif attribute.type == "complex" and not attribute.multi_valued:
+            value = self._merge(attribute, value, path)
+        else:
+            value = check_value(attribute, value, path.text, self.tolerances, self.used)
+        self._keep(Operation(op, path, value, index))
+
+    def _merge(self, attribute: Attribute, value: Any, path: Path) -> dict[str, Any]:
+        """The members of a complex value, None for those to be unassigned."""
+        checked = check_single(attribute, value, path.text, self.tolerances, self.used) or {}
+        if not isinstance(value, dict):
+            return checked
+        for key, inner in value.items():
+            if inner in (None, [], {}):
+                sub = attribute.sub_attributes.get(key.casefold())
+                if sub is None or sub.mutability != "readOnly":
+                    checked[sub.name if sub is not None else key] = None
+        return checked
+
+    def _keep(self, operation: Operation) -> None:
+        attribute = operation.path.attribute
+        if attribute is None or attribute.returned != "never":
+            self.operations.append(operation)
+
+
+_DERIVED = frozenset({"members.display", "members.$ref"})
+
+
+def _urns(rt: ResourceType) -> set[str | None]:
+    return {None, *(extension.urn for extension in rt.extensions.values())}
+
+
+def _refuse_unassigning(path: Path) -> None:
+    attribute = path.attribute
+    if attribute is None or path.urn is not None or path.sub is not None:
+        return
+    if attribute.name == "active":
+        # An absent flag reads as active: it must never bring a leaver back.
+        raise InvalidValue("active cannot be removed: replace it with true or false.")
+    if attribute.required:
+        raise InvalidValue(f"{attribute.name} is required and cannot be removed: replace it with another value.")
+
+
+def _element(value: Any, path: Path, tolerances: Tolerances, used: Used) -> Any:
+    if not isinstance(value, list):
+        return value
+    if len(value) != 1 or not tolerances.single_for_multi:
+        raise InvalidValue(f"{path.text} selects single values: send one object.")
+    used.add("single_for_multi")
+    return value[0]
+
+
+# ---- members ---------------------------------------------------------------------------------------------------------------------
+
+
+def _edges(op: Op, path: Path, value: Any, tolerances: Tolerances, used: Used) -> Iterator[EdgeOperation]:
+    if path.sub is not None:
+        raise Mutability("The sub-attributes of a member cannot be changed: remove the member and add another.")
+    if path.filter is not None:
+        yield from _selected_edges(op, path.filter, value, tolerances, used)
+    elif op == "remove":
+        yield _removal(value, tolerances, used)
+    else:
+        if value is _MISSING:
+            raise InvalidValue(f"{op} needs a value for members.")
+        if op == "replace":
+            yield EdgeOperation("clear")
+        if value not in (None, [], {}):
+            yield EdgeOperation("add", _pairs(value, tolerances, used))
+
+
+def _pairs(value: Any, tolerances: Tolerances, used: Used) -> tuple[tuple[str, str | None], ...]:
+    items = as_list(value, "members", tolerances, used)
+    return tuple((member["value"], member.get("type")) for member in check_members(items, tolerances, used))
+
+
+def _removal(value: Any, tolerances: Tolerances, used: Used) -> EdgeOperation:
+    if value is _MISSING or value is None:
+        return EdgeOperation("clear")
+    if not tolerances.remove_value_list:
+        raise InvalidValue('remove has no value: select the member in the path, as members[value eq "…"].')
+    used.add("remove_value_list")
+    # An empty list names nobody: it must not empty the group.
+    return EdgeOperation("remove", _pairs(value, tolerances, used))
+
+
+def _selected_edges(op: Op, selection: Filter, value: Any, tolerances: Tolerances, used: Used) -> Iterator[EdgeOperation]:
+    ids = _member_ids(selection)
+    if op == "remove":
+        if ids is None:
+            yield EdgeOperation("remove_where", filter=selection)
+        else:
+            yield EdgeOperation("remove", tuple((member, None) for member in ids))
+        return
+    if ids is None:
+        raise InvalidPath(f'{op} can select a member by its id only, as members[value eq "…"].')
+    named = value.get("value") if isinstance(value, dict) else None
+    if op == "replace" and isinstance(named, str) and named not in ids:
+        yield EdgeOperation("remove", tuple((member, None) for member in ids))
+        yield EdgeOperation("add", _pairs([value], tolerances, used))
+    elif op == "add":
+        yield EdgeOperation("add", tuple((member, None) for member in ids))
+
+
+def _member_ids(selection: Filter) -> tuple[str, ...] | None:
+    """The ids, where the filter is `value eq` an id, or several of these joined by `or`."""
+    terms = selection.terms if isinstance(selection, Or) else (selection,)
+    ids: list[str] = []
+    for term in terms:
+        if not isinstance(term, Compare) or term.reference.leaf.name != "value" or term.operator != "eq" or term.value is None:
+            return None
+        ids.append(term.value)
+    return tuple(ids)
+
+
+# ---- applying --------------------------------------------------------------------------------------------------------------------
+
+
+def touches(rt: ResourceType, patch: Patch) -> frozenset[str]:
+    """The casefolded names of the top-level attributes (URNs for extensions) that the patch may change."""
+    names = {(operation.path.urn or _name(operation.path)).casefold() for operation in patch.operations}
+    return frozenset(names | {"members"} if patch.edges else names) & _touchable(rt, names)
+
+
+def _touchable(rt: ResourceType, names: set[str]) -> set[str]:
+    return {*rt.attributes, *names}
+
+
+def _name(path: Path) -> str:
+    assert path.attribute is not None
+    return path.attribute.name
+
+
+def apply_patch(rt: ResourceType, before: dict[str, Any], patch: Patch, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    """The document after all operations, as a new one; `before` is never changed, also when an operation fails.
+
+    Raises NoTarget where a filter selects nothing to add to or replace, Mutability for the id and for immutable attributes,
+    InvalidValue where a required attribute would be missing or two values primary.
+    """
+    after = dict(before)
+    for operation in patch.operations:
+        _apply(after, operation, tolerances, used)
+    check_required(rt, after)
+    after["schemas"] = schemas_of(rt, after)
+    return after
+
+
+def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, used: Used) -> None:
+    path = operation.path
+    attribute = path.attribute
+    if path.urn is None:
+        assert attribute is not None
+        if attribute.name == "id":
+            _own_id(after, operation, used)
+        else:
+            _change(after, attribute.name, operation, tolerances, used)
+        return
+    urn = path.urn if path.known else _stored_name(after, path.urn)
+    if attribute is None:
+        after.pop(urn, None)
+        return
+    inner = dict(after.get(urn) or {})
+    _change(inner, attribute.name if path.known else _stored_name(inner, attribute.name), operation, tolerances, used)
+    _assign(after, urn, inner)
+
+
+def _stored_name(holder: Mapping[str, Any], name: str) -> str:
+    folded = name.casefold()
+    return name if name in holder else next((key for key in holder if key.casefold() == folded), name)
+
+
+def _own_id(after: dict[str, Any], operation: Operation, used: Used) -> None:
+    if operation.value != after.get("id"):
+        raise Mutability(f"Operations[{operation.index}]: id is read-only: leave it out.")
+    used.add("id_in_value")
+
+
+def _assign(holder: dict[str, Any], name: str, value: Any) -> None:
+    if value in (None, [], {}):
+        holder.pop(name, None)
+    else:
+        holder[name] = value
+
+
+def _change(holder: dict[str, Any], name: str, operation: Operation, tolerances: Tolerances, used: Used) -> None:
+    """Change the attribute `name` of `holder`, which is already a copy."""
+    path, old = operation.path, holder.get(name)
+    attribute = path.attribute
+    assert attribute is not None
+    if path.filter is not None:
+        new = _change_selected(old, operation, tolerances, used)
+    elif path.sub is not None:
+        new = _change_sub(old, operation, path.sub)
+    elif operation.op == "remove":
+        new = _without(attribute, old, operation.value)
+    elif attribute.multi_valued:
+        new = _extend(attribute, old, operation)
+    elif attribute.type == "complex":
+        new = _merged(old or {}, operation.value)
+    else:
+        new = operation.value
+    if attribute.mutability == "immutable" and old is not None and new != old:
+        raise Mutability(f"Operations[{operation.index}]: {path.text} cannot be changed once it is set.")
+    _assign(holder, name, new)
+
+
+def _merged(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """The complex value with the given sub-attributes replaced, those given as None removed."""
+    new = {**old, **value}
+    if "$ref" in old and "$ref" not in value and new.get("value") != old.get("value"):
+        # The link belongs to the value that has just been replaced.
+        del new["$ref"]
+    return {key: inner for key, inner in new.items() if inner is not None}
+
+
+def _change_sub(old: Any, operation: Operation, sub: Attribute) -> Any:
+    value = {sub.name: None if operation.op == "remove" else operation.value}
+    if isinstance(old, list):
+        return _settled([_merged(item, value) for item in old], range(len(old)), operation)
+    if operation.path.attribute is not None and operation.path.attribute.multi_valued:
+        if operation.op == "remove":
+            return None
+        raise NoTarget(f"Operations[{operation.index}]: {operation.path.text} has no value to change: add one to the list.")
+    return _merged(old or {}, value)
+
+
+def _without(attribute: Attribute, old: Any, selected: list[Any] | None) -> Any:
+    if selected is None or not isinstance(old, list):
+        return None
+    return [item for item in old if not any(_named_by(attribute, item, wanted) for wanted in selected)]
+
+
+def _named_by(attribute: Attribute, item: Any, wanted: Any) -> bool:
+    if not isinstance(item, dict) or not isinstance(wanted, dict):
+        return item == wanted
+    names = ("value",) if "value" in wanted else tuple(wanted)
+    return all(_equal(attribute.sub_attributes.get(name.casefold()), look_up(item, name), wanted[name]) for name in names)
+
+
+def _equal(sub: Attribute | None, held: Any, wanted: Any) -> bool:
+    if sub is not None and not sub.case_exact and isinstance(held, str) and isinstance(wanted, str):
+        return held.casefold() == wanted.casefold()
+    return held == wanted
+
+
+def _extend(attribute: Attribute, old: Any, operation: Operation) -> list[Any]:
+    """Add to or replace a list; a value that is there already is not added again."""
+    given: list[Any] = operation.value or []
+    new: list[Any] = list(old) if operation.op == "add" and isinstance(old, list) else []
+    fresh: list[int] = []
+    for item in given:
+        place = next((n for n, held in enumerate(new) if _same_value(held, item)), None)
+        if place is None:
+            fresh.append(len(new))
+            new.append(item)
+        elif isinstance(item, dict) and "primary" in item and operation.op == "add":
+            fresh.append(place)
+            new[place] = {**new[place], "primary": item["primary"]}
+        elif operation.op == "replace":
+            new.append(item)
+    return _settled(new, fresh, operation) if attribute.type == "complex" else new
+
+
+def _same_value(held: Any, item: Any) -> bool:
+    if isinstance(held, dict) and isinstance(item, dict):
+        return _unflagged(held) == _unflagged(item)
+    return held == item
+
+
+def _unflagged(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: inner for key, inner in value.items() if key != "primary"}
+
+
+def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, used: Used) -> Any:
+    path = operation.path
+    assert path.filter is not None
+    items: list[Any] = old if isinstance(old, list) else [] if old is None else [old]
+    chosen = [n for n, item in enumerate(items) if isinstance(item, dict) and matches(path.filter, item)]
+    if operation.op == "remove" and path.sub is None:
+        return _listed_again(old, [item for n, item in enumerate(items) if n not in chosen])
+    if operation.op == "remove" and not chosen:
+        return old
+    value = operation.value if path.sub is None else {path.sub.name: None if operation.op == "remove" else operation.value}
+    new = list(items)
+    if not chosen:
+        new.append(_described(operation, tolerances, used))
+        chosen = [len(items)]
+    for n in chosen:
+        new[n] = _merged(new[n], value)
+    return _listed_again(old, _settled(new, chosen, operation))
+
+
+def _listed_again(old: Any, items: list[Any]) -> Any:
+    """A singular complex attribute was treated as a list of one."""
+    return items if not isinstance(old, dict) else items[0] if items else None
+
+
+def _described(operation: Operation, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    """The value that a filter of `eq` joined by `and` describes; NoTarget for any other filter."""
+    path = operation.path
+    assert path.filter is not None
+    members = _equalities(path.filter)
+    multi_valued = path.attribute is not None and path.attribute.multi_valued
+    if members is None or not tolerances.replace_creates or not multi_valued:
+        raise NoTarget(f"Operations[{operation.index}]: the filter of {path.text} selects no value of this resource.")
+    used.add("replace_creates")
+    return members
+
+
+def _equalities(selection: Filter) -> dict[str, Any] | None:
+    members: dict[str, Any] = {}
+    for term in selection.terms if isinstance(selection, And) else (selection,):
+        if not isinstance(term, Compare) or term.operator != "eq" or term.value is None:
+            return None
+        leaf = term.reference.leaf
+        members[leaf.name] = term.operand if leaf.type == "boolean" else term.value
+    return members
+
+
+def _settled(items: list[Any], fresh: Any, operation: Operation) -> list[Any]:
+    """Values that became empty go; a newly set primary turns the others off (RFC 7644 §3.5.2)."""
+    primary = {n for n in fresh if isinstance(items[n], dict) and items[n].get("primary") is True}
+    if primary:
+        check_primary([items[n] for n in primary], operation.path.text)
+        for n, item in enumerate(items):
+            if n not in primary and isinstance(item, dict) and item.get("primary") is True:
+                items[n] = {**item, "primary": False}
+    return [item for item in items if item not in ({}, None)]
