@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.problems import Problem
+from api.problems import ProblemError
 from api.services import Services
 from database.connections import Connection
 from ledger.commands import parse_id
@@ -54,7 +54,7 @@ def routes(services: Services) -> APIRouter:
     async def get_event(request: Request, event_id: str) -> Response:
         token = await reader(services, request)
         parsed = parse_event_id(event_id)
-        missing = Problem(404, "not_found", "There is no event of this id, or the token does not reach it.")
+        missing = ProblemError(404, "not_found", "There is no event of this id, or the token does not reach it.")
         if parsed is None or not _sees(token, parsed.slug):
             raise missing
         async with services.pool.connection() as conn:
@@ -74,10 +74,10 @@ async def _wait(arrival: "asyncio.Future[object] | object", seconds: float) -> N
 
 
 async def reader(services: Services, request: Request) -> Token:
-    """The token of a request to the feed. Raises Unauthorized; Problem 403 for a role that does not read events."""
+    """The token of a request to the feed. Raises Unauthorized; ProblemError 403 for a role that does not read events."""
     token = await services.authenticate(request.headers.get("authorization"))
     if token.role not in READERS:
-        raise Problem(403, "forbidden", "A SCIM token writes; it does not read the feed. Use a consumer token.")
+        raise ProblemError(403, "forbidden", "A SCIM token writes; it does not read the feed. Use a consumer token.")
     return token
 
 
@@ -85,7 +85,7 @@ def _sees(token: Token, slug: str) -> bool:
     return token.reaches(slug) or (slug == "_system" and token.role in {"operator", "admin"} and "*" in token.directories)
 
 
-async def _selection(  # noqa: PLR0917
+async def _selection(
     services: Services,
     conn: Connection,
     token: Token,
@@ -98,10 +98,12 @@ async def _selection(  # noqa: PLR0917
     mask = type_mask(types.split(",")) if types else -1
     allowed = type_mask(token.types)
     if mask is None or allowed is None:
-        raise Problem(400, "invalid_types", "`types` names an event type that does not exist. See docs/events.md for the list.")
+        raise ProblemError(
+            400, "invalid_types", "`types` names an event type that does not exist. See docs/events.md for the list."
+        )
     about = parse_id(subject) if subject else None
     if subject and about is None:
-        raise Problem(400, "invalid_subject", "`subject` is the id of a user or group.")
+        raise ProblemError(400, "invalid_subject", "`subject` is the id of a user or group.")
     chosen = await _directory(services, conn, token, directory) if directory else None
     reachable = None if chosen else await _reachable(services, conn, token)
     return Selection(chosen, reachable, mask & allowed, about, _micros(range_start), _micros(range_end), token.bodies)
@@ -110,7 +112,7 @@ async def _selection(  # noqa: PLR0917
 async def _directory(services: Services, conn: Connection, token: Token, slug: str) -> Directory:
     found = await services.directories.by_slug(conn, slug) if _sees(token, slug) else None
     if found is None:
-        raise Problem(403, "forbidden", "This token does not reach a directory of that name.")
+        raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
     return found
 
 
@@ -123,7 +125,7 @@ def _micros(moment: datetime | None) -> int | None:
     if moment is None:
         return None
     if moment.tzinfo is None:
-        raise Problem(
+        raise ProblemError(
             400, "invalid_parameters", "range_start and range_end take an instant with offset, such as 2026-10-01T00:00:00Z."
         )
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond

@@ -18,7 +18,7 @@ from scim.errors import ScimError
 DATABASE_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 
-class Problem(Exception):
+class ProblemError(Exception):
     """An answer to a /v1 request that could not be served."""
 
     def __init__(self, status: int, code: str, detail: str, **members: Any) -> None:
@@ -26,33 +26,35 @@ class Problem(Exception):
         self.status, self.code, self.detail, self.members = status, code, detail, members
 
 
-def problem_of(error: Exception) -> Problem:
+def problem_of(error: Exception) -> ProblemError:
     """Map an exception to its answer; what is not in the table is a defect of ours and says nothing of its cause."""
     match error:
-        case Problem():
+        case ProblemError():
             return error
         case InvalidCursorError():
-            return Problem(400, "invalid_cursor", "`after` is neither a cursor of this ledger nor an event id. Start without it.")
+            return ProblemError(
+                400, "invalid_cursor", "`after` is neither a cursor of this ledger nor an event id. Start without it."
+            )
         case CursorAheadError():
             why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state, then go on."
-            return Problem(409, "cursor_ahead", why, cursor=error.number, head=error.head)
+            return ProblemError(409, "cursor_ahead", why, cursor=error.number, head=error.head)
         case CursorForkedError():
             why = f"Another event stands at {error.number} now: the ledger was restored and went on differently. Compare your state."
-            return Problem(409, "cursor_forked", why, cursor=error.number, head=error.head)
+            return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
         case InvalidAsOfError():
-            return Problem(400, "invalid_as_of", str(error))
+            return ProblemError(400, "invalid_as_of", str(error))
         case RefusedError():
-            return Problem(400, "refused", str(error))
+            return ProblemError(400, "refused", str(error))
         case ScimError():
-            return Problem(error.status, _CODES.get(error.status, "refused"), error.detail)
+            return ProblemError(error.status, _CODES.get(error.status, "refused"), error.detail)
         case RequestValidationError():
             return _invalid_parameters(error)
         case HTTPException():
-            return Problem(error.status_code, _CODES.get(error.status_code, "refused"), str(error.detail))
+            return ProblemError(error.status_code, _CODES.get(error.status_code, "refused"), str(error.detail))
         case _ if isinstance(error, DATABASE_AWAY):
-            return Problem(503, "database_unavailable", "The database does not answer. Try again in a moment.")
+            return ProblemError(503, "database_unavailable", "The database does not answer. Try again in a moment.")
         case _:
-            return Problem(500, "internal_error", "An unexpected error. It was logged under this request's id.")
+            return ProblemError(500, "internal_error", "An unexpected error. It was logged under this request's id.")
 
 
 _CODES = {
@@ -65,13 +67,15 @@ _CODES = {
 }
 
 
-def _invalid_parameters(error: RequestValidationError) -> Problem:
+def _invalid_parameters(error: RequestValidationError) -> ProblemError:
     # Names of parameters only: the submitted values may be personal.
     places = sorted({".".join(str(part) for part in found["loc"][1:]) or "body" for found in error.errors()})
-    return Problem(400, "invalid_parameters", f"Not understood: {', '.join(places)}. See the API reference for what they take.")
+    return ProblemError(
+        400, "invalid_parameters", f"Not understood: {', '.join(places)}. See the API reference for what they take."
+    )
 
 
-def answer(problem: Problem, request_id: str) -> Response:
+def answer(problem: ProblemError, request_id: str) -> Response:
     body = {
         "type": f"urn:scim-ledger:problem:{problem.code}", "title": problem.code.replace("_", " "), "status": problem.status,
         "code": problem.code, "detail": problem.detail, "request_id": request_id, **problem.members,

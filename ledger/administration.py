@@ -27,7 +27,7 @@ class RefusedError(Exception):
 class Administration:
     """Acts on one connection of its own; used at first start, by the CLI and by the admin API."""
 
-    def __init__(  # noqa: PLR0917
+    def __init__(
         self,
         conn: Connection,
         kek: Kek,

@@ -4,21 +4,26 @@ update states s set to_seq = v.q from unnest($1::int4[], $2::uuid[], $3::int8[])
 where s.directory = v.d and s.obj = v.o and s.to_seq = 9223372036854775807;
 
 -- insert_states --
+-- New intervals: open, or already closed when one batch changes a resource twice.
 insert into states (directory, obj, ot, active, body_seq, from_seq, to_seq)
 select * from unnest($1::int4[], $2::uuid[], $3::int2[], $4::bool[], $5::int8[], $6::int8[], $7::int8[]);
 
 -- close_memberships --
+-- An open edge ends where it was removed.
 update memberships m set to_seq = v.q from unnest($1::int4[], $2::uuid[], $3::uuid[], $4::int8[]) v(d, g, m, q)
 where m.directory = v.d and m.grp = v.g and m.mem = v.m and m.to_seq = 9223372036854775807;
 
 -- insert_memberships --
+-- New edges: open, or already closed when one batch adds and removes.
 insert into memberships (directory, grp, mem, mt, from_seq, to_seq)
 select * from unnest($1::int4[], $2::uuid[], $3::uuid[], $4::int2[], $5::int8[], $6::int8[]);
 
 -- delete_users --
+-- Only the current row; the past stands in states and in the log.
 delete from users u using unnest($1::int4[], $2::uuid[]) v(d, i) where u.directory = v.d and u.id = v.i;
 
 -- delete_groups --
+-- Only the current row; the past stands in states and in the log.
 delete from groups g using unnest($1::int4[], $2::uuid[]) v(d, i) where g.directory = v.d and g.id = v.i;
 
 -- update_users --
@@ -31,6 +36,7 @@ from unnest($1::int4[], $2::uuid[], $3::bool[], $4::int8[], $5::int4[], $6::int4
 where u.directory = v.d and u.id = v.i;
 
 -- insert_users --
+-- New users; users_user_name refuses a userName given twice.
 insert into users (directory, id, active, body_seq, rv, etag_rv, created_at, updated_at, user_name_mac, external_id_mac,
                    display_name_mac, email_macs)
 select d, i, active, body_seq, rv, etag_rv, created_at, updated_at, name, external, display, emails::bytea[]
@@ -39,11 +45,13 @@ from unnest($1::int4[], $2::uuid[], $3::bool[], $4::int8[], $5::int4[], $6::int4
      v(d, i, active, body_seq, rv, etag_rv, created_at, updated_at, name, external, display, emails);
 
 -- update_groups --
+-- Attributes only: a membership change writes no row here.
 update groups g set body_seq = v.body_seq, display_name_mac = v.name, external_id_mac = v.external
 from unnest($1::int4[], $2::uuid[], $3::int8[], $4::int8[], $5::bytea[], $6::bytea[]) v(d, i, body_seq, created_at, name, external)
 where g.directory = v.d and g.id = v.i;
 
 -- insert_groups --
+-- New groups; a displayName may be given twice.
 insert into groups (directory, id, body_seq, created_at, display_name_mac, external_id_mac)
 select * from unnest($1::int4[], $2::uuid[], $3::int8[], $4::int8[], $5::bytea[], $6::bytea[]);
 
@@ -75,15 +83,18 @@ union select id from users where directory = $1 and email_macs && $5::bytea[]
 union select id from users where directory = $1 and id = any($6::uuid[]);
 
 -- group_ids_by_key --
+-- Candidates of an equality filter on groups; any of the keys may match.
 select id from groups where directory = $1 and display_name_mac = any($2::bytea[])
 union select id from groups where directory = $1 and external_id_mac = any($3::bytea[])
 union select grp from memberships where directory = $1 and mem = any($4::uuid[]) and to_seq = 9223372036854775807
 union select id from groups where directory = $1 and id = any($5::uuid[]);
 
 -- count_users --
+-- totalResults without a filter.
 select count(*) from users where directory = $1;
 
 -- count_groups --
+-- totalResults without a filter.
 select count(*) from groups where directory = $1;
 
 -- page_of_users --
@@ -91,6 +102,7 @@ select count(*) from groups where directory = $1;
 select id from users where directory = $1 order by created_at, id offset $2 limit $3;
 
 -- page_of_groups --
+-- By time of creation, as users.
 select id from groups where directory = $1 order by created_at, id offset $2 limit $3;
 
 -- users_after --
@@ -101,6 +113,7 @@ where directory = $1 and (created_at, id) > ($2, $3::uuid) and ($4::bool is null
 order by created_at, id limit $9;
 
 -- groups_after --
+-- The same order by keyset, with the bounds that a filter implies; for scans.
 select created_at, id from groups
 where directory = $1 and (created_at, id) > ($2, $3::uuid) and created_at between $4 and $5 order by created_at, id limit $6;
 
@@ -128,6 +141,7 @@ select seq + size - 1, at from commits where directory = $1 and at <= $2 order b
 select seq + size - 1, at from commits where directory = $1 and seq <= $2 order by seq desc limit 1;
 
 -- first_commit --
+-- When a directory's log begins.
 select at from commits where directory = $1 order by seq limit 1;
 
 -- state_at --

@@ -36,7 +36,7 @@ class Resource:
     updated_at: int
 
 
-def open_document(kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes) -> dict[str, Any]:  # noqa: PLR0917
+def open_document(kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes) -> dict[str, Any]:
     """Unseal the document that stands in the body at `seq`."""
     key = unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
     payload = open_payload(key, ct, directory=directory.uuid, obj=obj, seq=seq)

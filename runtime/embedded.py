@@ -154,6 +154,17 @@ def start(data_dir: Path, *, settings: Mapping[str, str] = NO_SETTINGS, report: 
         raise
 
 
+def running(data_dir: Path) -> Cluster | None:
+    """The server of `data_dir` that another process of ours serves from, for a command beside it; None when there is none."""
+    if not (data_dir / "data").exists():
+        return None
+    server = _Server(data_dir.absolute(), _unheard)
+    pid, status = _pid_file(server)
+    if status != "ready" or not _listening(server.socket_dir):
+        return None
+    return Cluster(server.data_dir, server.socket_dir, PORT, started_here=False, pid=pid)
+
+
 def stop(cluster: Cluster) -> None:
     """Stop the server in order (fast shutdown: running transactions are rolled back) and wait until it is gone.
 

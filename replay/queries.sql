@@ -1,0 +1,66 @@
+-- make_progress --
+-- How far the side tables are: per directory the last seq applied. Committed with the rows it speaks of.
+create table if not exists rebuild.progress (directory int primary key, seq bigint not null);
+
+-- progress --
+-- Where an interrupted rebuild goes on.
+select directory, seq from rebuild.progress;
+
+-- record_progress --
+-- In the transaction of the rows it speaks of.
+insert into rebuild.progress (directory, seq) values ($1, $2) on conflict (directory) do update set seq = excluded.seq;
+
+-- tables_in_rebuild --
+-- What an interrupted run left.
+select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = 'rebuild' and c.relkind = 'r' and c.relname <> 'progress';
+
+-- live_indexes --
+-- The definitions that the side tables need before they can serve.
+select tablename::text, indexname::text, indexdef from pg_indexes where schemaname = 'ledger' and tablename = any($1::text[]);
+
+-- rebuilt_indexes --
+select indexname::text from pg_indexes where schemaname = 'rebuild';
+
+-- heads --
+-- The last seq of every directory.
+select d.id, coalesce(c.s, 0) from ledger.directories d
+left join lateral (select seq + size - 1 s from ledger.commits where directory = d.id order by seq desc limit 1) c on true order by d.id;
+
+-- lock_all_directories --
+-- In id order, as every waiting writer does.
+select pg_advisory_xact_lock(1, d) from (select id d from ledger.directories order by id offset 0) ordered;
+
+-- events_with_keys --
+-- A stretch of one directory's log with what the read models need of it.
+select e.seq, e.type, e.rv, e.etag_rv, e.obj, e.mem, e.leaf, e.leaf_hash, b.ct, k.wrapped
+from ledger.events e
+left join ledger.bodies b on b.directory = e.directory and b.seq = e.seq
+left join ledger.subject_keys k on k.obj = e.obj and b.ct is not null
+where e.directory = $1 and e.seq > $2 and e.seq <= $3 order by e.seq;
+
+-- existing_created --
+-- When the resources began that a batch changes, for rows that are written anew; unqualified: the side tables.
+select u.directory, u.id, u.created_at from unnest($1::int4[], $2::uuid[]) k(d, i) join users u on u.directory = k.d and u.id = k.i
+union all
+select g.directory, g.id, g.created_at from unnest($1::int4[], $2::uuid[]) k(d, i) join groups g on g.directory = k.d and g.id = k.i;
+
+-- server_clock --
+-- Milliseconds, to say how long the directories were locked.
+select extract(epoch from clock_timestamp())::float8 * 1000;
+
+-- commit_differences --
+-- Commits whose row does not agree with the events it groups, and events that no commit groups.
+select c.seq from ledger.commits c
+left join lateral (
+    select count(*) n, bit_or(1::bigint << e.type) mask from ledger.events e
+    where e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size) e on true
+where c.directory = $1 and (e.n is distinct from c.size or e.mask is distinct from c.types)
+union all
+select c.seq from (select seq, size, lead(seq) over (order by seq) following from ledger.commits where directory = $1) c
+where (c.following is not null and c.following <> c.seq + c.size) or (c.following is null and c.seq + c.size - 1 <> $2)
+limit 20;
+
+-- position_holes --
+select p.position + p.size from (select position, size, lead(position) over (order by position) following from ledger.commits) p
+where p.following is not null and p.following <> p.position + p.size limit 20;

@@ -1,0 +1,153 @@
+"""Recomputing everything that can be recomputed, and naming the first rows that differ. Changes nothing.
+
+The log: dense seq and rv, canonical leaves, leaf hashes, the columns beside a leaf, ciphertext hashes, commit rows, positions.
+The read models: recomputed in temporary tables and compared row by row.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString, cast
+from uuid import UUID
+
+import orjson
+
+from ledger.directories import Directory
+from ledger.events import BY_TOPIC
+from ledger.sealing import Kek
+from proofs.leaf import LeafError, check_leaf, leaf_hash
+from replay.fold import StoredEvent
+from replay.side import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables
+
+CHUNK = 5_000
+FINDINGS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that differs: where, and what was expected and found (structure only)."""
+
+    place: str
+    problem: str
+
+
+@dataclass(slots=True)
+class _Expected:
+    """What the next event of a directory must continue."""
+
+    seq: int = 0
+    at: int = 0
+    commit_end: int = 0
+
+
+async def verify_log(conn: Owner, directories: Sequence[Directory], progress: Progress, total: int) -> list[Finding]:
+    """Check every event against its leaf, its ciphertext and its neighbours."""
+    findings: list[Finding] = []
+    done = 0
+    for directory in directories:
+        streams: dict[UUID, tuple[int, int]] = {}
+        expected = _Expected()
+        while True:
+            params = (directory.id, expected.seq, expected.seq + CHUNK)
+            rows = await (await conn.cursor(binary=True).execute(SQL["events_with_keys"], params)).fetchall()
+            if not rows:
+                break
+            for row in rows:
+                _check_event(directory, StoredEvent(*row), expected, streams, lambda p, w: findings.append(Finding(p, w)))
+            done += len(rows)
+            progress(done, total)
+            if len(findings) >= FINDINGS_MAX:
+                return findings
+        findings += await _check_commits(conn, directory, expected.seq)
+    return findings + await _check_positions(conn)
+
+
+def _check_event(
+    directory: Directory,
+    event: StoredEvent,
+    expected: _Expected,
+    streams: dict[UUID, tuple[int, int]],
+    report: Callable[[str, str], None],
+) -> None:
+    place = f"{directory.slug} seq {event.seq}"
+    if event.seq != expected.seq + 1:
+        report(place, f"the log has a hole: seq {expected.seq + 1} is missing")
+    expected.seq = event.seq
+    try:
+        leaf = check_leaf(event.leaf)
+    except LeafError as broken:
+        report(place, f"the leaf is not canonical: {broken}")
+        return
+    if leaf_hash(event.leaf) != event.leaf_hash:
+        report(place, "the leaf does not have its stored hash")
+    for problem in _differences(directory, event, leaf):
+        report(place, problem)
+    _check_stream(event, leaf, streams, lambda problem: report(place, problem))
+    if leaf["at"] < expected.at:
+        report(place, "time runs backwards")
+    expected.at = leaf["at"]
+
+
+def _differences(directory: Directory, event: StoredEvent, leaf: dict[str, Any]) -> list[str]:
+    """Columns beside the leaf against the leaf."""
+    kind = BY_TOPIC.get(leaf["type"])
+    pairs = {
+        "directory": (str(directory.uuid), leaf["dir"]),
+        "seq": (event.seq, leaf["seq"]),
+        "type": (event.type, kind.number if kind else None),
+        "rv": (event.rv, leaf["rv"]),
+        "obj": (str(event.obj), leaf["obj"]),
+        "mem": (str(event.mem) if event.mem else None, leaf.get("mem")),
+    }
+    found = [f"column {name} is {column}, the leaf says {said}" for name, (column, said) in pairs.items() if column != said]
+    if event.ct is not None and hashlib.sha256(event.ct).hexdigest() != leaf.get("ct"):
+        found.append("the sealed body is not the one the leaf commits to")
+    return found
+
+
+def _check_stream(
+    event: StoredEvent, leaf: dict[str, Any], streams: dict[UUID, tuple[int, int]], report: Callable[[str], None]
+) -> None:
+    rv, etag_rv = streams.get(event.obj, (0, 0))
+    if event.rv != rv + 1:
+        report(f"rv {event.rv} follows rv {rv} of the same resource")
+    moves = not leaf["type"].startswith("group.member_access_")
+    expected = event.rv if moves else etag_rv
+    if event.etag_rv != expected:
+        report(f"column etag_rv is {event.etag_rv}, {expected} follows from the events")
+    streams[event.obj] = (event.rv, event.etag_rv)
+
+
+async def _check_commits(conn: Owner, directory: Directory, head: int) -> list[Finding]:
+    """Commit rows against the events they group."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["commit_differences"], (directory.id, head))).fetchall()
+    return [Finding(f"{directory.slug} commit at seq {seq}", "its size, types or time differ from its events") for (seq,) in rows]
+
+
+async def _check_positions(conn: Owner) -> list[Finding]:
+    rows = await (await conn.execute(SQL["position_holes"])).fetchall()
+    return [Finding(f"position {position}", "positions are not dense here") for (position,) in rows]
+
+
+async def verify_read_models(conn: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress) -> list[Finding]:
+    """Recompute the read models in temporary tables and compare row by row, all in one snapshot that is rolled back."""
+    findings: list[Finding] = []
+    await conn.execute("begin isolation level repeatable read")
+    try:
+        await conn.execute("set local search_path to pg_temp, ledger")
+        await make_tables(conn, temporary=True)
+        side = SideTables(conn, kek, directories, progress, record=False)
+        await side.catch_up(await heads(conn))
+        for table in TABLES:
+            for text, problem in (_LIVE_ONLY, _LOG_ONLY):
+                statement = cast("LiteralString", text.format(table=table, limit=FINDINGS_MAX))
+                rows = await (await conn.execute(statement)).fetchall()
+                findings += [Finding(f"table {table}", f"{problem}: {orjson.dumps(row[0]).decode()}") for row in rows]
+    finally:
+        await conn.execute("rollback")
+    return findings
+
+
+_DIFFERENCE = "select to_jsonb(t) from (select * from {a}.{{table}} except all select * from {b}.{{table}}) t limit {{limit}}"
+_LIVE_ONLY = (_DIFFERENCE.format(a="ledger", b="pg_temp"), "the read model has a row that does not follow from the log")
+_LOG_ONLY = (_DIFFERENCE.format(a="pg_temp", b="ledger"), "the read model lacks a row that follows from the log")

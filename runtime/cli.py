@@ -1,0 +1,203 @@
+"""`scim-ledger`: every operator's verb. Exit codes: 0 ok, 1 a finding, 2 usage, 3 cannot reach the database."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from uuid import UUID
+
+import orjson
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ledger.administration import Administration, RefusedError
+from ledger.commands import parse_id
+from ledger.tokens import LIFE_DAYS, ROLES
+from proofs.body import BodyError
+from proofs.keys import WrapError
+from runtime import audit_cli, replay_cli
+from runtime.bootstrap import StartError, Urls
+from runtime.serve import main_settings, running_urls, serve
+from runtime.wiring import administration, read_kek
+
+EXIT_FINDING, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The provisioning ledger.", pretty_exceptions_enable=False)
+directories = typer.Typer(no_args_is_help=True, help="IdP connections.")
+tokens = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
+app.add_typer(directories, name="directory")
+app.add_typer(tokens, name="token")
+app.add_typer(replay_cli.app, name="replay")
+app.add_typer(audit_cli.app, name="audit")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command("serve")
+def serve_command() -> None:
+    """Start the service (with the embedded PostgreSQL unless LEDGER_DATABASE_URL is set)."""
+    serve(main_settings())
+
+
+@app.command("migrate")
+def migrate_command(*, as_json: AsJson = False) -> None:
+    """Bring the database schema to this release."""
+    from database.migrate import migrate
+
+    with running_urls(main_settings()) as urls:
+        applied = migrate(urls.migrate)
+    _print(as_json, {"applied": applied}, "\n".join(applied) or "The schema is current.")
+
+
+@app.command("settings")
+def settings_command(*, as_json: AsJson = False) -> None:
+    """Show every setting with its value, source and meaning; secrets are masked."""
+    settings = main_settings()
+    rows: list[dict[str, Any]] = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        source = "environment" if name in settings.model_fields_set else "default"
+        shown = "" if value is None else str(value)  # SecretStr prints as asterisks
+        rows.append({"setting": f"LEDGER_{name.upper()}", "value": shown, "source": source, "meaning": field.description})
+    _print_rows(as_json, rows)
+
+
+@app.command("demo")
+def demo_command() -> None:
+    """Tell the whole story against a running service (LEDGER_URL) or one it starts itself."""
+    from runtime.demo import demo
+
+    demo()
+
+
+@directories.command("create")
+def directory_create(slug: str, *, as_json: AsJson = False) -> None:
+    """Make a directory: one IdP connection."""
+
+    async def act(acts: Administration) -> dict[str, Any]:
+        made = await acts.create_directory(slug)
+        return {"directory": made.slug, "id": str(made.uuid), "profile": made.profile}
+
+    found = administer(act)
+    _print(as_json, found, f"Made directory {slug}. Issue a token for its IdP: scim-ledger token issue scim --directory {slug}")
+
+
+@directories.command("list")
+def directory_list(*, as_json: AsJson = False) -> None:
+    """List the directories."""
+
+    async def act(acts: Administration) -> list[dict[str, Any]]:
+        return [{"directory": d.slug, "id": str(d.uuid), "profile": d.profile} for d in await acts.directories()]
+
+    _print_rows(as_json, administer(act))
+
+
+@tokens.command("issue")
+def token_issue(
+    role: Annotated[str, typer.Argument(help=f"One of {', '.join(ROLES)}.")],
+    *,
+    directory: Annotated[
+        list[str] | None, typer.Option(help="What it reaches; may be given again. Default: all, but one for scim.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Days until it expires.")] = LIFE_DAYS,
+    as_json: AsJson = False,
+) -> None:
+    """Issue a token. It is shown once and cannot be read again."""
+    expires = datetime.now(UTC) + timedelta(days=days)
+
+    async def act(acts: Administration) -> dict[str, Any]:
+        text = await acts.issue_token(role, name or role, tuple(directory or ("*",)), expires)
+        return {"token": text, "role": role, "expires_at": expires.isoformat()}
+
+    found = administer(act)
+    _print(as_json, found, str(found["token"]))
+
+
+@tokens.command("list")
+def token_list(*, as_json: AsJson = False) -> None:
+    """List tokens with their scopes and dates; secrets are not stored."""
+
+    async def act(acts: Administration) -> list[dict[str, Any]]:
+        return await acts.tokens()
+
+    _print_rows(as_json, administer(act))
+
+
+@tokens.command("revoke")
+def token_revoke(
+    token: Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")], *, as_json: AsJson = False
+) -> None:
+    """Revoke a token: refused from the next request on."""
+    number = parse_id(token) or _hex_id(token.removeprefix("tok_"))
+    if number is None:
+        fail("That is not a token id. `scim-ledger token list` shows them.", EXIT_USAGE)
+
+    async def act(acts: Administration) -> None:
+        await acts.revoke_token(number)
+
+    administer(act)
+    _print(as_json, {"revoked": str(number)}, f"Revoked {number}.")
+
+
+def _hex_id(text: str) -> UUID | None:
+    return UUID(text) if len(text) == 32 and all(c in "0123456789abcdef" for c in text) else None
+
+
+# -- shared -----------------------------------------------------------------
+
+
+def administer(act: Any) -> Any:
+    """Run an administrative act on a connection of its own."""
+
+    async def run(urls: Urls, kek_path: Path) -> Any:
+        kek = await read_kek(urls.serve, kek_path)
+        async with administration(urls.serve, kek) as acts:
+            return await act(acts)
+
+    settings = main_settings()
+    with running_urls(settings) as urls:
+        return asyncio.run(run(urls, settings.kek_path))
+
+
+def _print(as_json: bool, document: Any, text: str) -> None:
+    print(orjson.dumps(document).decode() if as_json else text)
+
+
+def _print_rows(as_json: bool, rows: list[dict[str, Any]]) -> None:
+    if as_json:
+        print(orjson.dumps(rows, default=str).decode())
+        return
+    table = Table(*(rows[0] if rows else ["nothing"]), box=None)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M")
+    return " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def fail(text: str, code: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """Entry point: errors become one sentence and an exit code."""
+    try:
+        app()
+    except (StartError, RefusedError) as refused:
+        fail(str(refused), EXIT_USAGE)
+    except (psycopg.OperationalError, ConnectionError):
+        fail(
+            "The database cannot be reached. Is the service running (make run), and is LEDGER_DATABASE_URL right?",
+            EXIT_UNREACHABLE,
+        )
+    except (WrapError, BodyError):
+        fail("A stored key or body does not open with this key-encryption key. Run `scim-ledger replay verify`.", EXIT_FINDING)

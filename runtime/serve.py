@@ -1,0 +1,172 @@
+"""From settings to a serving process: database up, migrated, first start done, then HTTP until a signal."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass
+from types import FrameType
+
+import psycopg
+import structlog
+import uvicorn
+import uvloop
+
+from api.app import make_app
+from database import migrate
+from database.connections import connect
+from runtime import embedded
+from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start
+from runtime.logs import configure_logs
+from runtime.settings import Settings, load_settings
+from runtime.wiring import administration, open_services
+
+_log = structlog.get_logger("runtime")
+STOP_TIMEOUT_S = 60  # for requests under way when a signal comes
+
+
+@contextlib.contextmanager
+def database(settings: Settings) -> Generator[Urls]:
+    """Have a database for the time of the block: the configured one, or the embedded one started and stopped around it."""
+    urls = configured_urls(settings)
+    if urls is not None:
+        yield urls
+        return
+    try:
+        cluster = embedded.start(settings.data_dir.absolute() / "postgres", report=lambda line: print(line, file=sys.stderr))
+    except embedded.EmbeddedPostgresError as broken:
+        raise StartError(str(broken)) from broken
+    try:
+        yield embedded_urls(cluster)
+    finally:
+        embedded.stop(cluster)
+
+
+@contextlib.contextmanager
+def running_urls(settings: Settings) -> Generator[Urls]:
+    """The database for a command beside the service: the running one, or the embedded one started for the command."""
+    urls = configured_urls(settings)
+    if urls is not None:
+        yield urls
+        return
+    running = embedded.running(settings.data_dir.absolute() / "postgres")
+    if running is not None:
+        yield Urls(running.url("ledger_app", DATABASE), running.url("ledger_owner", DATABASE))
+        return
+    with database(settings) as urls:
+        yield urls
+
+
+@dataclass(slots=True)
+class Signals:
+    """Remembers SIGTERM and SIGINT that come before the HTTP server listens for them."""
+
+    server: uvicorn.Server | None = None
+    seen: bool = False
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.seen = True
+        if self.server is not None:
+            self.server.should_exit = True
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what is queued and return. Raises StartError."""
+    configure_logs(settings.log_format)
+    signals = Signals()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signals.handle)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with database(settings) as urls:
+        try:
+            for name in migrate.migrate(urls.migrate):
+                _log.info("migrated", migration=name)
+        except (migrate.MigrationError, psycopg.OperationalError) as broken:
+            raise StartError(_without_secrets(broken)) from broken
+        first = asyncio.run(_prepare(settings, urls))
+        if signals.seen:
+            return
+        _announce(settings, first)
+        if settings.workers > 1:
+            from runtime.workers import serve_workers
+
+            serve_workers(settings, urls, signals)
+            return
+        with contextlib.closing(listen(settings)) as sock:
+            run_http(settings, urls, sock, signals)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Bind the address. Raises StartError when it is taken."""
+    sock = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((settings.host, settings.port))
+    except OSError as taken:
+        sock.close()
+        raise StartError(
+            f"Cannot listen on {settings.host}:{settings.port}: {taken.strerror}. Set LEDGER_PORT to a free port."
+        ) from taken
+    return sock
+
+
+def run_http(settings: Settings, urls: Urls, sock: socket.socket, signals: "Signals") -> None:
+    """Serve HTTP on a bound socket until told to stop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_http(settings, urls, sock, signals))
+
+
+async def _serve_http(settings: Settings, urls: Urls, sock: socket.socket, signals: "Signals") -> None:
+    conn = await connect(urls.serve)
+    kek = await ensure_kek(conn, settings.kek_path)
+    await conn.close()
+    async with open_services(urls.serve, kek, settings.base_url) as services:
+        config = uvicorn.Config(
+            make_app(services), log_config=None, access_log=False, lifespan="off", server_header=False, date_header=True,
+            timeout_graceful_shutdown=STOP_TIMEOUT_S, http="httptools", ws="none", backlog=2048, timeout_keep_alive=75,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        signals.server = server
+        if signals.seen:
+            return
+        await server.serve(sockets=[sock])
+
+
+async def _prepare(settings: Settings, urls: Urls) -> bool:
+    conn = await connect(urls.serve)
+    try:
+        kek = await ensure_kek(conn, settings.kek_path)
+    finally:
+        await conn.close()
+    async with administration(urls.serve, kek) as acts:
+        return await first_start(acts, settings)
+
+
+def _announce(settings: Settings, first: bool) -> None:
+    lines = [f"Provisioning ledger on {settings.base_url}"]
+    if first:
+        lines.append(f"  first start: directory acme, tokens in {settings.first_run_path}")
+        lines.append(f"  back up {settings.kek_path}: without this key no backup of the database can be read")
+    lines.append(f"  SCIM    {settings.base_url}/scim/<directory>/v2")
+    lines.append(f"  events  {settings.base_url}/v1/events")
+    lines.append(f"  health  {settings.base_url}/readyz")
+    print("\n".join(lines), flush=True)
+
+
+def _without_secrets(error: Exception) -> str:
+    if isinstance(error, psycopg.OperationalError):
+        return "The database of LEDGER_MIGRATE_URL or LEDGER_DATABASE_URL cannot be reached. Check address, role and password."
+    return str(error)
+
+
+def main_settings() -> Settings:
+    """Settings for the CLI. Raises StartError naming the variable that is wrong."""
+    from pydantic import ValidationError
+
+    try:
+        return load_settings()
+    except ValidationError as wrong:
+        names = ", ".join(f"LEDGER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in wrong.errors())
+        raise StartError(f"Not understood: {names}") from wrong
