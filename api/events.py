@@ -1,6 +1,7 @@
 """The feed over HTTP: GET /v1/events and /v1/events/{id} (CONTRACT §4)."""
 
 import asyncio
+import contextlib
 from datetime import datetime
 from typing import Annotated
 
@@ -66,11 +67,9 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-async def _wait(arrival: "asyncio.Future[object] | object", seconds: float) -> None:
-    try:
-        await asyncio.wait_for(arrival, seconds)  # pyright: ignore[reportArgumentType]
-    except TimeoutError:
-        return
+async def _wait(arrival: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(arrival.wait(), seconds)
 
 
 async def reader(services: Services, request: Request) -> Token:

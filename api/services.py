@@ -93,6 +93,6 @@ class Arrivals:
         waiting, self._event = self._event, asyncio.Event()
         waiting.set()
 
-    def next(self) -> Awaitable[object]:
-        """An awaitable for the next announcement; take it before reading, so that none is missed."""
-        return self._event.wait()
+    def next(self) -> asyncio.Event:
+        """The event of the next announcement; take it before reading, so that none is missed."""
+        return self._event

@@ -4,6 +4,7 @@ grant usage on schema ledger to ledger_app;
 grant select, insert on events, commits, bodies, subject_keys, ledger to ledger_app;  -- append-only is a grant
 grant select on migrations to ledger_app;
 grant select, insert on directories to ledger_app;
+grant usage on sequence directories_id_seq to ledger_app;
 grant update (profile, closed_at) on directories to ledger_app;
 grant select, insert on tokens to ledger_app;
 grant update (revoked_at, last_used_at) on tokens to ledger_app;
