@@ -14,7 +14,7 @@ _INT_MAX = 2**63 - 1
 _INT_MIN = -(2**63)
 
 
-class _Fault(Exception):
+class _SuspicionError(Exception):
     """The quick look saw something that the careful one must judge."""
 
 
@@ -43,7 +43,7 @@ def read_json(raw: bytes, *, depth_max: int = 32) -> dict[str, Any]:
         raise InvalidSyntax("The request body must be a JSON object: it must begin with { and end with }.")
     try:
         members = _count(document, depth_max)
-    except _Fault:
+    except _SuspicionError:
         members = -1
     # Each member has a quote, perhaps white space, and a colon. Colons counted so are never fewer than the members in the text,
     # and those never fewer than the members kept: equal numbers prove that no name was lost.
@@ -57,9 +57,9 @@ def _colons(raw: bytes) -> int:
 
 
 def _count(node: dict[str, Any], depth: int) -> int:
-    """The number of members in and under `node`; raises _Fault for what needs the careful look."""
+    """The number of members in and under `node`; raises _SuspicionError for what needs the careful look."""
     if depth <= 0 or len(set(map(str.casefold, node))) != len(node):
-        raise _Fault
+        raise _SuspicionError
     members = len(node)
     for value in node.values():
         kind = type(value)
@@ -74,7 +74,7 @@ def _count(node: dict[str, Any], depth: int) -> int:
 
 def _count_list(node: list[Any], depth: int) -> int:
     if depth <= 0:
-        raise _Fault
+        raise _SuspicionError
     members = 0
     for value in node:
         kind = type(value)
@@ -90,7 +90,7 @@ def _count_list(node: list[Any], depth: int) -> int:
 def _small(value: float) -> None:
     # An integer beyond 64 bit arrives as a float of at least this size.
     if not -_INT_MAX < value < _INT_MAX:
-        raise _Fault
+        raise _SuspicionError
 
 
 def _malformed(raw: bytes, line: int, column: int, depth_max: int) -> InvalidSyntax:

@@ -33,8 +33,9 @@ def _path(change: dict[str, Any]) -> str:
 def _compare(path: str, old: Any, new: Any, found: list[dict[str, Any]], levels: int) -> None:
     if same(old, new):
         return
-    if levels and isinstance(old, dict | _Absent) and isinstance(new, dict | _Absent):
-        _descend(path, {} if old is _ABSENT else old, {} if new is _ABSENT else new, found, levels)
+    inside = _members(old), _members(new)
+    if levels and inside[0] is not None and inside[1] is not None:
+        _descend(path, inside[0], inside[1], found, levels)
         return
     change: dict[str, Any] = {"path": path}
     if old is not _ABSENT:
@@ -42,6 +43,13 @@ def _compare(path: str, old: Any, new: Any, found: list[dict[str, Any]], levels:
     if new is not _ABSENT:
         change["to"] = new
     found.append(change)
+
+
+def _members(side: Any) -> dict[str, Any] | None:
+    """The members of a complex value, none of an absent one; None for any other value."""
+    if side is _ABSENT:
+        return {}
+    return side if isinstance(side, dict) else None
 
 
 def _descend(path: str, old: dict[str, Any], new: dict[str, Any], found: list[dict[str, Any]], levels: int) -> None:

@@ -1,5 +1,7 @@
 """Errors of the SCIM protocol (RFC 7644 §3.12), one class per `scimType` or status."""
 
+# ruff: noqa: N818  (the classes are named after the scimTypes of RFC 7644 table 9)
+
 from typing import Any, ClassVar
 
 ERROR_URN = "urn:ietf:params:scim:api:messages:2.0:Error"

@@ -461,9 +461,12 @@ def split_urn(text: str, rt: ResourceType) -> tuple[str | None, str]:
     if ":" not in text:
         return None, text
     folded = text.casefold()
-    for urn in (rt.schema, *(extension.urn for extension in rt.extensions.values())):
+    for urn in _CORE_URNS if rt is _ANY else (rt.schema,):
         if folded.startswith(urn.casefold() + ":"):
-            return (None if urn == rt.schema else urn), text[len(urn) + 1 :]
+            return None, text[len(urn) + 1 :]
+    for extension in rt.extensions.values():
+        if folded.startswith(extension.urn.casefold() + ":"):
+            return extension.urn, text[len(extension.urn) + 1 :]
     urn, _, rest = text.rpartition(":")
     return urn, rest
 
@@ -510,6 +513,7 @@ def _merged() -> ResourceType:
 
 
 _ANY = _merged()
+_CORE_URNS = (USER.schema, GROUP.schema)
 
 
 @lru_cache(maxsize=1024)
@@ -524,7 +528,6 @@ def parse_filter(text: str, rt: ResourceType | None) -> Filter:
         raise InvalidFilter(f"The filter is longer than {TEXT_BYTES_MAX} bytes: narrow it or split it.")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidFilter("The filter holds half of a surrogate pair.")
-    # A core URN of either type may stand before a name when no type is given.
     reader = Reader(text, _resolver(rt or _ANY))
     read = reader.filter()
     reader.end()

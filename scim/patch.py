@@ -259,7 +259,9 @@ class _PatchReader:
             return Path(key, None, known=False)
         path = self._path(key, index)
         if not self.tolerances.dotted_keys:
-            raise InvalidPath(f"Operations[{index}]: a name in the value is a path: send it as the path of an operation of its own.")
+            raise InvalidPath(
+                f"Operations[{index}]: a name in the value is a path: send it as the path of an operation of its own."
+            )
         self.used.add("dotted_keys")
         return path
 
@@ -460,14 +462,12 @@ def _member_ids(selection: Filter) -> tuple[str, ...] | None:
 # ---- applying --------------------------------------------------------------------------------------------------------------------
 
 
-def touches(rt: ResourceType, patch: Patch) -> frozenset[str]:
+def touches(rt: ResourceType, patch: Patch) -> frozenset[str]:  # noqa: ARG001  (callers name the type everywhere)
     """The casefolded names of the top-level attributes (URNs for extensions) that the patch may change."""
     names = {(operation.path.urn or _name(operation.path)).casefold() for operation in patch.operations}
-    return frozenset(names | {"members"} if patch.edges else names) & _touchable(rt, names)
-
-
-def _touchable(rt: ResourceType, names: set[str]) -> set[str]:
-    return {*rt.attributes, *names}
+    if patch.edges:
+        names.add("members")
+    return frozenset(names)
 
 
 def _name(path: Path) -> str:
