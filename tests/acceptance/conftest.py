@@ -1,0 +1,125 @@
+"""A real service: `scim-ledger serve` as a process of its own, with the embedded PostgreSQL, on a free port of loopback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Service:
+    """A service process and what a client needs to talk to it."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.environment = environment
+        self.process: subprocess.Popen[str] | None = None
+        self.port = 0
+        self.log = data_dir.with_suffix(".log")
+
+    def start(self) -> "Service":
+        """Start and wait until it says that it listens (connections made from then on are served)."""
+        env = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
+        # The port of the first start is kept: a restarted service is found at its old address.
+        env |= {"LEDGER_DATA_DIR": str(self.data_dir), "LEDGER_PORT": str(self.port), "LEDGER_LOG_FORMAT": "json", **self.environment}
+        command = [sys.executable, "-c", "from runtime.cli import main; main()", "serve"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.strip().startswith("Provisioning ledger on"):
+                self.port = int(line.rsplit(":", 1)[1])
+            if "health" in line:
+                return self
+        raise AssertionError(f"the service ended with {self.process.wait()}: {self.log.read_text()[-2000:]}")
+
+    def stop(self) -> int:
+        """SIGTERM; give the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+    def kill_everything(self) -> None:
+        """SIGKILL the service and every process of its PostgreSQL, at once."""
+        assert self.process is not None
+        postmaster = self.postmaster()
+        children = _children(postmaster)
+        for pid in (self.process.pid, postmaster, *children):
+            with_suppressed_kill(pid)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def postmaster(self) -> int:
+        return int((self.data_dir / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
+
+    def cli(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a scim-ledger command beside the service."""
+        env = {**os.environ, "LEDGER_DATA_DIR": str(self.data_dir), "LEDGER_PORT": str(self.port), **self.environment}
+        command = [sys.executable, "-c", "from runtime.cli import main; main()", *words]
+        return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    @property
+    def first_run(self) -> dict:
+        return json.loads((self.data_dir / "first-run.json").read_text())
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def scim(self) -> str:
+        return f"{self.base}/scim/acme/v2"
+
+    def client(self, role: str) -> httpx.Client:
+        """An HTTP client with the first-run token of a role."""
+        headers = {"Authorization": f"Bearer {self.first_run['tokens'][role]}", "Content-Type": "application/scim+json"}
+        return httpx.Client(headers=headers, timeout=60, trust_env=False)
+
+
+def with_suppressed_kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+@pytest.fixture
+def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Make services of one's own; they are stopped with the test."""
+    made: list[Service] = []
+
+    def make(name: str = "ledger", **environment: str) -> Service:
+        service = Service(tmp_path / name, **environment).start()
+        made.append(service)
+        return service
+
+    yield make
+    for service in made:
+        if service.process is not None and service.process.poll() is None:
+            service.stop()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for the tests that do not break it."""
+    running = Service(tmp_path_factory.mktemp("service") / "ledger").start()
+    yield running
+    assert running.stop() == 0

@@ -1,0 +1,162 @@
+"""Every named SQL block parses on the migrated schema, is described, used, allowed to its role; hot ones never scan a table."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, LiteralString, cast
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+
+from database.connections import PINNED_PLANS, SERVING
+from database.queries import load_queries
+
+PROJECT = Path(__file__).parents[2]
+PACKAGES = ("api", "database", "ledger", "projections", "replay", "runtime")
+FILES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("queries.sql"))
+BLOCKS = {f"{path.parent.name}:{name}": block for path in FILES for name, block in load_queries(str(path)).items()}
+OWNED = {"replay"}  # swapping tables is not a right of the serving role
+SIDE_TABLES = ("groups", "memberships", "states", "users")
+
+# What the writer sends on its connection with pinned plans: locks, reads, inserts and the inline read models.
+WRITTEN = {
+    "ledger": (
+        "try_lock_directories lock_directories live_tokens tails names_taken users_state groups_state stream_tails subject_keys_of "
+        "edges_open members_known members_of_group groups_of_member insert_events insert_bodies insert_subject_keys lock_ledger "
+        "insert_commits wake commits_of_requests"
+    ),
+    "projections": (
+        "close_states insert_states close_memberships insert_memberships delete_users delete_groups update_users insert_users "
+        "update_groups insert_groups"
+    ),
+}
+# What every request or feed page reads, planned without pins.
+READ = {
+    "ledger": (
+        "tokens_by_hash directory_by_slug head directory_head commits_from directory_commits_from events_in_ranges bodies_in_ranges "
+        "event_at event_at_position subject_keys_of"
+    ),
+    "projections": "users_by_id groups_by_id user_ids_by_key group_ids_by_key open_members open_groups point_at_time point_at_seq",
+}
+
+
+def listed(names: dict[str, str]) -> list[str]:
+    return [f"{package}:{name}" for package, text in names.items() for name in text.split()]
+
+
+@pytest.fixture(scope="module")
+def ledger_url(cluster: Any, admin_url: str, template: str) -> Iterator[str]:
+    """One migrated and empty ledger, with the schema that a rebuild makes; nothing here writes to it."""
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE test_queries TEMPLATE template_ledger OWNER ledger_owner")
+        url = cluster.url("postgres", "test_queries")
+        with psycopg.connect(make_conninfo(url, user="ledger_owner")) as owner:
+            for name, block in BLOCKS.items():
+                if is_definition(block):
+                    assert name.startswith("replay:")
+                    owner.execute(block)
+            for table in SIDE_TABLES:
+                owner.execute(cast("LiteralString", f"CREATE TABLE rebuild.{table} (LIKE ledger.{table})"))
+        yield url
+        connection.execute("DROP DATABASE test_queries WITH (FORCE)")
+
+
+def is_definition(block: str) -> bool:
+    """CREATE cannot be PREPAREd; such blocks are run instead."""
+    return re.sub(r"^--.*\n", "", block, flags=re.MULTILINE).lstrip().startswith("create")
+
+
+def connect(ledger_url: str, block: str, options: str = SERVING) -> Connection[TupleRow]:
+    if block.partition(":")[0] in OWNED:
+        return psycopg.connect(make_conninfo(ledger_url, user="ledger_owner"), options="-c search_path=ledger")
+    return psycopg.connect(make_conninfo(ledger_url, user="ledger_app"), options=options)
+
+
+def plan_of(connection: Connection[TupleRow], name: str) -> dict[str, Any]:
+    """The generic plan; making it also checks the role's rights."""
+    raw = psycopg.RawCursor(connection)  # $1 is PostgreSQL's own placeholder
+    raw.execute(cast("LiteralString", f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {BLOCKS[name]}"))
+    row = raw.fetchone()
+    assert row is not None
+    found = json.loads(row[0]) if isinstance(row[0], str) else row[0]
+    return found[0]["Plan"]
+
+
+def full_scans(plan: dict[str, Any], *, limited: bool = False) -> Iterator[str]:
+    """Reads of a whole stored table: a Seq Scan, or an index without a condition and without a LIMIT above it."""
+    kind = plan["Node Type"]
+    if "Relation Name" in plan and kind != "ModifyTable":
+        conditioned = "Index Cond" in plan or "TID Cond" in plan or kind == "Bitmap Heap Scan"
+        if kind == "Seq Scan" or not (conditioned or limited):
+            yield f"{kind} on {plan['Relation Name']}"
+    if kind == "Bitmap Index Scan" and "Index Cond" not in plan:
+        yield f"{kind} on {plan['Index Name']}"
+    for child in plan.get("Plans", ()):
+        yield from full_scans(child, limited=limited or kind == "Limit")
+
+
+def test_queries_are_found() -> None:
+    """The tests below would pass on nothing."""
+    assert {path.parent.name for path in FILES} >= {"ledger", "projections", "replay"}
+    assert len(BLOCKS) > 50
+
+
+def test_no_file_of_queries_is_outside_the_packages_looked_at() -> None:
+    """A new package with SQL joins these tests by being named here."""
+    everywhere = {path for path in PROJECT.glob("*/**/queries.sql") if not path.relative_to(PROJECT).parts[0].startswith(".")}
+    assert everywhere <= set(FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
+def test_no_text_of_a_file_is_outside_its_named_blocks(path: Path) -> None:
+    """A heading with a typing mistake would silently become part of the block above, and a name given twice hide the first."""
+    text = path.read_text(encoding="utf-8")
+    headings = re.findall(r"^--\s*\S+\s*--\s*$", text, re.MULTILINE)
+    assert len(headings) == len(load_queries(str(path)))
+    assert text.startswith(headings[0])
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_says_what_it_is_for(name: str) -> None:
+    """SQL is read by people who do not know its caller."""
+    assert BLOCKS[name].startswith("-- "), f"{name} has no description in the line after its name"
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_is_one_statement(name: str) -> None:
+    """Two statements cannot be prepared, and the second would run unseen."""
+    assert ";" not in re.sub(r"--.*", "", BLOCKS[name])
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_is_used(name: str) -> None:
+    """SQL that nobody sends rots first. A block is used by its name as a string in the code."""
+    sources = (path.read_text(encoding="utf-8") for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
+    quoted = re.compile(rf"""["']{name.partition(":")[2]}["']""")
+    assert any(quoted.search(source) for source in sources)
+
+
+@pytest.mark.parametrize("name", [name for name, block in BLOCKS.items() if not is_definition(block)])
+def test_every_block_can_be_prepared_and_is_allowed_to_its_role(ledger_url: str, name: str) -> None:
+    """A renamed column or a forgotten grant is found here, not by the first request that needs the block."""
+    with connect(ledger_url, name) as connection:
+        psycopg.RawCursor(connection).execute(cast("LiteralString", f"PREPARE block AS {BLOCKS[name]}"))
+        plan_of(connection, name)
+
+
+@pytest.mark.parametrize("name", listed(WRITTEN))
+def test_what_the_writer_sends_never_scans_a_table(ledger_url: str, name: str) -> None:
+    """Its plans are made once, while the tables may be empty, and kept: a scan then would get slower with every event."""
+    with connect(ledger_url, name, f"{SERVING} {PINNED_PLANS}") as connection:
+        assert list(full_scans(plan_of(connection, name))) == []
+
+
+@pytest.mark.parametrize("name", listed(READ))
+def test_what_a_request_reads_never_scans_a_table(ledger_url: str, name: str) -> None:
+    """Prepared on a young ledger, the plan is kept by a connection of the pool for as long as it lives."""
+    with connect(ledger_url, name) as connection:
+        assert list(full_scans(plan_of(connection, name))) == []
