@@ -55,6 +55,7 @@ def ledger_url(cluster: Any, admin_url: str, template: str) -> Iterator[str]:
         connection.execute("CREATE DATABASE test_queries TEMPLATE template_ledger OWNER ledger_owner")
         url = cluster.url("postgres", "test_queries")
         with psycopg.connect(make_conninfo(url, user="ledger_owner")) as owner:
+            owner.execute("CREATE SCHEMA IF NOT EXISTS rebuild")
             for name, block in BLOCKS.items():
                 if is_definition(block):
                     assert name.startswith("replay:")

@@ -1,0 +1,89 @@
+"""A ledger inside the test process: the real parts on a real database, without HTTP."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+from api.services import Services
+from database.connections import connect
+from ledger.commands import Command, CreateGroup, CreateUser, DeleteUser, PatchGroup, PatchUser, needs_of
+from ledger.directories import Directory
+from ledger.feed import Page, Selection
+from ledger.cursor import BEGINNING, Cursor
+from ledger.sealing import Kek
+from ledger.transaction import Outcome, Submission
+from runtime.bootstrap import _SQL
+from runtime.identifiers import uuid7
+from runtime.wiring import administration, open_services
+from scim.filters import fold
+from scim.patch import read_patch
+from scim.schema import GROUP, USER
+from scim.tolerances import GENERIC
+
+CORE_USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+CORE_GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+PATCH_OP = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+
+
+class Ledger:
+    """Open services and a directory, with commands as short calls."""
+
+    def __init__(self, services: Services, directory: Directory) -> None:
+        self.services = services
+        self.directory = directory
+
+    def submit(self, command: Command, directory: Directory | None = None) -> "asyncio.Future[Outcome]":
+        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        submission = Submission(directory or self.directory, command, needs_of(command), "sys", uuid7(), 0, waiter)
+        return self.services.writer.submit(submission)
+
+    def create_user(self, name: str, directory: Directory | None = None, **attributes: Any) -> "asyncio.Future[Outcome]":
+        document = {"schemas": [CORE_USER], "userName": name, **attributes}
+        return self.submit(CreateUser(uuid4(), document, fold(name)), directory)
+
+    def create_group(self, name: str, members: tuple[UUID | str, ...] = (), directory: Directory | None = None) -> "asyncio.Future[Outcome]":
+        document = {"schemas": [CORE_GROUP], "displayName": name}
+        return self.submit(CreateGroup(uuid4(), document, fold(name), tuple(map(str, members))), directory)
+
+    def patch_user(self, user: UUID, *operations: dict[str, Any]) -> "asyncio.Future[Outcome]":
+        patch = read_patch(USER, {"schemas": [PATCH_OP], "Operations": list(operations)}, GENERIC, set())
+        return self.submit(PatchUser(user, patch))
+
+    def patch_group(self, group: UUID, *operations: dict[str, Any]) -> "asyncio.Future[Outcome]":
+        patch = read_patch(GROUP, {"schemas": [PATCH_OP], "Operations": list(operations)}, GENERIC, set())
+        return self.submit(PatchGroup(group, patch))
+
+    def add_member(self, group: UUID, member: UUID) -> "asyncio.Future[Outcome]":
+        return self.patch_group(group, {"op": "add", "path": "members", "value": [{"value": str(member)}]})
+
+    def delete_user(self, user: UUID) -> "asyncio.Future[Outcome]":
+        return self.submit(DeleteUser(user))
+
+    async def page(self, after: Cursor | None = None, limit: int = 1000, **selection: Any) -> Page:
+        async with self.services.pool.connection() as conn:
+            return await self.services.feed.page(conn, Selection(**selection), after or Cursor(0, BEGINNING), limit)
+
+
+def id_of(outcome: Outcome) -> UUID:
+    assert outcome.document is not None
+    return UUID(outcome.document["id"])
+
+
+@asynccontextmanager
+async def opened(url: str, *, serve_through: str | None = None, kek: Kek | None = None) -> AsyncIterator[Ledger]:
+    """Make directory `acme` in a fresh database and open the services on it (`serve_through` another address of it)."""
+    kek = kek or Kek.of(os.urandom(32))
+    conn = await connect(url)
+    await conn.execute(_SQL["insert_ledger"], (uuid4(), kek.id))
+    await conn.close()
+    async with administration(url, kek) as acts:
+        if await acts.directory("_system") is None:
+            await acts.create_directory("_system")
+            await acts.create_directory("acme")
+        directory = await acts.directory("acme")
+    assert directory is not None
+    async with open_services(serve_through or url, kek, "http://ledger.test") as services:
+        yield Ledger(services, directory)

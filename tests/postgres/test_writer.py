@@ -1,0 +1,213 @@
+"""The group-commit writer on a real database: order, batching, the error rules, lost connections."""
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from ledger.cursor import BEGINNING, Cursor
+from projections import core
+from runtime import embedded
+from scim.errors import InvalidValue, ScimError, Unavailable, Uniqueness
+from tests.postgres.ledgers import Ledger, id_of, opened
+from tests.postgres.proxy import proxied
+
+
+async def _events(ledger: Ledger) -> list[dict]:
+    found, after = [], Cursor(0, BEGINNING)
+    while True:
+        page = await ledger.page(after)
+        found += [orjson.loads(event) for event in page.events]
+        if not page.has_more:
+            return found
+        after = page.after
+
+
+def test_concurrent_commands_share_batches_and_are_numbered_densely(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            outcomes = await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(300)))
+            events = [e for e in await _events(ledger) if e["directory"] == "acme"]
+            assert [e["seq"] for e in events] == list(range(1, 302))
+            assert sorted(o.seq for o in outcomes if o.seq) == list(range(2, 302))
+            assert [e["position"] for e in events] == sorted(e["position"] for e in events)
+            times = {e["time"] for e in events}
+            assert len(times) < 20, "one time per batch: they did share transactions"
+
+    asyncio.run(run())
+
+
+def test_only_the_guilty_command_of_a_batch_fails(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await ledger.create_user("taken")
+            results = await asyncio.gather(
+                ledger.create_user("a"), ledger.create_user("TAKEN"), ledger.create_user("b"), return_exceptions=True
+            )
+            assert isinstance(results[1], Uniqueness)
+            assert [r.seq for r in (results[0], results[2])] == [3, 4]  # type: ignore[union-attr]
+
+    asyncio.run(run())
+
+
+def test_a_value_the_database_refuses_fails_alone(app_url: str) -> None:
+    """SQLSTATE class 22: the batch is written one by one, so that the others are stored."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            # A lone surrogate never gets past the edge; here it stands for any value PostgreSQL or psycopg refuses.
+            original = core.project
+
+            def poisoned(events):  # noqa: ANN202
+                statements = original(events)
+                if any(e.macs is not None and e.macs.external_id is not None for e in events):
+                    statements.append(("select 1 / 0", ()))
+                return statements
+
+            object.__setattr__(ledger.services.writer._transaction, "project", poisoned)
+            results = await asyncio.gather(
+                ledger.create_user("a"), ledger.create_user("bad", externalId="x"), ledger.create_user("b"), return_exceptions=True
+            )
+            assert isinstance(results[1], InvalidValue)
+            assert all(r.seq for r in (results[0], results[2]))  # type: ignore[union-attr]
+            names = [e["data"]["object"]["userName"] for e in await _events(ledger) if e["type"] == "user.created"]
+            assert sorted(names) == ["a", "b"]
+
+    asyncio.run(run())
+
+
+def test_several_writers_at_once_keep_one_dense_order(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as first:
+            kek = first.services.kek
+            async with opened(app_url, kek=kek) as second, opened(app_url, kek=kek) as third:
+                ledgers = (first, second, third)
+                await asyncio.gather(*(ledgers[n % 3].create_user(f"u{n}") for n in range(600)))
+                assert sum(e["type"] == "user.created" for e in await _events(second)) == 600
+                events = await _events(third)
+                assert [e["position"] for e in events] == list(range(1, len(events) + 1))
+                assert [e["seq"] for e in events if e["directory"] == "acme"] == list(range(1, 602))
+
+    asyncio.run(run())
+
+
+def test_the_same_user_name_sent_to_two_writers_is_stored_once(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as first, opened(app_url, kek=first.services.kek) as second:
+            for n in range(20):
+                results = await asyncio.gather(
+                    first.create_user(f"Same{n}"), second.create_user(f"sAME{n}"), return_exceptions=True
+                )
+                assert sorted(type(r).__name__ for r in results) == ["Outcome", "Uniqueness"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("loss", ["lose_answer", "lose_request"])
+def test_a_commit_cut_by_a_proxy_is_answered_rightly(
+    cluster: embedded.Cluster, app_url: str, tmp_path: Path, loss: str
+) -> None:
+    """Whether the COMMIT arrived or not: each command is stored once and answered with the seq it has."""
+
+    async def run() -> None:
+        async with proxied(str(cluster.socket_dir), tmp_path) as (proxy, through):
+            async with opened(app_url, serve_through=make_conninfo(app_url, host=through)) as ledger:
+                await ledger.create_user("first")
+                answered: dict[str, int | None] = {}
+                for round_ in range(8):
+                    setattr(proxy, loss, 1)
+                    names = [f"r{round_}n{n}" for n in range(10)]
+                    outcomes = await asyncio.gather(*(ledger.create_user(name) for name in names))
+                    answered |= {name: outcome.seq for name, outcome in zip(names, outcomes, strict=True)}
+                assert proxy.cuts == 8
+                stored = {e["data"]["object"]["userName"]: e["seq"] for e in await _events(ledger) if e["type"] == "user.created"}
+                assert stored == {"first": 2, **answered}
+
+    asyncio.run(run())
+
+
+def test_the_database_going_away_is_503_and_it_recovers_without_a_restart(
+    cluster: embedded.Cluster, app_url: str, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        async with proxied(str(cluster.socket_dir), tmp_path) as (proxy, through):
+            async with opened(app_url, serve_through=make_conninfo(app_url, host=through)) as ledger:
+                await ledger.create_user("before")
+                await proxy.vanish()
+                with pytest.raises(Unavailable):
+                    await ledger.create_user("meanwhile")
+                await proxy.listen()
+                outcome = await ledger.create_user("after")
+                assert outcome.seq == 3
+
+    asyncio.run(run())
+
+
+def test_a_giant_commit_does_not_stall_other_directories(app_url: str) -> None:
+    """While a commit holds its directory's lock in another process, the others' commands go through; its own wait."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            from runtime.wiring import administration
+
+            async with administration(app_url, ledger.services.kek) as acts:
+                other = await acts.create_directory("other")
+            holder = await psycopg.AsyncConnection.connect(app_url)
+            await holder.execute("select pg_advisory_xact_lock(1, %s)", (ledger.directory.id,))
+            blocked = asyncio.ensure_future(ledger.create_user("waits"))
+            for n in range(5):
+                outcome = await asyncio.wait_for(ledger.create_user(f"goes{n}", other), timeout=5)
+                assert outcome.seq == n + 2
+            assert not blocked.done()
+            await holder.rollback()
+            assert (await asyncio.wait_for(blocked, timeout=10)).seq == 2
+            await holder.close()
+
+    asyncio.run(run())
+
+
+def test_members_are_added_to_one_group_by_many_at_once(app_url: str) -> None:
+    """Edge PATCHes on one group share a batch, rv carried in memory."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            users = [id_of(o) for o in await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(100)))]
+            group = id_of(await ledger.create_group("all"))
+            outcomes = await asyncio.gather(*(ledger.add_member(group, user) for user in users))
+            assert sorted(o.etag_rv for o in outcomes) == list(range(2, 102))
+            repeated = await ledger.add_member(group, users[0])
+            assert repeated.seq is None
+            assert repeated.etag_rv == 101
+
+    asyncio.run(run())
+
+
+def test_a_user_deactivated_while_being_added_ends_without_access(app_url: str) -> None:
+    """The two commands touch the same user, so they are ordered, and the events say what holds in that order."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            group = id_of(await ledger.create_group("g"))
+            for n in range(15):
+                user = id_of(await ledger.create_user(f"u{n}"))
+                await asyncio.gather(
+                    ledger.add_member(group, user), ledger.patch_user(user, {"op": "replace", "path": "active", "value": False})
+                )
+                mine = [e for e in await _events(ledger) if e["data"].get("member", {}).get("id") == str(user)]
+                kinds = [(e["type"].removeprefix("group."), e["data"]["effective"]) for e in mine]
+                assert kinds in ([("member_added", False)], [("member_added", True), ("member_access_revoked", True)])
+
+    asyncio.run(run())
+
+
+def test_errors_of_a_refused_command_leave_no_event(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            with pytest.raises(ScimError):
+                await ledger.create_group("g", ("11111111-2222-4333-8444-555555555555",))
+            assert [e["type"] for e in await _events(ledger) if e["directory"] == "acme"] == ["directory.created"]
+
+    asyncio.run(run())
