@@ -1,7 +1,10 @@
 -- close_states --
 -- The open interval of a resource ends where its next state begins.
+-- By ctid, looked up one by one: joined freely, a plan made while there are few reads every open interval of the ledger.
+-- The lock on the directory keeps a ctid where it is.
 update states s set to_seq = v.q from unnest($1::int4[], $2::uuid[], $3::int8[]) v(d, o, q)
-where s.directory = v.d and s.obj = v.o and s.to_seq = 9223372036854775807;
+cross join lateral (select ctid from states where directory = v.d and obj = v.o and to_seq = 9223372036854775807 offset 0) open
+where s.ctid = open.ctid;
 
 -- insert_states --
 -- New intervals: open, or already closed when one batch changes a resource twice.
@@ -10,8 +13,12 @@ select * from unnest($1::int4[], $2::uuid[], $3::int2[], $4::bool[], $5::int8[],
 
 -- close_memberships --
 -- An open edge ends where it was removed.
+-- By ctid, as close_states.
 update memberships m set to_seq = v.q from unnest($1::int4[], $2::uuid[], $3::uuid[], $4::int8[]) v(d, g, m, q)
-where m.directory = v.d and m.grp = v.g and m.mem = v.m and m.to_seq = 9223372036854775807;
+cross join lateral (
+    select ctid from memberships where directory = v.d and grp = v.g and mem = v.m and to_seq = 9223372036854775807 offset 0
+) open
+where m.ctid = open.ctid;
 
 -- insert_memberships --
 -- New edges: open, or already closed when one batch adds and removes.
@@ -79,14 +86,14 @@ cross join lateral (select at from commits where directory = g.directory and seq
 select id from users where directory = $1 and user_name_mac = any($2::bytea[])
 union select id from users where directory = $1 and external_id_mac = any($3::bytea[])
 union select id from users where directory = $1 and display_name_mac = any($4::bytea[])
-union select id from users where directory = $1 and email_macs && $5::bytea[]
+union select id from (select directory, id from users where email_macs && $5::bytea[] offset 0) by_email where directory = $1
 union select id from users where directory = $1 and id = any($6::uuid[]);
 
 -- group_ids_by_key --
 -- Candidates of an equality filter on groups; any of the keys may match.
 select id from groups where directory = $1 and display_name_mac = any($2::bytea[])
 union select id from groups where directory = $1 and external_id_mac = any($3::bytea[])
-union select grp from memberships where directory = $1 and mem = any($4::uuid[]) and to_seq = 9223372036854775807
+union select grp from memberships where directory = $1 and mem = any($4::uuid[]) and to_seq >= 9223372036854775807
 union select id from groups where directory = $1 and id = any($5::uuid[]);
 
 -- count_users --
@@ -119,14 +126,14 @@ where directory = $1 and (created_at, id) > ($2, $3::uuid) and created_at betwee
 
 -- open_members --
 -- Members of groups as stored by the IdP, in the order they came.
-select m.grp, m.mem, m.mt from unnest($1::int4[], $2::uuid[]) k(d, g)
-join memberships m on m.directory = k.d and m.grp = k.g and m.to_seq = 9223372036854775807
+select k.g, m.mem, m.mt from unnest($1::int4[], $2::uuid[]) k(d, g)
+cross join lateral (select * from memberships where directory = k.d and grp = k.g and to_seq >= 9223372036854775807 offset 0) m
 order by m.from_seq;
 
 -- open_groups --
 -- Groups that hold users directly, with the sealed body that has their names.
 select m.mem, m.grp, g.body_seq, b.ct, s.wrapped from unnest($1::int4[], $2::uuid[]) k(d, i)
-join memberships m on m.directory = k.d and m.mem = k.i and m.to_seq = 9223372036854775807
+cross join lateral (select * from memberships where directory = k.d and mem = k.i and to_seq >= 9223372036854775807 offset 0) m
 join groups g on g.directory = m.directory and g.id = m.grp
 join bodies b on b.directory = g.directory and b.seq = g.body_seq
 join subject_keys s on s.obj = g.id
@@ -140,10 +147,6 @@ select seq + size - 1, at from commits where directory = $1 and at <= $2 order b
 -- A seq inside a commit means the end of that commit.
 select seq + size - 1, at from commits where directory = $1 and seq <= $2 order by seq desc limit 1;
 
--- first_commit --
--- When a directory's log begins.
-select at from commits where directory = $1 order by seq limit 1;
-
 -- state_at --
 -- A resource as of a seq: type, activity, where its body is, when it began.
 select s.ot, s.active, s.body_seq, b.ct, k.wrapped, e.etag_rv, c.at,
@@ -152,7 +155,7 @@ select s.ot, s.active, s.body_seq, b.ct, k.wrapped, e.etag_rv, c.at,
 from states s
 left join bodies b on b.directory = s.directory and b.seq = s.body_seq
 left join subject_keys k on k.obj = s.obj
-join events e on e.directory = s.directory and e.seq = s.body_seq
+cross join lateral (select etag_rv from events where directory = s.directory and seq = s.body_seq offset 0) e
 cross join lateral (select at from commits where directory = s.directory and seq <= s.body_seq order by seq desc limit 1) c
 where s.directory = $1 and s.obj = $2 and s.from_seq <= $3 and s.to_seq > $3;
 
@@ -164,13 +167,15 @@ where s.directory = $1 and s.ot = $2 and s.from_seq <= $3 and s.to_seq > $3 and 
 -- members_at --
 -- Direct members of groups as of a seq, with the activity of users then.
 select m.grp, m.mem, m.mt, coalesce(s.active, false), m.from_seq from unnest($2::uuid[]) k(g)
-join memberships m on m.directory = $1 and m.grp = k.g and m.to_seq > $3 and m.from_seq <= $3
-left join states s on s.directory = m.directory and s.obj = m.mem and s.to_seq > $3 and s.from_seq <= $3;
+cross join lateral (select * from memberships where directory = $1 and grp = k.g and to_seq > $3 and from_seq <= $3 offset 0) m
+left join lateral (
+    select active from states where directory = $1 and obj = m.mem and to_seq > $3 and from_seq <= $3 offset 0
+) s on true;
 
 -- groups_at --
 -- Groups that directly hold members as of a seq.
 select m.mem, m.grp, m.from_seq from unnest($2::uuid[]) k(i)
-join memberships m on m.directory = $1 and m.mem = k.i and m.to_seq > $3 and m.from_seq <= $3;
+cross join lateral (select * from memberships where directory = $1 and mem = k.i and to_seq > $3 and from_seq <= $3 offset 0) m;
 
 -- membership_diff --
 -- Edges that stand at one of two points only: -1 was there at the first, 1 is there at the second.

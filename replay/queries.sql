@@ -20,6 +20,7 @@ where n.nspname = 'rebuild' and c.relkind = 'r' and c.relname <> 'progress';
 select tablename::text, indexname::text, indexdef from pg_indexes where schemaname = 'ledger' and tablename = any($1::text[]);
 
 -- rebuilt_indexes --
+-- What an interrupted run has indexed already.
 select indexname::text from pg_indexes where schemaname = 'rebuild';
 
 -- heads --
@@ -62,5 +63,6 @@ where (c.following is not null and c.following <> c.seq + c.size) or (c.followin
 limit 20;
 
 -- position_holes --
+-- Where the dense order of the ledger is broken; nothing on a sound one.
 select p.position + p.size from (select position, size, lead(position) over (order by position) following from ledger.commits) p
 where p.following is not null and p.following <> p.position + p.size limit 20;

@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
-from database.connections import PINNED_PLANS, SERVING
+from database.connections import INDEXED_PLANS, PINNED_PLANS, SERVING
 from database.queries import load_queries
 
 PROJECT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ READ = {
         "tokens_by_hash directory_by_slug head directory_head commits_from directory_commits_from events_in_ranges bodies_in_ranges "
         "event_at event_at_position subject_keys_of"
     ),
-    "projections": "users_by_id groups_by_id user_ids_by_key group_ids_by_key open_members open_groups point_at_time point_at_seq",
+    "projections": "users_by_id groups_by_id user_ids_by_key group_ids_by_key open_members open_groups point_at_time point_at_seq state_at members_at groups_at",
 }
 
 
@@ -88,11 +88,17 @@ def plan_of(connection: Connection[TupleRow], name: str) -> dict[str, Any]:
 
 
 def full_scans(plan: dict[str, Any], *, limited: bool = False) -> Iterator[str]:
-    """Reads of a whole stored table: a Seq Scan, or an index without a condition and without a LIMIT above it."""
+    """Reads of a whole stored table: a Seq Scan, or an index without a condition and without a LIMIT above it.
+
+    memberships_open is by edge; with a member or a group alone it is walked for a whole directory.
+    """
     kind = plan["Node Type"]
     if "Relation Name" in plan and kind != "ModifyTable":
         conditioned = "Index Cond" in plan or "TID Cond" in plan or kind == "Bitmap Heap Scan"
-        if kind == "Seq Scan" or not (conditioned or limited):
+        wrong_index = plan.get("Index Name") == "memberships_open" and not {"grp", "mem"} <= set(
+            re.findall(r"grp|mem", str(plan.get("Index Cond")))
+        )
+        if kind == "Seq Scan" or wrong_index or not (conditioned or limited):
             yield f"{kind} on {plan['Relation Name']}"
     if kind == "Bitmap Index Scan" and "Index Cond" not in plan:
         yield f"{kind} on {plan['Index Name']}"
@@ -159,5 +165,5 @@ def test_what_the_writer_sends_never_scans_a_table(ledger_url: str, name: str) -
 @pytest.mark.parametrize("name", listed(READ))
 def test_what_a_request_reads_never_scans_a_table(ledger_url: str, name: str) -> None:
     """Prepared on a young ledger, the plan is kept by a connection of the pool for as long as it lives."""
-    with connect(ledger_url, name) as connection:
+    with connect(ledger_url, name, f"{SERVING} {INDEXED_PLANS}") as connection:
         assert list(full_scans(plan_of(connection, name))) == []
