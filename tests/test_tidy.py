@@ -1,0 +1,82 @@
+"""House rules that no linter knows."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+PACKAGES = ("runtime", "api", "replay", "projections", "ledger", "scim", "proofs", "database")
+CODE = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
+TESTS = sorted((PROJECT / "tests").rglob("*.py"))
+OTHERS = sorted(path for folder in ("bench", "examples") for path in (PROJECT / folder).rglob("*.py"))
+TEXTS = [*CODE, *TESTS, *OTHERS, *(path for package in PACKAGES for path in (PROJECT / package).rglob("*.sql"))]
+FUNCTION_LINES_MAX = 60  # one screen
+BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc"}
+MARKERS = re.compile("|".join(rf"\b{one}{two}\b" for one, two in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"))))
+ENTRY_POINTS = {
+    "runtime.cli",  # named in pyproject.toml
+    "ledger.store",  # for other people's event-sourcing code
+    "proofs.tree",  # for auditors, usable alone
+}
+
+
+def where(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_by(path: Path) -> set[str]:
+    """Every module that a file names in an import, with those a `from package import module` may mean."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("path", CODE, ids=where)
+def test_functions_fit_on_a_screen(path: Path) -> None:
+    """What does not fit is not understood at once."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= FUNCTION_LINES_MAX, f"{where(path)}:{node.lineno} {node.name} has {lines} lines"
+
+
+def test_modules_are_named_after_their_subject() -> None:
+    """What two packages need has a subject; a drawer for anything has none."""
+    assert [where(path) for path in [*CODE, *TESTS] if set(path.relative_to(PROJECT).with_suffix("").parts) & BANNED_NAMES] == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=where)
+def test_no_test_sleeps(path: Path) -> None:
+    """A sleep is a guess: too short on a busy machine, too long on every other. Wait for a signal."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"time.sleep", "asyncio.sleep", "anyio.sleep", "sleep"}, f"{where(path)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=where)
+def test_no_leftover_markers(path: Path) -> None:
+    """Unfinished work is an issue, where others can see it."""
+    assert MARKERS.findall(path.read_text(encoding="utf-8")) == []
+
+
+def test_the_library_gets_no_functions_in_our_database() -> None:
+    """With them its readers tail the log by an order that is not ours, and lose events."""
+    elsewhere = [path for path in TEXTS if path != Path(__file__)]
+    assert [where(path) for path in elsewhere if "POSTGRES_ENABLE_DB_FUNCTIONS" in path.read_text(encoding="utf-8")] == []
+
+
+def test_every_module_is_imported_or_an_entry_point() -> None:
+    """Dead modules mislead whoever searches; tests alone do not keep one alive, nor does the module itself."""
+    used = ENTRY_POINTS.union(*({name for name in imported_by(path) if name != module_of(path)} for path in [*CODE, *OTHERS]))
+    assert [module_of(path) for path in CODE if path.name != "__init__.py" and module_of(path) not in used] == []
