@@ -244,6 +244,7 @@ def tokens(text: str) -> list[Token]:
     while at < end:
         read = _TOKEN.match(text, at)
         if read is None:
+            at = end - len(text[at:end].lstrip(" \t\r\n\f"))
             raise InvalidFilter(f"The filter cannot be read at character {at + 1}.")
         kind = read.lastgroup or ""
         found.append(Token(kind, read[kind], read.start(kind)))

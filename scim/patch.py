@@ -292,7 +292,7 @@ class _PatchReader:
             raise refusal
         if path.text == "id":
             self.operations.append(Operation(op, path, value, index))
-        elif not echo and path.text not in _DERIVED:
+        elif not echo and _name(path) != "members":
             raise refusal
         else:
             self.used.add("id_in_value")
@@ -367,9 +367,6 @@ class _PatchReader:
         attribute = operation.path.attribute
         if attribute is None or attribute.returned != "never":
             self.operations.append(operation)
-
-
-_DERIVED = frozenset({"members.display", "members.$ref"})
 
 
 def _urns(rt: ResourceType) -> set[str | None]:
@@ -559,8 +556,10 @@ def _merged(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _change_sub(old: Any, operation: Operation, sub: Attribute) -> Any:
     value = {sub.name: None if operation.op == "remove" else operation.value}
-    if isinstance(old, list):
+    if isinstance(old, list) and all(isinstance(item, dict) for item in old):
         return _settled([_merged(item, value) for item in old], range(len(old)), operation)
+    if old is not None and not isinstance(old, dict):
+        raise NoTarget(f"Operations[{operation.index}]: the stored value of the attribute has no sub-attributes.")
     if operation.path.attribute is not None and operation.path.attribute.multi_valued:
         if operation.op == "remove":
             return None
