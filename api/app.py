@@ -2,13 +2,11 @@
 
 import structlog
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import audit, events, health
 from api.metrics import observe
-from api.problems import answer, problem_of, request_id_of
+from api.problems import EXPECTED, answer, problem_of, request_id_of
 from api.scim.app import ScimApp
 from api.services import Services
 
@@ -23,8 +21,8 @@ def _fastapi(services: Services) -> FastAPI:
     async def refuse(request: Request, error: Exception) -> Response:
         return answer(problem_of(error), request_id_of(request))
 
-    app.add_exception_handler(RequestValidationError, refuse)
-    app.add_exception_handler(HTTPException, refuse)
+    for kind in (*EXPECTED, Exception):
+        app.add_exception_handler(kind, refuse)
     return app
 
 

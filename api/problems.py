@@ -88,3 +88,10 @@ def answer(problem: ProblemError, request_id: str) -> Response:
 
 def request_id_of(request: Request) -> str:
     return str(request.scope.get("request_id", ""))
+
+
+# What problem_of knows by name; anything else is a defect of ours.
+EXPECTED = (
+    ProblemError, InvalidCursorError, CursorAheadError, CursorForkedError, InvalidAsOfError, RefusedError, ScimError,
+    RequestValidationError, HTTPException, *DATABASE_AWAY,
+)  # fmt: skip
