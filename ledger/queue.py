@@ -89,12 +89,14 @@ class FairQueue:
 
     def _admitted(self, directory: int, share: int) -> Iterator[Submission]:
         line = self._lines[directory]
-        touched, skipped = _Touched(), list[Submission]()
+        touched, skipped, taken = _Touched(), list[Submission](), False
         for _ in range(min(len(line.waiting), SCAN_MAX)):
             if share == 0:
                 break
             submission = line.waiting.popleft()
-            if submission.needs.whole and (skipped or touched.reads or touched.writes):
+            if submission.needs.whole and (
+                skipped or taken
+            ):  # also after one that touches nothing: its lane would want the same lock
                 skipped.append(submission)
                 break
             if touched.admits(submission):
@@ -102,6 +104,7 @@ class FairQueue:
                 line.weight -= submission.weight
                 self._count -= 1
                 touched.add(submission)
+                taken = True
                 yield submission
                 if submission.needs.whole:
                     break
