@@ -77,7 +77,7 @@ async def opened(url: str, *, serve_through: str | None = None, kek: Kek | None 
     """Make directory `acme` in a fresh database and open the services on it (`serve_through` another address of it)."""
     kek = kek or Kek.of(os.urandom(32))
     conn = await connect(url)
-    await conn.execute(_SQL["insert_ledger"], (uuid4(), kek.id))
+    await conn.execute(_SQL["insert_ledger"], (uuid4(), kek.id))  # does nothing where the ledger is known already
     await conn.close()
     async with administration(url, kek) as acts:
         if await acts.directory("_system") is None:

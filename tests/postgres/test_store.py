@@ -1,0 +1,237 @@
+"""The eventsourcing library over our log: its own recorder test, its subscription, and somebody's own projection."""
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import psycopg
+import pytest
+from eventsourcing.persistence import IntegrityError, Notification, ProgrammingError, StoredEvent, Tracking
+from eventsourcing.popo import POPOTrackingRecorder
+from eventsourcing.tests.persistence import ApplicationRecorderTestCase
+
+from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
+from ledger.commands import RecordFacts
+from ledger.directories import PROFILE, Directory
+from ledger.sealing import Kek, wrap_key
+from ledger.store import LedgerMapper, LedgerRecorder
+from ledger.transaction import Report, Submission
+from database.connections import connect
+from runtime.identifiers import uuid7
+from runtime.wiring import make_transaction
+from tests.postgres.ledgers import id_of, opened
+from ledger.commands import needs_of
+
+TOPICS = {"topic1": TOKEN_ISSUED, "topic2": TOKEN_ROTATED, "topic3": TOKEN_REVOKED}
+BACK = {kind.topic: name for name, kind in TOPICS.items()}
+
+
+class _Written(LedgerRecorder):
+    """The recorder under the library's test: reading is ours, `insert_events` stands for commands that make those events.
+
+    The test's topics and states travel as real events of our log: three of its types, the state in a sealed body.
+    """
+
+    def __init__(self, url: str, kek: Kek, directory: Directory) -> None:
+        super().__init__(url, kek)
+        self._directory_written = directory
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:  # type: ignore[override]
+        return asyncio.run(self._write(stored_events)) if stored_events else None
+
+    async def _write(self, stored_events: Sequence[StoredEvent]) -> Sequence[int]:
+        conn = await connect(self._url)
+        try:
+            for event in stored_events:
+                if len(self.select_events(event.originator_id, gt=event.originator_version - 1)):
+                    raise IntegrityError
+            drafts = tuple(
+                Draft(TOPICS[e.topic], UUID(str(e.originator_id)), TOKEN, cause=OPERATOR, body=Body({"state": e.state.decode()}, []))
+                for e in stored_events
+            )
+            command, report = RecordFacts(drafts), Report()
+            waiter = asyncio.get_running_loop().create_future()
+            submission = Submission(self._directory_written, command, needs_of(command), "sys", uuid7(), 0, waiter)
+            await make_transaction(self._kek).run(conn, [submission], report, wait_for_locks=True)
+            head = self.max_notification_id() or 0
+            return list(range(head - len(drafts) + 1, head + 1))
+        finally:
+            await conn.close()
+
+    def select_events(self, *args: Any, **kwargs: Any) -> Sequence[StoredEvent]:
+        return [self._told(e) for e in super().select_events(*args, **kwargs)]
+
+    def select_notifications(self, start, limit, stop=None, topics=(), **kwargs) -> Sequence[Notification]:  # type: ignore[override]
+        wanted = [TOPICS[t].topic for t in topics]
+        return [self._told(n) for n in super().select_notifications(start, limit, stop, wanted, **kwargs)]
+
+    def _told(self, event: Any) -> Any:
+        return replace(event, topic=BACK[event.topic], state=orjson.loads(event.state)["data"]["object"]["state"].encode())
+
+
+def _directory(url: str, kek: Kek) -> Directory:
+    uuid, key = uuid4(), os.urandom(32)
+    wrapped = wrap_key(kek, key, directory=uuid, obj=uuid, nonce=os.urandom(12))
+    with psycopg.connect(url, autocommit=True) as conn:
+        row = conn.execute(
+            "insert into ledger.directories (uuid, slug, profile, index_key) values (%s, 'under-test', %s, %s) returning id",
+            (uuid, PROFILE, wrapped),
+        ).fetchone()
+    assert row is not None
+    return Directory(row[0], uuid, "under-test", PROFILE, key)
+
+
+def test_the_librarys_own_select_and_notification_test_passes_over_our_events(app_url: str) -> None:
+    kek = Kek.of(os.urandom(32))
+    recorder = _Written(app_url, kek, _directory(app_url, kek))
+
+    class Case(ApplicationRecorderTestCase):
+        def create_recorder(self) -> _Written:  # type: ignore[override]
+            return recorder
+
+        def runTest(self) -> None:  # noqa: N802
+            self.test_insert_select()
+
+    try:
+        Case().runTest()
+    finally:
+        recorder.close()
+
+
+@pytest.fixture
+def history(app_url: str) -> Iterator[tuple[str, Kek, Callable[[Callable], Any]]]:
+    """A ledger with some events, and a way to make more."""
+    kek = Kek.of(os.urandom(32))
+
+    def act(what: Callable) -> Any:
+        async def run() -> Any:
+            async with opened(app_url, kek=kek) as ledger:
+                return await what(ledger)
+
+        return asyncio.run(run())
+
+    async def begin(ledger):
+        users = [id_of(o) for o in await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(5)))]
+        await ledger.create_group("g", tuple(users))
+        await ledger.delete_user(users[0])
+        return users
+
+    # `opened` writes the ledger's row once; later openings find it.
+    async def first() -> Any:
+        async with opened(app_url, kek=kek) as ledger:
+            return await begin(ledger)
+
+    asyncio.run(first())
+    yield app_url, kek, act
+
+
+def test_writing_through_the_recorder_is_refused_with_the_reason(history) -> None:
+    url, kek, _ = history
+    recorder = LedgerRecorder(url, kek)
+    try:
+        with pytest.raises(ProgrammingError, match="SCIM request"):
+            recorder.insert_events([StoredEvent(uuid4(), 1, "user.created", b"{}")])
+    finally:
+        recorder.close()
+
+
+def test_a_subscription_yields_what_is_there_and_then_what_comes(history) -> None:
+    url, kek, act = history
+    recorder = LedgerRecorder(url, kek)
+    got: list[Notification] = []
+    caught_up, complete = threading.Event(), threading.Event()
+    before = recorder.max_notification_id()
+    assert before
+    try:
+        with recorder.subscribe(gt=0) as subscription:
+
+            def follow() -> None:
+                for notification in subscription:
+                    got.append(notification)
+                    if notification.id == before:
+                        caught_up.set()
+                    if notification.id == before + 3:
+                        complete.set()
+                        return
+
+            reader = threading.Thread(target=follow)
+            reader.start()
+            assert caught_up.wait(timeout=20)
+
+            async def more(ledger):
+                await asyncio.gather(*(ledger.create_user(f"later{n}") for n in range(3)))
+
+            act(more)
+            assert complete.wait(timeout=20)
+            reader.join()
+    finally:
+        recorder.close()
+    assert [n.id for n in got] == list(range(1, before + 4)), "dense and in order"
+
+
+class AccessList(POPOTrackingRecorder):
+    """Somebody's own materialised view: who is in which group, tracked with the library's own tracking."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members: set[tuple[str, str]] = set()
+
+    def apply(self, notification: Notification) -> None:
+        event = LedgerMapper().to_domain_event(notification)
+        edge = (str(event.originator_id), event.leaf.get("mem", ""))
+        if event.TOPIC == "group.member_added":
+            self.members.add(edge)
+        elif event.TOPIC == "group.member_removed":
+            self.members.discard(edge)
+        self.insert_tracking(Tracking("ledger", notification.id))
+
+
+def test_somebodys_own_projection_follows_the_ledger_and_resumes_by_its_tracking(history) -> None:
+    url, kek, act = history
+    recorder, view = LedgerRecorder(url, kek), AccessList()
+    try:
+
+        def catch_up() -> int:
+            done = view.max_tracking_id("ledger") or 0
+            found = recorder.select_notifications(done, 1000, inclusive_of_start=False)
+            for notification in found:
+                view.apply(notification)
+            return len(found)
+
+        assert catch_up() > 0
+        assert len(view.members) == 4
+
+        async def more(ledger):
+            user = id_of(await ledger.create_user("joins"))
+            group = next(iter(view.members))[0]
+            await ledger.add_member(UUID(group), user)
+
+        act(more)
+        assert catch_up() == 2
+        assert len(view.members) == 5
+        assert catch_up() == 0
+    finally:
+        recorder.close()
+
+
+def test_events_carry_their_explicit_topic_version_and_attributes(history) -> None:
+    url, kek, _ = history
+    recorder = LedgerRecorder(url, kek)
+    try:
+        created = recorder.select_notifications(1, 10, topics=["user.created"])[0]
+        event = LedgerMapper().to_domain_event(created)
+        assert (type(event).__name__, event.TOPIC, event.class_version) == ("UserCreated", "user.created", 1)
+        assert event.data is not None
+        assert event.data["object"]["userName"].startswith("u")
+        assert event.leaf["seq"] >= 2
+        assert json.loads(created.state)["leaf"] == event.leaf
+        assert datetime.fromtimestamp(event.leaf["at"] / 1e6).year >= 2026  # noqa: DTZ006
+    finally:
+        recorder.close()
