@@ -31,6 +31,14 @@ class Kek:
     def of(cls, key: bytes) -> "Kek":
         return cls(key, hashlib.sha256(b"scim-ledger/kek-id/v1\0" + key).digest()[:8])
 
+    @classmethod
+    def read(cls, text: str) -> "Kek":
+        """Read the content of a key file: 64 hexadecimal digits. Raises ValueError."""
+        key = bytes.fromhex(text.strip())
+        if len(key) != KEY_SIZE:
+            raise ValueError("a key has 32 bytes")
+        return cls.of(key)
+
 
 @dataclass(frozen=True, slots=True)
 class DirectoryKeys:

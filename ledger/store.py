@@ -7,6 +7,8 @@ originator_id = resource id, originator_version = rv, notification id = position
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
 from typing import Any, ClassVar, Final, LiteralString, NoReturn
 from uuid import UUID
 
@@ -14,12 +16,15 @@ import orjson
 import psycopg
 from eventsourcing.persistence import (
     ApplicationRecorder,
+    InfrastructureFactory,
     ListenNotifySubscription,
+    Mapper,
     Notification,
     OperationalError,
     ProgrammingError,
     StoredEvent,
     Subscription,
+    TrackingRecorder,
 )
 from psycopg import Connection, RawCursor
 from psycopg.rows import TupleRow
@@ -32,6 +37,7 @@ from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 
 SQL: Final = load_queries(__file__)
 READ_POOL_MAX: Final = 4
+_READ_ONLY: Final = "The ledger is read-only here: send a SCIM request, its events follow."
 
 
 class LedgerSubscription(ListenNotifySubscription["LedgerRecorder"]):
@@ -67,7 +73,7 @@ class LedgerRecorder(ApplicationRecorder):
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> NoReturn:
         """Refuse: events follow from commands (SCIM requests, administrative acts), never from outside."""
-        raise ProgrammingError("The ledger is read-only here: send a SCIM request, its events follow.")
+        raise ProgrammingError(_READ_ONLY)
 
     def select_events(
         self, originator_id: UUID | str, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
@@ -139,8 +145,6 @@ class _Listener:
     """A thread that waits for NOTIFY on a connection of its own."""
 
     def __init__(self, url: str, wake: Any) -> None:
-        from threading import Thread
-
         self._wake = wake
         self._stopped = False
         self._conn = psycopg.connect(url, autocommit=True, options=SERVING)
@@ -184,15 +188,45 @@ def _event_class(topic: str, version: int) -> type[LedgerEvent]:
 EVENT_CLASSES: Final[dict[str, type[LedgerEvent]]] = {kind.topic: _event_class(kind.topic, kind.version) for kind in EVENT_TYPES}
 
 
-class LedgerMapper:
+class LedgerMapper(Mapper[UUID]):
     """Turns stored events into LedgerEvent objects through an explicit registry: no stored text ever names a class to import."""
 
-    def to_domain_event(self, stored_event: StoredEvent) -> LedgerEvent:
-        """Raises KeyError for a topic this release does not know."""
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
+        """Give the LedgerEvent. Raises KeyError for a topic this release does not know."""
         state = orjson.loads(stored_event.state)
         event_class = EVENT_CLASSES[stored_event.topic]
         return event_class(UUID(str(stored_event.originator_id)), stored_event.originator_version, state["leaf"], state["data"])
 
     def to_stored_event(self, domain_event: Any) -> NoReturn:
         """Refuse: see LedgerRecorder.insert_events."""
-        raise ProgrammingError("The ledger is read-only here: send a SCIM request, its events follow.")
+        raise ProgrammingError(_READ_ONLY)
+
+
+class LedgerFactory(InfrastructureFactory[TrackingRecorder]):
+    """Makes the ledger a persistence module of the library: PERSISTENCE_MODULE=ledger.store, DATABASE_URL, KEK_FILE.
+
+    In an application class named `Ledger` these are read as LEDGER_DATABASE_URL and LEDGER_KEK_FILE, as the service does.
+    """
+
+    def application_recorder(self) -> LedgerRecorder:
+        """Raises EnvironmentError naming the variable that is missing, ValueError for a file that holds no key."""
+        url, path = self.env.get("DATABASE_URL"), self.env.get("KEK_FILE")
+        if not url or not path:
+            raise OSError("DATABASE_URL and KEK_FILE are needed to read the ledger.")
+        return LedgerRecorder(url, Kek.read(Path(path).read_text(encoding="ascii")))
+
+    def mapper(self, transcoder: Any = None, mapper_class: Any = None) -> Any:
+        """The ledger's own mapper, whatever was asked for."""
+        return LedgerMapper(transcoder=transcoder or self.transcoder())
+
+    def aggregate_recorder(self, purpose: str = "events") -> NoReturn:
+        """Refuse: see LedgerRecorder.insert_events."""
+        raise ProgrammingError(_READ_ONLY)
+
+    def tracking_recorder(self, tracking_recorder_class: Any = None) -> NoReturn:
+        """Refuse: a projection keeps its place in its own database."""
+        raise ProgrammingError("A projection keeps its tracking beside its own view: give it a persistence module of its own.")
+
+    def process_recorder(self) -> NoReturn:
+        """Refuse: see LedgerRecorder.insert_events."""
+        raise ProgrammingError(_READ_ONLY)

@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import orjson
 import psycopg
@@ -64,8 +65,8 @@ async def ensure_kek(conn: Connection, path: Path) -> Kek:
     stored = await stored_kek_id(conn)
     if stored is not None:
         return check_kek(path, stored)
-    kek = Kek.of(_read_key(path) if path.exists() else _make_key(path))
-    await conn.execute(_SQL["insert_ledger"], (_random_uuid(), kek.id))
+    kek = _read_key(path) if path.exists() else _make_key(path)
+    await conn.execute(_SQL["insert_ledger"], (uuid4(), kek.id))
     stored = await stored_kek_id(conn)
     assert stored is not None
     return check_kek(path, stored)
@@ -84,7 +85,7 @@ def check_kek(path: Path, stored: bytes) -> Kek:
             f"The key-encryption key {path} is missing, but the database was written with key {stored.hex()}. "
             "Restore that file, or point LEDGER_KEK_FILE at it. Without it the stored attributes cannot be read by anyone."
         )
-    kek = Kek.of(_read_key(path))
+    kek = _read_key(path)
     if kek.id != stored:
         raise StartError(
             f"The key-encryption key in {path} has id {kek.id.hex()}, but the database was written with key {stored.hex()}. "
@@ -93,21 +94,18 @@ def check_kek(path: Path, stored: bytes) -> Kek:
     return kek
 
 
-def _read_key(path: Path) -> bytes:
+def _read_key(path: Path) -> Kek:
     try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (ValueError, UnicodeDecodeError) as broken:
+        return Kek.read(path.read_text(encoding="ascii"))
+    except ValueError as broken:
         raise StartError(f"{path} does not hold a key: 64 hexadecimal digits are expected.") from broken
-    if len(key) != KEY_SIZE:
-        raise StartError(f"{path} does not hold a key: 64 hexadecimal digits are expected.")
-    return key
 
 
-def _make_key(path: Path) -> bytes:
+def _make_key(path: Path) -> Kek:
     path.parent.mkdir(parents=True, exist_ok=True)
     key = secrets.token_bytes(KEY_SIZE)
     write_private(path, key.hex() + "\n")
-    return key
+    return Kek.of(key)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -119,12 +117,6 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-
-
-def _random_uuid() -> object:
-    from uuid import uuid4
-
-    return uuid4()
 
 
 async def first_start(administration: Administration, settings: Settings) -> bool:

@@ -7,16 +7,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
 import psycopg
 import pytest
-from eventsourcing.persistence import IntegrityError, Notification, ProgrammingError, StoredEvent, Tracking
-from eventsourcing.popo import POPOTrackingRecorder
+from eventsourcing.persistence import IntegrityError, JSONTranscoder, Notification, ProgrammingError, StoredEvent
 from eventsourcing.tests.persistence import ApplicationRecorderTestCase
 
+from examples.access_list import follow
 from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
 from ledger.commands import RecordFacts
 from ledger.directories import PROFILE, Directory
@@ -29,6 +30,7 @@ from runtime.wiring import make_transaction
 from tests.postgres.ledgers import id_of, opened
 from ledger.commands import needs_of
 
+MAPPER = LedgerMapper(transcoder=JSONTranscoder())
 TOPICS = {"topic1": TOKEN_ISSUED, "topic2": TOKEN_ROTATED, "topic3": TOKEN_REVOKED}
 BACK = {kind.topic: name for name, kind in TOPICS.items()}
 
@@ -176,49 +178,25 @@ def test_a_subscription_yields_what_is_there_and_then_what_comes(history) -> Non
     assert [n.id for n in got] == list(range(1, before + 4)), "dense and in order"
 
 
-class AccessList(POPOTrackingRecorder):
-    """Somebody's own materialised view: who is in which group, tracked with the library's own tracking."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.members: set[tuple[str, str]] = set()
-
-    def apply(self, notification: Notification) -> None:
-        event = LedgerMapper().to_domain_event(notification)
-        edge = (str(event.originator_id), event.leaf.get("mem", ""))
-        if event.TOPIC == "group.member_added":
-            self.members.add(edge)
-        elif event.TOPIC == "group.member_removed":
-            self.members.discard(edge)
-        self.insert_tracking(Tracking("ledger", notification.id))
-
-
-def test_somebodys_own_projection_follows_the_ledger_and_resumes_by_its_tracking(history) -> None:
+def test_somebodys_own_projection_follows_the_ledger(history, tmp_path: Path) -> None:
+    """examples/access_list.py under the library's own runner: catches up, follows, and tracks its place."""
     url, kek, act = history
-    recorder, view = LedgerRecorder(url, kek), AccessList()
-    try:
-
-        def catch_up() -> int:
-            done = view.max_tracking_id("ledger") or 0
-            found = recorder.select_notifications(done, 1000, inclusive_of_start=False)
-            for notification in found:
-                view.apply(notification)
-            return len(found)
-
-        assert catch_up() > 0
-        assert len(view.members) == 4
+    (tmp_path / "kek").write_text(kek.key.hex())
+    with follow({"LEDGER_DATABASE_URL": url, "LEDGER_KEK_FILE": str(tmp_path / "kek")}) as runner:
 
         async def more(ledger):
             user = id_of(await ledger.create_user("joins"))
-            group = next(iter(view.members))[0]
-            await ledger.add_member(UUID(group), user)
+            group = id_of(await ledger.create_group("later"))
+            await ledger.add_member(group, user)
+            return group, user
 
-        act(more)
-        assert catch_up() == 2
-        assert len(view.members) == 5
-        assert catch_up() == 0
-    finally:
-        recorder.close()
+        group, user = act(more)
+        head = runner.app.recorder.max_notification_id()
+        runner.wait(head, timeout=20)
+        assert (str(group), str(user)) in runner.view.members
+        assert len(runner.view.members) == 5, "four are left of the first group, one joined"
+        assert runner.view.max_tracking_id("Ledger") == head
+        runner.app.recorder.close()
 
 
 def test_events_carry_their_explicit_topic_version_and_attributes(history) -> None:
@@ -226,7 +204,7 @@ def test_events_carry_their_explicit_topic_version_and_attributes(history) -> No
     recorder = LedgerRecorder(url, kek)
     try:
         created = recorder.select_notifications(1, 10, topics=["user.created"])[0]
-        event = LedgerMapper().to_domain_event(created)
+        event = MAPPER.to_domain_event(created)
         assert (type(event).__name__, event.TOPIC, event.class_version) == ("UserCreated", "user.created", 1)
         assert event.data is not None
         assert event.data["object"]["userName"].startswith("u")

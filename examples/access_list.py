@@ -1,0 +1,66 @@
+"""Your own view of the ledger with the eventsourcing library's projection runner: who is in which group, in your own store.
+
+    LEDGER_DATABASE_URL=postgresql://… LEDGER_KEK_FILE=var/kek python examples/access_list.py
+
+The runner subscribes to the ledger's log and calls `process_event` for each event in order; the view keeps its place
+(tracking) together with its rows, so a restart goes on where it was. Here the view lives in memory; give ACCESSLIST_
+PERSISTENCE_MODULE=eventsourcing.postgres (and its settings) to keep it in a database of yours.
+"""
+
+from typing import Any
+
+from eventsourcing.application import Application
+from eventsourcing.persistence import Tracking, TrackingRecorder
+from eventsourcing.popo import POPOTrackingRecorder
+from eventsourcing.projection import Projection, ProjectionRunner
+
+
+class Ledger(Application):
+    """The ledger as an application of the library; read-only."""
+
+    name = "Ledger"
+    env = {"PERSISTENCE_MODULE": "ledger.store"}  # noqa: RUF012  # the library's own convention
+
+
+class AccessView(TrackingRecorder):
+    """What the projection writes: each change together with its tracking."""
+
+    members: set[tuple[str, str]]
+
+    def change(self, edge: tuple[str, str], *, member: bool, tracking: Tracking) -> None:
+        raise NotImplementedError
+
+
+class AccessViewInMemory(AccessView, POPOTrackingRecorder):
+    """The view in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members = set()
+
+    def change(self, edge: tuple[str, str], *, member: bool, tracking: Tracking) -> None:
+        with self._database_lock:
+            self._assert_tracking_uniqueness(tracking)
+            self._insert_tracking(tracking)
+            (self.members.add if member else self.members.discard)(edge)
+
+
+class AccessList(Projection[AccessView]):
+    """Follows membership events; `topics` keeps all others away."""
+
+    name = "accesslist"
+    topics = ("group.member_added", "group.member_removed")
+
+    def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+        edge = (domain_event.leaf["obj"], domain_event.leaf["mem"])
+        self.view.change(edge, member=domain_event.TOPIC == "group.member_added", tracking=tracking)
+
+
+def follow(env: dict[str, str] | None = None) -> ProjectionRunner[Ledger, AccessView]:
+    """Start following; use as a context manager. `runner.wait(position)` waits until the view has come that far."""
+    return ProjectionRunner(application_class=Ledger, projection_class=AccessList, view_class=AccessViewInMemory, env=env)
+
+
+if __name__ == "__main__":
+    with follow() as runner:
+        runner.run_forever()
