@@ -4,12 +4,12 @@ originator_id = resource id, originator_version = rv, notification id = position
 `LedgerMapper` reads. Writing goes through commands only: a second write path would bypass what the ledger promises.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any, ClassVar, Final, LiteralString, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 from uuid import UUID
 
 import orjson
@@ -63,7 +63,11 @@ class LedgerRecorder(ApplicationRecorder):
         self._url = url
         self._kek = kek
         self._pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
-            url, min_size=1, max_size=READ_POOL_MAX, open=True, kwargs={"autocommit": True, "options": SERVING, "cursor_factory": RawCursor}
+            url,
+            min_size=1,
+            max_size=READ_POOL_MAX,
+            open=True,
+            kwargs={"autocommit": True, "options": SERVING, "cursor_factory": RawCursor},
         )
         self._directories: dict[int, UUID] = {}
 
@@ -76,7 +80,13 @@ class LedgerRecorder(ApplicationRecorder):
         raise ProgrammingError(_READ_ONLY)
 
     def select_events(
-        self, originator_id: UUID | str, *, gt: int | None = None, lte: int | None = None, desc: bool = False, limit: int | None = None
+        self,
+        originator_id: UUID | str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
     ) -> Sequence[StoredEvent]:
         """The events of one resource by rv."""
         params = (UUID(str(originator_id)), gt or 0, lte if lte is not None else 2**31 - 1)
@@ -91,7 +101,13 @@ class LedgerRecorder(ApplicationRecorder):
         return events[:limit] if limit is not None else events
 
     def select_notifications(
-        self, start: int | None, limit: int, stop: int | None = None, topics: Sequence[str] = (), *, inclusive_of_start: bool = True
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
         """Events by position, whole ledger. Unknown topics select nothing."""
         first = 1 if start is None else start + (0 if inclusive_of_start else 1)
@@ -118,14 +134,14 @@ class LedgerRecorder(ApplicationRecorder):
         return _Listener(self._url, wake).stop
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection[TupleRow]]:
+    def _reading(self) -> Generator[Connection[TupleRow]]:
         try:
             with self._pool.connection() as conn:
                 yield conn
         except psycopg.OperationalError as lost:
             raise OperationalError("PostgreSQL cannot be reached") from lost
 
-    def _state(self, directory: int, obj: UUID, seq: int, leaf: bytes, ct: bytes | None, wrapped: bytes | None) -> bytes:  # noqa: PLR0917
+    def _state(self, directory: int, obj: UUID, seq: int, leaf: bytes, ct: bytes | None, wrapped: bytes | None) -> bytes:
         """`{"leaf":…,"data":…}`: structure as hashed, attributes as in the feed (null once erased or where there are none)."""
         data = b"null"
         if ct is not None and wrapped is not None:

@@ -57,9 +57,7 @@ class Link:
 class Writer:
     """Accepts submissions, writes them in batches, settles each one's waiter."""
 
-    def __init__(
-        self, transaction: Transaction, connect: Connect, on_batch: Callable[[int, float], None] = lambda *_: None
-    ) -> None:
+    def __init__(self, transaction: Transaction, connect: Connect, on_batch: Callable[[int, float], None]) -> None:
         self._transaction = transaction
         self._main = Link(connect)
         self._idle_lanes = [Link(connect) for _ in range(LANES_MAX)]

@@ -53,7 +53,7 @@ async def verify_log(conn: Owner, directories: Sequence[Directory], progress: Pr
             if not rows:
                 break
             for row in rows:
-                _check_event(directory, StoredEvent(*row), expected, streams, lambda p, w: findings.append(Finding(p, w)))
+                _check_event(directory, StoredEvent(*row), expected, streams, findings)
             done += len(rows)
             progress(done, total)
             if len(findings) >= FINDINGS_MAX:
@@ -67,25 +67,30 @@ def _check_event(
     event: StoredEvent,
     expected: _Expected,
     streams: dict[UUID, tuple[int, int]],
-    report: Callable[[str, str], None],
+    findings: list[Finding],
 ) -> None:
     place = f"{directory.slug} seq {event.seq}"
+
+    def report(problem: str) -> None:
+        findings.append(Finding(place, problem))
+
     if event.seq != expected.seq + 1:
-        report(place, f"the log has a hole: seq {expected.seq + 1} is missing")
+        report(f"the log has a hole: seq {expected.seq + 1} is missing")
     expected.seq = event.seq
     try:
         leaf = check_leaf(event.leaf)
     except LeafError as broken:
-        report(place, f"the leaf is not canonical: {broken}")
+        report(f"the leaf is not canonical: {broken}")
         return
     if leaf_hash(event.leaf) != event.leaf_hash:
-        report(place, "the leaf does not have its stored hash")
+        report("the leaf does not have its stored hash")
     for problem in _differences(directory, event, leaf):
-        report(place, problem)
-    _check_stream(event, leaf, streams, lambda problem: report(place, problem))
-    if leaf["at"] < expected.at:
-        report(place, "time runs backwards")
-    expected.at = leaf["at"]
+        report(problem)
+    _check_stream(event, leaf, streams, report)
+    at = int(leaf["at"])
+    if at < expected.at:
+        report("time runs backwards")
+    expected.at = at
 
 
 def _differences(directory: Directory, event: StoredEvent, leaf: dict[str, Any]) -> list[str]:

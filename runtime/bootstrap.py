@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import orjson
 import psycopg
+from psycopg import sql
 
 from database.connections import Connection
 from database.queries import load_queries
@@ -42,7 +43,7 @@ def embedded_urls(cluster: embedded.Cluster) -> Urls:
     with psycopg.connect(cluster.url(embedded.SUPERUSER, "postgres"), autocommit=True) as conn:
         for role in ("ledger_owner", "ledger_app"):
             if conn.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone() is None:
-                conn.execute(psycopg.sql.SQL("create role {} login").format(psycopg.sql.Identifier(role)))
+                conn.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
         if conn.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
             conn.execute("create database ledger owner ledger_owner")
     return Urls(cluster.url("ledger_app", DATABASE), cluster.url("ledger_owner", DATABASE))
@@ -65,7 +66,7 @@ async def ensure_kek(conn: Connection, path: Path) -> Kek:
     stored = await stored_kek_id(conn)
     if stored is not None:
         return check_kek(path, stored)
-    kek = _read_key(path) if path.exists() else _make_key(path)
+    kek = _read_or_make_key(path)
     await conn.execute(_SQL["insert_ledger"], (uuid4(), kek.id))
     stored = await stored_kek_id(conn)
     assert stored is not None
@@ -101,7 +102,9 @@ def _read_key(path: Path) -> Kek:
         raise StartError(f"{path} does not hold a key: 64 hexadecimal digits are expected.") from broken
 
 
-def _make_key(path: Path) -> Kek:
+def _read_or_make_key(path: Path) -> Kek:
+    if path.exists():
+        return _read_key(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     key = secrets.token_bytes(KEY_SIZE)
     write_private(path, key.hex() + "\n")

@@ -17,9 +17,7 @@ def configure_logs(style: Literal["console", "json"]) -> None:
         _place_of_exception,
     ]
     if style == "json":
-        last: structlog.typing.Processor = structlog.processors.JSONRenderer(
-            serializer=lambda value, **_: orjson.dumps(value).decode()
-        )
+        last: structlog.typing.Processor = _as_json
     else:
         last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     structlog.configure(
@@ -48,3 +46,7 @@ def _place_of_exception(_logger: object, _name: str, event: structlog.typing.Eve
             trace = trace.tb_next
         event["where"] = places[-8:]
     return event
+
+
+def _as_json(_logger: object, _name: str, event: structlog.typing.EventDict) -> str:
+    return orjson.dumps(dict(event), default=str).decode()

@@ -15,7 +15,7 @@ from runtime import embedded
 
 hypothesis_settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
 hypothesis_settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
-hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))  # noqa: TID251 - chosen before any test runs
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 # Tests about durability start a cluster of their own; here nothing has to survive a power cut.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

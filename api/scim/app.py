@@ -120,7 +120,7 @@ class ScimApp:
             answer = of_error(Unavailable("The database does not answer; nothing was changed. Send it again.", retry_after=1))
         except Exception:  # the last fence: a defect of ours is logged, never shown
             _log.exception("request_failed", request_id=str(request_id), method=method, path=template)
-            answer = of_error(ScimError(500, None, "An unexpected error. It was logged under this request's id."))
+            answer = of_error(ScimError("An unexpected error. It was logged under this request's id."))
         await send_answer(send, answer, request_id)
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)

@@ -19,7 +19,7 @@ from scim.discovery import list_response
 from scim.errors import NotFound, TooMany
 from scim.filters import Filter, bounds, cover, matches, parse_filter
 from scim.projection import Projection, needs, parse_projection, project
-from scim.schema import GROUP, USER, ResourceType
+from scim.schema import USER, ResourceType
 
 COUNT_MAX = 200  # default and cap of `count`
 
@@ -128,6 +128,3 @@ class Query:
 
 def _matching(wanted: Filter, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [document for document in documents if matches(wanted, document)]
-
-
-__all__ = ["GROUP", "Query"]

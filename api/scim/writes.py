@@ -7,7 +7,7 @@ from uuid import UUID
 import anyio.to_thread
 import orjson
 
-from api.scim.http import Answer, Call, as_json
+from api.scim.http import Answer, Call
 from api.scim.resources import etag, shown_groups, shown_members, with_meta
 from api.services import Services
 from ledger.commands import (
@@ -189,21 +189,12 @@ def _members(document: dict[str, Any]) -> tuple[str, ...]:
 
 def _names(patch: Patch) -> tuple[str, ...]:
     """The userNames a patch may set, so that uniqueness is read beforehand."""
-    found: list[str] = []
-    for operation in patch.operations:
-        value = operation.value
-        if isinstance(value, dict):
-            found += [v for k, v in value.items() if isinstance(v, str) and k.casefold() in _USER_NAME]
-        elif isinstance(value, str) and operation.path is not None:
-            found.append(value)
-    return tuple(fold(name) for name in found)
+    values = (op.value for op in patch.operations if op.path.attribute is USER_NAME)
+    return tuple(fold(value) for value in values if isinstance(value, str))
 
 
-_USER_NAME = {"username", "urn:ietf:params:scim:schemas:core:2.0:user:username"}
+USER_NAME = USER.attributes["username"]
 
 
 def _ledger_seq(outcome: Outcome) -> list[tuple[bytes, bytes]]:
     return [(b"ledger-seq", str(outcome.seq).encode())] if outcome.seq is not None else []
-
-
-__all__ = ["Write", "as_json"]

@@ -28,10 +28,17 @@ class Service:
         """Start and wait until it says that it listens (connections made from then on are served)."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
         # The port of the first start is kept: a restarted service is found at its old address.
-        env |= {"LEDGER_DATA_DIR": str(self.data_dir), "LEDGER_PORT": str(self.port), "LEDGER_LOG_FORMAT": "json", **self.environment}
+        env |= {
+            "LEDGER_DATA_DIR": str(self.data_dir),
+            "LEDGER_PORT": str(self.port),
+            "LEDGER_LOG_FORMAT": "json",
+            **self.environment,
+        }
         command = [sys.executable, "-c", "from runtime.cli import main; main()", "serve"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.strip().startswith("Provisioning ledger on"):

@@ -187,7 +187,12 @@ class Workload:
     def replace_members(self, users, groups):
         group, members = self.random.choice(groups), self._some(users)
         operation = {"op": "replace", "path": "members", "value": [{"value": m} for m in members]}
-        return "PATCH", f"/Groups/{group}", self._patch(operation), lambda _: self.model.groups[group].update(members=set(members))
+        return (
+            "PATCH",
+            f"/Groups/{group}",
+            self._patch(operation),
+            lambda _: self.model.groups[group].update(members=set(members)),
+        )
 
     def put_group(self, users, groups):
         self.count += 1

@@ -95,7 +95,9 @@ def test_a_bad_patch_is_refused_and_changes_nothing(service: Service, what: str)
 def test_an_unknown_member_is_named(service: Service) -> None:
     ghost = "0f0f0f0f-1111-4222-8333-444444444444"
     with service.client("scim") as client:
-        answer = client.post(service.scim + "/Groups", json={"schemas": [GROUP], "displayName": "g", "members": [{"value": ghost}]})
+        answer = client.post(
+            service.scim + "/Groups", json={"schemas": [GROUP], "displayName": "g", "members": [{"value": ghost}]}
+        )
     assert answer.status_code == 400
     assert answer.json()["scimType"] == "invalidValue"
     assert ghost in answer.json()["detail"]
@@ -160,7 +162,20 @@ def test_bad_feed_requests_are_problems_with_a_code(service: Service, query: dic
     assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
 
 
-@pytest.mark.parametrize("as_of", ["2026-11-24", "tomorrow", "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z", "seq:0", "seq:999999999", "seq:x", "", "2026-11-24T00:00:00"])
+@pytest.mark.parametrize(
+    "as_of",
+    [
+        "2026-11-24",
+        "tomorrow",
+        "2999-01-01T00:00:00Z",
+        "1999-01-01T00:00:00Z",
+        "seq:0",
+        "seq:999999999",
+        "seq:x",
+        "",
+        "2026-11-24T00:00:00",
+    ],
+)
 def test_an_as_of_that_cannot_be_answered_is_refused_and_never_means_now(service: Service, as_of: str) -> None:
     with service.client("auditor") as auditor:
         answer = auditor.get(service.base + "/v1/audit/acme/population", params={"as_of": as_of})

@@ -48,16 +48,23 @@ def _live_a_life(service: Service) -> None:
         assert made.status_code == 201
         assert "password" not in made.text
         uid = made.json()["id"]
-        group = client.post(service.scim + "/Groups", json={"schemas": [GROUP], "displayName": CANARIES[3], "members": [{"value": uid}]})
+        group = client.post(
+            service.scim + "/Groups", json={"schemas": [GROUP], "displayName": CANARIES[3], "members": [{"value": uid}]}
+        )
         # What is refused is not logged either: a taken name, a wrong value, a filter, a broken body, an unknown path.
         assert client.post(service.scim + "/Users", json=user).status_code == 409
         assert client.post(service.scim + "/Users", json={**user, "active": CANARIES[0]}).status_code == 400
-        assert client.get(service.scim + "/Users", params={"filter": f'userName eq "{CANARIES[1]}@canary.example"'}).json()["totalResults"]
+        assert client.get(service.scim + "/Users", params={"filter": f'userName eq "{CANARIES[1]}@canary.example"'}).json()[
+            "totalResults"
+        ]
         assert client.get(service.scim + "/Users", params={"filter": f'nonsense "{CANARIES[0]}"'}).status_code == 400
         assert client.post(service.scim + "/Users", content=f'{{"{CANARIES[0]}'.encode()).status_code == 400
         assert client.get(f"{service.scim}/Users/{CANARIES[0]}").status_code == 404
         assert client.get(f"{service.scim}/{CANARIES[0]}").status_code == 404
-        patch = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [{"op": "replace", "path": "title", "value": CANARIES[0]}]}
+        patch = {
+            "schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
+            "Operations": [{"op": "replace", "path": "title", "value": CANARIES[0]}],
+        }
         assert client.patch(f"{service.scim}/Users/{uid}", json=patch).status_code == 200
         assert client.delete(f"{service.scim}/Users/{uid}").status_code == 204
         assert client.delete(f"{service.scim}/Groups/{group.json()['id']}").status_code == 204
@@ -111,7 +118,10 @@ def test_the_log_names_requests_by_template_only(make_service: Callable[..., Ser
 
 def test_settings_masks_secrets(service: Service) -> None:
     shown = subprocess.run(
-        ["env", "LEDGER_DATABASE_URL=postgresql://u:hunter2@127.0.0.1:1/x", *_command("settings")], capture_output=True, text=True, timeout=60
+        ["env", "LEDGER_DATABASE_URL=postgresql://u:hunter2@127.0.0.1:1/x", *_command("settings")],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert shown.returncode == 0, shown.stderr
     assert "hunter2" not in shown.stdout

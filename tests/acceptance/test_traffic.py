@@ -12,7 +12,9 @@ STEPS = 400
 
 
 @pytest.mark.parametrize("seed", [1, 20261124])
-def test_the_fold_of_the_events_equals_the_model_now_and_at_every_past_seq(make_service: Callable[..., Service], seed: int) -> None:
+def test_the_fold_of_the_events_equals_the_model_now_and_at_every_past_seq(
+    make_service: Callable[..., Service], seed: int
+) -> None:
     service = make_service()
     work = Workload(seed)
     past: list[tuple[int, dict]] = []
@@ -43,7 +45,9 @@ def _scim_reads_equal_the_model(scim, service: Service, model: dict) -> None:
             break
     assert listed == model["users"]
     groups = scim.get(service.scim + "/Groups").json().get("Resources", [])
-    assert {g["id"]: {m["value"] for m in g.get("members", [])} for g in groups} == {g: v["members"] for g, v in model["groups"].items()}
+    assert {g["id"]: {m["value"] for m in g.get("members", [])} for g in groups} == {
+        g: v["members"] for g, v in model["groups"].items()
+    }
 
 
 def _fold_events(service: Service) -> Fold:

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 from api.services import Services
 from database.connections import connect
 from ledger.commands import Command, CreateGroup, CreateUser, DeleteUser, PatchGroup, PatchUser, needs_of
+from ledger.cursor import BEGINNING, Cursor
 from ledger.directories import Directory
 from ledger.feed import Page, Selection
-from ledger.cursor import BEGINNING, Cursor
 from ledger.sealing import Kek
 from ledger.transaction import Outcome, Submission
 from runtime.bootstrap import _SQL
@@ -44,7 +44,9 @@ class Ledger:
         document = {"schemas": [CORE_USER], "userName": name, **attributes}
         return self.submit(CreateUser(uuid4(), document, fold(name)), directory)
 
-    def create_group(self, name: str, members: tuple[UUID | str, ...] = (), directory: Directory | None = None) -> "asyncio.Future[Outcome]":
+    def create_group(
+        self, name: str, members: tuple[UUID | str, ...] = (), directory: Directory | None = None
+    ) -> "asyncio.Future[Outcome]":
         document = {"schemas": [CORE_GROUP], "displayName": name}
         return self.submit(CreateGroup(uuid4(), document, fold(name), tuple(map(str, members))), directory)
 

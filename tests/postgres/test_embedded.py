@@ -78,7 +78,7 @@ def run_python(script: str, *arguments: object, user: str | None = None) -> subp
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", BECOME.format(user=user) + script if user else script, *map(str, arguments)],
         cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},  # noqa: TID251 - a child like ours
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

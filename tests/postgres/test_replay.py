@@ -86,7 +86,10 @@ def test_a_sound_ledger_verifies_and_rebuilds_to_the_same_content(app_url: str, 
     [
         ("users", "update users set active = not active where rv = 1 and body_seq = (select min(body_seq) from users)"),
         ("users", "delete from users where body_seq = (select max(body_seq) from users)"),
-        ("memberships", "update memberships set to_seq = from_seq + 1 where ctid = (select ctid from memberships where to_seq > 1e18 limit 1)"),
+        (
+            "memberships",
+            "update memberships set to_seq = from_seq + 1 where ctid = (select ctid from memberships where to_seq > 1e18 limit 1)",
+        ),
         ("memberships", "insert into memberships select directory, grp, gen_random_uuid(), 0, 1 from memberships limit 1"),
         ("states", "update states set active = not active where ctid = (select ctid from states limit 1)"),
         ("groups", "update groups set body_seq = body_seq - 1"),

@@ -17,18 +17,17 @@ import pytest
 from eventsourcing.persistence import IntegrityError, JSONTranscoder, Notification, ProgrammingError, StoredEvent
 from eventsourcing.tests.persistence import ApplicationRecorderTestCase
 
+from database.connections import connect
 from examples.access_list import follow
-from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
-from ledger.commands import RecordFacts
+from ledger.commands import RecordFacts, needs_of
 from ledger.directories import PROFILE, Directory
+from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
 from ledger.sealing import Kek, wrap_key
 from ledger.store import LedgerMapper, LedgerRecorder
 from ledger.transaction import Report, Submission
-from database.connections import connect
 from runtime.identifiers import uuid7
 from runtime.wiring import make_transaction
 from tests.postgres.ledgers import id_of, opened
-from ledger.commands import needs_of
 
 MAPPER = LedgerMapper(transcoder=JSONTranscoder())
 TOPICS = {"topic1": TOKEN_ISSUED, "topic2": TOKEN_ROTATED, "topic3": TOKEN_REVOKED}
@@ -55,7 +54,9 @@ class _Written(LedgerRecorder):
                 if len(self.select_events(event.originator_id, gt=event.originator_version - 1)):
                     raise IntegrityError
             drafts = tuple(
-                Draft(TOPICS[e.topic], UUID(str(e.originator_id)), TOKEN, cause=OPERATOR, body=Body({"state": e.state.decode()}, []))
+                Draft(
+                    TOPICS[e.topic], UUID(str(e.originator_id)), TOKEN, cause=OPERATOR, body=Body({"state": e.state.decode()}, [])
+                )
                 for e in stored_events
             )
             command, report = RecordFacts(drafts), Report()

@@ -61,7 +61,7 @@ def test_a_value_the_database_refuses_fails_alone(app_url: str) -> None:
             # A lone surrogate never gets past the edge; here it stands for any value PostgreSQL or psycopg refuses.
             original = core.project
 
-            def poisoned(events):  # noqa: ANN202
+            def poisoned(events):
                 statements = original(events)
                 if any(e.macs is not None and e.macs.external_id is not None for e in events):
                     statements.append(("select 1 / 0", ()))
@@ -69,7 +69,10 @@ def test_a_value_the_database_refuses_fails_alone(app_url: str) -> None:
 
             object.__setattr__(ledger.services.writer._transaction, "project", poisoned)
             results = await asyncio.gather(
-                ledger.create_user("a"), ledger.create_user("bad", externalId="x"), ledger.create_user("b"), return_exceptions=True
+                ledger.create_user("a"),
+                ledger.create_user("bad", externalId="x"),
+                ledger.create_user("b"),
+                return_exceptions=True,
             )
             assert isinstance(results[1], InvalidValue)
             assert all(r.seq for r in (results[0], results[2]))  # type: ignore[union-attr]
@@ -107,9 +110,7 @@ def test_the_same_user_name_sent_to_two_writers_is_stored_once(app_url: str) -> 
 
 
 @pytest.mark.parametrize("loss", ["lose_answer", "lose_request"])
-def test_a_commit_cut_by_a_proxy_is_answered_rightly(
-    cluster: embedded.Cluster, app_url: str, tmp_path: Path, loss: str
-) -> None:
+def test_a_commit_cut_by_a_proxy_is_answered_rightly(cluster: embedded.Cluster, app_url: str, tmp_path: Path, loss: str) -> None:
     """Whether the COMMIT arrived or not: each command is stored once and answered with the seq it has."""
 
     async def run() -> None:

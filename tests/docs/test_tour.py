@@ -1,0 +1,64 @@
+"""The tour of the README, executed: every `sh` block in order in one shell, its output held against the `text` block below it."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Service, make_service
+
+__all__ = ["make_service"]
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MARK = "-- end of block --"
+ANYTHING = "…"  # stands for ids, times and counts that differ from run to run
+
+
+def tour() -> list[tuple[str, str]]:
+    """The (script, expected output) pairs of the tour."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## A tour in five minutes")[2].partition("\n## ")[0]
+    pairs: list[tuple[str, str]] = []
+    for kind, block in BLOCK.findall(section):
+        if kind == "sh":
+            pairs.append((block, ""))
+        else:
+            assert pairs, "a text block shows the output of the sh block above it"
+            assert not pairs[-1][1], "one text block for one sh block"
+            pairs[-1] = (pairs[-1][0], block)
+    return pairs
+
+
+def as_shown(expected: str) -> "re.Pattern[str]":
+    return re.compile(r"[^\n]*".join(re.escape(part) for part in expected.split(ANYTHING)))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="the tour is told with curl and bash")
+def test_the_tour_of_the_readme_works_as_written(make_service: Callable[..., Service]) -> None:
+    """A first page that does not work is worse than none."""
+    service = make_service()
+    pairs = tour()
+    assert len(pairs) >= 7, "the tour was not found"
+    script = "set -euo pipefail\n" + "".join(f"{block}\necho '{MARK}'\n" for block, _ in pairs)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LEDGER_")}
+    environment |= {"LEDGER_DATA_DIR": str(service.data_dir), "LEDGER_PORT": str(service.port), "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    shown = done.stdout.split(f"{MARK}\n")
+    for place, (block, expected) in enumerate(pairs):
+        if place >= len(shown) - 1:
+            break  # a command failed in this block: told below
+        assert as_shown(expected).fullmatch(shown[place]), f"{block}\nsays\n{shown[place]}\nthe README shows\n{expected}"
+    assert done.returncode == 0, f"{pairs[len(shown) - 1][0]}\n{shown[-1]}{done.stderr}"
+    assert len(shown) == len(pairs) + 1
+
+
+def test_the_check_of_the_tour_notices_what_differs() -> None:
+    """Otherwise a tour that prints anything would pass."""
+    assert as_shown("evt_acme_1_…\n").fullmatch("evt_acme_1_5f0c9a1e\n")
+    assert not as_shown("evt_acme_1_…\n").fullmatch("evt_acme_2_5f0c9a1e\n")
+    assert not as_shown("one …\n").fullmatch("one\ntwo\n")
