@@ -1,7 +1,7 @@
 """The tour of the README, executed: every `sh` block in order in one shell, its output held against the `text` block below it."""
 
-import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -38,16 +38,21 @@ def as_shown(expected: str) -> "re.Pattern[str]":
     return re.compile(r"[^\n]*".join(re.escape(part) for part in expected.split(ANYTHING)))
 
 
+def as_script(pairs: list[tuple[str, str]], service: Service) -> str:
+    """The blocks as one script that ends at the first failure, pointed at the service by environment variables only."""
+    settings = {"LEDGER_DATA_DIR": str(service.data_dir), "LEDGER_PORT": str(service.port), "no_proxy": "127.0.0.1"}
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+    prelude = "\n".join(["set -euo pipefail", "unset ${!LEDGER_@}", *exports, ""])
+    return prelude + "".join(f"{block}\necho '{MARK}'\n" for block, _ in pairs)
+
+
 @pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="the tour is told with curl and bash")
 def test_the_tour_of_the_readme_works_as_written(make_service: Callable[..., Service]) -> None:
     """A first page that does not work is worse than none."""
     service = make_service()
     pairs = tour()
     assert len(pairs) >= 7, "the tour was not found"
-    script = "set -euo pipefail\n" + "".join(f"{block}\necho '{MARK}'\n" for block, _ in pairs)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LEDGER_")}
-    environment |= {"LEDGER_DATA_DIR": str(service.data_dir), "LEDGER_PORT": str(service.port), "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["bash", "-c", as_script(pairs, service)], cwd=ROOT, capture_output=True, text=True, timeout=300)
     shown = done.stdout.split(f"{MARK}\n")
     for place, (block, expected) in enumerate(pairs):
         if place >= len(shown) - 1:
