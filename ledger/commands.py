@@ -148,7 +148,7 @@ def needs_of(command: Command) -> Needs:
             return Needs(group=command.id, whole=True, writes=frozenset({("group", command.id)}))
         case PatchGroup():
             return _group_patch_needs(command)
-        case RecordFacts():
+        case _:
             return Needs()
 
 

@@ -19,7 +19,6 @@ from ledger.commands import (
     GroupState,
     PatchGroup,
     PatchUser,
-    RecordFacts,
     ReplaceGroup,
     ReplaceUser,
     State,
@@ -97,7 +96,7 @@ def _decide(state: State, command: Command, tolerances: Tolerances, used: set[st
             return _patch_group(state, command, tolerances, used)
         case DeleteGroup():
             return _delete_group(state, command)
-        case RecordFacts():
+        case _:
             return Decision(command.drafts)
 
 

@@ -1,0 +1,345 @@
+"""Decisions as given (state) / when (command) / then (events): the completeness law, and nothing for a no-op."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ledger import commands as c
+from ledger.commands import GroupState, IfMatch, State, UserState, needs_of, parse_id
+from ledger.decide import Decision, RunsAloneError, decide
+from ledger.events import USER_CREATED, Draft
+from scim.errors import InvalidValue, NotFound, PreconditionFailed, TooMany, Uniqueness
+from scim.filters import fold
+from scim.patch import read_patch
+from scim.schema import GROUP, USER
+from scim.tolerances import GENERIC
+
+CORE_USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+CORE_GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+U1, U2, U3 = (UUID(int=n, version=4) for n in (1, 2, 3))
+G1, G2 = (UUID(int=n, version=4) for n in (11, 12))
+
+
+def _user(
+    user: UUID = U1, *, active: bool = True, groups: tuple[UUID, ...] | None = (), name: str = "Ann", **more: Any
+) -> UserState:
+    document = {"schemas": [CORE_USER], "id": str(user), "userName": name, "active": active, **more}
+    return UserState(user, document, active, fold(name), 3, 3, 10, 20, in_groups=groups is None or bool(groups), groups=groups)
+
+
+def _group(group: UUID = G1, members: dict[UUID, str] | None = None, parents: tuple[UUID, ...] = ()) -> GroupState:
+    document = {"schemas": [CORE_GROUP], "id": str(group), "displayName": "Crew"}
+    return GroupState(group, document, 5, 10, 0, members, parents)
+
+
+def _when(state: State, command: c.Command) -> Decision:
+    return decide(state, command, GENERIC, set())
+
+
+def _told(decision: Decision) -> list[tuple[str, ...]]:
+    """The events in short: type, whose, member, cause, effect."""
+    return [_short(draft) for draft in decision.drafts]
+
+
+def _short(d: Draft) -> tuple[str, ...]:
+    if d.kind.membership:
+        return d.kind.topic, str(d.obj), str(d.mem), d.cause, "effective" if d.eff else "stored only"
+    return d.kind.topic, str(d.obj), d.cause
+
+
+def _patch(kind: Any, *operations: dict[str, Any]) -> Any:
+    message = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": list(operations)}
+    return read_patch(kind, message, GENERIC, set())
+
+
+def _set(path: str, value: Any) -> c.PatchUser:
+    return c.PatchUser(U1, _patch(USER, {"op": "replace", "path": path, "value": value}))
+
+
+# -- users ------------------------------------------------------------------
+
+
+def test_a_created_user_is_active_unless_it_says_otherwise() -> None:
+    made = _when(State(), c.CreateUser(U1, {"schemas": [CORE_USER], "userName": "Ann"}, "ann"))
+    assert _told(made) == [("user.created", str(U1), "idp")]
+    assert made.drafts[0].active is True
+    assert made.document == {"schemas": [CORE_USER], "userName": "Ann", "id": str(U1), "active": True}
+    asleep = _when(State(), c.CreateUser(U1, {"schemas": [CORE_USER], "userName": "Ann", "active": False}, "ann"))
+    assert asleep.drafts[0].active is False
+
+
+def test_a_taken_user_name_is_refused_on_every_write() -> None:
+    state = State(users={U1: _user()}, names={"bob": U2, "ann": U1})
+    document = {"schemas": [CORE_USER], "userName": "BOB"}
+    for command in (c.CreateUser(U3, document, "bob"), c.ReplaceUser(U1, document, "bob"), _set("userName", "BOB")):
+        with pytest.raises(Uniqueness):
+            _when(state, command)
+    assert _told(_when(state, _set("userName", "ANN"))) == [("user.updated", str(U1), "idp")], "its own name in another case"
+
+
+def test_an_attribute_change_is_one_update_with_its_changes() -> None:
+    decision = _when(State(users={U1: _user()}), _set("title", "Boss"))
+    assert _told(decision) == [("user.updated", str(U1), "idp")]
+    body = decision.drafts[0].body
+    assert body is not None
+    assert body.changes == [{"path": "title", "to": "Boss"}]
+    assert body.object["title"] == "Boss"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [_set("active", True), _set("userName", "Ann"), c.ReplaceUser(U1, {"schemas": [CORE_USER], "userName": "Ann"}, "ann")],
+)
+def test_a_no_op_emits_nothing(command: c.Command) -> None:
+    assert _when(State(users={U1: _user()}), command).drafts == ()
+
+
+def test_a_put_that_says_nothing_of_active_does_not_bring_a_leaver_back() -> None:
+    state = State(users={U1: _user(active=False)})
+    decision = _when(state, c.ReplaceUser(U1, {"schemas": [CORE_USER], "userName": "Ann", "title": "T"}, "ann"))
+    assert [d.active for d in decision.drafts] == [False]
+
+
+def test_deactivation_revokes_each_membership_before_it_happens() -> None:
+    state = State(users={U1: _user(groups=(G1, G2))})
+    command = c.PatchUser(U1, _patch(USER, {"op": "replace", "value": {"active": False, "title": "Gone"}}))
+    decision = _when(state, command)
+    assert _told(decision) == [
+        ("user.updated", str(U1), "idp"),
+        ("group.member_access_revoked", str(G1), str(U1), "user_deactivated", "effective"),
+        ("group.member_access_revoked", str(G2), str(U1), "user_deactivated", "effective"),
+        ("user.deactivated", str(U1), "idp"),
+    ]
+    assert [d.active for d in decision.drafts if d.body] == [True, False], "the update comes while still active"
+    assert not any(d.moves_etag for d in decision.drafts if d.kind.membership)
+
+
+def test_reactivation_restores_each_membership_after_it_happened() -> None:
+    decision = _when(State(users={U1: _user(active=False, groups=(G1,))}), _set("active", "True"))
+    assert _told(decision) == [
+        ("user.reactivated", str(U1), "idp"),
+        ("group.member_access_restored", str(G1), str(U1), "user_reactivated", "effective"),
+    ]
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_deletion_removes_each_membership_before_it_happens(active: bool) -> None:
+    decision = _when(State(users={U1: _user(active=active, groups=(G1,))}), c.DeleteUser(U1))
+    effect = "effective" if active else "stored only"
+    assert _told(decision) == [
+        ("group.member_removed", str(G1), str(U1), "user_deleted", effect),
+        ("user.deleted", str(U1), "idp"),
+    ]
+    assert decision.drafts[-1].active is False
+
+
+@pytest.mark.parametrize("command", [_set("active", False), c.DeleteUser(U1)])
+def test_what_fans_out_asks_to_run_alone_until_all_memberships_are_loaded(command: c.Command) -> None:
+    with pytest.raises(RunsAloneError):
+        _when(State(users={U1: _user(groups=None)}), command)
+
+
+def test_conditions_and_missing_resources() -> None:
+    state = State(users={U1: _user()}, groups={G1: _group(members={})})
+    old, current = IfMatch(frozenset({2})), IfMatch(frozenset({2, 3}))
+    user = {"schemas": [CORE_USER], "userName": "Ann"}
+    group = {"schemas": [CORE_GROUP], "displayName": "Crew"}
+    patch_user, patch_group = _set("title", "x").patch, _patch(GROUP, {"op": "replace", "path": "displayName", "value": "x"})
+    for condition in (old,):
+        for command in (
+            c.ReplaceUser(U1, user, "ann", condition), c.PatchUser(U1, patch_user, (), condition), c.DeleteUser(U1, condition),
+            c.ReplaceGroup(G1, group, "crew", (), condition), c.PatchGroup(G1, patch_group, condition), c.DeleteGroup(G1, condition),
+        ):  # fmt: skip
+            with pytest.raises(PreconditionFailed):
+                _when(state, command)
+    assert _when(state, c.PatchUser(U1, patch_user, (), current)).drafts
+    assert _when(state, c.DeleteGroup(G1, IfMatch(any=True))).drafts
+    for command in (c.DeleteUser(U2), c.DeleteGroup(G2)):
+        with pytest.raises(NotFound):
+            _when(state, command)
+
+
+# -- groups -----------------------------------------------------------------
+
+
+def _members(*active: tuple[UUID, bool]) -> dict[UUID, tuple[str, bool]]:
+    return {user: ("User", on) for user, on in active}
+
+
+def test_a_created_group_adds_each_member_once_and_says_whether_it_changes_access() -> None:
+    state = State(members={**_members((U1, True), (U2, False)), G2: ("Group", True)})
+    document = {"schemas": [CORE_GROUP], "displayName": "Crew"}
+    decision = _when(state, c.CreateGroup(G1, document, "crew", (str(U1), str(U1), str(U2), str(G2))))
+    assert _told(decision) == [
+        ("group.created", str(G1), "idp"),
+        ("group.member_added", str(G1), str(U1), "idp", "effective"),
+        ("group.member_added", str(G1), str(U2), "idp", "stored only"),
+        ("group.member_added", str(G1), str(G2), "idp", "effective"),
+    ]
+    assert [d.mt for d in decision.drafts[1:]] == ["User", "User", "Group"]
+
+
+@pytest.mark.parametrize("member", [str(U3), "no id at all", "x" * 100])
+def test_an_unknown_member_is_refused_by_name(member: str) -> None:
+    document = {"schemas": [CORE_GROUP], "displayName": "Crew"}
+    with pytest.raises(InvalidValue, match=member[:20]):
+        _when(State(), c.CreateGroup(G1, document, "crew", (member,)))
+
+
+def test_a_group_is_no_member_of_itself() -> None:
+    state = State(groups={G1: _group()}, members={G1: ("Group", True)})
+    with pytest.raises(InvalidValue, match="itself"):
+        _when(state, c.PatchGroup(G1, _patch(GROUP, {"op": "add", "path": "members", "value": [{"value": str(G1)}]})))
+
+
+def test_edges_are_netted_in_the_order_of_the_operations() -> None:
+    state = State(groups={G1: _group()}, members=_members((U1, True), (U2, True)), edges={(G1, U2)})
+    operations = [
+        {"op": "add", "path": "members", "value": [{"value": str(U1)}, {"value": str(U2)}]},
+        {"op": "remove", "path": f'members[value eq "{U2}"]'},
+        {"op": "remove", "path": f'members[value eq "{U1}"]'},
+        {"op": "add", "path": "members", "value": [{"value": str(U1)}]},
+        {"op": "remove", "path": 'members[value eq "not an id"]'},
+    ]
+    assert _told(_when(state, c.PatchGroup(G1, _patch(GROUP, *operations)))) == [
+        ("group.member_removed", str(G1), str(U2), "idp", "effective"),
+        ("group.member_added", str(G1), str(U1), "idp", "effective"),
+    ]
+
+
+def test_clearing_and_removing_by_a_filter_look_at_all_members() -> None:
+    members = {U1: "User", G2: "Group"}
+    state = State(
+        groups={G1: _group(members=members)}, members={**_members((U1, False), (U2, True)), G2: ("Group", True)}, edges=set()
+    )
+    cleared = _patch(GROUP, {"op": "replace", "path": "members", "value": [{"value": str(U2)}]})
+    assert [t[0::2] for t in _told(_when(state, c.PatchGroup(G1, cleared)))] == [
+        ("group.member_removed", str(U1), "stored only"),
+        ("group.member_removed", str(G2), "effective"),
+        ("group.member_added", str(U2), "effective"),
+    ]
+    added = {"op": "add", "path": "members", "value": [{"value": str(U2)}]}
+    by_type = _patch(GROUP, added, {"op": "remove", "path": 'members[type eq "User"]'})
+    assert [t[0::2] for t in _told(_when(state, c.PatchGroup(G1, by_type)))] == [("group.member_removed", str(U1), "stored only")]
+
+
+def test_a_rename_and_a_membership_change_are_two_events_and_an_echoed_name_is_none() -> None:
+    state = State(groups={G1: _group()}, members=_members((U1, True)))
+    add = {"op": "add", "path": "members", "value": [{"value": str(U1)}]}
+    echoed = _patch(GROUP, {"op": "replace", "value": {"id": str(G1), "displayName": "Crew"}}, add)
+    assert [t[0] for t in _told(_when(state, c.PatchGroup(G1, echoed)))] == ["group.member_added"]
+    renamed = _patch(GROUP, {"op": "replace", "path": "displayName", "value": "Team"}, add)
+    assert [t[0] for t in _told(_when(state, c.PatchGroup(G1, renamed)))] == ["group.updated", "group.member_added"]
+
+
+def test_a_replaced_group_is_the_difference() -> None:
+    state = State(groups={G1: _group(members={U1: "User", U2: "User"})}, members=_members((U1, True), (U2, True), (U3, True)))
+    document = {"schemas": [CORE_GROUP], "displayName": "Crew"}
+    decision = _when(state, c.ReplaceGroup(G1, document, "crew", (str(U2), str(U3))))
+    assert [t[0::2] for t in _told(decision)] == [
+        ("group.member_removed", str(U1), "effective"),
+        ("group.member_added", str(U3), "effective"),
+    ]
+
+
+def test_a_deleted_group_lets_go_of_its_members_and_its_parents_first() -> None:
+    state = State(groups={G1: _group(members={U1: "User"}, parents=(G2,))}, members=_members((U1, True)))
+    assert _told(_when(state, c.DeleteGroup(G1))) == [
+        ("group.member_removed", str(G1), str(U1), "group_deleted", "effective"),
+        ("group.member_removed", str(G2), str(G1), "group_deleted", "effective"),
+        ("group.deleted", str(G1), "idp"),
+    ]
+
+
+def test_a_change_of_more_events_than_one_commit_holds_is_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.decide.COMMIT_EVENTS_MAX", 1)
+    with pytest.raises(TooMany, match="Split it"):
+        _when(State(members=_members((U1, True))), c.CreateGroup(G1, {"displayName": "x"}, "x", (str(U1),)))
+
+
+def test_facts_are_recorded_as_they_are() -> None:
+    draft = Draft(USER_CREATED, U1, "User")
+    assert _when(State(), c.RecordFacts((draft,))).drafts == (draft,)
+
+
+# -- what may share a batch -------------------------------------------------
+
+
+def _conflict(a: c.Command, b: c.Command) -> bool:
+    x, y = needs_of(a), needs_of(b)
+    return not (x.writes.isdisjoint(y.writes) and x.writes.isdisjoint(y.reads) and x.reads.isdisjoint(y.writes))
+
+
+def _edge(group: UUID, member: UUID, op: str = "add") -> c.PatchGroup:
+    return c.PatchGroup(group, _patch(GROUP, {"op": op, "path": "members", "value": [{"value": str(member)}]}))
+
+
+def test_different_edges_of_one_group_share_a_batch_the_same_edge_does_not() -> None:
+    assert not _conflict(_edge(G1, U1), _edge(G1, U2))
+    assert not _conflict(_edge(G1, U1), _edge(G2, U1))
+    assert _conflict(_edge(G1, U1), _edge(G1, U1, "remove"))
+
+
+def test_the_same_user_and_the_same_name_never_share_a_batch() -> None:
+    create = c.CreateUser(U2, {}, "ann")
+    assert _conflict(create, c.CreateUser(U3, {}, "ann"))
+    assert not _conflict(create, c.CreateUser(U3, {}, "bob"))
+    assert _conflict(create, c.PatchUser(U1, _set("userName", "Ann").patch, ("ann",)))
+    assert _conflict(create, c.ReplaceUser(U1, {}, "ann"))
+    assert _conflict(c.DeleteUser(U1), _edge(G1, U1)), "whether an edge gives access depends on its user"
+    assert _conflict(c.DeleteUser(U1), c.CreateGroup(G1, {}, "g", (str(U1),)))
+    assert _conflict(_edge(G1, U1), c.DeleteGroup(G1))
+
+
+def test_what_replaces_or_clears_or_has_very_many_edges_runs_alone() -> None:
+    many = {"op": "add", "path": "members", "value": [{"value": str(uuid4())} for _ in range(c.EDGES_SHARED_MAX + 1)]}
+    assert needs_of(c.PatchGroup(G1, _patch(GROUP, many))).whole
+    assert needs_of(c.PatchGroup(G1, _patch(GROUP, {"op": "replace", "path": "members", "value": []}))).whole
+    assert needs_of(c.ReplaceGroup(G1, {}, "g", ())).whole
+    assert needs_of(c.DeleteGroup(G1)).whole
+    assert not needs_of(_edge(G1, U1)).whole
+    assert needs_of(c.RecordFacts(())) == c.Needs()
+
+
+@example("g" * 36)
+@given(st.text(max_size=40) | st.uuids().map(str))
+def test_only_texts_that_are_our_ids_are_parsed(text: str) -> None:
+    parsed = parse_id(text)
+    assert parsed is None or str(parsed) == text.lower() or text.replace("-", "") == parsed.hex
+
+
+# -- the completeness law ---------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "remove"]), st.integers(0, 4)), max_size=12),
+    st.sets(st.integers(0, 4)),
+    st.sets(st.integers(0, 4)),
+)
+def test_state_after_a_group_patch_is_the_fold_of_its_events(
+    steps: list[tuple[str, int]], before: set[int], inactive: set[int]
+) -> None:
+    users = [UUID(int=n + 100, version=4) for n in range(5)]
+    state = State(
+        groups={G1: _group()},
+        members={user: ("User", n not in inactive) for n, user in enumerate(users)},
+        edges={(G1, users[n]) for n in before},
+    )
+    operations = [{"op": op, "path": "members", "value": [{"value": str(users[n])}]} for op, n in steps]
+    decision = _when(state, c.PatchGroup(G1, _patch(GROUP, *operations)))
+    expected = set(before)
+    for op, n in steps:
+        (expected.add if op == "add" else expected.discard)(n)
+    folded = {users[n] for n in before}
+    for draft in decision.drafts:
+        assert draft.mem is not None
+        assert draft.eff is (users.index(draft.mem) not in inactive)
+        if draft.kind.topic == "group.member_added":
+            assert draft.mem not in folded
+            folded.add(draft.mem)
+        else:
+            folded.remove(draft.mem)
+    assert folded == {users[n] for n in expected}
