@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
     workers: int = Field(1, ge=1, le=64, description="Serving processes")
     webhook_allow: str = Field("", description="Networks or hosts a webhook may reach although they are private or loopback")
+    url: str | None = Field(None, pattern="^https?://.", description="A running service for the demo; unset: it starts its own")
 
     @property
     def base_url(self) -> str:

@@ -24,7 +24,7 @@ def test_the_demo_tells_its_story_on_a_service_of_its_own(tmp_path: Path) -> Non
         "it is closed",
         "swapped them in while serving",
         "events and the read models that follow from them: no difference",
-        "before the offboarding: Field, Contractors.",
+        "before the offboarding: Contractors, Field.",
         "the offboarding: nothing.",
         "knows the same members of all 8 groups as the service",
     ):
