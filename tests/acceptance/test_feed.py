@@ -1,0 +1,139 @@
+"""The feed over HTTP: pages tile the log under every filter, waiting, event ids, and what each role may see."""
+
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import Service
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+
+
+@pytest.fixture(scope="module")
+def story(service: Service) -> dict[str, Any]:
+    """Two users in a group, one leaves."""
+    with service.client("scim") as client:
+        users = [client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"feed{n}-{random.random()}"}).json() for n in range(2)]
+        members = [{"value": u["id"]} for u in users]
+        group = client.post(service.scim + "/Groups", json={"schemas": [GROUP], "displayName": "feed", "members": members}).json()
+        last = client.patch(users[0]["meta"]["location"], json={"schemas": [PATCH], "Operations": [{"op": "replace", "value": {"active": False}}]})
+    return {"users": [u["id"] for u in users], "group": group["id"], "seq": int(last.headers["Ledger-Seq"])}
+
+
+def _all(service: Service, role: str = "consumer", **params: Any) -> tuple[list[dict], list[dict]]:
+    """(events, pages) from the beginning to the head."""
+    events, pages, after = [], [], None
+    with service.client(role) as reader:
+        while True:
+            answer = reader.get(service.base + "/v1/events", params={**params, **({"after": after} if after else {})})
+            assert answer.status_code == 200, answer.text
+            page = answer.json()
+            pages.append(page)
+            events += page["data"]
+            after = page["list_metadata"]["after"]
+            if not page["has_more"]:
+                return events, pages
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+@pytest.mark.parametrize("types", [None, "user.*", "group.member_added,user.deactivated", "user.erased"])
+@pytest.mark.parametrize("directory", [None, "acme"])
+def test_pages_tile_the_log_and_filters_leave_nothing_out(service: Service, story: dict, limit: int, types: str | None, directory: str | None) -> None:
+    params = {k: v for k, v in {"types": types, "directory": directory}.items() if v}
+    events, pages = _all(service, limit=limit, **params)
+    expected = 1
+    for page in pages:
+        assert page["covered"]["from_position"] == expected, "no part of the log is skipped or told twice"
+        expected = page["covered"]["to_position"] + 1
+        assert len(page["data"]) <= limit
+    assert expected == pages[-1]["head_position"] + 1
+    whole = [e for e in _all(service, limit=1000)[0] if (not directory or e["directory"] == directory) and _selected(e["type"], types)]
+    assert events == whole
+
+
+def _selected(kind: str, types: str | None) -> bool:
+    return types is None or any(kind == t or (t.endswith(".*") and kind.startswith(t[:-1])) for t in types.split(","))
+
+
+def test_a_commit_shows_its_derived_events_before_the_one_that_caused_them(service: Service, story: dict) -> None:
+    events, _ = _all(service, directory="acme", limit=1000)
+    last = [e for e in events if e["commit"]["first_seq"] == story["seq"] - 1]
+    assert [(e["type"], e["cause"]) for e in last] == [
+        ("group.member_access_revoked", "user_deactivated"),
+        ("user.deactivated", "idp"),
+    ]
+    assert last[0]["data"] == {"group": {"id": story["group"]}, "member": {"type": "User", "id": story["users"][0]}, "effective": True}
+    assert last[1]["data"]["changes"] == [{"path": "active", "from": True, "to": False}]
+    assert last[1]["data"]["object"]["active"] is False
+    assert {e["request_id"] for e in last} == {last[0]["request_id"]}
+
+
+def test_a_subject_filter_gives_everything_about_a_person(service: Service, story: dict) -> None:
+    events, _ = _all(service, subject=story["users"][0], limit=1000)
+    assert [e["type"] for e in events] == ["user.created", "group.member_added", "group.member_access_revoked", "user.deactivated"]
+
+
+def test_a_time_range_is_half_open(service: Service, story: dict) -> None:
+    events, _ = _all(service, directory="acme", limit=1000)
+    first, last = events[1]["time"], events[-1]["time"]
+    found, _ = _all(service, directory="acme", limit=1000, range_start=first, range_end=last)
+    assert [e["id"] for e in found] == [e["id"] for e in events if first <= e["time"] < last]
+
+
+def test_an_event_is_read_by_its_id_and_reading_goes_on_after_it(service: Service, story: dict) -> None:
+    events, _ = _all(service, directory="acme", limit=1000)
+    with service.client("consumer") as reader:
+        assert reader.get(f"{service.base}/v1/events/{events[3]['id']}").json() == events[3]
+        page = reader.get(service.base + "/v1/events", params={"directory": "acme", "after": events[3]["id"], "limit": 1}).json()
+        assert page["data"] == [events[4]]
+        whole = reader.get(service.base + "/v1/events", params={"after": events[3]["id"], "limit": 1}).json()
+        assert whole["covered"]["from_position"] == events[3]["position"] + 1
+        assert reader.get(f"{service.base}/v1/events/evt_acme_3_00000000").status_code == 404
+
+
+def test_a_waiting_reader_is_answered_as_soon_as_something_happens(service: Service, story: dict) -> None:
+    _, pages = _all(service, directory="acme", limit=1000)
+    after, answers = pages[-1]["list_metadata"]["after"], []
+
+    def wait() -> None:
+        with service.client("consumer") as reader:
+            answers.append(reader.get(service.base + "/v1/events", params={"directory": "acme", "after": after, "wait": 30}))
+
+    reader = threading.Thread(target=wait)
+    reader.start()
+    with service.client("scim") as client:
+        made = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"awaited{random.random()}"})
+    reader.join(timeout=20)
+    assert answers, "answered long before the 30 seconds are over"
+    assert [e["seq"] for e in answers[0].json()["data"]] == [int(made.headers["Ledger-Seq"])]
+
+
+def test_waiting_without_news_gives_an_empty_page_that_still_covers(service: Service, story: dict) -> None:
+    _, pages = _all(service, directory="acme", limit=1000)
+    after = pages[-1]["list_metadata"]["after"]
+    with service.client("consumer") as reader:
+        page = reader.get(service.base + "/v1/events", params={"directory": "acme", "after": after, "wait": 1}).json()
+    assert page["data"] == []
+    assert page["list_metadata"]["after"] == after
+    assert page["covered"]["to_position"] == page["covered"]["from_position"] - 1
+
+
+def test_an_operator_sees_structure_but_no_attributes(service: Service, story: dict) -> None:
+    events, _ = _all(service, role="operator", directory="acme", limit=1000)
+    user_events = [e for e in events if e["subject"]["type"] == "User"]
+    assert user_events
+    assert all(e["data"] == {"withheld": True} for e in user_events)
+    assert all("effective" in e["data"] for e in events if "member" in e["type"])
+
+
+def test_the_ledgers_own_directory_is_for_operators(service: Service, story: dict) -> None:
+    assert "_system" not in {e["directory"] for e in _all(service, limit=1000)[0]}
+    with service.client("consumer") as reader:
+        assert reader.get(service.base + "/v1/events", params={"directory": "_system"}).status_code == 403
+    events, _ = _all(service, role="admin", directory="_system", limit=1000)
+    assert {"directory.created", "token.issued"} <= {e["type"] for e in events}
+    assert "sl_" not in str(events)
