@@ -1,0 +1,60 @@
+"""The large data set that most rows share: everyone in one large group, many small groups, a second directory."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from bench.figures import Sizes
+from bench.stage import Service, Stage
+
+SMALL_GROUPS = 400
+SMALL_GROUP_MEMBERS = 10
+TEAMS = 100
+TEAM_MEMBERS = 100
+OTHER = "other"
+
+
+@dataclass
+class Dataset:
+    stage: Stage
+    sizes: Sizes
+
+    @cached_property
+    def service(self) -> Service:
+        self.stage.say(f"making {self.sizes.users} users")
+        service = self.stage.service()
+        service.directory(OTHER)
+        return service
+
+    @cached_property
+    def users(self) -> list[str]:
+        """Members of the large group."""
+        return self.service.make_users(self.sizes.users)
+
+    @cached_property
+    def spare(self) -> list[str]:
+        """Users who are in no group yet; each row takes what it needs."""
+        return self.service.make_users(12_000)
+
+    def take_spare(self, number: int) -> list[str]:
+        taken = self.spare[-number:]
+        del self.spare[-number:]
+        return taken
+
+    @cached_property
+    def large_group(self) -> str:
+        everyone = self.users
+        self.stage.say(f"making a group of {len(everyone)}")
+        return self.service.make_groups([everyone])[0]
+
+    @cached_property
+    def small_groups(self) -> list[str]:
+        everyone, size = self.users, SMALL_GROUP_MEMBERS
+        return self.service.make_groups([everyone[i * size : (i + 1) * size] for i in range(SMALL_GROUPS)])
+
+    @cached_property
+    def teams(self) -> list[str]:
+        """Groups as an auditor asks about them; with the further groups of everyone there are as many memberships as promised."""
+        everyone, size = self.users, TEAM_MEMBERS
+        self.stage.say("making teams")
+        self.service.make_groups([everyone] * self.sizes.groups_of_all, connections=1)
+        return self.service.make_groups([everyone[i * size : (i + 1) * size] for i in range(TEAMS)])

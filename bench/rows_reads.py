@@ -1,0 +1,131 @@
+"""Rows 6, 7 and 9: single reads, the feed, questions about the past."""
+
+import http.client
+import random
+import re
+import time
+from urllib.parse import quote
+
+from bench.dataset import TEAM_MEMBERS, Dataset
+from bench.figures import Figure, count, interleaved, median, ms
+from bench.load import Job, drive, request
+from bench.stage import Service
+
+AFTER = re.compile(rb'"list_metadata":\{"after":"([^"]+)"')
+PAGES_MAX = 400
+QUESTIONS = 300
+
+
+def single(data: Dataset) -> list[Figure]:
+    """Row 6."""
+    service, constant, seconds = data.service, data.stage.constant, data.sizes.seconds
+    asked = random.Random(6).choices(data.users, k=2_000)
+    names = [str(service.call("GET", f"Users/{user}").json()["userName"]) for user in asked[:500]]
+    data.stage.say("single reads")
+    by_id = [service.request("GET", f"Users/{user}") for user in asked]
+    lonely = [service.request("GET", f"Users/{user}") for user in data.spare[:2_000]]
+    by_name = [service.request("GET", "Users?filter=" + quote(f'userName eq "{name}"')) for name in names]
+
+    def rate(port: int, requests: list[bytes]) -> float:
+        return drive(Job(port, requests, 16, seconds * 2 / 3, endless=True)).rate
+
+    rates = interleaved(data.sizes.rounds, {
+        "constant": lambda: rate(constant.port, [request("GET", constant.path)]),
+        "by_id": lambda: rate(service.port, by_id),
+        "by_name": lambda: rate(service.port, by_name),
+        "lonely": lambda: rate(service.port, lonely),
+    })  # fmt: skip
+    peer = median(rates["constant"])
+    figures = []
+    for name, work in (
+        ("by_id", "GET user by id, 16 connections"),
+        ("by_name", "GET filter userName eq, 16 connections"),
+        ("lonely", "   by id, users who are in no group"),
+    ):
+        ours, judged = median(rates[name]), name != "lonely"
+        figures.append(Figure(6, work, f"{count(ours)}/s", f"constant {count(peer)}/s", f"{ours / peer:.2f} ×", "≥ 0.25 ×" if judged else "",
+                              ours >= 0.25 * peer if judged else None, {"ours": ours, "constant": peer}))  # fmt: skip
+    return figures
+
+
+def feed(data: Dataset) -> list[Figure]:
+    """Row 7: one reader follows the whole log; a page counts for what all its events are."""
+    assert data.large_group
+    assert data.teams
+    data.stage.say("the feed")
+    _read(data.service, "user.*", 20)
+    _read(data.service, "group.member_added", 20)
+    users = _read(data.service, "user.*", PAGES_MAX)
+    mixed = _read(data.service, "", PAGES_MAX)
+    members = _read(data.service, "group.member_added", PAGES_MAX)
+    return [
+        Figure(7, "feed, pages of 1 000 with bodies, one reader: users", f"{count(users)} events/s", bar="≥ 20 000/s",
+               passed=users >= 20_000, raw={"events_per_second": users}),
+        Figure(7, "   no filter, from the beginning", f"{count(mixed)} events/s", raw={"events_per_second": mixed}),
+        Figure(7, "   membership events", f"{count(members)} events/s", bar="≥ 60 000/s", passed=members >= 60_000,
+               raw={"events_per_second": members}),
+    ]  # fmt: skip
+
+
+def _read(service: Service, types: str, pages: int) -> float:
+    """Read full pages from the beginning and give events per second; only whole pages of what was asked count."""
+    conn = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    headers = {"Authorization": f"Bearer {service.tokens['consumer']}"}
+    after, events, seconds = "", 0, 0.0
+    for _ in range(pages):
+        path = (
+            "/v1/events?limit=1000&directory=acme" + (f"&types={types}" if types else "") + (f"&after={after}" if after else "")
+        )
+        started = time.perf_counter()
+        conn.request("GET", path, headers=headers)
+        body = conn.getresponse().read()
+        elapsed = time.perf_counter() - started
+        found = body.count(b'"object":"event"')
+        if found == 1_000:
+            events, seconds = events + found, seconds + elapsed
+        match = AFTER.search(body, max(0, len(body) - 1_000))
+        assert match is not None, body[:500]
+        after = match[1].decode()
+        if b'"has_more":false' in body[-60:]:
+            break
+    conn.close()
+    assert seconds, f"no full page of {types}"
+    return events / seconds
+
+
+def as_of(data: Dataset) -> list[Figure]:
+    """Row 9: over HTTP, one connection, each question at a random moment of the past."""
+    service, teams, large = data.service, data.teams, data.large_group
+    memberships = len(data.users) * (1 + data.sizes.groups_of_all) + len(teams) * TEAM_MEMBERS
+    data.stage.say("as-of questions")
+    head = service.http.get("/v1/events", params={"directory": "acme", "limit": 1}, headers=service.role("consumer"))
+    last = head.raise_for_status().json()["head_position"]
+    dice = random.Random(9)
+    first = last - data.sizes.small  # the groups came last; before them there is nothing to answer
+    places = [f"as_of=seq:{dice.randint(max(2, first), last)}" for _ in range(QUESTIONS)]
+    asked = {
+        f"members of a group of {TEAM_MEMBERS}": [f"groups/{dice.choice(teams)}/members?as_of=seq:{last}" for _ in places],
+        "access of a user": [f"users/{user}/access?{place}" for user, place in zip(dice.choices(data.users, k=QUESTIONS), places, strict=True)],
+    }  # fmt: skip
+    figures = []
+    for what, paths in asked.items():
+        requests = [request("GET", f"/v1/audit/acme/{path}", token=service.tokens["auditor"]) for path in paths]
+        drive(Job(service.port, requests[:30], 1))
+        p95 = drive(Job(service.port, requests, 1)).percentile(0.95)
+        figures.append(
+            Figure(
+                9,
+                f"as of a past moment: {what}, p95",
+                ms(p95),
+                f"of {count(memberships)} memberships",
+                bar="≤ 20 ms",
+                passed=p95 <= 20,
+                raw={"p95_ms": p95, "memberships": memberships},
+            )
+        )
+    whole = [request("GET", f"/v1/audit/acme/groups/{large}/members?as_of=seq:{last}", token=service.tokens["auditor"])] * 3
+    seconds = drive(Job(service.port, whole, 1)).percentile(0.5)
+    per_row = seconds * 1000 / len(data.users)
+    figures.append(Figure(9, f"   all {count(len(data.users))} members of the large group", ms(seconds), f"{per_row:.1f} µs per row",
+                          raw={"ms": seconds}))  # fmt: skip
+    return figures
