@@ -236,7 +236,8 @@ def as_list(value: Any, path: str, tolerances: Tolerances, used: Used) -> list[A
     """The values of a multi-valued attribute; InvalidValue where a list is due."""
     if isinstance(value, list):
         return value
-    if not tolerances.single_for_multi:
+    # An object can only be meant as one value of the list; a bare string in its place is more likely the wrong attribute.
+    if not tolerances.single_for_multi or not isinstance(value, dict):
         raise _wrong(path, "a list")
     used.add("single_for_multi")
     return [value]

@@ -303,6 +303,8 @@ class _PatchReader:
             return
         if not isinstance(value, dict):
             raise InvalidValue(f"Operations[{index}]: the value of an extension must be an object with its attributes.")
+        # `schemas` inside an extension's value says what the URN says already.
+        value = {key: inner for key, inner in value.items() if key.casefold() != "schemas"}
         extension = self.rt.extensions.get((path.urn or "").casefold()) if path.known else None
         for key, inner in value.items():
             self._one(op, self._member_path(extension, path, key, inner, index), inner, index, echo=echo)

@@ -79,7 +79,7 @@ _CORRECTIONS: Mapping[str, Mapping[str, Any]] = {
     "manager.value": {"required": False},
     "manager.$ref": {"required": False},
     "members.display": {"mutability": "readOnly"},
-    "members.$ref": {"mutability": "readOnly"},
+    "members.$ref": {"mutability": "immutable"},
     "groups.type": {"mutability": "readOnly"},
 }
 

@@ -40,6 +40,7 @@ GENERIC = Tolerances(
     op_case=True,
     dotted_keys=True,
     manager_string=True,
+    bare_values=True,
     single_for_multi=True,
     remove_value_list=True,
     replace_creates=True,
