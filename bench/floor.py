@@ -1,4 +1,3 @@
-
 """The floor: the least a durable SCIM create can cost on this stack.
 
 HTTP in, JSON parsed, a leaf built and hashed, the body sealed, group commit through one writer into the tables of the

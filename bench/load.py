@@ -81,6 +81,8 @@ class Running:
     def result(self) -> Result:
         """Wait for the end. Raises UnexpectedStatusError when anything but 2xx was answered."""
         self._reader.join()
+        if self._process.returncode:
+            raise RuntimeError(f"the load generator ended with {self._process.returncode}")
         result = Result(**pickle.loads(self._answer))
         if not result.latencies or any(status >= 300 for status in result.statuses):
             raise UnexpectedStatusError(f"{result.statuses} to {self._job.requests[0][:80]!r}")
@@ -191,4 +193,5 @@ if __name__ == "__main__":
     _job = pickle.load(sys.stdin.buffer)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         _found = runner.run(_run(_job))
-    sys.stdout.buffer.write(pickle.dumps(vars(_found)))
+    pickle.dump(vars(_found), sys.stdout.buffer)
+    sys.stdout.buffer.flush()

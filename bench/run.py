@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -135,6 +136,7 @@ def main() -> int:
     def say(text: str) -> None:
         notes.print(f"[dim]{time.monotonic() - started:5.0f} s  {text}[/]", highlight=False)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaving the stage ends what it started
     with Stage(say) as stage:
         about = machine(stage)
         figures = measure(stage, sizes, wanted, lambda row, broken: say(f"row {row} could not be measured: {broken}"))
