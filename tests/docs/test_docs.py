@@ -1,0 +1,192 @@
+"""The documentation, held against the code: what exists is described, and what is described exists."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import typer.main
+
+import ledger.events
+from api import audit, events, health, problems
+from api.metrics import REGISTRY
+from ledger.events import EVENT_TYPES
+from ledger.feed import render
+from runtime.cli import app
+from runtime.settings import Settings
+from tests.test_tidy import CODE, where
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+INLINE = re.compile(r"`((?:scim-ledger|make) [^`\n]+)`")
+CODES = re.compile(r'ProblemError\(\s*\d+,\s*"([a-z_]+)"')
+
+
+@cache
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Every command of the command line, as its words."""
+
+    def walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield words
+        for name, sub in (inner or {}).items():
+            yield from walk(sub, (*words, name))
+
+    yield from walk(typer.main.get_command(app), ())
+
+
+def routes() -> list[str]:
+    nothing = cast("Any", None)  # routes use the services when they are called, not when they are made
+    made = [part.routes(nothing) for part in (health, events, audit)]
+    return sorted({cast("Any", route).path for router in made for route in router.routes})
+
+
+def problem_codes() -> set[str]:
+    found = {code for path in sorted((ROOT / "api").glob("*.py")) for code in CODES.findall(path.read_text(encoding="utf-8"))}
+    return found | set(problems._CODES.values())
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_each_setting_is_described(name: str) -> None:
+    assert f"| `LEDGER_{name.upper()}` |" in read("docs/operations.md")
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_each_command_is_described(words: tuple[str, ...]) -> None:
+    assert f"`scim-ledger {' '.join(words)}" in read("docs/operations.md")
+
+
+@pytest.mark.parametrize("topic", [kind.topic for kind in EVENT_TYPES])
+def test_each_event_type_is_described(topic: str) -> None:
+    assert f"`{topic}`" in read("docs/events.md")
+
+
+def test_each_event_type_that_is_written_has_an_example_of_its_own() -> None:
+    page = read("docs/events.md")
+    reserved = set(re.findall(r"`([a-z_.]+)`", page.partition("### Types that are fixed but not written yet")[2]))
+    examples = {
+        title: json.loads(block)
+        for title, block in re.findall(r"^### `([a-z_.]+)`\n.*?```json\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    }
+    assert {title: example["type"] for title, example in examples.items()} == {title: title for title in examples}
+    assert set(examples) == {kind.topic for kind in EVENT_TYPES} - reserved
+    code = "".join(
+        path.read_text(encoding="utf-8") for path in CODE if path.name in {"decide.py", "administration.py", "tokens.py"}
+    )
+    names = {kind.topic: name for name, kind in vars(ledger.events).items() if kind in EVENT_TYPES}
+    assert [topic for topic in reserved if names[topic] in code] == [], "these are written: give an example of each"
+
+
+def test_the_examples_are_what_the_feed_renders() -> None:
+    """An example that was once true misleads more than none."""
+    for block in re.findall(r"```json\n(.*?)```", read("docs/events.md"), re.DOTALL):
+        shown = json.loads(block)
+        data, member = shown["data"], shown["data"].get("member")
+        leaf = {
+            "seq": shown["seq"], "tx": shown["commit"]["first_seq"], "txn": shown["commit"]["size"], "type": shown["type"],
+            "rv": shown["rv"], "at": micros(shown["time"]), "cause": shown["cause"], "actor": shown["actor"],
+            "req": shown["request_id"], "prof": shown["profile"], "ot": shown["subject"]["type"], "obj": shown["subject"]["id"],
+            "dir": "", **({"mem": member["id"], "mt": member["type"], "eff": data["effective"]} if member else {}),
+        }  # fmt: skip
+        mark = bytes.fromhex(shown["id"].rpartition("_")[2])
+        rendered = render(shown["directory"], json.dumps(leaf).encode(), mark, shown["position"], json.dumps(data).encode())
+        assert json.loads(rendered) == shown
+
+
+def micros(time: str) -> int:
+    moment = datetime.fromisoformat(time)
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+@pytest.mark.parametrize("path", routes())
+def test_each_route_is_described(path: str) -> None:
+    assert any(f"GET {path}`" in page for page in map(read, ("docs/operations.md", "docs/events.md")))
+
+
+@pytest.mark.parametrize("code", sorted(problem_codes()))
+def test_each_problem_code_is_described(code: str) -> None:
+    assert re.search(rf"^\| \d{{3}} \| `{code}` \|", read("docs/events.md"), re.MULTILINE)
+
+
+def test_each_metric_is_described() -> None:
+    text = read("docs/operations.md")
+    for family in REGISTRY.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"| `{name}` |" in text
+
+
+def test_the_tree_of_the_code_is_that_of_the_repository() -> None:
+    tree = read("docs/architecture.md").partition("```\nruntime/\n")[2].partition("```")[0]
+    package, named = "runtime", set[str]()
+    for line in tree.splitlines():
+        if not line.startswith(" "):
+            package = line.rstrip("/")
+        else:
+            named.add(f"{package}/{line.split()[0]}")
+    assert named == {where(path) for path in CODE if path.name != "__init__.py"}
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as forges make them."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=where)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        if "://" in link:
+            continue
+        target, _, anchor = link.partition("#")
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path), link
+
+
+def mentioned(page: Path) -> list[str]:
+    """Commands in the text, and the lines of sh blocks that begin with one of ours."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line.strip() for kind, block in BLOCK.findall(text) if kind in {"", "sh"} for line in block.splitlines()]
+    return [*INLINE.findall(BLOCK.sub("", text)), *(line for line in lines if line.startswith(("scim-ledger ", "make ")))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=where)
+def test_commands_that_are_named_exist(page: Path) -> None:
+    known = set(commands()) | {words[:1] for words in commands()}  # `scim-ledger replay …` names a group of them
+    targets = set(re.findall(r"^([a-z]+):.*##", read("Makefile"), re.MULTILINE))
+    for command in mentioned(page):
+        words = command.split()
+        if words[0] == "make":
+            assert words[1] in targets, command
+        else:
+            named = tuple(word for word in words[1:3] if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-"))
+            assert named in known or named[:1] in set(commands()), command
+
+
+def test_decisions_are_numbered_and_say_why() -> None:
+    records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [int(path.name[:4]) for path in records] == list(range(1, len(records) + 1))
+    for path in records:
+        text = path.read_text(encoding="utf-8")
+        for part in ("**Context.**", "**Decision.**", "**Consequences.**"):
+            assert part in text, path.name
+
+
+def test_commands_are_found_at_all() -> None:
+    """A walk that finds nothing would make every test above pass."""
+    assert ("token", "issue") in set(commands())
+    assert len(set(commands())) > 10
+    assert "/v1/events" in routes()
+    assert "cursor_forked" in problem_codes()
