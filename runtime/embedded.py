@@ -165,6 +165,21 @@ def running(data_dir: Path) -> Cluster | None:
     return Cluster(server.data_dir, server.socket_dir, PORT, started_here=False, pid=pid)
 
 
+def alive(cluster: Cluster) -> bool:
+    """Whether the server of a cluster that we hold still runs."""
+    return cluster.process.poll() is None if cluster.process is not None else _listening(cluster.socket_dir)
+
+
+def revive(cluster: Cluster, *, settings: Mapping[str, str] = NO_SETTINGS, report: Callable[[str], None] = _unheard) -> Cluster:
+    """Start the server of a cluster that we hold again after it died (crash recovery included), at the same address.
+
+    Raises EmbeddedPostgresError when it ends instead of starting.
+    """
+    if cluster.hold is None or cluster.hold.closed:
+        raise EmbeddedPostgresError(f"{cluster.data_dir} was stopped in order; start it instead.")
+    return _start_held(_Server(cluster.data_dir, report), settings, cluster.hold)
+
+
 def stop(cluster: Cluster) -> None:
     """Stop the server in order (fast shutdown: running transactions are rolled back) and wait until it is gone.
 

@@ -6,6 +6,7 @@ import gc
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from types import FrameType
@@ -26,6 +27,7 @@ from runtime.wiring import administration, open_services
 
 _log = structlog.get_logger("runtime")
 BACKLOG = 2048
+KEEPER_INTERVAL_S = 0.5  # how late the death of the embedded PostgreSQL is noticed
 STOP_TIMEOUT_S = 60  # for requests under way when a signal comes
 
 
@@ -40,10 +42,39 @@ def database(settings: Settings) -> Generator[Urls]:
         cluster = embedded.start(settings.data_dir.absolute() / "postgres", report=lambda line: print(line, file=sys.stderr))
     except embedded.EmbeddedPostgresError as broken:
         raise StartError(str(broken)) from broken
+    keeper = _Keeper(cluster)
     try:
-        yield embedded_urls(cluster)
+        urls = embedded_urls(cluster)
+        keeper.start()
+        yield urls
     finally:
-        embedded.stop(cluster)
+        embedded.stop(keeper.finish())
+
+
+class _Keeper(threading.Thread):
+    """Starts the embedded PostgreSQL again when it dies under us: whoever serves from a laptop has nobody else to do it."""
+
+    def __init__(self, cluster: embedded.Cluster) -> None:
+        super().__init__(daemon=True)
+        self._cluster = cluster
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(KEEPER_INTERVAL_S):
+            if embedded.alive(self._cluster):
+                continue
+            _log.error("postgres_died", restarting=True)
+            try:
+                self._cluster = embedded.revive(self._cluster)
+            except embedded.EmbeddedPostgresError:
+                _log.exception("postgres_restart_failed")
+
+    def finish(self) -> embedded.Cluster:
+        """Stop watching; give the cluster as it is now."""
+        self._over.set()
+        if self.is_alive():
+            self.join()
+        return self._cluster
 
 
 @contextlib.contextmanager

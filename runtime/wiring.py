@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
@@ -31,6 +32,7 @@ from projections.reads import Resource
 from runtime.bootstrap import StartError, check_kek, stored_kek_id
 from runtime.identifiers import uuid7
 
+T = TypeVar("T")
 POOL_SIZE = 12
 LISTEN_RETRY_S = 1.0
 _log = structlog.get_logger("runtime")
@@ -102,13 +104,23 @@ class _SharedReads:
         self.directories: Directories | None = None
 
     async def tokens(self, hashes: list[bytes]) -> dict[bytes, Token]:
-        return await live_tokens(await self._tokens.get(), hashes)
+        return await self._twice(self._tokens, lambda conn: live_tokens(conn, hashes))
 
     async def users(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], Resource]:
+        return await self._twice(self._users, lambda conn: self._read_users(conn, keys))
+
+    async def _read_users(self, conn: Connection, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], Resource]:
         assert self.directories is not None
-        conn = await self._users.get()
         known: dict[int, Directory] = {number: await self.directories.by_id(conn, number) for number, _ in keys}
         return await reads.resources(conn, self._kek, USER, [(known[number], user) for number, user in keys])
+
+    async def _twice(self, link: Link, read: Callable[[Connection], Awaitable[T]]) -> T:
+        """A connection that broke while idle is noticed only when used: a read may simply be repeated on a fresh one."""
+        try:
+            return await read(await link.get())
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            await link.close()
+            return await read(await link.get())
 
     async def close(self) -> None:
         await self._tokens.close()

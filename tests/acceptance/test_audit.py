@@ -86,9 +86,14 @@ def test_an_instant_is_inclusive_and_names_its_seq(service: Service) -> None:
     with service.client("scim") as client, service.client("auditor") as auditor, service.client("consumer") as reader:
         scim = _Scim(service, client)
         user = scim.user()
-        events = reader.get(service.base + "/v1/events", params={"directory": "acme", "subject": user, "limit": 1000}).json()["data"]
+        events = reader.get(service.base + "/v1/events", params={"directory": "acme", "subject": user, "limit": 1000}).json()[
+            "data"
+        ]
         time = events[0]["time"]
-        assert auditor.get(f"{service.base}/v1/audit/acme/users/{user}", params={"as_of": time}).json()["as_of"]["seq"] >= events[0]["seq"]
+        assert (
+            auditor.get(f"{service.base}/v1/audit/acme/users/{user}", params={"as_of": time}).json()["as_of"]["seq"]
+            >= events[0]["seq"]
+        )
         just_before = time[:-1]
         micros = int(just_before[-6:]) - 1
         if micros >= 0:
@@ -106,7 +111,9 @@ def test_diff_says_what_changed_between_two_points(service: Service) -> None:
         scim.patch("Groups", group, op="add", path="members", value=[{"value": joins}])
         client.delete(f"{service.scim}/Users/{leaves}")
         end = scim.patch("Users", sleeps, op="replace", path="active", value=False)
-        rows = auditor.get(f"{service.base}/v1/audit/acme/diff", params={"from": f"seq:{begin}", "to": f"seq:{end}"}).json()["data"]
+        rows = auditor.get(f"{service.base}/v1/audit/acme/diff", params={"from": f"seq:{begin}", "to": f"seq:{end}"}).json()[
+            "data"
+        ]
         assert {(r["change"], r.get("member", {}).get("id", r["id"])) for r in rows} == {
             ("created", joins), ("member_added", joins), ("member_removed", leaves), ("deleted", leaves), ("deactivated", sleeps),
         }  # fmt: skip

@@ -17,10 +17,15 @@ PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 def story(service: Service) -> dict[str, Any]:
     """Two users in a group, one leaves."""
     with service.client("scim") as client:
-        users = [client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"feed{n}-{random.random()}"}).json() for n in range(2)]
+        users = [
+            client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"feed{n}-{random.random()}"}).json()
+            for n in range(2)
+        ]
         members = [{"value": u["id"]} for u in users]
         group = client.post(service.scim + "/Groups", json={"schemas": [GROUP], "displayName": "feed", "members": members}).json()
-        last = client.patch(users[0]["meta"]["location"], json={"schemas": [PATCH], "Operations": [{"op": "replace", "value": {"active": False}}]})
+        last = client.patch(
+            users[0]["meta"]["location"], json={"schemas": [PATCH], "Operations": [{"op": "replace", "value": {"active": False}}]}
+        )
     return {"users": [u["id"] for u in users], "group": group["id"], "seq": int(last.headers["Ledger-Seq"])}
 
 
@@ -42,7 +47,9 @@ def _all(service: Service, role: str = "consumer", **params: Any) -> tuple[list[
 @pytest.mark.parametrize("limit", [1, 3, 1000])
 @pytest.mark.parametrize("types", [None, "user.*", "group.member_added,user.deactivated", "user.erased"])
 @pytest.mark.parametrize("directory", [None, "acme"])
-def test_pages_tile_the_log_and_filters_leave_nothing_out(service: Service, story: dict, limit: int, types: str | None, directory: str | None) -> None:
+def test_pages_tile_the_log_and_filters_leave_nothing_out(
+    service: Service, story: dict, limit: int, types: str | None, directory: str | None
+) -> None:
     params = {k: v for k, v in {"types": types, "directory": directory}.items() if v}
     events, pages = _all(service, limit=limit, **params)
     expected = 1
@@ -51,7 +58,9 @@ def test_pages_tile_the_log_and_filters_leave_nothing_out(service: Service, stor
         expected = page["covered"]["to_position"] + 1
         assert len(page["data"]) <= limit
     assert expected == pages[-1]["head_position"] + 1
-    whole = [e for e in _all(service, limit=1000)[0] if (not directory or e["directory"] == directory) and _selected(e["type"], types)]
+    whole = [
+        e for e in _all(service, limit=1000)[0] if (not directory or e["directory"] == directory) and _selected(e["type"], types)
+    ]
     assert events == whole
 
 
@@ -66,7 +75,11 @@ def test_a_commit_shows_its_derived_events_before_the_one_that_caused_them(servi
         ("group.member_access_revoked", "user_deactivated"),
         ("user.deactivated", "idp"),
     ]
-    assert last[0]["data"] == {"group": {"id": story["group"]}, "member": {"type": "User", "id": story["users"][0]}, "effective": True}
+    assert last[0]["data"] == {
+        "group": {"id": story["group"]},
+        "member": {"type": "User", "id": story["users"][0]},
+        "effective": True,
+    }
     assert last[1]["data"]["changes"] == [{"path": "active", "from": True, "to": False}]
     assert last[1]["data"]["object"]["active"] is False
     assert {e["request_id"] for e in last} == {last[0]["request_id"]}
@@ -74,7 +87,12 @@ def test_a_commit_shows_its_derived_events_before_the_one_that_caused_them(servi
 
 def test_a_subject_filter_gives_everything_about_a_person(service: Service, story: dict) -> None:
     events, _ = _all(service, subject=story["users"][0], limit=1000)
-    assert [e["type"] for e in events] == ["user.created", "group.member_added", "group.member_access_revoked", "user.deactivated"]
+    assert [e["type"] for e in events] == [
+        "user.created",
+        "group.member_added",
+        "group.member_access_revoked",
+        "user.deactivated",
+    ]
 
 
 def test_a_time_range_is_half_open(service: Service, story: dict) -> None:

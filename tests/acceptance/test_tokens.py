@@ -23,7 +23,10 @@ def test_a_revoked_token_is_refused_from_the_next_request_on(service: Service) -
     token = _issue(service, "scim", "--directory", "acme", "--name", "short-lived")
     name = f"written-before-{random.random()}"
     with service.client("scim") as client:
-        assert client.post(service.scim + "/Users", json={"schemas": [USER], "userName": name}, headers=_bearer(token)).status_code == 201
+        assert (
+            client.post(service.scim + "/Users", json={"schemas": [USER], "userName": name}, headers=_bearer(token)).status_code
+            == 201
+        )
         assert client.get(service.scim + "/Users", headers=_bearer(token)).status_code == 200
         listed = json.loads(service.cli("token", "list", "--json").stdout)
         mine = next(row for row in listed if row["name"] == "short-lived")
@@ -42,7 +45,10 @@ def test_revoking_twice_is_one_event_and_an_unknown_id_is_refused(service: Servi
     assert service.cli("token", "revoke", mine["id"]).returncode == 0
     assert service.cli("token", "revoke", mine["id"]).returncode == 0
     with service.client("admin") as admin:
-        events = admin.get(service.base + "/v1/events", params={"directory": "_system", "types": "token.revoked", "subject": mine["id"], "limit": 1000})
+        events = admin.get(
+            service.base + "/v1/events",
+            params={"directory": "_system", "types": "token.revoked", "subject": mine["id"], "limit": 1000},
+        )
     assert len(events.json()["data"]) == 1
     assert service.cli("token", "revoke", "11111111-2222-4333-8444-555555555555").returncode == 2
 
@@ -76,7 +82,12 @@ def test_settings_directories_and_probes_answer(service: Service) -> None:
         assert client.get(service.base + "/healthz").status_code == 200
         assert client.get(service.base + "/readyz").json() == {"status": "ready"}
         metrics = client.get(service.base + "/metrics").text
-    for name in ("ledger_http_requests_total", "ledger_write_batch_commands", "ledger_head_position", "ledger_write_queue_commands"):
+    for name in (
+        "ledger_http_requests_total",
+        "ledger_write_batch_commands",
+        "ledger_head_position",
+        "ledger_write_queue_commands",
+    ):
         assert name in metrics
 
 

@@ -1,0 +1,126 @@
+"""The database goes away under a running service: 503 with Retry-After, nothing lost, and it recovers without a restart."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import httpx
+
+from tests.acceptance.conftest import Service
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+
+
+def _create(client: httpx.Client, service: Service, name: str) -> httpx.Response:
+    return client.post(service.scim + "/Users", json={"schemas": [USER], "userName": name})
+
+
+def _until_served(client: httpx.Client, service: Service) -> None:
+    """The probe is the signal: /readyz answers 503 until every part is back."""
+    for _ in range(100_000):
+        if client.get(service.base + "/readyz").status_code == 200:
+            return
+    raise AssertionError("never ready again")
+
+
+def test_a_killed_postgresql_comes_back_and_nothing_acknowledged_is_lost(make_service: Callable[..., Service]) -> None:
+    service = make_service()
+    acknowledged: list[str] = []
+    statuses: set[int] = set()
+    enough, over = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with service.client("scim") as client:
+            for n in range(100_000):
+                if over.is_set():
+                    return
+                answer = _create(client, service, f"u{n}")
+                statuses.add(answer.status_code)
+                if answer.status_code == 201:
+                    acknowledged.append(f"u{n}")
+                else:
+                    assert answer.headers["Retry-After"]
+                    assert answer.json()["detail"]
+                if len(acknowledged) > 50:
+                    enough.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert enough.wait(timeout=60)
+    os.kill(service.postmaster(), signal.SIGKILL)
+    with service.client("scim") as client:
+        _until_served(client, service)
+        over.set()
+        writer.join()
+        assert _create(client, service, "after").status_code == 201
+        stored = set()
+        while True:
+            page = client.get(service.scim + "/Users", params={"startIndex": len(stored) + 1, "attributes": "userName"}).json()
+            stored |= {user["userName"] for user in page.get("Resources", [])}
+            if len(stored) >= page["totalResults"]:
+                break
+    assert {*acknowledged, "after"} <= stored
+    assert statuses <= {201, 503, 409}, "409: a write answered 503 had been stored, and its repetition says so"
+
+
+def test_reads_and_the_feed_answer_503_while_the_database_is_stopped(make_service: Callable[..., Service]) -> None:
+    service = make_service()
+    postmaster = service.postmaster()
+    with service.client("scim") as client, service.client("consumer") as reader, service.client("auditor") as auditor:
+        assert _create(client, service, "before").status_code == 201
+        # A stopped process keeps its sockets and answers nothing: the worst kind of away. Killing it afterwards frees the callers.
+        threading.Timer(1, os.kill, (postmaster, signal.SIGKILL)).start()
+        asked = (
+            (client, service.scim + "/Users"), (client, service.scim + '/Users?filter=userName eq "before"'),
+            (reader, service.base + "/v1/events"), (auditor, service.base + "/v1/audit/acme/population"),
+        )  # fmt: skip
+        seen: set[int] = set()
+        while 503 not in seen:
+            for who, url in asked:
+                seen.add(who.get(url).status_code)
+        assert seen <= {200, 503}
+        assert reader.get(service.base + "/healthz").status_code == 200
+        _until_served(client, service)
+        assert client.get(service.scim + "/Users").json()["totalResults"] == 1
+
+
+def test_a_full_queue_is_429_with_retry_after(make_service: Callable[..., Service]) -> None:
+    """The directory's lock is held outside, so that its bounded queue fills; another directory still writes."""
+    import asyncio
+    import json
+
+    import psycopg
+
+    from ledger.queue import QUEUED_MAX
+    from runtime import embedded
+
+    service = make_service()
+    assert service.cli("directory", "create", "other").returncode == 0
+    other = json.loads(service.cli("token", "issue", "scim", "--directory", "other", "--json").stdout)["token"]
+    running = embedded.running(service.data_dir / "postgres")
+    assert running is not None
+
+    async def flood() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=2_000)
+        headers = {"Authorization": f"Bearer {service.first_run['tokens']['scim']}", "Content-Type": "application/scim+json"}
+        async with httpx.AsyncClient(headers=headers, limits=limits, timeout=120, trust_env=False) as client:
+            user = {"schemas": [USER], "userName": "x"}
+            pending = [
+                asyncio.ensure_future(client.post(service.scim + "/Users", json={**user, "userName": f"q{n}"}))
+                for n in range(QUEUED_MAX + 400)
+            ]
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            url = f"{service.base}/scim/other/v2/Users"
+            beside = await client.post(url, json=user, headers={"Authorization": f"Bearer {other}"})
+            assert beside.status_code == 201
+            await asyncio.to_thread(holder.rollback)
+            return list(await asyncio.gather(*pending))
+
+    with psycopg.connect(running.url("ledger_app", "ledger")) as holder:
+        holder.execute("select pg_advisory_xact_lock(1, id) from ledger.directories where slug = 'acme'")
+        answers = asyncio.run(flood())
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {201, 429}
+    assert all(answer.headers["Retry-After"] == "1" for answer in answers if answer.status_code == 429)
+    assert statuses.count(201) >= QUEUED_MAX
