@@ -14,6 +14,7 @@ import typer.main
 import ledger.events
 from api import audit, events, health, problems
 from api.metrics import REGISTRY
+from api.scim.app import ROUTES as SCIM_ROUTES
 from ledger.events import EVENT_TYPES
 from ledger.feed import render
 from runtime.cli import app
@@ -112,6 +113,21 @@ def micros(time: str) -> int:
 @pytest.mark.parametrize("path", routes())
 def test_each_route_is_described(path: str) -> None:
     assert any(f"GET {path}`" in page for page in map(read, ("docs/operations.md", "docs/events.md")))
+
+
+@pytest.mark.parametrize("segment", sorted({name for name, _ in SCIM_ROUTES}))
+def test_each_scim_endpoint_is_described(segment: str) -> None:
+    assert f"`/{segment}" in read("docs/scim.md")
+
+
+def test_what_the_scim_page_says_is_missing_is_missing() -> None:
+    """It must neither promise too much nor, once something was built, too little."""
+    missing = read("docs/scim.md").partition("## What is not there yet")[2].partition("\n## ")[0]
+    segments = {name for name, _ in SCIM_ROUTES}
+    edge = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "api" / "scim").glob("*.py"))
+    assert ("Bulk" in missing) is ("Bulk" not in segments)
+    assert ("/.search" in missing) is (".search" not in segments)
+    assert ("sortBy" in missing) is ("sortBy" not in edge)
 
 
 @pytest.mark.parametrize("code", sorted(problem_codes()))
