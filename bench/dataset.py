@@ -56,5 +56,6 @@ class Dataset:
         """Groups as an auditor asks about them; with the further groups of everyone there are as many memberships as promised."""
         everyone, size = self.users, TEAM_MEMBERS
         self.stage.say("making teams")
-        self.service.make_groups([everyone] * self.sizes.groups_of_all, connections=1)
+        if self.sizes.groups_of_all:
+            self.service.make_groups([everyone] * self.sizes.groups_of_all, connections=1)
         return self.service.make_groups([everyone[i * size : (i + 1) * size] for i in range(TEAMS)])

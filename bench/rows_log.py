@@ -83,9 +83,10 @@ def rebuild(data: Dataset, log: Grown) -> list[Figure]:
         if missing > 0:
             log.service.drive(log.updates(missing))
         found.append(_rebuild(log.service))
-    (fewer, _, before), (more, seconds, after) = found
+    (fewer, earlier, before), (more, seconds, after) = found
+    marginal = f"{count((more - fewer) / (seconds - earlier))}/s without the start" if seconds > earlier else ""
     figures = [
-        Figure(8, f"rebuild, users only, {count(more)} events", f"{count(more / seconds)} events/s", bar="≥ 20 000/s",
+        Figure(8, f"rebuild, users only, {count(more)} events", f"{count(more / seconds)} events/s", marginal, bar="≥ 20 000/s",
                passed=more / seconds >= 20_000, raw={"events": more, "seconds": seconds}),
         Figure(8, f"   its memory at {count(more)} events, the same state", f"{after:.0f} MiB", f"at {count(fewer)}: {before:.0f} MiB",
                f"{after / before:.2f} ×", "≤ 1.1 ×", after <= 1.1 * before, {"mib": after, "mib_before": before}),

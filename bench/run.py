@@ -24,7 +24,6 @@ from rich.table import Table
 from bench import rows_create, rows_groups, rows_log, rows_reads
 from bench.dataset import Dataset
 from bench.figures import DEFAULT, FULL, QUICK, Figure, Sizes, later
-from bench.load import UnexpectedStatusError
 from bench.stage import ROOT, Stage
 
 ROWS = tuple(range(1, 12))
@@ -62,8 +61,11 @@ def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int,
         if row not in wanted:
             continue
         try:
-            figures += act()
-        except (AssertionError, RuntimeError, UnexpectedStatusError, psycopg.Error) as broken:
+            found = act()
+            figures += found
+            for figure in found:
+                stage.say("  ".join(filter(None, (figure.work, figure.ours, figure.peer, figure.ratio, figure.verdict))))
+        except Exception as broken:  # the other rows are still worth having
             failed(row, broken)
             figures.append(Figure(row, "could not be measured", str(broken)[:60], passed=False))
     return sorted(figures, key=lambda figure: figure.row)
