@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def as_script(pairs: list[tuple[str, str]], service: Service) -> str:
     """The blocks as one script that ends at the first failure, pointed at the service by environment variables only."""
     settings = {"LEDGER_DATA_DIR": str(service.data_dir), "LEDGER_PORT": str(service.port), "no_proxy": "127.0.0.1"}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+    exports.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')  # where the environment is not .venv
     prelude = "\n".join(["set -euo pipefail", "unset ${!LEDGER_@}", *exports, ""])
     return prelude + "".join(f"{block}\necho '{MARK}'\n" for block, _ in pairs)
 
