@@ -45,13 +45,15 @@ def check_required(rt: ResourceType, document: Mapping[str, Any]) -> None:
             raise InvalidValue(f"{name} is required: send it with a value that is not empty.")
 
 
+# Required of a stored resource, not of a request: the server fills them in.
+_DEFAULTED = frozenset({"schemas", "active"})
 _REQUIRED: dict[ResourceType, tuple[str, ...]] = {}
 
 
 def _required(rt: ResourceType) -> tuple[str, ...]:
     names = _REQUIRED.get(rt)
     if names is None:
-        names = tuple(a.name for a in rt.attributes.values() if a.required and a.name != "schemas")
+        names = tuple(a.name for a in rt.attributes.values() if a.required and a.name not in _DEFAULTED)
         _REQUIRED[rt] = names
     return names
 

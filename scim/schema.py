@@ -75,7 +75,9 @@ def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
 
 # What the ledger promises beyond the library's tables: the server derives display names and links of members itself,
 # the RFC asks for neither part of a manager (§8.7.1), and group types are computed.
+# `active` always has a value here (absent on creation it is true) and cannot be unassigned: discovery says so as `required`.
 _CORRECTIONS: Mapping[str, Mapping[str, Any]] = {
+    "active": {"required": True},
     "manager.value": {"required": False},
     "manager.$ref": {"required": False},
     "members.display": {"mutability": "readOnly"},

@@ -9,16 +9,20 @@ import structlog
 
 from api.metrics import observe
 from api.problems import DATABASE_AWAY
+from api.scim.bulk import BULK_BYTES_MAX, bulk
 from api.scim.http import Answer, Call, ClientGoneError, Receive, Scope, Send, as_json, of_error, read_query, send_answer
 from api.scim.queries import Query
+from api.scim.search import COUNT_MAX, from_message, from_query
 from api.scim.writes import Write
 from api.services import Services
 from ledger.directories import Directory
 from ledger.tokens import Token
 from scim import discovery
+from scim.bulk import OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unavailable
-from scim.schema import GROUP, USER
+from scim.schema import GROUP, USER, ResourceType
 
+SEARCH_BYTES_MAX = 2**20
 _log = structlog.get_logger("api.scim")
 Handler = Callable[[Services, Call, Directory, Token], Awaitable[Answer]]
 
@@ -38,12 +42,19 @@ async def _get_group(services: Services, call: Call, directory: Directory, _: To
     return await Query(services, call, directory).one(GROUP, call.path[1])
 
 
-async def _list_users(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
-    return await Query(services, call, directory).many(USER)
+def _list(*kinds: ResourceType) -> Handler:
+    async def handle(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
+        return await Query(services, call, directory).many(kinds, from_query(call.query))
+
+    return handle
 
 
-async def _list_groups(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
-    return await Query(services, call, directory).many(GROUP)
+def _search(*kinds: ResourceType) -> Handler:
+    async def handle(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
+        message = (await call.content(SEARCH_BYTES_MAX)).load()
+        return await Query(services, call, directory).many(kinds, from_message(message))
+
+    return handle
 
 
 def _base(services: Services, directory: Directory) -> str:
@@ -51,7 +62,17 @@ def _base(services: Services, directory: Directory) -> str:
 
 
 async def _config(services: Services, _call: Call, directory: Directory, _token: Token) -> Answer:
-    return as_json(200, discovery.service_provider_config(_base(services, directory)))
+    return as_json(
+        200,
+        discovery.service_provider_config(
+            _base(services, directory),
+            bulk_supported=True,
+            bulk_operations_max=OPERATIONS_MAX,
+            bulk_payload_bytes_max=BULK_BYTES_MAX,
+            sort_supported=True,
+            results_max=COUNT_MAX,
+        ),
+    )
 
 
 async def _discover(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
@@ -73,14 +94,17 @@ async def _me(_services: Services, _call: Call, _directory: Directory, _token: T
 
 # (first segment, number of segments) -> method -> handler
 ROUTES: Final[dict[tuple[str, int], dict[str, Handler]]] = {
-    ("Users", 1): {"GET": _list_users, "POST": _write("create_user")},
+    ("", 0): {"GET": _list(USER, GROUP)},
+    (".search", 1): {"POST": _search(USER, GROUP)},
+    ("Bulk", 1): {"POST": bulk},
+    ("Users", 1): {"GET": _list(USER), "POST": _write("create_user")},
     ("Users", 2): {
         "GET": _get_user,
         "PUT": _write("replace_user"),
         "PATCH": _write("patch_user"),
         "DELETE": _write("delete_user"),
     },
-    ("Groups", 1): {"GET": _list_groups, "POST": _write("create_group")},
+    ("Groups", 1): {"GET": _list(GROUP), "POST": _write("create_group")},
     ("Groups", 2): {
         "GET": _get_group,
         "PUT": _write("replace_group"),
@@ -94,6 +118,7 @@ ROUTES: Final[dict[tuple[str, int], dict[str, Handler]]] = {
     ("Schemas", 2): {"GET": _discover},
     ("Me", 1): dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), _me),
 }
+SEARCHES: Final[dict[str, dict[str, Handler]]] = {"Users": {"POST": _search(USER)}, "Groups": {"POST": _search(GROUP)}}
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -151,7 +176,7 @@ class ScimApp:
         if token.role != "scim":
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
-        methods = ROUTES.get((call.path[0], len(call.path))) if call.path else None
+        methods = _methods(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
         handler = methods.get(method)
@@ -159,6 +184,12 @@ class ScimApp:
             raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.")
         answer = await handler(self._services, call, directory, token)
         return Answer(answer.status, b"", answer.headers) if call.method == "HEAD" else answer
+
+
+def _methods(call: Call) -> dict[str, Handler] | None:
+    if len(call.path) == 2 and call.path[1] == ".search" and call.path[0] in SEARCHES:
+        return SEARCHES[call.path[0]]
+    return ROUTES.get((call.path[0] if call.path else "", len(call.path)))
 
 
 def _template(call: Call) -> str:

@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 
 from ledger.commands import IfMatch
+from scim.body import read_json
 from scim.errors import InvalidValue, PayloadTooLarge, ScimError, TooManyRequests, Unauthorized, Unavailable, UnsupportedMediaType
 
 Scope = MutableMapping[str, Any]
@@ -33,6 +34,14 @@ class Answer:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The content of a write before it is read: `load` parses it, which may take a while for a large one."""
+
+    size: int  # bytes
+    load: Callable[[], dict[str, Any]]
+
+
 @dataclass(slots=True)
 class Call:
     """One SCIM request as the handlers see it."""
@@ -44,6 +53,13 @@ class Call:
     query: dict[str, str]
     request_id: UUID
     receive: Receive
+    op: int = 0
+    resource_id: UUID | None = None
+
+    async def content(self, limit: int) -> Content:
+        """Read the body. Raises as body() does; its load() raises InvalidSyntax."""
+        raw = await self.body(limit)
+        return Content(len(raw), lambda: read_json(raw))
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
@@ -73,26 +89,21 @@ class Call:
 
     def if_match(self) -> IfMatch | None:
         """The If-Match condition; versions that are not ours match nothing."""
-        value = self.header(b"if-match")
-        if value is None:
-            return None
-        if value.strip() == "*":
-            return IfMatch(any=True)
-        return IfMatch(frozenset(int(found) for found in _ETAG.findall(value)))
+        return read_if_match(self.header(b"if-match"))
 
     def if_none_match(self, etag: str) -> bool:
         """Whether If-None-Match names this version: the answer is 304."""
         value = self.header(b"if-none-match")
         return value is not None and (value.strip() == "*" or etag.removeprefix("W/") in value)
 
-    def integer(self, name: str, default: int) -> int:
-        """A whole number of the query. Raises InvalidValue."""
-        text = self.query.get(name)
-        if text is None or not text:
-            return default
-        if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
-            raise InvalidValue(f"{name}: send a whole number.")
-        return int(text)
+
+def read_if_match(value: str | None) -> IfMatch | None:
+    """Read an If-Match header, or the `version` of a bulk operation."""
+    if value is None:
+        return None
+    if value.strip() == "*":
+        return IfMatch(any=True)
+    return IfMatch(frozenset(int(found) for found in _ETAG.findall(value)))
 
 
 def read_query(raw: bytes) -> dict[str, str]:

@@ -9,6 +9,7 @@ import orjson
 
 from api.scim.http import Answer, Call, as_json
 from api.scim.resources import etag, shown_groups, shown_members, with_meta
+from api.scim.search import Search
 from api.services import Services
 from database.connections import Connection
 from ledger.commands import parse_id
@@ -17,11 +18,10 @@ from projections import reads
 from projections.reads import SCAN_MAX, Resource
 from scim.discovery import list_response
 from scim.errors import NotFound, TooMany
-from scim.filters import Filter, bounds, cover, matches, parse_filter
+from scim.filters import Bounds, Filter, bounds, cover, matches, parse_filter
 from scim.projection import Projection, needs, parse_projection, project
 from scim.schema import USER, ResourceType
-
-COUNT_MAX = 200  # default and cap of `count`
+from scim.sorting import sort_key
 
 
 class Query:
@@ -46,8 +46,7 @@ class Query:
         if self._call.if_none_match(version):
             return Answer(304, headers=[(b"etag", version.encode())])
         document = with_meta(resource, self._base)
-        related = "groups" if kind is USER else "members"
-        if needs(projection, related):
+        if needs(projection, _related(kind)):
             async with self._services.pool.connection() as conn:
                 await self._relate(conn, kind, [document])
         return Answer(200, orjson.dumps(project(projection, document)), [(b"etag", version.encode())])
@@ -59,49 +58,65 @@ class Query:
             found = await reads.resources(conn, self._services.kek, kind.name, [(self._directory, obj)])
         return found.get((self._directory.id, obj))
 
-    async def many(self, kind: ResourceType) -> Answer:
-        projection = self._projection(kind)
-        start = max(1, self._call.integer("startIndex", 1))
-        count = min(COUNT_MAX, max(0, self._call.integer("count", COUNT_MAX)))
-        text = self._call.query.get("filter")
+    async def many(self, kinds: Sequence[ResourceType], search: Search) -> Answer:
+        """List resources of one type, or of several together (RFC 7644 §3.4.2.1)."""
+        projections = {kind.name: parse_projection(kind, search.attributes, search.excluded) for kind in kinds}
         async with self._services.pool.connection() as conn:
-            if text is None:
-                total = await reads.count(conn, self._directory, kind.name)
-                ids = await reads.page_ids(conn, self._directory, kind.name, start - 1, count) if count else []
-                page = await self._documents(conn, kind, ids)
+            if search.filter is None and search.sort_by is None and len(kinds) == 1:
+                total, page = await self._plain(conn, kinds[0], search)
             else:
-                found = await self._filtered(conn, kind, parse_filter(text, kind), text)
-                total, page = len(found), found[start - 1 : start - 1 + count]
-            if needs(projection, "groups" if kind is USER else "members"):
-                await self._relate(conn, kind, page)
-        shown = [project(projection, document) for document in page]
-        return as_json(200, list_response(shown, total, start))
+                total, page = await self._selected(conn, kinds, search)
+            for kind in kinds:
+                if needs(projections[kind.name], _related(kind)):
+                    await self._relate(conn, kind, [d for d in page if d["meta"]["resourceType"] == kind.name])
+        shown = [project(projections[document["meta"]["resourceType"]], document) for document in page]
+        return as_json(200, list_response(shown, total, search.start))
 
-    async def _filtered(self, conn: Connection, kind: ResourceType, wanted: Filter, text: str) -> list[dict[str, Any]]:
-        """All matching documents by time of creation."""
-        related = ("groups" if kind is USER else "members") in text.casefold()
+    async def _plain(self, conn: Connection, kind: ResourceType, search: Search) -> tuple[int, list[dict[str, Any]]]:
+        total = await reads.count(conn, self._directory, kind.name)
+        ids = await reads.page_ids(conn, self._directory, kind.name, search.start - 1, search.count) if search.count else []
+        return total, await self._documents(conn, kind, ids)
+
+    async def _selected(
+        self, conn: Connection, kinds: Sequence[ResourceType], search: Search
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """All matches in order, then the page of them: by time of creation, or by sortBy with that as the tie-break."""
+        one = kinds[0] if len(kinds) == 1 else None
+        wanted = parse_filter(search.filter, one) if search.filter is not None else None
+        found: list[dict[str, Any]] = []
+        for kind in kinds:
+            found += await self._matching(conn, kind, wanted, search)
+        found.sort(key=lambda document: (document["meta"]["created"], document["id"]))
+        if search.sort_by is not None:
+            found.sort(key=sort_key(search.sort_by, one), reverse=search.descending)
+        return len(found), found[search.start - 1 : search.start - 1 + search.count]
+
+    async def _matching(
+        self, conn: Connection, kind: ResourceType, wanted: Filter | None, search: Search
+    ) -> list[dict[str, Any]]:
+        mentioned = f"{search.filter or ''} {search.sort_by or ''}".casefold()
         found: list[dict[str, Any]] = []
         seen = 0
         async for ids in self._narrowed(conn, kind, wanted):
             seen += len(ids)
             if seen > SCAN_MAX:
-                raise TooMany(f"This filter has to look at more than {SCAN_MAX} resources. Filter by userName, externalId or id.")
+                raise TooMany(
+                    f"This request has to look at more than {SCAN_MAX} resources. Filter by userName, externalId or id."
+                )
             documents = await self._documents(conn, kind, ids)
-            if related:
+            if _related(kind) in mentioned:
                 await self._relate(conn, kind, documents)
             found += (
-                await anyio.to_thread.run_sync(_matching, wanted, documents)
-                if len(documents) > 50
-                else _matching(wanted, documents)
+                await anyio.to_thread.run_sync(_chosen, wanted, documents) if len(documents) > 50 else _chosen(wanted, documents)
             )
-        return sorted(found, key=lambda document: (document["meta"]["created"], document["id"]))
+        return found
 
-    async def _narrowed(self, conn: Connection, kind: ResourceType, wanted: Filter) -> AsyncIterator[list[UUID]]:
-        atoms = cover(wanted)
+    async def _narrowed(self, conn: Connection, kind: ResourceType, wanted: Filter | None) -> AsyncIterator[list[UUID]]:
+        atoms = cover(wanted) if wanted is not None else None
         if atoms is not None:
             yield await reads.candidates(conn, self._directory, kind.name, atoms)
             return
-        async for ids in reads.scan_ids(conn, self._directory, kind.name, bounds(wanted)):
+        async for ids in reads.scan_ids(conn, self._directory, kind.name, bounds(wanted) if wanted is not None else Bounds()):
             yield ids
 
     async def _documents(self, conn: Connection, kind: ResourceType, ids: Sequence[UUID]) -> list[dict[str, Any]]:
@@ -126,5 +141,10 @@ class Query:
                     by_id[group]["members"] = shown_members(members, self._base)
 
 
-def _matching(wanted: Filter, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [document for document in documents if matches(wanted, document)]
+def _chosen(wanted: Filter | None, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [document for document in documents if wanted is None or matches(wanted, document)]
+
+
+def _related(kind: ResourceType) -> str:
+    """The attribute that comes from memberships."""
+    return "groups" if kind is USER else "members"

@@ -1,13 +1,14 @@
 """SCIM writes: from a request body to a command, and from what became of it to the answer."""
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import anyio.to_thread
 import orjson
 
-from api.scim.http import Answer, Call
+from api.scim.http import Answer, Content
 from api.scim.resources import etag, shown_groups, shown_members, with_meta
 from api.services import Services
 from ledger.commands import (
@@ -16,6 +17,7 @@ from ledger.commands import (
     CreateUser,
     DeleteGroup,
     DeleteUser,
+    IfMatch,
     PatchGroup,
     PatchUser,
     ReplaceGroup,
@@ -28,7 +30,6 @@ from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
 from projections import reads
 from projections.reads import Resource
-from scim.body import read_json
 from scim.errors import NotFound
 from scim.filters import fold
 from scim.normalise import normalise
@@ -41,10 +42,28 @@ GROUP_BYTES_MAX = 32 * 2**20
 THREAD_BYTES_MIN = 100_000  # a larger body is parsed and validated off the event loop
 
 
+T = TypeVar("T")
+
+
+class Source(Protocol):
+    """Where a write comes from: a request, or one operation of a bulk request."""
+
+    @property
+    def request_id(self) -> UUID: ...
+    @property
+    def op(self) -> int: ...
+    @property
+    def resource_id(self) -> UUID | None: ...
+    @property
+    def query(self) -> Mapping[str, str]: ...
+    async def content(self, limit: int) -> Content: ...
+    def if_match(self) -> IfMatch | None: ...
+
+
 class Write:
     """One write request on its way; `used` collects the tolerances it relied on."""
 
-    def __init__(self, services: Services, call: Call, directory: Directory, token: Token) -> None:
+    def __init__(self, services: Services, call: Source, directory: Directory, token: Token) -> None:
         self._services = services
         self._call = call
         self._directory = directory
@@ -56,7 +75,7 @@ class Write:
 
     async def create_user(self) -> Answer:
         document = await self._read_resource(USER, USER_BYTES_MAX)
-        command = CreateUser(self._services.new_id(), document, fold(document["userName"]))
+        command = CreateUser(self._call.resource_id or self._services.new_id(), document, fold(document["userName"]))
         return self._created(USER, command.id, await self._submit(command))
 
     async def replace_user(self, user: str) -> Answer:
@@ -78,7 +97,7 @@ class Write:
     async def create_group(self) -> Answer:
         document = await self._read_resource(GROUP, GROUP_BYTES_MAX)
         members = _members(document)
-        command = CreateGroup(self._services.new_id(), document, fold(document["displayName"]), members)
+        command = CreateGroup(self._call.resource_id or self._services.new_id(), document, fold(document["displayName"]), members)
         outcome = await self._submit(command)
         return await self._whole_group(201, command.id, outcome)
 
@@ -100,33 +119,23 @@ class Write:
 
     # -- in -----------------------------------------------------------------
 
-    async def _read(self, limit: int) -> bytes:
-        raw = await self._call.body(limit)
-        self._weight = 1_000 + len(raw)
-        return raw
+    async def _parse(self, limit: int, read: Callable[[dict[str, Any]], T]) -> T:
+        content = await self._call.content(limit)
+        self._weight = 1_000 + content.size
+        if content.size < THREAD_BYTES_MIN:
+            return read(content.load())
+        return await anyio.to_thread.run_sync(lambda: read(content.load()))
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
-        raw = await self._read(limit)
-        tolerances = self._directory.tolerances
-
-        def parse() -> dict[str, Any]:
-            return normalise(kind, read_json(raw), tolerances, self._used)
-
-        return parse() if len(raw) < THREAD_BYTES_MIN else await anyio.to_thread.run_sync(parse)
+        return await self._parse(limit, lambda document: normalise(kind, document, self._directory.tolerances, self._used))
 
     async def _read_patch(self, kind: ResourceType, limit: int) -> Patch:
-        raw = await self._read(limit)
-        tolerances = self._directory.tolerances
-
-        def parse() -> Patch:
-            return read_patch(kind, read_json(raw), tolerances, self._used)
-
-        return parse() if len(raw) < THREAD_BYTES_MIN else await anyio.to_thread.run_sync(parse)
+        return await self._parse(limit, lambda document: read_patch(kind, document, self._directory.tolerances, self._used))
 
     async def _submit(self, command: Command) -> Outcome:
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         submission = Submission(
-            self._directory, command, needs_of(command), self._token.actor, self._call.request_id, 0, waiter, self._token.id,
+            self._directory, command, needs_of(command), self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
             self._weight, self._used,
         )  # fmt: skip
         return await self._services.writer.submit(submission)

@@ -1,0 +1,89 @@
+"""What a list request asks for, from a query string or from a SearchRequest message (RFC 7644 §3.4.2, §3.4.3)."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scim.errors import InvalidSyntax, InvalidValue
+from scim.sorting import check_order
+
+SEARCH_URN = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
+COUNT_MAX = 200  # default and cap of `count`
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A list request. `start` counts from 1; `attributes` and `excluded` are comma-separated names."""
+
+    filter: str | None
+    attributes: str | None
+    excluded: str | None
+    sort_by: str | None
+    descending: bool
+    start: int
+    count: int
+
+
+def from_query(query: Mapping[str, str]) -> Search:
+    """Read a query string. Raises InvalidValue naming the parameter."""
+    return _search(
+        query.get("filter"), query.get("attributes"), query.get("excludedAttributes"), query.get("sortBy"), query.get("sortOrder"),
+        _integer("startIndex", query.get("startIndex"), 1), _integer("count", query.get("count"), COUNT_MAX),
+    )  # fmt: skip
+
+
+def from_message(message: Mapping[str, Any]) -> Search:
+    """Read a SearchRequest. Raises InvalidSyntax or InvalidValue naming the attribute."""
+    given = {key.casefold(): value for key, value in message.items()}
+    listed = given.get("schemas")
+    if not isinstance(listed, list) or SEARCH_URN.casefold() not in {str(urn).casefold() for urn in listed}:  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        raise InvalidSyntax(f"schemas must list {SEARCH_URN}.")
+    return _search(
+        _text(given, "filter"), _names(given, "attributes"), _names(given, "excludedAttributes"), _text(given, "sortBy"),
+        _text(given, "sortOrder"), _integer("startIndex", given.get("startindex"), 1), _integer("count", given.get("count"), COUNT_MAX),
+    )  # fmt: skip
+
+
+def _search(
+    wanted: str | None,
+    attributes: str | None,
+    excluded: str | None,
+    sort_by: str | None,
+    order: str | None,
+    start: int,
+    count: int,
+) -> Search:
+    return Search(
+        wanted,
+        attributes or None,
+        excluded or None,
+        sort_by or None,
+        check_order(order),
+        max(1, start),
+        min(COUNT_MAX, max(0, count)),
+    )
+
+
+def _text(given: Mapping[str, Any], name: str) -> str | None:
+    value = given.get(name.casefold())
+    if value is not None and not isinstance(value, str):
+        raise InvalidValue(f"{name} must be text.")
+    return value
+
+
+def _names(given: Mapping[str, Any], name: str) -> str | None:
+    value = given.get(name.casefold())
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):  # pyright: ignore[reportUnknownVariableType]
+        raise InvalidValue(f"{name} must be a list of attribute names.")
+    return ",".join(value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _integer(name: str, value: Any, default: int) -> int:
+    if value is None or value == "":
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(r"[+-]?\d{1,18}", str(value), re.ASCII):
+        raise InvalidValue(f"{name}: send a whole number.")
+    return int(value)

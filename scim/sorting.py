@@ -1,0 +1,66 @@
+"""Sorting of lists (RFC 7644 §3.4.2.3)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from scim.errors import InvalidPath, InvalidValue
+from scim.filters import Present, fold, instant, parse_filter
+from scim.schema import ResourceType
+
+ORDERS = ("ascending", "descending")
+SortKey = tuple[int, Any]
+
+
+def sort_key(sort_by: str, rt: ResourceType | None) -> Callable[[Mapping[str, Any]], SortKey]:
+    """Give the key function for `sortBy`; resources without a value come last in ascending order.
+
+    A multi-valued attribute is sorted by its primary value, else its first; text ignores case unless the schema says otherwise.
+    Raises InvalidPath where the schema has no such attribute, or it is complex without a value.
+    """
+    try:
+        parsed = parse_filter(f"{sort_by} pr", rt)
+    except Exception as unreadable:
+        raise InvalidPath("sortBy must name one attribute of the schema.") from unreadable
+    if not isinstance(parsed, Present):
+        raise InvalidPath("sortBy must name one attribute of the schema.")
+    reference = parsed.reference
+    sub = reference.sub
+    if reference.leaf.type == "complex":
+        sub = reference.attribute.sub_attributes.get("value")
+        if sub is None:
+            raise InvalidPath("sortBy names a complex attribute: name one of its sub-attributes after a dot.")
+    leaf = sub or reference.leaf
+
+    def key(document: Mapping[str, Any]) -> SortKey:
+        values = parsed.reference.values(document)
+        if reference.leaf.type == "complex" or reference.attribute.multi_valued:
+            values = [_picked(values, None if sub is None else sub.name)]
+        value = next((v for v in values if v is not None), None)
+        return (1, "") if value is None else (0, _comparable(value, leaf.type, case_exact=leaf.case_exact))
+
+    return key
+
+
+def check_order(order: str | None) -> bool:
+    """Whether `sortOrder` asks for descending. Raises InvalidValue."""
+    if order is None or order == "":
+        return False
+    if order.casefold() not in ORDERS:
+        raise InvalidValue("sortOrder is ascending or descending.")
+    return order.casefold() == "descending"
+
+
+def _picked(values: list[Any], sub: str | None) -> Any:
+    """The primary of several values, else the first."""
+    chosen = next((v for v in values if isinstance(v, dict) and v.get("primary") is True), values[0] if values else None)
+    return chosen.get(sub) if isinstance(chosen, dict) and sub is not None else chosen  # pyright: ignore[reportUnknownMemberType]
+
+
+def _comparable(value: Any, kind: str, *, case_exact: bool) -> tuple[int, Any]:
+    """A key that never compares unlike types: numbers before text."""
+    if kind == "dateTime" and isinstance(value, str):
+        return (0, instant(value) or 0)
+    if isinstance(value, bool | int | float):
+        return (0, value)
+    text = value if isinstance(value, str) else str(value)
+    return (1, text if case_exact else fold(text))
