@@ -19,7 +19,9 @@ DIALOGUES = sorted(path.stem for path in (CORPUS / "dev").glob("*.json")) if COR
 def test_every_dialogue_passes(service: Service, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [sys.executable, str(CORPUS / "runner.py"), "--base", service.scim, "--token", service.first_run["tokens"]["scim"]]
-    run = subprocess.run([*command, "--require-all", "--json", str(report), str(CORPUS / "dev")], capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [*command, "--require-all", "--json", str(report), str(CORPUS / "dev")], capture_output=True, text=True, timeout=300
+    )
     outcomes = json.loads(report.read_text())["dialogues"]
     failed = {o["name"]: o["reason"] for o in outcomes if o["outcome"] != "pass" and o["name"] not in WAITING}
     assert not failed, run.stdout

@@ -1,0 +1,115 @@
+"""Bulk, /.search and sorting over HTTP, as far as the dialogues do not show them."""
+
+import random
+
+from tests.acceptance.conftest import Service
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
+
+
+def _bulk(service: Service, *operations: dict, **more) -> tuple[int, dict]:
+    with service.client("scim") as client:
+        answer = client.post(service.scim + "/Bulk", json={"schemas": [BULK], "Operations": list(operations), **more})
+        return answer.status_code, answer.json()
+
+
+def _user(bulk_id: str, name: str) -> dict:
+    return {"method": "POST", "path": "/Users", "bulkId": bulk_id, "data": {"schemas": [USER], "userName": name}}
+
+
+def _group(bulk_id: str, *members: str) -> dict:
+    data = {"schemas": [GROUP], "displayName": bulk_id, "members": [{"value": f"bulkId:{m}"} for m in members]}
+    return {"method": "POST", "path": "/Groups", "bulkId": bulk_id, "data": data}
+
+
+def test_circular_groups_hold_each_other_in_the_end(service: Service) -> None:
+    status, answer = _bulk(service, _group("a", "b"), _group("b", "c"), _group("c", "a"))
+    assert status == 200
+    assert [o["status"] for o in answer["Operations"]] == ["201", "201", "201"]
+    with service.client("scim") as client:
+        found = [client.get(o["location"]) for o in answer["Operations"]]
+    ids = [o["location"].rsplit("/", 1)[1] for o in answer["Operations"]]
+    assert [[m["value"] for m in g.json()["members"]] for g in found] == [[ids[1]], [ids[2]], [ids[0]]]
+    assert [o["version"] for o in answer["Operations"]] == [g.headers["ETag"] for g in found]
+
+
+def test_each_operation_is_its_own_commit_and_a_failing_one_fails_alone(service: Service) -> None:
+    name = f"bulk-{random.random()}"
+    status, answer = _bulk(service, _user("1", name), _user("2", name), _user("3", name + "b"), _group("g", "2"))
+    assert status == 200
+    assert [o["status"] for o in answer["Operations"]] == ["201", "409", "201", "400"]
+    assert answer["Operations"][1]["response"]["scimType"] == "uniqueness"
+    with service.client("consumer") as reader:
+        events = reader.get(
+            service.base + "/v1/events", params={"directory": "acme", "limit": 1000, "types": "user.created"}
+        ).json()["data"]
+    mine = [e for e in events if e["data"]["object"]["userName"].startswith(name)]
+    assert [e["commit"]["size"] for e in mine] == [1, 1]
+    assert len({e["request_id"] for e in mine}) == 1
+
+
+def test_fail_on_errors_leaves_the_rest_undone(service: Service) -> None:
+    name = f"stop-{random.random()}"
+    _, answer = _bulk(service, _user("1", name), _user("2", name), _user("3", name + "b"), failOnErrors=1)
+    assert [o["status"] for o in answer["Operations"]] == ["201", "409"]
+    with service.client("scim") as client:
+        assert client.get(service.scim + "/Users", params={"filter": f'userName eq "{name}b"'}).json()["totalResults"] == 0
+
+
+def test_versions_and_missing_resources_are_answered_per_operation(service: Service) -> None:
+    _, made = _bulk(service, _user("1", f"v-{random.random()}"))
+    path = made["Operations"][0]["location"].removeprefix(service.scim)
+    data = {"schemas": [USER], "userName": f"v-{random.random()}"}
+    ghost = "/Users/11111111-2222-4333-8444-555555555555"
+    _, answer = _bulk(
+        service,
+        {"method": "PUT", "path": path, "version": 'W/"99"', "data": data},
+        {"method": "PUT", "path": path, "version": 'W/"1"', "data": data},
+        {"method": "DELETE", "path": ghost},
+        {"method": "PUT", "path": path, "data": None},
+        {"method": "PATCH", "path": "/Groups/bulkId:nothing", "data": {}},
+    )
+    assert [o["status"] for o in answer["Operations"]] == ["412", "200", "404", "400", "400"]
+
+
+def test_limits_are_413(service: Service) -> None:
+    operations = [_user(str(n), f"x{n}") for n in range(1_001)]
+    assert _bulk(service, *operations)[0] == 413
+    with service.client("scim") as client:
+        assert client.post(service.scim + "/Bulk", content=b"{" + b" " * (16 * 2**20) + b"}").status_code == 413
+
+
+def test_sorting_is_stable_over_pages_and_types(service: Service) -> None:
+    tag = f"sort-{random.random()}"
+    with service.client("scim") as client:
+        for n in (3, 1, 2):
+            client.post(
+                service.scim + "/Users",
+                json={"schemas": [USER], "userName": f"{tag}{n}", "displayName": tag, "title": str(n % 2)},
+            )
+        params = {"filter": f'displayName eq "{tag}"', "sortBy": "title", "count": "1"}
+        pages = [
+            client.get(service.scim + "/Users", params={**params, "startIndex": n}).json()["Resources"][0]["userName"]
+            for n in (1, 2, 3)
+        ]
+        assert pages == [f"{tag}2", f"{tag}3", f"{tag}1"]
+        refused = client.get(service.scim + "/Users", params={"sortBy": "colour"})
+        assert (refused.status_code, refused.json()["scimType"]) == (400, "invalidPath")
+        assert client.get(service.scim + "/Users", params={"sortBy": "title", "sortOrder": "up"}).status_code == 400
+        message = {
+            "schemas": ["urn:ietf:params:scim:api:messages:2.0:SearchRequest"],
+            "filter": f'displayName eq "{tag}"',
+            "sortBy": "userName",
+            "sortOrder": "descending",
+        }
+        found = client.post(service.scim + "/.search", json=message).json()["Resources"]
+        assert [r["userName"] for r in found] == [f"{tag}{n}" for n in (3, 2, 1)]
+        for broken in (
+            {"filter": "x"},
+            {**message, "filter": 5},
+            {**message, "attributes": "userName"},
+            {**message, "count": "many"},
+        ):
+            assert client.post(service.scim + "/.search", json=broken).status_code == 400
