@@ -136,7 +136,7 @@ def main() -> int:
     started = time.monotonic()
 
     def say(text: str) -> None:
-        notes.print(f"[dim]{time.monotonic() - started:5.0f} s  {text}[/]", highlight=False)
+        notes.print(f"[dim]{time.monotonic() - started:5.0f} s  {text}[/]", highlight=False, soft_wrap=True)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaving the stage ends what it started
     with Stage(say) as stage:
