@@ -73,8 +73,9 @@ def routes(services: Services) -> APIRouter:
     ) -> Response:
         found = await _open(services, request, directory)
         async with services.pool.connection() as conn:
+            begin = await history.resolve(conn, found, first, now=services.clock())
             rows, point = await diff_rows(services, conn, found, first, to, group=group, user=user)
-        return _many(point, rows, None)
+        return _many(point, rows, None, begin=begin)
 
     return router
 
@@ -107,6 +108,8 @@ async def access_rows(
 ) -> tuple[list[dict[str, Any]], Point]:
     """Groups the user could reach: none while inactive or gone, from the commit on that made it so."""
     point, state = await _state(services, conn, directory, user, USER, as_of, must_exist=False)
+    if state is None and not await history.ever_existed(conn, directory, USER, _id(user)):
+        raise ProblemError(404, "not_found", "This directory never had a user with this id.")
     if state is None or not state.active:
         return [], point
     reached = await history.access_at(conn, directory, _id(user), point.seq, nested=nested)
@@ -235,6 +238,8 @@ def _one(point: Point, data: dict[str, Any]) -> Response:
     return Response(orjson.dumps({"as_of": _as_of(point), "data": data}), media_type="application/json")
 
 
-def _many(point: Point, rows: list[dict[str, Any]], after: str | None) -> Response:
+def _many(point: Point, rows: list[dict[str, Any]], after: str | None, *, begin: Point | None = None) -> Response:
     body = {"as_of": _as_of(point), "object": "list", "data": rows, "list_metadata": {"after": after}}
+    if begin is not None:
+        body["from"] = _as_of(begin)
     return Response(orjson.dumps(body), media_type="application/json")

@@ -137,12 +137,14 @@ async def _cursor(services: Services, conn: Connection, token: Token, selection:
     event_id = parse_event_id(after)
     if event_id is not None:
         place = await services.feed.position_of(conn, event_id)
-        if place is None and _sees(token, event_id.slug) and services.directories.known(event_id.slug):
-            raise CursorAheadError(event_id.seq, await services.feed.head(conn, selection))
-        if place is None or (wanted and place[0].id != wanted):
+        named = await services.directories.by_slug(conn, event_id.slug) if _sees(token, event_id.slug) else None
+        if named is None or (wanted and named.id != wanted):
             raise InvalidCursorError
+        head = await services.feed.head(conn, Selection(directory=named))  # an event id counts in the seq of its directory
+        if place is None:
+            raise CursorAheadError(event_id.seq, head)
         if place[3] != event_id.mark:
-            raise CursorForkedError(event_id.seq, await services.feed.head(conn, selection))
+            raise CursorForkedError(event_id.seq, head)
         return Cursor(place[1] if wanted else place[2], event_id.mark, wanted)
     cursor = decode_cursor(after)
     if cursor.directory != wanted:

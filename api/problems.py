@@ -50,13 +50,18 @@ def problem_of(error: Exception) -> ProblemError:
         case RequestValidationError():
             return _invalid_parameters(error)
         case HTTPException():
-            return ProblemError(error.status_code, _CODES.get(error.status_code, "refused"), str(error.detail))
+            code = _CODES.get(error.status_code, "refused")
+            return ProblemError(error.status_code, code, _TEXTS.get(code, "The request was refused."))
         case _ if isinstance(error, DATABASE_AWAY):
             return ProblemError(503, "database_unavailable", "The database does not answer. Try again in a moment.")
         case _:
             return ProblemError(500, "internal_error", "An unexpected error. It was logged under this request's id.")
 
 
+_TEXTS = {
+    "not_found": "There is nothing at this address. See /openapi.json for what there is.",
+    "method_not_allowed": "This address does not take this method. See /openapi.json.",
+}
 _CODES = {
     401: "unauthorized",
     403: "forbidden",

@@ -225,7 +225,8 @@ class Feed:
                 row = by_place[piece.directory, seq]
                 if not _chosen(selection, row):
                     continue
-                data = self._data(directory, row, bodies, keys) if selection.bodies else None
+                # A reader of bodies is told of one that is gone, another that it may not see it.
+                data = self._data(directory, row, bodies, keys) or ERASED if selection.bodies else WITHHELD
                 out.append(render(directory.slug, row[4], row[5], piece.position + seq - piece.first, data))
         return out[:limit], covered_to
 
@@ -292,19 +293,17 @@ WITHHELD: Final = b'{"withheld":true}'
 ERASED: Final = b'{"erased":true}'
 
 
-def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes | None) -> bytes:
+def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes) -> bytes:
     """Give the public JSON of an event (CONTRACT §4) from its leaf and the bytes of its body's `data`.
 
-    `data` None: the reader may not see bodies, or it was erased; the leaf tells which events have one (`ct`).
+    In the place of `data` stand WITHHELD or ERASED where it cannot be shown; the leaf tells which events have one (`ct`).
     """
     f: dict[str, Any] = orjson.loads(leaf)
     if f.get("mem"):
         flag = "true" if f["eff"] else "false"
         shown = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}'.encode()
-    elif data is not None:
-        shown = data
     else:
-        shown = WITHHELD if "ct" in f else b"{}"
+        shown = b"{}" if data in {WITHHELD, ERASED} and "ct" not in f else data
     head = (
         f'{{"object":"event","id":"evt_{slug}_{f["seq"]}_{leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{slug}",'
         f'"seq":{f["seq"]},"position":{position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'

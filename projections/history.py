@@ -103,6 +103,12 @@ async def state_at(conn: Connection, kek: Kek, directory: Directory, obj: UUID, 
     return State(name, active, Resource(name, obj, document, etag_rv, created, updated))
 
 
+async def ever_existed(conn: Connection, directory: Directory, ot: str, obj: UUID) -> bool:
+    """Whether the directory ever had such a resource."""
+    row = await (await conn.execute(SQL["ever_existed"], (directory.id, obj, MEMBER_TYPES[ot]))).fetchone()
+    return row is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """One row of a population."""
@@ -186,20 +192,28 @@ async def access_at(conn: Connection, directory: Directory, user: UUID, seq: int
         paths[path[-1]].append(path)
         if nested:
             open_paths += [(*path, above) for above in parents.get(path[-1], ()) if above not in path]
-    return [Access(group, tuple(sorted(found)), since[group]) for group, found in sorted(paths.items())]
+    return [
+        Access(group, tuple(sorted(found)), min(_since(user, path, since) for path in found))
+        for group, found in sorted(paths.items())
+    ]
+
+
+def _since(user: UUID, path: tuple[UUID, ...], since: dict[tuple[UUID, UUID], int]) -> int:
+    """A path gives access since its youngest edge."""
+    return max(since[edge] for edge in zip((user, *path), path, strict=False))
 
 
 async def _groups_above(
     conn: Connection, directory: Directory, member: UUID, seq: int, *, nested: bool
-) -> tuple[dict[UUID, list[UUID]], dict[UUID, int]]:
+) -> tuple[dict[UUID, list[UUID]], dict[tuple[UUID, UUID], int]]:
     parents: dict[UUID, list[UUID]] = defaultdict(list)
-    since: dict[UUID, int] = {}
+    since: dict[tuple[UUID, UUID], int] = {}
     level = [member]
     for _ in range(DEPTH_MAX):
         rows = await (await conn.cursor(binary=True).execute(SQL["groups_at"], (directory.id, uuids(level), seq))).fetchall()
         for below, group, from_seq in rows:
             parents[below].append(group)
-            since[group] = min(from_seq, since.get(group, from_seq))
+            since[below, group] = from_seq
         level = [group for group in {row[1] for row in rows} if group not in parents]
         if not nested or not level:
             break

@@ -198,3 +198,7 @@ select b.seq, e.obj, b.ct, k.wrapped from unnest($2::int8[]) v(q)
 join bodies b on b.directory = $1 and b.seq = v.q
 join events e on e.directory = b.directory and e.seq = b.seq
 join subject_keys k on k.obj = e.obj;
+
+-- ever_existed --
+-- Tells a resource that is gone, or not yet there, from an id that never was.
+select 1 from states where directory = $1 and obj = $2 and ot = $3 limit 1;

@@ -12,6 +12,10 @@ from ledger.events import BY_NUMBER, GROUP, GROUP_DELETED, USER, USER_DELETED, R
 from ledger.sealing import Kek, index_macs, open_payload, unwrap_key
 
 
+class UnreadableEventError(Exception):
+    """An event's body or key is missing, so the read models cannot be recomputed; the text names the event."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
     """One row of `events_with_keys`."""
@@ -29,8 +33,11 @@ class StoredEvent:
 
 
 def recorded(kek: Kek, directory: Directory, events: Sequence[StoredEvent]) -> list[Recorded]:
-    """Read events back as the projections take them. Only the newest body of each resource is unsealed."""
-    newest: dict[UUID, int] = {event.obj: event.seq for event in events if event.ct is not None}
+    """Read events back as the projections take them. Only the newest body of each resource is unsealed.
+
+    Raises UnreadableEventError.
+    """
+    newest: dict[UUID, int] = {event.obj: event.seq for event in events if event.mem is None}
     return [_recorded(kek, directory, event, newest.get(event.obj) == event.seq) for event in events]
 
 
@@ -39,8 +46,8 @@ def _recorded(kek: Kek, directory: Directory, event: StoredEvent, unseal: bool) 
     kind = BY_NUMBER[event.type]
     macs = None
     if unseal and leaf["ot"] in {USER, GROUP} and kind not in {USER_DELETED, GROUP_DELETED}:
-        assert event.ct is not None
-        assert event.wrapped is not None
+        if event.ct is None or event.wrapped is None:
+            raise UnreadableEventError(f"{directory.slug} seq {event.seq}: its sealed body or key is missing. Run replay verify.")
         key = unwrap_key(kek, event.wrapped, directory=directory.uuid, obj=event.obj)
         payload = orjson.loads(open_payload(key, event.ct, directory=directory.uuid, obj=event.obj, seq=event.seq))
         macs = index_macs(directory.index_key, leaf["ot"], payload["key"], payload["data"]["object"])

@@ -51,16 +51,16 @@ select g.directory, g.id, g.created_at from unnest($1::int4[], $2::uuid[]) k(d, 
 select extract(epoch from clock_timestamp())::float8 * 1000;
 
 -- commit_differences --
--- Commits whose row does not agree with the events it groups, and events that no commit groups.
+-- Commits whose row does not agree with the number and types of the events it groups.
 select c.seq from ledger.commits c
 left join lateral (
     select count(*) n, bit_or(1::bigint << e.type) mask from ledger.events e
     where e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size) e on true
-where c.directory = $1 and (e.n is distinct from c.size or e.mask is distinct from c.types)
-union all
-select c.seq from (select seq, size, lead(seq) over (order by seq) following from ledger.commits where directory = $1) c
-where (c.following is not null and c.following <> c.seq + c.size) or (c.following is null and c.seq + c.size - 1 <> $2)
-limit 20;
+where c.directory = $1 and (e.n is distinct from c.size or e.mask is distinct from c.types) limit 20;
+
+-- commits_between --
+-- The commit rows that begin in a stretch of the log, to be held against the leaves of their events.
+select seq, size, at, req from ledger.commits where directory = $1 and seq > $2 and seq <= $3 order by seq;
 
 -- position_holes --
 -- Where the dense order of the ledger is broken; nothing on a sound one.

@@ -37,7 +37,10 @@ class _Expected:
 
     seq: int = 0
     at: int = 0
-    commit_end: int = 0
+    commit: tuple[int, int, int, str] = (0, 0, 0, "")  # tx, txn, at, req of the commit under way
+
+
+_Commits = dict[int, tuple[int, int, str]]  # first seq -> size, at, req as the commit row has them
 
 
 async def verify_log(conn: Owner, directories: Sequence[Directory], progress: Progress, total: int) -> list[Finding]:
@@ -47,18 +50,21 @@ async def verify_log(conn: Owner, directories: Sequence[Directory], progress: Pr
     for directory in directories:
         streams: dict[UUID, tuple[int, int]] = {}
         expected = _Expected()
-        while True:
+        while len(findings) < FINDINGS_MAX:
             params = (directory.id, expected.seq, expected.seq + CHUNK)
             rows = await (await conn.cursor(binary=True).execute(SQL["events_with_keys"], params)).fetchall()
             if not rows:
                 break
+            commits = await _commits(conn, params)
             for row in rows:
-                _check_event(directory, StoredEvent(*row), expected, streams, findings)
+                _check_event(directory, StoredEvent(*row), expected, streams, commits, findings)
+                if len(findings) >= FINDINGS_MAX:
+                    return findings
+            # What is left has no first event: a commit row of its own making.
+            findings += [Finding(f"{directory.slug} commit at seq {seq}", "no event begins a commit here") for seq in commits]
             done += len(rows)
             progress(done, total)
-            if len(findings) >= FINDINGS_MAX:
-                return findings
-        findings += await _check_commits(conn, directory, expected.seq)
+        findings += await _check_commits(conn, directory)
     return findings + await _check_positions(conn)
 
 
@@ -67,6 +73,7 @@ def _check_event(
     event: StoredEvent,
     expected: _Expected,
     streams: dict[UUID, tuple[int, int]],
+    commits: _Commits,
     findings: list[Finding],
 ) -> None:
     place = f"{directory.slug} seq {event.seq}"
@@ -87,6 +94,7 @@ def _check_event(
     for problem in _differences(directory, event, leaf):
         report(problem)
     _check_stream(event, leaf, streams, report)
+    _check_commit(leaf, expected, commits, report)
     at = int(leaf["at"])
     if at < expected.at:
         report("time runs backwards")
@@ -107,6 +115,10 @@ def _differences(directory: Directory, event: StoredEvent, leaf: dict[str, Any])
     found = [f"column {name} is {column}, the leaf says {said}" for name, (column, said) in pairs.items() if column != said]
     if event.ct is not None and hashlib.sha256(event.ct).hexdigest() != leaf.get("ct"):
         found.append("the sealed body is not the one the leaf commits to")
+    if "ct" in leaf and event.ct is None:
+        found.append("its sealed body is missing")
+    elif event.ct is not None and event.wrapped is None:
+        found.append("the key of its sealed body is missing")
     return found
 
 
@@ -123,10 +135,30 @@ def _check_stream(
     streams[event.obj] = (event.rv, event.etag_rv)
 
 
-async def _check_commits(conn: Owner, directory: Directory, head: int) -> list[Finding]:
-    """Commit rows against the events they group."""
-    rows = await (await conn.cursor(binary=True).execute(SQL["commit_differences"], (directory.id, head))).fetchall()
-    return [Finding(f"{directory.slug} commit at seq {seq}", "its size, types or time differ from its events") for (seq,) in rows]
+async def _commits(conn: Owner, stretch: tuple[int, int, int]) -> _Commits:
+    rows = await (await conn.cursor(binary=True).execute(SQL["commits_between"], stretch)).fetchall()
+    return {seq: (size, at, str(req)) for seq, size, at, req in rows}
+
+
+def _check_commit(leaf: dict[str, Any], expected: _Expected, commits: _Commits, report: Callable[[str], None]) -> None:
+    """The commit that a leaf says it belongs to: told alike by all its leaves, and by its row (time and request included)."""
+    told = (leaf["tx"], leaf["txn"], leaf["at"], leaf["req"])
+    if leaf["seq"] == leaf["tx"]:
+        row = commits.pop(leaf["seq"], None)
+        if row is None:
+            report("its commit has no row")
+        elif row != told[1:]:
+            names = [name for name, a, b in zip(("size", "at", "req"), row, told[1:], strict=True) if a != b]
+            report(f"the commit row's {', '.join(names)} differ from the leaf's")
+        expected.commit = told
+    elif told != expected.commit:
+        report("its commit is another than that of the event before it")
+
+
+async def _check_commits(conn: Owner, directory: Directory) -> list[Finding]:
+    """Number and types of events by commit row."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["commit_differences"], (directory.id,))).fetchall()
+    return [Finding(f"{directory.slug} commit at seq {seq}", "its size or types differ from its events") for (seq,) in rows]
 
 
 async def _check_positions(conn: Owner) -> list[Finding]:

@@ -10,6 +10,7 @@ import typer
 from database.connections import connect
 from ledger.directories import Directories, Directory
 from ledger.sealing import Kek
+from replay.fold import UnreadableEventError
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.side import TABLES, connect_owner, heads
 from replay.verify import Finding, verify_log, verify_read_models
@@ -39,7 +40,7 @@ def rebuild_command(
         kek = asyncio.run(read_kek(urls.serve, settings.kek_path))
         try:
             result = asyncio.run(_rebuild(urls, kek, wanted))
-        except RebuildRefusedError as refused:
+        except (RebuildRefusedError, UnreadableEventError) as refused:
             print(refused, file=sys.stderr)
             raise SystemExit(EXIT_USAGE) from refused
         except KeyboardInterrupt:
@@ -95,7 +96,7 @@ async def _verify(urls: Urls, kek: Kek) -> tuple[list[Finding], int]:
         total = sum((await heads(conn)).values())
         with progress_bar("checking the log") as progress:
             findings = await verify_log(conn, directories, progress, total)
-        if any("column" in finding.problem or "leaf" in finding.problem for finding in findings):
+        if findings:
             return findings, total  # read models recomputed from a changed log would only repeat the news
         with progress_bar("checking the read models") as progress:
             findings += await verify_read_models(conn, kek, directories, progress)

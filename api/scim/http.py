@@ -94,7 +94,10 @@ class Call:
     def if_none_match(self, etag: str) -> bool:
         """Whether If-None-Match names this version: the answer is 304."""
         value = self.header(b"if-none-match")
-        return value is not None and (value.strip() == "*" or etag.removeprefix("W/") in value)
+        if value is None:
+            return False
+        listed = {tag.strip().removeprefix("W/") for tag in value.split(",")}
+        return "*" in listed or etag.removeprefix("W/") in listed
 
 
 def read_if_match(value: str | None) -> IfMatch | None:

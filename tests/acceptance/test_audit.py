@@ -119,8 +119,28 @@ def test_diff_says_what_changed_between_two_points(service: Service) -> None:
         }  # fmt: skip
         swapped = auditor.get(f"{service.base}/v1/audit/acme/diff", params={"from": f"seq:{end}", "to": f"seq:{begin}"})
         assert swapped.status_code == 400
+        both = auditor.get(f"{service.base}/v1/audit/acme/diff", params={"from": f"seq:{begin}", "to": f"seq:{end}"}).json()
+        assert (both["from"]["seq"], both["as_of"]["seq"]) == (begin, end)
         shown = service.cli("audit", "diff", "acme", "--from", f"seq:{begin}", "--to", f"seq:{end}", "--json")
         assert len(json.loads(shown.stdout)["data"]) == len(rows)
+
+
+def test_nested_access_begins_with_the_youngest_edge_of_its_path(service: Service) -> None:
+    with service.client("scim") as client, service.client("auditor") as auditor:
+        scim = _Scim(service, client)
+        user, inner = scim.user(), scim.group()
+        outer = scim.group(inner)
+        joined = scim.patch("Groups", inner, op="add", path="members", value=[{"value": user}])
+        rows = auditor.get(f"{service.base}/v1/audit/acme/users/{user}/access").json()["data"]
+        assert {row["id"]: row["since_seq"] for row in rows} == {inner: joined, outer: joined}
+
+
+def test_an_id_that_never_was_is_not_an_answer(service: Service) -> None:
+    """A mistyped id must not read as "no access"."""
+    with service.client("auditor") as auditor:
+        for path in ("users/{}/access", "users/{}", "groups/{}/members"):
+            url = f"{service.base}/v1/audit/acme/" + path.format("11111111-2222-4333-8444-555555555555")
+            assert auditor.get(url).status_code == 404
 
 
 def test_the_command_line_answers_the_same(service: Service) -> None:

@@ -92,6 +92,14 @@ def test_a_bad_patch_is_refused_and_changes_nothing(service: Service, what: str)
         assert client.get(user["meta"]["location"]).json() == user
 
 
+def test_if_none_match_compares_whole_tags(service: Service) -> None:
+    with service.client("scim") as client:
+        made = client.post(service.scim + "/Users", json={**VALID, "userName": "tagged"})
+        url, tag = made.headers["Location"], made.headers["ETag"]
+        for value, status in ((tag, 304), (f'"9", {tag}', 304), ("*", 304), (f"{tag}x", 200), ('W/"9"', 200)):
+            assert client.get(url, headers={"If-None-Match": value}).status_code == status
+
+
 def test_an_unknown_member_is_named(service: Service) -> None:
     ghost = "0f0f0f0f-1111-4222-8333-444444444444"
     with service.client("scim") as client:

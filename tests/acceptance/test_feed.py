@@ -155,3 +155,30 @@ def test_the_ledgers_own_directory_is_for_operators(service: Service, story: dic
     events, _ = _all(service, role="admin", directory="_system", limit=1000)
     assert {"directory.created", "token.issued"} <= {e["type"] for e in events}
     assert "sl_" not in str(events)
+
+
+def test_an_erased_body_is_told_from_a_withheld_one(service: Service) -> None:
+    """A reader of bodies learns that one is gone; only the owner of the database can bring that about for now."""
+    import psycopg
+
+    from runtime import embedded
+
+    with service.client("scim") as client:
+        user = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"erased{random.random()}"}).json()["id"]
+    running = embedded.running(service.data_dir / "postgres")
+    assert running is not None
+    with psycopg.connect(running.url("postgres", "ledger"), autocommit=True) as conn:
+        conn.execute("delete from ledger.subject_keys where obj = %s", (user,))
+    for role, expected in (("consumer", {"erased": True}), ("operator", {"withheld": True})):
+        with service.client(role) as reader:
+            events = reader.get(service.base + "/v1/events", params={"subject": user, "limit": 1000}).json()["data"]
+        assert [e["data"] for e in events] == [expected]
+
+
+def test_the_error_of_a_foreign_event_id_counts_in_its_directorys_seq(service: Service, story: dict) -> None:
+    with service.client("consumer") as reader:
+        page = reader.get(service.base + "/v1/events", params={"directory": "acme", "limit": 1000}).json()
+        answer = reader.get(service.base + "/v1/events", params={"after": "evt_acme_99999_00000000"}).json()
+    assert (answer["code"], answer["cursor"]) == ("cursor_ahead", 99999)
+    assert answer["head"] >= page["head_position"]
+    assert answer["head"] < 99999

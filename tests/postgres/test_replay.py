@@ -7,9 +7,10 @@ import psycopg
 import pytest
 
 from ledger.directories import Directory
+from replay.fold import UnreadableEventError
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.side import CHUNK_EVENTS, connect_owner, heads
-from replay.verify import Finding, verify_log, verify_read_models
+from replay.verify import FINDINGS_MAX, Finding, verify_log, verify_read_models
 from tests.postgres.ledgers import Ledger, id_of, opened
 
 
@@ -123,6 +124,12 @@ def test_a_drift_in_a_read_model_is_found_named_and_repaired(app_url: str, owner
         ("update bodies set ct = ct || 'x' where seq = 5 and directory = 2", "sealed body"),
         ("delete from events where seq = 5 and directory = 2", "hole"),
         ("update commits set size = 2 where seq = 5 and directory = 2", "size"),
+        ("update commits set at = at + 3600000000 where seq = 5 and directory = 2", "at"),
+        ("update commits set req = gen_random_uuid() where seq = 5 and directory = 2", "req"),
+        ("update commits set types = 3 where seq = 5 and directory = 2", "types"),
+        ("delete from commits where seq = 5 and directory = 2", "no row"),
+        ("delete from bodies where seq = 5 and directory = 2", "body is missing"),
+        ("delete from subject_keys where obj = (select obj from events where seq = 5 and directory = 2)", "key"),
     ],
 )
 def test_an_edited_column_beside_a_leaf_is_found_and_the_row_named(
@@ -133,7 +140,7 @@ def test_an_edited_column_beside_a_leaf_is_found_and_the_row_named(
     async def run() -> None:
         async with opened(app_url) as ledger:
             await _history(ledger)
-            tables = ("events", "bodies", "commits")
+            tables = ("events", "bodies", "commits")  # keys have no trigger
             off = [f"alter table {table} disable trigger all" for table in tables]
             _sql(superuser_url, *off, edit)
             conn = await connect_owner(owner_url)
@@ -215,5 +222,28 @@ def test_only_some_tables_can_be_rebuilt(app_url: str, owner_url: str) -> None:
             only: Sequence[str] = ("users",)
             assert (await _rebuild(ledger, owner_url, only=only)).drifted == ("users",)
             assert {f.place for f in await _verify(ledger, owner_url)} == {"table memberships"}
+
+    asyncio.run(run())
+
+
+def test_a_missing_body_stops_a_rebuild_with_the_event_named(app_url: str, owner_url: str, superuser_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await _history(ledger)
+            _sql(superuser_url, "alter table bodies disable trigger all", "delete from bodies where seq = 20 and directory = 2")
+            with pytest.raises(UnreadableEventError, match="acme seq 20"):
+                await _rebuild(ledger, owner_url)
+
+    asyncio.run(run())
+
+
+def test_at_most_a_screenful_of_findings_is_told(app_url: str, owner_url: str, superuser_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await _history(ledger)
+            _sql(superuser_url, "alter table events disable trigger all", "update events set etag_rv = 99")
+            conn = await connect_owner(owner_url)
+            assert len(await verify_log(conn, await _directories(ledger), _unheard, 1)) <= 2 * FINDINGS_MAX
+            await conn.close()
 
     asyncio.run(run())
