@@ -9,6 +9,7 @@ from uuid import UUID
 
 from psycopg_pool import AsyncConnectionPool
 
+from api.journal import Journal
 from database.coalesce import Coalescer
 from database.connections import Connection
 from ledger.directories import Directories, Directory
@@ -38,6 +39,7 @@ class Services:
     new_id: Callable[[], UUID]  # of resources: random
     new_request_id: Callable[[], UUID]  # UUIDv7: its index insert stays at the right edge
     arrivals: "Arrivals"
+    journal: Journal
     migrated: Callable[[], Awaitable[bool]]
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000  # µs, only to refuse questions about the future
     used_tokens: set[UUID] = field(default_factory=set[UUID])

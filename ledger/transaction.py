@@ -58,6 +58,7 @@ class Outcome:
     created_at: int
     updated_at: int
     in_groups: bool = False
+    events: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -170,7 +171,9 @@ class Transaction:
                 placed.at if submission.needs.user is None and submission.needs.group is None else state.created_at(submission)
             )
             grouped = state.in_groups(submission)
-            results.append((submission, Outcome(placed.last_seq, item.document, placed.etag_rv, created, placed.at, grouped)))
+            results.append(
+                (submission, Outcome(placed.last_seq, item.document, placed.etag_rv, created, placed.at, grouped, placed.size))
+            )
         return self._statements(built, [s for s, _ in decided]), results
 
     def _decide(self, submission: Submission, state: BatchState) -> Decision:

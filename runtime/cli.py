@@ -13,8 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from api.requests import advice, directory_health
+from database.connections import connect
 from ledger.administration import Administration, RefusedError
 from ledger.commands import parse_id
+from ledger.directories import Directories
 from ledger.tokens import LIFE_DAYS, ROLES
 from proofs.body import BodyError
 from proofs.keys import WrapError
@@ -93,6 +96,54 @@ def directory_list(*, as_json: AsJson = False) -> None:
         return [{"directory": d.slug, "id": str(d.uuid), "profile": d.profile} for d in await acts.directories()]
 
     _print_rows(as_json, administer(act))
+
+
+@directories.command("doctor")
+def directory_doctor(
+    slug: str,
+    *,
+    hours: Annotated[int, typer.Option(min=1, max=720, help="How far to look back.")] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Say how a directory's IdP is doing: silence, refusals and their reasons, retry storms, tolerances, token ages."""
+    now = datetime.now(UTC)
+    report = asyncio.run(_examined(slug, hours))
+    problems = advice(report, now)
+    if as_json:
+        print(orjson.dumps({**report, "advice": problems}, default=str).decode())
+    else:
+        _print_health(report, problems)
+    if problems:
+        raise SystemExit(EXIT_FINDING)
+
+
+async def _examined(slug: str, hours: int) -> dict[str, Any]:
+    settings = main_settings()
+    with running_urls(settings) as urls:
+        kek = await read_kek(urls.serve, settings.kek_path)
+        conn = await connect(urls.serve)
+        try:
+            found = await Directories(kek).by_slug(conn, slug)
+            if found is None:
+                raise RefusedError(f"There is no directory {slug}. `scim-ledger directory list` shows them.")
+            return await directory_health(conn, found, hours)
+        finally:
+            await conn.close()
+
+
+def _print_health(report: dict[str, Any], problems: list[str]) -> None:
+    last = report["last_request"]
+    print(
+        f"{report['directory']} ({report['profile']}): last request {last:%Y-%m-%d %H:%M:%S} UTC"
+        if last
+        else f"{report['directory']}: no request yet"
+    )
+    for line in problems:
+        print(f"! {line}")
+    for title in ("operations", "refusals", "tolerances"):
+        if report[title]:
+            print(f"\n{title} of the last {report['hours']} hours")
+            _print_rows(False, report[title])
 
 
 @tokens.command("issue")

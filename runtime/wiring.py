@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 import structlog
 
+from api.journal import Journal
 from api.metrics import observe_batch
 from api.services import TOUCH_INTERVAL_S, Arrivals, Services
 from database import migrate
@@ -77,11 +78,15 @@ async def open_services(url: str, kek: Kek, base_url: str) -> AsyncGenerator[Ser
     services = Services(
         base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=Feed(kek, directories),
         tokens=Coalescer(shared_reads.tokens), users=Coalescer(shared_reads.users), new_id=uuid4, new_request_id=uuid7,
-        arrivals=arrivals, migrated=_migrated(pool.connection),
+        arrivals=arrivals, journal=Journal(pool), migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())
-    background = [asyncio.create_task(_listen(url, arrivals)), asyncio.create_task(_touch_tokens(services))]
+    background = [
+        asyncio.create_task(_listen(url, arrivals)),
+        asyncio.create_task(_touch_tokens(services)),
+        asyncio.create_task(services.journal.run()),
+    ]
     try:
         yield services
     finally:
@@ -90,6 +95,7 @@ async def open_services(url: str, kek: Kek, base_url: str) -> AsyncGenerator[Ser
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await services.journal.flush()
         await shared_reads.close()
         await pool.close()
 

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import structlog
 
+from api.journal import Entry
 from api.metrics import observe
 from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
@@ -21,6 +22,7 @@ from scim import discovery
 from scim.bulk import OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unavailable
 from scim.schema import GROUP, USER, ResourceType
+from scim.shape import filter_shape
 
 SEARCH_BYTES_MAX = 2**20
 _log = structlog.get_logger("api.scim")
@@ -132,7 +134,8 @@ class ScimApp:
         started = asyncio.get_running_loop().time()
         request_id = self._services.new_request_id()
         method: str = scope["method"]
-        template = "/scim/{directory}/v2"
+        template, call, error = "/scim/{directory}/v2", None, None
+        answer = Answer(500)
         try:
             call = self._call(scope, receive, method, request_id)
             template = _template(call)
@@ -140,15 +143,19 @@ class ScimApp:
         except ClientGoneError:
             return
         except ScimError as refused:
-            answer = of_error(refused)
+            error = refused
         except DATABASE_AWAY:
-            answer = of_error(Unavailable("The database does not answer; nothing was changed. Send it again.", retry_after=1))
+            error = Unavailable("The database does not answer; nothing was changed. Send it again.", retry_after=1)
         except Exception:  # the last fence: a defect of ours is logged, never shown
             _log.exception("request_failed", request_id=str(request_id), method=method, path=template)
-            answer = of_error(ScimError("An unexpected error. It was logged under this request's id."))
+            error = ScimError("An unexpected error. It was logged under this request's id.")
+        if error is not None:
+            answer = of_error(error)
         await send_answer(send, answer, request_id)
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
+        if call is not None and call.found_directory is not None:
+            self._services.journal.add(_entry(self._services, call, template, answer.status, error, seconds))
         if answer.status >= 400:
             _log.info(
                 "request",
@@ -176,6 +183,7 @@ class ScimApp:
         if token.role != "scim":
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
+        call.found_directory, call.token = directory, token
         methods = _methods(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
@@ -184,6 +192,17 @@ class ScimApp:
             raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.")
         answer = await handler(self._services, call, directory, token)
         return Answer(answer.status, b"", answer.headers) if call.method == "HEAD" else answer
+
+
+def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
+    directory, text = call.found_directory, call.query.get("filter")
+    assert directory is not None
+    kind = {"Users": USER, "Groups": GROUP}.get(call.path[0]) if call.path else None
+    return Entry(
+        directory.id, services.clock(), call.method, template.removeprefix("/scim/{directory}/v2") or "/",
+        filter_shape(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
+        directory.profile, tuple(sorted(call.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
+    )  # fmt: skip
 
 
 def _methods(call: Call) -> dict[str, Handler] | None:

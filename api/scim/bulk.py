@@ -30,7 +30,7 @@ BULK_BYTES_MAX = 16 * 2**20
 _NAMES = {"POST": "create", "PUT": "replace", "PATCH": "patch", "DELETE": "delete"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Part:
     """One operation of a bulk request as a source of a write."""
 
@@ -40,6 +40,8 @@ class _Part:
     version: str | None = None
     resource_id: UUID | None = None
     query: Mapping[str, str] = field(default_factory=dict[str, str])
+    used: set[str] = field(default_factory=set[str])
+    events: int = 0
 
     async def content(self, limit: int) -> Content:  # noqa: ARG002  # the whole request was measured already
         if not isinstance(self.data, dict):
@@ -105,9 +107,13 @@ class _Run:
         try:
             resource = resolve(operation.resource, self._ids)
             own_id = UUID(self._ids[operation.bulk_id]) if operation.method == "POST" and operation.bulk_id else None
-            part = _Part(self._call.request_id, operation.index, resolve(data, self._ids), operation.version, own_id)
+            part = _Part(
+                self._call.request_id, operation.index, resolve(data, self._ids), operation.version, own_id, used=self._call.used
+            )
             write = getattr(Write(self._services, part, self._directory, self._token), f"{_NAMES[operation.method]}_{kind}")
-            return await (write() if resource is None else write(resource))
+            answer = await (write() if resource is None else write(resource))
+            self._call.events += part.events
+            return answer
         except ScimError as refused:
             return of_error(refused)
         except DATABASE_AWAY:

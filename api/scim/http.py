@@ -10,6 +10,8 @@ from uuid import UUID
 import orjson
 
 from ledger.commands import IfMatch
+from ledger.directories import Directory
+from ledger.tokens import Token
 from scim.body import read_json
 from scim.errors import InvalidValue, PayloadTooLarge, ScimError, TooManyRequests, Unauthorized, Unavailable, UnsupportedMediaType
 
@@ -55,6 +57,11 @@ class Call:
     receive: Receive
     op: int = 0
     resource_id: UUID | None = None
+    # What the journal tells of the request once it is known.
+    found_directory: Directory | None = None
+    token: Token | None = None
+    used: set[str] = field(default_factory=set[str])  # tolerances it relied on
+    events: int = 0
 
     async def content(self, limit: int) -> Content:
         """Read the body. Raises as body() does; its load() raises InvalidSyntax."""

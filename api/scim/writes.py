@@ -46,7 +46,9 @@ T = TypeVar("T")
 
 
 class Source(Protocol):
-    """Where a write comes from: a request, or one operation of a bulk request."""
+    """Where a write comes from: a request, or one operation of a bulk request. `events` counts what it made."""
+
+    events: int
 
     @property
     def request_id(self) -> UUID: ...
@@ -56,6 +58,8 @@ class Source(Protocol):
     def resource_id(self) -> UUID | None: ...
     @property
     def query(self) -> Mapping[str, str]: ...
+    @property
+    def used(self) -> set[str]: ...
     async def content(self, limit: int) -> Content: ...
     def if_match(self) -> IfMatch | None: ...
 
@@ -68,7 +72,7 @@ class Write:
         self._call = call
         self._directory = directory
         self._token = token
-        self._used: set[str] = set()
+        self._used = call.used
         self._weight = 1_000
 
     # -- users --------------------------------------------------------------
@@ -138,7 +142,9 @@ class Write:
             self._directory, command, needs_of(command), self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
             self._weight, self._used,
         )  # fmt: skip
-        return await self._services.writer.submit(submission)
+        outcome = await self._services.writer.submit(submission)
+        self._call.events += outcome.events
+        return outcome
 
     # -- out ----------------------------------------------------------------
 

@@ -1,0 +1,116 @@
+"""The request journal and the health of a directory: refused requests with their reason, no values, tolerances counted."""
+
+import json
+import random
+from collections.abc import Callable
+
+import httpx
+
+from tests.acceptance.conftest import Service
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+
+
+def _written(service: Service, reader: httpx.Client, request_id: str, **params) -> dict:
+    """The entry of a request: the journal is written within a second, so the question is repeated until it is there."""
+    for _ in range(10_000):
+        page = reader.get(service.base + "/v1/requests", params={"limit": 1000, **params}).json()
+        found = [row for row in page["data"] if row["request_id"] == request_id]
+        if found:
+            return found[0]
+    raise AssertionError("never written")
+
+
+def test_a_refused_request_is_there_with_its_reason_and_without_values(service: Service) -> None:
+    with service.client("scim") as client, service.client("operator") as operator:
+        secret = f"hidden{random.random()}"
+        refused = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": secret, "active": secret})
+        entry = _written(service, operator, refused.headers["X-Request-Id"])
+        assert (entry["status"], entry["scim_type"], entry["method"], entry["path"]) == (400, "invalidValue", "POST", "/Users")
+        assert entry["detail"] == refused.json()["detail"]
+        assert entry["directory"] == "acme"
+        listed = client.get(service.scim + "/Users", params={"filter": f'userName eq "{secret}"'})
+        entry = _written(service, operator, listed.headers["X-Request-Id"])
+        assert entry["filter"] == "userName eq ?"
+        missing = client.get(f"{service.scim}/Users/{secret}")
+        entry = _written(service, operator, missing.headers["X-Request-Id"], refused="true")
+        assert entry["path"] == "/Users/{id}"
+        assert secret not in operator.get(service.base + "/v1/requests", params={"limit": 1000}).text
+
+
+def test_an_accepted_deviation_and_the_events_it_made_are_recorded(service: Service) -> None:
+    with service.client("scim") as client, service.client("operator") as operator:
+        user = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"j{random.random()}"}).json()
+        changes = {"schemas": [PATCH], "Operations": [{"op": "Replace", "path": "active", "value": "False"}]}
+        answer = client.patch(user["meta"]["location"], json=changes)
+        entry = _written(service, operator, answer.headers["X-Request-Id"])
+        assert entry["tolerances"] == ["op_case", "string_booleans"]
+        assert entry["events"] == 1
+        again = client.patch(user["meta"]["location"], json=changes)
+        assert _written(service, operator, again.headers["X-Request-Id"])["events"] == 0
+        health = operator.get(service.base + "/v1/directories/acme/health").json()
+        assert {"op_case", "string_booleans"} <= {row["tolerance"] for row in health["tolerances"]}
+        assert health["last_request"]
+        assert {"PATCH", "POST"} <= {row["method"] for row in health["operations"]}
+
+
+def test_pages_of_the_journal_go_back_in_time_without_gaps(service: Service) -> None:
+    with service.client("scim") as client, service.client("operator") as operator:
+        last = [client.get(service.scim + "/Users", params={"count": 0}).headers["X-Request-Id"] for _ in range(7)][-1]
+        _written(service, operator, last)
+        whole = operator.get(service.base + "/v1/requests", params={"limit": 1000, "directory": "acme"}).json()["data"]
+        paged, before = [], None
+        while True:
+            params = {"limit": 3, "directory": "acme"} | ({"before": before} if before else {})
+            page = operator.get(service.base + "/v1/requests", params=params).json()
+            paged += page["data"]
+            before = page["list_metadata"]["before"]
+            if before is None or len(paged) > len(whole):
+                break
+        assert [row["id"] for row in paged if row["id"] <= whole[0]["id"]] == [row["id"] for row in whole]
+
+
+def test_only_those_who_run_the_service_read_the_journal(service: Service) -> None:
+    for role, status in (("scim", 403), ("consumer", 403), ("operator", 200), ("auditor", 200), ("admin", 200)):
+        with service.client(role) as client:
+            assert client.get(service.base + "/v1/requests").status_code == status
+            assert client.get(service.base + "/v1/directories/acme/health").status_code == status
+    with service.client("operator") as operator:
+        assert operator.get(service.base + "/v1/directories/nowhere/health").status_code == 403
+
+
+def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[..., Service]) -> None:
+    service = make_service()
+    silent = service.cli("directory", "doctor", "acme")
+    assert silent.returncode == 1
+    assert "No request has arrived yet" in silent.stdout
+    with service.client("scim") as client, service.client("operator") as operator:
+        for _ in range(25):
+            last = client.post(service.scim + "/Users", json={"schemas": [USER]})
+        _written(service, operator, last.headers["X-Request-Id"])
+    sick = service.cli("directory", "doctor", "acme")
+    assert sick.returncode == 1
+    assert "repeats POST /Users in vain (25 times" in sick.stdout
+    assert "userName is required" in sick.stdout
+    report = json.loads(service.cli("directory", "doctor", "acme", "--json").stdout)
+    assert report["retry_storms"][0]["count"] == 25
+    assert report["refusals"][0]["count"] == 25
+    assert service.cli("directory", "doctor", "nowhere").returncode == 2
+
+
+def test_what_is_old_is_pruned(app_url: str) -> None:
+    """The journal keeps 30 days; nothing but age decides."""
+    import psycopg
+
+    from api.journal import DAYS_KEPT, SQL
+
+    with psycopg.connect(app_url, autocommit=True, cursor_factory=psycopg.RawCursor) as conn:
+        conn.execute("set search_path to ledger")
+        for days in (0, DAYS_KEPT - 1, DAYS_KEPT + 1, 400):
+            conn.execute(
+                "insert into requests (directory, at, method, route, status, profile, tolerances, events, duration_us, request_id) "
+                "values (1, now() - make_interval(days => $1), 'GET', '/', 200, 'generic@1', '{}', 0, 1, gen_random_uuid())",
+                (days,),
+            )
+        assert conn.execute(SQL["prune_requests"], (DAYS_KEPT,)).rowcount == 2
