@@ -36,6 +36,8 @@ class Services:
     feed: Feed
     tokens: Coalescer[bytes, Token]
     users: Coalescer[tuple[int, UUID], Resource]
+    groups: Coalescer[tuple[int, UUID], list[tuple[UUID, str]]]  # of a user: (id, displayName)
+    names: Coalescer[tuple[int, str], Resource]  # by folded userName
     new_id: Callable[[], UUID]  # of resources: random
     new_request_id: Callable[[], UUID]  # UUIDv7: its index insert stays at the right edge
     arrivals: "Arrivals"

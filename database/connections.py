@@ -1,6 +1,8 @@
 """Connections of the serving role."""
 
+import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.rows import TupleRow
@@ -48,6 +50,18 @@ async def _prepare(conn: Connection) -> None:
     register_arrays(conn)
 
 
+_checked: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+CHECK_INTERVAL_S = 1.0
+
+
+async def _check_idle(conn: Connection) -> None:
+    """Check a pooled connection before it is used, but not more than once a second: each check is a round trip."""
+    now = time.monotonic()
+    if now - _checked.get(conn, 0.0) > CHECK_INTERVAL_S:
+        await AsyncConnectionPool.check_connection(conn)
+        _checked[conn] = now
+
+
 def open_pool(url: str, *, size: int) -> AsyncConnectionPool[Connection]:
     """Make a pool of serving connections (not yet opened)."""
     kwargs: dict[str, Any] = {
@@ -65,5 +79,5 @@ def open_pool(url: str, *, size: int) -> AsyncConnectionPool[Connection]:
         max_size=size,
         open=False,
         timeout=5,
-        check=AsyncConnectionPool.check_connection,
+        check=_check_idle,
     )

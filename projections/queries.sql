@@ -70,6 +70,14 @@ join users u on u.directory = k.d and u.id = k.i
 join bodies b on b.directory = u.directory and b.seq = u.body_seq
 join subject_keys s on s.obj = u.id;
 
+-- users_by_name --
+-- Users by the blind key of their userName, with the key first: what an IdP asks before it creates.
+select u.user_name_mac, u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped
+from unnest($1::int4[], $2::bytea[]) k(d, m)
+join users u on u.directory = k.d and u.user_name_mac = k.m
+join bodies b on b.directory = u.directory and b.seq = u.body_seq
+join subject_keys s on s.obj = u.id;
+
 -- groups_by_id --
 -- Current groups alike; lastModified is the time of the event that last moved the ETag.
 select g.directory, g.id, true, g.body_seq, t.etag_rv, g.created_at, c.at, b.ct, s.wrapped
@@ -132,7 +140,7 @@ order by m.from_seq;
 
 -- open_groups --
 -- Groups that hold users directly, with the sealed body that has their names.
-select m.mem, m.grp, g.body_seq, b.ct, s.wrapped from unnest($1::int4[], $2::uuid[]) k(d, i)
+select m.directory, m.mem, m.grp, g.body_seq, b.ct, s.wrapped from unnest($1::int4[], $2::uuid[]) k(d, i)
 cross join lateral (select * from memberships where directory = k.d and mem = k.i and to_seq >= 9223372036854775807 offset 0) m
 join groups g on g.directory = m.directory and g.id = m.grp
 join bodies b on b.directory = g.directory and b.seq = g.body_seq

@@ -14,9 +14,9 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import parse_id
 from ledger.directories import Directory
-from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.events import MEMBER_TYPE_NAMES, USER
 from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac, open_payload, unwrap_key
-from scim.filters import Atom, Bounds, fold
+from scim.filters import Atom, Bounds
 
 SQL: Final = load_queries(__file__)
 SCAN_PAGE: Final = 500
@@ -63,10 +63,20 @@ async def resources(
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
 
 
-async def user_by_name(conn: Connection, directory: Directory, name: str) -> UUID | None:
-    """The id of the user with this userName, compared as uniqueness does."""
-    ids = await candidates(conn, directory, USER, [Atom("userName", fold(name))])
-    return ids[0] if ids else None
+NameKey = tuple[Directory, str]  # a directory and a folded userName
+
+
+async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -> dict[tuple[int, str], Resource]:
+    """Read users by folded userName, many in one query."""
+    macs = {(d.id, mac(d.index_key, USER_NAME, name)): (d, name) for d, name in wanted}
+    params = (int4s([number for number, _ in macs]), byteas([key for _, key in macs]))
+    rows = await (await conn.cursor(binary=True).execute(SQL["users_by_name"], params)).fetchall()
+    found: dict[tuple[int, str], Resource] = {}
+    for key, number, obj, _active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
+        directory, name = macs[number, bytes(key)]
+        document = open_document(kek, directory, obj, body_seq, ct, wrapped)
+        found[number, name] = Resource(USER, obj, document, etag_rv, created, updated)
+    return found
 
 
 async def candidates(conn: Connection, directory: Directory, ot: str, atoms: Iterable[Atom]) -> list[UUID]:
@@ -139,18 +149,16 @@ async def members_of(conn: Connection, directory: Directory, groups: Sequence[UU
 
 
 async def groups_of(
-    conn: Connection, kek: Kek, directory: Directory, members: Sequence[UUID]
-) -> dict[UUID, list[tuple[UUID, str]]]:
+    conn: Connection, kek: Kek, members: Sequence[tuple[Directory, UUID]]
+) -> dict[tuple[int, UUID], list[tuple[UUID, str]]]:
     """The groups that hold users directly: (id, displayName)."""
-    params = (int4s([directory.id] * len(members)), uuids(members))
-    found: dict[UUID, list[tuple[UUID, str]]] = {member: [] for member in members}
+    by_id = {directory.id: directory for directory, _ in members}
+    params = (int4s([d.id for d, _ in members]), uuids([member for _, member in members]))
+    found: dict[tuple[int, UUID], list[tuple[UUID, str]]] = {(d.id, member): [] for d, member in members}
     names: dict[UUID, str] = {}
     rows = await (await conn.cursor(binary=True).execute(SQL["open_groups"], params)).fetchall()
-    for member, group, body_seq, ct, wrapped in rows:
+    for number, member, group, body_seq, ct, wrapped in rows:
         if group not in names:
-            names[group] = open_document(kek, directory, group, body_seq, ct, wrapped)["displayName"]
-        found[member].append((group, names[group]))
+            names[group] = open_document(kek, by_id[number], group, body_seq, ct, wrapped)["displayName"]
+        found[number, member].append((group, names[group]))
     return found
-
-
-RESOURCE_TYPES: Final = (USER, GROUP)

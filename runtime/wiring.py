@@ -34,6 +34,7 @@ from runtime.bootstrap import StartError, check_kek, stored_kek_id
 from runtime.identifiers import uuid7
 
 T = TypeVar("T")
+K = TypeVar("K")
 POOL_SIZE = 12
 LISTEN_RETRY_S = 1.0
 _log = structlog.get_logger("runtime")
@@ -77,7 +78,8 @@ async def open_services(url: str, kek: Kek, base_url: str) -> AsyncGenerator[Ser
     shared_reads = _SharedReads(lambda: connect(url, pinned=True), kek)
     services = Services(
         base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=Feed(kek, directories),
-        tokens=Coalescer(shared_reads.tokens), users=Coalescer(shared_reads.users), new_id=uuid4, new_request_id=uuid7,
+        tokens=Coalescer(shared_reads.tokens), users=Coalescer(shared_reads.users),
+        groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, journal=Journal(pool), migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories
@@ -101,27 +103,41 @@ async def open_services(url: str, kek: Kek, base_url: str) -> AsyncGenerator[Ser
 
 
 class _SharedReads:
-    """The connection that concurrent point reads share, one for tokens and one for users."""
+    """The connections that concurrent point reads share, one for each kind of question."""
 
     def __init__(self, open_connection: Callable[[], Awaitable[Connection]], kek: Kek) -> None:
-        self._tokens = Link(open_connection)
-        self._users = Link(open_connection)
+        self._links = {name: Link(open_connection) for name in ("tokens", "users", "groups", "names")}
         self._kek = kek
         self.directories: Directories | None = None
 
     async def tokens(self, hashes: list[bytes]) -> dict[bytes, Token]:
-        return await self._twice(self._tokens, lambda conn: live_tokens(conn, hashes))
+        return await self._twice("tokens", lambda conn: live_tokens(conn, hashes))
 
     async def users(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], Resource]:
-        return await self._twice(self._users, lambda conn: self._read_users(conn, keys))
+        async def read(conn: Connection) -> dict[tuple[int, UUID], Resource]:
+            return await reads.resources(conn, self._kek, USER, await self._placed(conn, keys))
 
-    async def _read_users(self, conn: Connection, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], Resource]:
+        return await self._twice("users", read)
+
+    async def groups(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], list[tuple[UUID, str]]]:
+        async def read(conn: Connection) -> dict[tuple[int, UUID], list[tuple[UUID, str]]]:
+            return await reads.groups_of(conn, self._kek, await self._placed(conn, keys))
+
+        return await self._twice("groups", read)
+
+    async def names(self, keys: list[tuple[int, str]]) -> dict[tuple[int, str], Resource]:
+        async def read(conn: Connection) -> dict[tuple[int, str], Resource]:
+            return await reads.users_by_name(conn, self._kek, await self._placed(conn, keys))
+
+        return await self._twice("names", read)
+
+    async def _placed(self, conn: Connection, keys: list[tuple[int, K]]) -> list[tuple[Directory, K]]:
         assert self.directories is not None
-        known: dict[int, Directory] = {number: await self.directories.by_id(conn, number) for number, _ in keys}
-        return await reads.resources(conn, self._kek, USER, [(known[number], user) for number, user in keys])
+        return [(await self.directories.by_id(conn, number), key) for number, key in keys]
 
-    async def _twice(self, link: Link, read: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _twice(self, name: str, read: Callable[[Connection], Awaitable[T]]) -> T:
         """A connection that broke while idle is noticed only when used: a read may simply be repeated on a fresh one."""
+        link = self._links[name]
         try:
             return await read(await link.get())
         except (psycopg.OperationalError, psycopg.InterfaceError):
@@ -129,8 +145,8 @@ class _SharedReads:
             return await read(await link.get())
 
     async def close(self) -> None:
-        await self._tokens.close()
-        await self._users.close()
+        for link in self._links.values():
+            await link.close()
 
 
 def _migrated(connection: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> Callable[[], Awaitable[bool]]:

@@ -1,5 +1,6 @@
 """SCIM reads: one resource, and lists with filters. SQL only narrows; the one evaluator decides."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -39,28 +40,40 @@ class Query:
     async def one(self, kind: ResourceType, text: str) -> Answer:
         projection = self._projection(kind)
         obj = parse_id(text)
-        resource = await self._read_one(kind, obj) if obj is not None else None
+        resource, groups = await self._read_one(kind, obj, projection) if obj is not None else (None, None)
         if resource is None:
             raise NotFound(f"There is no {kind.name.lower()} with this id in this directory. It may have been deleted.")
         version = etag(resource.etag_rv)
         if self._call.if_none_match(version):
             return Answer(304, headers=[(b"etag", version.encode())])
         document = with_meta(resource, self._base)
-        if needs(projection, _related(kind)):
+        if kind is USER:
+            if groups:
+                document["groups"] = shown_groups(groups, self._base)
+        elif needs(projection, _related(kind)):
             async with self._services.pool.connection() as conn:
                 await self._relate(conn, kind, [document])
         return Answer(200, orjson.dumps(project(projection, document)), [(b"etag", version.encode())])
 
-    async def _read_one(self, kind: ResourceType, obj: UUID) -> Resource | None:
+    async def _read_one(
+        self, kind: ResourceType, obj: UUID, projection: Projection
+    ) -> tuple[Resource | None, list[tuple[UUID, str]] | None]:
+        """The resource, and the groups of a user: both asked at once, in queries that concurrent reads share."""
+        key = (self._directory.id, obj)
         if kind is USER:
-            return await self._services.users.get((self._directory.id, obj))
+            if not needs(projection, "groups"):
+                return await self._services.users.get(key), None
+            return await asyncio.gather(self._services.users.get(key), self._services.groups.get(key))
         async with self._services.pool.connection() as conn:
             found = await reads.resources(conn, self._services.kek, kind.name, [(self._directory, obj)])
-        return found.get((self._directory.id, obj))
+        return found.get(key), None
 
     async def many(self, kinds: Sequence[ResourceType], search: Search) -> Answer:
         """List resources of one type, or of several together (RFC 7644 §3.4.2.1)."""
         projections = {kind.name: parse_projection(kind, search.attributes, search.excluded) for kind in kinds}
+        name = _only_name(kinds, search)
+        if name is not None:
+            return await self._named(name, search, projections[USER.name])
         async with self._services.pool.connection() as conn:
             if search.filter is None and search.sort_by is None and len(kinds) == 1:
                 total, page = await self._plain(conn, kinds[0], search)
@@ -71,6 +84,19 @@ class Query:
                     await self._relate(conn, kind, [d for d in page if d["meta"]["resourceType"] == kind.name])
         shown = [project(projections[document["meta"]["resourceType"]], document) for document in page]
         return as_json(200, list_response(shown, total, search.start))
+
+    async def _named(self, name: str, search: Search, projection: Projection) -> Answer:
+        """`userName eq "…"`, what every IdP asks before it creates: in queries that concurrent requests share."""
+        assert search.filter is not None
+        resource = await self._services.names.get((self._directory.id, name))
+        documents = [with_meta(resource, self._base)] if resource is not None else []
+        if resource is not None and needs(projection, "groups"):
+            groups = await self._services.groups.get((self._directory.id, resource.id))
+            if groups:
+                documents[0]["groups"] = shown_groups(groups, self._base)
+        found = _chosen(parse_filter(search.filter, USER), documents)
+        page = found[search.start - 1 : search.start - 1 + search.count]
+        return as_json(200, list_response([project(projection, document) for document in page], len(found), search.start))
 
     async def _plain(self, conn: Connection, kind: ResourceType, search: Search) -> tuple[int, list[dict[str, Any]]]:
         total = await reads.count(conn, self._directory, kind.name)
@@ -132,7 +158,8 @@ class Query:
         if not by_id:
             return
         if kind is USER:
-            for user, groups in (await reads.groups_of(conn, self._services.kek, self._directory, list(by_id))).items():
+            wanted = [(self._directory, user) for user in by_id]
+            for (_, user), groups in (await reads.groups_of(conn, self._services.kek, wanted)).items():
                 if groups:
                     by_id[user]["groups"] = shown_groups(groups, self._base)
         else:
@@ -143,6 +170,17 @@ class Query:
 
 def _chosen(wanted: Filter | None, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [document for document in documents if wanted is None or matches(wanted, document)]
+
+
+def _only_name(kinds: Sequence[ResourceType], search: Search) -> str | None:
+    """The folded userName, where a list of users is asked for by nothing else."""
+    if list(kinds) != [USER] or search.filter is None or search.sort_by is not None:
+        return None
+    atoms = cover(parse_filter(search.filter, USER))
+    if atoms is None or len(atoms) != 1:
+        return None
+    (atom,) = atoms
+    return atom.value if atom.kind == "userName" and "groups" not in search.filter.casefold() else None
 
 
 def _related(kind: ResourceType) -> str:

@@ -171,10 +171,9 @@ class Write:
         resource = Resource(USER.name, user, outcome.document, outcome.etag_rv, outcome.created_at, outcome.updated_at)
         document = with_meta(resource, self._base)
         if outcome.in_groups and needs(self._projection(USER), "groups"):
-            async with self._services.pool.connection() as conn:
-                groups = await reads.groups_of(conn, self._services.kek, self._directory, [user])
-            if groups[user]:
-                document["groups"] = shown_groups(groups[user], self._base)
+            groups = await self._services.groups.get((self._directory.id, user))
+            if groups:
+                document["groups"] = shown_groups(groups, self._base)
         return self._answer(200, USER, document, outcome)
 
     async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
