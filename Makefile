@@ -12,7 +12,7 @@ COVERAGE_GATE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check gates demo bench format
+.PHONY: help run test check gates demo bench docs format
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ demo: $(READY) ## an IdP story end to end, narrated, against a service it starts
 
 bench: $(READY) ## the figures, measured on this machine
 	@.venv/bin/python bench/run.py $(ARGS)
+
+docs: $(READY) ## write the generated parts of docs/idp and the JSON Schema of profiles anew
+	.venv/bin/python -m tests.docs.idp
 
 format: $(READY) ## format the code and mend what the linter can
 	.venv/bin/ruff format .

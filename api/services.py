@@ -18,7 +18,8 @@ from ledger.sealing import Kek
 from ledger.tokens import Token, token_hash, well_formed
 from ledger.writer import Writer
 from projections.reads import Resource
-from scim.errors import Forbidden, Unauthorized
+from scim.errors import Forbidden, Unauthorized, Unavailable
+from scim.profile import UnknownProfileError
 
 _BEARER = re.compile(r"[Bb]earer +(\S+) *")
 TOUCH_INTERVAL_S = 60  # last_used_at is flushed once a minute: it must not make tokens a hot row
@@ -77,7 +78,10 @@ class Services:
             directory = self.directories.known(slug)
             if directory is None:
                 async with self.pool.connection() as conn:
-                    directory = await self.directories.by_slug(conn, slug)
+                    try:
+                        directory = await self.directories.by_slug(conn, slug)
+                    except UnknownProfileError as unknown:
+                        raise Unavailable(str(unknown), retry_after=60) from unknown
             if directory is not None:
                 return directory
         raise Forbidden("This token does not reach a directory of that name.")

@@ -11,10 +11,11 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import RecordFacts, needs_of
 from ledger.directories import PROFILE, SYSTEM, Directories, Directory
-from ledger.events import DIRECTORY, DIRECTORY_CREATED, OPERATOR, Body, Draft
+from ledger.events import DIRECTORY, DIRECTORY_CREATED, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, Kek, wrap_key
 from ledger.tokens import new_token, revocation
 from ledger.transaction import Report, Submission, Transaction
+from scim.profile import Profile, UnknownProfileError, profile_of
 
 SQL = load_queries(__file__)
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -22,6 +23,13 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 class RefusedError(Exception):
     """The act cannot be done; the text says why."""
+
+
+def _profile(text: str) -> Profile:
+    try:
+        return profile_of(text)
+    except UnknownProfileError as unknown:
+        raise RefusedError(str(unknown)) from unknown
 
 
 class Administration:
@@ -51,23 +59,48 @@ class Administration:
     async def directories(self) -> list[Directory]:
         return await self._directories.all(self._conn)
 
-    async def create_directory(self, slug: str, *, actor: str = "sys") -> Directory:
-        """Make a directory and its first event. Raises RefusedError for a slug that is taken or malformed."""
+    async def create_directory(self, slug: str, *, profile: str = PROFILE, actor: str = "sys") -> Directory:
+        """Make a directory and its first event. Raises RefusedError for a slug that is taken or malformed, or an unknown profile."""
         if slug != SYSTEM and not _SLUG.fullmatch(slug):
             raise RefusedError("A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit.")
         if await self.directory(slug) is not None:
             raise RefusedError(f"There is a directory {slug} already. Names are never reused.")
+        speaks = _profile(profile)
         row = await (await self._conn.execute(SQL["next_directory_id"])).fetchone()
         assert row is not None
         uuid, entropy = self._new_id(), self._random(KEY_SIZE + NONCE_SIZE)
         index_key = entropy[:KEY_SIZE]
         wrapped = wrap_key(self._kek, index_key, directory=uuid, obj=uuid, nonce=entropy[KEY_SIZE:])
-        directory = Directory(row[0], uuid, slug, PROFILE, index_key)
-        facts = Body({"id": str(uuid), "slug": slug, "profile": PROFILE}, [], slug)
+        directory = Directory(row[0], uuid, slug, speaks.text, index_key, speaks=speaks)
+        facts = Body({"id": str(uuid), "slug": slug, "profile": speaks.text}, [], slug)
         draft = Draft(DIRECTORY_CREATED, uuid, DIRECTORY, cause=OPERATOR, body=facts)
-        insert = (SQL["insert_directory"], (row[0], uuid, slug, PROFILE, wrapped))
+        insert = (SQL["insert_directory"], (row[0], uuid, slug, speaks.text, wrapped))
         await self._record(directory, RecordFacts((draft,), (insert,)), actor)
         return directory
+
+    async def set_profile(self, slug: str, profile: str, *, actor: str = "sys") -> Directory:
+        """Change how a directory's IdP is understood, from the next request on; nothing stored changes.
+
+        The event itself carries the profile that it ends. Raises RefusedError for an unknown directory or profile.
+        """
+        speaks = _profile(profile)
+        await self._directories.refresh(self._conn)
+        directory = await self.directory(slug)
+        if directory is None or slug == SYSTEM:
+            raise RefusedError(
+                f"There is no directory {slug} whose profile could be set. `scim-ledger directory list` shows them."
+            )
+        if directory.profile == speaks.text:
+            return directory
+        change = {"path": "profile", "from": directory.profile, "to": speaks.text}
+        facts = Body({"id": str(directory.uuid), "slug": slug, "profile": speaks.text}, [change], slug)
+        draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
+        update = (SQL["set_profile"], (directory.id, speaks.text))
+        await self._record(directory, RecordFacts((draft,), (update, (SQL["wake_directories"], ()))), actor)
+        await self._directories.refresh(self._conn)
+        changed = await self.directory(slug)
+        assert changed is not None
+        return changed
 
     async def issue_token(
         self, role: str, name: str, directories: tuple[str, ...], expires_at: datetime, *, actor: str = "sys"

@@ -1,13 +1,14 @@
 """Directories as the write side knows them, and the key-encryption key of the ledger."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.sealing import Kek, unwrap_key
-from scim.tolerances import GENERIC, Tolerances
+from scim.profile import Profile, UnknownProfileError, profile_of
+from scim.tolerances import Tolerances
 
 SQL = load_queries(__file__)
 SYSTEM = "_system"  # the ledger's own directory: tokens, consumers, replays
@@ -24,22 +25,36 @@ class Directory:
     profile: str
     index_key: bytes = field(repr=False)
     created_at: int = 0  # µs since the epoch
-    tolerances: Tolerances = GENERIC
+    speaks: Profile = field(default_factory=lambda: profile_of(PROFILE), repr=False)  # what `profile` names
+
+    @property
+    def tolerances(self) -> Tolerances:
+        return self.speaks.tolerances
 
 
 def _directory(kek: Kek, row: tuple[Any, ...]) -> Directory:
     number, uuid, slug, profile, index_key, created_at, _closed = row
     opened = unwrap_key(kek, index_key, directory=uuid, obj=uuid)
-    return Directory(number, uuid, slug, profile, opened, int(created_at.timestamp() * 1_000_000))
+    return Directory(number, uuid, slug, profile, opened, int(created_at.timestamp() * 1_000_000), _spoken(slug, profile))
+
+
+def _spoken(slug: str, profile: str) -> Profile:
+    try:
+        return profile_of(profile)
+    except UnknownProfileError as unknown:
+        raise UnknownProfileError(
+            f"Directory {slug} has the profile {profile}, which this release does not know. Start the release that set it."
+        ) from unknown
 
 
 class Directories:
-    """The directories by slug and by number, read once each: they are immutable but for their profile."""
+    """The directories by slug and by number, read once each: they are immutable but for their profile, which `refresh` follows."""
 
     def __init__(self, kek: Kek) -> None:
         self._kek = kek
         self._by_slug: dict[str, Directory] = {}
         self._by_id: dict[int, Directory] = {}
+        self._mark: str | None = None  # of all profiles, when they were last read
 
     async def by_slug(self, conn: Connection, slug: str) -> Directory | None:
         """Give a directory, or None where the ledger has none of that name."""
@@ -63,7 +78,30 @@ class Directories:
         """The same without asking the database."""
         return self._by_slug.get(slug)
 
+    async def refresh(self, conn: Connection) -> None:
+        """Follow changes of profiles made elsewhere; requests that have begun keep the directory they were given.
+
+        A directory whose new profile is not known here is forgotten by name: whoever asks for it is told, while readers of
+        its log go on.
+        """
+        row = await (await conn.execute(SQL["profiles_mark"])).fetchone()
+        assert row is not None
+        if row[0] == self._mark:
+            return
+        for number, profile in await (await conn.execute(SQL["profiles_all"])).fetchall():
+            known = self._by_id.get(number)
+            if known is None or known.profile == profile:
+                continue
+            try:
+                changed = replace(known, profile=profile, speaks=profile_of(profile))
+            except UnknownProfileError:
+                self._by_slug.pop(known.slug, None)
+            else:
+                self._by_slug[known.slug] = self._by_id[number] = changed
+        self._mark = row[0]
+
     def _remember(self, row: tuple[Any, ...]) -> Directory:
         directory = _directory(self._kek, row)
         self._by_slug[directory.slug] = self._by_id[directory.id] = directory
+        self._mark = None  # the row may be older than the last look at the profiles
         return directory

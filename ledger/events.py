@@ -71,6 +71,7 @@ class Body:
     object: dict[str, Any]
     changes: list[dict[str, Any]]
     key: str = ""  # folded userName or displayName
+    user: dict[str, Any] | None = None  # mapped, the same for every IdP; of user events
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,22 @@ select id, uuid, slug, profile, index_key, created_at, closed_at from directorie
 -- Every directory, closed ones too: their log stays readable.
 select id, uuid, slug, profile, index_key, created_at, closed_at from directories order by id;
 
+-- profiles_mark --
+-- One value that moves when any directory's profile does, so that looking costs one row.
+select md5(coalesce(string_agg(id || ' ' || profile, ',' order by id), '')) from directories;
+
+-- profiles_all --
+-- What the directories speak.
+select id, profile from directories;
+
+-- set_profile --
+-- In the transaction that records directory.profile_changed.
+update directories set profile = $2 where id = $1;
+
+-- wake_directories --
+-- Tells serving processes to look at the profiles again; they look once a second anyway.
+select pg_notify('ledger', 'directories');
+
 -- next_directory_id --
 -- Reserved before the commit, because the directory's first event carries it. A gap is harmless.
 select nextval(pg_get_serial_sequence('ledger.directories', 'id'));

@@ -61,7 +61,10 @@ def unwrap_key(kek: Kek, wrapped: bytes, *, directory: UUID, obj: UUID) -> bytes
 
 def payload_of(body: Body) -> bytes:
     """Encode a body: `data` first and `key` last, so that the feed copies the bytes of `data` unparsed."""
-    data = orjson.dumps({"object": body.object, "changes": body.changes})
+    shown = {"object": body.object, "changes": body.changes}
+    if body.user:
+        shown["user"] = body.user
+    data = orjson.dumps(shown)
     return b'{"data":' + data + _KEY_MARK + orjson.dumps(body.key) + b"}"
 
 

@@ -10,7 +10,7 @@ statement's snapshot predates its lock. Positions become visible in order becaus
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString, Protocol
 from uuid import UUID
 
@@ -25,10 +25,11 @@ from ledger.build import Built, Decided, build
 from ledger.commands import Command, Needs, RecordFacts
 from ledger.decide import Decision, RunsAloneError, decide
 from ledger.directories import Directory
-from ledger.events import Recorded
+from ledger.events import USER, Body, Draft, Recorded
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
 from scim.errors import ScimError, Unauthorized
+from scim.profile import Profile, mapped_user
 
 SQL = load_queries(__file__)
 CLOCK_BEHIND_MAX_US = 5_000_000
@@ -237,7 +238,16 @@ class _Reads:
 
 
 def _decided(submission: Submission, decision: Decision) -> Decided:
-    return Decided(submission.directory, decision.drafts, decision.document, submission.actor, submission.request)
+    drafts = tuple(_with_user(draft, submission.directory.speaks) for draft in decision.drafts)
+    return Decided(submission.directory, drafts, decision.document, submission.actor, submission.request)
+
+
+def _with_user(draft: Draft, profile: Profile) -> Draft:
+    """A user event says the user in the words of every IdP too, by the profile that the directory has now."""
+    body = draft.body
+    if body is None or draft.ot != USER:
+        return draft
+    return replace(draft, body=Body(body.object, body.changes, body.key, mapped_user(profile, body.object)))
 
 
 def _unchanged(submission: Submission, decision: Decision, state: BatchState) -> Outcome:

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
@@ -17,14 +16,16 @@ from api.requests import advice, directory_health
 from database.connections import connect
 from ledger.administration import Administration, RefusedError
 from ledger.commands import parse_id
-from ledger.directories import Directories
+from ledger.directories import PROFILE, Directories
 from ledger.tokens import LIFE_DAYS, ROLES
 from proofs.body import BodyError
 from proofs.keys import WrapError
-from runtime import audit_cli, replay_cli
-from runtime.bootstrap import StartError, Urls
+from runtime import audit_cli, profile_cli, replay_cli
+from runtime.acts import administer
+from runtime.bootstrap import StartError
 from runtime.serve import main_settings, running_urls, serve
-from runtime.wiring import administration, read_kek
+from runtime.wiring import read_kek
+from scim.profile import ProfileError, UnknownProfileError
 
 EXIT_FINDING, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
 
@@ -32,6 +33,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="The provisio
 directories = typer.Typer(no_args_is_help=True, help="IdP connections.")
 tokens = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
 app.add_typer(directories, name="directory")
+directories.add_typer(profile_cli.app, name="profile")
 app.add_typer(tokens, name="token")
 app.add_typer(replay_cli.app, name="replay")
 app.add_typer(audit_cli.app, name="audit")
@@ -77,11 +79,16 @@ def demo_command() -> None:
 
 
 @directories.command("create")
-def directory_create(slug: str, *, as_json: AsJson = False) -> None:
+def directory_create(
+    slug: str,
+    *,
+    profile: Annotated[str, typer.Option(help="How its IdP speaks: `scim-ledger directory profile list`.")] = PROFILE,
+    as_json: AsJson = False,
+) -> None:
     """Make a directory: one IdP connection."""
 
     async def act(acts: Administration) -> dict[str, Any]:
-        made = await acts.create_directory(slug)
+        made = await acts.create_directory(slug, profile=profile)
         return {"directory": made.slug, "id": str(made.uuid), "profile": made.profile}
 
     found = administer(act)
@@ -201,19 +208,6 @@ def _hex_id(text: str) -> UUID | None:
 # -- shared -----------------------------------------------------------------
 
 
-def administer(act: Any) -> Any:
-    """Run an administrative act on a connection of its own."""
-
-    async def run(urls: Urls, kek_path: Path) -> Any:
-        kek = await read_kek(urls.serve, kek_path)
-        async with administration(urls.serve, kek) as acts:
-            return await act(acts)
-
-    settings = main_settings()
-    with running_urls(settings) as urls:
-        return asyncio.run(run(urls, settings.kek_path))
-
-
 def _print(as_json: bool, document: Any, text: str) -> None:
     print(orjson.dumps(document).decode() if as_json else text)
 
@@ -243,7 +237,7 @@ def main() -> None:
     """Entry point: errors become one sentence and an exit code."""
     try:
         app()
-    except (StartError, RefusedError) as refused:
+    except (StartError, RefusedError, ProfileError, UnknownProfileError) as refused:
         fail(str(refused), EXIT_USAGE)
     except (psycopg.OperationalError, ConnectionError):
         fail(

@@ -37,6 +37,7 @@ T = TypeVar("T")
 K = TypeVar("K")
 POOL_SIZE = 12
 LISTEN_RETRY_S = 1.0
+PROFILES_INTERVAL_S = 1.0
 _log = structlog.get_logger("runtime")
 
 
@@ -84,8 +85,10 @@ async def open_services(url: str, kek: Kek, base_url: str) -> AsyncGenerator[Ser
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())
+    changed = asyncio.Event()
     background = [
-        asyncio.create_task(_listen(url, arrivals)),
+        asyncio.create_task(_listen(url, arrivals, changed)),
+        asyncio.create_task(_follow_profiles(services, changed)),
         asyncio.create_task(_touch_tokens(services)),
         asyncio.create_task(services.journal.run()),
     ]
@@ -160,7 +163,7 @@ def _migrated(connection: Callable[[], contextlib.AbstractAsyncContextManager[Co
     return check
 
 
-async def _listen(url: str, arrivals: Arrivals) -> None:
+async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
     """Turn NOTIFY into announcements. While the connection is away readers are woken every second, so none waits in vain."""
     while True:
         try:
@@ -168,12 +171,25 @@ async def _listen(url: str, arrivals: Arrivals) -> None:
             async with conn:
                 await conn.execute("listen ledger")
                 arrivals.announce()
-                async for _ in conn.notifies():
+                async for notice in conn.notifies():
                     arrivals.announce()
+                    if notice.payload == "directories":
+                        changed.set()
         except psycopg.Error:
             _log.warning("listen_lost")
         arrivals.announce()
         await asyncio.sleep(LISTEN_RETRY_S)
+
+
+async def _follow_profiles(services: Services, changed: asyncio.Event) -> None:
+    """A profile that was set elsewhere holds from the notification on, at the latest after a second: one may be lost."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), PROFILES_INTERVAL_S)
+        changed.clear()
+        with contextlib.suppress(psycopg.Error):
+            async with services.pool.connection() as conn:
+                await services.directories.refresh(conn)
 
 
 async def _touch_tokens(services: Services) -> None:

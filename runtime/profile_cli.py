@@ -1,0 +1,124 @@
+"""`scim-ledger directory profile …`: how a kind of IdP speaks, and which directory speaks how."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from ledger.administration import Administration, RefusedError
+from runtime.acts import administer
+from scim.profile import Profile, ProfileError, UnknownProfileError, profile_of, read_profile, shipped
+from scim.trial import try_request
+
+app = typer.Typer(no_args_is_help=True, help="How a directory's IdP is understood.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+EXIT_FINDING = 1
+
+
+@app.command("list")
+def list_command(*, as_json: AsJson = False) -> None:
+    """List the profiles there are."""
+    rows = [{"profile": text, "title": profile_of(text).file.title} for text in shipped()]
+    _show(as_json, rows, "\n".join(f"{row['profile']:14} {row['title']}" for row in rows))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A directory, or a profile such as okta or okta@1.")], *, as_json: AsJson = False
+) -> None:
+    """Show a profile, or that of a directory."""
+    try:
+        profile = profile_of(name)
+    except UnknownProfileError:
+        profile = profile_of(administer(lambda acts: _profile_text(acts, name)))
+    document = {"profile": profile.text, **profile.file.model_dump()}
+    _show(as_json, document, _described(profile))
+
+
+@app.command("set")
+def set_command(directory: str, profile: str, *, as_json: AsJson = False) -> None:
+    """Change how a directory's IdP is understood, from the next request on. Nothing stored changes."""
+
+    async def act(acts: Administration) -> str:
+        return (await acts.set_profile(directory, profile)).profile
+
+    text = administer(act)
+    _show(as_json, {"directory": directory, "profile": text}, f"Directory {directory} has the profile {text}.")
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(help="A profile in TOML, or in JSON where its name ends so.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check a profile file; every wrong place is named."""
+    try:
+        profile = _of_file(file)
+    except ProfileError as wrong:
+        _show(as_json, {"valid": False, "errors": str(wrong).splitlines()}, str(wrong))
+        raise SystemExit(EXIT_FINDING) from wrong
+    _show(as_json, {"valid": True, "profile": profile.text}, f"{file} is a profile: {profile.text}.")
+
+
+@app.command("try")
+def try_command(
+    profile: Annotated[str, typer.Argument(help="A profile, or a file with one.")],
+    file: Annotated[
+        Path, typer.Argument(help='A recorded request: {"method", "path", "body"}, or a dialogue with steps of them.')
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recorded request through a profile and print what would be stored. Exit code 1 where it would be refused."""
+    spoken = _of_file(Path(profile)) if Path(profile).suffix in {".toml", ".json"} else profile_of(profile)
+    try:
+        recorded: Any = orjson.loads(_read(file))
+    except orjson.JSONDecodeError as wrong:
+        raise RefusedError(f"{file} is not JSON: {wrong}") from wrong
+    if not isinstance(recorded, dict):
+        raise RefusedError(f'{file} must hold an object: {{"method", "path", "body"}}, or a dialogue with "steps".')
+    steps: list[dict[str, Any]] = recorded.get("steps", [recorded])
+    tried = [try_request(spoken, step) for step in steps]
+    shown = tried if "steps" in recorded else tried[0]
+    _show(as_json, shown, orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
+    if any("error" in one for one in tried):
+        raise SystemExit(EXIT_FINDING)
+
+
+async def _profile_text(acts: Administration, slug: str) -> str:
+    directory = await acts.directory(slug)
+    if directory is None:
+        raise RefusedError(f"There is no directory and no profile {slug}. The profiles are {', '.join(shipped())}.")
+    return directory.profile
+
+
+def _of_file(path: Path) -> Profile:
+    return read_profile(_read(path), json=path.suffix == ".json")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as wrong:
+        raise RefusedError(f"{path} cannot be read: {wrong.strerror}.") from wrong
+
+
+def _described(profile: Profile) -> str:
+    file = profile.file
+    lines = [f"{profile.text}: {file.title}", "", "forgives:"]
+    lines += [f"  {field.name}" for field in fields(profile.tolerances) if getattr(profile.tolerances, field.name)]
+    lines += [f"a group member that is no id of ours: {file.unknown_member}", "", "a leaver:"]
+    lines += [f"  {text}" for text in file.deactivation.leaver]
+    lines += [f"  DELETE: {file.deactivation.delete}", "", "the mapped user:"]
+    for name, paths in file.user:
+        if isinstance(paths, tuple):
+            lines.append(f"  {name:16} {', '.join(paths)}")  # pyright: ignore[reportUnknownArgumentType]
+    lines += [f"  custom.{name:9} {', '.join(paths)}" for name, paths in file.user.custom.items()]
+    return "\n".join(lines)
+
+
+def _show(as_json: bool, document: Any, text: str) -> None:
+    print(orjson.dumps(document).decode() if as_json else text)

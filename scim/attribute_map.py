@@ -1,0 +1,107 @@
+"""From the resource of an IdP to the user that is the same for every IdP, along SCIM paths."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from scim.filters import look_up, matches
+from scim.patch import Path, parse_path
+from scim.schema import USER
+
+
+def read_path(text: str) -> Path:
+    """A path of a user. Raises InvalidPath or InvalidFilter."""
+    return parse_path(text, USER)
+
+
+def values_at(path: Path, document: Mapping[str, Any]) -> list[Any]:
+    """What stands at a path: a complex value counts as its `value` where it has one; null and "" are absence."""
+    holder: Any = document if path.urn is None else _get(document, path.urn, path)
+    if path.attribute is None:
+        return [holder] if holder else []
+    held = _get(holder, path.attribute.name, path) if isinstance(holder, dict) else None
+    if held is None:
+        return []
+    items: list[Any] = held if isinstance(held, list) else [held]
+    if path.filter is not None:
+        selection = path.filter
+        items = [item for item in items if isinstance(item, dict) and matches(selection, item)]
+    name = path.sub.name if path.sub is not None else None
+    values = [_value(item, name) for item in items]
+    return [value for value in values if value is not None and value != ""]
+
+
+def _get(holder: Mapping[str, Any], name: str, path: Path) -> Any:
+    # Names of a schema are stored in its spelling: no search for another case of what is merely absent.
+    return holder.get(name) if path.known else look_up(holder, name)
+
+
+def _value(item: Any, sub: str | None) -> Any:
+    if not isinstance(item, dict):
+        return item if sub is None else None
+    value = item.get(sub or "value")
+    return item if value is None and sub is None else value
+
+
+class UserMap:
+    """The attribute map of a profile, its paths resolved once."""
+
+    def __init__(
+        self, paths: Mapping[str, Sequence[str]], custom: Mapping[str, Sequence[str]], *, extensions: bool, json_roles: bool
+    ) -> None:
+        resolved = {name: tuple(map(read_path, texts)) for name, texts in paths.items()}
+        self._roles = resolved.pop("roles")
+        self._single = tuple(resolved.items())
+        self._custom = tuple((name, tuple(map(read_path, texts))) for name, texts in custom.items())
+        self._extensions = extensions
+        self._json_roles = json_roles
+
+    def of(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The mapped user; what is absent is left out."""
+        user: dict[str, Any] = {}
+        for name, paths in self._single:
+            value = _first(paths, document)
+            if value is not None:
+                user[name] = value
+        roles = self._roles_of(document)
+        if roles:
+            user["roles"] = roles
+        custom = self._custom_of(document)
+        if custom:
+            user["custom"] = custom
+        return user
+
+    def _roles_of(self, document: Mapping[str, Any]) -> list[str]:
+        for path in self._roles:
+            found = dict.fromkeys(role for value in values_at(path, document) if (role := self._role(value)) is not None)
+            if found:
+                return list(found)
+        return []
+
+    def _role(self, value: Any) -> str | None:
+        if self._json_roles and isinstance(value, str) and value.startswith("{"):
+            try:
+                inner = orjson.loads(value)
+            except orjson.JSONDecodeError:
+                return value
+            value = inner.get("value")
+        return value if isinstance(value, str) else None
+
+    def _custom_of(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        custom: dict[str, Any] = {}
+        if self._extensions:
+            custom = {k: v for k, v in document.items() if ":" in k and k.casefold() not in USER.extensions}
+        for name, paths in self._custom:
+            value = _first(paths, document)
+            if value is not None:
+                custom[name] = value
+        return custom
+
+
+def _first(paths: Sequence[Path], document: Mapping[str, Any]) -> Any:
+    for path in paths:
+        values = values_at(path, document)
+        if values:
+            return values[0]
+    return None

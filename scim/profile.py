@@ -1,0 +1,214 @@
+"""Profiles: how a kind of identity provider speaks, as data. One versioned file each in scim/profiles, format in its schema.json.
+
+A version that was shipped is never edited, since stored events name it (`okta@1`): a change is a new file with the next version.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from scim.attribute_map import UserMap, read_path
+from scim.errors import ScimError
+from scim.tolerances import Tolerances
+
+FOLDER: Final = Path(__file__).with_name("profiles")
+TOLERANCES: Final = tuple(field.name for field in fields(Tolerances))
+
+
+class UnknownProfileError(ValueError):
+    """There is no profile of this name and version here; the text says what there is."""
+
+
+class ProfileError(ValueError):
+    """A profile file does not follow the format; the text names each place."""
+
+
+def _is_tolerance(name: str) -> str:
+    if name not in TOLERANCES:
+        raise ValueError(f"there is no tolerance {name}; there are {', '.join(TOLERANCES)}")
+    return name
+
+
+def _is_path(text: str) -> str:
+    try:
+        read_path(text)
+    except ScimError as refused:
+        raise ValueError(f"{text} is no path of a user: {refused.detail}") from refused
+    return text
+
+
+ToleranceName = Annotated[str, AfterValidator(_is_tolerance), WithJsonSchema({"type": "string", "enum": list(TOLERANCES)})]
+ScimPath = Annotated[
+    str, AfterValidator(_is_path), WithJsonSchema({"type": "string", "minLength": 1, "description": "a path of RFC 7644 §3.5.2"})
+]
+Paths = Annotated[tuple[ScimPath, ...], Field(min_length=1, description="The first path that has a value gives it.")]
+Text = Annotated[str, Field(min_length=1)]
+UnknownMember = Literal["refuse", "externalId", "userName"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UserPaths(_Part):
+    """Where the attributes of the user that is the same for every IdP stand in this IdP's resource."""
+
+    id: Paths = ("id",)
+    external_id: Paths = ("externalId",)
+    user_name: Paths = ("userName",)
+    active: Paths = ("active",)
+    email: Paths
+    given_name: Paths
+    family_name: Paths
+    display_name: Paths
+    title: Paths
+    department: Paths
+    manager_id: Paths
+    employee_number: Paths
+    roles: Paths
+    custom: Annotated[dict[str, Paths], Field(description="Further attributes by the name they get under `custom`.")] = {}
+    extensions: Annotated[
+        bool, Field(description="Whether extensions that have no schema here go under `custom` too, whole, by their URN.")
+    ] = True
+    json_roles: Annotated[
+        bool, Field(description="Whether a role may be a JSON object in a string, whose `value` is the role.")
+    ] = False
+
+
+class Deactivation(_Part):
+    """What it looks like when somebody leaves."""
+
+    leaver: Annotated[tuple[Text, ...], Field(min_length=1, description="What the IdP does, and the request it then sends.")]
+    delete: Annotated[Text, Field(description="Whether and when DELETE is sent.")]
+    flags: Annotated[tuple[Text, ...], Field(description="Settings of the IdP that change this.")] = ()
+
+
+class Step(_Part):
+    """One thing that the admin of the IdP does."""
+
+    do: Text
+    paste: Annotated[str, Field(description="The value to enter, where there is one.")] = ""
+
+
+class Admin(_Part):
+    """Connecting this IdP: what its admin clicks and pastes."""
+
+    source: Annotated[Text, Field(description="Where these facts are from.")]
+    before: tuple[Text, ...] = ()
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    notes: tuple[Text, ...] = ()
+
+
+class Representation(_Part):
+    """How this directory represents things, in the words of whoever runs the IdP."""
+
+    attributes: Text
+    groups: Text
+    deactivation: Text
+    roles: Text
+    manager: Text
+
+
+class ProfileFile(_Part):
+    """A profile: how a kind of identity provider speaks SCIM, and how its users become the users of the event feed."""
+
+    name: Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,30}$")]
+    version: Annotated[int, Field(ge=1)]
+    title: Text
+    tolerances: Annotated[tuple[ToleranceName, ...], Field(description="Deviations from the RFCs that are forgiven.")]
+    unknown_member: Annotated[
+        UnknownMember, Field(description="What a group member is that is no id of ours: an error, or another key of a user.")
+    ] = "refuse"
+    test_objects: Annotated[
+        tuple[Text, ...],
+        Field(description="Patterns of userNames of users that the IdP makes to test the connection; `*` is anything."),
+    ] = ()
+    user: UserPaths
+    deactivation: Deactivation
+    representation: Representation
+    quirks: tuple[Text, ...] = ()
+    admin: Admin
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """A profile ready for use; `text` is what is stored and stamped on events."""
+
+    text: str
+    file: ProfileFile
+    tolerances: Tolerances
+    user: UserMap
+
+    @property
+    def unknown_member(self) -> UnknownMember:
+        return self.file.unknown_member
+
+
+def read_profile(raw: bytes, *, json: bool = False) -> Profile:
+    """A profile from the bytes of its file, TOML unless `json`. Raises ProfileError naming every place that is wrong."""
+    try:
+        document: Any = orjson.loads(raw) if json else tomllib.loads(raw.decode())
+        file = ProfileFile.model_validate(document)
+    except ValidationError as wrong:
+        places = (f"{'.'.join(map(str, error['loc'])) or 'the file'}: {error['msg']}" for error in wrong.errors())
+        raise ProfileError("\n".join(places)) from wrong
+    except ValueError as wrong:
+        raise ProfileError(f"The file cannot be read as {'JSON' if json else 'TOML'}: {wrong}") from wrong
+    paths = {name: value for name, value in file.user if name not in {"custom", "extensions", "json_roles"}}
+    mapping = UserMap(paths, file.user.custom, extensions=file.user.extensions, json_roles=file.user.json_roles)
+    return Profile(f"{file.name}@{file.version}", file, Tolerances(**dict.fromkeys(file.tolerances, True)), mapping)
+
+
+@cache
+def shipped() -> Mapping[str, Path]:
+    """The files of the profiles there are, by `name@version`, versions of a name in their order."""
+    found = sorted(FOLDER.glob("*.toml"), key=lambda path: (path.stem.partition("@")[0], int(path.stem.partition("@")[2])))
+    return {path.stem: path for path in found}
+
+
+@lru_cache(maxsize=256)
+def profile_of(text: str) -> Profile:
+    """The profile `name@version`, or the newest version of `name`. Raises UnknownProfileError."""
+    files = shipped()
+    newest = [stem for stem in files if stem.partition("@")[0] == text]
+    stem = newest[-1] if newest else text
+    if stem not in files:
+        raise UnknownProfileError(f"There is no profile {text} here. There are {', '.join(files)}.")
+    return read_profile(files[stem].read_bytes())
+
+
+def mapped_user(profile: Profile, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The user that is the same for every IdP; what is absent is left out."""
+    return profile.user.of(document)
+
+
+def is_test_object(profile: Profile, user_name: str) -> bool:
+    """Whether a userName is one that this IdP makes only to test the connection."""
+    return any(_like(pattern.casefold(), user_name.casefold()) for pattern in profile.file.test_objects)
+
+
+def _like(pattern: str, text: str) -> bool:
+    first, *others = pattern.split("*")
+    if not others:
+        return text == first
+    if not text.startswith(first):
+        return False
+    place = len(first)
+    for part in others[:-1]:
+        found = text.find(part, place)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return text.endswith(others[-1]) and len(text) - len(others[-1]) >= place
+
+
+def format_schema() -> bytes:
+    """The JSON Schema of the format, as it stands in scim/profiles/schema.json."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **ProfileFile.model_json_schema()}
+    return orjson.dumps(schema, option=orjson.OPT_INDENT_2) + b"\n"

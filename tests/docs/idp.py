@@ -1,0 +1,130 @@
+"""Writes the generated parts of docs/idp and the JSON Schema of profiles: `make docs`, or `python -m tests.docs.idp`."""
+
+import re
+from pathlib import Path
+
+from scim.profile import FOLDER, Profile, format_schema, profile_of, shipped
+from scim.tolerances import Tolerances
+
+DOCS = Path(__file__).parents[2] / "docs" / "idp"
+PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TOLERANCES_SOURCE = Path(__file__).parents[2] / "scim" / "tolerances.py"
+
+
+def names() -> list[str]:
+    return list(dict.fromkeys(text.partition("@")[0] for text in shipped()))
+
+
+def meanings() -> dict[str, str]:
+    """What each tolerance forgives: the sentence under its field."""
+    found = re.findall(r'^    (\w+): bool = False\n    """(.*?)"""', TOLERANCES_SOURCE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name, _ in found] == list(Tolerances.__dataclass_fields__)
+    return dict(found)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def bullets(texts: tuple[str, ...]) -> str:
+    return "".join(f"- {text}\n" for text in texts)
+
+
+def admin(profile: Profile) -> str:
+    given = profile.file.admin
+    steps = "".join(f"{n}. {s.do}{f': **{s.paste}**' if s.paste else ''}\n" for n, s in enumerate(given.steps, 1))
+    parts = [bullets(given.before), steps, bullets(given.notes), f"Where this is from: {given.source}\n"]
+    return "\n".join(part for part in parts if part)
+
+
+def representation(profile: Profile) -> str:
+    given = profile.file
+    rows = [(name, text) for name, text in given.representation]
+    rows += [("a leaver", "<br>".join(given.deactivation.leaver)), ("DELETE", given.deactivation.delete)]
+    rows += [("settings that change this", "<br>".join(given.deactivation.flags))] if given.deactivation.flags else []
+    rows += [("test objects", ", ".join(f"`{p}`" for p in given.test_objects))] if given.test_objects else []
+    quirks = f"\n{bullets(given.quirks)}" if given.quirks else ""
+    return table(("", f"how {given.title} does it"), rows) + quirks
+
+
+def mapping(profile: Profile) -> str:
+    given = profile.file.user
+    rows = [(f"`{n}`", "<br>".join(f"`{path}`" for path in paths)) for n, paths in given if isinstance(paths, tuple)]
+    rows += [(f"`custom.{n}`", "<br>".join(f"`{path}`" for path in paths)) for n, paths in given.custom.items()]
+    rows += [("`custom`", "every extension that has no schema here, by its URN")] if given.extensions else []
+    json = "\nA role that is JSON in a string counts as its `value`.\n" if given.json_roles else ""
+    return table(("`data.user`", "from"), rows) + json
+
+
+def forgiven(profile: Profile) -> str:
+    said = meanings()
+    members = {
+        "refuse": "A group member that is no id of this service is refused, naming it.",
+        "externalId": "A group member that is no id of this service is the user with that `externalId`.",
+        "userName": "A group member that is no id of this service is the user with that `userName`.",
+    }
+    rows = [(f"`{name}`", said[name]) for name in said if name in profile.file.tolerances]
+    return table(("tolerance", "what it forgives"), rows) + f"\n{members[profile.unknown_member]}\n"
+
+
+def index(_: Profile) -> str:
+    rows = [(f"[{profile_of(n).file.title}]({n}.md)", f"`{profile_of(n).text}`") for n in names()]
+    return table(("identity provider", "profile"), rows)
+
+
+PARTS = {"admin": admin, "representation": representation, "mapping": mapping, "forgiven": forgiven, "index": index}
+
+
+def generated(text: str, profile: Profile) -> str:
+    """A page with its generated parts as they should be."""
+    return PART.sub(lambda m: f"{m[1]}{PARTS[m[2]](profile)}{m[3]}", text)
+
+
+def empty_page(profile: Profile) -> str:
+    return f"""# {profile.file.title}
+
+Profile `{profile.text}`: `scim-ledger directory create SLUG --profile {profile.file.name}`, or for a directory that exists
+`scim-ledger directory profile set SLUG {profile.file.name}`. Everything below is generated from `scim/profiles/{profile.text}.toml`.
+
+## What the admin clicks and pastes
+
+`LEDGER` is the public address of the service, `DIRECTORY` the name of the directory; `scim-ledger token issue scim --directory DIRECTORY`
+prints the token.
+
+<!-- generated: admin -->
+<!-- end -->
+
+## How this directory represents things
+
+<!-- generated: representation -->
+<!-- end -->
+
+## The user that is the same for every IdP
+
+Every user event carries it as `data.user`. The first path that has a value gives it; what has none is left out.
+
+<!-- generated: mapping -->
+<!-- end -->
+
+## What is forgiven
+
+Everything else is held to the RFCs and answered with an error that says what to change.
+
+<!-- generated: forgiven -->
+<!-- end -->
+"""
+
+
+def main() -> None:
+    FOLDER.joinpath("schema.json").write_bytes(format_schema())
+    for name in names():
+        page = DOCS / f"{name}.md"
+        text = page.read_text(encoding="utf-8") if page.exists() else empty_page(profile_of(name))
+        page.write_text(generated(text, profile_of(name)), encoding="utf-8")
+    readme = DOCS / "README.md"
+    readme.write_text(generated(readme.read_text(encoding="utf-8"), profile_of("generic")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Profiles of live directories: what a change does at once, and what it leaves alone."""
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger.administration import RefusedError
+from ledger.directories import Directories
+from ledger.tokens import Token
+from runtime.wiring import administration
+from scim.errors import Forbidden, Unavailable
+from scim.profile import UnknownProfileError, profile_of
+from tests.postgres.ledgers import Ledger, id_of, opened
+
+
+async def _events(ledger: Ledger) -> list[dict[str, Any]]:
+    return [orjson.loads(event) for event in (await ledger.page()).events]
+
+
+async def _followed(ledger: Ledger, profile: str) -> None:
+    """Wait until the serving process knows the profile; how it learns of it is not helped along."""
+    async with asyncio.timeout(10):
+        while (known := ledger.services.directories.known("acme")) is None or known.profile != profile:
+            async with ledger.services.pool.connection() as conn:
+                await conn.execute("select pg_sleep(0.01)")
+    ledger.directory = known
+
+
+async def _known(ledger: Ledger) -> None:
+    async with ledger.services.pool.connection() as conn:
+        await ledger.services.directories.by_slug(conn, "acme")
+
+
+def test_setting_a_profile_is_one_event_and_holds_in_a_serving_process(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await _known(ledger)
+            await ledger.create_user("ada", title="Countess")
+            before = await _events(ledger)
+            async with administration(app_url, ledger.services.kek) as acts:
+                changed = await acts.set_profile("acme", "okta")
+            assert changed.profile == "okta@1"
+            await _followed(ledger, "okta@1")
+            await ledger.create_user("bob")
+            after = await _events(ledger)
+            assert after[: len(before)] == before, "nothing already stored changes"
+            event, bob = after[len(before) :]
+            assert event["type"] == "directory.profile_changed"
+            assert event["profile"] == "generic@1"
+            assert event["data"] == {
+                "object": {"id": str(changed.uuid), "slug": "acme", "profile": "okta@1"},
+                "changes": [{"path": "profile", "from": "generic@1", "to": "okta@1"}],
+            }
+            assert bob["profile"] == "okta@1"
+            async with ledger.services.pool.connection() as conn:
+                assert [d.profile for d in await Directories(ledger.services.kek).all(conn)] == ["generic@1", "okta@1"]
+
+    asyncio.run(run())
+
+
+def test_the_same_profile_again_is_no_event(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            before = await _events(ledger)
+            async with administration(app_url, ledger.services.kek) as acts:
+                assert (await acts.set_profile("acme", "generic")).profile == "generic@1"
+            assert await _events(ledger) == before
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_set_is_refused_in_words(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.kek) as acts:
+            with pytest.raises(RefusedError, match=r"no profile nope@1 here"):
+                await acts.set_profile("acme", "nope@1")
+            with pytest.raises(RefusedError, match=r"no directory none"):
+                await acts.set_profile("none", "okta")
+            with pytest.raises(RefusedError, match=r"no directory _system"):
+                await acts.set_profile("_system", "okta")
+            with pytest.raises(RefusedError, match=r"no profile nope here"):
+                await acts.create_directory("second", profile="nope")
+            made = await acts.create_directory("second", profile="entra")
+            assert made.profile == "entra@1"
+            assert made.tolerances == profile_of("entra@1").tolerances
+
+    asyncio.run(run())
+
+
+def test_user_events_carry_the_user_that_is_the_same_for_every_idp(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            ada = id_of(await ledger.create_user("ada", title="Countess", emails=[{"value": "a@x", "type": "work"}]))
+            await ledger.patch_user(ada, {"op": "replace", "path": "active", "value": False})
+            await ledger.delete_user(ada)
+            user = {"id": str(ada), "user_name": "ada", "active": True, "email": "a@x", "title": "Countess"}
+            shown = [event["data"] for event in await _events(ledger) if event["subject"]["type"] == "User"]
+            assert [list(data) for data in shown] == [["object", "changes", "user"]] * 3
+            assert [data["user"] for data in shown] == [user, {**user, "active": False}, {**user, "active": False}]
+
+    asyncio.run(run())
+
+
+def test_a_profile_this_release_does_not_know_stops_writes_and_says_so(app_url: str, owner_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await _known(ledger)
+            async with ledger.services.pool.connection() as conn:
+                await conn.execute("update directories set profile = 'okta@99' where slug = 'acme'")
+                await ledger.services.directories.refresh(conn)
+                assert (await ledger.services.directories.by_id(conn, ledger.directory.id)).slug == "acme", (
+                    "its log stays readable"
+                )
+            token = Token(ledger.directory.uuid, "scim", "t", ("acme",), ("*",), bodies=True)
+            with pytest.raises(Unavailable, match=r"okta@99, which this release does not know"):
+                await ledger.services.directory("acme", token)
+            with pytest.raises(Forbidden):
+                await ledger.services.directory("other", token)
+            async with administration(app_url, ledger.services.kek) as acts:
+                with pytest.raises(UnknownProfileError, match=r"Directory acme has the profile okta@99"):
+                    await acts.directories()
+
+    asyncio.run(run())
