@@ -33,7 +33,7 @@ class Result:
 
 
 async def rebuild(
-    conn: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress, *, only: Sequence[str] = TABLES
+    conn: Owner, reader: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress, *, only: Sequence[str] = TABLES
 ) -> Result:
     """Rebuild the read models (`only` some of TABLES). Interrupted, the next call goes on after the last whole chunk.
 
@@ -43,7 +43,7 @@ async def rebuild(
     if not row or not row[0]:
         raise RebuildRefusedError("Another rebuild is running on this database. Wait for it, or end its process.")
     try:
-        side = SideTables(conn, kek, directories, progress, record=True)
+        side = SideTables(conn, reader, kek, directories, progress, record=True)
         resumed = await _prepare(side)
         await side.catch_up(await heads(conn))
         await _index(conn)

@@ -1,8 +1,13 @@
 """Side tables: the read models recomputed from the log beside the live ones, by the writer's own functions."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final, LiteralString, cast
+from uuid import UUID
 
+import anyio.to_thread
 from psycopg import AsyncConnection, AsyncRawCursor, sql
 from psycopg.rows import TupleRow
 
@@ -29,6 +34,13 @@ async def connect_owner(url: str) -> Owner:
     return conn
 
 
+@asynccontextmanager
+async def owner_pair(url: str) -> AsyncGenerator[tuple[Owner, Owner]]:
+    """The two connections of a rebuild or a verification: one that writes the side tables, one that reads the log ahead."""
+    async with await connect_owner(url) as conn, await connect_owner(url) as reader:
+        yield conn, reader
+
+
 async def run(conn: Owner, text: str, *names: str) -> None:
     """Run DDL over names of ours."""
     statement = sql.SQL(cast("LiteralString", text)).format(*(sql.Identifier(name) for name in names))
@@ -53,12 +65,30 @@ async def heads(conn: Owner) -> dict[int, int]:
     return dict(await (await conn.execute(SQL["heads"])).fetchall())
 
 
-class SideTables:
-    """Fills the side tables; `done` says per directory up to which seq. `record` keeps that in the table progress."""
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A stretch of one directory's log, read and folded."""
 
-    def __init__(self, conn: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress, *, record: bool) -> None:
+    directory: int
+    last: int
+    events: int
+    delta: core.Delta
+    touched: list[tuple[int, UUID]]
+
+
+class SideTables:
+    """Fills the side tables; `done` says per directory up to which seq. `record` keeps that in the table progress.
+
+    `reader` is a second connection: while the server applies one chunk, the next is read and folded. The log never changes, so
+    it does not matter that the two have different snapshots.
+    """
+
+    def __init__(
+        self, conn: Owner, reader: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress, *, record: bool
+    ) -> None:
         self.conn = conn
         self.done: dict[int, int] = {}
+        self._reader = reader
         self._kek = kek
         self._directories = {directory.id: directory for directory in directories}
         self._progress = progress
@@ -67,31 +97,47 @@ class SideTables:
     async def catch_up(self, until: dict[int, int]) -> int:
         """Apply everything up to these seqs, each chunk in a transaction with its progress; give the number of events."""
         total, applied = sum(until.values()), 0
-        for number, head in until.items():
-            while self.done.get(number, 0) < head:
-                applied += await self._chunk(number, head)
+        places = self._places(until)
+        upcoming = await self._read(places)
+        while upcoming is not None:
+            chunk, reading = upcoming, asyncio.ensure_future(self._read(places))
+            try:
+                await self._apply(chunk)
+                applied += chunk.events
                 self._progress(sum(self.done.values()), total)
+                upcoming = await reading
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)  # leaves the reading connection idle
         return applied
 
-    async def _chunk(self, number: int, head: int) -> int:
-        first = self.done.get(number, 0)
-        last = min(head, first + CHUNK_EVENTS)
-        async with self.conn.transaction():
-            count = await self._apply(number, first, last)
-            if self._record:
-                await self.conn.execute(SQL["record_progress"], (number, last))
-        self.done[number] = last
-        return count
+    def _places(self, until: dict[int, int]) -> Iterator[tuple[int, int, int]]:
+        """(directory, after seq, to seq) of the chunks to come."""
+        for number, head in until.items():
+            for first in range(self.done.get(number, 0), head, CHUNK_EVENTS):
+                yield number, first, min(head, first + CHUNK_EVENTS)
 
-    async def _apply(self, number: int, first: int, last: int) -> int:
-        cursor = self.conn.cursor(binary=True)
-        rows = await (await cursor.execute(SQL["events_with_keys"], (number, first, last))).fetchall()
-        events = recorded(self._kek, self._directories[number], [StoredEvent(*row) for row in rows])
-        touched = changed(events)
-        params = (int4s([d for d, _ in touched]), uuids([i for _, i in touched]))
-        existing = await (await cursor.execute(SQL["existing_created"], params)).fetchall()
-        created = {(d, i): at for d, i, at in existing}
-        async with self.conn.pipeline():
-            for statement, values in core.statements(core.fold(events), rewrite=True, created_at=created):
-                await self.conn.execute(statement, values)
-        return len(rows)
+    async def _read(self, places: Iterator[tuple[int, int, int]]) -> _Chunk | None:
+        place = next(places, None)
+        if place is None:
+            return None
+        number, _, last = place
+        rows = await (await self._reader.cursor(binary=True).execute(SQL["events_with_keys"], place)).fetchall()
+
+        def prepare() -> _Chunk:
+            events = recorded(self._kek, self._directories[number], [StoredEvent(*row) for row in rows])
+            return _Chunk(number, last, len(rows), core.fold(events), changed(events))
+
+        return await anyio.to_thread.run_sync(prepare)
+
+    async def _apply(self, chunk: _Chunk) -> None:
+        async with self.conn.transaction():
+            params = (int4s([d for d, _ in chunk.touched]), uuids([i for _, i in chunk.touched]))
+            existing = await (await self.conn.cursor(binary=True).execute(SQL["existing_created"], params)).fetchall()
+            created = {(d, i): at for d, i, at in existing}
+            async with self.conn.pipeline():
+                for statement, values in core.statements(chunk.delta, rewrite=True, created_at=created):
+                    await self.conn.execute(statement, values)
+                if self._record:
+                    await self.conn.execute(SQL["record_progress"], (chunk.directory, chunk.last))
+        self.done[chunk.directory] = chunk.last

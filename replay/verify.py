@@ -166,14 +166,16 @@ async def _check_positions(conn: Owner) -> list[Finding]:
     return [Finding(f"position {position}", "positions are not dense here") for (position,) in rows]
 
 
-async def verify_read_models(conn: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress) -> list[Finding]:
+async def verify_read_models(
+    conn: Owner, reader: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress
+) -> list[Finding]:
     """Recompute the read models in temporary tables and compare row by row, all in one snapshot that is rolled back."""
     findings: list[Finding] = []
     await conn.execute("begin isolation level repeatable read")
     try:
         await conn.execute("set local search_path to pg_temp, ledger")
         await make_tables(conn, temporary=True)
-        side = SideTables(conn, kek, directories, progress, record=False)
+        side = SideTables(conn, reader, kek, directories, progress, record=False)
         await side.catch_up(await heads(conn))
         for table in TABLES:
             for text, problem in (_LIVE_ONLY, _LOG_ONLY):

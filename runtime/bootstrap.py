@@ -75,7 +75,10 @@ async def ensure_kek(conn: Connection, path: Path) -> Kek:
 
 async def stored_kek_id(conn: Connection) -> bytes | None:
     """The id of the KEK this ledger was made with."""
-    row = await (await conn.execute(_SQL["ledger_row"])).fetchone()
+    try:
+        row = await (await conn.execute(_SQL["ledger_row"])).fetchone()
+    except psycopg.errors.UndefinedTable:  # not migrated yet
+        return None
     return bytes(row[1]) if row else None
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from replay.rebuild import RebuildRefusedError, Result, rebuild
-from replay.side import connect_owner, heads
+from replay.side import heads, owner_pair
 from replay.verify import Finding, verify_log, verify_read_models
 from runtime import embedded
 from runtime.bootstrap import DATABASE, Urls, configured_urls
@@ -292,20 +292,15 @@ def _reachable_database(settings: Settings) -> Urls | None:
 async def _rebuild_and_verify(urls: Urls, settings: Settings) -> tuple[Result, list[Finding], int]:
     kek = await read_kek(urls.serve, settings.kek_path)
     directories = await all_directories(urls, kek)
-    conn = await connect_owner(urls.migrate)
-    try:
-        result = await rebuild(conn, kek, directories, _unseen)
-    except RebuildRefusedError as refused:
-        raise DemoError(str(refused)) from refused
-    finally:
-        await conn.close()
-    conn = await connect_owner(urls.migrate)
-    try:
+    async with owner_pair(urls.migrate) as (conn, reader):
+        try:
+            result = await rebuild(conn, reader, kek, directories, _unseen)
+        except RebuildRefusedError as refused:
+            raise DemoError(str(refused)) from refused
+    async with owner_pair(urls.migrate) as (conn, reader):
         total = sum((await heads(conn)).values())
         findings = await verify_log(conn, directories, _unseen, total)
-        return result, findings + await verify_read_models(conn, kek, directories, _unseen), total
-    finally:
-        await conn.close()
+        return result, findings + await verify_read_models(conn, reader, kek, directories, _unseen), total
 
 
 def _unseen(_done: int, _total: int) -> None:

@@ -12,7 +12,7 @@ from ledger.directories import Directories, Directory
 from ledger.sealing import Kek
 from replay.fold import UnreadableEventError
 from replay.rebuild import RebuildRefusedError, Result, rebuild
-from replay.side import TABLES, connect_owner, heads
+from replay.side import TABLES, heads, owner_pair
 from replay.verify import Finding, verify_log, verify_read_models
 from runtime.bootstrap import Urls
 from runtime.progress import progress_bar
@@ -62,12 +62,9 @@ def rebuild_command(
 
 async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...]) -> Result:
     directories = await all_directories(urls, kek)
-    conn = await connect_owner(urls.migrate)
-    with progress_bar("rebuilding") as progress:
-        try:
-            return await rebuild(conn, kek, directories, progress, only=only)
-        finally:
-            await conn.close()
+    async with owner_pair(urls.migrate) as (conn, reader):
+        with progress_bar("rebuilding") as progress:
+            return await rebuild(conn, reader, kek, directories, progress, only=only)
 
 
 @app.command("verify")
@@ -91,18 +88,15 @@ def verify_command(*, as_json: Annotated[bool, typer.Option("--json")] = False) 
 
 async def _verify(urls: Urls, kek: Kek) -> tuple[list[Finding], int]:
     directories = await all_directories(urls, kek)
-    conn = await connect_owner(urls.migrate)
-    try:
+    async with owner_pair(urls.migrate) as (conn, reader):
         total = sum((await heads(conn)).values())
         with progress_bar("checking the log") as progress:
             findings = await verify_log(conn, directories, progress, total)
         if findings:
             return findings, total  # read models recomputed from a changed log would only repeat the news
         with progress_bar("checking the read models") as progress:
-            findings += await verify_read_models(conn, kek, directories, progress)
+            findings += await verify_read_models(conn, reader, kek, directories, progress)
         return findings, total
-    finally:
-        await conn.close()
 
 
 async def all_directories(urls: Urls, kek: Kek) -> list[Directory]:

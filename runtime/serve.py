@@ -84,7 +84,12 @@ def running_urls(settings: Settings) -> Generator[Urls]:
     if urls is not None:
         yield urls
         return
-    running = embedded.running(settings.data_dir.absolute() / "postgres")
+    place = settings.data_dir.absolute() / "postgres"
+    if not (place / "data").exists():
+        raise StartError(
+            f"There is no ledger in {settings.data_dir}. Start one with `make run`, or set LEDGER_DATA_DIR or LEDGER_DATABASE_URL to where yours is."
+        )
+    running = embedded.running(place)
     if running is not None:
         yield Urls(running.url("ledger_app", DATABASE), running.url("ledger_owner", DATABASE))
         return

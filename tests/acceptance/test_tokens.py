@@ -103,3 +103,12 @@ def test_a_command_that_cannot_reach_its_database_exits_with_3(service: Service)
     )  # fmt: skip
     assert run.returncode == 3, run.stderr
     assert "cannot be reached" in run.stderr
+
+
+def test_a_command_without_a_ledger_says_so_and_makes_none(tmp_path) -> None:
+    service = Service(tmp_path / "nothing")
+    for words in (("replay", "verify"), ("directory", "list"), ("audit", "population", "acme")):
+        run = service.cli(*words)
+        assert run.returncode == 2
+        assert "There is no ledger in" in run.stderr
+    assert not (tmp_path / "nothing").exists()
