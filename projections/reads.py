@@ -122,6 +122,17 @@ async def page_ids(conn: Connection, directory: Directory, ot: str, offset: int,
     return [row[0] for row in rows]
 
 
+async def page_after(conn: Connection, directory: Directory, ot: str, at: int, last: UUID, limit: int) -> list[tuple[int, UUID]]:
+    """Creation time and id of what comes after a place, by time of creation."""
+    everything = (_MIN, _MAX)
+    if ot == USER:
+        name, params = "users_after", (directory.id, at, last, None, *everything, *everything, limit)
+    else:
+        name, params = "groups_after", (directory.id, at, last, *everything, limit)
+    rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
+    return [(row[0], row[1]) for row in rows]
+
+
 async def scan_ids(conn: Connection, directory: Directory, ot: str, bounds: Bounds) -> AsyncIterator[list[UUID]]:
     """All ids within the bounds of a filter, by time of creation, in pages and short statements."""
     created = (bounds.created_min or _MIN, bounds.created_max or _MAX)

@@ -18,7 +18,7 @@ def service_provider_config(
     sort_supported: bool = False,
     results_max: int = 200,
 ) -> dict[str, Any]:
-    """The ServiceProviderConfig document of RFC 7643 §5."""
+    """The ServiceProviderConfig document of RFC 7643 §5, with `pagination` of RFC 9865 §4; cursors do not expire."""
     return {
         "schemas": [f"{_CORE}ServiceProviderConfig"],
         "patch": {"supported": True},
@@ -28,6 +28,13 @@ def service_provider_config(
             "maxPayloadSize": bulk_payload_bytes_max,
         },
         "filter": {"supported": True, "maxResults": results_max},
+        "pagination": {
+            "cursor": True,
+            "index": True,
+            "defaultPaginationMethod": "index",
+            "defaultPageSize": results_max,
+            "maxPageSize": results_max,
+        },
         "changePassword": {"supported": False},
         "sort": {"supported": sort_supported},
         "etag": {"supported": True},
@@ -111,12 +118,15 @@ def _attribute(attribute: Attribute) -> dict[str, Any]:
     return document
 
 
-def list_response(resources: list[dict[str, Any]], total: int, start_index: int) -> dict[str, Any]:
-    """The ListResponse of RFC 7644 §3.4.2 for one page."""
+def list_response(
+    resources: list[dict[str, Any]], total: int, start_index: int | None, next_cursor: str | None = None
+) -> dict[str, Any]:
+    """The ListResponse of RFC 7644 §3.4.2 for one page; a page by cursor (RFC 9865 §2) has no index."""
     return {
         "schemas": [LIST_URN],
         "totalResults": total,
-        "startIndex": start_index,
+        **({} if start_index is None else {"startIndex": start_index}),
         "itemsPerPage": len(resources),
+        **({} if next_cursor is None else {"nextCursor": next_cursor}),
         "Resources": resources,
     }

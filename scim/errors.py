@@ -98,6 +98,22 @@ class InvalidVersion(ScimError):
     default = "This SCIM protocol version is not supported. Use version 2."
 
 
+class InvalidCursor(ScimError):
+    """400 invalidCursor (RFC 9865): the cursor was not given here, or for another query."""
+
+    status = 400
+    scim_type = "invalidCursor"
+    default = "The cursor is not one that was given here. Start again with an empty cursor."
+
+
+class InvalidCount(ScimError):
+    """400 invalidCount (RFC 9865): the page size is no number, or not that of the first page."""
+
+    status = 400
+    scim_type = "invalidCount"
+    default = "With a cursor, send the same count as for the first page."
+
+
 class Sensitive(ScimError):
     """403 sensitive: the request would put sensitive data in a URL."""
 

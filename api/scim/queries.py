@@ -1,6 +1,7 @@
 """SCIM reads: one resource, and lists with filters. SQL only narrows; the one evaluator decides."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -15,14 +16,18 @@ from api.services import Services
 from database.connections import Connection
 from ledger.commands import parse_id
 from ledger.directories import Directory
+from ledger.feed import rfc3339
 from projections import reads
 from projections.reads import SCAN_MAX, Resource
+from scim.cursors import ANCHORS, Created, Place, Sorted, decode, encode, query_digest
 from scim.discovery import list_response
-from scim.errors import NotFound, TooMany
-from scim.filters import Bounds, Filter, bounds, cover, matches, parse_filter
+from scim.errors import InvalidCount, InvalidCursor, NotFound, TooMany
+from scim.filters import Bounds, Filter, bounds, cover, instant, matches, parse_filter
 from scim.projection import Projection, needs, parse_projection, project
 from scim.schema import USER, ResourceType
 from scim.sorting import sort_key
+
+Page = tuple[int, list[dict[str, Any]], Place | None]  # how many there are, some of them, where those end if more follow
 
 
 class Query:
@@ -74,16 +79,21 @@ class Query:
         name = _only_name(kinds, search)
         if name is not None:
             return await self._named(name, search, projections[USER.name])
+        digest = self._digest(kinds, search) if search.cursor is not None else b""
+        after = _begin(search, digest)
         async with self._services.pool.connection() as conn:
             if search.filter is None and search.sort_by is None and len(kinds) == 1:
-                total, page = await self._plain(conn, kinds[0], search)
+                total, page, end = await self._plain(conn, kinds[0], search, after)
             else:
-                total, page = await self._selected(conn, kinds, search)
+                total, page, end = await self._selected(conn, kinds, search, after)
             for kind in kinds:
                 if needs(projections[kind.name], _related(kind)):
                     await self._relate(conn, kind, [d for d in page if d["meta"]["resourceType"] == kind.name])
         shown = [project(projections[document["meta"]["resourceType"]], document) for document in page]
-        return as_json(200, list_response(shown, total, search.start))
+        if search.cursor is None:
+            return as_json(200, list_response(shown, total, search.start))
+        following = None if end is None else encode(end, digest, search.count)
+        return as_json(200, list_response(shown, total, None, following))
 
     async def _named(self, name: str, search: Search, projection: Projection) -> Answer:
         """`userName eq "…"`, what every IdP asks before it creates: in queries that concurrent requests share."""
@@ -98,24 +108,48 @@ class Query:
         page = found[search.start - 1 : search.start - 1 + search.count]
         return as_json(200, list_response([project(projection, document) for document in page], len(found), search.start))
 
-    async def _plain(self, conn: Connection, kind: ResourceType, search: Search) -> tuple[int, list[dict[str, Any]]]:
-        total = await reads.count(conn, self._directory, kind.name)
-        ids = await reads.page_ids(conn, self._directory, kind.name, search.start - 1, search.count) if search.count else []
-        return total, await self._documents(conn, kind, ids)
+    def _digest(self, kinds: Sequence[ResourceType], search: Search) -> bytes:
+        order = None if search.sort_by is None else str(search.descending)
+        parts = [*(kind.name for kind in kinds), search.filter, search.sort_by, order]
+        return query_digest(self._directory.index_key, parts)
 
-    async def _selected(
-        self, conn: Connection, kinds: Sequence[ResourceType], search: Search
-    ) -> tuple[int, list[dict[str, Any]]]:
+    async def _plain(self, conn: Connection, kind: ResourceType, search: Search, after: Place | None) -> Page:
+        """A page without looking at the rest: what comes later or goes away moves nothing of it."""
+        total = await reads.count(conn, self._directory, kind.name)
+        if not search.count:
+            return total, [], None
+        if search.cursor is None:
+            ids = await reads.page_ids(conn, self._directory, kind.name, search.start - 1, search.count)
+            return total, await self._documents(conn, kind, ids), None
+        if not isinstance(after, Created):
+            after = Created(0, UUID(int=0))
+        rows = await reads.page_after(conn, self._directory, kind.name, after.at, after.id, search.count + 1)
+        shown = rows[: search.count]
+        end = Created(*shown[-1]) if len(rows) > len(shown) else None
+        return total, await self._documents(conn, kind, [obj for _, obj in shown]), end
+
+    async def _selected(self, conn: Connection, kinds: Sequence[ResourceType], search: Search, after: Place | None) -> Page:
         """All matches in order, then the page of them: by time of creation, or by sortBy with that as the tie-break."""
         one = kinds[0] if len(kinds) == 1 else None
         wanted = parse_filter(search.filter, one) if search.filter is not None else None
         found: list[dict[str, Any]] = []
         for kind in kinds:
             found += await self._matching(conn, kind, wanted, search)
-        found.sort(key=lambda document: (document["meta"]["created"], document["id"]))
+        found.sort(key=_created)
         if search.sort_by is not None:
             found.sort(key=sort_key(search.sort_by, one), reverse=search.descending)
-        return len(found), found[search.start - 1 : search.start - 1 + search.count]
+        if search.cursor is None:
+            return len(found), found[search.start - 1 : search.start - 1 + search.count], None
+        first = _resume(found, after)
+        stop = first + search.count
+        if not search.count or stop >= len(found):
+            return len(found), found[first:stop], None
+        if search.sort_by is None:
+            last = found[stop - 1]
+            end: Place = Created((instant(last["meta"]["created"]) or 0) // 1_000_000, UUID(last["id"]))
+        else:
+            end = Sorted(tuple(map(_anchor, found[max(0, stop - ANCHORS) : stop])))
+        return len(found), found[first:stop], end
 
     async def _matching(
         self, conn: Connection, kind: ResourceType, wanted: Filter | None, search: Search
@@ -168,13 +202,46 @@ class Query:
                     by_id[group]["members"] = shown_members(members, self._base)
 
 
+def _begin(search: Search, digest: bytes) -> Place | None:
+    """Where the page begins by its cursor. Raises InvalidCursor, InvalidCount."""
+    if not search.cursor:
+        return None
+    place, count = decode(search.cursor, digest)
+    if isinstance(place, Sorted) is (search.sort_by is None):
+        raise InvalidCursor
+    if count != search.count:
+        raise InvalidCount
+    return place
+
+
+def _created(document: dict[str, Any]) -> tuple[str, str]:
+    return document["meta"]["created"], document["id"]
+
+
+def _anchor(document: dict[str, Any]) -> tuple[UUID, int]:
+    return UUID(document["id"]), int(document["meta"]["version"][3:-1])
+
+
+def _resume(found: Sequence[dict[str, Any]], after: Place | None) -> int:
+    """The index of the first item of the page. Raises InvalidCursor where a sorted list has lost the place."""
+    if after is None:
+        return 0
+    if isinstance(after, Created):
+        return bisect_right(found, (rfc3339(after.at), str(after.id)), key=_created)
+    wanted = {anchor: n for n, anchor in enumerate(after.anchors)}
+    standing = [(wanted[anchor], n) for n, anchor in enumerate(map(_anchor, found)) if anchor in wanted]
+    if not standing:
+        raise InvalidCursor("All resources before this page were changed or deleted since. Start again with an empty cursor.")
+    return max(standing)[1] + 1
+
+
 def _chosen(wanted: Filter | None, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [document for document in documents if wanted is None or matches(wanted, document)]
 
 
 def _only_name(kinds: Sequence[ResourceType], search: Search) -> str | None:
     """The folded userName, where a list of users is asked for by nothing else."""
-    if list(kinds) != [USER] or search.filter is None or search.sort_by is not None:
+    if list(kinds) != [USER] or search.filter is None or search.sort_by is not None or search.cursor is not None:
         return None
     atoms = cover(parse_filter(search.filter, USER))
     if atoms is None or len(atoms) != 1:

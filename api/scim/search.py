@@ -1,11 +1,11 @@
-"""What a list request asks for, from a query string or from a SearchRequest message (RFC 7644 §3.4.2, §3.4.3)."""
+"""What a list request asks for, from a query string or from a SearchRequest message (RFC 7644 §3.4.2, §3.4.3, RFC 9865)."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scim.errors import InvalidSyntax, InvalidValue
+from scim.errors import InvalidCount, InvalidCursor, InvalidSyntax, InvalidValue
 from scim.sorting import check_order
 
 SEARCH_URN = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
@@ -14,7 +14,10 @@ COUNT_MAX = 200  # default and cap of `count`
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A list request. `start` counts from 1; `attributes` and `excluded` are comma-separated names."""
+    """A list request. `start` counts from 1; `attributes` and `excluded` are comma-separated names.
+
+    `cursor` is None where pages go by index, and empty for the first page by cursor.
+    """
 
     filter: str | None
     attributes: str | None
@@ -23,25 +26,30 @@ class Search:
     descending: bool
     start: int
     count: int
+    cursor: str | None
 
 
 def from_query(query: Mapping[str, str]) -> Search:
-    """Read a query string. Raises InvalidValue naming the parameter."""
+    """Read a query string. Raises InvalidValue naming the parameter, InvalidCount, InvalidCursor."""
+    cursor = query.get("cursor")
     return _search(
         query.get("filter"), query.get("attributes"), query.get("excludedAttributes"), query.get("sortBy"), query.get("sortOrder"),
-        _integer("startIndex", query.get("startIndex"), 1), _integer("count", query.get("count"), COUNT_MAX),
+        _integer("startIndex", query.get("startIndex"), 1), _count(query.get("count"), cursor), cursor,
     )  # fmt: skip
 
 
 def from_message(message: Mapping[str, Any]) -> Search:
-    """Read a SearchRequest. Raises InvalidSyntax or InvalidValue naming the attribute."""
+    """Read a SearchRequest. Raises InvalidSyntax or InvalidValue naming the attribute, InvalidCount, InvalidCursor."""
     given = {key.casefold(): value for key, value in message.items()}
     listed = given.get("schemas")
     if not isinstance(listed, list) or SEARCH_URN.casefold() not in {str(urn).casefold() for urn in listed}:  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         raise InvalidSyntax(f"schemas must list {SEARCH_URN}.")
+    cursor = given.get("cursor")
+    if cursor is not None and not isinstance(cursor, str):
+        raise InvalidCursor("cursor must be text: empty for the first page, then the nextCursor of the page before.")
     return _search(
         _text(given, "filter"), _names(given, "attributes"), _names(given, "excludedAttributes"), _text(given, "sortBy"),
-        _text(given, "sortOrder"), _integer("startIndex", given.get("startindex"), 1), _integer("count", given.get("count"), COUNT_MAX),
+        _text(given, "sortOrder"), _integer("startIndex", given.get("startindex"), 1), _count(given.get("count"), cursor), cursor,
     )  # fmt: skip
 
 
@@ -53,7 +61,10 @@ def _search(
     order: str | None,
     start: int,
     count: int,
+    cursor: str | None,
 ) -> Search:
+    if cursor is not None and start > 1:
+        raise InvalidCursor("Send either cursor or startIndex: a cursor says where the page begins.")
     return Search(
         wanted,
         attributes or None,
@@ -62,6 +73,7 @@ def _search(
         check_order(order),
         max(1, start),
         min(COUNT_MAX, max(0, count)),
+        cursor,
     )
 
 
@@ -79,6 +91,15 @@ def _names(given: Mapping[str, Any], name: str) -> str | None:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):  # pyright: ignore[reportUnknownVariableType]
         raise InvalidValue(f"{name} must be a list of attribute names.")
     return ",".join(value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _count(value: Any, cursor: str | None) -> int:
+    try:
+        return _integer("count", value, COUNT_MAX)
+    except InvalidValue as wrong:
+        if cursor is None:
+            raise
+        raise InvalidCount(wrong.detail) from wrong
 
 
 def _integer(name: str, value: Any, default: int) -> int:

@@ -128,6 +128,7 @@ def test_what_the_scim_page_says_is_missing_is_missing() -> None:
     assert ("Bulk" in missing) is ("Bulk" not in segments)
     assert ("/.search" in missing) is (".search" not in segments)
     assert ("sortBy" in missing) is ("sortBy" not in edge)
+    assert ("RFC 9865" in missing) is ("nextCursor" not in (ROOT / "scim" / "discovery.py").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("code", sorted(problem_codes()))

@@ -167,5 +167,19 @@ def test_resource_types_name_their_extensions():
     assert groups["endpoint"] == "/Groups"
 
 
+def test_pages_go_by_index_unless_a_cursor_is_asked_for():
+    assert service_provider_config("http://h", results_max=7)["pagination"] == {
+        "cursor": True,
+        "index": True,
+        "defaultPaginationMethod": "index",
+        "defaultPageSize": 7,
+        "maxPageSize": 7,
+    }
+    by_cursor = list_response([{"id": "1"}], 5, None, "abc")
+    assert by_cursor["nextCursor"] == "abc"
+    assert "startIndex" not in by_cursor
+    assert "nextCursor" not in list_response([], 5, 1)
+
+
 def test_a_list_response_counts_its_page():
     assert list_response([{"id": "1"}], 5, 3).items() >= {"totalResults": 5, "startIndex": 3, "itemsPerPage": 1}.items()
