@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -58,7 +59,7 @@ def _colons(raw: bytes) -> int:
 
 def _count(node: dict[str, Any], depth: int) -> int:
     """The number of members in and under `node`; raises _SuspicionError for what needs the careful look."""
-    if depth <= 0 or len(set(map(str.casefold, node))) != len(node):
+    if depth <= 0 or not _distinct(tuple(node)):
         raise _SuspicionError
     members = len(node)
     for value in node.values():
@@ -70,6 +71,19 @@ def _count(node: dict[str, Any], depth: int) -> int:
         elif kind is int or kind is float:
             _small(value)
     return members
+
+
+def _distinct(names: tuple[str, ...]) -> bool:
+    """Whether no two names differ in case only. An IdP sends objects of the same few shapes, so the answer is mostly known."""
+    return (_distinct_known if len(names) <= _REMEMBERED_NAMES_MAX else _compare_names)(names)
+
+
+def _compare_names(names: tuple[str, ...]) -> bool:
+    return len(set(map(str.casefold, names))) == len(names)
+
+
+_REMEMBERED_NAMES_MAX = 64  # of one object: what is remembered stays small whatever is sent
+_distinct_known = lru_cache(maxsize=1024)(_compare_names)
 
 
 def _count_list(node: list[Any], depth: int) -> int:
