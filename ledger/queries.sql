@@ -92,13 +92,13 @@ select pg_advisory_xact_lock(2, 0);
 
 -- insert_commits --
 -- off is the number of events of this batch before the commit; the tail is read after the lock, in its own snapshot.
-insert into commits (position, directory, seq, size, types, at, req, op)
-select t.p + v.off, v.d, v.s, v.n, v.ty, v.a, v.r, v.o
-from (select coalesce((select position + size from commits order by position desc limit 1), 1) p) t,
-     unnest($1::int8[], $2::int4[], $3::int8[], $4::int4[], $5::int8[], $6::int8[], $7::uuid[], $8::int4[]) v(off, d, s, n, ty, a, r, o);
-
--- wake --
--- A hint for readers of the feed, never the delivery itself.
+-- The wake-up call is a hint for readers of the feed, never the delivery itself; it leaves with COMMIT.
+with placed as (
+    insert into commits (position, directory, seq, size, types, at, req, op)
+    select t.p + v.off, v.d, v.s, v.n, v.ty, v.a, v.r, v.o
+    from (select coalesce((select position + size from commits order by position desc limit 1), 1) p) t,
+         unnest($1::int8[], $2::int4[], $3::int8[], $4::int4[], $5::int8[], $6::int8[], $7::uuid[], $8::int4[]) v(off, d, s, n, ty, a, r, o)
+)
 select pg_notify('ledger', 'wake');
 
 -- commits_of_requests --

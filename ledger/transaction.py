@@ -2,7 +2,7 @@
 
     begin · lock the directories · tokens, tails, state      (one pipeline flush; each statement has its own snapshot)
     decide, number, build in memory
-    insert events, bodies, keys · read models · lock the ledger · insert commits · notify · commit      (one flush)
+    insert events, bodies, keys · read models · lock the ledger · insert commits and notify · commit      (one flush)
 
 The directory lock comes before every read of that directory, the ledger lock before the read of the last position, so no
 statement's snapshot predates its lock. Positions become visible in order because the ledger lock is held through COMMIT.
@@ -193,7 +193,6 @@ class Transaction:
                 statements += submission.command.statements
         statements.append((SQL["lock_ledger"], ()))
         statements.append((SQL["insert_commits"], _commit_rows(built, submissions)))
-        statements.append((SQL["wake"], ()))
         return statements
 
 
