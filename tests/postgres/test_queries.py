@@ -27,6 +27,7 @@ WRITTEN = {
     "ledger": (
         "try_lock_directories lock_directories live_tokens tails names_taken users_state groups_state stream_tails subject_keys_of "
         "edges_open members_known members_of_group groups_of_member insert_events insert_bodies insert_subject_keys lock_ledger "
+        "insert_commits commits_of_requests"
     ),
     "projections": (
         "close_states insert_states close_memberships insert_memberships delete_users delete_groups update_users insert_users "
