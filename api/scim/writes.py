@@ -1,7 +1,7 @@
 """SCIM writes: from a request body to a command, and from what became of it to the answer."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -9,6 +9,7 @@ import anyio.to_thread
 import orjson
 
 from api.scim.http import Answer, Content
+from api.scim.members import meant, named_in, with_ids
 from api.scim.resources import etag, shown_groups, shown_members, with_meta
 from api.services import Services
 from ledger.commands import (
@@ -100,19 +101,21 @@ class Write:
 
     async def create_group(self) -> Answer:
         document = await self._read_resource(GROUP, GROUP_BYTES_MAX)
-        members = _members(document)
+        members = await self._ids_of(_members(document))
         command = CreateGroup(self._call.resource_id or self._services.new_id(), document, fold(document["displayName"]), members)
         outcome = await self._submit(command)
         return await self._whole_group(201, command.id, outcome)
 
     async def replace_group(self, group: str) -> Answer:
         document = await self._read_resource(GROUP, GROUP_BYTES_MAX)
-        members = _members(document)
+        members = await self._ids_of(_members(document))
         command = ReplaceGroup(_id(group), document, fold(document["displayName"]), members, self._call.if_match())
         return await self._whole_group(200, _id(group), await self._submit(command))
 
     async def patch_group(self, group: str) -> Answer:
         patch = await self._read_patch(GROUP, GROUP_BYTES_MAX)
+        found = await self._meant(named_in(patch))
+        patch = with_ids(patch, found) if found else patch
         outcome = await self._submit(PatchGroup(_id(group), patch, self._call.if_match()))
         # 204: showing the group would mean loading its members, which an IdP that adds one of 100 000 did not ask for.
         return Answer(204, headers=[*_ledger_seq(outcome), (b"etag", etag(outcome.etag_rv).encode())])
@@ -135,6 +138,21 @@ class Write:
 
     async def _read_patch(self, kind: ResourceType, limit: int) -> Patch:
         return await self._parse(limit, lambda document: read_patch(kind, document, self._directory.tolerances, self._used))
+
+    async def _meant(self, members: Sequence[str]) -> dict[str, str]:
+        """The ids of members that are named by another key, where the profile says that they may be."""
+        key = self._directory.speaks.unknown_member
+        if key == "refuse" or not members:
+            return {}
+        async with self._services.pool.connection() as conn:
+            found = await meant(conn, self._services.kek, self._directory, key, members)
+        if found:
+            self._used.add("unknown_member")
+        return found
+
+    async def _ids_of(self, members: tuple[str, ...]) -> tuple[str, ...]:
+        found = await self._meant(members)
+        return tuple(found.get(member, member) for member in members)
 
     async def _submit(self, command: Command) -> Outcome:
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

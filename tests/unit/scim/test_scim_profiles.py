@@ -45,15 +45,14 @@ def test_each_file_is_a_profile_and_agrees_with_the_json_schema(text: str) -> No
 
 
 def test_there_is_one_for_each_kind_of_idp() -> None:
-    assert {text.partition("@")[0] for text in shipped()} == {
-        "entra",
-        "okta",
-        "google",
-        "onelogin",
-        "jumpcloud",
-        "ping",
-        "generic",
-    }
+    kinds = {"entra", "okta", "google", "onelogin", "jumpcloud", "ping", "generic"}
+    assert {text.partition("@")[0] for text in shipped()} == kinds | {"generic-externalid", "generic-username"}
+
+
+@pytest.mark.parametrize(("name", "key"), [("generic-externalid", "externalId"), ("generic-username", "userName")])
+def test_the_variants_of_generic_differ_only_in_what_a_member_is(name: str, key: str) -> None:
+    ours, generic = profile_of(name), profile_of("generic")
+    assert (ours.unknown_member, ours.tolerances, ours.file.user) == (key, generic.tolerances, generic.file.user)
 
 
 def test_the_json_schema_is_that_of_the_loader() -> None:

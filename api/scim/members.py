@@ -1,0 +1,63 @@
+"""Group members that an IdP names by another key than our id, where its profile says so."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
+
+from database.connections import Connection
+from ledger.commands import parse_id
+from ledger.directories import Directory
+from ledger.events import GROUP, USER
+from ledger.sealing import Kek
+from projections import reads
+from scim.errors import InvalidValue
+from scim.filters import Atom, fold
+from scim.patch import Patch
+
+Key = Literal["externalId", "userName"]
+
+
+async def meant(conn: Connection, kek: Kek, directory: Directory, key: Key, values: Iterable[str]) -> dict[str, str]:
+    """The ids of the users whose `key` is one of these values.
+
+    An id of ours stays what it is, and what is nobody's is left for the decision to refuse by name; both are not in the answer.
+    Raises InvalidValue for a value that several users have: a guess would give one of them the other's access.
+    """
+    unknown = await _unknown(conn, directory, dict.fromkeys(values))
+    if not unknown:
+        return {}
+    folded = {value: fold(value) if key == "userName" else value for value in unknown}
+    ids = await reads.candidates(conn, directory, USER, [Atom(key, value) for value in dict.fromkeys(folded.values())])
+    owners: dict[str, list[str]] = defaultdict(list)
+    for (_, user), resource in (await reads.resources(conn, kek, USER, [(directory, user) for user in ids])).items():
+        held = resource.document.get(key)
+        if isinstance(held, str):
+            owners[fold(held) if key == "userName" else held].append(str(user))
+    found: dict[str, str] = {}
+    for value, sought in folded.items():
+        users = owners.get(sought, [])
+        if len(users) > 1:
+            raise InvalidValue(f"members: {len(users)} users of this directory have this {key}. Name the member by its id.")
+        if users:
+            found[value] = users[0]
+    return found
+
+
+async def _unknown(conn: Connection, directory: Directory, values: Iterable[str]) -> list[str]:
+    """Those that are no id of a user or group here; another service's ids may look like ours."""
+    like_ids = {value: parsed for value in values if (parsed := parse_id(value)) is not None}
+    atoms = [Atom("id", value) for value in like_ids]
+    ours = {found for ot in (USER, GROUP) if atoms for found in await reads.candidates(conn, directory, ot, atoms)}
+    return [value for value in values if like_ids.get(value) not in ours]
+
+
+def named_in(patch: Patch) -> list[str]:
+    """The members that a patch names."""
+    return [member for edge in patch.edges for member, _ in edge.members]
+
+
+def with_ids(patch: Patch, found: dict[str, str]) -> Patch:
+    """The patch with ids in place of the keys that were found."""
+    edges = tuple(replace(edge, members=tuple((found.get(m, m), kind) for m, kind in edge.members)) for edge in patch.edges)
+    return Patch(patch.operations, edges)

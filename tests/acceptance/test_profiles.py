@@ -1,0 +1,197 @@
+"""Profiles over HTTP and from the command line, against a running service."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import ROOT, Service
+
+CORPUS = ROOT.parent / "shared" / "corpus"
+CORE = "urn:ietf:params:scim:schemas:core:2.0:"
+PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
+
+
+class Connection:
+    """A directory of its own with a token for its IdP."""
+
+    def __init__(self, service: Service, slug: str, profile: str) -> None:
+        self.service, self.slug = service, slug
+        made = json.loads(self.cli("directory", "create", slug, "--profile", profile, "--json"))
+        self.profile: str = made["profile"]
+        self.token: str = json.loads(self.cli("token", "issue", "scim", "--directory", slug, "--json"))["token"]
+        self.base = f"{service.base}/scim/{slug}/v2"
+        self.client = httpx.Client(headers={"Authorization": f"Bearer {self.token}"}, timeout=60, trust_env=False)
+
+    def cli(self, *words: str, code: int = 0) -> str:
+        done = self.service.cli(*words)
+        assert done.returncode == code, done.stderr + done.stdout
+        return done.stdout or done.stderr
+
+    def send(self, method: str, path: str, **body: Any) -> httpx.Response:
+        return self.client.request(method, self.base + path, json=body or None)
+
+    def user(self, name: str, **attributes: Any) -> str:
+        made = self.send("POST", "/Users", schemas=[CORE + "User"], userName=name, **attributes)
+        assert made.status_code == 201, made.text
+        return made.json()["id"]
+
+    def group(self, *members: str) -> httpx.Response:
+        listed = [{"value": member} for member in members]
+        return self.send("POST", "/Groups", schemas=[CORE + "Group"], displayName="g", members=listed)
+
+    def patch(self, path: str, *operations: dict[str, Any]) -> httpx.Response:
+        return self.send("PATCH", path, schemas=[PATCH], Operations=list(operations))
+
+    def members(self, group: str) -> set[str]:
+        return {member["value"] for member in self.send("GET", f"/Groups/{group}").json().get("members", [])}
+
+    def events(self, **params: str) -> list[dict[str, Any]]:
+        with self.service.client("consumer") as client:
+            return client.get(f"{self.service.base}/v1/events", params={"directory": self.slug, **params}).json()["data"]
+
+
+@pytest.fixture(scope="module")
+def connected(service: Service) -> Iterator[Any]:
+    made: dict[str, Connection] = {}
+
+    def connect(slug: str, profile: str) -> Connection:
+        if slug not in made:
+            made[slug] = Connection(service, slug, profile)
+        return made[slug]
+
+    yield connect
+    for connection in made.values():
+        connection.client.close()
+
+
+def test_a_changed_profile_holds_at_once_and_old_events_stay(connected: Any) -> None:
+    idp = connected("moving", "generic")
+    user = idp.user("ada")
+    off = {"op": "replace", "path": "active", "value": "False"}
+    on = {"op": "replace", "path": "active", "value": True}
+    assert idp.patch(f"/Users/{user}", off).status_code == 200
+    before = idp.events()
+    assert idp.cli("directory", "profile", "set", "moving", "okta", "--json") == '{"directory":"moving","profile":"okta@1"}\n'
+    with idp.service.client("consumer") as client:  # the event is readable before anyone could send a request after it
+        page = client.get(f"{idp.service.base}/v1/events", params={"directory": "moving", "types": "directory.profile_changed"})
+    assert [event["data"]["object"]["profile"] for event in page.json()["data"]] == ["okta@1"]
+    refused = idp.patch(f"/Users/{user}", off | {"value": "True"})
+    for _ in range(200):  # the notification is under way, at most a second
+        if refused.status_code == 400:
+            break
+        refused = idp.patch(f"/Users/{user}", off)
+    assert refused.status_code == 400
+    assert "active" in refused.json()["detail"]
+    assert idp.patch(f"/Users/{user}", on).status_code == 200
+    after = idp.events()
+    assert after[: len(before)] == before
+    assert after[-1]["profile"] == "okta@1"
+
+
+@pytest.mark.parametrize(("profile", "key"), [("generic-externalid", "externalId"), ("generic-username", "userName")])
+def test_members_may_be_named_by_another_key_where_the_profile_says_so(connected: Any, profile: str, key: str) -> None:
+    idp = connected(profile, profile)
+    # The external ids look like ours, as those of Entra ID do.
+    alien = ["0e3be400-0000-4000-8000-00000000000a", "0e3be400-0000-4000-8000-00000000000b"]
+    ids = [idp.user(f"Ada{n}@corp", externalId=external) for n, external in enumerate(alien)]
+    names = alien if key == "externalId" else ["ada0@corp", "ADA1@corp"]
+    made = idp.group(names[0])
+    assert made.status_code == 201, made.text
+    group = made.json()["id"]
+    assert idp.members(group) == {ids[0]}
+    add = {"op": "add", "path": "members", "value": [{"value": names[1]}, {"value": ids[0]}]}
+    assert idp.patch(f"/Groups/{group}", add).status_code == 204
+    assert idp.members(group) == set(ids)
+    assert idp.patch(f"/Groups/{group}", {"op": "remove", "path": f'members[value eq "{names[1]}"]'}).status_code == 204
+    assert idp.members(group) == {ids[0]}
+    listed = [{"value": names[1]}]
+    assert idp.send("PUT", f"/Groups/{group}", schemas=[CORE + "Group"], displayName="g", members=listed).status_code == 200
+    assert idp.members(group) == {ids[1]}
+    refused = idp.group("nobody")
+    assert (refused.status_code, refused.json()["scimType"]) == (400, "invalidValue")
+    assert "nobody" in refused.json()["detail"]
+
+
+def test_a_key_that_two_users_have_names_nobody(connected: Any) -> None:
+    idp = connected("generic-externalid", "generic-externalid")
+    for name in ("twin-1", "twin-2"):
+        idp.user(name, externalId="twin")
+    refused = idp.group("twin")
+    assert (refused.status_code, refused.json()["scimType"]) == (400, "invalidValue")
+    assert "2 users" in refused.json()["detail"]
+
+
+def test_a_profile_that_refuses_unknown_members_takes_no_other_key(connected: Any) -> None:
+    idp = connected("strict-members", "generic")
+    idp.user("ada", externalId="e1")
+    assert idp.group("e1").status_code == 400
+    assert idp.group("ada").status_code == 400
+
+
+def test_the_feed_carries_the_mapped_user(connected: Any) -> None:
+    idp = connected("mapped", "entra")
+    roles = [{"value": '{"id":"7","value":"auditor","displayName":"Auditor"}'}]
+    body = {"roles": roles, "externalId": "x", ENTERPRISE: {"department": "Payroll", "manager": "26"}}
+    user = idp.user("ada", **body)
+    (event,) = idp.events(types="user.created")
+    assert list(event["data"]) == ["object", "changes", "user"]
+    assert event["data"]["user"] == {
+        "id": user, "external_id": "x", "user_name": "ada", "active": True, "department": "Payroll", "manager_id": "26",
+        "roles": ["auditor"],
+    }  # fmt: skip
+    assert event["data"]["object"]["roles"] == roles, "what the IdP wrote is what it reads back"
+
+
+@pytest.mark.parametrize("name", ["entra", "okta"])
+@pytest.mark.skipif(not CORPUS.exists(), reason="the dialogues stand beside the project; this copy has none")
+def test_the_dialogues_of_an_idp_pass_with_its_own_profile(connected: Any, tmp_path: Path, name: str) -> None:
+    idp = connected(f"dialogues-{name}", name)
+    for dialogue in (CORPUS / "dev").glob(f"{name}-*.json"):
+        (tmp_path / dialogue.name).write_bytes(dialogue.read_bytes())
+    command = [
+        sys.executable,
+        str(CORPUS / "runner.py"),
+        "--base",
+        idp.base,
+        "--token",
+        idp.token,
+        "--require-all",
+        str(tmp_path),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout
+
+
+def test_the_command_line_shows_tries_and_validates(connected: Any, tmp_path: Path) -> None:
+    idp = connected("mapped", "entra")
+    listed = json.loads(idp.cli("directory", "profile", "list", "--json"))
+    assert {"profile": "entra@1", "title": "Microsoft Entra ID"} in listed
+    assert json.loads(idp.cli("directory", "profile", "show", "mapped", "--json"))["profile"] == "entra@1"
+    assert "string_booleans" in idp.cli("directory", "profile", "show", "entra")
+    assert "There is no directory and no profile nope" in idp.cli("directory", "profile", "show", "nope", code=2)
+    assert "There is no profile nope here" in idp.cli("directory", "profile", "set", "mapped", "nope", code=2)
+
+    request = tmp_path / "request.json"
+    operation = {"op": "Replace", "path": "active", "value": "False"}
+    request.write_text(
+        json.dumps({"method": "PATCH", "path": "/Users/1", "body": {"schemas": [PATCH], "Operations": [operation]}})
+    )
+    tried = json.loads(idp.cli("directory", "profile", "try", "entra", str(request), "--json"))
+    assert tried["operations"] == [{"op": "replace", "path": "active", "value": False}]
+    assert tried["tolerances"] == ["op_case", "string_booleans"]
+    assert '"error"' in idp.cli("directory", "profile", "try", "okta", str(request), code=1)
+    request.write_text("[]")
+    assert "must hold an object" in idp.cli("directory", "profile", "try", "okta", str(request), code=2)
+
+    shipped = ROOT / "scim" / "profiles" / "okta@1.toml"
+    assert json.loads(idp.cli("directory", "profile", "validate", str(shipped), "--json")) == {"valid": True, "profile": "okta@1"}
+    broken = tmp_path / "broken.toml"
+    broken.write_text(shipped.read_text().replace('"id_in_value"', '"id_in_vlaue"'))
+    assert "there is no tolerance id_in_vlaue" in idp.cli("directory", "profile", "validate", str(broken), code=1)
