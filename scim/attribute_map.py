@@ -1,13 +1,17 @@
 """From the resource of an IdP to the user that is the same for every IdP, along SCIM paths."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import orjson
 
 from scim.filters import look_up, matches
 from scim.patch import Path, parse_path
 from scim.schema import USER
+
+Reader: TypeAlias = Callable[[Mapping[str, Any]], Any]
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def read_path(text: str) -> Path:
@@ -44,24 +48,52 @@ def _value(item: Any, sub: str | None) -> Any:
     return item if value is None and sub is None else value
 
 
+def _reader(path: Path) -> Reader:
+    """How the first value at a path is read. Most paths are one or two plain steps, and every user event reads them all."""
+    attribute, urn, sub = path.attribute, path.urn, path.sub
+    if attribute is None or attribute.multi_valued or path.filter is not None or not path.known:
+        return lambda document: next(iter(values_at(path, document)), None)
+    if sub is None and attribute.type == "complex":
+        return lambda document: next(iter(values_at(path, document)), None)
+    first, *others = [step for step in (urn, attribute.name, sub.name if sub is not None else None) if step is not None]
+    if not others:
+        return lambda document: document.get(first)
+    if len(others) == 1:
+        (second,) = others
+        return lambda document: (document.get(first) or _NOTHING).get(second)
+    second, third = others
+    return lambda document: ((document.get(first) or _NOTHING).get(second) or _NOTHING).get(third)
+
+
+def _first(readers: Sequence[Reader], document: Mapping[str, Any]) -> Any:
+    for read in readers:
+        value = read(document)
+        if value is not None and value != "":
+            return value
+    return None
+
+
+def _readers(texts: Sequence[str]) -> tuple[Reader, ...]:
+    return tuple(_reader(read_path(text)) for text in texts)
+
+
 class UserMap:
     """The attribute map of a profile, its paths resolved once."""
 
     def __init__(
         self, paths: Mapping[str, Sequence[str]], custom: Mapping[str, Sequence[str]], *, extensions: bool, json_roles: bool
     ) -> None:
-        resolved = {name: tuple(map(read_path, texts)) for name, texts in paths.items()}
-        self._roles = resolved.pop("roles")
-        self._single = tuple(resolved.items())
-        self._custom = tuple((name, tuple(map(read_path, texts))) for name, texts in custom.items())
+        self._roles = tuple(map(read_path, paths["roles"]))
+        self._single = tuple((name, _readers(texts)) for name, texts in paths.items() if name != "roles")
+        self._custom = tuple((name, _readers(texts)) for name, texts in custom.items())
         self._extensions = extensions
         self._json_roles = json_roles
 
     def of(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The mapped user; what is absent is left out."""
         user: dict[str, Any] = {}
-        for name, paths in self._single:
-            value = _first(paths, document)
+        for name, readers in self._single:
+            value = _first(readers, document)
             if value is not None:
                 user[name] = value
         roles = self._roles_of(document)
@@ -92,16 +124,8 @@ class UserMap:
         custom: dict[str, Any] = {}
         if self._extensions:
             custom = {k: v for k, v in document.items() if ":" in k and k.casefold() not in USER.extensions}
-        for name, paths in self._custom:
-            value = _first(paths, document)
+        for name, readers in self._custom:
+            value = _first(readers, document)
             if value is not None:
                 custom[name] = value
         return custom
-
-
-def _first(paths: Sequence[Path], document: Mapping[str, Any]) -> Any:
-    for path in paths:
-        values = values_at(path, document)
-        if values:
-            return values[0]
-    return None

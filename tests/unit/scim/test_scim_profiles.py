@@ -162,6 +162,27 @@ def test_values_at_a_path(path: str, values: list[Any]) -> None:
     assert values_at(read_path(path), ADA) == values
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("title", "Countess"),
+        ("name", ADA["name"]),
+        ("name.givenName", "Ada"),
+        ("addresses.country", None),
+        ("nickName", None),
+        (f"{ENTERPRISE}:department", "Payroll"),
+        (f"{ENTERPRISE}:manager", "26"),
+        (f"{ENTERPRISE}:manager.value", "26"),
+        (f"{ENTERPRISE}:manager.displayName", None),
+        ('emails[type eq "work"].value', "work@x"),
+        (EXTENSION, ADA[EXTENSION]),
+    ],
+)
+def test_the_short_ways_read_what_the_long_one_reads(path: str, value: Any) -> None:
+    mapping = UserMap({"roles": ["roles"], "it": [path]}, {}, extensions=False, json_roles=False)
+    assert mapping.of(ADA).get("it") == value == next(iter(values_at(read_path(path), ADA)), None)
+
+
 def test_a_value_of_another_shape_has_no_sub_attributes() -> None:
     assert values_at(read_path("emails.value"), {"emails": ["bare"]}) == []
 
