@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from runtime import embedded
 from tests.acceptance.conftest import ROOT, Service
 
 CORPUS = ROOT.parent / "shared" / "corpus"
@@ -195,3 +197,18 @@ def test_the_command_line_shows_tries_and_validates(connected: Any, tmp_path: Pa
     broken = tmp_path / "broken.toml"
     broken.write_text(shipped.read_text().replace('"id_in_value"', '"id_in_vlaue"'))
     assert "there is no tolerance id_in_vlaue" in idp.cli("directory", "profile", "validate", str(broken), code=1)
+
+
+def test_a_ledger_of_a_newer_release_does_not_start_here_and_says_why(make_service: Callable[..., Service]) -> None:
+    service = make_service()
+    cluster = embedded.running(service.data_dir / "postgres")
+    assert cluster is not None
+    with psycopg.connect(cluster.url("ledger_owner", "ledger")) as conn:
+        conn.execute("update ledger.directories set profile = 'okta@99' where slug = 'acme'")
+    assert service.stop() == 0
+    said = r"(?s)ended with 2: .*Directory acme has the profile okta@99, which this release does not know"
+    with pytest.raises(AssertionError, match=said):
+        service.start()
+    assert service.process is not None
+    assert service.process.stdout is not None
+    service.process.stdout.close()
