@@ -1,6 +1,7 @@
 """Errors outside SCIM: application/problem+json (RFC 9457) with a stable code. One table from exception to answer."""
 
 from typing import Any
+from uuid import UUID
 
 import orjson
 import psycopg
@@ -89,6 +90,10 @@ def answer(problem: ProblemError, request_id: str) -> Response:
     if problem.status in {429, 503}:
         headers["Retry-After"] = "1"
     return Response(orjson.dumps(body), problem.status, headers, "application/problem+json")
+
+
+def request_uuid(request: Request) -> UUID:
+    return UUID(request_id_of(request))
 
 
 def request_id_of(request: Request) -> str:

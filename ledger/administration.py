@@ -1,6 +1,7 @@
 """Administrative acts: directories and tokens. Each is one commit, with its event beside the row it makes."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -15,6 +16,8 @@ from ledger.events import DIRECTORY, DIRECTORY_CREATED, DIRECTORY_PROFILE_CHANGE
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, Kek, wrap_key
 from ledger.tokens import new_token, revocation
 from ledger.transaction import Report, Submission, Transaction
+from scim.errors import ScimError
+from scim.extension import TYPES_BY_NAME, read_extension
 from scim.profile import Profile, UnknownProfileError, profile_of
 
 SQL = load_queries(__file__)
@@ -30,6 +33,33 @@ def _profile(text: str) -> Profile:
         return profile_of(text)
     except UnknownProfileError as unknown:
         raise RefusedError(str(unknown)) from unknown
+
+
+def registered(directory: Directory) -> list[dict[str, Any]]:
+    """The extension schemas of a directory, in the order they were registered."""
+    return [{"resource_type": name, "schema": document} for name, document in json.loads(directory.schemas)]
+
+
+def schema_facts(directory: Directory, resource_type: str, document: dict[str, Any]) -> RecordFacts | None:
+    """The act of registering an extension schema, with its event; None where it stands already. Raises RefusedError."""
+    if resource_type not in TYPES_BY_NAME:
+        raise RefusedError(f"The resource type is one of {', '.join(TYPES_BY_NAME)}.")
+    try:
+        extension = read_extension(document)
+    except ScimError as wrong:
+        raise RefusedError(wrong.detail) from wrong
+    for known in registered(directory):
+        if known == {"resource_type": resource_type, "schema": document}:
+            return None
+        if known["schema"]["id"].casefold() == extension.urn.casefold():
+            raise RefusedError(
+                "There is a schema with this id already, and data may refer to it. Register another one under a new id."
+            )
+    change = {"path": "schemas", "to": extension.urn}
+    body = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": directory.profile}, [change], directory.slug)
+    draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=body)
+    insert = (SQL["insert_schema"], (directory.id, resource_type, extension.urn.casefold(), json.dumps(document)))
+    return RecordFacts((draft,), (insert, (SQL["wake_directories"], ())))
 
 
 class Administration:
@@ -101,6 +131,27 @@ class Administration:
         changed = await self.directory(slug)
         assert changed is not None
         return changed
+
+    async def add_schema(
+        self, slug: str, resource_type: str, document: dict[str, Any], *, actor: str = "sys"
+    ) -> list[dict[str, Any]]:
+        """Register an extension schema and give all of the directory. Raises RefusedError."""
+        await self._directories.refresh(self._conn)
+        directory = await self.directory(slug)
+        if directory is None or slug == SYSTEM:
+            raise RefusedError(f"There is no directory {slug}. `scim-ledger directory list` shows them.")
+        facts = schema_facts(directory, resource_type, document)
+        if facts is not None:
+            await self._record(directory, facts, actor)
+        return await self.schemas(slug)
+
+    async def schemas(self, slug: str) -> list[dict[str, Any]]:
+        """The extension schemas registered for a directory. Raises RefusedError."""
+        await self._directories.refresh(self._conn)
+        directory = await self.directory(slug)
+        if directory is None:
+            raise RefusedError(f"There is no directory {slug}. `scim-ledger directory list` shows them.")
+        return registered(directory)
 
     async def issue_token(
         self, role: str, name: str, directories: tuple[str, ...], expires_at: datetime, *, actor: str = "sys"

@@ -8,6 +8,7 @@ from uuid import UUID
 from ledger.events import Draft
 from scim.errors import PreconditionFailed
 from scim.patch import Patch
+from scim.schema import GROUP, USER, ResourceType
 
 EDGES_SHARED_MAX = 1_000  # a command with more edges runs in a transaction of its own
 COMMIT_EVENTS_MAX = 200_000
@@ -39,6 +40,7 @@ class ReplaceUser:
     document: dict[str, Any]
     key: str
     condition: IfMatch | None = None
+    kind: ResourceType = USER  # with the extensions of its directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class PatchUser:
     patch: Patch
     names: tuple[str, ...] = ()  # folded userNames the patch may set, so that uniqueness can be read beforehand
     condition: IfMatch | None = None
+    kind: ResourceType = USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class ReplaceGroup:
     key: str
     members: tuple[str, ...]
     condition: IfMatch | None = None
+    kind: ResourceType = GROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class PatchGroup:
     id: UUID
     patch: Patch
     condition: IfMatch | None = None
+    kind: ResourceType = GROUP
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,10 +51,9 @@ from ledger.events import (
 )
 from scim.diff import changes
 from scim.errors import InvalidValue, NotFound, TooMany, Uniqueness
+from scim.extension import check_immutable
 from scim.filters import fold, matches
 from scim.patch import EdgeOperation, apply_patch
-from scim.schema import GROUP as GROUP_TYPE
-from scim.schema import USER as USER_TYPE
 from scim.tolerances import Tolerances
 
 
@@ -117,6 +116,7 @@ def _replace_user(state: State, command: ReplaceUser) -> Decision:
     document = {**command.document, "id": str(command.id)}
     # A PUT that says nothing of `active` must not bring a leaver back.
     document.setdefault("active", user.active)
+    check_immutable(command.kind, user.document, document)
     return _change_user(state, user, document)
 
 
@@ -124,7 +124,7 @@ def _patch_user(state: State, command: PatchUser, tolerances: Tolerances, used: 
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
-    return _change_user(state, user, apply_patch(USER_TYPE, user.document, command.patch, tolerances, used))
+    return _change_user(state, user, apply_patch(command.kind, user.document, command.patch, tolerances, used))
 
 
 def _change_user(state: State, user: UserState, after: dict[str, Any]) -> Decision:
@@ -198,6 +198,7 @@ def _replace_group(state: State, command: ReplaceGroup) -> Decision:
     if command.condition:
         command.condition.check(group.etag_rv)
     document = {**command.document, "id": str(command.id)}
+    check_immutable(command.kind, group.document, document)
     wanted = {_known_member(state, group.id, member) for member in command.members}
     return _change_group(state, group, document, wanted, set(group.members or ()))
 
@@ -208,7 +209,7 @@ def _patch_group(state: State, command: PatchGroup, tolerances: Tolerances, used
         command.condition.check(group.etag_rv)
     document = group.document
     if command.patch.operations:
-        document = apply_patch(GROUP_TYPE, document, command.patch, tolerances, used)
+        document = apply_patch(command.kind, document, command.patch, tolerances, used)
     wanted, current = _fold_edges(state, group, command.patch.edges)
     return _change_group(state, group, document, wanted, current)
 

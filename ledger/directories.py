@@ -1,13 +1,17 @@
 """Directories as the write side knows them, and the key-encryption key of the ledger."""
 
+import json
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.sealing import Kek, unwrap_key
+from scim.extension import read_extension
 from scim.profile import Profile, UnknownProfileError, profile_of
+from scim.schema import GROUP, USER, ResourceType, with_extension
 from scim.tolerances import Tolerances
 
 SQL = load_queries(__file__)
@@ -26,6 +30,13 @@ class Directory:
     index_key: bytes = field(repr=False)
     created_at: int = 0  # µs since the epoch
     speaks: Profile = field(default_factory=lambda: profile_of(PROFILE), repr=False)  # what `profile` names
+    schemas: str = field(default="[]", repr=False)  # registered extensions, as stored: [resource type, Schema document]
+    user_type: ResourceType = field(default=USER, repr=False)
+    group_type: ResourceType = field(default=GROUP, repr=False)
+
+    def typed(self, kind: ResourceType) -> ResourceType:
+        """The resource type with the extensions of this directory."""
+        return self.user_type if kind.name == USER.name else self.group_type
 
     @property
     def tolerances(self) -> Tolerances:
@@ -33,9 +44,19 @@ class Directory:
 
 
 def _directory(kek: Kek, row: tuple[Any, ...]) -> Directory:
-    number, uuid, slug, profile, index_key, created_at, _closed = row
+    number, uuid, slug, profile, index_key, created_at, _closed, schemas = row
     opened = unwrap_key(kek, index_key, directory=uuid, obj=uuid)
-    return Directory(number, uuid, slug, profile, opened, int(created_at.timestamp() * 1_000_000), _spoken(slug, profile))
+    created = int(created_at.timestamp() * 1_000_000)
+    return Directory(number, uuid, slug, profile, opened, created, _spoken(slug, profile), schemas, *types_of(schemas))
+
+
+@lru_cache(maxsize=1024)
+def types_of(schemas: str) -> tuple[ResourceType, ResourceType]:
+    """User and Group with registered extensions; the same objects for the same text, because caches go by them."""
+    types = {USER.name: USER, GROUP.name: GROUP}
+    for name, document in json.loads(schemas):
+        types[name] = with_extension(types[name], read_extension(document))
+    return types[USER.name], types[GROUP.name]
 
 
 def _spoken(slug: str, profile: str) -> Profile:
@@ -48,7 +69,7 @@ def _spoken(slug: str, profile: str) -> Profile:
 
 
 class Directories:
-    """The directories by slug and by number, read once each: they are immutable but for their profile, which `refresh` follows."""
+    """The directories by slug and by number, read once each: immutable but for profile and schemas, which `refresh` follows."""
 
     def __init__(self, kek: Kek) -> None:
         self._kek = kek
@@ -79,7 +100,7 @@ class Directories:
         return self._by_slug.get(slug)
 
     async def refresh(self, conn: Connection) -> None:
-        """Follow changes of profiles made elsewhere; requests that have begun keep the directory they were given.
+        """Follow changes of profiles and schemas made elsewhere; requests that have begun keep the directory they were given.
 
         A directory whose new profile is not known here is forgotten by name: whoever asks for it is told, while readers of
         its log go on.
@@ -88,12 +109,15 @@ class Directories:
         assert row is not None
         if row[0] == self._mark:
             return
-        for number, profile in await (await conn.execute(SQL["profiles_all"])).fetchall():
+        for number, profile, schemas in await (await conn.execute(SQL["profiles_all"])).fetchall():
             known = self._by_id.get(number)
-            if known is None or known.profile == profile:
+            if known is None or (known.profile, known.schemas) == (profile, schemas):
                 continue
             try:
-                changed = replace(known, profile=profile, speaks=profile_of(profile))
+                user, group = types_of(schemas)
+                changed = replace(
+                    known, profile=profile, speaks=profile_of(profile), schemas=schemas, user_type=user, group_type=group
+                )
             except UnknownProfileError:
                 self._by_slug.pop(known.slug, None)
             else:

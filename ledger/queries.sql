@@ -107,19 +107,31 @@ select c.req, c.op, c.directory, c.seq, c.size from unnest($1::uuid[], $2::int4[
 
 -- directory_by_slug --
 -- The directory of a request path.
-select id, uuid, slug, profile, index_key, created_at, closed_at from directories where slug = $1;
+select id, uuid, slug, profile, index_key, created_at, closed_at,
+       (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
+       from extension_schemas x where x.directory = d.id)
+from directories d where slug = $1;
 
 -- directories_all --
 -- Every directory, closed ones too: their log stays readable.
-select id, uuid, slug, profile, index_key, created_at, closed_at from directories order by id;
+select id, uuid, slug, profile, index_key, created_at, closed_at,
+       (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
+       from extension_schemas x where x.directory = d.id)
+from directories d order by id;
 
 -- profiles_mark --
--- One value that moves when any directory's profile does, so that looking costs one row.
-select md5(coalesce(string_agg(id || ' ' || profile, ',' order by id), '')) from directories;
+-- One value that moves when any directory's profile or schemas do, so that looking costs one row.
+select md5(coalesce(string_agg(id || ' ' || profile, ',' order by id), '')) || (select count(*) from extension_schemas) from directories;
 
 -- profiles_all --
--- What the directories speak.
-select id, profile from directories;
+-- What the directories speak, and the schemas of their own.
+select id, profile, (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
+       from extension_schemas x where x.directory = d.id)
+from directories d;
+
+-- insert_schema --
+-- In the transaction that records the event; a URN given twice is refused by the constraint.
+insert into extension_schemas (directory, resource_type, urn, document) values ($1, $2, $3, $4::json);
 
 -- set_profile --
 -- In the transaction that records directory.profile_changed.

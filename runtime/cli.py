@@ -20,7 +20,7 @@ from ledger.directories import PROFILE, Directories
 from ledger.tokens import LIFE_DAYS, ROLES
 from proofs.body import BodyError
 from proofs.keys import WrapError
-from runtime import audit_cli, profile_cli, replay_cli
+from runtime import audit_cli, profile_cli, replay_cli, schema_cli
 from runtime.acts import administer
 from runtime.bootstrap import StartError
 from runtime.serve import main_settings, running_urls, serve
@@ -34,6 +34,7 @@ directories = typer.Typer(no_args_is_help=True, help="IdP connections.")
 tokens = typer.Typer(no_args_is_help=True, help="Bearer tokens.")
 app.add_typer(directories, name="directory")
 directories.add_typer(profile_cli.app, name="profile")
+directories.add_typer(schema_cli.app, name="schema")
 app.add_typer(tokens, name="token")
 app.add_typer(replay_cli.app, name="replay")
 app.add_typer(audit_cli.app, name="audit")

@@ -462,7 +462,7 @@ def split_urn(text: str, rt: ResourceType) -> tuple[str | None, str]:
     if ":" not in text:
         return None, text
     folded = text.casefold()
-    for urn in _CORE_URNS if rt is _ANY else (rt.schema,):
+    for urn in _CORE_URNS if not rt.name else (rt.schema,):
         if folded.startswith(urn.casefold() + ":"):
             return None, text[len(urn) + 1 :]
     for extension in rt.extensions.values():
@@ -508,12 +508,14 @@ def _sub_resolver(attribute: Attribute) -> Resolve:
     return resolve
 
 
-def _merged() -> ResourceType:
+@lru_cache(maxsize=1024)
+def either(user: ResourceType, group: ResourceType) -> ResourceType:
     """For queries over all resource types (RFC 7644 §3.4.2.1): an attribute the other type has is one without a value."""
-    return ResourceType("", "", USER.schema, {**GROUP.attributes, **USER.attributes}, USER.extensions)
+    extensions = {**group.extensions, **user.extensions}
+    return ResourceType("", "", user.schema, {**group.attributes, **user.attributes}, extensions)
 
 
-_ANY = _merged()
+_ANY = either(USER, GROUP)
 _CORE_URNS = (USER.schema, GROUP.schema)
 
 

@@ -33,12 +33,21 @@ def normalise(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances
             if checked is not None and attribute.mutability != "writeOnly":
                 kept[attribute.name] = checked
     _check_schemas(rt, document, kept, tolerances, used)
-    check_required(rt, kept)
+    check_required(rt, kept, {})
     return kept
 
 
-def check_required(rt: ResourceType, document: Mapping[str, Any]) -> None:
-    """Raises InvalidValue where a required attribute is missing or blank (RFC 7643 §2.2)."""
+def check_required(rt: ResourceType, document: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Raises InvalidValue where a required attribute is missing or blank (RFC 7643 §2.2).
+
+    Those of an extension are required where it is present; one stored before its schema was registered may stay as it is.
+    """
+    for extension in rt.extensions.values():
+        inner = document.get(extension.urn)
+        if inner is not None and inner != before.get(extension.urn):
+            for attribute in extension.attributes.values():
+                if attribute.required and attribute.returned != "never" and attribute.name not in inner:
+                    raise InvalidValue(f"{extension.urn}:{attribute.name} is required with this extension: send it with a value.")
     for name in _required(rt):
         value = document.get(name)
         if value is None or (isinstance(value, str) and not value.strip()):

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget
+from scim.extension import check_immutable
 from scim.filters import And, Compare, Filter, Or, Reader, Reference, Token, look_up, matches, shown, split_urn, unknown
 from scim.normalise import (
     Used,
@@ -483,7 +484,8 @@ def apply_patch(rt: ResourceType, before: dict[str, Any], patch: Patch, toleranc
     after = dict(before)
     for operation in patch.operations:
         _apply(after, operation, tolerances, used)
-    check_required(rt, after)
+    check_required(rt, after, before)
+    check_immutable(rt, before, after)
     after["schemas"] = schemas_of(rt, after)
     return after
 

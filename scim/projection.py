@@ -98,7 +98,7 @@ def _visible(
 
 def _without(attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None) -> Any:
     if tree == {}:
-        return None
+        return _always(table, value)
     inner = table if table is not None else None if attribute is None else attribute.sub_attributes
     if tree is None and not _has_special(inner):
         return value
@@ -108,10 +108,18 @@ def _without(attribute: Attribute | None, table: Mapping[str, Attribute] | None,
 def _only(attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None) -> Any:
     inner = table if table is not None else None if attribute is None else attribute.sub_attributes
     if tree is None:
-        return None
+        return _always(table, value)
     if not tree and not _has_special(inner):
         return value
     return _filtered(inner, value, tree or None, {})
+
+
+def _always(table: Mapping[str, Attribute] | None, value: Any) -> Any:
+    """What an extension that is not asked for shows all the same."""
+    if table is None or not isinstance(value, dict):
+        return None
+    kept = {k: v for k, v in value.items() if k.casefold() in table and table[k.casefold()].returned == "always"}
+    return kept or None
 
 
 def _has_special(table: Mapping[str, Attribute] | None) -> bool:

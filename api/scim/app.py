@@ -37,16 +37,16 @@ def _write(name: str) -> Handler:
 
 
 async def _get_user(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
-    return await Query(services, call, directory).one(USER, call.path[1])
+    return await Query(services, call, directory).one(directory.user_type, call.path[1])
 
 
 async def _get_group(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
-    return await Query(services, call, directory).one(GROUP, call.path[1])
+    return await Query(services, call, directory).one(directory.group_type, call.path[1])
 
 
 def _list(*kinds: ResourceType) -> Handler:
     async def handle(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
-        return await Query(services, call, directory).many(kinds, from_query(call.query))
+        return await Query(services, call, directory).many([directory.typed(kind) for kind in kinds], from_query(call.query))
 
     return handle
 
@@ -54,7 +54,7 @@ def _list(*kinds: ResourceType) -> Handler:
 def _search(*kinds: ResourceType) -> Handler:
     async def handle(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
         message = (await call.content(SEARCH_BYTES_MAX)).load()
-        return await Query(services, call, directory).many(kinds, from_message(message))
+        return await Query(services, call, directory).many([directory.typed(kind) for kind in kinds], from_message(message))
 
     return handle
 
@@ -81,7 +81,7 @@ async def _discover(services: Services, call: Call, directory: Directory, _: Tok
     if "filter" in call.query:
         raise Forbidden("Discovery endpoints take no filter (RFC 7644 §4).")
     make = discovery.schemas if call.path[0] == "Schemas" else discovery.resource_types
-    documents = make(_base(services, directory))
+    documents = make(_base(services, directory), (directory.user_type, directory.group_type))
     if len(call.path) == 1:
         return as_json(200, discovery.list_response(documents, len(documents), 1))
     for document in documents:
@@ -197,7 +197,7 @@ class ScimApp:
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
     directory, text = call.found_directory, call.query.get("filter")
     assert directory is not None
-    kind = {"Users": USER, "Groups": GROUP}.get(call.path[0]) if call.path else None
+    kind = {"Users": directory.user_type, "Groups": directory.group_type}.get(call.path[0]) if call.path else None
     return Entry(
         directory.id, services.clock(), call.method, template.removeprefix("/scim/{directory}/v2") or "/",
         filter_shape(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,

@@ -22,7 +22,7 @@ from projections.reads import SCAN_MAX, Resource
 from scim.cursors import ANCHORS, Created, Place, Sorted, decode, encode, query_digest
 from scim.discovery import list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound, TooMany
-from scim.filters import Bounds, Filter, bounds, cover, instant, matches, parse_filter
+from scim.filters import Bounds, Filter, bounds, cover, either, instant, matches, parse_filter
 from scim.projection import Projection, needs, parse_projection, project
 from scim.schema import USER, ResourceType
 from scim.sorting import sort_key
@@ -52,7 +52,7 @@ class Query:
         if self._call.if_none_match(version):
             return Answer(304, headers=[(b"etag", version.encode())])
         document = with_meta(resource, self._base)
-        if kind is USER:
+        if kind.name == USER.name:
             if groups:
                 document["groups"] = shown_groups(groups, self._base)
         elif needs(projection, _related(kind)):
@@ -65,7 +65,7 @@ class Query:
     ) -> tuple[Resource | None, list[tuple[UUID, str]] | None]:
         """The resource, and the groups of a user: both asked at once, in queries that concurrent reads share."""
         key = (self._directory.id, obj)
-        if kind is USER:
+        if kind.name == USER.name:
             if not needs(projection, "groups"):
                 return await self._services.users.get(key), None
             return await asyncio.gather(self._services.users.get(key), self._services.groups.get(key))
@@ -104,7 +104,7 @@ class Query:
             groups = await self._services.groups.get((self._directory.id, resource.id))
             if groups:
                 documents[0]["groups"] = shown_groups(groups, self._base)
-        found = _chosen(parse_filter(search.filter, USER), documents)
+        found = _chosen(parse_filter(search.filter, self._directory.user_type), documents)
         page = found[search.start - 1 : search.start - 1 + search.count]
         return as_json(200, list_response([project(projection, document) for document in page], len(found), search.start))
 
@@ -130,7 +130,7 @@ class Query:
 
     async def _selected(self, conn: Connection, kinds: Sequence[ResourceType], search: Search, after: Place | None) -> Page:
         """All matches in order, then the page of them: by time of creation, or by sortBy with that as the tie-break."""
-        one = kinds[0] if len(kinds) == 1 else None
+        one = kinds[0] if len(kinds) == 1 else either(self._directory.user_type, self._directory.group_type)
         wanted = parse_filter(search.filter, one) if search.filter is not None else None
         found: list[dict[str, Any]] = []
         for kind in kinds:
@@ -191,7 +191,7 @@ class Query:
         by_id = {UUID(document["id"]): document for document in documents}
         if not by_id:
             return
-        if kind is USER:
+        if kind.name == USER.name:
             wanted = [(self._directory, user) for user in by_id]
             for (_, user), groups in (await reads.groups_of(conn, self._services.kek, wanted)).items():
                 if groups:
@@ -241,9 +241,14 @@ def _chosen(wanted: Filter | None, documents: Sequence[dict[str, Any]]) -> list[
 
 def _only_name(kinds: Sequence[ResourceType], search: Search) -> str | None:
     """The folded userName, where a list of users is asked for by nothing else."""
-    if list(kinds) != [USER] or search.filter is None or search.sort_by is not None or search.cursor is not None:
+    if (
+        [kind.name for kind in kinds] != [USER.name]
+        or search.filter is None
+        or search.sort_by is not None
+        or search.cursor is not None
+    ):
         return None
-    atoms = cover(parse_filter(search.filter, USER))
+    atoms = cover(parse_filter(search.filter, kinds[0]))
     if atoms is None or len(atoms) != 1:
         return None
     (atom,) = atoms
@@ -252,4 +257,4 @@ def _only_name(kinds: Sequence[ResourceType], search: Search) -> str | None:
 
 def _related(kind: ResourceType) -> str:
     """The attribute that comes from memberships."""
-    return "groups" if kind is USER else "members"
+    return "groups" if kind.name == USER.name else "members"

@@ -79,18 +79,20 @@ class Write:
     # -- users --------------------------------------------------------------
 
     async def create_user(self) -> Answer:
-        document = await self._read_resource(USER, USER_BYTES_MAX)
+        document = await self._read_resource(self._directory.user_type, USER_BYTES_MAX)
         command = CreateUser(self._call.resource_id or self._services.new_id(), document, fold(document["userName"]))
-        return self._created(USER, command.id, await self._submit(command))
+        return self._created(self._directory.user_type, command.id, await self._submit(command))
 
     async def replace_user(self, user: str) -> Answer:
-        document = await self._read_resource(USER, USER_BYTES_MAX)
-        outcome = await self._submit(ReplaceUser(_id(user), document, fold(document["userName"]), self._call.if_match()))
+        document = await self._read_resource(self._directory.user_type, USER_BYTES_MAX)
+        outcome = await self._submit(
+            ReplaceUser(_id(user), document, fold(document["userName"]), self._call.if_match(), self._directory.user_type)
+        )
         return await self._changed_user(_id(user), outcome)
 
     async def patch_user(self, user: str) -> Answer:
-        patch = await self._read_patch(USER, USER_BYTES_MAX)
-        outcome = await self._submit(PatchUser(_id(user), patch, _names(patch), self._call.if_match()))
+        patch = await self._read_patch(self._directory.user_type, USER_BYTES_MAX)
+        outcome = await self._submit(PatchUser(_id(user), patch, _names(patch), self._call.if_match(), self._directory.user_type))
         return await self._changed_user(_id(user), outcome)
 
     async def delete_user(self, user: str) -> Answer:
@@ -100,23 +102,25 @@ class Write:
     # -- groups -------------------------------------------------------------
 
     async def create_group(self) -> Answer:
-        document = await self._read_resource(GROUP, GROUP_BYTES_MAX)
+        document = await self._read_resource(self._directory.group_type, GROUP_BYTES_MAX)
         members = await self._ids_of(_members(document))
         command = CreateGroup(self._call.resource_id or self._services.new_id(), document, fold(document["displayName"]), members)
         outcome = await self._submit(command)
         return await self._whole_group(201, command.id, outcome)
 
     async def replace_group(self, group: str) -> Answer:
-        document = await self._read_resource(GROUP, GROUP_BYTES_MAX)
+        document = await self._read_resource(self._directory.group_type, GROUP_BYTES_MAX)
         members = await self._ids_of(_members(document))
-        command = ReplaceGroup(_id(group), document, fold(document["displayName"]), members, self._call.if_match())
+        command = ReplaceGroup(
+            _id(group), document, fold(document["displayName"]), members, self._call.if_match(), self._directory.group_type
+        )
         return await self._whole_group(200, _id(group), await self._submit(command))
 
     async def patch_group(self, group: str) -> Answer:
-        patch = await self._read_patch(GROUP, GROUP_BYTES_MAX)
+        patch = await self._read_patch(self._directory.group_type, GROUP_BYTES_MAX)
         found = await self._meant(named_in(patch))
         patch = with_ids(patch, found) if found else patch
-        outcome = await self._submit(PatchGroup(_id(group), patch, self._call.if_match()))
+        outcome = await self._submit(PatchGroup(_id(group), patch, self._call.if_match(), self._directory.group_type))
         # 204: showing the group would mean loading its members, which an IdP that adds one of 100 000 did not ask for.
         return Answer(204, headers=[*_ledger_seq(outcome), (b"etag", etag(outcome.etag_rv).encode())])
 
@@ -188,11 +192,11 @@ class Write:
         assert outcome.document is not None
         resource = Resource(USER.name, user, outcome.document, outcome.etag_rv, outcome.created_at, outcome.updated_at)
         document = with_meta(resource, self._base)
-        if outcome.in_groups and needs(self._projection(USER), "groups"):
+        if outcome.in_groups and needs(self._projection(self._directory.user_type), "groups"):
             groups = await self._services.groups.get((self._directory.id, user))
             if groups:
                 document["groups"] = shown_groups(groups, self._base)
-        return self._answer(200, USER, document, outcome)
+        return self._answer(200, self._directory.user_type, document, outcome)
 
     async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
         async with self._services.pool.connection() as conn:
@@ -201,11 +205,11 @@ class Write:
             if resource is None:
                 raise NotFound("The group was deleted by another request meanwhile.")
             document = with_meta(resource, self._base)
-            if needs(self._projection(GROUP), "members"):
+            if needs(self._projection(self._directory.group_type), "members"):
                 members = (await reads.members_of(conn, self._directory, [group]))[group]
                 if members:
                     document["members"] = shown_members(members, self._base)
-        return self._answer(status, GROUP, document, outcome)
+        return self._answer(status, self._directory.group_type, document, outcome)
 
 
 def _id(text: str) -> UUID:
