@@ -69,7 +69,6 @@ class Page:
     covered_from: int
     covered_to: int
     head: int
-    scanned_all: bool
 
     @property
     def has_more(self) -> bool:
@@ -138,10 +137,10 @@ class Feed:
         """Read the next page. `after` must have been checked; limit is 1 to 1 000 events."""
         head = await self.head(conn, selection)
         slices, covered_to = await self._choose(conn, selection, after.number, head, limit)
-        rendered, covered_to = await self._render(conn, selection, slices, covered_to, limit)
+        rendered = await self._render(conn, selection, slices)
         mark = after.mark if covered_to == after.number else await self._mark(conn, selection, covered_to)
         directory = selection.directory.id if selection.directory else 0
-        return Page(rendered, Cursor(covered_to, mark, directory), after.number + 1, covered_to, head, covered_to >= head)
+        return Page(rendered, Cursor(covered_to, mark, directory), after.number + 1, covered_to, head)
 
     async def event(self, conn: Connection, event_id: EventId, *, bodies: bool) -> bytes | None:
         """Give one rendered event, or None where no such event stands in the log."""
@@ -152,7 +151,7 @@ class Feed:
         if row is None or row[4][:4] != event_id.mark:
             return None
         slices = [_Slice(directory.id, event_id.seq, event_id.seq, row[5])]
-        rendered, _ = await self._render(conn, Selection(directory=directory, bodies=bodies), slices, event_id.seq, 1)
+        rendered = await self._render(conn, Selection(directory=directory, bodies=bodies), slices)
         return rendered[0]
 
     async def position_of(self, conn: Connection, event_id: EventId) -> tuple[Directory, int, int, bytes] | None:
@@ -208,11 +207,9 @@ class Feed:
 
     # -- rendering ----------------------------------------------------------
 
-    async def _render(
-        self, conn: Connection, selection: Selection, slices: Sequence[_Slice], covered_to: int, limit: int
-    ) -> tuple[list[bytes], int]:
+    async def _render(self, conn: Connection, selection: Selection, slices: Sequence[_Slice]) -> list[bytes]:
         if not slices:
-            return [], covered_to
+            return []
         ranges = _ranges(slices)
         params = (int4s([r[0] for r in ranges]), int8s([r[1] for r in ranges]), int8s([r[2] for r in ranges]))
         rows = await (await conn.cursor(binary=True).execute(SQL["events_in_ranges"], params)).fetchall()
@@ -228,7 +225,7 @@ class Feed:
                 # A reader of bodies is told of one that is gone, another that it may not see it.
                 data = self._data(directory, row, bodies, keys) or ERASED if selection.bodies else WITHHELD
                 out.append(render(directory.slug, row[4], row[5], piece.position + seq - piece.first, data))
-        return out[:limit], covered_to
+        return out
 
     async def _bodies(
         self, conn: Connection, params: tuple[Any, ...], rows: Sequence[tuple[Any, ...]]

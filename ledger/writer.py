@@ -69,7 +69,6 @@ class Writer:
         self._on_batch = on_batch
         self._stopping = False
         self.running = False
-        self.healthy = True  # False while the database does not answer
 
     @property
     def queued(self) -> int:
@@ -166,7 +165,6 @@ class Writer:
             except BaseException:
                 await self._rolled_back(link)
                 raise
-            self.healthy = True
             self._conclude(report)
             return
         self._refuse(left, "The database could not take this change after several tries. Send the request again.")
@@ -215,7 +213,6 @@ class Writer:
             try:
                 return await link.get()
             except psycopg.OperationalError:
-                self.healthy = False
                 await asyncio.sleep(RECONNECT_DELAY_S * tries)
         return await link.get()
 
@@ -223,7 +220,6 @@ class Writer:
         self, link: Link, batch: Sequence[Submission], report: Report, lost: psycopg.Error
     ) -> list[Submission]:
         """Settle what did commit; give what did not and may be tried again."""
-        self.healthy = False
         _log.warning("database_connection_lost", sqlstate=lost.sqlstate, committing=len(report.committing))
         try:
             found = await self._committed(await self._reconnected(link), batch)
@@ -231,7 +227,6 @@ class Writer:
             why = "The database does not answer, so this change may or may not be stored. Send the request again."
             self._refuse(batch, why if report.committing else "The database does not answer; nothing was changed. Send it again.")
             return []
-        self.healthy = True
         outcomes = {id(submission): outcome for submission, outcome in report.committing}
         left: list[Submission] = []
         for submission in batch:
