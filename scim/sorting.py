@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from scim.errors import InvalidPath, InvalidValue
-from scim.filters import Present, fold, instant, parse_filter
-from scim.schema import ResourceType
+from scim.filters import Present, Reference, fold, instant, parse_filter
+from scim.schema import Attribute, ResourceType
 
 ORDERS = ("ascending", "descending")
 SortKey = tuple[int, Any]
@@ -30,12 +30,10 @@ def sort_key(sort_by: str, rt: ResourceType | None) -> Callable[[Mapping[str, An
         if sub is None:
             raise InvalidPath("sortBy names a complex attribute: name one of its sub-attributes after a dot.")
     leaf = sub or reference.leaf
+    several = Reference(reference.urn, reference.attribute, None)
 
     def key(document: Mapping[str, Any]) -> SortKey:
-        values = parsed.reference.values(document)
-        if reference.leaf.type == "complex" or reference.attribute.multi_valued:
-            values = [_picked(values, None if sub is None else sub.name)]
-        value = next((v for v in values if v is not None), None)
+        value = _picked(several.values(document), sub)
         return (1, "") if value is None else (0, _comparable(value, leaf.type, case_exact=leaf.case_exact))
 
     return key
@@ -50,10 +48,13 @@ def check_order(order: str | None) -> bool:
     return order.casefold() == "descending"
 
 
-def _picked(values: list[Any], sub: str | None) -> Any:
-    """The primary of several values, else the first."""
+def _picked(values: list[Any], sub: Attribute | None) -> Any:
+    """The primary of several values, else the first; of it what `sub` names."""
     chosen = next((v for v in values if isinstance(v, dict) and v.get("primary") is True), values[0] if values else None)
-    return chosen.get(sub) if isinstance(chosen, dict) and sub is not None else chosen  # pyright: ignore[reportUnknownMemberType]
+    if sub is None:
+        return chosen
+    held = Reference(None, sub, None).values(chosen) if isinstance(chosen, dict) else []
+    return held[0] if held else None
 
 
 def _comparable(value: Any, kind: str, *, case_exact: bool) -> tuple[int, Any]:

@@ -33,6 +33,16 @@ def _sorted(sort_by: str, *documents: dict[str, Any], rt: Any = USER) -> list[in
         ),
         ("emails.value", [{"emails": [{"value": "c"}]}, {"emails": [{"value": "b"}]}], [1, 0]),
         (
+            "emails.type",
+            [{"emails": [{"type": "z"}, {"type": "a", "primary": True}]}, {"emails": [{"type": "b"}]}],
+            [0, 1],
+        ),
+        (
+            "emails.display",
+            [{"emails": [{"display": "a"}, {"value": "x", "primary": True}]}, {"emails": [{"display": "b"}]}],
+            [1, 0],
+        ),
+        (
             "urn:example:x:shoe",
             [{"urn:example:x": {"shoe": 9}}, {"urn:example:x": {"shoe": "8"}}, {"urn:example:x": {"shoe": [1]}}, {}],
             [2, 0, 1, 3],
