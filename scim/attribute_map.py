@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from scim.filters import look_up, matches
+from scim.errors import InvalidPath
+from scim.filters import look_up, matches, split_urn, unknown
 from scim.patch import Path, parse_path
 from scim.schema import USER
 
@@ -15,8 +16,15 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def read_path(text: str) -> Path:
-    """A path of a user. Raises InvalidPath or InvalidFilter."""
-    return parse_path(text, USER)
+    """A path of a user; in an extension also to what its schema does not have, since that is kept as sent. Raises ScimError."""
+    try:
+        return parse_path(text, USER)
+    except InvalidPath:
+        urn, rest = split_urn(text, USER)
+        if urn is None or urn.casefold() not in USER.extensions or "[" in rest:
+            raise
+        name, dot, sub = rest.partition(".")
+        return Path(USER.extensions[urn.casefold()].urn, unknown(name), sub=unknown(sub) if dot else None, known=False)
 
 
 def values_at(path: Path, document: Mapping[str, Any]) -> list[Any]:
@@ -32,7 +40,7 @@ def values_at(path: Path, document: Mapping[str, Any]) -> list[Any]:
         selection = path.filter
         items = [item for item in items if isinstance(item, dict) and matches(selection, item)]
     name = path.sub.name if path.sub is not None else None
-    values = [_value(item, name) for item in items]
+    values = [_value(item, name, path) for item in items]
     return [value for value in values if value is not None and value != ""]
 
 
@@ -41,10 +49,10 @@ def _get(holder: Mapping[str, Any], name: str, path: Path) -> Any:
     return holder.get(name) if path.known else look_up(holder, name)
 
 
-def _value(item: Any, sub: str | None) -> Any:
+def _value(item: Any, sub: str | None, path: Path) -> Any:
     if not isinstance(item, dict):
         return item if sub is None else None
-    value = item.get(sub or "value")
+    value = _get(item, sub or "value", path)
     return item if value is None and sub is None else value
 
 

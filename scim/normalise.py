@@ -8,6 +8,7 @@ from typing import Any
 
 from scim.errors import InvalidSyntax, InvalidValue
 from scim.filters import instant
+from scim.misnomers import of_today, place_of, with_values_at
 from scim.schema import Attribute, ResourceType
 from scim.tolerances import Tolerances
 
@@ -27,6 +28,8 @@ def normalise(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances
     for key, value in document.items():
         attribute = rt.attributes.get(key) or rt.attributes.get(key.casefold())
         if attribute is None:
+            if place_of(rt, key, value, tolerances) is not None:
+                return normalise(rt, _unfolded(rt, document, tolerances, used), tolerances, used)
             _keep_other(rt, key, value, kept, tolerances, used)
         elif attribute.mutability != "readOnly" and value is not None and attribute.name != "schemas":
             checked = check_value(attribute, value, attribute.name, tolerances, used)
@@ -35,6 +38,17 @@ def normalise(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances
     _check_schemas(rt, document, kept, tolerances, used)
     check_required(rt, kept, {})
     return kept
+
+
+def _unfolded(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    """The document with every misplaced key where it belongs."""
+    moved: dict[str, tuple[str, ...]] = {}
+    for key, value in document.items():
+        found = place_of(rt, key, value, tolerances) if key.casefold() not in rt.attributes else None
+        if found is not None:
+            moved[key], tolerance = found
+            used.add(tolerance)
+    return with_values_at(document, moved)
 
 
 def check_required(rt: ResourceType, document: Mapping[str, Any], before: Mapping[str, Any]) -> None:
@@ -102,7 +116,11 @@ def listed_schemas(listed: Any, expected: str, tolerances: Tolerances, used: Use
         raise InvalidSyntax("schemas must be a list of URIs.")
     folded = {urn.casefold() for urn in listed}
     if expected.casefold() not in folded:
-        raise InvalidSyntax(f"schemas must list {expected}.")
+        renamed = of_today(folded, expected.casefold()) if tolerances.old_schema_uris else None
+        if renamed is None:
+            raise InvalidSyntax(f"schemas must list {expected}.")
+        used.add("old_schema_uris")
+        return renamed
     return folded
 
 
@@ -112,17 +130,26 @@ def listed_schemas(listed: Any, expected: str, tolerances: Tolerances, used: Use
 def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], tolerances: Tolerances, used: Used) -> None:
     extension = rt.extensions.get(key.casefold())
     if extension is not None:
-        if value is not None and not isinstance(value, dict):
-            raise InvalidValue(f"{extension.urn} must be an object with the attributes of this extension.")
-        inner = _checked_members(extension.attributes, value or {}, f"{extension.urn}:", tolerances, used)
+        if not isinstance(value, dict):
+            value = _extension_value(extension.urn, value, tolerances, used)
+        inner = _checked_members(extension.attributes, value, f"{extension.urn}:", tolerances, used)
         if inner:
             kept[extension.urn] = inner
         return
     check_unknown(key, value)
-    if ":" in key and value is not None and not isinstance(value, dict):
-        raise InvalidValue("A top-level name with a colon is the URN of an extension: its value must be an object.")
-    if value not in (None, [], {}):
+    if ":" in key and not isinstance(value, dict):
+        value = _extension_value("A top-level name with a colon is the URN of an extension: its value", value, tolerances, used)
+    if value not in (None, [], {}) and not is_empty_string(value, tolerances, used):
         kept[key] = value
+
+
+def _extension_value(what: str, value: Any, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    value = unwrapped(value, tolerances, used)
+    if value in (None, []) or is_blank(value, tolerances, used):
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidValue(f"{what} must be an object with attributes.")
+    return value
 
 
 def check_unknown(key: str, value: Any) -> None:
@@ -150,7 +177,7 @@ def _checked_members(
         attribute = table.get(key) or table.get(key.casefold())
         if attribute is None:
             check_unknown(key, inner)
-            if inner not in (None, [], {}):
+            if inner not in (None, [], {}) and not is_empty_string(inner, tolerances, used):
                 kept[key] = inner
         elif inner is not None and attribute.mutability != "readOnly":
             checked = check_value(attribute, inner, prefix + attribute.name, tolerances, used)
@@ -174,15 +201,17 @@ def check_single(attribute: Attribute, value: Any, path: str, tolerances: Tolera
     kind = attribute.type
     if kind == "string":
         if type(value) is not str:
-            raise _wrong(path, "a string")
-        return value
+            return _text(attribute, value, path, tolerances, used)
+        return None if not value and is_empty_string(value, tolerances, used) else value
     if kind == "complex":
         return _check_complex(attribute, value, path, tolerances, used)
     if kind == "boolean":
-        return value if value is True or value is False else _boolean(value, path, tolerances, used)
+        return value if value is True or value is False else _boolean(attribute, value, path, tolerances, used)
     if kind == "any":
         check_unknown(attribute.name, value)
-        return None if value in ([], {}) else value
+        return None if value in ([], {}) or is_empty_string(value, tolerances, used) else value
+    if value == "" and is_empty_string(value, tolerances, used):
+        return None
     accepted, described = _SIMPLE[kind]
     if not accepted(value):
         raise _wrong(path, described)
@@ -193,10 +222,70 @@ def _wrong(path: str, expected: str) -> InvalidValue:
     return InvalidValue(f"{path} must be {expected}.")
 
 
-def _boolean(value: Any, path: str, tolerances: Tolerances, used: Used) -> bool:
+def is_empty_string(value: Any, tolerances: Tolerances, used: Used) -> bool:
+    """Whether it is an empty string that the profile takes for absence."""
+    if value != "" or not tolerances.empty_strings:
+        return False
+    used.add("empty_strings")
+    return True
+
+
+def is_blank(value: Any, tolerances: Tolerances, used: Used) -> bool:
+    """The same where only an object, a list or an id could stand: there it cannot mean anything else."""
+    if value != "" or not (tolerances.blank_objects or tolerances.empty_strings):
+        return False
+    used.add("blank_objects" if tolerances.blank_objects else "empty_strings")
+    return True
+
+
+def unwrapped(value: Any, tolerances: Tolerances, used: Used) -> Any:
+    """The object of a list with one, where the profile says so; anything else as it is."""
+    if tolerances.wrapped_values and isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        used.add("wrapped_values")
+        return value[0]
+    return value
+
+
+def _bare(attribute: Attribute, value: Any, tolerances: Tolerances, used: Used) -> Any:
+    """The value in `[{"value": x, "$ref": null}]` (Entra ID's older jobs), `{"value": x}` or `{"displayName": x}`."""
+    inner = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if not tolerances.wrapped_values or not isinstance(inner, dict):
+        return value
+    members = {key.casefold(): held for key, held in inner.items() if held is not None}
+    members.pop("$ref", None)
+    if len(members) != 1 or not members.keys() & {"value", attribute.name.casefold()}:
+        return value
+    used.add("wrapped_values")
+    return members.popitem()[1]
+
+
+# The attributes whose values are digits, so that a template or an HR system may well send a number (RFC 7643 §4.1.2, §4.3).
+_NUMBERS = frozenset({"employeeNumber", "costCenter", "externalId", "postalCode"})
+
+
+def _text(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> str:
+    value = _bare(attribute, value, tolerances, used)
+    if type(value) is str:
+        return value
+    of_digits = attribute.name in _NUMBERS or path.startswith("phoneNumbers")
+    if type(value) is not int or not of_digits or not tolerances.numeric_strings:
+        raise _wrong(path, "a string")
+    used.add("numeric_strings")
+    return str(value)
+
+
+def _boolean(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> bool | None:
+    value = _bare(attribute, value, tolerances, used)
+    if isinstance(value, bool):
+        return value
+    if is_empty_string(value, tolerances, used):
+        return None
     if isinstance(value, str) and tolerances.string_booleans and value.lower() in ("true", "false"):
         used.add("string_booleans")
         return value.lower() == "true"
+    if type(value) in (int, str) and tolerances.numeric_booleans and value in (0, 1, "0", "1"):
+        used.add("numeric_booleans")
+        return value in (1, "1")
     raise _wrong(path, "true or false")
 
 
@@ -228,15 +317,35 @@ def _check_complex(attribute: Attribute, value: Any, path: str, tolerances: Tole
     if not isinstance(value, dict):
         value = _wrapped(attribute, value, path, tolerances, used)
     kept = _checked_members(attribute.sub_attributes, value, f"{path}.", tolerances, used)
+    if "value" in attribute.sub_attributes and not kept.get("value"):
+        kept = _without_value(attribute, value, kept, tolerances, used)
     for sub in attribute.sub_attributes.values():
         if sub.required and kept and sub.name not in kept:
             raise InvalidValue(f"{path}.{sub.name} is required.")
     return kept or None
 
 
+def _without_value(
+    attribute: Attribute, value: Mapping[str, Any], kept: dict[str, Any], tolerances: Tolerances, used: Used
+) -> dict[str, Any]:
+    """An empty id of a manager is nobody; a value of a list whose `value` is an empty string is none, where that is absence."""
+    if attribute.multi_valued:
+        sent = next((inner for key, inner in value.items() if key.casefold() == "value"), None)
+        return {} if is_empty_string(sent, tolerances, used) else kept
+    if is_blank(kept.get("value"), tolerances, used):
+        del kept["value"]
+    return kept
+
+
 def _wrapped(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any]:
-    """A bare string stands for the `value` sub-attribute, where the profile says so."""
+    """A bare string stands for the `value` sub-attribute, a list of one object for the object, where the profile says so."""
+    if not attribute.multi_valued:
+        value = unwrapped(value, tolerances, used)
+        if isinstance(value, dict):
+            return value
     tolerance = "bare_values" if attribute.multi_valued else "manager_string"
+    if value == [] or is_blank(value, tolerances, used):
+        return {}
     if not isinstance(value, str) or "value" not in attribute.sub_attributes or not getattr(tolerances, tolerance):
         raise _wrong(path, "an object with sub-attributes")
     used.add(tolerance)
@@ -247,6 +356,9 @@ def as_list(value: Any, path: str, tolerances: Tolerances, used: Used) -> list[A
     """The values of a multi-valued attribute; InvalidValue where a list is due."""
     if isinstance(value, list):
         return value
+    # Members stay as they are: an empty string must not empty a group.
+    if path != "members" and is_blank(value, tolerances, used):
+        return []
     # An object can only be meant as one value of the list; a bare string in its place is more likely the wrong attribute.
     if not tolerances.single_for_multi or not isinstance(value, dict):
         raise _wrong(path, "a list")
@@ -282,11 +394,13 @@ def check_members(items: list[Any], tolerances: Tolerances, used: Used) -> list[
     """Group members as `{"value", "type"?}`, each id once; display names and links are derived, not stored."""
     kept: dict[str, dict[str, str]] = {}
     for index, item in enumerate(items):
+        if item is None:
+            continue
         member = item if isinstance(item, dict) else _bare_member(item, index, tolerances, used)
         value = member.get("value")
         kind = member.get("type")
         if type(value) is not str or kind is not None or len(member) > 2:
-            value, kind = _member(member, index)
+            value, kind = _member(member, index, tolerances, used)
         if not value:
             raise InvalidValue(f"members[{index}].value is required: send the id of the member.")
         if value not in kept:
@@ -301,13 +415,13 @@ def _bare_member(item: Any, index: int, tolerances: Tolerances, used: Used) -> d
     return {"value": item}
 
 
-def _member(member: Mapping[str, Any], index: int) -> tuple[str | None, str | None]:
+def _member(member: Mapping[str, Any], index: int, tolerances: Tolerances, used: Used) -> tuple[str | None, str | None]:
     folded = {key.casefold(): value for key, value in member.items()}
     value = folded.get("value")
     if value is not None and not isinstance(value, str):
         raise _wrong(f"members[{index}].value", "a string")
     kind = folded.get("type")
-    if kind is None:
+    if kind is None or is_blank(kind, tolerances, used):
         return value, None
     if not isinstance(kind, str) or kind.casefold() not in _MEMBER_TYPES:
         raise InvalidValue(f"members[{index}].type must be User or Group.")

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget
 from scim.extension import check_immutable
 from scim.filters import And, Compare, Filter, Or, Reader, Reference, Token, look_up, matches, shown, split_urn, unknown
+from scim.misnomers import is_after_urn, place_of, respelled
 from scim.normalise import (
     Used,
     as_list,
@@ -21,8 +22,11 @@ from scim.normalise import (
     check_single,
     check_unknown,
     check_value,
+    is_blank,
+    is_empty_string,
     listed_schemas,
     schemas_of,
+    unwrapped,
 )
 from scim.schema import Attribute, Extension, ResourceType
 from scim.tolerances import Tolerances
@@ -135,11 +139,13 @@ def _named(text: str, rt: ResourceType) -> Path:
     extension = rt.extensions.get(urn.casefold())
     if extension is not None:
         return _in_table(extension.attributes, extension.urn, rest)
-    return _unknown_extension(text, urn, rest)
+    return _unknown_extension(text, urn, rest, rt)
 
 
-def _unknown_extension(text: str, urn: str, rest: str) -> Path:
+def _unknown_extension(text: str, urn: str, rest: str, rt: ResourceType) -> Path:
     check_unknown(text, None)
+    if is_after_urn(rt, text):
+        raise InvalidPath("The path has a dot after the URN of a schema: write it as urn:…:attribute.")
     if not urn.casefold().startswith("urn:") or not rest:
         raise InvalidPath("The path names no extension: write it as urn:…:attribute.")
     version = urn.rpartition(":")[2]
@@ -237,10 +243,26 @@ class _PatchReader:
         try:
             return parse_path(text, self.rt)
         except (InvalidPath, InvalidFilter) as error:
-            raise InvalidPath(f"Operations[{index}]: {error.detail}") from None
+            path = self._respelled(text)
+            if path is None:
+                raise InvalidPath(f"Operations[{index}]: {error.detail}") from None
+            return path
+
+    def _respelled(self, text: str) -> Path | None:
+        """The path that another spelling means, where the profile forgives it."""
+        spelling = respelled(self.rt, text, self.tolerances)
+        if spelling is None:
+            return None
+        try:
+            path = parse_path(spelling[0], self.rt)
+        except (InvalidPath, InvalidFilter):
+            return None
+        self.used.add(spelling[1])
+        return path
 
     def _spread(self, op: Op, value: Any, index: int) -> None:
         """A value without a path is a partial resource: one operation per attribute."""
+        value = unwrapped(value, self.tolerances, self.used)
         if not isinstance(value, dict):
             raise InvalidValue(f"Operations[{index}] has no path: its value must be an object with attributes.")
         for key, inner in value.items():
@@ -252,19 +274,28 @@ class _PatchReader:
         attribute = self.rt.attributes.get(key.casefold())
         if attribute is not None:
             return Path(None, attribute)
-        extension = self.rt.extensions.get(key.casefold())
+        extension = self.rt.extensions.get(key.casefold()) or self._of_older_urn(key, value)
         if extension is not None:
             return Path(extension.urn, None)
         if ":" in key and isinstance(value, dict) and split_urn(key, self.rt)[0] not in _urns(self.rt):
             check_unknown(key, value)
             return Path(key, None, known=False)
         path = self._path(key, index)
+        if not any(mark in key for mark in ".:["):
+            return path
         if not self.tolerances.dotted_keys:
             raise InvalidPath(
                 f"Operations[{index}]: a name in the value is a path: send it as the path of an operation of its own."
             )
         self.used.add("dotted_keys")
         return path
+
+    def _of_older_urn(self, key: str, value: Any) -> Extension | None:
+        found = place_of(self.rt, key, value, self.tolerances)
+        if found is None or found[1] != "old_schema_uris":
+            return None
+        self.used.add(found[1])
+        return self.rt.extensions[found[0][0].casefold()]
 
     def _one(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
         attribute = path.attribute
@@ -299,6 +330,9 @@ class _PatchReader:
             self.used.add("id_in_value")
 
     def _extension(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
+        value = unwrapped(value, self.tolerances, self.used)
+        if value == [] or is_blank(value, self.tolerances, self.used):
+            value = None
         if op == "remove" or (op == "replace" and value in (None, {})):
             self.operations.append(Operation("remove", path, None, index))
             return
@@ -341,6 +375,8 @@ class _PatchReader:
             raise InvalidValue(f"Operations[{index}]: {op} needs a value for {path.text}.")
         attribute = path.sub or path.attribute
         assert attribute is not None
+        if value == "" and self._is_absence(path, attribute):
+            value = None
         if value in (None, []) or (value == {} and op == "replace"):
             _refuse_unassigning(path)
             if op == "replace" or not attribute.multi_valued:
@@ -356,15 +392,26 @@ class _PatchReader:
 
     def _merge(self, attribute: Attribute, value: Any, path: Path) -> dict[str, Any]:
         """The members of a complex value, None for those to be unassigned."""
+        value = unwrapped(value, self.tolerances, self.used)
         checked = check_single(attribute, value, path.text, self.tolerances, self.used) or {}
         if not isinstance(value, dict):
             return checked
         for key, inner in value.items():
-            if inner in (None, [], {}):
-                sub = attribute.sub_attributes.get(key.casefold())
-                if sub is None or sub.mutability != "readOnly":
-                    checked[sub.name if sub is not None else key] = None
+            sub = attribute.sub_attributes.get(key.casefold())
+            name = sub.name if sub is not None else key
+            # What was sent and is not among what was kept is unassigned: null, [], {}, and "" where it is absence.
+            if inner in (None, [], {}, "") and name not in checked and (sub is None or sub.mutability != "readOnly"):
+                checked[name] = None
         return checked
+
+    def _is_absence(self, path: Path, attribute: Attribute) -> bool:
+        """Whether an empty string means no value: where the profile says so, or where nothing else is possible."""
+        of_manager = (
+            path.sub is not None and path.sub.name == "value" and path.attribute is not None and not path.attribute.multi_valued
+        )
+        if of_manager or attribute.type == "complex" or attribute.multi_valued:
+            return is_blank("", self.tolerances, self.used)
+        return is_empty_string("", self.tolerances, self.used)
 
     def _keep(self, operation: Operation) -> None:
         attribute = operation.path.attribute
@@ -416,6 +463,10 @@ def _edges(op: Op, path: Path, value: Any, tolerances: Tolerances, used: Used) -
 
 
 def _pairs(value: Any, tolerances: Tolerances, used: Used) -> tuple[tuple[str, str | None], ...]:
+    if isinstance(value, str) and value and tolerances.bare_values:
+        # Microsoft's test suite adds one member as a bare id (AzureAD/SCIMReferenceCode issue 24).
+        used.add("bare_values")
+        value = [{"value": value}]
     items = as_list(value, "members", tolerances, used)
     return tuple((member["value"], member.get("type")) for member in check_members(items, tolerances, used))
 
@@ -535,7 +586,7 @@ def _change(holder: dict[str, Any], name: str, operation: Operation, tolerances:
     if path.filter is not None:
         new = _change_selected(old, operation, tolerances, used)
     elif path.sub is not None:
-        new = _change_sub(old, operation, path.sub)
+        new = _change_sub(old, operation, path.sub, tolerances, used)
     elif operation.op == "remove":
         new = _without(attribute, old, operation.value)
     elif attribute.multi_valued:
@@ -558,7 +609,7 @@ def _merged(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: inner for key, inner in new.items() if inner is not None}
 
 
-def _change_sub(old: Any, operation: Operation, sub: Attribute) -> Any:
+def _change_sub(old: Any, operation: Operation, sub: Attribute, tolerances: Tolerances, used: Used) -> Any:
     value = {sub.name: None if operation.op == "remove" else operation.value}
     if isinstance(old, list) and all(isinstance(item, dict) for item in old):
         return _settled([_merged(item, value) for item in old], range(len(old)), operation)
@@ -567,7 +618,10 @@ def _change_sub(old: Any, operation: Operation, sub: Attribute) -> Any:
     if operation.path.attribute is not None and operation.path.attribute.multi_valued:
         if operation.op == "remove":
             return None
-        raise NoTarget(f"Operations[{operation.index}]: {operation.path.text} has no value to change: add one to the list.")
+        if not tolerances.replace_creates:
+            raise NoTarget(f"Operations[{operation.index}]: {operation.path.text} has no value to change: add one to the list.")
+        used.add("replace_creates")
+        return [value]
     return _merged(old or {}, value)
 
 

@@ -12,17 +12,17 @@ class Tolerances:
     op_case: bool = False
     """`Add`, `Replace`, `Remove` instead of the lower-case names of RFC 7644 §3.5.2."""
     dotted_keys: bool = False
-    """Keys that are paths (`name.givenName`, `URN:attribute`, `emails[type eq "work"].value`) in a value without a path."""
+    """Keys that are paths (`name.givenName`, `URN:attribute`), in a resource or in a PATCH value without a path."""
     manager_string: bool = False
     """A bare id where a complex attribute with a `value` is due."""
     bare_values: bool = False
-    """A bare string instead of an object with a `value` in a multi-valued attribute."""
+    """A bare string instead of an object with a `value` in a multi-valued attribute, and one bare id as the members to add or remove."""
     single_for_multi: bool = False
     """One value where a list is due."""
     remove_value_list: bool = False
     """A `remove` that names what to remove in its value instead of a filter."""
     replace_creates: bool = False
-    """An `add` or `replace` under a value filter without a match creates the value the filter describes."""
+    """An `add` or `replace` under a value filter without a match, or of a part of an empty list, creates the value."""
     id_in_value: bool = False
     """Read-only attributes echoed in a PATCH, and the resource's own id."""
     unknown_schema_uris: bool = False
@@ -31,10 +31,26 @@ class Tolerances:
     """A PATCH with an empty list of operations."""
     missing_schemas: bool = False
     """A resource or PATCH without `schemas`."""
+    numeric_booleans: bool = False
+    """`1`, `0`, `"1"` or `"0"` where a boolean is due."""
+    numeric_strings: bool = False
+    """A whole number as `employeeNumber`, `costCenter`, `externalId`, `postalCode` or phone number, which are strings."""
+    blank_objects: bool = False
+    """An empty string where an object, a list or the id of a manager is due: it is absence."""
+    empty_strings: bool = False
+    """An empty string is absence, in every attribute."""
+    wrapped_values: bool = False
+    """A single value as a list with one object, `[{"value": "x"}]`, or as `{"value": "x"}`, where the bare one is due."""
+    old_schema_uris: bool = False
+    """URIs of SCIM 1.0, 1.1 and of drafts (`urn:scim:schemas:core:1.0`) for those of SCIM 2.0."""
+    enterprise_names: bool = False
+    """Attributes of the enterprise extension without its URN (`department`, path `manager`)."""
+    path_spelling: bool = False
+    """Paths as `/name/givenName`, `URN.attribute` or with single quotes in a filter."""
 
 
 STRICT = Tolerances()
-# Everything that cannot be mistaken for something else; a message without `schemas` can.
+# Everything that cannot be mistaken for something else; a message without `schemas` can, and "" is a string like another.
 GENERIC = Tolerances(
     string_booleans=True,
     op_case=True,
@@ -47,4 +63,11 @@ GENERIC = Tolerances(
     id_in_value=True,
     unknown_schema_uris=True,
     empty_operations=True,
+    numeric_booleans=True,
+    numeric_strings=True,
+    blank_objects=True,
+    wrapped_values=True,
+    old_schema_uris=True,
+    enterprise_names=True,
+    path_spelling=True,
 )

@@ -92,7 +92,7 @@ def test_the_input_is_never_changed():
         ({"userName": "  "}, InvalidValue, "userName is required"),
         ({"userName": 5}, InvalidValue, "userName must be a string"),
         ({"active": "perhaps"}, InvalidValue, "active must be true or false"),
-        ({"active": 1}, InvalidValue, "active must be true or false"),
+        ({"active": 2}, InvalidValue, "active must be true or false"),
         ({"password": 1}, InvalidValue, "password must be a string"),
         ({"name": "x"}, InvalidValue, "name must be an object"),
         ({"name": {"familyName": []}}, InvalidValue, "name.familyName must be a string"),

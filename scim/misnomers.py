@@ -1,0 +1,130 @@
+"""Names that identity providers write differently: schema URIs of older drafts, flat keys, paths in another spelling."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from scim.filters import split_urn
+from scim.schema import ENTERPRISE, GROUP, USER, Attribute, ResourceType
+from scim.tolerances import Tolerances
+
+Place: TypeAlias = tuple[str, ...]
+
+# SCIM 1.0 and 1.1 had one core schema for users and groups (draft-scim-core-schema-01 §9); drafts of 2.0 wrote `urn:scim:`.
+_OLD_CORE: Final = frozenset({"urn:scim:schemas:core:1.0", "urn:scim:schemas:core:1.1", "urn:scim:schemas:core:2.0"})
+_OLD_ENTERPRISE: Final = frozenset(
+    {
+        "urn:scim:schemas:extension:enterprise:1.0",
+        "urn:scim:schemas:extension:enterprise:1.1",
+        "urn:scim:schemas:extension:enterprise:2.0",
+        "urn:scim:schemas:extension:enterprise:2.0:user",
+    }
+)
+_OLD: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        USER.schema.casefold(): _OLD_CORE | {"urn:scim:schemas:core:2.0:user"},
+        GROUP.schema.casefold(): _OLD_CORE | {"urn:scim:schemas:core:2.0:group"},
+        "urn:ietf:params:scim:api:messages:2.0:patchop": frozenset(
+            {"urn:scim:api:messages:2.0:patchop", "urn:ietf:params:scim:schemas:core:2.0:patchop"}
+        ),
+    }
+)
+
+
+def of_today(uris: set[str], expected: str) -> set[str] | None:
+    """Casefolded schema URIs with those of older drafts renamed; None where none of them means the expected one."""
+    if not uris & _OLD.get(expected, frozenset()):
+        return None
+    renamed = {ENTERPRISE.urn.casefold()} if uris & _OLD_ENTERPRISE else set[str]()
+    return uris - _OLD[expected] - _OLD_ENTERPRISE | renamed | {expected}
+
+
+def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> tuple[Place, str] | None:
+    """Where a top-level key that no schema has belongs, and the tolerance that says so; None where it is what it says."""
+    folded = key.casefold()
+    if folded in rt.extensions:
+        return None
+    extension = rt.extensions.get(ENTERPRISE.urn.casefold())
+    if extension is not None and folded in _OLD_ENTERPRISE and tolerances.old_schema_uris:
+        return (extension.urn,), "old_schema_uris"
+    if "." in key or ":" in key:
+        place = _flat(rt, key) if tolerances.dotted_keys else None
+        return None if place is None else (place, "dotted_keys")
+    attribute = extension.attributes.get(folded) if extension is not None and tolerances.enterprise_names else None
+    if extension is None or attribute is None or not _could_be(attribute, value):
+        return None
+    return (extension.urn, attribute.name), "enterprise_names"
+
+
+def _could_be(attribute: Attribute, value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and attribute.type == "complex")
+
+
+def _flat(rt: ResourceType, key: str) -> Place | None:
+    """The place of `name.givenName`, `URN:department`, `URN:manager.value`; None for unknown names and multi-valued ones."""
+    urn, rest = split_urn(key, rt)
+    extension = rt.extensions.get(urn.casefold()) if urn is not None else None
+    if urn is not None and extension is None:
+        return None
+    name, dot, sub = rest.partition(".")
+    attribute = (rt.attributes if extension is None else extension.attributes).get(name.casefold())
+    if attribute is None:
+        return None
+    place = (attribute.name,) if extension is None else (extension.urn, attribute.name)
+    if not dot:
+        return place
+    inner = attribute.sub_attributes.get(sub.casefold()) if not attribute.multi_valued else None
+    return None if inner is None else (*place, inner.name)
+
+
+def with_values_at(document: Mapping[str, Any], moved: Mapping[str, Place]) -> dict[str, Any]:
+    """The document with the values of some keys where they belong; `document` itself is unchanged."""
+    whole = {key: value for key, value in document.items() if key not in moved}
+    for key, place in moved.items():
+        _put(whole, place, document[key])
+    return whole
+
+
+def _put(holder: dict[str, Any], place: Place, value: Any) -> None:
+    first, *others = place
+    name = next((key for key in holder if key.casefold() == first.casefold()), first)
+    held = holder.get(name)
+    if not others and not (isinstance(held, dict) and isinstance(value, dict)):
+        holder[name] = value
+        return
+    inner: dict[str, Any] = dict(held) if isinstance(held, dict) else {}
+    if others:
+        _put(inner, tuple(others), value)
+    else:
+        inner.update(value)
+    holder[name] = inner
+
+
+def respelled(rt: ResourceType, text: str, tolerances: Tolerances) -> tuple[str, str] | None:
+    """A path as the RFC writes it, and the tolerance that allows the other spelling; None where there is none."""
+    if tolerances.path_spelling:
+        path = _as_rfc(rt, text)
+        if path != text:
+            return path, "path_spelling"
+    if tolerances.enterprise_names and ":" not in text and ENTERPRISE.urn.casefold() in rt.extensions:
+        return f"{ENTERPRISE.urn}:{text}", "enterprise_names"
+    return None
+
+
+def _as_rfc(rt: ResourceType, text: str) -> str:
+    """Without the slashes of a JSON pointer, with double quotes for single ones, with a colon after a URN."""
+    name, bracket, rest = text.strip().partition("[")
+    name = name.removeprefix("/")
+    if ":" not in name:
+        name = name.replace("/", ".")
+    for urn in (rt.schema, *(extension.urn for extension in rt.extensions.values())):
+        if name.casefold().startswith(urn.casefold() + "."):
+            name = f"{urn}:{name[len(urn) + 1 :]}"
+    return name + bracket + (rest if '"' in rest else rest.replace("'", '"'))
+
+
+def is_after_urn(rt: ResourceType, text: str) -> bool:
+    """Whether an attribute follows a known URN with a dot instead of a colon: `URN.manager` names no extension."""
+    folded = text.casefold()
+    urns = (rt.schema, *(extension.urn for extension in rt.extensions.values()))
+    return any(folded.startswith(urn.casefold() + ".") for urn in urns)

@@ -1,0 +1,317 @@
+"""What identity providers send that no RFC allows: each deviation with where it was seen, what it comes to, and its switch."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from scim.errors import InvalidPath, InvalidSyntax, InvalidValue, NoTarget, ScimError
+from scim.normalise import normalise
+from scim.patch import PATCH_URN, apply_patch, read_patch
+from scim.profile import mapped_user, profile_of
+from scim.schema import ENTERPRISE, GROUP, USER
+from scim.tolerances import GENERIC, STRICT, Tolerances
+
+E = ENTERPRISE.urn
+OLD_CORE, OLD_ENTERPRISE = "urn:scim:schemas:core:1.0", "urn:scim:schemas:extension:enterprise:1.0"
+ONELOGIN = profile_of("onelogin").tolerances
+MANAGED = {E: {"manager": {"value": "26"}}}
+
+
+def user(**more: Any) -> dict[str, Any]:
+    return {"schemas": [USER.schema, *(key for key in more if key == E)], "userName": "a", **more}
+
+
+def posted(tolerances: Tolerances, **sent: Any) -> tuple[dict[str, Any], set[str]]:
+    used: set[str] = set()
+    return normalise(USER, {"schemas": [USER.schema], "userName": "a", **sent}, tolerances, used), used
+
+
+def patched(tolerances: Tolerances, before: dict[str, Any], *operations: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    used: set[str] = set()
+    patch = read_patch(USER, {"schemas": [PATCH_URN], "Operations": list(operations)}, tolerances, used)
+    return apply_patch(USER, user(**before), patch, tolerances, used), used
+
+
+# ---- resources: (where it was seen, what is sent, what is kept, the tolerances it relies on) ------------------------------------
+
+RESOURCES: list[tuple[str, dict[str, Any], dict[str, Any], set[str]]] = [
+    ("a bare 1 for true, HR exports", {"active": 0}, {"active": False}, {"numeric_booleans"}),
+    ("the same as a string", {"emails": [{"value": "x", "primary": "1"}]}, {"emails": [{"value": "x", "primary": True}]},
+     {"numeric_booleans"}),
+    ("Okta Profile Editor: attributes of type integer", {E: {"employeeNumber": 7}}, {E: {"employeeNumber": "7"}},
+     {"numeric_strings"}),
+    ("the same in an address", {"addresses": [{"postalCode": 91608}]}, {"addresses": [{"postalCode": "91608"}]},
+     {"numeric_strings"}),
+    ("the same as a phone number", {"phoneNumbers": [{"value": 5550100}]}, {"phoneNumbers": [{"value": "5550100"}]},
+     {"numeric_strings"}),
+    ("OneLogin template without a value", {"emails": "", "name": ""}, {}, {"blank_objects"}),
+    ("Entra validator: manager removed (SCIMReferenceCode PR 156)", {E: {"manager": {"value": "", "$ref": None}}}, {},
+     {"blank_objects"}),
+    ("OneLogin template: an extension without a value", {E: ""}, {}, {"blank_objects"}),
+    ("the same with a list", {E: []}, {}, set()),
+    ("a manager as an empty list", {E: {"manager": []}}, {}, set()),
+    ("Entra customappsso jobs wrap values", {"title": [{"$ref": None, "value": "T"}]}, {"title": "T"}, {"wrapped_values"}),
+    ("the same for a flag", {"active": [{"value": "False"}]}, {"active": False}, {"wrapped_values", "string_booleans"}),
+    ("a value under its own name", {"title": {"title": "T"}, "active": {"value": True}}, {"title": "T", "active": True},
+     {"wrapped_values"}),
+    ("a manager in a list (older Entra samples)", {E: {"manager": [{"value": "26"}]}}, MANAGED, {"wrapped_values"}),
+    ("an extension in a list", {E: [{"department": "D"}]}, {E: {"department": "D"}}, {"wrapped_values"}),
+    ("OneLogin's default template lists SCIM 1.0", {"schemas": [OLD_CORE]}, {}, {"old_schema_uris"}),
+    ("the same with the extension", {"schemas": [OLD_CORE, OLD_ENTERPRISE], OLD_ENTERPRISE: {"department": "D"}},
+     {E: {"department": "D"}}, {"old_schema_uris"}),
+    ("both URNs of the extension at once", {OLD_ENTERPRISE: {"department": "D"}, E: {"division": "V"}},
+     {E: {"division": "V", "department": "D"}}, {"old_schema_uris"}),
+    ("flat keys as Entra's flag makes them, in a POST", {"name.givenName": "G", "NAME": {"familyName": "F"}},
+     {"name": {"familyName": "F", "givenName": "G"}}, {"dotted_keys"}),
+    ("the same with URNs", {f"{E}:department": "D", f"{E}:manager.value": "26", f"{USER.schema}:title": "T"},
+     {"title": "T", E: {"department": "D", "manager": {"value": "26"}}}, {"dotted_keys"}),
+    ("a template with enterprise attributes at the top", {"department": "D", "manager": {"value": "26"}},
+     {E: {"department": "D", "manager": {"value": "26"}}}, {"enterprise_names"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "sent", "kept", "relied"), RESOURCES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_deviating_resource_becomes_what_was_meant(
+    seen: str, sent: dict[str, Any], kept: dict[str, Any], relied: set[str]
+) -> None:
+    assert posted(GENERIC, **sent) == (user(**kept), relied), seen
+
+
+@pytest.mark.parametrize(("sent", "relied"), [(s, r) for _, s, _, rs in RESOURCES for r in [rs] if r])
+def test_nothing_of_it_is_done_for_a_strict_directory(sent: dict[str, Any], relied: set[str]) -> None:
+    try:
+        kept, used = posted(STRICT, **sent)
+    except ScimError:
+        return
+    assert used == set(), relied
+    assert kept != posted(GENERIC, **sent)[0]
+
+
+# ---- PATCH: (where, the resource before, the operation, what it becomes, the tolerances) -----------------------------------------
+
+PATCHES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], set[str]]] = [
+    ("a leaver with 0", {"active": True}, {"op": "replace", "path": "active", "value": 0}, {"active": False}, {"numeric_booleans"}),
+    ("Entra customappsso", {}, {"op": "Replace", "path": "displayName", "value": [{"$ref": None, "value": "N"}]},
+     {"displayName": "N"}, {"op_case", "wrapped_values"}),
+    ("the same for the manager", {}, {"op": "Add", "path": f"{E}:manager", "value": [{"$ref": None, "value": "26"}]}, MANAGED,
+     {"op_case", "wrapped_values"}),
+    ("a partial resource in a list", {}, {"op": "replace", "value": [{"title": "T"}]}, {"title": "T"}, {"wrapped_values"}),
+    ("an extension in a list", {}, {"op": "add", "path": E, "value": [{"department": "D"}]}, {E: {"department": "D"}},
+     {"wrapped_values"}),
+    ("manager removed as an empty string (Entra)", MANAGED, {"op": "replace", "path": f"{E}:manager", "value": ""}, {},
+     {"blank_objects"}),
+    ("manager removed as an empty id", MANAGED, {"op": "replace", "path": f"{E}:manager", "value": {"value": ""}}, {},
+     {"blank_objects"}),
+    ("the same by its sub-attribute", MANAGED, {"op": "replace", "path": f"{E}:manager.value", "value": ""}, {}, {"blank_objects"}),
+    ("manager removed with null", MANAGED, {"op": "replace", "path": f"{E}:manager", "value": None}, {}, set()),
+    ("the extension emptied by a string", MANAGED, {"op": "replace", "path": E, "value": ""}, {}, {"blank_objects"}),
+    ("a list emptied by a string", {"emails": [{"value": "x"}]}, {"op": "replace", "path": "emails", "value": ""}, {},
+     {"blank_objects"}),
+    ("the enterprise extension without its URN", {}, {"op": "add", "path": "manager", "value": {"value": "26"}}, MANAGED,
+     {"enterprise_names"}),
+    ("the same in a value", {}, {"op": "replace", "value": {"department": "D"}}, {E: {"department": "D"}},
+     {"enterprise_names"}),
+    ("the extension under its older URN", {}, {"op": "replace", "value": {OLD_ENTERPRISE: {"department": "D"}}},
+     {E: {"department": "D"}}, {"old_schema_uris"}),
+    ("a dot after the URN (FusionAuth's pages write it so)", {}, {"op": "add", "path": f"{E}.department", "value": "D"},
+     {E: {"department": "D"}}, {"path_spelling"}),
+    ("the same after the core URN", {}, {"op": "add", "path": f"{USER.schema}.title", "value": "T"}, {"title": "T"},
+     {"path_spelling"}),
+    ("JSON pointers (medplum PR 5690)", {}, {"op": "add", "path": "/name/givenName", "value": "G"}, {"name": {"givenName": "G"}},
+     {"path_spelling"}),
+    ("single quotes (scim-patch issue 161)", {"emails": [{"value": "x"}, {"value": "y"}]},
+     {"op": "remove", "path": "emails[value eq 'x']"}, {"emails": [{"value": "y"}]}, {"path_spelling"}),
+    ("part of an empty list (keycloak-scim-server issue 40)", {}, {"op": "replace", "path": "emails.value", "value": "x"},
+     {"emails": [{"value": "x"}]}, {"replace_creates"}),
+    ("part of an address", {}, {"op": "Add", "path": "addresses.country", "value": "CH"}, {"addresses": [{"country": "CH"}]},
+     {"op_case", "replace_creates"}),
+    ("an id under its URN (RFC 7644 §3.10, scim-patch issue 152)", {},
+     {"op": "replace", "path": f"{USER.schema}:name.givenName", "value": "G"}, {"name": {"givenName": "G"}}, set()),
+    ("AppRoleAssignmentsComplex (SCIM-SDK issue 516)", {},
+     {"op": "Add", "path": "roles", "value": [{"value": '{"value": "r"}', "primary": "False"}]},
+     {"roles": [{"value": '{"value": "r"}', "primary": False}]}, {"op_case", "string_booleans"}),
+    ("primary as a string in the filter (pingidentity/scim2 issue 239)", {},
+     {"op": "Add", "path": 'roles[primary eq "True"].value', "value": "r"}, {"roles": [{"primary": True, "value": "r"}]},
+     {"op_case", "replace_creates"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seen", "before", "operation", "after", "relied"), PATCHES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_deviating_operation_does_what_was_meant(
+    seen: str, before: dict[str, Any], operation: dict[str, Any], after: dict[str, Any], relied: set[str]
+) -> None:
+    assert patched(GENERIC, before, operation) == (user(**after), relied), seen
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "remove", "path": "title"},
+        {"op": "remove", "path": 'emails[type eq "work"]'},
+        {"op": "remove", "path": "name.givenName"},
+        {"op": "remove", "path": f"{E}:manager"},
+        {"op": "add", "path": "emails", "value": []},
+    ],
+)
+def test_removing_what_is_not_there_changes_nothing(operation: dict[str, Any]) -> None:
+    assert patched(STRICT, {}, operation) == (user(), set())
+
+
+# ---- members ---------------------------------------------------------------------------------------------------------------------
+
+
+def edges(operation: dict[str, Any], tolerances: Tolerances = GENERIC) -> tuple[list[tuple[str, list[str]]], set[str]]:
+    used: set[str] = set()
+    patch = read_patch(GROUP, {"schemas": [PATCH_URN], "Operations": [operation]}, tolerances, used)
+    return [(edge.kind, [member for member, _ in edge.members]) for edge in patch.edges], used
+
+
+MEMBERS: list[tuple[dict[str, Any], list[tuple[str, list[str]]], set[str]]] = [
+    # Microsoft's test suite (AzureAD/SCIMReferenceCode issues 20 and 24).
+    ({"op": "add", "path": "members", "value": "m"}, [("add", ["m"])], {"bare_values"}),
+    ({"op": "remove", "path": "members", "value": "m"}, [("remove", ["m"])], {"bare_values", "remove_value_list"}),
+    ({"name": "addMember", "op": "add", "path": "members", "value": [{"displayName": "U", "value": "m"}]}, [("add", ["m"])], set()),
+    ({"op": "Remove", "path": "members", "value": [{"value": "m"}]}, [("remove", ["m"])], {"op_case", "remove_value_list"}),
+    ({"op": "remove", "path": "members", "value": ["m"]}, [("remove", ["m"])], {"bare_values", "remove_value_list"}),
+    ({"op": "remove", "path": "members", "value": {"value": "m"}}, [("remove", ["m"])], {"single_for_multi", "remove_value_list"}),
+    # litellm PR 34181: some clients quote with apostrophes.
+    ({"op": "remove", "path": "members[value eq 'm']"}, [("remove", ["m"])], {"path_spelling"}),
+    ({"op": "remove", "path": '/members[value eq "m"]'}, [("remove", ["m"])], {"path_spelling"}),
+    ({"op": "remove", "path": f'{GROUP.schema}:members[value eq "m"]'}, [("remove", ["m"])], set()),
+    # Okta: "Push now" of an empty group (SCIM-SDK issue 757), membership without a path (keycloak-scim-server issue 100).
+    ({"op": "replace", "path": "members", "value": []}, [("clear", [])], set()),
+    ({"op": "replace", "path": "members", "value": None}, [("clear", [])], set()),
+    ({"op": "replace", "value": {"members": [{"value": "m", "type": "", "$ref": None}]}}, [("clear", []), ("add", ["m"])],
+     {"blank_objects"}),
+    ({"op": "add", "path": "members", "value": [None, {"value": "m"}]}, [("add", ["m"])], set()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("operation", "found", "relied"), MEMBERS)
+def test_members_are_understood_in_every_shape(
+    operation: dict[str, Any], found: list[tuple[str, list[str]]], relied: set[str]
+) -> None:
+    assert edges(operation) == (found, relied)
+
+
+@pytest.mark.parametrize("value", ["", [{"value": ""}], [{"value": None}], [{"$ref": "x"}], {}])
+@pytest.mark.parametrize("op", ["remove", "replace"])
+def test_a_blank_value_never_empties_a_group(op: str, value: Any) -> None:
+    """Whoever sends `""` may mean anything; an access right that is gone by mistake is found last."""
+    if value == {} and op == "replace":
+        return  # null, [] and {} are absence (RFC 7643 §2.5)
+    with pytest.raises(InvalidValue):
+        edges({"op": op, "path": "members", "value": value}, replace(GENERIC, empty_strings=True))
+
+
+# ---- what stays refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"userName": 5}, {"title": 5}, {"title": ["T"]}, {"title": {"value": "T", "type": "x"}}, {"title": {"value": 5}},
+        {"active": "yes"}, {"active": 2}, {"active": ""}, {"active": []}, {"active": [True]}, {E: {"employeeNumber": 1.5}},
+        {E: {"costCenter": True}}, {"emails": "a@b"}, {"roles": "r"}, {"name": "N"}, {"urn:x:1.0:y": "z"}, {E: {"manager": ["m"]}}, {f"{E}:noSuch": "x"},
+        {"emails": [{"primary": "True"}, {"primary": True}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_could_be_mistaken_stays_refused(sent: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue):
+        posted(GENERIC, **sent)
+
+
+@pytest.mark.parametrize("schemas", [[OLD_ENTERPRISE], ["urn:example:other"], [E], [GROUP.schema], []])
+def test_schemas_without_a_core_one_stay_refused(schemas: list[str]) -> None:
+    with pytest.raises(InvalidSyntax):
+        posted(GENERIC, schemas=schemas)
+
+
+@pytest.mark.parametrize(
+    "path", ["emails[type eq work]", "emails[0].value", "$.title", "noSuch", "name[x eq 'o'y']", f"{E}.noSuch"]
+)
+def test_paths_that_nobody_can_read_stay_refused(path: str) -> None:
+    with pytest.raises(InvalidPath):
+        patched(GENERIC, {}, {"op": "replace", "path": path, "value": "x"})
+
+
+def test_a_dot_after_a_urn_is_no_extension_of_its_own() -> None:
+    """It used to be kept as an extension named `…:User.manager`: a 200 for something that was not understood."""
+    with pytest.raises(InvalidPath, match="dot after the URN"):
+        patched(STRICT, {}, {"op": "add", "path": f"{E}.manager", "value": {"value": "26"}})
+
+
+def test_part_of_an_empty_list_has_no_target_in_a_strict_directory() -> None:
+    with pytest.raises(NoTarget):
+        patched(STRICT, {}, {"op": "replace", "path": "emails.value", "value": "x"})
+
+
+def test_a_flat_key_that_names_nothing_known_is_kept_as_sent() -> None:
+    sent = {"name.pet": "x", "emails.value": "y", "urn:other:1.0.x": {"a": 1}, "department": ["D"]}
+    assert posted(GENERIC, **sent)[0] == {**user(), "schemas": [USER.schema, "urn:other:1.0.x"], **sent}
+    group = {"schemas": [GROUP.schema], "displayName": "g", "department": "D"}
+    assert normalise(GROUP, group, GENERIC, set()) == group
+
+
+def test_a_flat_key_beside_a_value_that_is_no_object_wins() -> None:
+    assert posted(GENERIC, **{"name": None, "name.givenName": "G"})[0] == user(name={"givenName": "G"})
+
+
+def test_the_patch_message_of_a_draft_is_one_too() -> None:
+    """scim-patch issue 152: seen while an app was reviewed for Microsoft's gallery."""
+    used: set[str] = set()
+    sent = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:PatchOp"], "Operations": [{"op": "remove", "path": "title"}]}
+    read_patch(USER, sent, GENERIC, used)
+    assert used == {"old_schema_uris"}
+    with pytest.raises(InvalidSyntax):
+        read_patch(USER, sent, STRICT, used)
+
+
+# ---- OneLogin: the admin's template decides (OneLogin's knowledge base) ----------------------------------------------------------
+
+
+def test_a_onelogin_template_with_empty_strings_says_nothing_of_them() -> None:
+    sent: dict[str, Any] = {
+        "schemas": [OLD_CORE, OLD_ENTERPRISE], "id": None, "active": "", "title": "", "externalId": None, "nickName": "N",
+        "profileUrl": "", "custom": "", "name": {"givenName": "G", "familyName": "", "pet": ""},
+        "emails": [{"value": "", "type": "work", "primary": "true"}, {"type": "home"}], "phoneNumbers": "", "roles": ["", "r"],
+        OLD_ENTERPRISE: {"department": "", "manager": {"managerId": "26", "$ref": None, "displayName": ""}},
+    }  # fmt: skip
+    kept, used = posted(ONELOGIN, **sent)
+    assert kept == user(
+        nickName="N",
+        name={"givenName": "G"},
+        emails=[{"type": "home"}],
+        roles=[{"value": "r"}],
+        **{E: {"manager": {"managerId": "26"}}},
+    )
+    assert used == {"empty_strings", "blank_objects", "bare_values", "old_schema_uris", "string_booleans"}
+    assert mapped_user(profile_of("onelogin"), kept)["manager_id"] == "26"
+
+
+@pytest.mark.parametrize("extension", [{"managerId": "26"}, {"manager": {"ManagerID": "26"}}, {"manager": {"value": "26"}}])
+def test_the_manager_of_onelogin_is_found_by_each_name(extension: dict[str, Any]) -> None:
+    assert mapped_user(profile_of("onelogin"), {E: extension}) == {"manager_id": "26"}
+
+
+def test_empty_strings_in_a_patch_unassign_where_they_are_absence() -> None:
+    before = {"title": "T", "name": {"givenName": "G", "familyName": "F"}, "emails": [{"type": "work", "value": "x"}]}
+    sent = {"title": "", "name": {"givenName": "", "familyName": "F"}}
+    after, used = patched(ONELOGIN, before, {"op": "replace", "value": sent}, {"op": "remove", "path": "emails"})
+    assert (after, used) == (user(name={"familyName": "F"}), {"empty_strings"})
+    assert patched(GENERIC, {"title": "T"}, {"op": "replace", "path": "title", "value": ""}) == (user(title=""), set())
+
+
+def test_an_empty_string_never_brings_anybody_back() -> None:
+    with pytest.raises(InvalidValue, match="active cannot be removed"):
+        patched(ONELOGIN, {"active": False}, {"op": "replace", "path": "active", "value": ""})
+    with pytest.raises(InvalidValue, match="userName is required"):
+        posted(ONELOGIN, userName="")
+
+
+def test_an_empty_object_is_blank_also_where_only_empty_strings_are_absence() -> None:
+    assert posted(replace(STRICT, empty_strings=True), name="", x509Certificates=[{"value": ""}]) == (user(), {"empty_strings"})
