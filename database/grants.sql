@@ -11,5 +11,6 @@ grant update (revoked_at, last_used_at) on tokens to ledger_app;
 grant select, insert, update, delete on users, groups, memberships, states to ledger_app;  -- read models
 grant select, insert on extension_schemas to ledger_app;
 grant usage on sequence extension_schemas_id_seq to ledger_app;
+grant select, insert on profiles to ledger_app;
 grant select, insert, delete on requests to ledger_app;  -- the journal is pruned by age
 grant usage on sequence requests_id_seq to ledger_app;

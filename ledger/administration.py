@@ -18,7 +18,7 @@ from ledger.tokens import new_token, revocation
 from ledger.transaction import Report, Submission, Transaction
 from scim.errors import ScimError
 from scim.extension import TYPES_BY_NAME, read_extension
-from scim.profile import Profile, UnknownProfileError, profile_of
+from scim.profile import Profile, ProfileError, UnknownProfileError, is_shipped, own_profile, profile_of, shipped
 
 SQL = load_queries(__file__)
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -28,11 +28,54 @@ class RefusedError(Exception):
     """The act cannot be done; the text says why."""
 
 
-def _profile(text: str) -> Profile:
+async def profiles(conn: Connection) -> dict[str, Profile]:
+    """Every profile there is by `name@version`: those of the release, then the operator's own as they were stored."""
+    found = {text: profile_of(text) for text in shipped()}
+    for name, document in await (await conn.execute(SQL["profiles_own"])).fetchall():
+        try:
+            found[name] = own_profile(document)
+        except ProfileError:
+            continue  # stored by a newer release: nobody can choose it here
+    return found
+
+
+async def known_profile(conn: Connection, text: str) -> Profile:
+    """The profile `name@version`, or the newest of `name`. Raises RefusedError for one that is neither shipped nor stored."""
     try:
         return profile_of(text)
     except UnknownProfileError as unknown:
-        raise RefusedError(str(unknown)) from unknown
+        found = await profiles(conn)
+        versions = [profile for profile in found.values() if text in {profile.file.name, profile.text}]
+        if not versions:
+            raise RefusedError(f"There is no profile {text} here. There are {', '.join(found)}.") from unknown
+        return max(versions, key=lambda profile: profile.file.version)
+
+
+async def profile_facts(conn: Connection, directory: Directory, profile: Profile) -> RecordFacts | None:
+    """The act of giving a directory a profile, with its event; None where it has it. An own one is stored with it.
+
+    Raises RefusedError for a document under a name that is the release's, or that stands for another document already:
+    events name the profile they were made under, so a name means one thing for ever.
+    """
+    own = await _to_store(conn, profile)
+    if directory.profile == profile.text:
+        return None
+    change = {"path": "profile", "from": directory.profile, "to": profile.text}
+    facts = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": profile.text}, [change], directory.slug)
+    draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
+    update = (SQL["set_profile"], (directory.id, profile.text))
+    return RecordFacts((draft,), (*own, update, (SQL["wake_directories"], ())))
+
+
+async def _to_store(conn: Connection, profile: Profile) -> tuple[Any, ...]:
+    known = (await profiles(conn)).get(profile.text)
+    if known is None and not is_shipped(profile.file.name):
+        return ((SQL["insert_profile"], (profile.text, profile.file.model_dump_json())),)
+    if known is None or known.file != profile.file:
+        raise RefusedError(
+            f"{profile.text} would stand for two profiles. Give yours {'a name' if is_shipped(profile.file.name) else 'a version'} of its own."
+        )
+    return ()
 
 
 def registered(directory: Directory) -> list[dict[str, Any]]:
@@ -95,7 +138,7 @@ class Administration:
             raise RefusedError("A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit.")
         if await self.directory(slug) is not None:
             raise RefusedError(f"There is a directory {slug} already. Names are never reused.")
-        speaks = _profile(profile)
+        speaks = await known_profile(self._conn, profile)
         row = await (await self._conn.execute(SQL["next_directory_id"])).fetchone()
         assert row is not None
         uuid, entropy = self._new_id(), self._random(KEY_SIZE + NONCE_SIZE)
@@ -108,29 +151,31 @@ class Administration:
         await self._record(directory, RecordFacts((draft,), (insert,)), actor)
         return directory
 
-    async def set_profile(self, slug: str, profile: str, *, actor: str = "sys") -> Directory:
+    async def set_profile(self, slug: str, profile: str | Profile, *, actor: str = "sys") -> Directory:
         """Change how a directory's IdP is understood, from the next request on; nothing stored changes.
 
-        The event itself carries the profile that it ends. Raises RefusedError for an unknown directory or profile.
+        The event itself carries the profile that it ends. A Profile is one of the operator's own, and is stored.
+        Raises RefusedError for an unknown directory or profile.
         """
-        speaks = _profile(profile)
+        speaks = await known_profile(self._conn, profile) if isinstance(profile, str) else profile
         await self._directories.refresh(self._conn)
         directory = await self.directory(slug)
         if directory is None or slug == SYSTEM:
             raise RefusedError(
                 f"There is no directory {slug} whose profile could be set. `scim-ledger directory list` shows them."
             )
-        if directory.profile == speaks.text:
+        facts = await profile_facts(self._conn, directory, speaks)
+        if facts is None:
             return directory
-        change = {"path": "profile", "from": directory.profile, "to": speaks.text}
-        facts = Body({"id": str(directory.uuid), "slug": slug, "profile": speaks.text}, [change], slug)
-        draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
-        update = (SQL["set_profile"], (directory.id, speaks.text))
-        await self._record(directory, RecordFacts((draft,), (update, (SQL["wake_directories"], ()))), actor)
+        await self._record(directory, facts, actor)
         await self._directories.refresh(self._conn)
         changed = await self.directory(slug)
         assert changed is not None
         return changed
+
+    async def profiles(self) -> dict[str, Profile]:
+        """Every profile that a directory can be given."""
+        return await profiles(self._conn)
 
     async def add_schema(
         self, slug: str, resource_type: str, document: dict[str, Any], *, actor: str = "sys"

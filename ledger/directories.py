@@ -10,7 +10,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.sealing import Kek, unwrap_key
 from scim.extension import read_extension
-from scim.profile import Profile, UnknownProfileError, profile_of
+from scim.profile import Profile, ProfileError, UnknownProfileError, own_profile, profile_of
 from scim.schema import GROUP, USER, ResourceType, with_extension
 from scim.tolerances import Tolerances
 
@@ -44,10 +44,10 @@ class Directory:
 
 
 def _directory(kek: Kek, row: tuple[Any, ...]) -> Directory:
-    number, uuid, slug, profile, index_key, created_at, _closed, schemas = row
+    number, uuid, slug, profile, index_key, created_at, _closed, schemas, own = row
     opened = unwrap_key(kek, index_key, directory=uuid, obj=uuid)
     created = int(created_at.timestamp() * 1_000_000)
-    return Directory(number, uuid, slug, profile, opened, created, _spoken(slug, profile), schemas, *types_of(schemas))
+    return Directory(number, uuid, slug, profile, opened, created, _spoken(slug, profile, own), schemas, *types_of(schemas))
 
 
 @lru_cache(maxsize=1024)
@@ -59,10 +59,11 @@ def types_of(schemas: str) -> tuple[ResourceType, ResourceType]:
     return types[USER.name], types[GROUP.name]
 
 
-def _spoken(slug: str, profile: str) -> Profile:
+def _spoken(slug: str, profile: str, own: str | None) -> Profile:
+    """The profile of a directory: the document of an operator's own, or else one of the release."""
     try:
-        return profile_of(profile)
-    except UnknownProfileError as unknown:
+        return profile_of(profile) if own is None else own_profile(own)
+    except (UnknownProfileError, ProfileError) as unknown:
         raise UnknownProfileError(
             f"Directory {slug} has the profile {profile}, which this release does not know. Start the release that set it."
         ) from unknown
@@ -109,15 +110,14 @@ class Directories:
         assert row is not None
         if row[0] == self._mark:
             return
-        for number, profile, schemas in await (await conn.execute(SQL["profiles_all"])).fetchall():
+        for number, profile, schemas, own in await (await conn.execute(SQL["profiles_all"])).fetchall():
             known = self._by_id.get(number)
             if known is None or (known.profile, known.schemas) == (profile, schemas):
                 continue
             try:
                 user, group = types_of(schemas)
-                changed = replace(
-                    known, profile=profile, speaks=profile_of(profile), schemas=schemas, user_type=user, group_type=group
-                )
+                speaks = _spoken(known.slug, profile, own)
+                changed = replace(known, profile=profile, speaks=speaks, schemas=schemas, user_type=user, group_type=group)
             except UnknownProfileError:
                 self._by_slug.pop(known.slug, None)
             else:

@@ -109,14 +109,16 @@ select c.req, c.op, c.directory, c.seq, c.size from unnest($1::uuid[], $2::int4[
 -- The directory of a request path.
 select id, uuid, slug, profile, index_key, created_at, closed_at,
        (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
-       from extension_schemas x where x.directory = d.id)
+       from extension_schemas x where x.directory = d.id),
+       (select document::text from profiles p where p.name = d.profile)
 from directories d where slug = $1;
 
 -- directories_all --
 -- Every directory, closed ones too: their log stays readable.
 select id, uuid, slug, profile, index_key, created_at, closed_at,
        (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
-       from extension_schemas x where x.directory = d.id)
+       from extension_schemas x where x.directory = d.id),
+       (select document::text from profiles p where p.name = d.profile)
 from directories d order by id;
 
 -- profiles_mark --
@@ -124,14 +126,23 @@ from directories d order by id;
 select md5(coalesce(string_agg(id || ' ' || profile, ',' order by id), '')) || (select count(*) from extension_schemas) from directories;
 
 -- profiles_all --
--- What the directories speak, and the schemas of their own.
+-- What the directories speak, the schemas of their own, and the document of a profile that is not one of the release.
 select id, profile, (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
-       from extension_schemas x where x.directory = d.id)
+       from extension_schemas x where x.directory = d.id),
+       (select document::text from profiles p where p.name = d.profile)
 from directories d;
 
 -- insert_schema --
 -- In the transaction that records the event; a URN given twice is refused by the constraint.
 insert into extension_schemas (directory, resource_type, urn, document) values ($1, $2, $3, $4::json);
+
+-- profiles_own --
+-- The operator's own profiles, oldest first.
+select name, document::text from profiles order by created_at, name;
+
+-- insert_profile --
+-- In the transaction that records directory.profile_changed; a name given twice is refused by the constraint.
+insert into profiles (name, document) values ($1, $2::json);
 
 -- set_profile --
 -- In the transaction that records directory.profile_changed.

@@ -20,7 +20,8 @@ EXIT_FINDING = 1
 @app.command("list")
 def list_command(*, as_json: AsJson = False) -> None:
     """List the profiles there are."""
-    rows = [{"profile": text, "title": profile_of(text).file.title} for text in shipped()]
+    found = administer(lambda acts: acts.profiles())
+    rows = [{"profile": text, "title": profile.file.title} for text, profile in found.items()]
     _show(as_json, rows, "\n".join(f"{row['profile']:14} {row['title']}" for row in rows))
 
 
@@ -32,17 +33,25 @@ def show(
     try:
         profile = profile_of(name)
     except UnknownProfileError:
-        profile = profile_of(administer(lambda acts: _profile_text(acts, name)))
+        profile = administer(lambda acts: _found(acts, name))
     document = {"profile": profile.text, **profile.file.model_dump()}
     _show(as_json, document, _described(profile))
 
 
 @app.command("set")
-def set_command(directory: str, profile: str, *, as_json: AsJson = False) -> None:
+def set_command(
+    directory: str,
+    profile: Annotated[
+        str, typer.Argument(help="A profile, or a file with one of your own: it is stored and cannot be changed.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Change how a directory's IdP is understood, from the next request on. Nothing stored changes."""
+    asked = _of_file(Path(profile)) if _is_file(profile) else profile
 
     async def act(acts: Administration) -> str:
-        return (await acts.set_profile(directory, profile)).profile
+        return (await acts.set_profile(directory, asked)).profile
 
     text = administer(act)
     _show(as_json, {"directory": directory, "profile": text}, f"Directory {directory} has the profile {text}.")
@@ -73,7 +82,7 @@ def try_command(
     as_json: AsJson = False,
 ) -> None:
     """Run a recorded request through a profile and print what would be stored. Exit code 1 where it would be refused."""
-    spoken = _of_file(Path(profile)) if Path(profile).suffix in {".toml", ".json"} else profile_of(profile)
+    spoken = _of_file(Path(profile)) if _is_file(profile) else profile_of(profile)
     try:
         recorded: Any = orjson.loads(_read(file))
     except orjson.JSONDecodeError as wrong:
@@ -88,11 +97,18 @@ def try_command(
         raise SystemExit(EXIT_FINDING)
 
 
-async def _profile_text(acts: Administration, slug: str) -> str:
-    directory = await acts.directory(slug)
-    if directory is None:
-        raise RefusedError(f"There is no directory and no profile {slug}. The profiles are {', '.join(shipped())}.")
-    return directory.profile
+async def _found(acts: Administration, name: str) -> Profile:
+    directory = await acts.directory(name)
+    if directory is not None:
+        return directory.speaks
+    found = [profile for text, profile in (await acts.profiles()).items() if name in {text, profile.file.name}]
+    if not found:
+        raise RefusedError(f"There is no directory and no profile {name}. The profiles are {', '.join(shipped())}.")
+    return max(found, key=lambda profile: profile.file.version)
+
+
+def _is_file(text: str) -> bool:
+    return Path(text).suffix in {".toml", ".json"}
 
 
 def _of_file(path: Path) -> Profile:

@@ -183,6 +183,17 @@ def profile_of(text: str) -> Profile:
     return read_profile(files[stem].read_bytes())
 
 
+@lru_cache(maxsize=256)
+def own_profile(document: str) -> Profile:
+    """A stored profile of an operator's own, from its JSON. Raises ProfileError where this release cannot read it."""
+    return read_profile(document.encode(), json=True)
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a profile of this name, in whatever version, comes with the release."""
+    return any(text.partition("@")[0] == name for text in shipped())
+
+
 def mapped_user(profile: Profile, document: Mapping[str, Any]) -> dict[str, Any]:
     """The user that is the same for every IdP; what is absent is left out."""
     return profile.user.of(document)

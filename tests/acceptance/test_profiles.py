@@ -1,8 +1,10 @@
 """Profiles over HTTP and from the command line, against a running service."""
 
 import json
+import random
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -212,3 +214,87 @@ def test_a_ledger_of_a_newer_release_does_not_start_here_and_says_why(make_servi
     assert service.process is not None
     assert service.process.stdout is not None
     service.process.stdout.close()
+
+
+# ---- over HTTP, and profiles of one's own ----------------------------------------------------------------------------------------
+
+SHIPPED = ROOT / "scim" / "profiles"
+
+
+def of_our_own(**changed: Any) -> dict[str, Any]:
+    document = {**tomllib.loads((SHIPPED / "okta@1.toml").read_text()), "name": "our-idp", "title": "Our IdP"}
+    return {**document, **changed}
+
+
+def test_profiles_are_listed_and_shown_to_those_who_run_the_service(service: Service) -> None:
+    with service.client("auditor") as reader, service.client("scim") as client:
+        listed = reader.get(service.base + "/v1/profiles").json()["data"]
+        assert {"profile": "okta@1", "title": "Okta", "shipped": True} in listed
+        shown = reader.get(service.base + "/v1/profiles/okta").json()
+        assert (shown["profile"], shown["document"]["unknown_member"]) == ("okta@1", "refuse")
+        assert reader.get(service.base + "/v1/profiles/okta@1").json() == shown
+        missing = reader.get(service.base + "/v1/profiles/okta@9")
+        assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+        assert "okta@1" in missing.json()["detail"]
+        own = reader.get(service.base + "/v1/directories/acme/profile").json()
+        assert (own["directory"], own["profile"]) == ("acme", "generic@1")
+        for path in ("/v1/profiles", "/v1/profiles/okta", "/v1/directories/acme/profile"):
+            assert client.get(service.base + path).status_code == 403
+        assert reader.get(service.base + "/v1/directories/nowhere/profile").status_code == 403
+
+
+def test_a_profile_set_over_http_is_one_event_and_none_the_second_time(connected: Any) -> None:
+    idp = connected("over-http", "generic")
+    url = f"{idp.service.base}/v1/directories/over-http/profile"
+    with idp.service.client("admin") as admin, idp.service.client("operator") as operator:
+        assert operator.put(url, json={"profile": "okta"}).status_code == 403
+        assert admin.put(url, json={"profile": "okta"}).json()["profile"] == "okta@1"
+        assert admin.put(url, json={"profile": "okta@1"}).status_code == 200
+        assert operator.get(url).json()["profile"] == "okta@1"
+        for wrong in ({"profile": "nope"}, {"profile": 5}, {}, {"profile": {"name": "x"}}, {"profile": of_our_own(name="okta")}):
+            refused = admin.put(url, json=wrong)
+            assert (refused.status_code, refused.json()["code"]) == (400, "refused"), refused.text
+        assert admin.put(url, content=b" " * (2**18 + 1)).status_code == 413
+        assert admin.put(url.replace("over-http", "nowhere"), json={"profile": "okta"}).status_code == 403
+    changes = [event["data"]["changes"] for event in idp.events(types="directory.profile_changed")]
+    assert changes == [[{"path": "profile", "from": "generic@1", "to": "okta@1"}]]
+
+
+def test_a_profile_of_ones_own_is_stored_stamped_and_outlives_a_restart(
+    make_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    service = make_service()
+    idp = Connection(service, "ours", "generic")
+    file = tmp_path / "ours.json"
+    file.write_text(json.dumps(of_our_own(tolerances=["op_case"])))
+    assert idp.cli("directory", "profile", "set", "ours", str(file), "--json") == '{"directory":"ours","profile":"our-idp@1"}\n'
+    assert json.loads(idp.cli("directory", "profile", "set", "ours", str(file), "--json"))["profile"] == "our-idp@1"
+    file.write_text(json.dumps(of_our_own(tolerances=[])))
+    assert "would stand for two profiles. Give yours a version" in idp.cli(
+        "directory", "profile", "set", "ours", str(file), code=2
+    )
+    file.write_text(json.dumps(of_our_own(name="generic", version=7)))
+    assert "Give yours a name" in idp.cli("directory", "profile", "set", "ours", str(file), code=2)
+    for _ in range(200):
+        user = idp.user(f"ada{random.random()}")
+        op = {"op": "Replace", "path": "active", "value": "False"}
+        refused = idp.patch(f"/Users/{user}", op)
+        if refused.status_code == 400:
+            break
+    assert "active" in refused.json()["detail"], "op_case is forgiven, a string is not"
+    assert idp.events()[-1]["profile"] == "our-idp@1"
+    assert "our-idp@1" in idp.cli("directory", "profile", "list")
+    assert idp.cli("directory", "profile", "show", "our-idp").startswith("our-idp@1: Our IdP")
+    assert idp.cli("directory", "profile", "show", "ours").startswith("our-idp@1: Our IdP")
+    with service.client("admin") as admin:
+        second = of_our_own(version=2, tolerances=["string_booleans"])
+        assert admin.put(service.base + "/v1/directories/ours/profile", json={"profile": second}).json()["profile"] == "our-idp@2"
+        assert admin.get(service.base + "/v1/profiles/our-idp").json()["document"]["version"] == 2
+    idp.client.close()
+    assert service.stop() == 0
+    service.start()
+    another = Connection(service, "another", "our-idp@1")
+    another.client.close()
+    assert another.profile == "our-idp@1"
+    with service.client("auditor") as reader:
+        assert reader.get(service.base + "/v1/directories/ours/profile").json()["profile"] == "our-idp@2"

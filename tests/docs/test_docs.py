@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 import ledger.events
-from api import audit, events, health, problems
+from api import audit, events, health, problems, profiles, requests, schemas
 from api.metrics import REGISTRY
 from api.scim.app import ROUTES as SCIM_ROUTES
 from ledger.events import EVENT_TYPES
@@ -49,7 +49,7 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 def routes() -> list[str]:
     nothing = cast("Any", None)  # routes use the services when they are called, not when they are made
-    made = [part.routes(nothing) for part in (health, events, audit)]
+    made = [part.routes(nothing) for part in (health, events, audit, profiles, requests, schemas)]
     return sorted({cast("Any", route).path for router in made for route in router.routes})
 
 

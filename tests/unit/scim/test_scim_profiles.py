@@ -15,8 +15,10 @@ from scim.profile import (
     ProfileError,
     UnknownProfileError,
     format_schema,
+    is_shipped,
     is_test_object,
     mapped_user,
+    own_profile,
     profile_of,
     read_profile,
     shipped,
@@ -76,6 +78,12 @@ def test_a_name_without_a_version_is_the_newest(monkeypatch: pytest.MonkeyPatch)
 def test_an_unknown_profile_is_answered_with_what_there_is() -> None:
     with pytest.raises(UnknownProfileError, match=r"no profile okta@99 here.*okta@1"):
         profile_of("okta@99")
+
+
+def test_a_profile_of_ones_own_is_read_from_what_is_stored_of_it() -> None:
+    okta = profile_of("okta@1")
+    assert own_profile(okta.file.model_dump_json()).file == okta.file
+    assert (is_shipped("okta"), is_shipped("our-idp")) == (True, False)
 
 
 def minimal(**changed: Any) -> bytes:
