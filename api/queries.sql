@@ -41,6 +41,13 @@ select max(at), max(at) filter (where events > 0),
                             group by date_trunc('minute', at)) minutes)
 from requests where directory = $1;
 
+-- doctor_spikes --
+-- Minutes with many times the requests of an ordinary one (the median of the minutes that had any).
+with minutes as (select date_trunc('minute', at) as began, count(*) n from requests
+                 where directory = $1 and at > now() - make_interval(hours => $2) group by 1),
+     ordinary as (select percentile_cont(0.5) within group (order by n) n from minutes)
+select m.began, m.n, round((m.n / o.n)::numeric, 1)::float8 from minutes m, ordinary o where m.n >= $3 and m.n >= o.n * $4 order by m.n desc limit 5;
+
 -- doctor_retries --
 -- The same request refused again and again: a retry storm.
 select method, route, status, count(*), min(at), max(at) from requests

@@ -12,12 +12,15 @@ from api.services import Services
 from database.arrays import int4s
 from database.connections import Connection
 from ledger.directories import Directory
+from scim.advice import TEST_OBJECT, fix_of, said
 
 ROLES = ("operator", "admin", "auditor")
 PAGE_MAX = 1_000
 HOURS = 24
 SILENCE_HOURS = 24  # IdPs synchronise at least daily
 ERROR_SHARE = 0.05
+SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
+SPIKE_TIMES_MIN = 10  # the median minute
 _NAMES = (
     "id", "directory", "time", "method", "path", "filter", "status", "scim_type", "detail", "profile", "tolerances", "events",
     "duration_us", "request_id", "token",
@@ -70,17 +73,19 @@ def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
     shown = {name: value for name, value in zip(_NAMES, row, strict=True) if value is not None}
     if "token" in shown:
         shown["token"] = f"tok_{shown['token'].hex}"
-    return shown
+    fix = fix_of(shown["status"], shown.get("scim_type"), shown.get("detail"))
+    return shown if fix is None else {**shown, "fix": fix}
 
 
 async def directory_health(conn: Connection, directory: Directory, hours: int) -> dict[str, Any]:
-    """Last request, errors per operation, refusals with their reasons, retry storms, tolerances relied on, token ages."""
+    """Last request, errors per operation, refusals with reason and fix, spikes, retry storms, tolerances relied on, token ages."""
 
     async def rows(name: str, *params: Any) -> list[tuple[Any, ...]]:
         return await (await conn.execute(SQL[name], (directory.id, *params))).fetchall()
 
     (last, written, busiest) = (await rows("doctor_activity", hours))[0]
     tokens = await (await conn.execute(SQL["doctor_tokens"], (directory.slug,))).fetchall()
+    relied = await rows("doctor_tolerances", hours)
     names = ("method", "path", "requests", "errors", "too_many_requests", "p50_us", "last")
     return {
         "directory": directory.slug,
@@ -90,15 +95,22 @@ async def directory_health(conn: Connection, directory: Directory, hours: int) -
         "last_change": written,
         "busiest_minute_requests": busiest or 0,
         "operations": [dict(zip(names, row, strict=True)) for row in await rows("doctor_operations", hours)],
+        "spikes": [
+            dict(zip(("minute", "requests", "times_the_median"), row, strict=True))
+            for row in await rows("doctor_spikes", hours, SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)
+        ],
         "refusals": [
-            dict(zip(("status", "scim_type", "detail", "count", "last"), row, strict=True))
+            {**dict(zip(("status", "scim_type", "detail", "count", "last"), row, strict=True)), "fix": fix_of(*row[:3])}
             for row in await rows("doctor_refusals", hours)
         ],
         "retry_storms": [
             dict(zip(("method", "path", "status", "count", "first", "last"), row, strict=True))
             for row in await rows("doctor_retries")
         ],
-        "tolerances": [{"tolerance": name, "requests": count} for name, count in await rows("doctor_tolerances", hours)],
+        "tolerances": [
+            {"tolerance": name, "requests": count, "meaning": said(name)} for name, count in relied if name != TEST_OBJECT
+        ],
+        "test_objects": sum(count for name, count in relied if name == TEST_OBJECT),
         "tokens": [
             dict(
                 zip(
@@ -112,7 +124,7 @@ async def directory_health(conn: Connection, directory: Directory, hours: int) -
 
 def advice(report: dict[str, Any], now: datetime) -> list[str]:
     """What the person who runs the IdP should know, worst first."""
-    return [*_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report)]
+    return [*_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
 
 
 def _storms(report: dict[str, Any]) -> list[str]:
@@ -150,3 +162,11 @@ def _errors(report: dict[str, Any]) -> list[str]:
     if limited:
         found.append(f"{limited} requests were answered 429: the IdP sent faster than this directory's queue takes.")
     return found
+
+
+def _spikes(report: dict[str, Any]) -> list[str]:
+    return [
+        f"{spike['requests']} requests in the minute from {spike['minute']:%Y-%m-%d %H:%M} UTC, {spike['times_the_median']:g} times the "
+        "usual: did somebody restart the IdP's provisioning, or assign many users at once?"
+        for spike in report["spikes"]
+    ]

@@ -28,8 +28,9 @@ from ledger.directories import Directory
 from ledger.events import USER, Body, Draft, Recorded
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
+from scim.advice import TEST_OBJECT
 from scim.errors import ScimError, Unauthorized
-from scim.profile import Profile, mapped_user
+from scim.profile import Profile, is_test_object, mapped_user
 
 SQL = load_queries(__file__)
 CLOCK_BEHIND_MAX_US = 5_000_000
@@ -237,8 +238,16 @@ class _Reads:
 
 
 def _decided(submission: Submission, decision: Decision) -> Decided:
+    if submission.directory.speaks.file.test_objects and any(_of_a_test(draft, submission) for draft in decision.drafts):
+        submission.used.add(TEST_OBJECT)
     drafts = tuple(_with_user(draft, submission.directory.speaks) for draft in decision.drafts)
     return Decided(submission.directory, drafts, decision.document, submission.actor, submission.request)
+
+
+def _of_a_test(draft: Draft, submission: Submission) -> bool:
+    """Whether it is about a user that the IdP makes only to test its connection: an auditor must be able to tell."""
+    body = draft.body
+    return draft.ot == USER and body is not None and is_test_object(submission.directory.speaks, body.object.get("userName", ""))
 
 
 def _with_user(draft: Draft, profile: Profile) -> Draft:

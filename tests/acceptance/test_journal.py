@@ -29,6 +29,7 @@ def test_a_refused_request_is_there_with_its_reason_and_without_values(service: 
         entry = _written(service, operator, refused.headers["X-Request-Id"])
         assert (entry["status"], entry["scim_type"], entry["method"], entry["path"]) == (400, "invalidValue", "POST", "/Users")
         assert entry["detail"] == refused.json()["detail"]
+        assert "The mapping sends a value of another type" in entry["fix"]
         assert entry["directory"] == "acme"
         listed = client.get(service.scim + "/Users", params={"filter": f'userName eq "{secret}"'})
         entry = _written(service, operator, listed.headers["X-Request-Id"])
@@ -47,10 +48,13 @@ def test_an_accepted_deviation_and_the_events_it_made_are_recorded(service: Serv
         entry = _written(service, operator, answer.headers["X-Request-Id"])
         assert entry["tolerances"] == ["op_case", "string_booleans"]
         assert entry["events"] == 1
+        assert "fix" not in entry
         again = client.patch(user["meta"]["location"], json=changes)
         assert _written(service, operator, again.headers["X-Request-Id"])["events"] == 0
         health = operator.get(service.base + "/v1/directories/acme/health").json()
         assert {"op_case", "string_booleans"} <= {row["tolerance"] for row in health["tolerances"]}
+        meant = {row["tolerance"]: row["meaning"] for row in health["tolerances"]}
+        assert meant["string_booleans"] == 'This IdP sends booleans such as active as strings ("True", "False").'
         assert health["last_request"]
         assert {"PATCH", "POST"} <= {row["method"] for row in health["operations"]}
 
@@ -93,9 +97,12 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
     assert sick.returncode == 1
     assert "repeats POST /Users in vain (25 times" in sick.stdout
     assert "userName is required" in sick.stdout
+    assert "fill it in the IdP" in " ".join(sick.stdout.split())
     report = json.loads(service.cli("directory", "doctor", "acme", "--json").stdout)
     assert report["retry_storms"][0]["count"] == 25
     assert report["refusals"][0]["count"] == 25
+    assert "fill it in the IdP" in report["refusals"][0]["fix"]
+    assert (report["spikes"], report["test_objects"]) == ([], 0)
     assert service.cli("directory", "doctor", "nowhere").returncode == 2
 
 
@@ -114,3 +121,30 @@ def test_what_is_old_is_pruned(app_url: str) -> None:
                 (days,),
             )
         assert conn.execute(SQL["prune_requests"], (DAYS_KEPT,)).rowcount == 2
+
+
+def test_a_spike_is_a_minute_far_above_the_ordinary_one(app_url: str) -> None:
+    import psycopg
+
+    from api.journal import SQL
+    from api.requests import SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN, advice
+
+    with psycopg.connect(app_url, autocommit=True, cursor_factory=psycopg.RawCursor) as conn:
+        conn.execute("set search_path to ledger")
+        for directory, minutes in ((901, [3, 3, 70, 3]), (902, [70, 70, 70]), (903, [1, 59, 1])):
+            for ago, count in enumerate(minutes, 1):
+                conn.execute(
+                    "insert into requests (directory, at, method, route, status, profile, tolerances, events, duration_us, request_id) "
+                    "select $1, date_trunc('minute', now()) - make_interval(mins => $2), 'GET', '/', 200, 'generic@1', '{}', 0, 1, "
+                    "gen_random_uuid() from generate_series(1, $3)",
+                    (directory, ago, count),
+                )
+        found = {
+            directory: conn.execute(SQL["doctor_spikes"], (directory, 24, SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)).fetchall()
+            for directory in (901, 902, 903)
+        }
+    ((minute, requests, times),) = found[901]
+    assert (requests, times, found[902], found[903]) == (70, 23.3, [], [])
+    spike = {"minute": minute, "requests": requests, "times_the_median": times}
+    report = {"retry_storms": [], "operations": [], "hours": 24, "last_request": minute, "spikes": [spike], "tokens": []}
+    assert "23.3 times the usual" in advice(report, minute)[-1]

@@ -298,3 +298,20 @@ def test_a_profile_of_ones_own_is_stored_stamped_and_outlives_a_restart(
     assert another.profile == "our-idp@1"
     with service.client("auditor") as reader:
         assert reader.get(service.base + "/v1/directories/ours/profile").json()["profile"] == "our-idp@2"
+
+
+def test_objects_of_a_connection_test_are_counted_so_that_nobody_takes_them_for_people(connected: Any) -> None:
+    idp = connected("tested", "jumpcloud")
+    idp.user("ada@corp.example")
+    ghost = idp.user("scim-test@corp.example")
+    assert idp.patch(f"/Users/{ghost}", {"op": "replace", "path": "active", "value": False}).status_code == 200
+    last = idp.send("DELETE", f"/Users/{ghost}")
+    assert last.status_code == 204
+    with idp.service.client("operator") as operator:
+        for _ in range(10_000):  # written within a second
+            page = operator.get(idp.service.base + "/v1/requests", params={"directory": "tested"}).json()["data"]
+            if page and page[0]["request_id"] == last.headers["X-Request-Id"]:
+                break
+        assert [row["tolerances"] for row in page] == [["test_object"]] * 3 + [[]]
+        health = operator.get(f"{idp.service.base}/v1/directories/tested/health").json()
+    assert (health["test_objects"], health["tolerances"]) == (3, [])

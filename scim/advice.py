@@ -1,0 +1,112 @@
+"""What a refusal and a tolerance mean to the person who runs the identity provider: which setting there to change."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+TEST_OBJECT: Final = "test_object"  # noted with a request as tolerances are: it made or changed an object of a connection test
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """The first case whose status, scimType and wording fit gives the fix."""
+
+    fix: str
+    status: int
+    scim_type: str | None = None
+    detail: str = ""
+
+    def fits(self, status: int, scim_type: str | None, detail: str) -> bool:
+        return self.status == status and self.scim_type in {None, scim_type} and re.search(self.detail, detail) is not None
+
+
+_CASES: Final = (
+    _Case(
+        "Somebody with this userName is here already. Let the IdP match on userName before it creates, or rename or delete the "
+        "other user in the IdP.",
+        409,
+        "uniqueness",
+    ),
+    _Case("The group was pushed before this member: assign the user to the app first, then push the group again.",
+          400, "invalidValue", r"^members: no user or group"),
+    _Case("Two users have this key: name members by the id that this service gave, or make the key unique in the IdP.",
+          400, "invalidValue", r"^members: \d+ users"),
+    _Case("A group is nested in itself: take it out of its own members in the IdP.", 400, "invalidValue", "member of itself"),
+    _Case("A member came without its id: in the IdP the user has probably not been provisioned yet. Provision it, then push the "
+          "group again.", 400, "invalidValue", r"^members\[\d+\]\.value is required"),
+    _Case("The attribute has no value for this user: fill it in the IdP, or map it to one that is always filled.",
+          400, "invalidValue", "is required"),
+    _Case("The IdP takes away what must stay: map the attribute to a constant or leave it out, and deactivate with `active` false.",
+          400, "invalidValue", "cannot be removed"),
+    _Case("Two values are primary: mark one only as primary in the IdP's mapping.", 400, "invalidValue", "primary"),
+    _Case("The mapping sends a value of another type: change the type of the attribute, or its expression, in the IdP's mapping; or "
+          "choose the profile of this IdP, which may forgive it.", 400, "invalidValue"),
+    _Case("The template names no schema of SCIM 2.0: put the URN of the detail into `schemas`, or choose the profile of this IdP.",
+          400, "invalidSyntax", "schemas"),
+    _Case("The body is not what SCIM expects: check the IdP's JSON template, and that it is set to SCIM 2.0.", 400, "invalidSyntax"),
+    _Case("The mapping names an attribute that is not there: correct its target attribute, or register an extension schema for it.",
+          400, "invalidPath"),
+    _Case("The mapping changes one value of a list that has no such value: choose a profile with `replace_creates`, or let the IdP "
+          "send the whole list.", 400, "noTarget"),
+    _Case("The mapping writes an attribute that only this service writes: take it out of the mapping, or map it on creation only.",
+          400, "mutability"),
+    _Case("The IdP's matching filter cannot be read: match on userName, externalId or id with `eq`.", 400, "invalidFilter"),
+    _Case("The request asks for too much: let the IdP match on userName, externalId or id, or send changes in smaller parts.",
+          400, "tooMany"),
+    _Case("Start the import in the IdP again from its first page.", 400, "invalidCursor"),
+    _Case("Start the import in the IdP again from its first page.", 400, "invalidCount"),
+    _Case("The token was revoked or has expired: issue one and put it into the IdP.", 401),
+    _Case("The token belongs to another directory, or has another role than scim: put the token of this directory into the IdP.", 403),
+    _Case("The address is wrong: the base URL in the IdP ends in /scim/DIRECTORY/v2.", 404, None, "no such endpoint|SCIM lives"),
+    _Case("The IdP remembers an id that is gone. Let it match again (restart its provisioning, or unassign and assign the user).", 404),
+    _Case("The IdP uses a method that SCIM does not have here: check that it is set to SCIM 2.0.", 405),
+    _Case("The IdP asks for another format: let it accept application/scim+json.", 406),
+    _Case("Two systems write the same resource: let only one IdP provision it.", 412),
+    _Case("The request is too large: let the IdP push the members of a group in smaller parts, by PATCH.", 413),
+    _Case("The IdP sends another format: let it send application/scim+json.", 415),
+    _Case("Nothing to do: the IdP sends it again. Where it goes on, lower the IdP's rate of requests.", 429),
+    _Case("The IdP asks for what this service does not offer: switch the feature off in the IdP, or leave it: nothing is lost.", 501),
+    _Case("Nothing to do in the IdP: it sends it again. Where it goes on, see the service's log.", 503),
+)  # fmt: skip
+_OTHERWISE: Final = "Not the IdP's fault: give the request id to whoever runs this service."
+
+
+def fix_of(status: int, scim_type: str | None, detail: str | None) -> str | None:
+    """What to do about a refusal, in the words of the IdP's admin; None for a request that was not refused."""
+    if status < 400:
+        return None
+    return next((case.fix for case in _CASES if case.fits(status, scim_type, detail or "")), _OTHERWISE)
+
+
+SAID: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "string_booleans": 'sends booleans such as active as strings ("True", "False")',
+        "op_case": "writes the operations of a PATCH in capitals (Replace)",
+        "dotted_keys": "sends flat keys such as name.givenName instead of nested objects",
+        "manager_string": "sends the manager as a bare id",
+        "bare_values": "sends bare strings where a list of objects is due",
+        "single_for_multi": "sends one value where a list is due",
+        "remove_value_list": "names what to remove in the value, not in the path",
+        "replace_creates": "changes a value that is not there yet and expects that it is made",
+        "id_in_value": "repeats the id and other read-only attributes in a PATCH",
+        "unknown_schema_uris": "lists schemas that nothing here belongs to",
+        "empty_operations": "sends a PATCH without operations",
+        "missing_schemas": "leaves out the schemas",
+        "numeric_booleans": "sends booleans as 1 and 0",
+        "numeric_strings": "sends numbers where strings are due, such as employeeNumber",
+        "blank_objects": "sends an empty string for an object, a list or a manager that is not there",
+        "empty_strings": "sends an empty string for what a user does not have",
+        "wrapped_values": "wraps single values in a list or an object",
+        "old_schema_uris": "lists the schemas of SCIM 1",
+        "enterprise_names": "names attributes of the enterprise extension without its URN",
+        "path_spelling": "writes paths in another spelling (slashes, single quotes)",
+        "unknown_member": "names group members by another key than the id it was given",
+    }
+)
+
+
+def said(tolerance: str) -> str:
+    """What an IdP does that relies on a tolerance, as a sentence."""
+    return f"This IdP {SAID[tolerance]}." if tolerance in SAID else f"This IdP relies on {tolerance}."

@@ -1,0 +1,55 @@
+"""Every refusal comes with something to do, and every tolerance with a sentence, for the person who runs the IdP."""
+
+import pytest
+
+from scim import errors
+from scim.advice import SAID, fix_of, said
+from scim.errors import ScimError
+from scim.profile import TOLERANCES
+
+KINDS = [
+    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ScimError) and kind is not ScimError
+]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.__name__.startswith("_")])
+def test_each_kind_of_refusal_has_a_fix(kind: type[ScimError]) -> None:
+    if kind.scim_type in {"invalidVers", "sensitive"}:
+        return  # never raised here
+    fix = fix_of(kind.status, kind.scim_type, kind.default)
+    assert fix is not None
+    assert "whoever runs this service" not in fix
+
+
+@pytest.mark.parametrize(
+    ("status", "scim_type", "detail", "fix"),
+    [
+        (409, "uniqueness", "userName: another user…", "match on userName"),
+        (400, "invalidValue", 'members: no user or group of this directory has the id "x".', "assign the user to the app first"),
+        (400, "invalidValue", "members: 2 users of this directory have this externalId.", "make the key unique"),
+        (400, "invalidValue", "members: a group cannot be a member of itself.", "nested in itself"),
+        (400, "invalidValue", "members[0].value is required: send the id of the member.", "not been provisioned yet"),
+        (400, "invalidValue", "userName is required: send it", "fill it in the IdP"),
+        (400, "invalidValue", "active cannot be removed: replace it", "deactivate with `active` false"),
+        (400, "invalidValue", "emails has more than one primary value", "one only as primary"),
+        (400, "invalidValue", "title must be a string.", "another type"),
+        (400, "invalidSyntax", "schemas must list urn:…", "names no schema of SCIM 2.0"),
+        (400, "invalidSyntax", "Operations is missing", "JSON template"),
+        (400, None, None, "whoever runs this service"),
+        (404, None, "There is no such endpoint.", "base URL"),
+        (404, None, "There is no user with this id", "match again"),
+        (500, None, None, "whoever runs this service"),
+    ],
+)
+def test_the_fix_is_that_of_the_case(status: int, scim_type: str | None, detail: str | None, fix: str) -> None:
+    assert fix in (fix_of(status, scim_type, detail) or "")
+
+
+def test_what_was_accepted_needs_no_fix() -> None:
+    assert fix_of(201, None, None) is None
+
+
+def test_each_tolerance_is_said_in_words() -> None:
+    assert set(SAID) == {*TOLERANCES, "unknown_member"}
+    assert said("string_booleans") == 'This IdP sends booleans such as active as strings ("True", "False").'
+    assert said("of_tomorrow") == "This IdP relies on of_tomorrow."
