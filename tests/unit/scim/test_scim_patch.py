@@ -535,7 +535,9 @@ USER_OPERATIONS = st.one_of(
     st.tuples(st.sampled_from(["add", "replace"]), st.just(f"{E}:manager.value"), WORDS).map(lambda parts: op(*parts)),
     st.tuples(st.sampled_from(["add", "replace"]), st.just(E), ENTERPRISE_VALUES.filter(bool)).map(lambda parts: op(*parts)),
     st.tuples(
-        st.sampled_from(["add", "replace"]), st.just("addresses"), st.lists(ADDRESS, min_size=1, max_size=2, unique_by=str)
+        st.sampled_from(["add", "replace"]),
+        st.just("addresses"),
+        st.lists(ADDRESS, min_size=1, max_size=2, unique_by=lambda value: tuple(sorted(value.items()))),
     ).map(lambda parts: op(*parts)),
     st.tuples(
         st.sampled_from(["add", "replace"]),
