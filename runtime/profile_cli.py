@@ -1,5 +1,6 @@
 """`scim-ledger directory profile …`: how a kind of IdP speaks, and which directory speaks how."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +9,10 @@ import orjson
 import typer
 
 from ledger.administration import Administration, RefusedError
+from ledger.directories import Directory
 from runtime.acts import administer
 from scim.profile import Profile, ProfileError, UnknownProfileError, profile_of, read_profile, shipped
+from scim.schema import RESOURCE_TYPES, ResourceType
 from scim.trial import try_request
 
 app = typer.Typer(no_args_is_help=True, help="How a directory's IdP is understood.")
@@ -79,10 +82,13 @@ def try_command(
         Path, typer.Argument(help='A recorded request: {"method", "path", "body"}, or a dialogue with steps of them.')
     ],
     *,
+    directory: Annotated[
+        str | None, typer.Option(help="Check against the extension schemas of this directory; its own profiles are known too.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recorded request through a profile and print what would be stored. Exit code 1 where it would be refused."""
-    spoken = _of_file(Path(profile)) if _is_file(profile) else profile_of(profile)
+    spoken, types = _tried_with(profile, directory)
     try:
         recorded: Any = orjson.loads(_read(file))
     except orjson.JSONDecodeError as wrong:
@@ -90,11 +96,26 @@ def try_command(
     if not isinstance(recorded, dict):
         raise RefusedError(f'{file} must hold an object: {{"method", "path", "body"}}, or a dialogue with "steps".')
     steps: list[dict[str, Any]] = recorded.get("steps", [recorded])
-    tried = [try_request(spoken, step) for step in steps]
+    tried = [try_request(spoken, step, types) for step in steps]
     shown = tried if "steps" in recorded else tried[0]
     _show(as_json, shown, orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
     if any("error" in one for one in tried):
         raise SystemExit(EXIT_FINDING)
+
+
+def _tried_with(profile: str, slug: str | None) -> tuple[Profile, Mapping[str, ResourceType]]:
+    spoken = _of_file(Path(profile)) if _is_file(profile) else None
+    if slug is None:
+        return spoken or profile_of(profile), RESOURCE_TYPES
+
+    async def act(acts: Administration) -> tuple[Profile, Directory]:
+        found = await acts.directory(slug)
+        if found is None:
+            raise RefusedError(f"There is no directory {slug}. `scim-ledger directory list` shows them.")
+        return spoken or await _found(acts, profile), found
+
+    chosen, found = administer(act)
+    return chosen, {kind: found.typed(RESOURCE_TYPES[kind]) for kind in RESOURCE_TYPES}
 
 
 async def _found(acts: Administration, name: str) -> Profile:

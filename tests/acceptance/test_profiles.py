@@ -15,6 +15,7 @@ import pytest
 
 from runtime import embedded
 from tests.acceptance.conftest import ROOT, Service
+from tests.unit.scim.test_scim_extension import SCHEMA, URN
 
 CORPUS = ROOT.parent / "shared" / "corpus"
 CORE = "urn:ietf:params:scim:schemas:core:2.0:"
@@ -315,3 +316,18 @@ def test_objects_of_a_connection_test_are_counted_so_that_nobody_takes_them_for_
         assert [row["tolerances"] for row in page] == [["test_object"]] * 3 + [[]]
         health = operator.get(f"{idp.service.base}/v1/directories/tested/health").json()
     assert (health["test_objects"], health["tolerances"]) == (3, [])
+
+
+def test_a_trial_knows_the_schemas_of_a_directory(connected: Any, tmp_path: Path) -> None:
+    idp = connected("schemas", "generic")
+    schema, request = tmp_path / "schema.json", tmp_path / "request.json"
+    schema.write_text(json.dumps(SCHEMA))
+    idp.cli("directory", "schema", "add", "schemas", str(schema))
+    body = {"schemas": [CORE + "User"], "userName": "ada", URN: {"number": "A", "floor": "three"}}
+    request.write_text(json.dumps({"method": "POST", "path": "/Users", "body": body}))
+    assert "error" not in json.loads(idp.cli("directory", "profile", "try", "okta", str(request), "--json"))
+    with_schemas = ("directory", "profile", "try", "schemas", str(request), "--directory", "schemas", "--json")
+    tried = json.loads(idp.cli(*with_schemas, code=1))
+    assert (tried["profile"], tried["error"]["scimType"]) == ("generic@1", "invalidValue")
+    wrong = idp.cli("directory", "profile", "try", "okta", str(request), "--directory", "nowhere", code=2)
+    assert "There is no directory nowhere" in wrong

@@ -4,8 +4,12 @@ from typing import Any
 
 import pytest
 
+from scim.extension import read_extension
 from scim.profile import profile_of
+from scim.schema import GROUP, with_extension
+from scim.schema import USER as USER_TYPE
 from scim.trial import try_request
+from tests.unit.scim.test_scim_extension import SCHEMA, URN
 
 CORE = "urn:ietf:params:scim:schemas:core:2.0:"
 PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
@@ -60,3 +64,14 @@ def test_a_step_of_a_dialogue_has_do_instead_of_method() -> None:
 )
 def test_what_would_be_refused_says_so(method: str, path: str, body: Any, status: str) -> None:
     assert tried("okta", method, path, body)["error"]["status"] == status
+
+
+def test_the_types_of_a_directory_decide_where_they_are_given() -> None:
+    types = {"Users": with_extension(USER_TYPE, read_extension(SCHEMA)), "Groups": GROUP}
+    request = {"method": "POST", "path": "/Users", "body": {**USER, URN: {"number": "A", "floor": "three"}}}
+    assert "error" not in try_request(profile_of("okta"), request)
+    refused = try_request(profile_of("okta"), request, types)
+    assert refused["error"]["scimType"] == "invalidValue"
+    assert "another type" in refused["fix"]
+    kept = {**request, "body": {**USER, URN: {"number": "A", "floor": 3}}}
+    assert try_request(profile_of("okta"), kept, types)["user"]["user_name"] == "scim-test@corp"
