@@ -4,12 +4,12 @@ Reading resolves every path, checks every value against the schema and spreads v
 applying is then only structure. Operations on group members never meet a document: they become edge operations.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
-from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget
+from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
 from scim.filters import And, Compare, Filter, Or, Reader, Reference, Token, look_up, matches, shown, split_urn, unknown
 from scim.misnomers import is_after_urn, place_of, respelled
@@ -33,6 +33,7 @@ from scim.tolerances import Tolerances
 
 PATCH_URN = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 PATH_CHARACTERS_MAX = 8192
+VALUES_VISITED_MAX = 250_000  # by all operations of one patch together: a second of work
 
 Op: TypeAlias = Literal["add", "remove", "replace"]
 EdgeKind: TypeAlias = Literal["add", "remove", "clear", "remove_where"]
@@ -530,15 +531,35 @@ def apply_patch(rt: ResourceType, before: dict[str, Any], patch: Patch, toleranc
     """The document after all operations, as a new one; `before` is never changed, also when an operation fails.
 
     Raises NoTarget where a filter selects nothing to add to or replace, Mutability for the id and for immutable attributes,
-    InvalidValue where a required attribute would be missing or two values primary.
+    InvalidValue where a required attribute would be missing or two values primary, TooMany where many operations change long lists.
     """
     after = dict(before)
+    visited = 0
     for operation in patch.operations:
+        visited += _visits(after, operation)
+        if visited > VALUES_VISITED_MAX:
+            raise TooMany(
+                f"Operations[{operation.index}]: too many changes of long lists or large extensions in one request. Send several requests."
+            )
         _apply(after, operation, tolerances, used)
     check_required(rt, after, before)
     check_immutable(rt, before, after)
     after["schemas"] = schemas_of(rt, after)
     return after
+
+
+def _visits(after: Mapping[str, Any], operation: Operation) -> int:
+    """How many values of a list the operation goes through; what it removes by value is looked for among all of them."""
+    path = operation.path
+    holder: Mapping[str, Any] = after
+    if path.urn is not None:
+        holder = after.get(path.urn if path.known else _stored_name(after, path.urn)) or {}
+    names = (len(after) + len(holder)) // 16  # they are gone through too, but quickly
+    held = look_up(holder, path.attribute.name) if path.attribute is not None else None
+    if not isinstance(held, list):
+        return names
+    removed = operation.value if operation.op == "remove" and isinstance(operation.value, list) else ()
+    return names + len(held) * max(1, len(removed))  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, used: Used) -> None:
@@ -649,9 +670,12 @@ def _extend(attribute: Attribute, old: Any, operation: Operation) -> list[Any]:
     given: list[Any] = operation.value or []
     new: list[Any] = list(old) if operation.op == "add" and isinstance(old, list) else []
     fresh: list[int] = []
+    places: dict[Hashable, int] = {}
+    for n, held in enumerate(new):
+        places.setdefault(_identity(held), n)
     for item in given:
-        place = next((n for n, held in enumerate(new) if _same_value(held, item)), None)
-        if place is None:
+        place = places.setdefault(_identity(item), len(new))
+        if place == len(new):
             fresh.append(len(new))
             new.append(item)
         elif isinstance(item, dict) and "primary" in item and operation.op == "add":
@@ -662,10 +686,15 @@ def _extend(attribute: Attribute, old: Any, operation: Operation) -> list[Any]:
     return _settled(new, fresh, operation) if attribute.type == "complex" else new
 
 
-def _same_value(held: Any, item: Any) -> bool:
-    if isinstance(held, dict) and isinstance(item, dict):
-        return _unflagged(held) == _unflagged(item)
-    return held == item
+def _identity(value: Any) -> Hashable:
+    """Equal for values that are the same; whether one is primary makes no other value of it."""
+    return _frozen(_unflagged(value) if isinstance(value, dict) else value)
+
+
+def _frozen(value: Any) -> Hashable:
+    if isinstance(value, dict):
+        return frozenset((key, _frozen(inner)) for key, inner in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _unflagged(value: Mapping[str, Any]) -> dict[str, Any]:

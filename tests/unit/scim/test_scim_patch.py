@@ -8,7 +8,7 @@ from scim2_models import Context, EnterpriseUser, PatchOp, SCIMException
 from scim2_models import Group as OracleGroup
 from scim2_models import User as OracleUser
 
-from scim.errors import InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError
+from scim.errors import InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, EdgeOperation, apply_patch, parse_path, read_patch, touches
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
@@ -165,6 +165,41 @@ def test_setting_a_primary_turns_the_others_off():
         patched(op("replace", "emails.primary", True))
     with pytest.raises(InvalidValue, match="primary"):
         patched(op("add", "emails", [{"value": "1", "primary": True}, {"value": "2", "primary": True}]))
+
+
+def test_long_lists_are_extended_in_one_pass():
+    """Comparing each value with every other took minutes for what fits into a request, and nobody else was served meanwhile."""
+    values = [{"value": f"v{n}"} for n in range(20_000)]
+    once = patched(op("add", "roles", values))
+    assert once["roles"] == values
+    assert patched(op("add", "roles", values[::-1]), before=once) == once
+    assert patched(op("replace", "roles", values[:5]), before=once)["roles"] == values[:5]
+
+
+def test_a_value_is_the_same_whatever_the_order_of_its_keys_and_whether_it_is_primary():
+    nested = {"urn:x:y": {"a": [{"b": [1, {"c": 2}], "d": 3}]}, "schemas": [USER.schema, "urn:x:y"]}
+    assert patched(op("add", "urn:x:y:a", [{"d": 3, "b": [1, {"c": 2}]}]), before=base(**nested)) == base(**nested)
+    assert patched(op("add", "emails", [{"value": "h", "type": "home", "primary": False}]))["emails"][1] == {
+        **HOME,
+        "primary": False,
+    }
+
+
+def test_many_operations_on_long_lists_are_too_many():
+    long = patched(op("add", "roles", [{"value": f"v{n}"} for n in range(1_000)]))
+    for operations in (
+        [op("replace", 'roles[value eq "v1"].type', "t")] * 251,
+        [op("add", "roles", [{"value": "w"}])] * 251,
+        [op("remove", "roles", [{"value": f"v{n}"} for n in range(251)])],
+    ):
+        with pytest.raises(TooMany, match="Send several"):
+            patched(*operations, before=long)
+    with pytest.raises(TooMany):
+        patched(op("add", None, {"urn:x:y": {f"a{n}": n for n in range(5_000)}}))
+    with pytest.raises(TooMany):
+        patched(*[op("add", "URN:x:y:A[b eq 1].c", 2)] * 251, before=base(**{"urn:x:y": {"a": [{"b": n} for n in range(1_000)]}}))
+    kept = patched(op("remove", "roles", [{"value": f"v{n}"} for n in range(250)]), before=long)
+    assert len(kept["roles"]) == 750
 
 
 def test_a_link_goes_with_the_value_it_belonged_to():
