@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
-from scim.filters import And, Compare, Filter, Or, Reader, Reference, Token, look_up, matches, shown, split_urn, unknown
+from scim.filters import And, Compare, Filter, Not, Or, Reader, Reference, Token, look_up, matches, shown, split_urn, unknown
 from scim.misnomers import is_after_urn, place_of, respelled
 from scim.normalise import (
     Used,
@@ -549,7 +549,7 @@ def apply_patch(rt: ResourceType, before: dict[str, Any], patch: Patch, toleranc
 
 
 def _visits(after: Mapping[str, Any], operation: Operation) -> int:
-    """How many values of a list the operation goes through; what it removes by value is looked for among all of them."""
+    """How many values of a list the operation goes through; each is compared with all that a filter or a removal by value names."""
     path = operation.path
     holder: Mapping[str, Any] = after
     if path.urn is not None:
@@ -559,7 +559,15 @@ def _visits(after: Mapping[str, Any], operation: Operation) -> int:
     if not isinstance(held, list):
         return names
     removed = operation.value if operation.op == "remove" and isinstance(operation.value, list) else ()
-    return names + len(held) * max(1, len(removed))  # pyright: ignore[reportUnknownArgumentType]
+    compared = max(1, len(removed)) if path.filter is None else _terms(path.filter)  # pyright: ignore[reportUnknownArgumentType]
+    return names + len(held) * compared  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _terms(selection: Filter) -> int:
+    """How many comparisons a filter makes at most."""
+    if isinstance(selection, And | Or):
+        return sum(map(_terms, selection.terms))
+    return _terms(selection.term) if isinstance(selection, Not) else 1
 
 
 def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, used: Used) -> None:

@@ -187,9 +187,11 @@ def test_a_value_is_the_same_whatever_the_order_of_its_keys_and_whether_it_is_pr
 
 def test_many_operations_on_long_lists_are_too_many():
     long = patched(op("add", "roles", [{"value": f"v{n}"} for n in range(1_000)]))
+    pairs = ['value eq "w" and type pr'] * 126
     for operations in (
         [op("replace", 'roles[value eq "v1"].type', "t")] * 251,
         [op("add", "roles", [{"value": "w"}])] * 251,
+        [op("remove", f"roles[not ({' or '.join(pairs)})]")],
         [op("remove", "roles", [{"value": f"v{n}"} for n in range(251)])],
     ):
         with pytest.raises(TooMany, match="Send several"):
