@@ -366,7 +366,9 @@ class _PatchReader:
         if not self.tolerances.remove_value_list:
             raise InvalidValue(f"Operations[{index}]: remove has no value: select what to remove by a filter in the path.")
         self.used.add("remove_value_list")
-        if attribute is None or path.sub is not None or path.filter is not None or not attribute.multi_valued:
+        if attribute is None or path.sub is not None or path.filter is not None:
+            return None
+        if not attribute.multi_valued and attribute.type != "any":
             return None
         items = value if isinstance(value, list) else [value]
         return [check_single(attribute, item, f"{path.text}[{n}]", self.tolerances, self.used) for n, item in enumerate(items)]
@@ -618,7 +620,7 @@ def _change(holder: dict[str, Any], name: str, operation: Operation, tolerances:
         new = _change_sub(old, operation, path.sub, tolerances, used)
     elif operation.op == "remove":
         new = _without(attribute, old, operation.value)
-    elif attribute.multi_valued:
+    elif attribute.multi_valued or _joins(attribute, old, operation):
         new = _extend(attribute, old, operation)
     elif attribute.type == "complex":
         new = _merged(old or {}, operation.value)
@@ -627,6 +629,11 @@ def _change(holder: dict[str, Any], name: str, operation: Operation, tolerances:
     if attribute.mutability == "immutable" and old is not None and new != old:
         raise Mutability(f"Operations[{operation.index}]: {path.text} cannot be changed once it is set.")
     _assign(holder, name, new)
+
+
+def _joins(attribute: Attribute, old: Any, operation: Operation) -> bool:
+    """Whether an attribute without a schema is added to: what holds a list has several values (RFC 7644 §3.5.2.1)."""
+    return attribute.type == "any" and operation.op == "add" and isinstance(old, list) and isinstance(operation.value, list)
 
 
 def _merged(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:

@@ -137,6 +137,29 @@ PATCHES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], set[str
 ]  # fmt: skip
 
 
+CUSTOM = "urn:ietf:params:scim:schemas:extension:greenhouse:2.0:User"
+TWO = {"department_ids": [{"value": "1"}, {"value": "2"}]}
+
+
+@pytest.mark.parametrize(
+    ("operation", "after"),
+    [
+        ({"op": "add", "path": f"{CUSTOM}:department_ids", "value": [{"value": "2"}, {"value": "3"}]}, ["1", "2", "3"]),
+        ({"op": "remove", "path": f"{CUSTOM}:department_ids", "value": [{"value": "1"}]}, ["2"]),
+        ({"op": "remove", "path": f"{CUSTOM}:department_ids", "value": []}, ["1", "2"]),
+        ({"op": "replace", "path": f"{CUSTOM}:department_ids", "value": [{"value": "3"}]}, ["3"]),
+    ],
+)
+def test_a_list_without_a_schema_is_added_to_and_taken_from_like_one_with_a_schema(
+    operation: dict[str, Any], after: list[str]
+) -> None:
+    """Entra's custom multi-valued attributes (Microsoft Q&A 1693075): an add replaced the list, a remove of one value emptied it."""
+    used: set[str] = set()
+    patch = read_patch(USER, {"schemas": [PATCH_URN], "Operations": [operation]}, GENERIC, used)
+    kept = apply_patch(USER, {**user(), CUSTOM: TWO}, patch, GENERIC, used)
+    assert [item["value"] for item in kept[CUSTOM]["department_ids"]] == after
+
+
 @pytest.mark.parametrize(
     ("seen", "before", "operation", "after", "relied"), PATCHES, ids=lambda value: value if isinstance(value, str) else ""
 )
