@@ -80,13 +80,14 @@ join subject_keys s on s.obj = u.id;
 
 -- groups_by_id --
 -- Current groups alike; lastModified is the time of the event that last moved the ETag.
+-- Looked up, not joined: a generic plan would read every event of the group to find that one.
 select g.directory, g.id, true, g.body_seq, t.etag_rv, g.created_at, c.at, b.ct, s.wrapped
 from unnest($1::int4[], $2::uuid[]) k(d, i)
 join groups g on g.directory = k.d and g.id = k.i
 join bodies b on b.directory = g.directory and b.seq = g.body_seq
 join subject_keys s on s.obj = g.id
 cross join lateral (select etag_rv from events where obj = g.id order by rv desc limit 1) t
-join events e on e.obj = g.id and e.rv = t.etag_rv
+cross join lateral (select seq from events where obj = g.id and rv = t.etag_rv offset 0) e
 cross join lateral (select at from commits where directory = g.directory and seq <= e.seq order by seq desc limit 1) c;
 
 -- user_ids_by_key --
@@ -133,10 +134,18 @@ select created_at, id from groups
 where directory = $1 and (created_at, id) > ($2, $3::uuid) and created_at between $4 and $5 order by created_at, id limit $6;
 
 -- open_members --
--- Members of groups as stored by the IdP, in the order they came.
-select k.g, m.mem, m.mt from unnest($1::int4[], $2::uuid[]) k(d, g)
+-- Members of groups as stored by the IdP, in the order they came: packed into two values, so that a large group is no million objects.
+select k.g, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::text, '' order by m.from_seq)
+from unnest($1::int4[], $2::uuid[]) k(d, g)
 cross join lateral (select * from memberships where directory = k.d and grp = k.g and to_seq >= 9223372036854775807 offset 0) m
-order by m.from_seq;
+group by k.g;
+
+-- open_members_among --
+-- The same of some members only, found by them and not by the group.
+select m.grp, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::text, '' order by m.from_seq)
+from unnest($3::uuid[]) k(m)
+cross join lateral (select * from memberships where directory = $1 and mem = k.m and to_seq >= 9223372036854775807 offset 0) m
+where m.grp = any($2::uuid[]) group by m.grp;
 
 -- open_groups --
 -- Groups that hold users directly, with the sealed body that has their names.

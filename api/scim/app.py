@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import structlog
 
 from api.journal import Entry
+from api.memory import GIANT_EVENTS, release
 from api.metrics import observe
 from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
@@ -151,11 +152,16 @@ class ScimApp:
             error = ScimError("An unexpected error. It was logged under this request's id.")
         if error is not None:
             answer = of_error(error)
-        await send_answer(send, answer, request_id)
+        try:
+            await send_answer(send, answer, request_id)
+        except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
+            _log.warning("answer_cut", request_id=str(request_id), method=method, path=template)
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
             self._services.journal.add(_entry(self._services, call, template, answer.status, error, seconds))
+            if call.events >= GIANT_EVENTS:
+                release()
         if answer.status >= 400:
             _log.info(
                 "request",
@@ -190,8 +196,7 @@ class ScimApp:
         handler = methods.get(method)
         if handler is None:
             raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.")
-        answer = await handler(self._services, call, directory, token)
-        return Answer(answer.status, b"", answer.headers) if call.method == "HEAD" else answer
+        return await handler(self._services, call, directory, token)
 
 
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:

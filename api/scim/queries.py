@@ -2,15 +2,18 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import anyio.to_thread
 import orjson
 
-from api.scim.http import Answer, Call, as_json
-from api.scim.resources import etag, shown_groups, shown_members, with_meta
+from api.scim.http import Answer, Call, as_json, streamed
+from api.scim.resources import etag, group_json, shown_groups, shown_members, with_meta
 from api.scim.search import Search
 from api.services import Services
 from database.connections import Connection
@@ -18,15 +21,20 @@ from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.feed import rfc3339
 from projections import reads
-from projections.reads import SCAN_MAX, Resource
+from projections.reads import SCAN_MAX, SCAN_PAGE, Members, Resource
 from scim.cursors import ANCHORS, Created, Place, Sorted, decode, encode, query_digest
 from scim.discovery import list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound, TooMany
 from scim.filters import Bounds, Filter, bounds, cover, either, instant, matches, parse_filter
+from scim.mentions import NONE as NOTHING
+from scim.mentions import asked, mentions
 from scim.projection import Projection, needs, parse_projection, project
-from scim.schema import USER, ResourceType
-from scim.sorting import sort_key
+from scim.schema import GROUP, USER, ResourceType
+from scim.sorting import SortKey, sort_key
 
+GROUPS_AT_ONCE = 10  # groups whose members are in memory together
+T = TypeVar("T")
+Order: TypeAlias = Callable[[Mapping[str, Any]], SortKey]
 Page = tuple[int, list[dict[str, Any]], Place | None]  # how many there are, some of them, where those end if more follow
 
 
@@ -52,13 +60,30 @@ class Query:
         if self._call.if_none_match(version):
             return Answer(304, headers=[(b"etag", version.encode())])
         document = with_meta(resource, self._base)
-        if kind.name == USER.name:
-            if groups:
-                document["groups"] = shown_groups(groups, self._base)
-        elif needs(projection, _related(kind)):
-            async with self._services.pool.connection() as conn:
-                await self._relate(conn, kind, [document])
-        return Answer(200, orjson.dumps(project(projection, document)), [(b"etag", version.encode())])
+        headers = [(b"etag", version.encode())]
+        if kind.name == GROUP.name:
+            return await streamed(200, self._groups_json(projection, [document]), headers)
+        if groups:
+            document["groups"] = shown_groups(groups, self._base)
+        return Answer(200, orjson.dumps(project(projection, document)), headers)
+
+    async def _groups_json(self, projection: Projection, documents: Sequence[dict[str, Any]]) -> AsyncIterator[bytes]:
+        """Groups as JSON, a comma between two, with the members of GROUPS_AT_ONCE in memory at a time.
+
+        No connection is held while a part is sent: a client that reads slowly holds up nobody.
+        """
+        for start in range(0, len(documents), GROUPS_AT_ONCE):
+            some = documents[start : start + GROUPS_AT_ONCE]
+            members = await self._members(some) if needs(projection, "members") else {}
+            for n, document in enumerate(some, start):
+                if n:
+                    yield b","
+                for piece in group_json(projection, document, members.get(UUID(document["id"]), Members()), self._base):
+                    yield piece
+
+    async def _members(self, documents: Sequence[dict[str, Any]]) -> dict[UUID, Members]:
+        async with self._services.pool.connection() as conn:
+            return await reads.members_of(conn, self._directory, [UUID(document["id"]) for document in documents])
 
     async def _read_one(
         self, kind: ResourceType, obj: UUID, projection: Projection
@@ -86,14 +111,30 @@ class Query:
                 total, page, end = await self._plain(conn, kinds[0], search, after)
             else:
                 total, page, end = await self._selected(conn, kinds, search, after)
-            for kind in kinds:
-                if needs(projections[kind.name], _related(kind)):
-                    await self._relate(conn, kind, [d for d in page if d["meta"]["resourceType"] == kind.name])
-        shown = [project(projections[document["meta"]["resourceType"]], document) for document in page]
-        if search.cursor is None:
-            return as_json(200, list_response(shown, total, search.start))
+            if USER.name in projections and needs(projections[USER.name], "groups"):
+                await self._with_groups(conn, [d for d in page if d["meta"]["resourceType"] == USER.name])
         following = None if end is None else encode(end, digest, search.count)
-        return as_json(200, list_response(shown, total, None, following))
+        frame = list_response(page, total, search.start if search.cursor is None else None, following)
+        if GROUP.name in projections and needs(projections[GROUP.name], "members"):
+            return await streamed(200, self._page_json(frame, projections), [])
+        frame["Resources"] = [project(projections[document["meta"]["resourceType"]], document) for document in page]
+        return as_json(200, frame)
+
+    async def _page_json(self, frame: dict[str, Any], projections: Mapping[str, Projection]) -> AsyncIterator[bytes]:
+        """A page with groups in it, which may have any number of members."""
+        page: list[dict[str, Any]] = frame.pop("Resources")
+        yield orjson.dumps(frame)[:-1] + b',"Resources":['
+        first = True
+        for name, run in groupby(page, key=_type_of):
+            if not first:
+                yield b","
+            first = False
+            if name == GROUP.name:
+                async for piece in self._groups_json(projections[name], list(run)):
+                    yield piece
+            else:
+                yield orjson.dumps([project(projections[name], document) for document in run])[1:-1]
+        yield b"]}"
 
     async def _named(self, name: str, search: Search, projection: Projection) -> Answer:
         """`userName eq "…"`, what every IdP asks before it creates: in queries that concurrent requests share."""
@@ -104,7 +145,8 @@ class Query:
             groups = await self._services.groups.get((self._directory.id, resource.id))
             if groups:
                 documents[0]["groups"] = shown_groups(groups, self._base)
-        found = _chosen(parse_filter(search.filter, self._directory.user_type), documents)
+        wanted = parse_filter(search.filter, self._directory.user_type)
+        found = [document for document in documents if matches(wanted, document)]
         page = found[search.start - 1 : search.start - 1 + search.count]
         return as_json(200, list_response([project(projection, document) for document in page], len(found), search.start))
 
@@ -132,12 +174,14 @@ class Query:
         """All matches in order, then the page of them: by time of creation, or by sortBy with that as the tie-break."""
         one = kinds[0] if len(kinds) == 1 else either(self._directory.user_type, self._directory.group_type)
         wanted = parse_filter(search.filter, one) if search.filter is not None else None
-        found: list[dict[str, Any]] = []
+        order = sort_key(search.sort_by, one) if search.sort_by is not None else None
+        ordered: list[tuple[Any, dict[str, Any]]] = []
         for kind in kinds:
-            found += await self._matching(conn, kind, wanted, search)
-        found.sort(key=_created)
-        if search.sort_by is not None:
-            found.sort(key=sort_key(search.sort_by, one), reverse=search.descending)
+            ordered += await self._matching(conn, kind, wanted, search.sort_by, order)
+        ordered.sort(key=lambda item: _created(item[1]))
+        if order is not None:
+            ordered.sort(key=itemgetter(0), reverse=search.descending)
+        found = [document for _, document in ordered]
         if search.cursor is None:
             return len(found), found[search.start - 1 : search.start - 1 + search.count], None
         first = _resume(found, after)
@@ -152,10 +196,14 @@ class Query:
         return len(found), found[first:stop], end
 
     async def _matching(
-        self, conn: Connection, kind: ResourceType, wanted: Filter | None, search: Search
-    ) -> list[dict[str, Any]]:
-        mentioned = f"{search.filter or ''} {search.sort_by or ''}".casefold()
-        found: list[dict[str, Any]] = []
+        self, conn: Connection, kind: ResourceType, wanted: Filter | None, sort_by: str | None, order: Order | None
+    ) -> list[tuple[Any, dict[str, Any]]]:
+        """What matches, each with the key it is sorted by."""
+        name = "groups" if kind.name == USER.name else "members"
+        sorts = sort_by is not None and name in sort_by.casefold()
+        values = None if sorts else asked(wanted, name) if wanted is not None else NOTHING
+        at_once = GROUPS_AT_ONCE if values is None and kind.name == GROUP.name else SCAN_PAGE
+        found: list[tuple[Any, dict[str, Any]]] = []
         seen = 0
         async for ids in self._narrowed(conn, kind, wanted):
             seen += len(ids)
@@ -163,12 +211,11 @@ class Query:
                 raise TooMany(
                     f"This request has to look at more than {SCAN_MAX} resources. Filter by userName, externalId or id."
                 )
-            documents = await self._documents(conn, kind, ids)
-            if _related(kind) in mentioned:
-                await self._relate(conn, kind, documents)
-            found += (
-                await anyio.to_thread.run_sync(_chosen, wanted, documents) if len(documents) > 50 else _chosen(wanted, documents)
-            )
+            for start in range(0, len(ids), at_once):
+                documents = await self._documents(conn, kind, ids[start : start + at_once])
+                if values != NOTHING:
+                    await self._relate(conn, kind, documents, values)
+                found += await _off_loop(len(documents), partial(_picked, wanted, order, documents))
         return found
 
     async def _narrowed(self, conn: Connection, kind: ResourceType, wanted: Filter | None) -> AsyncIterator[list[UUID]]:
@@ -186,20 +233,31 @@ class Query:
         rows = [found.get((self._directory.id, obj)) for obj in ids]
         return [with_meta(resource, self._base) for resource in rows if resource is not None]
 
-    async def _relate(self, conn: Connection, kind: ResourceType, documents: Sequence[dict[str, Any]]) -> None:
-        """Add `groups` to users, `members` to groups."""
+    async def _relate(
+        self, conn: Connection, kind: ResourceType, documents: Sequence[dict[str, Any]], values: frozenset[str] | None
+    ) -> None:
+        """Add to users their `groups`; to groups their `members`, or only those of them that have these values."""
+        if kind.name == USER.name:
+            await self._with_groups(conn, documents)
+            return
+        groups = [UUID(document["id"]) for document in documents]
+        if values is None:
+            members = await reads.members_of(conn, self._directory, groups)
+        else:
+            named = [obj for obj in map(parse_id, values) if obj is not None]
+            members = await reads.members_among(conn, self._directory, groups, named) if named else {}
+        for group, document in zip(groups, documents, strict=True):
+            if group in members:
+                document["members"] = shown_members(members[group], self._base)
+
+    async def _with_groups(self, conn: Connection, documents: Sequence[dict[str, Any]]) -> None:
         by_id = {UUID(document["id"]): document for document in documents}
         if not by_id:
             return
-        if kind.name == USER.name:
-            wanted = [(self._directory, user) for user in by_id]
-            for (_, user), groups in (await reads.groups_of(conn, self._services.kek, wanted)).items():
-                if groups:
-                    by_id[user]["groups"] = shown_groups(groups, self._base)
-        else:
-            for group, members in (await reads.members_of(conn, self._directory, list(by_id))).items():
-                if members:
-                    by_id[group]["members"] = shown_members(members, self._base)
+        wanted = [(self._directory, user) for user in by_id]
+        for (_, user), groups in (await reads.groups_of(conn, self._services.kek, wanted)).items():
+            if groups:
+                by_id[user]["groups"] = shown_groups(groups, self._base)
 
 
 def _begin(search: Search, digest: bytes) -> Place | None:
@@ -235,8 +293,21 @@ def _resume(found: Sequence[dict[str, Any]], after: Place | None) -> int:
     return max(standing)[1] + 1
 
 
-def _chosen(wanted: Filter | None, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [document for document in documents if wanted is None or matches(wanted, document)]
+async def _off_loop(size: int, work: Callable[[], T]) -> T:
+    """More than a millisecond of work leaves the event loop."""
+    return await anyio.to_thread.run_sync(work) if size > 50 else work()
+
+
+def _picked(wanted: Filter | None, order: Order | None, documents: Sequence[dict[str, Any]]) -> list[tuple[Any, dict[str, Any]]]:
+    """What matches, with its sort key; members are let go again, since the page loads its own."""
+    found = [(order(d) if order else None, d) for d in documents if wanted is None or matches(wanted, d)]
+    for _, document in found:
+        document.pop("members", None)
+    return found
+
+
+def _type_of(document: dict[str, Any]) -> str:
+    return document["meta"]["resourceType"]
 
 
 def _only_name(kinds: Sequence[ResourceType], search: Search) -> str | None:
@@ -248,13 +319,9 @@ def _only_name(kinds: Sequence[ResourceType], search: Search) -> str | None:
         or search.cursor is not None
     ):
         return None
-    atoms = cover(parse_filter(search.filter, kinds[0]))
+    wanted = parse_filter(search.filter, kinds[0])
+    atoms = cover(wanted)
     if atoms is None or len(atoms) != 1:
         return None
     (atom,) = atoms
-    return atom.value if atom.kind == "userName" and "groups" not in search.filter.casefold() else None
-
-
-def _related(kind: ResourceType) -> str:
-    """The attribute that comes from memberships."""
-    return "groups" if kind.name == USER.name else "members"
+    return atom.value if atom.kind == "userName" and not mentions(wanted, "groups") else None

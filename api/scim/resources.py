@@ -1,11 +1,19 @@
 """From a resource and its edges to the SCIM JSON that a client reads."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Final
 from uuid import UUID
 
+import orjson
+
+from ledger.events import MEMBER_TYPES
 from ledger.feed import rfc3339
-from projections.reads import Resource
+from projections.reads import Members, Resource
+from scim.projection import Projection, project
+
+MEMBERS_PIECE: Final = 1_000
+_ANYBODY: Final = str(UUID(int=0))
 
 
 def etag(etag_rv: int) -> str:
@@ -23,9 +31,36 @@ def with_meta(resource: Resource, base: str) -> dict[str, Any]:
     return {**resource.document, "meta": meta}
 
 
-def shown_members(members: Sequence[tuple[UUID, str]], base: str) -> list[dict[str, Any]]:
+def shown_members(members: Iterable[tuple[str, str]], base: str) -> list[dict[str, Any]]:
     """`members` of a group: value, type and $ref; names are not stored with an edge."""
-    return [{"value": str(member), "type": kind, "$ref": f"{base}/{kind}s/{member}"} for member, kind in members]
+    return [{"value": member, "type": kind, "$ref": f"{base}/{kind}s/{member}"} for member, kind in members]
+
+
+def group_json(projection: Projection, document: dict[str, Any], members: Members, base: str) -> Iterator[bytes]:
+    """A group as JSON in pieces, its members MEMBERS_PIECE at a time: they never stand in memory as documents."""
+    head = orjson.dumps(project(projection, document))
+    shown = member_templates(projection, base)
+    if not members or not shown:
+        yield head
+        return
+    yield head[:-1] + b',"members":['
+    for start in range(0, len(members), MEMBERS_PIECE):
+        ids = members.ids[36 * start : 36 * (start + MEMBERS_PIECE)]
+        digits = members.types[start : start + MEMBERS_PIECE]
+        piece = ",".join([shown[digit].replace(_ANYBODY, ids[36 * n : 36 * n + 36]) for n, digit in enumerate(digits)])
+        yield (piece if start == 0 else "," + piece).encode()
+    yield b"]}"
+
+
+@lru_cache(maxsize=64)
+def member_templates(projection: Projection, base: str) -> dict[str, str]:
+    """What the projection shows of a member, as JSON with a stand-in for its id, by the digit of its type."""
+    found: dict[str, str] = {}
+    for name, number in MEMBER_TYPES.items():
+        sample = project(projection, {"members": shown_members([(_ANYBODY, name)], base)}).get("members")
+        if sample:
+            found[str(number)] = orjson.dumps(sample[0]).decode()
+    return found
 
 
 def shown_groups(groups: Sequence[tuple[UUID, str]], base: str) -> list[dict[str, Any]]:

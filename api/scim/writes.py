@@ -1,16 +1,16 @@
 """SCIM writes: from a request body to a command, and from what became of it to the answer."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import anyio.to_thread
 import orjson
 
-from api.scim.http import Answer, Content
+from api.scim.http import Answer, Content, streamed
 from api.scim.members import meant, named_in, with_ids
-from api.scim.resources import etag, shown_groups, shown_members, with_meta
+from api.scim.resources import etag, group_json, shown_groups, with_meta
 from api.services import Services
 from ledger.commands import (
     Command,
@@ -30,7 +30,7 @@ from ledger.directories import Directory
 from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
 from projections import reads
-from projections.reads import Resource
+from projections.reads import Members, Resource
 from scim.errors import NotFound
 from scim.filters import fold
 from scim.normalise import normalise
@@ -183,10 +183,7 @@ class Write:
         return self._answer(201, kind, with_meta(resource, self._base), outcome)
 
     def _answer(self, status: int, kind: ResourceType, document: dict[str, Any], outcome: Outcome) -> Answer:
-        headers = [*_ledger_seq(outcome), (b"etag", document["meta"]["version"].encode())]
-        if status == 201:
-            headers.append((b"location", document["meta"]["location"].encode()))
-        return Answer(status, orjson.dumps(project(self._projection(kind), document)), headers)
+        return Answer(status, orjson.dumps(project(self._projection(kind), document)), _headers(status, document, outcome))
 
     async def _changed_user(self, user: UUID, outcome: Outcome) -> Answer:
         assert outcome.document is not None
@@ -199,17 +196,29 @@ class Write:
         return self._answer(200, self._directory.user_type, document, outcome)
 
     async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
+        projection = self._projection(self._directory.group_type)
         async with self._services.pool.connection() as conn:
             found = await reads.resources(conn, self._services.kek, GROUP.name, [(self._directory, group)])
             resource = found.get((self._directory.id, group))
             if resource is None:
                 raise NotFound("The group was deleted by another request meanwhile.")
-            document = with_meta(resource, self._base)
-            if needs(self._projection(self._directory.group_type), "members"):
-                members = (await reads.members_of(conn, self._directory, [group]))[group]
-                if members:
-                    document["members"] = shown_members(members, self._base)
-        return self._answer(status, self._directory.group_type, document, outcome)
+            wanted = needs(projection, "members")
+            members = (await reads.members_of(conn, self._directory, [group])).get(group) if wanted else None
+        document = with_meta(resource, self._base)
+        pieces = group_json(projection, document, members or Members(), self._base)
+        return await streamed(status, _each(pieces), _headers(status, document, outcome))
+
+
+async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+def _headers(status: int, document: dict[str, Any], outcome: Outcome) -> list[tuple[bytes, bytes]]:
+    headers = [*_ledger_seq(outcome), (b"etag", document["meta"]["version"].encode())]
+    if status == 201:
+        headers.append((b"location", document["meta"]["location"].encode()))
+    return headers
 
 
 def _id(text: str) -> UUID:

@@ -1,0 +1,60 @@
+"""A filter is answered alike on all members and on those that it asks for: the others need not be loaded."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scim.filters import matches, parse_filter
+from scim.mentions import NONE, asked, mentions
+from scim.schema import GROUP, USER
+
+A, B, C = ("00000000-0000-4000-8000-00000000000" + digit for digit in "abc")
+
+_edge = st.sampled_from([
+    f'members.value eq "{A}"', f'members eq "{B}"', f'members[value eq "{C}" and type eq "User"]',
+    f'members[value eq "{A}" or value eq "{B}"]', 'members[type eq "Group"]', f'members.value ne "{A}"', "members pr",
+    f'members[not (value eq "{A}")]', f'members.value co "{A[:8]}"', "members[value eq null]", f'members[value eq "{A}" or type eq "Group"]',
+])  # fmt: skip
+_atom = st.one_of(_edge, st.sampled_from(['displayName eq "x"', 'displayName sw "y"', "externalId pr"]))
+_filter = st.recursive(
+    _atom,
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(lambda t: f"({t[0]}) {t[1]} ({t[2]})"),
+        inner.map(lambda f: f"not ({f})"),
+    ),
+    max_leaves=6,
+)
+_member = st.fixed_dictionaries({"value": st.sampled_from([A, B, C]), "type": st.sampled_from(["User", "Group"])})
+
+
+@given(_filter, st.lists(_member, unique_by=lambda m: m["value"]), st.sampled_from(["x", "yz", "other"]))
+def test_the_values_that_are_asked_for_decide(text: str, members: list[dict[str, Any]], name: str) -> None:
+    wanted = parse_filter(text, GROUP)
+    values = asked(wanted, "members")
+    kept = members if values is None else [member for member in members if member["value"] in values]
+    whole, part = ({"displayName": name, **({"members": some} if some else {})} for some in (members, kept))
+    assert matches(wanted, whole) is matches(wanted, part)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ('displayName eq "x"', NONE),
+        ("externalId pr", NONE),
+        (f'members.value eq "{A}"', {A}),
+        (f'displayName eq "x" and not (members.value eq "{A}")', {A}),
+        (f'members[value eq "{A}" and type eq "User"] or members.value eq "{B}"', {A, B}),
+        ("members pr", None),
+        (f'members.value ne "{A}" or members.value eq "{B}"', None),
+    ],
+)
+def test_one_member_of_a_large_group_is_looked_up_alone(text: str, values: set[str] | None) -> None:
+    assert asked(parse_filter(text, GROUP), "members") == values
+
+
+def test_an_attribute_of_an_extension_by_the_same_name_is_another() -> None:
+    assert not mentions(parse_filter("urn:x:y:groups pr", USER), "groups")
+    assert mentions(parse_filter("groups pr", USER), "groups")
+    assert not mentions(parse_filter('emails[value eq "a"]', USER), "groups")
