@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -11,7 +10,7 @@ from uuid import UUID
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import RecordFacts, needs_of
-from ledger.directories import PROFILE, SYSTEM, Directories, Directory
+from ledger.directories import PROFILE, SLUG, SYSTEM, Directories, Directory
 from ledger.events import DIRECTORY, DIRECTORY_CREATED, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, Kek, wrap_key
 from ledger.tokens import new_token, revocation
@@ -21,7 +20,6 @@ from scim.extension import TYPES_BY_NAME, read_extension
 from scim.profile import Profile, ProfileError, UnknownProfileError, is_shipped, own_profile, profile_of, shipped
 
 SQL = load_queries(__file__)
-_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 class RefusedError(Exception):
@@ -134,7 +132,7 @@ class Administration:
 
     async def create_directory(self, slug: str, *, profile: str = PROFILE, actor: str = "sys") -> Directory:
         """Make a directory and its first event. Raises RefusedError for a slug that is taken or malformed, or an unknown profile."""
-        if slug != SYSTEM and not _SLUG.fullmatch(slug):
+        if slug != SYSTEM and not SLUG.fullmatch(slug):
             raise RefusedError("A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit.")
         if await self.directory(slug) is not None:
             raise RefusedError(f"There is a directory {slug} already. Names are never reused.")

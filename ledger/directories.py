@@ -1,6 +1,7 @@
 """Directories as the write side knows them, and the key-encryption key of the ledger."""
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,7 @@ from scim.tolerances import Tolerances
 
 SQL = load_queries(__file__)
 SYSTEM = "_system"  # the ledger's own directory: tokens, consumers, replays
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 PROFILE = "generic@1"
 
 
@@ -81,7 +83,7 @@ class Directories:
     async def by_slug(self, conn: Connection, slug: str) -> Directory | None:
         """Give a directory, or None where the ledger has none of that name."""
         found = self._by_slug.get(slug)
-        if found is None:
+        if found is None and (SLUG.fullmatch(slug) or slug == SYSTEM):  # PostgreSQL takes no NUL and no lone surrogate
             row = await (await conn.execute(SQL["directory_by_slug"], (slug,))).fetchone()
             found = self._remember(row) if row else None
         return found

@@ -170,6 +170,14 @@ def test_bad_feed_requests_are_problems_with_a_code(service: Service, query: dic
     assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
 
 
+@pytest.mark.parametrize("name", ["%00", "a%00b", "%ED%A0%80", "A", "x" * 64, "_other"])
+def test_what_cannot_be_a_directory_is_answered_like_one_that_is_not_there(service: Service, name: str) -> None:
+    with service.client("admin") as admin:
+        for path in (f"/v1/directories/{name}/profile", f"/v1/audit/{name}/population?as_of=seq:head"):
+            assert admin.get(service.base + path).status_code == 403
+        assert admin.get(service.base + "/v1/events", params={"directory": "a\0b"}).status_code == 403
+
+
 @pytest.mark.parametrize(
     "as_of",
     [
