@@ -156,7 +156,7 @@ async def _cursor(services: Services, conn: Connection, token: Token, selection:
 def _encode(page: Page) -> bytes:
     more = b"true" if page.has_more else b"false"
     return b"".join((
-        b'{"object":"list","data":[', b",".join(page.events), b'],"list_metadata":{"after":"', page.after.encode().encode(),
+        b'{"object":"list","data":[', b",".join([event.json for event in page.events]), b'],"list_metadata":{"after":"', page.after.encode().encode(),
         b'"},"covered":{"from_position":', str(page.covered_from).encode(), b',"to_position":', str(page.covered_to).encode(),
         b'},"head_position":', str(page.head).encode(), b',"has_more":', more, b"}",
     ))  # fmt: skip

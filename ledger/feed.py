@@ -54,17 +54,33 @@ class Selection:
     time_from: int | None = None  # µs, inclusive
     time_to: int | None = None  # µs, exclusive
     bodies: bool = True
-    system: bool = False
+    rendered: bool = True
 
     def wants(self, directory: int, types: int) -> bool:
         return bool(types & self.mask) and (self.directories is None or directory in self.directories)
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """`events` are rendered JSON objects. `covered` says which part of the log the page speaks for (to < from: nothing new)."""
+class Event:
+    """One event of the log for a reader inside the process. `json` is what the public reads, or empty where nobody asked."""
 
-    events: list[bytes]
+    position: int
+    directory: int
+    seq: int
+    kind: int  # number of its type
+    obj: UUID
+    mem: UUID | None
+    at: int  # µs since the epoch
+    commit: int  # first seq of its commit
+    types: int  # bits of all event types in its commit
+    json: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`covered` says which part of the log the page speaks for (to < from: nothing new)."""
+
+    events: list[Event]
     after: Cursor
     covered_from: int
     covered_to: int
@@ -93,12 +109,18 @@ def type_mask(patterns: Iterable[str]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """Part of a commit that a page takes: seq first..last of a directory, and the position of its first event."""
+    """Part of a commit that a page takes: seq first..last of a directory, and the position of its first event.
+
+    `commit`, `types` and `at` are the commit's: its first seq, the bits of its event types, its time in µs.
+    """
 
     directory: int
     first: int
     last: int
     position: int
+    commit: int
+    types: int
+    at: int
 
 
 class Feed:
@@ -137,10 +159,10 @@ class Feed:
         """Read the next page. `after` must have been checked; limit is 1 to 1 000 events."""
         head = await self.head(conn, selection)
         slices, covered_to = await self._choose(conn, selection, after.number, head, limit)
-        rendered = await self._render(conn, selection, slices)
+        events = await self._events(conn, selection, slices)
         mark = after.mark if covered_to == after.number else await self._mark(conn, selection, covered_to)
         directory = selection.directory.id if selection.directory else 0
-        return Page(rendered, Cursor(covered_to, mark, directory), after.number + 1, covered_to, head)
+        return Page(events, Cursor(covered_to, mark, directory), after.number + 1, covered_to, head)
 
     async def event(self, conn: Connection, event_id: EventId, *, bodies: bool) -> bytes | None:
         """Give one rendered event, or None where no such event stands in the log."""
@@ -150,9 +172,17 @@ class Feed:
         row = await (await conn.cursor(binary=True).execute(SQL["event_at"], (directory.id, event_id.seq))).fetchone()
         if row is None or row[4][:4] != event_id.mark:
             return None
-        slices = [_Slice(directory.id, event_id.seq, event_id.seq, row[5])]
-        rendered = await self._render(conn, Selection(directory=directory, bodies=bodies), slices)
-        return rendered[0]
+        found = await self.at(conn, [(directory.id, event_id.seq)], bodies=bodies)
+        return found[0].json
+
+    async def at(
+        self, conn: Connection, places: Sequence[tuple[int, int]], *, bodies: bool = True, rendered: bool = True
+    ) -> list[Event]:
+        """The events at some (directory, seq), in the order of these. Places where no event stands are left out."""
+        params = (int4s([directory for directory, _ in places]), int8s([seq for _, seq in places]))
+        rows = await (await conn.cursor(binary=True).execute(SQL["commits_of"], params)).fetchall()
+        slices = [_Slice(d, seq, seq, position, commit, types, at) for d, seq, position, commit, types, at in rows]
+        return await self._events(conn, Selection(bodies=bodies, rendered=rendered), slices)
 
     async def position_of(self, conn: Connection, event_id: EventId) -> tuple[Directory, int, int, bytes] | None:
         """Give (directory, seq, position, mark now standing there) of an event id; mark differs after a restore."""
@@ -172,13 +202,14 @@ class Feed:
         taken, scanned, covered = 0, 0, after
         while covered < head and taken < limit and scanned < COMMITS_SCANNED_MAX:
             rows = await self._commits(conn, selection, covered + 1, min(_COMMITS_READ, max(limit - taken, 16)))
-            for position, directory, seq, size, types in rows:
+            for position, directory, seq, size, types, at in rows:
                 first = seq if selection.directory else position
                 start = max(first, covered + 1)
                 end = min(first + size - 1, head)
                 if selection.wants(directory, types):
                     end = min(end, start + limit - taken - 1)
-                    slices.append(_Slice(directory, seq + start - first, seq + end - first, position + start - first))
+                    offset = start - first
+                    slices.append(_Slice(directory, seq + offset, seq + end - first, position + offset, seq, types, at))
                     taken += end - start + 1
                 covered = end
                 if taken >= limit or covered >= head:
@@ -207,24 +238,29 @@ class Feed:
 
     # -- rendering ----------------------------------------------------------
 
-    async def _render(self, conn: Connection, selection: Selection, slices: Sequence[_Slice]) -> list[bytes]:
+    async def _events(self, conn: Connection, selection: Selection, slices: Sequence[_Slice]) -> list[Event]:
         if not slices:
             return []
         ranges = _ranges(slices)
         params = (int4s([r[0] for r in ranges]), int8s([r[1] for r in ranges]), int8s([r[2] for r in ranges]))
         rows = await (await conn.cursor(binary=True).execute(SQL["events_in_ranges"], params)).fetchall()
         by_place = {(row[0], row[1]): row for row in rows}
-        bodies, keys = await self._bodies(conn, params, rows) if selection.bodies else ({}, {})
-        out: list[bytes] = []
+        shown = selection.bodies and selection.rendered
+        bodies, keys = await self._bodies(conn, params, rows) if shown else ({}, {})
+        out: list[Event] = []
         for piece in slices:
             directory = await self._directories.by_id(conn, piece.directory)
             for seq in range(piece.first, piece.last + 1):
                 row = by_place[piece.directory, seq]
-                if not _chosen(selection, row):
+                if not _chosen(selection, row, piece.at):
                     continue
-                # A reader of bodies is told of one that is gone, another that it may not see it.
-                data = self._data(directory, row, bodies, keys) or ERASED if selection.bodies else WITHHELD
-                out.append(render(directory.slug, row[4], row[5], piece.position + seq - piece.first, data))
+                position = piece.position + seq - piece.first
+                json = b""
+                if selection.rendered:
+                    # A reader of bodies is told of one that is gone, another that it may not see it.
+                    data = self._data(directory, row, bodies, keys) or ERASED if shown else WITHHELD
+                    json = render(directory.slug, row[4], row[5], position, data)
+                out.append(Event(position, directory.id, seq, row[2], row[3], row[7], piece.at, piece.commit, piece.types, json))
         return out
 
     async def _bodies(
@@ -263,17 +299,14 @@ def _ranges(slices: Sequence[_Slice]) -> list[tuple[int, int, int]]:
     return [(directory, first, last) for directory, runs in merged.items() for first, last in runs]
 
 
-def _chosen(selection: Selection, row: tuple[Any, ...]) -> bool:
+def _chosen(selection: Selection, row: tuple[Any, ...], at: int) -> bool:
     if not (1 << row[2]) & selection.mask:
         return False
-    if selection.subject is None and selection.time_from is None and selection.time_to is None:
-        return True
-    leaf = orjson.loads(row[4])
-    if selection.subject is not None and str(selection.subject) not in {leaf["obj"], leaf.get("mem")}:
+    if selection.subject is not None and selection.subject not in {row[3], row[7]}:
         return False
-    if selection.time_from is not None and leaf["at"] < selection.time_from:
+    if selection.time_from is not None and at < selection.time_from:
         return False
-    return selection.time_to is None or leaf["at"] < selection.time_to
+    return selection.time_to is None or at < selection.time_to
 
 
 @lru_cache(maxsize=4096)

@@ -201,20 +201,26 @@ from (select seq + size - 1 s, at from commits where directory = $1 order by seq
 
 -- commits_from --
 -- Commits that hold positions at or after $1, in order; the head is read in the same statement.
-select c.position, c.directory, c.seq, c.size, c.types from commits c
+select c.position, c.directory, c.seq, c.size, c.types, c.at from commits c
 where c.position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0)
 order by c.position limit $2;
 
 -- directory_commits_from --
 -- The same for one directory, by seq.
-select c.position, c.directory, c.seq, c.size, c.types from commits c
+select c.position, c.directory, c.seq, c.size, c.types, c.at from commits c
 where c.directory = $1 and c.seq >= coalesce((select seq from commits where directory = $1 and seq <= $2 order by seq desc limit 1), 0)
 order by c.seq limit $3;
 
 -- events_in_ranges --
 -- Events of contiguous seq ranges, one per directory.
-select e.directory, e.seq, e.type, e.obj, e.leaf, e.leaf_hash, e.rv from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
+select e.directory, e.seq, e.type, e.obj, e.leaf, e.leaf_hash, e.rv, e.mem from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
 cross join lateral (select * from events e where e.directory = r.d and e.seq between r.f and r.t order by e.directory, e.seq) e;
+
+-- commits_of --
+-- Position, and commit (first seq, types, time), of events by directory and seq.
+select k.d, k.s, c.position + (k.s - c.seq), c.seq, c.types, c.at from unnest($1::int4[], $2::int8[]) with ordinality k(d, s, n)
+cross join lateral (select position, seq, size, types, at from commits where directory = k.d and seq <= k.s order by seq desc limit 1) c
+where k.s < c.seq + c.size order by k.n;
 
 -- bodies_in_ranges --
 -- Sealed bodies of the same ranges; joining them in SQL is two to three times slower than merging in Python.

@@ -16,7 +16,7 @@ from tests.postgres.ledgers import Ledger, id_of, opened
 
 
 async def _events(ledger: Ledger) -> list[dict[str, Any]]:
-    return [orjson.loads(event) for event in (await ledger.page()).events]
+    return [orjson.loads(event.json) for event in (await ledger.page()).events]
 
 
 async def _followed(ledger: Ledger, profile: str) -> None:

@@ -38,7 +38,7 @@ WRITTEN = {
 READ = {
     "ledger": (
         "tokens_by_hash directory_by_slug head directory_head commits_from directory_commits_from events_in_ranges bodies_in_ranges "
-        "event_at event_at_position subject_keys_of"
+        "event_at event_at_position commits_of subject_keys_of"
     ),
     "projections": "users_by_id groups_by_id user_ids_by_key group_ids_by_key open_members open_members_among open_groups point_at_time point_at_seq state_at members_at groups_at",
 }

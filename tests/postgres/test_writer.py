@@ -20,7 +20,7 @@ async def _events(ledger: Ledger) -> list[dict]:
     found, after = [], Cursor(0, BEGINNING)
     while True:
         page = await ledger.page(after)
-        found += [orjson.loads(event) for event in page.events]
+        found += [orjson.loads(event.json) for event in page.events]
         if not page.has_more:
             return found
         after = page.after
