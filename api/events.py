@@ -13,7 +13,7 @@ from database.connections import Connection
 from ledger.commands import parse_id
 from ledger.cursor import BEGINNING, Cursor, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
-from ledger.feed import PAGE_MAX, CursorAheadError, CursorForkedError, Page, Selection, exclude_system, type_mask
+from ledger.feed import PAGE_MAX, CursorAheadError, CursorForkedError, Page, Selection, reached, type_mask
 from ledger.tokens import Token
 
 READERS = ("consumer", "operator", "auditor", "admin")
@@ -104,8 +104,9 @@ async def _selection(
     if subject and about is None:
         raise ProblemError(400, "invalid_subject", "`subject` is the id of a user or group.")
     chosen = await _directory(services, conn, token, directory) if directory else None
-    reachable = None if chosen else await _reachable(services, conn, token)
-    return Selection(chosen, reachable, mask & allowed, about, _micros(range_start), _micros(range_end), token.bodies)
+    named = (directory,) if directory else token.directories
+    some, without = reached(named, await services.directories.all(conn))
+    return Selection(chosen, some, without, mask & allowed, about, _micros(range_start), _micros(range_end), token.bodies)
 
 
 async def _directory(services: Services, conn: Connection, token: Token, slug: str) -> Directory:
@@ -113,11 +114,6 @@ async def _directory(services: Services, conn: Connection, token: Token, slug: s
     if found is None:
         raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
     return found
-
-
-async def _reachable(services: Services, conn: Connection, token: Token) -> frozenset[int]:
-    directories = await services.directories.all(conn)
-    return exclude_system(d for d in directories if token.reaches(d.slug))
 
 
 def _micros(moment: datetime | None) -> int | None:

@@ -45,10 +45,11 @@ class CursorForkedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a reader asks for and may see. `directories` None means all but `_system`."""
+    """What a reader asks for and may see."""
 
     directory: Directory | None = None  # read one directory by seq
-    directories: frozenset[int] | None = None
+    directories: frozenset[int] | None = None  # None: all, those that are made later too, but `without`
+    without: frozenset[int] = frozenset()
     mask: int = -1  # bits of the wanted event types
     subject: UUID | None = None
     time_from: int | None = None  # µs, inclusive
@@ -57,10 +58,23 @@ class Selection:
     rendered: bool = True
 
     def wants(self, directory: int, types: int) -> bool:
-        return bool(types & self.mask) and (self.directories is None or directory in self.directories)
+        """Whether a commit of that directory with those types (bits) may have something for this reader."""
+        if not types & self.mask:
+            return False
+        return directory not in self.without if self.directories is None else directory in self.directories
+
+    def takes(self, event: "Event") -> bool:
+        """Whether an event is one of this reader's."""
+        if not self.wants(event.directory, 1 << event.kind):
+            return False
+        if self.subject is not None and self.subject not in {event.obj, event.mem}:
+            return False
+        if self.time_from is not None and event.at < self.time_from:
+            return False
+        return self.time_to is None or event.at < self.time_to
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """One event of the log for a reader inside the process. `json` is what the public reads, or empty where nobody asked."""
 
@@ -157,12 +171,21 @@ class Feed:
 
     async def page(self, conn: Connection, selection: Selection, after: Cursor, limit: int) -> Page:
         """Read the next page. `after` must have been checked; limit is 1 to 1 000 events."""
-        head = await self.head(conn, selection)
-        slices, covered_to = await self._choose(conn, selection, after.number, head, limit)
-        events = await self._events(conn, selection, slices)
+        events, covered_to, head = await self.read(conn, selection, after.number, limit)
         mark = after.mark if covered_to == after.number else await self._mark(conn, selection, covered_to)
         directory = selection.directory.id if selection.directory else 0
         return Page(events, Cursor(covered_to, mark, directory), after.number + 1, covered_to, head)
+
+    async def read(self, conn: Connection, selection: Selection, after: int, limit: int) -> tuple[list[Event], int, int]:
+        """The same by number: (events, the number up to which they speak for the log, the head)."""
+        head = await self.head(conn, selection)
+        slices, covered_to = await self._choose(conn, selection, after, head, limit)
+        return await self._events(conn, selection, slices), covered_to, head
+
+    async def cursor_at(self, conn: Connection, selection: Selection, number: int) -> Cursor:
+        """The cursor after an event that is in the log."""
+        directory = selection.directory.id if selection.directory else 0
+        return Cursor(number, await self._mark(conn, selection, number), directory)
 
     async def event(self, conn: Connection, event_id: EventId, *, bodies: bool) -> bytes | None:
         """Give one rendered event, or None where no such event stands in the log."""
@@ -252,15 +275,15 @@ class Feed:
             directory = await self._directories.by_id(conn, piece.directory)
             for seq in range(piece.first, piece.last + 1):
                 row = by_place[piece.directory, seq]
-                if not _chosen(selection, row, piece.at):
-                    continue
                 position = piece.position + seq - piece.first
-                json = b""
+                event = Event(position, directory.id, seq, row[2], row[3], row[7], piece.at, piece.commit, piece.types)
+                if not selection.takes(event):
+                    continue
                 if selection.rendered:
                     # A reader of bodies is told of one that is gone, another that it may not see it.
                     data = self._data(directory, row, bodies, keys) or ERASED if shown else WITHHELD
-                    json = render(directory.slug, row[4], row[5], position, data)
-                out.append(Event(position, directory.id, seq, row[2], row[3], row[7], piece.at, piece.commit, piece.types, json))
+                    event.json = render(directory.slug, row[4], row[5], position, data)
+                out.append(event)
         return out
 
     async def _bodies(
@@ -299,16 +322,6 @@ def _ranges(slices: Sequence[_Slice]) -> list[tuple[int, int, int]]:
     return [(directory, first, last) for directory, runs in merged.items() for first, last in runs]
 
 
-def _chosen(selection: Selection, row: tuple[Any, ...], at: int) -> bool:
-    if not (1 << row[2]) & selection.mask:
-        return False
-    if selection.subject is not None and selection.subject not in {row[3], row[7]}:
-        return False
-    if selection.time_from is not None and at < selection.time_from:
-        return False
-    return selection.time_to is None or at < selection.time_to
-
-
 @lru_cache(maxsize=4096)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -343,6 +356,9 @@ def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes)
     return head.encode() + shown + b"}"
 
 
-def exclude_system(directories: Iterable[Directory]) -> frozenset[int]:
-    """The directories a reader sees who did not ask for the ledger's own."""
-    return frozenset(directory.id for directory in directories if directory.slug != SYSTEM)
+def reached(slugs: Iterable[str], directories: Sequence[Directory]) -> tuple[frozenset[int] | None, frozenset[int]]:
+    """`directories` and `without` of a Selection for names, where `*` stands for all but the ledger's own directory."""
+    named = set(slugs)
+    if "*" in named:
+        return None, frozenset(d.id for d in directories if d.slug == SYSTEM and SYSTEM not in named)
+    return frozenset(d.id for d in directories if d.slug in named), frozenset()

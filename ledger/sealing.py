@@ -8,16 +8,19 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.events import GROUP, Body, Macs
 from proofs.body import Sealed, open_body, seal
-from proofs.keys import unwrap, wrap
+from proofs.keys import WrapError, unwrap, wrap
 from scim.filters import fold
 
 USER_NAME, EXTERNAL_ID, DISPLAY_NAME, EMAIL = b"u", b"x", b"d", b"e"
 MAC_SIZE: Final = 16
 _KEY_MARK: Final = b',"key":'
 NONCE_SIZE, SALT_SIZE, KEY_SIZE = 12, 32, 32
+_NOTE: Final = b"scim-ledger/note/v1\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,19 @@ def wrap_key(kek: Kek, key: bytes, *, directory: UUID, obj: UUID, nonce: bytes) 
 def unwrap_key(kek: Kek, wrapped: bytes, *, directory: UUID, obj: UUID) -> bytes:
     """Raises proofs.keys.WrapError when the KEK, the directory or the resource is another one."""
     return unwrap(kek.key, wrapped, dir=directory.bytes, obj=obj.bytes)
+
+
+def seal_note(kek: Kek, text: str, *, owner: UUID, nonce: bytes) -> bytes:
+    """Seal a short text that is no event: a signing secret, what a receiver answered. Opens only for its owner."""
+    return nonce + AESGCM(kek.key).encrypt(nonce, text.encode(), _NOTE + owner.bytes)
+
+
+def open_note(kek: Kek, sealed: bytes, *, owner: UUID) -> str:
+    """Raises proofs.keys.WrapError when the KEK or the owner is another one."""
+    try:
+        return AESGCM(kek.key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _NOTE + owner.bytes).decode()
+    except InvalidTag:
+        raise WrapError("not sealed with this key-encryption key for this owner") from None
 
 
 def payload_of(body: Body) -> bytes:

@@ -130,6 +130,29 @@ def test_a_waiting_reader_is_answered_as_soon_as_something_happens(service: Serv
     assert [e["seq"] for e in answers[0].json()["data"]] == [int(made.headers["Ledger-Seq"])]
 
 
+def test_a_directory_that_is_made_while_a_reader_waits_is_not_skipped(service: Service, story: dict) -> None:
+    """What a reader of all directories may see was once looked up before it began to wait."""
+    _, pages = _all(service, limit=1000)
+    answers: list[Any] = []
+    slug = f"new{random.randrange(10**9)}"
+
+    def wait() -> None:
+        after = pages[-1]["list_metadata"]["after"]
+        with service.client("consumer") as reader:
+            while not any(e["directory"] == slug for page in answers for e in page["data"]):
+                page = reader.get(service.base + "/v1/events", params={"after": after, "wait": 5}).json()
+                answers.append(page)
+                after = page["list_metadata"]["after"]
+                if len(answers) > 5:
+                    return
+
+    reader = threading.Thread(target=wait)
+    reader.start()
+    assert service.cli("directory", "create", slug).returncode == 0
+    reader.join(timeout=60)
+    assert [e["type"] for page in answers for e in page["data"] if e["directory"] == slug] == ["directory.created"]
+
+
 def test_waiting_without_news_gives_an_empty_page_that_still_covers(service: Service, story: dict) -> None:
     _, pages = _all(service, directory="acme", limit=1000)
     after = pages[-1]["list_metadata"]["after"]
