@@ -14,3 +14,12 @@ grant usage on sequence extension_schemas_id_seq to ledger_app;
 grant select, insert on profiles to ledger_app;
 grant select, insert, delete on requests to ledger_app;  -- the journal is pruned by age
 grant usage on sequence requests_id_seq to ledger_app;
+grant select, insert on consumers, consumer_epochs, checkpoints, open_deliveries, skips, revocation_acks, consumer_leases to ledger_app;
+grant usage on sequence consumers_id_seq, checkpoints_id_seq, revocation_acks_id_seq, replay_progress_id_seq to ledger_app;
+grant update on consumers, open_deliveries, consumer_leases to ledger_app;
+grant delete on checkpoints, open_deliveries to ledger_app;
+grant select, insert, update, delete on delivery_workers to ledger_app;
+grant select, insert on replays, replay_progress, surge_limits, surge_alarms to ledger_app;
+grant update (state, ended_at) on replays to ledger_app;
+grant delete on replay_progress to ledger_app;
+grant update (per_hour, action, released) on surge_limits to ledger_app;

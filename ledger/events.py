@@ -5,6 +5,7 @@ from typing import Any, Final
 from uuid import UUID
 
 USER, GROUP, DIRECTORY, TOKEN = "User", "Group", "Directory", "Token"
+CONSUMER, REPLAY, SURGE = "Consumer", "Replay", "Surge"
 MEMBER_TYPES: Final = {USER: 0, GROUP: 1}  # memberships.mt and states.ot
 MEMBER_TYPE_NAMES: Final = {number: name for name, number in MEMBER_TYPES.items()}
 
@@ -44,6 +45,26 @@ DIRECTORY_DELETED = EventType("directory.deleted", 17)
 TOKEN_ISSUED = EventType("token.issued", 18)
 TOKEN_ROTATED = EventType("token.rotated", 19)
 TOKEN_REVOKED = EventType("token.revoked", 20)
+CONSUMER_CREATED = EventType("consumer.created", 21)
+CONSUMER_UPDATED = EventType("consumer.updated", 22)
+CONSUMER_DELETED = EventType("consumer.deleted", 23)
+CONSUMER_PAUSED = EventType("consumer.paused", 24)
+CONSUMER_RESUMED = EventType("consumer.resumed", 25)
+CONSUMER_DISABLED = EventType("consumer.disabled", 26)
+CONSUMER_SOUGHT = EventType("consumer.sought", 27)
+CONSUMER_SECRET_ROTATED = EventType("consumer.secret_rotated", 28)
+DELIVERY_BLOCKED = EventType("delivery.blocked", 29)
+DELIVERY_RETRIED = EventType("delivery.retried", 30)
+DELIVERY_PARKED = EventType("delivery.parked", 31)
+DELIVERY_SKIPPED = EventType("delivery.skipped", 32)
+REPLAY_STARTED = EventType("replay.started", 33)
+REPLAY_PAUSED = EventType("replay.paused", 34)
+REPLAY_RESUMED = EventType("replay.resumed", 35)
+REPLAY_CANCELLED = EventType("replay.cancelled", 36)
+REPLAY_FINISHED = EventType("replay.finished", 37)
+DIRECTORY_SURGE_LIMITED = EventType("directory.surge_limited", 38)
+DIRECTORY_SURGE_DETECTED = EventType("directory.surge_detected", 39)
+DIRECTORY_SURGE_RELEASED = EventType("directory.surge_released", 40)
 
 EVENT_TYPES: Final = (
     USER_CREATED, USER_UPDATED, USER_DEACTIVATED, USER_REACTIVATED, USER_DELETED, USER_ERASED,
@@ -51,6 +72,10 @@ EVENT_TYPES: Final = (
     MEMBER_ADDED, MEMBER_REMOVED, ACCESS_REVOKED, ACCESS_RESTORED,
     DIRECTORY_CREATED, DIRECTORY_PROFILE_CHANGED, DIRECTORY_CLOSED, DIRECTORY_DELETED,
     TOKEN_ISSUED, TOKEN_ROTATED, TOKEN_REVOKED,
+    CONSUMER_CREATED, CONSUMER_UPDATED, CONSUMER_DELETED, CONSUMER_PAUSED, CONSUMER_RESUMED, CONSUMER_DISABLED, CONSUMER_SOUGHT,
+    CONSUMER_SECRET_ROTATED, DELIVERY_BLOCKED, DELIVERY_RETRIED, DELIVERY_PARKED, DELIVERY_SKIPPED,
+    REPLAY_STARTED, REPLAY_PAUSED, REPLAY_RESUMED, REPLAY_CANCELLED, REPLAY_FINISHED,
+    DIRECTORY_SURGE_LIMITED, DIRECTORY_SURGE_DETECTED, DIRECTORY_SURGE_RELEASED,
 )  # fmt: skip
 BY_TOPIC: Final = {kind.topic: kind for kind in EVENT_TYPES}
 BY_NUMBER: Final = {kind.number: kind for kind in EVENT_TYPES}

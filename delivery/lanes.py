@@ -1,0 +1,147 @@
+"""What must stay in order for a consumer (CONTRACT §5): items are admitted in the order of the log, and told when they may go.
+
+`ordering: directory`: one delivery at a time per directory. `ordering: subject`:
+
+- events of one resource (not its memberships) go one after the other;
+- a membership event waits for earlier events of the same edge and for unfinished lifecycle events of its user and group;
+- the end of a resource waits for its open edges;
+- everything else goes in parallel, so a poison event holds back only what depends on it.
+
+While deliveries of a subject are replayed, its live events wait for them and they for live ones under way: the two never interleave.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeVar
+from uuid import UUID
+
+from ledger.events import (
+    GROUP_CREATED,
+    GROUP_DELETED,
+    GROUP_ERASED,
+    USER_CREATED,
+    USER_DEACTIVATED,
+    USER_DELETED,
+    USER_ERASED,
+    USER_REACTIVATED,
+)
+
+K = TypeVar("K", bound=Hashable)
+Ordering = Literal["directory", "subject"]
+LIFECYCLE: Final = frozenset(
+    kind.number
+    for kind in (
+        USER_CREATED, USER_DEACTIVATED, USER_REACTIVATED, USER_DELETED, USER_ERASED, GROUP_CREATED, GROUP_DELETED, GROUP_ERASED,
+    )
+)  # fmt: skip
+ENDS: Final = frozenset(kind.number for kind in (USER_DELETED, USER_ERASED, GROUP_DELETED, GROUP_ERASED))
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """An event that a consumer has not settled yet. `kind` is the number of its type, `mem` the member of a membership event."""
+
+    position: int
+    directory: int
+    seq: int
+    kind: int
+    obj: UUID
+    mem: UUID | None = None
+    at: int = 0  # µs since the epoch
+    replay: UUID | None = None  # the run that sends it again
+    waits: int = 0  # how many unfinished items it depends on
+    dependants: "list[Item]" = field(default_factory=list["Item"])
+    replays: "list[Item]" = field(default_factory=list["Item"])  # those of a replay that it waits for
+
+    @property
+    def ready(self) -> bool:
+        return self.waits == 0
+
+
+class Lanes:
+    """The open items of one consumer and who waits for whom."""
+
+    def __init__(self, ordering: Ordering) -> None:
+        self._ordering: Ordering = ordering
+        self._tails: dict[Hashable, Item] = {}  # the newest open item of a directory, a resource or an edge
+        self._lifecycle: dict[UUID, Item] = {}  # the newest open lifecycle event of a resource
+        self._edges: defaultdict[UUID, dict[Item, None]] = defaultdict(dict)  # open membership events that name a resource
+        self._subjects: defaultdict[tuple[UUID, bool], dict[Item, None]] = defaultdict(dict)  # open items by (subject, replayed)
+
+    def admit(self, item: Item) -> None:
+        """Take an item after all that it must not overtake. Afterwards `item.ready` says whether it may go at once."""
+        blockers: dict[Item, None] = {}
+        if self._ordering == "directory":
+            self._follow(item, item.directory, blockers)
+        elif item.mem is not None:
+            self._admit_edge(item, item.mem, blockers)
+        else:
+            self._admit_resource(item, blockers)
+        blockers.update(self._subjects.get((item.obj, item.replay is None), {}))
+        self._subjects[item.obj, item.replay is not None][item] = None
+        item.waits = len(blockers)
+        item.replays = [blocker for blocker in blockers if blocker.replay is not None]
+        for blocker in blockers:
+            blocker.dependants.append(item)
+
+    def settle(self, item: Item) -> list[Item]:
+        """Let an item go that was ready (delivered, skipped or parked). Gives those that may go now."""
+        for key in self._keys(item):
+            if self._tails.get(key) is item:
+                del self._tails[key]
+        if self._lifecycle.get(item.obj) is item:
+            del self._lifecycle[item.obj]
+        if item.mem is not None:
+            for resource in (item.obj, item.mem):
+                _forget(self._edges, resource, item)
+        _forget(self._subjects, (item.obj, item.replay is not None), item)
+        for dependant in item.dependants:
+            dependant.waits -= 1
+        return [dependant for dependant in item.dependants if dependant.waits == 0]
+
+    def _keys(self, item: Item) -> tuple[Hashable, ...]:
+        if self._ordering == "directory":
+            return (item.directory,)
+        return (item.obj,) if item.mem is None else ((item.obj, item.mem),)
+
+    def _follow(self, item: Item, key: Hashable, blockers: dict[Item, None]) -> None:
+        tail = self._tails.get(key)
+        if tail is not None:
+            blockers[tail] = None
+        self._tails[key] = item
+
+    def _admit_edge(self, item: Item, member: UUID, blockers: dict[Item, None]) -> None:
+        self._follow(item, (item.obj, member), blockers)
+        for resource in (item.obj, member):
+            lifecycle = self._lifecycle.get(resource)
+            if lifecycle is not None:
+                blockers[lifecycle] = None
+            self._edges[resource][item] = None
+
+    def _admit_resource(self, item: Item, blockers: dict[Item, None]) -> None:
+        self._follow(item, item.obj, blockers)
+        if item.kind in ENDS:
+            blockers.update(self._edges.get(item.obj, {}))
+        if item.kind in LIFECYCLE:
+            self._lifecycle[item.obj] = item
+
+
+def rebuilt(ordering: Ordering, under_way: Iterable[Item], waiting: Iterable[Item]) -> Lanes:
+    """Lanes anew: what is under way comes first, the rest in the order of the log.
+
+    So something that comes back (a parked delivery, a replay) goes before newer ones of its subject that have not left yet.
+    """
+    lanes = Lanes(ordering)
+    for group in (under_way, waiting):
+        for item in sorted(group, key=lambda item: item.position):
+            item.dependants = []
+            lanes.admit(item)
+    return lanes
+
+
+def _forget(index: dict[K, dict[Item, None]], key: K, item: Item) -> None:
+    items = index[key]
+    items.pop(item, None)
+    if not items:
+        del index[key]
