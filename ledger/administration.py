@@ -12,8 +12,9 @@ from database.queries import load_queries
 from ledger.commands import RecordFacts, needs_of
 from ledger.directories import PROFILE, SLUG, SYSTEM, Directories, Directory
 from ledger.events import DIRECTORY, DIRECTORY_CREATED, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
+from ledger.feed import type_mask
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, Kek, wrap_key
-from ledger.tokens import new_token, revocation
+from ledger.tokens import Scope, new_token, revocation
 from ledger.transaction import Report, Submission, Transaction
 from scim.errors import ScimError
 from scim.extension import TYPES_BY_NAME, read_extension
@@ -197,16 +198,25 @@ class Administration:
         return registered(directory)
 
     async def issue_token(
-        self, role: str, name: str, directories: tuple[str, ...], expires_at: datetime, *, actor: str = "sys"
+        self,
+        role: str,
+        name: str,
+        directories: tuple[str, ...],
+        expires_at: datetime,
+        *,
+        scope: Scope | None = None,
+        actor: str = "sys",
     ) -> str:
-        """Issue a token and give its text, which is not stored. Raises RefusedError for an unknown role or directory."""
+        """Issue a token and give its text, which is not stored. Raises RefusedError for an unknown role, directory or event type."""
+        if scope is not None and type_mask(scope.types) is None:
+            raise RefusedError("--types names an event type that does not exist. See docs/events.md for the list.")
         for slug in directories:
             if slug != "*" and await self.directory(slug) is None:
                 raise RefusedError(f"There is no directory {slug}.")
         if role == "scim" and (len(directories) != 1 or directories == ("*",)):
             raise RefusedError("A scim token belongs to exactly one directory: name it.")
         try:
-            token = new_token(self._new_id(), role, name, directories, expires_at=expires_at, random=self._random)
+            token = new_token(self._new_id(), role, name, directories, expires_at=expires_at, random=self._random, scope=scope)
         except ValueError as wrong:
             raise RefusedError(str(wrong)) from wrong
         await self._record(await self._system(), token.command(), actor)
@@ -223,7 +233,19 @@ class Administration:
     async def tokens(self) -> list[dict[str, Any]]:
         """All tokens with their scopes and dates, without secrets."""
         rows = await (await self._conn.execute(SQL["tokens_all"])).fetchall()
-        names = ("id", "role", "name", "directories", "types", "bodies", "created_at", "expires_at", "revoked_at", "last_used_at")
+        names = (
+            "id",
+            "role",
+            "name",
+            "directories",
+            "types",
+            "consumers",
+            "bodies",
+            "created_at",
+            "expires_at",
+            "revoked_at",
+            "last_used_at",
+        )
         return [{**dict(zip(names, row, strict=True)), "id": str(row[0])} for row in rows]
 
     async def _system(self) -> Directory:
@@ -232,10 +254,21 @@ class Administration:
         return system
 
     async def _record(self, directory: Directory, command: RecordFacts, actor: str) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        submission = Submission(directory, command, needs_of(command), actor, self._new_request_id(), 0, waiter)
-        report = Report()
-        await self._transaction.run(self._conn, [submission], report, wait_for_locks=True)
-        for _, result in report.settled:
-            if isinstance(result, Exception):
-                raise result
+        await record_facts(self._conn, self._transaction, directory, command, actor, self._new_request_id())
+
+    async def record(self, command: RecordFacts, *, actor: str = "sys") -> None:
+        """Carry out an act that was decided elsewhere, with its event in the ledger's own directory."""
+        await self._record(await self._system(), command, actor)
+
+
+async def record_facts(
+    conn: Connection, transaction: Transaction, directory: Directory, command: RecordFacts, actor: str, request: UUID
+) -> None:
+    """One administrative act in a transaction of its own. Raises what refuses it."""
+    waiter = asyncio.get_running_loop().create_future()
+    submission = Submission(directory, command, needs_of(command), actor, request, 0, waiter)
+    report = Report()
+    await transaction.run(conn, [submission], report, wait_for_locks=True)
+    for _, result in report.settled:
+        if isinstance(result, Exception):
+            raise result

@@ -332,6 +332,8 @@ def rfc3339(micros: int) -> str:
     return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z"
 
 
+_DATA: Final = b',"data":'  # nothing before it in an event comes from a request
+_NO_DATA: Final = _DATA + b"{}}"
 WITHHELD: Final = b'{"withheld":true}'
 ERASED: Final = b'{"erased":true}'
 
@@ -354,6 +356,13 @@ def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes)
         f'"profile":"{f["prof"]}","subject":{{"type":"{f["ot"]}","id":"{f["obj"]}"}},"data":'
     )
     return head.encode() + shown + b"}"
+
+
+def withheld(event: Event) -> bytes:
+    """The JSON of an event for a reader who may not see attributes, from that for one who may."""
+    if event.mem is not None or event.json.endswith(_NO_DATA):
+        return event.json
+    return event.json[: event.json.index(_DATA)] + _DATA + WITHHELD + b"}"
 
 
 def reached(slugs: Iterable[str], directories: Sequence[Directory]) -> tuple[frozenset[int] | None, frozenset[int]]:

@@ -162,7 +162,7 @@ insert into directories (id, uuid, slug, profile, index_key) overriding system v
 
 -- insert_token --
 -- In the transaction that records token.issued.
-insert into tokens (id, hash, role, name, directories, types, bodies, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8);
+insert into tokens (id, hash, role, name, directories, types, bodies, expires_at, consumers) values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- revoke_token --
 -- Keeps the time of the first revocation.
@@ -170,13 +170,13 @@ update tokens set revoked_at = coalesce(revoked_at, clock_timestamp()) where id 
 
 -- tokens_by_hash --
 -- The look-up of many concurrent reads at once.
-select k.n, t.id, t.role, t.name, t.directories, t.types, t.bodies
+select k.n, t.id, t.role, t.name, t.directories, t.types, t.bodies, t.consumers
 from unnest($1::bytea[]) with ordinality k(h, n) join tokens t on t.hash = k.h
 where t.revoked_at is null and t.expires_at > clock_timestamp();
 
 -- tokens_all --
 -- For lists; the secret is not stored.
-select id, role, name, directories, types, bodies, created_at, expires_at, revoked_at, last_used_at from tokens order by created_at, id;
+select id, role, name, directories, types, consumers, bodies, created_at, expires_at, revoked_at, last_used_at from tokens order by created_at, id;
 
 -- touch_tokens --
 -- Once a minute for all tokens used, so that reading writes no hot rows.

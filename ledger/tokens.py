@@ -22,7 +22,7 @@ LIFE_DAYS: Final = 365
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a presented token may do. `directories` holds slugs, or `*` for all but `_system`."""
+    """What a presented token may do. `directories` holds slugs, or `*` for all but `_system`; `consumers` names that it may read for."""
 
     id: UUID
     role: str
@@ -30,6 +30,7 @@ class Token:
     directories: tuple[str, ...]
     types: tuple[str, ...]
     bodies: bool
+    consumers: tuple[str, ...] = ("*",)
 
     @property
     def actor(self) -> str:
@@ -51,10 +52,10 @@ class NewToken:
     def command(self) -> RecordFacts:
         """Give the command that stores it, with the event that says so."""
         t = self.token
-        row = (t.id, self.hash, t.role, t.name, list(t.directories), list(t.types), t.bodies, self.expires_at)
+        row = (t.id, self.hash, t.role, t.name, list(t.directories), list(t.types), t.bodies, self.expires_at, list(t.consumers))
         facts = {
             "id": str(t.id), "role": t.role, "name": t.name, "directories": list(t.directories), "types": list(t.types),
-            "bodies": t.bodies, "expires_at": self.expires_at.isoformat(),
+            "bodies": t.bodies, "expires_at": self.expires_at.isoformat(), "consumers": list(t.consumers),
         }  # fmt: skip
         draft = Draft(TOKEN_ISSUED, t.id, TOKEN, cause=OPERATOR, body=Body(facts, [], t.name))
         return RecordFacts((draft,), ((SQL["insert_token"], row),))
@@ -64,15 +65,36 @@ def _checksum(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What narrows a token of role consumer: event types, the consumers it may read for, whether it sees attributes."""
+
+    types: tuple[str, ...] = ("*",)
+    consumers: tuple[str, ...] = ("*",)
+    bodies: bool = True
+
+
 def new_token(
-    token_id: UUID, role: str, name: str, directories: tuple[str, ...], *, expires_at: datetime, random: Callable[[int], bytes]
+    token_id: UUID,
+    role: str,
+    name: str,
+    directories: tuple[str, ...],
+    *,
+    expires_at: datetime,
+    random: Callable[[int], bytes],
+    scope: Scope | None = None,
 ) -> NewToken:
-    """Make a token of a role. Raises ValueError for a role that does not exist."""
+    """Make a token of a role. Raises ValueError for a role that does not exist, and for a scope where it means nothing."""
     if role not in ROLES:
         raise ValueError(f"There is no role {role}. Choose one of {', '.join(ROLES)}.")
+    if scope is not None and role != "consumer":
+        raise ValueError("Types, consumers and attributes narrow tokens of role consumer only.")
+    narrow = scope or Scope()
     start = f"sl_{role}_{token_id.hex}_{random(SECRET_BYTES).hex()}"
     text = start + _checksum(start)
-    token = Token(token_id, role, name, directories, ("*",), bodies=role != "operator")
+    token = Token(
+        token_id, role, name, directories, narrow.types, bodies=narrow.bodies and role != "operator", consumers=narrow.consumers
+    )
     return NewToken(token, text, token_hash(text), expires_at)
 
 
@@ -99,5 +121,5 @@ async def live_tokens(conn: Connection, hashes: list[bytes]) -> dict[bytes, Toke
 
 
 def _token(row: tuple[Any, ...]) -> Token:
-    number, role, name, directories, types, bodies = row
-    return Token(number, role, name, tuple(directories), tuple(types), bodies)
+    number, role, name, directories, types, bodies, consumers = row
+    return Token(number, role, name, tuple(directories), tuple(types), bodies, tuple(consumers))

@@ -1,0 +1,91 @@
+"""The newest events, read once for all who follow them: a thousand idle followers cost one query a second, not a thousand.
+
+NOTIFY is a hint that makes it look at once; it also looks every second, so a lost notification delays but loses nothing.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from itertools import islice
+from typing import Final
+
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+
+from database.connections import Connection
+from ledger.feed import Event, Feed, Selection
+
+KEPT: Final = 2_000  # events in memory; whoever is further behind reads the log
+PAGE: Final = 500
+POLL_S: Final = 1.0
+_EVERYTHING: Final = Selection()
+_log = structlog.get_logger("ledger.tail")
+
+
+class Arrivals:
+    """Wakes those who wait for new events. A hint only: whoever wakes reads the log."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def announce(self) -> None:
+        waiting, self._event = self._event, asyncio.Event()
+        waiting.set()
+
+    def next(self) -> asyncio.Event:
+        """The event of the next announcement; take it before reading, so that none is missed."""
+        return self._event
+
+
+class Tail:
+    """Follows the end of the log while run() runs. `read_to` is the position up to which it has read."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        connection: Callable[[], AbstractAsyncContextManager[Connection]],
+        hints: Arrivals,
+        selection: Selection = _EVERYTHING,
+    ) -> None:
+        self._feed = feed
+        self._connection = connection
+        self._hints = hints
+        self._selection = selection
+        self._events: deque[Event] = deque(maxlen=KEPT)
+        self.read_to = -1  # before the first look
+        self.arrivals = Arrivals()  # told after each look that found something
+
+    def since(self, position: int) -> list[Event] | None:
+        """All events after a position, or None where some of them are not in memory (any more, or not yet)."""
+        first = self.read_to - len(self._events) + 1
+        if self.read_to < position or position + 1 < first:
+            return None
+        return list(islice(self._events, position + 1 - first, None))
+
+    async def run(self) -> None:
+        """Follow until cancelled. While the database is away nothing new is told."""
+        while True:
+            hint = self._hints.next()
+            try:
+                await self._look()
+            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+                _log.warning("tail_away")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(hint.wait(), POLL_S)
+
+    async def _look(self) -> None:
+        async with self._connection() as conn:
+            head = await self._feed.head(conn, self._selection)
+            if head < self.read_to or head - max(self.read_to, 0) > KEPT or self.read_to < 0:
+                # First look, a log that was exchanged, or more at once than is kept: followers read it themselves.
+                self._events.clear()
+                self.read_to = head
+                self.arrivals.announce()
+            while self.read_to < head:
+                events, covered_to, head = await self._feed.read(conn, self._selection, self.read_to, PAGE)
+                self._events.extend(events)
+                self.read_to = covered_to
+                self.arrivals.announce()
