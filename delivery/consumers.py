@@ -1,0 +1,336 @@
+"""Consumers: what they are, and the acts that make and change them. Each act is one commit in `_system`, with its event."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal, LiteralString, get_args
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from database.connections import Connection
+from database.queries import load_queries
+from delivery.backoff import ATTEMPTS_MAX, SCHEDULE_S, attempts_of
+from delivery.lanes import Ordering
+from ledger.commands import RecordFacts
+from ledger.directories import Directory
+from ledger.events import (
+    CONSUMER,
+    CONSUMER_CREATED,
+    CONSUMER_DELETED,
+    CONSUMER_DISABLED,
+    CONSUMER_PAUSED,
+    CONSUMER_RESUMED,
+    CONSUMER_SECRET_ROTATED,
+    CONSUMER_SOUGHT,
+    CONSUMER_UPDATED,
+    OPERATOR,
+    Body,
+    Draft,
+    EventType,
+)
+from ledger.feed import Selection, reached, type_mask
+from ledger.sealing import NONCE_SIZE, Kek, open_note, seal_note
+
+SQL: Final = load_queries(__file__)
+Mode = Literal["pull", "webhook"]
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+OVERLAP_S_MAX: Final = 30 * 86_400
+URL_LENGTH_MAX: Final = 2_000
+ALL: Final = 2**62  # a position beyond every log
+Statement = tuple[LiteralString, tuple[Any, ...]]
+
+
+class ConsumerRefusedError(Exception):
+    """The act on a consumer cannot be done; the text says why and what to send instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What an operator says of a consumer. `directories` holds slugs or `*` (all but `_system`), `types` patterns such as `user.*`."""
+
+    directories: tuple[str, ...] = ("*",)
+    types: tuple[str, ...] = ("*",)
+    mode: Mode = "pull"
+    ordering: Ordering = "subject"
+    batch_max: int = 1
+    url: str | None = None
+    retry_schedule: tuple[int, ...] = SCHEDULE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A consumer as it stands. `epoch` counts its seeks and changes of filter, `version` every change."""
+
+    id: int
+    uuid: UUID
+    name: str
+    definition: Definition
+    state: str
+    epoch: int
+    version: int
+    created_at: datetime
+    sealed_secrets: tuple[bytes, ...] = field(default=(), repr=False)  # the newest first; an older one while both are valid
+
+    @property
+    def mask(self) -> int:
+        """The bits of the event types it wants."""
+        return type_mask(self.definition.types) or 0
+
+    def secrets(self, kek: Kek) -> list[str]:
+        """What its deliveries are signed with."""
+        return [open_note(kek, sealed, owner=self.uuid) for sealed in self.sealed_secrets]
+
+    def reach(self, directories: Sequence[Directory]) -> list[int]:
+        """The directories it reads, of all there are now."""
+        some, without = reached(self.definition.directories, directories)
+        return [d.id for d in directories if (d.id not in without if some is None else d.id in some)]
+
+    def selection(self, directories: Sequence[Directory], *, bodies: bool = True) -> Selection:
+        """Its part of the feed; `*` takes in the directories that are made later."""
+        some, without = reached(self.definition.directories, directories)
+        return Selection(directories=some, without=without, mask=self.mask, bodies=bodies)
+
+
+def check_definition(asked: Definition, known: Sequence[str], allowed: "Allowed") -> None:
+    """Raises ConsumerRefusedError for what cannot be delivered: an unknown directory or type, a missing or forbidden URL."""
+    missing = [slug for slug in asked.directories if slug != "*" and slug not in known]
+    if missing or not asked.directories:
+        raise ConsumerRefusedError('`directories` names one that does not exist. Give names of directories, or ["*"] for all.')
+    if type_mask(asked.types) is None or not asked.types:
+        raise ConsumerRefusedError("`types` names an event type that does not exist. See docs/events.md for the list.")
+    if asked.mode not in get_args(Mode) or asked.ordering not in get_args(Ordering):
+        raise ConsumerRefusedError("`mode` is pull or webhook, `ordering` directory or subject.")
+    if not 1 <= asked.batch_max <= 100:
+        raise ConsumerRefusedError("`batch_max` is 1 to 100 events.")
+    if any(delay < 0 or delay > 7 * 86_400 for delay in asked.retry_schedule) or len(asked.retry_schedule) > ATTEMPTS_MAX:
+        raise ConsumerRefusedError(f"`retry_schedule` is a list of at most {ATTEMPTS_MAX} delays in seconds, each up to 7 days.")
+    if asked.mode == "webhook":
+        _check_url(asked.url, allowed)
+    elif asked.url is not None:
+        raise ConsumerRefusedError('A consumer that pulls has no `url`. Leave it out, or say "mode": "webhook".')
+
+
+def _check_url(url: str | None, allowed: "Allowed") -> None:
+    if url is None or len(url) > URL_LENGTH_MAX:
+        raise ConsumerRefusedError("A webhook needs a `url` of at most 2 000 characters, such as https://app.example.com/hooks.")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme not in {"http", "https"} or not host or not url.isascii() or not url.isprintable() or " " in url:
+        raise ConsumerRefusedError("`url` is not an http or https URL.")
+    if parts.username is not None or parts.fragment:
+        raise ConsumerRefusedError("`url` must not carry a user name, a password or a fragment: deliveries are signed instead.")
+    literal = _address(host)
+    named = allowed.host(host) if literal is None else allowed.address(literal)
+    if literal is not None and not named and not literal.is_global:
+        raise ConsumerRefusedError(
+            "`url` leads to a private or loopback address. LEDGER_WEBHOOK_ALLOW names those that may be reached."
+        )
+    if parts.scheme == "http" and not named:
+        raise ConsumerRefusedError("`url` is not encrypted: use https, or name the host in LEDGER_WEBHOOK_ALLOW.")
+
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _address(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """LEDGER_WEBHOOK_ALLOW: networks and hosts that a webhook may reach although they are private or loopback."""
+
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    hosts: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, text: str) -> "Allowed":
+        """From words separated by commas or spaces, each a network, an address or a host name."""
+        networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        hosts: list[str] = []
+        for word in text.replace(",", " ").split():
+            try:
+                networks.append(ipaddress.ip_network(word, strict=False))
+            except ValueError:
+                hosts.append(word.casefold())
+        return cls(tuple(networks), frozenset(hosts))
+
+    def host(self, name: str) -> bool:
+        return name.casefold() in self.hosts
+
+    def address(self, address: Address) -> bool:
+        """Whether the address was named. An IPv4 address in IPv6 clothes counts as itself."""
+        plain = _plain(address)
+        return any(plain in network for network in self.networks if network.version == plain.version) or str(plain) in self.hosts
+
+    def reachable(self, host: str, address: Address) -> bool:
+        """Whether a connection to this address may be made for that host name."""
+        plain = _plain(address)
+        return self.host(host) or self.address(plain) or (plain.is_global and not plain.is_multicast)
+
+
+def _plain(address: Address) -> Address:
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+# -- reading ----------------------------------------------------------------
+
+
+async def consumer_named(conn: Connection, name: str) -> Consumer | None:
+    """The consumer of a name, or None where there is none (any more)."""
+    row = await (await conn.cursor(binary=True).execute(SQL["consumer_named"], (name,))).fetchone()
+    return _consumer(row) if row else None
+
+
+async def consumers(conn: Connection) -> list[Consumer]:
+    """Every consumer that was not deleted, by name."""
+    return [_consumer(row) for row in await (await conn.cursor(binary=True).execute(SQL["consumers_all"])).fetchall()]
+
+
+def _consumer(row: tuple[Any, ...]) -> Consumer:
+    (
+        number, uuid, name, mode, ordering, directories, types, batch_max, url, schedule, secret, before, state, epoch, version, created,
+    ) = row  # fmt: skip
+    definition = Definition(tuple(directories), tuple(types), mode, ordering, batch_max, url, tuple(schedule))
+    secrets = tuple(sealed for sealed in (secret, before) if sealed is not None)
+    return Consumer(number, uuid, name, definition, state, epoch, version, created, secrets)
+
+
+# -- acts -------------------------------------------------------------------
+
+
+async def reserve_id(conn: Connection) -> int:
+    """A number for a consumer to be: its first event and its rows carry it."""
+    row = await (await conn.execute(SQL["next_consumer_id"])).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def creation(
+    number: int,
+    uuid: UUID,
+    name: str,
+    asked: Definition,
+    start: int,
+    *,
+    kek: Kek,
+    secret: str | None,
+    random: Callable[[int], bytes],
+) -> RecordFacts:
+    """The act of making a consumer that reads everything after position `start`."""
+    sealed = seal_note(kek, secret, owner=uuid, nonce=random(NONCE_SIZE)) if secret is not None else None
+    row = (
+        number, uuid, name, asked.mode, asked.ordering, list(asked.directories), list(asked.types), asked.batch_max, asked.url,
+        list(attempts_of(asked.retry_schedule)), sealed,
+    )  # fmt: skip
+    epoch = (number, 1, start, list(asked.directories), list(asked.types), "created")
+    facts = {**_facts(uuid, name, asked), "start_position": start}
+    return _act(CONSUMER_CREATED, uuid, name, facts, (SQL["insert_consumer"], row), (SQL["insert_epoch"], epoch))
+
+
+def change(consumer: Consumer, asked: Definition) -> RecordFacts | None:
+    """The act of giving a consumer another definition, or None where it has it. A new filter holds from its next undelivered event."""
+    asked_schedule = attempts_of(asked.retry_schedule)
+    before, after = consumer.definition, Definition(
+        asked.directories, asked.types, asked.mode, asked.ordering, asked.batch_max, asked.url, asked_schedule
+    )  # fmt: skip
+    if before == after:
+        return None
+    if before.mode != after.mode:
+        raise ConsumerRefusedError("The mode of a consumer cannot be changed. Make another one; it can start where this one is.")
+    facts = {**_facts(consumer.uuid, consumer.name, after), "before": _facts(consumer.uuid, consumer.name, before)}
+    row = (
+        consumer.id, after.ordering, list(after.directories), list(after.types), after.batch_max, after.url, list(after.retry_schedule),
+    )  # fmt: skip
+    filtered = (before.directories, before.types) != (after.directories, after.types)
+    epoch: tuple[Statement, ...] = (
+        (SQL["carry_open"], (consumer.id, ALL)),
+        (SQL["close_epoch"], (consumer.id,)),
+        (SQL["begin_epoch_here"], (consumer.id, list(after.directories), list(after.types), "filter changed")),
+    )
+    update = (SQL["update_consumer"], row)
+    return _act(
+        CONSUMER_UPDATED, consumer.uuid, consumer.name, facts, _locked(consumer), update, *(epoch if filtered else ())
+    )  # fmt: skip
+
+
+def sought(consumer: Consumer, start: int, reason: str) -> RecordFacts:
+    """The act of moving a consumer: it reads everything after position `start` again, or for the first time."""
+    d = consumer.definition
+    facts = {**_name(consumer), "position": start, "reason": reason}
+    return _act(
+        CONSUMER_SOUGHT, consumer.uuid, consumer.name, facts, _locked(consumer),
+        (SQL["carry_open"], (consumer.id, start)),
+        (SQL["forget_open_after"], (consumer.id, start)),
+        (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types), reason)),
+    )  # fmt: skip
+
+
+def deletion(consumer: Consumer) -> RecordFacts:
+    """The act of ending a consumer. What it acknowledged stays on record; its name becomes free."""
+    delete = (SQL["delete_consumer"], (consumer.id,))
+    return _act(CONSUMER_DELETED, consumer.uuid, consumer.name, _name(consumer), _locked(consumer), delete)
+
+
+def paused(consumer: Consumer) -> RecordFacts | None:
+    """The act of pausing; None where it is not active."""
+    return _state(consumer, "paused", CONSUMER_PAUSED, "") if consumer.state == "active" else None
+
+
+def resumed(consumer: Consumer) -> RecordFacts | None:
+    """The act of resuming a paused or disabled consumer; None where it is active."""
+    return _state(consumer, "active", CONSUMER_RESUMED, "") if consumer.state != "active" else None
+
+
+def disabled(consumer: Consumer, reason: str) -> RecordFacts:
+    """The act of ending deliveries because the receiver said that it is gone (410)."""
+    return _state(consumer, "disabled", CONSUMER_DISABLED, reason)
+
+
+def secret_rotated(consumer: Consumer, secret: str, overlap_s: int, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
+    """The act of giving a webhook another secret; both sign for `overlap_s` seconds."""
+    if not 0 <= overlap_s <= OVERLAP_S_MAX:
+        raise ConsumerRefusedError(f"`overlap_seconds` is 0 to {OVERLAP_S_MAX}.")
+    if consumer.definition.mode != "webhook":
+        raise ConsumerRefusedError("Only webhooks have a secret.")
+    sealed = seal_note(kek, secret, owner=consumer.uuid, nonce=random(NONCE_SIZE))
+    facts = {**_name(consumer), "overlap_seconds": overlap_s}
+    rotate = (SQL["rotate_secret"], (consumer.id, sealed, overlap_s))
+    return _act(CONSUMER_SECRET_ROTATED, consumer.uuid, consumer.name, facts, rotate)
+
+
+def _state(consumer: Consumer, state: str, kind: EventType, reason: str) -> RecordFacts:
+    facts = {**_name(consumer), **({"reason": reason} if reason else {})}
+    return _act(kind, consumer.uuid, consumer.name, facts, (SQL["set_consumer_state"], (consumer.id, state)))
+
+
+def _locked(consumer: Consumer) -> Statement:
+    """Whoever records deliveries of it is let finish first, and sees the change afterwards."""
+    return SQL["lock_consumer"], (consumer.id,)
+
+
+def _act(kind: EventType, uuid: UUID, name: str, facts: dict[str, Any], *statements: Statement) -> RecordFacts:
+    draft = Draft(kind, uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], name))
+    return RecordFacts((draft,), (*statements, (SQL["wake_consumers"], ())))
+
+
+def _name(consumer: Consumer) -> dict[str, Any]:
+    return {"id": str(consumer.uuid), "name": consumer.name}
+
+
+def _facts(uuid: UUID, name: str, d: Definition) -> dict[str, Any]:
+    host = urlsplit(d.url).hostname if d.url else None  # a URL may carry a secret in its path; an event lives for ever
+    facts = {
+        "id": str(uuid), "name": name, "directories": list(d.directories), "types": list(d.types), "mode": d.mode,
+        "ordering": d.ordering, "batch_max": d.batch_max, "url_host": host,
+    }  # fmt: skip
+    return {key: value for key, value in facts.items() if value is not None}

@@ -1,0 +1,33 @@
+"""What an operator does about one delivery: retry, park, skip. Each is an event in `_system`, with the reason."""
+
+from typing import Final
+
+from database.queries import load_queries
+from delivery.consumers import Consumer, Statement
+from ledger.commands import RecordFacts
+from ledger.events import CONSUMER, DELIVERY_PARKED, DELIVERY_RETRIED, DELIVERY_SKIPPED, OPERATOR, Body, Draft, EventType
+
+SQL: Final = load_queries(__file__)
+
+
+def retried(consumer: Consumer, position: int, event_id: str, reason: str) -> RecordFacts:
+    """The act of trying again now, with a schedule that begins anew. A parked one goes before newer ones of its subject."""
+    return _act(DELIVERY_RETRIED, consumer, event_id, reason, (SQL["retry_open"], (consumer.id, position)))
+
+
+def parked(consumer: Consumer, position: int, event_id: str, reason: str) -> RecordFacts:
+    """The act of setting a delivery aside in sight: it holds up nothing any more."""
+    return _act(DELIVERY_PARKED, consumer, event_id, reason, (SQL["park_open"], (consumer.id, position, reason)))
+
+
+def skipped(consumer: Consumer, position: int, event_id: str, reason: str) -> RecordFacts:
+    """The act of deciding that a delivery will never be made."""
+    return _act(DELIVERY_SKIPPED, consumer, event_id, reason, (SQL["skip_open"], (consumer.id, position, reason)))
+
+
+def _act(kind: EventType, consumer: Consumer, event_id: str, reason: str, statement: Statement) -> RecordFacts:
+    facts = {"id": str(consumer.uuid), "name": consumer.name, "event_id": event_id, "reason": reason}
+    draft = Draft(kind, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
+    lock: Statement = (SQL["lock_consumer"], (consumer.id,))
+    touch: Statement = (SQL["touch_consumer"], (consumer.id,))
+    return RecordFacts((draft,), (lock, statement, touch, (SQL["wake_consumers"], ())))

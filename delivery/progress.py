@@ -1,0 +1,174 @@
+"""How far consumers are: checkpoints (a place in the log and what is still open at or below it) and the exceptions beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+
+from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
+from database.connections import Connection
+from database.queries import load_queries
+from delivery.brake import REVOKING
+from delivery.consumers import Consumer
+from ledger.events import USER_DEACTIVATED, USER_DELETED
+
+SQL: Final = load_queries(__file__)
+WAITING, RETRYING, BLOCKED, HELD, PARKED = 1, 2, 3, 4, 5
+STATES: Final = {WAITING: "waiting", RETRYING: "retrying", BLOCKED: "blocked", HELD: "held", PARKED: "parked"}
+REVOCATION_KINDS: Final = (USER_DEACTIVATED.number, USER_DELETED.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a consumer is: settled up to `through`, but what is in `open`; `low` is the last position below all of these."""
+
+    epoch: int
+    low: int
+    through: int
+    open: tuple[int, ...] = ()
+    at: Any = None
+
+
+@dataclass(slots=True)
+class Exceptional:
+    """An event that is neither delivered nor simply next. Times are seconds since the epoch; `answer` is sealed."""
+
+    position: int
+    directory: int
+    seq: int
+    state: int
+    attempts: int = 0
+    since: float | None = None
+    next_at: float | None = None
+    error: str | None = None
+    answer: bytes | None = field(default=None, repr=False)
+    reason: str | None = None
+    replay: UUID | None = None
+    stored: bool = True  # whether it has a row already
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of a consumer's deliveries since the last report, and where it stands. `fence` is that of its lease."""
+
+    consumer: int
+    fence: int
+    place: Place
+    settled: list[int] = field(default_factory=list[int])  # positions whose rows go
+    begun: list[Exceptional] = field(default_factory=list[Exceptional])
+    went_on: list[Exceptional] = field(default_factory=list[Exceptional])
+    revocations: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])  # (directory, seq, µs)
+    replays: list[tuple[UUID, int, int, tuple[int, ...]]] = field(default_factory=list[tuple[UUID, int, int, tuple[int, ...]]])
+
+
+async def places(conn: Connection, consumers: Sequence[int]) -> dict[int, Place]:
+    """Where consumers are, by their number."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["places"], (int4s(consumers),))).fetchall()
+    return {row[0]: Place(row[1], row[2], row[3], tuple(row[4]), row[5]) for row in rows}
+
+
+async def place_of(conn: Connection, consumer: Consumer) -> Place:
+    """Where one consumer is."""
+    return (await places(conn, [consumer.id]))[consumer.id]
+
+
+async def record(conn: Connection, reports: Sequence[Report]) -> set[int]:
+    """Store what was delivered, in one transaction. Gives the consumers whose report was stored.
+
+    A report whose lease or epoch is another by now is left out: the deliveries belong to whoever holds the lease.
+    """
+    async with conn.transaction():
+        await conn.execute(SQL["share_consumers"], (int4s(sorted(r.consumer for r in reports)),))
+        params = (
+            int4s([r.consumer for r in reports]), int8s([r.fence for r in reports]), int4s([r.place.epoch for r in reports]),
+        )  # fmt: skip
+        rows = await (await conn.cursor(binary=True).execute(SQL["guard"], params)).fetchall()
+        held = {row[0] for row in rows}
+        async with conn.pipeline():
+            for name, columns in _statements([report for report in reports if report.consumer in held]):
+                await conn.execute(SQL[name], columns)
+    return held
+
+
+def _statements(reports: Sequence[Report]) -> list[tuple[str, tuple[Any, ...]]]:
+    gone = [(r.consumer, position) for r in reports for position in r.settled]
+    begun = [(r.consumer, e) for r in reports for e in r.begun]
+    went_on = [(r.consumer, e) for r in reports for e in r.went_on]
+    acked = [(r.consumer, *revocation) for r in reports for revocation in r.revocations]
+    replays = [replay for r in reports for replay in r.replays]
+    statements: list[tuple[str, tuple[Any, ...]]] = []
+    if reports:
+        statements.append(("insert_checkpoints", (
+            int4s([r.consumer for r in reports]), int4s([r.place.epoch for r in reports]), int8s([r.place.low for r in reports]),
+            int8s([r.place.through for r in reports]), texts([_array(r.place.open) for r in reports]),
+        )))  # fmt: skip
+    if gone:
+        statements.append(("delete_open", (int4s([c for c, _ in gone]), int8s([p for _, p in gone]))))
+    if begun:
+        statements.append(("insert_open", (
+            int4s([c for c, _ in begun]), int8s([e.position for _, e in begun]), int4s([e.directory for _, e in begun]),
+            int8s([e.seq for _, e in begun]), int2s([e.state for _, e in begun]), int4s([e.attempts for _, e in begun]),
+            [e.since for _, e in begun], [e.next_at for _, e in begun], texts([e.error for _, e in begun]),
+            byteas([e.answer for _, e in begun]), uuids([e.replay for _, e in begun]),
+        )))  # fmt: skip
+    if went_on:
+        statements.append(("update_open", (
+            int4s([c for c, _ in went_on]), int8s([e.position for _, e in went_on]), int2s([e.state for _, e in went_on]),
+            int4s([e.attempts for _, e in went_on]), [e.next_at for _, e in went_on], texts([e.error for _, e in went_on]),
+            byteas([e.answer for _, e in went_on]), uuids([e.replay for _, e in went_on]),
+        )))  # fmt: skip
+    if acked:
+        statements.append(("insert_revocation_acks", (
+            int4s([a[0] for a in acked]), int4s([a[1] for a in acked]), int8s([a[2] for a in acked]), int8s([a[3] for a in acked]),
+        )))  # fmt: skip
+    if replays:
+        statements.append(("insert_replay_progress", (
+            uuids([r[0] for r in replays]), int8s([r[1] for r in replays]), int8s([r[2] for r in replays]),
+            texts([_array(r[3]) for r in replays]),
+        )))  # fmt: skip
+    return statements
+
+
+def _array(positions: Sequence[int]) -> str:
+    return "{" + ",".join(map(str, positions)) + "}"
+
+
+async def acknowledge(conn: Connection, consumer: Consumer, through: int, reach: Sequence[int]) -> bool:
+    """Move a consumer that pulls to `through`; False where it is there already, or further."""
+    async with conn.transaction():
+        await conn.execute(SQL["lock_consumer"], (consumer.id,))
+        before = await place_of(conn, consumer)
+        if before.epoch != consumer.epoch:
+            return False  # moved by a seek meanwhile: an acknowledgement of what was read before it changes nothing
+        row = await (await conn.execute(SQL["insert_pull_checkpoint"], (consumer.id, through, consumer.epoch))).fetchone()
+        if row is None:
+            return False
+        if consumer.mask & REVOKING:
+            kinds = [kind for kind in REVOCATION_KINDS if (1 << kind) & consumer.mask]
+            await conn.execute(SQL["ack_revocations"], (consumer.id, before.through, through, int2s(kinds), int4s(reach)))
+    return True
+
+
+async def exceptions(
+    conn: Connection, consumer: Consumer, *, states: Sequence[int] = tuple(STATES), after: int = 0, limit: int = 2**31 - 1
+) -> list[Exceptional]:
+    """The events that a consumer is not simply past, in the order of the log."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["open_page"], (consumer.id, int2s(states), after, limit))).fetchall()
+    return [Exceptional(*row) for row in rows]
+
+
+async def exception_at(conn: Connection, consumer: Consumer, directory: int, seq: int) -> Exceptional | None:
+    """One of them, or None."""
+    row = await (await conn.cursor(binary=True).execute(SQL["open_at"], (consumer.id, directory, seq))).fetchone()
+    return Exceptional(*row) if row else None
+
+
+async def failing(conn: Connection, consumer: Consumer) -> Exceptional | None:
+    """What a consumer is stuck on: the oldest blocked one, or else the oldest that is retried."""
+    row = await (await conn.cursor(binary=True).execute(SQL["oldest_failing"], (consumer.id,))).fetchone()
+    return Exceptional(*row) if row else None
+
+
+LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError)

@@ -1,0 +1,770 @@
+"""The deliveries of one consumer, while this process holds its lease.
+
+The state in memory is what lanes.py says about the open events; what must survive is recorded before the next event of a lane
+leaves (recording.py), so a killed process repeats at most what was under way or accepted but not yet on record.
+
+    window        events from the log that are simply next: they hold back `low`
+    exceptional   events with a row of their own: tried in vain, blocked, held, or waiting behind such a one; `low` passes them
+"""
+
+import asyncio
+import heapq
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from database.arrays import int8s
+from database.connections import Connection
+from database.queries import load_queries
+from delivery import consumers as acts
+from delivery.backoff import delay_s
+from delivery.brake import Limit
+from delivery.consumers import Consumer
+from delivery.lanes import Item, Lanes, rebuilt
+from delivery.progress import (
+    BLOCKED,
+    HELD,
+    PARKED,
+    RETRYING,
+    REVOCATION_KINDS,
+    WAITING,
+    Exceptional,
+    Place,
+    Report,
+    exceptions,
+    place_of,
+)
+from delivery.replays import Planned, Run, moved, plan, runs_of
+from delivery.signing import batch_id, body_of_batch, body_of_one
+from delivery.surges import held_commits
+from delivery.transports.webhook import Message, Result, Sender
+from ledger.commands import RecordFacts
+from ledger.directories import Directories
+from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, OPERATOR, Body, Draft
+from ledger.feed import Event, Feed, rfc3339
+from ledger.sealing import NONCE_SIZE, Kek, seal_note
+from ledger.tail import Tail
+
+SQL: Final = load_queries(__file__)
+WINDOW_MAX: Final = 1_000  # events read ahead of the low watermark
+OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops and its lag shows
+IN_FLIGHT_MAX: Final = 16  # requests at once to one consumer
+PAGE: Final = 500
+PREFETCH: Final = 100  # events of a lane whose JSON is fetched together
+CIRCUIT: Final = 8  # different events failing in a row: the receiver is away, and one is enough to find out when it is back
+SEND_MARGIN_S: Final = 1.0  # of lease that must be left beyond the timeout when a request begins
+REWINDS_MAX: Final = 3  # of a directory in an hour
+REWIND_EVENTS_MAX: Final = 1_000
+NOTE_S: Final = 1.0  # how often passing over events of others is put on record
+_log = structlog.get_logger("delivery.push")
+
+
+class LeaseLostError(Exception):
+    """Another process delivers for this consumer now, or it was moved: what was under way is not ours to record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What deliveries need of their process; handed in by the wiring."""
+
+    connection: Callable[[], AbstractAsyncContextManager[Connection]]
+    feed: Feed
+    directories: Directories
+    kek: Kek
+    tail: Tail
+    sender: Sender
+    timeout_s: float
+    act: Callable[[RecordFacts], Awaitable[None]]
+    record: "Callable[[Push], Awaitable[None]]"
+    limits: Mapping[int, Limit]
+    clock: Callable[[], float]
+    random: Callable[[], float]
+    entropy: Callable[[int], bytes]
+
+
+@dataclass(eq=False, slots=True)
+class Open:
+    """An event that is not settled, with its place among the others."""
+
+    item: Item
+    exceptional: Exceptional | None = None
+    under_way: bool = False
+    alone: bool = False  # it failed in a batch by its own fault, or may have
+    json: bytes = b""
+    urgent: bool = False  # of a replay: a live event waits for it
+
+    @property
+    def may_go(self) -> bool:
+        if self.under_way or not self.item.ready:
+            return False
+        return self.exceptional is None or self.exceptional.state == WAITING
+
+
+@dataclass(slots=True)
+class Replay:
+    """A run that is under way here."""
+
+    run: Run
+    left: dict[int, None]  # planned positions that are not done, in order
+    stuck: set[int]  # those of them that failed: they have rows
+    ahead: set[int]
+    through: int
+    done: int
+    allowance: float = 0.0  # events that may go now
+    at: float = 0.0  # when that was so
+
+
+class Push:
+    """Delivers to one webhook consumer. Raises LeaseLostError out of run()."""
+
+    def __init__(self, parts: Parts, consumer: Consumer, fence: int) -> None:
+        self._parts = parts
+        self.consumer = consumer
+        self.fence = fence
+        self.lease_until = 0.0  # of the loop's clock; the worker sets it with each renewal
+        self.arrival = asyncio.Event()  # something may have come, or changed
+        self._secrets = consumer.secrets(parts.kek)
+        self._stopping = False
+        self._lost = False
+        self._lanes = Lanes(consumer.definition.ordering)
+        self._open: dict[int, Open] = {}
+        self._window: dict[int, None] = {}
+        self._ready: list[int] = []
+        self._due: list[tuple[float, int]] = []
+        self._replay_ready: list[int] = []
+        self._replays: dict[UUID, Replay] = {}
+        self._read_to = self._through = 0
+        self._epoch = consumer.epoch
+        self._failing: dict[int, None] = {}
+        self._previous: dict[int, int] = {}
+        self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
+        self._not_before = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._report = Report(consumer.id, fence, Place(consumer.epoch, 0, 0))
+        self._reported = -1
+        self._noted = 0.0
+
+    # -- life ---------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Deliver until stop(); then wait for what is under way, so that nothing is left unrecorded."""
+        try:
+            await self._load()
+            while not self._stopping and not self._lost:
+                self.arrival.clear()
+                await self._refill()
+                self._start()
+                if not self._tasks and self.moved_on and self._parts.clock() - self._noted >= NOTE_S:
+                    await self._parts.record(self)
+                await self._rest()
+        finally:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        if self._lost:
+            raise LeaseLostError
+        if self.moved_on:
+            await self._parts.record(self)
+
+    def stop(self) -> None:
+        """Begin nothing more; run() ends when what is under way is recorded."""
+        self._stopping = True
+        self.arrival.set()
+
+    @property
+    def moved_on(self) -> bool:
+        """Whether the place moved past events that are none of this consumer's, which no delivery recorded."""
+        return self._place().through > self._reported
+
+    @property
+    def holds(self) -> bool:
+        """Whether the brake holds something of it."""
+        return any(o.exceptional is not None and o.exceptional.state == HELD for o in self._open.values())
+
+    async def _rest(self) -> None:
+        """Until something happens: an arrival, a recorded delivery, a time for the next attempt."""
+        times = [self._due[0][0]] if self._due and not self._circuit_open else []
+        if self._circuit_open and (probe := self._probe()) is not None and probe.exceptional is not None:
+            times.append(probe.exceptional.next_at or 0.0)
+        times += [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
+        now = self._parts.clock()
+        # Without a time to wait for, an arrival will come: the worker sends one at least every second.
+        timeout = max(min(times) - now, 0.001) if times and len(self._tasks) < IN_FLIGHT_MAX else None
+        if timeout is not None and self._not_before > now:
+            timeout = max(timeout, self._not_before - now)
+        try:
+            await asyncio.wait_for(self.arrival.wait(), timeout)
+        except TimeoutError:
+            return
+
+    # -- loading ------------------------------------------------------------
+
+    async def _load(self) -> None:
+        async with self._parts.connection() as conn:
+            place = await place_of(conn, self.consumer)
+            if place.epoch != self.consumer.epoch:
+                self._lost = True
+                return
+            self._selection = self.consumer.selection(await self._parts.directories.all(conn))
+            every = await exceptions(conn, self.consumer)
+            runs = await runs_of(conn, self.consumer.id, open_only=True)
+            resting = {run.id for run in runs if run.state == "paused"}
+            rows = [row for row in every if row.state != PARKED and row.replay not in resting]
+            aside = {row.position for row in every if row.state == PARKED}
+            found = await (await conn.cursor(binary=True).execute(SQL["places_at"], (int8s(place.open),))).fetchall()
+            known = {row.position for row in rows}
+            opens = [(d, seq) for position, d, seq in found if position not in known]
+            events = await self._events(conn, [*opens, *((row.directory, row.seq) for row in rows)])
+            held = await held_commits(conn, self._parts.limits, events.values())
+            self._read_to = self._through = self._reported = place.through
+            for place_ in opens:
+                self._remember(events[place_], None)
+            for row in rows:
+                self._remember_row(events[row.directory, row.seq], row, held)
+            await self._join_runs(conn, [run for run in runs if run.state == "running"], aside)
+        self._rebuild()
+        await self._finish_replays()
+
+    async def _join_runs(self, conn: Connection, runs: Sequence[Run], aside: set[int]) -> None:
+        """Take up the runs of this consumer; what an operator parked, or skipped since, is no part of them any more."""
+        skips = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (self.consumer.id,))).fetchall()
+        for run in runs:
+            gone = aside | {row[0] for row in skips if row[2] >= run.created_at}
+            planned = (await plan(conn, run.range, run.head)).events
+            self._join(run, [p for p in planned if p.position not in gone])
+
+    async def _events(self, conn: Connection, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Event]:
+        found: dict[tuple[int, int], Event] = {}
+        for start in range(0, len(places), 5_000):
+            for event in await self._parts.feed.at(conn, places[start : start + 5_000], rendered=False):
+                found[event.directory, event.seq] = event
+        return found
+
+    def _remember(self, event: Event, exceptional: Exceptional | None) -> Open:
+        found = Open(_item(event), exceptional, json=event.json)
+        self._open[event.position] = found
+        if exceptional is None:
+            self._window[event.position] = None
+        return found
+
+    def _remember_row(self, event: Event, row: Exceptional, held: set[tuple[int, int]]) -> None:
+        if row.state == HELD and (event.directory, event.commit) not in held:
+            row.state = WAITING  # an operator let it go
+        found = self._remember(event, row)
+        found.alone = row.state in {RETRYING, BLOCKED}
+        found.item.replay = row.replay
+
+    def _join(self, run: Run, planned: Iterable[Planned]) -> None:
+        """Take up a run where it stands. What is still open here is not sent twice: it becomes part of the run, and due."""
+        done = set(run.ahead)
+        stuck = {o.item.position for o in self._open.values() if o.item.replay == run.id}
+        replay = Replay(run, {}, stuck, done, run.through, run.done, allowance=1.0, at=self._parts.clock())
+        self._replays[run.id] = replay
+        for p in planned:
+            if p.position <= run.through or p.position in done or p.position in stuck:
+                continue
+            replay.left[p.position] = None
+            known = self._open.get(p.position)
+            if known is None:
+                item = Item(p.position, p.directory, p.seq, p.kind, p.obj, p.mem, p.at, run.id)
+                self._open[p.position] = Open(item)
+            elif known.exceptional is not None and known.exceptional.state in {BLOCKED, RETRYING}:
+                known.exceptional.state, known.exceptional.attempts, known.exceptional.next_at = RETRYING, 0, self._parts.clock()
+                known.item.replay = run.id  # in memory only: if the run is cancelled the event stays open
+                self._report.went_on.append(known.exceptional)
+
+    def _rebuild(self) -> None:
+        """Lanes and queues anew, from what is open."""
+        under_way = [o.item for o in self._open.values() if o.under_way]
+        self._lanes = rebuilt(
+            self.consumer.definition.ordering, under_way, (o.item for o in self._open.values() if not o.under_way)
+        )
+        self._ready, self._due, self._replay_ready = [], [], []
+        for found in self._open.values():
+            self._hurry(found)
+            self._queue(found)
+
+    # -- reading on ---------------------------------------------------------
+
+    async def _refill(self) -> None:
+        """Read on while there is room for more. Events at the end of the log come from the tail that all consumers share."""
+        while not self._circuit_open:
+            if len(self._window) >= WINDOW_MAX:
+                await self._make_room()
+                if len(self._window) >= WINDOW_MAX:
+                    return
+            events = self._parts.tail.since(self._read_to)
+            if events is not None:
+                await self._take([e for e in events if self._selection.takes(e)], self._parts.tail.read_to)
+                return
+            async with self._parts.connection() as conn:
+                some, covered_to, head = await self._parts.feed.read(conn, self._selection, self._read_to, PAGE)
+            await self._take(some, covered_to)
+            if covered_to >= head:
+                return
+
+    async def _take(self, events: Sequence[Event], covered_to: int) -> None:
+        held: set[tuple[int, int]] = set()
+        if any(limit.action == "hold" for limit in self._parts.limits.values()):
+            async with self._parts.connection() as conn:
+                held = await held_commits(conn, self._parts.limits, events)
+        for event in events:
+            exceptional = None
+            if (event.directory, event.commit) in held:
+                exceptional = Exceptional(event.position, event.directory, event.seq, HELD, stored=False)
+                self._report.begun.append(exceptional)
+            found = self._remember(event, exceptional)
+            self._lanes.admit(found.item)
+            self._hurry(found)
+            self._queue(found)
+        self._read_to = max(self._read_to, covered_to)
+        if any(e.state == HELD for e in self._report.begun):
+            await self._recorded()
+
+    async def _make_room(self) -> None:
+        """Move what waits behind something stuck out of the window, so that a poison event never stops the watermark."""
+        if self._tasks or self._ready or self._all_stuck() or len(self._open) >= OPEN_MAX:
+            return
+        for position in list(self._window):
+            found = self._open[position]
+            found.json = b""
+            found.exceptional = Exceptional(position, found.item.directory, found.item.seq, WAITING, stored=False)
+            self._report.begun.append(found.exceptional)
+        self._window.clear()
+        await self._recorded()
+
+    def _all_stuck(self) -> bool:
+        """Whether reading on can bring nothing that may go: each directory of an ordered consumer has something stuck."""
+        if self.consumer.definition.ordering == "subject":
+            return False
+        stuck = {o.item.directory for o in self._open.values()}
+        some = self._selection.directories
+        return some is not None and stuck >= some
+
+    # -- choosing -----------------------------------------------------------
+
+    def _queue(self, found: Open) -> None:
+        if not found.item.ready or found.under_way:
+            return
+        exceptional = found.exceptional
+        if exceptional is not None and exceptional.state == RETRYING:
+            heapq.heappush(self._due, (exceptional.next_at or 0.0, found.item.position))
+        elif found.may_go:
+            heapq.heappush(self._replay_ready if self._of_run(found) else self._ready, found.item.position)
+
+    def _of_run(self, found: Open) -> bool:
+        return found.item.replay is not None and found.item.replay in self._replays
+
+    def _hurry(self, found: Open) -> None:
+        """A live event first drains the replay of its subject, ahead of the rate."""
+        if found.item.replay is not None:
+            return
+        waiting = list(found.item.replays)
+        while waiting:
+            blocker = self._open.get(waiting.pop().position)
+            if blocker is not None and not blocker.urgent:
+                blocker.urgent = True
+                waiting += blocker.item.replays
+                self._queue(blocker)
+
+    @property
+    def _circuit_open(self) -> bool:
+        """Whether the receiver seems to be away. Blocked events alone say nothing of it."""
+        return len(self._failing) >= CIRCUIT and self._probe() is not None
+
+    def _probe(self) -> Open | None:
+        """While the receiver is away one event is tried at a time, in turn: the first may be the one that it cannot take."""
+        failed = [self._open[p] for p in self._failing if p in self._open and _state(self._open[p]) == RETRYING]
+        return min(failed, key=lambda o: (_attempts(o), o.item.position), default=None)
+
+    def _start(self) -> None:
+        now = self._parts.clock()
+        if now < self._not_before:
+            return
+        while len(self._tasks) < (1 if self._circuit_open else IN_FLIGHT_MAX) and self._may_send():
+            batch = self._next_batch(now)
+            if not batch:
+                return
+            for found in batch:
+                found.under_way = True
+            task = asyncio.create_task(self._deliver(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.arrival.set()
+        if not task.cancelled() and task.exception() is not None:
+            self._lost = True
+            if not isinstance(task.exception(), LeaseLostError):
+                _log.error("delivery_failed", consumer=self.consumer.name, error=type(task.exception()).__name__)
+
+    def _may_send(self) -> bool:
+        """A request must end before the lease does: nobody else may have begun meanwhile."""
+        left = self.lease_until - asyncio.get_running_loop().time()
+        return left > self._parts.timeout_s + SEND_MARGIN_S and not self._stopping and not self._lost
+
+    def _next_batch(self, now: float) -> list[Open]:
+        if self._circuit_open:
+            probe = self._probe()
+            due = probe is not None and probe.exceptional is not None and (probe.exceptional.next_at or 0.0) <= now
+            return [probe] if probe is not None and due and not probe.under_way else []
+        while self._due and self._due[0][0] <= now:
+            found = self._open.get(heapq.heappop(self._due)[1])
+            if found is not None and not found.under_way and found.item.ready and _state(found) == RETRYING:
+                return [found] if found.alone else self._extended(found)
+        first = self._pop(self._ready) or self._next_replayed(now)
+        return self._extended(first) if first is not None else []
+
+    def _pop(self, heap: list[int]) -> Open | None:
+        while heap:
+            found = self._open.get(heapq.heappop(heap))
+            if found is not None and found.may_go:
+                return found
+        return None
+
+    def _next_replayed(self, now: float) -> Open | None:
+        urgent = [p for p in self._replay_ready if p in self._open and self._open[p].urgent and self._open[p].may_go]
+        if urgent:
+            return self._open[min(urgent)]
+        while self._replay_ready:
+            found = self._open.get(self._replay_ready[0])
+            if found is None or not found.may_go:
+                heapq.heappop(self._replay_ready)
+                continue
+            replay = self._replays[found.item.replay] if found.item.replay is not None else None
+            if replay is not None and not _spend(replay, now):
+                return None
+            heapq.heappop(self._replay_ready)
+            return found
+        return None
+
+    def _allowed_at(self, replay: Replay) -> float | None:
+        rate = replay.run.rate_per_second
+        if rate is None or not self._replay_ready:
+            return None
+        return replay.at + max(1.0 - replay.allowance, 0.0) / rate
+
+    def _extended(self, first: Open) -> list[Open]:
+        """A batch that begins with it: others that may go, and those that only wait for events before them in the batch."""
+        size = self.consumer.definition.batch_max
+        batch, left = [first], dict[Item, int]()
+        replay = self._replays.get(first.item.replay) if first.item.replay is not None else None
+        if size == 1 or (replay is not None and replay.run.rate_per_second is not None):
+            return batch
+        candidates: list[tuple[int, Open]] = []
+        self._release(first, left, candidates)
+        while len(batch) < size:
+            found = heapq.heappop(candidates)[1] if candidates else self._companion(first)
+            if found is None:
+                break
+            batch.append(found)
+            self._release(found, left, candidates)
+        return sorted(batch, key=lambda o: o.item.position)
+
+    def _release(self, found: Open, left: dict[Item, int], candidates: list[tuple[int, Open]]) -> None:
+        for dependant in found.item.dependants:
+            left[dependant] = left.get(dependant, dependant.waits) - 1
+            waiting = self._open.get(dependant.position)
+            if left[dependant] == 0 and waiting is not None and _plain(waiting) and dependant.replay == found.item.replay:
+                heapq.heappush(candidates, (dependant.position, waiting))
+
+    def _companion(self, first: Open) -> Open | None:
+        """Another one that may go now. With `ordering: directory` a batch is of one directory, so there is none."""
+        if self.consumer.definition.ordering == "directory":
+            return None
+        heap = self._replay_ready if self._of_run(first) else self._ready
+        found = self._pop(heap)
+        if found is first:
+            found = self._pop(heap)
+        return found
+
+    # -- sending ------------------------------------------------------------
+
+    async def _deliver(self, batch: list[Open]) -> None:
+        await self._fetch(batch)
+        message = await self._message(batch)
+        url = self.consumer.definition.url
+        assert url is not None, "a webhook has a URL"
+        result = await self._parts.sender.send(url, self._secrets, message)
+        if result.ok:
+            await self._accepted(batch)
+        elif result.gone:
+            await self._gone(batch)
+        elif result.expected_previous_seq is not None and await self._rewound(batch, result):
+            return
+        else:
+            await self._refused(batch, result)
+
+    async def _fetch(self, batch: Sequence[Open]) -> None:
+        """The JSON of what was moved out of memory, and of what follows it in its lanes."""
+        if all(found.json for found in batch):
+            return
+        wanted = {o.item.position: o for o in batch if not o.json}
+        ahead = deque(batch)
+        while ahead and len(wanted) < PREFETCH:
+            for dependant in ahead.popleft().item.dependants[: PREFETCH - len(wanted)]:
+                waiting = self._open.get(dependant.position)
+                if waiting is not None and not waiting.json and dependant.position not in wanted:
+                    wanted[dependant.position] = waiting
+                    ahead.append(waiting)
+        async with self._parts.connection() as conn:
+            for event in await self._parts.feed.at(conn, [(o.item.directory, o.item.seq) for o in wanted.values()]):
+                wanted[event.position].json = event.json
+
+    async def _message(self, batch: Sequence[Open]) -> Message:
+        last = batch[-1].item
+        headers = {"ledger-seq": str(last.seq), "ledger-attempt": str(max(_attempts(o) for o in batch) + 1)}
+        replayed = batch[0].item.replay
+        if replayed is not None:
+            headers["ledger-replay"] = str(replayed)
+        elif self.consumer.definition.ordering == "directory":
+            headers["ledger-previous-seq"] = str(await self._previous_of(batch[0].item))
+        ids = [_event_id(found.json) for found in batch]
+        if self.consumer.definition.batch_max == 1:
+            return Message(ids[0], body_of_one(BY_NUMBER[last.kind].topic, rfc3339(last.at), batch[0].json), headers)
+        return Message(batch_id(ids), body_of_batch(rfc3339(last.at), [found.json for found in batch]), headers)
+
+    async def _previous_of(self, item: Item) -> int:
+        """The seq that was delivered last in its directory; 0 where none was."""
+        if item.directory not in self._previous:
+            async with self._parts.connection() as conn:
+                params = (item.directory, item.seq, self.consumer.mask, self.consumer.id)
+                row = await (await conn.cursor(binary=True).execute(SQL["previous_matching"], params)).fetchone()
+                start = await (await conn.execute(SQL["epoch_start"], (self.consumer.id, self._epoch))).fetchone()
+            assert start is not None
+            self._previous[item.directory] = row[0] if row is not None and row[1] > start[0] else 0
+        return self._previous[item.directory]
+
+    # -- what became of it --------------------------------------------------
+
+    async def _accepted(self, batch: Sequence[Open]) -> None:
+        for found in batch:
+            self._settle(found)
+        again = self._circuit_open
+        self._failing.clear()
+        await self._recorded()
+        if again:
+            self._retry_all()
+        for found in batch:
+            del self._open[found.item.position]
+            if found.item.replay is None:
+                self._previous[found.item.directory] = max(self._previous.get(found.item.directory, 0), found.item.seq)
+            for item in self._lanes.settle(found.item):
+                waiting = self._open.get(item.position)
+                if waiting is not None:
+                    self._queue(waiting)
+        await self._finish_replays()
+
+    def _settle(self, found: Open) -> None:
+        """Note for the next report that it was accepted."""
+        item = found.item
+        if found.exceptional is not None:
+            self._report.settled.append(item.position)
+        if item.position in self._window:
+            del self._window[item.position]
+            self._through = max(self._through, item.position)
+        if item.kind in REVOCATION_KINDS:
+            self._report.revocations.append((item.directory, item.seq, item.at))
+        for replay in self._replays.values():  # also one that an event of its range was open for
+            if item.position in replay.left or item.position in replay.stuck:
+                replay.left.pop(item.position, None)
+                replay.stuck.discard(item.position)
+                replay.done += 1
+                replay.ahead.add(item.position)
+
+    def _retry_all(self) -> None:
+        """The receiver is back: what failed meanwhile is due."""
+        now = self._parts.clock()
+        for found in self._open.values():
+            if found.exceptional is not None and found.exceptional.state == RETRYING and not found.under_way:
+                found.exceptional.next_at = now
+                self._queue(found)
+
+    async def _refused(self, batch: Sequence[Open], result: Result) -> None:
+        now = self._parts.clock()
+        if result.status == 429 and result.retry_after_s is not None:
+            self._not_before = now + result.retry_after_s
+        answer = self._sealed(result)
+        blocked: list[Open] = []
+        for found in batch:
+            exceptional = self._exception_of(found, now)
+            exceptional.attempts += 1
+            exceptional.error, exceptional.answer = result.error, answer
+            delay = delay_s(
+                self.consumer.definition.retry_schedule, exceptional.attempts, self._parts.random(), result.retry_after_s
+            )
+            exceptional.state = BLOCKED if delay is None else RETRYING
+            exceptional.next_at = None if delay is None else now + delay
+            found.alone = found.alone or (len(batch) > 1 and not result.of_the_receiver)
+            if delay is None:
+                blocked.append(found)
+            self._failing[found.item.position] = None
+        await self._recorded()
+        for found in batch:
+            found.under_way = False
+            self._queue(found)
+        for found in blocked:
+            await self._parts.act(_blocked(self.consumer, found, result))
+
+    def _exception_of(self, found: Open, now: float) -> Exceptional:
+        """Its row, made at the first failure: from then on the watermark passes it."""
+        if found.exceptional is None:
+            item = found.item
+            found.exceptional = Exceptional(item.position, item.directory, item.seq, RETRYING, replay=item.replay, stored=False)
+            self._window.pop(item.position, None)
+            self._through = max(self._through, item.position if item.replay is None else 0)
+            replay = self._replays.get(item.replay) if item.replay is not None else None
+            if replay is not None:
+                replay.left.pop(item.position, None)
+                replay.stuck.add(item.position)
+        if found.exceptional.since is None:
+            found.exceptional.since = now
+        target = self._report.went_on if found.exceptional.stored and found.exceptional.attempts else self._report.begun
+        if found.exceptional not in target:
+            target.append(found.exceptional)
+        found.exceptional.stored = True
+        return found.exceptional
+
+    def _sealed(self, result: Result) -> bytes | None:
+        """What the receiver said may name persons."""
+        if not result.answer:
+            return None
+        return seal_note(self._parts.kek, result.answer, owner=self.consumer.uuid, nonce=self._parts.entropy(NONCE_SIZE))
+
+    async def _gone(self, batch: Sequence[Open]) -> None:
+        for found in batch:
+            found.under_way = False
+        self._stopping = True
+        await self._parts.act(acts.disabled(self.consumer, "the receiver answered 410"))
+
+    async def _rewound(self, batch: Sequence[Open], result: Result) -> bool:
+        """Send again what a receiver of an ordered directory says it lacks; False where that is not for us to do."""
+        item, expected = batch[0].item, result.expected_previous_seq
+        if (
+            self.consumer.definition.ordering != "directory"
+            or item.replay is not None
+            or expected is None
+            or expected >= item.seq
+        ):
+            return False
+        now = self._parts.clock()
+        times = self._rewinds[item.directory]
+        while times and times[0] <= now - 3_600:
+            times.popleft()
+        async with self._parts.connection() as conn:
+            params = (item.directory, expected, item.seq, self.consumer.mask, REWIND_EVENTS_MAX + 1)
+            rows = await (await conn.cursor(binary=True).execute(SQL["matching_between"], params)).fetchall()
+        missing = [row for row in rows if row[5] not in self._open]
+        if len(times) >= REWINDS_MAX or len(rows) > REWIND_EVENTS_MAX:
+            await self._block(batch, Result(result.status, "rewind_refused", result.answer))
+            return True
+        times.append(now)
+        for seq, kind, obj, mem, at, position, _, _ in missing:
+            again = Exceptional(position, item.directory, seq, WAITING, stored=False)
+            self._report.begun.append(again)
+            self._open[position] = Open(Item(position, item.directory, seq, kind, obj, mem, at), again)
+        await self._recorded()
+        for found in batch:
+            found.under_way = False
+        self._previous[item.directory] = expected
+        self._rebuild()
+        return True
+
+    async def _block(self, batch: Sequence[Open], result: Result) -> None:
+        now = self._parts.clock()
+        answer = self._sealed(result)
+        for found in batch:
+            exceptional = self._exception_of(found, now)
+            exceptional.attempts += 1
+            exceptional.state, exceptional.next_at = BLOCKED, None
+            exceptional.error, exceptional.answer = result.error, answer
+        await self._recorded()
+        for found in batch:
+            found.under_way = False
+            await self._parts.act(_blocked(self.consumer, found, result))
+
+    # -- reports ------------------------------------------------------------
+
+    async def _recorded(self) -> None:
+        await self._parts.record(self)
+
+    def take_report(self) -> Report:
+        """What happened since the last one, with the place as it is now. Whoever takes it stores it."""
+        report, self._report = self._report, Report(self.consumer.id, self.fence, Place(self._epoch, 0, 0))
+        report.place = self._place()
+        self._reported, self._noted = report.place.through, self._parts.clock()
+        report.replays = [_progress(replay) for replay in self._replays.values()]
+        return report
+
+    def _place(self) -> Place:
+        """Everything up to `through` is settled but `open` and what has a row."""
+        if not self._window:
+            return Place(self._epoch, self._read_to, self._read_to)
+        first = next(iter(self._window))
+        through = max(self._through, first - 1)
+        still: list[int] = []
+        for position in self._window:
+            if position > through:
+                break
+            still.append(position)
+        return Place(self._epoch, first - 1, through, tuple(still))
+
+    async def _finish_replays(self) -> None:
+        for replay in [r for r in self._replays.values() if not r.left and not r.stuck]:
+            del self._replays[replay.run.id]
+            await self._parts.act(moved(replace(replay.run, done=replay.done), "finished"))
+
+
+def _item(event: Event) -> Item:
+    return Item(event.position, event.directory, event.seq, event.kind, event.obj, event.mem, event.at)
+
+
+def _state(found: Open) -> int:
+    return found.exceptional.state if found.exceptional is not None else 0
+
+
+def _attempts(found: Open) -> int:
+    return found.exceptional.attempts if found.exceptional is not None else 0
+
+
+def _plain(found: Open) -> bool:
+    return not found.under_way and not found.alone and (found.exceptional is None or found.exceptional.state == WAITING)
+
+
+def _event_id(event: bytes) -> str:
+    start = len(b'{"object":"event","id":"')
+    return event[start : event.index(b'"', start)].decode()
+
+
+def _spend(replay: Replay, now: float) -> bool:
+    """Whether the rate allows one more; a second's worth can be saved up."""
+    rate = replay.run.rate_per_second
+    if rate is None:
+        return True
+    replay.allowance = min(replay.allowance + (now - replay.at) * rate, float(max(rate, 1)))
+    replay.at = now
+    if replay.allowance < 1.0:
+        return False
+    replay.allowance -= 1.0
+    return True
+
+
+def _progress(replay: Replay) -> tuple[UUID, int, int, tuple[int, ...]]:
+    low = next(iter(replay.left), None)
+    replay.through = replay.run.range.through if low is None else low - 1
+    replay.ahead = {position for position in replay.ahead if position > replay.through}
+    return replay.run.id, replay.done, replay.through, tuple(sorted(replay.ahead))
+
+
+def _blocked(consumer: Consumer, found: Open, result: Result) -> RecordFacts:
+    """The act of telling that a lane waits for an operator."""
+    facts = {
+        "id": str(consumer.uuid), "name": consumer.name, "event_id": _event_id(found.json), "attempts": _attempts(found),
+        "last_error": result.error,
+    }  # fmt: skip
+    return RecordFacts((Draft(DELIVERY_BLOCKED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name)),))

@@ -1,0 +1,415 @@
+-- consumer_named --
+-- A consumer by its name. The secret of before is given only while it still signs.
+select id, uuid, name, mode, ordering, directories, types, batch_max, url, retry_schedule, secret,
+       case when secret_before_until > clock_timestamp() then secret_before end, state, epoch, version, created_at
+from consumers where name = $1 and deleted_at is null;
+
+-- consumers_all --
+-- Every consumer there is.
+select id, uuid, name, mode, ordering, directories, types, batch_max, url, retry_schedule, secret,
+       case when secret_before_until > clock_timestamp() then secret_before end, state, epoch, version, created_at
+from consumers where deleted_at is null order by name;
+
+-- next_consumer_id --
+-- Reserved before the commit, because the consumer's first event and rows carry it. A gap is harmless.
+select nextval(pg_get_serial_sequence('ledger.consumers', 'id'))::int;
+
+-- insert_consumer --
+-- In the transaction that records consumer.created; a name in use is refused by the index.
+insert into consumers (id, uuid, name, mode, ordering, directories, types, batch_max, url, retry_schedule, secret)
+overriding system value values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- insert_epoch --
+-- From where it reads under which filter.
+insert into consumer_epochs (consumer, epoch, start, directories, types, reason) values ($1, $2, $3, $4, $5, $6);
+
+-- update_consumer --
+-- In the transaction that records consumer.updated.
+update consumers set ordering = $2, directories = $3, types = $4, batch_max = $5, url = $6, retry_schedule = $7, version = version + 1
+where id = $1;
+
+-- set_consumer_state --
+-- Active, paused or disabled.
+update consumers set state = $2, version = version + 1 where id = $1;
+
+-- rotate_secret --
+-- The old one goes on signing for a while, so that a receiver may change when it likes.
+update consumers set secret_before = secret, secret_before_until = clock_timestamp() + make_interval(secs => $3), secret = $2,
+                     version = version + 1 where id = $1;
+
+-- delete_consumer --
+-- The row stays for the audit; the name becomes free.
+update consumers set deleted_at = clock_timestamp(), state = 'disabled', version = version + 1 where id = $1;
+
+-- lock_consumer --
+-- Before a change of the consumer's place. Recording of deliveries takes it shared.
+select pg_advisory_xact_lock(3, $1);
+
+-- share_consumers --
+-- Taken before the guard is read, in a statement of its own, so that the guard's snapshot does not predate it.
+select pg_advisory_xact_lock_shared(3, c) from (select c from unnest($1::int4[]) c order by c offset 0) ordered;
+
+-- carry_open --
+-- Places still open at or below $2 become rows, so that they are delivered although another epoch begins.
+insert into open_deliveries (consumer, position, directory, seq, state)
+select $1, p, c.directory, c.seq + (p - c.position), 1
+from (select open from checkpoints k join consumers s on s.id = k.consumer and s.epoch = k.epoch
+      where k.consumer = $1 order by k.id desc limit 1) newest
+cross join lateral unnest(newest.open) p
+cross join lateral (select position, directory, seq from commits where position <= p order by position desc limit 1) c
+where p <= $2 on conflict do nothing;
+
+-- close_epoch --
+-- What was open stands in rows now.
+insert into checkpoints (consumer, epoch, low, through)
+select k.consumer, k.epoch, k.through, k.through from checkpoints k join consumers s on s.id = k.consumer and s.epoch = k.epoch
+where k.consumer = $1 order by k.id desc limit 1;
+
+-- begin_epoch_here --
+-- The same place under another filter.
+with moved as (update consumers set epoch = epoch + 1, version = version + 1 where id = $1 returning id, epoch)
+insert into consumer_epochs (consumer, epoch, start, directories, types, reason)
+select m.id, m.epoch,
+       coalesce((select through from checkpoints k where k.consumer = $1 and k.epoch = m.epoch - 1 order by k.id desc limit 1),
+                (select start from consumer_epochs e where e.consumer = $1 and e.epoch = m.epoch - 1)), $2, $3, $4
+from moved m;
+
+-- begin_epoch_at --
+-- A seek.
+with moved as (update consumers set epoch = epoch + 1, version = version + 1 where id = $1 returning id, epoch)
+insert into consumer_epochs (consumer, epoch, start, directories, types, reason) select m.id, m.epoch, $2, $3, $4, $5 from moved m;
+
+-- forget_open_after --
+-- What lies behind the place of a seek is read again from the log.
+delete from open_deliveries where consumer = $1 and position > $2;
+
+-- wake_consumers --
+-- Tells those who deliver to look at the consumers again; they look every second anyway.
+select pg_notify('ledger', 'consumers');
+
+-- places --
+-- How far consumers are: the newest checkpoint of the current epoch, or its start.
+select c.id, c.epoch, coalesce(k.low, e.start), coalesce(k.through, e.start), coalesce(k.open, '{}'), coalesce(k.at, e.at)
+from unnest($1::int4[]) i join consumers c on c.id = i
+join consumer_epochs e on e.consumer = c.id and e.epoch = c.epoch
+left join lateral (select low, through, open, at from checkpoints where consumer = c.id and epoch = c.epoch order by id desc limit 1) k on true;
+
+-- guard --
+-- Whose lease still holds, in the epoch that the deliveries belong to.
+select k.c from unnest($1::int4[], $2::int8[], $3::int4[]) k(c, f, e)
+join consumer_leases l on l.consumer = k.c and l.fence = k.f join consumers c on c.id = k.c and c.epoch = k.e;
+
+-- insert_checkpoints --
+-- Open places as text, because an array of arrays must be rectangular.
+insert into checkpoints (consumer, epoch, low, through, open)
+select c, e, l, t, o::bigint[] from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) v(c, e, l, t, o);
+
+-- insert_pull_checkpoint --
+-- An acknowledgement: never backwards within an epoch.
+insert into checkpoints (consumer, epoch, low, through)
+select c.id, c.epoch, $2, $2 from consumers c
+where c.id = $1 and c.epoch = $3 and $2 > coalesce((select through from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
+                                                   (select start from consumer_epochs where consumer = $1 and epoch = $3))
+returning through;
+
+-- delete_open --
+-- Exceptions that were settled.
+delete from open_deliveries o using unnest($1::int4[], $2::int8[]) k(c, p) where o.consumer = k.c and o.position = k.p;
+
+-- insert_open --
+-- Exceptions that began.
+insert into open_deliveries (consumer, position, directory, seq, state, attempts, since, next_at, error, answer, replay)
+select c, p, d, s, st, a, to_timestamp(si), to_timestamp(n), e, an, r
+from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int2[], $6::int4[], $7::float8[], $8::float8[], $9::text[], $10::bytea[], $11::uuid[])
+     v(c, p, d, s, st, a, si, n, e, an, r)
+on conflict (consumer, position) do update set state = excluded.state, attempts = excluded.attempts, since = excluded.since,
+    next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay;
+
+-- update_open --
+-- Exceptions that went on. One that an operator skipped or parked meanwhile stays so.
+update open_deliveries o set state = st, attempts = a, next_at = to_timestamp(n), error = e, answer = an, replay = r
+from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::float8[], $6::text[], $7::bytea[], $8::uuid[]) v(c, p, st, a, n, e, an, r)
+where o.consumer = v.c and o.position = v.p and o.state <> 5;
+
+-- open_page --
+-- Exceptions of one state, after a position.
+select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, reason, replay
+from open_deliveries where consumer = $1 and state = any($2::int2[]) and position > $3 order by position limit $4;
+
+-- open_at --
+-- One exception.
+select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, reason, replay
+from open_deliveries where consumer = $1 and directory = $2 and seq = $3;
+
+-- retry_open --
+-- An operator's retry: due now, with a schedule that begins again. A parked one comes back.
+update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp() where consumer = $1 and position = $2;
+
+-- park_open --
+-- Set aside in sight: it holds up nothing, and stays until an operator brings it back or skips it.
+update open_deliveries set state = 5, next_at = null, reason = $3 where consumer = $1 and position = $2;
+
+-- skip_open --
+-- Never to be delivered; the reason stays.
+with gone as (delete from open_deliveries where consumer = $1 and position = $2 returning consumer, position)
+insert into skips (consumer, position, reason) select consumer, position, $3 from gone
+on conflict (consumer, position) do update set reason = excluded.reason, at = excluded.at;
+
+-- touch_consumer --
+-- Something about its exceptions changed: whoever delivers reads them again.
+update consumers set version = version + 1 where id = $1;
+
+-- insert_revocation_acks --
+-- Evidence that an end of access was acknowledged; the first acknowledgement counts.
+insert into revocation_acks (consumer, directory, seq, happened) select c, d, s, h from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[]) v(c, d, s, h)
+on conflict do nothing;
+
+-- ack_revocations --
+-- The same for a consumer that pulls, of everything between two positions.
+insert into revocation_acks (consumer, directory, seq, happened)
+select $1, e.directory, e.seq, c.at from commits c
+join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and e.type = any($4::int2[])
+where c.position >= coalesce((select position from commits where position <= $2 order by position desc limit 1), 0) and c.position <= $3
+  and c.position + (e.seq - c.seq) > $2 and c.position + (e.seq - c.seq) <= $3 and c.types & 20 <> 0 and c.directory = any($5::int4[])
+on conflict do nothing;
+
+-- revocation_seconds --
+-- Percentiles of the time from the commit to a consumer's acknowledgement, of the last 30 days.
+select consumer, percentile_cont(0.5) within group (order by s), percentile_cont(0.99) within group (order by s)
+from (select consumer, greatest(extract(epoch from at)::float8 - happened / 1e6, 0) s from revocation_acks
+      where consumer = any($1::int4[]) and at > now() - interval '30 days') v group by consumer;
+
+-- revocations_acked_after --
+-- What came since the last scrape, for the histogram.
+select r.id, c.name, greatest(extract(epoch from r.at)::float8 - r.happened / 1e6, 0)
+from revocation_acks r join consumers c on c.id = r.consumer where r.id > $1 order by r.id limit $2;
+
+-- claim_lease --
+-- Take a consumer that nobody holds, or whose holder let its lease run out. The fence shuts out whoever held it before.
+insert into consumer_leases (consumer, holder, fence, until)
+select $1, $2, 1, clock_timestamp() + make_interval(secs => $3)
+on conflict (consumer) do update set holder = excluded.holder, fence = consumer_leases.fence + 1, until = excluded.until
+where consumer_leases.until < clock_timestamp()
+returning fence;
+
+-- renew_leases --
+-- Of one holder; what is missing in the answer was lost.
+update consumer_leases set until = clock_timestamp() + make_interval(secs => $3) where holder = $1 and consumer = any($2::int4[])
+returning consumer;
+
+-- release_leases --
+-- Given back cleanly: nothing is under way, another may begin at once.
+update consumer_leases set until = '-infinity' where holder = $1 and consumer = any($2::int4[]);
+
+-- leases_held --
+-- Who holds what.
+select consumer, holder from consumer_leases where until > clock_timestamp();
+
+-- beat_worker --
+-- One row per delivery process, so that each knows what its share is.
+insert into delivery_workers (id, seen_at) values ($1, clock_timestamp()) on conflict (id) do update set seen_at = excluded.seen_at;
+
+-- live_workers --
+-- Delivery processes seen lately.
+select id from delivery_workers where seen_at > clock_timestamp() - make_interval(secs => $1);
+
+-- forget_worker --
+-- On a clean stop, and for those that were killed long ago.
+delete from delivery_workers where id = $1 or seen_at < clock_timestamp() - interval '1 hour';
+
+-- thin_checkpoints --
+-- One for each second is enough to look back; the newest of an epoch always stays. Old ones go to one a day.
+delete from checkpoints k using (
+    select consumer, epoch, id, lead(at) over w as following from checkpoints where consumer = $1 window w as (partition by epoch order by id)
+) t
+where k.consumer = t.consumer and k.epoch = t.epoch and k.id = t.id and t.following is not null
+  and date_trunc(case when k.at < now() - interval '30 days' then 'day' else 'second' end, t.following)
+    = date_trunc(case when k.at < now() - interval '30 days' then 'day' else 'second' end, k.at);
+
+-- position_at_time --
+-- The last position before an instant: time never runs backwards in a directory, so each is asked alone.
+select least((select coalesce(max(position + size - 1), 0) from (select position, size from commits order by position desc limit 1) t),
+             coalesce(min(c.position) - 1, 9223372036854775807))
+from directories d
+left join lateral (select position from commits where directory = d.id and at >= $1 order by at, seq limit 1) c on true;
+
+-- places_at --
+-- Directory and seq of positions.
+select p, c.directory, c.seq + (p - c.position) from unnest($1::int8[]) p
+cross join lateral (select position, directory, seq from commits where position <= p order by position desc limit 1) c;
+
+-- previous_matching --
+-- The last event of a filter in a directory before a seq, with its position: what was delivered there before. $4 is the consumer.
+select e.seq, c.position + (e.seq - c.seq) from events e
+cross join lateral (select position, seq from commits where directory = $1 and seq <= e.seq order by seq desc limit 1) c
+where e.directory = $1 and e.seq < $2 and (1::bigint << e.type) & $3 <> 0
+  and not exists (select from skips s where s.consumer = $4 and s.position = c.position + (e.seq - c.seq))
+  and not exists (select from open_deliveries o where o.consumer = $4 and o.position = c.position + (e.seq - c.seq))
+order by e.seq desc limit 1;
+
+-- epoch_start --
+-- Where a consumer's epoch began.
+select start from consumer_epochs where consumer = $1 and epoch = $2;
+
+-- matching_between --
+-- Events of a filter in one directory between two seqs (exclusive), for a rewind.
+select e.seq, e.type, e.obj, e.mem, c.at, c.position + (e.seq - c.seq), c.seq, c.types from events e
+cross join lateral (select position, seq, at, types from commits where directory = $1 and seq <= e.seq order by seq desc limit 1) c
+where e.directory = $1 and e.seq > $2 and e.seq < $3 and (1::bigint << e.type) & $4 <> 0 order by e.seq limit $5;
+
+-- position_of_seq --
+-- The position of an event by directory and seq.
+select c.position + ($2 - c.seq) from (select position, seq, size from commits where directory = $1 and seq <= $2 order by seq desc limit 1) c
+where $2 < c.seq + c.size;
+
+-- matching_after --
+-- How many events of a filter lie in (after, through], capped, and when the oldest was made.
+select count(*), min(at) from (
+    select c.at from commits c
+    join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and (1::bigint << e.type) & $4 <> 0
+    where c.position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and c.position <= $2
+      and c.directory = any($3::int4[]) and c.types & $4 <> 0 and c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
+    order by c.position limit $5) v;
+
+-- positions_matching --
+-- Events of a filter in (after, through], with what the order depends on.
+select c.position + (e.seq - c.seq), e.directory, e.seq, e.type, e.obj, e.mem, c.at from commits c
+join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and (1::bigint << e.type) & $4 <> 0
+where c.position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and c.position <= $2
+  and c.directory = any($3::int4[]) and c.types & $4 <> 0 and c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
+  and ($6::uuid[] is null or e.obj = any($6) or e.mem = any($6))
+order by 1 limit $5;
+
+-- epochs_of --
+-- Everything a consumer ever read: each epoch with its last checkpoint.
+select e.epoch, e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.reason, e.at
+from consumer_epochs e
+left join lateral (select through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k on true
+where e.consumer = $1 order by e.epoch;
+
+-- skips_of --
+-- What an operator decided not to deliver.
+select position, reason, at from skips where consumer = $1 order by position;
+
+-- open_counts --
+-- Exceptions by state, for status and metrics.
+select consumer, state, count(*) from open_deliveries where consumer = any($1::int4[]) group by consumer, state;
+
+-- oldest_failing --
+-- What a consumer is stuck on: the oldest that was tried in vain, blocked before retried.
+select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, reason, replay
+from open_deliveries where consumer = $1 and state in (2, 3) order by (state = 3) desc, position limit 1;
+
+-- oldest_open_time --
+-- When the oldest exception that is not parked was committed.
+select min(c.at) from (select directory, seq from open_deliveries where consumer = $1 and state <> 5 order by position limit 1) o
+cross join lateral (select at from commits where directory = o.directory and seq <= o.seq order by seq desc limit 1) c;
+
+-- surge_limits_all --
+-- The directories whose operator said something about surges.
+select directory, per_hour, action, released from surge_limits;
+
+-- set_surge_limit --
+-- In the transaction that records the event.
+insert into surge_limits (directory, per_hour, action) values ($1, $2, $3)
+on conflict (directory) do update set per_hour = excluded.per_hour, action = excluded.action;
+
+-- release_surge --
+-- In the transaction that records the event: everything up to $2 may go.
+insert into surge_limits (directory, per_hour, action, released) values ($1, $3, $4, $2)
+on conflict (directory) do update set released = greatest(surge_limits.released, excluded.released);
+
+-- revocations_between --
+-- Commits that end somebody's access, for the brake: first seq and time. 20 = user.deactivated and user.deleted, as in the index.
+select seq, at from commits where directory = $1 and at > $2 and at <= $3 and types & 20 <> 0 order by seq;
+
+-- revocations_lately --
+-- How many a directory had in the hour until now, and the newest.
+select d.id, count(c.seq), coalesce(max(c.seq), 0)
+from directories d
+join commits c on c.directory = d.id and c.at > (extract(epoch from clock_timestamp()) * 1000000)::int8 - $1 and c.types & 20 <> 0
+group by d.id;
+
+-- surge_alarmed_lately --
+-- Whether a directory's surge was told already.
+select directory from surge_alarms where at > clock_timestamp() - make_interval(secs => $1);
+
+-- insert_surge_alarm --
+-- In the transaction that records the event.
+insert into surge_alarms (directory, seq) values ($1, $2) on conflict do nothing;
+
+-- insert_replay --
+-- In the transaction that records replay.started.
+insert into replays (id, name, consumer, from_position, to_position, head, types, directories, subjects, rate_per_second, superseded, reason, state, total, skipped)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running', $13, $14);
+
+-- set_replay_state --
+-- Paused, running again, cancelled or finished.
+update replays set state = $2, ended_at = case when $2 in ('cancelled', 'finished') then clock_timestamp() end where id = $1;
+
+-- forget_replay --
+-- What a cancelled run still wanted to send again. Events that are open by themselves stay.
+delete from open_deliveries where replay = $1;
+
+-- replay_by_id --
+-- One run with how far it is.
+select r.id, r.name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
+       r.reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at
+from replays r join consumers c on c.id = r.consumer
+left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
+where r.id = $1;
+
+-- replays_of --
+-- The runs of a consumer, newest first; of all where $1 is null.
+select r.id, r.name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
+       r.reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at
+from replays r join consumers c on c.id = r.consumer
+left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
+where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in ('running', 'paused')) order by r.created_at desc limit $3;
+
+-- insert_replay_progress --
+-- Appended like the checkpoints of consumers.
+insert into replay_progress (replay, done, through, ahead) select r, d, t, o::bigint[] from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o);
+
+-- thin_replay_progress --
+-- Only the newest is needed once a run goes on.
+delete from replay_progress p where p.replay = $1 and p.id < (select max(id) from replay_progress where replay = $1);
+
+-- taken_back --
+-- Which grants a later event took back, up to a head: edges removed or revoked, users deactivated or deleted.
+select k.n from unnest($1::int4[], $2::int8[], $3::uuid[], $4::uuid[], $5::int8[]) with ordinality k(d, s, o, m, h, n)
+where case when k.m is not null
+    then exists (select from events e where e.directory = k.d and e.mem = k.m and e.seq > k.s and e.seq <= k.h and e.obj = k.o and e.type in (11, 12))
+    else exists (select from events e where e.obj = k.o and e.directory = k.d and e.seq > k.s and e.seq <= k.h and e.type in (2, 4, 5)) end;
+
+-- seqs_at_position --
+-- The last seq of each directory at a position of the ledger.
+select d.id, t.s from directories d
+cross join lateral (select seq + size - 1 as s from commits where directory = d.id and position <= $1 order by seq desc limit 1) t;
+
+-- grant_flags --
+-- Leaves of grants, to tell which of them gave access.
+select e.directory, e.seq, e.leaf from unnest($1::int4[], $2::int8[]) k(d, s) join events e on e.directory = k.d and e.seq = k.s;
+
+-- try_watch --
+-- The role of telling of surges and thinning out, taken for a moment by one process.
+select pg_try_advisory_lock(4, 0);
+
+-- end_watch --
+-- Given back.
+select pg_advisory_unlock(4, 0);
+
+-- clock --
+-- The database's, in µs: what events are stamped with.
+select (extract(epoch from clock_timestamp()) * 1000000)::int8;
+
+-- times_at --
+-- When the commits at positions were made (µs).
+select c.at from unnest($1::int8[]) p cross join lateral (select at from commits where position <= p order by position desc limit 1) c;
+
+-- gaps_between --
+-- Where one commit does not begin behind the one before it.
+select expected, position - 1 from (
+    select position, lag(position + size) over (order by position) as expected from commits
+    where position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and position <= $2) v
+where expected is not null and expected <> position limit 20;

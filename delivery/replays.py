@@ -1,0 +1,204 @@
+"""Replay of deliveries (CONTRACT §6): what a run would send again, and the acts on runs. Pushing them is push.py's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import orjson
+
+from database.arrays import int4s, int8s, uuids
+from database.connections import Connection
+from database.queries import load_queries
+from ledger.commands import RecordFacts
+from ledger.events import (
+    ACCESS_RESTORED,
+    MEMBER_ADDED,
+    OPERATOR,
+    REPLAY,
+    REPLAY_CANCELLED,
+    REPLAY_FINISHED,
+    REPLAY_PAUSED,
+    REPLAY_RESUMED,
+    REPLAY_STARTED,
+    USER_CREATED,
+    USER_REACTIVATED,
+    Body,
+    Draft,
+    EventType,
+)
+
+SQL: Final = load_queries(__file__)
+EVENTS_MAX: Final = 500_000  # of one run; a longer stretch is a seek
+PAGE: Final = 5_000
+ENDED: Final = ("cancelled", "finished")
+GRANTS: Final = frozenset(kind.number for kind in (USER_CREATED, USER_REACTIVATED, MEMBER_ADDED, ACCESS_RESTORED))
+Superseded = Literal["skip", "include"]
+
+
+class ReplayRefusedError(Exception):
+    """The run cannot be made; the text says why and what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What to send again: events of `types` (bits) after position `after` and through `through`, perhaps of some directories or subjects."""
+
+    after: int
+    through: int
+    types: int
+    directories: tuple[int, ...]
+    subjects: tuple[UUID, ...] | None = None
+    superseded: Superseded = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One event of a plan, with what its order depends on."""
+
+    position: int
+    directory: int
+    seq: int
+    kind: int
+    obj: UUID
+    mem: UUID | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run sends, and how many it leaves out because a later event took them back."""
+
+    events: list[Planned]
+    superseded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A replay as it stands. All planned up to `through` are done, and those in `ahead`."""
+
+    id: UUID
+    name: str
+    consumer: int
+    consumer_name: str
+    range: Range
+    head: int
+    rate_per_second: int | None
+    reason: str
+    state: str
+    total: int
+    skipped: int
+    created_at: datetime
+    ended_at: datetime | None
+    done: int
+    through: int
+    ahead: tuple[int, ...]
+    at: datetime | None
+
+
+async def plan(conn: Connection, wanted: Range, head: int) -> Plan:
+    """The events of a range in order; grants that an event up to `head` took back are left out (`superseded` "skip").
+
+    So replaying March cannot reopen what August closed. Raises ReplayRefusedError above EVENTS_MAX.
+    """
+    events: list[Planned] = []
+    after = wanted.after
+    subjects = uuids(wanted.subjects) if wanted.subjects is not None else None
+    while True:
+        params = (after, wanted.through, int4s(wanted.directories), wanted.types, PAGE, subjects)
+        rows = await (await conn.cursor(binary=True).execute(SQL["positions_matching"], params)).fetchall()
+        events += [Planned(*row) for row in rows]
+        if len(events) > EVENTS_MAX:
+            raise ReplayRefusedError(
+                f"More than {EVENTS_MAX} events match. Split the range, or move the consumer back with a seek."
+            )
+        if len(rows) < PAGE:
+            break
+        after = rows[-1][0]
+    if wanted.superseded == "include":
+        return Plan(events, 0)
+    gone = await _taken_back(conn, [event for event in events if event.kind in GRANTS], head)
+    return Plan([event for event in events if event.position not in gone], len(gone))
+
+
+async def _taken_back(conn: Connection, candidates: Sequence[Planned], head: int) -> set[int]:
+    heads = dict(await (await conn.cursor(binary=True).execute(SQL["seqs_at_position"], (head,))).fetchall())
+    gone: set[int] = set()
+    for start in range(0, len(candidates), PAGE):
+        grants = await _giving_access(conn, candidates[start : start + PAGE])
+        params = (
+            int4s([g.directory for g in grants]), int8s([g.seq for g in grants]), uuids([g.obj for g in grants]),
+            uuids([g.mem for g in grants]), int8s([heads[g.directory] for g in grants]),
+        )  # fmt: skip
+        rows = await (await conn.cursor(binary=True).execute(SQL["taken_back"], params)).fetchall()
+        gone |= {grants[row[0] - 1].position for row in rows}
+    return gone
+
+
+async def _giving_access(conn: Connection, candidates: Sequence[Planned]) -> list[Planned]:
+    """Those that let somebody in: not the creation of an inactive user, not the membership of one."""
+    params = (int4s([c.directory for c in candidates]), int8s([c.seq for c in candidates]))
+    rows = await (await conn.cursor(binary=True).execute(SQL["grant_flags"], params)).fetchall()
+    gives = {(row[0], row[1]) for row in rows if _gives(orjson.loads(row[2]))}
+    return [candidate for candidate in candidates if (candidate.directory, candidate.seq) in gives]
+
+
+def _gives(leaf: dict[str, Any]) -> bool:
+    return bool(leaf["eff"] if "mem" in leaf else leaf.get("active"))
+
+
+async def run_of(conn: Connection, number: UUID) -> Run | None:
+    """A run by its id, or None."""
+    row = await (await conn.cursor(binary=True).execute(SQL["replay_by_id"], (number,))).fetchone()
+    return _run(row) if row else None
+
+
+async def runs_of(conn: Connection, consumer: int | None, *, open_only: bool = False, limit: int = 1_000) -> list[Run]:
+    """The runs of a consumer (of all where None), newest first; `open_only`: those that have not ended."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["replays_of"], (consumer, open_only, limit))).fetchall()
+    return [_run(row) for row in rows]
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    (
+        number, name, consumer, consumer_name, after, through, head, types, directories, subjects, rate, superseded, reason, state, total,
+        skipped, created, ended, done, reached, ahead, at,
+    ) = row  # fmt: skip
+    wanted = Range(after, through, types, tuple(directories), None if subjects is None else tuple(subjects), superseded)
+    return Run(
+        number, name, consumer, consumer_name, wanted, head, rate, reason, state, total, skipped, created, ended, done, reached, tuple(ahead), at
+    )  # fmt: skip
+
+
+# -- acts -------------------------------------------------------------------
+
+
+def started(run: Run) -> RecordFacts:
+    """The act of starting a run."""
+    r = run.range
+    row = (
+        run.id, run.name, run.consumer, r.after, r.through, run.head, r.types, list(r.directories),
+        None if r.subjects is None else list(r.subjects), run.rate_per_second, r.superseded, run.reason, run.total, run.skipped,
+    )  # fmt: skip
+    facts = {
+        "from_position": r.after + 1, "to_position": r.through, "count": run.total, "superseded": run.skipped, "reason": run.reason,
+    }  # fmt: skip
+    return _act(REPLAY_STARTED, run, facts, (SQL["insert_replay"], row))
+
+
+def moved(run: Run, state: Literal["running", "paused", "cancelled", "finished"], reason: str = "") -> RecordFacts:
+    """The act of pausing, resuming, cancelling or finishing a run. Raises ReplayRefusedError where it has ended."""
+    if run.state in ENDED:
+        raise ReplayRefusedError(f"This run was {run.state} already. Start another one.")
+    kinds = {"running": REPLAY_RESUMED, "paused": REPLAY_PAUSED, "cancelled": REPLAY_CANCELLED, "finished": REPLAY_FINISHED}
+    facts = {"done": run.done, "total": run.total, **({"reason": reason} if reason else {})}
+    forget = ((SQL["forget_replay"], (run.id,)),) if state == "cancelled" else ()
+    return _act(kinds[state], run, facts, (SQL["set_replay_state"], (run.id, state)), *forget)
+
+
+def _act(kind: EventType, run: Run, facts: dict[str, Any], *statements: tuple[Any, ...]) -> RecordFacts:
+    body = Body({"id": str(run.id), "name": run.name, "consumer": run.consumer_name, **facts}, [], run.name)
+    draft = Draft(kind, run.id, REPLAY, cause=OPERATOR, body=body)
+    touch = (SQL["touch_consumer"], (run.consumer,))
+    return RecordFacts((draft,), (*statements, touch, (SQL["wake_consumers"], ())))

@@ -1,0 +1,101 @@
+"""Places in the log as operators say them: beginning, now, seq:N, an instant, a position, an event id, a cursor."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from database.connections import Connection
+from database.queries import load_queries
+from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
+from ledger.directories import Directory
+from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
+
+SQL: Final = load_queries(__file__)
+
+
+class PlaceError(ValueError):
+    """The text names no place in the log; it says what to send."""
+
+
+HINT: Final = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
+
+
+async def before(conn: Connection, feed: Feed, text: str, directories: Sequence[Directory]) -> int:
+    """The position after which to read so that the named place comes first.
+
+    A cursor and an event id name what has been read already: what follows them comes first. `directories` are the ones that a
+    seq may belong to: it must be one. Raises PlaceError, CursorAheadError, CursorForkedError.
+    """
+    text = text.strip()
+    head = await feed.head(conn, Selection())
+    if text == "beginning":
+        return 0
+    if text == "now":
+        return head
+    if text.startswith("c_"):
+        return await _after_cursor(conn, feed, text)
+    if text.startswith("evt_"):
+        return await _after_event(conn, feed, text, head)
+    if text.startswith("seq:") or text.isdigit():
+        return await _before_number(conn, text, directories, head)
+    return await _before_instant(conn, text.removeprefix("time:"))
+
+
+async def through(conn: Connection, feed: Feed, text: str, directories: Sequence[Directory]) -> int:
+    """The last position of a range that ends with the named place: a seq or position itself, or what came before an instant."""
+    text = text.strip()
+    place = await before(conn, feed, text, directories)
+    return place + 1 if text.startswith("seq:") or text.isdigit() else place
+
+
+async def _after_cursor(conn: Connection, feed: Feed, text: str) -> int:
+    cursor = decode_cursor(text)
+    await feed.check(conn, cursor)
+    if not cursor.directory:
+        return cursor.number
+    if cursor.number == 0:
+        return 0
+    row = await (await conn.execute(SQL["position_of_seq"], (cursor.directory, cursor.number))).fetchone()
+    assert row is not None, "the cursor was checked"
+    return row[0]
+
+
+async def _after_event(conn: Connection, feed: Feed, text: str, head: int) -> int:
+    event_id = parse_event_id(text)
+    if event_id is None:
+        raise InvalidCursorError
+    place = await feed.position_of(conn, event_id)
+    if place is None:
+        raise CursorAheadError(event_id.seq, head)
+    if place[3] != event_id.mark:
+        raise CursorForkedError(event_id.seq, head)
+    return place[2]
+
+
+async def _before_number(conn: Connection, text: str, directories: Sequence[Directory], head: int) -> int:
+    digits = text.removeprefix("seq:")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 19) or int(digits) < 1:
+        raise PlaceError(f"A seq or a position is a number from 1. {HINT}")
+    if not text.startswith("seq:"):
+        if int(digits) > head + 1:
+            raise PlaceError(f"The ledger ends at position {head}.")
+        return int(digits) - 1
+    if len(directories) != 1:
+        raise PlaceError("A seq counts in one directory: name that directory, or give a position or an instant.")
+    row = await (await conn.execute(SQL["position_of_seq"], (directories[0].id, int(digits)))).fetchone()
+    if row is None:
+        raise PlaceError("The directory ends before that seq.")
+    return row[0] - 1
+
+
+async def _before_instant(conn: Connection, text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as broken:
+        raise PlaceError(HINT) from broken
+    if moment.tzinfo is None or len(text) <= 10:
+        raise PlaceError(f"An instant needs a time and an offset. {HINT}")
+    micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    row = await (await conn.execute(SQL["position_at_time"], (micros,))).fetchone()
+    assert row is not None
+    return row[0]

@@ -1,0 +1,110 @@
+"""How a consumer is doing: how far behind, for how long, and what it is stuck on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from database.arrays import int4s, int8s
+from database.connections import Connection
+from database.queries import load_queries
+from delivery.consumers import Consumer
+from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional, failing, place_of
+from ledger.directories import Directory
+from ledger.feed import Feed, Selection
+from ledger.sealing import Kek, open_note
+
+SQL: Final = load_queries(__file__)
+LAG_COUNTED_MAX: Final = 10_000  # counting further costs more than it tells
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a consumer is behind. `events` is counted up to LAG_COUNTED_MAX; `seconds` is the age of the oldest, 0 without any."""
+
+    acked_position: int
+    head: int
+    events: int
+    capped: bool
+    seconds: float
+    by_state: dict[str, int]
+
+
+async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: Sequence[Directory]) -> Lag:
+    """How far a consumer is behind, of the events that are its own."""
+    head = await feed.head(conn, Selection())
+    place = await place_of(conn, consumer)
+    reach = int4s(consumer.reach(directories))
+    params = (place.through, head, reach, consumer.mask, LAG_COUNTED_MAX)
+    row = await (await conn.cursor(binary=True).execute(SQL["matching_after"], params)).fetchone()
+    assert row is not None
+    rows = await (await conn.execute(SQL["open_counts"], (int4s([consumer.id]),))).fetchall()
+    by_state = {STATES[state]: count for _, state, count in rows}
+    parked = by_state.get(STATES[PARKED], 0)
+    events = row[0] + len(place.open) + sum(by_state.values()) - parked
+    oldest = [at for at in (row[1], *(await _oldest(conn, consumer, place.open))) if at is not None]
+    clock = await (await conn.execute(SQL["clock"])).fetchone()
+    assert clock is not None
+    seconds = max(clock[0] - min(oldest), 0) / 1e6 if oldest else 0.0
+    capped = row[0] >= LAG_COUNTED_MAX
+    return Lag(place.low, head, min(events, LAG_COUNTED_MAX) if capped else events, capped, seconds, by_state)
+
+
+async def _oldest(conn: Connection, consumer: Consumer, still: Sequence[int]) -> list[int | None]:
+    """When the oldest exception, and the oldest of what is under way, were committed (µs)."""
+    row = await (await conn.execute(SQL["oldest_open_time"], (consumer.id,))).fetchone()
+    found: list[int | None] = [row[0] if row else None]
+    if still:
+        times = await (await conn.cursor(binary=True).execute(SQL["times_at"], (int8s(still[:1]),))).fetchall()
+        found += [at for (at,) in times]
+    return found
+
+
+async def revocation_seconds(conn: Connection, consumer: Consumer) -> dict[str, float] | None:
+    """p50 and p99 of the time from the end of somebody's access to this consumer's acknowledgement, of the last 30 days."""
+    row = await (await conn.execute(SQL["revocation_seconds"], (int4s([consumer.id]),))).fetchone()
+    return {"p50": round(row[1], 6), "p99": round(row[2], 6)} if row else None
+
+
+async def status_of(
+    conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, directories: Sequence[Directory]
+) -> dict[str, Any]:
+    """The status of CONTRACT §5, with the definition beside it."""
+    lag = await lag_of(conn, feed, consumer, directories)
+    stuck = await failing(conn, consumer)
+    blocked = lag.by_state.get(STATES[BLOCKED], 0)
+    d = consumer.definition
+    return {
+        "object": "consumer", "name": consumer.name, "mode": d.mode, "ordering": d.ordering, "directories": list(d.directories),
+        "types": list(d.types), "batch_max": d.batch_max, "url": d.url, "retry_schedule": list(d.retry_schedule),
+        "created_at": consumer.created_at.astimezone(UTC).isoformat(),
+        "state": "blocked" if blocked and consumer.state == "active" else consumer.state,
+        "acked_position": lag.acked_position, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
+        "lag_seconds": round(lag.seconds, 3),
+        "blocked_on": (await shown(conn, feed, kek, consumer, [stuck]))[0] if stuck is not None else None,
+        "blocked": blocked, "retrying": lag.by_state.get(STATES[RETRYING], 0), "waiting": lag.by_state.get(STATES[WAITING], 0),
+        "held": lag.by_state.get(STATES[HELD], 0), "parked": lag.by_state.get(STATES[PARKED], 0),
+        "revocation_seconds": await revocation_seconds(conn, consumer),
+    }  # fmt: skip
+
+
+async def shown(conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, some: Sequence[Exceptional]) -> list[dict[str, Any]]:
+    """Exceptions as an operator sees them: which event, since when, how often, the last answer. No attributes of the event."""
+    events = await feed.at(conn, [(e.directory, e.seq) for e in some], bodies=False)
+    found: list[dict[str, Any]] = []
+    for exceptional, event in zip(some, events, strict=True):
+        public = orjson.loads(event.json)
+        entry: dict[str, Any] = {
+            "event_id": public["id"], "type": public["type"], "subject": public["subject"], "position": exceptional.position,
+            "state": STATES[exceptional.state], "since": _time(exceptional.since), "attempts": exceptional.attempts,
+            "last_error": exceptional.error, "next_attempt_at": _time(exceptional.next_at), "reason": exceptional.reason,
+            "last_answer": open_note(kek, exceptional.answer, owner=consumer.uuid) if exceptional.answer is not None else None,
+        }  # fmt: skip
+        found.append(entry)
+    return found
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -1,0 +1,94 @@
+"""The surge brake at work: limits of directories, which events are held, telling and letting go (the policy is brake.py's)."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from database.connections import Connection
+from database.queries import load_queries
+from delivery.brake import HOUR_US, REVOKING, Action, Limit, excess
+from ledger.commands import RecordFacts
+from ledger.directories import Directory
+from ledger.events import (
+    DIRECTORY_SURGE_DETECTED,
+    DIRECTORY_SURGE_LIMITED,
+    DIRECTORY_SURGE_RELEASED,
+    OPERATOR,
+    SURGE,
+    Body,
+    Draft,
+    EventType,
+)
+from ledger.feed import Event
+
+SQL: Final = load_queries(__file__)
+PER_HOUR_MAX: Final = 1_000_000
+Commit = tuple[int, int]  # directory, first seq
+
+
+async def limits(conn: Connection) -> dict[int, Limit]:
+    """What operators said, by directory; the others have `Limit()`."""
+    rows = await (await conn.execute(SQL["surge_limits_all"])).fetchall()
+    return {directory: Limit(per_hour, action, released) for directory, per_hour, action, released in rows}
+
+
+async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Iterable[Event]) -> set[Commit]:
+    """The commits of these events that the brake holds. Costs nothing where no directory asked for it."""
+    asked: defaultdict[int, list[int]] = defaultdict(list)
+    for event in events:
+        if event.types & REVOKING and known.get(event.directory, Limit()).action == "hold":
+            asked[event.directory].append(event.at)
+    found: set[Commit] = set()
+    for directory, times in asked.items():
+        params = (directory, min(times) - HOUR_US, max(times))
+        rows = await (await conn.cursor(binary=True).execute(SQL["revocations_between"], params)).fetchall()
+        found |= {(directory, seq) for seq in excess([(row[0], row[1]) for row in rows], known[directory])}
+    return found
+
+
+async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[int, int, int]]:
+    """(directory, revocations in the last hour, newest seq) where that is more than the limit and nobody was told for `quiet_s`."""
+    rows = await (await conn.execute(SQL["revocations_lately"], (HOUR_US,))).fetchall()
+    over = [row for row in rows if row[1] > known.get(row[0], Limit()).per_hour]
+    if not over:
+        return []
+    told = {row[0] for row in await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()}
+    return [(row[0], row[1], row[2]) for row in over if row[0] not in told]
+
+
+async def lately(conn: Connection) -> dict[int, int]:
+    """Revocations of each directory in the last hour."""
+    rows = await (await conn.execute(SQL["revocations_lately"], (HOUR_US,))).fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def detected(surge: UUID, directory: Directory, count: int, seq: int, limit: Limit) -> RecordFacts:
+    """The act of telling that a directory revokes more than is ordinary."""
+    facts = {
+        "directory": directory.slug,
+        "revocations_last_hour": count,
+        "per_hour": limit.per_hour,
+        "action": limit.action,
+        "seq": seq,
+    }
+    return _act(DIRECTORY_SURGE_DETECTED, surge, facts, (SQL["insert_surge_alarm"], (directory.id, seq)))
+
+
+def limited(surge: UUID, directory: Directory, per_hour: int, action: Action) -> RecordFacts:
+    """The act of saying what is ordinary in a directory, and what to do beyond."""
+    facts = {"directory": directory.slug, "per_hour": per_hour, "action": action}
+    return _act(DIRECTORY_SURGE_LIMITED, surge, facts, (SQL["set_surge_limit"], (directory.id, per_hour, action)))
+
+
+def released(surge: UUID, directory: Directory, seq: int, limit: Limit, reason: str) -> RecordFacts:
+    """The act of letting go what is held up to a seq."""
+    facts = {"directory": directory.slug, "through_seq": seq, "reason": reason}
+    row = (directory.id, seq, limit.per_hour, limit.action)
+    return _act(DIRECTORY_SURGE_RELEASED, surge, facts, (SQL["release_surge"], row))
+
+
+def _act(kind: EventType, surge: UUID, facts: dict[str, Any], statement: tuple[Any, ...]) -> RecordFacts:
+    # A subject of its own: the directory's stream belongs to the directory's log.
+    draft = Draft(kind, surge, SURGE, cause=OPERATOR, body=Body({"id": str(surge), **facts}, [], facts["directory"]))
+    return RecordFacts((draft,), (statement, (SQL["wake_consumers"], ())))

@@ -1,0 +1,180 @@
+"""Webhooks by HTTP (CONTRACT §5, Standard Webhooks): one signed POST, and what the answer means.
+
+Every address is checked when the connection is made, not when the name is looked up, so no answer of a name server leads inside.
+"""
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from delivery.backoff import retry_after_s
+from delivery.consumers import Allowed
+from delivery.signing import signature
+
+ANSWER_BYTES_MAX: Final = 65_536  # of the receiver's answer that is read at all
+ANSWER_SHOWN: Final = 500  # characters of it that an operator is shown
+CONNECTIONS_MAX: Final = 256
+CONNECTIONS_PER_HOST_MAX: Final = 64
+ADDRESS_REFUSED: Final = "address_refused"
+USER_AGENT: Final = "scim-ledger-webhook/1"
+_NOBODY_IN_PARTICULAR: Final = frozenset({408, 425, 429, 502, 503, 504})  # the receiver is not there, whatever was sent
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent: its id (the event's, or the batch's), its body, and headers of our own."""
+
+    id: str
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a delivery. `error` is empty when it was accepted; `answer` is what an operator may read of the receiver's words."""
+
+    status: int = 0
+    error: str = ""
+    answer: str = field(default="", repr=False)
+    retry_after_s: float | None = None
+    expected_previous_seq: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+    @property
+    def gone(self) -> bool:
+        return self.status == 410
+
+    @property
+    def of_the_receiver(self) -> bool:
+        """Whether the receiver was not there at all, so that another event would have fared no better."""
+        return not self.ok and (self.status == 0 or self.status in _NOBODY_IN_PARTICULAR)
+
+
+class AddressRefusedError(OSError):
+    """The host leads to an address that a webhook may not reach."""
+
+
+_host: ContextVar[str] = ContextVar("host")
+
+
+class Sender:
+    """Sends messages; one for a process, whose connections its consumers share."""
+
+    def __init__(self, allowed: Allowed, timeout_s: float, clock: Callable[[], float]) -> None:
+        self._allowed = allowed
+        self._clock = clock
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX, socket_factory=self._socket, ttl_dns_cache=30
+            ),
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={"User-Agent": USER_AGENT, "Content-Type": "application/json"},
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def send(self, url: str, secrets: Sequence[str], message: Message) -> Result:
+        """Sign and post a message. Never raises: whatever happens is a Result."""
+        timestamp = int(self._clock())
+        headers = {
+            "webhook-id": message.id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signature(secrets, message.id, timestamp, message.body),
+            **message.headers,
+        }
+        _host.set(urlsplit(url).hostname or "")
+        try:
+            async with self._session.post(url, data=message.body, headers=headers, allow_redirects=False) as response:
+                return self._result(response.status, response.headers, await _answer(response.content))
+        except TimeoutError:
+            return Result(error="timeout")
+        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as failed:
+            return Result(error=_word(failed))
+
+    def _result(self, status: int, headers: Mapping[str, str], answer: bytes) -> Result:
+        if 200 <= status < 300:
+            return Result(status)
+        return Result(
+            status,
+            "redirect" if 300 <= status < 400 else f"http_{status}",
+            answer.decode("utf-8", "replace")[:ANSWER_SHOWN],
+            retry_after_s(headers.get("Retry-After"), datetime.fromtimestamp(self._clock(), UTC)),
+            _expected(answer) if status == 409 else None,
+        )
+
+    def _socket(self, info: tuple[Any, ...]) -> socket.socket:
+        """A socket for an address that was resolved, unless nobody may go there. Runs at each connection, literal addresses too."""
+        family, kind, protocol, _, address = info
+        found = ipaddress.ip_address(str(address[0]).partition("%")[0])
+        if not self._allowed.reachable(_host.get(""), found):
+            raise AddressRefusedError(ADDRESS_REFUSED)
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+
+async def _answer(content: aiohttp.StreamReader) -> bytes:
+    """What the receiver said. The status is its answer already: a body that breaks off changes nothing."""
+    try:
+        return await _start_of(content)
+    except (TimeoutError, aiohttp.ClientError):
+        return b""
+
+
+async def _start_of(content: aiohttp.StreamReader) -> bytes:
+    """The first bytes of an answer; the rest of an endless one is never read."""
+    parts, size = list[bytes](), 0
+    while size < ANSWER_BYTES_MAX:
+        part = await content.read(ANSWER_BYTES_MAX - size)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
+def _expected(answer: bytes) -> int | None:
+    try:
+        found: Any = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        return None
+    expected = found.get("expected_previous_seq") if isinstance(found, dict) else None  # pyright: ignore[reportUnknownMemberType]
+    return expected if type(expected) is int and expected >= 0 else None
+
+
+def _word(failed: Exception) -> str:
+    """One word for what went wrong; the exception's own text may hold addresses and is not kept."""
+    for cause in _causes(failed):
+        if ADDRESS_REFUSED in str(cause):  # several addresses that were all refused come as one error with their texts
+            return ADDRESS_REFUSED
+        if isinstance(cause, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
+            return "tls"
+        if isinstance(cause, (aiohttp.ClientConnectorDNSError, socket.gaierror)):
+            return "name_not_found"
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection_refused"
+    return "connection_broken" if isinstance(failed, (aiohttp.ClientError, OSError)) else "not_sent"
+
+
+def _causes(failed: BaseException) -> list[BaseException]:
+    found: list[BaseException] = [failed]
+    while (following := found[-1].__cause__ or found[-1].__context__) is not None and following not in found:
+        found.append(following)
+    if isinstance(failed, aiohttp.ClientConnectorError):
+        found.append(failed.os_error)
+    return found

@@ -1,0 +1,232 @@
+"""A delivery process: which consumers it serves (leases), and what it watches on the side (surges, old checkpoints).
+
+A lease is longer than a request may take. Its holder renews it every second and begins nothing that could outlast it; whoever
+takes over waits until it has run out. So a killed or stalled process delays its consumers, and never lets two deliver at once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+
+from database.arrays import int4s
+from database.connections import Connection
+from database.queries import load_queries
+from delivery.brake import Limit
+from delivery.consumers import Consumer, consumers
+from delivery.push import LeaseLostError, Push
+from delivery.surges import detected, limits, surging
+from ledger.commands import RecordFacts
+from ledger.directories import Directories
+from ledger.tail import Arrivals
+
+SQL: Final = load_queries(__file__)
+LOOK_S: Final = 1.0
+LEASE_MARGIN_S: Final = 5.0  # of a lease beyond the timeout of a request
+ALIVE_S: Final = 5.0  # a process that was not seen for so long has no share
+WATCH_S: Final = 5.0
+QUIET_S: Final = 3_600  # between two alarms about one directory
+THIN_S: Final = 60.0
+_AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+_log = structlog.get_logger("delivery.worker")
+
+
+@dataclass(slots=True)
+class _Held:
+    """A consumer that this process serves."""
+
+    consumer: Consumer
+    fence: int
+    until: float  # of the loop's clock
+    push: Push
+    task: asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class Worker:
+    """Serves its share of the webhook consumers while run() runs. `make_push` and `act` are handed in by the wiring."""
+
+    id: UUID
+    connection: Callable[[], AbstractAsyncContextManager[Connection]]
+    directories: Directories
+    make_push: Callable[[Consumer, int], Push]
+    act: Callable[[RecordFacts], Awaitable[None]]
+    news: Arrivals  # of the tail
+    changes: asyncio.Event  # something about consumers changed
+    limits: dict[int, Limit]
+    timeout_s: float
+    new_id: Callable[[], UUID]
+    _held: dict[int, _Held] = field(default_factory=dict[int, _Held])
+    _stopping: bool = False
+
+    @property
+    def lease_s(self) -> float:
+        return self.timeout_s + LEASE_MARGIN_S
+
+    async def run(self) -> None:
+        """Serve until stop(); then finish what is under way, record it and give the leases back."""
+        background = [asyncio.create_task(self._announce()), asyncio.create_task(self._watch())]
+        try:
+            while not self._stopping:
+                self.changes.clear()
+                with contextlib.suppress(*_AWAY):
+                    await self._look()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.changes.wait(), LOOK_S)
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await self._leave()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.changes.set()
+
+    # -- leases -------------------------------------------------------------
+
+    async def _look(self) -> None:
+        async with self.connection() as conn:
+            await self._follow_limits(conn)
+            await conn.execute(SQL["beat_worker"], (self.id,))
+            await self._renew(conn)
+            wanted = {c.id: c for c in await consumers(conn) if c.definition.mode == "webhook" and c.state == "active"}
+            await self._let_go(conn, wanted)
+            await self._claim(conn, wanted)
+        for held in self._held.values():
+            held.push.arrival.set()
+
+    async def _follow_limits(self, conn: Connection) -> None:
+        found = await limits(conn)
+        if found != self.limits:
+            self.limits.clear()
+            self.limits.update(found)
+            for held in self._held.values():
+                if held.push.holds:
+                    held.push.stop()
+
+    async def _renew(self, conn: Connection) -> None:
+        asked = asyncio.get_running_loop().time()
+        params = (self.id, int4s(list(self._held)), self.lease_s)
+        kept = {row[0] for row in await (await conn.execute(SQL["renew_leases"], params)).fetchall()}
+        for number, held in self._held.items():
+            if number in kept:
+                held.until = held.push.lease_until = asked + self.lease_s
+            else:
+                held.push.stop()
+
+    async def _let_go(self, conn: Connection, wanted: dict[int, Consumer]) -> None:
+        """Stop what changed or is not ours to serve; start again what goes on under another definition."""
+        share = await self._share(conn, len(wanted))
+        for number, held in self._held.items():
+            if wanted.get(number) != held.consumer:
+                held.push.stop()
+        for held in list(self._held.values())[share:]:
+            held.push.stop()
+        for number, held in list(self._held.items()):
+            if not held.task.done():
+                continue
+            lost = isinstance(_ended(held), LeaseLostError)
+            consumer = wanted.get(number)
+            del self._held[number]
+            if consumer is not None and len(self._held) < share and asyncio.get_running_loop().time() < held.until and not lost:
+                self._serve(consumer, held.fence, held.until)
+            else:
+                await conn.execute(SQL["release_leases"], (self.id, int4s([number])))
+
+    async def _share(self, conn: Connection, count: int) -> int:
+        """How many consumers each process serves, rounded up."""
+        alive = await (await conn.execute(SQL["live_workers"], (ALIVE_S,))).fetchall()
+        return -(-count // max(len(alive), 1))
+
+    async def _claim(self, conn: Connection, wanted: dict[int, Consumer]) -> None:
+        share = await self._share(conn, len(wanted))
+        for number, consumer in wanted.items():
+            if number in self._held or len(self._held) >= share or self._stopping:
+                continue
+            asked = asyncio.get_running_loop().time()
+            row = await (await conn.execute(SQL["claim_lease"], (number, self.id, self.lease_s))).fetchone()
+            if row is not None:
+                self._serve(consumer, row[0], asked + self.lease_s)
+
+    def _serve(self, consumer: Consumer, fence: int, until: float) -> None:
+        push = self.make_push(consumer, fence)
+        push.lease_until = until
+        task = asyncio.create_task(push.run())
+        task.add_done_callback(lambda _: self.changes.set())
+        self._held[consumer.id] = _Held(consumer, fence, until, push, task)
+
+    async def _leave(self) -> None:
+        for held in self._held.values():
+            held.push.stop()
+        if self._held:
+            # Longer than any request; what cannot be recorded by then (the database is away) is delivered again.
+            _, late = await asyncio.wait([held.task for held in self._held.values()], timeout=self.lease_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        with contextlib.suppress(*_AWAY):
+            async with self.connection() as conn:
+                await conn.execute(SQL["release_leases"], (self.id, int4s(list(self._held))))
+                await conn.execute(SQL["forget_worker"], (self.id,))
+
+    # -- on the side --------------------------------------------------------
+
+    async def _announce(self) -> None:
+        """Wake the consumers when the tail has something new; every second also record how far the idle ones are."""
+        while True:
+            arrival = self.news.next()
+            for held in self._held.values():
+                held.push.arrival.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(arrival.wait(), LOOK_S)
+
+    async def _watch(self) -> None:
+        """Tell of surges, and thin out old checkpoints. One process at a time does it."""
+        thin_at = 0.0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                async with self.connection() as conn:
+                    row = await (await conn.execute(SQL["try_watch"])).fetchone()
+                    if row is None or not row[0]:
+                        continue
+                    try:
+                        now = asyncio.get_running_loop().time()
+                        await self._tell_of_surges(conn)
+                        if now >= thin_at:
+                            thin_at = now + THIN_S
+                            await self._thin(conn, await consumers(conn))
+                    finally:
+                        await conn.execute(SQL["end_watch"])
+            except _AWAY:
+                continue
+            except Exception:  # a defect here must not end deliveries
+                _log.exception("watch_failed")
+
+    async def _tell_of_surges(self, conn: Connection) -> None:
+        for number, count, seq in await surging(conn, self.limits, quiet_s=QUIET_S):
+            directory = await self.directories.by_id(conn, number)
+            limit = self.limits.get(number, Limit())
+            _log.warning("surge", directory=directory.slug, revocations=count, per_hour=limit.per_hour, action=limit.action)
+            await self.act(detected(self.new_id(), directory, count, seq, limit))
+
+    async def _thin(self, conn: Connection, known: Sequence[Consumer]) -> None:
+        for consumer in known:
+            await conn.execute(SQL["thin_checkpoints"], (consumer.id,))
+
+
+def _ended(held: _Held) -> BaseException | None:
+    if held.task.cancelled():
+        return None
+    error = held.task.exception()
+    if error is not None and not isinstance(error, LeaseLostError):
+        _log.error("push_ended", consumer=held.consumer.name, error=type(error).__name__, exc_info=error)
+    return error
