@@ -4,7 +4,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import audit, events, health, profiles, requests, schemas
+from api import audit, consumers, events, health, profiles, replays, requests, schemas, snapshot, stream, surges
 from api.metrics import observe
 from api.problems import EXPECTED, answer, problem_of, request_id_of
 from api.scim.app import ScimApp
@@ -15,7 +15,7 @@ _log = structlog.get_logger("api")
 
 def _fastapi(services: Services) -> FastAPI:
     app = FastAPI(title="Provisioning ledger", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    for part in (health, events, audit, requests, schemas, profiles):
+    for part in (health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles):
         app.include_router(part.routes(services))
 
     async def refuse(request: Request, error: Exception) -> Response:

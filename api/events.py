@@ -39,15 +39,15 @@ def routes(services: Services) -> APIRouter:
         token = await reader(services, request)
         deadline = asyncio.get_running_loop().time() + wait
         async with services.pool.connection() as conn:
-            selection = await _selection(services, conn, token, directory, types, subject, range_start, range_end)
-            cursor = await _cursor(services, conn, token, selection, after)
+            selection = await selection_of(services, conn, token, directory, types, subject, range_start, range_end)
+            cursor = await cursor_of(services, conn, token, selection, after)
         while True:
-            arrival = services.arrivals.next()
+            arrival = services.tail.arrivals.next()
             async with services.pool.connection() as conn:
                 page = await services.feed.page(conn, selection, cursor, limit)
             left = deadline - asyncio.get_running_loop().time()
-            if page.events or page.has_more or left <= 0:
-                return Response(_encode(page), media_type="application/json")
+            if page.events or page.has_more or left <= 0 or services.stopping:
+                return Response(encode_page(page), media_type="application/json")
             cursor = page.after if page.covered_to > cursor.number else cursor
             await _wait(arrival, left)
 
@@ -84,7 +84,7 @@ def _sees(token: Token, slug: str) -> bool:
     return token.reaches(slug) or (slug == "_system" and token.role in {"operator", "admin"} and "*" in token.directories)
 
 
-async def _selection(
+async def selection_of(
     services: Services,
     conn: Connection,
     token: Token,
@@ -126,7 +126,7 @@ def _micros(moment: datetime | None) -> int | None:
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
 
-async def _cursor(services: Services, conn: Connection, token: Token, selection: Selection, after: str | None) -> Cursor:
+async def cursor_of(services: Services, conn: Connection, token: Token, selection: Selection, after: str | None) -> Cursor:
     wanted = selection.directory.id if selection.directory else 0
     if after is None:
         return Cursor(0, BEGINNING, wanted)
@@ -149,7 +149,8 @@ async def _cursor(services: Services, conn: Connection, token: Token, selection:
     return cursor
 
 
-def _encode(page: Page) -> bytes:
+def encode_page(page: Page) -> bytes:
+    """A page as JSON; the events' own bytes are copied."""
     more = b"true" if page.has_more else b"false"
     return b"".join((
         b'{"object":"list","data":[', b",".join([event.json for event in page.events]), b'],"list_metadata":{"after":"', page.after.encode().encode(),

@@ -10,6 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
+from delivery.consumers import ConsumerRefusedError
+from delivery.replays import ReplayRefusedError
+from delivery.starts import PlaceError
 from ledger.administration import RefusedError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
@@ -44,8 +47,10 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
         case InvalidAsOfError():
             return ProblemError(400, "invalid_as_of", str(error))
-        case RefusedError():
+        case RefusedError() | ConsumerRefusedError() | ReplayRefusedError():
             return ProblemError(400, "refused", str(error))
+        case PlaceError():
+            return ProblemError(400, "invalid_place", str(error))
         case ScimError():
             return ProblemError(error.status, _CODES.get(error.status, "refused"), error.detail)
         case RequestValidationError():
@@ -102,6 +107,6 @@ def request_id_of(request: Request) -> str:
 
 # What problem_of knows by name; anything else is a defect of ours.
 EXPECTED = (
-    ProblemError, InvalidCursorError, CursorAheadError, CursorForkedError, InvalidAsOfError, RefusedError, ScimError,
+    ProblemError, InvalidCursorError, CursorAheadError, CursorForkedError, InvalidAsOfError, RefusedError, ScimError, ConsumerRefusedError, ReplayRefusedError, PlaceError,
     RequestValidationError, HTTPException, *DATABASE_AWAY,
 )  # fmt: skip

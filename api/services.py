@@ -1,6 +1,5 @@
 """What the edge works with: made once by the wiring, handed to every route."""
 
-import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -12,9 +11,11 @@ from psycopg_pool import AsyncConnectionPool
 from api.journal import Journal
 from database.coalesce import Coalescer
 from database.connections import Connection
+from delivery.consumers import Allowed
 from ledger.directories import Directories, Directory
 from ledger.feed import Feed
 from ledger.sealing import Kek
+from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, token_hash, well_formed
 from ledger.writer import Writer
 from projections.reads import Resource
@@ -41,10 +42,15 @@ class Services:
     names: Coalescer[tuple[int, str], Resource]  # by folded userName
     new_id: Callable[[], UUID]  # of resources: random
     new_request_id: Callable[[], UUID]  # UUIDv7: its index insert stays at the right edge
-    arrivals: "Arrivals"
+    arrivals: Arrivals
+    tail: Tail
+    webhooks: Allowed
+    webhook_timeout_s: float
+    entropy: Callable[[int], bytes]
     journal: Journal
     migrated: Callable[[], Awaitable[bool]]
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000  # µs, only to refuse questions about the future
+    stopping: bool = False  # readers that wait are let go
     used_tokens: set[UUID] = field(default_factory=set[UUID])
 
     async def authenticate(self, authorization: str | None, *, fresh: bool = True) -> Token:
@@ -89,18 +95,3 @@ class Services:
 
 # Token texts and rights never change; liveness is asked of the database each time (see authenticate).
 _known: dict[bytes, Token] = {}
-
-
-class Arrivals:
-    """Wakes those who wait for new events. A hint only: whoever wakes reads the log."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def announce(self) -> None:
-        waiting, self._event = self._event, asyncio.Event()
-        waiting.set()
-
-    def next(self) -> asyncio.Event:
-        """The event of the next announcement; take it before reading, so that none is missed."""
-        return self._event

@@ -17,17 +17,19 @@ import uvicorn
 import uvloop
 
 from api.app import make_app
+from api.services import Services
 from database import migrate
 from database.connections import connect
 from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start
 from runtime.logs import configure_logs
 from runtime.settings import Settings, load_settings
-from runtime.wiring import administration, open_services
+from runtime.wiring import administration, open_services, webhooks_of
 
 _log = structlog.get_logger("runtime")
 BACKLOG = 2048
 KEEPER_INTERVAL_S = 0.5  # how late the death of the embedded PostgreSQL is noticed
+SIGNAL_NOTICE_S = 0.2  # how late a signal is noticed where other processes serve
 STOP_TIMEOUT_S = 60  # for requests under way when a signal comes
 
 
@@ -134,12 +136,23 @@ def _start(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals
     if signals.seen:
         return
     _announce(settings, first)
-    if settings.workers > 1:
-        from runtime.workers import serve_workers
+    _run(settings, urls, sock, signals)
 
-        serve_workers(settings, urls, sock, signals)
-    else:
-        run_http(settings, urls, sock, signals)
+
+def _run(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals) -> None:
+    """Serve in this process, or have several serve; those that deliver to webhooks stand beside either."""
+    from runtime.workers import Crew, delivering, serving
+
+    several = settings.workers > 1
+    crew = Crew([*(serving(settings, urls, sock) if several else ()), *delivering(settings, urls)])
+    crew.start()
+    try:
+        while several and not signals.seen:
+            crew.join(SIGNAL_NOTICE_S)
+        if not several:
+            run_http(settings, urls, sock, signals)
+    finally:
+        crew.finish()
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -171,7 +184,7 @@ async def _serve_http(settings: Settings, urls: Urls, sock: socket.socket, signa
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    async with open_services(urls.serve, kek, settings.base_url) as services:
+    async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings)) as services:
         config = uvicorn.Config(
             make_app(services), log_config=None, access_log=False, lifespan="off", server_header=False, date_header=True,
             timeout_graceful_shutdown=STOP_TIMEOUT_S, http="httptools", ws="none", backlog=BACKLOG, timeout_keep_alive=75,
@@ -181,7 +194,17 @@ async def _serve_http(settings: Settings, urls: Urls, sock: socket.socket, signa
         signals.server = server
         if signals.seen:
             return
+        letting_go = asyncio.create_task(_let_go(server, services))
         await server.serve(sockets=[sock])
+        letting_go.cancel()
+
+
+async def _let_go(server: uvicorn.Server, services: Services) -> None:
+    """End the streams and long polls once the server stops: it would wait for them."""
+    while not server.should_exit:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(SIGNAL_NOTICE_S)
+    services.stopping = True
+    services.tail.arrivals.announce()
 
 
 async def _prepare(settings: Settings, urls: Urls) -> bool:

@@ -21,7 +21,9 @@ class Settings(BaseSettings):
     kek_file: Path | None = Field(None, description="File with the key-encryption key; unset: DATA_DIR/kek")
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
     workers: int = Field(1, ge=1, le=64, description="Serving processes")
+    delivery_workers: int = Field(1, ge=0, le=64, description="Processes that push to webhooks; 0: none here")
     webhook_allow: str = Field("", description="Networks or hosts a webhook may reach although they are private or loopback")
+    webhook_timeout_s: float = Field(15.0, ge=0.5, le=60, description="Seconds until a webhook must have answered")
     url: str | None = Field(None, pattern="^https?://.", description="A running service for the demo; unset: it starts its own")
 
     @property

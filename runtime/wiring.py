@@ -5,6 +5,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -14,17 +15,19 @@ import structlog
 
 from api.journal import Journal
 from api.metrics import observe_batch
-from api.services import TOUCH_INTERVAL_S, Arrivals, Services
+from api.services import TOUCH_INTERVAL_S, Services
 from database import migrate
 from database.arrays import uuids
 from database.coalesce import Coalescer
 from database.connections import Connection, connect, open_pool
+from delivery.consumers import Allowed
 from ledger.administration import Administration
 from ledger.directories import Directories, Directory
 from ledger.events import USER
 from ledger.feed import SQL as LEDGER_SQL
 from ledger.feed import Feed
 from ledger.sealing import Kek
+from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens
 from ledger.transaction import Transaction
 from ledger.writer import Link, Writer
@@ -32,11 +35,13 @@ from projections import core, reads
 from projections.reads import Resource
 from runtime.bootstrap import StartError, check_kek, stored_kek_id
 from runtime.identifiers import uuid7
+from runtime.settings import Settings
 
 T = TypeVar("T")
 K = TypeVar("K")
 POOL_SIZE = 12
 LISTEN_RETRY_S = 1.0
+WEBHOOK_TIMEOUT_S = 15.0
 PROFILES_INTERVAL_S = 1.0
 _log = structlog.get_logger("runtime")
 
@@ -68,8 +73,20 @@ async def read_kek(url: str, path: Path) -> Kek:
     return check_kek(path, stored)
 
 
+@dataclass(frozen=True, slots=True)
+class Webhooks:
+    """What a webhook may reach, and how long it may take."""
+
+    allowed: Allowed
+    timeout_s: float
+
+
+def webhooks_of(settings: Settings) -> Webhooks:
+    return Webhooks(Allowed.read(settings.webhook_allow), settings.webhook_timeout_s)
+
+
 @asynccontextmanager
-async def open_services(url: str, kek: Kek, base_url: str) -> AsyncGenerator[Services]:
+async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | None = None) -> AsyncGenerator[Services]:
     """Open all parts of a serving process; on leaving, finish what is queued and close them."""
     pool = open_pool(url, size=POOL_SIZE)
     await pool.open()
@@ -77,17 +94,21 @@ async def open_services(url: str, kek: Kek, base_url: str) -> AsyncGenerator[Ser
     writer = Writer(make_transaction(kek), lambda: connect(url, pinned=True), observe_batch)
     arrivals = Arrivals()
     shared_reads = _SharedReads(lambda: connect(url, pinned=True), kek)
+    feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
+    tail = Tail(feed, pool.connection, arrivals)
     services = Services(
-        base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=Feed(kek, directories),
+        base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=feed,
         tokens=Coalescer(shared_reads.tokens), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
-        arrivals=arrivals, journal=Journal(pool), migrated=_migrated(pool.connection),
+        arrivals=arrivals, tail=tail, webhooks=hooks.allowed, webhook_timeout_s=hooks.timeout_s, entropy=os.urandom,
+        journal=Journal(pool), migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())
     changed = asyncio.Event()
     background = [
         asyncio.create_task(_listen(url, arrivals, changed)),
+        asyncio.create_task(tail.run()),
         asyncio.create_task(_follow_profiles(services, changed)),
         asyncio.create_task(_touch_tokens(services)),
         asyncio.create_task(services.journal.run()),

@@ -1,9 +1,13 @@
-"""Several serving processes behind one socket (LEDGER_WORKERS). Each has its own writer; the database orders them."""
+"""Further processes of a service: serving ones behind one socket (LEDGER_WORKERS), and those that deliver to webhooks."""
 
 import multiprocessing
 import multiprocessing.connection
+import os
 import signal
 import socket
+import threading
+from collections.abc import Sequence
+from functools import partial
 from multiprocessing.process import BaseProcess
 
 import structlog
@@ -14,29 +18,69 @@ from runtime.serve import Signals, run_http
 from runtime.settings import Settings
 
 _log = structlog.get_logger("runtime.workers")
+NOTICE_S = 0.2  # how late a stop is noticed
 
 
-def serve_workers(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals) -> None:
-    """Run the workers until a signal; a worker that dies is replaced."""
-    context = multiprocessing.get_context("spawn")
+class Crew(threading.Thread):
+    """Processes that are kept alive: one that dies is replaced, until finish()."""
 
-    def start() -> BaseProcess:
-        process = context.Process(target=_work, args=(settings, urls, sock))
+    def __init__(self, members: Sequence["partial[None]"]) -> None:
+        super().__init__(daemon=True)
+        self._members = members
+        self._context = multiprocessing.get_context("spawn")
+        self._over = threading.Event()
+        self._processes: list[BaseProcess] = []
+
+    def run(self) -> None:
+        self._processes = [self._start(member) for member in self._members]
+        while not self._over.is_set():
+            # Wakes at once when one ends; the time limit only bounds how late a stop is noticed.
+            multiprocessing.connection.wait([process.sentinel for process in self._processes], timeout=NOTICE_S)
+            for place, process in enumerate(self._processes):
+                if process.exitcode is not None and not self._over.is_set():
+                    _log.error("worker_died", exitcode=process.exitcode)
+                    self._over.wait(NOTICE_S)  # one that cannot live must not be born a thousand times a second
+                    self._processes[place] = self._start(self._members[place])
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+
+    def _start(self, member: "partial[None]") -> BaseProcess:
+        process = self._context.Process(target=_member, args=(member,))
         process.start()
         return process
 
-    workers = [start() for _ in range(settings.workers)]
-    while not signals.seen:
-        # Wakes at once when a worker ends; the time limit only bounds how late a signal is noticed.
-        multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=0.2)
-        for place, worker in enumerate(workers):
-            if worker.exitcode is not None and not signals.seen:
-                _log.error("worker_died", exitcode=worker.exitcode)
-                workers[place] = start()
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join()
+    def finish(self) -> None:
+        """Ask all to stop (SIGTERM), and wait until they have."""
+        self._over.set()
+        if self.is_alive():
+            self.join()
+
+
+def serving(settings: Settings, urls: Urls, sock: socket.socket) -> list["partial[None]"]:
+    """The serving processes, where there are several."""
+    return [partial(_work, settings, urls, sock)] * settings.workers
+
+
+def delivering(settings: Settings, urls: Urls) -> list["partial[None]"]:
+    """The processes that push to webhooks."""
+    from runtime.deliver import run_delivery
+
+    return [partial(run_delivery, settings, urls)] * settings.delivery_workers
+
+
+def _member(member: "partial[None]") -> None:
+    """What runs in the new process. If the service is killed it ends at once: nobody would be there to stop it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def die_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=die_with_parent, daemon=True).start()
+    member()
 
 
 def _work(settings: Settings, urls: Urls, sock: socket.socket) -> None:

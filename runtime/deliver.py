@@ -1,0 +1,130 @@
+"""A delivery process: pushes to webhooks, apart from the serving processes so that neither slows the other."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import psycopg
+import structlog
+import uvloop
+
+from database.connections import connect, open_pool
+from delivery.brake import Limit
+from delivery.consumers import Allowed, Consumer
+from delivery.push import Parts, Push
+from delivery.recording import Recording
+from delivery.transports.webhook import Sender
+from delivery.worker import Worker
+from ledger.administration import record_facts
+from ledger.commands import RecordFacts
+from ledger.directories import SYSTEM, Directories
+from ledger.feed import Feed
+from ledger.sealing import Kek
+from ledger.tail import Arrivals, Tail
+from ledger.writer import Link
+from runtime.bootstrap import Urls
+from runtime.identifiers import uuid7
+from runtime.logs import configure_logs
+from runtime.settings import Settings
+from runtime.wiring import LISTEN_RETRY_S, make_transaction, read_kek
+
+POOL_SIZE = 8
+_log = structlog.get_logger("runtime.deliver")
+
+
+def run_delivery(settings: Settings, urls: Urls) -> None:
+    """The entry of a delivery process: push until SIGTERM, then finish what is under way."""
+    configure_logs(settings.log_format)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_deliver(settings, urls))
+
+
+async def _deliver(settings: Settings, urls: Urls) -> None:
+    kek = await read_kek(urls.serve, settings.kek_path)
+    allowed = Allowed.read(settings.webhook_allow)
+    async with open_worker(urls.serve, kek, allowed, settings.webhook_timeout_s) as worker:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, worker.stop)
+        await worker.run()
+
+
+@asynccontextmanager
+async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) -> AsyncGenerator[Worker]:
+    """All parts of a delivery process, wired."""
+    pool = open_pool(url, size=POOL_SIZE)
+    await pool.open()
+    directories = Directories(kek)
+    feed = Feed(kek, directories)
+    hints, changes, limits = Arrivals(), asyncio.Event(), dict[int, Limit]()
+    tail = Tail(feed, pool.connection, hints)
+    sender = Sender(allowed, timeout_s, time.time)
+    recording = Recording(lambda: connect(url, pinned=True))
+    acts = _Acts(url, kek, directories)
+    parts = Parts(
+        pool.connection, feed, directories, kek, tail, sender, timeout_s, acts.act, recording.record, limits, time.time, random.random,
+        os.urandom,
+    )  # fmt: skip
+
+    def make_push(consumer: Consumer, fence: int) -> Push:
+        return Push(parts, consumer, fence)
+
+    worker = Worker(uuid4(), pool.connection, directories, make_push, acts.act, tail.arrivals, changes, limits, timeout_s, uuid4)
+    background = [
+        asyncio.create_task(tail.run()),
+        asyncio.create_task(recording.run()),
+        asyncio.create_task(_listen(url, hints, changes)),
+    ]
+    try:
+        yield worker
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await sender.close()
+        await acts.close()
+        await pool.close()
+
+
+class _Acts:
+    """What a delivery process puts on record in `_system`: a receiver that is gone, a lane that is blocked, a run at its end."""
+
+    def __init__(self, url: str, kek: Kek, directories: Directories) -> None:
+        self._link = Link(lambda: connect(url, pinned=True))
+        self._transaction = make_transaction(kek)
+        self._directories = directories
+        self._one = asyncio.Lock()
+
+    async def act(self, facts: RecordFacts) -> None:
+        async with self._one:
+            conn = await self._link.get()
+            system = await self._directories.by_slug(conn, SYSTEM)
+            assert system is not None, "made at first start"
+            try:
+                await record_facts(conn, self._transaction, system, facts, "sys", uuid7())
+            except BaseException:
+                await self._link.close()  # whatever it was in the middle of is over
+                raise
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
+async def _listen(url: str, hints: Arrivals, changes: asyncio.Event) -> None:
+    """Turn NOTIFY into hints; the tail and the worker look by themselves every second anyway."""
+    while True:
+        with contextlib.suppress(psycopg.Error):
+            async with await connect(url) as conn:
+                await conn.execute("listen ledger")
+                hints.announce()
+                async for notice in conn.notifies():
+                    hints.announce()
+                    if notice.payload == "consumers":
+                        changes.set()
+        await asyncio.sleep(LISTEN_RETRY_S)
