@@ -64,7 +64,13 @@ def _base(services: Services, directory: Directory) -> str:
     return f"{services.base_url}/scim/{directory.slug}/v2"
 
 
-async def _config(services: Services, _call: Call, directory: Directory, _token: Token) -> Answer:
+def _refuse_filter(call: Call) -> None:
+    if "filter" in call.query:
+        raise Forbidden("Discovery endpoints take no filter (RFC 7644 §4).")
+
+
+async def _config(services: Services, call: Call, directory: Directory, _token: Token) -> Answer:
+    _refuse_filter(call)
     return as_json(
         200,
         discovery.service_provider_config(
@@ -79,8 +85,7 @@ async def _config(services: Services, _call: Call, directory: Directory, _token:
 
 
 async def _discover(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
-    if "filter" in call.query:
-        raise Forbidden("Discovery endpoints take no filter (RFC 7644 §4).")
+    _refuse_filter(call)
     make = discovery.schemas if call.path[0] == "Schemas" else discovery.resource_types
     documents = make(_base(services, directory), (directory.user_type, directory.group_type))
     if len(call.path) == 1:
@@ -195,7 +200,7 @@ class ScimApp:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
         handler = methods.get(method)
         if handler is None:
-            raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.")
+            raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.", allowed=tuple(methods))
         return await handler(self._services, call, directory, token)
 
 

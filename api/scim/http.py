@@ -13,7 +13,16 @@ from ledger.commands import IfMatch
 from ledger.directories import Directory
 from ledger.tokens import Token
 from scim.body import read_json
-from scim.errors import InvalidValue, PayloadTooLarge, ScimError, TooManyRequests, Unauthorized, Unavailable, UnsupportedMediaType
+from scim.errors import (
+    InvalidValue,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    ScimError,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -138,6 +147,8 @@ def of_error(error: ScimError) -> Answer:
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b'Bearer realm="scim-ledger"'))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))  # RFC 9110 §15.5.6
     if isinstance(error, TooManyRequests | Unavailable):
         headers.append((b"retry-after", str(error.retry_after).encode()))
     return as_json(error.status, error.document(), *headers)

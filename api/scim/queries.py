@@ -60,7 +60,7 @@ class Query:
         if self._call.if_none_match(version):
             return Answer(304, headers=[(b"etag", version.encode())])
         document = with_meta(resource, self._base)
-        headers = [(b"etag", version.encode())]
+        headers = [(b"etag", version.encode()), (b"location", document["meta"]["location"].encode())]
         if kind.name == GROUP.name:
             return await streamed(200, self._groups_json(projection, [document]), headers)
         if groups:

@@ -121,6 +121,9 @@ class Write:
         found = await self._meant(named_in(patch))
         patch = with_ids(patch, found) if found else patch
         outcome = await self._submit(PatchGroup(_id(group), patch, self._call.if_match(), self._directory.group_type))
+        if self._call.query.get("attributes"):
+            # RFC 7644 §3.5.2: whoever asks for attributes MUST get them.
+            return await self._whole_group(200, _id(group), outcome)
         # 204: showing the group would mean loading its members, which an IdP that adds one of 100 000 did not ask for.
         return Answer(204, headers=[*_ledger_seq(outcome), (b"etag", etag(outcome.etag_rv).encode())])
 
@@ -138,9 +141,11 @@ class Write:
         return await anyio.to_thread.run_sync(lambda: read(content.load()))
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
+        self._projection(kind)  # what is wrong with the answer asked for is refused before anything is done
         return await self._parse(limit, lambda document: normalise(kind, document, self._directory.tolerances, self._used))
 
     async def _read_patch(self, kind: ResourceType, limit: int) -> Patch:
+        self._projection(kind)
         return await self._parse(limit, lambda document: read_patch(kind, document, self._directory.tolerances, self._used))
 
     async def _meant(self, members: Sequence[str]) -> dict[str, str]:
@@ -183,7 +188,7 @@ class Write:
         return self._answer(201, kind, with_meta(resource, self._base), outcome)
 
     def _answer(self, status: int, kind: ResourceType, document: dict[str, Any], outcome: Outcome) -> Answer:
-        return Answer(status, orjson.dumps(project(self._projection(kind), document)), _headers(status, document, outcome))
+        return Answer(status, orjson.dumps(project(self._projection(kind), document)), _headers(document, outcome))
 
     async def _changed_user(self, user: UUID, outcome: Outcome) -> Answer:
         assert outcome.document is not None
@@ -206,7 +211,7 @@ class Write:
             members = (await reads.members_of(conn, self._directory, [group])).get(group) if wanted else None
         document = with_meta(resource, self._base)
         pieces = group_json(projection, document, members or Members(), self._base)
-        return await streamed(status, _each(pieces), _headers(status, document, outcome))
+        return await streamed(status, _each(pieces), _headers(document, outcome))
 
 
 async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -214,11 +219,9 @@ async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _headers(status: int, document: dict[str, Any], outcome: Outcome) -> list[tuple[bytes, bytes]]:
-    headers = [*_ledger_seq(outcome), (b"etag", document["meta"]["version"].encode())]
-    if status == 201:
-        headers.append((b"location", document["meta"]["location"].encode()))
-    return headers
+def _headers(document: dict[str, Any], outcome: Outcome) -> list[tuple[bytes, bytes]]:
+    meta = document["meta"]
+    return [*_ledger_seq(outcome), (b"etag", meta["version"].encode()), (b"location", meta["location"].encode())]
 
 
 def _id(text: str) -> UUID:
