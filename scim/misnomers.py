@@ -40,10 +40,15 @@ def of_today(uris: set[str], expected: str) -> set[str] | None:
 
 
 def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> tuple[Place, str] | None:
-    """Where a top-level key that no schema has belongs, and the tolerance that says so; None where it is what it says."""
+    """Where a top-level key that no schema has belongs, and the tolerance that says so; None where it is what it says.
+
+    The place of the core schema's own URN is the resource itself, without a name.
+    """
     folded = key.casefold()
     if folded in rt.extensions:
         return None
+    if folded == rt.schema.casefold():
+        return ((), "dotted_keys") if tolerances.dotted_keys and isinstance(value, dict) else None
     extension = rt.extensions.get(ENTERPRISE.urn.casefold())
     if extension is not None and folded in _OLD_ENTERPRISE and tolerances.old_schema_uris:
         return (extension.urn,), "old_schema_uris"
@@ -81,7 +86,8 @@ def with_values_at(document: Mapping[str, Any], moved: Mapping[str, Place]) -> d
     """The document with the values of some keys where they belong; `document` itself is unchanged."""
     whole = {key: value for key, value in document.items() if key not in moved}
     for key, place in moved.items():
-        _put(whole, place, document[key])
+        for name, value in [(place, document[key])] if place else [((inner,), value) for inner, value in document[key].items()]:
+            _put(whole, name, value)
     return whole
 
 

@@ -12,7 +12,7 @@ class Tolerances:
     op_case: bool = False
     """`Add`, `Replace`, `Remove` instead of the lower-case names of RFC 7644 §3.5.2."""
     dotted_keys: bool = False
-    """Keys that are paths (`name.givenName`, `URN:attribute`), in a resource or in a PATCH value without a path."""
+    """Keys that are paths (`name.givenName`, `URN:attribute`, the URN of the core schema), in a resource or in a PATCH value without a path."""
     manager_string: bool = False
     """A bare id where a complex attribute with a `value` is due."""
     bare_values: bool = False

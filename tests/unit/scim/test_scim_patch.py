@@ -8,7 +8,7 @@ from scim2_models import Context, EnterpriseUser, PatchOp, SCIMException
 from scim2_models import Group as OracleGroup
 from scim2_models import User as OracleUser
 
-from scim.errors import InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
+from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, EdgeOperation, apply_patch, parse_path, read_patch, touches
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
@@ -224,11 +224,12 @@ def test_a_link_goes_with_the_value_it_belonged_to():
         ([op("replace", 'emails[type eq "none" or type eq "nope"]', {"value": "x"})], NoTarget),
         ([op("replace", 'emails[type sw "n"].value', "x")], NoTarget),
         ([op("replace", 'name[familyName eq "Z"].givenName', "x")], NoTarget),
-        ([op("replace", "emails[type eq", "x")], InvalidPath),
+        ([op("replace", "emails[type eq", "x")], InvalidFilter),
         ([op("replace", 'emails[type eq "a"]x', "x")], InvalidPath),
-        ([op("replace", 'emails[type eq "a"].', "x")], InvalidPath),
-        ([op("replace", 'emails [ noSuch eq "a"]', "x")], InvalidPath),
-        ([op("replace", 'emails.value [type eq "a"]', "x")], InvalidPath),
+        ([op("replace", 'emails[type eq "a"].', "x")], InvalidFilter),
+        ([op("replace", 'emails [ noSuch eq "a"]', "x")], InvalidFilter),
+        ([op("replace", "emails[primary gt true].value", "x")], InvalidFilter),
+        ([op("replace", 'emails.value [type eq "a"]', "x")], InvalidFilter),
         ([op("replace", 'emails eq "["', "x")], InvalidPath),
         ([op("replace", 'urn:x:1.0:T[a eq "x"]', "x")], InvalidPath),
         ([op("replace", "noSuchAttribute", "x")], InvalidPath),
