@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ from api.memory import GIANT_EVENTS, release
 from api.metrics import observe
 from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
-from api.scim.http import Answer, Call, ClientGoneError, Receive, Scope, Send, as_json, of_error, read_query, send_answer
+from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
 from api.scim.queries import Query
 from api.scim.search import COUNT_MAX, from_message, from_query
 from api.scim.writes import Write
@@ -164,7 +165,10 @@ class ScimApp:
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
-            self._services.journal.add(_entry(self._services, call, template, answer.status, error, seconds))
+            entry = _entry(self._services, call, template, answer.status, error, seconds)
+            self._services.journal.add(entry)
+            for part in call.refusals:
+                self._services.journal.add(_of_part(entry, part))
             if call.events >= GIANT_EVENTS:
                 release()
         if answer.status >= 400:
@@ -215,6 +219,14 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
     )  # fmt: skip
 
 
+def _of_part(entry: Entry, part: Refusal) -> Entry:
+    """The entry of a refused operation of a bulk request, beside that of the request: it counts nothing twice."""
+    return replace(
+        entry, method=part.method, route=part.route, status=part.status, scim_type=part.scim_type, detail=part.detail,
+        tolerances=(), events=0, duration_us=0,
+    )  # fmt: skip
+
+
 def _methods(call: Call) -> dict[str, Handler] | None:
     if len(call.path) == 2 and call.path[1] == ".search" and call.path[0] in SEARCHES:
         return SEARCHES[call.path[0]]
@@ -223,6 +235,8 @@ def _methods(call: Call) -> dict[str, Handler] | None:
 
 def _template(call: Call) -> str:
     """The path without ids and names, for logs and metrics."""
+    if call.path[1:] == [".search"] and call.path[0] in SEARCHES:
+        return f"/scim/{{directory}}/v2/{call.path[0]}/.search"
     known = call.path and any(call.path[0] == name for name, _ in ROUTES)
     tail = (
         ("/" + call.path[0] + "/{id}" * (len(call.path) - 1))

@@ -8,13 +8,14 @@ from uuid import UUID
 import orjson
 
 from api.problems import DATABASE_AWAY
-from api.scim.http import Answer, Call, Content, as_json, of_error, read_if_match
+from api.scim.http import Answer, Call, Content, Refusal, as_json, of_error, read_if_match
 from api.scim.writes import Write
 from api.services import Services
 from ledger.commands import IfMatch
 from ledger.directories import Directory
 from ledger.tokens import Token
 from scim.bulk import (
+    METHODS,
     OPERATIONS_MAX,
     RESPONSE_URN,
     BulkOperation,
@@ -62,6 +63,14 @@ async def bulk(services: Services, call: Call, directory: Directory, token: Toke
     return as_json(200, {"schemas": [RESPONSE_URN], "Operations": [run.results[index] for index in sorted(run.results)]})
 
 
+def _refusal(operation: BulkOperation, result: dict[str, Any]) -> Refusal:
+    """For the journal, which shows no text of the client: a method that is none, and no id."""
+    method = operation.method if operation.method in METHODS else "-"
+    route = "/Bulk" + (f"/{operation.segment}" if operation.segment else "") + ("/{id}" if operation.resource else "")
+    response: dict[str, Any] = result["response"]
+    return Refusal(method, route, int(result["status"]), response.get("scimType"), response["detail"])
+
+
 class _Run:
     """The state of a bulk request under way."""
 
@@ -94,6 +103,7 @@ class _Run:
             if int(result["status"]) >= 400:
                 errors += 1
                 self._forget(operation)
+                self._call.refusals.append(_refusal(operation, result))
             if self._request.fail_on_errors is not None and errors >= self._request.fail_on_errors:
                 return
         for operation, missing in postponed:
@@ -161,5 +171,6 @@ class _Run:
         answer = await self._answer(follow_up, message)
         if answer.status >= 400:
             self.results[operation.index] |= {"status": str(answer.status), "response": orjson.loads(answer.body)}
+            self._call.refusals.append(_refusal(operation, self.results[operation.index]))
         else:
             self.results[operation.index]["version"] = dict(answer.headers)[b"etag"].decode()

@@ -55,6 +55,17 @@ class Content:
     load: Callable[[], dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A part of a request that was refused while the request itself was not: for the journal."""
+
+    method: str
+    route: str
+    status: int
+    scim_type: str | None
+    detail: str
+
+
 @dataclass(slots=True)
 class Call:
     """One SCIM request as the handlers see it."""
@@ -73,6 +84,7 @@ class Call:
     token: Token | None = None
     used: set[str] = field(default_factory=set[str])  # tolerances it relied on
     events: int = 0
+    refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request
 
     async def content(self, limit: int) -> Content:
         """Read the body. Raises as body() does; its load() raises InvalidSyntax."""

@@ -40,6 +40,23 @@ def test_a_refused_request_is_there_with_its_reason_and_without_values(service: 
         assert secret not in operator.get(service.base + "/v1/requests", params={"limit": 1000}).text
 
 
+def test_a_refused_operation_of_a_bulk_request_is_there_too(service: Service) -> None:
+    bulk = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
+    operations = [
+        {"method": "POST", "path": "/Users", "bulkId": "1", "data": {"schemas": [USER], "userName": f"j{random.random()}"}},
+        {"method": "secret", "path": "/Users/1"},
+        {"method": "PATCH", "path": "/Users/secret", "data": {"schemas": [PATCH], "Operations": []}},
+    ]
+    with service.client("scim") as client, service.client("operator") as operator:
+        answer = client.post(service.scim + "/Bulk", json={"schemas": [bulk], "Operations": operations})
+        request_id = answer.headers["X-Request-Id"]
+        _written(service, operator, request_id, refused="true")
+        page = operator.get(service.base + "/v1/requests", params={"limit": 1000}).json()["data"]
+    found = {(row["method"], row["path"], row["status"], row["events"]) for row in page if row["request_id"] == request_id}
+    assert found == {("POST", "/Bulk", 200, 1), ("-", "/Bulk", 400, 0), ("PATCH", "/Bulk/Users/{id}", 404, 0)}
+    assert all("secret" not in json.dumps(row) for row in page if row["request_id"] == request_id)
+
+
 def test_an_accepted_deviation_and_the_events_it_made_are_recorded(service: Service) -> None:
     with service.client("scim") as client, service.client("operator") as operator:
         user = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"j{random.random()}"}).json()
