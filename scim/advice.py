@@ -105,6 +105,7 @@ SAID: Final[Mapping[str, str]] = MappingProxyType(
         "old_schema_uris": "lists the schemas of SCIM 1",
         "enterprise_names": "names attributes of the enterprise extension without its URN",
         "path_spelling": "writes paths in another spelling (slashes, single quotes)",
+        "unquoted_values": "sends text in filters without double quotes",
         "unknown_member": "names group members by another key than the id it was given",
     }
 )

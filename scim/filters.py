@@ -335,11 +335,14 @@ class Reader:
 
     def _value_path(self, reference: Reference, name: Token) -> Filter:
         inner = self.selection(reference, name)
-        if self.token.kind != "sub":
+        # emails[type eq "work"].value eq "x", also without ".value", is not in the RFC's grammar; it can only mean one thing.
+        if self.token.kind == "sub":
+            sub = Token("word", self.token.text[1:], self.token.at + 1)
+            self.place += 1
+        elif self.token.kind == "word" and self.token.text.lower() in _ORDER:
+            sub = Token("word", "value", self.token.at)
+        else:
             return ValuePath(reference, inner)
-        # emails[type eq "work"].value eq "x" is not in the RFC's grammar; it can only mean one thing.
-        sub = Token("word", self.token.text[1:], self.token.at + 1)
-        self.place += 1
         return ValuePath(reference, And((inner, self._comparison(_sub_resolver(reference.attribute)(sub), sub))))
 
     def selection(self, reference: Reference, name: Token) -> Filter:

@@ -47,6 +47,8 @@ class Tolerances:
     """Attributes of the enterprise extension without its URN (`department`, path `manager`)."""
     path_spelling: bool = False
     """Paths as `/name/givenName`, `URN.attribute` or with single quotes in a filter."""
+    unquoted_values: bool = False
+    """Text in the filter of a list without quotes or in single ones: `externalId eq jyoung`."""
 
 
 STRICT = Tolerances()

@@ -58,6 +58,9 @@ DOC = {
         ('emails[type eq "work" and value co "@x"]', True),
         ('emails[type eq "home" and value co "@x"]', False),
         ('emails[type eq "work"].value eq "a@X.example"', True),
+        # The example of Microsoft's documentation (azure-docs issue 83855).
+        ('emails[type eq "work"] eq "a@X.example"', True),
+        ('emails[type eq "home"] eq "a@X.example" or active eq false', False),
         ('emails[type eq "work"].display pr', False),
         ('name[familyName eq "sub"]', True),
         ('userName eq "x" or title eq "y" and active eq true', False),
@@ -135,6 +138,7 @@ def test_a_filter_matches_what_rfc_7644_3_4_2_2_says(text, expected):
         ("not active eq true", 1),
         (f'{E} eq "x"', 1),
         ("name gt null", 1),
+        ('addresses[type eq "work"] eq "x"', 27),
         (USER.schema + " pr", 1),
         ("not eq true", 1),
         ("(" * 40 + "active pr" + ")" * 40, 33),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, NoTarget, ScimError
+from scim.misnomers import filter_as_meant
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, apply_patch, read_patch
 from scim.profile import mapped_user, profile_of
@@ -309,6 +310,34 @@ def test_a_flat_key_that_names_nothing_known_is_kept_as_sent() -> None:
 
 def test_a_flat_key_beside_a_value_that_is_no_object_wins() -> None:
     assert posted(GENERIC, **{"name": None, "name.givenName": "G"})[0] == user(name={"givenName": "G"})
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ("externalId eq jyoung", 'externalId eq "jyoung"'),  # Microsoft's documentation of Entra (langwatch issue 6973)
+        ("userName Eq 'o x@y'", 'userName Eq "o x@y"'),
+        ("externalId eq 0815 and (active eq true)", 'externalId eq "0815" and (active eq true)'),
+        ('title eq "a eq b" and userName eq c\\d', 'title eq "a eq b" and userName eq "c\\\\d"'),
+        ("nickName eq null or emails[type eq work]", 'nickName eq null or emails[type eq "work"]'),
+    ],
+)
+def test_values_of_a_filter_without_quotes_are_text_where_that_is_forgiven(sent: str, meant: str) -> None:
+    used: set[str] = set()
+    forgiving = Tolerances(unquoted_values=True)
+    assert filter_as_meant(sent, USER, forgiving, used) == meant
+    assert used == {"unquoted_values"}
+    used.clear()
+    assert filter_as_meant(meant, USER, forgiving, used) == meant
+    assert filter_as_meant(sent, USER, GENERIC, used) == sent
+    assert not used
+
+
+@pytest.mark.parametrize("text", ["userName eq", "noSuch eq x", "userName zz x", 'userName eq "a'])
+def test_a_filter_that_means_nothing_stays_as_it_is(text: str) -> None:
+    used: set[str] = set()
+    assert filter_as_meant(text, USER, Tolerances(unquoted_values=True), used) == text
+    assert not used
 
 
 def test_the_patch_message_of_a_draft_is_one_too() -> None:
