@@ -552,6 +552,12 @@ def touches(rt: ResourceType, patch: Patch) -> frozenset[str]:  # noqa: ARG001  
     return frozenset(names)
 
 
+def changed_names(patch: Patch) -> frozenset[tuple[str, str]]:
+    """The casefolded URN and name of each attribute of an extension that the patch may change."""
+    paths = (operation.path for operation in patch.operations)
+    return frozenset((p.urn.casefold(), p.attribute.name.casefold()) for p in paths if p.urn and p.attribute)
+
+
 def _name(path: Path) -> str:
     assert path.attribute is not None
     return path.attribute.name

@@ -34,8 +34,8 @@ from projections.reads import Members, Resource
 from scim.errors import NotFound
 from scim.filters import fold
 from scim.normalise import normalise
-from scim.patch import Patch, read_patch
-from scim.projection import Projection, needs, parse_projection, project
+from scim.patch import Patch, changed_names, read_patch
+from scim.projection import Projection, after_write, needs, parse_projection, project
 from scim.schema import GROUP, USER, ResourceType
 
 USER_BYTES_MAX = 1 * 2**20
@@ -74,6 +74,7 @@ class Write:
         self._directory = directory
         self._token = token
         self._used = call.used
+        self._sent: frozenset[tuple[str, str]] | None = None  # what a PATCH changes in extensions; a whole resource otherwise
         self._weight = 1_000
 
     # -- users --------------------------------------------------------------
@@ -146,7 +147,9 @@ class Write:
 
     async def _read_patch(self, kind: ResourceType, limit: int) -> Patch:
         self._projection(kind)
-        return await self._parse(limit, lambda document: read_patch(kind, document, self._directory.tolerances, self._used))
+        patch = await self._parse(limit, lambda document: read_patch(kind, document, self._directory.tolerances, self._used))
+        self._sent = changed_names(patch)
+        return patch
 
     async def _meant(self, members: Sequence[str]) -> dict[str, str]:
         """The ids of members that are named by another key, where the profile says that they may be."""
@@ -180,7 +183,8 @@ class Write:
         return f"{self._services.base_url}/scim/{self._directory.slug}/v2"
 
     def _projection(self, kind: ResourceType) -> Projection:
-        return parse_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
+        projection = parse_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
+        return after_write(projection, self._sent)
 
     def _created(self, kind: ResourceType, obj: UUID, outcome: Outcome) -> Answer:
         assert outcome.document is not None

@@ -10,7 +10,7 @@ from scim2_models import User as OracleUser
 
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
 from scim.normalise import normalise
-from scim.patch import PATCH_URN, EdgeOperation, apply_patch, parse_path, read_patch, touches
+from scim.patch import PATCH_URN, EdgeOperation, apply_patch, changed_names, parse_path, read_patch, touches
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
 from scim.tolerances import GENERIC, STRICT, Tolerances
 
@@ -273,6 +273,14 @@ def test_a_wrong_operation_is_refused_and_changes_nothing(operations, error):
         patched(op("replace", "title", "first"), *operations)
     assert "none" not in caught.value.detail
     assert "perhaps" not in caught.value.detail
+
+
+def test_the_changed_attributes_of_extensions_have_names():
+    changes = [op("replace", "title", "T"), op("add", E, {"Department": "D"}), op("remove", "urn:X:1.0:y:z"), op("remove", E)]
+    assert changed_names(read_patch(USER, message(*changes), GENERIC, set())) == {
+        (E.casefold(), "department"),
+        ("urn:x:1.0:y", "z"),
+    }
 
 
 @pytest.mark.parametrize(
