@@ -22,7 +22,7 @@ from ledger.directories import Directory
 from ledger.tokens import Token
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
-from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unavailable
+from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
 from scim.schema import GROUP, USER, ResourceType
 from scim.shape import filter_shape
 
@@ -192,13 +192,23 @@ class ScimApp:
         headers = dict(scope["headers"])
         return Call(method, path, parts[1], headers, read_query(scope["query_string"]), request_id, receive)  # pyright: ignore[reportArgumentType]
 
+    async def _token(self, call: Call, *, fresh: bool) -> Token:
+        authorization = call.header(b"authorization")
+        try:
+            return await self._services.authenticate(authorization, fresh=fresh)
+        except Unauthorized:
+            owner = await self._services.formerly(authorization, call.directory)
+            if owner is not None:
+                call.found_directory, call.token = owner
+            raise
+
     async def _answer(self, call: Call) -> Answer:
         method = "GET" if call.method == "HEAD" else call.method
-        token = await self._services.authenticate(call.header(b"authorization"), fresh=method not in _WRITES)
-        if token.role != "scim":
-            raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
+        token = await self._token(call, fresh=method not in _WRITES)
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token = directory, token
+        if token.role != "scim":
+            raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         methods = _methods(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
