@@ -8,7 +8,7 @@ from uuid import UUID
 
 from psycopg_pool import AsyncConnectionPool
 
-from api.journal import Journal
+from api.journal import SQL, Journal
 from database.coalesce import Coalescer
 from database.connections import Connection
 from delivery.consumers import Allowed
@@ -77,6 +77,22 @@ class Services:
             _known[hashed] = token
         self.used_tokens.add(token.id)
         return token
+
+    async def formerly(self, authorization: str | None, slug: str) -> tuple[Directory, Token] | None:
+        """Whose refused request it was, for the journal: the token is ours, and only revoked or expired. It grants nothing."""
+        match = _BEARER.fullmatch(authorization or "")
+        if match is None or not well_formed(match[1]):
+            return None
+        async with self.pool.connection() as conn:
+            row = await (await conn.cursor(binary=True).execute(SQL["token_ever"], (token_hash(match[1]),))).fetchone()
+        if row is None:
+            return None
+        number, role, name, directories, types, bodies = row
+        token = Token(number, role, name, tuple(directories), tuple(types), bodies)
+        try:
+            return await self.directory(slug, token), token
+        except Forbidden:
+            return None
 
     async def directory(self, slug: str, token: Token) -> Directory:
         """Give a directory the token reaches. Raises Forbidden alike for one it does not reach and one that is not there."""

@@ -52,6 +52,8 @@ _CASES: Final = (
           "send the whole list.", 400, "noTarget"),
     _Case("The mapping writes an attribute that only this service writes: take it out of the mapping, or map it on creation only.",
           400, "mutability"),
+    _Case("The mapping selects a value by a filter that cannot be read, or by what the value does not have: correct its target attribute.",
+          400, "invalidFilter", r"^(Operations\[|members)"),
     _Case("The IdP's matching filter cannot be read: match on userName, externalId or id with `eq`.", 400, "invalidFilter"),
     _Case("The request asks for too much: let the IdP match on userName, externalId or id, or send changes in smaller parts.",
           400, "tooMany"),
@@ -60,6 +62,7 @@ _CASES: Final = (
     _Case("The token was revoked or has expired: issue one and put it into the IdP.", 401),
     _Case("The token belongs to another directory, or has another role than scim: put the token of this directory into the IdP.", 403),
     _Case("The address is wrong: the base URL in the IdP ends in /scim/DIRECTORY/v2.", 404, None, "no such endpoint|SCIM lives"),
+    _Case("The bulk request is about other kinds of resources: let the IdP provision users and groups only.", 404, None, "path must be"),
     _Case("The IdP remembers an id that is gone. Let it match again (restart its provisioning, or unassign and assign the user).", 404),
     _Case("The IdP uses a method that SCIM does not have here: check that it is set to SCIM 2.0.", 405),
     _Case("The IdP asks for another format: let it accept application/scim+json.", 406),
@@ -102,6 +105,7 @@ SAID: Final[Mapping[str, str]] = MappingProxyType(
         "old_schema_uris": "lists the schemas of SCIM 1",
         "enterprise_names": "names attributes of the enterprise extension without its URN",
         "path_spelling": "writes paths in another spelling (slashes, single quotes)",
+        "unquoted_values": "sends text in filters without double quotes",
         "unknown_member": "names group members by another key than the id it was given",
     }
 )

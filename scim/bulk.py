@@ -5,18 +5,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scim.errors import InvalidSyntax, InvalidValue, PayloadTooLarge
+from scim.errors import InvalidSyntax, InvalidValue, NotFound, PayloadTooLarge, ScimError
 
 BULK_URN = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE_URN = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
 OPERATIONS_MAX = 1_000
 METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/]+))?/?")
+# A reference is a whole value, the last part of a link, or stands in the quotes of a filter; anything else is just text.
+_REFERENCE = re.compile(r"""(?:^|(?<=[/"]))bulkId:([^"\]]+)""")
 
 
 @dataclass(frozen=True, slots=True)
 class BulkOperation:
-    """One operation as sent. `needs` are the bulkIds whose resources must exist before it can succeed."""
+    """One operation as sent. `needs` are the bulkIds whose resources must exist before it can succeed.
+
+    `fault` says why it cannot be carried out at all.
+    """
 
     index: int
     method: str
@@ -26,6 +31,7 @@ class BulkOperation:
     version: str | None
     data: Any
     needs: frozenset[str] = field(default=frozenset())
+    fault: ScimError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ def read_bulk(document: dict[str, Any]) -> BulkRequest:
     """Read a BulkRequest message.
 
     Raises InvalidSyntax for what is no bulk request, PayloadTooLarge for more than OPERATIONS_MAX operations. What is wrong with
-    a single operation is found when it is carried out, and fails it alone.
+    a single operation fails it alone.
     """
     message = {key.casefold(): value for key, value in document.items()}
     listed = message.get("schemas")
@@ -66,31 +72,50 @@ def _read(item: Any, index: int) -> BulkOperation:
     if not isinstance(item, dict):
         raise InvalidSyntax(f"{where} must be an object.")
     given = {str(key).casefold(): value for key, value in item.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    try:
+        return _understood(given, index, where)
+    except ScimError as fault:
+        bulk_id, method = given.get("bulkid"), given.get("method")
+        named = bulk_id if isinstance(bulk_id, str) and bulk_id else None
+        return BulkOperation(index, method if isinstance(method, str) else "", "", None, named, None, None, fault=fault)
+
+
+def _understood(given: dict[str, Any], index: int, where: str) -> BulkOperation:
     method = given.get("method")
     if not isinstance(method, str) or method.upper() not in METHODS:
         raise InvalidSyntax(f"{where}.method must be POST, PUT, PATCH or DELETE.")
-    path = given.get("path")
-    match = _PATH.fullmatch(path) if isinstance(path, str) else None
-    if match is None:
-        raise InvalidSyntax(f"{where}.path must be /Users or /Groups, with the id of a resource unless the method is POST.")
-    method, bulk_id, version = method.upper(), given.get("bulkid"), given.get("version")
-    if (match[2] is None) is not (method == "POST"):
+    method, (segment, resource) = method.upper(), _target(given.get("path"), where)
+    if (resource is None) is not (method == "POST"):
         raise InvalidSyntax(f"{where}.path: POST names a collection, the other methods a resource in it.")
-    if bulk_id is not None and (not isinstance(bulk_id, str) or not bulk_id):
-        raise InvalidSyntax(f"{where}.bulkId must be text.")
-    if method == "POST" and bulk_id is None:
+    bulk_id, version = _optional_text(given, "bulkId", where), _optional_text(given, "version", where)
+    if method == "POST" and not bulk_id:
         raise InvalidSyntax(f"{where}.bulkId is required for POST (RFC 7644 §3.7).")
-    if version is not None and not isinstance(version, str):
-        raise InvalidSyntax(f"{where}.version must be text.")
     data = given.get("data")
-    needs = frozenset(_references(match[2])) | (frozenset(_references(data)) if match[1] == "Groups" else frozenset[str]())
-    return BulkOperation(index, method, match[1], match[2], bulk_id, version, data, needs - {bulk_id})
+    needs = frozenset(_references(resource)) | (frozenset(_references(data)) if segment == "Groups" else frozenset[str]())
+    return BulkOperation(index, method, segment, resource, bulk_id or None, version, data, needs - {bulk_id})
+
+
+def _target(path: Any, where: str) -> tuple[str, str | None]:
+    if not isinstance(path, str):
+        raise InvalidSyntax(
+            f"{where}.path is missing: send /Users or /Groups, with the id of a resource unless the method is POST."
+        )
+    match = _PATH.fullmatch(path)
+    if match is None:
+        raise NotFound(f"{where}.path must be /Users or /Groups, with the id of a resource unless the method is POST.")
+    return match[1], match[2]
+
+
+def _optional_text(given: dict[str, Any], name: str, where: str) -> str | None:
+    value = given.get(name.casefold())
+    if value is not None and not isinstance(value, str):
+        raise InvalidSyntax(f"{where}.{name} must be text.")
+    return value
 
 
 def _references(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        # In a path of a PATCH the reference stands inside a filter's quotes.
-        yield from (found.rstrip('"]') for found in re.findall(r'bulkId:([^"\]]+)', value))
+        yield from _REFERENCE.findall(value)
     elif isinstance(value, dict):
         for item in value.values():  # pyright: ignore[reportUnknownVariableType]
             yield from _references(item)
@@ -100,9 +125,9 @@ def _references(value: Any) -> Iterator[str]:
 
 
 def resolve(value: Any, ids: dict[str, str]) -> Any:
-    """Put ids in the place of `bulkId:…`. Raises InvalidValue for a bulkId that no operation has."""
+    """Put ids in the place of `bulkId:…`. Raises InvalidValue for a bulkId that no operation has, or one that failed."""
     if isinstance(value, str):
-        return re.sub(r'bulkId:([^"\]]+)', lambda found: _id_of(found[1], ids), value) if "bulkId:" in value else value
+        return _REFERENCE.sub(lambda found: _id_of(found[1], ids), value) if "bulkId:" in value else value
     if isinstance(value, dict):
         return {key: resolve(item, ids) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, list):
@@ -113,7 +138,7 @@ def resolve(value: Any, ids: dict[str, str]) -> Any:
 def _id_of(bulk_id: str, ids: dict[str, str]) -> str:
     found = ids.get(bulk_id)
     if found is None:
-        raise InvalidValue("The operation refers to a bulkId that no operation of this request has.")
+        raise InvalidValue("The operation refers to a bulkId that no operation of this request has, or whose creation failed.")
     return found
 
 

@@ -158,10 +158,14 @@ class Forbidden(ScimError):
 
 
 class MethodNotAllowed(ScimError):
-    """405: the endpoint does not know this method."""
+    """405: the endpoint does not know this method; `allowed` are those that it knows."""
 
     status = 405
     default = "This method cannot be used here."
+
+    def __init__(self, detail: str | None = None, *, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(detail)
+        self.allowed = allowed
 
 
 class NotAcceptable(ScimError):

@@ -335,11 +335,14 @@ class Reader:
 
     def _value_path(self, reference: Reference, name: Token) -> Filter:
         inner = self.selection(reference, name)
-        if self.token.kind != "sub":
+        # emails[type eq "work"].value eq "x", also without ".value", is not in the RFC's grammar; it can only mean one thing.
+        if self.token.kind == "sub":
+            sub = Token("word", self.token.text[1:], self.token.at + 1)
+            self.place += 1
+        elif self.token.kind == "word" and self.token.text.lower() in _ORDER:
+            sub = Token("word", "value", self.token.at)
+        else:
             return ValuePath(reference, inner)
-        # emails[type eq "work"].value eq "x" is not in the RFC's grammar; it can only mean one thing.
-        sub = Token("word", self.token.text[1:], self.token.at + 1)
-        self.place += 1
         return ValuePath(reference, And((inner, self._comparison(_sub_resolver(reference.attribute)(sub), sub))))
 
     def selection(self, reference: Reference, name: Token) -> Filter:
@@ -362,7 +365,8 @@ class Reader:
             )
         self.place += 1
         value = self._literal()
-        return comparison(_valued(reference, name), operator, value, name)
+        # null asks whether there is a value at all, which a complex attribute has as a whole.
+        return comparison(reference if value is None else _valued(reference, name), operator, value, name)
 
     def _literal(self) -> Any:
         token = self.token
@@ -462,8 +466,8 @@ def split_urn(text: str, rt: ResourceType) -> tuple[str | None, str]:
     if ":" not in text:
         return None, text
     folded = text.casefold()
-    for urn in _CORE_URNS if not rt.name else (rt.schema,):
-        if folded.startswith(urn.casefold() + ":"):
+    for urn in _core_urns(rt):
+        if folded.startswith(urn + ":"):
             return None, text[len(urn) + 1 :]
     for extension in rt.extensions.values():
         if folded.startswith(extension.urn.casefold() + ":"):
@@ -472,8 +476,18 @@ def split_urn(text: str, rt: ResourceType) -> tuple[str | None, str]:
     return urn, rest
 
 
+def _core_urns(rt: ResourceType) -> tuple[str, ...]:
+    """Casefolded; those of both types where a filter is for all of them."""
+    return (rt.schema.casefold(),) if rt.name else _CORE_URNS
+
+
 def _resolver(rt: ResourceType) -> Resolve:
     def resolve(token: Token) -> Reference:
+        whole = rt.extensions.get(token.text.casefold())
+        if whole is not None:
+            return Reference(None, Attribute(whole.urn, "complex", sub_attributes=whole.attributes), None)
+        if token.text.casefold() in _core_urns(rt):
+            raise InvalidFilter(f"The filter needs an attribute after the URN at character {token.at + 1}.")
         urn, rest = split_urn(token.text, rt)
         if urn is None:
             return _resolve_in(rt.attributes, None, rest, token)
@@ -516,7 +530,7 @@ def either(user: ResourceType, group: ResourceType) -> ResourceType:
 
 
 _ANY = either(USER, GROUP)
-_CORE_URNS = (USER.schema, GROUP.schema)
+_CORE_URNS = (USER.schema.casefold(), GROUP.schema.casefold())
 
 
 @lru_cache(maxsize=1024)

@@ -1,10 +1,13 @@
 """Names that identity providers write differently: schema URIs of older drafts, flat keys, paths in another spelling."""
 
+import json
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from scim.filters import split_urn
+from scim.errors import InvalidFilter
+from scim.filters import parse_filter, split_urn
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, ResourceType
 from scim.tolerances import Tolerances
 
@@ -40,10 +43,15 @@ def of_today(uris: set[str], expected: str) -> set[str] | None:
 
 
 def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> tuple[Place, str] | None:
-    """Where a top-level key that no schema has belongs, and the tolerance that says so; None where it is what it says."""
+    """Where a top-level key that no schema has belongs, and the tolerance that says so; None where it is what it says.
+
+    The place of the core schema's own URN is the resource itself, without a name.
+    """
     folded = key.casefold()
     if folded in rt.extensions:
         return None
+    if folded == rt.schema.casefold():
+        return ((), "dotted_keys") if tolerances.dotted_keys and isinstance(value, dict) else None
     extension = rt.extensions.get(ENTERPRISE.urn.casefold())
     if extension is not None and folded in _OLD_ENTERPRISE and tolerances.old_schema_uris:
         return (extension.urn,), "old_schema_uris"
@@ -81,7 +89,8 @@ def with_values_at(document: Mapping[str, Any], moved: Mapping[str, Place]) -> d
     """The document with the values of some keys where they belong; `document` itself is unchanged."""
     whole = {key: value for key, value in document.items() if key not in moved}
     for key, place in moved.items():
-        _put(whole, place, document[key])
+        for name, value in [(place, document[key])] if place else [((inner,), value) for inner, value in document[key].items()]:
+            _put(whole, name, value)
     return whole
 
 
@@ -121,6 +130,41 @@ def _as_rfc(rt: ResourceType, text: str) -> str:
         if name.casefold().startswith(urn.casefold() + "."):
             name = f"{urn}:{name[len(urn) + 1 :]}"
     return name + bracket + (rest if '"' in rest else rest.replace("'", '"'))
+
+
+_VALUES: Final = re.compile(
+    r"""
+      "(?:[^"\\]|\\.)*"
+    | (?P<operator>\b(?:eq|ne|co|sw|ew|gt|ge|lt|le)\s+)(?:'(?P<quoted>[^']*)'|(?P<bare>[^\s"'()\[\]]+))
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def filter_as_meant(text: str, rt: ResourceType, tolerances: Tolerances, used: set[str]) -> str:
+    """A filter as the RFC writes it, where another spelling is forgiven and makes it readable; otherwise as it is."""
+    if not tolerances.unquoted_values or _readable(text, rt):
+        return text
+    meant = _VALUES.sub(_in_quotes, text)
+    if meant == text or not _readable(meant, rt):
+        return text
+    used.add("unquoted_values")
+    return meant
+
+
+def _readable(text: str, rt: ResourceType) -> bool:
+    try:
+        parse_filter(text, rt)
+    except InvalidFilter:
+        return False
+    return True
+
+
+def _in_quotes(found: re.Match[str]) -> str:
+    value = found["quoted"] if found["bare"] is None else found["bare"]
+    if value is None or (found["bare"] is not None and value.lower() in ("true", "false", "null")):
+        return found[0]
+    return found["operator"] + json.dumps(value, ensure_ascii=False)
 
 
 def is_after_urn(rt: ResourceType, text: str) -> bool:

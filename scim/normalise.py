@@ -136,6 +136,8 @@ def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], to
         if inner:
             kept[extension.urn] = inner
         return
+    if key.casefold() == rt.schema.casefold():
+        raise InvalidSyntax(f"{rt.schema} is the resource's own schema, not an extension: send its attributes themselves.")
     check_unknown(key, value)
     if ":" in key and not isinstance(value, dict):
         value = _extension_value("A top-level name with a colon is the URN of an extension: its value", value, tolerances, used)

@@ -102,6 +102,8 @@ def parse_path(text: str, rt: ResourceType) -> Path:
     extension = rt.extensions.get(text.casefold())
     if extension is not None:
         return Path(extension.urn, None)
+    if text.casefold() == rt.schema.casefold():
+        raise InvalidPath("The path is the URN of the resource's own schema: name an attribute after it.")
     found: list[Path] = []
 
     def resolve(token: Token) -> Reference:
@@ -224,12 +226,19 @@ class _PatchReader:
         path = fields.get("path")
         if path is not None and not isinstance(path, str):
             raise InvalidPath(f"The path of Operations[{index}] must be a string.")
-        if path:
+        if path and (op == "remove" or not self._is_resource(path)):
             self._one(op, self._path(path, index), value, index, echo=False)
         elif op == "remove":
             raise NoTarget(f"Operations[{index}] removes without a path: name what to remove.")
         else:
             self._spread(op, value, index)
+
+    def _is_resource(self, name: str) -> bool:
+        """Whether it is the URN of the core schema: what is under it are the resource's own attributes."""
+        if name.casefold() != self.rt.schema.casefold() or not self.tolerances.dotted_keys:
+            return False
+        self.used.add("dotted_keys")
+        return True
 
     def _op(self, index: int, op: Any) -> Op:
         if not isinstance(op, str) or op.lower() not in _OPS:
@@ -246,7 +255,7 @@ class _PatchReader:
         except (InvalidPath, InvalidFilter) as error:
             path = self._respelled(text)
             if path is None:
-                raise InvalidPath(f"Operations[{index}]: {error.detail}") from None
+                raise type(error)(f"Operations[{index}]: {error.detail}") from None
             return path
 
     def _respelled(self, text: str) -> Path | None:
@@ -267,6 +276,9 @@ class _PatchReader:
         if not isinstance(value, dict):
             raise InvalidValue(f"Operations[{index}] has no path: its value must be an object with attributes.")
         for key, inner in value.items():
+            if self._is_resource(key):
+                self._spread(op, inner, index)
+                continue
             path = self._key(key, inner, index)
             if path.attribute is None or path.attribute.name != "schemas":
                 self._one(op, path, inner, index, echo=True)
@@ -278,7 +290,8 @@ class _PatchReader:
         extension = self.rt.extensions.get(key.casefold()) or self._of_older_urn(key, value)
         if extension is not None:
             return Path(extension.urn, None)
-        if ":" in key and isinstance(value, dict) and split_urn(key, self.rt)[0] not in _urns(self.rt):
+        own = key.casefold() == self.rt.schema.casefold()
+        if ":" in key and isinstance(value, dict) and not own and split_urn(key, self.rt)[0] not in _urns(self.rt):
             check_unknown(key, value)
             return Path(key, None, known=False)
         path = self._path(key, index)
@@ -486,6 +499,9 @@ def _removal(value: Any, tolerances: Tolerances, used: Used) -> EdgeOperation:
 
 def _selected_edges(op: Op, selection: Filter, value: Any, tolerances: Tolerances, used: Used) -> Iterator[EdgeOperation]:
     ids = _member_ids(selection)
+    if ids is None and not _leaves(selection) <= {"value", "type"}:
+        # It would select nobody, and the access that was to be taken away would stay.
+        raise InvalidFilter("members: select them by value or type, nothing else is kept of them.")
     if op == "remove":
         if ids is None:
             yield EdgeOperation("remove_where", filter=selection)
@@ -503,14 +519,26 @@ def _selected_edges(op: Op, selection: Filter, value: Any, tolerances: Tolerance
 
 
 def _member_ids(selection: Filter) -> tuple[str, ...] | None:
-    """The ids, where the filter is `value eq` an id, or several of these joined by `or`."""
+    """The ids, where the filter is `value eq` an id or `$ref eq` a link to one, or several of these joined by `or`."""
     terms = selection.terms if isinstance(selection, Or) else (selection,)
     ids: list[str] = []
     for term in terms:
-        if not isinstance(term, Compare) or term.reference.leaf.name != "value" or term.operator != "eq" or term.value is None:
+        if not isinstance(term, Compare) or term.operator != "eq" or term.value is None:
             return None
-        ids.append(term.value)
+        name = term.reference.leaf.name
+        if name not in ("value", "$ref"):
+            return None
+        ids.append(term.value if name == "value" else term.value.rpartition("/")[2])
     return tuple(ids)
+
+
+def _leaves(selection: Filter) -> set[str]:
+    """The names of the sub-attributes that a filter within brackets asks for."""
+    if isinstance(selection, And | Or):
+        return set[str]().union(*map(_leaves, selection.terms))
+    if isinstance(selection, Not):
+        return _leaves(selection.term)
+    return {selection.reference.leaf.name}
 
 
 # ---- applying --------------------------------------------------------------------------------------------------------------------
@@ -522,6 +550,12 @@ def touches(rt: ResourceType, patch: Patch) -> frozenset[str]:  # noqa: ARG001  
     if patch.edges:
         names.add("members")
     return frozenset(names)
+
+
+def changed_names(patch: Patch) -> frozenset[tuple[str, str]]:
+    """The casefolded URN and name of each attribute of an extension that the patch may change."""
+    paths = (operation.path for operation in patch.operations)
+    return frozenset((p.urn.casefold(), p.attribute.name.casefold()) for p in paths if p.urn and p.attribute)
 
 
 def _name(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Which attributes an answer carries (RFC 7644 §3.4.2.5 and §3.9; `returned` of RFC 7643 §7)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -16,11 +16,12 @@ _ALWAYS = frozenset({"id", "schemas"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """What to show: only `include` if it is given, all but `exclude` otherwise."""
+    """What to show: only `include` if it is given, all but `exclude` otherwise; `sent` is what a write makes visible."""
 
     rt: ResourceType
     include: Tree | None
     exclude: Tree
+    sent: Tree = field(default_factory=dict[str, Tree])
 
 
 @lru_cache(maxsize=1024)
@@ -53,6 +54,32 @@ def _steps(rt: ResourceType, path: str) -> list[str]:
     return steps if urn is None else [urn.casefold(), *steps]
 
 
+def after_write(projection: Projection, sent: frozenset[tuple[str, str]] | None) -> Projection:
+    """The projection for the answer to a write: what is returned on request is there where it was sent (RFC 7643 §7).
+
+    `sent` holds the casefolded URN and name of what a PATCH changed; None stands for everything, as PUT and POST send it.
+    """
+    if projection.include is not None:
+        return projection
+    tree: Tree = {}
+    for steps in _on_request(projection.rt):
+        if sent is None or steps[:2] in sent:
+            _plant(tree, list(steps))
+    return replace(projection, sent=tree) if tree else projection
+
+
+@lru_cache(maxsize=64)
+def _on_request(rt: ResourceType) -> tuple[tuple[str, ...], ...]:
+    """The casefolded places of attributes and sub-attributes that are returned on request; only extensions have any."""
+    found: list[tuple[str, ...]] = []
+    for urn, extension in rt.extensions.items():
+        for name, attribute in extension.attributes.items():
+            if attribute.returned == "request":
+                found.append((urn, name))
+            found += [(urn, name, n) for n, sub in attribute.sub_attributes.items() if sub.returned == "request"]
+    return tuple(found)
+
+
 def _plant(tree: Tree, steps: list[str]) -> None:
     for step in steps[:-1]:
         if step in tree and not tree[step]:
@@ -71,38 +98,48 @@ def needs(projection: Projection, name: str) -> bool:
 
 def project(projection: Projection, document: Mapping[str, Any]) -> dict[str, Any]:
     """The document with what the projection shows; id and schemas always, what is returned never not at all."""
-    rt = projection.rt
+    rt, include, exclude, sent = projection.rt, projection.include, projection.exclude, projection.sent
     shown: dict[str, Any] = {}
     for key, value in document.items():
         folded = key.casefold()
         extension = rt.extensions.get(folded)
         table = extension.attributes if extension is not None else None
-        visible = _visible(rt.attributes.get(folded), table, folded, value, projection.include, projection.exclude)
+        visible = _visible(rt.attributes.get(folded), table, folded, value, include, exclude, sent)
         if visible is not None:
             shown[key] = visible
     return shown
 
 
 def _visible(
-    attribute: Attribute | None, table: Mapping[str, Attribute] | None, name: str, value: Any, include: Tree | None, exclude: Tree
+    attribute: Attribute | None,
+    table: Mapping[str, Attribute] | None,
+    name: str,
+    value: Any,
+    include: Tree | None,
+    exclude: Tree,
+    sent: Tree,
 ) -> Any:
     returned = "default" if attribute is None else attribute.returned
     if returned == "never":
         return None
     if returned == "always":
         return value
-    if include is None:
-        return None if returned == "request" else _without(attribute, table, value, exclude.get(name))
-    return _only(attribute, table, value, include.get(name))
+    if include is not None:
+        return _only(attribute, table, value, include.get(name))
+    if returned == "request" and name not in sent:
+        return None
+    return _without(attribute, table, value, exclude.get(name), sent.get(name, {}))
 
 
-def _without(attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None) -> Any:
+def _without(
+    attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None, sent: Tree
+) -> Any:
     if tree == {}:
         return _always(table, value)
     inner = table if table is not None else None if attribute is None else attribute.sub_attributes
     if tree is None and not _has_special(inner):
         return value
-    return _filtered(inner, value, None, tree or {})
+    return _filtered(inner, value, None, tree or {}, sent)
 
 
 def _only(attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None) -> Any:
@@ -111,7 +148,7 @@ def _only(attribute: Attribute | None, table: Mapping[str, Attribute] | None, va
         return _always(table, value)
     if not tree and not _has_special(inner):
         return value
-    return _filtered(inner, value, tree or None, {})
+    return _filtered(inner, value, tree or None, {}, {})
 
 
 def _always(table: Mapping[str, Attribute] | None, value: Any) -> Any:
@@ -123,18 +160,22 @@ def _always(table: Mapping[str, Attribute] | None, value: Any) -> Any:
 
 
 def _has_special(table: Mapping[str, Attribute] | None) -> bool:
-    return table is not None and any(attribute.returned != "default" for attribute in table.values())
+    """Whether anything in it, or below it, is not simply returned by default."""
+    return table is not None and any(
+        attribute.returned != "default" or (attribute.sub_attributes and _has_special(attribute.sub_attributes))
+        for attribute in table.values()
+    )
 
 
-def _filtered(table: Mapping[str, Attribute] | None, value: Any, include: Tree | None, exclude: Tree) -> Any:
+def _filtered(table: Mapping[str, Attribute] | None, value: Any, include: Tree | None, exclude: Tree, sent: Tree) -> Any:
     if isinstance(value, list):
-        return [shown for item in value if (shown := _filtered(table, item, include, exclude)) is not None] or None
+        return [shown for item in value if (shown := _filtered(table, item, include, exclude, sent)) is not None] or None
     if not isinstance(value, dict):
         return value
     shown = {}
     for key, inner in value.items():
         folded = key.casefold()
-        visible = _visible(None if table is None else table.get(folded), None, folded, inner, include, exclude)
+        visible = _visible(None if table is None else table.get(folded), None, folded, inner, include, exclude, sent)
         if visible is not None:
             shown[key] = visible
     return shown or None

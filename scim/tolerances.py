@@ -12,7 +12,7 @@ class Tolerances:
     op_case: bool = False
     """`Add`, `Replace`, `Remove` instead of the lower-case names of RFC 7644 §3.5.2."""
     dotted_keys: bool = False
-    """Keys that are paths (`name.givenName`, `URN:attribute`), in a resource or in a PATCH value without a path."""
+    """Keys that are paths (`name.givenName`, `URN:attribute`, the URN of the core schema), in a resource or in a PATCH value without a path."""
     manager_string: bool = False
     """A bare id where a complex attribute with a `value` is due."""
     bare_values: bool = False
@@ -47,6 +47,8 @@ class Tolerances:
     """Attributes of the enterprise extension without its URN (`department`, path `manager`)."""
     path_spelling: bool = False
     """Paths as `/name/givenName`, `URN.attribute` or with single quotes in a filter."""
+    unquoted_values: bool = False
+    """Text in the filter of a list without quotes or in single ones: `externalId eq jyoung`."""
 
 
 STRICT = Tolerances()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ from api.memory import GIANT_EVENTS, release
 from api.metrics import observe
 from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
-from api.scim.http import Answer, Call, ClientGoneError, Receive, Scope, Send, as_json, of_error, read_query, send_answer
+from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
 from api.scim.queries import Query
 from api.scim.search import COUNT_MAX, from_message, from_query
 from api.scim.writes import Write
@@ -21,7 +22,7 @@ from ledger.directories import Directory
 from ledger.tokens import Token
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
-from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unavailable
+from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
 from scim.schema import GROUP, USER, ResourceType
 from scim.shape import filter_shape
 
@@ -64,7 +65,13 @@ def _base(services: Services, directory: Directory) -> str:
     return f"{services.base_url}/scim/{directory.slug}/v2"
 
 
-async def _config(services: Services, _call: Call, directory: Directory, _token: Token) -> Answer:
+def _refuse_filter(call: Call) -> None:
+    if "filter" in call.query:
+        raise Forbidden("Discovery endpoints take no filter (RFC 7644 §4).")
+
+
+async def _config(services: Services, call: Call, directory: Directory, _token: Token) -> Answer:
+    _refuse_filter(call)
     return as_json(
         200,
         discovery.service_provider_config(
@@ -79,8 +86,7 @@ async def _config(services: Services, _call: Call, directory: Directory, _token:
 
 
 async def _discover(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
-    if "filter" in call.query:
-        raise Forbidden("Discovery endpoints take no filter (RFC 7644 §4).")
+    _refuse_filter(call)
     make = discovery.schemas if call.path[0] == "Schemas" else discovery.resource_types
     documents = make(_base(services, directory), (directory.user_type, directory.group_type))
     if len(call.path) == 1:
@@ -159,7 +165,10 @@ class ScimApp:
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
-            self._services.journal.add(_entry(self._services, call, template, answer.status, error, seconds))
+            entry = _entry(self._services, call, template, answer.status, error, seconds)
+            self._services.journal.add(entry)
+            for part in call.refusals:
+                self._services.journal.add(_of_part(entry, part))
             if call.events >= GIANT_EVENTS:
                 release()
         if answer.status >= 400:
@@ -183,19 +192,29 @@ class ScimApp:
         headers = dict(scope["headers"])
         return Call(method, path, parts[1], headers, read_query(scope["query_string"]), request_id, receive)  # pyright: ignore[reportArgumentType]
 
+    async def _token(self, call: Call, *, fresh: bool) -> Token:
+        authorization = call.header(b"authorization")
+        try:
+            return await self._services.authenticate(authorization, fresh=fresh)
+        except Unauthorized:
+            owner = await self._services.formerly(authorization, call.directory)
+            if owner is not None:
+                call.found_directory, call.token = owner
+            raise
+
     async def _answer(self, call: Call) -> Answer:
         method = "GET" if call.method == "HEAD" else call.method
-        token = await self._services.authenticate(call.header(b"authorization"), fresh=method not in _WRITES)
-        if token.role != "scim":
-            raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
+        token = await self._token(call, fresh=method not in _WRITES)
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token = directory, token
+        if token.role != "scim":
+            raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         methods = _methods(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
         handler = methods.get(method)
         if handler is None:
-            raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.")
+            raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.", allowed=tuple(methods))
         return await handler(self._services, call, directory, token)
 
 
@@ -210,6 +229,14 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
     )  # fmt: skip
 
 
+def _of_part(entry: Entry, part: Refusal) -> Entry:
+    """The entry of a refused operation of a bulk request, beside that of the request: it counts nothing twice."""
+    return replace(
+        entry, method=part.method, route=part.route, status=part.status, scim_type=part.scim_type, detail=part.detail,
+        tolerances=(), events=0, duration_us=0,
+    )  # fmt: skip
+
+
 def _methods(call: Call) -> dict[str, Handler] | None:
     if len(call.path) == 2 and call.path[1] == ".search" and call.path[0] in SEARCHES:
         return SEARCHES[call.path[0]]
@@ -218,6 +245,8 @@ def _methods(call: Call) -> dict[str, Handler] | None:
 
 def _template(call: Call) -> str:
     """The path without ids and names, for logs and metrics."""
+    if call.path[1:] == [".search"] and call.path[0] in SEARCHES:
+        return f"/scim/{{directory}}/v2/{call.path[0]}/.search"
     known = call.path and any(call.path[0] == name for name, _ in ROUTES)
     tail = (
         ("/" + call.path[0] + "/{id}" * (len(call.path) - 1))

@@ -8,13 +8,14 @@ from uuid import UUID
 import orjson
 
 from api.problems import DATABASE_AWAY
-from api.scim.http import Answer, Call, Content, as_json, of_error, read_if_match
+from api.scim.http import Answer, Call, Content, Refusal, as_json, of_error, read_if_match
 from api.scim.writes import Write
 from api.services import Services
 from ledger.commands import IfMatch
 from ledger.directories import Directory
 from ledger.tokens import Token
 from scim.bulk import (
+    METHODS,
     OPERATIONS_MAX,
     RESPONSE_URN,
     BulkOperation,
@@ -62,6 +63,14 @@ async def bulk(services: Services, call: Call, directory: Directory, token: Toke
     return as_json(200, {"schemas": [RESPONSE_URN], "Operations": [run.results[index] for index in sorted(run.results)]})
 
 
+def _refusal(operation: BulkOperation, result: dict[str, Any]) -> Refusal:
+    """For the journal, which shows no text of the client: a method that is none, and no id."""
+    method = operation.method if operation.method in METHODS else "-"
+    route = "/Bulk" + (f"/{operation.segment}" if operation.segment else "") + ("/{id}" if operation.resource else "")
+    response: dict[str, Any] = result["response"]
+    return Refusal(method, route, int(result["status"]), response.get("scimType"), response["detail"])
+
+
 class _Run:
     """The state of a bulk request under way."""
 
@@ -71,7 +80,9 @@ class _Run:
         self._base = f"{services.base_url}/scim/{directory.slug}/v2"
         # Ids are given out beforehand: a reference can be written before the resource it names exists.
         self._ids = {
-            o.bulk_id: str(services.new_id()) for o in request.operations if o.bulk_id is not None and o.method == "POST"
+            o.bulk_id: str(services.new_id())
+            for o in request.operations
+            if o.bulk_id is not None and o.method == "POST" and o.fault is None
         }
         self._extra = OPERATIONS_MAX  # the numbers of the follow-ups of circular references
         self.results: dict[int, dict[str, Any]] = {}
@@ -89,20 +100,30 @@ class _Run:
             result = await self._one(operation, missing)
             self.results[operation.index] = result
             open_ids.discard(operation.bulk_id or "")
-            errors += int(result["status"]) >= 400
+            if int(result["status"]) >= 400:
+                errors += 1
+                self._forget(operation)
+                self._call.refusals.append(_refusal(operation, result))
             if self._request.fail_on_errors is not None and errors >= self._request.fail_on_errors:
                 return
         for operation, missing in postponed:
             await self._complete(operation, missing)
 
+    def _forget(self, operation: BulkOperation) -> None:
+        """What was not created has no id: whatever refers to it later fails too, instead of keeping the id of nobody."""
+        if operation.method == "POST" and operation.bulk_id is not None:
+            self._ids.pop(operation.bulk_id, None)
+
     async def _one(self, operation: BulkOperation, missing: frozenset[str]) -> dict[str, Any]:
-        shown: dict[str, Any] = {"method": operation.method}
+        shown: dict[str, Any] = {"method": operation.method} if operation.method else {}
         if operation.bulk_id is not None:
             shown["bulkId"] = operation.bulk_id
         answer = await self._answer(operation, without_members(operation.data, missing) if missing else operation.data)
         return shown | self._described(operation, answer)
 
     async def _answer(self, operation: BulkOperation, data: Any) -> Answer:
+        if operation.fault is not None:
+            return of_error(operation.fault)
         kind = operation.segment.removesuffix("s").lower()
         try:
             resource = resolve(operation.resource, self._ids)
@@ -129,8 +150,12 @@ class _Run:
         if b"location" in headers:
             found["location"] = headers[b"location"].decode()
         elif operation.resource is not None:
-            found["location"] = f"{self._base}/{operation.segment}/{operation.resource}"
+            found["location"] = f"{self._base}/{operation.segment}/{self._known(operation.resource)}"
         return found
+
+    def _known(self, resource: str) -> str:
+        """The id of the resource, also where the path names it by its bulkId."""
+        return self._ids.get(resource.removeprefix("bulkId:"), resource) if resource.startswith("bulkId:") else resource
 
     async def _complete(self, operation: BulkOperation, missing: frozenset[str]) -> None:
         """Add the members that a circle of references had left out; a failure is told with the operation itself."""
@@ -146,5 +171,6 @@ class _Run:
         answer = await self._answer(follow_up, message)
         if answer.status >= 400:
             self.results[operation.index] |= {"status": str(answer.status), "response": orjson.loads(answer.body)}
+            self._call.refusals.append(_refusal(operation, self.results[operation.index]))
         else:
             self.results[operation.index]["version"] = dict(answer.headers)[b"etag"].decode()

@@ -13,7 +13,16 @@ from ledger.commands import IfMatch
 from ledger.directories import Directory
 from ledger.tokens import Token
 from scim.body import read_json
-from scim.errors import InvalidValue, PayloadTooLarge, ScimError, TooManyRequests, Unauthorized, Unavailable, UnsupportedMediaType
+from scim.errors import (
+    InvalidValue,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    ScimError,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -46,6 +55,17 @@ class Content:
     load: Callable[[], dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A part of a request that was refused while the request itself was not: for the journal."""
+
+    method: str
+    route: str
+    status: int
+    scim_type: str | None
+    detail: str
+
+
 @dataclass(slots=True)
 class Call:
     """One SCIM request as the handlers see it."""
@@ -64,6 +84,7 @@ class Call:
     token: Token | None = None
     used: set[str] = field(default_factory=set[str])  # tolerances it relied on
     events: int = 0
+    refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request
 
     async def content(self, limit: int) -> Content:
         """Read the body. Raises as body() does; its load() raises InvalidSyntax."""
@@ -138,6 +159,8 @@ def of_error(error: ScimError) -> Answer:
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b'Bearer realm="scim-ledger"'))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))  # RFC 9110 §15.5.6
     if isinstance(error, TooManyRequests | Unavailable):
         headers.append((b"retry-after", str(error.retry_after).encode()))
     return as_json(error.status, error.document(), *headers)

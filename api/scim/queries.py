@@ -3,6 +3,7 @@
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -28,6 +29,7 @@ from scim.errors import InvalidCount, InvalidCursor, NotFound, TooMany
 from scim.filters import Bounds, Filter, bounds, cover, either, instant, matches, parse_filter
 from scim.mentions import NONE as NOTHING
 from scim.mentions import asked, mentions
+from scim.misnomers import filter_as_meant
 from scim.projection import Projection, needs, parse_projection, project
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import SortKey, sort_key
@@ -60,7 +62,7 @@ class Query:
         if self._call.if_none_match(version):
             return Answer(304, headers=[(b"etag", version.encode())])
         document = with_meta(resource, self._base)
-        headers = [(b"etag", version.encode())]
+        headers = [(b"etag", version.encode()), (b"location", document["meta"]["location"].encode())]
         if kind.name == GROUP.name:
             return await streamed(200, self._groups_json(projection, [document]), headers)
         if groups:
@@ -100,6 +102,7 @@ class Query:
 
     async def many(self, kinds: Sequence[ResourceType], search: Search) -> Answer:
         """List resources of one type, or of several together (RFC 7644 §3.4.2.1)."""
+        search = self._as_meant(kinds, search)
         projections = {kind.name: parse_projection(kind, search.attributes, search.excluded) for kind in kinds}
         name = _only_name(kinds, search)
         if name is not None:
@@ -119,6 +122,15 @@ class Query:
             return await streamed(200, self._page_json(frame, projections), [])
         frame["Resources"] = [project(projections[document["meta"]["resourceType"]], document) for document in page]
         return as_json(200, frame)
+
+    def _one_of(self, kinds: Sequence[ResourceType]) -> ResourceType:
+        return kinds[0] if len(kinds) == 1 else either(self._directory.user_type, self._directory.group_type)
+
+    def _as_meant(self, kinds: Sequence[ResourceType], search: Search) -> Search:
+        if search.filter is None:
+            return search
+        text = filter_as_meant(search.filter, self._one_of(kinds), self._directory.tolerances, self._call.used)
+        return search if text is search.filter else replace(search, filter=text)
 
     async def _page_json(self, frame: dict[str, Any], projections: Mapping[str, Projection]) -> AsyncIterator[bytes]:
         """A page with groups in it, which may have any number of members."""
@@ -172,7 +184,7 @@ class Query:
 
     async def _selected(self, conn: Connection, kinds: Sequence[ResourceType], search: Search, after: Place | None) -> Page:
         """All matches in order, then the page of them: by time of creation, or by sortBy with that as the tie-break."""
-        one = kinds[0] if len(kinds) == 1 else either(self._directory.user_type, self._directory.group_type)
+        one = self._one_of(kinds)
         wanted = parse_filter(search.filter, one) if search.filter is not None else None
         order = sort_key(search.sort_by, one) if search.sort_by is not None else None
         ordered: list[tuple[Any, dict[str, Any]]] = []

@@ -34,8 +34,8 @@ from projections.reads import Members, Resource
 from scim.errors import NotFound
 from scim.filters import fold
 from scim.normalise import normalise
-from scim.patch import Patch, read_patch
-from scim.projection import Projection, needs, parse_projection, project
+from scim.patch import Patch, changed_names, read_patch
+from scim.projection import Projection, after_write, needs, parse_projection, project
 from scim.schema import GROUP, USER, ResourceType
 
 USER_BYTES_MAX = 1 * 2**20
@@ -74,6 +74,7 @@ class Write:
         self._directory = directory
         self._token = token
         self._used = call.used
+        self._sent: frozenset[tuple[str, str]] | None = None  # what a PATCH changes in extensions; a whole resource otherwise
         self._weight = 1_000
 
     # -- users --------------------------------------------------------------
@@ -121,6 +122,9 @@ class Write:
         found = await self._meant(named_in(patch))
         patch = with_ids(patch, found) if found else patch
         outcome = await self._submit(PatchGroup(_id(group), patch, self._call.if_match(), self._directory.group_type))
+        if self._call.query.get("attributes"):
+            # RFC 7644 §3.5.2: whoever asks for attributes MUST get them.
+            return await self._whole_group(200, _id(group), outcome)
         # 204: showing the group would mean loading its members, which an IdP that adds one of 100 000 did not ask for.
         return Answer(204, headers=[*_ledger_seq(outcome), (b"etag", etag(outcome.etag_rv).encode())])
 
@@ -138,10 +142,14 @@ class Write:
         return await anyio.to_thread.run_sync(lambda: read(content.load()))
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
+        self._projection(kind)  # what is wrong with the answer asked for is refused before anything is done
         return await self._parse(limit, lambda document: normalise(kind, document, self._directory.tolerances, self._used))
 
     async def _read_patch(self, kind: ResourceType, limit: int) -> Patch:
-        return await self._parse(limit, lambda document: read_patch(kind, document, self._directory.tolerances, self._used))
+        self._projection(kind)
+        patch = await self._parse(limit, lambda document: read_patch(kind, document, self._directory.tolerances, self._used))
+        self._sent = changed_names(patch)
+        return patch
 
     async def _meant(self, members: Sequence[str]) -> dict[str, str]:
         """The ids of members that are named by another key, where the profile says that they may be."""
@@ -175,7 +183,8 @@ class Write:
         return f"{self._services.base_url}/scim/{self._directory.slug}/v2"
 
     def _projection(self, kind: ResourceType) -> Projection:
-        return parse_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
+        projection = parse_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
+        return after_write(projection, self._sent)
 
     def _created(self, kind: ResourceType, obj: UUID, outcome: Outcome) -> Answer:
         assert outcome.document is not None
@@ -183,7 +192,7 @@ class Write:
         return self._answer(201, kind, with_meta(resource, self._base), outcome)
 
     def _answer(self, status: int, kind: ResourceType, document: dict[str, Any], outcome: Outcome) -> Answer:
-        return Answer(status, orjson.dumps(project(self._projection(kind), document)), _headers(status, document, outcome))
+        return Answer(status, orjson.dumps(project(self._projection(kind), document)), _headers(document, outcome))
 
     async def _changed_user(self, user: UUID, outcome: Outcome) -> Answer:
         assert outcome.document is not None
@@ -206,7 +215,7 @@ class Write:
             members = (await reads.members_of(conn, self._directory, [group])).get(group) if wanted else None
         document = with_meta(resource, self._base)
         pieces = group_json(projection, document, members or Members(), self._base)
-        return await streamed(status, _each(pieces), _headers(status, document, outcome))
+        return await streamed(status, _each(pieces), _headers(document, outcome))
 
 
 async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -214,11 +223,9 @@ async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _headers(status: int, document: dict[str, Any], outcome: Outcome) -> list[tuple[bytes, bytes]]:
-    headers = [*_ledger_seq(outcome), (b"etag", document["meta"]["version"].encode())]
-    if status == 201:
-        headers.append((b"location", document["meta"]["location"].encode()))
-    return headers
+def _headers(document: dict[str, Any], outcome: Outcome) -> list[tuple[bytes, bytes]]:
+    meta = document["meta"]
+    return [*_ledger_seq(outcome), (b"etag", meta["version"].encode()), (b"location", meta["location"].encode())]
 
 
 def _id(text: str) -> UUID:

@@ -50,6 +50,32 @@ def test_each_operation_is_its_own_commit_and_a_failing_one_fails_alone(service:
     assert len({e["request_id"] for e in mine}) == 1
 
 
+def test_what_cannot_be_read_or_was_not_created_fails_alone(service: Service) -> None:
+    name = f"alone-{random.random()}"
+    rename = {"op": "replace", "path": "title", "value": "see bulkId:1"}
+    status, answer = _bulk(
+        service,
+        _user("1", name),
+        {"method": "GET", "path": "/Users", "bulkId": "read"},
+        {"method": "POST", "path": "/Devices", "bulkId": "3", "data": {}},
+        _user("2", name),
+        _group("g", "2"),
+        {**_user("4", name + "b"), "data": {"schemas": [USER], "userName": name + "b", "manager": {"value": "bulkId:2"}}},
+        {
+            "method": "PATCH",
+            "path": "/Users/bulkId:1",
+            "data": {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [rename]},
+        },
+        {"method": "DELETE", "path": "/Users/bulkId:1"},
+    )
+    assert status == 200
+    done = answer["Operations"]
+    assert [o["status"] for o in done] == ["201", "400", "404", "409", "400", "400", "200", "204"]
+    assert "whose creation failed" in done[4]["response"]["detail"]
+    assert done[0]["location"] == done[6]["location"] == done[7]["location"]
+    assert (done[1]["method"], done[1]["bulkId"]) == ("GET", "read")
+
+
 def test_fail_on_errors_leaves_the_rest_undone(service: Service) -> None:
     name = f"stop-{random.random()}"
     _, answer = _bulk(service, _user("1", name), _user("2", name), _user("3", name + "b"), failOnErrors=1)

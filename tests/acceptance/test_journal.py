@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from uuid import UUID
 
 import httpx
 
@@ -38,6 +39,41 @@ def test_a_refused_request_is_there_with_its_reason_and_without_values(service: 
         entry = _written(service, operator, missing.headers["X-Request-Id"], refused="true")
         assert entry["path"] == "/Users/{id}"
         assert secret not in operator.get(service.base + "/v1/requests", params={"limit": 1000}).text
+
+
+def test_a_refused_operation_of_a_bulk_request_is_there_too(service: Service) -> None:
+    bulk = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
+    operations = [
+        {"method": "POST", "path": "/Users", "bulkId": "1", "data": {"schemas": [USER], "userName": f"j{random.random()}"}},
+        {"method": "secret", "path": "/Users/1"},
+        {"method": "PATCH", "path": "/Users/secret", "data": {"schemas": [PATCH], "Operations": []}},
+    ]
+    with service.client("scim") as client, service.client("operator") as operator:
+        answer = client.post(service.scim + "/Bulk", json={"schemas": [bulk], "Operations": operations})
+        request_id = answer.headers["X-Request-Id"]
+        _written(service, operator, request_id, refused="true")
+        page = operator.get(service.base + "/v1/requests", params={"limit": 1000}).json()["data"]
+    found = {(row["method"], row["path"], row["status"], row["events"]) for row in page if row["request_id"] == request_id}
+    assert found == {("POST", "/Bulk", 200, 1), ("-", "/Bulk", 400, 0), ("PATCH", "/Bulk/Users/{id}", 404, 0)}
+    assert all("secret" not in json.dumps(row) for row in page if row["request_id"] == request_id)
+
+
+def test_what_a_revoked_token_asked_is_there_and_what_a_stranger_asked_is_not(service: Service) -> None:
+    """A token that ran out is the commonest reason why an IdP stops: the journal must not look as if it had fallen silent."""
+    issued = json.loads(service.cli("token", "issue", "scim", "--directory", "acme", "--json").stdout)
+    assert service.cli("token", "revoke", str(UUID(issued["token"].split("_")[2]))).returncode == 0
+    with service.client("operator") as operator:
+        stranger = httpx.get(service.scim + "/Users", headers={"Authorization": "Bearer sl_scim_0_000000000"})
+        nowhere = httpx.get(service.base + "/scim/none/v2/Users", headers={"Authorization": f"Bearer {issued['token']}"})
+        wrong = operator.get(service.scim + "/Users")
+        late = httpx.post(service.scim + "/Users", headers={"Authorization": f"Bearer {issued['token']}"}, json={})
+        assert (stranger.status_code, nowhere.status_code, wrong.status_code, late.status_code) == (401, 401, 403, 401)
+        entry = _written(service, operator, late.headers["X-Request-Id"], refused="true")
+        assert (entry["status"], entry["directory"], entry["events"]) == (401, "acme", 0)
+        assert "issue one and put it into the IdP" in entry["fix"]
+        assert _written(service, operator, wrong.headers["X-Request-Id"])["status"] == 403
+        page = operator.get(service.base + "/v1/requests", params={"limit": 1000}).json()["data"]
+    assert not {stranger.headers["X-Request-Id"], nowhere.headers["X-Request-Id"]} & {row["request_id"] for row in page}
 
 
 def test_an_accepted_deviation_and_the_events_it_made_are_recorded(service: Service) -> None:

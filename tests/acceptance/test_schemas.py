@@ -48,13 +48,18 @@ def test_a_schema_registered_over_http_is_enforced_from_then_on(make_service: Ca
 
         made = create("new", {"number": "A1", "floor": 3, "issuer": "x", "pin": "1", "note": "n"})
         assert made.status_code == 201, made.text
-        assert made.json()[URN] == {"number": "A1", "floor": 3}
+        assert made.json()[URN] == {"number": "A1", "floor": 3, "note": "n"}  # what is returned on request was sent here
+        assert client.get(made.headers["Location"]).json()[URN] == {"number": "A1", "floor": 3}
         assert create("wrong", {"number": "A1", "floor": "three"}).json()["scimType"] == "invalidValue"
         assert create("wrong", {"floor": 3}).json()["scimType"] == "invalidValue"
         user = made.json()["meta"]["location"]
         operation = {"op": "replace", "path": f"{URN}:number", "value": "B"}
         answer = client.patch(user, json={"schemas": [PATCH], "Operations": [operation]})
         assert (answer.status_code, answer.json()["scimType"]) == (400, "mutability")
+        for name, shown in (("floor", {"number": "A1", "floor": 3}), ("note", {"number": "A1", "floor": 3, "note": 3})):
+            operation = {"op": "replace", "path": f"{URN}:{name}", "value": 3 if name == "floor" else "3"}
+            answer = client.patch(user, json={"schemas": [PATCH], "Operations": [operation]})
+            assert json.dumps(answer.json()[URN]) == json.dumps(shown).replace('"note": 3', '"note": "3"')
         put = {"schemas": [USER, URN], "userName": "new", URN: {"number": "B"}}
         assert client.put(user, json=put).json()["scimType"] == "mutability"
         assert client.put(user, json={**put, URN: {"number": "A1", "floor": 4}}).status_code == 200

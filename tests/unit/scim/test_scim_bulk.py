@@ -25,17 +25,31 @@ def _group(bulk_id: str, *members: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "broken",
     [
-        {"Operations": [_post("a")]}, {"schemas": [bulk.BULK_URN]}, _message(), _message("x"), _message({"method": "GET", "path": "/Users"}),
-        _message({"method": "POST", "bulkId": "a"}), _message({"method": "POST", "path": "/Schemas", "bulkId": "a"}),
-        _message({"method": "POST", "path": "/Users/1", "bulkId": "a"}), _message({"method": "DELETE", "path": "/Users"}),
-        _message({"method": "POST", "path": "/Users"}), _message({"method": "POST", "path": "/Users", "bulkId": 5}),
-        _message({"method": "PUT", "path": "/Users/1", "version": 5}), _message(_post("a"), _post("a")),
+        {"Operations": [_post("a")]}, {"schemas": [bulk.BULK_URN]}, _message(), _message("x"), _message(_post("a"), _post("a")),
         _message(_post("a"), failOnErrors=0), _message(_post("a"), failOnErrors=True), _message(_post("a"), failOnErrors="1"),
     ],
 )  # fmt: skip
 def test_what_is_no_bulk_request_is_refused(broken: dict[str, Any]) -> None:
     with pytest.raises(InvalidSyntax):
         bulk.read_bulk(broken)
+
+
+@pytest.mark.parametrize(
+    ("broken", "status"),
+    [
+        ({"method": "GET", "path": "/Users"}, 400), ({"path": "/Users"}, 400), ({"method": 5, "path": "/Users"}, 400),
+        ({"method": "POST", "bulkId": "a"}, 400), ({"method": "POST", "path": "/Schemas", "bulkId": "a"}, 404),
+        ({"method": "POST", "path": "/Users/1", "bulkId": "a"}, 400), ({"method": "DELETE", "path": "/Users"}, 400),
+        ({"method": "POST", "path": "/Users"}, 400), ({"method": "POST", "path": "/Users", "bulkId": 5}, 400),
+        ({"method": "PUT", "path": "/Users/1", "version": 5}, 400),
+    ],
+)  # fmt: skip
+def test_an_operation_that_cannot_be_read_fails_alone(broken: dict[str, Any], status: int) -> None:
+    """RFC 7644 §3.7: as many changes as possible are made, disregarding partial failures."""
+    read = bulk.read_bulk(_message(_post("a2"), broken, _post("b"))).operations
+    assert [operation.fault and operation.fault.status for operation in read] == [None, status, None]
+    assert read[1].fault is not None
+    assert "Operations[1]" in read[1].fault.detail
 
 
 def test_more_than_a_thousand_operations_are_too_large() -> None:
@@ -91,6 +105,16 @@ def test_references_become_ids_everywhere() -> None:
     }  # fmt: skip
     with pytest.raises(InvalidValue):
         bulk.resolve("bulkId:ghost", {})
+
+
+@pytest.mark.parametrize("text", ["see bulkId:a", "bulkId", "xbulkId:a", 'say "x" bulkId:a'])
+def test_text_that_speaks_of_a_bulk_id_is_no_reference(text: str) -> None:
+    assert bulk.resolve({"title": text}, {"a": "1"}) == {"title": text}
+    assert bulk.read_bulk(_message(_post("g", "Groups", note=text))).operations[0].needs == frozenset()
+
+
+def test_a_link_by_bulk_id_is_a_reference() -> None:
+    assert bulk.resolve("https://x/v2/Users/bulkId:a", {"a": "1"}) == "https://x/v2/Users/1"
 
 
 def test_members_of_a_circle_are_left_out_and_nothing_else() -> None:

@@ -8,8 +8,8 @@ from scim.extension import ATTRIBUTES_MAX, check_immutable, read_extension
 from scim.filters import either, matches, parse_filter
 from scim.normalise import normalise
 from scim.patch import apply_patch, read_patch
-from scim.projection import parse_projection, project
-from scim.schema import ENTERPRISE, GROUP, USER, with_extension
+from scim.projection import after_write, parse_projection, project
+from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
 from scim.sorting import sort_key
 from scim.tolerances import GENERIC
 
@@ -150,6 +150,36 @@ def test_an_immutable_value_stays():
     for after in (CORE, made({"number": "a1"})):
         with pytest.raises(Mutability, match="number"):
             check_immutable(RT, before, after)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "excluded", "sent", "shown"),
+    [
+        (None, None, None, {"number": "A1", "note": "n", "colour": "red"}),
+        (None, None, frozenset({(URN.casefold(), "note")}), {"number": "A1", "note": "n", "colour": "red"}),
+        (None, None, frozenset({(URN.casefold(), "number")}), {"number": "A1", "colour": "red"}),
+        (None, f"{URN}:note", None, {"number": "A1", "colour": "red"}),
+        (None, URN, None, {"colour": "red"}),
+        (None, f"{URN}:note.part", None, {"number": "A1", "note": "n", "colour": "red"}),
+        (f"{URN}:number", None, None, {"number": "A1", "colour": "red"}),
+    ],
+)
+def test_what_is_returned_on_request_is_shown_to_who_sent_it(attributes, excluded, sent, shown):
+    """RFC 7643 §7, `returned`: in the answer to a write that specified it, not to others."""
+    document = {**CORE, URN: {"number": "A1", "note": "n", "colour": "red"}}
+    assert project(after_write(parse_projection(RT, attributes, excluded), sent), document)[URN] == shown
+    plain = parse_projection(USER, attributes, excluded)
+    assert after_write(plain, sent) is plain
+
+
+def test_a_sub_attribute_that_is_returned_on_request_is_shown_to_who_sent_it():
+    lock = Attribute("lock", "complex", sub_attributes={"code": Attribute("code", "string", returned="request")})
+    rt = with_extension(USER, Extension(URN, {"lock": lock}))
+    document = {**CORE, URN: {"lock": {"code": "c", "kind": "k"}}}
+    projection = parse_projection(rt, None, None)
+    assert project(projection, document)[URN] == {"lock": {"kind": "k"}}
+    assert project(after_write(projection, None), document)[URN] == {"lock": {"code": "c", "kind": "k"}}
+    assert project(parse_projection(rt, f"{URN}:lock.code", None), document)[URN] == {"lock": {"code": "c"}}
 
 
 def test_filters_sorting_and_projection_know_it():

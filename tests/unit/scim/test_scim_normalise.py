@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from scim2_models import Context, EnterpriseUser
 from scim2_models import User as OracleUser
 
-from scim.errors import InvalidSyntax, InvalidValue, ScimError, TooManyRequests
+from scim.errors import InvalidSyntax, InvalidValue, MethodNotAllowed, ScimError, TooManyRequests
 from scim.normalise import normalise
 from scim.schema import ENTERPRISE, GROUP, RESOURCE_TYPES, USER, Attribute, Extension, with_extension
 from scim.tolerances import GENERIC, STRICT
@@ -187,6 +187,10 @@ def test_every_type_of_a_registered_extension_is_checked():
 def test_both_alphabets_of_base64_are_binary():
     for value in ("AQID", "-_-_", "AQ", "AQ=="):
         assert read(USER, user(x509Certificates=[{"value": value}]))[0]["x509Certificates"] == [{"value": value}]
+
+
+def test_405_keeps_what_is_allowed():
+    assert MethodNotAllowed("This endpoint takes GET.", allowed=("GET",)).allowed == ("GET",)
 
 
 def test_an_error_is_the_body_that_rfc_7644_3_12_asks_for():

@@ -8,9 +8,9 @@ from scim2_models import Context, EnterpriseUser, PatchOp, SCIMException
 from scim2_models import Group as OracleGroup
 from scim2_models import User as OracleUser
 
-from scim.errors import InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
+from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
 from scim.normalise import normalise
-from scim.patch import PATCH_URN, EdgeOperation, apply_patch, parse_path, read_patch, touches
+from scim.patch import PATCH_URN, EdgeOperation, apply_patch, changed_names, parse_path, read_patch, touches
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
 from scim.tolerances import GENERIC, STRICT, Tolerances
 
@@ -224,11 +224,12 @@ def test_a_link_goes_with_the_value_it_belonged_to():
         ([op("replace", 'emails[type eq "none" or type eq "nope"]', {"value": "x"})], NoTarget),
         ([op("replace", 'emails[type sw "n"].value', "x")], NoTarget),
         ([op("replace", 'name[familyName eq "Z"].givenName', "x")], NoTarget),
-        ([op("replace", "emails[type eq", "x")], InvalidPath),
+        ([op("replace", "emails[type eq", "x")], InvalidFilter),
         ([op("replace", 'emails[type eq "a"]x', "x")], InvalidPath),
-        ([op("replace", 'emails[type eq "a"].', "x")], InvalidPath),
-        ([op("replace", 'emails [ noSuch eq "a"]', "x")], InvalidPath),
-        ([op("replace", 'emails.value [type eq "a"]', "x")], InvalidPath),
+        ([op("replace", 'emails[type eq "a"].', "x")], InvalidFilter),
+        ([op("replace", 'emails [ noSuch eq "a"]', "x")], InvalidFilter),
+        ([op("replace", "emails[primary gt true].value", "x")], InvalidFilter),
+        ([op("replace", 'emails.value [type eq "a"]', "x")], InvalidFilter),
         ([op("replace", 'emails eq "["', "x")], InvalidPath),
         ([op("replace", 'urn:x:1.0:T[a eq "x"]', "x")], InvalidPath),
         ([op("replace", "noSuchAttribute", "x")], InvalidPath),
@@ -272,6 +273,14 @@ def test_a_wrong_operation_is_refused_and_changes_nothing(operations, error):
         patched(op("replace", "title", "first"), *operations)
     assert "none" not in caught.value.detail
     assert "perhaps" not in caught.value.detail
+
+
+def test_the_changed_attributes_of_extensions_have_names():
+    changes = [op("replace", "title", "T"), op("add", E, {"Department": "D"}), op("remove", "urn:X:1.0:y:z"), op("remove", E)]
+    assert changed_names(read_patch(USER, message(*changes), GENERIC, set())) == {
+        (E.casefold(), "department"),
+        ("urn:x:1.0:y", "z"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from scim.errors import InvalidPath, InvalidSyntax, InvalidValue, NoTarget, ScimError
+from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, NoTarget, ScimError
+from scim.misnomers import filter_as_meant
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, apply_patch, read_patch
 from scim.profile import mapped_user, profile_of
@@ -66,6 +67,8 @@ RESOURCES: list[tuple[str, dict[str, Any], dict[str, Any], set[str]]] = [
      {"name": {"familyName": "F", "givenName": "G"}}, {"dotted_keys"}),
     ("the same with URNs", {f"{E}:department": "D", f"{E}:manager.value": "26", f"{USER.schema}:title": "T"},
      {"title": "T", E: {"department": "D", "manager": {"value": "26"}}}, {"dotted_keys"}),
+    ("the core schema's URN as if it were an extension", {USER.schema.upper(): {"title": "T", "name": {"givenName": "G"}}},
+     {"title": "T", "name": {"givenName": "G"}}, {"dotted_keys"}),
     ("a template with enterprise attributes at the top", {"department": "D", "manager": {"value": "26"}},
      {E: {"department": "D", "manager": {"value": "26"}}}, {"enterprise_names"}),
 ]  # fmt: skip
@@ -204,6 +207,8 @@ MEMBERS: list[tuple[dict[str, Any], list[tuple[str, list[str]]], set[str]]] = [
     ({"op": "remove", "path": "members[value eq 'm']"}, [("remove", ["m"])], {"path_spelling"}),
     ({"op": "remove", "path": '/members[value eq "m"]'}, [("remove", ["m"])], {"path_spelling"}),
     ({"op": "remove", "path": f'{GROUP.schema}:members[value eq "m"]'}, [("remove", ["m"])], set()),
+    ({"op": "remove", "path": 'members[$ref eq "https://x/v2/Users/m" or $REF eq "../Users/n"]'}, [("remove", ["m", "n"])], set()),
+    ({"op": "replace", "path": GROUP.schema, "value": {"members": [{"value": "m"}]}}, [("clear", []), ("add", ["m"])], {"dotted_keys"}),
     # Okta: "Push now" of an empty group (SCIM-SDK issue 757), membership without a path (keycloak-scim-server issue 100).
     ({"op": "replace", "path": "members", "value": []}, [("clear", [])], set()),
     ({"op": "replace", "path": "members", "value": None}, [("clear", [])], set()),
@@ -228,6 +233,15 @@ def test_a_blank_value_never_empties_a_group(op: str, value: Any) -> None:
         return  # null, [] and {} are absence (RFC 7643 §2.5)
     with pytest.raises(InvalidValue):
         edges({"op": op, "path": "members", "value": value}, replace(GENERIC, empty_strings=True))
+
+
+@pytest.mark.parametrize(
+    "path", ['members[display eq "Ann"]', 'members[not (display co "A") and value eq "m"]', "members[$ref pr]"]
+)
+def test_members_are_not_selected_by_what_is_not_kept_of_them(path: str) -> None:
+    """It used to select nobody: 204, and the access that was to be taken away stayed."""
+    with pytest.raises(InvalidFilter, match="members: select them by value or type"):
+        edges({"op": "remove", "path": path})
 
 
 # ---- what stays refused ----------------------------------------------------------------------------------------------------------
@@ -258,7 +272,7 @@ def test_schemas_without_a_core_one_stay_refused(schemas: list[str]) -> None:
     "path", ["emails[type eq work]", "emails[0].value", "$.title", "noSuch", "name[x eq 'o'y']", f"{E}.noSuch"]
 )
 def test_paths_that_nobody_can_read_stay_refused(path: str) -> None:
-    with pytest.raises(InvalidPath):
+    with pytest.raises(InvalidFilter if "[" in path else InvalidPath):
         patched(GENERIC, {}, {"op": "replace", "path": path, "value": "x"})
 
 
@@ -266,6 +280,20 @@ def test_a_dot_after_a_urn_is_no_extension_of_its_own() -> None:
     """It used to be kept as an extension named `…:User.manager`: a 200 for something that was not understood."""
     with pytest.raises(InvalidPath, match="dot after the URN"):
         patched(STRICT, {}, {"op": "add", "path": f"{E}.manager", "value": {"value": "26"}})
+
+
+@pytest.mark.parametrize("path", [None, USER.schema])
+def test_the_core_schema_is_no_extension_of_itself(path: str | None) -> None:
+    """It used to be kept as an unknown extension: 200, and the title was what it had been."""
+    value = {"title": "T"} if path else {USER.schema: {"title": "T"}}
+    operation = {"op": "replace", "path": path, "value": value}
+    assert patched(GENERIC, {}, operation) == (user(title="T"), {"dotted_keys"})
+    with pytest.raises(InvalidPath):
+        patched(STRICT, {}, operation)
+    with pytest.raises(InvalidPath):
+        patched(GENERIC, {"title": "T"}, {"op": "remove", "path": USER.schema})
+    with pytest.raises(InvalidSyntax):
+        posted(GENERIC, **{USER.schema: "T"})
 
 
 def test_part_of_an_empty_list_has_no_target_in_a_strict_directory() -> None:
@@ -282,6 +310,34 @@ def test_a_flat_key_that_names_nothing_known_is_kept_as_sent() -> None:
 
 def test_a_flat_key_beside_a_value_that_is_no_object_wins() -> None:
     assert posted(GENERIC, **{"name": None, "name.givenName": "G"})[0] == user(name={"givenName": "G"})
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ("externalId eq jyoung", 'externalId eq "jyoung"'),  # Microsoft's documentation of Entra (langwatch issue 6973)
+        ("userName Eq 'o x@y'", 'userName Eq "o x@y"'),
+        ("externalId eq 0815 and (active eq true)", 'externalId eq "0815" and (active eq true)'),
+        ('title eq "a eq b" and userName eq c\\d', 'title eq "a eq b" and userName eq "c\\\\d"'),
+        ("nickName eq null or emails[type eq work]", 'nickName eq null or emails[type eq "work"]'),
+    ],
+)
+def test_values_of_a_filter_without_quotes_are_text_where_that_is_forgiven(sent: str, meant: str) -> None:
+    used: set[str] = set()
+    forgiving = Tolerances(unquoted_values=True)
+    assert filter_as_meant(sent, USER, forgiving, used) == meant
+    assert used == {"unquoted_values"}
+    used.clear()
+    assert filter_as_meant(meant, USER, forgiving, used) == meant
+    assert filter_as_meant(sent, USER, GENERIC, used) == sent
+    assert not used
+
+
+@pytest.mark.parametrize("text", ["userName eq", "noSuch eq x", "userName zz x", 'userName eq "a'])
+def test_a_filter_that_means_nothing_stays_as_it_is(text: str) -> None:
+    used: set[str] = set()
+    assert filter_as_meant(text, USER, Tolerances(unquoted_values=True), used) == text
+    assert not used
 
 
 def test_the_patch_message_of_a_draft_is_one_too() -> None:

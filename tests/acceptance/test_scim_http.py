@@ -1,0 +1,82 @@
+"""What RFC 7644 says of methods, headers and parameters, over HTTP."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import Service
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+BOTH = {"attributes": "userName", "excludedAttributes": "name"}
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    with service.client("scim") as client:
+        client.base_url = service.scim
+        yield client
+
+
+def _user() -> dict:
+    return {"schemas": [USER], "userName": f"http-{uuid4()}"}
+
+
+def _rename(name: str) -> dict:
+    return {"schemas": [PATCH], "Operations": [{"op": "replace", "path": "displayName", "value": name}]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/Users", "GET, POST"), ("POST", "/Users/1", "GET, PUT, PATCH, DELETE"), ("GET", "/Bulk", "POST"),
+        ("GET", "/Groups/.search", "POST"), ("DELETE", "/Schemas", "GET"), ("OPTIONS", "/Users", "GET, POST"),
+    ],
+)  # fmt: skip
+def test_405_says_which_methods_there_are(client: httpx.Client, method: str, path: str, allowed: str) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    assert answer.json()["status"] == "405"
+
+
+@pytest.mark.parametrize("path", ["/ServiceProviderConfig", "/Schemas", "/ResourceTypes", "/ResourceTypes/User"])
+def test_discovery_takes_no_filter(client: httpx.Client, path: str) -> None:
+    assert client.get(path, params={"filter": "id pr"}).status_code == 403
+    assert client.get(path, params={"count": "1", "sortBy": "id"}).status_code == 200
+
+
+def test_a_write_with_parameters_that_exclude_each_other_does_nothing(client: httpx.Client) -> None:
+    sent = _user()
+    assert client.post("/Users", json=sent, params=BOTH).status_code == 400
+    made = client.post("/Users", json=sent)
+    assert made.status_code == 201
+    url = made.headers["Location"]
+    assert client.put(url, json=_user(), params=BOTH).status_code == 400
+    assert client.patch(url, json=_rename("x"), params=BOTH).status_code == 400
+    assert client.get(url).headers["ETag"] == made.headers["ETag"]
+
+
+def test_a_group_patch_that_asks_for_attributes_gets_them(client: httpx.Client) -> None:
+    """RFC 7644 §3.5.2: the server MUST return 200 if `attributes` is specified."""
+    member = client.post("/Users", json=_user()).json()["id"]
+    made = client.post("/Groups", json={"schemas": [GROUP], "displayName": "a", "members": [{"value": member}]})
+    url = made.headers["Location"]
+    asked = client.patch(url, json=_rename("b"), params={"attributes": "displayName,members.value"})
+    assert (asked.status_code, asked.headers["ETag"]) == (200, client.get(url).headers["ETag"])
+    assert "Ledger-Seq" in asked.headers
+    shown = {name: asked.json().get(name) for name in ("displayName", "members", "meta")}
+    assert shown == {"displayName": "b", "members": [{"value": member}], "meta": None}
+    for params in ({}, {"attributes": ""}, {"excludedAttributes": "members"}):
+        assert client.patch(url, json=_rename(str(params)), params=params).status_code == 204
+
+
+def test_every_answer_with_one_resource_says_where_it_is(client: httpx.Client) -> None:
+    """As the examples of RFC 7644 §3.4.1 and §3.5.1 show it."""
+    sent = _user()
+    made = client.post("/Users", json=sent)
+    url = made.json()["meta"]["location"]
+    answers = [made, client.get(url), client.put(url, json=sent), client.patch(url, json=_rename("x"))]
+    assert [answer.headers["Location"] for answer in answers] == [url] * 4
