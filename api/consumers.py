@@ -14,6 +14,7 @@ from api.acts import Caller, authorised, caller_of, record
 from api.events import WAIT_MAX_S, encode_page
 from api.problems import ProblemError
 from api.services import Services
+from database.arrays import int4s
 from database.connections import Connection
 from delivery import consumers as acts
 from delivery import starts
@@ -110,7 +111,7 @@ def _add_definition(router: APIRouter, services: Services) -> None:
     async def delete_consumer(request: Request, name: str) -> Response:
         token = await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            await record(services, conn, caller_of(request, token), acts.deletion(await consumer(conn, name)))
+            await remove(services, conn, caller_of(request, token), name)
         return Response(status_code=204)
 
     @router.post("/v1/consumers/{name}/pause")
@@ -321,6 +322,11 @@ async def move(services: Services, conn: Connection, caller: Caller, name: str, 
         await record(services, conn, caller, act)
 
 
+async def remove(services: Services, conn: Connection, caller: Caller, name: str) -> None:
+    """End a consumer."""
+    await record(services, conn, caller, acts.deletion(await consumer(conn, name)))
+
+
 async def rotate(services: Services, conn: Connection, caller: Caller, name: str, overlap_s: int) -> dict[str, Any]:
     """Another signing secret, shown once; the old one signs too until the overlap is over."""
     found = await consumer(conn, name)
@@ -395,8 +401,6 @@ async def seek(services: Services, conn: Connection, caller: Caller, found: Cons
 
 async def matching(conn: Connection, found: Consumer, reach: Sequence[int], after: int, through: int) -> int:
     """How many events of a consumer's own lie in (after, through]."""
-    from database.arrays import int4s
-
     params = (after, through, int4s(reach), found.mask, 2**31 - 1)
     row = await (await conn.cursor(binary=True).execute(acts.SQL["matching_after"], params)).fetchone()
     assert row is not None

@@ -1,8 +1,13 @@
-"""Prometheus metrics. Labels are templates and codes, never ids or values."""
+"""Prometheus metrics. Labels are templates, codes and the names that operators gave, never ids or values."""
 
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 REGISTRY: Final = CollectorRegistry()
 _REQUESTS = Counter(
@@ -18,6 +23,88 @@ _BATCH = Histogram(
 _BATCH_SECONDS = Histogram("ledger_write_batch_seconds", "Time of one write transaction", registry=REGISTRY)
 _QUEUED = Gauge("ledger_write_queue_commands", "Commands waiting for the writer", registry=REGISTRY)
 _HEAD = Gauge("ledger_head_position", "Last readable position", registry=REGISTRY)
+
+_LAG_EVENTS = Gauge("ledger_consumer_lag_events", "Events not yet acknowledged", ["consumer"], registry=REGISTRY)
+_LAG_SECONDS = Gauge("ledger_consumer_lag_seconds", "Age of the oldest of them", ["consumer"], registry=REGISTRY)
+_STATE = Gauge("ledger_consumer_state", "1 for the state a consumer is in", ["consumer", "state"], registry=REGISTRY)
+_OPEN = Gauge("ledger_consumer_exceptions", "Deliveries that are not simply next", ["consumer", "state"], registry=REGISTRY)
+_REPLAYED = Gauge(
+    "ledger_replay_events_remaining", "Deliveries that runs have still to send again", ["consumer"], registry=REGISTRY
+)
+_REVOCATIONS = Gauge(
+    "ledger_directory_revocations_last_hour", "Users deactivated or deleted in the last hour", ["directory"], registry=REGISTRY
+)
+_SURGE = Gauge("ledger_directory_surge", "1 while that is more than the directory's limit", ["directory"], registry=REGISTRY)
+
+
+@dataclass(slots=True)
+class RevocationSeconds(Collector):
+    """From the commit that ends somebody's access to a consumer's acknowledgement; counted from the rows that are the evidence."""
+
+    bounds: Sequence[float] = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 86_400)
+    seen: int = 0  # the last row that was counted
+    counts: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    sums: dict[str, float] = field(default_factory=dict[str, float])
+
+    def count(self, rows: Iterable[tuple[int, str, float]]) -> None:
+        """Add rows (id, consumer, seconds) that came since the last scrape."""
+        for number, consumer, seconds in rows:
+            self.seen = max(self.seen, number)
+            counts = self.counts.setdefault(consumer, [0] * (len(self.bounds) + 1))
+            counts[bisect_left(self.bounds, seconds)] += 1
+            self.sums[consumer] = self.sums.get(consumer, 0.0) + seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """The histogram as Prometheus reads it: buckets add up."""
+        family = HistogramMetricFamily(
+            "ledger_revocation_seconds", "From the end of somebody's access to a consumer's acknowledgement", labels=["consumer"]
+        )
+        for consumer, counts in self.counts.items():
+            total, buckets = 0, list[tuple[str, float]]()
+            for bound, count in zip((*map(str, self.bounds), "+Inf"), counts, strict=True):
+                total += count
+                buckets.append((bound, total))
+            family.add_metric([consumer], buckets, self.sums[consumer])
+        yield family
+
+
+REVOCATION_SECONDS: Final = RevocationSeconds()
+REGISTRY.register(REVOCATION_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerFigures:
+    """What /metrics shows of a consumer."""
+
+    name: str
+    state: str
+    lag_events: int
+    lag_seconds: float
+    exceptions: dict[str, int]
+    replay_remaining: int
+
+
+def show_consumers(figures: Iterable[ConsumerFigures]) -> None:
+    """Set the gauges of consumers; those of consumers that are gone disappear."""
+    for gauge in (_LAG_EVENTS, _LAG_SECONDS, _STATE, _OPEN, _REPLAYED):
+        gauge.clear()
+    for consumer in figures:
+        _LAG_EVENTS.labels(consumer.name).set(consumer.lag_events)
+        _LAG_SECONDS.labels(consumer.name).set(consumer.lag_seconds)
+        _STATE.labels(consumer.name, consumer.state).set(1)
+        _REPLAYED.labels(consumer.name).set(consumer.replay_remaining)
+        for state, count in consumer.exceptions.items():
+            _OPEN.labels(consumer.name, state).set(count)
+
+
+def show_surges(figures: Iterable[tuple[str, int, bool]]) -> None:
+    """Set the gauges of (directory, revocations in the last hour, whether that is too many)."""
+    _REVOCATIONS.clear()
+    _SURGE.clear()
+    for directory, count, surging in figures:
+        _REVOCATIONS.labels(directory).set(count)
+        _SURGE.labels(directory).set(int(surging))
+
 
 # Label children are looked up once: labels() takes a lock and a tuple each time.
 _children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}

@@ -180,9 +180,9 @@ from (select consumer, greatest(extract(epoch from at)::float8 - happened / 1e6,
       where consumer = any($1::int4[]) and at > now() - interval '30 days') v group by consumer;
 
 -- revocations_acked_after --
--- What came since the last scrape, for the histogram.
-select r.id, c.name, greatest(extract(epoch from r.at)::float8 - r.happened / 1e6, 0)
-from revocation_acks r join consumers c on c.id = r.consumer where r.id > $1 order by r.id limit $2;
+-- What came since the last scrape, for the histogram. Not the last second: numbers are given before they commit.
+select r.id, c.name, greatest(extract(epoch from r.at)::float8 - r.happened / 1e6, 0)::float8
+from revocation_acks r join consumers c on c.id = r.consumer where r.id > $1 and r.at < now() - interval '1 second' order by r.id limit $2;
 
 -- claim_lease --
 -- Take a consumer that nobody holds, or whose holder let its lease run out. The fence shuts out whoever held it before.

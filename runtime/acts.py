@@ -5,10 +5,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ledger.administration import Administration
+from api.acts import Caller
+from api.problems import DATABASE_AWAY, EXPECTED, problem_of
+from api.services import Services
+from database.connections import Connection
+from ledger.administration import Administration, RefusedError
 from runtime.bootstrap import Urls
+from runtime.identifiers import uuid7
 from runtime.serve import main_settings, running_urls
-from runtime.wiring import administration, read_kek
+from runtime.wiring import administration, open_services, read_kek, webhooks_of
 
 T = TypeVar("T")
 
@@ -24,3 +29,32 @@ def administer(act: Callable[[Administration], Awaitable[T]]) -> T:
     settings = main_settings()
     with running_urls(settings) as urls:
         return asyncio.run(run(urls, settings.kek_path))
+
+
+def ask(question: Callable[[Services, Connection], Awaitable[T]]) -> T:
+    """Ask what the HTTP edge would be asked, by the same functions, on connections of its own.
+
+    Raises RefusedError with the sentence that HTTP would answer.
+    """
+
+    async def run(urls: Urls) -> T:
+        kek = await read_kek(urls.serve, settings.kek_path)
+        async with (
+            open_services(urls.serve, kek, settings.base_url, webhooks_of(settings)) as services,
+            services.pool.connection() as conn,
+        ):
+            return await question(services, conn)
+
+    settings = main_settings()
+    with running_urls(settings) as urls:
+        try:
+            return asyncio.run(run(urls))
+        except DATABASE_AWAY:
+            raise
+        except EXPECTED as refused:
+            raise RefusedError(problem_of(refused).detail) from refused
+
+
+def caller() -> Caller:
+    """The command line as the one who acts."""
+    return Caller("sys", uuid7())

@@ -1,6 +1,5 @@
 """`scim-ledger audit …`: the questions of the audit API from the command line, answered from the same functions."""
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -11,19 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from api import audit
-from api.problems import ProblemError, problem_of
+from api.problems import ProblemError
 from api.services import Services
 from database.connections import Connection
 from ledger.directories import Directory
 from ledger.feed import rfc3339
-from projections.history import InvalidAsOfError, Point
-from runtime.serve import main_settings, running_urls
-from runtime.wiring import open_services, read_kek
+from projections.history import Point
+from runtime.acts import ask
 
 app = typer.Typer(
     no_args_is_help=True, help="Who had access, as of a time (2026-10-01T00:00:00Z) or a place in the log (seq:N, seq:head)."
 )
-EXIT_USAGE = 2
 AsOf = Annotated[str, typer.Option("--as-of", help="An instant with offset, seq:N or seq:head.")]
 AsJson = Annotated[bool, typer.Option("--json")]
 Rows = tuple[list[dict[str, Any]], Point]
@@ -68,23 +65,14 @@ def diff(
     _answer(directory, lambda s, c, d: audit.diff_rows(s, c, d, first, to, group=group, user=user), as_json)
 
 
-def _answer(slug: str, ask: Ask, as_json: bool) -> None:
-    settings = main_settings()
+def _answer(slug: str, question: Ask, as_json: bool) -> None:
+    async def asked(services: Services, conn: Connection) -> Rows:
+        directory = await services.directories.by_slug(conn, slug)
+        if directory is None:
+            raise ProblemError(404, "not_found", f"There is no directory {slug}. `scim-ledger directory list` shows them.")
+        return await question(services, conn, directory)
 
-    async def run() -> Rows:
-        kek = await read_kek(urls.serve, settings.kek_path)
-        async with open_services(urls.serve, kek, settings.base_url) as services, services.pool.connection() as conn:
-            directory = await services.directories.by_slug(conn, slug)
-            if directory is None:
-                raise ProblemError(404, "not_found", f"There is no directory {slug}. `scim-ledger directory list` shows them.")
-            return await ask(services, conn, directory)
-
-    with running_urls(settings) as urls:
-        try:
-            rows, point = asyncio.run(run())
-        except (ProblemError, InvalidAsOfError) as refused:
-            print(problem_of(refused).detail, file=sys.stderr)
-            raise SystemExit(EXIT_USAGE) from refused
+    rows, point = ask(asked)
     _show(rows, point, as_json)
 
 

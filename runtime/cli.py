@@ -1,28 +1,27 @@
 """`scim-ledger`: every operator's verb. Exit codes: 0 ok, 1 a finding, 2 usage, 3 cannot reach the database."""
 
 import asyncio
-import sys
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
 import psycopg
 import typer
-from rich.console import Console
-from rich.table import Table
+from pydantic import ValidationError
 
 from api.requests import advice, directory_health
 from database.connections import connect
 from ledger.administration import Administration, RefusedError
 from ledger.commands import parse_id
 from ledger.directories import PROFILE, Directories
-from ledger.tokens import LIFE_DAYS, ROLES
+from ledger.tokens import LIFE_DAYS, ROLES, Scope
 from proofs.body import BodyError
 from proofs.keys import WrapError
-from runtime import audit_cli, profile_cli, replay_cli, schema_cli
+from runtime import audit_cli, consumer_cli, events_cli, profile_cli, replay_cli, schema_cli, surge_cli
 from runtime.acts import administer
 from runtime.bootstrap import StartError
+from runtime.printing import fail, print_rows, say
 from runtime.serve import main_settings, running_urls, serve
 from runtime.wiring import read_kek
 from scim.profile import ProfileError, UnknownProfileError
@@ -38,6 +37,10 @@ directories.add_typer(schema_cli.app, name="schema")
 app.add_typer(tokens, name="token")
 app.add_typer(replay_cli.app, name="replay")
 app.add_typer(audit_cli.app, name="audit")
+app.add_typer(events_cli.app, name="events")
+app.add_typer(consumer_cli.app, name="consumer")
+app.add_typer(consumer_cli.parked, name="parked")
+directories.add_typer(surge_cli.app, name="surge")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -55,7 +58,7 @@ def migrate_command(*, as_json: AsJson = False) -> None:
 
     with running_urls(main_settings()) as urls:
         applied = migrate(urls.migrate)
-    _print(as_json, {"applied": applied}, "\n".join(applied) or "The schema is current.")
+    say(as_json, {"applied": applied}, "\n".join(applied) or "The schema is current.")
 
 
 @app.command("settings")
@@ -68,7 +71,7 @@ def settings_command(*, as_json: AsJson = False) -> None:
         source = "environment" if name in settings.model_fields_set else "default"
         shown = "" if value is None else str(value)  # SecretStr prints as asterisks
         rows.append({"setting": f"LEDGER_{name.upper()}", "value": shown, "source": source, "meaning": field.description})
-    _print_rows(as_json, rows)
+    print_rows(as_json, rows)
 
 
 @app.command("demo")
@@ -93,7 +96,7 @@ def directory_create(
         return {"directory": made.slug, "id": str(made.uuid), "profile": made.profile}
 
     found = administer(act)
-    _print(as_json, found, f"Made directory {slug}. Issue a token for its IdP: scim-ledger token issue scim --directory {slug}")
+    say(as_json, found, f"Made directory {slug}. Issue a token for its IdP: scim-ledger token issue scim --directory {slug}")
 
 
 @directories.command("list")
@@ -103,7 +106,7 @@ def directory_list(*, as_json: AsJson = False) -> None:
     async def act(acts: Administration) -> list[dict[str, Any]]:
         return [{"directory": d.slug, "id": str(d.uuid), "profile": d.profile} for d in await acts.directories()]
 
-    _print_rows(as_json, administer(act))
+    print_rows(as_json, administer(act))
 
 
 @directories.command("doctor")
@@ -151,7 +154,7 @@ def _print_health(report: dict[str, Any], problems: list[str]) -> None:
     for title in ("operations", "refusals", "tolerances"):
         if report[title]:
             print(f"\n{title} of the last {report['hours']} hours")
-            _print_rows(False, report[title])
+            print_rows(False, report[title])
 
 
 @tokens.command("issue")
@@ -162,6 +165,11 @@ def token_issue(
         list[str] | None, typer.Option(help="What it reaches; may be given again. Default: all, but one for scim.")
     ] = None,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    types: Annotated[str, typer.Option(help="Comma-separated event types it reads, such as user.*; role consumer.")] = "",
+    consumer: Annotated[
+        list[str] | None, typer.Option(help="A named consumer it reads for; may be given again. Default: any.")
+    ] = None,
+    bodies: Annotated[bool, typer.Option(help="Whether it sees attributes; role consumer.")] = True,
     days: Annotated[int, typer.Option(min=1, max=3650, help="Days until it expires.")] = LIFE_DAYS,
     as_json: AsJson = False,
 ) -> None:
@@ -169,11 +177,13 @@ def token_issue(
     expires = datetime.now(UTC) + timedelta(days=days)
 
     async def act(acts: Administration) -> dict[str, Any]:
-        text = await acts.issue_token(role, name or role, tuple(directory or ("*",)), expires)
+        narrowed = Scope(tuple(types.split(",")) if types else ("*",), tuple(consumer or ("*",)), bodies)
+        scope = narrowed if narrowed != Scope() else None
+        text = await acts.issue_token(role, name or role, tuple(directory or ("*",)), expires, scope=scope)
         return {"token": text, "role": role, "expires_at": expires.isoformat()}
 
     found = administer(act)
-    _print(as_json, found, str(found["token"]))
+    say(as_json, found, str(found["token"]))
 
 
 @tokens.command("list")
@@ -183,7 +193,7 @@ def token_list(*, as_json: AsJson = False) -> None:
     async def act(acts: Administration) -> list[dict[str, Any]]:
         return await acts.tokens()
 
-    _print_rows(as_json, administer(act))
+    print_rows(as_json, administer(act))
 
 
 @tokens.command("revoke")
@@ -199,39 +209,11 @@ def token_revoke(
         await acts.revoke_token(number)
 
     administer(act)
-    _print(as_json, {"revoked": str(number)}, f"Revoked {number}.")
+    say(as_json, {"revoked": str(number)}, f"Revoked {number}.")
 
 
 def _hex_id(text: str) -> UUID | None:
     return UUID(text) if len(text) == 32 and all(c in "0123456789abcdef" for c in text) else None
-
-
-# -- shared -----------------------------------------------------------------
-
-
-def _print(as_json: bool, document: Any, text: str) -> None:
-    print(orjson.dumps(document).decode() if as_json else text)
-
-
-def _print_rows(as_json: bool, rows: list[dict[str, Any]]) -> None:
-    if as_json:
-        print(orjson.dumps(rows, default=str).decode())
-        return
-    table = Table(*(rows[0] if rows else ["nothing"]), box=None)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M")
-    return " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)  # pyright: ignore[reportUnknownArgumentType]
-
-
-def fail(text: str, code: int) -> NoReturn:
-    print(text, file=sys.stderr)
-    raise SystemExit(code)
 
 
 def main() -> None:
@@ -240,6 +222,8 @@ def main() -> None:
         app()
     except (StartError, RefusedError, ProfileError, UnknownProfileError) as refused:
         fail(str(refused), EXIT_USAGE)
+    except ValidationError as wrong:
+        fail("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong.errors()), EXIT_USAGE)
     except (psycopg.OperationalError, ConnectionError):
         fail(
             "The database cannot be reached. Is the service running (make run), and is LEDGER_DATABASE_URL right?",

@@ -2,24 +2,28 @@
 
 import asyncio
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
 
-from database.connections import connect
+from api import replays
+from api.services import Services
+from database.connections import Connection, connect
 from ledger.directories import Directories, Directory
 from ledger.sealing import Kek
 from replay.fold import UnreadableEventError
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.side import TABLES, heads, owner_pair
 from replay.verify import Finding, verify_log, verify_read_models
+from runtime.acts import ask, caller
 from runtime.bootstrap import Urls
+from runtime.printing import print_rows, say
 from runtime.progress import progress_bar
 from runtime.serve import main_settings, running_urls
 from runtime.wiring import read_kek
 
-app = typer.Typer(no_args_is_help=True, help="Rebuild the read models from the log, or check them against it.")
+app = typer.Typer(no_args_is_help=True, help="Rebuild or check the read models; send deliveries again.")
 EXIT_FINDING, EXIT_USAGE = 1, 2
 
 
@@ -106,3 +110,143 @@ async def all_directories(urls: Urls, kek: Kek) -> list[Directory]:
         return await Directories(kek).all(conn)
     finally:
         await conn.close()
+
+
+# -- replay of deliveries -----------------------------------------------------
+
+Reason = Annotated[str, typer.Option(help="Why; it is put on record.")]
+From = Annotated[str, typer.Option("--from", help="The first: a position, seq:N, an instant such as 2026-11-24T09:10:00Z.")]
+To = Annotated[str | None, typer.Option("--to", help="The last, or the instant before which to stop. Default: now.")]
+Types = Annotated[str, typer.Option(help="Comma-separated event types. Default: all that the consumer reads.")]
+Subjects = Annotated[list[str] | None, typer.Option("--subject", help="Id of a user or group; may be given again.")]
+Slugs = Annotated[list[str] | None, typer.Option("--directory", help="May be given again.")]
+Superseded = Annotated[bool, typer.Option("--include-superseded", help="Also grants that a later event took back.")]
+Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Deliveries a second at most.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+WATCH_S = 0.5
+
+
+@app.command("plan")
+def plan_command(
+    consumer: str,
+    *,
+    first: From,
+    to: To = None,
+    types: Types = "",
+    subject: Subjects = None,
+    directory: Slugs = None,
+    include_superseded: Superseded = False,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a replay of deliveries would send, without sending it."""
+    body = _body(consumer, first, to, types, subject, directory, include_superseded, rate, "plan", "plan", dry_run=True)
+    found = ask(lambda services, conn: replays.start(services, conn, caller(), body))
+    say(as_json, found, _planned(found))
+
+
+@app.command("run")
+def run_command(
+    consumer: str,
+    *,
+    first: From,
+    reason: Reason,
+    to: To = None,
+    types: Types = "",
+    subject: Subjects = None,
+    directory: Slugs = None,
+    include_superseded: Superseded = False,
+    rate: Rate = None,
+    name: Annotated[str, typer.Option(help="What to call the run.")] = "replay",
+    wait: Annotated[bool, typer.Option(help="Show progress until it has ended. Ctrl-C leaves it running.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send deliveries again, beside live traffic and never interleaved with it per subject."""
+    body = _body(consumer, first, to, types, subject, directory, include_superseded, rate, name, reason, dry_run=False)
+    found = ask(lambda services, conn: replays.start(services, conn, caller(), body))
+    if not as_json:
+        print(_planned(found))
+    if wait:
+        found = _followed(str(found["id"]))
+    say(as_json, found, f"Run {found['id']}: {found['status']}, {found['done']} of {found['total']}.")
+
+
+@app.command("status")
+def status_command(
+    replay: Annotated[str | None, typer.Argument(help="Id of a run; without it, all.")] = None,
+    *,
+    consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far runs are."""
+
+    async def asked(services: Services, conn: Connection) -> list[dict[str, Any]]:
+        if replay is not None:
+            return [replays.shown_run(await replays.found(conn, replay), services.clock())]
+        return await replays.listed(conn, consumer, replays.RUNS_SHOWN_MAX)
+
+    rows = ask(asked)
+    shown = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "reason")
+    print_rows(as_json, rows if as_json else [{key: row[key] for key in shown} for row in rows])
+
+
+@app.command("pause")
+def pause_command(replay: str, *, as_json: AsJson = False) -> None:
+    """Pause a run."""
+    _moved(replay, "pause", as_json)
+
+
+@app.command("resume")
+def resume_command(replay: str, *, as_json: AsJson = False) -> None:
+    """Let a paused run go on where it was."""
+    _moved(replay, "resume", as_json)
+
+
+@app.command("cancel")
+def cancel_command(replay: str, *, as_json: AsJson = False) -> None:
+    """End a run; what it has not sent again stays as it was."""
+    _moved(replay, "cancel", as_json)
+
+
+def _moved(replay: str, verb: str, as_json: bool) -> None:
+    found = ask(lambda services, conn: replays.move(services, conn, caller(), replay, verb))
+    say(as_json, found, f"Run {replay}: {found['status']}, {found['done']} of {found['total']}.")
+
+
+def _body(
+    consumer: str, first: str, to: str | None, types: str, subjects: list[str] | None, directories: list[str] | None,
+    include: bool, rate: int | None, name: str, reason: str, *, dry_run: bool,
+) -> replays.ReplayBody:  # fmt: skip
+    return replays.ReplayBody(
+        name=name, consumer=consumer, start=first, to=to, types=types.split(",") if types else None, subjects=subjects,
+        directories=directories, rate_per_second=rate, superseded="include" if include else "skip", reason=reason, dry_run=dry_run,
+    )  # fmt: skip
+
+
+def _planned(found: dict[str, Any]) -> str:
+    place = found["resolved_range"]
+    times = f", {place['from_time']} to {place['to_time']}" if place["from_time"] else ""
+    lines = [
+        f"{found['count']} events for {found['consumer']}, positions {place['from_position']} to {place['to_position']}{times}.",
+        f"{found['already_acked']} of them were acknowledged before; about {found['estimated_seconds']} s.",
+    ]
+    if found["superseded"]:
+        lines.append(f"{found['superseded']} grants are left out because a later event took them back.")
+    if found["pending"]:
+        lines.append(f"{found['pending']} more were never delivered: they come by themselves.")
+    return "\n".join(lines)
+
+
+def _followed(replay: str) -> dict[str, Any]:
+    """Follow a run until it has ended, with a progress bar."""
+
+    async def follow(services: Services, conn: Connection) -> dict[str, Any]:
+        with progress_bar("replaying") as progress:
+            while True:
+                run = await replays.found(conn, replay)
+                progress(run.done, run.total)
+                if run.state != "running":
+                    return replays.shown_run(run, services.clock())
+                await asyncio.sleep(WATCH_S)
+
+    return ask(follow)
