@@ -37,7 +37,7 @@ _REVOCATIONS = Gauge(
 _SURGE = Gauge("ledger_directory_surge", "1 while that is more than the directory's limit", ["directory"], registry=REGISTRY)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class RevocationSeconds(Collector):
     """From the commit that ends somebody's access to a consumer's acknowledgement; counted from the rows that are the evidence."""
 

@@ -1,0 +1,412 @@
+"""Consumers over HTTP: pull, push, what is stuck, and what operators do about it (CONTRACT §5)."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import Service
+from tests.acceptance.receiver import Answer, Receiver, receiver
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+
+
+@pytest.fixture(scope="module")
+def pushing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that may push to loopback, with a short timeout."""
+    environment = {"LEDGER_WEBHOOK_ALLOW": "127.0.0.0/8", "LEDGER_WEBHOOK_TIMEOUT_S": "1"}
+    running = Service(tmp_path_factory.mktemp("pushing") / "ledger", **environment).start()
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def hook() -> Iterator[Receiver]:
+    with receiver() as running:
+        yield running
+
+
+class Operator:
+    """What an operator and an IdP do, as short calls."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.http = service.client("operator")
+        self.idp = service.client("scim")
+        self.app = service.client("consumer")
+        self.admin = service.client("admin")
+        self.clients = [self.http, self.idp, self.app, self.admin]
+        self.made: list[str] = []
+
+    def with_token(self, text: str) -> httpx.Client:
+        client = httpx.Client(headers={"Authorization": f"Bearer {text}"}, trust_env=False)
+        self.clients.append(client)
+        return client
+
+    def consumer(self, name: str = "", **definition: Any) -> str:
+        name = name or f"c{random.randrange(10**9)}"
+        answer = self.http.put(
+            f"{self.service.base}/v1/consumers/{name}", json={"start": "now", "directories": ["acme"], **definition}
+        )
+        assert answer.status_code == 201, answer.text
+        self.secret = answer.json().get("secret")
+        self.made.append(name)
+        return name
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.post(f"{self.service.base}/v1/{path}", json=body)
+
+    def status(self, name: str) -> dict[str, Any]:
+        return self.http.get(f"{self.service.base}/v1/consumers/{name}").json()
+
+    def when(self, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 40) -> dict[str, Any]:
+        """The status once it holds; asked again and again, since only the service knows."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.status(name)
+            if holds(found):
+                return found
+            assert time.monotonic() < deadline, found
+
+    def when_run(self, number: str, state: str, seconds: float = 60) -> dict[str, Any]:
+        """A run once it is in a state."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.http.get(f"{self.service.base}/v1/replays/{number}").json()
+            if found["status"] == state:
+                return found
+            assert time.monotonic() < deadline, found
+
+    def user(self, **attributes: Any) -> str:
+        made = self.idp.post(
+            f"{self.service.scim}/Users", json={"schemas": [USER], "userName": f"u{random.random()}", **attributes}
+        )
+        assert made.status_code == 201, made.text
+        return made.json()["id"]
+
+    def group(self, *members: str) -> str:
+        body = {"schemas": [GROUP], "displayName": f"g{random.random()}", "members": [{"value": m} for m in members]}
+        return self.idp.post(f"{self.service.scim}/Groups", json=body).json()["id"]
+
+    def patch(self, kind: str, number: str, *operations: dict[str, Any]) -> int:
+        answer = self.idp.patch(f"{self.service.scim}/{kind}/{number}", json={"schemas": [PATCH], "Operations": list(operations)})
+        assert answer.status_code in {200, 204}, answer.text
+        return int(answer.headers.get("Ledger-Seq", 0))  # 0: nothing changed
+
+    def deactivate(self, user: str) -> int:
+        return self.patch("Users", user, {"op": "replace", "value": {"active": False}})
+
+    def title(self, user: str, text: str) -> int:
+        return self.patch("Users", user, {"op": "replace", "path": "title", "value": text})
+
+
+@pytest.fixture
+def operator(pushing: Service) -> Iterator[Operator]:
+    found = Operator(pushing)
+    yield found
+    for name in found.made:
+        found.http.delete(f"{pushing.base}/v1/consumers/{name}")
+    for client in found.clients:
+        client.close()
+
+
+def test_a_pull_consumer_keeps_its_place_in_the_ledger(operator: Operator, pushing: Service) -> None:
+    name = operator.consumer()
+    base = f"{pushing.base}/v1/consumers/{name}"
+    users = [operator.user() for _ in range(3)]
+    first = operator.app.get(f"{base}/events", params={"limit": 2}).json()
+    again = operator.app.get(f"{base}/events", params={"limit": 2}).json()
+    assert first["data"] == again["data"], "reading moves nothing"
+    assert operator.app.post(f"{base}/ack", json={"through": first["list_metadata"]["after"]}).json()["changed"]
+    rest = operator.app.get(f"{base}/events").json()
+    assert [e["subject"]["id"] for e in first["data"] + rest["data"]] == users
+    assert operator.status(name)["lag_events"] == 1
+    through = {"through": rest["data"][-1]["id"]}
+    assert operator.app.post(f"{base}/ack", json=through).json()["changed"]
+    assert not operator.app.post(f"{base}/ack", json=through).json()["changed"], "idempotent"
+    assert not operator.app.post(f"{base}/ack", json={"through": first["list_metadata"]["after"]}).json()["changed"], "never back"
+    found = operator.status(name)
+    assert (found["lag_events"], found["lag_seconds"], found["state"]) == (0, 0.0, "active")
+
+
+def test_how_long_a_leaver_kept_access_is_known_for_each_consumer(operator: Operator, pushing: Service) -> None:
+    name = operator.consumer(types=["user.deactivated"])
+    base = f"{pushing.base}/v1/consumers/{name}"
+    operator.deactivate(operator.user())
+    page = operator.app.get(f"{base}/events").json()
+    assert [e["type"] for e in page["data"]] == ["user.deactivated"]
+    assert operator.status(name)["revocation_seconds"] is None
+    operator.app.post(f"{base}/ack", json={"through": page["list_metadata"]["after"]})
+    seconds = operator.status(name)["revocation_seconds"]
+    assert 0 < seconds["p50"] <= seconds["p99"] < 60
+    line = f'ledger_revocation_seconds_count{{consumer="{name}"}} 1.0'
+    deadline = time.monotonic() + 20
+    while line not in httpx.get(f"{pushing.base}/metrics", trust_env=False).text:
+        assert time.monotonic() < deadline
+
+
+def test_a_seek_says_before_what_it_does_and_does_it(operator: Operator, pushing: Service) -> None:
+    name = operator.consumer()
+    base = f"{pushing.base}/v1/consumers/{name}"
+    users = [operator.user() for _ in range(4)]
+    page = operator.app.get(f"{base}/events").json()
+    operator.app.post(f"{base}/ack", json={"through": page["list_metadata"]["after"]})
+    to = {"to": page["data"][1]["id"], "reason": "two were lost in a crash"}
+    planned = operator.post(f"consumers/{name}/seek", **to, dry_run=True).json()
+    assert (planned["direction"], planned["delivered_again"]) == ("back", 2)
+    assert operator.app.get(f"{base}/events").json()["data"] == []
+    assert operator.post(f"consumers/{name}/seek", **to).json()["delivered_again"] == 2
+    again = operator.app.get(f"{base}/events").json()
+    assert [e["subject"]["id"] for e in again["data"]] == users[2:]
+    stale = operator.app.post(f"{base}/ack", json={"through": page["data"][0]["id"]}).json()
+    assert not stale["changed"]
+
+
+def test_what_a_seek_passes_over_is_a_hole_that_the_audit_names(operator: Operator, pushing: Service) -> None:
+    name = operator.consumer()
+    for _ in range(3):
+        operator.user()
+    assert operator.http.get(f"{pushing.base}/v1/consumers/{name}/audit").json()["holes"] == []
+    assert operator.post(f"consumers/{name}/seek", to="now", reason="a fresh start").json()["passed_over"] == 3
+    found = operator.http.get(f"{pushing.base}/v1/consumers/{name}/audit").json()
+    assert [(hole["why"], hole["count"]) for hole in found["holes"]] == [("sought_over", 3)]
+    told = pushing.cli("consumer", "audit", name)
+    assert told.returncode == 1
+    assert "sought_over" in told.stdout
+
+
+def test_a_webhook_is_signed_numbered_and_in_order(operator: Operator, hook: Receiver) -> None:
+    operator.consumer(mode="webhook", url=hook.url, ordering="directory")
+    hook.secrets = [operator.secret]
+    seqs = [operator.title(operator.user(), "one"), operator.title(operator.user(), "two")]
+    hook.wait(lambda: len(hook.accepted) == 4)
+    assert hook.unsigned == 0
+    assert [e["seq"] for e in hook.accepted] == list(range(seqs[0] - 1, seqs[1] + 1))
+    for delivery, before in zip(hook.deliveries, [None, *hook.deliveries], strict=False):
+        event = delivery.events[0]
+        assert delivery.headers["webhook-id"] == event["id"]
+        assert delivery.headers["ledger-seq"] == str(event["seq"])
+        assert delivery.headers["ledger-attempt"] == "1"
+        message = json.loads(delivery.body)
+        assert (message["type"], message["timestamp"]) == (event["type"], event["time"])
+        if before is not None:
+            assert delivery.headers["ledger-previous-seq"] == str(before.events[0]["seq"])
+
+
+def test_batches_keep_the_order_and_carry_many(operator: Operator, hook: Receiver) -> None:
+    name = operator.consumer(mode="webhook", url=hook.url, batch_max=50)
+    operator.post(f"consumers/{name}/pause")
+    operator.when(name, lambda s: s["state"] == "paused")
+    user = operator.user()
+    last = [operator.title(user, f"t{n}") for n in range(30)][-1]
+    operator.post(f"consumers/{name}/resume")
+    hook.wait(lambda: len(hook.accepted) == 31)
+    assert [e["seq"] for e in hook.accepted][-1] == last
+    assert [e["rv"] for e in hook.accepted] == list(range(1, 32))
+    assert len(hook.deliveries) <= 3, "one subject's events share a request"
+    assert json.loads(hook.deliveries[0].body)["type"] == "batch"
+
+
+def test_a_blocked_delivery_is_shown_and_holds_back_only_its_subject(
+    operator: Operator, hook: Receiver, pushing: Service
+) -> None:
+    name = operator.consumer(mode="webhook", url=hook.url, retry_schedule=[0, 0])
+    poison = operator.user()
+    hook.behave = lambda d: Answer(500, b"cannot read this") if d.events[0]["subject"]["id"] == poison else Answer()
+    operator.title(poison, "waits")
+    others = [operator.user() for _ in range(5)]
+    hook.wait(lambda: {e["subject"]["id"] for e in hook.accepted} >= set(others))
+    found = operator.when(name, lambda s: s["state"] == "blocked")
+    assert found["blocked_on"]["attempts"] == 2
+    assert found["blocked_on"]["last_error"] == "http_500"
+    assert found["blocked_on"]["last_answer"] == "cannot read this"
+    assert poison not in {e["subject"]["id"] for e in hook.accepted}
+    event_id = found["blocked_on"]["event_id"]
+    listed = operator.http.get(f"{pushing.base}/v1/consumers/{name}/blocked").json()["data"]
+    assert [row["event_id"] for row in listed] == [event_id]
+    hook.behave = lambda _: Answer()
+    assert operator.post(f"consumers/{name}/blocked/{event_id}/retry", reason="mended").status_code == 200
+    hook.wait(lambda: [e["type"] for e in hook.accepted if e["subject"]["id"] == poison] == ["user.created", "user.updated"])
+    operator.when(name, lambda s: s["state"] == "active" and s["lag_events"] == 0)
+    system = operator.admin.get(f"{pushing.base}/v1/events", params={"directory": "_system", "limit": 1000}).json()["data"]
+    told = [e["type"] for e in system if e["data"].get("object", {}).get("event_id") == event_id]
+    assert told == ["delivery.blocked", "delivery.retried"]
+
+
+def test_a_parked_delivery_waits_in_sight_and_a_skipped_one_is_a_hole_with_a_reason(
+    operator: Operator, hook: Receiver, pushing: Service
+) -> None:
+    name = operator.consumer(mode="webhook", url=hook.url, retry_schedule=[0])
+    hook.behave = lambda d: Answer(500) if d.events[0]["type"] == "user.created" else Answer()
+    first, second = operator.user(), operator.user()
+    rows = operator.when(name, lambda s: s["blocked"] == 2)
+    assert rows["state"] == "blocked"
+    listed = operator.http.get(f"{pushing.base}/v1/consumers/{name}/blocked").json()["data"]
+    ids = {row["subject"]["id"]: row["event_id"] for row in listed}
+    assert operator.post(f"consumers/{name}/blocked/{ids[first]}/park", reason="ask the team").status_code == 200
+    assert operator.post(f"consumers/{name}/blocked/{ids[second]}/skip", reason="a test account").status_code == 200
+    parked = operator.http.get(f"{pushing.base}/v1/consumers/{name}/parked").json()["data"]
+    assert [(row["event_id"], row["reason"]) for row in parked] == [(ids[first], "ask the team")]
+    operator.title(first, "goes on")
+    hook.wait(lambda: [e["type"] for e in hook.accepted] == ["user.updated"])
+    holes = operator.http.get(f"{pushing.base}/v1/consumers/{name}/audit").json()["holes"]
+    assert [(hole["why"], hole["reason"]) for hole in holes] == [("parked", "ask the team"), ("skipped", "a test account")]
+    hook.behave = lambda _: Answer()
+    assert operator.post(f"consumers/{name}/parked/{ids[first]}/retry", reason="the team has mended it").status_code == 200
+    hook.wait(lambda: ids[first] in hook.ids)
+    assert operator.when(name, lambda s: s["parked"] == 0)["lag_events"] == 0
+    assert operator.post(f"consumers/{name}/parked/{ids[first]}/retry", reason="again").status_code == 404
+
+
+def test_a_receiver_that_lacks_events_of_an_ordered_directory_gets_them_again(operator: Operator, hook: Receiver) -> None:
+    operator.consumer(mode="webhook", url=hook.url, ordering="directory")
+    user = operator.user()
+    seqs = [operator.title(user, f"t{n}") for n in range(5)]
+    hook.wait(lambda: len(hook.accepted) == 6)
+    lost = seqs[2]
+    asked: list[int] = []
+
+    def behave(delivery: Any) -> Answer:
+        if not asked and delivery.events[0]["seq"] > seqs[-1]:
+            asked.append(delivery.events[0]["seq"])
+            return Answer(409, json.dumps({"expected_previous_seq": lost}).encode())
+        return Answer()
+
+    hook.behave = behave
+    last = operator.title(user, "after the restore")
+    hook.wait(lambda: len(hook.accepted) == 9)
+    assert [e["seq"] for e in hook.accepted[6:]] == [seqs[3], seqs[4], last]
+    assert hook.deliveries[-3].headers["ledger-previous-seq"] == str(lost)
+
+
+def test_a_receiver_that_is_gone_ends_the_pushes_until_an_operator_resumes(operator: Operator, hook: Receiver) -> None:
+    name = operator.consumer(mode="webhook", url=hook.url)
+    hook.behave = lambda _: Answer(410)
+    user = operator.user()
+    operator.when(name, lambda s: s["state"] == "disabled")
+    hook.behave = lambda _: Answer()
+    assert operator.post(f"consumers/{name}/resume").json()["state"] == "active"
+    hook.wait(lambda: [e["subject"]["id"] for e in hook.accepted] == [user])
+
+
+def test_a_secret_is_exchanged_while_both_sign(operator: Operator, hook: Receiver) -> None:
+    name = operator.consumer(mode="webhook", url=hook.url)
+    old = operator.secret
+    new = operator.post(f"consumers/{name}/rotate-secret", overlap_seconds=3600).json()["secret"]
+    assert new != old
+    for secrets in ([old], [new]):
+        hook.secrets = secrets
+        operator.user()
+    hook.wait(lambda: len(hook.accepted) == 2)
+    assert hook.unsigned == 0
+    gone = operator.post(f"consumers/{name}/rotate-secret", overlap_seconds=0).json()["secret"]
+    hook.secrets = [gone]
+    before = len(hook.deliveries)
+    operator.when(name, lambda s: s["state"] == "active")
+    operator.user()
+    hook.wait(lambda: len(hook.deliveries) > before)
+    assert len(hook.deliveries[-1].headers["webhook-signature"].split()) == 1
+
+
+def test_a_ping_says_what_the_receiver_answers(operator: Operator, hook: Receiver, pushing: Service) -> None:
+    name = operator.consumer(mode="webhook", url=hook.url)
+    hook.secrets = [operator.secret]
+    assert operator.post(f"consumers/{name}/ping").json()["ok"]
+    assert hook.unsigned == 0
+    told = pushing.cli("consumer", "ping", name)
+    assert (told.returncode, "answered 204" in told.stdout) == (0, True)
+    hook.behave = lambda _: Answer(500, b"no")
+    assert pushing.cli("consumer", "ping", name).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("definition", "code"),
+    [
+        ({"directories": ["nowhere"]}, "refused"),
+        ({"types": ["user.born"]}, "refused"),
+        ({"mode": "webhook"}, "refused"),
+        ({"mode": "webhook", "url": "ftp://example.com/"}, "refused"),
+        ({"mode": "webhook", "url": "http://example.com/"}, "refused"),
+        ({"mode": "webhook", "url": "https://10.0.0.1/"}, "refused"),
+        ({"mode": "webhook", "url": "https://[::1]/"}, "refused"),
+        ({"mode": "webhook", "url": "https://user:secret@example.com/"}, "refused"),
+        ({"url": "https://example.com/"}, "refused"),
+        ({"batch_max": 101}, "refused"),
+        ({"retry_schedule": [-1]}, "refused"),
+        ({"ordering": "none"}, "refused"),
+        ({"start": "yesterday"}, "invalid_place"),
+        ({"start": "2026-11-24"}, "invalid_place"),
+        ({"start": "seq:1", "directories": ["*"]}, "invalid_place"),
+        ({"unknown": 1}, "invalid_parameters"),
+    ],
+)
+def test_a_definition_that_cannot_be_delivered_is_refused(
+    operator: Operator, pushing: Service, definition: dict, code: str
+) -> None:
+    answer = operator.http.put(f"{pushing.base}/v1/consumers/never", json=definition)
+    assert (answer.status_code, answer.json()["code"]) == (400, code), answer.text
+    assert "secret" not in answer.text.replace("secret@", "")
+    assert operator.http.get(f"{pushing.base}/v1/consumers/never").status_code == 404
+
+
+def test_tokens_are_for_named_consumers_types_and_directories(operator: Operator, pushing: Service) -> None:
+    name, other = operator.consumer(types=["user.*"]), operator.consumer()
+    narrow = json.loads(
+        pushing.cli("token", "issue", "consumer", "--types", "user.*", "--consumer", name, "--no-bodies", "--json").stdout
+    )
+    client = operator.with_token(narrow["token"])
+    user = operator.user()
+    events = client.get(f"{pushing.base}/v1/consumers/{name}/events").json()["data"]
+    assert [(e["subject"]["id"], e["data"]) for e in events] == [(user, {"withheld": True})]
+    assert client.get(f"{pushing.base}/v1/consumers/{other}/events").status_code == 403
+    wide = operator.consumer(types=["*"])
+    reach = json.loads(pushing.cli("token", "issue", "consumer", "--types", "user.*", "--json").stdout)["token"]
+    client = operator.with_token(reach)
+    answer = client.get(f"{pushing.base}/v1/consumers/{wide}/events")
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), "it could not acknowledge what it cannot see"
+    assert operator.idp.get(f"{pushing.base}/v1/consumers/{name}").status_code == 403
+    assert client.put(f"{pushing.base}/v1/consumers/mine", json={}).status_code == 403
+
+
+def test_a_surge_is_told_and_on_request_held_until_it_is_released(operator: Operator, hook: Receiver, pushing: Service) -> None:
+    slug = f"surge{random.randrange(10**9)}"
+    assert pushing.cli("directory", "create", slug).returncode == 0
+    token = json.loads(pushing.cli("token", "issue", "scim", "--directory", slug, "--json").stdout)["token"]
+    idp = operator.with_token(token)
+    scim = f"{pushing.base}/scim/{slug}/v2"
+    users = [idp.post(f"{scim}/Users", json={"schemas": [USER], "userName": f"s{n}"}).json()["id"] for n in range(6)]
+    limit = operator.http.put(f"{pushing.base}/v1/directories/{slug}/surge", json={"per_hour": 2, "action": "hold"})
+    assert limit.json()["surging"] is False
+    name = operator.consumer(mode="webhook", url=hook.url, directories=[slug], types=["user.deactivated"])
+    puller = operator.consumer(directories=[slug], types=["user.deactivated"])
+    off = {"schemas": [PATCH], "Operations": [{"op": "replace", "value": {"active": False}}]}
+    for user in users:
+        assert idp.patch(f"{scim}/Users/{user}", json=off).status_code == 200
+    operator.when(name, lambda s: s["held"] == 4)
+    assert [e["subject"]["id"] for e in hook.accepted] == users[:2]
+    pulled = operator.app.get(f"{pushing.base}/v1/consumers/{puller}/events").json()["data"]
+    assert [e.get("held", False) for e in pulled] == [False, False, True, True, True, True]
+    assert operator.http.get(f"{pushing.base}/v1/directories/{slug}/surge").json()["surging"] is True
+    params = {"directory": "_system", "types": "directory.surge_detected", "limit": 1000}
+    deadline = time.monotonic() + 30
+    while not (
+        told := [
+            e
+            for e in operator.admin.get(f"{pushing.base}/v1/events", params=params).json()["data"]
+            if e["data"]["object"]["directory"] == slug
+        ]
+    ):
+        assert time.monotonic() < deadline
+    assert told[0]["data"]["object"]["per_hour"] == 2
+    assert f'ledger_directory_surge{{directory="{slug}"}} 1.0' in httpx.get(f"{pushing.base}/metrics", trust_env=False).text
+    answer = operator.post(f"directories/{slug}/surge/release", reason="the office in Lisbon closed")
+    assert answer.status_code == 200
+    hook.wait(lambda: len(hook.accepted) == 6)
+    assert [e["subject"]["id"] for e in hook.accepted[:2]] == users[:2]
+    assert operator.when(name, lambda s: s["lag_events"] == 0)["held"] == 0
