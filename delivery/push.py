@@ -454,7 +454,7 @@ class Push:
         size = self.consumer.definition.batch_max
         batch, left = [first], dict[Item, int]()
         replay = self._replays.get(first.item.replay) if first.item.replay is not None else None
-        if size == 1 or (replay is not None and replay.run.rate_per_second is not None):
+        if size == 1 or first.alone or (replay is not None and replay.run.rate_per_second is not None):
             return batch
         candidates: list[tuple[int, Open]] = []
         self._release(first, left, candidates)
@@ -481,6 +481,9 @@ class Push:
         found = self._pop(heap)
         if found is first:
             found = self._pop(heap)
+        if found is not None and found.alone:
+            heapq.heappush(heap, found.item.position)
+            return None
         return found
 
     # -- sending ------------------------------------------------------------
@@ -497,6 +500,8 @@ class Push:
             await self._gone(batch)
         elif result.expected_previous_seq is not None and await self._rewound(batch, result):
             return
+        elif len(batch) > 1 and not result.of_the_receiver:
+            self._split(batch)
         else:
             await self._refused(batch, result)
 
@@ -585,6 +590,12 @@ class Push:
                 found.exceptional.next_at = now
                 self._queue(found)
 
+    def _split(self, batch: Sequence[Open]) -> None:
+        """One event of a batch may be to blame: each goes alone, at once, and none has used up an attempt by it."""
+        for found in batch:
+            found.alone, found.under_way = True, False
+            self._queue(found)
+
     async def _refused(self, batch: Sequence[Open], result: Result) -> None:
         now = self._parts.clock()
         if result.status == 429 and result.retry_after_s is not None:
@@ -600,7 +611,6 @@ class Push:
             )
             exceptional.state = BLOCKED if delay is None else RETRYING
             exceptional.next_at = None if delay is None else now + delay
-            found.alone = found.alone or (len(batch) > 1 and not result.of_the_receiver)
             if delay is None:
                 blocked.append(found)
             self._failing[found.item.position] = None
