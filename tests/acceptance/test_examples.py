@@ -45,7 +45,7 @@ def test_the_consumer_that_pulls_is_killed_and_goes_on(operator: Operator, pushi
     subprocess.run([*command, "--once"], env=env, check=True, timeout=60)
     assert {person for (person,) in rows(path, "select person from members")} == set(users[2:])
     lines = [line for line in (ROOT / "examples" / "pull_consumer.py").read_text().splitlines() if line.strip()]
-    assert len(lines) <= 75, "short enough to copy"
+    assert len(lines) <= 60, "short enough to copy"
 
 
 def test_the_webhook_receiver_checks_and_asks_for_what_it_lacks(operator: Operator, pushing: Service, tmp_path: Path) -> None:
