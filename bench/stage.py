@@ -96,9 +96,10 @@ class Peer:
 class Service:
     """`scim-ledger serve` with its embedded PostgreSQL on a free port, as a customer runs it: durable, one worker."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, **environment: str) -> None:
         self.data_dir = data_dir
-        self._env = _environment({"LEDGER_DATA_DIR": str(data_dir), "LEDGER_PORT": "0", "LEDGER_LOG_FORMAT": "json"})
+        own = {"LEDGER_DATA_DIR": str(data_dir), "LEDGER_PORT": "0", "LEDGER_LOG_FORMAT": "json"}
+        self._env = _environment(own | environment)
         self._log = data_dir.with_suffix(".log")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -220,10 +221,10 @@ class Stage(contextlib.ExitStack):
         self.callback(shutil.rmtree, self._place, ignore_errors=True)
         self._services = 0
 
-    def service(self) -> Service:
-        """A fresh service of one's own."""
+    def service(self, **environment: str) -> Service:
+        """A fresh service of one's own; `environment` has settings for it."""
         self._services += 1
-        service = Service(self._place / f"ours{self._services}")
+        service = Service(self._place / f"ours{self._services}", **environment)
         self.callback(service.stop)
         return service
 
