@@ -124,6 +124,7 @@ class Story:
         self._move()
         before, after = self._offboard()
         self._outage()
+        self._lost_work()
         self._replay()
         self._as_of(before, after)
         self._compare()
@@ -211,6 +212,35 @@ class Story:
         gap = f"seq {asleep + 1} to {self._application.covered_to}"
         self._say(f"The gap was {gap}; it is closed: each page began where the one before ended, so nothing was missed.")
         self._summary.append(("outage", f"gap {gap}, caught up in {pages} pages"))
+
+    def _lost_work(self) -> None:
+        """A consumer whose place the ledger keeps: it acknowledged, and then its disk failed."""
+        name = f"demo-{secrets.token_hex(3)}"
+        self._chapter("Lost work: a consumer goes back to where its backup is")
+        place = f"/v1/consumers/{name}"
+        start = f"seq:{max(self._application.covered_to - 20, 1)}"
+        self._client.call("operator", "PUT", place, {"directories": [self._client.directory], "start": start})
+        page = self._client.call("consumer", "GET", f"{place}/events?limit=1000").body
+        self._client.call("consumer", "POST", f"{place}/ack", {"through": page["list_metadata"]["after"]})
+        status = self._client.call("operator", "GET", place).body
+        ids = [event["id"] for event in page["data"]]
+        self._say(f"The consumer {name} read {len(ids)} events and acknowledged them; it is {status['lag_events']} behind.")
+        backup = {"to": ids[len(ids) // 2 - 1], "reason": "its disk failed; the backup is older"}
+        planned = self._client.call("operator", "POST", f"{place}/seek", {**backup, "dry_run": True}).body
+        self._say(f"Its disk fails. What would going back to its backup mean? {planned['delivered_again']} events come again.")
+        self._client.call("operator", "POST", f"{place}/seek", backup)
+        again = self._client.call("consumer", "GET", f"{place}/events?limit=1000").body
+        if [event["id"] for event in again["data"]] != ids[len(ids) // 2 :] or planned["delivered_again"] != len(again["data"]):
+            raise DemoError("What came again is not what was planned.")
+        self._client.call("consumer", "POST", f"{place}/ack", {"through": again["list_metadata"]["after"]})
+        found = self._client.call("operator", "GET", f"{place}/audit").body
+        self._client.call("operator", "DELETE", place)
+        if found["holes"] or found["acknowledged"] != found["expected"]:
+            raise DemoError(f"The audit of the consumer found holes: {found['holes']}")
+        self._say(
+            f"The same events came, in order. Recomputed from the log it acknowledged {found['acknowledged']} of {found['expected']}: no hole."
+        )
+        self._summary.append(("lost work", f"{planned['delivered_again']} events planned, the same delivered again, no hole"))
 
     def _replay(self) -> None:
         self._chapter("Replay: the read models anew from the log, then the check of everything")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.acceptance.conftest import Service
 
-CHAPTERS = ("Provisioning", "Moves", "Offboarding", "An outage", "Replay", "An auditor asks", "Summary")
+CHAPTERS = ("Provisioning", "Moves", "Offboarding", "An outage", "Lost work", "Replay", "An auditor asks", "Summary")
 
 
 def test_the_demo_tells_its_story_on_a_service_of_its_own(tmp_path: Path) -> None:
@@ -22,6 +22,8 @@ def test_the_demo_tells_its_story_on_a_service_of_its_own(tmp_path: Path) -> Non
         "group.member_access_revoked",
         "access ended with the deactivation",
         "it is closed",
+        "events come again",
+        "no hole",
         "swapped them in while serving",
         "events and the read models that follow from them: no difference",
         "before the offboarding: Contractors, Field.",
