@@ -63,7 +63,8 @@ async def audit(
     """Recompute what a consumer acknowledged in (after, through]. The head is that of the first look."""
     rows = await (await conn.cursor(binary=True).execute(SQL["epochs_of"], (consumer.id,))).fetchall()
     epochs = [Epoch(row[1], row[2], frozenset(row[3]), tuple(row[4]), tuple(row[5])) for row in rows]
-    states = {e.position: (STATES[e.state], e.reason or e.error) for e in await exceptions(conn, consumer)}
+    # A delivery that a replay repeats was acknowledged before.
+    states = {e.position: (STATES[e.state], e.reason or e.error) for e in await exceptions(conn, consumer) if e.replay is None}
     skipped = {
         row[0]: row[1] for row in await (await conn.cursor(binary=True).execute(SQL["skips_of"], (consumer.id,))).fetchall()
     }

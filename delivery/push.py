@@ -8,6 +8,7 @@ leaves (recording.py), so a killed process repeats at most what was under way or
 """
 
 import asyncio
+import contextlib
 import heapq
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -137,6 +138,7 @@ class Push:
         self._ready: list[int] = []
         self._due: list[tuple[float, int]] = []
         self._replay_ready: list[int] = []
+        self._urgent: list[int] = []  # of replays: a live event waits for them
         self._replays: dict[UUID, Replay] = {}
         self._read_to = self._through = 0
         self._epoch = consumer.epoch
@@ -187,19 +189,21 @@ class Push:
 
     async def _rest(self) -> None:
         """Until something happens: an arrival, a recorded delivery, a time for the next attempt."""
-        times = [self._due[0][0]] if self._due and not self._circuit_open else []
-        if self._circuit_open and (probe := self._probe()) is not None and probe.exceptional is not None:
-            times.append(probe.exceptional.next_at or 0.0)
-        times += [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
-        now = self._parts.clock()
+        times = self._times() if self._may_send() and len(self._tasks) < IN_FLIGHT_MAX else []
         # Without a time to wait for, an arrival will come: the worker sends one at least every second.
-        timeout = max(min(times) - now, 0.001) if times and len(self._tasks) < IN_FLIGHT_MAX else None
-        if timeout is not None and self._not_before > now:
-            timeout = max(timeout, self._not_before - now)
-        try:
-            await asyncio.wait_for(self.arrival.wait(), timeout)
-        except TimeoutError:
-            return
+        timeout = max(min(times), self._not_before) - self._parts.clock() if times else None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.arrival.wait(), timeout if timeout is None else max(timeout, 0.001))
+
+    def _times(self) -> list[float]:
+        """When something may go that may not go now."""
+        if self._circuit_open:
+            probe = self._probe()
+            if probe is None or probe.exceptional is None or probe.under_way:
+                return []
+            return [probe.exceptional.next_at or 0.0]
+        times = [self._due[0][0]] if self._due else []
+        return times + [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
 
     # -- loading ------------------------------------------------------------
 
@@ -283,7 +287,7 @@ class Push:
         self._lanes = rebuilt(
             self.consumer.definition.ordering, under_way, (o.item for o in self._open.values() if not o.under_way)
         )
-        self._ready, self._due, self._replay_ready = [], [], []
+        self._ready, self._due, self._replay_ready, self._urgent = [], [], [], []
         for found in self._open.values():
             self._hurry(found)
             self._queue(found)
@@ -354,7 +358,12 @@ class Push:
         if exceptional is not None and exceptional.state == RETRYING:
             heapq.heappush(self._due, (exceptional.next_at or 0.0, found.item.position))
         elif found.may_go:
-            heapq.heappush(self._replay_ready if self._of_run(found) else self._ready, found.item.position)
+            heapq.heappush(self._heap_of(found), found.item.position)
+
+    def _heap_of(self, found: Open) -> list[int]:
+        if not self._of_run(found):
+            return self._ready
+        return self._urgent if found.urgent else self._replay_ready
 
     def _of_run(self, found: Open) -> bool:
         return found.item.replay is not None and found.item.replay in self._replays
@@ -428,9 +437,9 @@ class Push:
         return None
 
     def _next_replayed(self, now: float) -> Open | None:
-        urgent = [p for p in self._replay_ready if p in self._open and self._open[p].urgent and self._open[p].may_go]
-        if urgent:
-            return self._open[min(urgent)]
+        urgent = self._pop(self._urgent)
+        if urgent is not None:
+            return urgent
         while self._replay_ready:
             found = self._open.get(self._replay_ready[0])
             if found is None or not found.may_go:
@@ -477,7 +486,7 @@ class Push:
         """Another one that may go now. With `ordering: directory` a batch is of one directory, so there is none."""
         if self.consumer.definition.ordering == "directory":
             return None
-        heap = self._replay_ready if self._of_run(first) else self._ready
+        heap = self._heap_of(first)
         found = self._pop(heap)
         if found is first:
             found = self._pop(heap)
