@@ -372,8 +372,9 @@ where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in
 insert into replay_progress (replay, done, through, ahead) select r, d, t, o::bigint[] from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o);
 
 -- thin_replay_progress --
--- Only the newest is needed once a run goes on.
-delete from replay_progress p where p.replay = $1 and p.id < (select max(id) from replay_progress where replay = $1);
+-- Only the newest of each run is needed.
+delete from replay_progress p using (select replay, max(id) as newest from replay_progress group by replay) n
+where p.replay = n.replay and p.id < n.newest;
 
 -- taken_back --
 -- Which grants a later event took back, up to a head: edges removed or revoked, users deactivated or deleted.

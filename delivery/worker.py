@@ -221,6 +221,7 @@ class Worker:
     async def _thin(self, conn: Connection, known: Sequence[Consumer]) -> None:
         for consumer in known:
             await conn.execute(SQL["thin_checkpoints"], (consumer.id,))
+        await conn.execute(SQL["thin_replay_progress"])
 
 
 def _ended(held: _Held) -> BaseException | None:
