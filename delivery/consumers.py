@@ -289,6 +289,7 @@ def sought(consumer: Consumer, start: int, reason: str) -> RecordFacts:
     return _act(
         CONSUMER_SOUGHT, consumer.uuid, consumer.name, facts, _locked(consumer),
         (SQL["carry_open"], (consumer.id, start)),
+        (SQL["leave_open"], (consumer.id, start)),
         (SQL["forget_open_after"], (consumer.id, start)),
         (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types), reason)),
     )  # fmt: skip

@@ -65,6 +65,21 @@ insert into checkpoints (consumer, epoch, low, through)
 select k.consumer, k.epoch, k.through, k.through from checkpoints k join consumers s on s.id = k.consumer and s.epoch = k.epoch
 where k.consumer = $1 order by k.id desc limit 1;
 
+-- leave_open --
+-- Before a seek to $2: what lies behind it and is open, or has a row, was never acknowledged. The newest epoch that passed it says so for ever.
+insert into checkpoints (consumer, epoch, low, through, open)
+select e.consumer, e.epoch, k.low, k.through, array(
+    select p from unnest(k.open) p where p > $2 or e.epoch < c.epoch
+    union
+    select o.position from open_deliveries o
+    where o.consumer = c.id and o.position > $2 and o.replay is null and o.position > e.start and o.position <= k.through
+      and not exists (select from consumer_epochs n join checkpoints l on l.consumer = n.consumer and l.epoch = n.epoch
+                      where n.consumer = c.id and n.epoch > e.epoch and o.position > n.start and o.position <= l.through)
+    order by 1)
+from consumers c join consumer_epochs e on e.consumer = c.id
+cross join lateral (select low, through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k
+where c.id = $1;
+
 -- begin_epoch_here --
 -- The same place under another filter.
 with moved as (update consumers set epoch = epoch + 1, version = version + 1 where id = $1 returning id, epoch)
