@@ -657,7 +657,7 @@ class Push:
         while times and times[0] <= now - 3_600:
             times.popleft()
         async with self._parts.connection() as conn:
-            params = (item.directory, expected, item.seq, self.consumer.mask, REWIND_EVENTS_MAX + 1)
+            params = (item.directory, expected, item.seq, self.consumer.mask, REWIND_EVENTS_MAX + 1, self.consumer.id)
             rows = await (await conn.cursor(binary=True).execute(SQL["matching_between"], params)).fetchall()
         missing = [row for row in rows if row[5] not in self._open]
         if len(times) >= REWINDS_MAX or len(rows) > REWIND_EVENTS_MAX:

@@ -267,10 +267,13 @@ order by e.seq desc limit 1;
 select start from consumer_epochs where consumer = $1 and epoch = $2;
 
 -- matching_between --
--- Events of a filter in one directory between two seqs (exclusive), for a rewind.
+-- Events of a filter in one directory between two seqs (exclusive), for a rewind; not what an operator skipped or parked. $6 is the consumer.
 select e.seq, e.type, e.obj, e.mem, c.at, c.position + (e.seq - c.seq), c.seq, c.types from events e
 cross join lateral (select position, seq, at, types from commits where directory = $1 and seq <= e.seq order by seq desc limit 1) c
-where e.directory = $1 and e.seq > $2 and e.seq < $3 and (1::bigint << e.type) & $4 <> 0 order by e.seq limit $5;
+where e.directory = $1 and e.seq > $2 and e.seq < $3 and (1::bigint << e.type) & $4 <> 0
+  and not exists (select from skips s where s.consumer = $6 and s.position = c.position + (e.seq - c.seq))
+  and not exists (select from open_deliveries o where o.consumer = $6 and o.position = c.position + (e.seq - c.seq) and o.state = 5)
+order by e.seq limit $5;
 
 -- position_of_seq --
 -- The position of an event by directory and seq.
