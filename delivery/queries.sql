@@ -132,11 +132,12 @@ returning through;
 delete from open_deliveries o using unnest($1::int4[], $2::int8[]) k(c, p) where o.consumer = k.c and o.position = k.p;
 
 -- insert_open --
--- Exceptions that began.
+-- Exceptions that began; of a run only while it is open (it may have been cancelled while the delivery was under way).
 insert into open_deliveries (consumer, position, directory, seq, state, attempts, since, next_at, error, answer, replay)
 select c, p, d, s, st, a, to_timestamp(si), to_timestamp(n), e, an, r
 from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int2[], $6::int4[], $7::float8[], $8::float8[], $9::text[], $10::bytea[], $11::uuid[])
      v(c, p, d, s, st, a, si, n, e, an, r)
+where r is null or exists (select from replays where id = r and state in ('running', 'paused'))
 on conflict (consumer, position) do update set state = excluded.state, attempts = excluded.attempts, since = excluded.since,
     next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay;
 
