@@ -197,7 +197,8 @@ class Push:
         if timeout is not None and self._not_before > now:
             timeout = max(timeout, self._not_before - now)
         try:
-            await asyncio.wait_for(self.arrival.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self.arrival.wait()
         except TimeoutError:
             return
 

@@ -79,7 +79,8 @@ class Worker:
                 with contextlib.suppress(*_AWAY):
                     await self._look()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.changes.wait(), LOOK_S)
+                    async with asyncio.timeout(LOOK_S):
+                        await self.changes.wait()
         finally:
             for task in background:
                 task.cancel()
@@ -186,7 +187,8 @@ class Worker:
             for held in self._held.values():
                 held.push.arrival.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrival.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await arrival.wait()
 
     async def _watch(self) -> None:
         """Tell of surges, and thin out old checkpoints. One process at a time does it."""
