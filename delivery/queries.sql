@@ -45,6 +45,10 @@ update consumers set deleted_at = clock_timestamp(), state = 'disabled', version
 -- Before a change of the consumer's place. Recording of deliveries takes it shared.
 select pg_advisory_xact_lock(3, $1);
 
+-- try_lock_consumer --
+-- The same without waiting.
+select pg_try_advisory_xact_lock(3, $1);
+
 -- share_consumers --
 -- Taken before the guard is read, in a statement of its own, so that the guard's snapshot does not predate it.
 select pg_advisory_xact_lock_shared(3, c) from (select c from unnest($1::int4[]) c order by c offset 0) ordered;
@@ -218,8 +222,8 @@ returning consumer;
 update consumer_leases set until = '-infinity' where holder = $1 and consumer = any($2::int4[]);
 
 -- leases_held --
--- Who holds what.
-select consumer, holder from consumer_leases where until > clock_timestamp();
+-- Which consumers somebody delivers for.
+select consumer from consumer_leases where until > clock_timestamp();
 
 -- beat_worker --
 -- One row per delivery process, so that each knows what its share is.

@@ -149,13 +149,22 @@ class Worker:
 
     async def _claim(self, conn: Connection, wanted: dict[int, Consumer]) -> None:
         share = await self._share(conn, len(wanted))
+        taken = {row[0] for row in await (await conn.execute(SQL["leases_held"])).fetchall()}
         for number, consumer in wanted.items():
-            if number in self._held or len(self._held) >= share or self._stopping:
+            if number in self._held or number in taken or len(self._held) >= share or self._stopping:
                 continue
             asked = asyncio.get_running_loop().time()
-            row = await (await conn.execute(SQL["claim_lease"], (number, self.id, self.lease_s))).fetchone()
+            row = await self._claimed(conn, number)
             if row is not None:
                 self._serve(consumer, row[0], asked + self.lease_s)
+
+    async def _claimed(self, conn: Connection, number: int) -> tuple[int] | None:
+        """The fence of a lease that was free. Not while its former holder is recording, late: the place would move afterwards."""
+        async with conn.transaction():
+            free = await (await conn.execute(SQL["try_lock_consumer"], (number,))).fetchone()
+            if free is None or not free[0]:
+                return None
+            return await (await conn.execute(SQL["claim_lease"], (number, self.id, self.lease_s))).fetchone()
 
     def _serve(self, consumer: Consumer, fence: int, until: float) -> None:
         push = self.make_push(consumer, fence)
