@@ -56,7 +56,8 @@ OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops and
 IN_FLIGHT_MAX: Final = 16  # requests at once to one consumer
 PAGE: Final = 500
 PREFETCH: Final = 100  # events of a lane whose JSON is fetched together
-CIRCUIT: Final = 8  # different events failing in a row: the receiver is away, and one is enough to find out when it is back
+CIRCUIT: Final = 8  # different events failing in a row: one at a time is enough to find out what the receiver takes
+PROBED_MAX: Final = 64  # of these, how many take turns in finding out
 SEND_MARGIN_S: Final = 1.0  # of lease that must be left beyond the timeout when a request begins
 REWINDS_MAX: Final = 3  # of a directory in an hour
 REWIND_EVENTS_MAX: Final = 1_000
@@ -141,6 +142,7 @@ class Push:
         self._read_to = self._through = 0
         self._epoch = consumer.epoch
         self._failing: dict[int, None] = {}
+        self._away = False  # whether the last failure said that nobody is there
         self._previous: dict[int, int] = {}
         self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
         self._not_before = 0.0
@@ -187,13 +189,10 @@ class Push:
 
     async def _rest(self) -> None:
         """Until something happens: an arrival, a recorded delivery, a time for the next attempt."""
-        times = [self._due[0][0]] if self._due and not self._circuit_open else []
-        if self._circuit_open and (probe := self._probe()) is not None and probe.exceptional is not None:
-            times.append(probe.exceptional.next_at or 0.0)
-        times += [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
+        times = self._times()
         now = self._parts.clock()
         # Without a time to wait for, an arrival will come: the worker sends one at least every second.
-        timeout = max(min(times) - now, 0.001) if times and len(self._tasks) < IN_FLIGHT_MAX else None
+        timeout = max(min(times) - now, 0.001) if times and len(self._tasks) < IN_FLIGHT_MAX and self._may_send() else None
         if timeout is not None and self._not_before > now:
             timeout = max(timeout, self._not_before - now)
         try:
@@ -201,6 +200,16 @@ class Push:
                 await self.arrival.wait()
         except TimeoutError:
             return
+
+    def _times(self) -> list[float]:
+        """When something may go by the clock alone."""
+        replays = [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
+        if not self._circuit_open:
+            return [self._due[0][0], *replays] if self._due else replays
+        probe = self._probe()
+        if self._tasks or probe is None or probe.exceptional is None:
+            return []  # one at a time: its end is what to wait for
+        return [probe.exceptional.next_at or 0.0, *([] if self._away else replays)]
 
     # -- loading ------------------------------------------------------------
 
@@ -293,7 +302,7 @@ class Push:
 
     async def _refill(self) -> None:
         """Read on while there is room for more. Events at the end of the log come from the tail that all consumers share."""
-        while not self._circuit_open:
+        while not (self._circuit_open and self._away) and len(self._open) < OPEN_MAX:
             if len(self._window) >= WINDOW_MAX:
                 await self._make_room()
                 if len(self._window) >= WINDOW_MAX:
@@ -374,7 +383,7 @@ class Push:
 
     @property
     def _circuit_open(self) -> bool:
-        """Whether the receiver seems to be away. Blocked events alone say nothing of it."""
+        """Whether the receiver seems to take nothing. Blocked events alone say nothing of it."""
         return len(self._failing) >= CIRCUIT and self._probe() is not None
 
     def _probe(self) -> Open | None:
@@ -411,6 +420,10 @@ class Push:
 
     def _next_batch(self, now: float) -> list[Open]:
         if self._circuit_open:
+            # Where somebody is there but refuses, the next event may be one that is taken: many poison events hold back no others.
+            fresh = None if self._away else self._pop(self._ready) or self._next_replayed(now)
+            if fresh is not None:
+                return [fresh]
             probe = self._probe()
             due = probe is not None and probe.exceptional is not None and (probe.exceptional.next_at or 0.0) <= now
             return [probe] if probe is not None and due and not probe.under_way else []
@@ -587,7 +600,8 @@ class Push:
                 self._queue(found)
 
     async def _refused(self, batch: Sequence[Open], result: Result) -> None:
-        now = self._parts.clock()
+        now, self._away = self._parts.clock(), result.of_the_receiver
+        apart = len(batch) > 1 and not result.of_the_receiver  # one of them may be poison: each is tried alone, at once
         if result.status == 429 and result.retry_after_s is not None:
             self._not_before = now + result.retry_after_s
         answer = self._sealed(result)
@@ -596,15 +610,15 @@ class Push:
             exceptional = self._exception_of(found, now)
             exceptional.attempts += 1
             exceptional.error, exceptional.answer = result.error, answer
-            delay = delay_s(
-                self.consumer.definition.retry_schedule, exceptional.attempts, self._parts.random(), result.retry_after_s
-            )
+            schedule = self.consumer.definition.retry_schedule
+            delay = 0.0 if apart else delay_s(schedule, exceptional.attempts, self._parts.random(), result.retry_after_s)
             exceptional.state = BLOCKED if delay is None else RETRYING
             exceptional.next_at = None if delay is None else now + delay
-            found.alone = found.alone or (len(batch) > 1 and not result.of_the_receiver)
+            found.alone = found.alone or apart
             if delay is None:
                 blocked.append(found)
-            self._failing[found.item.position] = None
+            if len(self._failing) < PROBED_MAX:
+                self._failing[found.item.position] = None
         await self._recorded()
         for found in batch:
             found.under_way = False
