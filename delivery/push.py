@@ -138,6 +138,7 @@ class Push:
         self._ready: list[int] = []
         self._due: list[tuple[float, int]] = []
         self._replay_ready: list[int] = []
+        self._urgent: list[int] = []  # those of a replay that a live event waits for
         self._replays: dict[UUID, Replay] = {}
         self._read_to = self._through = 0
         self._epoch = consumer.epoch
@@ -293,7 +294,7 @@ class Push:
         self._lanes = rebuilt(
             self.consumer.definition.ordering, under_way, (o.item for o in self._open.values() if not o.under_way)
         )
-        self._ready, self._due, self._replay_ready = [], [], []
+        self._ready, self._due, self._replay_ready, self._urgent = [], [], [], []
         for found in self._open.values():
             self._hurry(found)
             self._queue(found)
@@ -364,7 +365,8 @@ class Push:
         if exceptional is not None and exceptional.state == RETRYING:
             heapq.heappush(self._due, (exceptional.next_at or 0.0, found.item.position))
         elif found.may_go:
-            heapq.heappush(self._replay_ready if self._of_run(found) else self._ready, found.item.position)
+            replayed = self._urgent if found.urgent else self._replay_ready
+            heapq.heappush(replayed if self._of_run(found) else self._ready, found.item.position)
 
     def _of_run(self, found: Open) -> bool:
         return found.item.replay is not None and found.item.replay in self._replays
@@ -442,9 +444,9 @@ class Push:
         return None
 
     def _next_replayed(self, now: float) -> Open | None:
-        urgent = [p for p in self._replay_ready if p in self._open and self._open[p].urgent and self._open[p].may_go]
-        if urgent:
-            return self._open[min(urgent)]
+        urgent = self._pop(self._urgent)
+        if urgent is not None:
+            return urgent
         while self._replay_ready:
             found = self._open.get(self._replay_ready[0])
             if found is None or not found.may_go:
