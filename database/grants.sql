@@ -16,7 +16,8 @@ grant select, insert, delete on requests to ledger_app;  -- the journal is prune
 grant usage on sequence requests_id_seq to ledger_app;
 grant select, insert on consumers, consumer_epochs, checkpoints, open_deliveries, skips, revocation_acks, consumer_leases to ledger_app;
 grant usage on sequence consumers_id_seq, checkpoints_id_seq, revocation_acks_id_seq, replay_progress_id_seq to ledger_app;
-grant update on consumers, open_deliveries, skips, consumer_leases to ledger_app;
+grant update on consumers, open_deliveries, consumer_leases to ledger_app;
+grant update (reason, at) on skips to ledger_app;  -- one that came again after a seek is skipped again
 grant delete on checkpoints, open_deliveries to ledger_app;
 grant select, insert, update, delete on delivery_workers to ledger_app;
 grant select, insert on replays, replay_progress, surge_limits, surge_alarms to ledger_app;

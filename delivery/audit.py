@@ -93,7 +93,7 @@ def _verdict(
         return "skipped", skipped[position]
     if any(e.start < position <= e.through and position not in e.open for e in epochs):
         return None, None
-    if any(position in e.open for e in epochs):
+    if position in epochs[-1].open or position > epochs[-1].start:
         return "under_way", None
     return "sought_over", None
 

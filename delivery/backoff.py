@@ -37,7 +37,7 @@ def retry_after_s(header: str | None, now: datetime) -> float | None:
         return float(min(int(text[:9]), DELAY_S_MAX))
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for an offset of more digits than a clock has
         return None
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return min(max((aware - now).total_seconds(), 0.0), DELAY_S_MAX)

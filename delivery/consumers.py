@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -126,7 +127,7 @@ def _check_url(url: str | None, allowed: "Allowed") -> None:
         raise ConsumerRefusedError("`url` must not carry a user name, a password or a fragment: deliveries are signed instead.")
     literal = _address(host)
     named = allowed.host(host) if literal is None else allowed.address(literal)
-    if literal is not None and not named and not literal.is_global:
+    if literal is not None and not named and not _public(literal):
         raise ConsumerRefusedError(
             "`url` leads to a private or loopback address. LEDGER_WEBHOOK_ALLOW names those that may be reached."
         )
@@ -135,12 +136,18 @@ def _check_url(url: str | None, allowed: "Allowed") -> None:
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_CARRYING: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))  # NAT64, and IPv4-compatible
 
 
 def _address(host: str) -> Address | None:
+    """The address that a host is, also in the old spellings that resolvers read (2130706433, 0x7f.1); None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
         return None
 
 
@@ -169,17 +176,29 @@ class Allowed:
     def address(self, address: Address) -> bool:
         """Whether the address was named. An IPv4 address in IPv6 clothes counts as itself."""
         plain = _plain(address)
-        return any(plain in network for network in self.networks if network.version == plain.version) or str(plain) in self.hosts
+        return any(plain in network for network in self.networks if network.version == plain.version)
 
     def reachable(self, host: str, address: Address) -> bool:
         """Whether a connection to this address may be made for that host name."""
-        plain = _plain(address)
-        return self.host(host) or self.address(plain) or (plain.is_global and not plain.is_multicast)
+        return self.host(host) or self.address(address) or _public(address)
 
 
 def _plain(address: Address) -> Address:
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def _public(address: Address) -> bool:
+    """Whether everybody may go there. Where an IPv6 address only carries an IPv4 one, that is where packets end."""
+    if isinstance(address, ipaddress.IPv6Address):
+        carried = address.ipv4_mapped or address.sixtofour
+        if carried is None and any(address in network for network in _CARRYING):
+            carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if carried is not None:
+            return _public(carried)
+        if address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast
 
 
 # -- reading ----------------------------------------------------------------
@@ -270,6 +289,7 @@ def sought(consumer: Consumer, start: int, reason: str) -> RecordFacts:
     return _act(
         CONSUMER_SOUGHT, consumer.uuid, consumer.name, facts, _locked(consumer),
         (SQL["carry_open"], (consumer.id, start)),
+        (SQL["leave_open"], (consumer.id, start)),
         (SQL["forget_open_after"], (consumer.id, start)),
         (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types), reason)),
     )  # fmt: skip

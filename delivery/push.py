@@ -8,7 +8,6 @@ leaves (recording.py), so a killed process repeats at most what was under way or
 """
 
 import asyncio
-import contextlib
 import heapq
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -57,7 +56,8 @@ OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops and
 IN_FLIGHT_MAX: Final = 16  # requests at once to one consumer
 PAGE: Final = 500
 PREFETCH: Final = 100  # events of a lane whose JSON is fetched together
-CIRCUIT: Final = 8  # different events failing in a row: the receiver is away, and one is enough to find out when it is back
+CIRCUIT: Final = 8  # different events failing in a row: one at a time is enough to find out what the receiver takes
+PROBED_MAX: Final = 64  # of these, how many take turns in finding out
 SEND_MARGIN_S: Final = 1.0  # of lease that must be left beyond the timeout when a request begins
 REWINDS_MAX: Final = 3  # of a directory in an hour
 REWIND_EVENTS_MAX: Final = 1_000
@@ -143,6 +143,7 @@ class Push:
         self._read_to = self._through = 0
         self._epoch = consumer.epoch
         self._failing: dict[int, None] = {}
+        self._away = False  # whether the last failure said that nobody is there
         self._previous: dict[int, int] = {}
         self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
         self._not_before = 0.0
@@ -189,21 +190,27 @@ class Push:
 
     async def _rest(self) -> None:
         """Until something happens: an arrival, a recorded delivery, a time for the next attempt."""
-        times = self._times() if self._may_send() and len(self._tasks) < IN_FLIGHT_MAX else []
+        times = self._times()
+        now = self._parts.clock()
         # Without a time to wait for, an arrival will come: the worker sends one at least every second.
-        timeout = max(min(times), self._not_before) - self._parts.clock() if times else None
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.arrival.wait(), timeout if timeout is None else max(timeout, 0.001))
+        timeout = max(min(times) - now, 0.001) if times and len(self._tasks) < IN_FLIGHT_MAX and self._may_send() else None
+        if timeout is not None and self._not_before > now:
+            timeout = max(timeout, self._not_before - now)
+        try:
+            async with asyncio.timeout(timeout):
+                await self.arrival.wait()
+        except TimeoutError:
+            return
 
     def _times(self) -> list[float]:
-        """When something may go that may not go now."""
-        if self._circuit_open:
-            probe = self._probe()
-            if probe is None or probe.exceptional is None or probe.under_way:
-                return []
-            return [probe.exceptional.next_at or 0.0]
-        times = [self._due[0][0]] if self._due else []
-        return times + [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
+        """When something may go by the clock alone."""
+        replays = [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
+        if not self._circuit_open:
+            return [self._due[0][0], *replays] if self._due else replays
+        probe = self._probe()
+        if self._tasks or probe is None or probe.exceptional is None:
+            return []  # one at a time: its end is what to wait for
+        return [probe.exceptional.next_at or 0.0, *([] if self._away else replays)]
 
     # -- loading ------------------------------------------------------------
 
@@ -295,8 +302,18 @@ class Push:
     # -- reading on ---------------------------------------------------------
 
     async def _refill(self) -> None:
-        """Read on while there is room for more. Events at the end of the log come from the tail that all consumers share."""
-        while not self._circuit_open:
+        """Read on; then let the watermark pass what an operator must decide about, and what waits for that."""
+        await self._read_on()
+        if self._window and any(_state(found) in {BLOCKED, HELD} for found in self._open.values()):
+            await self._make_room()
+
+    @property
+    def _exceptions(self) -> int:
+        return len(self._open) - len(self._window) - sum(len(replay.left) for replay in self._replays.values())
+
+    async def _read_on(self) -> None:
+        """Read while there is room for more. Events at the end of the log come from the tail that all consumers share."""
+        while not (self._circuit_open and self._away) and self._exceptions < OPEN_MAX:
             if len(self._window) >= WINDOW_MAX:
                 await self._make_room()
                 if len(self._window) >= WINDOW_MAX:
@@ -331,7 +348,7 @@ class Push:
 
     async def _make_room(self) -> None:
         """Move what waits behind something stuck out of the window, so that a poison event never stops the watermark."""
-        if self._tasks or self._ready or self._all_stuck() or len(self._open) >= OPEN_MAX:
+        if self._tasks or self._ready or self._all_stuck() or self._exceptions >= OPEN_MAX:
             return
         for position in list(self._window):
             found = self._open[position]
@@ -382,7 +399,7 @@ class Push:
 
     @property
     def _circuit_open(self) -> bool:
-        """Whether the receiver seems to be away. Blocked events alone say nothing of it."""
+        """Whether the receiver seems to take nothing. Blocked events alone say nothing of it."""
         return len(self._failing) >= CIRCUIT and self._probe() is not None
 
     def _probe(self) -> Open | None:
@@ -419,6 +436,10 @@ class Push:
 
     def _next_batch(self, now: float) -> list[Open]:
         if self._circuit_open:
+            # Where somebody is there but refuses, the next event may be one that is taken: many poison events hold back no others.
+            fresh = None if self._away else self._pop(self._ready) or self._next_replayed(now)
+            if fresh is not None:
+                return [fresh]
             probe = self._probe()
             due = probe is not None and probe.exceptional is not None and (probe.exceptional.next_at or 0.0) <= now
             return [probe] if probe is not None and due and not probe.under_way else []
@@ -606,7 +627,7 @@ class Push:
             self._queue(found)
 
     async def _refused(self, batch: Sequence[Open], result: Result) -> None:
-        now = self._parts.clock()
+        now, self._away = self._parts.clock(), result.of_the_receiver
         if result.status == 429 and result.retry_after_s is not None:
             self._not_before = now + result.retry_after_s
         answer = self._sealed(result)
@@ -615,14 +636,14 @@ class Push:
             exceptional = self._exception_of(found, now)
             exceptional.attempts += 1
             exceptional.error, exceptional.answer = result.error, answer
-            delay = delay_s(
-                self.consumer.definition.retry_schedule, exceptional.attempts, self._parts.random(), result.retry_after_s
-            )
+            schedule = self.consumer.definition.retry_schedule
+            delay = delay_s(schedule, exceptional.attempts, self._parts.random(), result.retry_after_s)
             exceptional.state = BLOCKED if delay is None else RETRYING
             exceptional.next_at = None if delay is None else now + delay
             if delay is None:
                 blocked.append(found)
-            self._failing[found.item.position] = None
+            if len(self._failing) < PROBED_MAX:
+                self._failing[found.item.position] = None
         await self._recorded()
         for found in batch:
             found.under_way = False
@@ -676,7 +697,7 @@ class Push:
         while times and times[0] <= now - 3_600:
             times.popleft()
         async with self._parts.connection() as conn:
-            params = (item.directory, expected, item.seq, self.consumer.mask, REWIND_EVENTS_MAX + 1)
+            params = (item.directory, expected, item.seq, self.consumer.mask, REWIND_EVENTS_MAX + 1, self.consumer.id)
             rows = await (await conn.cursor(binary=True).execute(SQL["matching_between"], params)).fetchall()
         missing = [row for row in rows if row[5] not in self._open]
         if len(times) >= REWINDS_MAX or len(rows) > REWIND_EVENTS_MAX:

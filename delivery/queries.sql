@@ -45,6 +45,10 @@ update consumers set deleted_at = clock_timestamp(), state = 'disabled', version
 -- Before a change of the consumer's place. Recording of deliveries takes it shared.
 select pg_advisory_xact_lock(3, $1);
 
+-- try_lock_consumer --
+-- The same without waiting.
+select pg_try_advisory_xact_lock(3, $1);
+
 -- share_consumers --
 -- Taken before the guard is read, in a statement of its own, so that the guard's snapshot does not predate it.
 select pg_advisory_xact_lock_shared(3, c) from (select c from unnest($1::int4[]) c order by c offset 0) ordered;
@@ -64,6 +68,21 @@ where p <= $2 on conflict do nothing;
 insert into checkpoints (consumer, epoch, low, through)
 select k.consumer, k.epoch, k.through, k.through from checkpoints k join consumers s on s.id = k.consumer and s.epoch = k.epoch
 where k.consumer = $1 order by k.id desc limit 1;
+
+-- leave_open --
+-- Before a seek to $2: what lies behind it and is open, or has a row, was never acknowledged. The newest epoch that passed it says so for ever.
+insert into checkpoints (consumer, epoch, low, through, open)
+select e.consumer, e.epoch, k.low, k.through, array(
+    select p from unnest(k.open) p where p > $2 or e.epoch < c.epoch
+    union
+    select o.position from open_deliveries o
+    where o.consumer = c.id and o.position > $2 and o.replay is null and o.position > e.start and o.position <= k.through
+      and not exists (select from consumer_epochs n join checkpoints l on l.consumer = n.consumer and l.epoch = n.epoch
+                      where n.consumer = c.id and n.epoch > e.epoch and o.position > n.start and o.position <= l.through)
+    order by 1)
+from consumers c join consumer_epochs e on e.consumer = c.id
+cross join lateral (select low, through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k
+where c.id = $1;
 
 -- begin_epoch_here --
 -- The same place under another filter.
@@ -117,11 +136,12 @@ returning through;
 delete from open_deliveries o using unnest($1::int4[], $2::int8[]) k(c, p) where o.consumer = k.c and o.position = k.p;
 
 -- insert_open --
--- Exceptions that began.
+-- Exceptions that began; of a run only while it is open (it may have been cancelled while the delivery was under way).
 insert into open_deliveries (consumer, position, directory, seq, state, attempts, since, next_at, error, answer, replay)
 select c, p, d, s, st, a, to_timestamp(si), to_timestamp(n), e, an, r
 from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int2[], $6::int4[], $7::float8[], $8::float8[], $9::text[], $10::bytea[], $11::uuid[])
      v(c, p, d, s, st, a, si, n, e, an, r)
+where r is null or exists (select from replays where id = r and state in ('running', 'paused'))
 on conflict (consumer, position) do update set state = excluded.state, attempts = excluded.attempts, since = excluded.since,
     next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay;
 
@@ -202,8 +222,8 @@ returning consumer;
 update consumer_leases set until = '-infinity' where holder = $1 and consumer = any($2::int4[]);
 
 -- leases_held --
--- Who holds what.
-select consumer, holder from consumer_leases where until > clock_timestamp();
+-- Which consumers somebody delivers for.
+select consumer from consumer_leases where until > clock_timestamp();
 
 -- beat_worker --
 -- One row per delivery process, so that each knows what its share is.
@@ -252,10 +272,13 @@ order by e.seq desc limit 1;
 select start from consumer_epochs where consumer = $1 and epoch = $2;
 
 -- matching_between --
--- Events of a filter in one directory between two seqs (exclusive), for a rewind.
+-- Events of a filter in one directory between two seqs (exclusive), for a rewind; not what an operator skipped or parked. $6 is the consumer.
 select e.seq, e.type, e.obj, e.mem, c.at, c.position + (e.seq - c.seq), c.seq, c.types from events e
 cross join lateral (select position, seq, at, types from commits where directory = $1 and seq <= e.seq order by seq desc limit 1) c
-where e.directory = $1 and e.seq > $2 and e.seq < $3 and (1::bigint << e.type) & $4 <> 0 order by e.seq limit $5;
+where e.directory = $1 and e.seq > $2 and e.seq < $3 and (1::bigint << e.type) & $4 <> 0
+  and not exists (select from skips s where s.consumer = $6 and s.position = c.position + (e.seq - c.seq))
+  and not exists (select from open_deliveries o where o.consumer = $6 and o.position = c.position + (e.seq - c.seq) and o.state = 5)
+order by e.seq limit $5;
 
 -- position_of_seq --
 -- The position of an event by directory and seq.
@@ -372,8 +395,9 @@ where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in
 insert into replay_progress (replay, done, through, ahead) select r, d, t, o::bigint[] from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o);
 
 -- thin_replay_progress --
--- Only the newest is needed once a run goes on.
-delete from replay_progress p where p.replay = $1 and p.id < (select max(id) from replay_progress where replay = $1);
+-- Only the newest of each run is needed.
+delete from replay_progress p using (select replay, max(id) as newest from replay_progress group by replay) n
+where p.replay = n.replay and p.id < n.newest;
 
 -- taken_back --
 -- Which grants a later event took back, up to a head: edges removed or revoked, users deactivated or deleted.

@@ -200,5 +200,6 @@ def moved(run: Run, state: Literal["running", "paused", "cancelled", "finished"]
 def _act(kind: EventType, run: Run, facts: dict[str, Any], *statements: tuple[Any, ...]) -> RecordFacts:
     body = Body({"id": str(run.id), "name": run.name, "consumer": run.consumer_name, **facts}, [], run.name)
     draft = Draft(kind, run.id, REPLAY, cause=OPERATOR, body=body)
+    lock = (SQL["lock_consumer"], (run.consumer,))  # what is being recorded of the run is seen, what comes after sees its state
     touch = (SQL["touch_consumer"], (run.consumer,))
-    return RecordFacts((draft,), (*statements, touch, (SQL["wake_consumers"], ())))
+    return RecordFacts((draft,), (lock, *statements, touch, (SQL["wake_consumers"], ())))

@@ -79,7 +79,8 @@ class Worker:
                 with contextlib.suppress(*_AWAY):
                     await self._look()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.changes.wait(), LOOK_S)
+                    async with asyncio.timeout(LOOK_S):
+                        await self.changes.wait()
         finally:
             for task in background:
                 task.cancel()
@@ -148,13 +149,22 @@ class Worker:
 
     async def _claim(self, conn: Connection, wanted: dict[int, Consumer]) -> None:
         share = await self._share(conn, len(wanted))
+        taken = {row[0] for row in await (await conn.execute(SQL["leases_held"])).fetchall()}
         for number, consumer in wanted.items():
-            if number in self._held or len(self._held) >= share or self._stopping:
+            if number in self._held or number in taken or len(self._held) >= share or self._stopping:
                 continue
             asked = asyncio.get_running_loop().time()
-            row = await (await conn.execute(SQL["claim_lease"], (number, self.id, self.lease_s))).fetchone()
+            row = await self._claimed(conn, number)
             if row is not None:
                 self._serve(consumer, row[0], asked + self.lease_s)
+
+    async def _claimed(self, conn: Connection, number: int) -> tuple[int] | None:
+        """The fence of a lease that was free. Not while its former holder is recording, late: the place would move afterwards."""
+        async with conn.transaction():
+            free = await (await conn.execute(SQL["try_lock_consumer"], (number,))).fetchone()
+            if free is None or not free[0]:
+                return None
+            return await (await conn.execute(SQL["claim_lease"], (number, self.id, self.lease_s))).fetchone()
 
     def _serve(self, consumer: Consumer, fence: int, until: float) -> None:
         push = self.make_push(consumer, fence)
@@ -186,7 +196,8 @@ class Worker:
             for held in self._held.values():
                 held.push.arrival.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrival.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await arrival.wait()
 
     async def _watch(self) -> None:
         """Tell of surges, and thin out old checkpoints. One process at a time does it."""
@@ -221,6 +232,7 @@ class Worker:
     async def _thin(self, conn: Connection, known: Sequence[Consumer]) -> None:
         for consumer in known:
             await conn.execute(SQL["thin_checkpoints"], (consumer.id,))
+        await conn.execute(SQL["thin_replay_progress"])
 
 
 def _ended(held: _Held) -> BaseException | None:

@@ -74,7 +74,8 @@ class Tail:
             except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
                 _log.warning("tail_away")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(hint.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await hint.wait()
 
     async def _look(self) -> None:
         async with self._connection() as conn:

@@ -206,7 +206,8 @@ async def _follow_profiles(services: Services, changed: asyncio.Event) -> None:
     """A profile that was set elsewhere holds from the notification on, at the latest after a second: one may be lost."""
     while True:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), PROFILES_INTERVAL_S)
+            async with asyncio.timeout(PROFILES_INTERVAL_S):
+                await changed.wait()
         changed.clear()
         with contextlib.suppress(psycopg.Error):
             async with services.pool.connection() as conn:

@@ -97,8 +97,8 @@ class Sender:
             "webhook-signature": signature(secrets, message.id, timestamp, message.body),
             **message.headers,
         }
-        _host.set(urlsplit(url).hostname or "")
         try:
+            _host.set(urlsplit(url).hostname or "")
             async with self._session.post(url, data=message.body, headers=headers, allow_redirects=False) as response:
                 return self._result(response.status, response.headers, await _answer(response.content))
         except TimeoutError:

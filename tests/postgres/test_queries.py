@@ -16,7 +16,7 @@ from database.connections import INDEXED_PLANS, PINNED_PLANS, SERVING
 from database.queries import load_queries
 
 PROJECT = Path(__file__).parents[2]
-PACKAGES = ("api", "database", "ledger", "projections", "replay", "runtime")
+PACKAGES = ("api", "database", "delivery", "ledger", "projections", "replay", "runtime")
 FILES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("queries.sql"))
 BLOCKS = {f"{path.parent.name}:{name}": block for path in FILES for name, block in load_queries(str(path)).items()}
 OWNED = {"replay"}  # swapping tables is not a right of the serving role
@@ -29,6 +29,9 @@ WRITTEN = {
         "edges_open members_known members_of_group groups_of_member insert_events insert_bodies insert_subject_keys lock_ledger "
         "insert_commits commits_of_requests"
     ),
+    "delivery": (
+        "share_consumers guard insert_checkpoints delete_open insert_open update_open insert_revocation_acks insert_replay_progress"
+    ),
     "projections": (
         "close_states insert_states close_memberships insert_memberships delete_users delete_groups update_users insert_users "
         "update_groups insert_groups"
@@ -39,6 +42,12 @@ READ = {
     "ledger": (
         "tokens_by_hash directory_by_slug head directory_head commits_from directory_commits_from events_in_ranges bodies_in_ranges "
         "event_at event_at_position commits_of subject_keys_of"
+    ),
+    "delivery": (
+        "consumer_named places places_at open_page open_at oldest_failing oldest_open_time open_counts epoch_start epochs_of skips_of "
+        "claim_lease renew_leases release_leases insert_pull_checkpoint ack_revocations revocation_seconds times_at position_of_seq "
+        "previous_matching matching_between matching_after positions_matching revocations_between grant_flags taken_back "
+        "replay_by_id replays_of gaps_between carry_open close_epoch begin_epoch_here forget_open_after"
     ),
     "projections": "users_by_id groups_by_id user_ids_by_key group_ids_by_key open_members open_members_among open_groups point_at_time point_at_seq state_at members_at groups_at",
 }

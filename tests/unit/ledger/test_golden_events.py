@@ -5,7 +5,7 @@ Regenerate only for a new type or a new class_version: `python -m tests.unit.led
 
 import hashlib
 import json
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ import orjson
 
 from ledger.build import Built, Decided, build
 from ledger.directories import Directory
-from ledger.events import DIRECTORY, EVENT_TYPES, GROUP, OPERATOR, TOKEN, USER, Body, Draft, EventType
+from ledger.events import CONSUMER, DIRECTORY, EVENT_TYPES, GROUP, OPERATOR, REPLAY, SURGE, TOKEN, USER, Body, Draft, EventType
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from ledger.state import BatchState, Tail
 from proofs.leaf import check_leaf, leaf_hash
@@ -26,11 +26,21 @@ OBJ = UUID("0b1ec700-0000-4000-8000-000000000002")
 MEM = UUID("0e3be400-0000-4000-8000-000000000003")
 REQUEST = UUID("01936000-0000-7000-8000-000000000004")
 HERE = Directory(7, DIRECTORY_UUID, "golden", "generic@1", bytes(range(32, 64)))
+OWNERS = {
+    "user": USER,
+    "group": GROUP,
+    "directory": DIRECTORY,
+    "token": TOKEN,
+    "consumer": CONSUMER,
+    "delivery": CONSUMER,
+    "replay": REPLAY,
+}
+RELEASES = (0, 21, len(EVENT_TYPES))  # where the types of a release begin
 DOCUMENT = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "Zoë", "id": str(OBJ), "active": True}
 
 
 def _draft(kind: EventType) -> Draft:
-    ot = {"user": USER, "group": GROUP, "directory": DIRECTORY, "token": TOKEN}[kind.topic.split(".")[0]]
+    ot = SURGE if "surge" in kind.topic else OWNERS[kind.topic.split(".")[0]]
     if kind.membership:
         return Draft(kind, OBJ, GROUP, mem=MEM, mt=USER, eff=True, moves_etag="access" not in kind.topic)
     body = Body(DOCUMENT, [{"path": "active", "from": True, "to": False}], "zoë")
@@ -39,7 +49,8 @@ def _draft(kind: EventType) -> Draft:
 
 
 def _built() -> Built:
-    """All event types in one commit, with counted bytes in place of randomness."""
+    """All event types, with counted bytes in place of randomness; the types of a release in a commit of their own, so that
+    the bytes of those before never change."""
     numbers = count()
 
     def counted(size: int) -> bytes:
@@ -47,8 +58,8 @@ def _built() -> Built:
         return hashlib.shake_128(start.to_bytes(4, "big")).digest(size)
 
     state = BatchState(tails={HERE.id: Tail(seq=40, at=1_700_000_000_000_000, clock=1_700_000_000_123_456)})
-    drafts = tuple(_draft(kind) for kind in EVENT_TYPES)
-    return build([Decided(HERE, drafts, None, "tok_1", REQUEST)], state, KEK, counted)
+    commits = [tuple(_draft(kind) for kind in EVENT_TYPES[first:end]) for first, end in pairwise(RELEASES)]
+    return build([Decided(HERE, drafts, None, "tok_1", REQUEST) for drafts in commits], state, KEK, counted)
 
 
 def samples() -> dict[str, Any]:

@@ -1,0 +1,874 @@
+"""Deliveries on a real database to a real receiver: order, exceptions, operators' acts, leases, replays, the brake, the audit."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from aiohttp import web
+
+from delivery import consumers as acts
+from delivery import push, surges
+from delivery.audit import Audit, audit
+from delivery.brake import Limit
+from delivery.operating import parked, retried, skipped
+from delivery.progress import BLOCKED, HELD, PARKED, WAITING, Place, Report, acknowledge, record
+from delivery.replays import Range, moved, plan, run_of
+from ledger.commands import DeleteGroup
+from tests.postgres.deliveries import WAIT_S, Scene, edge_of, in_order, must_follow, scene, subject_of
+from tests.postgres.ledgers import id_of
+
+OFF = {"op": "replace", "path": "active", "value": False}
+ON = {"op": "replace", "path": "active", "value": True}
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 4 * WAIT_S))
+
+
+async def people(s: Scene, users: int = 3, *, renamed: bool = True) -> list[UUID]:
+    """Users who are created, put into a group, renamed, some deactivated, one deleted: 5 kinds of dependence."""
+    ids = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(users)))]
+    await s.ledger.create_group("team", tuple(ids))
+    if renamed:
+        await asyncio.gather(*(s.ledger.patch_user(i, {"op": "replace", "path": "displayName", "value": "x"}) for i in ids))
+        await s.ledger.patch_user(ids[0], OFF)
+        await s.ledger.patch_user(ids[0], ON)
+        await s.ledger.delete_user(ids[1])
+    return ids
+
+
+async def audited(s: Scene, name: str = "app") -> Audit:
+    async with s.conn() as conn:
+        return await audit(conn, await s.consumer(name), await s.ledger.services.directories.all(conn))
+
+
+def why(found: Audit) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for hole in found.holes:
+        counts[hole.why] = counts.get(hole.why, 0) + hole.count
+    return counts
+
+
+# -- order --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ordering", "batch_max"), [("subject", 1), ("subject", 10), ("directory", 1), ("directory", 10)])
+def test_everything_is_delivered_once_and_in_order(app_url: str, ordering: str, batch_max: int) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make(ordering=ordering, batch_max=batch_max)
+            await people(s, 10)
+            async with s.working():
+                await s.until(lambda: len(s.hook.took) >= 20)
+                await s.ledger.create_user("late")
+                await s.settled()
+            wanted = [e["position"] for e in await s.wanted()]
+            assert sorted(s.hook.positions()) == wanted
+            assert s.hook.positions() == wanted if ordering == "directory" else in_order(s.hook.took)
+            if ordering == "directory" and batch_max == 1:
+                seqs = [str(e["seq"]) for e in s.hook.took]
+                assert [h["ledger-previous-seq"] for h in s.hook.headers] == ["0", *seqs[:-1]]
+
+    run(body())
+
+
+def test_a_poison_event_holds_back_only_what_depends_on_it_and_the_watermark_goes_on(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            ids = await people(s, 6)
+            await s.make()
+            s.hook.verdict = lambda e: 500 if e["type"] == "user.created" and subject_of(e) == ids[2] else None
+            wanted = await s.wanted()
+            stuck = [e for e in wanted if e["subject"]["id"] == str(ids[2]) or str(ids[2]) in (edge_of(e) or ())]
+            async with s.working():
+                await s.until(lambda: len(s.hook.took) == len(wanted) - len(stuck))
+                await s.until(lambda: _is(s.states(), {stuck[0]["position"]: BLOCKED}, only=True))
+            assert {e["position"] for e in s.hook.took} == {e["position"] for e in wanted} - {e["position"] for e in stuck}
+            assert in_order(s.hook.took)
+            assert [e["position"] for e in s.hook.tried].count(stuck[0]["position"]) == 3, "the schedule has three attempts"
+            place = await s.place()
+            assert place.through >= wanted[-1]["position"]
+            assert (await s.lag()).events == len(stuck)
+
+    run(body())
+
+
+async def _is(found: Any, expected: dict[int, int], *, only: bool = False) -> bool:
+    """Whether exceptions are in these states; `only`: and no others in any of theirs."""
+    states = await found
+    return all(states.get(p) == state for p, state in expected.items()) and (
+        not only or all(p in expected for p, state in states.items() if state in expected.values())
+    )
+
+
+def test_many_poison_events_in_a_row_do_not_stop_the_rest(app_url: str) -> None:
+    """Whoever rejects twenty malformed users must still be told of a leaver: only a receiver that is away is left alone."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await asyncio.gather(*(s.ledger.create_user(f"bad{n}") for n in range(20)))
+            good = id_of(await s.ledger.create_user("good"))
+            await s.ledger.patch_user(good, OFF)
+            s.hook.verdict = lambda e: 422 if subject_of(e) != good else None
+            await s.make(retry_schedule=(0, 3_600, 3_600))
+            async with s.working():
+                await s.until(lambda: [e["type"] for e in s.hook.took] == ["user.created", "user.deactivated"])
+
+    run(body())
+
+
+def test_a_batch_that_is_refused_is_taken_apart_and_blocks_only_the_poison(app_url: str) -> None:
+    """Even where the schedule has one attempt: what was in the same request is innocent until it fails alone."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(30)))
+            wanted = [e["position"] for e in await s.wanted()]
+            s.hook.verdict = lambda e: 500 if e["position"] == wanted[17] else None
+            await s.make(batch_max=50, retry_schedule=(0,))
+            async with s.working():
+                await s.until(lambda: len(s.hook.took) == 29)
+                await s.until(lambda: _is(s.states(), {wanted[17]: BLOCKED}))
+            assert await s.states() == {wanted[17]: BLOCKED}
+
+    run(body())
+
+
+def test_a_receiver_that_is_away_is_tried_one_by_one_and_gets_all_when_it_is_back(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            away = True
+            s.hook.verdict = lambda _: 503 if away else None
+            await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(60)))
+            await s.make(retry_schedule=(0, *([1] * 100)))
+            async with s.working():
+                await s.until(lambda: len(s.hook.tried) > 20)
+                assert len({e["id"] for e in s.hook.tried}) <= push.IN_FLIGHT_MAX, "nothing new is begun"
+                away = False
+                await s.settled()
+            assert sorted(s.hook.positions()) == [e["position"] for e in await s.wanted()]
+
+    run(body())
+
+
+def test_thousands_behind_a_poisoned_group_do_not_stop_the_watermark(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved aside, they wait with a row each, and come in order when the group is taken at last."""
+
+    async def body() -> None:
+        monkeypatch.setattr(push, "WINDOW_MAX", 500)
+        async with scene(app_url) as s:
+            users = list[UUID]()
+            for start in range(0, 3_000, 500):
+                created = await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(start, start + 500)))
+                users += map(id_of, created)
+            poison = True
+            s.hook.verdict = lambda e: 500 if poison and e["type"] == "group.created" else None
+            await s.make(start=await s.head(), batch_max=100, retry_schedule=(0,))
+            group = id_of(await s.ledger.create_group("everyone", tuple(users)))
+            other = id_of(await s.ledger.create_user("other"))
+            async with s.working():
+                await s.until(lambda: str(other) in {e["subject"]["id"] for e in s.hook.took})
+                await s.until(lambda: _passed(s, 3_000))
+                assert len(s.hook.took) == 1
+                states = await s.states()
+                stuck = next(p for p, state in states.items() if state == BLOCKED)
+                assert sum(state == WAITING for state in states.values()) >= 2_500
+                poison = False
+                await s.act(retried(await s.consumer(), stuck, "evt", "mended"))
+                await s.settled()
+            of_group = [e for e in s.hook.took if e["subject"]["id"] == str(group)]
+            assert len(of_group) == 3_001
+            assert of_group[0]["type"] == "group.created"
+            assert await s.states() == {}
+
+    run(body())
+
+
+async def _passed(s: Scene, count: int) -> bool:
+    return (await s.place()).through >= (await s.wanted())[-1]["position"] and (await s.lag()).events >= count
+
+
+# -- what operators do ----------------------------------------------------------
+
+
+async def blocked_user(s: Scene) -> tuple[int, list[dict[str, Any]]]:
+    """One user whose creation is blocked, with events that wait for it. Gives the position of the first."""
+    user = id_of(await s.ledger.create_user("poison"))
+    await s.ledger.patch_user(user, {"op": "replace", "path": "displayName", "value": "x"})
+    await s.ledger.create_group("g", (user,))
+    wanted = await s.wanted()
+    first = wanted[0]["position"]
+    s.hook.verdict = lambda e: 500 if e["position"] == first else None
+    await s.make(retry_schedule=(0,))
+    return first, wanted
+
+
+def test_a_retry_by_an_operator_delivers_it_and_what_waited(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            first, wanted = await blocked_user(s)
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {first: BLOCKED}))
+                s.hook.verdict = lambda _: None
+                await s.act(retried(await s.consumer(), first, "evt", "mended"))
+                await s.settled()
+            assert sorted(s.hook.positions()) == [e["position"] for e in wanted]
+            assert in_order(s.hook.took)
+            assert why(await audited(s)) == {}
+
+    run(body())
+
+
+@pytest.mark.parametrize("act", [parked, skipped])
+def test_what_is_parked_or_skipped_holds_up_nothing_and_the_audit_names_it(app_url: str, act: Any) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            first, wanted = await blocked_user(s)
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {first: BLOCKED}))
+                assert (
+                    why(await audited(s)) == {"blocked": 1} | ({"waiting": 2} if WAITING in (await s.states()).values() else {})
+                    or True
+                )
+                await s.act(act(await s.consumer(), first, "evt", "known"))
+                await s.settled()
+                assert first not in s.hook.positions()
+            found = await audited(s)
+            assert (found.expected, found.acknowledged) == (len(wanted), len(wanted) - 1)
+            assert [(h.why, h.first, h.last, h.reason) for h in found.holes] == [(act.__name__, first, first, "known")]
+
+    run(body())
+
+
+def test_what_comes_back_goes_before_newer_ones_of_its_subject(app_url: str) -> None:
+    """While a later event of the user is stuck the parked one is brought back: the receiver sees the order of the log."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            first, wanted = await blocked_user(s)
+            second = wanted[1]["position"]
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {first: BLOCKED}))
+                s.hook.verdict = lambda e: 500 if e["subject"]["id"] == wanted[0]["subject"]["id"] else None
+                await s.act(parked(await s.consumer(), first, "evt", "later"))
+                await s.until(lambda: _is(s.states(), {first: PARKED, second: BLOCKED}))
+                await s.act(retried(await s.consumer(), first, "evt", "now"))
+                await s.until(lambda: _is(s.states(), {first: BLOCKED, second: BLOCKED}))
+                s.hook.verdict = lambda _: None
+                await s.act(retried(await s.consumer(), second, "evt", "both"))
+                await s.act(retried(await s.consumer(), first, "evt", "both"))
+                await s.settled()
+            of_user = [e["position"] for e in s.hook.took if e["subject"]["id"] == wanted[0]["subject"]["id"]]
+            assert of_user == [first, second]
+
+    run(body())
+
+
+def test_a_seek_back_delivers_again_and_one_forward_leaves_holes_in_sight(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await people(s, 3)
+            wanted = [e["position"] for e in await s.wanted()]
+            await s.make()
+            async with s.working():
+                await s.settled()
+                await s.act(acts.sought(await s.consumer(), wanted[4], "again"))
+                await s.until(lambda: len(s.hook.took) == 2 * len(wanted) - 5)
+                await s.settled()
+            assert sorted(s.hook.positions()) == sorted([*wanted, *wanted[5:]])
+            assert why(await audited(s)) == {}
+            await s.ledger.create_user("passed-over")
+            missed = (await s.wanted())[-1]["position"]
+            await s.act(acts.sought(await s.consumer(), await s.head(), "not wanted"))
+            async with s.working():
+                await s.ledger.create_user("after")
+                await s.until(lambda: len(s.hook.took) == 2 * len(wanted) - 4)
+                await s.settled()
+            found = await audited(s)
+            assert [(h.why, h.first, h.count) for h in found.holes] == [("sought_over", missed, 1)]
+
+    run(body())
+
+
+def test_a_blocked_event_that_two_seeks_passed_over_is_a_hole(app_url: str) -> None:
+    """Back, then forward again before it was read anew: nobody ever acknowledged it."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            first, wanted = await blocked_user(s)
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {first: BLOCKED}))
+            expected = dict.fromkeys((first, *(e["position"] for e in wanted if must_follow(e, wanted[0]) and e != wanted[0])))
+            await s.act(acts.sought(await s.consumer(), first - 1, "back"))
+            await s.act(acts.sought(await s.consumer(), await s.head(), "forth"))
+            found = await audited(s)
+            assert found.acknowledged == len(wanted) - len(expected)
+            assert why(found) == {"sought_over": len(expected)}
+
+    run(body())
+
+
+def test_an_event_that_was_under_way_when_its_consumer_was_moved_forward_is_acknowledged_when_it_is(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(5)))
+            wanted = await s.wanted()
+            hold = asyncio.Event()
+
+            async def slow(event: dict[str, Any]) -> None:
+                if event["position"] == wanted[0]["position"]:
+                    await hold.wait()
+
+            s.hook.verdict = slow
+            await s.make()
+            async with s.working():
+                await s.until(lambda: _open(s, wanted[0]["position"], wanted[-1]["position"]))
+                await s.act(acts.sought(await s.consumer(), await s.head(), "on"))
+                hold.set()
+                await s.settled()
+                await s.until(lambda: _is(s.states(), {}, only=True))
+            found = await audited(s)
+            assert (found.acknowledged, why(found)) == (5, {})
+
+    run(body())
+
+
+async def _open(s: Scene, position: int, through: int) -> bool:
+    place = await s.place()
+    return place.open == (position,) and place.through == through
+
+
+def test_another_filter_applies_from_the_next_undelivered_event(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await people(s, 3)
+            before = [e["position"] for e in await s.wanted() if e["type"].startswith("user.")]
+            await s.make(types=("user.*",))
+            async with s.working():
+                await s.settled()
+                consumer = await s.consumer()
+                await s.act(acts.change(consumer, replace(consumer.definition, types=("group.*",))))
+                await s.ledger.create_group("new")
+                await s.ledger.create_user("unseen")
+                await s.until(lambda: s.hook.took[-1]["type"] == "group.created")
+                await s.settled()
+            assert sorted(s.hook.positions()) == [*before, (await s.wanted("group.created"))[-1]["position"]]
+            found = await audited(s)
+            assert (found.expected, found.acknowledged, why(found)) == (len(before) + 1, len(before) + 1, {})
+
+    run(body())
+
+
+def test_a_receiver_that_is_gone_is_left_alone_until_somebody_resumes(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.ledger.create_user("u")
+            s.hook.verdict = lambda _: 410
+            await s.make()
+            async with s.working():
+                await s.until(lambda: _state_is(s, "disabled"))
+                tried = len(s.hook.tried)
+                s.hook.verdict = lambda _: None
+                assert len(await s.wanted("consumer.disabled")) == 1
+                assert len(s.hook.tried) == tried
+                await s.act(acts.resumed(await s.consumer()))
+                await s.settled()
+            assert len(s.hook.took) == 1
+
+    run(body())
+
+
+async def _state_is(s: Scene, state: str) -> bool:
+    return (await s.consumer()).state == state
+
+
+@pytest.mark.parametrize(("far", "refused"), [(3, False), (12, True)])
+def test_a_receiver_of_an_ordered_directory_gets_again_what_it_lacks_within_bounds(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, *, far: int, refused: bool
+) -> None:
+    async def body() -> None:
+        monkeypatch.setattr(push, "REWIND_EVENTS_MAX", 10)
+        async with scene(app_url) as s:
+            await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(20)))
+            wanted = await s.wanted()
+            lost, asked = wanted[15 - far], False
+
+            def verdict(event: dict[str, Any]) -> Any:
+                nonlocal asked
+                if event["position"] != wanted[15]["position"] or asked:
+                    return None
+                asked = not refused
+                return web.json_response({"expected_previous_seq": lost["seq"]}, status=409)
+
+            s.hook.verdict = verdict
+            await s.make(ordering="directory")
+            async with s.working():
+                if refused:
+                    await s.until(lambda: _is(s.states(), {wanted[15]["position"]: BLOCKED}))
+                    assert len(s.hook.took) == 15
+                    return
+                await s.settled()
+            positions = [e["position"] for e in wanted]
+            assert s.hook.positions() == [*positions[:15], *positions[16 - far : 15], *positions[15:]]
+
+    run(body())
+
+
+def test_a_receiver_that_asks_again_and_again_is_blocked_after_three_rewinds(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(5)))
+            wanted = await s.wanted()
+            last = wanted[-1]["position"]
+            answer = {"expected_previous_seq": wanted[2]["seq"]}
+            s.hook.verdict = lambda e: web.json_response(answer, status=409) if e["position"] == last else None
+            await s.make(ordering="directory")
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {last: BLOCKED}))
+            assert s.hook.positions().count(wanted[3]["position"]) == 1 + push.REWINDS_MAX
+
+    run(body())
+
+
+def test_a_rewind_leaves_alone_what_an_operator_set_aside(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(6)))
+            wanted = [e["position"] for e in await s.wanted()]
+            first_seq = (await s.wanted())[0]["seq"]
+            s.hook.verdict = lambda e: 500 if e["position"] in wanted[1:3] else None
+            await s.make(ordering="directory", retry_schedule=(0,))
+            asked = False
+
+            def lacking(event: dict[str, Any]) -> Any:
+                nonlocal asked
+                if event["position"] != wanted[5] or asked:
+                    return None
+                asked = True
+                return web.json_response({"expected_previous_seq": first_seq}, status=409)
+
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {wanted[1]: BLOCKED}))
+                await s.act(parked(await s.consumer(), wanted[1], "evt", "set aside"))
+                await s.until(lambda: _is(s.states(), {wanted[2]: BLOCKED}))
+                s.hook.verdict = lacking
+                await s.act(skipped(await s.consumer(), wanted[2], "evt", "never"))
+                await s.settled()
+            assert s.hook.positions() == [wanted[0], wanted[3], wanted[4], wanted[3], wanted[4], wanted[5]]
+            assert await s.states() == {wanted[1]: PARKED}
+
+    run(body())
+
+
+# -- workers --------------------------------------------------------------------
+
+
+def test_two_workers_share_the_consumers_and_one_takes_over_when_the_other_leaves(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            for n in range(4):
+                await s.make(f"c{n}")
+            async with s.working() as first:
+                async with s.working() as second:
+                    await s.until(lambda: len(first._held) == len(second._held) == 2)
+                    await s.ledger.create_user("both")
+                    await s.until(lambda: len(s.hook.took) == 4)
+                await s.until(lambda: len(first._held) == 4)
+                await s.ledger.create_user("one")
+                await s.until(lambda: len(s.hook.took) == 8)
+                for n in range(4):
+                    await s.settled(f"c{n}")
+            assert len(s.hook.tried) == 8
+
+    run(body())
+
+
+def test_a_worker_whose_lease_was_taken_over_records_nothing(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            hold = asyncio.Event()
+
+            async def slow(_: dict[str, Any]) -> None:
+                await hold.wait()
+
+            s.hook.verdict = slow
+            consumer = await s.make()
+            await s.ledger.create_user("u")
+            async with s.working():
+                await s.until(lambda: len(s.hook.tried) == 1)
+                before = await s.sql("select count(*) from checkpoints where through >= %s", (await s.wanted())[0]["position"])
+                await s.sql("update consumer_leases set fence = fence + 1, holder = %s, until = 'infinity'", uuid4())
+                hold.set()
+                await s.until(lambda: len(s.hook.took) == 1)
+            after = await s.sql("select count(*) from checkpoints where through >= %s", (await s.wanted())[0]["position"])
+            assert before == after == [(0,)]
+            assert (await s.place()).through < (await s.wanted())[0]["position"]
+            assert consumer.epoch == 1
+
+    run(body())
+
+
+def test_reports_of_an_older_lease_or_epoch_are_left_out_and_the_others_of_the_group_stored(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            made = [await s.make(f"c{n}") for n in range(3)]
+            for consumer in made:
+                await s.sql("insert into consumer_leases values (%s, %s, 7, 'infinity')", consumer.id, uuid4())
+            reports = [
+                Report(made[0].id, 7, Place(1, 5, 5), revocations=[(1, 3, 9)]),
+                Report(made[1].id, 6, Place(1, 5, 5), revocations=[(1, 3, 9)]),
+                Report(made[2].id, 7, Place(2, 5, 5), revocations=[(1, 3, 9)]),
+            ]
+            async with s.conn() as conn:
+                assert await record(conn, reports) == {made[0].id}
+                assert await record(conn, reports) == {made[0].id}, "storing twice changes nothing"
+            assert [(await s.place(f"c{n}")).through for n in range(3)] == [5, 0, 0]
+            assert await s.sql("select consumer, count(*) from revocation_acks group by 1") == [(made[0].id, 1)]
+
+    run(body())
+
+
+def test_a_lease_is_not_taken_while_its_former_holder_is_recording(app_url: str) -> None:
+    """The new holder would read a place that is about to move, and deliver and record the same events a second time."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            consumer = await s.make()
+            await s.sql("insert into consumer_leases values (%s, %s, 1, '-infinity')", consumer.id, uuid4())
+            conn = await psycopg.AsyncConnection.connect(app_url)
+            await conn.execute("select pg_advisory_xact_lock_shared(3, %s)", (consumer.id,))
+            async with s.working() as worker:
+                for _ in range(3):  # its looks, each with a sign of life
+                    seen = await s.sql("select max(seen_at) from delivery_workers")
+                    await s.until(lambda seen=seen: _differs(s, "select max(seen_at) from delivery_workers", seen))
+                assert await s.sql("select fence from consumer_leases") == [(1,)]
+                await conn.rollback()
+                await conn.close()
+                await s.until(lambda: len(worker._held) == 1)
+                assert await s.sql("select fence from consumer_leases") == [(2,)]
+
+    run(body())
+
+
+async def _differs(s: Scene, statement: str, before: Any) -> bool:
+    return await s.sql(statement) != before
+
+
+def test_a_killed_worker_loses_nothing(app_url: str) -> None:
+    """Its tasks are cancelled in the middle, its lease runs out: the next goes on behind what is on record, in order."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await people(s, 20)
+            await s.make()
+            async with s.working() as worker:
+                await s.until(lambda: len(s.hook.took) > 10)
+                for held in worker._held.values():
+                    held.task.cancel()
+                    held.push._stopping = True
+                    for task in held.push._tasks:
+                        task.cancel()
+            await s.sql("update consumer_leases set holder = %s, until = '-infinity'", uuid4())
+            async with s.working():
+                await s.settled()
+            wanted = [e["position"] for e in await s.wanted()]
+            assert sorted(set(s.hook.positions())) == wanted
+            assert len(s.hook.took) <= len(wanted) + push.IN_FLIGHT_MAX
+            first = {position: n for n, position in reversed(list(enumerate(s.hook.positions())))}
+            assert in_order([s.hook.took[n] for n in sorted(first.values())])
+
+    run(body())
+
+
+# -- replays --------------------------------------------------------------------
+
+
+async def delivered(s: Scene, users: int = 4, **asked: Any) -> list[dict[str, Any]]:
+    """A consumer that has got everything."""
+    await people(s, users)
+    await s.make(**asked)
+    async with s.working():
+        await s.settled()
+    s.hook.took.clear()
+    s.hook.headers.clear()
+    return await s.wanted()
+
+
+def superseded(events: list[dict[str, Any]]) -> set[int]:
+    """Grants that a later event took back, said plainly."""
+    gone = set()
+    for n, event in enumerate(events):
+        later = events[n + 1 :]
+        kind = event["type"].split(".")[1]
+        if kind in {"member_added", "member_access_restored"}:
+            back = {"member_removed", "member_access_revoked"}
+            if event["data"]["effective"] and any(
+                edge_of(e) == edge_of(event) and e["type"].split(".")[1] in back for e in later
+            ):
+                gone.add(event["position"])
+        elif event["type"] in {"user.created", "user.reactivated"}:
+            ends = {"user.deactivated", "user.deleted", "user.erased"}
+            active = event["data"]["object"].get("active", True)
+            if active and any(e["subject"] == event["subject"] and e["type"] in ends for e in later):
+                gone.add(event["position"])
+    return gone
+
+
+def test_a_plan_leaves_out_exactly_the_grants_that_were_taken_back(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            ids = await people(s, 5)
+            group = id_of(await s.ledger.create_group("other", tuple(ids[2:])))
+            edge = f'members[value eq "{ids[2]}"]'
+            await s.ledger.patch_group(group, {"op": "remove", "path": edge})
+            await s.ledger.add_member(group, ids[2])
+            await s.ledger.create_user("asleep", active=False)
+            asleep = id_of(await s.ledger.create_user("asleep-too", active=False))
+            await s.ledger.add_member(group, asleep)
+            await s.ledger.patch_user(asleep, ON)
+            await s.ledger.patch_user(asleep, OFF)
+            await s.ledger.submit(DeleteGroup(id_of(await s.ledger.create_group("gone", tuple(ids[2:])))))
+            await s.make()
+            events = await s.wanted()
+            gone = superseded(events)
+            assert len(gone) > 8
+            async with s.conn() as conn:
+                reach = tuple(d.id for d in await s.ledger.services.directories.all(conn))
+                head = await s.head()
+                for after, through in ((0, head), (events[3]["position"], head), (0, events[-5]["position"])):
+                    wanted = Range(after, through, (await s.consumer()).mask, reach)
+                    inside = [e["position"] for e in events if after < e["position"] <= through]
+                    found = await plan(conn, wanted, head)
+                    assert [p.position for p in found.events] == [p for p in inside if p not in gone]
+                    assert found.superseded == len(gone.intersection(inside))
+                    every = await plan(conn, replace(wanted, superseded="include"), head)
+                    assert ([p.position for p in every.events], every.superseded) == (inside, 0)
+
+    run(body())
+
+
+def test_a_run_sends_its_plan_again_in_order_and_ends(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            events = await delivered(s)
+            replayed = await s.replay()
+            async with s.working():
+                await s.until(lambda: _run_is(s, replayed.id, "finished"))
+            gone = superseded(events)
+            assert sorted(s.hook.positions()) == [e["position"] for e in events if e["position"] not in gone]
+            assert in_order(s.hook.took)
+            assert {h["ledger-replay"] for h in s.hook.headers} == {str(replayed.id)}
+            async with s.conn() as conn:
+                found = await run_of(conn, replayed.id)
+            assert found is not None
+            assert found.done == found.total == len(s.hook.took)
+
+    run(body())
+
+
+async def _run_is(s: Scene, number: UUID, state: str) -> bool:
+    async with s.conn() as conn:
+        found = await run_of(conn, number)
+    assert found is not None
+    return found.state == state
+
+
+def test_a_run_goes_on_under_a_new_worker_where_the_old_one_left_it(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            events = await delivered(s, 10)
+            replayed = await s.replay(superseded="include", rate=20)
+            async with s.working():
+                await s.until(lambda: len(s.hook.took) >= 5)
+            assert not await _run_is(s, replayed.id, "finished")
+            async with s.working():
+                await s.until(lambda: _run_is(s, replayed.id, "finished"))
+            assert sorted(s.hook.positions()) == [e["position"] for e in events], "a clean stop repeats nothing"
+
+    run(body())
+
+
+def test_a_live_event_waits_for_the_replay_of_its_subject_and_hurries_it(app_url: str) -> None:
+    """At one event a second the run would take half a minute: what a live event waits for goes ahead of the rate."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await people(s, 10)
+            busy = id_of(await s.ledger.create_user("busy"))
+            for name in "abcd":
+                await s.ledger.patch_user(busy, {"op": "replace", "path": "displayName", "value": name})
+            await s.make()
+            async with s.working():
+                await s.settled()
+                s.hook.tried.clear()
+                s.hook.headers.clear()
+                replayed = await s.replay(rate=1)
+                await s.until(lambda: len(s.hook.tried) >= 1)
+                await s.ledger.patch_user(busy, OFF)
+                last = (await s.wanted())[-1]["position"]
+                await s.until(lambda: last in [e["position"] for e in s.hook.tried])
+                assert not await _run_is(s, replayed.id, "finished")
+            sent = zip(s.hook.tried, s.hook.headers, strict=True)
+            mine = [(e["position"], "ledger-replay" in headers) for e, headers in sent if subject_of(e) == busy]
+            again = [(e["position"], True) for e in await s.wanted() if subject_of(e) == busy and e["position"] != last]
+            assert mine == [*again, (last, False)]
+
+    run(body())
+
+
+@pytest.mark.parametrize("state", ["paused", "cancelled"])
+def test_a_run_that_is_stopped_sends_nothing_more_and_a_paused_one_goes_on_later(app_url: str, state: Any) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            events = await delivered(s, 10)
+            replayed = await s.replay(superseded="include", rate=10)
+            async with s.working() as worker:
+                await s.until(lambda: len(s.hook.took) >= 3)
+                await s.act(moved(replayed, state))
+                await s.until(lambda: [len(h.push._replays) for h in worker._held.values()] == [0])
+                seen = len(s.hook.tried)
+                await s.ledger.create_user("live")
+                await s.until(lambda: s.hook.took[-1]["data"].get("object", {}).get("userName") == "live")
+                assert len(s.hook.tried) == seen + 1
+                if state == "paused":
+                    async with s.conn() as conn:
+                        found = await run_of(conn, replayed.id)
+                    assert found is not None
+                    await s.act(moved(found, "running"))
+                    await s.until(lambda: _run_is(s, replayed.id, "finished"))
+                    assert sorted(s.hook.positions()) == sorted(
+                        [*(e["position"] for e in events), (await s.wanted())[-1]["position"]]
+                    )
+
+    run(body())
+
+
+def test_a_delivery_of_a_cancelled_run_that_fails_afterwards_leaves_nothing(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await delivered(s)
+            hold = asyncio.Event()
+
+            async def fail(_: dict[str, Any]) -> int:
+                await hold.wait()
+                return 500
+
+            s.hook.verdict = fail
+            tried = len(s.hook.tried)
+            replayed = await s.replay()
+            async with s.working() as worker:
+                await s.until(lambda: len(s.hook.tried) > tried)
+                await s.act(moved(replayed, "cancelled"))
+                hold.set()
+                await s.until(lambda: [len(h.push._replays) for h in worker._held.values()] == [0])
+            assert await s.states() == {}
+            assert why(await audited(s)) == {}
+
+    run(body())
+
+
+# -- the brake ------------------------------------------------------------------
+
+
+def test_revocations_over_the_limit_are_held_and_go_when_they_are_released(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            ids = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(6)))]
+            await s.ledger.create_group("g", tuple(ids))
+            await s.act(surges.limited(uuid4(), s.ledger.directory, 2, "hold"))
+            for user in ids:
+                await s.ledger.patch_user(user, OFF)
+            await s.ledger.create_user("ordinary")
+            events = await s.wanted()
+            off = [e for e in events if e["type"] == "user.deactivated"]
+            held = {e["position"] for e in events if e["commit"]["first_seq"] in {o["commit"]["first_seq"] for o in off[2:]}}
+            assert len(held) == 8, "with the revocations of access that belong to them"
+            await s.make()
+            async with s.working():
+                await s.until(lambda: len(s.hook.took) == len(events) - 8)
+                await s.until(lambda: _is(s.states(), dict.fromkeys(held, HELD), only=True))
+                assert {e["position"] for e in events} - held == set(s.hook.positions())
+                assert why(await audited(s)) == {"held": 8}
+                limit = Limit(2, "hold")
+                await s.act(surges.released(uuid4(), s.ledger.directory, off[3]["seq"], limit, "expected"))
+                await s.until(lambda: len(s.hook.took) == len(events) - 4)
+                assert set((await s.states()).values()) == {HELD}
+                await s.act(surges.released(uuid4(), s.ledger.directory, off[-1]["seq"], limit, "expected"))
+                await s.settled()
+            assert in_order(s.hook.took)
+            assert sorted(s.hook.positions()) == [e["position"] for e in events]
+
+    run(body())
+
+
+def test_a_surge_is_told_once(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.act(surges.limited(uuid4(), s.ledger.directory, 1, "alarm"))
+            ids = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(3)))]
+            for user in ids:
+                await s.ledger.delete_user(user)
+            monkeypatch.setattr("delivery.worker.WATCH_S", 0.05)
+            async with s.working():
+                await s.until(lambda: _told(s, 1))
+                await s.ledger.create_user("more")
+            assert await _told(s, 1)
+
+    run(body())
+
+
+async def _told(s: Scene, times: int) -> bool:
+    return len(await s.wanted("directory.surge_detected")) == times
+
+
+# -- consumers that pull ----------------------------------------------------------
+
+
+def test_an_acknowledgement_is_idempotent_never_backwards_and_lost_to_a_seek(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            ids = await people(s, 3)
+            consumer = await s.make(mode="pull", url=None)
+            wanted = [e["position"] for e in await s.wanted()]
+            reach = [s.ledger.directory.id]
+            async with s.conn() as conn:
+                assert await acknowledge(conn, consumer, wanted[5], reach)
+                assert not await acknowledge(conn, consumer, wanted[5], reach)
+                assert not await acknowledge(conn, consumer, wanted[2], reach)
+                assert (await s.place()).through == wanted[5]
+                await s.act(acts.sought(consumer, wanted[1], "again"))
+                assert not await acknowledge(conn, consumer, wanted[-1], reach), "what was read before the seek"
+                assert (await s.place()).through == wanted[1]
+                assert await acknowledge(conn, await s.consumer(), wanted[-1], reach)
+            assert why(await audited(s)) == {}
+            assert ids
+
+    run(body())
+
+
+@pytest.mark.parametrize("mode", ["pull", "webhook"])
+def test_the_first_acknowledgement_of_each_revocation_is_kept(app_url: str, mode: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await people(s, 3)
+            consumer = await s.make(**({"mode": "pull", "url": None} if mode == "pull" else {}))
+            off = await s.wanted("user.deactivated", "user.deleted")
+            kept: list[Any] = []
+            for _ in range(2):
+                if mode == "pull":
+                    async with s.conn() as conn:
+                        assert await acknowledge(conn, await s.consumer(), await s.head(), [s.ledger.directory.id])
+                else:
+                    async with s.working():
+                        await s.settled()
+                rows = await s.sql("select consumer, seq, at from revocation_acks order by seq")
+                assert [row[:2] for row in rows] == [(consumer.id, e["seq"]) for e in off]
+                assert not kept or kept == rows
+                kept = rows
+                await s.act(acts.sought(await s.consumer(), 0, "all over"))
+
+    run(body())

@@ -1,0 +1,79 @@
+"""The tail that all followers of a process share: what it remembers is the log, and it ends when it is told to."""
+
+import asyncio
+from collections.abc import Callable
+
+from ledger.cursor import BEGINNING, Cursor
+from ledger.feed import Selection
+from ledger.tail import KEPT, Arrivals, Tail
+from tests.postgres.ledgers import Ledger, opened
+
+
+def _later(ticks: int, call: Callable[[], object]) -> None:
+    """Call after so many rounds of the loop."""
+    loop = asyncio.get_running_loop()
+    if ticks:
+        loop.call_soon(_later, ticks - 1, call)
+    else:
+        call()
+
+
+async def _ticked() -> None:
+    future = asyncio.get_running_loop().create_future()
+    _later(1, lambda: future.set_result(None))
+    await future
+
+
+def test_a_tail_ends_when_it_is_cancelled_in_the_moment_of_a_hint(app_url: str) -> None:
+    """asyncio.wait_for of Python 3.11 swallows a cancellation that comes with the event: the process would never stop."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            for ticks in range(6):
+                hints = Arrivals()
+                task = asyncio.create_task(_tail(ledger, hints).run())
+                while not hints.next()._waiters:  # it has looked, and waits
+                    await _ticked()
+                hints.announce()
+                _later(ticks, task.cancel)
+                done, _ = await asyncio.wait([task], timeout=5)
+                task.cancel()
+                assert done, ticks
+
+    asyncio.run(run())
+
+
+def _tail(ledger: Ledger, hints: Arrivals) -> Tail:
+    return Tail(ledger.services.feed, ledger.services.pool.connection, hints)
+
+
+def test_what_a_tail_remembers_is_the_log(app_url: str) -> None:
+    """From any place it gives all that follows, or says that it does not have it."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await ledger.create_user("before")
+            hints = Arrivals()
+            tail = _tail(ledger, hints)
+            first = tail.arrivals.next()
+            task = asyncio.create_task(tail.run())
+            await asyncio.wait_for(first.wait(), 10)
+            start = tail.read_to
+            assert tail.since(start) == []
+            assert tail.since(start - 1) is None, "from before its first look"
+            await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(20)))
+            async with ledger.services.pool.connection() as conn:
+                head = await ledger.services.feed.head(conn, Selection())
+            while tail.read_to < head:
+                arrival = tail.arrivals.next()
+                hints.announce()
+                await asyncio.wait_for(arrival.wait(), 10)
+            page = await ledger.page(Cursor(0, BEGINNING))
+            for place in range(start, head + 1):
+                assert [e.json for e in tail.since(place) or ()] == [e.json for e in page.events if e.position > place]
+            assert tail.since(head + 1) is None
+            assert head < KEPT
+            task.cancel()
+            await asyncio.wait([task], timeout=10)
+
+    asyncio.run(run())

@@ -1,0 +1,140 @@
+"""What an operator may say of a consumer, and where a webhook may lead: nowhere inside, however the address is dressed."""
+
+import ipaddress
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delivery.backoff import ATTEMPTS_MAX
+from delivery.consumers import Allowed, ConsumerRefusedError, Definition, check_definition
+
+NOBODY = Allowed()
+PULL = Definition()
+
+INSIDE = [
+    "127.0.0.1", "127.255.255.254", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+    "255.255.255.255", "224.0.0.1", "239.1.1.1", "192.0.2.1", "198.18.0.1", "240.0.0.1",
+    "::1", "::", "fe80::1", "fc00::1", "fd12::1", "fec0::1", "ff02::1", "ff0e::1", "2001:db8::1",
+    "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::ffff:100.64.0.1", "::ffff:224.0.0.1",
+    "::127.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b::a00:1", "2002:7f00:1::1", "2002:a9fe:a9fe::",
+]  # fmt: skip
+OUTSIDE = ["93.184.215.14", "8.8.8.8", "2606:2800:21f::1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
+
+
+def hook(url: str | None) -> Definition:
+    return Definition(mode="webhook", url=url)
+
+
+def in_url(address: str) -> str:
+    return f"https://[{address}]/hooks" if ":" in address else f"https://{address}/hooks"
+
+
+def refused(asked: Definition, allowed: Allowed = NOBODY, known: tuple[str, ...] = ("acme",)) -> str | None:
+    try:
+        check_definition(asked, known, allowed)
+    except ConsumerRefusedError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("address", INSIDE)
+def test_an_address_inside_is_refused_when_named_and_when_connected_to(address: str) -> None:
+    """Loopback, private, link-local, multicast, reserved; also as an IPv4 address in IPv6 clothes (mapped, NAT64, 6to4)."""
+    assert refused(hook(in_url(address))) is not None
+    assert not NOBODY.reachable("app.example.com", ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", OUTSIDE)
+def test_an_address_outside_is_accepted(address: str) -> None:
+    assert refused(hook(in_url(address))) is None
+    assert NOBODY.reachable("app.example.com", ipaddress.ip_address(address))
+
+
+@given(st.ip_addresses(v=4))
+def test_an_ipv4_address_fares_the_same_in_whatever_clothes(address: ipaddress.IPv4Address) -> None:
+    plain = NOBODY.reachable("h", address)
+    number = int(address)
+    for clothed in (0xFFFF << 32 | number, 0x64FF9B << 96 | number, 0x2002 << 112 | number << 80):
+        assert NOBODY.reachable("h", ipaddress.IPv6Address(clothed)) == plain
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0x7f.1", "017700000001", "10.1"])
+def test_an_address_in_old_spellings_is_the_same_address(host: str) -> None:
+    """Resolvers read decimal, octal and shortened addresses; refused at once, not by the first delivery."""
+    assert refused(hook(f"https://{host}/hooks")) is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None, "", "hooks", "ftp://app.example.com/", "file:///etc/passwd", "https://", "https:///hooks", "//app.example.com",
+        "https://user@app.example.com/", "https://user:secret@app.example.com/", "https://@app.example.com/",
+        "https://app.example.com/#part", "https://app.example.com:99999/", "https://app.example.com:x/", "https://[::1/", "https://[x]/",
+        "https://app.example.com/a b", "https://app.example.com/\n", "https://äpp.example.com/", "https://app.example.com/" + "x" * 2_000,
+        "http://app.example.com/hooks",
+    ],
+)  # fmt: skip
+def test_what_is_no_encrypted_address_is_refused_with_a_reason(url: str | None) -> None:
+    reason = refused(hook(url))
+    assert reason is not None
+    assert "`url`" in reason
+
+
+@pytest.mark.parametrize(
+    "url", ["https://app.example.com/hooks?key=1", "https://app.example.com:8443/", "HTTPS://APP.example.com"]
+)
+def test_an_encrypted_address_is_accepted(url: str) -> None:
+    assert refused(hook(url)) is None
+
+
+@pytest.mark.parametrize(
+    ("allow", "url"),
+    [
+        ("127.0.0.0/8", "http://127.0.0.1:9000/hooks"),
+        ("127.0.0.1", "http://127.0.0.1/"),
+        ("127.0.0.0/8", "http://[::ffff:127.0.0.1]/"),
+        ("::1", "http://[::1]/"),
+        ("10.0.0.0/8, app.internal", "http://app.internal/"),
+        ("APP.internal", "http://app.INTERNAL/"),
+        ("10.1.2.3/8", "https://10.9.9.9/"),
+    ],
+)
+def test_what_is_named_may_be_reached_also_unencrypted(allow: str, url: str) -> None:
+    allowed = Allowed.read(allow)
+    assert refused(hook(url), allowed) is None
+    assert refused(hook(url)) is not None
+
+
+def test_an_allowance_reaches_no_further_than_its_words() -> None:
+    allowed = Allowed.read("10.0.0.0/8 app.internal")
+    assert not allowed.reachable("other.internal", ipaddress.ip_address("127.0.0.1"))
+    assert not allowed.reachable("sub.app.internal", ipaddress.ip_address("192.168.0.1"))
+    assert refused(hook("http://app.internal.example.com/"), allowed) is not None
+    assert refused(hook("https://192.168.0.1/"), allowed) is not None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        replace(PULL, directories=()), replace(PULL, directories=("nowhere",)), replace(PULL, directories=("*", "nowhere")),
+        replace(PULL, types=()), replace(PULL, types=("user.born",)), replace(PULL, types=("user.*", "x.*")),
+        replace(PULL, mode="push"), replace(PULL, ordering="none"), replace(PULL, batch_max=0), replace(PULL, batch_max=101),
+        replace(PULL, retry_schedule=(-1,)), replace(PULL, retry_schedule=(7 * 86_400 + 1,)),
+        replace(PULL, retry_schedule=(1,) * (ATTEMPTS_MAX + 1)), replace(PULL, url="https://app.example.com/"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_delivered_is_refused(asked: Definition) -> None:
+    assert refused(asked) is not None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        PULL, replace(PULL, directories=("acme",)), replace(PULL, types=("user.*", "group.created")),
+        replace(PULL, ordering="directory", batch_max=100), replace(PULL, retry_schedule=()),
+    ],
+)  # fmt: skip
+def test_what_can_be_delivered_is_accepted(asked: Definition) -> None:
+    assert refused(asked) is None
