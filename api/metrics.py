@@ -17,6 +17,7 @@ _BATCH = Histogram(
 )
 _BATCH_SECONDS = Histogram("ledger_write_batch_seconds", "Time of one write transaction", registry=REGISTRY)
 _QUEUED = Gauge("ledger_write_queue_commands", "Commands waiting for the writer", registry=REGISTRY)
+_DROPPED = Counter("ledger_journal_dropped", "Entries of the journal of requests that were not kept", registry=REGISTRY)
 _HEAD = Gauge("ledger_head_position", "Last readable position", registry=REGISTRY)
 
 # Label children are looked up once: labels() takes a lock and a tuple each time.
@@ -36,6 +37,11 @@ def observe_batch(commands: int, seconds: float) -> None:
     """Count a write transaction."""
     _BATCH.observe(commands)
     _BATCH_SECONDS.observe(seconds)
+
+
+def count_dropped(entries: int) -> None:
+    """Count entries of the journal that were given up."""
+    _DROPPED.inc(entries)
 
 
 def exposition(queued: int, head: int) -> bytes:
