@@ -15,15 +15,17 @@ import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from api.metrics import count_dropped
 from database.arrays import int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
 from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
 KEPT_MAX: Final = 50_000  # entries in memory while the database is away; the oldest go first
-BATCH_MAX: Final = 2_000
+BATCH_MAX: Final = 500  # encoding it holds the event loop up for a millisecond
 FLUSH_INTERVAL_S: Final = 1.0
 DAYS_KEPT: Final = 30
+PRUNE_BATCH: Final = 10_000
 PRUNE_INTERVAL_S: Final = 3_600.0
 _log = structlog.get_logger("api.journal")
 
@@ -51,12 +53,20 @@ class Entry:
 class Journal:
     """Collects entries; run() writes them."""
 
-    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Connection], kept_max: int = KEPT_MAX) -> None:
         self._pool = pool
-        self._entries: deque[Entry] = deque(maxlen=KEPT_MAX)
+        self._kept_max = kept_max
+        self._entries: deque[Entry] = deque()
+        self._dropped = 0  # not told in the log yet
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def add(self, entry: Entry) -> None:
         """Keep an entry until the next flush."""
+        if len(self._entries) >= self._kept_max:
+            self._entries.popleft()
+            self._drop(1)
         self._entries.append(entry)
 
     async def run(self) -> None:
@@ -68,25 +78,51 @@ class Journal:
             await self.flush()
             if loop.time() >= prune_at:
                 prune_at = loop.time() + PRUNE_INTERVAL_S
-                await self._prune()
+                await self.prune()
 
     async def flush(self) -> None:
         """Write what is there. While the database is away the entries wait."""
-        while self._entries:
-            batch = [self._entries.popleft() for _ in range(min(BATCH_MAX, len(self._entries)))]
-            try:
-                async with self._pool.connection() as conn:
-                    await conn.execute(SQL["insert_requests"], _columns(batch))
-            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
-                self._entries.extendleft(reversed(batch))
-                return
-            except psycopg.Error:
-                _log.exception("journal_batch_lost", entries=len(batch))
+        try:
+            while self._entries and await self._write(
+                [self._entries.popleft() for _ in range(min(BATCH_MAX, len(self._entries)))]
+            ):
+                pass
+        finally:
+            if self._dropped:
+                _log.warning("journal_entries_dropped", entries=self._dropped)
+                self._dropped = 0
 
-    async def _prune(self) -> None:
+    async def _write(self, batch: Sequence[Entry]) -> bool:
+        """Write a batch, or put it back: False while the database is away."""
         try:
             async with self._pool.connection() as conn:
-                while (await conn.execute(SQL["prune_requests"], (DAYS_KEPT,))).rowcount > 0:
+                await conn.execute(SQL["insert_requests"], _columns(batch))
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+            self._put_back(batch)
+            return False
+        except psycopg.Error:
+            _log.exception("journal_batch_lost", entries=len(batch))
+            self._drop(len(batch))
+        except asyncio.CancelledError:  # the process ends: the last flush takes it
+            self._put_back(batch)
+            raise
+        return True
+
+    def _put_back(self, batch: Sequence[Entry]) -> None:
+        """Return the newest there is room for: others came meanwhile."""
+        over = max(0, len(self._entries) + len(batch) - self._kept_max)
+        self._drop(over)
+        self._entries.extendleft(reversed(batch[over:]))
+
+    def _drop(self, entries: int) -> None:
+        self._dropped += entries
+        count_dropped(entries)
+
+    async def prune(self) -> None:
+        """Delete what is older than DAYS_KEPT, in short statements."""
+        try:
+            async with self._pool.connection() as conn:
+                while (await conn.execute(SQL["prune_requests"], (DAYS_KEPT, PRUNE_BATCH))).rowcount == PRUNE_BATCH:
                     pass
         except (psycopg.Error, PoolTimeout):
             _log.warning("journal_not_pruned")

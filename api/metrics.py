@@ -22,6 +22,7 @@ _BATCH = Histogram(
 )
 _BATCH_SECONDS = Histogram("ledger_write_batch_seconds", "Time of one write transaction", registry=REGISTRY)
 _QUEUED = Gauge("ledger_write_queue_commands", "Commands waiting for the writer", registry=REGISTRY)
+_DROPPED = Counter("ledger_journal_dropped", "Entries of the journal of requests that were not kept", registry=REGISTRY)
 _HEAD = Gauge("ledger_head_position", "Last readable position", registry=REGISTRY)
 
 _LAG_EVENTS = Gauge("ledger_consumer_lag_events", "Events not yet acknowledged", ["consumer"], registry=REGISTRY)
@@ -123,6 +124,11 @@ def observe_batch(commands: int, seconds: float) -> None:
     """Count a write transaction."""
     _BATCH.observe(commands)
     _BATCH_SECONDS.observe(seconds)
+
+
+def count_dropped(entries: int) -> None:
+    """Count entries of the journal that were given up."""
+    _DROPPED.inc(entries)
 
 
 def exposition(queued: int, head: int) -> bytes:

@@ -7,7 +7,7 @@ from unnest($1::int4[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::int2
 
 -- prune_requests --
 -- What is older than the journal keeps, in bounded pieces.
-delete from requests where id in (select id from requests where at < now() - make_interval(days => $1) order by id limit 10000);
+delete from requests where id in (select id from requests where at < now() - make_interval(days => $1) order by id limit $2);
 
 -- list_requests --
 -- Newest first, before a given id.

@@ -15,12 +15,13 @@ class Sizes:
     small: int  # events of the small log
     rounds: int
     seconds: float  # of a round
+    burst: int  # changes of a storm
     toggled: int  # events that the rebuild of an unchanging state begins with; then twice as many
 
 
-QUICK = Sizes(users=10_000, groups_of_all=9, grown=20_000, small=5_000, rounds=2, seconds=1.0, toggled=15_000)
-DEFAULT = Sizes(users=100_000, groups_of_all=0, grown=100_000, small=10_000, rounds=3, seconds=3.0, toggled=30_000)
-FULL = Sizes(users=100_000, groups_of_all=9, grown=1_000_000, small=10_000, rounds=5, seconds=3.0, toggled=100_000)
+QUICK = Sizes(users=10_000, groups_of_all=9, grown=20_000, small=5_000, rounds=2, seconds=1.0, burst=4_000, toggled=15_000)
+DEFAULT = Sizes(users=100_000, groups_of_all=0, grown=100_000, small=10_000, rounds=3, seconds=3.0, burst=20_000, toggled=30_000)
+FULL = Sizes(users=100_000, groups_of_all=9, grown=1_000_000, small=10_000, rounds=5, seconds=3.0, burst=20_000, toggled=100_000)
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,6 @@ class Figure:
     @property
     def verdict(self) -> str:
         return {True: "PASS", False: "MISS", None: ""}[self.passed]
-
-
-def later(row: int, work: str, bar: str) -> Figure:
-    return Figure(row, work, "later", bar=bar)
 
 
 def median(values: Sequence[float]) -> float:

@@ -7,6 +7,7 @@ making load and measuring it take nothing from the process that reads the answer
 import asyncio
 import itertools
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LAST_CHUNK = b"0\r\n\r\n"
+TOO_MANY = 429
 LOST = 999  # counted as a status: a connection that ended before it was told to
 
 
@@ -29,6 +31,8 @@ class Job:
     seconds: float = 60.0
     endless: bool = False  # begin anew when the requests are used up
     locations: bool = False  # keep the ids of what was created
+    rate: float = 0.0  # requests a second over all connections, each timed from when it was due; 0: as fast as answered
+    retry: bool = False  # send again what was answered 429, when Retry-After says so
 
 
 @dataclass
@@ -39,6 +43,10 @@ class Result:
     statuses: dict[int, int] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
+    began: float = 0.0  # by the clock of the machine, as `times`
+    times: list[float] = field(default_factory=list)  # when each request was sent, or due
+    refused: int = 0  # answers of 429 whose request was sent again
+    hasty: int = 0  # those of them without Retry-After
 
     @property
     def rate(self) -> float:
@@ -47,6 +55,11 @@ class Result:
     def percentile(self, share: float) -> float:
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+    def during(self, other: "Result") -> list[float]:
+        """Latencies of the requests that were sent while the other run was under way."""
+        end = other.began + other.seconds
+        return [took for took, sent in zip(self.latencies, self.times, strict=True) if other.began <= sent <= end]
 
 
 class UnexpectedStatusError(Exception):
@@ -78,6 +91,11 @@ class Running:
     def over(self) -> bool:
         return not self._reader.is_alive()
 
+    def stop(self) -> Result:
+        """Let it end with what is under way, and give its result."""
+        self._process.send_signal(signal.SIGTERM)
+        return self.result()
+
     def result(self) -> Result:
         """Wait for the end. Raises UnexpectedStatusError when anything but 2xx was answered."""
         self._reader.join()
@@ -95,10 +113,13 @@ def drive(job: Job) -> Result:
 
 
 class _Client(asyncio.Protocol):
-    """One connection that sends the next request as soon as the last is answered."""
+    """One connection that sends the next request as soon as the last is answered, or when it is due."""
 
-    def __init__(self, requests: Iterator[bytes], until: float, result: Result, keep: bool, done: "asyncio.Future[None]") -> None:
-        self._requests, self._until, self._result, self._keep, self._done = requests, until, result, keep, done
+    def __init__(self, job: Job, requests: Iterator[bytes], first: float, until: float, result: Result) -> None:
+        self._job, self._requests, self._due, self._until, self._result = job, requests, first, until, result
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request = b""
+        self._retry_after: float | None = None
         self._buffer = b""
         self._left = -1
         self._chunked = False
@@ -109,14 +130,38 @@ class _Client(asyncio.Protocol):
         self._next()
 
     def _next(self) -> None:
-        request = next(self._requests, None) if time.perf_counter() < self._until else None
+        now = time.perf_counter()
+        request = next(self._requests, None) if now < self._until else None
         if request is None:
             self._transport.close()
-            if not self._done.done():
-                self._done.set_result(None)
+            if not self.done.done():
+                self.done.set_result(None)
             return
+        self._request = request
+        if not self._job.rate:
+            self._send()
+            return
+        # Timed from when it was due, sent or not: a service that stalls must not slow its measure down.
+        self._sent = self._due
+        self._due += self._job.connections / self._job.rate
+        asyncio.get_running_loop().call_later(max(0.0, self._sent - now), self._transport.write, request)
+
+    def finish(self) -> None:
+        """Send nothing more once the request under way is answered."""
+        self._until = 0.0
+
+    def _send(self) -> None:
         self._sent = time.perf_counter()
-        self._transport.write(request)
+        self._transport.write(self._request)
+
+    def _answered(self) -> None:
+        if self._retry_after is not None:
+            self._result.refused += 1
+            asyncio.get_running_loop().call_later(self._retry_after, self._send)
+            return
+        self._result.latencies.append((time.perf_counter() - self._sent) * 1000)
+        self._result.times.append(self._sent)
+        self._next()
 
     def data_received(self, data: bytes) -> None:
         if self._chunked:
@@ -140,21 +185,26 @@ class _Client(asyncio.Protocol):
             self._left -= len(data)
         if self._left <= 0:
             self._left, self._chunked = -1, False
-            self._result.latencies.append((time.perf_counter() - self._sent) * 1000)
-            self._next()
+            self._answered()
 
     def _head(self, head: bytes, got: int) -> None:
         status = int(head[9:12])
-        self._result.statuses[status] = self._result.statuses.get(status, 0) + 1
+        self._retry_after = None
+        if status == TOO_MANY and self._job.retry:
+            after = _header(head, b"\r\nretry-after:")
+            self._result.hasty += not after
+            self._retry_after = float(after or 1)
+        else:
+            self._result.statuses[status] = self._result.statuses.get(status, 0) + 1
         self._left = int(_header(head, b"\r\ncontent-length:") or 0) - got
         self._chunked = _header(head, b"\r\ntransfer-encoding:") == b"chunked"
-        if self._keep and (location := _header(head, b"\r\nlocation:")):
+        if self._job.locations and (location := _header(head, b"\r\nlocation:")):
             self._result.locations.append(location.decode().rsplit("/", 1)[1])
 
     def connection_lost(self, _: Exception | None) -> None:
-        if not self._done.done():
+        if not self.done.done():
             self._result.statuses[LOST] = self._result.statuses.get(LOST, 0) + 1
-            self._done.set_result(None)
+            self.done.set_result(None)
 
 
 def _header(head: bytes, name: bytes) -> bytes:
@@ -166,13 +216,14 @@ async def _run(job: Job) -> Result:
     loop = asyncio.get_running_loop()
     result = Result()
     requests = itertools.cycle(job.requests) if job.endless else iter(job.requests)
-    started = time.perf_counter()
-    waiters = [loop.create_future() for _ in range(job.connections)]
-    for done in waiters:
-        client = _Client(requests, started + job.seconds, result, job.locations, done)
+    started = result.began = time.perf_counter()
+    apart = 1 / job.rate if job.rate else 0.0
+    clients = [_Client(job, requests, started + n * apart, started + job.seconds, result) for n in range(job.connections)]
+    for client in clients:
         await loop.create_connection(lambda client=client: client, "127.0.0.1", job.port)
+    loop.add_signal_handler(signal.SIGTERM, lambda: [client.finish() for client in clients])
     print(flush=True)
-    await asyncio.gather(*waiters)
+    await asyncio.gather(*(client.done for client in clients))
     result.seconds = time.perf_counter() - started
     return result
 

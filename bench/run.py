@@ -21,16 +21,12 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bench import rows_create, rows_groups, rows_log, rows_reads
+from bench import rows_create, rows_delivery, rows_groups, rows_log, rows_members, rows_reads, rows_storm
 from bench.dataset import Dataset
-from bench.figures import DEFAULT, FULL, QUICK, Figure, Sizes, later
+from bench.figures import DEFAULT, FULL, QUICK, Figure, Sizes
 from bench.stage import ROOT, Stage
 
-ROWS = tuple(range(1, 12))
-LATER = (
-    later(12, "commit to SSE client, p50 and p99 at 500 events/s over 8 directories", "≤ 20, ≤ 100 ms"),
-    later(12, "commit to webhook receiver, the same", "≤ 20, ≤ 100 ms"),
-)
+ROWS = tuple(range(1, 17))
 
 
 def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int, Exception], None]) -> list[Figure]:
@@ -46,6 +42,10 @@ def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int,
     plan: list[tuple[int, Callable[[], list[Figure]]]] = [
         (1, lambda: rows_create.creates(stage, sizes)),
         (2, lambda: rows_create.one_connection(stage, sizes)),
+        (12, lambda: rows_delivery.latency(stage, sizes)),
+        (16, lambda: rows_delivery.catching_up(stage, sizes)),
+        (13, lambda: rows_storm.storm(stage, sizes)),
+        (14, lambda: rows_storm.journal(stage, sizes)),
         (10, growth),
         (3, lambda: rows_groups.one_member(data)),
         (4, lambda: rows_groups.one_group(data)),
@@ -54,6 +54,7 @@ def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int,
         (7, lambda: rows_reads.feed(data)),
         (9, lambda: rows_reads.as_of(data)),
         (8, lambda: rows_log.rebuild(data, logs[0] if logs else rows_log.Grown(stage, sizes.small))),
+        (15, lambda: rows_members.large_group(data)),
         (11, lambda: rows_groups.leaver(data)),
     ]
     figures: list[Figure] = []
@@ -128,7 +129,7 @@ def main() -> int:
     except ValueError:
         wanted = set()
     if not wanted or not wanted <= set(ROWS):
-        print(f"--only takes rows from {ROWS[0]} to {ROWS[-1]}, separated by commas.", file=sys.stderr)
+        print(f"--only takes rows separated by commas, of {', '.join(map(str, ROWS))}.", file=sys.stderr)
         return 2
     sizes, size = (QUICK, "quick") if options.quick else (FULL, "full") if options.full else (DEFAULT, "default sizes")
     console = Console(width=None if sys.stdout.isatty() else 200)
@@ -142,8 +143,6 @@ def main() -> int:
     with Stage(say) as stage:
         about = machine(stage)
         figures = measure(stage, sizes, wanted, lambda row, broken: say(f"row {row} could not be measured: {broken}"))
-    if not options.only:
-        figures += LATER
     console.print(table(figures, about, f"{size}, {time.monotonic() - started:.0f} s"))
     if options.json:
         rows = [{**vars(figure), "verdict": figure.verdict} for figure in figures]

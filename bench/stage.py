@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
 PATCH_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+ENTRY = "from runtime.cli import main; main()"
 START_TIMEOUT_S = 120
 CLI_TIMEOUT_S = 600
 _numbers = itertools.count(1)
@@ -51,8 +52,9 @@ def creates(path: str, count: int, token: str = "") -> list[bytes]:
     return [request("POST", path, user_body(next(_numbers)), token) for _ in range(count)]
 
 
-def patch_body(op: str, path: str, value: Any) -> bytes:
-    return json.dumps({"schemas": [PATCH_SCHEMA], "Operations": [{"op": op, "path": path, "value": value}]}).encode()
+def patch_body(op: str, path: str, *value: Any) -> bytes:
+    operation = {"op": op, "path": path, **({"value": value[0]} if value else {})}
+    return json.dumps({"schemas": [PATCH_SCHEMA], "Operations": [operation]}).encode()
 
 
 def add_member_body(user: str) -> bytes:
@@ -96,14 +98,14 @@ class Peer:
 class Service:
     """`scim-ledger serve` with its embedded PostgreSQL on a free port, as a customer runs it: durable, one worker."""
 
-    def __init__(self, data_dir: Path, **environment: str) -> None:
+    def __init__(self, data_dir: Path, prelude: str = "", **environment: str) -> None:
         self.data_dir = data_dir
         own = {"LEDGER_DATA_DIR": str(data_dir), "LEDGER_PORT": "0", "LEDGER_LOG_FORMAT": "json"}
         self._env = _environment(own | environment)
         self._log = data_dir.with_suffix(".log")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._command(), "serve"],
+                [sys.executable, "-c", f"{prelude}\n{ENTRY}", "serve"],
                 env=self._env,
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
@@ -118,7 +120,7 @@ class Service:
 
     @staticmethod
     def _command() -> list[str]:
-        return [sys.executable, "-c", "from runtime.cli import main; main()"]
+        return [sys.executable, "-c", ENTRY]
 
     def _wait(self) -> int:
         assert self._process.stdout is not None
@@ -172,6 +174,18 @@ class Service:
         assert cluster is not None
         return cluster.url("ledger_owner", "ledger")
 
+    def memory(self) -> tuple[float, float]:
+        """What the serving process holds now, and the most it held since the last call, in MiB."""
+        process = Path(f"/proc/{self._process.pid}")
+        lines = (process / "status").read_text().splitlines()
+        sizes = {
+            name: float(rest.split()[0]) / 1024
+            for name, _, rest in (line.partition(":") for line in lines)
+            if name in {"VmRSS", "VmHWM"}
+        }
+        (process / "clear_refs").write_text("5")  # the peak begins anew
+        return sizes["VmRSS"], sizes["VmHWM"]
+
     def events(self) -> int:
         """How many events the log holds."""
         with psycopg.connect(self.owner_url()) as conn:
@@ -221,10 +235,12 @@ class Stage(contextlib.ExitStack):
         self.callback(shutil.rmtree, self._place, ignore_errors=True)
         self._services = 0
 
-    def service(self, **environment: str) -> Service:
-        """A fresh service of one's own; `environment` has settings for it."""
+    def service(self, prelude: str = "", **environment: str) -> Service:
+        """A fresh service of one's own. `prelude` is Python that runs before it, to measure it without one of its parts;
+        `environment` has settings for it.
+        """
         self._services += 1
-        service = Service(self._place / f"ours{self._services}", **environment)
+        service = Service(self._place / f"ours{self._services}", prelude, **environment)
         self.callback(service.stop)
         return service
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from ledger.transaction import Submission
 
-BATCH_MAX = 256
+BATCH_MAX = 64  # more gains no throughput over HTTP, and whoever comes next waits longer: for the batch, and for its answers
+SHARE_MAX = 16  # of one directory where others write too: each waits for the rest of a batch and for one of its own
+RECENT_BATCHES = 1_000  # a directory that asked for something within so many counts as one that writes: ten seconds of a storm
 QUEUED_MAX = 1_000  # commands of one directory
 QUEUED_BYTES_MAX = 64 * 2**20  # request bytes of one directory; one larger request is still taken by an empty queue
 SCAN_MAX = 4 * BATCH_MAX  # how far a batch looks past commands that must wait
@@ -44,6 +46,8 @@ class FairQueue:
     def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
         self._count = 0
+        self._batches = 0
+        self._heard: dict[int, int] = {}  # the number of batches there had been when a directory last asked, oldest first
 
     def __len__(self) -> int:
         return self._count
@@ -56,6 +60,8 @@ class FairQueue:
         line.waiting.append(submission)
         line.weight += submission.weight
         self._count += 1
+        self._heard.pop(submission.directory.id, None)
+        self._heard[submission.directory.id] = self._batches
         return True
 
     def put_back(self, submissions: list[Submission]) -> None:
@@ -75,7 +81,7 @@ class FairQueue:
         batch: list[Submission] = []
         alone: list[Submission] = []
         open_lines = [directory for directory, line in self._lines.items() if line.waiting and directory not in busy]
-        share = max(1, BATCH_MAX // max(1, len(open_lines)))
+        share = self._share(len(open_lines))
         for directory in open_lines:
             if len(batch) >= BATCH_MAX:
                 break
@@ -86,6 +92,14 @@ class FairQueue:
             if line.waiting:
                 self._lines[directory] = line
         return batch, alone
+
+    def _share(self, waiting: int) -> int:
+        """How many commands of one directory the next batch takes: few where another may come at any moment."""
+        self._batches += 1
+        while self._heard and next(iter(self._heard.values())) < self._batches - RECENT_BATCHES:
+            del self._heard[next(iter(self._heard))]
+        share = max(1, BATCH_MAX // max(1, waiting))
+        return share if len(self._heard) < 2 else min(share, SHARE_MAX)
 
     def _admitted(self, directory: int, share: int) -> Iterator[Submission]:
         line = self._lines[directory]

@@ -146,7 +146,7 @@ def test_what_is_old_is_pruned(app_url: str) -> None:
     """The journal keeps 30 days; nothing but age decides."""
     import psycopg
 
-    from api.journal import DAYS_KEPT, SQL
+    from api.journal import DAYS_KEPT, PRUNE_BATCH, SQL
 
     with psycopg.connect(app_url, autocommit=True, cursor_factory=psycopg.RawCursor) as conn:
         conn.execute("set search_path to ledger")
@@ -156,7 +156,7 @@ def test_what_is_old_is_pruned(app_url: str) -> None:
                 "values (1, now() - make_interval(days => $1), 'GET', '/', 200, 'generic@1', '{}', 0, 1, gen_random_uuid())",
                 (days,),
             )
-        assert conn.execute(SQL["prune_requests"], (DAYS_KEPT,)).rowcount == 2
+        assert conn.execute(SQL["prune_requests"], (DAYS_KEPT, PRUNE_BATCH)).rowcount == 2
 
 
 def test_a_spike_is_a_minute_far_above_the_ordinary_one(app_url: str) -> None:

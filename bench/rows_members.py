@@ -1,0 +1,105 @@
+"""Row 15: everything that is done with a large group, how long it takes, and what it holds in memory."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from bench.dataset import Dataset
+from bench.figures import Figure, count, median, ms
+from bench.load import Job, drive
+from bench.stage import Service, add_member_body, group_body, patch_body
+
+CYCLES = 4
+POINTS = 50
+SETTLE_S = 2.0  # memory is given back after the answer
+MIB = 2**20
+
+
+@dataclass
+class _Seen:
+    """Times in ms of one operation, and in MiB how far memory rose above where it began."""
+
+    times: list[float] = field(default_factory=list)
+    rises: list[float] = field(default_factory=list)
+    size: float = 0.0
+
+
+@dataclass
+class _Cycles:
+    service: Service
+    people: list[list[str]]  # two times as many as the group has members
+    seen: dict[str, _Seen] = field(default_factory=dict)
+    rests: list[float] = field(default_factory=list)
+
+    def _note(self, name: str, act: Callable[[], float]) -> None:
+        """Time an operation; it gives the bytes it read."""
+        seen = self.seen.setdefault(name, _Seen())
+        before, _ = self.service.memory()
+        started = time.perf_counter()
+        seen.size = act()
+        seen.times.append((time.perf_counter() - started) * 1000)
+        seen.rises.append(self.service.memory()[1] - before)
+
+    def _points(self, name: str, requests: list[bytes]) -> None:
+        seen = self.seen.setdefault(name, _Seen())
+        before, _ = self.service.memory()
+        seen.times += drive(Job(self.service.port, requests, 1)).latencies
+        seen.rises.append(self.service.memory()[1] - before)
+
+    def _call(self, method: str, path: str, body: bytes = b"") -> float:
+        return len(self.service.call(method, path, body).content)
+
+    def run(self) -> None:
+        """A group is made, read, changed, replaced by others, and deleted."""
+        service, (first, second) = self.service, self.people
+        extra, group = second[:POINTS], ""
+        whole = group_body("Everyone", first)
+
+        def make() -> float:
+            nonlocal group
+            group = service.call("POST", "Groups?excludedAttributes=members", whole).json()["id"]
+            return len(whole)
+
+        self._note("create", make)
+        self._points("add", [service.request("PATCH", f"Groups/{group}", add_member_body(user)) for user in extra])
+        self._points("remove", [_removal(service, group, user) for user in extra])
+        self._note("read", lambda: self._call("GET", f"Groups/{group}"))
+        self._points("exclude", [service.request("GET", f"Groups/{group}?excludedAttributes=members")] * POINTS)
+        filters = [quote(f'members.value eq "{user}"') for user in first[:POINTS]]
+        self._points("filter", [service.request("GET", f"Groups?excludedAttributes=members&filter={one}") for one in filters])
+        self._note("replace", lambda: self._call("PUT", f"Groups/{group}", group_body("Everyone", second)))
+        self._note("delete", lambda: self._call("DELETE", f"Groups/{group}"))
+        time.sleep(SETTLE_S)
+        self.rests.append(service.memory()[0])
+
+
+def _removal(service: Service, group: str, user: str) -> bytes:
+    return service.request("PATCH", f"Groups/{group}", patch_body("remove", f'members[value eq "{user}"]'))
+
+
+def large_group(data: Dataset) -> list[Figure]:
+    """Row 15."""
+    members = data.sizes.users
+    cycles = _Cycles(data.service, [data.users, data.service.make_users(members)])
+    for number in range(CYCLES):
+        data.stage.say(f"a group of {members}, from its creation to its end: {number + 1} of {CYCLES}")
+        cycles.run()
+    works = {
+        "create": f"create a group of {count(members)}", "add": "   add one member, p50", "remove": "   remove one member, p50",
+        "read": "   GET with all members", "exclude": "   GET with excludedAttributes=members, p50",
+        "filter": '   filter members.value eq "…", p50', "replace": "   PUT with as many others", "delete": "   DELETE",
+    }  # fmt: skip
+    figures = []
+    for name, work in works.items():
+        seen = cycles.seen[name]
+        took, rise = median(seen.times), max(seen.rises)
+        shown = ms(took) if took < 1_000 else f"{took / 1_000:.1f} s"
+        read = f", {seen.size / MIB:.1f} MiB" if seen.size > MIB else ""
+        figures.append(
+            Figure(15, work, shown, f"memory + {rise:.0f} MiB{read}", raw={"p50_ms": took, "rise_mib": rise, "bytes": seen.size})
+        )
+    first, last = cycles.rests[1], cycles.rests[-1]  # the first time makes what is kept: connections, plans, buffers
+    figures.append(Figure(15, f"   memory after {CYCLES} times all of it", f"{last:.0f} MiB", f"after twice: {first:.0f} MiB",
+                          f"{last / first:.2f} ×", "≤ 1.1 ×", last <= 1.1 * first, {f"rest_{n}_mib": rest for n, rest in enumerate(cycles.rests)}))  # fmt: skip
+    return figures

@@ -1,0 +1,109 @@
+"""What a question about a large group reads and holds: the members it depends on, not all of them."""
+
+import asyncio
+import gc
+import tracemalloc
+import weakref
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import orjson
+import psycopg
+
+from api.memory import release
+from api.scim.http import Call
+from api.scim.queries import Query
+from api.scim.resources import MEMBERS_PIECE, group_json
+from api.scim.search import from_query
+from ledger.events import MEMBER_TYPES
+from projections.reads import Members
+from runtime.identifiers import uuid7
+from scim.projection import parse_projection
+from scim.schema import GROUP
+from tests.postgres.ledgers import Ledger, id_of, opened
+
+MEMBERS = 900  # created at once, which a queue takes
+FEW = 20
+BASE = "http://ledger.test/scim/acme/v2"
+
+
+async def listed(ledger: Ledger, **asked: str) -> dict[str, Any]:
+    async def nothing() -> dict[str, Any]:
+        raise AssertionError("a list has no body")
+
+    call = Call("GET", ["Groups"], "acme", {}, asked, uuid7(), nothing)
+    answer = await Query(ledger.services, call, ledger.directory).many([ledger.directory.group_type], from_query(asked))
+    rest = [part async for part in answer.rest] if answer.rest else []
+    return orjson.loads(b"".join([answer.body, *rest]))
+
+
+async def rows_read(ledger: Ledger, url: str) -> int:
+    """Membership rows that were fetched so far; the pool's connection is told to report what it did."""
+    async with ledger.services.pool.connection() as conn:
+        await conn.execute("select pg_stat_force_next_flush()")
+    with psycopg.connect(url) as conn:
+        row = conn.execute(
+            "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables where relname = 'memberships'"
+        ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_a_filter_on_members_reads_those_it_names(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            people = [id_of(o) for o in await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(MEMBERS)))]
+            await ledger.create_group("all", tuple(people))
+            wanted, reads = f'members.value eq "{people[7]}"', [await rows_read(ledger, app_url)]
+            for asked in (
+                {"filter": wanted, "excludedAttributes": "members"},
+                {"excludedAttributes": "members"},
+                {"filter": wanted},
+            ):
+                page = await listed(ledger, **asked)
+                assert page["totalResults"] == 1
+                assert len(page["Resources"][0].get("members", [])) == (0 if "excludedAttributes" in asked else MEMBERS)
+                reads.append(await rows_read(ledger, app_url))
+            by_filter, without, whole = (after - before for before, after in pairwise(reads))
+            assert 0 < by_filter <= FEW
+            assert without == 0
+            assert whole >= MEMBERS, "this one does show them, so the counting counts"
+
+    asyncio.run(run())
+
+
+def test_what_a_giant_request_left_in_cycles_is_freed_before_memory_is_given_back() -> None:
+    """Else each giant request pins the pages of the one before it, and the process grows."""
+
+    class Left:
+        itself: "Left"
+
+    left = Left()
+    left.itself = left
+    gone = weakref.ref(left)
+    gc.disable()
+    try:
+        del left
+        release()
+    finally:
+        gc.enable()
+    assert gone() is None
+
+
+def test_members_become_json_a_piece_at_a_time() -> None:
+    """Ten times the members, the same memory while they are told: only the packed ids grow."""
+
+    def peak(pieces: int) -> int:
+        count = pieces * MEMBERS_PIECE
+        members = Members("".join(str(UUID(int=n)) for n in range(count)), str(MEMBER_TYPES["User"]) * count)
+        document = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "id": str(UUID(int=1)), "displayName": "all"}
+        tracemalloc.start()
+        told = sum(len(piece) for piece in group_json(parse_projection(GROUP, None, None), document, members, BASE))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert told > count * 100
+        return most
+
+    peak(1)  # the templates are made once
+    assert peak(100) < 1.2 * peak(10)
