@@ -1,7 +1,6 @@
 """Replays over HTTP (CONTRACT §6): plan, start, follow, pause, resume, cancel."""
 
 import math
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -91,7 +90,7 @@ async def start(services: Services, conn: Connection, caller: Caller, body: Repl
         raise ReplayRefusedError("A consumer that pulls reads again after a seek: POST /v1/consumers/{name}/seek.")
     place = await place_of(conn, target)
     head = await services.feed.head(conn, Selection())
-    wanted, pending = await _range(services, conn, target, body, place, head)
+    wanted = await _range(services, conn, target, body, head)
     planned = await plan(conn, wanted, head)
     run = Run(
         services.new_request_id(), body.name, target.id, target.name, wanted, head, body.rate_per_second, body.reason, "running",
@@ -100,7 +99,7 @@ async def start(services: Services, conn: Connection, caller: Caller, body: Repl
     answer = {
         "object": "replay_plan", "name": body.name, "consumer": target.name, "dry_run": body.dry_run, "count": run.total,
         "superseded": run.skipped, **await _ends(services, conn, planned), "resolved_range": await _resolved(conn, wanted),
-        "already_acked": await _acked(conn, target, place, planned), "pending": pending, "estimated_seconds": _estimate(run),
+        "already_acked": await _acked(conn, target, place, planned), "estimated_seconds": _estimate(run),
     }  # fmt: skip
     if body.dry_run:
         return answer
@@ -110,10 +109,8 @@ async def start(services: Services, conn: Connection, caller: Caller, body: Repl
     return {**answer, **shown_run(await found(conn, str(run.id)), services.clock())}
 
 
-async def _range(
-    services: Services, conn: Connection, target: Consumer, body: ReplayBody, place: Place, head: int
-) -> tuple[Range, int]:
-    """What the words mean, and how many events of the range were never delivered: they come by themselves."""
+async def _range(services: Services, conn: Connection, target: Consumer, body: ReplayBody, head: int) -> Range:
+    """What the words mean."""
     every = await services.directories.all(conn)
     reach = set(target.reach(every))
     named = [d for d in every if d.slug in (body.directories or target.definition.directories)]
@@ -130,11 +127,7 @@ async def _range(
     if through < after:
         raise ReplayRefusedError("`to` lies before `from`.")
     subjects = _subjects(body.subjects)
-    wanted = Range(after, min(through, head), asked & target.mask, tuple(d.id for d in chosen), subjects, body.superseded)
-    if target.definition.mode != "webhook" or wanted.through <= place.through:
-        return wanted, 0
-    rest = await plan(conn, replace(wanted, after=max(after, place.through), superseded="include"), head)
-    return replace(wanted, through=max(place.through, after)), len(rest.events)
+    return Range(after, min(through, head), asked & target.mask, tuple(d.id for d in chosen), subjects, body.superseded)
 
 
 def _subjects(texts: list[str] | None) -> tuple[UUID, ...] | None:

@@ -13,7 +13,7 @@ from database.queries import load_queries
 from delivery.consumers import Consumer
 from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional, failing, place_of
 from ledger.directories import Directory
-from ledger.feed import Feed, Selection
+from ledger.feed import Feed, Selection, rfc3339
 from ledger.sealing import Kek, open_note
 
 SQL: Final = load_queries(__file__)
@@ -22,13 +22,14 @@ LAG_COUNTED_MAX: Final = 10_000  # counting further costs more than it tells
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a consumer is behind. `events` is counted up to LAG_COUNTED_MAX; `seconds` is the age of the oldest, 0 without any."""
+    """How far a consumer is behind. `events` is counted up to LAG_COUNTED_MAX; `oldest` is when the oldest was committed (µs)."""
 
     acked_position: int
     head: int
     events: int
     capped: bool
     seconds: float
+    oldest: int | None
     by_state: dict[str, int]
 
 
@@ -48,8 +49,9 @@ async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: 
     clock = await (await conn.execute(SQL["clock"])).fetchone()
     assert clock is not None
     seconds = max(clock[0] - min(oldest), 0) / 1e6 if oldest else 0.0
+    since = min(oldest, default=None)
     capped = row[0] >= LAG_COUNTED_MAX
-    return Lag(place.low, head, min(events, LAG_COUNTED_MAX) if capped else events, capped, seconds, by_state)
+    return Lag(place.low, head, min(events, LAG_COUNTED_MAX) if capped else events, capped, seconds, since, by_state)
 
 
 async def _oldest(conn: Connection, consumer: Consumer, still: Sequence[int]) -> list[int | None]:
@@ -82,7 +84,7 @@ async def status_of(
         "created_at": consumer.created_at.astimezone(UTC).isoformat(),
         "state": "blocked" if blocked and consumer.state == "active" else consumer.state,
         "acked_position": lag.acked_position, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
-        "lag_seconds": round(lag.seconds, 3),
+        "lag_seconds": round(lag.seconds, 3), "oldest_unacked_at": rfc3339(lag.oldest) if lag.oldest is not None else None,
         "blocked_on": (await shown(conn, feed, kek, consumer, [stuck]))[0] if stuck is not None else None,
         "blocked": blocked, "retrying": lag.by_state.get(STATES[RETRYING], 0), "waiting": lag.by_state.get(STATES[WAITING], 0),
         "held": lag.by_state.get(STATES[HELD], 0), "parked": lag.by_state.get(STATES[PARKED], 0),

@@ -232,8 +232,6 @@ def _planned(found: dict[str, Any]) -> str:
     ]
     if found["superseded"]:
         lines.append(f"{found['superseded']} grants are left out because a later event took them back.")
-    if found["pending"]:
-        lines.append(f"{found['pending']} more were never delivered: they come by themselves.")
     return "\n".join(lines)
 
 

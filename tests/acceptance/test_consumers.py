@@ -126,7 +126,8 @@ def test_a_pull_consumer_keeps_its_place_in_the_ledger(operator: Operator, pushi
     assert operator.app.post(f"{base}/ack", json={"through": first["list_metadata"]["after"]}).json()["changed"]
     rest = operator.app.get(f"{base}/events").json()
     assert [e["subject"]["id"] for e in first["data"] + rest["data"]] == users
-    assert operator.status(name)["lag_events"] == 1
+    found = operator.status(name)
+    assert (found["lag_events"], found["oldest_unacked_at"]) == (1, rest["data"][0]["time"])
     through = {"through": rest["data"][-1]["id"]}
     assert operator.app.post(f"{base}/ack", json=through).json()["changed"]
     assert not operator.app.post(f"{base}/ack", json=through).json()["changed"], "idempotent"
