@@ -29,6 +29,7 @@ from ledger.events import (
 
 K = TypeVar("K", bound=Hashable)
 Ordering = Literal["directory", "subject"]
+Side = tuple[UUID, bool]  # a subject's live items (False) or replayed ones (True)
 LIFECYCLE: Final = frozenset(
     kind.number
     for kind in (
@@ -52,7 +53,8 @@ class Item:
     replay: UUID | None = None  # the run that sends it again
     waits: int = 0  # how many unfinished items it depends on
     dependants: "list[Item]" = field(default_factory=list["Item"])
-    replays: "list[Item]" = field(default_factory=list["Item"])  # those of a replay that it waits for
+    replays: "list[Item]" = field(default_factory=list["Item"])  # those of a replay that it waits for, and gates
+    gate: bool = False  # no event: it stands for all that those behind it wait for, with one link from each
 
     @property
     def ready(self) -> bool:
@@ -67,7 +69,8 @@ class Lanes:
         self._tails: dict[Hashable, Item] = {}  # the newest open item of a directory, a resource or an edge
         self._lifecycle: dict[UUID, Item] = {}  # the newest open lifecycle event of a resource
         self._edges: defaultdict[UUID, dict[Item, None]] = defaultdict(dict)  # open membership events that name a resource
-        self._subjects: defaultdict[tuple[UUID, bool], dict[Item, None]] = defaultdict(dict)  # open items by (subject, replayed)
+        self._fresh: defaultdict[Side, dict[Item, None]] = defaultdict(dict)  # open items that came since the other side's gate
+        self._gates: dict[Side, Item] = {}  # the newest closed gate that a side waits behind
 
     def admit(self, item: Item) -> None:
         """Take an item after all that it must not overtake. Afterwards `item.ready` says whether it may go at once."""
@@ -78,12 +81,8 @@ class Lanes:
             self._admit_edge(item, item.mem, blockers)
         else:
             self._admit_resource(item, blockers)
-        blockers.update(self._subjects.get((item.obj, item.replay is None), {}))
-        self._subjects[item.obj, item.replay is not None][item] = None
-        item.waits = len(blockers)
-        item.replays = [blocker for blocker in blockers if blocker.replay is not None]
-        for blocker in blockers:
-            blocker.dependants.append(item)
+        self._queue_behind(item, blockers)
+        _link(item, blockers)
 
     def settle(self, item: Item) -> list[Item]:
         """Let an item go that was ready (delivered, skipped or parked). Gives those that may go now."""
@@ -95,10 +94,35 @@ class Lanes:
         if item.mem is not None:
             for resource in (item.obj, item.mem):
                 _forget(self._edges, resource, item)
-        _forget(self._subjects, (item.obj, item.replay is not None), item)
+        _forget(self._fresh, (item.obj, item.replay is not None), item)
+        return self._let_go(item)
+
+    def _let_go(self, item: Item) -> list[Item]:
+        ready: list[Item] = []
         for dependant in item.dependants:
             dependant.waits -= 1
-        return [dependant for dependant in item.dependants if dependant.waits == 0]
+            if dependant.waits == 0:
+                ready += self._opened(dependant) if dependant.gate else [dependant]
+        return ready
+
+    def _opened(self, gate: Item) -> list[Item]:
+        side = (gate.obj, gate.replay is not None)
+        if self._gates[side] is gate:
+            del self._gates[side]
+        return self._let_go(gate)
+
+    def _queue_behind(self, item: Item, blockers: dict[Item, None]) -> None:
+        """A subject's replayed and live items: each side waits for what is open of the other, which may be many for many."""
+        side, other = (item.obj, item.replay is not None), (item.obj, item.replay is None)
+        gate, fresh = self._gates.get(side), self._fresh.pop(other, {})
+        if fresh:
+            before = {} if gate is None else {gate: None}
+            gate = Item(0, item.directory, 0, item.kind, item.obj, replay=item.replay, gate=True)
+            _link(gate, {**before, **fresh})
+            self._gates[side] = gate
+        if gate is not None:
+            blockers[gate] = None
+        self._fresh[side][item] = None
 
     def _keys(self, item: Item) -> tuple[Hashable, ...]:
         if self._ordering == "directory":
@@ -140,8 +164,15 @@ def rebuilt(ordering: Ordering, under_way: Iterable[Item], waiting: Iterable[Ite
     return lanes
 
 
+def _link(item: Item, blockers: dict[Item, None]) -> None:
+    item.waits = len(blockers)
+    item.replays = [blocker for blocker in blockers if blocker.gate or blocker.replay is not None]
+    for blocker in blockers:
+        blocker.dependants.append(item)
+
+
 def _forget(index: dict[K, dict[Item, None]], key: K, item: Item) -> None:
-    items = index[key]
+    items = index.get(key, {})
     items.pop(item, None)
     if not items:
-        del index[key]
+        index.pop(key, None)

@@ -391,7 +391,12 @@ class Push:
             return
         waiting = list(found.item.replays)
         while waiting:
-            blocker = self._open.get(waiting.pop().position)
+            item = waiting.pop()
+            if item.gate:
+                waiting += item.replays
+                item.replays = []  # once for all that wait behind it
+                continue
+            blocker = self._open.get(item.position)
             if blocker is not None and not blocker.urgent:
                 blocker.urgent = True
                 waiting += blocker.item.replays

@@ -141,7 +141,8 @@ insert into open_deliveries (consumer, position, directory, seq, state, attempts
 select c, p, d, s, st, a, to_timestamp(si), to_timestamp(n), e, an, r
 from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int2[], $6::int4[], $7::float8[], $8::float8[], $9::text[], $10::bytea[], $11::uuid[])
      v(c, p, d, s, st, a, si, n, e, an, r)
-where r is null or exists (select from replays where id = r and state in ('running', 'paused'))
+left join lateral (select id from replays where id = r and state in ('running', 'paused') limit 1) run on true
+where r is null or run.id is not null
 on conflict (consumer, position) do update set state = excluded.state, attempts = excluded.attempts, since = excluded.since,
     next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay;
 
