@@ -97,6 +97,7 @@ class Open:
     under_way: bool = False
     alone: bool = False  # it failed in a batch by its own fault, or may have
     json: bytes = b""
+    again: bool = False  # a replay sends what was delivered before
     urgent: bool = False  # of a replay: a live event waits for it
 
     @property
@@ -267,7 +268,7 @@ class Push:
             row.state = WAITING  # an operator let it go
         found = self._remember(event, row)
         found.alone = row.state in {RETRYING, BLOCKED}
-        found.item.replay = row.replay
+        found.item.replay, found.again = row.replay, row.replay is not None
 
     def _join(self, run: Run, planned: Iterable[Planned]) -> None:
         """Take up a run where it stands. What is still open here is not sent twice: it becomes part of the run, and due."""
@@ -280,13 +281,18 @@ class Push:
                 continue
             replay.left[p.position] = None
             known = self._open.get(p.position)
-            if known is None:
+            if known is not None:
+                self._adopt(known, run)
+            elif p.position <= self._read_to:  # what lies further is taken up when it is read
                 item = Item(p.position, p.directory, p.seq, p.kind, p.obj, p.mem, p.at, run.id)
-                self._open[p.position] = Open(item)
-            elif known.exceptional is not None and known.exceptional.state in {BLOCKED, RETRYING}:
-                known.exceptional.state, known.exceptional.attempts, known.exceptional.next_at = RETRYING, 0, self._parts.clock()
-                known.item.replay = run.id  # in memory only: if the run is cancelled the event stays open
-                self._report.went_on.append(known.exceptional)
+                self._open[p.position] = Open(item, again=True)
+
+    def _adopt(self, known: Open, run: Run) -> None:
+        """An event that is open anyway is delivered once, as part of the run. In memory only: if that is cancelled it stays open."""
+        known.item.replay = run.id
+        if known.exceptional is not None and known.exceptional.state in {BLOCKED, RETRYING}:
+            known.exceptional.state, known.exceptional.attempts, known.exceptional.next_at = RETRYING, 0, self._parts.clock()
+            self._report.went_on.append(known.exceptional)
 
     def _rebuild(self) -> None:
         """Lanes and queues anew, from what is open."""
@@ -339,6 +345,7 @@ class Push:
                 exceptional = Exceptional(event.position, event.directory, event.seq, HELD, stored=False)
                 self._report.begun.append(exceptional)
             found = self._remember(event, exceptional)
+            found.item.replay = next((run for run, replay in self._replays.items() if event.position in replay.left), None)
             self._lanes.admit(found.item)
             self._hurry(found)
             self._queue(found)
@@ -383,7 +390,7 @@ class Push:
         return self._urgent if found.urgent else self._replay_ready
 
     def _of_run(self, found: Open) -> bool:
-        return found.item.replay is not None and found.item.replay in self._replays
+        return found.again and found.item.replay in self._replays
 
     def _hurry(self, found: Open) -> None:
         """A live event first drains the replay of its subject, ahead of the rate."""
@@ -488,7 +495,7 @@ class Push:
         """A batch that begins with it: others that may go, and those that only wait for events before them in the batch."""
         size = self.consumer.definition.batch_max
         batch, left = [first], dict[Item, int]()
-        replay = self._replays.get(first.item.replay) if first.item.replay is not None else None
+        replay = self._replays.get(first.item.replay) if first.again and first.item.replay is not None else None
         if size == 1 or first.alone or (replay is not None and replay.run.rate_per_second is not None):
             return batch
         candidates: list[tuple[int, Open]] = []
@@ -516,7 +523,7 @@ class Push:
         found = self._pop(heap)
         if found is first:
             found = self._pop(heap)
-        if found is not None and found.alone:
+        if found is not None and (found.alone or found.item.replay != first.item.replay):
             heapq.heappush(heap, found.item.position)
             return None
         return found
@@ -592,7 +599,7 @@ class Push:
             self._retry_all()
         for found in batch:
             del self._open[found.item.position]
-            if found.item.replay is None:
+            if not found.again:
                 self._previous[found.item.directory] = max(self._previous.get(found.item.directory, 0), found.item.seq)
             for item in self._lanes.settle(found.item):
                 waiting = self._open.get(item.position)
@@ -660,9 +667,10 @@ class Push:
         """Its row, made at the first failure: from then on the watermark passes it."""
         if found.exceptional is None:
             item = found.item
-            found.exceptional = Exceptional(item.position, item.directory, item.seq, RETRYING, replay=item.replay, stored=False)
+            found.exceptional = Exceptional(item.position, item.directory, item.seq, RETRYING, stored=False)
+            found.exceptional.replay = item.replay if found.again else None
             self._window.pop(item.position, None)
-            self._through = max(self._through, item.position if item.replay is None else 0)
+            self._through = max(self._through, 0 if found.again else item.position)
             replay = self._replays.get(item.replay) if item.replay is not None else None
             if replay is not None:
                 replay.left.pop(item.position, None)

@@ -40,7 +40,11 @@ class Recording:
                 self._wake.clear()
                 waiting, self._waiting = self._waiting, {}
                 reports = [push.take_report() for push in waiting]
-                held = await self._store(reports)
+                try:
+                    held = await self._store(reports)
+                except Exception:  # a defect: these consumers are loaded anew, the others go on
+                    _log.exception("recording_failed", consumers=len(reports))
+                    held = set[int]()
                 for push, waiters in waiting.items():
                     for waiter in waiters:
                         _settle(waiter, stored=push.consumer.id in held)

@@ -76,8 +76,12 @@ class Worker:
         try:
             while not self._stopping:
                 self.changes.clear()
-                with contextlib.suppress(*_AWAY):
+                try:
                     await self._look()
+                except _AWAY:
+                    _log.warning("worker_away")
+                except Exception:  # one consumer that cannot be served must not end the others
+                    _log.exception("worker_look_failed")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await self.changes.wait()
@@ -134,7 +138,7 @@ class Worker:
         for number, held in list(self._held.items()):
             if not held.task.done():
                 continue
-            lost = isinstance(_ended(held), LeaseLostError)
+            lost = isinstance(_told(held), LeaseLostError)
             consumer = wanted.get(number)
             del self._held[number]
             if consumer is not None and len(self._held) < share and asyncio.get_running_loop().time() < held.until and not lost:
@@ -170,8 +174,13 @@ class Worker:
         push = self.make_push(consumer, fence)
         push.lease_until = until
         task = asyncio.create_task(push.run())
-        task.add_done_callback(lambda _: self.changes.set())
+        task.add_done_callback(self._ended)
         self._held[consumer.id] = _Held(consumer, fence, until, push, task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Look at once where it ended as it was told to; what failed waits for the next look."""
+        if task.cancelled() or task.exception() is None or isinstance(task.exception(), LeaseLostError):
+            self.changes.set()
 
     async def _leave(self) -> None:
         for held in self._held.values():
@@ -235,7 +244,7 @@ class Worker:
         await conn.execute(SQL["thin_replay_progress"])
 
 
-def _ended(held: _Held) -> BaseException | None:
+def _told(held: _Held) -> BaseException | None:
     if held.task.cancelled():
         return None
     error = held.task.exception()

@@ -1,6 +1,7 @@
 """Deliveries under fire: receivers that fail at random, workers that are killed, outages and their replay.
 
-LEDGER_DRILL_EVENTS sets the size of the first drill (20 000 in the judged run; a tenth of it in the suite).
+LEDGER_DRILL_EVENTS sets the size of the first drill (20 000 in the judged run; a tenth of it in the suite), LEDGER_OUTAGE_EVENTS
+that of an outage (5 000 in the judged run).
 """
 
 import os
@@ -21,6 +22,7 @@ __all__ = ["hook", "operator", "pushing"]
 
 DRILL_EVENTS = int(os.environ.get("LEDGER_DRILL_EVENTS", "2000"))
 LIFECYCLE = {"user.created", "user.deactivated", "user.reactivated", "user.deleted", "group.created", "group.deleted"}
+OUTAGE_EVENTS = int(os.environ.get("LEDGER_OUTAGE_EVENTS", "300"))
 IN_FLIGHT_MAX = 16
 
 
@@ -197,6 +199,30 @@ def test_an_outage_is_planned_and_replayed_exactly(operator: Operator, hook: Rec
     assert f'"count":{planned["count"]}' in shown.stdout, shown.stderr
     included = operator.post("replays", **span, reason="see", dry_run=True, superseded="include").json()
     assert included["count"] == len(lost)
+    assert group
+
+
+def test_a_consumer_that_was_down_gets_what_the_plan_says_once(operator: Operator, hook: Receiver, pushing: Service) -> None:
+    """Nothing of the outage was delivered: the run takes over what is tried in vain and what has not been sent yet."""
+    name = operator.consumer(mode="webhook", url=hook.url, batch_max=20)
+    hook.behave = lambda _: Answer(503)
+    users = [operator.user() for _ in range(10)]
+    group = operator.group(*users)
+    last = [operator.title(user, f"t{n}") for n in range(OUTAGE_EVENTS // 10) for user in users][-1]
+    expected = [e for e in feed(operator, pushing) if e["seq"] > last - OUTAGE_EVENTS - 21]
+    first = expected[0]["seq"]
+    span = {"consumer": name, "from": f"seq:{first}", "to": f"seq:{last}", "directories": ["acme"], "reason": "it was down"}
+    planned = operator.post("replays", **span, dry_run=True).json()
+    assert (planned["count"], planned["already_acked"], planned["superseded"]) == (len(expected), 0, 0)
+    hook.behave = lambda _: Answer()
+    before = len(hook.deliveries)
+    run = operator.post("replays", **span).json()
+    assert operator.when_run(run["id"], "finished")["done"] == planned["count"]
+    sent = [d for d in hook.deliveries[before:] if d.accepted]
+    kept = judge(sent, expected)
+    assert set(kept.values()) == {1}
+    assert sum(len(d.events) for d in sent if d.replay == run["id"]) == planned["count"]
+    operator.when(name, lambda s: s["lag_events"] == 0)
     assert group
 
 
