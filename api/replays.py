@@ -62,7 +62,7 @@ def routes(services: Services) -> APIRouter:
     ) -> Response:
         await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            return _json({"object": "list", "data": await listed(conn, consumer, limit)})
+            return _json({"object": "list", "data": await listed(conn, consumer, limit, services.clock())})
 
     @router.get("/v1/replays/{replay_id}")
     async def get_replay(request: Request, replay_id: str) -> Response:
@@ -174,9 +174,9 @@ async def found(conn: Connection, replay_id: str) -> Run:
     return run
 
 
-async def listed(conn: Connection, name: str | None, limit: int) -> list[dict[str, Any]]:
+async def listed(conn: Connection, name: str | None, limit: int, now: int) -> list[dict[str, Any]]:
     number = (await consumer(conn, name)).id if name is not None else None
-    return [shown_run(run, None) for run in await runs_of(conn, number, limit=limit)]
+    return [shown_run(run, now) for run in await runs_of(conn, number, limit=limit)]
 
 
 _Moves = Literal["running", "paused", "cancelled"]
@@ -194,18 +194,20 @@ async def move(services: Services, conn: Connection, caller: Caller, replay_id: 
     return shown_run(await found(conn, replay_id), services.clock())
 
 
-def shown_run(run: Run, now: int | None) -> dict[str, Any]:
-    """A run as JSON. `eta_seconds` follows from what it did since it began."""
+def shown_run(run: Run, now: int) -> dict[str, Any]:
+    """A run as JSON. `eta` (an instant) and `eta_seconds` follow from what it did since it began."""
+    eta = _eta(run, now)
     return {
         "object": "replay", "id": str(run.id), "name": run.name, "consumer": run.consumer_name, "status": run.state, "reason": run.reason,
         "done": run.done, "total": run.total, "superseded": run.skipped, "rate_per_second": run.rate_per_second,
         "created_at": run.created_at.astimezone(UTC).isoformat(),
-        "ended_at": run.ended_at.astimezone(UTC).isoformat() if run.ended_at else None, "eta_seconds": _eta(run, now),
+        "ended_at": run.ended_at.astimezone(UTC).isoformat() if run.ended_at else None, "eta_seconds": eta,
+        "eta": rfc3339(now + eta * 1_000_000) if eta is not None else None,
     }  # fmt: skip
 
 
-def _eta(run: Run, now: int | None) -> int | None:
-    if run.state != "running" or now is None:
+def _eta(run: Run, now: int) -> int | None:
+    if run.state != "running":
         return None
     left = run.total - run.done
     if run.rate_per_second is not None:

@@ -768,7 +768,11 @@ class Push:
         return Place(self._epoch, first - 1, through, tuple(still))
 
     async def _finish_replays(self) -> None:
-        for replay in [r for r in self._replays.values() if not r.left and not r.stuck]:
+        over = [r for r in self._replays.values() if not r.left and not r.stuck]
+        if not over:
+            return
+        open_still = {found.item.replay for found in self._open.values()}  # accepted, but not on record yet
+        for replay in [r for r in over if r.run.id not in open_still]:
             del self._replays[replay.run.id]
             await self._parts.act(moved(replace(replay.run, done=replay.done), "finished"))
 

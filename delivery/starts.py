@@ -26,7 +26,7 @@ async def before(conn: Connection, feed: Feed, text: str, directories: Sequence[
     A cursor and an event id name what has been read already: what follows them comes first. `directories` are the ones that a
     seq may belong to: it must be one. Raises PlaceError, CursorAheadError, CursorForkedError.
     """
-    text = text.strip()
+    text = text.strip().removeprefix("position:")
     head = await feed.head(conn, Selection())
     if text == "beginning":
         return 0
@@ -43,7 +43,7 @@ async def before(conn: Connection, feed: Feed, text: str, directories: Sequence[
 
 async def through(conn: Connection, feed: Feed, text: str, directories: Sequence[Directory]) -> int:
     """The last position of a range that ends with the named place: a seq or position itself, or what came before an instant."""
-    text = text.strip()
+    text = text.strip().removeprefix("position:")
     place = await before(conn, feed, text, directories)
     return place + 1 if text.startswith("seq:") or text.isdigit() else place
 

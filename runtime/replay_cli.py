@@ -183,7 +183,7 @@ def status_command(
     async def asked(services: Services, conn: Connection) -> list[dict[str, Any]]:
         if replay is not None:
             return [replays.shown_run(await replays.found(conn, replay), services.clock())]
-        return await replays.listed(conn, consumer, replays.RUNS_SHOWN_MAX)
+        return await replays.listed(conn, consumer, replays.RUNS_SHOWN_MAX, services.clock())
 
     rows = ask(asked)
     shown = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "reason")

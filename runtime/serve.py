@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
 import psycopg
@@ -22,6 +23,8 @@ from database import migrate
 from database.connections import connect
 from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start
+from runtime.crew import Crew
+from runtime.deliver import run_delivery
 from runtime.logs import configure_logs
 from runtime.settings import Settings, load_settings
 from runtime.wiring import administration, open_services, webhooks_of
@@ -141,10 +144,10 @@ def _start(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals
 
 def _run(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals) -> None:
     """Serve in this process, or have several serve; those that deliver to webhooks stand beside either."""
-    from runtime.workers import Crew, delivering, serving
-
     several = settings.workers > 1
-    crew = Crew([*(serving(settings, urls, sock) if several else ()), *delivering(settings, urls)])
+    serving = [partial(_work, settings, urls, sock)] * settings.workers if several else []
+    delivering = [partial(run_delivery, settings, urls)] * settings.delivery_workers
+    crew = Crew([*serving, *delivering])
     crew.start()
     try:
         while several and not signals.seen:
@@ -153,6 +156,15 @@ def _run(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals) 
             run_http(settings, urls, sock, signals)
     finally:
         crew.finish()
+
+
+def _work(settings: Settings, urls: Urls, sock: socket.socket) -> None:
+    """A serving process among several."""
+    configure_logs(settings.log_format)
+    signals = Signals()
+    signal.signal(signal.SIGTERM, signals.handle)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
+    run_http(settings, urls, sock, signals)
 
 
 def listen(settings: Settings) -> socket.socket:

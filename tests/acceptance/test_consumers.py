@@ -72,7 +72,8 @@ class Operator:
             found = self.status(name)
             if holds(found):
                 return found
-            assert time.monotonic() < deadline, found
+            if time.monotonic() >= deadline:
+                raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
 
     def when_run(self, number: str, state: str, seconds: float = 60) -> dict[str, Any]:
         """A run once it is in a state."""
@@ -81,7 +82,8 @@ class Operator:
             found = self.http.get(f"{self.service.base}/v1/replays/{number}").json()
             if found["status"] == state:
                 return found
-            assert time.monotonic() < deadline, found
+            if time.monotonic() >= deadline:
+                raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
 
     def user(self, **attributes: Any) -> str:
         made = self.idp.post(

@@ -1,10 +1,11 @@
-"""Further processes of a service: serving ones behind one socket (LEDGER_WORKERS), and those that deliver to webhooks."""
+"""Further processes of a service, kept alive: serving ones behind one socket (LEDGER_WORKERS), and those that deliver to webhooks.
+
+Imports next to nothing: a new process imports this module before what it runs.
+"""
 
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
-import socket
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -12,12 +13,7 @@ from multiprocessing.process import BaseProcess
 
 import structlog
 
-from runtime.bootstrap import Urls
-from runtime.logs import configure_logs
-from runtime.serve import Signals, run_http
-from runtime.settings import Settings
-
-_log = structlog.get_logger("runtime.workers")
+_log = structlog.get_logger("runtime.crew")
 NOTICE_S = 0.2  # how late a stop is noticed
 
 
@@ -58,18 +54,6 @@ class Crew(threading.Thread):
             self.join()
 
 
-def serving(settings: Settings, urls: Urls, sock: socket.socket) -> list["partial[None]"]:
-    """The serving processes, where there are several."""
-    return [partial(_work, settings, urls, sock)] * settings.workers
-
-
-def delivering(settings: Settings, urls: Urls) -> list["partial[None]"]:
-    """The processes that push to webhooks."""
-    from runtime.deliver import run_delivery
-
-    return [partial(run_delivery, settings, urls)] * settings.delivery_workers
-
-
 def _member(member: "partial[None]") -> None:
     """What runs in the new process. If the service is killed it ends at once: nobody would be there to stop it."""
     parent = multiprocessing.parent_process()
@@ -81,11 +65,3 @@ def _member(member: "partial[None]") -> None:
 
     threading.Thread(target=die_with_parent, daemon=True).start()
     member()
-
-
-def _work(settings: Settings, urls: Urls, sock: socket.socket) -> None:
-    configure_logs(settings.log_format)
-    signals = Signals()
-    signal.signal(signal.SIGTERM, signals.handle)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
-    run_http(settings, urls, sock, signals)
