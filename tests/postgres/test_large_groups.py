@@ -1,6 +1,7 @@
 """What a question about a large group reads and holds: the members it depends on, not all of them."""
 
 import asyncio
+import contextlib
 import gc
 import tracemalloc
 import weakref
@@ -39,9 +40,11 @@ async def listed(ledger: Ledger, **asked: str) -> dict[str, Any]:
 
 
 async def rows_read(ledger: Ledger, url: str) -> int:
-    """Membership rows that were fetched so far; the pool's connection is told to report what it did."""
-    async with ledger.services.pool.connection() as conn:
-        await conn.execute("select pg_stat_force_next_flush()")
+    """Membership rows that were fetched so far; each connection of the pool is told to report what it did."""
+    async with contextlib.AsyncExitStack() as all_of_them:
+        for _ in range(ledger.services.pool.get_stats()["pool_size"]):
+            conn = await all_of_them.enter_async_context(ledger.services.pool.connection())
+            await conn.execute("select pg_stat_force_next_flush()")
     with psycopg.connect(url) as conn:
         row = conn.execute(
             "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables where relname = 'memberships'"
