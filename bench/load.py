@@ -244,5 +244,6 @@ if __name__ == "__main__":
     _job = pickle.load(sys.stdin.buffer)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         _found = runner.run(_run(_job))
-    pickle.dump(vars(_found), sys.stdout.buffer)
-    sys.stdout.buffer.flush()
+    # Not sys.stdout: with PYTHONUNBUFFERED it has no buffer, and what a write to a full pipe leaves over is lost.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as _out:
+        pickle.dump(vars(_found), _out)

@@ -1,5 +1,7 @@
 """Rows 13 and 14: what one directory notices of a storm in another, and what the journal of requests costs."""
 
+import itertools
+
 from bench.dataset import OTHER
 from bench.figures import Figure, Sizes, count, interleaved, median, ms, percentile
 from bench.load import Job, Result, Running, drive
@@ -12,6 +14,7 @@ STORM_CONNECTIONS = 64
 CROWD = 1_200  # connections: more than a directory's queue holds, so that there are 429s
 MINUTE_RATE = 20_000 / 60
 PATCHED_USERS = 1_000
+_titles = itertools.count(1)  # a title twice in a row would be no change, and make no event
 WITHOUT_JOURNAL = "from api.journal import Journal; Journal.add = lambda self, entry: None"
 
 
