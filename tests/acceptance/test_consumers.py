@@ -19,8 +19,8 @@ PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 
 @pytest.fixture(scope="module")
 def pushing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that may push to loopback, with a short timeout."""
-    environment = {"LEDGER_WEBHOOK_ALLOW": "127.0.0.0/8", "LEDGER_WEBHOOK_TIMEOUT_S": "1"}
+    """A service that may push to loopback, with a timeout that is short but not for a busy machine."""
+    environment = {"LEDGER_WEBHOOK_ALLOW": "127.0.0.0/8", "LEDGER_WEBHOOK_TIMEOUT_S": "3"}
     running = Service(tmp_path_factory.mktemp("pushing") / "ledger", **environment).start()
     yield running
     assert running.stop() == 0

@@ -280,7 +280,7 @@ def test_a_live_event_first_drains_the_replay_of_its_subject_ahead_of_the_rate(
 def test_one_poisoned_subject_lets_everything_else_finish_and_then_comes_in_order(
     operator: Operator, hook: Receiver, pushing: Service
 ) -> None:
-    name = operator.consumer(mode="webhook", url=hook.url, retry_schedule=[0], batch_max=10)
+    name = operator.consumer(mode="webhook", url=hook.url, retry_schedule=[0, 0, 0], batch_max=10)
     poison = operator.user()
     marker = poison
     hook.behave = lambda d: Answer(422) if any(e["subject"]["id"] == marker for e in d.events) else Answer()
