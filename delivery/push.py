@@ -8,7 +8,6 @@ leaves (recording.py), so a killed process repeats at most what was under way or
 """
 
 import asyncio
-import heapq
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -24,6 +23,7 @@ from database.queries import load_queries
 from delivery import consumers as acts
 from delivery.backoff import delay_s
 from delivery.brake import Limit
+from delivery.choosing import PROBED_MAX, Choosing, Open, Replay, attempts_of, state_of
 from delivery.consumers import Consumer
 from delivery.lanes import Item, Lanes, rebuilt
 from delivery.progress import (
@@ -56,8 +56,6 @@ OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops and
 IN_FLIGHT_MAX: Final = 16  # requests at once to one consumer
 PAGE: Final = 500
 PREFETCH: Final = 100  # events of a lane whose JSON is fetched together
-CIRCUIT: Final = 8  # different events failing in a row: one at a time is enough to find out what the receiver takes
-PROBED_MAX: Final = 64  # of these, how many take turns in finding out
 SEND_MARGIN_S: Final = 1.0  # of lease that must be left beyond the timeout when a request begins
 REWINDS_MAX: Final = 3  # of a directory in an hour
 REWIND_EVENTS_MAX: Final = 1_000
@@ -88,39 +86,6 @@ class Parts:
     entropy: Callable[[int], bytes]
 
 
-@dataclass(eq=False, slots=True)
-class Open:
-    """An event that is not settled, with its place among the others."""
-
-    item: Item
-    exceptional: Exceptional | None = None
-    under_way: bool = False
-    alone: bool = False  # it failed in a batch by its own fault, or may have
-    json: bytes = b""
-    again: bool = False  # a replay sends what was delivered before
-    urgent: bool = False  # of a replay: a live event waits for it
-
-    @property
-    def may_go(self) -> bool:
-        if self.under_way or not self.item.ready:
-            return False
-        return self.exceptional is None or self.exceptional.state == WAITING
-
-
-@dataclass(slots=True)
-class Replay:
-    """A run that is under way here."""
-
-    run: Run
-    left: dict[int, None]  # planned positions that are not done, in order
-    stuck: set[int]  # those of them that failed: they have rows
-    ahead: set[int]
-    through: int
-    done: int
-    allowance: float = 0.0  # events that may go now
-    at: float = 0.0  # when that was so
-
-
 class Push:
     """Delivers to one webhook consumer. Raises LeaseLostError out of run()."""
 
@@ -136,15 +101,10 @@ class Push:
         self._lanes = Lanes(consumer.definition.ordering)
         self._open: dict[int, Open] = {}
         self._window: dict[int, None] = {}
-        self._ready: list[int] = []
-        self._due: list[tuple[float, int]] = []
-        self._replay_ready: list[int] = []
-        self._urgent: list[int] = []  # of replays: a live event waits for them
         self._replays: dict[UUID, Replay] = {}
         self._read_to = self._through = 0
         self._epoch = consumer.epoch
-        self._failing: dict[int, None] = {}
-        self._away = False  # whether the last failure said that nobody is there
+        self._choosing = Choosing(consumer.definition, self._open, self._replays)
         self._previous: dict[int, int] = {}
         self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
         self._not_before = 0.0
@@ -191,7 +151,7 @@ class Push:
 
     async def _rest(self) -> None:
         """Until something happens: an arrival, a recorded delivery, a time for the next attempt."""
-        times = self._times()
+        times = self._choosing.times(busy=bool(self._tasks))
         now = self._parts.clock()
         # Without a time to wait for, an arrival will come: the worker sends one at least every second.
         timeout = max(min(times) - now, 0.001) if times and len(self._tasks) < IN_FLIGHT_MAX and self._may_send() else None
@@ -202,16 +162,6 @@ class Push:
                 await self.arrival.wait()
         except TimeoutError:
             return
-
-    def _times(self) -> list[float]:
-        """When something may go by the clock alone."""
-        replays = [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
-        if not self._circuit_open:
-            return [self._due[0][0], *replays] if self._due else replays
-        probe = self._probe()
-        if self._tasks or probe is None or probe.exceptional is None:
-            return []  # one at a time: its end is what to wait for
-        return [probe.exceptional.next_at or 0.0, *([] if self._away else replays)]
 
     # -- loading ------------------------------------------------------------
 
@@ -300,17 +250,17 @@ class Push:
         self._lanes = rebuilt(
             self.consumer.definition.ordering, under_way, (o.item for o in self._open.values() if not o.under_way)
         )
-        self._ready, self._due, self._replay_ready, self._urgent = [], [], [], []
+        self._choosing.reset()
         for found in self._open.values():
-            self._hurry(found)
-            self._queue(found)
+            self._choosing.hurry(found)
+            self._choosing.queue(found)
 
     # -- reading on ---------------------------------------------------------
 
     async def _refill(self) -> None:
         """Read on; then let the watermark pass what an operator must decide about, and what waits for that."""
         await self._read_on()
-        if self._window and any(_state(found) in {BLOCKED, HELD} for found in self._open.values()):
+        if self._window and any(state_of(found) in {BLOCKED, HELD} for found in self._open.values()):
             await self._make_room()
 
     @property
@@ -319,7 +269,7 @@ class Push:
 
     async def _read_on(self) -> None:
         """Read while there is room for more. Events at the end of the log come from the tail that all consumers share."""
-        while not (self._circuit_open and self._away) and self._exceptions < OPEN_MAX:
+        while not (self._choosing.circuit_open and self._choosing.away) and self._exceptions < OPEN_MAX:
             if len(self._window) >= WINDOW_MAX:
                 await self._make_room()
                 if len(self._window) >= WINDOW_MAX:
@@ -347,15 +297,15 @@ class Push:
             found = self._remember(event, exceptional)
             found.item.replay = next((run for run, replay in self._replays.items() if event.position in replay.left), None)
             self._lanes.admit(found.item)
-            self._hurry(found)
-            self._queue(found)
+            self._choosing.hurry(found)
+            self._choosing.queue(found)
         self._read_to = max(self._read_to, covered_to)
         if any(e.state == HELD for e in self._report.begun):
             await self._recorded()
 
     async def _make_room(self) -> None:
         """Move what waits behind something stuck out of the window, so that a poison event never stops the watermark."""
-        if self._tasks or self._ready or self._all_stuck() or self._exceptions >= OPEN_MAX:
+        if self._tasks or not self._choosing.idle or self._all_stuck() or self._exceptions >= OPEN_MAX:
             return
         for position in list(self._window):
             found = self._open[position]
@@ -375,56 +325,12 @@ class Push:
 
     # -- choosing -----------------------------------------------------------
 
-    def _queue(self, found: Open) -> None:
-        if not found.item.ready or found.under_way:
-            return
-        exceptional = found.exceptional
-        if exceptional is not None and exceptional.state == RETRYING:
-            heapq.heappush(self._due, (exceptional.next_at or 0.0, found.item.position))
-        elif found.may_go:
-            heapq.heappush(self._heap_of(found), found.item.position)
-
-    def _heap_of(self, found: Open) -> list[int]:
-        if not self._of_run(found):
-            return self._ready
-        return self._urgent if found.urgent else self._replay_ready
-
-    def _of_run(self, found: Open) -> bool:
-        return found.again and found.item.replay in self._replays
-
-    def _hurry(self, found: Open) -> None:
-        """A live event first drains the replay of its subject, ahead of the rate."""
-        if found.item.replay is not None:
-            return
-        waiting = list(found.item.replays)
-        while waiting:
-            item = waiting.pop()
-            if item.gate:
-                waiting += item.replays
-                item.replays = []  # once for all that wait behind it
-                continue
-            blocker = self._open.get(item.position)
-            if blocker is not None and not blocker.urgent:
-                blocker.urgent = True
-                waiting += blocker.item.replays
-                self._queue(blocker)
-
-    @property
-    def _circuit_open(self) -> bool:
-        """Whether the receiver seems to take nothing. Blocked events alone say nothing of it."""
-        return len(self._failing) >= CIRCUIT and self._probe() is not None
-
-    def _probe(self) -> Open | None:
-        """While the receiver is away one event is tried at a time, in turn: the first may be the one that it cannot take."""
-        failed = [self._open[p] for p in self._failing if p in self._open and _state(self._open[p]) == RETRYING]
-        return min(failed, key=lambda o: (_attempts(o), o.item.position), default=None)
-
     def _start(self) -> None:
         now = self._parts.clock()
         if now < self._not_before:
             return
-        while len(self._tasks) < (1 if self._circuit_open else IN_FLIGHT_MAX) and self._may_send():
-            batch = self._next_batch(now)
+        while len(self._tasks) < (1 if self._choosing.circuit_open else IN_FLIGHT_MAX) and self._may_send():
+            batch = self._choosing.next_batch(now)
             if not batch:
                 return
             for found in batch:
@@ -445,88 +351,6 @@ class Push:
         """A request must end before the lease does: nobody else may have begun meanwhile."""
         left = self.lease_until - asyncio.get_running_loop().time()
         return left > self._parts.timeout_s + SEND_MARGIN_S and not self._stopping and not self._lost
-
-    def _next_batch(self, now: float) -> list[Open]:
-        if self._circuit_open:
-            # Where somebody is there but refuses, the next event may be one that is taken: many poison events hold back no others.
-            fresh = None if self._away else self._pop(self._ready) or self._next_replayed(now)
-            if fresh is not None:
-                return [fresh]
-            probe = self._probe()
-            due = probe is not None and probe.exceptional is not None and (probe.exceptional.next_at or 0.0) <= now
-            return [probe] if probe is not None and due and not probe.under_way else []
-        while self._due and self._due[0][0] <= now:
-            found = self._open.get(heapq.heappop(self._due)[1])
-            if found is not None and not found.under_way and found.item.ready and _state(found) == RETRYING:
-                return [found] if found.alone else self._extended(found)
-        first = self._pop(self._ready) or self._next_replayed(now)
-        return self._extended(first) if first is not None else []
-
-    def _pop(self, heap: list[int]) -> Open | None:
-        while heap:
-            found = self._open.get(heapq.heappop(heap))
-            if found is not None and found.may_go:
-                return found
-        return None
-
-    def _next_replayed(self, now: float) -> Open | None:
-        urgent = self._pop(self._urgent)
-        if urgent is not None:
-            return urgent
-        while self._replay_ready:
-            found = self._open.get(self._replay_ready[0])
-            if found is None or not found.may_go:
-                heapq.heappop(self._replay_ready)
-                continue
-            replay = self._replays[found.item.replay] if found.item.replay is not None else None
-            if replay is not None and not _spend(replay, now):
-                return None
-            heapq.heappop(self._replay_ready)
-            return found
-        return None
-
-    def _allowed_at(self, replay: Replay) -> float | None:
-        rate = replay.run.rate_per_second
-        if rate is None or not self._replay_ready:
-            return None
-        return replay.at + max(1.0 - replay.allowance, 0.0) / rate
-
-    def _extended(self, first: Open) -> list[Open]:
-        """A batch that begins with it: others that may go, and those that only wait for events before them in the batch."""
-        size = self.consumer.definition.batch_max
-        batch, left = [first], dict[Item, int]()
-        replay = self._replays.get(first.item.replay) if first.again and first.item.replay is not None else None
-        if size == 1 or first.alone or (replay is not None and replay.run.rate_per_second is not None):
-            return batch
-        candidates: list[tuple[int, Open]] = []
-        self._release(first, left, candidates)
-        while len(batch) < size:
-            found = heapq.heappop(candidates)[1] if candidates else self._companion(first)
-            if found is None:
-                break
-            batch.append(found)
-            self._release(found, left, candidates)
-        return sorted(batch, key=lambda o: o.item.position)
-
-    def _release(self, found: Open, left: dict[Item, int], candidates: list[tuple[int, Open]]) -> None:
-        for dependant in found.item.dependants:
-            left[dependant] = left.get(dependant, dependant.waits) - 1
-            waiting = self._open.get(dependant.position)
-            if left[dependant] == 0 and waiting is not None and _plain(waiting) and dependant.replay == found.item.replay:
-                heapq.heappush(candidates, (dependant.position, waiting))
-
-    def _companion(self, first: Open) -> Open | None:
-        """Another one that may go now. With `ordering: directory` a batch is of one directory, so there is none."""
-        if self.consumer.definition.ordering == "directory":
-            return None
-        heap = self._heap_of(first)
-        found = self._pop(heap)
-        if found is first:
-            found = self._pop(heap)
-        if found is not None and (found.alone or found.item.replay != first.item.replay):
-            heapq.heappush(heap, found.item.position)
-            return None
-        return found
 
     # -- sending ------------------------------------------------------------
 
@@ -565,7 +389,7 @@ class Push:
 
     async def _message(self, batch: Sequence[Open]) -> Message:
         last = batch[-1].item
-        headers = {"ledger-seq": str(last.seq), "ledger-attempt": str(max(_attempts(o) for o in batch) + 1)}
+        headers = {"ledger-seq": str(last.seq), "ledger-attempt": str(max(attempts_of(o) for o in batch) + 1)}
         replayed = batch[0].item.replay
         if replayed is not None:
             headers["ledger-replay"] = str(replayed)
@@ -592,8 +416,8 @@ class Push:
     async def _accepted(self, batch: Sequence[Open]) -> None:
         for found in batch:
             self._settle(found)
-        again = self._circuit_open
-        self._failing.clear()
+        again = self._choosing.circuit_open
+        self._choosing.failing.clear()
         await self._recorded()
         if again:
             self._retry_all()
@@ -604,7 +428,7 @@ class Push:
             for item in self._lanes.settle(found.item):
                 waiting = self._open.get(item.position)
                 if waiting is not None:
-                    self._queue(waiting)
+                    self._choosing.queue(waiting)
         await self._finish_replays()
 
     def _settle(self, found: Open) -> None:
@@ -630,16 +454,16 @@ class Push:
         for found in self._open.values():
             if found.exceptional is not None and found.exceptional.state == RETRYING and not found.under_way:
                 found.exceptional.next_at = now
-                self._queue(found)
+                self._choosing.queue(found)
 
     def _split(self, batch: Sequence[Open]) -> None:
         """One event of a batch may be to blame: each goes alone, at once, and none has used up an attempt by it."""
         for found in batch:
             found.alone, found.under_way = True, False
-            self._queue(found)
+            self._choosing.queue(found)
 
     async def _refused(self, batch: Sequence[Open], result: Result) -> None:
-        now, self._away = self._parts.clock(), result.of_the_receiver
+        now, self._choosing.away = self._parts.clock(), result.of_the_receiver
         if result.status == 429 and result.retry_after_s is not None:
             self._not_before = now + result.retry_after_s
         answer = self._sealed(result)
@@ -654,12 +478,12 @@ class Push:
             exceptional.next_at = None if delay is None else now + delay
             if delay is None:
                 blocked.append(found)
-            if len(self._failing) < PROBED_MAX:
-                self._failing[found.item.position] = None
+            if len(self._choosing.failing) < PROBED_MAX:
+                self._choosing.failing[found.item.position] = None
         await self._recorded()
         for found in batch:
             found.under_way = False
-            self._queue(found)
+            self._choosing.queue(found)
         for found in blocked:
             await self._parts.act(_blocked(self.consumer, found, result))
 
@@ -781,34 +605,9 @@ def _item(event: Event) -> Item:
     return Item(event.position, event.directory, event.seq, event.kind, event.obj, event.mem, event.at)
 
 
-def _state(found: Open) -> int:
-    return found.exceptional.state if found.exceptional is not None else 0
-
-
-def _attempts(found: Open) -> int:
-    return found.exceptional.attempts if found.exceptional is not None else 0
-
-
-def _plain(found: Open) -> bool:
-    return not found.under_way and not found.alone and (found.exceptional is None or found.exceptional.state == WAITING)
-
-
 def _event_id(event: bytes) -> str:
     start = len(b'{"object":"event","id":"')
     return event[start : event.index(b'"', start)].decode()
-
-
-def _spend(replay: Replay, now: float) -> bool:
-    """Whether the rate allows one more; a second's worth can be saved up."""
-    rate = replay.run.rate_per_second
-    if rate is None:
-        return True
-    replay.allowance = min(replay.allowance + (now - replay.at) * rate, float(max(rate, 1)))
-    replay.at = now
-    if replay.allowance < 1.0:
-        return False
-    replay.allowance -= 1.0
-    return True
 
 
 def _progress(replay: Replay) -> tuple[UUID, int, int, tuple[int, ...]]:
@@ -821,7 +620,7 @@ def _progress(replay: Replay) -> tuple[UUID, int, int, tuple[int, ...]]:
 def _blocked(consumer: Consumer, found: Open, result: Result) -> RecordFacts:
     """The act of telling that a lane waits for an operator."""
     facts = {
-        "id": str(consumer.uuid), "name": consumer.name, "event_id": _event_id(found.json), "attempts": _attempts(found),
+        "id": str(consumer.uuid), "name": consumer.name, "event_id": _event_id(found.json), "attempts": attempts_of(found),
         "last_error": result.error,
     }  # fmt: skip
     return RecordFacts((Draft(DELIVERY_BLOCKED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name)),))
