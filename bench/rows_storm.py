@@ -42,7 +42,7 @@ class _Two:
         created = self._service.creates(changes // 2)
         patched = [
             self._service.request(
-                "PATCH", f"Users/{self._users[n % PATCHED_USERS]}", patch_body("replace", "title", f"Title {n}")
+                "PATCH", f"Users/{self._users[n % PATCHED_USERS]}", patch_body("replace", "title", f"Title {next(_titles)}")
             )
             for n in range(changes // 2)
         ]
