@@ -1,7 +1,6 @@
 """Consumers over HTTP (CONTRACT §5): making them, reading and acknowledging by pull, and what operators do about deliveries."""
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.acts import Caller, authorised, caller_of, record
-from api.events import WAIT_MAX_S, encode_page
+from api.events import WAIT_MAX_S, encode_page, until_news
 from api.problems import ProblemError
 from api.services import Services
 from database.arrays import int4s
@@ -155,15 +154,14 @@ def _add_pull(router: APIRouter, services: Services) -> None:
             found = await _pulling(conn, name, token)
         deadline = asyncio.get_running_loop().time() + wait
         while True:
-            arrival = services.tail.arrivals.next()
+            arrival = services.arrivals.next()
             async with services.pool.connection() as conn:
                 page = await _next_page(services, conn, found, token, limit)
                 left = deadline - asyncio.get_running_loop().time()
                 if page.events or page.has_more or left <= 0 or services.stopping:
                     await _mark_held(conn, page)
                     return Response(encode_page(page), media_type="application/json")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrival.wait(), left)
+            await until_news(arrival, left)
 
     @router.post("/v1/consumers/{name}/ack")
     async def ack(request: Request, name: str, body: AckBody) -> Response:

@@ -18,6 +18,7 @@ from ledger.tokens import Token
 
 READERS = ("consumer", "operator", "auditor", "admin")
 WAIT_MAX_S = 30
+LOOK_AGAIN_S = 2.0
 
 
 def routes(services: Services) -> APIRouter:
@@ -42,14 +43,14 @@ def routes(services: Services) -> APIRouter:
             selection = await selection_of(services, conn, token, directory, types, subject, range_start, range_end)
             cursor = await cursor_of(services, conn, token, selection, after)
         while True:
-            arrival = services.tail.arrivals.next()
+            arrival = services.arrivals.next()
             async with services.pool.connection() as conn:
                 page = await services.feed.page(conn, selection, cursor, limit)
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
                 return Response(encode_page(page), media_type="application/json")
             cursor = page.after if page.covered_to > cursor.number else cursor
-            await _wait(arrival, left)
+            await until_news(arrival, left)
 
     @router.get("/v1/events/{event_id}")
     async def get_event(request: Request, event_id: str) -> Response:
@@ -67,9 +68,11 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-async def _wait(arrival: asyncio.Event, seconds: float) -> None:
+async def until_news(arrival: asyncio.Event, seconds: float) -> None:
+    """Wait for an announcement; it is a hint that may be lost, so the caller looks again soon in any case."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(arrival.wait(), seconds)
+        async with asyncio.timeout(min(seconds, LOOK_AGAIN_S)):
+            await arrival.wait()
 
 
 async def reader(services: Services, request: Request) -> Token:

@@ -51,7 +51,7 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Follower:
     """One reader of the stream. `position` is how far in the ledger it has seen everything, once it has caught up."""
 
@@ -65,6 +65,14 @@ class _Follower:
 
     async def lines(self) -> AsyncIterator[bytes]:
         """Blocks of the stream, until the token is revoked or the client goes away."""
+        self.services.tail.follow(self)
+        try:
+            async for block in self._lines():
+                yield block
+        finally:
+            self.services.tail.leave(self)
+
+    async def _lines(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         interval = COVERED_S if self.filtered else HEARTBEAT_S
         self.told = self.cursor.number
@@ -93,6 +101,8 @@ class _Follower:
             if page.events:
                 yield b"".join([self._block(event) for event in page.events])
             self.cursor = page.after
+            if not page.events and not page.has_more:
+                return  # the tail is not here yet; it tells when it is
         mine = [event for event in events if self.selection.takes(event) and self._new(event)]
         if mine:
             yield b"".join([self._block(event) for event in mine])

@@ -25,7 +25,7 @@ from delivery.push import LeaseLostError, Push
 from delivery.surges import detected, limits, surging
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
-from ledger.tail import Arrivals
+from ledger.tail import Tail
 
 SQL: Final = load_queries(__file__)
 LOOK_S: Final = 1.0
@@ -49,7 +49,7 @@ class _Held:
     task: asyncio.Task[None]
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Worker:
     """Serves its share of the webhook consumers while run() runs. `make_push` and `act` are handed in by the wiring."""
 
@@ -58,7 +58,7 @@ class Worker:
     directories: Directories
     make_push: Callable[[Consumer, int], Push]
     act: Callable[[RecordFacts], Awaitable[None]]
-    news: Arrivals  # of the tail
+    tail: Tail
     changes: asyncio.Event  # something about consumers changed
     limits: dict[int, Limit]
     timeout_s: float
@@ -105,6 +105,10 @@ class Worker:
             wanted = {c.id: c for c in await consumers(conn) if c.definition.mode == "webhook" and c.state == "active"}
             await self._let_go(conn, wanted)
             await self._claim(conn, wanted)
+        if self._held:
+            self.tail.follow(self)
+        else:
+            self.tail.leave(self)
         for held in self._held.values():
             held.push.arrival.set()
 
@@ -201,7 +205,7 @@ class Worker:
     async def _announce(self) -> None:
         """Wake the consumers when the tail has something new; every second also record how far the idle ones are."""
         while True:
-            arrival = self.news.next()
+            arrival = self.tail.arrivals.next()
             for held in self._held.values():
                 held.push.arrival.set()
             with contextlib.suppress(TimeoutError):

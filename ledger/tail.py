@@ -41,7 +41,10 @@ class Arrivals:
 
 
 class Tail:
-    """Follows the end of the log while run() runs. `read_to` is the position up to which it has read."""
+    """Reads the end of the log while run() runs and somebody follows. `read_to` is the position up to which it has read.
+
+    Without followers it reads nothing: every event that is written would be unsealed for nobody.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,8 @@ class Tail:
         self._hints = hints
         self._selection = selection
         self._events: deque[Event] = deque(maxlen=KEPT)
+        self._followers: set[object] = set()
+        self._wanted = asyncio.Event()
         self.read_to = -1  # before the first look
         self.arrivals = Arrivals()  # told after each look that found something
 
@@ -65,9 +70,23 @@ class Tail:
             return None
         return list(islice(self._events, position + 1 - first, None))
 
+    def follow(self, who: object) -> None:
+        """Read on from now; soon `arrivals` are told, whether there is something new or not."""
+        self._followers.add(who)
+        self._wanted.set()
+
+    def leave(self, who: object) -> None:
+        """The last who leaves ends the reading."""
+        self._followers.discard(who)
+        if not self._followers:
+            self._wanted.clear()
+            self._events.clear()
+            self.read_to = -1
+
     async def run(self) -> None:
-        """Follow until cancelled. While the database is away nothing new is told."""
+        """Read until cancelled. While the database is away nothing new is told."""
         while True:
+            await self._wanted.wait()
             hint = self._hints.next()
             try:
                 await self._look()

@@ -75,7 +75,7 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     def make_push(consumer: Consumer, fence: int) -> Push:
         return Push(parts, consumer, fence)
 
-    worker = Worker(uuid4(), pool.connection, directories, make_push, acts.act, tail.arrivals, changes, limits, timeout_s, uuid4)
+    worker = Worker(uuid4(), pool.connection, directories, make_push, acts.act, tail, changes, limits, timeout_s, uuid4)
     background = [
         asyncio.create_task(tail.run()),
         asyncio.create_task(recording.run()),

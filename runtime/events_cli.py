@@ -64,7 +64,7 @@ async def _print_from(
     named = [d for d in every if d.slug == directory]
     cursor, left = Cursor(await starts.before(conn, services.feed, first, named), BEGINNING), limit
     while left is None or left > 0:
-        arrival = services.tail.arrivals.next()
+        arrival = services.arrivals.next()
         page = await services.feed.page(conn, selection, cursor, min(left or PAGE_MAX, PAGE_MAX))
         for event in page.events:
             print(event.json.decode())

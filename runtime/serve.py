@@ -216,6 +216,7 @@ async def _let_go(server: uvicorn.Server, services: Services) -> None:
     while not server.should_exit:  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(SIGNAL_NOTICE_S)
     services.stopping = True
+    services.arrivals.announce()
     services.tail.arrivals.announce()
 
 

@@ -44,7 +44,9 @@ def test_a_tail_ends_when_it_is_cancelled_in_the_moment_of_a_hint(app_url: str) 
 
 
 def _tail(ledger: Ledger, hints: Arrivals) -> Tail:
-    return Tail(ledger.services.feed, ledger.services.pool.connection, hints)
+    tail = Tail(ledger.services.feed, ledger.services.pool.connection, hints)
+    tail.follow("this test")
+    return tail
 
 
 def test_what_a_tail_remembers_is_the_log(app_url: str) -> None:
@@ -75,5 +77,33 @@ def test_what_a_tail_remembers_is_the_log(app_url: str) -> None:
             assert head < KEPT
             task.cancel()
             await asyncio.wait([task], timeout=10)
+
+    asyncio.run(run())
+
+
+def test_nothing_is_read_for_nobody(app_url: str) -> None:
+    """Unsealing every event that is written, for no reader, would cost the writes."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            tail = ledger.services.tail
+            await ledger.create_user("unheard")
+            ledger.services.arrivals.announce()
+            async with ledger.services.pool.connection() as conn:
+                head = await ledger.services.feed.head(conn, Selection())
+            assert tail.read_to == -1
+            arrival = tail.arrivals.next()
+            tail.follow("somebody")
+            await asyncio.wait_for(arrival.wait(), 10)
+            assert tail.read_to == head
+            await ledger.create_user("heard")
+            while not tail.since(head):
+                arrival = tail.arrivals.next()
+                await asyncio.wait_for(arrival.wait(), 10)
+            tail.follow("another")
+            tail.leave("another")
+            assert tail.since(head)
+            tail.leave("somebody")
+            assert tail.since(head) is None
 
     asyncio.run(run())
