@@ -104,7 +104,7 @@ delete from open_deliveries where consumer = $1 and position > $2;
 
 -- wake_consumers --
 -- Tells those who deliver to look at the consumers again; they look every second anyway.
-select pg_notify('ledger', 'consumers');
+select pg_notify('ledger_consumers', '');
 
 -- places --
 -- How far consumers are: the newest checkpoint of the current epoch, or its start.

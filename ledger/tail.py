@@ -70,6 +70,14 @@ class Tail:
             return None
         return list(islice(self._events, position + 1 - first, None))
 
+    @property
+    def followed(self) -> bool:
+        return bool(self._followers)
+
+    async def wanted(self) -> None:
+        """Wait until somebody follows."""
+        await self._wanted.wait()
+
     def follow(self, who: object) -> None:
         """Read on from now; soon `arrivals` are told, whether there is something new or not."""
         self._followers.add(who)

@@ -35,6 +35,7 @@ from runtime.settings import Settings
 from runtime.wiring import LISTEN_RETRY_S, make_transaction, read_kek
 
 POOL_SIZE = 8
+FOLLOWED_LOOK_S = 5.0  # how late a process that serves nobody any more stops listening
 _log = structlog.get_logger("runtime.deliver")
 
 
@@ -79,7 +80,8 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     background = [
         asyncio.create_task(tail.run()),
         asyncio.create_task(recording.run()),
-        asyncio.create_task(_listen(url, hints, changes)),
+        asyncio.create_task(_listen_for_changes(url, changes)),
+        asyncio.create_task(_listen_for_events(url, hints, tail)),
     ]
     try:
         yield worker
@@ -116,15 +118,27 @@ class _Acts:
         await self._link.close()
 
 
-async def _listen(url: str, hints: Arrivals, changes: asyncio.Event) -> None:
-    """Turn NOTIFY into hints; the tail and the worker look by themselves every second anyway."""
+async def _listen_for_changes(url: str, changes: asyncio.Event) -> None:
+    """Turn NOTIFY into hints that consumers changed; the worker looks by itself every second anyway."""
     while True:
         with contextlib.suppress(psycopg.Error):
             async with await connect(url) as conn:
-                await conn.execute("listen ledger")
-                hints.announce()
-                async for notice in conn.notifies():
-                    hints.announce()
-                    if notice.payload == "consumers":
-                        changes.set()
+                await conn.execute("listen ledger_consumers")
+                async for _ in conn.notifies():
+                    changes.set()
         await asyncio.sleep(LISTEN_RETRY_S)
+
+
+async def _listen_for_events(url: str, hints: Arrivals, tail: Tail) -> None:
+    """The same for new events, while somebody follows: a process that serves no consumer is not woken by every write."""
+    while True:
+        await tail.wanted()
+        with contextlib.suppress(psycopg.Error):
+            async with await connect(url) as conn:
+                await conn.execute("listen ledger")
+                while tail.followed:
+                    hints.announce()
+                    async for _ in conn.notifies(timeout=FOLLOWED_LOOK_S):
+                        hints.announce()
+        if tail.followed:
+            await asyncio.sleep(LISTEN_RETRY_S)
