@@ -2,9 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from fastapi import Request
+import orjson
+from fastapi import Request, Response
 
 from api.problems import ProblemError, request_uuid
 from api.services import Services
@@ -34,6 +36,10 @@ async def authorised(services: Services, request: Request, *roles: str) -> Token
     if token.role not in roles:
         raise ProblemError(403, "forbidden", f"This needs a token of role {' or '.join(roles)}.")
     return token
+
+
+def as_json(document: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(document, default=str), status, media_type="application/json")
 
 
 async def record(services: Services, conn: Connection, caller: Caller, facts: RecordFacts) -> None:

@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.acts import Caller, authorised, caller_of, record
+from api.acts import Caller, as_json, authorised, caller_of, record
 from api.events import WAIT_MAX_S, encode_page, until_news
 from api.problems import ProblemError
 from api.services import Services
@@ -81,10 +81,6 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-def _json(document: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(document, default=str), status, media_type="application/json")
-
-
 def _add_definition(router: APIRouter, services: Services) -> None:
     @router.put("/v1/consumers/{name}")
     async def put_consumer(request: Request, name: str, body: ConsumerBody) -> Response:
@@ -98,13 +94,13 @@ def _add_definition(router: APIRouter, services: Services) -> None:
             directories = await services.directories.all(conn)
             found = [c for c in await acts.consumers(conn) if _uses(token, c.name)]
             rows = [await status_of(conn, services.feed, services.kek, c, directories) for c in found]
-        return _json({"object": "list", "data": rows})
+        return as_json({"object": "list", "data": rows})
 
     @router.get("/v1/consumers/{name}")
     async def get_consumer(request: Request, name: str) -> Response:
         token = await authorised(services, request, *READERS)
         async with services.pool.connection() as conn:
-            return _json(await status(services, conn, await consumer(conn, name, token)))
+            return as_json(await status(services, conn, await consumer(conn, name, token)))
 
     @router.delete("/v1/consumers/{name}")
     async def delete_consumer(request: Request, name: str) -> Response:
@@ -125,20 +121,20 @@ def _add_definition(router: APIRouter, services: Services) -> None:
         token = await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
             await move(services, conn, caller_of(request, token), name, state)
-            return _json(await status(services, conn, await consumer(conn, name)))
+            return as_json(await status(services, conn, await consumer(conn, name)))
 
     @router.post("/v1/consumers/{name}/rotate-secret")
     async def rotate_secret(request: Request, name: str, body: RotateBody) -> Response:
         token = await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            return _json(await rotate(services, conn, caller_of(request, token), name, body.overlap_seconds))
+            return as_json(await rotate(services, conn, caller_of(request, token), name, body.overlap_seconds))
 
     @router.post("/v1/consumers/{name}/ping")
     async def ping_consumer(request: Request, name: str) -> Response:
         await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
             found = await consumer(conn, name)
-        return _json(await ping(services, found))
+        return as_json(await ping(services, found))
 
 
 def _add_pull(router: APIRouter, services: Services) -> None:
@@ -168,14 +164,14 @@ def _add_pull(router: APIRouter, services: Services) -> None:
         token = await authorised(services, request, *READERS)
         async with services.pool.connection() as conn:
             found = await _pulling(conn, name, token)
-            return _json(await acked(services, conn, found, body.through))
+            return as_json(await acked(services, conn, found, body.through))
 
     @router.post("/v1/consumers/{name}/seek")
     async def seek_consumer(request: Request, name: str, body: SeekBody) -> Response:
         token = await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
             found = await consumer(conn, name)
-            return _json(await seek(services, conn, caller_of(request, token), found, body))
+            return as_json(await seek(services, conn, caller_of(request, token), found, body))
 
 
 def _add_operating(router: APIRouter, services: Services) -> None:
@@ -185,7 +181,7 @@ def _add_operating(router: APIRouter, services: Services) -> None:
     ) -> Response:
         await authorised(services, request, *OPERATORS, "auditor")
         async with services.pool.connection() as conn:
-            return _json(await audited(services, conn, await consumer(conn, name), start, to))
+            return as_json(await audited(services, conn, await consumer(conn, name), start, to))
 
     @router.get("/v1/consumers/{name}/blocked")
     async def list_blocked(
@@ -193,7 +189,7 @@ def _add_operating(router: APIRouter, services: Services) -> None:
     ) -> Response:
         await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            return _json(await listed(services, conn, await consumer(conn, name), (BLOCKED, RETRYING), after, limit))
+            return as_json(await listed(services, conn, await consumer(conn, name), (BLOCKED, RETRYING), after, limit))
 
     @router.get("/v1/consumers/{name}/parked")
     async def list_parked(
@@ -201,7 +197,7 @@ def _add_operating(router: APIRouter, services: Services) -> None:
     ) -> Response:
         await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            return _json(await listed(services, conn, await consumer(conn, name), (PARKED,), after, limit))
+            return as_json(await listed(services, conn, await consumer(conn, name), (PARKED,), after, limit))
 
     @router.post("/v1/consumers/{name}/blocked/{event_id}/{verb}")
     async def act_on_blocked(request: Request, name: str, event_id: str, verb: str, body: ReasonBody) -> Response:
@@ -209,7 +205,7 @@ def _add_operating(router: APIRouter, services: Services) -> None:
         if verb not in {"retry", "park", "skip"}:
             raise ProblemError(404, "not_found", "A blocked delivery can be retried, parked or skipped.")
         async with services.pool.connection() as conn:
-            return _json(
+            return as_json(
                 await operate(services, conn, caller_of(request, token), name, event_id, verb, body.reason, (BLOCKED, RETRYING))
             )
 
@@ -219,7 +215,7 @@ def _add_operating(router: APIRouter, services: Services) -> None:
         if verb not in {"retry", "skip"}:
             raise ProblemError(404, "not_found", "A parked delivery can be retried or skipped.")
         async with services.pool.connection() as conn:
-            return _json(await operate(services, conn, caller_of(request, token), name, event_id, verb, body.reason, (PARKED,)))
+            return as_json(await operate(services, conn, caller_of(request, token), name, event_id, verb, body.reason, (PARKED,)))
 
 
 # -- what the routes and the command line share -------------------------------
@@ -287,7 +283,7 @@ async def put(services: Services, caller: Caller, name: str, body: ConsumerBody,
                 await record(services, conn, caller, change)
         answer = await status(services, conn, await consumer(conn, name))
     extra = {**({"secret": secret} if secret else {}), **({"warnings": warnings} if warnings else {})}
-    return _json({**answer, **extra}, 201 if known is None else 200)
+    return as_json({**answer, **extra}, 201 if known is None else 200)
 
 
 async def _create(

@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.acts import Caller, authorised, caller_of, record
+from api.acts import Caller, as_json, authorised, caller_of, record
 from api.consumers import OPERATORS, Reason, consumer
 from api.problems import ProblemError
 from api.services import Services
@@ -54,7 +54,7 @@ def routes(services: Services) -> APIRouter:
         token = await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
             answer = await start(services, conn, caller_of(request, token), body)
-        return _json(answer, 200 if body.dry_run else 202)
+        return as_json(answer, 200 if body.dry_run else 202)
 
     @router.get("/v1/replays")
     async def list_replays(
@@ -62,25 +62,21 @@ def routes(services: Services) -> APIRouter:
     ) -> Response:
         await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            return _json({"object": "list", "data": await listed(conn, consumer, limit, services.clock())})
+            return as_json({"object": "list", "data": await listed(conn, consumer, limit, services.clock())})
 
     @router.get("/v1/replays/{replay_id}")
     async def get_replay(request: Request, replay_id: str) -> Response:
         await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            return _json(shown_run(await found(conn, replay_id), services.clock()))
+            return as_json(shown_run(await found(conn, replay_id), services.clock()))
 
     @router.post("/v1/replays/{replay_id}/{verb}")
     async def move_replay(request: Request, replay_id: str, verb: str) -> Response:
         token = await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            return _json(await move(services, conn, caller_of(request, token), replay_id, verb))
+            return as_json(await move(services, conn, caller_of(request, token), replay_id, verb))
 
     return router
-
-
-def _json(document: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(document, default=str), status, media_type="application/json")
 
 
 async def start(services: Services, conn: Connection, caller: Caller, body: ReplayBody) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.acts import Caller, authorised, caller_of, record
+from api.acts import Caller, as_json, authorised, caller_of, record
 from api.consumers import OPERATORS, Reason
 from api.problems import ProblemError
 from api.services import Services
@@ -37,7 +36,7 @@ def routes(services: Services) -> APIRouter:
     async def get_surge(request: Request, directory: str) -> Response:
         token = await authorised(services, request, *OPERATORS, "auditor")
         async with services.pool.connection() as conn:
-            return _json(await surge_of(conn, await _reached(services, conn, token, directory)))
+            return as_json(await surge_of(conn, await _reached(services, conn, token, directory)))
 
     @router.put("/v1/directories/{directory}/surge")
     async def put_surge(request: Request, directory: str, body: LimitBody) -> Response:
@@ -45,20 +44,16 @@ def routes(services: Services) -> APIRouter:
         async with services.pool.connection() as conn:
             found = await _reached(services, conn, token, directory)
             await record(services, conn, caller_of(request, token), limited(services.new_id(), found, body.per_hour, body.action))
-            return _json(await surge_of(conn, found))
+            return as_json(await surge_of(conn, found))
 
     @router.post("/v1/directories/{directory}/surge/release")
     async def release_surge(request: Request, directory: str, body: ReleaseBody) -> Response:
         token = await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
             found = await _reached(services, conn, token, directory)
-            return _json(await release(services, conn, caller_of(request, token), found, body.reason))
+            return as_json(await release(services, conn, caller_of(request, token), found, body.reason))
 
     return router
-
-
-def _json(document: Any) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")
 
 
 async def _reached(services: Services, conn: Connection, token: Token, slug: str) -> Directory:

@@ -9,10 +9,10 @@ from typing import Any, Final
 from database.arrays import int4s
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.consumers import Consumer
+from delivery.consumers import Consumer, reach_of
 from delivery.progress import STATES, exceptions
 from ledger.directories import Directory
-from ledger.feed import reached, type_mask
+from ledger.feed import type_mask
 
 SQL: Final = load_queries(__file__)
 PAGE: Final = 5_000
@@ -112,7 +112,7 @@ async def _matching(
     """Positions of the consumer's own events: of each under the filter that held when its place passed it, the last one beyond."""
     bounds = [epoch.start for epoch in epochs]
     masks = [type_mask(epoch.types) or 0 for epoch in epochs]
-    reach = [_reach(epoch.directories, directories) for epoch in epochs]
+    reach = [frozenset(reach_of(epoch.directories, directories)) for epoch in epochs]
     every = sorted(set[int]().union(*reach))
     positions: list[int] = []
     while True:
@@ -135,11 +135,6 @@ def _epochs_over(position: int, epochs: Sequence[Epoch], bounds: Sequence[int]) 
         return [len(epochs) - 1]
     before = bisect_right(sorted(bounds), position - 1)
     return [n for n, start in enumerate(bounds) if start < position][-1:] if before else []
-
-
-def _reach(slugs: Sequence[str], directories: Sequence[Directory]) -> frozenset[int]:
-    some, without = reached(slugs, directories)
-    return frozenset(d.id for d in directories if (d.id not in without if some is None else d.id in some))
 
 
 def _joined(masks: Sequence[int]) -> int:

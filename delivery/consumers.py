@@ -85,13 +85,18 @@ class Consumer:
 
     def reach(self, directories: Sequence[Directory]) -> list[int]:
         """The directories it reads, of all there are now."""
-        some, without = reached(self.definition.directories, directories)
-        return [d.id for d in directories if (d.id not in without if some is None else d.id in some)]
+        return reach_of(self.definition.directories, directories)
 
     def selection(self, directories: Sequence[Directory], *, bodies: bool = True) -> Selection:
         """Its part of the feed; `*` takes in the directories that are made later."""
         some, without = reached(self.definition.directories, directories)
         return Selection(directories=some, without=without, mask=self.mask, bodies=bodies)
+
+
+def reach_of(slugs: Sequence[str], directories: Sequence[Directory]) -> list[int]:
+    """The numbers of directories by their names, of all there are now."""
+    some, without = reached(slugs, directories)
+    return [d.id for d in directories if (d.id not in without if some is None else d.id in some)]
 
 
 def check_definition(asked: Definition, known: Sequence[str], allowed: "Allowed") -> None:

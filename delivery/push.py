@@ -260,7 +260,8 @@ class Push:
     async def _refill(self) -> None:
         """Read on; then let the watermark pass what an operator must decide about, and what waits for that."""
         await self._read_on()
-        if self._window and any(state_of(found) in {BLOCKED, HELD} for found in self._open.values()):
+        resting = self._window and not self._tasks and self._choosing.idle  # asked first: the open ones may be many
+        if resting and any(state_of(found) in {BLOCKED, HELD} for found in self._open.values()):
             await self._make_room()
 
     @property
