@@ -40,6 +40,10 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 OVERLAP_S_MAX: Final = 30 * 86_400
 URL_LENGTH_MAX: Final = 2_000
 ALL: Final = 2**62  # a position beyond every log
+CHANGES: Final = frozenset(  # of what a consumer gets, from where, or whether
+    kind.number
+    for kind in (CONSUMER_UPDATED, CONSUMER_SOUGHT, CONSUMER_PAUSED, CONSUMER_RESUMED, CONSUMER_DISABLED, CONSUMER_DELETED)
+)
 Statement = tuple[LiteralString, tuple[Any, ...]]
 
 

@@ -46,7 +46,7 @@ from delivery.transports.webhook import Message, Result, Sender
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, OPERATOR, Body, Draft
-from ledger.feed import Event, Feed, rfc3339
+from ledger.feed import Event, Feed, Selection, rfc3339
 from ledger.sealing import NONCE_SIZE, Kek, seal_note
 from ledger.tail import Tail
 
@@ -103,6 +103,7 @@ class Push:
         self._window: dict[int, None] = {}
         self._replays: dict[UUID, Replay] = {}
         self._read_to = self._through = 0
+        self._known_to = 0  # no change of the consumer up to here is unknown to us
         self._epoch = consumer.epoch
         self._choosing = Choosing(consumer.definition, self._open, self._replays)
         self._previous: dict[int, int] = {}
@@ -168,7 +169,8 @@ class Push:
     async def _load(self) -> None:
         async with self._parts.connection() as conn:
             place = await place_of(conn, self.consumer)
-            if place.epoch != self.consumer.epoch:
+            self._known_to = await self._parts.feed.head(conn, Selection())
+            if not await self._as_known(conn):
                 self._lost = True
                 return
             self._selection = self.consumer.selection(await self._parts.directories.all(conn))
@@ -277,13 +279,28 @@ class Push:
                     return
             events = self._parts.tail.since(self._read_to)
             if events is not None:
-                await self._take([e for e in events if self._selection.takes(e)], self._parts.tail.read_to)
+                if any(self._changed_by(e) for e in events):
+                    self.stop()
+                else:
+                    await self._take([e for e in events if self._selection.takes(e)], self._parts.tail.read_to)
                 return
             async with self._parts.connection() as conn:
                 some, covered_to, head = await self._parts.feed.read(conn, self._selection, self._read_to, PAGE)
+                if not await self._as_known(conn):
+                    self.stop()
+                    return
             await self._take(some, covered_to)
             if covered_to >= head:
                 return
+
+    def _changed_by(self, event: Event) -> bool:
+        """Whether an operator changed the consumer here: what follows in the log is for its new definition, not for this one."""
+        return event.obj == self.consumer.uuid and event.kind in acts.CHANGES and event.position > self._known_to
+
+    async def _as_known(self, conn: Connection) -> bool:
+        """Whether the consumer is still what this process knows of it: asked after a page was read, all of the page is for it."""
+        params = (self.consumer.id, self.consumer.version)
+        return await (await conn.execute(SQL["consumer_unchanged"], params)).fetchone() is not None
 
     async def _take(self, events: Sequence[Event], covered_to: int) -> None:
         held: set[tuple[int, int]] = set()

@@ -10,6 +10,10 @@ select id, uuid, name, mode, ordering, directories, types, batch_max, url, retry
        case when secret_before_until > clock_timestamp() then secret_before end, state, epoch, version, created_at
 from consumers where deleted_at is null order by name;
 
+-- consumer_unchanged --
+-- Whether a consumer is still the one that was read.
+select from consumers where id = $1 and version = $2;
+
 -- next_consumer_id --
 -- Reserved before the commit, because the consumer's first event and rows carry it. A gap is harmless.
 select nextval(pg_get_serial_sequence('ledger.consumers', 'id'))::int;

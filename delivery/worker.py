@@ -95,6 +95,11 @@ class Worker:
         self._stopping = True
         self.changes.set()
 
+    @property
+    def served(self) -> list[asyncio.Task[None]]:
+        """The deliveries of the consumers that this process serves now."""
+        return [held.task for held in self._held.values()]
+
     # -- leases -------------------------------------------------------------
 
     async def _look(self) -> None:
@@ -191,7 +196,7 @@ class Worker:
             held.push.stop()
         if self._held:
             # Longer than any request; what cannot be recorded by then (the database is away) is delivered again.
-            _, late = await asyncio.wait([held.task for held in self._held.values()], timeout=self.lease_s)
+            _, late = await asyncio.wait(self.served, timeout=self.lease_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

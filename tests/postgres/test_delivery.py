@@ -17,6 +17,7 @@ from delivery.brake import Limit
 from delivery.operating import parked, retried, skipped
 from delivery.progress import BLOCKED, HELD, PARKED, WAITING, Place, Report, acknowledge, record
 from delivery.replays import Range, moved, plan, run_of
+from delivery.worker import Worker
 from ledger.commands import DeleteGroup
 from tests.postgres.deliveries import WAIT_S, Scene, edge_of, in_order, must_follow, scene, subject_of
 from tests.postgres.ledgers import id_of
@@ -342,18 +343,31 @@ async def _open(s: Scene, position: int, through: int) -> bool:
     return place.open == (position,) and place.through == through
 
 
-def test_another_filter_applies_from_the_next_undelivered_event(app_url: str) -> None:
+@pytest.mark.parametrize("deaf", [False, True])
+def test_another_filter_applies_from_the_next_undelivered_event(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, *, deaf: bool
+) -> None:
+    """Also while the process that delivers has not been told: the log itself says that another filter begins (`deaf`)."""
+
     async def body() -> None:
         async with scene(app_url) as s:
             await people(s, 3)
             before = [e["position"] for e in await s.wanted() if e["type"].startswith("user.")]
             await s.make(types=("user.*",))
-            async with s.working():
+            async with s.working() as worker:
                 await s.settled()
                 consumer = await s.consumer()
-                await s.act(acts.change(consumer, replace(consumer.definition, types=("group.*",))))
-                await s.ledger.create_group("new")
-                await s.ledger.create_user("unseen")
+                told = asyncio.Event()
+                with monkeypatch.context() as patched:
+                    if deaf:
+                        patched.setattr(Worker, "_look", lambda _: told.wait())
+                    await s.act(acts.change(consumer, replace(consumer.definition, types=("group.*",))))
+                    await s.ledger.create_group("new")
+                    await s.ledger.create_user("unseen")
+                    if deaf:
+                        served = next(iter(worker.served))
+                        await s.until(lambda: served.done() or len(s.hook.took) > len(before))
+                told.set()
                 await s.until(lambda: s.hook.took[-1]["type"] == "group.created")
                 await s.settled()
             assert sorted(s.hook.positions()) == [*before, (await s.wanted("group.created"))[-1]["position"]]
