@@ -1,7 +1,7 @@
 """From decided drafts to numbered, sealed, hashed events. Pure but for the randomness it is handed."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -49,48 +49,53 @@ class NewKey:
     wrapped: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Built:
-    """All that a batch adds to the log."""
+    """What a piece of a batch adds to the log; a commit stands in the piece of its last event."""
 
-    stored: list[Stored]
-    commits: list[PlacedCommit]
-    new_keys: list[NewKey]
+    stored: list[Stored] = field(default_factory=list[Stored])
+    commits: list[PlacedCommit] = field(default_factory=list[PlacedCommit])
+    new_keys: list[NewKey] = field(default_factory=list[NewKey])
 
 
-def build(decided: Sequence[Decided], state: BatchState, kek: Kek, random: Callable[[int], bytes]) -> Built:
-    """Number the events of a batch, stamp the time, build the leaves, seal the bodies.
+def build(
+    decided: Sequence[Decided], state: BatchState, kek: Kek, random: Callable[[int], bytes], piece_events: int
+) -> Iterator[Built]:
+    """Number the events of a batch, stamp the time, build the leaves, seal the bodies; at most `piece_events` events at once.
 
     seq goes on from the directory's tail, rv from the resource's; `at` is the database's clock, never decreasing.
     """
-    builder = _Builder(state, kek, random)
-    commits = [builder.commit(item) for item in decided]
-    return Built(builder.stored, commits, builder.new_keys)
+    return _Builder(state, kek, random, piece_events).pieces(decided)
 
 
 class _Builder:
     """The running numbers of one batch."""
 
-    def __init__(self, state: BatchState, kek: Kek, random: Callable[[int], bytes]) -> None:
+    def __init__(self, state: BatchState, kek: Kek, random: Callable[[int], bytes], piece_events: int) -> None:
         self._state = state
         self._kek = kek
         self._random = random
-        self.stored: list[Stored] = []
-        self.new_keys: list[NewKey] = []
+        self._piece_events = piece_events
+        self._piece = Built()
 
-    def commit(self, item: Decided) -> PlacedCommit:
-        tail = self._state.tails[item.directory.id]
-        first, at = tail.seq + 1, max(tail.clock, tail.at)
-        commit = Commit(item.directory.uuid, first, len(item.drafts), at, item.actor, item.request, item.directory.profile)
-        types = etag_rv = 0
-        for offset, draft in enumerate(item.drafts):
-            etag_rv = self._event(item.directory, commit, draft, first + offset)
-            types |= draft.kind.bit
-        tail.seq += commit.size
-        # user.reactivated is followed by restores on groups: the answer's ETag is that of the command's own resource.
-        if item.drafts[-1].moves_etag is False or item.drafts[-1].kind.membership:
-            etag_rv = self._main_etag(item)
-        return PlacedCommit(item.directory.id, first, commit.size, types, at, etag_rv)
+    def pieces(self, decided: Sequence[Decided]) -> Iterator[Built]:
+        for item in decided:
+            tail = self._state.tails[item.directory.id]
+            first, at = tail.seq + 1, max(tail.clock, tail.at)
+            commit = Commit(item.directory.uuid, first, len(item.drafts), at, item.actor, item.request, item.directory.profile)
+            types = etag_rv = 0
+            for offset, draft in enumerate(item.drafts):
+                if len(self._piece.stored) == self._piece_events:
+                    full, self._piece = self._piece, Built()
+                    yield full
+                etag_rv = self._event(item.directory, commit, draft, first + offset)
+                types |= draft.kind.bit
+            tail.seq += commit.size
+            # user.reactivated is followed by restores on groups: the answer's ETag is that of the command's own resource.
+            if item.drafts[-1].moves_etag is False or item.drafts[-1].kind.membership:
+                etag_rv = self._main_etag(item)
+            self._piece.commits.append(PlacedCommit(item.directory.id, first, commit.size, types, at, etag_rv))
+        yield self._piece
 
     def _main_etag(self, item: Decided) -> int:
         main = next((draft.obj for draft in item.drafts if not draft.kind.membership), item.drafts[0].obj)
@@ -112,7 +117,7 @@ class _Builder:
         recorded = Recorded(
             directory.id, seq, draft.kind, draft.obj, rv, etag_rv, commit.at, draft.mem, draft.mt, draft.active, macs
         )
-        self.stored.append(Stored(recorded, leaf, leaf_hash(leaf), ct))
+        self._piece.stored.append(Stored(recorded, leaf, leaf_hash(leaf), ct))
         return etag_rv
 
     def _key(self, directory: Directory, obj: UUID) -> bytes:
@@ -122,5 +127,5 @@ class _Builder:
             key = entropy[:KEY_SIZE]
             wrapped = wrap_key(self._kek, key, directory=directory.uuid, obj=obj, nonce=entropy[KEY_SIZE:])
             self._state.keys[obj] = key
-            self.new_keys.append(NewKey(obj, directory.id, wrapped))
+            self._piece.new_keys.append(NewKey(obj, directory.id, wrapped))
         return key

@@ -105,7 +105,8 @@ Command = CreateUser | ReplaceUser | PatchUser | DeleteUser | CreateGroup | Repl
 class Needs:
     """What a command must see before it is decided, and what it may not share a batch with.
 
-    `reads` and `writes` are touch keys: two commands conflict when one writes what the other reads or writes.
+    `reads` and `writes` are touch keys: two commands conflict when one writes what the other reads or writes. A command that
+    is `whole` shares a batch with none of its directory: keys of its members, which may be 100 000, would be for nothing.
     """
 
     names: tuple[str, ...] = ()
@@ -146,7 +147,9 @@ def needs_of(command: Command) -> Needs:
             return Needs(user=command.id, writes=frozenset({("user", command.id)}))
         case CreateGroup():
             members = _ids(command.members)
-            return Needs(members=members, whole=len(members) > EDGES_SHARED_MAX, reads=frozenset(("user", m) for m in members))
+            if len(members) > EDGES_SHARED_MAX:
+                return Needs(members=members, whole=True)
+            return Needs(members=members, reads=frozenset(("user", m) for m in members))
         case ReplaceGroup():
             return Needs(group=command.id, members=_ids(command.members), whole=True, writes=frozenset({("group", command.id)}))
         case DeleteGroup():
@@ -168,13 +171,16 @@ def _group_patch_needs(command: PatchGroup) -> Needs:
             added += ids
         whole = whole or edge.kind in {"clear", "remove_where"}
     edges = tuple(dict.fromkeys(_ids(tuple(touched))))
-    whole = whole or len(edges) > EDGES_SHARED_MAX
+    if whole or len(edges) > EDGES_SHARED_MAX:
+        return Needs(
+            group=command.id, document=bool(command.patch.operations), edges=edges, members=_ids(tuple(added)), whole=True
+        )
     group = ("group", command.id)
     writes: set[object] = {("edge", command.id, member) for member in edges}
     reads: set[object] = {("user", member) for member in edges}
-    (writes if whole or command.patch.operations else reads).add(group)
+    (writes if command.patch.operations else reads).add(group)
     return Needs(
-        group=command.id, document=bool(command.patch.operations), edges=edges, members=_ids(tuple(added)), whole=whole,
+        group=command.id, document=bool(command.patch.operations), edges=edges, members=_ids(tuple(added)),
         reads=frozenset(reads), writes=frozenset(writes),
     )  # fmt: skip
 

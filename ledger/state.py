@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, LiteralString, Protocol
+from typing import Any, Final, LiteralString, Protocol
 from uuid import UUID
 
 import orjson
@@ -19,6 +19,8 @@ from ledger.sealing import USER_NAME, Kek, mac, open_payload, unwrap_key
 SQL = load_queries(__file__)
 Execute = Callable[[LiteralString, tuple[Any, ...]], Awaitable[AsyncCursor[TupleRow]]]
 Wanted = Sequence[tuple[Directory, Needs, Command]]
+# One tuple for all members of a kind: a group may have 100 000.
+_SEEN: Final = {(number, active): (name, active) for number, name in MEMBER_TYPE_NAMES.items() for active in (True, False)}
 
 
 class Placed(Protocol):
@@ -143,7 +145,7 @@ class StateReads:
         for directory, group, member in await self._rows("edges_open"):
             self._of(state, directory).edges.add((group, member))
         for directory, member, kind, active in await self._rows("members_known"):
-            self._of(state, directory).members[member] = (MEMBER_TYPE_NAMES[kind], active)
+            self._of(state, directory).members[member] = _SEEN[kind, active]
         await self._collect_whole(state)
         await self._collect_facts(state, kek)
         return state
@@ -182,9 +184,8 @@ class StateReads:
         for kind, directory, obj, cursor in self._whole:
             view, rows = state.of(directory), await cursor.fetchall()
             if kind == "members_of_group" and obj in view.groups:
-                members = {member: MEMBER_TYPE_NAMES[mt] for member, mt, _ in rows}
-                view.members |= {member: (MEMBER_TYPE_NAMES[mt], active) for member, mt, active in rows}
-                view.groups[obj] = replace(view.groups[obj], members=members)
+                view.groups[obj] = replace(view.groups[obj], members={member: MEMBER_TYPE_NAMES[mt] for member, mt, _ in rows})
+                view.members.update((member, _SEEN[mt, active]) for member, mt, active in rows)
             elif kind == "groups_of_member":
                 parents[obj] = tuple(row[0] for row in rows)
                 if obj in view.users:

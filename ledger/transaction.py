@@ -4,12 +4,13 @@
     decide, number, build in memory
     insert events, bodies, keys · read models · lock the ledger · insert commits and notify · commit      (one flush)
 
+A giant commit is built and sent in pieces, so that its memory is that of a piece; the ledger lock comes after the last.
 The directory lock comes before every read of that directory, the ledger lock before the read of the last position, so no
 statement's snapshot predates its lock. Positions become visible in order because the ledger lock is held through COMMIT.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString, Protocol
 from uuid import UUID
@@ -21,7 +22,7 @@ from psycopg.rows import TupleRow
 from database.arrays import byteas, int2s, int4s, int8s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.build import Built, Decided, build
+from ledger.build import Built, Decided, PlacedCommit, build
 from ledger.commands import Command, Needs, RecordFacts
 from ledger.decide import Decision, RunsAloneError, decide
 from ledger.directories import Directory
@@ -34,8 +35,7 @@ from scim.profile import Profile, is_test_object, mapped_user
 
 SQL = load_queries(__file__)
 CLOCK_BEHIND_MAX_US = 5_000_000
-CHUNK_EVENTS = 5_000  # rows of one insert statement; bounds the memory of a giant commit's arrays
-THREAD_EVENTS_MIN = 200  # above this, building leaves the event loop
+PIECE_EVENTS = 5_000  # built, sent and forgotten together; bounds the memory of a giant commit
 
 Statement = tuple[LiteralString, tuple[Any, ...]]
 
@@ -121,15 +121,12 @@ class Transaction:
             batch_state = await reads.collect(self.kek, locked)
             mine = self._sort_out(batch, locked, batch_state, report)
             large = any(submission.needs.whole for submission in mine)
-            if large:
-                statements, results = await anyio.to_thread.run_sync(self._work, mine, batch_state, report)
-            else:
-                statements, results = self._work(mine, batch_state, report)
-            report.committing = results
-            for sql, params in statements:
-                await conn.execute(sql, params)
+            work = self._work(mine, batch_state, report)
+            while (piece := await anyio.to_thread.run_sync(next, work, None) if large else next(work, None)) is not None:
+                for sql, params in piece:
+                    await conn.execute(sql, params)
             await conn.execute("commit")
-        report.settled += results
+        report.settled += report.committing
         report.committing = []
 
     def _sort_out(self, batch: Sequence[Submission], locked: "_Locked", state: BatchState, report: Report) -> list[Submission]:
@@ -147,12 +144,26 @@ class Transaction:
                 mine.append(submission)
         return mine
 
-    def _work(
+    def _work(self, mine: Sequence[Submission], state: BatchState, report: Report) -> Iterator[list[Statement]]:
+        """Decide, build and encode: all the CPU of a batch, no IO. Gives the statements in pieces; with the last, what is committed."""
+        decided, unchanged = self._decided(mine, state, report)
+        commits = list[PlacedCommit]()
+        for built in build([item for _, item in decided], state, self.kek, self.random, PIECE_EVENTS):
+            commits += built.commits
+            yield self._piece(built)
+        report.committing = [
+            *unchanged,
+            *(_written(s, item, placed, state) for (s, item), placed in zip(decided, commits, strict=True)),
+        ]
+        if commits:
+            yield _ending(commits, [submission for submission, _ in decided])
+
+    def _decided(
         self, mine: Sequence[Submission], state: BatchState, report: Report
-    ) -> tuple[list[Statement], list[tuple[Submission, Outcome]]]:
-        """Decide, build and encode: all the CPU of a batch, no IO."""
+    ) -> tuple[list[tuple[Submission, Decided]], list[tuple[Submission, Outcome]]]:
+        """Decide each command alone: what makes events, and what changes nothing."""
         decided = list[tuple[Submission, Decided]]()
-        results = list[tuple[Submission, Outcome]]()
+        unchanged = list[tuple[Submission, Outcome]]()
         for submission in mine:
             try:
                 decision = self._decide(submission, state)
@@ -166,35 +177,17 @@ class Transaction:
                 if decision.drafts:
                     decided.append((submission, _decided(submission, decision)))
                 else:
-                    results.append((submission, _unchanged(submission, decision, state)))
-        built = build([item for _, item in decided], state, self.kek, self.random)
-        for (submission, item), placed in zip(decided, built.commits, strict=True):
-            created = (
-                placed.at if submission.needs.user is None and submission.needs.group is None else state.created_at(submission)
-            )
-            grouped = state.in_groups(submission)
-            results.append(
-                (submission, Outcome(placed.last_seq, item.document, placed.etag_rv, created, placed.at, grouped, placed.size))
-            )
-        return self._statements(built, [s for s, _ in decided]), results
+                    unchanged.append((submission, _unchanged(submission, decision, state)))
+        return decided, unchanged
 
     def _decide(self, submission: Submission, state: BatchState) -> Decision:
         view = state.of(submission.directory)
         return decide(view, submission.command, submission.directory.tolerances, submission.used)
 
-    def _statements(self, built: Built, submissions: Sequence[Submission]) -> list[Statement]:
+    def _piece(self, built: Built) -> list[Statement]:
         if not built.stored:
             return []
-        statements = insert_statements(built)
-        recorded = [stored.recorded for stored in built.stored]
-        for start in range(0, len(recorded), CHUNK_EVENTS):
-            statements += self.project(recorded[start : start + CHUNK_EVENTS])
-        for submission in submissions:
-            if isinstance(submission.command, RecordFacts):
-                statements += submission.command.statements
-        statements.append((SQL["lock_ledger"], ()))
-        statements.append((SQL["insert_commits"], _commit_rows(built, submissions)))
-        return statements
+        return insert_statements(built) + self.project([stored.recorded for stored in built.stored])
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,22 +256,26 @@ def _unchanged(submission: Submission, decision: Decision, state: BatchState) ->
     return Outcome(None, decision.document, etag_rv, created_at, updated_at, state.in_groups(submission))
 
 
+def _written(submission: Submission, item: Decided, placed: PlacedCommit, state: BatchState) -> tuple[Submission, Outcome]:
+    new = submission.needs.user is None and submission.needs.group is None
+    created, grouped = placed.at if new else state.created_at(submission), state.in_groups(submission)
+    return submission, Outcome(placed.last_seq, item.document, placed.etag_rv, created, placed.at, grouped, placed.size)
+
+
 def insert_statements(built: Built) -> list[Statement]:
-    """Encode the inserts into the log's three tables, in chunks."""
-    statements: list[Statement] = []
-    for start in range(0, len(built.stored), CHUNK_EVENTS):
-        chunk = built.stored[start : start + CHUNK_EVENTS]
-        rows = [stored.recorded for stored in chunk]
-        statements.append((SQL["insert_events"], (
-            int4s([r.directory for r in rows]), int8s([r.seq for r in rows]), int2s([r.kind.number for r in rows]),
-            int4s([r.rv for r in rows]), int4s([r.etag_rv for r in rows]), uuids([r.obj for r in rows]), uuids([r.mem for r in rows]),
-            byteas([s.leaf_hash for s in chunk]), byteas([s.leaf for s in chunk]),
+    """Encode the inserts into the log's three tables."""
+    stored = built.stored
+    rows = [s.recorded for s in stored]
+    statements: list[Statement] = [(SQL["insert_events"], (
+        int4s([r.directory for r in rows]), int8s([r.seq for r in rows]), int2s([r.kind.number for r in rows]),
+        int4s([r.rv for r in rows]), int4s([r.etag_rv for r in rows]), uuids([r.obj for r in rows]), uuids([r.mem for r in rows]),
+        byteas([s.leaf_hash for s in stored]), byteas([s.leaf for s in stored]),
+    ))]  # fmt: skip
+    sealed = [s for s in stored if s.ct is not None]
+    if sealed:
+        statements.append((SQL["insert_bodies"], (
+            int4s([s.recorded.directory for s in sealed]), int8s([s.recorded.seq for s in sealed]), byteas([s.ct for s in sealed]),
         )))  # fmt: skip
-        sealed = [stored for stored in chunk if stored.ct is not None]
-        if sealed:
-            statements.append((SQL["insert_bodies"], (
-                int4s([s.recorded.directory for s in sealed]), int8s([s.recorded.seq for s in sealed]), byteas([s.ct for s in sealed]),
-            )))  # fmt: skip
     if built.new_keys:
         statements.append((SQL["insert_subject_keys"], (
             uuids([k.obj for k in built.new_keys]), int4s([k.directory for k in built.new_keys]), byteas([k.wrapped for k in built.new_keys]),
@@ -286,8 +283,13 @@ def insert_statements(built: Built) -> list[Statement]:
     return statements
 
 
-def _commit_rows(built: Built, submissions: Sequence[Submission]) -> tuple[Any, ...]:
-    commits = built.commits
+def _ending(commits: Sequence[PlacedCommit], submissions: Sequence[Submission]) -> list[Statement]:
+    """The rows of administrative acts; then the ledger's lock, held through COMMIT, and the commits."""
+    facts = [statement for s in submissions if isinstance(s.command, RecordFacts) for statement in s.command.statements]
+    return [*facts, (SQL["lock_ledger"], ()), (SQL["insert_commits"], _commit_rows(commits, submissions))]
+
+
+def _commit_rows(commits: Sequence[PlacedCommit], submissions: Sequence[Submission]) -> tuple[Any, ...]:
     offsets, total = list[int](), 0
     for commit in commits:
         offsets.append(total)

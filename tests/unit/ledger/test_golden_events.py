@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import pytest
 
 from ledger.build import Built, Decided, build
 from ledger.directories import Directory
@@ -48,7 +49,7 @@ def _draft(kind: EventType) -> Draft:
     return Draft(kind, OBJ, ot, cause="idp" if ot in {USER, GROUP} else OPERATOR, active=active, body=body)
 
 
-def _built() -> Built:
+def _pieces(piece_events: int) -> list[Built]:
     """All event types, with counted bytes in place of randomness; the types of a release in a commit of their own, so that
     the bytes of those before never change."""
     numbers = count()
@@ -59,11 +60,11 @@ def _built() -> Built:
 
     state = BatchState(tails={HERE.id: Tail(seq=40, at=1_700_000_000_000_000, clock=1_700_000_000_123_456)})
     commits = [tuple(_draft(kind) for kind in EVENT_TYPES[first:end]) for first, end in pairwise(RELEASES)]
-    return build([Decided(HERE, drafts, None, "tok_1", REQUEST) for drafts in commits], state, KEK, counted)
+    return list(build([Decided(HERE, drafts, None, "tok_1", REQUEST) for drafts in commits], state, KEK, counted, piece_events))
 
 
 def samples() -> dict[str, Any]:
-    built = _built()
+    (built,) = _pieces(1_000)
     rows = {
         BY_NUMBER[stored.recorded.kind.number]: {
             "leaf": stored.leaf.decode(), "leaf_hash": stored.leaf_hash.hex(), "ct": stored.ct.hex() if stored.ct else None,
@@ -97,7 +98,8 @@ def test_stored_samples_are_read_back_as_they_were_meant() -> None:
 
 
 def test_access_events_do_not_move_the_etag_and_everything_else_does() -> None:
-    by_topic = {stored.recorded.kind.topic: stored.recorded for stored in _built().stored}
+    (built,) = _pieces(1_000)
+    by_topic = {stored.recorded.kind.topic: stored.recorded for stored in built.stored}
     assert by_topic["group.member_removed"].etag_rv == by_topic["group.member_removed"].rv
     for topic in ("group.member_access_revoked", "group.member_access_restored"):
         assert by_topic[topic].etag_rv == by_topic["group.member_removed"].rv
@@ -105,3 +107,18 @@ def test_access_events_do_not_move_the_etag_and_everything_else_does() -> None:
 
 if __name__ == "__main__":
     GOLDEN.write_text(json.dumps(samples(), indent=1, ensure_ascii=False) + "\n")
+
+
+@pytest.mark.parametrize("piece_events", [1, 3, 7])
+def test_the_size_of_the_pieces_changes_no_byte(piece_events: int) -> None:
+    (whole,), pieces = _pieces(1_000), _pieces(piece_events)
+    assert [stored for piece in pieces for stored in piece.stored] == whole.stored
+    assert [commit for piece in pieces for commit in piece.commits] == whole.commits
+    assert [key for piece in pieces for key in piece.new_keys] == whole.new_keys
+    assert max(len(piece.stored) for piece in pieces) == piece_events
+    seen = 0
+    for piece in pieces:
+        seen += len(piece.stored)
+        assert all(whole.stored[seen - 1].recorded.seq >= commit.last_seq for commit in piece.commits), (
+            "told before its last event"
+        )
