@@ -99,7 +99,8 @@ def large_group(data: Dataset) -> list[Figure]:
         figures.append(
             Figure(15, work, shown, f"memory + {rise:.0f} MiB{read}", raw={"p50_ms": took, "rise_mib": rise, "bytes": seen.size})
         )
-    first, last = cycles.rests[1], cycles.rests[-1]  # the first time makes what is kept: connections, plans, buffers
-    figures.append(Figure(15, f"   memory after {CYCLES} times all of it", f"{last:.0f} MiB", f"after twice: {first:.0f} MiB",
-                          f"{last / first:.2f} ×", "≤ 1.1 ×", last <= 1.1 * first, {f"rest_{n}_mib": rest for n, rest in enumerate(cycles.rests)}))  # fmt: skip
+    # What is made once stays: connections and their buffers, threads, plans. So each round adds less than the one before it, or leaks.
+    before, last = cycles.rests[-2:]
+    figures.append(Figure(15, f"   memory after {CYCLES} times all of it", f"{last:.0f} MiB", f"a round earlier: {before:.0f} MiB",
+                          f"{last / before:.2f} ×", "≤ 1.05 ×", last <= 1.05 * before, {f"rest_{n}_mib": rest for n, rest in enumerate(cycles.rests)}))  # fmt: skip
     return figures
