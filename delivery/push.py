@@ -190,8 +190,16 @@ class Push:
             for row in rows:
                 self._remember_row(events[row.directory, row.seq], row, held)
             await self._join_runs(conn, [run for run in runs if run.state == "running"], aside)
+            untold = await (await conn.execute(SQL["untold"], (self.consumer.id,))).fetchall()
         self._rebuild()
+        await self._tell([self._open[position] for (position,) in untold if position in self._open])
         await self._finish_replays()
+
+    async def _tell(self, blocked: Sequence[Open]) -> None:
+        """Tell of what is blocked since before this process had the lease, and could not be told."""
+        for found in blocked:
+            await self._fetch([found])
+            await self._parts.act(_blocked(self.consumer, found))
 
     async def _join_runs(self, conn: Connection, runs: Sequence[Run], aside: set[int]) -> None:
         """Take up the runs of this consumer; what an operator parked, or skipped since, is no part of them any more."""
@@ -503,7 +511,7 @@ class Push:
             found.under_way = False
             self._choosing.queue(found)
         for found in blocked:
-            await self._parts.act(_blocked(self.consumer, found, result))
+            await self._parts.act(_blocked(self.consumer, found))
 
     def _exception_of(self, found: Open, now: float) -> Exceptional:
         """Its row, made at the first failure: from then on the watermark passes it."""
@@ -581,7 +589,7 @@ class Push:
         await self._recorded()
         for found in batch:
             found.under_way = False
-            await self._parts.act(_blocked(self.consumer, found, result))
+            await self._parts.act(_blocked(self.consumer, found))
 
     # -- reports ------------------------------------------------------------
 
@@ -635,10 +643,12 @@ def _progress(replay: Replay) -> tuple[UUID, int, int, tuple[int, ...]]:
     return replay.run.id, replay.done, replay.through, tuple(sorted(replay.ahead))
 
 
-def _blocked(consumer: Consumer, found: Open, result: Result) -> RecordFacts:
+def _blocked(consumer: Consumer, found: Open) -> RecordFacts:
     """The act of telling that a lane waits for an operator."""
+    assert found.exceptional is not None, "what is blocked has a row"
     facts = {
         "id": str(consumer.uuid), "name": consumer.name, "event_id": _event_id(found.json), "attempts": attempts_of(found),
-        "last_error": result.error,
+        "last_error": found.exceptional.error,
     }  # fmt: skip
-    return RecordFacts((Draft(DELIVERY_BLOCKED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name)),))
+    draft = Draft(DELIVERY_BLOCKED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
+    return RecordFacts((draft,), ((SQL["note_told"], (consumer.id, found.item.position)),))

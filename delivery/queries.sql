@@ -148,13 +148,22 @@ from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int2[], $6::int4
 left join lateral (select id from replays where id = r and state in ('running', 'paused') limit 1) run on true
 where r is null or run.id is not null
 on conflict (consumer, position) do update set state = excluded.state, attempts = excluded.attempts, since = excluded.since,
-    next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay;
+    next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay, told = false;
 
 -- update_open --
 -- Exceptions that went on. One that an operator skipped or parked meanwhile stays so.
-update open_deliveries o set state = st, attempts = a, next_at = to_timestamp(n), error = e, answer = an, replay = r
+update open_deliveries o set state = st, attempts = a, next_at = to_timestamp(n), error = e, answer = an, replay = r,
+                             told = told and o.state = 3 and st = 3
 from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::float8[], $6::text[], $7::bytea[], $8::uuid[]) v(c, p, st, a, n, e, an, r)
 where o.consumer = v.c and o.position = v.p and o.state <> 5;
+
+-- untold --
+-- Blocked ones whose event is not in the log: the process or the database ended between the two.
+select position from open_deliveries where consumer = $1 and state = 3 and not told order by position;
+
+-- note_told --
+-- In the commit of delivery.blocked.
+update open_deliveries set told = true where consumer = $1 and position = $2 and state = 3;
 
 -- open_page --
 -- Exceptions of one state, after a position.
@@ -168,7 +177,7 @@ from open_deliveries where consumer = $1 and directory = $2 and seq = $3;
 
 -- retry_open --
 -- An operator's retry: due now, with a schedule that begins again. A parked one comes back.
-update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp() where consumer = $1 and position = $2;
+update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp(), told = false where consumer = $1 and position = $2;
 
 -- park_open --
 -- Set aside in sight: it holds up nothing, and stays until an operator brings it back or skips it.

@@ -60,6 +60,7 @@ create table open_deliveries (
     answer    bytea,                            -- what the receiver said, sealed: it may name persons
     reason    text,                             -- an operator's, of a parked one
     replay    uuid,
+    told      boolean not null default false,   -- of a blocked one: whether delivery.blocked stands in the log
     primary key (consumer, position)
 );
 

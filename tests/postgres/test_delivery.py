@@ -122,6 +122,41 @@ def test_many_poison_events_in_a_row_do_not_stop_the_rest(app_url: str) -> None:
     run(body())
 
 
+def test_a_blocked_delivery_is_told_once_also_when_telling_fails(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row and its event are two commits. Whoever watches the events must not wait for one that was lost between them."""
+
+    async def body() -> None:
+        failures = iter([True, True])
+        tell = push._blocked
+
+        def fragile(*args: Any) -> Any:
+            if next(failures, False):
+                raise psycopg.OperationalError("the database went away")
+            return tell(*args)
+
+        monkeypatch.setattr(push, "_blocked", fragile)
+        async with scene(app_url) as s:
+            user = id_of(await s.ledger.create_user("poison"))
+            s.hook.verdict = lambda _: 500
+            await s.make(retry_schedule=(0,))
+            async with s.working():
+                await s.until(lambda: _was_told(s, 1))
+                (stuck,) = await s.states()
+                await s.act(retried(await s.consumer(), stuck, "evt", "mended"))
+                await s.until(lambda: _was_told(s, 2))
+            told = [e["data"]["object"] for e in await s.wanted("delivery.blocked")]
+            assert [(e["attempts"], e["last_error"]) for e in told] == [(1, "http_500"), (1, "http_500")]
+            assert len(s.hook.tried) == 2
+            assert {subject_of(e) for e in s.hook.tried} == {user}
+            assert next(failures, None) is None, "telling did fail"
+
+    run(body())
+
+
+async def _was_told(s: Scene, count: int) -> bool:
+    return len(await s.wanted("delivery.blocked")) == count
+
+
 def test_a_batch_that_is_refused_is_taken_apart_and_blocks_only_the_poison(app_url: str) -> None:
     """Even where the schedule has one attempt: what was in the same request is innocent until it fails alone."""
 
