@@ -39,18 +39,19 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
 
     async def run() -> None:
         async with proxied(str(cluster.socket_dir), tmp_path) as (proxy, through):
-            async with open_pool(make_conninfo(app_url, host=through), size=2) as pool:
+            async with open_pool(make_conninfo(app_url, host=through), size=1) as pool:
                 journal = Journal(pool, kept_max=KEPT)
                 journal.add(entry(0))
                 await journal.flush()
-                await proxy.vanish()
-                for number in range(1, KEPT + 1):
-                    journal.add(entry(number))
-                flushing = asyncio.create_task(journal.flush())
-                while len(journal) == KEPT:  # until the first batch is on its way
-                    await asyncio.wait([flushing], timeout=0)
-                for number in range(KEPT + 1, KEPT + 8):
-                    journal.add(entry(number))
+                async with pool.connection():  # the only one: the flush waits for it, with its first batch in hand
+                    await proxy.vanish()
+                    for number in range(1, KEPT + 1):
+                        journal.add(entry(number))
+                    flushing = asyncio.create_task(journal.flush())
+                    while len(journal) == KEPT:
+                        await asyncio.wait([flushing], timeout=0)
+                    for number in range(KEPT + 1, KEPT + 8):
+                        journal.add(entry(number))
                 await flushing
                 await proxy.listen()
                 await journal.flush()
