@@ -38,6 +38,15 @@ async def authorised(services: Services, request: Request, *roles: str) -> Token
     return token
 
 
+async def reached_directory(services: Services, conn: Connection, token: Token, slug: str) -> Directory:
+    """A directory that a token may speak about, as it stands now. Raises ProblemError 403: what is hidden and what is not there look alike."""
+    await services.directories.refresh(conn)
+    found = await services.directories.by_slug(conn, slug) if token.reaches(slug) and slug != SYSTEM else None
+    if found is None:
+        raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
+    return found
+
+
 def as_json(document: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(document, default=str), status, media_type="application/json")
 
@@ -49,9 +58,9 @@ async def record(services: Services, conn: Connection, caller: Caller, facts: Re
     await record_in(services, system, caller, facts)
 
 
-async def record_in(services: Services, directory: Directory, caller: Caller, facts: RecordFacts) -> None:
-    """The same in the log of a directory."""
+async def record_in(services: Services, directory: Directory, caller: Caller, facts: RecordFacts, weight: int = 1_000) -> None:
+    """The same in the log of a directory. `weight`: bytes of the request, for the bound of the queue."""
     waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     await services.writer.submit(
-        Submission(directory, facts, needs_of(facts), caller.actor, caller.request, 0, waiter, caller.token)
+        Submission(directory, facts, needs_of(facts), caller.actor, caller.request, 0, waiter, caller.token, weight)
     )

@@ -1,17 +1,13 @@
 """Extension schemas of a directory over HTTP: registering one, listing them (RFC 7643 §7)."""
 
-import asyncio
-
-import orjson
 from fastapi import APIRouter, Request, Response
 
-from api.problems import ProblemError, request_uuid
+from api.acts import as_json, authorised, caller_of, reached_directory, record_in
+from api.problems import ProblemError
 from api.services import Services
 from ledger.administration import registered, schema_facts
-from ledger.commands import needs_of
-from ledger.directories import SYSTEM, Directory
+from ledger.directories import Directory
 from ledger.tokens import Token
-from ledger.transaction import Outcome, Submission
 from scim.body import read_json
 
 ROLES = ("operator", "admin")
@@ -40,10 +36,7 @@ def routes(services: Services) -> APIRouter:
         facts = schema_facts(found, resource_type, schema)
         if facts is None:
             return _listed(found)
-        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        await services.writer.submit(
-            Submission(found, facts, needs_of(facts), token.actor, request_uuid(request), 0, waiter, token.id, 1_000 + len(raw))
-        )
+        await record_in(services, found, caller_of(request, token), facts, 1_000 + len(raw))
         _, found = await _reached(services, request, directory)
         return _listed(found, 201)
 
@@ -51,16 +44,10 @@ def routes(services: Services) -> APIRouter:
 
 
 async def _reached(services: Services, request: Request, slug: str) -> tuple[Token, Directory]:
-    token = await services.authenticate(request.headers.get("authorization"))
-    if token.role not in ROLES:
-        raise ProblemError(403, "forbidden", "Schemas need a token of role operator or admin.")
+    token = await authorised(services, request, *ROLES)
     async with services.pool.connection() as conn:
-        await services.directories.refresh(conn)
-        found = await services.directories.by_slug(conn, slug) if token.reaches(slug) and slug != SYSTEM else None
-    if found is None:
-        raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
-    return token, found
+        return token, await reached_directory(services, conn, token, slug)
 
 
 def _listed(directory: Directory, status: int = 200) -> Response:
-    return Response(orjson.dumps({"object": "list", "data": registered(directory)}), status, media_type="application/json")
+    return as_json({"object": "list", "data": registered(directory)}, status)

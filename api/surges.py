@@ -5,16 +5,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.acts import Caller, as_json, authorised, caller_of, record
+from api.acts import Caller, as_json, authorised, caller_of, reached_directory, record
 from api.consumers import OPERATORS, Reason
-from api.problems import ProblemError
 from api.services import Services
 from database.connections import Connection
 from delivery.brake import Limit
 from delivery.surges import PER_HOUR_MAX, lately, limited, limits, released
-from ledger.directories import SYSTEM, Directory
+from ledger.directories import Directory
 from ledger.feed import Selection
-from ledger.tokens import Token
 
 
 class LimitBody(BaseModel):
@@ -36,13 +34,13 @@ def routes(services: Services) -> APIRouter:
     async def get_surge(request: Request, directory: str) -> Response:
         token = await authorised(services, request, *OPERATORS, "auditor")
         async with services.pool.connection() as conn:
-            return as_json(await surge_of(conn, await _reached(services, conn, token, directory)))
+            return as_json(await surge_of(conn, await reached_directory(services, conn, token, directory)))
 
     @router.put("/v1/directories/{directory}/surge")
     async def put_surge(request: Request, directory: str, body: LimitBody) -> Response:
         token = await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            found = await _reached(services, conn, token, directory)
+            found = await reached_directory(services, conn, token, directory)
             await record(services, conn, caller_of(request, token), limited(services.new_id(), found, body.per_hour, body.action))
             return as_json(await surge_of(conn, found))
 
@@ -50,17 +48,10 @@ def routes(services: Services) -> APIRouter:
     async def release_surge(request: Request, directory: str, body: ReleaseBody) -> Response:
         token = await authorised(services, request, *OPERATORS)
         async with services.pool.connection() as conn:
-            found = await _reached(services, conn, token, directory)
+            found = await reached_directory(services, conn, token, directory)
             return as_json(await release(services, conn, caller_of(request, token), found, body.reason))
 
     return router
-
-
-async def _reached(services: Services, conn: Connection, token: Token, slug: str) -> Directory:
-    found = await services.directories.by_slug(conn, slug) if token.reaches(slug) and slug != SYSTEM else None
-    if found is None:
-        raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
-    return found
 
 
 async def surge_of(conn: Connection, directory: Directory) -> dict[str, Any]:
