@@ -40,9 +40,17 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 OVERLAP_S_MAX: Final = 30 * 86_400
 URL_LENGTH_MAX: Final = 2_000
 ALL: Final = 2**62  # a position beyond every log
-CHANGES: Final = frozenset(  # of what a consumer gets, from where, or whether
+CHANGES: Final = frozenset(  # of what a consumer gets, from where, how it is signed, or whether
     kind.number
-    for kind in (CONSUMER_UPDATED, CONSUMER_SOUGHT, CONSUMER_PAUSED, CONSUMER_RESUMED, CONSUMER_DISABLED, CONSUMER_DELETED)
+    for kind in (
+        CONSUMER_UPDATED,
+        CONSUMER_SOUGHT,
+        CONSUMER_PAUSED,
+        CONSUMER_RESUMED,
+        CONSUMER_DISABLED,
+        CONSUMER_DELETED,
+        CONSUMER_SECRET_ROTATED,
+    )
 )
 Statement = tuple[LiteralString, tuple[Any, ...]]
 
