@@ -75,12 +75,12 @@ class Operator:
             if time.monotonic() >= deadline:
                 raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
 
-    def when_run(self, number: str, state: str, seconds: float = 60) -> dict[str, Any]:
-        """A run once it is in a state."""
+    def when_run(self, number: str, state: str, seconds: float = 60, *, done: int = 0) -> dict[str, Any]:
+        """A run once it is in a state, with so many deliveries on record."""
         deadline = time.monotonic() + seconds
         while True:
             found = self.http.get(f"{self.service.base}/v1/replays/{number}").json()
-            if found["status"] == state:
+            if found["status"] == state and found["done"] >= done:
                 return found
             if time.monotonic() >= deadline:
                 raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
