@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 
+from api.acts import as_json
 from api.problems import ProblemError
 from api.scim.resources import with_meta
 from api.services import Services
@@ -235,11 +235,11 @@ def _as_of(point: Point) -> dict[str, Any]:
 
 
 def _one(point: Point, data: dict[str, Any]) -> Response:
-    return Response(orjson.dumps({"as_of": _as_of(point), "data": data}), media_type="application/json")
+    return as_json({"as_of": _as_of(point), "data": data})
 
 
 def _many(point: Point, rows: list[dict[str, Any]], after: str | None, *, begin: Point | None = None) -> Response:
     body = {"as_of": _as_of(point), "object": "list", "data": rows, "list_metadata": {"after": after}}
     if begin is not None:
         body["from"] = _as_of(begin)
-    return Response(orjson.dumps(body), media_type="application/json")
+    return as_json(body)

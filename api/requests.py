@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 
+from api.acts import as_json
 from api.journal import SQL
 from api.problems import ProblemError
 from api.services import Services
@@ -46,14 +46,14 @@ def routes(services: Services) -> APIRouter:
             rows = await (await conn.execute(SQL["list_requests"], params)).fetchall()
         data = [_shown(row) for row in rows]
         body = {"object": "list", "data": data, "list_metadata": {"before": data[-1]["id"] if len(data) == limit else None}}
-        return Response(orjson.dumps(body, default=str), media_type="application/json")
+        return as_json(body)
 
     @router.get("/v1/directories/{directory}/health")
     async def health(request: Request, directory: str, hours: Annotated[int, Query(ge=1, le=720)] = HOURS) -> Response:
         (found,) = await _reachable(services, request, directory)
         async with services.pool.connection() as conn:
             report = await directory_health(conn, found, hours)
-        return Response(orjson.dumps(report, default=str), media_type="application/json")
+        return as_json(report)
 
     return router
 

@@ -196,9 +196,9 @@ class Push:
         await self._finish_replays()
 
     async def _tell(self, blocked: Sequence[Open]) -> None:
-        """Tell of what is blocked since before this process had the lease, and could not be told."""
+        """Put on record that these wait for an operator."""
+        await self._fetch(blocked)
         for found in blocked:
-            await self._fetch([found])
             await self._parts.act(_blocked(self.consumer, found))
 
     async def _join_runs(self, conn: Connection, runs: Sequence[Run], aside: set[int]) -> None:
@@ -303,7 +303,7 @@ class Push:
 
     def _changed_by(self, event: Event) -> bool:
         """Whether an operator changed the consumer here: what follows in the log is for its new definition, not for this one."""
-        return event.obj == self.consumer.uuid and event.kind in acts.CHANGES and event.position > self._known_to
+        return event.kind in acts.CHANGES and event.obj == self.consumer.uuid and event.position > self._known_to
 
     async def _as_known(self, conn: Connection) -> bool:
         """Whether the consumer is still what this process knows of it: asked after a page was read, all of the page is for it."""
@@ -510,8 +510,7 @@ class Push:
         for found in batch:
             found.under_way = False
             self._choosing.queue(found)
-        for found in blocked:
-            await self._parts.act(_blocked(self.consumer, found))
+        await self._tell(blocked)
 
     def _exception_of(self, found: Open, now: float) -> Exceptional:
         """Its row, made at the first failure: from then on the watermark passes it."""
@@ -589,7 +588,7 @@ class Push:
         await self._recorded()
         for found in batch:
             found.under_way = False
-            await self._parts.act(_blocked(self.consumer, found))
+        await self._tell(batch)
 
     # -- reports ------------------------------------------------------------
 

@@ -95,7 +95,8 @@ class _Builder:
             if item.drafts[-1].moves_etag is False or item.drafts[-1].kind.membership:
                 etag_rv = self._main_etag(item)
             self._piece.commits.append(PlacedCommit(item.directory.id, first, commit.size, types, at, etag_rv))
-        yield self._piece
+        if self._piece.stored:
+            yield self._piece
 
     def _main_etag(self, item: Decided) -> int:
         main = next((draft.obj for draft in item.drafts if not draft.kind.membership), item.drafts[0].obj)

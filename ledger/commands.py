@@ -147,9 +147,8 @@ def needs_of(command: Command) -> Needs:
             return Needs(user=command.id, writes=frozenset({("user", command.id)}))
         case CreateGroup():
             members = _ids(command.members)
-            if len(members) > EDGES_SHARED_MAX:
-                return Needs(members=members, whole=True)
-            return Needs(members=members, reads=frozenset(("user", m) for m in members))
+            whole = len(members) > EDGES_SHARED_MAX
+            return Needs(members=members, whole=whole, reads=frozenset() if whole else frozenset(("user", m) for m in members))
         case ReplaceGroup():
             return Needs(group=command.id, members=_ids(command.members), whole=True, writes=frozenset({("group", command.id)}))
         case DeleteGroup():
@@ -171,16 +170,13 @@ def _group_patch_needs(command: PatchGroup) -> Needs:
             added += ids
         whole = whole or edge.kind in {"clear", "remove_where"}
     edges = tuple(dict.fromkeys(_ids(tuple(touched))))
-    if whole or len(edges) > EDGES_SHARED_MAX:
-        return Needs(
-            group=command.id, document=bool(command.patch.operations), edges=edges, members=_ids(tuple(added)), whole=True
-        )
-    group = ("group", command.id)
-    writes: set[object] = {("edge", command.id, member) for member in edges}
-    reads: set[object] = {("user", member) for member in edges}
-    (writes if command.patch.operations else reads).add(group)
+    whole = whole or len(edges) > EDGES_SHARED_MAX
+    keyed = () if whole else edges
+    writes: set[object] = {("edge", command.id, member) for member in keyed}
+    reads: set[object] = {("user", member) for member in keyed}
+    (writes if whole or command.patch.operations else reads).add(("group", command.id))
     return Needs(
-        group=command.id, document=bool(command.patch.operations), edges=edges, members=_ids(tuple(added)),
+        group=command.id, document=bool(command.patch.operations), edges=edges, members=_ids(tuple(added)), whole=whole,
         reads=frozenset(reads), writes=frozenset(writes),
     )  # fmt: skip
 

@@ -146,11 +146,11 @@ class Transaction:
 
     def _work(self, mine: Sequence[Submission], state: BatchState, report: Report) -> Iterator[list[Statement]]:
         """Decide, build and encode: all the CPU of a batch, no IO. Gives the statements in pieces; with the last, what is committed."""
-        decided, unchanged = self._decided(mine, state, report)
+        decided, unchanged = self._decide_each(mine, state, report)
         commits = list[PlacedCommit]()
         for built in build([item for _, item in decided], state, self.kek, self.random, PIECE_EVENTS):
             commits += built.commits
-            yield self._piece(built)
+            yield insert_statements(built) + self.project([stored.recorded for stored in built.stored])
         report.committing = [
             *unchanged,
             *(_written(s, item, placed, state) for (s, item), placed in zip(decided, commits, strict=True)),
@@ -158,7 +158,7 @@ class Transaction:
         if commits:
             yield _ending(commits, [submission for submission, _ in decided])
 
-    def _decided(
+    def _decide_each(
         self, mine: Sequence[Submission], state: BatchState, report: Report
     ) -> tuple[list[tuple[Submission, Decided]], list[tuple[Submission, Outcome]]]:
         """Decide each command alone: what makes events, and what changes nothing."""
@@ -183,11 +183,6 @@ class Transaction:
     def _decide(self, submission: Submission, state: BatchState) -> Decision:
         view = state.of(submission.directory)
         return decide(view, submission.command, submission.directory.tolerances, submission.used)
-
-    def _piece(self, built: Built) -> list[Statement]:
-        if not built.stored:
-            return []
-        return insert_statements(built) + self.project([stored.recorded for stored in built.stored])
 
 
 @dataclass(frozen=True, slots=True)

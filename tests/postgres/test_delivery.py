@@ -140,10 +140,10 @@ def test_a_blocked_delivery_is_told_once_also_when_telling_fails(app_url: str, m
             s.hook.verdict = lambda _: 500
             await s.make(retry_schedule=(0,))
             async with s.working():
-                await s.until(lambda: _was_told(s, 1))
+                await s.until(lambda: _told(s, "delivery.blocked", 1))
                 (stuck,) = await s.states()
                 await s.act(retried(await s.consumer(), stuck, "evt", "mended"))
-                await s.until(lambda: _was_told(s, 2))
+                await s.until(lambda: _told(s, "delivery.blocked", 2))
             told = [e["data"]["object"] for e in await s.wanted("delivery.blocked")]
             assert [(e["attempts"], e["last_error"]) for e in told] == [(1, "http_500"), (1, "http_500")]
             assert len(s.hook.tried) == 2
@@ -151,10 +151,6 @@ def test_a_blocked_delivery_is_told_once_also_when_telling_fails(app_url: str, m
             assert next(failures, None) is None, "telling did fail"
 
     run(body())
-
-
-async def _was_told(s: Scene, count: int) -> bool:
-    return len(await s.wanted("delivery.blocked")) == count
 
 
 def test_a_batch_that_is_refused_is_taken_apart_and_blocks_only_the_poison(app_url: str) -> None:
@@ -863,15 +859,15 @@ def test_a_surge_is_told_once(app_url: str, monkeypatch: pytest.MonkeyPatch) -> 
                 await s.ledger.delete_user(user)
             monkeypatch.setattr("delivery.worker.WATCH_S", 0.05)
             async with s.working():
-                await s.until(lambda: _told(s, 1))
+                await s.until(lambda: _told(s, "directory.surge_detected", 1))
                 await s.ledger.create_user("more")
-            assert await _told(s, 1)
+            assert await _told(s, "directory.surge_detected", 1)
 
     run(body())
 
 
-async def _told(s: Scene, times: int) -> bool:
-    return len(await s.wanted("directory.surge_detected")) == times
+async def _told(s: Scene, topic: str, times: int) -> bool:
+    return len(await s.wanted(topic)) == times
 
 
 # -- consumers that pull ----------------------------------------------------------

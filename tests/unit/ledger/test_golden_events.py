@@ -105,10 +105,6 @@ def test_access_events_do_not_move_the_etag_and_everything_else_does() -> None:
         assert by_topic[topic].etag_rv == by_topic["group.member_removed"].rv
 
 
-if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(samples(), indent=1, ensure_ascii=False) + "\n")
-
-
 @pytest.mark.parametrize("piece_events", [1, 3, 7])
 def test_the_size_of_the_pieces_changes_no_byte(piece_events: int) -> None:
     (whole,), pieces = _pieces(1_000), _pieces(piece_events)
@@ -122,3 +118,7 @@ def test_the_size_of_the_pieces_changes_no_byte(piece_events: int) -> None:
         assert all(whole.stored[seen - 1].recorded.seq >= commit.last_seq for commit in piece.commits), (
             "told before its last event"
         )
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(samples(), indent=1, ensure_ascii=False) + "\n")
