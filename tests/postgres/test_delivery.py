@@ -1,7 +1,9 @@
 """Deliveries on a real database to a real receiver: order, exceptions, operators' acts, leases, replays, the brake, the audit."""
 
 import asyncio
-from collections.abc import Coroutine
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,8 +19,10 @@ from delivery.brake import Limit
 from delivery.operating import parked, retried, skipped
 from delivery.progress import BLOCKED, HELD, PARKED, WAITING, Place, Report, acknowledge, record
 from delivery.replays import Range, moved, plan, run_of
+from delivery.signing import new_secret
 from delivery.worker import Worker
 from ledger.commands import DeleteGroup
+from ledger.tail import Tail
 from tests.postgres.deliveries import WAIT_S, Scene, edge_of, in_order, must_follow, scene, subject_of
 from tests.postgres.ledgers import id_of
 
@@ -374,11 +378,28 @@ async def _open(s: Scene, position: int, through: int) -> bool:
     return place.open == (position,) and place.through == through
 
 
-@pytest.mark.parametrize("deaf", [False, True])
+@asynccontextmanager
+async def _deaf(s: Scene, worker: Worker, monkeypatch: pytest.MonkeyPatch, reads: str) -> AsyncIterator[None]:
+    """While inside, a process that delivers is not told of changes. In the end it has seen all there is, from the tail or the log."""
+    if reads == "told":  # as always
+        yield
+        return
+    told = asyncio.Event()
+    taken, (serving,) = len(s.hook.took), worker.served
+    with monkeypatch.context() as patched:
+        patched.setattr(Worker, "_look", lambda _: told.wait())
+        if reads == "log":
+            patched.setattr(Tail, "since", lambda *_: None)
+        yield
+        await s.until(lambda: serving.done() or len(s.hook.took) > taken)
+    told.set()
+
+
+@pytest.mark.parametrize("reads", ["told", "tail", "log"])
 def test_another_filter_applies_from_the_next_undelivered_event(
-    app_url: str, monkeypatch: pytest.MonkeyPatch, *, deaf: bool
+    app_url: str, monkeypatch: pytest.MonkeyPatch, reads: str
 ) -> None:
-    """Also while the process that delivers has not been told: the log itself says that another filter begins (`deaf`)."""
+    """Also while the process that delivers has not been told: the log itself says that another filter begins."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -388,22 +409,35 @@ def test_another_filter_applies_from_the_next_undelivered_event(
             async with s.working() as worker:
                 await s.settled()
                 consumer = await s.consumer()
-                told = asyncio.Event()
-                with monkeypatch.context() as patched:
-                    if deaf:
-                        patched.setattr(Worker, "_look", lambda _: told.wait())
+                async with _deaf(s, worker, monkeypatch, reads):
                     await s.act(acts.change(consumer, replace(consumer.definition, types=("group.*",))))
                     await s.ledger.create_group("new")
                     await s.ledger.create_user("unseen")
-                    if deaf:
-                        served = next(iter(worker.served))
-                        await s.until(lambda: served.done() or len(s.hook.took) > len(before))
-                told.set()
                 await s.until(lambda: s.hook.took[-1]["type"] == "group.created")
                 await s.settled()
             assert sorted(s.hook.positions()) == [*before, (await s.wanted("group.created"))[-1]["position"]]
             found = await audited(s)
             assert (found.expected, found.acknowledged, why(found)) == (len(before) + 1, len(before) + 1, {})
+
+    run(body())
+
+
+@pytest.mark.parametrize("reads", ["told", "tail", "log"])
+def test_what_is_written_after_a_rotation_is_signed_with_both_secrets(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make()
+            await s.ledger.create_user("before")
+            async with s.working() as worker:
+                await s.settled()
+                async with _deaf(s, worker, monkeypatch, reads):
+                    new = new_secret(os.urandom)
+                    await s.act(acts.secret_rotated(await s.consumer(), new, 3_600, kek=s.kek, random=os.urandom))
+                    await s.ledger.create_user("after")
+                await s.settled()
+            assert [len(h["webhook-signature"].split()) for h in s.hook.headers] == [1, 2]
 
     run(body())
 
