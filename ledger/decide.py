@@ -50,7 +50,7 @@ from ledger.events import (
     EventType,
 )
 from scim.diff import changes
-from scim.errors import InvalidValue, NotFound, TooMany, Uniqueness
+from scim.errors import InvalidValue, NoTarget, NotFound, TooMany, Uniqueness
 from scim.extension import check_immutable
 from scim.filters import fold, matches
 from scim.patch import EdgeOperation, apply_patch
@@ -259,6 +259,9 @@ def _fold_edges(state: State, group: GroupState, operations: tuple[EdgeOperation
                 wanted -= set(_named(edge))
             case "clear":
                 wanted.clear()
+            case "require":
+                if wanted.isdisjoint(_named(edge)):
+                    raise NoTarget("members: the filter of the path selects no member of this group.")
             case _:
                 wanted -= {member for member in wanted if _selected(state, group, edge, member)}
     return wanted, current

@@ -36,7 +36,7 @@ PATH_CHARACTERS_MAX = 8192
 VALUES_VISITED_MAX = 250_000  # by all operations of one patch together: a second of work
 
 Op: TypeAlias = Literal["add", "remove", "replace"]
-EdgeKind: TypeAlias = Literal["add", "remove", "clear", "remove_where"]
+EdgeKind: TypeAlias = Literal["add", "remove", "clear", "remove_where", "require"]
 _OPS: Mapping[str, Op] = {"add": "add", "remove": "remove", "replace": "replace"}
 _MISSING: Any = object()
 
@@ -73,7 +73,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class EdgeOperation:
-    """One change of a group's members, as `(id, type or None)`; `filter` is over one member's object."""
+    """One change of a group's members, as `(id, type or None)`; `filter` is over one member's object.
+
+    `require` changes nothing: one of the members must be in the group at that point (noTarget otherwise).
+    """
 
     kind: EdgeKind
     members: tuple[tuple[str, str | None], ...] = ()
@@ -466,7 +469,7 @@ def _edges(op: Op, path: Path, value: Any, tolerances: Tolerances, used: Used) -
     if path.sub is not None:
         raise Mutability("The sub-attributes of a member cannot be changed: remove the member and add another.")
     if path.filter is not None:
-        yield from _selected_edges(op, path.filter, value, tolerances, used)
+        yield from _selected_edges(op, path, path.filter, value, tolerances, used)
     elif op == "remove":
         yield _removal(value, tolerances, used)
     else:
@@ -497,7 +500,9 @@ def _removal(value: Any, tolerances: Tolerances, used: Used) -> EdgeOperation:
     return EdgeOperation("remove", _pairs(value, tolerances, used))
 
 
-def _selected_edges(op: Op, selection: Filter, value: Any, tolerances: Tolerances, used: Used) -> Iterator[EdgeOperation]:
+def _selected_edges(
+    op: Op, path: Path, selection: Filter, value: Any, tolerances: Tolerances, used: Used
+) -> Iterator[EdgeOperation]:
     ids = _member_ids(selection)
     if ids is None and not _leaves(selection) <= {"value", "type"}:
         # It would select nobody, and the access that was to be taken away would stay.
@@ -510,12 +515,30 @@ def _selected_edges(op: Op, selection: Filter, value: Any, tolerances: Tolerance
         return
     if ids is None:
         raise InvalidPath(f'{op} can select a member by its id only, as members[value eq "…"].')
-    named = value.get("value") if isinstance(value, dict) else None
-    if op == "replace" and isinstance(named, str) and named not in ids:
-        yield EdgeOperation("remove", tuple((member, None) for member in ids))
-        yield EdgeOperation("add", _pairs([value], tolerances, used))
-    elif op == "add":
-        yield EdgeOperation("add", tuple((member, None) for member in ids))
+    if value is _MISSING:
+        raise InvalidValue(f"{op} needs a value for {path.text}.")
+    selected = tuple((member, None) for member in ids)
+    value = None if value in ([], {}) else _element(value, path, tolerances, used)
+    if op == "add":
+        yield EdgeOperation("add", _agreeing(selected, value, tolerances, used))
+        return
+    # RFC 7644 §3.5.2.3. Also where values that are missing may be created: nobody gets access by a filter that missed.
+    yield EdgeOperation("require", selected)
+    yield EdgeOperation("remove", selected)
+    if value is not None:
+        yield EdgeOperation("add", _pairs(value, tolerances, used))
+
+
+def _agreeing(
+    selected: tuple[tuple[str, str | None], ...], value: Any, tolerances: Tolerances, used: Used
+) -> tuple[tuple[str, str | None], ...]:
+    """The members to add under a filter: those of the value, or those of the filter where the value names nobody."""
+    if value is None or (isinstance(value, dict) and "value" not in {key.casefold() for key in value}):
+        return selected
+    named = _pairs(value, tolerances, used)
+    if not {member for member, _ in named} <= {member for member, _ in selected}:
+        raise InvalidValue("members: the value names another member than the filter of its path. Name the same in both.")
+    return named
 
 
 def _member_ids(selection: Filter) -> tuple[str, ...] | None:

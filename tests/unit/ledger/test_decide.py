@@ -11,7 +11,7 @@ from ledger import commands as c
 from ledger.commands import GroupState, IfMatch, State, UserState, needs_of, parse_id
 from ledger.decide import Decision, RunsAloneError, decide
 from ledger.events import USER_CREATED, Draft
-from scim.errors import InvalidValue, NotFound, PreconditionFailed, TooMany, Uniqueness
+from scim.errors import InvalidValue, NoTarget, NotFound, PreconditionFailed, TooMany, Uniqueness
 from scim.filters import fold
 from scim.patch import read_patch
 from scim.schema import GROUP, USER
@@ -208,6 +208,31 @@ def test_edges_are_netted_in_the_order_of_the_operations() -> None:
         ("group.member_removed", str(G1), str(U2), "idp", "effective"),
         ("group.member_added", str(G1), str(U1), "idp", "effective"),
     ]
+
+
+def _replace_member(selected: object, value: object) -> Any:
+    return _patch(GROUP, {"op": "replace", "path": f'members[value eq "{selected}"]', "value": value})
+
+
+@pytest.mark.parametrize("selected", [U3, "nobody"])
+@pytest.mark.parametrize("value", [{"value": str(U2)}, {"value": str(U3)}, None])
+def test_a_filter_that_selects_no_member_gives_nobody_access(selected: object, value: object) -> None:
+    """RFC 7644 §3.5.2.3: noTarget; also where the profile creates other values that are missing."""
+    state = State(groups={G1: _group()}, members=_members((U1, True), (U2, True), (U3, True)), edges={(G1, U1)})
+    with pytest.raises(NoTarget):
+        _when(state, c.PatchGroup(G1, _replace_member(selected, value)))
+
+
+def test_a_selected_member_is_replaced_by_another_by_itself_and_by_nobody() -> None:
+    state = State(groups={G1: _group()}, members=_members((U1, True), (U2, True)), edges={(G1, U1)})
+    other, itself, nobody = (
+        _told(_when(state, c.PatchGroup(G1, _replace_member(U1, value))))
+        for value in ({"value": str(U2)}, {"value": str(U1)}, None)
+    )
+    removed, added = ("group.member_removed", str(U1)), ("group.member_added", str(U2))
+    assert [(t[0], t[2]) for t in other] == [removed, added]
+    assert itself == []
+    assert [(t[0], t[2]) for t in nobody] == [removed]
 
 
 def test_clearing_and_removing_by_a_filter_look_at_all_members() -> None:

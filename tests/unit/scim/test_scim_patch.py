@@ -402,6 +402,7 @@ def test_touches_names_the_top_level_attributes():
 
 A, B = ("a", None), ("b", None)
 CLEAR = EdgeOperation("clear")
+HAS_A = EdgeOperation("require", (A,))
 
 
 @pytest.mark.parametrize(
@@ -425,8 +426,18 @@ CLEAR = EdgeOperation("clear")
         (op("remove", 'members[value eq "a"]'), (EdgeOperation("remove", (A,)),)),
         (op("remove", f'{GROUP.schema}:members[value eq "a" or value eq "b"]'), (EdgeOperation("remove", (A, B)),)),
         (op("add", 'members[value eq "a"]', {"display": "x"}), (EdgeOperation("add", (A,)),)),
-        (op("replace", 'members[value eq "a"]', {"value": "b"}), (EdgeOperation("remove", (A,)), EdgeOperation("add", (B,)))),
-        (op("replace", 'members[value eq "a"]', {"value": "a"}), ()),
+        (op("add", 'members[value eq "a"]', None), (EdgeOperation("add", (A,)),)),
+        (op("add", 'members[value eq "a" or value eq "b"]', [{"value": "b"}]), (EdgeOperation("add", (B,)),)),
+        (
+            op("replace", 'members[value eq "a"]', {"value": "b"}),
+            (HAS_A, EdgeOperation("remove", (A,)), EdgeOperation("add", (B,))),
+        ),
+        (
+            op("replace", 'members[value eq "a"]', {"value": "a"}),
+            (HAS_A, EdgeOperation("remove", (A,)), EdgeOperation("add", (A,))),
+        ),
+        (op("replace", 'members[value eq "a"]', None), (HAS_A, EdgeOperation("remove", (A,)))),
+        (op("replace", 'members[value eq "a"]', []), (HAS_A, EdgeOperation("remove", (A,)))),
         (op("replace", 'members[value eq "a"].display', "x"), ()),
         (op("replace", "members.display", "x"), ()),
     ],
@@ -451,6 +462,11 @@ def test_other_member_filters_select_by_the_member_itself():
         (op("add", "members"), InvalidValue),
         (op("add", "members", [{"display": "x"}]), InvalidValue),
         (op("add", 'members[type eq "User"]', {"value": "x"}), InvalidPath),
+        (op("add", 'members[value eq "a"]', {"value": "b"}), InvalidValue),
+        (op("add", 'members[value eq "a"]'), InvalidValue),
+        (op("replace", 'members[value eq "a"]'), InvalidValue),
+        (op("replace", 'members[value eq "a"]', {"display": "x"}), InvalidValue),
+        (op("replace", 'members[value eq "a"]', [{"value": "a"}, {"value": "b"}]), InvalidValue),
         (op("replace", 'members[value eq "a"].value', "b"), Mutability),
         (op("add", "members.value", "b"), Mutability),
         (op("remove", "members.display"), Mutability),
