@@ -15,16 +15,29 @@ COMMIT_EVENTS_MAX = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class IfMatch:
-    """An If-Match header: representation versions that are acceptable, or any existing one (`*`)."""
+class Tags:
+    """The entity tags of a condition: representation versions, or any existing one (`*`)."""
 
     versions: frozenset[int] = frozenset()
     any: bool = False
 
+    def name(self, etag_rv: int) -> bool:
+        return self.any or etag_rv in self.versions
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """If-Match and If-None-Match of a write (RFC 9110 §13.1); None where the request has no such header."""
+
+    match: Tags | None = None
+    none_match: Tags | None = None
+
     def check(self, etag_rv: int) -> None:
-        """Raises PreconditionFailed (412) when the resource has another version (RFC 7644 §3.14)."""
-        if not self.any and etag_rv not in self.versions:
+        """Raises PreconditionFailed (412) unless the resource has a version that is wanted (RFC 7644 §3.14)."""
+        if self.match is not None and not self.match.name(etag_rv):
             raise PreconditionFailed
+        if self.none_match is not None and self.none_match.name(etag_rv):
+            raise PreconditionFailed("If-None-Match: the resource exists in a version that is named there. Leave the header out.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +52,7 @@ class ReplaceUser:
     id: UUID
     document: dict[str, Any]
     key: str
-    condition: IfMatch | None = None
+    condition: Condition | None = None
     kind: ResourceType = USER  # with the extensions of its directory
 
 
@@ -48,14 +61,14 @@ class PatchUser:
     id: UUID
     patch: Patch
     names: tuple[str, ...] = ()  # folded userNames the patch may set, so that uniqueness can be read beforehand
-    condition: IfMatch | None = None
+    condition: Condition | None = None
     kind: ResourceType = USER
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteUser:
     id: UUID
-    condition: IfMatch | None = None
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,7 @@ class ReplaceGroup:
     document: dict[str, Any]
     key: str
     members: tuple[str, ...]
-    condition: IfMatch | None = None
+    condition: Condition | None = None
     kind: ResourceType = GROUP
 
 
@@ -80,14 +93,14 @@ class ReplaceGroup:
 class PatchGroup:
     id: UUID
     patch: Patch
-    condition: IfMatch | None = None
+    condition: Condition | None = None
     kind: ResourceType = GROUP
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteGroup:
     id: UUID
-    condition: IfMatch | None = None
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from uuid import UUID
 import orjson
 
 from api.problems import DATABASE_AWAY
-from api.scim.http import Answer, Call, Content, Refusal, as_json, of_error, read_if_match
+from api.scim.http import Answer, Call, Content, Refusal, as_json, of_error, read_condition
 from api.scim.writes import Write
 from api.services import Services
-from ledger.commands import IfMatch
+from ledger.commands import Condition
 from ledger.directories import Directory
 from ledger.tokens import Token
 from scim.bulk import (
@@ -50,8 +50,8 @@ class _Part:
         data: dict[str, Any] = self.data
         return Content(1_000, lambda: data)
 
-    def if_match(self) -> IfMatch | None:
-        return read_if_match(self.version)
+    def condition(self) -> Condition | None:
+        return read_condition(self.version)
 
 
 async def bulk(services: Services, call: Call, directory: Directory, token: Token) -> Answer:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import orjson
 
-from ledger.commands import IfMatch
+from ledger.commands import Condition, Tags
 from ledger.directories import Directory
 from ledger.tokens import Token
 from scim.body import read_json
@@ -117,9 +117,9 @@ class Call:
             if not message.get("more_body"):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def if_match(self) -> IfMatch | None:
-        """The If-Match condition; versions that are not ours match nothing."""
-        return read_if_match(self.header(b"if-match"))
+    def condition(self) -> Condition | None:
+        """Under which condition a write is wanted."""
+        return read_condition(self.header(b"if-match"), self.header(b"if-none-match"))
 
     def if_none_match(self, etag: str) -> bool:
         """Whether If-None-Match names this version: the answer is 304."""
@@ -130,13 +130,19 @@ class Call:
         return "*" in listed or etag.removeprefix("W/") in listed
 
 
-def read_if_match(value: str | None) -> IfMatch | None:
-    """Read an If-Match header, or the `version` of a bulk operation."""
+def read_condition(match: str | None, none_match: str | None = None) -> Condition | None:
+    """Read If-Match (or the `version` of a bulk operation) and If-None-Match; tags that are not ours name nothing."""
+    if match is None and none_match is None:
+        return None
+    return Condition(_tags(match), _tags(none_match))
+
+
+def _tags(value: str | None) -> Tags | None:
     if value is None:
         return None
     if value.strip() == "*":
-        return IfMatch(any=True)
-    return IfMatch(frozenset(int(found) for found in _ETAG.findall(value)))
+        return Tags(any=True)
+    return Tags(frozenset(int(found) for found in _ETAG.findall(value)))
 
 
 def read_query(raw: bytes) -> dict[str, str]:

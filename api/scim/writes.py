@@ -14,11 +14,11 @@ from api.scim.resources import etag, group_json, shown_groups, with_meta
 from api.services import Services
 from ledger.commands import (
     Command,
+    Condition,
     CreateGroup,
     CreateUser,
     DeleteGroup,
     DeleteUser,
-    IfMatch,
     PatchGroup,
     PatchUser,
     ReplaceGroup,
@@ -62,7 +62,7 @@ class Source(Protocol):
     @property
     def used(self) -> set[str]: ...
     async def content(self, limit: int) -> Content: ...
-    def if_match(self) -> IfMatch | None: ...
+    def condition(self) -> Condition | None: ...
 
 
 class Write:
@@ -87,17 +87,19 @@ class Write:
     async def replace_user(self, user: str) -> Answer:
         document = await self._read_resource(self._directory.user_type, USER_BYTES_MAX)
         outcome = await self._submit(
-            ReplaceUser(_id(user), document, fold(document["userName"]), self._call.if_match(), self._directory.user_type)
+            ReplaceUser(_id(user), document, fold(document["userName"]), self._call.condition(), self._directory.user_type)
         )
         return await self._changed_user(_id(user), outcome)
 
     async def patch_user(self, user: str) -> Answer:
         patch = await self._read_patch(self._directory.user_type, USER_BYTES_MAX)
-        outcome = await self._submit(PatchUser(_id(user), patch, _names(patch), self._call.if_match(), self._directory.user_type))
+        outcome = await self._submit(
+            PatchUser(_id(user), patch, _names(patch), self._call.condition(), self._directory.user_type)
+        )
         return await self._changed_user(_id(user), outcome)
 
     async def delete_user(self, user: str) -> Answer:
-        outcome = await self._submit(DeleteUser(_id(user), self._call.if_match()))
+        outcome = await self._submit(DeleteUser(_id(user), self._call.condition()))
         return Answer(204, headers=_ledger_seq(outcome))
 
     # -- groups -------------------------------------------------------------
@@ -113,7 +115,7 @@ class Write:
         document = await self._read_resource(self._directory.group_type, GROUP_BYTES_MAX)
         members = await self._ids_of(_members(document))
         command = ReplaceGroup(
-            _id(group), document, fold(document["displayName"]), members, self._call.if_match(), self._directory.group_type
+            _id(group), document, fold(document["displayName"]), members, self._call.condition(), self._directory.group_type
         )
         return await self._whole_group(200, _id(group), await self._submit(command))
 
@@ -121,7 +123,7 @@ class Write:
         patch = await self._read_patch(self._directory.group_type, GROUP_BYTES_MAX)
         found = await self._meant(named_in(patch))
         patch = with_ids(patch, found) if found else patch
-        outcome = await self._submit(PatchGroup(_id(group), patch, self._call.if_match(), self._directory.group_type))
+        outcome = await self._submit(PatchGroup(_id(group), patch, self._call.condition(), self._directory.group_type))
         if self._call.query.get("attributes"):
             # RFC 7644 §3.5.2: whoever asks for attributes MUST get them.
             return await self._whole_group(200, _id(group), outcome)
@@ -129,7 +131,7 @@ class Write:
         return Answer(204, headers=[*_ledger_seq(outcome), (b"etag", etag(outcome.etag_rv).encode())])
 
     async def delete_group(self, group: str) -> Answer:
-        outcome = await self._submit(DeleteGroup(_id(group), self._call.if_match()))
+        outcome = await self._submit(DeleteGroup(_id(group), self._call.condition()))
         return Answer(204, headers=_ledger_seq(outcome))
 
     # -- in -----------------------------------------------------------------

@@ -100,6 +100,26 @@ def test_if_none_match_compares_whole_tags(service: Service) -> None:
             assert client.get(url, headers={"If-None-Match": value}).status_code == status
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("unwanted", ["*", "its own"])
+def test_a_write_that_names_the_version_at_hand_as_unwanted_is_412(service: Service, method: str, unwanted: str) -> None:
+    """RFC 9110 §13.1.2: the condition is false where the resource exists, or in a version that is listed."""
+    name = f"unwanted {method} {unwanted}"
+    replace = {
+        "schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
+        "Operations": [{"op": "replace", "path": "title", "value": "x"}],
+    }
+    body = {"PUT": {**VALID, "userName": name, "title": "x"}, "PATCH": replace}.get(method)
+    with service.client("scim") as client:
+        made = client.post(service.scim + "/Users", json={**VALID, "userName": name})
+        url = made.headers["Location"]
+        header = "*" if unwanted == "*" else made.headers["ETag"]
+        refused = client.request(method, url, json=body, headers={"If-None-Match": header})
+        assert (refused.status_code, refused.json()["status"]) == (412, "412")
+        assert client.get(url).json() == made.json()
+        assert client.request(method, url, json=body, headers={"If-None-Match": 'W/"9"'}).status_code in (200, 204)
+
+
 def test_an_unknown_member_is_named(service: Service) -> None:
     ghost = "0f0f0f0f-1111-4222-8333-444444444444"
     with service.client("scim") as client:

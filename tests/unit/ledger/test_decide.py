@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger import commands as c
-from ledger.commands import GroupState, IfMatch, State, UserState, needs_of, parse_id
+from ledger.commands import Condition, GroupState, State, Tags, UserState, needs_of, parse_id
 from ledger.decide import Decision, RunsAloneError, decide
 from ledger.events import USER_CREATED, Draft
 from scim.errors import InvalidValue, NoTarget, NotFound, PreconditionFailed, TooMany, Uniqueness
@@ -144,11 +144,12 @@ def test_what_fans_out_asks_to_run_alone_until_all_memberships_are_loaded(comman
 
 def test_conditions_and_missing_resources() -> None:
     state = State(users={U1: _user()}, groups={G1: _group(members={})})
-    old, current = IfMatch(frozenset({2})), IfMatch(frozenset({2, 3}))
+    old, current = Condition(Tags(frozenset({2}))), Condition(Tags(frozenset({2, 3})), Tags(frozenset({2})))
+    unwanted, new_only = Condition(none_match=Tags(frozenset({3, 5}))), Condition(none_match=Tags(any=True))
     user = {"schemas": [CORE_USER], "userName": "Ann"}
     group = {"schemas": [CORE_GROUP], "displayName": "Crew"}
     patch_user, patch_group = _set("title", "x").patch, _patch(GROUP, {"op": "replace", "path": "displayName", "value": "x"})
-    for condition in (old,):
+    for condition in (old, unwanted, new_only):
         for command in (
             c.ReplaceUser(U1, user, "ann", condition), c.PatchUser(U1, patch_user, (), condition), c.DeleteUser(U1, condition),
             c.ReplaceGroup(G1, group, "crew", (), condition), c.PatchGroup(G1, patch_group, condition), c.DeleteGroup(G1, condition),
@@ -156,7 +157,7 @@ def test_conditions_and_missing_resources() -> None:
             with pytest.raises(PreconditionFailed):
                 _when(state, command)
     assert _when(state, c.PatchUser(U1, patch_user, (), current)).drafts
-    assert _when(state, c.DeleteGroup(G1, IfMatch(any=True))).drafts
+    assert _when(state, c.DeleteGroup(G1, Condition(Tags(any=True)))).drafts
     for command in (c.DeleteUser(U2), c.DeleteGroup(G2)):
         with pytest.raises(NotFound):
             _when(state, command)
