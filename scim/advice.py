@@ -48,6 +48,8 @@ _CASES: Final = (
     _Case("The body is not what SCIM expects: check the IdP's JSON template, and that it is set to SCIM 2.0.", 400, "invalidSyntax"),
     _Case("The mapping names an attribute that is not there: correct its target attribute, or register an extension schema for it.",
           400, "invalidPath"),
+    _Case("The IdP replaces a member that this group does not have: let it add the member, or push the group again.",
+          400, "noTarget", r"^members"),
     _Case("The mapping changes one value of a list that has no such value: choose a profile with `replace_creates`, or let the IdP "
           "send the whole list.", 400, "noTarget"),
     _Case("The mapping writes an attribute that only this service writes: take it out of the mapping, or map it on creation only.",

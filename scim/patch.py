@@ -787,8 +787,12 @@ def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, use
     if not chosen:
         new.append(_described(operation, tolerances, used))
         chosen = [len(items)]
+    created = new[len(items) :]
     for n in chosen:
         new[n] = _merged(new[n], value)
+    if created and not matches(path.filter, new[-1]):
+        # What is created is what the filter asks for; a value that contradicts it was meant for another one.
+        raise _selects_nothing(operation)
     return _listed_again(old, _settled(new, chosen, operation))
 
 
@@ -804,9 +808,13 @@ def _described(operation: Operation, tolerances: Tolerances, used: Used) -> dict
     members = _equalities(path.filter)
     multi_valued = path.attribute is not None and path.attribute.multi_valued
     if members is None or not tolerances.replace_creates or not multi_valued:
-        raise NoTarget(f"Operations[{operation.index}]: the filter of {path.text} selects no value of this resource.")
+        raise _selects_nothing(operation)
     used.add("replace_creates")
     return members
+
+
+def _selects_nothing(operation: Operation) -> NoTarget:
+    return NoTarget(f"Operations[{operation.index}]: the filter of {operation.path.text} selects no value of this resource.")
 
 
 def _equalities(selection: Filter) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ class Tolerances:
     remove_value_list: bool = False
     """A `remove` that names what to remove in its value instead of a filter."""
     replace_creates: bool = False
-    """An `add` or `replace` under a value filter without a match, or of a part of an empty list, creates the value."""
+    """An `add` or `replace` under a value filter without a match, or of a part of an empty list, creates the value; never a member of a group."""
     id_in_value: bool = False
     """Read-only attributes echoed in a PATCH, and the resource's own id."""
     unknown_schema_uris: bool = False

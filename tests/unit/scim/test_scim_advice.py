@@ -28,6 +28,7 @@ def test_each_kind_of_refusal_has_a_fix(kind: type[ScimError]) -> None:
         (400, "invalidValue", 'members: no user or group of this directory has the id "x".', "assign the user to the app first"),
         (400, "invalidValue", "members: 2 users of this directory have this externalId.", "make the key unique"),
         (400, "invalidValue", "members: a group cannot be a member of itself.", "nested in itself"),
+        (400, "noTarget", "members: the filter of the path selects no member of this group.", "let it add the member"),
         (400, "invalidValue", "members[0].value is required: send the id of the member.", "not been provisioned yet"),
         (400, "invalidValue", "userName is required: send it", "fill it in the IdP"),
         (400, "invalidValue", "active cannot be removed: replace it", "deactivate with `active` false"),

@@ -373,6 +373,24 @@ def test_values_created_one_after_the_other_are_one_value():
     assert used == {"op_case", "replace_creates"}
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        op("replace", 'phoneNumbers[type eq "work"]', {"type": "home", "value": "1"}),
+        op("add", 'phoneNumbers[type eq "work"]', {"type": None, "value": "1"}),
+        op("replace", 'phoneNumbers[type eq "work"].type', "home"),
+        op("replace", 'phoneNumbers[type eq "work" and primary eq true]', {"primary": False, "value": "1"}),
+    ],
+)
+def test_a_value_that_contradicts_its_filter_is_not_created(operation):
+    with pytest.raises(NoTarget):
+        run(operation)
+
+
+def test_a_value_that_is_there_may_become_what_its_filter_did_not_ask_for():
+    assert run(op("replace", 'emails[type eq "home"]', {"type": "other"}))[0]["emails"] == [WORK, {**HOME, "type": "other"}]
+
+
 def test_immutable_attributes_are_set_once():
     table = {
         "badge": Attribute("badge", "string", mutability="immutable"),
