@@ -1,8 +1,9 @@
 """Bulk requests (RFC 7644 §3.7): reading them, and the order that lets references by bulkId come true. Pure."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from scim.errors import InvalidSyntax, InvalidValue, NotFound, PayloadTooLarge, ScimError
@@ -14,6 +15,8 @@ METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/]+))?/?")
 # A reference is a whole value, the last part of a link, or stands in the quotes of a filter; anything else is just text.
 _REFERENCE = re.compile(r"""(?:^|(?<=[/"]))bulkId:([^"\]]+)""")
+# The attributes whose values are ids (RFC 7643 §4.2, §4.3), as a key or as the last name of a path.
+_REFERRING = re.compile(r"(?:^|[:.])(?:members|manager)(?:$|[.\[])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,8 @@ def _understood(given: dict[str, Any], index: int, where: str) -> BulkOperation:
     if method == "POST" and not bulk_id:
         raise InvalidSyntax(f"{where}.bulkId is required for POST (RFC 7644 §3.7).")
     data = given.get("data")
-    needs = frozenset(_references(resource)) | (frozenset(_references(data)) if segment == "Groups" else frozenset[str]())
-    return BulkOperation(index, method, segment, resource, bulk_id or None, version, data, needs - {bulk_id})
+    needs = frozenset((*_references(resource), *_references(data))) - {bulk_id}
+    return BulkOperation(index, method, segment, resource, bulk_id or None, version, data, needs)
 
 
 def _target(path: Any, where: str) -> tuple[str, str | None]:
@@ -124,47 +127,124 @@ def _references(value: Any) -> Iterator[str]:
             yield from _references(item)
 
 
-def resolve(value: Any, ids: dict[str, str]) -> Any:
-    """Put ids in the place of `bulkId:…`. Raises InvalidValue for a bulkId that no operation has, or one that failed."""
+def resolve(value: Any, ids: Mapping[str, str | None], *, refers: bool = False) -> Any:
+    """Put ids in the place of `bulkId:…`; an id of None is that of a creation that failed.
+
+    Raises InvalidValue for a bulkId whose creation failed, and, where `refers` or the attribute holds ids, for one that no
+    operation has. Elsewhere that is just text.
+    """
     if isinstance(value, str):
-        return _REFERENCE.sub(lambda found: _id_of(found[1], ids), value) if "bulkId:" in value else value
+        return _REFERENCE.sub(lambda found: _id_of(found, ids, refers=refers), value) if "bulkId:" in value else value
     if isinstance(value, dict):
-        return {key: resolve(item, ids) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        held: dict[str, Any] = value
+        of_patch = _REFERRING.search(_path_in(held)) is not None
+        return {
+            key: resolve(item, ids, refers=refers or of_patch or _REFERRING.search(key) is not None) for key, item in held.items()
+        }
     if isinstance(value, list):
-        return [resolve(item, ids) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return [resolve(item, ids, refers=refers) for item in value]  # pyright: ignore[reportUnknownVariableType]
     return value
 
 
-def _id_of(bulk_id: str, ids: dict[str, str]) -> str:
-    found = ids.get(bulk_id)
-    if found is None:
-        raise InvalidValue("The operation refers to a bulkId that no operation of this request has, or whose creation failed.")
+def _path_in(held: Mapping[str, Any]) -> str:
+    """The path of an operation of a PATCH, if it is one that has a path."""
+    path = next((item for key, item in held.items() if key.casefold() == "path"), None)
+    return path if isinstance(path, str) else ""
+
+
+def _id_of(found: re.Match[str], ids: Mapping[str, str | None], *, refers: bool) -> str:
+    bulk_id = found[1]
+    if bulk_id not in ids and not refers:
+        return found[0]
+    known = ids.get(bulk_id)
+    if known is None:
+        raise not_created()
+    return known
+
+
+def not_created() -> InvalidValue:
+    """What an operation is answered that refers to nothing."""
+    return InvalidValue("The operation refers to a bulkId that no operation of this request has, or whose creation failed.")
+
+
+def rounds(operations: Sequence[BulkOperation]) -> Iterator[tuple[BulkOperation, ...]]:
+    """The operations in the order in which they are carried out; those that refer to each other in a circle come together.
+
+    In the order given, but one that refers to a resource still to be created waits for it. A circle has the place of its last
+    operation; whoever refers to one of its resources waits for the circle.
+    """
+    made_by = {o.bulk_id: o.index for o in operations if o.method == "POST" and o.fault is None and o.bulk_id is not None}
+    needs = {o.index: [made_by[need] for need in o.needs if need in made_by] for o in operations}
+    circle_of = _circles(needs)
+    together: dict[int, list[int]] = {}
+    for index in needs:
+        together.setdefault(circle_of[index], []).append(index)
+    unmet = {
+        circle: {circle_of[need] for index in indexes for need in needs[index]} - {circle} for circle, indexes in together.items()
+    }
+    waiting = _reversed(unmet)
+    ready = [(together[circle][-1], circle) for circle, wanted in unmet.items() if not wanted]
+    heapify(ready)
+    while ready:
+        _, done = heappop(ready)
+        yield tuple(operations[index] for index in together[done])
+        for circle in waiting[done]:
+            unmet[circle].discard(done)
+            if not unmet[circle]:
+                heappush(ready, (together[circle][-1], circle))
+
+
+def _circles(needs: Mapping[int, Collection[int]]) -> dict[int, int]:
+    """For each operation one that stands for its circle: those that need each other have the same (Kosaraju's algorithm)."""
+    needed_by = _reversed(needs)
+    circle_of: dict[int, int] = {}
+    for first in reversed(list(_needed_first(needs))):
+        reached = [first]
+        while reached:
+            index = reached.pop()
+            if index not in circle_of:
+                circle_of[index] = first
+                reached += needed_by[index]
+    return circle_of
+
+
+def _reversed(graph: Mapping[int, Collection[int]]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {index: [] for index in graph}
+    for index, others in graph.items():
+        for other in others:
+            found[other].append(index)
     return found
 
 
-def next_operation(waiting: Sequence[BulkOperation], open_ids: set[str]) -> tuple[BulkOperation, frozenset[str]]:
-    """The operation to carry out next, and the bulkIds it needs that do not exist yet.
+def _needed_first(needs: Mapping[int, Collection[int]]) -> Iterator[int]:
+    """Each operation once, after those that it needs, as far as circles let it. Without recursion: a chain may be long."""
+    seen: set[int] = set()
+    for start in needs:
+        trail = [(start, iter(needs[start]))] if start not in seen else []
+        seen.add(start)
+        while trail:
+            index, rest = trail[-1]
+            step = next((need for need in rest if need not in seen), None)
+            if step is None:
+                trail.pop()
+                yield index
+            else:
+                seen.add(step)
+                trail.append((step, iter(needs[step])))
 
-    In the order given, but one that refers to a resource still to be created waits for it. Where all wait for each other
-    (a circle), the first creation goes ahead without those references; they are added once the others exist.
-    """
-    for operation in waiting:
-        if not operation.needs & open_ids:
-            return operation, frozenset()
-    first = next((operation for operation in waiting if operation.method == "POST"), waiting[0])
-    return first, first.needs & open_ids
 
-
-def without_members(data: Any, bulk_ids: frozenset[str]) -> Any:
-    """A group's data without the members that do not exist yet."""
-    if not isinstance(data, dict):
-        return data
-    refused = {f"bulkId:{bulk_id}" for bulk_id in bulk_ids}
-
-    def kept(member: Any) -> bool:
-        return not (isinstance(member, dict) and member.get("value") in refused)  # pyright: ignore[reportUnknownMemberType]
-
-    return {
-        key: [member for member in value if kept(member)] if key.casefold() == "members" and isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        for key, value in data.items()  # pyright: ignore[reportUnknownVariableType]
-    }
+def without_members(data: Any, bulk_ids: frozenset[str]) -> tuple[Any, frozenset[str]]:
+    """A group's data without the members that do not exist yet, and which of the bulkIds these were."""
+    if not isinstance(data, dict) or not bulk_ids:
+        return data, frozenset()
+    held: dict[str, Any] = data
+    left_out: set[str] = set()
+    kept: dict[str, Any] = {}
+    for key, value in held.items():
+        kept[key] = value
+        if key.casefold() == "members":
+            members: list[Any] = value if isinstance(value, list) else [value]
+            named = [(member, bulk_ids.intersection(_references(member))) for member in members]
+            kept[key] = [member for member, to_come in named if not to_come]
+            left_out.update(*(to_come for _, to_come in named))
+    return kept, frozenset(left_out)

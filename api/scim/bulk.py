@@ -20,14 +20,17 @@ from scim.bulk import (
     RESPONSE_URN,
     BulkOperation,
     BulkRequest,
-    next_operation,
+    not_created,
     read_bulk,
     resolve,
+    rounds,
     without_members,
 )
 from scim.errors import InvalidSyntax, ScimError, Unavailable
+from scim.patch import PATCH_URN
 
 BULK_BYTES_MAX = 16 * 2**20
+_LEFT_BEHIND = "The resource was created, but not all that it refers to, and taking it back failed too. Delete it, then send the operation again."
 _NAMES = {"POST": "create", "PUT": "replace", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -63,6 +66,11 @@ async def bulk(services: Services, call: Call, directory: Directory, token: Toke
     return as_json(200, {"schemas": [RESPONSE_URN], "Operations": [run.results[index] for index in sorted(run.results)]})
 
 
+def _named(operation: BulkOperation) -> dict[str, Any]:
+    shown: dict[str, Any] = {"method": operation.method} if operation.method else {}
+    return shown if operation.bulk_id is None else shown | {"bulkId": operation.bulk_id}
+
+
 def _refusal(operation: BulkOperation, result: dict[str, Any]) -> Refusal:
     """For the journal, which shows no text of the client: a method that is none, and no id."""
     method = operation.method if operation.method in METHODS else "-"
@@ -78,59 +86,119 @@ class _Run:
         self._services, self._call, self._directory, self._token = services, call, directory, token
         self._request = request
         self._base = f"{services.base_url}/scim/{directory.slug}/v2"
-        # Ids are given out beforehand: a reference can be written before the resource it names exists.
+        # Ids are given out beforehand: a reference can be written before the resource it names exists. None: it never will.
         self._ids = {
-            o.bulk_id: str(services.new_id())
+            o.bulk_id: None if o.fault else str(services.new_id())
             for o in request.operations
-            if o.bulk_id is not None and o.method == "POST" and o.fault is None
+            if o.bulk_id is not None and (o.fault or o.method == "POST")
         }
-        self._extra = OPERATIONS_MAX  # the numbers of the follow-ups of circular references
+        self._extra = OPERATIONS_MAX  # the numbers of what circular references need besides
+        self._errors = 0
         self.results: dict[int, dict[str, Any]] = {}
 
     async def all(self) -> None:
-        waiting = list(self._request.operations)
-        open_ids = set(self._ids)
-        postponed: list[tuple[BulkOperation, frozenset[str]]] = []
-        errors = 0
-        while waiting:
-            operation, missing = next_operation(waiting, open_ids)
-            waiting.remove(operation)
-            if missing:
-                postponed.append((operation, missing))
-            result = await self._one(operation, missing)
-            self.results[operation.index] = result
-            open_ids.discard(operation.bulk_id or "")
-            if int(result["status"]) >= 400:
-                errors += 1
-                self._forget(operation)
-                self._call.refusals.append(_refusal(operation, result))
-            if self._request.fail_on_errors is not None and errors >= self._request.fail_on_errors:
+        for operations in rounds(self._request.operations):
+            if self._given_up():
                 return
-        for operation, missing in postponed:
-            await self._complete(operation, missing)
+            if len(operations) == 1:
+                await self._one(operations[0], operations[0].data)
+            else:
+                await self._circle(operations)
 
-    def _forget(self, operation: BulkOperation) -> None:
-        """What was not created has no id: whatever refers to it later fails too, instead of keeping the id of nobody."""
+    def _given_up(self) -> bool:
+        return self._request.fail_on_errors is not None and self._errors >= self._request.fail_on_errors
+
+    def _failed(self, operation: BulkOperation, answer: Answer, **kept: str) -> None:
+        """What was not created has no id: whatever refers to it fails too, instead of keeping the id of nobody."""
+        self.results[operation.index] = (
+            _named(operation) | {"status": str(answer.status)} | kept | {"response": orjson.loads(answer.body)}
+        )
+        self._errors += 1
         if operation.method == "POST" and operation.bulk_id is not None:
-            self._ids.pop(operation.bulk_id, None)
+            self._ids[operation.bulk_id] = None
+        self._call.refusals.append(_refusal(operation, self.results[operation.index]))
 
-    async def _one(self, operation: BulkOperation, missing: frozenset[str]) -> dict[str, Any]:
-        shown: dict[str, Any] = {"method": operation.method} if operation.method else {}
-        if operation.bulk_id is not None:
-            shown["bulkId"] = operation.bulk_id
-        answer = await self._answer(operation, without_members(operation.data, missing) if missing else operation.data)
-        return shown | self._described(operation, answer)
+    async def _one(self, operation: BulkOperation, data: Any) -> None:
+        answer = await self._answer(operation, data)
+        if answer.status >= 400:
+            self._failed(operation, answer)
+        else:
+            self.results[operation.index] = self._described(operation, answer)
+
+    # -- circles ------------------------------------------------------------
+
+    async def _circle(self, circle: tuple[BulkOperation, ...]) -> None:
+        """Create what refers to each other, then add the references that had to wait. What refers to a failure is taken back.
+
+        A user is created with all its references: they are values, whose ids are known beforehand. A member must exist.
+        """
+        to_come = frozenset(operation.bulk_id for operation in circle if operation.bulk_id is not None)
+        later: dict[int, frozenset[str]] = {}
+        for operation in circle:
+            if not self._given_up():
+                unborn = to_come if operation.segment == "Groups" else frozenset[str]()
+                data, later[operation.index] = without_members(operation.data, unborn - {operation.bulk_id})
+                await self._one(operation, data)
+            to_come -= {operation.bulk_id}
+        self._ids |= {o.bulk_id: None for o in circle if o.index not in later and o.bulk_id is not None}
+        await self._take_back(circle)
+        for operation in circle:
+            if self._exists(operation) and later[operation.index]:
+                await self._complete(operation, later[operation.index], circle)
+
+    def _exists(self, operation: BulkOperation) -> bool:
+        return operation.bulk_id is not None and self._ids[operation.bulk_id] is not None
+
+    async def _take_back(self, circle: tuple[BulkOperation, ...]) -> None:
+        """Delete what was created with a reference to what was not, until nothing of it is left."""
+        while lost := {bulk_id for bulk_id, known in self._ids.items() if known is None}:
+            broken = next((o for o in circle if self._exists(o) and not o.needs.isdisjoint(lost)), None)
+            if broken is None:
+                return
+            await self._undo(broken, of_error(not_created()))
+
+    async def _complete(self, operation: BulkOperation, later: frozenset[str], circle: tuple[BulkOperation, ...]) -> None:
+        message = {
+            "schemas": [PATCH_URN],
+            "Operations": [
+                {"op": "add", "path": "members", "value": [{"value": f"bulkId:{bulk_id}"} for bulk_id in sorted(later)]}
+            ],
+        }
+        answer = await self._besides(operation, "PATCH", message)
+        if answer.status < 400:
+            self.results[operation.index]["version"] = dict(answer.headers)[b"etag"].decode()
+        else:
+            await self._undo(operation, answer)
+            await self._take_back(circle)
+
+    async def _undo(self, operation: BulkOperation, why: Answer) -> None:
+        """A creation that failed leaves nothing behind; where it does, the answer says so."""
+        location = self.results[operation.index]["location"]
+        undone = await self._besides(operation, "DELETE", None)
+        if undone.status in {204, 404}:
+            self._failed(operation, why)
+        else:
+            self._failed(operation, of_error(Unavailable(_LEFT_BEHIND, retry_after=1)), location=location)
+
+    async def _besides(self, operation: BulkOperation, method: str, data: Any) -> Answer:
+        """Carry out what the request did not ask for itself, on what the operation has created."""
+        self._extra += 1
+        resource = self._ids[operation.bulk_id or ""]
+        return await self._answer(BulkOperation(self._extra, method, operation.segment, resource, None, None, data), data)
+
+    # -- one operation ------------------------------------------------------
 
     async def _answer(self, operation: BulkOperation, data: Any) -> Answer:
         if operation.fault is not None:
             return of_error(operation.fault)
         kind = operation.segment.removesuffix("s").lower()
         try:
-            resource = resolve(operation.resource, self._ids)
-            own_id = UUID(self._ids[operation.bulk_id]) if operation.method == "POST" and operation.bulk_id else None
+            resource = resolve(operation.resource, self._ids, refers=True)
+            own_id = self._ids[operation.bulk_id] if operation.method == "POST" and operation.bulk_id else None
             part = _Part(
-                self._call.request_id, operation.index, resolve(data, self._ids), operation.version, own_id, used=self._call.used
-            )
+                self._call.request_id, operation.index, resolve(data, self._ids), operation.version, UUID(own_id) if own_id else None,
+                used=self._call.used,
+            )  # fmt: skip
             write = getattr(Write(self._services, part, self._directory, self._token), f"{_NAMES[operation.method]}_{kind}")
             answer = await (write() if resource is None else write(resource))
             self._call.events += part.events
@@ -141,11 +209,9 @@ class _Run:
             return of_error(Unavailable("The database does not answer. Send this operation again.", retry_after=1))
 
     def _described(self, operation: BulkOperation, answer: Answer) -> dict[str, Any]:
-        found: dict[str, Any] = {"status": str(answer.status)}
+        found = _named(operation) | {"status": str(answer.status)}
         headers = dict(answer.headers)
-        if answer.status >= 400:
-            found["response"] = orjson.loads(answer.body)
-        elif b"etag" in headers:
+        if b"etag" in headers:
             found["version"] = headers[b"etag"].decode()
         if b"location" in headers:
             found["location"] = headers[b"location"].decode()
@@ -155,22 +221,4 @@ class _Run:
 
     def _known(self, resource: str) -> str:
         """The id of the resource, also where the path names it by its bulkId."""
-        return self._ids.get(resource.removeprefix("bulkId:"), resource) if resource.startswith("bulkId:") else resource
-
-    async def _complete(self, operation: BulkOperation, missing: frozenset[str]) -> None:
-        """Add the members that a circle of references had left out; a failure is told with the operation itself."""
-        if int(self.results[operation.index]["status"]) >= 400 or operation.bulk_id is None:
-            return
-        members = [{"value": f"bulkId:{bulk_id}"} for bulk_id in sorted(missing)]
-        message = {
-            "schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
-            "Operations": [{"op": "add", "path": "members", "value": members}],
-        }
-        follow_up = BulkOperation(self._extra, "PATCH", operation.segment, self._ids[operation.bulk_id], None, None, message)
-        self._extra += 1
-        answer = await self._answer(follow_up, message)
-        if answer.status >= 400:
-            self.results[operation.index] |= {"status": str(answer.status), "response": orjson.loads(answer.body)}
-            self._call.refusals.append(_refusal(operation, self.results[operation.index]))
-        else:
-            self.results[operation.index]["version"] = dict(answer.headers)[b"etag"].decode()
+        return (self._ids.get(resource.removeprefix("bulkId:")) if resource.startswith("bulkId:") else None) or resource

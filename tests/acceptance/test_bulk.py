@@ -6,6 +6,7 @@ from tests.acceptance.conftest import Service
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
+ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 
 
@@ -139,3 +140,87 @@ def test_sorting_is_stable_over_pages_and_types(service: Service) -> None:
             {**message, "count": "many"},
         ):
             assert client.post(service.scim + "/.search", json=broken).status_code == 400
+
+
+def _managed(bulk_id: str, name: str, manager: str) -> dict:
+    made = _user(bulk_id, name)
+    made["data"] |= {"schemas": [USER, ENTERPRISE], ENTERPRISE: {"manager": {"value": f"bulkId:{manager}"}}}
+    return made
+
+
+def _found(service: Service, kind: str, query: str) -> list[dict]:
+    with service.client("scim") as client:
+        return client.get(service.scim + f"/{kind}", params={"filter": query}).json().get("Resources", [])
+
+
+def test_users_who_manage_each_other_know_each_other(service: Service) -> None:
+    name = f"pair-{random.random()}"
+    _, answer = _bulk(service, _managed("a", name + "a", "b"), _managed("b", name + "b", "a"))
+    assert [o["status"] for o in answer["Operations"]] == ["201", "201"]
+    found = {u["userName"]: u for u in _found(service, "Users", f'userName sw "{name}"')}
+    assert found[name + "a"][ENTERPRISE]["manager"]["value"] == found[name + "b"]["id"]
+    assert found[name + "b"][ENTERPRISE]["manager"]["value"] == found[name + "a"]["id"]
+
+
+def test_no_user_keeps_a_manager_who_was_not_created(service: Service) -> None:
+    name = f"orphan-{random.random()}"
+    _bulk(service, _user("taken", name + "b"))
+    for operations in (
+        [_managed("a", name + "a", "b"), _user("b", name + "b")],
+        [_managed("a", name + "a", "b"), _managed("b", name + "b", "a")],
+    ):
+        _, answer = _bulk(service, *operations)
+        assert [(o["bulkId"], o["status"], "location" in o) for o in answer["Operations"]] == [
+            ("a", "400", False), ("b", "409", False),
+        ]  # fmt: skip
+        assert "whose creation failed" in answer["Operations"][0]["response"]["detail"]
+        assert _found(service, "Users", f'userName eq "{name}a"') == []
+
+
+def test_a_circle_of_groups_with_a_failure_leaves_nothing_behind_and_the_others_whole(service: Service) -> None:
+    tag = f"ring-{random.random()}"
+    nameless = _group("c", "a")
+    del nameless["data"]["displayName"]
+    ring = [_group("a", "b"), _group("b", "c"), nameless]
+    pair = [_group("x", "y", "u"), _group("y", "x")]
+    for made in (*ring[:2], *pair):
+        made["data"]["displayName"] = tag + made["bulkId"]
+    _, answer = _bulk(service, *ring, *pair, _user("u", tag), _group("above", "x"))
+    statuses = {o["bulkId"]: (o["status"], "location" in o, "version" in o) for o in answer["Operations"]}
+    refused, created = ("400", False, False), ("201", True, True)
+    assert statuses == dict.fromkeys("abc", refused) | dict.fromkeys(("x", "y", "u", "above"), created)
+    groups = {g["displayName"].removeprefix(tag): g for g in _found(service, "Groups", f'displayName sw "{tag}"')}
+    assert {name: len(g["members"]) for name, g in groups.items()} == {"x": 2, "y": 1}
+
+
+def test_a_circle_is_whole_or_gone_when_fail_on_errors_is_reached(service: Service) -> None:
+    tag = f"limit-{random.random()}"
+
+    def ring() -> list[dict]:
+        pair = [_group("a", "b"), _group("b", "a")]
+        for made in pair:
+            made["data"]["displayName"] = tag
+        return pair
+
+    nameless = {"method": "POST", "path": "/Groups", "bulkId": "n", "data": {"schemas": [GROUP]}}
+    _, answer = _bulk(service, *ring(), nameless, _user("u", tag), failOnErrors=1)
+    assert [(o["bulkId"], o["status"]) for o in answer["Operations"]] == [("a", "201"), ("b", "201"), ("n", "400")]
+    assert [len(g["members"]) for g in _found(service, "Groups", f'displayName eq "{tag}"')] == [1, 1]
+
+    tag += "-2"
+    first, second = ring()
+    second["data"]["members"].append({"value": "nobody"})
+    third = _group("c", "a")
+    first["data"]["members"].append({"value": "bulkId:c"})
+    _, answer = _bulk(service, first, second, third, _user("u", tag), failOnErrors=1)
+    assert [(o["bulkId"], o["status"]) for o in answer["Operations"]] == [("a", "400"), ("b", "400")]
+    assert _found(service, "Groups", f'displayName eq "{tag}"') == []
+
+
+def test_text_that_looks_like_a_reference_is_kept(service: Service) -> None:
+    name = f"text-{random.random()}"
+    made = _user("n", name)
+    made["data"]["title"] = "bulkId: see note"
+    _, answer = _bulk(service, made)
+    assert answer["Operations"][0]["status"] == "201"
+    assert _found(service, "Users", f'userName eq "{name}"')[0]["title"] == "bulkId: see note"
