@@ -18,7 +18,7 @@ from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, token_hash, well_formed
 from ledger.writer import Writer
-from projections.reads import Resource
+from projections.reads import GroupOf, Resource
 from scim.errors import Forbidden, Unauthorized, Unavailable
 from scim.profile import UnknownProfileError
 
@@ -38,7 +38,7 @@ class Services:
     feed: Feed
     tokens: Coalescer[bytes, Token]
     users: Coalescer[tuple[int, UUID], Resource]
-    groups: Coalescer[tuple[int, UUID], list[tuple[UUID, str]]]  # of a user: (id, displayName)
+    groups: Coalescer[tuple[int, UUID], list[GroupOf]]  # of a user
     names: Coalescer[tuple[int, str], Resource]  # by folded userName
     new_id: Callable[[], UUID]  # of resources: random
     new_request_id: Callable[[], UUID]  # UUIDv7: its index insert stays at the right edge

@@ -148,13 +148,23 @@ cross join lateral (select * from memberships where directory = $1 and mem = k.m
 where m.grp = any($2::uuid[]) group by m.grp;
 
 -- open_groups --
--- Groups that hold users directly, with the sealed body that has their names.
-select m.directory, m.mem, m.grp, g.body_seq, b.ct, s.wrapped from unnest($1::int4[], $2::uuid[]) k(d, i)
-cross join lateral (select * from memberships where directory = k.d and mem = k.i and to_seq >= 9223372036854775807 offset 0) m
-join groups g on g.directory = m.directory and g.id = m.grp
-join bodies b on b.directory = g.directory and b.seq = g.body_seq
-join subject_keys s on s.obj = g.id
-order by m.from_seq;
+-- Every group that holds users, directly or through its member groups: the sealed body that has its name, and whom it holds
+-- directly since when. Edges are distinct, so circles end; the body comes once, however many users of a page are in the group.
+with recursive e(d, mem, grp, from_seq) as (
+    select k.d, m.mem, m.grp, m.from_seq from unnest($1::int4[], $2::uuid[]) k(d, i)
+    cross join lateral (select * from memberships where directory = k.d and mem = k.i and to_seq >= 9223372036854775807 offset 0) m
+    union
+    select e.d, m.mem, m.grp, m.from_seq from e
+    cross join lateral (select * from memberships where directory = e.d and mem = e.grp and to_seq >= 9223372036854775807 offset 0) m
+)
+select h.d, h.grp, b.body_seq, b.ct, b.wrapped, h.mems, h.seqs
+from (select d, grp, array_agg(mem) mems, array_agg(from_seq) seqs from e group by d, grp) h
+cross join lateral (
+    select g.body_seq, b.ct, s.wrapped from groups g
+    join bodies b on b.directory = g.directory and b.seq = g.body_seq
+    join subject_keys s on s.obj = g.id
+    where g.directory = h.d and g.id = h.grp offset 0
+) b;
 
 -- point_at_time --
 -- As-of T is the last commit with at <= T, whole.

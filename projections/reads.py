@@ -1,9 +1,9 @@
 """Reading current users, groups and memberships out of the read models, with their attributes unsealed."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import anyio.to_thread
@@ -34,6 +34,14 @@ class Resource:
     etag_rv: int
     created_at: int
     updated_at: int
+
+
+class GroupOf(NamedTuple):
+    """A group that holds a user: itself (`direct`), or through groups that are its members."""
+
+    id: UUID
+    name: str  # displayName
+    direct: bool
 
 
 def open_document(kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes) -> dict[str, Any]:
@@ -184,15 +192,27 @@ async def members_among(
 
 async def groups_of(
     conn: Connection, kek: Kek, members: Sequence[tuple[Directory, UUID]]
-) -> dict[tuple[int, UUID], list[tuple[UUID, str]]]:
-    """The groups that hold users directly: (id, displayName)."""
+) -> dict[tuple[int, UUID], list[GroupOf]]:
+    """The groups that hold users, the direct ones first."""
     by_id = {directory.id: directory for directory, _ in members}
     params = (int4s([d.id for d, _ in members]), uuids([member for _, member in members]))
-    found: dict[tuple[int, UUID], list[tuple[UUID, str]]] = {(d.id, member): [] for d, member in members}
     names: dict[UUID, str] = {}
+    above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)
     rows = await (await conn.cursor(binary=True).execute(SQL["open_groups"], params)).fetchall()
-    for number, member, group, body_seq, ct, wrapped in rows:
-        if group not in names:
-            names[group] = open_document(kek, by_id[number], group, body_seq, ct, wrapped)["displayName"]
-        found[number, member].append((group, names[group]))
-    return found
+    for number, group, body_seq, ct, wrapped, held, since in rows:
+        names[group] = open_document(kek, by_id[number], group, body_seq, ct, wrapped)["displayName"]
+        for member, seq in zip(held, since, strict=True):
+            above[member].append((seq, group))
+    in_order = {member: [group for _, group in sorted(found)] for member, found in above.items()}
+    return {(d.id, member): _groups_above(in_order, names, member) for d, member in members}
+
+
+def _groups_above(above: Mapping[UUID, Sequence[UUID]], names: Mapping[UUID, str], member: UUID) -> list[GroupOf]:
+    found = dict.fromkeys(above.get(member, ()), True)
+    ahead = list(found)
+    for group in ahead:  # it grows while it is gone through
+        for parent in above.get(group, ()):
+            if parent not in found:
+                found[parent] = False
+                ahead.append(parent)
+    return [GroupOf(group, names[group], direct) for group, direct in found.items()]

@@ -143,8 +143,8 @@ class _SharedReads:
 
         return await self._twice("users", read)
 
-    async def groups(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], list[tuple[UUID, str]]]:
-        async def read(conn: Connection) -> dict[tuple[int, UUID], list[tuple[UUID, str]]]:
+    async def groups(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], list[reads.GroupOf]]:
+        async def read(conn: Connection) -> dict[tuple[int, UUID], list[reads.GroupOf]]:
             return await reads.groups_of(conn, self._kek, await self._placed(conn, keys))
 
         return await self._twice("groups", read)

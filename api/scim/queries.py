@@ -22,7 +22,7 @@ from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.feed import rfc3339
 from projections import reads
-from projections.reads import SCAN_MAX, SCAN_PAGE, Members, Resource
+from projections.reads import SCAN_MAX, SCAN_PAGE, GroupOf, Members, Resource
 from scim.cursors import ANCHORS, Created, Place, Sorted, decode, encode, query_digest
 from scim.discovery import list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound, TooMany
@@ -89,7 +89,7 @@ class Query:
 
     async def _read_one(
         self, kind: ResourceType, obj: UUID, projection: Projection
-    ) -> tuple[Resource | None, list[tuple[UUID, str]] | None]:
+    ) -> tuple[Resource | None, list[GroupOf] | None]:
         """The resource, and the groups of a user: both asked at once, in queries that concurrent reads share."""
         key = (self._directory.id, obj)
         if kind.name == USER.name:

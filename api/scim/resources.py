@@ -9,7 +9,7 @@ import orjson
 
 from ledger.events import MEMBER_TYPES
 from ledger.feed import rfc3339
-from projections.reads import Members, Resource
+from projections.reads import GroupOf, Members, Resource
 from scim.projection import Projection, project
 
 MEMBERS_PIECE: Final = 1_000
@@ -63,6 +63,9 @@ def member_templates(projection: Projection, base: str) -> dict[str, str]:
     return found
 
 
-def shown_groups(groups: Sequence[tuple[UUID, str]], base: str) -> list[dict[str, Any]]:
-    """`groups` of a user (RFC 7643 §4.1.2): the direct ones."""
-    return [{"value": str(group), "display": name, "type": "direct", "$ref": f"{base}/Groups/{group}"} for group, name in groups]
+def shown_groups(groups: Sequence[GroupOf], base: str) -> list[dict[str, Any]]:
+    """`groups` of a user (RFC 7643 §4.1.2)."""
+    return [
+        {"value": str(group), "display": name, "type": "direct" if direct else "indirect", "$ref": f"{base}/Groups/{group}"}
+        for group, name, direct in groups
+    ]

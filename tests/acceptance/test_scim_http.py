@@ -80,3 +80,34 @@ def test_every_answer_with_one_resource_says_where_it_is(client: httpx.Client) -
     url = made.json()["meta"]["location"]
     answers = [made, client.get(url), client.put(url, json=sent), client.patch(url, json=_rename("x"))]
     assert [answer.headers["Location"] for answer in answers] == [url] * 4
+
+
+def test_a_user_is_shown_the_groups_above_its_groups_as_indirect(service: Service) -> None:
+    """RFC 7643 §4.1.2: direct membership, or through nested groups; circles and diamonds end."""
+    with service.client("scim") as client:
+
+        def made(kind: str, **more: object) -> str:
+            return client.post(service.scim + kind, json=more).json()["id"]
+
+        user = made("/Users", schemas=[USER], userName="nested")
+        below = made("/Groups", schemas=[GROUP], displayName="below", members=[{"value": user}])
+        left, right = (
+            made("/Groups", schemas=[GROUP], displayName=name, members=[{"value": below}]) for name in ("left", "right")
+        )
+        top = made("/Groups", schemas=[GROUP], displayName="top", members=[{"value": left}, {"value": right}, {"value": user}])
+        circle = {"op": "add", "path": "members", "value": [{"value": top}]}
+        client.patch(service.scim + f"/Groups/{below}", json={"schemas": [PATCH], "Operations": [circle]})
+
+        def groups(answer: dict) -> dict[str, str]:
+            return {group["value"]: group["type"] for group in answer.get("groups", [])}
+
+        expected = {below: "direct", top: "direct", left: "indirect", right: "indirect"}
+        for query in ({"filter": 'userName eq "nested"'}, {"filter": f'groups[value eq "{left}" and type eq "indirect"]'}):
+            (found,) = client.get(service.scim + "/Users", params=query).json()["Resources"]
+            assert groups(found) == expected
+        whole = client.get(service.scim + f"/Users/{user}").json()
+        assert groups(whole) == expected
+        assert {group["value"]: group["display"] for group in whole["groups"]}[left] == "left"
+
+        client.delete(service.scim + f"/Groups/{below}")
+        assert groups(client.get(service.scim + f"/Users/{user}").json()) == {top: "direct"}
