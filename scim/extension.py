@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from scim.errors import InvalidValue, Mutability
-from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, ResourceType
+from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, ResourceType, is_of_scim
 
 ATTRIBUTES_MAX: Final = 200
 TYPES: Final = ("string", "boolean", "decimal", "integer", "dateTime", "binary", "reference", "complex")
@@ -15,7 +15,6 @@ _RETURNED: Final = ("default", "always", "never", "request")
 _UNIQUENESS: Final = ("none", "server", "global")
 _URN: Final = re.compile(r"urn:[a-z0-9][a-z0-9-]{0,31}(:[\w.()+,=@;$!*'-]+)+", re.IGNORECASE | re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z][-\w$]{0,63}|\$ref", re.ASCII)
-_RESERVED: Final = ("urn:ietf:params:scim:schemas:core:", "urn:ietf:params:scim:api:")
 TYPES_BY_NAME: Final[Mapping[str, ResourceType]] = MappingProxyType({"User": USER, "Group": GROUP})
 
 
@@ -24,7 +23,7 @@ def read_extension(document: Mapping[str, Any]) -> Extension:
     urn = document.get("id")
     if not isinstance(urn, str) or len(urn) > 255 or not _URN.fullmatch(urn):
         raise InvalidValue("id must be the URN of the schema, such as urn:example:scim:schemas:extension:2.0:User.")
-    if urn.casefold().startswith(_RESERVED) or urn.casefold() == ENTERPRISE.urn.casefold():
+    if is_of_scim(urn) or urn.casefold() == ENTERPRISE.urn.casefold():
         raise InvalidValue("id is a URN that SCIM itself defines. Choose one of your own.")
     listed = document.get("attributes")
     if not isinstance(listed, list) or not listed:

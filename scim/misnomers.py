@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -42,6 +43,24 @@ def of_today(uris: set[str], expected: str) -> set[str] | None:
     return uris - _OLD[expected] - _OLD_ENTERPRISE | renamed | {expected}
 
 
+def renamed(rt: ResourceType, name: str) -> str:
+    """A key or path with the URN of an older draft at its beginning replaced by that of today; others as they are."""
+    folded = name.casefold()
+    for old, urn in _replaced(rt):
+        if folded == old or folded.startswith(old + ":"):
+            return urn + name[len(old) :]
+    return name
+
+
+@lru_cache(maxsize=64)
+def _replaced(rt: ResourceType) -> tuple[tuple[str, str], ...]:
+    """Older URNs with those of today, longer ones first: some begin like others."""
+    found = dict.fromkeys(_OLD.get(rt.schema.casefold(), ()), rt.schema)
+    if ENTERPRISE.urn.casefold() in rt.extensions:
+        found |= dict.fromkeys(_OLD_ENTERPRISE, ENTERPRISE.urn)
+    return tuple(sorted(found.items(), key=lambda item: -len(item[0])))
+
+
 def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> tuple[Place, str] | None:
     """Where a top-level key that no schema has belongs, and the tolerance that says so; None where it is what it says.
 
@@ -52,9 +71,11 @@ def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> 
         return None
     if folded == rt.schema.casefold():
         return ((), "dotted_keys") if tolerances.dotted_keys and isinstance(value, dict) else None
+    today = renamed(rt, key) if ":" in key and tolerances.old_schema_uris else key
+    if today != key:
+        place = _place_today(rt, today, value)
+        return None if place is None else (place, "old_schema_uris")
     extension = rt.extensions.get(ENTERPRISE.urn.casefold())
-    if extension is not None and folded in _OLD_ENTERPRISE and tolerances.old_schema_uris:
-        return (extension.urn,), "old_schema_uris"
     if "." in key or ":" in key:
         place = _flat(rt, key) if tolerances.dotted_keys else None
         return None if place is None else (place, "dotted_keys")
@@ -62,6 +83,12 @@ def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> 
     if extension is None or attribute is None or not _could_be(attribute, value):
         return None
     return (extension.urn, attribute.name), "enterprise_names"
+
+
+def _place_today(rt: ResourceType, name: str, value: Any) -> Place | None:
+    if name == rt.schema:
+        return () if isinstance(value, dict) else None
+    return (name,) if name.casefold() in rt.extensions else _flat(rt, name)
 
 
 def _could_be(attribute: Attribute, value: Any) -> bool:

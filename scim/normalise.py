@@ -9,7 +9,7 @@ from typing import Any
 from scim.errors import InvalidSyntax, InvalidValue
 from scim.filters import instant
 from scim.misnomers import of_today, place_of, with_values_at
-from scim.schema import Attribute, ResourceType
+from scim.schema import Attribute, ResourceType, is_of_scim
 from scim.tolerances import Tolerances
 
 NAME_CHARACTERS_MAX = 128
@@ -138,6 +138,9 @@ def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], to
         return
     if key.casefold() == rt.schema.casefold():
         raise InvalidSyntax(f"{rt.schema} is the resource's own schema, not an extension: send its attributes themselves.")
+    if is_of_scim(key):
+        # Kept as an extension, an `active` in it would be acknowledged and have no effect.
+        raise InvalidSyntax(f"A top-level name is a URN of SCIM itself that is not {rt.schema}: send its attributes themselves.")
     check_unknown(key, value)
     if ":" in key and not isinstance(value, dict):
         value = _extension_value("A top-level name with a colon is the URN of an extension: its value", value, tolerances, used)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
 from scim.filters import And, Compare, Filter, Not, Or, Reader, Reference, Token, look_up, matches, shown, split_urn, unknown
-from scim.misnomers import is_after_urn, place_of, respelled
+from scim.misnomers import is_after_urn, renamed, respelled
 from scim.normalise import (
     Used,
     as_list,
@@ -28,7 +28,7 @@ from scim.normalise import (
     schemas_of,
     unwrapped,
 )
-from scim.schema import Attribute, Extension, ResourceType
+from scim.schema import Attribute, Extension, ResourceType, is_of_scim
 from scim.tolerances import Tolerances
 
 PATCH_URN = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
@@ -150,6 +150,7 @@ def _named(text: str, rt: ResourceType) -> Path:
 
 def _unknown_extension(text: str, urn: str, rest: str, rt: ResourceType) -> Path:
     check_unknown(text, None)
+    _refuse_of_scim(text, rt)
     if is_after_urn(rt, text):
         raise InvalidPath("The path has a dot after the URN of a schema: write it as urn:…:attribute.")
     if not urn.casefold().startswith("urn:") or not rest:
@@ -160,6 +161,12 @@ def _unknown_extension(text: str, urn: str, rest: str, rt: ResourceType) -> Path
         return Path(text, None, known=False)
     name, dot, sub = rest.partition(".")
     return Path(urn, unknown(name), sub=unknown(sub) if dot else None, known=False)
+
+
+def _refuse_of_scim(text: str, rt: ResourceType) -> None:
+    if is_of_scim(text):
+        # Kept as an extension, an `active` in it would be acknowledged and have no effect.
+        raise InvalidPath(f"The path has a URN of SCIM itself that is not {rt.schema}: name the attribute alone.")
 
 
 def _in_table(table: Mapping[str, Attribute], urn: str | None, text: str) -> Path:
@@ -229,12 +236,20 @@ class _PatchReader:
         path = fields.get("path")
         if path is not None and not isinstance(path, str):
             raise InvalidPath(f"The path of Operations[{index}] must be a string.")
+        path = self._of_today(path) if path else None
         if path and (op == "remove" or not self._is_resource(path)):
             self._one(op, self._path(path, index), value, index, echo=False)
         elif op == "remove":
             raise NoTarget(f"Operations[{index}] removes without a path: name what to remove.")
         else:
             self._spread(op, value, index)
+
+    def _of_today(self, name: str) -> str:
+        """A key or path with the URN of today, where the profile forgives older ones."""
+        today = renamed(self.rt, name) if ":" in name and self.tolerances.old_schema_uris else name
+        if today != name:
+            self.used.add("old_schema_uris")
+        return today
 
     def _is_resource(self, name: str) -> bool:
         """Whether it is the URN of the core schema: what is under it are the resource's own attributes."""
@@ -278,7 +293,8 @@ class _PatchReader:
         value = unwrapped(value, self.tolerances, self.used)
         if not isinstance(value, dict):
             raise InvalidValue(f"Operations[{index}] has no path: its value must be an object with attributes.")
-        for key, inner in value.items():
+        for name, inner in value.items():
+            key = self._of_today(name)
             if self._is_resource(key):
                 self._spread(op, inner, index)
                 continue
@@ -290,12 +306,13 @@ class _PatchReader:
         attribute = self.rt.attributes.get(key.casefold())
         if attribute is not None:
             return Path(None, attribute)
-        extension = self.rt.extensions.get(key.casefold()) or self._of_older_urn(key, value)
+        extension = self.rt.extensions.get(key.casefold())
         if extension is not None:
             return Path(extension.urn, None)
         own = key.casefold() == self.rt.schema.casefold()
         if ":" in key and isinstance(value, dict) and not own and split_urn(key, self.rt)[0] not in _urns(self.rt):
             check_unknown(key, value)
+            _refuse_of_scim(key, self.rt)
             return Path(key, None, known=False)
         path = self._path(key, index)
         if not any(mark in key for mark in ".:["):
@@ -306,13 +323,6 @@ class _PatchReader:
             )
         self.used.add("dotted_keys")
         return path
-
-    def _of_older_urn(self, key: str, value: Any) -> Extension | None:
-        found = place_of(self.rt, key, value, self.tolerances)
-        if found is None or found[1] != "old_schema_uris":
-            return None
-        self.used.add(found[1])
-        return self.rt.extensions[found[0][0].casefold()]
 
     def _one(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
         attribute = path.attribute

@@ -122,6 +122,15 @@ def _extension(model: Any, name: str, description: str) -> Extension:
     return Extension(document["id"], _table([_attribute(a) for a in document["attributes"]]), name, description)
 
 
+# The namespaces of SCIM's own schemas and messages, those of its drafts included (RFC 7643 §10, draft-scim-core-schema-01 §9).
+_OF_SCIM = ("urn:ietf:params:scim:schemas:core:", "urn:ietf:params:scim:api:", "urn:scim:schemas:core:", "urn:scim:api:")
+
+
+def is_of_scim(name: str) -> bool:
+    """Whether a name stands in a namespace of SCIM itself, where nobody's extension can be."""
+    return name.casefold().startswith(_OF_SCIM)
+
+
 def with_extension(rt: ResourceType, extension: Extension) -> ResourceType:
     """The resource type with one more (or a newer) extension; `rt` itself is unchanged."""
     return replace(rt, extensions=MappingProxyType({**rt.extensions, extension.urn.casefold(): extension}))

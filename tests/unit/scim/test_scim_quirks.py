@@ -394,3 +394,55 @@ def test_an_empty_string_never_brings_anybody_back() -> None:
 
 def test_an_empty_object_is_blank_also_where_only_empty_strings_are_absence() -> None:
     assert posted(replace(STRICT, empty_strings=True), name="", x509Certificates=[{"value": ""}]) == (user(), {"empty_strings"})
+
+
+# ---- URNs of SCIM itself that are not the resource's -----------------------------------------------------------------------------
+
+LEFT = {"active": False}
+OLD_USER = "urn:scim:schemas:core:2.0:User"
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "replace", "path": f"{OLD_CORE}:active", "value": False},
+        {"op": "replace", "path": f"{OLD_USER}:active", "value": False},
+        {"op": "replace", "value": {OLD_CORE: {"active": False}}},
+        {"op": "replace", "value": {f"{OLD_USER}:active": False}},
+        {"op": "replace", "path": OLD_USER, "value": {"active": False}},
+    ],
+)
+def test_a_leaver_under_an_older_core_urn_is_a_leaver(operation: dict[str, Any]) -> None:
+    kept, used = patched(GENERIC, {"active": True}, operation)
+    assert kept == user(**LEFT)
+    assert "old_schema_uris" in used
+
+
+@pytest.mark.parametrize("tolerances", [GENERIC, STRICT])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "replace", "path": f"{GROUP.schema}:active", "value": False},
+        {"op": "replace", "path": f"{USER.schema}s:active", "value": False},
+        {"op": "replace", "value": {GROUP.schema: {"active": False}}},
+        {"op": "replace", "value": {f"{GROUP.schema}:active": False}},
+        {"op": "replace", "path": "urn:ietf:params:scim:schemas:core:3.0:User:active", "value": False},
+    ],
+)
+def test_what_stands_under_the_urn_of_another_core_schema_is_refused(tolerances: Tolerances, operation: dict[str, Any]) -> None:
+    """Kept as an extension, the leaver would be acknowledged and stay."""
+    with pytest.raises(InvalidPath, match=r"URN of SCIM itself|does not have"):
+        patched(tolerances, {"active": True}, operation)
+
+
+def test_the_same_in_a_resource() -> None:
+    for flat in ({OLD_CORE: LEFT}, {f"{OLD_USER}:active": False}):
+        kept, used = posted(GENERIC, **flat)
+        assert kept == user(**LEFT)
+        assert used == {"old_schema_uris"}
+    assert posted(GENERIC, **{f"{OLD_ENTERPRISE}:department": "D"})[0] == user(**{E: {"department": "D"}})
+    for sent in ({OLD_CORE: "x"}, {GROUP.schema: LEFT}, {f"{OLD_CORE}:nothing": 1}, {f"{GROUP.schema}:active": False}):
+        with pytest.raises(InvalidSyntax, match="URN of SCIM itself"):
+            posted(GENERIC, **sent)
+    with pytest.raises(InvalidSyntax, match="URN of SCIM itself"):
+        posted(STRICT, **{OLD_CORE: LEFT})
