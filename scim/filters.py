@@ -4,14 +4,14 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from scim.errors import InvalidFilter
-from scim.schema import GROUP, USER, Attribute, ResourceType
+from scim.schema import GROUP, USER, Attribute, ResourceType, is_of_scim
 
 TEXT_BYTES_MAX = 8192
 DEPTH_MAX = 32
@@ -27,11 +27,15 @@ def fold(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An attribute that a filter names: extension URN (or None), attribute and perhaps sub-attribute."""
+    """An attribute that a filter names: extension URN (or None), attribute and perhaps sub-attribute.
+
+    `of` is the type of resource whose attribute it is, where a filter for several types says so by a core URN.
+    """
 
     urn: str | None
     attribute: Attribute
     sub: Attribute | None
+    of: str | None = None
 
     @property
     def leaf(self) -> Attribute:
@@ -44,11 +48,14 @@ class Reference:
 
     def values(self, document: Mapping[str, Any]) -> list[Any]:
         """Every assigned value the reference has in the document."""
+        if self.of is not None and document.get("meta", {}).get("resourceType") != self.of:
+            return []
         holder: Any = document
         if self.urn is not None:
             holder = look_up(document, self.urn)
             if not isinstance(holder, dict):
-                return []
+                # The last part of an unknown URN reads like an attribute: it may be an extension as a whole.
+                return _flat(look_up(document, self.dotted)) if self.attribute.type == UNKNOWN_TYPE else []
         found = _flat(look_up(holder, self.attribute.name))
         if self.sub is None:
             return found
@@ -405,7 +412,7 @@ def _valued(reference: Reference, name: Token) -> Reference:
     value = reference.attribute.sub_attributes.get("value")
     if value is None:
         raise InvalidFilter(f"The attribute at character {name.at + 1} has sub-attributes: name one of them after a dot.")
-    return Reference(reference.urn, reference.attribute, value)
+    return replace(reference, sub=value)
 
 
 def comparison(reference: Reference, operator: str, value: Any, name: Token) -> Compare:
@@ -481,6 +488,10 @@ def _core_urns(rt: ResourceType) -> tuple[str, ...]:
     return (rt.schema.casefold(),) if rt.name else _CORE_URNS
 
 
+def _type_in(text: str) -> str:
+    return next(rt.name for rt in (USER, GROUP) if text.casefold().startswith(rt.schema.casefold() + ":"))
+
+
 def _resolver(rt: ResourceType) -> Resolve:
     def resolve(token: Token) -> Reference:
         whole = rt.extensions.get(token.text.casefold())
@@ -490,7 +501,12 @@ def _resolver(rt: ResourceType) -> Resolve:
             raise InvalidFilter(f"The filter needs an attribute after the URN at character {token.at + 1}.")
         urn, rest = split_urn(token.text, rt)
         if urn is None:
-            return _resolve_in(rt.attributes, None, rest, token)
+            found = _resolve_in(rt.attributes, None, rest, token)
+            return found if rt.name or rest == token.text else replace(found, of=_type_in(token.text))
+        if is_of_scim(token.text):
+            raise InvalidFilter(
+                f"The URN at character {token.at + 1} is one of SCIM itself that this resource type does not have."
+            )
         extension = rt.extensions.get(urn.casefold())
         if extension is not None:
             return _resolve_in(extension.attributes, extension.urn, rest, token)
@@ -508,7 +524,7 @@ def _resolve_in(table: Mapping[str, Attribute], urn: str | None, text: str, toke
     if not dot:
         return Reference(urn, attribute, None)
     sub = attribute.sub_attributes.get(sub_name.casefold())
-    if sub is None:
+    if sub is None or sub.returned == "never":
         raise _no_attribute(sub_name, token.at)
     return Reference(urn, attribute, sub)
 

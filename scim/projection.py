@@ -40,18 +40,22 @@ def _tree(rt: ResourceType, names: str | None) -> Tree | None:
     paths = [name.strip() for name in (names or "").split(",")]
     tree: Tree = {}
     for path in filter(None, paths):
-        _plant(tree, _steps(rt, path))
+        for steps in _readings(rt, path):
+            _plant(tree, steps)
     return tree or None
 
 
-def _steps(rt: ResourceType, path: str) -> list[str]:
+def _readings(rt: ResourceType, path: str) -> list[list[str]]:
+    """What a path can mean: the last part of an unknown URN is an attribute, or the URN is that of an extension kept as sent."""
     folded = path.casefold()
     if folded in rt.extensions:
-        return [folded]
+        return [[folded]]
     urn, rest = split_urn(path, rt)
     steps = rest.casefold().split(".")
-    # An unknown URN may be that of a whole extension kept as sent; both readings are planted by the caller's look-up.
-    return steps if urn is None else [urn.casefold(), *steps]
+    if urn is None:
+        return [steps]
+    named = [urn.casefold(), *steps]
+    return [named] if urn.casefold() in rt.extensions else [named, [folded]]
 
 
 def after_write(projection: Projection, sent: frozenset[tuple[str, str]] | None) -> Projection:

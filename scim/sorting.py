@@ -1,6 +1,7 @@
 """Sorting of lists (RFC 7644 §3.4.2.3)."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from scim.errors import InvalidPath, InvalidValue
@@ -30,7 +31,7 @@ def sort_key(sort_by: str, rt: ResourceType | None) -> Callable[[Mapping[str, An
         if sub is None:
             raise InvalidPath("sortBy names a complex attribute: name one of its sub-attributes after a dot.")
     leaf = sub or reference.leaf
-    several = Reference(reference.urn, reference.attribute, None)
+    several = replace(reference, sub=None)
 
     def key(document: Mapping[str, Any]) -> SortKey:
         value = _picked(several.values(document), sub)

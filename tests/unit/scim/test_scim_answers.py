@@ -183,3 +183,11 @@ def test_pages_go_by_index_unless_a_cursor_is_asked_for():
 
 def test_a_list_response_counts_its_page():
     assert list_response([{"id": "1"}], 5, 3).items() >= {"totalResults": 5, "startIndex": 3, "itemsPerPage": 1}.items()
+
+
+def test_an_extension_kept_as_sent_is_shown_and_left_out_as_a_whole_or_by_its_attributes():
+    document = {**ALWAYS, "userName": "a", "urn:x:ext:2.0:User": {"A": "1", "b": "2"}}
+    assert shown("urn:x:ext:2.0:user", document=document) == {**ALWAYS, "urn:x:ext:2.0:User": {"A": "1", "b": "2"}}
+    assert shown("urn:x:ext:2.0:User:a", document=document) == {**ALWAYS, "urn:x:ext:2.0:User": {"A": "1"}}
+    assert shown(excluded="urn:x:ext:2.0:User", document=document) == {**ALWAYS, "userName": "a"}
+    assert shown(excluded="urn:x:ext:2.0:User:a", document=document) == {**document, "urn:x:ext:2.0:User": {"b": "2"}}

@@ -166,9 +166,41 @@ def test_a_query_over_all_types_knows_the_attributes_of_each():
     assert matches(found, {"displayName": "G", "meta": {"resourceType": "Group"}})
     assert not matches(parse_filter('userName eq "a"', None), {"displayName": "G"})
     assert matches(parse_filter('members.value eq "1"', None), {"members": [{"value": "1"}]})
-    assert matches(parse_filter(f'{GROUP.schema}:displayName eq "g"', None), {"displayName": "G"})
     with pytest.raises(InvalidFilter):
         parse_filter("noSuch pr", None)
+
+
+def test_a_core_urn_in_a_query_over_all_types_names_the_attributes_of_its_type():
+    """RFC 7644 §3.4.2.1: what is not part of a type has no value there."""
+    user, group = ({"displayName": "Both", "meta": {"resourceType": name}} for name in ("User", "Group"))
+    for rt, own, other in ((GROUP, group, user), (USER, user, group)):
+        found = parse_filter(f'{rt.schema}:displayName eq "both"', None)
+        assert matches(found, own)
+        assert not matches(found, other)
+    assert not matches(parse_filter(f'{USER.schema}:name.givenName eq "a"', None), {**group, "name": {"givenName": "A"}})
+
+
+def test_the_core_urn_of_another_type_is_refused_where_there_is_one_type():
+    for text in (f"{GROUP.schema}:displayName pr", "urn:ietf:params:scim:schemas:core:3.0:User:userName pr"):
+        with pytest.raises(InvalidFilter, match="URN at character 1"):
+            parse_filter(text, USER)
+
+
+def test_an_extension_kept_as_sent_is_there_as_a_whole():
+    document = {"urn:x:ext:2.0:User": {"a": "1"}}
+    for text in ("urn:x:ext:2.0:User pr", 'urn:x:ext:2.0:user:A eq "1"', 'not (urn:x:ext:2.0:User eq "1")'):
+        assert matches(parse_filter(text, USER), document)
+    for text in ("urn:x:ext:2.0:Other pr", "urn:x:ext:2.0:User:b pr"):
+        assert not matches(parse_filter(text, USER), document)
+
+
+def test_what_is_never_returned_cannot_be_asked_for():
+    secret = Attribute("hidden", "string", mutability="writeOnly", returned="never")
+    lead = Attribute("lead", "complex", sub_attributes={"hidden": secret})
+    rt = with_extension(USER, Extension("urn:x:y", {"lead": lead}))
+    for text in ('urn:x:y:lead.hidden sw "T"', "urn:x:y:lead[hidden pr]"):
+        with pytest.raises(InvalidFilter):
+            parse_filter(text, rt)
 
 
 def test_numbers_of_a_registered_extension_are_compared_as_numbers():
