@@ -39,7 +39,7 @@ _CASES: Final = (
     _Case("The attribute has no value for this user: fill it in the IdP, or map it to one that is always filled.",
           400, "invalidValue", "is required"),
     _Case("The IdP takes away what must stay: map the attribute to a constant or leave it out, and deactivate with `active` false.",
-          400, "invalidValue", "cannot be removed"),
+          400, "mutability", "cannot be removed"),
     _Case("Two values are primary: mark one only as primary in the IdP's mapping.", 400, "invalidValue", "primary"),
     _Case("The mapping sends a value of another type: change the type of the attribute, or its expression, in the IdP's mapping; or "
           "choose the profile of this IdP, which may forgive it.", 400, "invalidValue"),

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from scim.errors import InvalidSyntax, InvalidValue
+from scim.errors import InvalidSyntax, InvalidValue, Mutability
 from scim.filters import instant
 from scim.misnomers import of_today, place_of, with_values_at
-from scim.schema import Attribute, ResourceType, is_of_scim
+from scim.schema import Attribute, Extension, ResourceType, is_of_scim
 from scim.tolerances import Tolerances
 
 NAME_CHARACTERS_MAX = 128
@@ -59,13 +59,37 @@ def check_required(rt: ResourceType, document: Mapping[str, Any], before: Mappin
     for extension in rt.extensions.values():
         inner = document.get(extension.urn)
         if inner is not None and inner != before.get(extension.urn):
-            for attribute in extension.attributes.values():
-                if attribute.required and attribute.returned != "never" and attribute.name not in inner:
-                    raise InvalidValue(f"{extension.urn}:{attribute.name} is required with this extension: send it with a value.")
+            _check_required_in(extension, inner, before.get(extension.urn) or {})
     for name in _required(rt):
         value = document.get(name)
         if value is None or (isinstance(value, str) and not value.strip()):
             raise InvalidValue(f"{name} is required: send it with a value that is not empty.")
+
+
+def _check_required_in(extension: Extension, inner: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    for attribute in extension.attributes.values():
+        value = inner.get(attribute.name)
+        if attribute.required and attribute.returned != "never" and (value is None or value == ""):
+            if value is None and attribute.name in before:
+                raise Mutability(
+                    f"{extension.urn}:{attribute.name} is required and cannot be removed: replace it with another value."
+                )
+            raise InvalidValue(f"{extension.urn}:{attribute.name} is required with this extension: send it with a value.")
+        if attribute.sub_attributes:
+            stored = _items(before.get(attribute.name))
+            for item in _items(value):
+                if item not in stored:
+                    _check_required_subs(attribute, item, f"{extension.urn}:{attribute.name}")
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _check_required_subs(attribute: Attribute, kept: Mapping[str, Any], path: str) -> None:
+    for sub in attribute.sub_attributes.values():
+        if sub.required and sub.returned != "never" and kept.get(sub.name) in (None, ""):
+            raise InvalidValue(f"{path}.{sub.name} is required.")
 
 
 # Required of a stored resource, not of a request: the server fills them in.
@@ -319,14 +343,19 @@ _SIMPLE: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
 
 
 def _check_complex(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any] | None:
+    kept = check_some(attribute, value, path, tolerances, used)
+    if kept is not None:
+        _check_required_subs(attribute, kept, path)
+    return kept
+
+
+def check_some(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any] | None:
+    """Like check_single for a complex attribute of which only some sub-attributes are sent: the others have values already."""
     if not isinstance(value, dict):
         value = _wrapped(attribute, value, path, tolerances, used)
     kept = _checked_members(attribute.sub_attributes, value, f"{path}.", tolerances, used)
     if "value" in attribute.sub_attributes and not kept.get("value"):
         kept = _without_value(attribute, value, kept, tolerances, used)
-    for sub in attribute.sub_attributes.values():
-        if sub.required and kept and sub.name not in kept:
-            raise InvalidValue(f"{path}.{sub.name} is required.")
     return kept or None
 
 

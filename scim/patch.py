@@ -20,6 +20,7 @@ from scim.normalise import (
     check_primary,
     check_required,
     check_single,
+    check_some,
     check_unknown,
     check_value,
     is_blank,
@@ -422,7 +423,8 @@ class _PatchReader:
     def _merge(self, attribute: Attribute, value: Any, path: Path) -> dict[str, Any]:
         """The members of a complex value, None for those to be unassigned."""
         value = unwrapped(value, self.tolerances, self.used)
-        checked = check_single(attribute, value, path.text, self.tolerances, self.used) or {}
+        check = check_some if attribute.type == "complex" else check_single
+        checked = check(attribute, value, path.text, self.tolerances, self.used) or {}
         if not isinstance(value, dict):
             return checked
         for key, inner in value.items():
@@ -430,6 +432,7 @@ class _PatchReader:
             name = sub.name if sub is not None else key
             # What was sent and is not among what was kept is unassigned: null, [], {}, and "" where it is absence.
             if inner in (None, [], {}, "") and name not in checked and (sub is None or sub.mutability != "readOnly"):
+                _refuse_unassigning(Path(path.urn, path.attribute, path.filter, sub or unknown(name)))
                 checked[name] = None
         return checked
 
@@ -443,8 +446,8 @@ class _PatchReader:
         return is_empty_string("", self.tolerances, self.used)
 
     def _keep(self, operation: Operation) -> None:
-        attribute = operation.path.attribute
-        if attribute is None or attribute.returned != "never":
+        named = (operation.path.attribute, operation.path.sub)
+        if not any(attribute is not None and attribute.returned == "never" for attribute in named):
             self.operations.append(operation)
 
 
@@ -453,14 +456,14 @@ def _urns(rt: ResourceType) -> set[str | None]:
 
 
 def _refuse_unassigning(path: Path) -> None:
-    attribute = path.attribute
-    if attribute is None or path.urn is not None or path.sub is not None:
+    """Raises Mutability for what is required (RFC 7644 §3.5.2.2); what an extension requires depends on what else it holds."""
+    attribute = path.sub or path.attribute
+    if attribute is None or not attribute.required or (path.urn is not None and path.sub is None):
         return
     if attribute.name == "active":
         # An absent flag reads as active: it must never bring a leaver back.
-        raise InvalidValue("active cannot be removed: replace it with true or false.")
-    if attribute.required:
-        raise InvalidValue(f"{attribute.name} is required and cannot be removed: replace it with another value.")
+        raise Mutability("active cannot be removed: replace it with true or false.")
+    raise Mutability(f"{path.text} is required and cannot be removed: replace it with another value.")
 
 
 def _element(value: Any, path: Path, tolerances: Tolerances, used: Used) -> Any:
@@ -577,14 +580,6 @@ def _leaves(selection: Filter) -> set[str]:
 # ---- applying --------------------------------------------------------------------------------------------------------------------
 
 
-def touches(rt: ResourceType, patch: Patch) -> frozenset[str]:  # noqa: ARG001  (callers name the type everywhere)
-    """The casefolded names of the top-level attributes (URNs for extensions) that the patch may change."""
-    names = {(operation.path.urn or _name(operation.path)).casefold() for operation in patch.operations}
-    if patch.edges:
-        names.add("members")
-    return frozenset(names)
-
-
 def changed_names(patch: Patch) -> frozenset[tuple[str, str]]:
     """The casefolded URN and name of each attribute of an extension that the patch may change."""
     paths = (operation.path for operation in patch.operations)
@@ -653,8 +648,33 @@ def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, 
     if attribute is None:
         after.pop(urn, None)
         return
+    whole = None if path.known or path.filter is not None else _stored_name(after, path.text)
+    if whole is not None and isinstance(after.get(whole), dict):
+        _change_whole(after, whole, operation, tolerances, used)
+        return
     inner = dict(after.get(urn) or {})
     _change(inner, attribute.name if path.known else _stored_name(inner, attribute.name), operation, tolerances, used)
+    _assign(after, urn, inner)
+
+
+def _change_whole(after: dict[str, Any], urn: str, operation: Operation, tolerances: Tolerances, used: Used) -> None:
+    """Change an extension kept as sent, whose URN reads like that of another one and an attribute."""
+    if operation.op == "remove" and operation.value is None:
+        del after[urn]
+        return
+    if operation.op == "remove" or not isinstance(operation.value, dict):
+        raise InvalidValue(f"Operations[{operation.index}]: the path names an extension: send an object with its attributes.")
+    inner = dict(after[urn])
+    for name, value in operation.value.items():
+        op: Op = "remove" if value in (None, [], {}) else operation.op
+        path = Path(urn, unknown(name), known=False)
+        _change(
+            inner,
+            _stored_name(inner, name),
+            Operation(op, path, None if op == "remove" else value, operation.index),
+            tolerances,
+            used,
+        )
     _assign(after, urn, inner)
 
 
@@ -692,7 +712,7 @@ def _change(holder: dict[str, Any], name: str, operation: Operation, tolerances:
     elif attribute.type == "complex":
         new = _merged(old or {}, operation.value)
     else:
-        new = operation.value
+        new = _added(old, operation.value) if attribute.type == "any" and operation.op == "add" else operation.value
     if attribute.mutability == "immutable" and old is not None and new != old:
         raise Mutability(f"Operations[{operation.index}]: {path.text} cannot be changed once it is set.")
     _assign(holder, name, new)
@@ -700,11 +720,18 @@ def _change(holder: dict[str, Any], name: str, operation: Operation, tolerances:
 
 def _joins(attribute: Attribute, old: Any, operation: Operation) -> bool:
     """Whether an attribute without a schema is added to: what holds a list has several values (RFC 7644 §3.5.2.1)."""
-    return attribute.type == "any" and operation.op == "add" and isinstance(old, list) and isinstance(operation.value, list)
+    return attribute.type == "any" and operation.op == "add" and isinstance(old, list)
+
+
+def _added(old: Any, value: Any) -> Any:
+    """The same for what holds an object: it has sub-attributes, and those that are not given stay."""
+    return _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
 
 
 def _merged(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
     """The complex value with the given sub-attributes replaced, those given as None removed."""
+    # Sub-attributes without a schema are stored as sent; names that differ in case only are the same (RFC 7643 §2.1).
+    value = {_stored_name(old, name): inner for name, inner in value.items()}
     new = {**old, **value}
     if "$ref" in old and "$ref" not in value and new.get("value") != old.get("value"):
         # The link belongs to the value that has just been replaced.
@@ -736,20 +763,20 @@ def _without(attribute: Attribute, old: Any, selected: list[Any] | None) -> Any:
 
 def _named_by(attribute: Attribute, item: Any, wanted: Any) -> bool:
     if not isinstance(item, dict) or not isinstance(wanted, dict):
-        return item == wanted
+        return _equal(attribute, item, wanted)
     names = ("value",) if "value" in wanted else tuple(wanted)
     return all(_equal(attribute.sub_attributes.get(name.casefold()), look_up(item, name), wanted[name]) for name in names)
 
 
 def _equal(sub: Attribute | None, held: Any, wanted: Any) -> bool:
-    if sub is not None and not sub.case_exact and isinstance(held, str) and isinstance(wanted, str):
+    if sub is not None and sub.type != "any" and not sub.case_exact and isinstance(held, str) and isinstance(wanted, str):
         return held.casefold() == wanted.casefold()
     return held == wanted
 
 
 def _extend(attribute: Attribute, old: Any, operation: Operation) -> list[Any]:
     """Add to or replace a list; a value that is there already is not added again."""
-    given: list[Any] = operation.value or []
+    given: list[Any] = operation.value if isinstance(operation.value, list) else [operation.value]
     new: list[Any] = list(old) if operation.op == "add" and isinstance(old, list) else []
     fresh: list[int] = []
     places: dict[Hashable, int] = {}
@@ -787,7 +814,7 @@ def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, use
     path = operation.path
     assert path.filter is not None
     items: list[Any] = old if isinstance(old, list) else [] if old is None else [old]
-    chosen = [n for n, item in enumerate(items) if isinstance(item, dict) and matches(path.filter, item)]
+    chosen = [n for n, item in enumerate(items) if matches(path.filter, item if isinstance(item, dict) else {"value": item})]
     if operation.op == "remove" and path.sub is None:
         return _listed_again(old, [item for n, item in enumerate(items) if n not in chosen])
     if operation.op == "remove" and not chosen:
@@ -799,11 +826,19 @@ def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, use
         chosen = [len(items)]
     created = new[len(items) :]
     for n in chosen:
-        new[n] = _merged(new[n], value)
+        new[n] = _altered(new[n], value, operation)
     if created and not matches(path.filter, new[-1]):
         # What is created is what the filter asks for; a value that contradicts it was meant for another one.
         raise _selects_nothing(operation)
     return _listed_again(old, _settled(new, chosen, operation))
+
+
+def _altered(item: Any, value: Any, operation: Operation) -> Any:
+    if isinstance(item, dict) and isinstance(value, dict):
+        return _merged(item, value)
+    if operation.path.sub is not None:
+        raise NoTarget(f"Operations[{operation.index}]: a selected value of the attribute has no sub-attributes.")
+    return value
 
 
 def _listed_again(old: Any, items: list[Any]) -> Any:
@@ -833,6 +868,8 @@ def _equalities(selection: Filter) -> dict[str, Any] | None:
         if not isinstance(term, Compare) or term.operator != "eq" or term.value is None:
             return None
         leaf = term.reference.leaf
+        if leaf.mutability == "readOnly":
+            return None
         members[leaf.name] = term.operand if leaf.type == "boolean" else term.value
     return members
 

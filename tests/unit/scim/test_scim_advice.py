@@ -31,7 +31,7 @@ def test_each_kind_of_refusal_has_a_fix(kind: type[ScimError]) -> None:
         (400, "noTarget", "members: the filter of the path selects no member of this group.", "let it add the member"),
         (400, "invalidValue", "members[0].value is required: send the id of the member.", "not been provisioned yet"),
         (400, "invalidValue", "userName is required: send it", "fill it in the IdP"),
-        (400, "invalidValue", "active cannot be removed: replace it", "deactivate with `active` false"),
+        (400, "mutability", "active cannot be removed: replace it", "deactivate with `active` false"),
         (400, "invalidValue", "emails has more than one primary value", "one only as primary"),
         (400, "invalidValue", "title must be a string.", "another type"),
         (400, "invalidSyntax", "schemas must list urn:…", "names no schema of SCIM 2.0"),

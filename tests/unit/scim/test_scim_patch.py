@@ -10,7 +10,7 @@ from scim2_models import User as OracleUser
 
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
 from scim.normalise import normalise
-from scim.patch import PATCH_URN, EdgeOperation, apply_patch, changed_names, parse_path, read_patch, touches
+from scim.patch import PATCH_URN, EdgeOperation, apply_patch, changed_names, parse_path, read_patch
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
 from scim.tolerances import GENERIC, STRICT, Tolerances
 
@@ -250,10 +250,10 @@ def test_a_link_goes_with_the_value_it_belonged_to():
         ([op("add", "title", 5)], InvalidValue),
         ([op("add", E, "x")], InvalidValue),
         ([op("replace", "active", "perhaps")], InvalidValue),
-        ([op("remove", "active")], InvalidValue),
-        ([op("replace", "active", None)], InvalidValue),
-        ([op("remove", "userName")], InvalidValue),
-        ([op("replace", "userName", None)], InvalidValue),
+        ([op("remove", "active")], Mutability),
+        ([op("replace", "active", None)], Mutability),
+        ([op("remove", "userName")], Mutability),
+        ([op("replace", "userName", None)], Mutability),
         ([op("replace", "userName", " ")], InvalidValue),
         ([op("replace", 'emails[type eq "work"]', [1, 2])], InvalidValue),
         ([op("replace", "id", "other")], Mutability),
@@ -407,13 +407,136 @@ def test_immutable_attributes_are_set_once():
     assert tagged["urn:x:e"] == {"tags": ["a", "c"]}
 
 
-def test_touches_names_the_top_level_attributes():
-    found = read_patch(GROUP, message(op("replace", "displayName", "x"), op("add", "members", [{"value": "a"}])), GENERIC, set())
-    assert touches(GROUP, found) == {"displayname", "members"}
-    found = read_patch(
-        USER, message(op("add", f"{E}:department", "x"), op("add", None, {"name": {"givenName": "G"}})), GENERIC, set()
-    )
-    assert touches(USER, found) == {"name", E.casefold()}
+# ---- extensions: registered, and kept as sent ------------------------------------------------------------------------------------
+
+X, Y = "urn:x:hr:2.0:User", "urn:y:kept:2.0:User"
+CONTACT = {
+    "value": Attribute("value", "string", required=True),
+    "kind": Attribute("kind", "string"),
+    "ro": Attribute("ro", "string", mutability="readOnly"),
+    "hidden": Attribute("hidden", "string", mutability="writeOnly", returned="never"),
+}
+HR = with_extension(
+    USER,
+    Extension(
+        X,
+        {
+            "badge": Attribute("badge", "string", required=True),
+            "contacts": Attribute("contacts", "complex", multi_valued=True, sub_attributes=CONTACT),
+            "lead": Attribute("lead", "complex", sub_attributes=CONTACT),
+            "tags": Attribute("tags", "string", multi_valued=True),
+        },
+    ),
+)
+STAFF = base(schemas=[USER.schema, X], **{X: {"badge": "7", "contacts": [{"value": "c", "kind": "K"}], "lead": {"value": "l"}}})
+
+
+def staff(**changed):
+    return {**STAFF, X: {**STAFF[X], **changed}}
+
+
+@pytest.mark.parametrize(
+    ("operation", "after"),
+    [
+        (op("replace", f'{X}:contacts[value eq "c"]', {"kind": "Q"}), staff(contacts=[{"value": "c", "kind": "Q"}])),
+        (op("replace", f'{X}:contacts[value eq "c"]', {"kind": None}), staff(contacts=[{"value": "c"}])),
+        (op("replace", f"{X}:lead", {"kind": "Q"}), staff(lead={"value": "l", "kind": "Q"})),
+        (op("replace", None, {X: {"lead": {"kind": "Q"}}}), staff(lead={"value": "l", "kind": "Q"})),
+        (op("replace", f"{X}:lead.hidden", "TOPSECRET"), STAFF),
+        (op("replace", None, {f"{X}:lead.hidden": "TOPSECRET"}), STAFF),
+        (op("add", f'{X}:contacts[value eq "c"].hidden', "TOPSECRET"), STAFF),
+        (op("add", f"{X}:tags", ["A", "b"]), staff(tags=["A", "b"])),
+    ],
+)
+def test_a_part_of_a_value_leaves_the_rest_and_what_is_never_returned_is_not_kept(operation, after):
+    assert patched(operation, before=STAFF, rt=HR) == after
+
+
+@pytest.mark.parametrize(
+    ("operation", "error"),
+    [
+        (op("remove", f'{X}:contacts[value eq "c"].value'), Mutability),
+        (op("replace", f'{X}:contacts[value eq "c"]', {"value": None}), Mutability),
+        (op("replace", f"{X}:lead.value", None), Mutability),
+        (op("remove", f"{X}:badge"), Mutability),
+        (op("replace", f"{X}:badge", ""), InvalidValue),
+        (op("add", f'{X}:contacts[kind eq "new"].kind', "new"), InvalidValue),
+        (op("add", f"{X}:contacts", [{"kind": "new"}]), InvalidValue),
+        (op("add", f'{X}:contacts[ro eq "set" and value eq "v"].kind', "Z"), NoTarget),
+    ],
+)
+def test_what_an_extension_requires_stays_and_what_it_only_reads_is_not_set(operation, error):
+    """RFC 7644 §3.5.2.2: mutability for the removal of what is required."""
+    with pytest.raises(error):
+        patched(operation, before=STAFF, rt=HR)
+
+
+def test_a_value_stored_before_its_schema_was_registered_may_stay_as_it_is():
+    before = staff(contacts=[{"kind": "old"}])
+    after = patched(op("add", f"{X}:contacts", [{"value": "n"}]), before=before, rt=HR)
+    assert after == staff(contacts=[{"kind": "old"}, {"value": "n"}])
+
+
+def test_values_are_removed_by_value_as_the_schema_compares_them():
+    assert patched(op("remove", f"{X}:tags", ["A"]), before=staff(tags=["a", "b"]), rt=HR) == staff(tags=["b"])
+
+
+KEPT = {"tags": ["a", "b"], "seats": [{"value": "1"}], "badge": {"no": "7", "floor": 2}}
+
+
+@pytest.mark.parametrize(
+    ("operation", "after"),
+    [
+        (op("add", f"{Y}:tags", "c"), {"tags": ["a", "b", "c"]}),
+        (op("add", f"{Y}:seats", {"value": "2"}), {"seats": [{"value": "1"}, {"value": "2"}]}),
+        (op("add", f"{Y}:badge", {"wing": "N"}), {"badge": {"no": "7", "floor": 2, "wing": "N"}}),
+        (op("add", f"{Y}:badge", "8"), {"badge": "8"}),
+        (op("replace", f"{Y}:badge", {"wing": "N"}), {"badge": {"wing": "N"}}),
+        (op("replace", f"{Y}:Badge.No", "8"), {"badge": {"no": "8", "floor": 2}}),
+        (op("remove", f"{Y}:badge.NO"), {"badge": {"floor": 2}}),
+        (op("replace", f'{Y}:seats[value eq "1"].Value', "9"), {"seats": [{"value": "9"}]}),
+        (op("replace", f'{Y}:seats[value eq "1"]', {"VALUE": "9"}), {"seats": [{"value": "9"}]}),
+        (op("replace", f'{Y}:seats[value eq "1"]', "9"), {"seats": ["9"]}),
+        (op("remove", f'{Y}:tags[value eq "b"]'), {"tags": ["a"]}),
+        (op("replace", f'{Y}:tags[value eq "b"]', "c"), {"tags": ["a", "c"]}),
+        (op("replace", f'{Y}:tags[value eq "b"]', {"value": "c"}), {"tags": ["a", {"value": "c"}]}),
+    ],
+)
+def test_an_extension_kept_as_sent_is_changed_like_one_with_a_schema(operation, after):
+    before = base(schemas=[USER.schema, Y], **{Y: KEPT})
+    assert patched(operation, before=before) == {**before, Y: {**KEPT, **after}}
+
+
+def test_a_plain_value_has_no_parts():
+    with pytest.raises(NoTarget):
+        patched(op("replace", f'{Y}:tags[value eq "b"].x', "c"), before=base(schemas=[USER.schema, Y], **{Y: KEPT}))
+
+
+OKTA = "urn:okta:app:1.0:user:custom"
+
+
+@pytest.mark.parametrize(
+    ("operation", "after"),
+    [
+        (op("replace", OKTA, {"A": "2", "b": None, "c": 3}), {"a": "2", "c": 3}),
+        (op("add", OKTA.upper(), {"c": 3}), {"a": "1", "b": "1", "c": 3}),
+        (op("remove", f"{OKTA}:b"), {"a": "1"}),
+        (op("replace", OKTA, {"a": None, "b": None}), None),
+        (op("remove", OKTA), None),
+        (op("replace", None, {OKTA: None}), None),
+        (op("replace", None, {OKTA: {"b": "2"}}), {"a": "1", "b": "2"}),
+    ],
+)
+def test_an_extension_whose_urn_reads_like_an_attribute_is_itself(operation, after):
+    """Okta's external namespaces end in anything."""
+    before = base(schemas=[USER.schema, OKTA], **{OKTA: {"a": "1", "b": "1"}})
+    assert patched(operation, before=before) == ({**before, OKTA: after} if after else base())
+
+
+@pytest.mark.parametrize("operation", [op("replace", OKTA, "x"), op("remove", OKTA, [{"a": "1"}])])
+def test_an_extension_as_a_whole_is_an_object(operation):
+    with pytest.raises(InvalidValue, match="names an extension"):
+        patched(operation, before=base(schemas=[USER.schema, OKTA], **{OKTA: {"a": "1"}}))
 
 
 # ---- members ---------------------------------------------------------------------------------------------------------------------
@@ -507,7 +630,7 @@ def test_a_group_keeps_its_name_and_its_id():
     }
     with pytest.raises(Mutability):
         patched(op("remove", 'members[value eq "a"]'), op("replace", "id", "nope"), before=FOLDER, rt=GROUP)
-    with pytest.raises(InvalidValue):
+    with pytest.raises(Mutability):
         patched(op("remove", "displayName"), before=FOLDER, rt=GROUP)
 
 

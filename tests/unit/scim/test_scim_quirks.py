@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, NoTarget, ScimError
+from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError
 from scim.misnomers import filter_as_meant
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, apply_patch, read_patch
@@ -386,7 +386,7 @@ def test_empty_strings_in_a_patch_unassign_where_they_are_absence() -> None:
 
 
 def test_an_empty_string_never_brings_anybody_back() -> None:
-    with pytest.raises(InvalidValue, match="active cannot be removed"):
+    with pytest.raises(Mutability, match="active cannot be removed"):
         patched(ONELOGIN, {"active": False}, {"op": "replace", "path": "active", "value": ""})
     with pytest.raises(InvalidValue, match="userName is required"):
         posted(ONELOGIN, userName="")
