@@ -85,6 +85,9 @@ def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> 
     return (extension.urn, attribute.name), "enterprise_names"
 
 
+_NAME_IN_PATH: Final = re.compile(r"[^.\[]*")
+
+
 def _place_today(rt: ResourceType, name: str, value: Any) -> Place | None:
     if name == rt.schema:
         return () if isinstance(value, dict) else None
@@ -108,8 +111,18 @@ def _flat(rt: ResourceType, key: str) -> Place | None:
     place = (attribute.name,) if extension is None else (extension.urn, attribute.name)
     if not dot:
         return place
-    inner = attribute.sub_attributes.get(sub.casefold()) if not attribute.multi_valued else None
-    return None if inner is None else (*place, inner.name)
+    if attribute.multi_valued or attribute.type != "complex" or "." in sub or "[" in sub:
+        return None
+    inner = attribute.sub_attributes.get(sub.casefold())
+    return (*place, sub if inner is None else inner.name)
+
+
+def is_path(rt: ResourceType, key: str) -> bool:
+    """Whether a top-level key is a path to a part of an attribute of the resource: `emails.value`, `emails[type eq "work"]`."""
+    urn, rest = split_urn(key, rt)
+    name = _NAME_IN_PATH.match(rest)
+    table = rt.attributes if urn is None else rt.extensions[urn.casefold()].attributes if urn.casefold() in rt.extensions else {}
+    return name is not None and name[0] != rest and name[0].casefold() in table
 
 
 def with_values_at(document: Mapping[str, Any], moved: Mapping[str, Place]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from scim.errors import InvalidSyntax, InvalidValue, Mutability
 from scim.filters import instant
-from scim.misnomers import of_today, place_of, with_values_at
+from scim.misnomers import is_path, of_today, place_of, with_values_at
 from scim.schema import Attribute, Extension, ResourceType, is_of_scim
 from scim.tolerances import Tolerances
 
@@ -166,6 +166,9 @@ def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], to
         # Kept as an extension, an `active` in it would be acknowledged and have no effect.
         raise InvalidSyntax(f"A top-level name is a URN of SCIM itself that is not {rt.schema}: send its attributes themselves.")
     check_unknown(key, value)
+    if is_path(rt, key):
+        # Kept under this name, what was sent would not be among the attribute's values, and nobody would see it.
+        raise InvalidSyntax("A top-level name is a path to a part of an attribute: send the attribute with all its values.")
     if ":" in key and not isinstance(value, dict):
         value = _extension_value("A top-level name with a colon is the URN of an extension: its value", value, tolerances, used)
     if value not in (None, [], {}) and not is_empty_string(value, tolerances, used):

@@ -302,10 +302,25 @@ def test_part_of_an_empty_list_has_no_target_in_a_strict_directory() -> None:
 
 
 def test_a_flat_key_that_names_nothing_known_is_kept_as_sent() -> None:
-    sent = {"name.pet": "x", "emails.value": "y", "urn:other:1.0.x": {"a": 1}, "department": ["D"]}
+    sent = {"pet.name": "x", "urn:other:1.0.x": {"a": 1}, "department": ["D"]}
     assert posted(GENERIC, **sent)[0] == {**user(), "schemas": [USER.schema, "urn:other:1.0.x"], **sent}
     group = {"schemas": [GROUP.schema], "displayName": "g", "department": "D"}
     assert normalise(GROUP, group, GENERIC, set()) == group
+
+
+def test_a_part_without_a_schema_goes_with_the_others() -> None:
+    assert posted(GENERIC, **{"name.pet": "x"})[0] == user(name={"pet": "x"})
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["emails.value", 'emails[type eq "work"].value', "phoneNumbers.value", f"{E}:manager.value.x", "title.x", "name[x eq 1].y"],
+)
+def test_a_path_in_a_resource_is_refused_where_it_names_no_single_place(key: str) -> None:
+    """Kept under that name, the value would be acknowledged, and not be among those of the attribute."""
+    for tolerances in (GENERIC, STRICT):
+        with pytest.raises(InvalidSyntax, match="is a path"):
+            posted(tolerances, **{key: "y"})
 
 
 def test_a_flat_key_beside_a_value_that_is_no_object_wins() -> None:
