@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -183,12 +183,19 @@ _VALUES: Final = re.compile(
 
 def filter_as_meant(text: str, rt: ResourceType, tolerances: Tolerances, used: set[str]) -> str:
     """A filter as the RFC writes it, where another spelling is forgiven and makes it readable; otherwise as it is."""
-    if not tolerances.unquoted_values or _readable(text, rt):
+    if "urn:scim:" in text.lower() and tolerances.old_schema_uris:
+        text = _as_of_today(text, rt, used)  # first: the URN of a draft reads like that of somebody's extension
+    if _readable(text, rt):
         return text
-    meant = _VALUES.sub(_in_quotes, text)
-    if meant == text or not _readable(meant, rt):
+    meant, relied = text, set[str]()
+    for tolerance, respelling in _RESPELLINGS:
+        spelt = respelling(meant, rt) if getattr(tolerances, tolerance) else meant
+        if spelt != meant:
+            meant = spelt
+            relied.add(tolerance)
+    if not relied or not _readable(meant, rt):
         return text
-    used.add("unquoted_values")
+    used |= relied
     return meant
 
 
@@ -205,6 +212,37 @@ def _in_quotes(found: re.Match[str]) -> str:
     if value is None or (found["bare"] is not None and value.lower() in ("true", "false", "null")):
         return found[0]
     return found["operator"] + json.dumps(value, ensure_ascii=False)
+
+
+def _quoted(text: str, _: ResourceType) -> str:
+    return _VALUES.sub(_in_quotes, text)
+
+
+_NAMES: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<name>[A-Za-z][-\w.:]*)', re.ASCII)
+
+
+def _as_of_today(text: str, rt: ResourceType, used: set[str]) -> str:
+    meant = _NAMES.sub(lambda found: renamed(rt, found[0]) if found["name"] else found[0], text)
+    if meant != text:
+        used.add("old_schema_uris")
+    return meant
+
+
+def _with_enterprise_urn(text: str, rt: ResourceType) -> str:
+    extension = rt.extensions.get(ENTERPRISE.urn.casefold())
+    table = extension.attributes if extension is not None else {}
+
+    def named(found: re.Match[str]) -> str:
+        first = (found["name"] or "").partition(".")[0].casefold()
+        return f"{ENTERPRISE.urn}:{found[0]}" if first in table and first not in rt.attributes else found[0]
+
+    return _NAMES.sub(named, text)
+
+
+_RESPELLINGS: Final[tuple[tuple[str, Callable[[str, ResourceType], str]], ...]] = (
+    ("unquoted_values", _quoted),
+    ("enterprise_names", _with_enterprise_urn),
+)
 
 
 def is_after_urn(rt: ResourceType, text: str) -> bool:

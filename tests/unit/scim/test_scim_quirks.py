@@ -53,6 +53,9 @@ RESOURCES: list[tuple[str, dict[str, Any], dict[str, Any], set[str]]] = [
     ("the same with a list", {E: []}, {}, set()),
     ("a manager as an empty list", {E: {"manager": []}}, {}, set()),
     ("Entra customappsso jobs wrap values", {"title": [{"$ref": None, "value": "T"}]}, {"title": "T"}, {"wrapped_values"}),
+    ("SCIM-SDK's client sends scalars in lists (Captain-P-Goldfish/SCIM-SDK issue 968)",
+     {"title": ["T"], "active": ["False"], "profileUrl": ["https://x"]}, {"title": "T", "active": False, "profileUrl": "https://x"},
+     {"wrapped_values", "string_booleans"}),
     ("the same for a flag", {"active": [{"value": "False"}]}, {"active": False}, {"wrapped_values", "string_booleans"}),
     ("a value under its own name", {"title": {"title": "T"}, "active": {"value": True}}, {"title": "T", "active": True},
      {"wrapped_values"}),
@@ -250,8 +253,8 @@ def test_members_are_not_selected_by_what_is_not_kept_of_them(path: str) -> None
 @pytest.mark.parametrize(
     "sent",
     [
-        {"userName": 5}, {"title": 5}, {"title": ["T"]}, {"title": {"value": "T", "type": "x"}}, {"title": {"value": 5}},
-        {"active": "yes"}, {"active": 2}, {"active": ""}, {"active": []}, {"active": [True]}, {E: {"employeeNumber": 1.5}},
+        {"userName": 5}, {"title": 5}, {"title": ["T", "U"]}, {"title": [["T"]]}, {"title": [{}]}, {"title": [5]}, {"title": {"value": "T", "type": "x"}}, {"title": {"value": 5}},
+        {"active": "yes"}, {"active": 2}, {"active": ""}, {"active": []}, {"active": [True, True]}, {E: {"employeeNumber": 1.5}},
         {E: {"costCenter": True}}, {"emails": "a@b"}, {"roles": "r"}, {"name": "N"}, {"urn:x:1.0:y": "z"}, {E: {"manager": ["m"]}}, {f"{E}:noSuch": "x"},
         {"emails": [{"primary": "True"}, {"primary": True}]},
     ],
@@ -346,6 +349,24 @@ def test_values_of_a_filter_without_quotes_are_text_where_that_is_forgiven(sent:
     assert filter_as_meant(meant, USER, forgiving, used) == meant
     assert filter_as_meant(sent, USER, GENERIC, used) == sent
     assert not used
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant", "relied"),
+    [
+        ('id eq "1" and manager eq "2"', f'id eq "1" and {E}:manager eq "2"', {"enterprise_names"}),
+        ('department sw "manager"', f'{E}:department sw "manager"', {"enterprise_names"}),
+        ("id eq 1a and Manager.value eq 2", f'id eq "1a" and {E}:Manager.value eq "2"', {"enterprise_names", "unquoted_values"}),
+        (f'{OLD_CORE}:userName eq "{OLD_CORE}"', f'{USER.schema}:userName eq "{OLD_CORE}"', {"old_schema_uris"}),
+        (f'{OLD_ENTERPRISE}:department eq "x"', f'{E}:department eq "x"', {"old_schema_uris"}),
+    ],
+)
+def test_names_in_a_filter_mean_what_they_mean_elsewhere(sent: str, meant: str, relied: set[str]) -> None:
+    """Before it writes a manager, Entra asks `id eq "…" and manager eq "…"` (Microsoft's tutorial of a SCIM endpoint)."""
+    used: set[str] = set()
+    assert filter_as_meant(sent, USER, replace(profile_of("entra").tolerances, old_schema_uris=True), used) == meant
+    assert used == relied
+    assert filter_as_meant(sent, USER, STRICT, used) == sent
 
 
 @pytest.mark.parametrize("text", ["userName eq", "noSuch eq x", "userName zz x", 'userName eq "a'])
