@@ -1,5 +1,9 @@
-"""What a filter asks of an attribute that costs much to load, so that no more of it is loaded than the answer depends on."""
+"""What a filter asks of an attribute that costs much to load, and which members it names."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
+from scim.errors import InvalidFilter
 from scim.filters import And, Compare, Filter, Not, Or, Present, Reference, ValuePath
 
 Values = frozenset[str]
@@ -51,3 +55,45 @@ def _needed(f: Filter) -> Values | None:
             return _together([_needed(term) for term in terms])
         case _:
             return None
+
+
+# ---- members that have another key than our id -----------------------------------------------------------------------------------
+
+
+def named_members(f: Filter, *, within: bool = False) -> frozenset[str]:
+    """The texts that a filter compares with members' values; `within` where it is a filter on one member, as in `members[…]`.
+
+    Raises InvalidFilter for a comparison that needs more than one whole value: it cannot be asked of another key than ours.
+    """
+    match f:
+        case And(terms) | Or(terms):
+            return NONE.union(*(named_members(term, within=within) for term in terms))
+        case Not(term):
+            return named_members(term, within=within)
+        case ValuePath(reference, inner):
+            return named_members(inner, within=within or _is(reference, "members"))
+        case Compare(reference, operator, str() as value) if _is_member(reference, within=within):
+            if operator not in ("eq", "ne"):
+                raise InvalidFilter("members: this directory names members by another key than the id: compare it with eq or ne.")
+            return frozenset({value})
+        case _:
+            return NONE
+
+
+def with_member_ids(f: Filter, ids: Mapping[str, str], *, within: bool = False) -> Filter:
+    """The filter with our ids in place of the texts that stand for them."""
+    match f:
+        case And(terms) | Or(terms):
+            return replace(f, terms=tuple(with_member_ids(term, ids, within=within) for term in terms))
+        case Not(term):
+            return Not(with_member_ids(term, ids, within=within))
+        case ValuePath(reference, inner):
+            return ValuePath(reference, with_member_ids(inner, ids, within=within or _is(reference, "members")))
+        case Compare(reference, operator, str() as value) if value in ids and _is_member(reference, within=within):
+            return Compare(reference, operator, ids[value], ids[value])
+        case _:
+            return f
+
+
+def _is_member(reference: Reference, *, within: bool) -> bool:
+    return reference.leaf.name == "value" and (within or _is(reference, "members"))

@@ -13,7 +13,8 @@ from ledger.sealing import Kek
 from projections import reads
 from scim.errors import InvalidValue
 from scim.filters import Atom, fold
-from scim.patch import Patch
+from scim.mentions import named_members, with_member_ids
+from scim.patch import EdgeOperation, Patch
 
 Key = Literal["externalId", "userName"]
 
@@ -53,11 +54,16 @@ async def _unknown(conn: Connection, directory: Directory, values: Iterable[str]
 
 
 def named_in(patch: Patch) -> list[str]:
-    """The members that a patch names."""
-    return [member for edge in patch.edges for member, _ in edge.members]
+    """The members that a patch names, in values and in the filters of its paths."""
+    named = [member for edge in patch.edges for member, _ in edge.members]
+    return [*named, *(member for edge in patch.edges if edge.filter for member in named_members(edge.filter, within=True))]
 
 
 def with_ids(patch: Patch, found: dict[str, str]) -> Patch:
     """The patch with ids in place of the keys that were found."""
-    edges = tuple(replace(edge, members=tuple((found.get(m, m), kind) for m, kind in edge.members)) for edge in patch.edges)
-    return Patch(patch.operations, edges)
+    return Patch(patch.operations, tuple(_with_ids(edge, found) for edge in patch.edges))
+
+
+def _with_ids(edge: EdgeOperation, found: dict[str, str]) -> EdgeOperation:
+    members = tuple((found.get(member, member), kind) for member, kind in edge.members)
+    return replace(edge, members=members, filter=edge.filter and with_member_ids(edge.filter, found, within=True))

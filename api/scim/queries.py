@@ -14,6 +14,7 @@ import anyio.to_thread
 import orjson
 
 from api.scim.http import Answer, Call, as_json, streamed
+from api.scim.members import meant
 from api.scim.resources import etag, group_json, shown_groups, shown_members, with_meta
 from api.scim.search import Search
 from api.services import Services
@@ -28,7 +29,7 @@ from scim.discovery import list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound, TooMany
 from scim.filters import Bounds, Filter, bounds, cover, either, instant, matches, parse_filter
 from scim.mentions import NONE as NOTHING
-from scim.mentions import asked, mentions
+from scim.mentions import asked, mentions, named_members, with_member_ids
 from scim.misnomers import filter_as_meant
 from scim.projection import Projection, needs, parse_projection, project
 from scim.schema import GROUP, USER, ResourceType
@@ -186,6 +187,8 @@ class Query:
         """All matches in order, then the page of them: by time of creation, or by sortBy with that as the tie-break."""
         one = self._one_of(kinds)
         wanted = parse_filter(search.filter, one) if search.filter is not None else None
+        if wanted is not None and GROUP.name in {kind.name for kind in kinds}:
+            wanted = await self._with_member_ids(conn, wanted)
         order = sort_key(search.sort_by, one) if search.sort_by is not None else None
         ordered: list[tuple[Any, dict[str, Any]]] = []
         for kind in kinds:
@@ -206,6 +209,16 @@ class Query:
         else:
             end = Sorted(tuple(map(_anchor, found[max(0, stop - ANCHORS) : stop])))
         return len(found), found[first:stop], end
+
+    async def _with_member_ids(self, conn: Connection, wanted: Filter) -> Filter:
+        """The filter with the ids of members that the IdP names by another key, where the profile says that it may."""
+        key = self._directory.speaks.unknown_member
+        if key == "refuse":
+            return wanted
+        found = await meant(conn, self._services.kek, self._directory, key, named_members(wanted))
+        if found:
+            self._call.used.add("unknown_member")
+        return with_member_ids(wanted, found)
 
     async def _matching(
         self, conn: Connection, kind: ResourceType, wanted: Filter | None, sort_by: str | None, order: Order | None

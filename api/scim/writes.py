@@ -121,8 +121,8 @@ class Write:
 
     async def patch_group(self, group: str) -> Answer:
         patch = await self._read_patch(self._directory.group_type, GROUP_BYTES_MAX)
-        found = await self._meant(named_in(patch))
-        patch = with_ids(patch, found) if found else patch
+        if self._directory.speaks.unknown_member != "refuse":
+            patch = with_ids(patch, await self._meant(named_in(patch)))
         outcome = await self._submit(PatchGroup(_id(group), patch, self._call.condition(), self._directory.group_type))
         if self._call.query.get("attributes"):
             # RFC 7644 §3.5.2: whoever asks for attributes MUST get them.

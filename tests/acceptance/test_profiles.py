@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import psycopg
@@ -56,6 +57,9 @@ class Connection:
 
     def members(self, group: str) -> set[str]:
         return {member["value"] for member in self.send("GET", f"/Groups/{group}").json().get("members", [])}
+
+    def found(self, path: str, query: str) -> list[dict[str, Any]]:
+        return self.send("GET", f"{path}?filter={quote(query)}").json().get("Resources", [])
 
     def events(self, **params: str) -> list[dict[str, Any]]:
         with self.service.client("consumer") as client:
@@ -122,6 +126,27 @@ def test_members_may_be_named_by_another_key_where_the_profile_says_so(connected
     refused = idp.group("nobody")
     assert (refused.status_code, refused.json()["scimType"]) == (400, "invalidValue")
     assert "nobody" in refused.json()["detail"]
+
+
+def test_filters_name_members_by_the_other_key_too(connected: Any) -> None:
+    idp = connected("filters-by-key", "generic-externalid")
+    kept, gone = (idp.user(f"{key}@corp", externalId=key) for key in ("kept", "gone"))
+    group = idp.group("kept").json()["id"]
+
+    def removed(selected: str) -> Any:
+        add = {"op": "add", "path": "members", "value": [{"value": "gone"}]}
+        idp.patch(f"/Groups/{group}", add)
+        assert idp.members(group) == {kept, gone}
+        return idp.patch(f"/Groups/{group}", {"op": "remove", "path": f"members[{selected}]"})
+
+    for selected in ('value eq "gone" and type eq "User"', 'type eq "User" and not (value eq "kept")', 'value ne "kept"'):
+        assert removed(selected).status_code == 204
+        assert idp.members(group) == {kept}
+    refused = removed('value sw "gone"')
+    assert (refused.status_code, refused.json()["scimType"]) == (400, "invalidFilter")
+    for query in ('members.value eq "gone"', f'members[value eq "gone"] and displayName pr and members.value eq "{kept}"'):
+        assert [found["id"] for found in idp.found("/Groups", query)] == [group]
+    assert idp.found("/Groups", 'members.value eq "nobody"') == []
 
 
 def test_a_key_that_two_users_have_names_nobody(connected: Any) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scim.errors import InvalidFilter
 from scim.filters import matches, parse_filter
-from scim.mentions import NONE, asked, mentions
+from scim.mentions import NONE, asked, mentions, named_members, with_member_ids
 from scim.schema import GROUP, USER
 
 A, B, C = ("00000000-0000-4000-8000-00000000000" + digit for digit in "abc")
@@ -58,3 +59,41 @@ def test_an_attribute_of_an_extension_by_the_same_name_is_another() -> None:
     assert not mentions(parse_filter("urn:x:y:groups pr", USER), "groups")
     assert mentions(parse_filter("groups pr", USER), "groups")
     assert not mentions(parse_filter('emails[value eq "a"]', USER), "groups")
+
+
+_KEYS = {A: "ann", B: "bob", C: "cleo"}
+
+
+@given(_filter.filter(lambda text: " co " not in text), st.lists(_member, unique_by=lambda m: m["value"]))
+def test_a_filter_by_another_key_asks_the_same_once_it_has_ids(text: str, members: list[dict[str, Any]]) -> None:
+    by_key = text
+    for obj, key in _KEYS.items():
+        by_key = by_key.replace(obj, key)
+    ids = {key: obj for obj, key in _KEYS.items()}
+    wanted = parse_filter(by_key, GROUP)
+    assert named_members(wanted) <= set(ids)
+    document = {"displayName": "x", "members": members}
+    assert matches(with_member_ids(wanted, ids), document) is matches(parse_filter(text, GROUP), document)
+
+
+@pytest.mark.parametrize("operator", ["sw", "ew", "co", "gt", "le"])
+@pytest.mark.parametrize("shape", ['members.value {} "k"', 'members[not (value {} "k")]'])
+def test_a_part_of_another_key_cannot_be_asked_for(operator: str, shape: str) -> None:
+    with pytest.raises(InvalidFilter, match="eq or ne"):
+        named_members(parse_filter(shape.format(operator), GROUP))
+
+
+def test_only_members_are_named_by_another_key() -> None:
+    for text in (
+        'displayName eq "ann"',
+        'externalId eq "ann"',
+        'members[type eq "ann"]',
+        "members.value eq null",
+        "members.value pr",
+    ):
+        wanted = parse_filter(text, GROUP)
+        assert named_members(wanted) == NONE
+        assert with_member_ids(wanted, {"ann": A}) == wanted
+    emails = parse_filter('emails[value eq "ann"]', USER)
+    assert named_members(emails) == NONE
+    assert with_member_ids(emails, {"ann": A}) == emails
