@@ -11,17 +11,34 @@ from tests.acceptance.conftest import ROOT, Service
 
 CORPUS = ROOT.parent / "shared" / "corpus"
 OURS = Path(__file__).parent / "dialogues"
+pytestmark = pytest.mark.skipif(
+    not CORPUS.exists(), reason="the runner stands beside the project, in ../shared/corpus; this copy has none"
+)
 
 
-@pytest.mark.skipif(not CORPUS.exists(), reason="the runner stands beside the project, in ../shared/corpus; this copy has none")
-@pytest.mark.parametrize("directory", [CORPUS / "dev", OURS], ids=["shared", "ours"])
-def test_every_dialogue_passes(service: Service, tmp_path: Path, directory: Path) -> None:
-    report = tmp_path / "report.json"
-    command = [sys.executable, str(CORPUS / "runner.py"), "--base", service.scim, "--token", service.first_run["tokens"]["scim"]]
-    run = subprocess.run(
-        [*command, "--require-all", "--json", str(report), str(directory)], capture_output=True, text=True, timeout=280
-    )
+def _run(base: str, token: str, dialogues: Path, report: Path) -> None:
+    command = [sys.executable, str(CORPUS / "runner.py"), "--base", base, "--token", token, "--require-all"]
+    run = subprocess.run([*command, "--json", str(report), str(dialogues)], capture_output=True, text=True, timeout=280)
     outcomes = json.loads(report.read_text())["dialogues"]
     failed = {o["name"]: o["reason"] for o in outcomes if o["outcome"] != "pass"}  # a skip too
     assert not failed, run.stdout
-    assert len(outcomes) == len(list(directory.glob("*.json"))) > 0
+    assert len(outcomes) == len(list(dialogues.glob("*.json"))) > 0
+
+
+@pytest.mark.parametrize("dialogues", [CORPUS / "dev", OURS / "generic"], ids=["shared", "ours"])
+def test_every_dialogue_passes(service: Service, tmp_path: Path, dialogues: Path) -> None:
+    _run(service.scim, service.first_run["tokens"]["scim"], dialogues, tmp_path / "report.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "profile"), [("entra", "entra"), ("generic-externalid", "generic-externalid"), ("extensions", "generic")]
+)
+def test_every_dialogue_with_a_directory_of_its_kind_passes(service: Service, tmp_path: Path, name: str, profile: str) -> None:
+    """Ours that need a profile, or extension schemas: `schemas/NAME.TYPE.json` beside them."""
+    slug = f"dialogues-{name}"
+    assert service.cli("directory", "create", slug, "--profile", profile).returncode == 0
+    for schema in sorted((OURS / name).glob("schemas/*.json")):
+        added = service.cli("directory", "schema", "add", slug, str(schema), "--resource-type", schema.stem.rpartition(".")[2])
+        assert added.returncode == 0, added.stderr
+    token = json.loads(service.cli("token", "issue", "scim", "--directory", slug, "--json").stdout)["token"]
+    _run(f"{service.base}/scim/{slug}/v2", token, OURS / name, tmp_path / "report.json")
