@@ -14,6 +14,7 @@ from tests.unit.scim.test_scim_extension import SCHEMA, URN
 CORE = "urn:ietf:params:scim:schemas:core:2.0:"
 PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 USER: dict[str, Any] = {"schemas": [CORE + "User"], "userName": "scim-test@corp", "title": "Countess"}
+GROUP_BEFORE: dict[str, Any] = {"schemas": [CORE + "Group"], "displayName": "g"}
 
 
 def tried(profile: str, method: str, path: str, body: Any = None, **more: Any) -> dict[str, Any]:
@@ -49,9 +50,118 @@ def test_a_group_shows_its_members() -> None:
     assert tried("entra", "PUT", "/Groups/1", group) == {"document": group, "tolerances": []}
 
 
+@pytest.mark.parametrize("before", [{**GROUP_BEFORE, "id": "abc"}, GROUP_BEFORE])
+def test_a_patch_may_repeat_the_id_of_its_resource(before: dict[str, Any]) -> None:
+    """Okta sends it with every push; the path names the resource where `before` does not."""
+    body = {"schemas": [PATCH], "Operations": [{"op": "replace", "value": {"id": "abc", "displayName": "x"}}]}
+    found = tried("okta", "PATCH", "/Groups/abc/", body, before=before)
+    assert (found["document"], found["tolerances"]) == ({**before, "displayName": "x"}, ["id_in_value"])
+    refused = tried("okta", "PATCH", "/Groups/abd", body, before={**before, "id": "abd"})
+    assert refused["error"]["scimType"] == "mutability"
+
+
+def test_a_patch_of_a_user_may_repeat_its_id_and_the_mapped_user_has_it() -> None:
+    body = {"schemas": [PATCH], "Operations": [{"op": "replace", "value": {"id": "abc", "title": "Lady"}}]}
+    found = tried("okta", "PATCH", "/Users/abc", body, before={**USER, "id": "abc"})
+    assert found["document"] == {**USER, "title": "Lady", "id": "abc"}
+    assert found["user"] == {"id": "abc", "user_name": "scim-test@corp", "active": True, "title": "Lady"}
+
+
+def test_what_was_before_is_stored_already_and_needs_no_schemas() -> None:
+    body = {"schemas": [PATCH], "Operations": [{"op": "replace", "path": "displayName", "value": "x"}]}
+    found = tried("okta", "PATCH", "/Groups/1", body, before={"displayName": "g"})
+    assert (found["document"]["displayName"], found["tolerances"]) == ("x", [])
+    assert "error" not in tried("okta", "POST", "/Users", USER, before={"userName": 5})
+    also = {**USER, "members": ["of an attribute without a schema"]}
+    title = {"schemas": [PATCH], "Operations": [{"op": "replace", "path": "title", "value": "Lady"}]}
+    assert tried("okta", "PATCH", "/Users/1", title, before=also)["document"] == {**also, "title": "Lady"}
+
+
+@pytest.mark.parametrize(
+    ("operations", "members"),
+    [
+        ([{"op": "remove", "path": 'members[value eq "a"]'}], ["B", "c"]),
+        ([{"op": "add", "path": "members", "value": [{"value": "d", "type": "Group"}, {"value": "a"}]}], ["a", "B", "c", "d"]),
+        ([{"op": "replace", "path": "members", "value": [{"value": "d"}]}], ["d"]),
+        ([{"op": "remove", "path": "members"}], None),
+        ([{"op": "remove", "path": 'members[type eq "Group"]'}], ["a", "B"]),
+        ([{"op": "replace", "path": 'members[value eq "b"]', "value": {"value": "d"}}], ["a", "c", "d"]),
+        (
+            [
+                {"op": "add", "path": "members", "value": [{"value": "d", "type": "Group"}]},
+                {"op": "remove", "path": 'members[type eq "Group"]'},
+            ],
+            ["a", "B"],
+        ),
+    ],
+)
+def test_a_patch_changes_the_members_there_were(operations: list[dict[str, Any]], members: list[str] | None) -> None:
+    """In their order, and ignoring the case of an id, which is a UUID."""
+    before = {**GROUP_BEFORE, "members": [{"value": "a"}, {"value": "B", "type": "User"}, {"value": "c", "type": "Group"}]}
+    found = tried("generic", "PATCH", "/Groups/1", {"schemas": [PATCH], "Operations": operations}, before=before)
+    assert [m["value"] for m in found["document"].get("members", ())] == (members or [])
+    assert ("members" in found["document"]) is (members is not None)
+
+
+def test_a_member_that_is_added_shows_its_type_where_it_was_sent() -> None:
+    value = [{"value": "a", "type": "Group"}, {"value": "b"}]
+    body = {"schemas": [PATCH], "Operations": [{"op": "add", "path": "members", "value": value}]}
+    assert tried("okta", "PATCH", "/Groups/1", body, before=GROUP_BEFORE)["document"]["members"] == value
+
+
+def test_a_filter_for_a_member_that_is_not_there_is_refused() -> None:
+    body = {"schemas": [PATCH], "Operations": [{"op": "replace", "path": 'members[value eq "b"]', "value": {"value": "c"}}]}
+    refused = tried("generic", "PATCH", "/Groups/1", body, before={**GROUP_BEFORE, "members": [{"value": "a"}]})
+    assert refused["error"]["scimType"] == "noTarget"
+    assert "let it add the member" in refused["fix"]
+
+
+def test_a_put_that_says_nothing_of_active_keeps_it() -> None:
+    """What it keeps is in `before`; without it nobody knows, and nothing is said."""
+    leaver = {**USER, "active": False}
+    found = tried("onelogin", "PUT", "/Users/1", USER, before=leaver)
+    assert (found["document"], found["user"]["active"]) == (leaver, False)
+    assert tried("onelogin", "PUT", "/Users/1", {**USER, "active": True}, before=leaver)["user"]["active"] is True
+    assert tried("onelogin", "PUT", "/Users/1", USER, before=USER)["user"]["active"] is True
+    assert "active" not in tried("onelogin", "PUT", "/Users/1", USER)["user"]
+    group = {"schemas": [CORE + "Group"], "displayName": "x"}
+    assert tried("onelogin", "PUT", "/Groups/1", group, before=GROUP_BEFORE)["document"] == group
+
+
+def test_a_put_cannot_change_what_is_immutable() -> None:
+    types = {"Users": with_extension(USER_TYPE, read_extension(SCHEMA)), "Groups": GROUP}
+    request = {
+        "method": "PUT",
+        "path": "/Users/1",
+        "body": {**USER, URN: {"number": "B"}},
+        "before": {**USER, URN: {"number": "A"}},
+    }
+    assert try_request(profile_of("okta"), request, types)["error"]["scimType"] == "mutability"
+
+
 def test_a_step_of_a_dialogue_has_do_instead_of_method() -> None:
     assert try_request(profile_of("okta"), {"do": "get", "path": "/Users"})["stores"].startswith("nothing")
     assert tried("okta", "DELETE", "/Users/1")["stores"].startswith("the end")
+
+
+@pytest.mark.parametrize("path", ["/.search", "/Users/.search", "/scim/acme/v2/Groups/.search/"])
+def test_a_search_only_reads(path: str) -> None:
+    body = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:SearchRequest"], "filter": "title pr"}
+    assert tried("okta", "POST", path, body) == {"stores": "nothing: this request only reads", "tolerances": []}
+
+
+def test_discovery_only_reads() -> None:
+    assert tried("okta", "GET", "/ServiceProviderConfig")["stores"] == "nothing: this request only reads"
+
+
+def test_the_operations_of_a_bulk_request_are_tried_one_by_one() -> None:
+    found = tried("okta", "POST", "/scim/acme/v2/Bulk", {"schemas": [], "Operations": []})
+    assert found.keys() == {"stores", "tolerances"}
+    assert "one by one" in found["stores"]
+
+
+def test_a_path_that_leads_nowhere_is_a_wrong_address() -> None:
+    assert "The address is wrong" in tried("okta", "POST", "/Elsewhere", {})["fix"]
 
 
 @pytest.mark.parametrize(
