@@ -60,6 +60,7 @@ _CASES: Final = (
     _Case("The request asks for too much: let the IdP match on userName, externalId or id, or send changes in smaller parts.",
           400, "tooMany"),
     _Case("Start the import in the IdP again from its first page.", 400, "invalidCursor"),
+    _Case("The IdP asks for pages of no size: set its page size to a number from 1 on.", 400, "invalidCount", r"^count:"),
     _Case("Start the import in the IdP again from its first page.", 400, "invalidCount"),
     _Case("The token was revoked or has expired: issue one and put it into the IdP.", 401),
     _Case("The token belongs to another directory, or has another role than scim: put the token of this directory into the IdP.", 403),

@@ -107,7 +107,7 @@ class InvalidCursor(ScimError):
 
 
 class InvalidCount(ScimError):
-    """400 invalidCount (RFC 9865): the page size is no number, or not that of the first page."""
+    """400 invalidCount (RFC 9865): the page size is no number from 1 on, or not that of the first page."""
 
     status = 400
     scim_type = "invalidCount"

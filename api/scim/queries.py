@@ -171,9 +171,9 @@ class Query:
     async def _plain(self, conn: Connection, kind: ResourceType, search: Search, after: Place | None) -> Page:
         """A page without looking at the rest: what comes later or goes away moves nothing of it."""
         total = await reads.count(conn, self._directory, kind.name)
-        if not search.count:
-            return total, [], None
         if search.cursor is None:
+            if not search.count:
+                return total, [], None
             ids = await reads.page_ids(conn, self._directory, kind.name, search.start - 1, search.count)
             return total, await self._documents(conn, kind, ids), None
         if not isinstance(after, Created):
@@ -201,7 +201,7 @@ class Query:
             return len(found), found[search.start - 1 : search.start - 1 + search.count], None
         first = _resume(found, after)
         stop = first + search.count
-        if not search.count or stop >= len(found):
+        if stop >= len(found):
             return len(found), found[first:stop], None
         if search.sort_by is None:
             last = found[stop - 1]

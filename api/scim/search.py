@@ -95,11 +95,15 @@ def _names(given: Mapping[str, Any], name: str) -> str | None:
 
 def _count(value: Any, cursor: str | None) -> int:
     try:
-        return _integer("count", value, COUNT_MAX)
+        count = _integer("count", value, COUNT_MAX)
     except InvalidValue as wrong:
         if cursor is None:
             raise
         raise InvalidCount(wrong.detail) from wrong
+    if cursor is not None and count < 1:
+        # An empty page has no place to go on from, and without nextCursor it would say that nobody follows.
+        raise InvalidCount("count: with a cursor, send at least 1. Without one, 0 gives the number of resources alone.")
+    return count
 
 
 def _integer(name: str, value: Any, default: int) -> int:

@@ -131,14 +131,33 @@ def test_a_cursor_belongs_to_its_query(service: Service) -> None:
         assert client.get(service.scim + "/Groups", params=good).json()["scimType"] == "invalidCursor"
 
 
+@pytest.mark.parametrize("count", [0, -5])
+def test_pages_of_nothing_would_end_no_walk_and_are_refused(service: Service, count: int) -> None:
+    """An empty page without nextCursor says that the walk is over, whoever is still to come."""
+    with service.client("scim") as client:
+        for n in range(2):
+            _create(client, service, f"none-{n}-{random.random()}")
+        following = client.get(service.scim + "/Users", params={"cursor": "", "count": "1"}).json()["nextCursor"]
+        for cursor in ("", following):
+            for more in ({}, {"filter": "userName pr"}, {"sortBy": "userName"}):
+                query = {"cursor": cursor, "count": count, **more}
+                message = {"schemas": [SEARCH], **query}
+                answers = [
+                    client.get(service.scim + "/Users", params=query),
+                    client.post(service.scim + "/.search", json=message),
+                ]
+                for answer in answers:
+                    assert (answer.status_code, answer.json()["scimType"]) == (400, "invalidCount"), query
+                    assert answer.json()["detail"].startswith("count:")
+
+
 def test_counts_of_nothing_and_of_too_much(service: Service) -> None:
     with service.client("scim") as client:
         _create(client, service, f"count-{random.random()}")
         for count in ("0", "-5"):
-            found = client.get(service.scim + "/Users", params={"cursor": "", "count": count}).json()
-            assert found["totalResults"] > 0
-            assert found["Resources"] == []
-            assert "nextCursor" not in found
+            by_index = client.get(service.scim + "/Users", params={"count": count}).json()
+            assert by_index["totalResults"] > 0
+            assert by_index["Resources"] == []
         found = client.get(service.scim + "/Users", params={"cursor": "", "count": "100000"}).json()
         assert found["itemsPerPage"] <= 200
         by_index = client.get(service.scim + "/Users", params={"count": "1"}).json()

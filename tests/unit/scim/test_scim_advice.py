@@ -39,6 +39,8 @@ def test_each_kind_of_refusal_has_a_fix(kind: type[ScimError]) -> None:
         (400, "invalidFilter", "The filter needs a value", "match on userName"),
         (400, "invalidFilter", "Operations[0]: The filter needs a value", "target attribute"),
         (400, "invalidFilter", "members: select them by value", "target attribute"),
+        (400, "invalidCount", "count: with a cursor, send at least 1.", "page size"),
+        (400, "invalidCount", "With a cursor, send the same count as for the first page.", "from its first page"),
         (404, None, "Operations[3].path must be /Users or /Groups", "other kinds of resources"),
         (400, None, None, "whoever runs this service"),
         (404, None, "There is no such endpoint.", "base URL"),
