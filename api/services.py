@@ -22,7 +22,7 @@ from projections.reads import GroupOf, Resource
 from scim.errors import Forbidden, Unauthorized, Unavailable
 from scim.profile import UnknownProfileError
 
-_BEARER = re.compile(r"[Bb]earer +(\S+) *")
+_BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
 TOUCH_INTERVAL_S = 60  # last_used_at is flushed once a minute: it must not make tokens a hot row
 
 

@@ -66,7 +66,7 @@ def test_what_a_revoked_token_asked_is_there_and_what_a_stranger_asked_is_not(se
         stranger = httpx.get(service.scim + "/Users", headers={"Authorization": "Bearer sl_scim_0_000000000"})
         nowhere = httpx.get(service.base + "/scim/none/v2/Users", headers={"Authorization": f"Bearer {issued['token']}"})
         wrong = operator.get(service.scim + "/Users")
-        late = httpx.post(service.scim + "/Users", headers={"Authorization": f"Bearer {issued['token']}"}, json={})
+        late = httpx.post(service.scim + "/Users", headers={"Authorization": f"BEARER {issued['token']}"}, json={})
         assert (stranger.status_code, nowhere.status_code, wrong.status_code, late.status_code) == (401, 401, 403, 401)
         entry = _written(service, operator, late.headers["X-Request-Id"], refused="true")
         assert (entry["status"], entry["directory"], entry["events"]) == (401, "acme", 0)

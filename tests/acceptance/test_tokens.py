@@ -3,6 +3,8 @@
 import json
 import random
 
+import pytest
+
 from tests.acceptance.conftest import Service
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -37,6 +39,18 @@ def test_a_revoked_token_is_refused_from_the_next_request_on(service: Service) -
         found = client.get(service.scim + "/Users", params={"filter": 'userName eq "after"'}).json()
         assert found["totalResults"] == 0
     assert token not in service.log.read_text()
+
+
+@pytest.mark.parametrize("scheme", ["BEARER", "bearer", "bEaReR"])
+def test_the_case_of_the_scheme_says_nothing(service: Service, scheme: str) -> None:
+    """RFC 9110 §11.1: the SCIM edge, the rest of the API, and streams, which look at the header once more."""
+    with service.client("scim") as client, service.client("operator") as operator:
+        for each in (client, operator):
+            each.headers["Authorization"] = each.headers["Authorization"].replace("Bearer", scheme)
+        assert client.get(service.scim + "/Users").status_code == 200
+        assert operator.get(service.base + "/v1/requests").status_code == 200
+        with operator.stream("GET", service.base + "/v1/events/stream") as stream:
+            assert stream.status_code == 200
 
 
 def test_revoking_twice_is_one_event_and_an_unknown_id_is_refused(service: Service) -> None:
