@@ -2,19 +2,26 @@
 
 import re
 from functools import lru_cache
+from typing import Final
 
 from scim.errors import InvalidFilter
-from scim.filters import parse_filter
+from scim.filters import TEXT_BYTES_MAX, parse_filter
 from scim.schema import ResourceType
 
+_UNREADABLE: Final = "(unreadable)"
 _VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|(?<=\s)-?\d[\w.+-]*')
 
 
-@lru_cache(maxsize=1024)
 def filter_shape(text: str, rt: ResourceType | None) -> str:
     """Give a filter with each value replaced by `?`. One that cannot be read may hold anything anywhere, so nothing of it is shown."""
+    # What is too long to be read is not remembered either: in the body of a search it may have a megabyte.
+    return _shape(text, rt) if len(text) <= TEXT_BYTES_MAX else _UNREADABLE
+
+
+@lru_cache(maxsize=1024)
+def _shape(text: str, rt: ResourceType | None) -> str:
     try:
         parse_filter(text, rt)
     except InvalidFilter:
-        return "(unreadable)"
+        return _UNREADABLE
     return _VALUE.sub("?", text)

@@ -15,7 +15,7 @@ from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
 from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
 from api.scim.queries import Query
-from api.scim.search import COUNT_MAX, from_message, from_query
+from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
 from api.scim.writes import Write
 from api.services import Services
 from ledger.directories import Directory
@@ -56,6 +56,7 @@ def _list(*kinds: ResourceType) -> Handler:
 def _search(*kinds: ResourceType) -> Handler:
     async def handle(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
         message = (await call.content(SEARCH_BYTES_MAX)).load()
+        call.filter = filter_in(message)
         return await Query(services, call, directory).many([directory.typed(kind) for kind in kinds], from_message(message))
 
     return handle
@@ -190,7 +191,8 @@ class ScimApp:
         if path and not path[-1]:
             path.pop()  # a trailing slash
         headers = dict(scope["headers"])
-        return Call(method, path, parts[1], headers, read_query(scope["query_string"]), request_id, receive)  # pyright: ignore[reportArgumentType]
+        query = read_query(scope["query_string"])
+        return Call(method, path, parts[1], headers, query, request_id, receive, filter=query.get("filter"))  # pyright: ignore[reportArgumentType]
 
     async def _token(self, call: Call, *, fresh: bool) -> Token:
         authorization = call.header(b"authorization")
@@ -219,7 +221,7 @@ class ScimApp:
 
 
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
-    directory, text = call.found_directory, call.query.get("filter")
+    directory, text = call.found_directory, call.filter
     assert directory is not None
     kind = {"Users": directory.user_type, "Groups": directory.group_type}.get(call.path[0]) if call.path else None
     return Entry(

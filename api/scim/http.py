@@ -82,6 +82,7 @@ class Call:
     # What the journal tells of the request once it is known.
     found_directory: Directory | None = None
     token: Token | None = None
+    filter: str | None = None  # of the query string, or of the body of a search
     used: set[str] = field(default_factory=set[str])  # tolerances it relied on
     events: int = 0
     refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request

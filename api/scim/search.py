@@ -53,6 +53,12 @@ def from_message(message: Mapping[str, Any]) -> Search:
     )  # fmt: skip
 
 
+def filter_in(message: Mapping[str, Any]) -> str | None:
+    """The filter of a SearchRequest, also of one that is refused."""
+    found = next((value for name, value in message.items() if name.casefold() == "filter"), None)
+    return found if isinstance(found, str) else None
+
+
 def _search(
     wanted: str | None,
     attributes: str | None,

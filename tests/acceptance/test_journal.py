@@ -6,11 +6,13 @@ from collections.abc import Callable
 from uuid import UUID
 
 import httpx
+import pytest
 
 from tests.acceptance.conftest import Service
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+SEARCH = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
 
 
 def _written(service: Service, reader: httpx.Client, request_id: str, **params) -> dict:
@@ -38,6 +40,29 @@ def test_a_refused_request_is_there_with_its_reason_and_without_values(service: 
         missing = client.get(f"{service.scim}/Users/{secret}")
         entry = _written(service, operator, missing.headers["X-Request-Id"], refused="true")
         assert entry["path"] == "/Users/{id}"
+        assert secret not in operator.get(service.base + "/v1/requests", params={"limit": 1000}).text
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "shape"),
+    [
+        ("/Users/.search", {"filter": 'userName eq "{secret}" and emails[value co "{secret}"]'}, "userName eq ? and emails[value co ?]"),
+        ("/Groups/.search", {"FILTER": 'displayName sw "{secret}"'}, "displayName sw ?"),
+        ("/.search", {"filter": 'displayName eq "{secret}" or userName pr'}, "displayName eq ? or userName pr"),
+        ("/.search", {"filter": 'title pr and title eq "{secret}"', "count": "many"}, "title pr and title eq ?"),
+        ("/Users/.search", {"filter": "userName eq {secret}"}, "(unreadable)"),
+        ("/Users/.search", {"filter": ["{secret}"]}, None),
+        ("/Users/.search?filter=title%20pr", {"count": 1}, None),
+    ],
+)  # fmt: skip
+def test_a_search_is_there_with_the_shape_of_its_filter(service: Service, path: str, more: dict, shape: str | None) -> None:
+    """The filter is in the body, which the journal does not keep."""
+    secret = f"hidden{random.random()}"
+    message = json.dumps({"schemas": [SEARCH], "count": 1, **more}).replace("{secret}", secret)
+    with service.client("scim") as client, service.client("operator") as operator:
+        answer = client.post(service.scim + path, content=message)
+        entry = _written(service, operator, answer.headers["X-Request-Id"])
+        assert (entry["path"], entry.get("filter")) == (path.partition("?")[0], shape)
         assert secret not in operator.get(service.base + "/v1/requests", params={"limit": 1000}).text
 
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scim.filters import TEXT_BYTES_MAX
 from scim.schema import USER
-from scim.shape import filter_shape
+from scim.shape import _shape, filter_shape
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,13 @@ from scim.shape import filter_shape
 )
 def test_values_become_question_marks(text: str, shape: str) -> None:
     assert filter_shape(text, USER) == shape
+
+
+def test_what_is_too_long_for_a_filter_is_not_remembered() -> None:
+    """The body of a search has room for a megabyte: a thousand of them would fill the memory."""
+    kept = _shape.cache_info().currsize
+    assert filter_shape(f'title eq "{"x" * TEXT_BYTES_MAX}"', USER) == "(unreadable)"
+    assert _shape.cache_info().currsize == kept
 
 
 @given(st.text(st.characters(categories=["L", "N"]), min_size=4, max_size=30))
