@@ -131,7 +131,10 @@ class Query:
         if search.filter is None:
             return search
         text = filter_as_meant(search.filter, self._one_of(kinds), self._directory.tolerances, self._call.used)
-        return search if text is search.filter else replace(search, filter=text)
+        if text is search.filter:
+            return search
+        self._call.filter = text  # for the journal, which could not read it as it was sent
+        return replace(search, filter=text)
 
     async def _page_json(self, frame: dict[str, Any], projections: Mapping[str, Projection]) -> AsyncIterator[bytes]:
         """A page with groups in it, which may have any number of members."""

@@ -11,6 +11,7 @@ import pytest
 from tests.acceptance.conftest import Service
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 SEARCH = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
 
@@ -51,6 +52,7 @@ def test_a_refused_request_is_there_with_its_reason_and_without_values(service: 
         ("/.search", {"filter": 'displayName eq "{secret}" or userName pr'}, "displayName eq ? or userName pr"),
         ("/.search", {"filter": 'title pr and title eq "{secret}"', "count": "many"}, "title pr and title eq ?"),
         ("/Users/.search", {"filter": "userName eq {secret}"}, "(unreadable)"),
+        ("/Users/.search", {"filter": 'division sw "{secret}"'}, f"{ENTERPRISE}:division sw ?"),
         ("/Users/.search", {"filter": ["{secret}"]}, None),
         ("/Users/.search?filter=title%20pr", {"count": 1}, None),
     ],

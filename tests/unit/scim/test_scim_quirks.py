@@ -359,6 +359,7 @@ def test_values_of_a_filter_without_quotes_are_text_where_that_is_forgiven(sent:
         ("id eq 1a and Manager.value eq 2", f'id eq "1a" and {E}:Manager.value eq "2"', {"enterprise_names", "unquoted_values"}),
         (f'{OLD_CORE}:userName eq "{OLD_CORE}"', f'{USER.schema}:userName eq "{OLD_CORE}"', {"old_schema_uris"}),
         (f'{OLD_ENTERPRISE}:department eq "x"', f'{E}:department eq "x"', {"old_schema_uris"}),
+        ('urn:scim:mine:1.0:x eq "1"', 'urn:scim:mine:1.0:x eq "1"', set()),
     ],
 )
 def test_names_in_a_filter_mean_what_they_mean_elsewhere(sent: str, meant: str, relied: set[str]) -> None:
