@@ -245,7 +245,6 @@ def check_single(attribute: Attribute, value: Any, path: str, tolerances: Tolera
     if value == "" and is_empty_string(value, tolerances, used):
         return None
     accepted, described = _SIMPLE[kind]
-    value = value if accepted(value) else _bare(attribute, value, tolerances, used)
     if not accepted(value):
         raise _wrong(path, described)
     return value
@@ -280,11 +279,8 @@ def unwrapped(value: Any, tolerances: Tolerances, used: Used) -> Any:
 
 
 def _bare(attribute: Attribute, value: Any, tolerances: Tolerances, used: Used) -> Any:
-    """The value in `[x]` (SCIM-SDK's client), `[{"value": x, "$ref": null}]` (Entra ID's older jobs), `{"value": x}` or `{"displayName": x}`."""
+    """The value in `[{"value": x, "$ref": null}]` (Entra ID's older jobs), `{"value": x}` or `{"displayName": x}`."""
     inner = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if tolerances.wrapped_values and inner is not value and isinstance(inner, str | int | float):
-        used.add("wrapped_values")
-        return inner
     if not tolerances.wrapped_values or not isinstance(inner, dict):
         return value
     members = {key.casefold(): held for key, held in inner.items() if held is not None}

@@ -405,6 +405,7 @@ class _PatchReader:
             raise InvalidValue(f"Operations[{index}]: {op} needs a value for {path.text}.")
         attribute = path.sub or path.attribute
         assert attribute is not None
+        value = self._alone(attribute, value)
         if value == "" and self._is_absence(path, attribute):
             value = None
         if value in (None, []) or (value == {} and op == "replace"):
@@ -419,6 +420,15 @@ class _PatchReader:
         else:
             value = check_value(attribute, value, path.text, self.tolerances, self.used)
         self._keep(Operation(op, path, value, index))
+
+    def _alone(self, attribute: Attribute, value: Any) -> Any:
+        """The scalar of a list with one, where a single one is due: SCIM-SDK's client sends all values of a PATCH in lists."""
+        if attribute.multi_valued or attribute.type in ("complex", "any") or not self.tolerances.wrapped_values:
+            return value
+        if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list | dict):
+            return value
+        self.used.add("wrapped_values")
+        return value[0]
 
     def _merge(self, attribute: Attribute, value: Any, path: Path) -> dict[str, Any]:
         """The members of a complex value, None for those to be unassigned."""

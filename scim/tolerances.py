@@ -40,7 +40,7 @@ class Tolerances:
     empty_strings: bool = False
     """An empty string is absence, in every attribute."""
     wrapped_values: bool = False
-    """A single value as a list with one value, `["x"]`, with one object, `[{"value": "x"}]`, or as `{"value": "x"}`, where the bare one is due."""
+    """A single value as a list with one object, `[{"value": "x"}]`, or as `{"value": "x"}`, in a PATCH also `["x"]`, where the bare one is due."""
     old_schema_uris: bool = False
     """URIs of SCIM 1.0, 1.1 and of drafts (`urn:scim:schemas:core:1.0`) for those of SCIM 2.0, in `schemas`, names, paths and filters."""
     enterprise_names: bool = False

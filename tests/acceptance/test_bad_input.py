@@ -73,7 +73,7 @@ PATCHES: dict[str, tuple[Any, int]] = {
     "a read-only attribute": (_patch({"op": "replace", "path": "meta.created", "value": "x"}), 400),
     "active removed": (_patch({"op": "remove", "path": "active"}), 400),
     "userName removed": (_patch({"op": "remove", "path": "userName"}), 400),
-    "userName as a list": (_patch({"op": "replace", "path": "userName", "value": ["a"]}), 400),
+    "userName as a list": (_patch({"op": "replace", "path": "userName", "value": ["a", "b"]}), 400),
     "a value that is missing": (_patch({"op": "replace", "path": "userName"}), 400),
 }
 

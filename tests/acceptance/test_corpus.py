@@ -35,7 +35,7 @@ def test_every_dialogue_passes(service: Service, tmp_path: Path, dialogues: Path
 )
 def test_every_dialogue_with_a_directory_of_its_kind_passes(service: Service, tmp_path: Path, name: str, profile: str) -> None:
     """Ours that need a profile, or extension schemas: `schemas/NAME.TYPE.json` beside them."""
-    slug = f"dialogues-{name}"
+    slug = f"ours-{name}"
     assert service.cli("directory", "create", slug, "--profile", profile).returncode == 0
     for schema in sorted((OURS / name).glob("schemas/*.json")):
         added = service.cli("directory", "schema", "add", slug, str(schema), "--resource-type", schema.stem.rpartition(".")[2])

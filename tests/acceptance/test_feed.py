@@ -193,8 +193,7 @@ def test_an_erased_body_is_told_from_a_withheld_one(service: Service) -> None:
     with psycopg.connect(running.url("postgres", "ledger"), autocommit=True) as conn:
         conn.execute("delete from ledger.subject_keys where obj = %s", (user,))
     for role, expected in (("consumer", {"erased": True}), ("operator", {"withheld": True})):
-        with service.client(role) as reader:
-            events = reader.get(service.base + "/v1/events", params={"subject": user, "limit": 1000}).json()["data"]
+        events, _ = _all(service, role, subject=user)
         assert [e["data"] for e in events] == [expected]
 
 

@@ -248,6 +248,8 @@ def test_a_link_goes_with_the_value_it_belonged_to():
         ([op("add", None)], InvalidValue),
         ([op("add", "title")], InvalidValue),
         ([op("add", "title", 5)], InvalidValue),
+        ([op("replace", "title", ["T", "U"])], InvalidValue),
+        ([op("replace", "title", [["T"]])], InvalidValue),
         ([op("add", E, "x")], InvalidValue),
         ([op("replace", "active", "perhaps")], InvalidValue),
         ([op("remove", "active")], Mutability),
