@@ -49,11 +49,12 @@ from ledger.events import (
     Draft,
     EventType,
 )
+from scim.apply import apply_patch
 from scim.diff import changes
+from scim.edges import EdgeOperation
 from scim.errors import InvalidValue, NoTarget, NotFound, TooMany, Uniqueness
 from scim.extension import check_immutable
 from scim.filters import fold, matches
-from scim.patch import EdgeOperation, apply_patch
 from scim.tolerances import Tolerances
 
 

@@ -8,7 +8,7 @@ import orjson
 
 from scim.errors import InvalidPath
 from scim.filters import look_up, matches, split_urn, unknown
-from scim.patch import Path, parse_path
+from scim.paths import Path, parse_path
 from scim.schema import USER
 
 Reader: TypeAlias = Callable[[Mapping[str, Any]], Any]

@@ -5,11 +5,13 @@ from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from scim.advice import fix_of
+from scim.apply import apply_patch
+from scim.edges import EdgeOperation
 from scim.errors import InvalidSyntax, NoTarget, NotFound, ScimError
 from scim.extension import check_immutable
 from scim.filters import matches
 from scim.normalise import normalise
-from scim.patch import EdgeOperation, Patch, apply_patch, read_patch
+from scim.patch import Patch, read_patch
 from scim.profile import Profile, is_test_object, mapped_user
 from scim.schema import RESOURCE_TYPES, USER, ResourceType
 

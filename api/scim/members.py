@@ -11,10 +11,11 @@ from ledger.directories import Directory
 from ledger.events import GROUP, USER
 from ledger.sealing import Kek
 from projections import reads
+from scim.edges import EdgeOperation
 from scim.errors import InvalidValue
 from scim.filters import Atom, fold
 from scim.mentions import named_members, with_member_ids
-from scim.patch import EdgeOperation, Patch
+from scim.patch import Patch
 
 Key = Literal["externalId", "userName"]
 

@@ -31,10 +31,11 @@ from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
 from projections import reads
 from projections.reads import Members, Resource
+from scim.apply import changed_names
 from scim.errors import NotFound
 from scim.filters import fold
 from scim.normalise import normalise
-from scim.patch import Patch, changed_names, read_patch
+from scim.patch import Patch, read_patch
 from scim.projection import Projection, after_write, needs, parse_projection, project
 from scim.schema import GROUP, USER, ResourceType
 

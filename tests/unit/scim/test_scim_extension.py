@@ -2,12 +2,13 @@
 
 import pytest
 
+from scim.apply import apply_patch
 from scim.discovery import resource_types, schemas
 from scim.errors import InvalidFilter, InvalidPath, InvalidValue, Mutability
 from scim.extension import ATTRIBUTES_MAX, check_immutable, read_extension
 from scim.filters import either, matches, parse_filter
 from scim.normalise import normalise
-from scim.patch import apply_patch, read_patch
+from scim.patch import read_patch
 from scim.projection import after_write, parse_projection, project
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
 from scim.sorting import sort_key

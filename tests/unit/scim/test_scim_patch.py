@@ -8,9 +8,12 @@ from scim2_models import Context, EnterpriseUser, PatchOp, SCIMException
 from scim2_models import Group as OracleGroup
 from scim2_models import User as OracleUser
 
+from scim.apply import apply_patch, changed_names
+from scim.edges import EdgeOperation
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
 from scim.normalise import normalise
-from scim.patch import PATCH_URN, EdgeOperation, apply_patch, changed_names, parse_path, read_patch
+from scim.patch import PATCH_URN, read_patch
+from scim.paths import parse_path
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
 from scim.tolerances import GENERIC, STRICT, Tolerances
 

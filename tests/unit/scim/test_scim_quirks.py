@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from scim.apply import apply_patch
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError
 from scim.misnomers import filter_as_meant
 from scim.normalise import normalise
-from scim.patch import PATCH_URN, apply_patch, read_patch
+from scim.patch import PATCH_URN, read_patch
 from scim.profile import mapped_user, profile_of
 from scim.schema import ENTERPRISE, GROUP, USER
 from scim.tolerances import GENERIC, STRICT, Tolerances

@@ -1,0 +1,316 @@
+"""PATCH (RFC 7644 §3.5.2): applying the operations that were read to a document, as far as they are not about members."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from scim.edges import Op
+from scim.errors import InvalidValue, Mutability, NoTarget, TooMany
+from scim.extension import check_immutable
+from scim.filters import And, Compare, Filter, Not, Or, look_up, matches, unknown
+from scim.normalise import Used, check_primary, check_required, schemas_of
+from scim.patch import Operation, Patch
+from scim.paths import Path
+from scim.schema import Attribute, ResourceType
+from scim.tolerances import Tolerances
+
+VALUES_VISITED_MAX = 250_000  # by all operations of one patch together: a second of work
+
+
+def changed_names(patch: Patch) -> frozenset[tuple[str, str]]:
+    """The casefolded URN and name of each attribute of an extension that the patch may change."""
+    paths = (operation.path for operation in patch.operations)
+    return frozenset((p.urn.casefold(), p.attribute.name.casefold()) for p in paths if p.urn and p.attribute)
+
+
+def apply_patch(rt: ResourceType, before: dict[str, Any], patch: Patch, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    """The document after all operations, as a new one; `before` is never changed, also when an operation fails.
+
+    Raises NoTarget where a filter selects nothing to add to or replace, Mutability for the id and for immutable attributes,
+    InvalidValue where a required attribute would be missing or two values primary, TooMany where many operations change long lists.
+    """
+    after = dict(before)
+    visited = 0
+    for operation in patch.operations:
+        visited += _visits(after, operation)
+        if visited > VALUES_VISITED_MAX:
+            raise TooMany(
+                f"Operations[{operation.index}]: too many changes of long lists or large extensions in one request. Send several requests."
+            )
+        _apply(after, operation, tolerances, used)
+    check_required(rt, after, before)
+    check_immutable(rt, before, after)
+    after["schemas"] = schemas_of(rt, after)
+    return after
+
+
+def _visits(after: Mapping[str, Any], operation: Operation) -> int:
+    """How many values of a list the operation goes through; each is compared with all that a filter or a removal by value names."""
+    path = operation.path
+    holder: Mapping[str, Any] = after
+    if path.urn is not None:
+        holder = after.get(path.urn if path.known else _stored_name(after, path.urn)) or {}
+    names = (len(after) + len(holder)) // 16  # they are gone through too, but quickly
+    held = look_up(holder, path.attribute.name) if path.attribute is not None else None
+    if not isinstance(held, list):
+        return names
+    removed = operation.value if operation.op == "remove" and isinstance(operation.value, list) else ()
+    compared = max(1, len(removed)) if path.filter is None else _terms(path.filter)  # pyright: ignore[reportUnknownArgumentType]
+    return names + len(held) * compared  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _terms(selection: Filter) -> int:
+    """How many comparisons a filter makes at most."""
+    if isinstance(selection, And | Or):
+        return sum(map(_terms, selection.terms))
+    return _terms(selection.term) if isinstance(selection, Not) else 1
+
+
+def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, used: Used) -> None:
+    path = operation.path
+    attribute = path.attribute
+    if path.urn is None:
+        assert attribute is not None
+        if attribute.name == "id":
+            _own_id(after, operation, used)
+        else:
+            _change(after, attribute.name, operation, tolerances, used)
+        return
+    urn = path.urn if path.known else _stored_name(after, path.urn)
+    if attribute is None:
+        after.pop(urn, None)
+        return
+    whole = None if path.known or path.filter is not None else _stored_name(after, path.text)
+    if whole is not None and isinstance(after.get(whole), dict):
+        _change_whole(after, whole, operation, tolerances, used)
+        return
+    inner = dict(after.get(urn) or {})
+    _change(inner, attribute.name if path.known else _stored_name(inner, attribute.name), operation, tolerances, used)
+    _assign(after, urn, inner)
+
+
+def _change_whole(after: dict[str, Any], urn: str, operation: Operation, tolerances: Tolerances, used: Used) -> None:
+    """Change an extension kept as sent, whose URN reads like that of another one and an attribute."""
+    if operation.op == "remove" and operation.value is None:
+        del after[urn]
+        return
+    if operation.op == "remove" or not isinstance(operation.value, dict):
+        raise InvalidValue(f"Operations[{operation.index}]: the path names an extension: send an object with its attributes.")
+    inner = dict(after[urn])
+    for name, value in operation.value.items():
+        op: Op = "remove" if value in (None, [], {}) else operation.op
+        path = Path(urn, unknown(name), known=False)
+        _change(
+            inner,
+            _stored_name(inner, name),
+            Operation(op, path, None if op == "remove" else value, operation.index),
+            tolerances,
+            used,
+        )
+    _assign(after, urn, inner)
+
+
+def _stored_name(holder: Mapping[str, Any], name: str) -> str:
+    folded = name.casefold()
+    return name if name in holder else next((key for key in holder if key.casefold() == folded), name)
+
+
+def _own_id(after: dict[str, Any], operation: Operation, used: Used) -> None:
+    if operation.value != after.get("id"):
+        raise Mutability(f"Operations[{operation.index}]: id is read-only: leave it out.")
+    used.add("id_in_value")
+
+
+def _assign(holder: dict[str, Any], name: str, value: Any) -> None:
+    if value in (None, [], {}):
+        holder.pop(name, None)
+    else:
+        holder[name] = value
+
+
+def _change(holder: dict[str, Any], name: str, operation: Operation, tolerances: Tolerances, used: Used) -> None:
+    """Change the attribute `name` of `holder`, which is already a copy."""
+    path, old = operation.path, holder.get(name)
+    attribute = path.attribute
+    assert attribute is not None
+    if path.filter is not None:
+        new = _change_selected(old, operation, tolerances, used)
+    elif path.sub is not None:
+        new = _change_sub(old, operation, path.sub, tolerances, used)
+    elif operation.op == "remove":
+        new = _without(attribute, old, operation.value)
+    elif attribute.multi_valued or _joins(attribute, old, operation):
+        new = _extend(attribute, old, operation)
+    elif attribute.type == "complex":
+        new = _merged(old or {}, operation.value)
+    else:
+        new = _added(old, operation.value) if attribute.type == "any" and operation.op == "add" else operation.value
+    if attribute.mutability == "immutable" and old is not None and new != old:
+        raise Mutability(f"Operations[{operation.index}]: {path.text} cannot be changed once it is set.")
+    _assign(holder, name, new)
+
+
+def _joins(attribute: Attribute, old: Any, operation: Operation) -> bool:
+    """Whether an attribute without a schema is added to: what holds a list has several values (RFC 7644 §3.5.2.1)."""
+    return attribute.type == "any" and operation.op == "add" and isinstance(old, list)
+
+
+def _added(old: Any, value: Any) -> Any:
+    """The same for what holds an object: it has sub-attributes, and those that are not given stay."""
+    return _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+
+
+def _merged(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """The complex value with the given sub-attributes replaced, those given as None removed."""
+    # Sub-attributes without a schema are stored as sent; names that differ in case only are the same (RFC 7643 §2.1).
+    value = {_stored_name(old, name): inner for name, inner in value.items()}
+    new = {**old, **value}
+    if "$ref" in old and "$ref" not in value and new.get("value") != old.get("value"):
+        # The link belongs to the value that has just been replaced.
+        del new["$ref"]
+    return {key: inner for key, inner in new.items() if inner is not None}
+
+
+def _change_sub(old: Any, operation: Operation, sub: Attribute, tolerances: Tolerances, used: Used) -> Any:
+    value = {sub.name: None if operation.op == "remove" else operation.value}
+    if isinstance(old, list) and all(isinstance(item, dict) for item in old):
+        return _settled([_merged(item, value) for item in old], range(len(old)), operation)
+    if old is not None and not isinstance(old, dict):
+        raise NoTarget(f"Operations[{operation.index}]: the stored value of the attribute has no sub-attributes.")
+    if operation.path.attribute is not None and operation.path.attribute.multi_valued:
+        if operation.op == "remove":
+            return None
+        if not tolerances.replace_creates:
+            raise NoTarget(f"Operations[{operation.index}]: {operation.path.text} has no value to change: add one to the list.")
+        used.add("replace_creates")
+        return [value]
+    return _merged(old or {}, value)
+
+
+def _without(attribute: Attribute, old: Any, selected: list[Any] | None) -> Any:
+    if selected is None or not isinstance(old, list):
+        return None
+    return [item for item in old if not any(_named_by(attribute, item, wanted) for wanted in selected)]
+
+
+def _named_by(attribute: Attribute, item: Any, wanted: Any) -> bool:
+    if not isinstance(item, dict) or not isinstance(wanted, dict):
+        return _equal(attribute, item, wanted)
+    names = ("value",) if "value" in wanted else tuple(wanted)
+    return all(_equal(attribute.sub_attributes.get(name.casefold()), look_up(item, name), wanted[name]) for name in names)
+
+
+def _equal(sub: Attribute | None, held: Any, wanted: Any) -> bool:
+    if sub is not None and sub.type != "any" and not sub.case_exact and isinstance(held, str) and isinstance(wanted, str):
+        return held.casefold() == wanted.casefold()
+    return held == wanted
+
+
+def _extend(attribute: Attribute, old: Any, operation: Operation) -> list[Any]:
+    """Add to or replace a list; a value that is there already is not added again."""
+    given: list[Any] = operation.value if isinstance(operation.value, list) else [operation.value]
+    new: list[Any] = list(old) if operation.op == "add" and isinstance(old, list) else []
+    fresh: list[int] = []
+    places: dict[Hashable, int] = {}
+    for n, held in enumerate(new):
+        places.setdefault(_identity(held), n)
+    for item in given:
+        place = places.setdefault(_identity(item), len(new))
+        if place == len(new):
+            fresh.append(len(new))
+            new.append(item)
+        elif isinstance(item, dict) and "primary" in item and operation.op == "add":
+            fresh.append(place)
+            new[place] = {**new[place], "primary": item["primary"]}
+        elif operation.op == "replace":
+            new.append(item)
+    return _settled(new, fresh, operation) if attribute.type == "complex" else new
+
+
+def _identity(value: Any) -> Hashable:
+    """Equal for values that are the same; whether one is primary makes no other value of it."""
+    return _frozen(_unflagged(value) if isinstance(value, dict) else value)
+
+
+def _frozen(value: Any) -> Hashable:
+    if isinstance(value, dict):
+        return frozenset((key, _frozen(inner)) for key, inner in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _unflagged(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: inner for key, inner in value.items() if key != "primary"}
+
+
+def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, used: Used) -> Any:
+    path = operation.path
+    assert path.filter is not None
+    items: list[Any] = old if isinstance(old, list) else [] if old is None else [old]
+    chosen = [n for n, item in enumerate(items) if matches(path.filter, item if isinstance(item, dict) else {"value": item})]
+    if operation.op == "remove" and path.sub is None:
+        return _listed_again(old, [item for n, item in enumerate(items) if n not in chosen])
+    if operation.op == "remove" and not chosen:
+        return old
+    value = operation.value if path.sub is None else {path.sub.name: None if operation.op == "remove" else operation.value}
+    new = list(items)
+    if not chosen:
+        new.append(_described(operation, tolerances, used))
+        chosen = [len(items)]
+    created = new[len(items) :]
+    for n in chosen:
+        new[n] = _altered(new[n], value, operation)
+    if created and not matches(path.filter, new[-1]):
+        # What is created is what the filter asks for; a value that contradicts it was meant for another one.
+        raise _selects_nothing(operation)
+    return _listed_again(old, _settled(new, chosen, operation))
+
+
+def _altered(item: Any, value: Any, operation: Operation) -> Any:
+    if isinstance(item, dict) and isinstance(value, dict):
+        return _merged(item, value)
+    if operation.path.sub is not None:
+        raise NoTarget(f"Operations[{operation.index}]: a selected value of the attribute has no sub-attributes.")
+    return value
+
+
+def _listed_again(old: Any, items: list[Any]) -> Any:
+    """A singular complex attribute was treated as a list of one."""
+    return items if not isinstance(old, dict) else items[0] if items else None
+
+
+def _described(operation: Operation, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    """The value that a filter of `eq` joined by `and` describes; NoTarget for any other filter."""
+    path = operation.path
+    assert path.filter is not None
+    members = _equalities(path.filter)
+    multi_valued = path.attribute is not None and path.attribute.multi_valued
+    if members is None or not tolerances.replace_creates or not multi_valued:
+        raise _selects_nothing(operation)
+    used.add("replace_creates")
+    return members
+
+
+def _selects_nothing(operation: Operation) -> NoTarget:
+    return NoTarget(f"Operations[{operation.index}]: the filter of {operation.path.text} selects no value of this resource.")
+
+
+def _equalities(selection: Filter) -> dict[str, Any] | None:
+    members: dict[str, Any] = {}
+    for term in selection.terms if isinstance(selection, And) else (selection,):
+        if not isinstance(term, Compare) or term.operator != "eq" or term.value is None:
+            return None
+        leaf = term.reference.leaf
+        if leaf.mutability == "readOnly":
+            return None
+        members[leaf.name] = term.operand if leaf.type == "boolean" else term.value
+    return members
+
+
+def _settled(items: list[Any], fresh: Any, operation: Operation) -> list[Any]:
+    """Values that became empty go; a newly set primary turns the others off (RFC 7644 §3.5.2)."""
+    primary = {n for n in fresh if isinstance(items[n], dict) and items[n].get("primary") is True}
+    if primary:
+        check_primary([items[n] for n in primary], operation.path.text)
+        for n, item in enumerate(items):
+            if n not in primary and isinstance(item, dict) and item.get("primary") is True:
+                items[n] = {**item, "primary": False}
+    return [item for item in items if item not in ({}, None)]
