@@ -1,8 +1,8 @@
 """Commands: one intended change each. What they touch decides what may share a batch (DESIGN §4)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
 
 from ledger.events import Draft
@@ -38,6 +38,10 @@ class Condition:
             raise PreconditionFailed
         if self.none_match is not None and self.none_match.name(etag_rv):
             raise PreconditionFailed("If-None-Match: the resource exists in a version that is named there. Leave the header out.")
+
+
+# Read once: a group may have 100 000. What cannot be an id stays the text that it is, to be named in the refusal.
+Members: TypeAlias = tuple[UUID | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class CreateGroup:
     id: UUID
     document: dict[str, Any]
     key: str  # folded displayName
-    members: tuple[str, ...]  # as submitted; must be ids of users or groups
+    members: Members  # as submitted; must be ids of users or groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class ReplaceGroup:
     id: UUID
     document: dict[str, Any]
     key: str
-    members: tuple[str, ...]
+    members: Members
     condition: Condition | None = None
     kind: ResourceType = GROUP
 
@@ -143,6 +147,15 @@ def parse_id(text: str) -> UUID | None:
         return None
 
 
+def as_members(texts: Iterable[str]) -> Members:
+    """The members of a group as a command has them."""
+    return tuple(parse_id(text) or text for text in texts)
+
+
+def _known(members: Members) -> tuple[UUID, ...]:
+    return tuple(member for member in members if isinstance(member, UUID))
+
+
 def _ids(texts: tuple[str, ...]) -> tuple[UUID, ...]:
     return tuple(found for found in map(parse_id, texts) if found is not None)
 
@@ -159,11 +172,11 @@ def needs_of(command: Command) -> Needs:
         case DeleteUser():
             return Needs(user=command.id, writes=frozenset({("user", command.id)}))
         case CreateGroup():
-            members = _ids(command.members)
+            members = _known(command.members)
             whole = len(members) > EDGES_SHARED_MAX
             return Needs(members=members, whole=whole, reads=frozenset() if whole else frozenset(("user", m) for m in members))
         case ReplaceGroup():
-            return Needs(group=command.id, members=_ids(command.members), whole=True, writes=frozenset({("group", command.id)}))
+            return Needs(group=command.id, members=_known(command.members), whole=True, writes=frozenset({("group", command.id)}))
         case DeleteGroup():
             return Needs(group=command.id, whole=True, writes=frozenset({("group", command.id)}))
         case PatchGroup():

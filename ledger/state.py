@@ -1,6 +1,6 @@
 """Reading what a batch's decisions look at: set-wise, in the same flush as the locks."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, LiteralString, Protocol
 from uuid import UUID
@@ -144,7 +144,7 @@ class StateReads:
         await self._collect_resources(state, kek, locked)
         for directory, group, member in await self._rows("edges_open"):
             self._of(state, directory).edges.add((group, member))
-        for directory, member, kind, active in await self._rows("members_known"):
+        async for directory, member, kind, active in self._each("members_known"):
             self._of(state, directory).members[member] = _SEEN[kind, active]
         await self._collect_whole(state)
         await self._collect_facts(state, kek)
@@ -153,6 +153,12 @@ class StateReads:
     async def _rows(self, name: str) -> list[TupleRow]:
         cursor = self._cursors.get(name)
         return await cursor.fetchall() if cursor else []
+
+    async def _each(self, name: str) -> AsyncIterator[TupleRow]:
+        """The rows one by one: there may be 100 000."""
+        if name in self._cursors:
+            async for row in self._cursors[name]:
+                yield row
 
     def _of(self, state: BatchState, directory: int) -> State:
         return state.of(self._directories[directory])
@@ -182,12 +188,15 @@ class StateReads:
     async def _collect_whole(self, state: BatchState) -> None:
         parents: dict[UUID, tuple[UUID, ...]] = {}
         for kind, directory, obj, cursor in self._whole:
-            view, rows = state.of(directory), await cursor.fetchall()
+            view = state.of(directory)
             if kind == "members_of_group" and obj in view.groups:
-                view.groups[obj] = replace(view.groups[obj], members={member: MEMBER_TYPE_NAMES[mt] for member, mt, _ in rows})
-                view.members.update((member, _SEEN[mt, active]) for member, mt, active in rows)
+                members: dict[UUID, str] = {}
+                async for member, mt, active in cursor:
+                    members[member] = MEMBER_TYPE_NAMES[mt]
+                    view.members[member] = _SEEN[mt, active]
+                view.groups[obj] = replace(view.groups[obj], members=members)
             elif kind == "groups_of_member":
-                parents[obj] = tuple(row[0] for row in rows)
+                parents[obj] = tuple([row[0] async for row in cursor])
                 if obj in view.users:
                     view.users[obj] = replace(view.users[obj], groups=parents[obj])
                 if obj in view.groups:

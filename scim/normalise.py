@@ -441,8 +441,13 @@ def check_members(items: list[Any], tolerances: Tolerances, used: Used) -> list[
         if not value:
             raise InvalidValue(f"members[{index}].value is required: send the id of the member.")
         if value not in kept:
-            kept[value] = {"value": value} if kind is None else {"value": value, "type": kind}
+            # A large group is mostly members that are nothing but a value already: no second dict for each of 100 000.
+            kept[value] = member if len(member) == 1 and "value" in member else _as_member(value, kind)
     return list(kept.values())
+
+
+def _as_member(value: str, kind: str | None) -> dict[str, str]:
+    return {"value": value} if kind is None else {"value": value, "type": kind}
 
 
 def _bare_member(item: Any, index: int, tolerances: Tolerances, used: Used) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from ledger.commands import (
     CreateUser,
     DeleteGroup,
     DeleteUser,
+    Members,
     PatchGroup,
     PatchUser,
     ReplaceGroup,
     ReplaceUser,
+    as_members,
     needs_of,
     parse_id,
 )
@@ -30,7 +32,7 @@ from ledger.directories import Directory
 from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
 from projections import reads
-from projections.reads import Members, Resource
+from projections.reads import Resource
 from scim.apply import changed_names
 from scim.errors import NotFound
 from scim.filters import fold
@@ -107,14 +109,14 @@ class Write:
 
     async def create_group(self) -> Answer:
         document = await self._read_resource(self._directory.group_type, GROUP_BYTES_MAX)
-        members = await self._ids_of(_members(document))
+        members = await self._members(document)
         command = CreateGroup(self._call.resource_id or self._services.new_id(), document, fold(document["displayName"]), members)
         outcome = await self._submit(command)
         return await self._whole_group(201, command.id, outcome)
 
     async def replace_group(self, group: str) -> Answer:
         document = await self._read_resource(self._directory.group_type, GROUP_BYTES_MAX)
-        members = await self._ids_of(_members(document))
+        members = await self._members(document)
         command = ReplaceGroup(
             _id(group), document, fold(document["displayName"]), members, self._call.condition(), self._directory.group_type
         )
@@ -165,9 +167,11 @@ class Write:
             self._used.add("unknown_member")
         return found
 
-    async def _ids_of(self, members: tuple[str, ...]) -> tuple[str, ...]:
-        found = await self._meant(members)
-        return tuple(found.get(member, member) for member in members)
+    async def _members(self, document: dict[str, Any]) -> Members:
+        """The members of a group, taken out of its document: they are edges."""
+        named: list[str] = [member["value"] for member in document.pop("members", ())]
+        found = await self._meant(named)
+        return as_members(found.get(member, member) for member in named)
 
     async def _submit(self, command: Command) -> Outcome:
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -217,7 +221,7 @@ class Write:
             wanted = needs(projection, "members")
             members = (await reads.members_of(conn, self._directory, [group])).get(group) if wanted else None
         document = with_meta(resource, self._base)
-        pieces = group_json(projection, document, members or Members(), self._base)
+        pieces = group_json(projection, document, members or reads.Members(), self._base)
         return await streamed(status, _each(pieces), _headers(document, outcome))
 
 
@@ -236,10 +240,6 @@ def _id(text: str) -> UUID:
     if found is None:
         raise NotFound("There is no resource with this id in this directory.")
     return found
-
-
-def _members(document: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(member["value"] for member in document.pop("members", ()))
 
 
 def _names(patch: Patch) -> tuple[str, ...]:

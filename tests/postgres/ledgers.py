@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from api.services import Services
 from database.connections import connect
-from ledger.commands import Command, CreateGroup, CreateUser, DeleteUser, PatchGroup, PatchUser, needs_of
+from ledger.commands import Command, CreateGroup, CreateUser, DeleteUser, PatchGroup, PatchUser, as_members, needs_of
 from ledger.cursor import BEGINNING, Cursor
 from ledger.directories import Directory
 from ledger.feed import Page, Selection
@@ -48,7 +48,7 @@ class Ledger:
         self, name: str, members: tuple[UUID | str, ...] = (), directory: Directory | None = None
     ) -> "asyncio.Future[Outcome]":
         document = {"schemas": [CORE_GROUP], "displayName": name}
-        return self.submit(CreateGroup(uuid4(), document, fold(name), tuple(map(str, members))), directory)
+        return self.submit(CreateGroup(uuid4(), document, fold(name), as_members(map(str, members))), directory)
 
     def patch_user(self, user: UUID, *operations: dict[str, Any]) -> "asyncio.Future[Outcome]":
         patch = read_patch(USER, {"schemas": [PATCH_OP], "Operations": list(operations)}, GENERIC, set())
