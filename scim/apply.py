@@ -3,11 +3,10 @@
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from scim.edges import Op
 from scim.errors import InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
 from scim.filters import And, Compare, Filter, Not, Or, look_up, matches, unknown
-from scim.normalise import Used, check_primary, check_required, schemas_of
+from scim.normalise import Used, check_primary, check_required, is_empty_string, schemas_of, unwrapped
 from scim.patch import Operation, Patch
 from scim.paths import Path
 from scim.schema import Attribute, ResourceType
@@ -49,8 +48,10 @@ def _visits(after: Mapping[str, Any], operation: Operation) -> int:
     holder: Mapping[str, Any] = after
     if path.urn is not None:
         holder = after.get(path.urn if path.known else _stored_name(after, path.urn)) or {}
-    names = (len(after) + len(holder)) // 16  # they are gone through too, but quickly
     held = look_up(holder, path.attribute.name) if path.attribute is not None else None
+    whole = None if path.known else after.get(_stored_name(after, path.text))
+    # Names are gone through too, but quickly.
+    names = sum(len(found) for found in (after, holder, held, whole, operation.value) if isinstance(found, Mapping)) // 16
     if not isinstance(held, list):
         return names
     removed = operation.value if operation.op == "remove" and isinstance(operation.value, list) else ()
@@ -79,8 +80,8 @@ def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, 
     if attribute is None:
         after.pop(urn, None)
         return
-    whole = None if path.known or path.filter is not None else _stored_name(after, path.text)
-    if whole is not None and isinstance(after.get(whole), dict):
+    whole = None if path.known or path.filter is not None else _whole(after, urn, operation)
+    if whole is not None:
         _change_whole(after, whole, operation, tolerances, used)
         return
     inner = dict(after.get(urn) or {})
@@ -88,24 +89,33 @@ def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, 
     _assign(after, urn, inner)
 
 
+def _whole(after: Mapping[str, Any], shorter: str, operation: Operation) -> str | None:
+    """The name of the extension that the path names as a whole: what is stored decides, then how the path reads."""
+    full = _stored_name(after, operation.path.text)
+    if isinstance(after.get(full), dict):
+        return full
+    return (
+        full if operation.path.whole and isinstance(operation.value, dict) and not isinstance(after.get(shorter), dict) else None
+    )
+
+
 def _change_whole(after: dict[str, Any], urn: str, operation: Operation, tolerances: Tolerances, used: Used) -> None:
-    """Change an extension kept as sent, whose URN reads like that of another one and an attribute."""
+    """Change an extension kept as sent, attribute by attribute."""
     if operation.op == "remove" and operation.value is None:
         del after[urn]
         return
-    if operation.op == "remove" or not isinstance(operation.value, dict):
+    given = unwrapped(operation.value, tolerances, used)
+    if operation.op == "remove" or not isinstance(given, dict):
         raise InvalidValue(f"Operations[{operation.index}]: the path names an extension: send an object with its attributes.")
-    inner = dict(after[urn])
-    for name, value in operation.value.items():
-        op: Op = "remove" if value in (None, [], {}) else operation.op
+    inner: dict[str, Any] = dict(after.get(urn) or {})
+    names = {name.casefold(): name for name in inner}
+    for name, value in given.items():
+        if name.casefold() == "schemas":
+            continue  # it says what the URN says already
+        gone = value in (None, [], {}) or is_empty_string(value, tolerances, used)
         path = Path(urn, unknown(name), known=False)
-        _change(
-            inner,
-            _stored_name(inner, name),
-            Operation(op, path, None if op == "remove" else value, operation.index),
-            tolerances,
-            used,
-        )
+        change = Operation("remove" if gone else operation.op, path, None if gone else value, operation.index)
+        _change(inner, names.setdefault(name.casefold(), name), change, tolerances, used)
     _assign(after, urn, inner)
 
 
@@ -161,8 +171,10 @@ def _added(old: Any, value: Any) -> Any:
 
 def _merged(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
     """The complex value with the given sub-attributes replaced, those given as None removed."""
-    # Sub-attributes without a schema are stored as sent; names that differ in case only are the same (RFC 7643 §2.1).
-    value = {_stored_name(old, name): inner for name, inner in value.items()}
+    if not value.keys() <= old.keys():
+        # Sub-attributes without a schema are stored as sent; names that differ in case only are the same (RFC 7643 §2.1).
+        names = {name.casefold(): name for name in old}
+        value = {names.get(name.casefold(), name): inner for name, inner in value.items()}
     new = {**old, **value}
     if "$ref" in old and "$ref" not in value and new.get("value") != old.get("value"):
         # The link belongs to the value that has just been replaced.
@@ -245,9 +257,10 @@ def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, use
     path = operation.path
     assert path.filter is not None
     items: list[Any] = old if isinstance(old, list) else [] if old is None else [old]
-    chosen = [n for n, item in enumerate(items) if matches(path.filter, item if isinstance(item, dict) else {"value": item})]
+    selected = [matches(path.filter, item if isinstance(item, dict) else {"value": item}) for item in items]
     if operation.op == "remove" and path.sub is None:
-        return _listed_again(old, [item for n, item in enumerate(items) if n not in chosen])
+        return _listed_again(old, [item for item, gone in zip(items, selected, strict=True) if not gone])
+    chosen = [n for n, picked in enumerate(selected) if picked]
     if operation.op == "remove" and not chosen:
         return old
     value = operation.value if path.sub is None else {path.sub.name: None if operation.op == "remove" else operation.value}

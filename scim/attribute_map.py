@@ -29,6 +29,9 @@ def read_path(text: str) -> Path:
 
 def values_at(path: Path, document: Mapping[str, Any]) -> list[Any]:
     """What stands at a path: a complex value counts as its `value` where it has one; null and "" are absence."""
+    whole = None if path.known or path.filter is not None else look_up(document, path.text)
+    if isinstance(whole, dict):
+        return [whole]  # an extension, whose URN reads like that of another one and an attribute
     holder: Any = document if path.urn is None else _get(document, path.urn, path)
     if path.attribute is None:
         return [holder] if holder else []

@@ -47,15 +47,22 @@ def renamed(rt: ResourceType, name: str) -> str:
     """A key or path with the URN of an older draft at its beginning replaced by that of today; others as they are."""
     folded = name.casefold()
     for old, urn in _replaced(rt):
-        if folded == old or folded.startswith(old + ":"):
-            return urn + name[len(old) :]
+        if urn and folded == old:
+            return urn
+        if folded.startswith(old + ":"):
+            return urn + name[len(old) :] if urn else name[len(old) + 1 :]
     return name
 
 
 @lru_cache(maxsize=64)
 def _replaced(rt: ResourceType) -> tuple[tuple[str, str], ...]:
-    """Older URNs with those of today, longer ones first: some begin like others."""
+    """Older URNs with those of today, longer ones first: some begin like others.
+
+    Where users and groups are asked for together, the one core schema of SCIM 1 means both: no URN at all.
+    """
     found = dict.fromkeys(_OLD.get(rt.schema.casefold(), ()), rt.schema)
+    if not rt.name:
+        found |= dict.fromkeys(_OLD[GROUP.schema.casefold()], GROUP.schema) | dict.fromkeys(_OLD_CORE, "")
     if ENTERPRISE.urn.casefold() in rt.extensions:
         found |= dict.fromkeys(_OLD_ENTERPRISE, ENTERPRISE.urn)
     return tuple(sorted(found.items(), key=lambda item: -len(item[0])))
@@ -128,25 +135,29 @@ def is_path(rt: ResourceType, key: str) -> bool:
 def with_values_at(document: Mapping[str, Any], moved: Mapping[str, Place]) -> dict[str, Any]:
     """The document with the values of some keys where they belong; `document` itself is unchanged."""
     whole = {key: value for key, value in document.items() if key not in moved}
+    puts: list[tuple[Place, Any]] = []
     for key, place in moved.items():
-        for name, value in [(place, document[key])] if place else [((inner,), value) for inner, value in document[key].items()]:
-            _put(whole, name, value)
+        puts += [(place, document[key])] if place else [((name,), value) for name, value in document[key].items()]
+    return _with(whole, puts)
+
+
+def _with(holder: Mapping[str, Any], puts: list[tuple[Place, Any]]) -> dict[str, Any]:
+    """`holder` with values put under names that are compared ignoring case; objects that meet become one."""
+    whole = dict(holder)
+    names = {name.casefold(): name for name in whole}
+    deeper: dict[str, list[tuple[Place, Any]]] = {}
+    for (first, *others), value in puts:
+        name = names.setdefault(first.casefold(), first)
+        if others:
+            deeper.setdefault(name, []).append((tuple(others), value))
+        elif isinstance(value, dict) and isinstance(whole.get(name), dict):
+            deeper.setdefault(name, []).extend(((inner,), held) for inner, held in value.items())  # pyright: ignore[reportUnknownVariableType]
+        else:
+            whole[name] = value
+    for name, inner in deeper.items():
+        held = whole.get(name)
+        whole[name] = _with(held if isinstance(held, dict) else {}, inner)
     return whole
-
-
-def _put(holder: dict[str, Any], place: Place, value: Any) -> None:
-    first, *others = place
-    name = next((key for key in holder if key.casefold() == first.casefold()), first)
-    held = holder.get(name)
-    if not others and not (isinstance(held, dict) and isinstance(value, dict)):
-        holder[name] = value
-        return
-    inner: dict[str, Any] = dict(held) if isinstance(held, dict) else {}
-    if others:
-        _put(inner, tuple(others), value)
-    else:
-        inner.update(value)
-    holder[name] = inner
 
 
 def respelled(rt: ResourceType, text: str, tolerances: Tolerances) -> tuple[str, str] | None:

@@ -78,18 +78,21 @@ def _check_required_in(extension: Extension, inner: Mapping[str, Any], before: M
         if attribute.sub_attributes:
             stored = _items(before.get(attribute.name))
             for item in _items(value):
-                if item not in stored:
-                    _check_required_subs(attribute, item, f"{extension.urn}:{attribute.name}")
+                missing = _missing_sub(attribute, item)
+                if missing is not None and item not in stored:
+                    raise InvalidValue(f"{extension.urn}:{attribute.name}.{missing} is required.")
 
 
 def _items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _check_required_subs(attribute: Attribute, kept: Mapping[str, Any], path: str) -> None:
+def _missing_sub(attribute: Attribute, kept: Mapping[str, Any]) -> str | None:
+    """The name of a required sub-attribute that has no value."""
     for sub in attribute.sub_attributes.values():
         if sub.required and sub.returned != "never" and kept.get(sub.name) in (None, ""):
-            raise InvalidValue(f"{path}.{sub.name} is required.")
+            return sub.name
+    return None
 
 
 # Required of a stored resource, not of a request: the server fills them in.
@@ -162,6 +165,8 @@ def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], to
         return
     if key.casefold() == rt.schema.casefold():
         raise InvalidSyntax(f"{rt.schema} is the resource's own schema, not an extension: send its attributes themselves.")
+    if key.casefold().startswith(rt.schema.casefold() + ":"):
+        raise InvalidSyntax("A top-level name is the URN of the resource's own schema with an attribute that it does not have.")
     if is_of_scim(key):
         # Kept as an extension, an `active` in it would be acknowledged and have no effect.
         raise InvalidSyntax(f"A top-level name is a URN of SCIM itself that is not {rt.schema}: send its attributes themselves.")
@@ -347,8 +352,9 @@ _SIMPLE: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
 
 def _check_complex(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any] | None:
     kept = check_some(attribute, value, path, tolerances, used)
-    if kept is not None:
-        _check_required_subs(attribute, kept, path)
+    missing = None if kept is None else _missing_sub(attribute, kept)
+    if missing is not None:
+        raise InvalidValue(f"{path}.{missing} is required.")
     return kept
 
 

@@ -5,7 +5,7 @@ applying (`scim/apply.py`) is then only structure. Operations on group members b
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scim.edges import MISSING, EdgeOperation, Op, element, read_edges
@@ -174,7 +174,7 @@ class _PatchReader:
         if ":" in key and isinstance(value, dict) and not own and split_urn(key, self.rt)[0] not in _urns(self.rt):
             check_unknown(key, value)
             refuse_of_scim(key, self.rt)
-            return Path(key, None, known=False)
+            return replace(self._path(key, index), whole=True) if self.tolerances.dotted_keys else Path(key, None, known=False)
         path = self._path(key, index)
         if not any(mark in key for mark in ".:["):
             return path
@@ -279,6 +279,8 @@ class _PatchReader:
             value = self._merge(attribute, value, path)
         else:
             value = check_value(attribute, value, path.text, self.tolerances, self.used)
+            if value is None:
+                return  # an empty object adds nothing
         self._keep(Operation(op, path, value, index))
 
     def _alone(self, attribute: Attribute, value: Any) -> Any:

@@ -15,13 +15,18 @@ PATH_CHARACTERS_MAX = 8192
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Path:
-    """A resolved path: `attribute` is None for a whole extension, `urn` None for the core schema."""
+    """A resolved path: `attribute` is None for a whole extension, `urn` None for the core schema.
+
+    Where the URN is not `known`, only the document tells where it ends. `whole` says how a path reads that nothing stored
+    decides: as the URN of an extension, if the value is an object.
+    """
 
     urn: str | None
     attribute: Attribute | None
     filter: Filter | None = None
     sub: Attribute | None = None
     known: bool = True
+    whole: bool = False
 
     @property
     def text(self) -> str:
@@ -49,10 +54,11 @@ def parse_path(text: str, rt: ResourceType) -> Path:
     found: list[Path] = []
 
     def resolve(token: Token) -> Reference:
+        if token.text.casefold() in rt.extensions:
+            raise InvalidPath("The path must name an attribute of the extension before a filter.")
         found.append(_named(token.text, rt))
         attribute = found[0].attribute
-        if attribute is None:
-            raise InvalidPath("The path must name an attribute of the extension before a filter.")
+        assert attribute is not None
         return Reference(found[0].urn, attribute, found[0].sub)
 
     if "[" not in text:
@@ -94,12 +100,17 @@ def _unknown_extension(text: str, urn: str, rest: str, rt: ResourceType) -> Path
         raise InvalidPath("The path has a dot after the URN of a schema: write it as urn:…:attribute.")
     if not urn.casefold().startswith("urn:") or not rest:
         raise InvalidPath("The path names no extension: write it as urn:…:attribute.")
-    version = urn.rpartition(":")[2]
-    # By convention a schema URN ends in its version and a name (…:2.0:User); then nothing is left for an attribute.
-    if version.replace(".", "").isdigit() and "." in version:
-        return Path(text, None, known=False)
     name, dot, sub = rest.partition(".")
-    return Path(urn, unknown(name), sub=unknown(sub) if dot else None, known=False)
+    return Path(urn, unknown(name), sub=unknown(sub) if dot else None, known=False, whole=_reads_as_extension(urn, rest))
+
+
+def _reads_as_extension(urn: str, rest: str) -> bool:
+    """By convention a schema URN ends in its version and a name (…:2.0:User), or in its version; then no attribute is left.
+
+    Where no version is there, nothing tells: an object is then taken for the extension.
+    """
+    *before, last = (part.replace(".", "").isdigit() and "." in part for part in urn.split(":"))
+    return last or not any(before) or (rest.replace(".", "").isdigit() and "." in rest)
 
 
 def refuse_of_scim(text: str, rt: ResourceType) -> None:

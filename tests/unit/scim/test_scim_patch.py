@@ -200,7 +200,11 @@ def test_many_operations_on_long_lists_are_too_many():
         with pytest.raises(TooMany, match="Send several"):
             patched(*operations, before=long)
     with pytest.raises(TooMany):
-        patched(op("add", None, {"urn:x:y": {f"a{n}": n for n in range(5_000)}}))
+        patched(*[op("add", "name.familyName", "x")] * 500, before=base(name={f"a{n}": n for n in range(10_000)}))
+    with pytest.raises(TooMany):
+        patched(*[op("add", "urn:x:y:z", {"x": 1})] * 500, before=base(**{"urn:x:y:z": {f"a{n}": n for n in range(10_000)}}))
+    many = {f"a{n}": n for n in range(5_000)}
+    assert patched(op("add", None, {"urn:x:y": many}))["urn:x:y"] == many
     with pytest.raises(TooMany):
         patched(*[op("add", "URN:x:y:A[b eq 1].c", 2)] * 251, before=base(**{"urn:x:y": {"a": [{"b": n} for n in range(1_000)]}}))
     kept = patched(op("remove", "roles", [{"value": f"v{n}"} for n in range(250)]), before=long)
@@ -234,7 +238,8 @@ def test_a_link_goes_with_the_value_it_belonged_to():
         ([op("replace", "emails[primary gt true].value", "x")], InvalidFilter),
         ([op("replace", 'emails.value [type eq "a"]', "x")], InvalidFilter),
         ([op("replace", 'emails eq "["', "x")], InvalidPath),
-        ([op("replace", 'urn:x:1.0:T[a eq "x"]', "x")], InvalidPath),
+        ([op("replace", 'urn:x:1.0:T[a eq "x"]', "x")], NoTarget),
+        ([op("replace", f'{E}[department eq "x"]', "x")], InvalidPath),
         ([op("replace", "noSuchAttribute", "x")], InvalidPath),
         ([op("replace", "name.noSuch", "x")], InvalidPath),
         ([op("replace", "title.x", "x")], InvalidPath),
@@ -536,6 +541,49 @@ def test_an_extension_whose_urn_reads_like_an_attribute_is_itself(operation, aft
     """Okta's external namespaces end in anything."""
     before = base(schemas=[USER.schema, OKTA], **{OKTA: {"a": "1", "b": "1"}})
     assert patched(operation, before=before) == ({**before, OKTA: after} if after else base())
+
+
+BARE = "urn:acme:scim:1.0"
+
+
+@pytest.mark.parametrize(
+    ("operation", "after"),
+    [
+        (op("remove", f"{BARE}:role"), {"l": [{"value": "x"}]}),
+        (op("replace", f"{BARE}:role", "user"), {"role": "user", "l": [{"value": "x"}]}),
+        (op("add", f"{BARE}:more", {"a": 1}), {"role": "admin", "l": [{"value": "x"}], "more": {"a": 1}}),
+        (op("remove", f'{BARE}:l[value eq "x"]'), {"role": "admin"}),
+        (op("replace", None, {f"{BARE}:more": {"a": 1}}), {"role": "admin", "l": [{"value": "x"}], "more": {"a": 1}}),
+        (op("remove", f"{BARE}:nothing"), {"role": "admin", "l": [{"value": "x"}]}),
+        (op("add", BARE, {"role": "user", "schemas": ["x"]}), {"role": "user", "l": [{"value": "x"}]}),
+    ],
+)
+def test_an_extension_whose_urn_ends_in_its_version_has_attributes(operation, after):
+    before = base(schemas=[USER.schema, BARE], **{BARE: {"role": "admin", "l": [{"value": "x"}]}})
+    assert patched(operation, before=before) == {**before, BARE: after}
+
+
+@pytest.mark.parametrize("urn", [BARE, "urn:acme:hr", "urn:acme:ext:User", "urn:acme:2.0:User"])
+@pytest.mark.parametrize("verb", ["add", "replace"])
+def test_an_object_for_an_unknown_urn_is_that_extension_with_and_without_a_path(urn, verb):
+    expected = base(schemas=[USER.schema, urn], **{urn: {"a": "3"}})
+    assert patched(op(verb, urn, {"a": "3"})) == expected
+    assert patched(op(verb, None, {urn: {"a": "3"}})) == expected
+    assert run(op(verb, None, {urn: {"a": "3"}}), tolerances=STRICT)[0] == expected
+
+
+def test_what_follows_the_name_after_a_version_is_an_attribute():
+    assert patched(op("add", "urn:acme:2.0:User:badge", {"no": "7"})) == base(
+        schemas=[USER.schema, "urn:acme:2.0:User"], **{"urn:acme:2.0:User": {"badge": {"no": "7"}}}
+    )
+    assert patched(op("add", "urn:acme:1.0:role", "x")) == base(
+        schemas=[USER.schema, "urn:acme:1.0"], **{"urn:acme:1.0": {"role": "x"}}
+    )
+
+
+def test_an_empty_object_adds_nothing():
+    before = base(schemas=[USER.schema, Y], **{Y: KEPT})
+    assert patched(op("add", f"{Y}:badge", {}), op("add", Y, {}), before=before) == before
 
 
 @pytest.mark.parametrize("operation", [op("replace", OKTA, "x"), op("remove", OKTA, [{"a": "1"}])])

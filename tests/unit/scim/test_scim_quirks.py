@@ -7,6 +7,7 @@ import pytest
 
 from scim.apply import apply_patch
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError
+from scim.filters import either
 from scim.misnomers import filter_as_meant
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch
@@ -486,3 +487,26 @@ def test_the_same_in_a_resource() -> None:
             posted(GENERIC, **sent)
     with pytest.raises(InvalidSyntax, match="URN of SCIM itself"):
         posted(STRICT, **{OLD_CORE: LEFT})
+
+
+def test_many_parts_go_where_they_belong_in_one_pass() -> None:
+    """Quadratic, this took a core for a quarter of a minute."""
+    parts = {f"part{n}": "x" for n in range(5_000)}
+    assert posted(GENERIC, **{f"name.{part}": "x" for part in parts})[0]["name"] == parts
+    kept = posted(GENERIC, **{USER.schema: parts, "NAME": {"familyName": "F"}, f"{USER.schema}:name": {"givenName": "G"}})[0]
+    assert kept == user(**parts, name={"familyName": "F", "givenName": "G"})
+
+
+def test_an_unknown_attribute_under_the_own_urn_is_said_to_be_one() -> None:
+    with pytest.raises(InvalidSyntax, match="does not have"):
+        posted(GENERIC, **{f"{USER.schema}:foo": "x"})
+
+
+def test_where_all_types_are_asked_for_the_core_schema_of_scim_1_means_both() -> None:
+    everything, used = either(USER, GROUP), set[str]()
+    for sent, meant in (
+        (f'{OLD_CORE}:displayName sw "z"', 'displayName sw "z"'),
+        ('urn:scim:schemas:core:2.0:Group:displayName eq "z"', f'{GROUP.schema}:displayName eq "z"'),
+        (f'{OLD_USER}:userName eq "z"', f'{USER.schema}:userName eq "z"'),
+    ):
+        assert filter_as_meant(sent, everything, GENERIC, used) == meant
