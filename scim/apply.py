@@ -5,7 +5,7 @@ from typing import Any
 
 from scim.errors import InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
-from scim.filters import And, Compare, Filter, Not, Or, look_up, matches, unknown
+from scim.filters import And, Compare, Filter, Not, Or, as_value, look_up, matches, unknown
 from scim.normalise import Used, check_primary, check_required, is_empty_string, schemas_of, unwrapped
 from scim.patch import Operation, Patch
 from scim.paths import Path
@@ -257,7 +257,7 @@ def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, use
     path = operation.path
     assert path.filter is not None
     items: list[Any] = old if isinstance(old, list) else [] if old is None else [old]
-    selected = [matches(path.filter, item if isinstance(item, dict) else {"value": item}) for item in items]
+    selected = [matches(path.filter, as_value(item)) for item in items]
     if operation.op == "remove" and path.sub is None:
         return _listed_again(old, [item for item, gone in zip(items, selected, strict=True) if not gone])
     chosen = [n for n, picked in enumerate(selected) if picked]
@@ -295,8 +295,8 @@ def _described(operation: Operation, tolerances: Tolerances, used: Used) -> dict
     path = operation.path
     assert path.filter is not None
     members = _equalities(path.filter)
-    multi_valued = path.attribute is not None and path.attribute.multi_valued
-    if members is None or not tolerances.replace_creates or not multi_valued:
+    several = path.attribute is not None and path.attribute.multi_valued and path.attribute.type == "complex"
+    if members is None or not tolerances.replace_creates or not several:
         raise _selects_nothing(operation)
     used.add("replace_creates")
     return members

@@ -138,7 +138,12 @@ class ValuePath:
     inner: "Filter"
 
     def holds(self, document: Mapping[str, Any]) -> bool:
-        return any(isinstance(value, dict) and self.inner.holds(value) for value in self.reference.values(document))
+        return any(self.inner.holds(as_value(value)) for value in self.reference.values(document))
+
+
+def as_value(item: Any) -> Mapping[str, Any]:
+    """One of several values as a filter in brackets sees it: a plain one is the `value` of itself (RFC 7643 §2.4)."""
+    return item if isinstance(item, dict) else {"value": item}
 
 
 Filter: TypeAlias = Compare | Present | And | Or | Not | ValuePath
@@ -354,7 +359,8 @@ class Reader:
 
     def selection(self, reference: Reference, name: Token) -> Filter:
         """The filter between brackets, up to and with the closing one, over the values of `reference`."""
-        if reference.sub is not None or reference.attribute.type not in ("complex", UNKNOWN_TYPE):
+        attribute = reference.attribute
+        if reference.sub is not None or not (attribute.multi_valued or attribute.type in ("complex", UNKNOWN_TYPE)):
             raise InvalidFilter(f"The attribute before [ at character {name.at + 1} has no sub-attributes to select by.")
         outer, self.resolve = self.resolve, _sub_resolver(reference.attribute)
         inner = self.filter()
@@ -488,6 +494,16 @@ def _core_urns(rt: ResourceType) -> tuple[str, ...]:
     return (rt.schema.casefold(),) if rt.name else _CORE_URNS
 
 
+def is_after_urn(rt: ResourceType, text: str) -> bool:
+    """Whether an attribute follows a known URN with a dot instead of a colon: `URN.manager` names no extension."""
+    return any(text.casefold().startswith(urn.casefold() + ".") for urn in urns_of(rt))
+
+
+def urns_of(rt: ResourceType) -> tuple[str, ...]:
+    """The URN of the resource's own schema and those of its extensions."""
+    return (rt.schema, *(extension.urn for extension in rt.extensions.values()))
+
+
 def _type_in(text: str) -> str:
     return next(rt.name for rt in (USER, GROUP) if text.casefold().startswith(rt.schema.casefold() + ":"))
 
@@ -507,6 +523,8 @@ def _resolver(rt: ResourceType) -> Resolve:
             raise InvalidFilter(
                 f"The URN at character {token.at + 1} is one of SCIM itself that this resource type does not have."
             )
+        if is_after_urn(rt, token.text):
+            raise InvalidFilter(f"The URN at character {token.at + 1} has a dot before the attribute: write a colon.")
         extension = rt.extensions.get(urn.casefold())
         if extension is not None:
             return _resolve_in(extension.attributes, extension.urn, rest, token)
@@ -533,6 +551,8 @@ def _sub_resolver(attribute: Attribute) -> Resolve:
     def resolve(token: Token) -> Reference:
         if attribute.type == UNKNOWN_TYPE:
             return Reference(None, unknown(token.text), None)
+        if attribute.type != "complex" and token.text.casefold() == "value":
+            return Reference(None, replace(attribute, name="value", multi_valued=False), None)
         return _resolve_in(attribute.sub_attributes, None, token.text, token)
 
     return resolve

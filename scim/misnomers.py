@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from scim.errors import InvalidFilter
-from scim.filters import parse_filter, split_urn
+from scim.filters import parse_filter, split_urn, urns_of
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, ResourceType
 from scim.tolerances import Tolerances
 
@@ -177,10 +177,14 @@ def _as_rfc(rt: ResourceType, text: str) -> str:
     name = name.removeprefix("/")
     if ":" not in name:
         name = name.replace("/", ".")
-    for urn in (rt.schema, *(extension.urn for extension in rt.extensions.values())):
+    return _with_colon(rt, name) + bracket + (rest if '"' in rest else rest.replace("'", '"'))
+
+
+def _with_colon(rt: ResourceType, name: str) -> str:
+    for urn in urns_of(rt):
         if name.casefold().startswith(urn.casefold() + "."):
-            name = f"{urn}:{name[len(urn) + 1 :]}"
-    return name + bracket + (rest if '"' in rest else rest.replace("'", '"'))
+            return f"{urn}:{name[len(urn) + 1 :]}"
+    return name
 
 
 _VALUES: Final = re.compile(
@@ -239,6 +243,10 @@ def _as_of_today(text: str, rt: ResourceType, used: set[str]) -> str:
     return meant
 
 
+def _with_colons(text: str, rt: ResourceType) -> str:
+    return _NAMES.sub(lambda found: _with_colon(rt, found[0]) if found["name"] else found[0], text)
+
+
 def _with_enterprise_urn(text: str, rt: ResourceType) -> str:
     extension = rt.extensions.get(ENTERPRISE.urn.casefold())
     table = extension.attributes if extension is not None else {}
@@ -252,12 +260,6 @@ def _with_enterprise_urn(text: str, rt: ResourceType) -> str:
 
 _RESPELLINGS: Final[tuple[tuple[str, Callable[[str, ResourceType], str]], ...]] = (
     ("unquoted_values", _quoted),
+    ("path_spelling", _with_colons),
     ("enterprise_names", _with_enterprise_urn),
 )
-
-
-def is_after_urn(rt: ResourceType, text: str) -> bool:
-    """Whether an attribute follows a known URN with a dot instead of a colon: `URN.manager` names no extension."""
-    folded = text.casefold()
-    urns = (rt.schema, *(extension.urn for extension in rt.extensions.values()))
-    return any(folded.startswith(urn.casefold() + ".") for urn in urns)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from scim.errors import InvalidPath
-from scim.filters import Filter, Reader, Reference, Token, shown, split_urn, unknown
-from scim.misnomers import is_after_urn
+from scim.filters import Filter, Reader, Reference, Token, is_after_urn, shown, split_urn, unknown
 from scim.normalise import check_unknown
 from scim.schema import Attribute, ResourceType, is_of_scim
 

@@ -75,13 +75,16 @@ def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
 
 # What the ledger promises beyond the library's tables: the server derives display names and links of members itself,
 # the RFC asks for neither part of a manager (§8.7.1), and group types are computed.
+# Ids are compared ignoring case, as RFC 7643 §8.7.1 has it.
 # `active` always has a value here (absent on creation it is true) and cannot be unassigned: discovery says so as `required`.
 _CORRECTIONS: Mapping[str, Mapping[str, Any]] = {
     "active": {"required": True},
     "manager.value": {"required": False},
     "manager.$ref": {"required": False},
+    "members.value": {"case_exact": False},
     "members.display": {"mutability": "readOnly"},
     "members.$ref": {"mutability": "immutable"},
+    "groups.value": {"case_exact": False},
     "groups.type": {"mutability": "readOnly"},
 }
 

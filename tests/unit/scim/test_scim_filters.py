@@ -437,3 +437,33 @@ def test_a_comparison_keeps_what_was_asked():
     found = parse_filter('userName eq "X"', USER)
     assert isinstance(found, Compare)
     assert (found.value, found.operand) == ("X", "x")
+
+
+TAGGED = with_extension(
+    USER, Extension("urn:x:y", {"tags": Attribute("tags", "string", multi_valued=True), "one": Attribute("one", "string")})
+)
+
+
+@pytest.mark.parametrize("urn", ["urn:x:y", "urn:kept:y"])
+def test_a_plain_value_of_a_list_is_the_value_of_itself(urn):
+    document = {urn: {"tags": ["a", "b"], "one": "a"}}
+    for text in ('tags[value eq "A"]', 'tags[value sw "b"]', 'tags[not (value eq "a")]'):
+        assert matches(parse_filter(f"{urn}:{text}", TAGGED), document)
+    assert not matches(parse_filter(f'{urn}:tags[value eq "c"]', TAGGED), document)
+
+
+@pytest.mark.parametrize("text", ['tags[type eq "a"]', 'one[value eq "a"]'])
+def test_a_plain_value_has_no_other_part_and_a_single_one_is_no_list(text):
+    with pytest.raises(InvalidFilter):
+        parse_filter(f"urn:x:y:{text}", TAGGED)
+
+
+@pytest.mark.parametrize("urn", [USER.schema, ENTERPRISE.urn, "urn:x:y"])
+def test_a_dot_after_a_known_urn_is_not_taken_for_an_extension(urn):
+    with pytest.raises(InvalidFilter, match=r"write a colon|does not have"):
+        parse_filter(f'{urn}.department eq "x"', TAGGED)
+
+
+def test_ids_of_members_and_groups_ignore_case():
+    assert matches(parse_filter('members.value eq "AB"', GROUP), {"members": [{"value": "ab"}]})
+    assert matches(parse_filter('groups[value eq "AB"]', USER), {"groups": [{"value": "ab"}]})

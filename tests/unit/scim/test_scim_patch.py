@@ -487,6 +487,17 @@ def test_a_value_stored_before_its_schema_was_registered_may_stay_as_it_is():
     assert after == staff(contacts=[{"kind": "old"}, {"value": "n"}])
 
 
+def test_plain_values_of_a_list_are_selected_by_value():
+    before = staff(tags=["a", "b"])
+    assert patched(op("remove", f'{X}:tags[value eq "A"]'), before=before, rt=HR) == staff(tags=["b"])
+    assert patched(op("replace", f'{X}:tags[value eq "a"]', "c"), before=before, rt=HR) == staff(tags=["c", "b"])
+    with pytest.raises(NoTarget):
+        patched(op("replace", f'{X}:tags[value eq "x"]', "c"), before=before, rt=HR)
+    assert patched(op("replace", f'{X}:tags[value eq "a"]', {"value": "c"}), before=before, rt=HR) == staff(tags=["c", "b"])
+    with pytest.raises(InvalidValue):
+        patched(op("replace", f'{X}:tags[value eq "a"]', {"value": 5}), before=before, rt=HR)
+
+
 def test_values_are_removed_by_value_as_the_schema_compares_them():
     assert patched(op("remove", f"{X}:tags", ["A"]), before=staff(tags=["a", "b"]), rt=HR) == staff(tags=["b"])
 

@@ -363,13 +363,18 @@ def test_values_of_a_filter_without_quotes_are_text_where_that_is_forgiven(sent:
         ("id eq 1a and Manager.value eq 2", f'id eq "1a" and {E}:Manager.value eq "2"', {"enterprise_names", "unquoted_values"}),
         (f'{OLD_CORE}:userName eq "{OLD_CORE}"', f'{USER.schema}:userName eq "{OLD_CORE}"', {"old_schema_uris"}),
         (f'{OLD_ENTERPRISE}:department eq "x"', f'{E}:department eq "x"', {"old_schema_uris"}),
+        (f'{E}.department eq "x"', f'{E}:department eq "x"', {"path_spelling"}),
+        (f'{USER.schema}.userName eq "{E}.x"', f'{USER.schema}:userName eq "{E}.x"', {"path_spelling"}),
         ('urn:scim:mine:1.0:x eq "1"', 'urn:scim:mine:1.0:x eq "1"', set()),
     ],
 )
 def test_names_in_a_filter_mean_what_they_mean_elsewhere(sent: str, meant: str, relied: set[str]) -> None:
     """Before it writes a manager, Entra asks `id eq "…" and manager eq "…"` (Microsoft's tutorial of a SCIM endpoint)."""
     used: set[str] = set()
-    assert filter_as_meant(sent, USER, replace(profile_of("entra").tolerances, old_schema_uris=True), used) == meant
+    assert (
+        filter_as_meant(sent, USER, replace(profile_of("entra").tolerances, old_schema_uris=True, path_spelling=True), used)
+        == meant
+    )
     assert used == relied
     assert filter_as_meant(sent, USER, STRICT, used) == sent
 
