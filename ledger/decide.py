@@ -279,12 +279,12 @@ def _selected(state: State, group: GroupState, edge: EdgeOperation, member: UUID
 
 def _known_member(state: State, group: UUID, member: UUID | str) -> UUID:
     found = parse_id(member) if isinstance(member, str) else member
+    if found == group:
+        raise InvalidValue("members: a group cannot be a member of itself.")
     if found is None or found not in state.members:
         text = str(member)
         shown = text if len(text) <= 80 else text[:77] + "..."
         raise InvalidValue(f'members: no user or group of this directory has the id "{shown}". Create it first, or leave it out.')
-    if found == group:
-        raise InvalidValue("members: a group cannot be a member of itself.")
     return found
 
 

@@ -5,8 +5,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Any
+from urllib.parse import unquote
 
 from scim.errors import InvalidSyntax, InvalidValue, NotFound, PayloadTooLarge, ScimError
+from scim.schema import GROUP
 
 BULK_URN = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE_URN = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
@@ -14,7 +16,9 @@ OPERATIONS_MAX = 1_000
 METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/]+))?/?")
 # A reference is a whole value, the last part of a link, or stands in the quotes of a filter; anything else is just text.
-_REFERENCE = re.compile(r"""(?:^|(?<=[/"]))bulkId:([^"\]]+)""")
+_REFERENCE = re.compile(
+    r"""^bulkId:(?P<whole>.+)$|(?<=/)bulkId:(?P<link>[^/"]+)$|(?<=")bulkId:(?P<quoted>[^"]+)(?=")""", re.DOTALL
+)
 # The attributes whose values are ids (RFC 7643 §4.2, §4.3), as a key or as the last name of a path.
 _REFERRING = re.compile(r"(?:^|[:.])(?:members|manager)(?:$|[.\[])", re.IGNORECASE)
 
@@ -64,16 +68,16 @@ def read_bulk(document: dict[str, Any]) -> BulkRequest:
     if fail is not None and (isinstance(fail, bool) or not isinstance(fail, int) or fail < 1):
         raise InvalidSyntax("failOnErrors must be a whole number from 1.")
     read = tuple(_read(item, index) for index, item in enumerate(operations))
-    ids = [operation.bulk_id for operation in read if operation.bulk_id is not None]
+    ids = [operation.bulk_id for operation in read if operation.bulk_id is not None and operation.method == "POST"]
     if len(set(ids)) != len(ids):
-        raise InvalidSyntax("Each bulkId must be used by one operation only.")
+        raise InvalidSyntax("Each bulkId must be that of one creation only.")
     return BulkRequest(read, fail)
 
 
 def _read(item: Any, index: int) -> BulkOperation:
     where = f"Operations[{index}]"
     if not isinstance(item, dict):
-        raise InvalidSyntax(f"{where} must be an object.")
+        return BulkOperation(index, "", "", None, None, None, None, fault=InvalidSyntax(f"{where} must be an object."))
     given = {str(key).casefold(): value for key, value in item.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     try:
         return _understood(given, index, where)
@@ -106,7 +110,7 @@ def _target(path: Any, where: str) -> tuple[str, str | None]:
     match = _PATH.fullmatch(path)
     if match is None:
         raise NotFound(f"{where}.path must be /Users or /Groups, with the id of a resource unless the method is POST.")
-    return match[1], match[2]
+    return match[1], match[2] and unquote(match[2])
 
 
 def _optional_text(given: dict[str, Any], name: str, where: str) -> str | None:
@@ -118,7 +122,7 @@ def _optional_text(given: dict[str, Any], name: str, where: str) -> str | None:
 
 def _references(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        yield from _REFERENCE.findall(value)
+        yield from (_bulk_id(found) for found in _REFERENCE.finditer(value))
     elif isinstance(value, dict):
         for item in value.values():  # pyright: ignore[reportUnknownVariableType]
             yield from _references(item)
@@ -152,8 +156,12 @@ def _path_in(held: Mapping[str, Any]) -> str:
     return path if isinstance(path, str) else ""
 
 
+def _bulk_id(found: re.Match[str]) -> str:
+    return found[found.lastgroup or 0]
+
+
 def _id_of(found: re.Match[str], ids: Mapping[str, str | None], *, refers: bool) -> str:
-    bulk_id = found[1]
+    bulk_id = _bulk_id(found)
     if bulk_id not in ids and not refers:
         return found[0]
     known = ids.get(bulk_id)
@@ -242,7 +250,10 @@ def without_members(data: Any, bulk_ids: frozenset[str]) -> tuple[Any, frozenset
     kept: dict[str, Any] = {}
     for key, value in held.items():
         kept[key] = value
-        if key.casefold() == "members":
+        if key.casefold() == GROUP.schema.casefold():  # its attributes under the URN of their schema
+            kept[key], under = without_members(value, bulk_ids)
+            left_out |= under
+        elif key.casefold() == "members":
             members: list[Any] = value if isinstance(value, list) else [value]
             named = [(member, bulk_ids.intersection(_references(member))) for member in members]
             kept[key] = [member for member, to_come in named if not to_come]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import orjson
@@ -111,7 +112,11 @@ class _Run:
     def _failed(self, operation: BulkOperation, answer: Answer, **kept: str) -> None:
         """What was not created has no id: whatever refers to it fails too, instead of keeping the id of nobody."""
         self.results[operation.index] = (
-            _named(operation) | {"status": str(answer.status)} | kept | {"response": orjson.loads(answer.body)}
+            _named(operation)
+            | {"status": str(answer.status)}
+            | self._place(operation)
+            | kept
+            | {"response": orjson.loads(answer.body)}
         )
         self._errors += 1
         if operation.method == "POST" and operation.bulk_id is not None:
@@ -213,11 +218,13 @@ class _Run:
         headers = dict(answer.headers)
         if b"etag" in headers:
             found["version"] = headers[b"etag"].decode()
-        if b"location" in headers:
-            found["location"] = headers[b"location"].decode()
-        elif operation.resource is not None:
-            found["location"] = f"{self._base}/{operation.segment}/{self._known(operation.resource)}"
-        return found
+        return found | ({"location": headers[b"location"].decode()} if b"location" in headers else self._place(operation))
+
+    def _place(self, operation: BulkOperation) -> dict[str, str]:
+        """The location, which every answer has but that of a creation that failed (RFC 7644 §3.7)."""
+        if operation.resource is None:
+            return {}
+        return {"location": f"{self._base}/{operation.segment}/{quote(self._known(operation.resource))}"}
 
     def _known(self, resource: str) -> str:
         """The id of the resource, also where the path names it by its bulkId."""

@@ -99,6 +99,9 @@ def test_versions_and_missing_resources_are_answered_per_operation(service: Serv
         {"method": "PATCH", "path": "/Groups/bulkId:nothing", "data": {}},
     )
     assert [o["status"] for o in answer["Operations"]] == ["412", "200", "404", "400", "400"]
+    assert [o["location"] for o in answer["Operations"]] == [
+        service.scim + place for place in (path, path, ghost, path, "/Groups/bulkId%3Anothing")
+    ]
 
 
 def test_limits_are_413(service: Service) -> None:
@@ -224,3 +227,19 @@ def test_text_that_looks_like_a_reference_is_kept(service: Service) -> None:
     _, answer = _bulk(service, made)
     assert answer["Operations"][0]["status"] == "201"
     assert _found(service, "Users", f'userName eq "{name}"')[0]["title"] == "bulkId: see note"
+
+
+def test_a_circle_may_have_its_attributes_under_the_core_urn(service: Service) -> None:
+    tag = f"urn-{random.random()}"
+    ring = [_group("a", "b"), _group("b", "a")]
+    for made in ring:
+        made["data"] = {"schemas": [GROUP], GROUP: {"displayName": tag, "members": made["data"]["members"]}}
+    _, answer = _bulk(service, *ring)
+    assert [o["status"] for o in answer["Operations"]] == ["201", "201"]
+    assert [len(g["members"]) for g in _found(service, "Groups", f'displayName eq "{tag}"')] == [1, 1]
+
+
+def test_a_group_that_is_to_be_its_own_member_is_told_so(service: Service) -> None:
+    _, answer = _bulk(service, _group("own", "own"))
+    assert answer["Operations"][0]["status"] == "400"
+    assert "member of itself" in answer["Operations"][0]["response"]["detail"]

@@ -26,7 +26,7 @@ def _group(bulk_id: str, *members: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "broken",
     [
-        {"Operations": [_post("a")]}, {"schemas": [bulk.BULK_URN]}, _message(), _message("x"), _message(_post("a"), _post("a")),
+        {"Operations": [_post("a")]}, {"schemas": [bulk.BULK_URN]}, _message(), _message(_post("a"), _post("a")),
         _message(_post("a"), failOnErrors=0), _message(_post("a"), failOnErrors=True), _message(_post("a"), failOnErrors="1"),
     ],
 )  # fmt: skip
@@ -38,14 +38,14 @@ def test_what_is_no_bulk_request_is_refused(broken: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("broken", "status"),
     [
-        ({"method": "GET", "path": "/Users"}, 400), ({"path": "/Users"}, 400), ({"method": 5, "path": "/Users"}, 400),
+        ("x", 400), (None, 400), ({"method": "GET", "path": "/Users"}, 400), ({"path": "/Users"}, 400), ({"method": 5, "path": "/Users"}, 400),
         ({"method": "POST", "bulkId": "a"}, 400), ({"method": "POST", "path": "/Schemas", "bulkId": "a"}, 404),
         ({"method": "POST", "path": "/Users/1", "bulkId": "a"}, 400), ({"method": "DELETE", "path": "/Users"}, 400),
         ({"method": "POST", "path": "/Users"}, 400), ({"method": "POST", "path": "/Users", "bulkId": 5}, 400),
         ({"method": "PUT", "path": "/Users/1", "version": 5}, 400),
     ],
 )  # fmt: skip
-def test_an_operation_that_cannot_be_read_fails_alone(broken: dict[str, Any], status: int) -> None:
+def test_an_operation_that_cannot_be_read_fails_alone(broken: Any, status: int) -> None:
     """RFC 7644 §3.7: as many changes as possible are made, disregarding partial failures."""
     read = bulk.read_bulk(_message(_post("a2"), broken, _post("b"))).operations
     assert [operation.fault and operation.fault.status for operation in read] == [None, status, None]
@@ -184,3 +184,24 @@ def _reached(graph: dict[int, set[int]], start: int) -> set[int]:
         found |= new
         ahead += new
     return found
+
+
+def test_only_creations_have_a_bulk_id_of_their_own() -> None:
+    again = {"method": "PATCH", "path": "/Users/bulkId:a", "bulkId": "a", "data": {}}
+    assert len(bulk.read_bulk(_message(_post("a"), again)).operations) == 2
+
+
+@pytest.mark.parametrize("bulk_id", ["a]b", "a b", "a:b", "ä", "a/b"])
+def test_a_bulk_id_may_be_any_text(bulk_id: str) -> None:
+    assert bulk.resolve({"members": [{"value": f"bulkId:{bulk_id}"}]}, {bulk_id: "1"}) == {"members": [{"value": "1"}]}
+    path = f'members[value eq "bulkId:{bulk_id}"]'
+    assert bulk.resolve({"path": path}, {bulk_id: "1"}) == {"path": 'members[value eq "1"]'}
+    for written in (bulk_id.replace("/", "%2F"), bulk_id.replace(" ", "%20").replace("/", "%2F")):
+        read = bulk.read_bulk(_message(_post(bulk_id), {"method": "DELETE", "path": f"/Users/bulkId:{written}"})).operations[1]
+        assert (read.resource, read.needs) == (f"bulkId:{bulk_id}", {bulk_id})
+
+
+def test_members_under_the_urn_of_their_schema_are_members() -> None:
+    core = "urn:ietf:params:scim:schemas:core:2.0:Group"
+    data = {core: {"displayName": "g", "members": [{"value": "bulkId:a"}]}}
+    assert bulk.without_members(data, frozenset({"a"})) == ({core: {"displayName": "g", "members": []}}, frozenset({"a"}))
