@@ -196,23 +196,29 @@ async def groups_of(
     """The groups that hold users, the direct ones first."""
     by_id = {directory.id: directory for directory, _ in members}
     params = (int4s([d.id for d, _ in members]), uuids([member for _, member in members]))
-    names: dict[UUID, str] = {}
-    above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)
     rows = await (await conn.cursor(binary=True).execute(SQL["open_groups"], params)).fetchall()
-    for number, group, body_seq, ct, wrapped, held, since in rows:
-        names[group] = open_document(kek, by_id[number], group, body_seq, ct, wrapped)["displayName"]
-        for member, seq in zip(held, since, strict=True):
-            above[member].append((seq, group))
-    in_order = {member: [group for _, group in sorted(found)] for member, found in above.items()}
-    return {(d.id, member): _groups_above(in_order, names, member) for d, member in members}
+
+    def gather() -> dict[tuple[int, UUID], list[GroupOf]]:
+        names: dict[UUID, str] = {}
+        above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)
+        for number, group, body_seq, ct, wrapped, held, since in rows:
+            names[group] = open_document(kek, by_id[number], group, body_seq, ct, wrapped)["displayName"]
+            for member, seq in zip(held, since, strict=True):
+                above[member].append((seq, group))
+        in_order = {member: tuple(group for _, group in sorted(found)) for member, found in above.items()}
+        # Most users of a page are in the same groups as others: they share one list.
+        shared = {direct: _groups_above(in_order, names, direct) for direct in {in_order.get(m, ()) for _, m in members}}
+        return {(d.id, member): shared[in_order.get(member, ())] for d, member in members}
+
+    return gather() if len(rows) < 32 and len(members) < 32 else await anyio.to_thread.run_sync(gather)
 
 
-def _groups_above(above: Mapping[UUID, Sequence[UUID]], names: Mapping[UUID, str], member: UUID) -> list[GroupOf]:
-    found = dict.fromkeys(above.get(member, ()), True)
+def _groups_above(above: Mapping[UUID, Sequence[UUID]], names: Mapping[UUID, str], direct: Sequence[UUID]) -> list[GroupOf]:
+    found = dict.fromkeys(direct, True)
     ahead = list(found)
     for group in ahead:  # it grows while it is gone through
         for parent in above.get(group, ()):
             if parent not in found:
                 found[parent] = False
                 ahead.append(parent)
-    return [GroupOf(group, names[group], direct) for group, direct in found.items()]
+    return [GroupOf(group, names[group], is_direct) for group, is_direct in found.items()]

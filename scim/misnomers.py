@@ -199,7 +199,11 @@ _VALUES: Final = re.compile(
 def filter_as_meant(text: str, rt: ResourceType, tolerances: Tolerances, used: set[str]) -> str:
     """A filter as the RFC writes it, where another spelling is forgiven and makes it readable; otherwise as it is."""
     if "urn:scim:" in text.lower() and tolerances.old_schema_uris:
-        text = _as_of_today(text, rt, used)  # first: the URN of a draft reads like that of somebody's extension
+        # First: the URN of a draft reads like that of somebody's extension.
+        meant = _of_today(text, rt)
+        if meant != text:
+            used.add("old_schema_uris")
+            text = meant
     if _readable(text, rt):
         return text
     meant, relied = text, set[str]()
@@ -236,13 +240,6 @@ def _quoted(text: str, _: ResourceType) -> str:
 _NAMES: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<name>[A-Za-z][-\w.:]*)', re.ASCII)
 
 
-def _as_of_today(text: str, rt: ResourceType, used: set[str]) -> str:
-    meant = _NAMES.sub(lambda found: renamed(rt, found[0]) if found["name"] else found[0], text)
-    if meant != text:
-        used.add("old_schema_uris")
-    return meant
-
-
 def _with_colons(text: str, rt: ResourceType) -> str:
     return _NAMES.sub(lambda found: _with_colon(rt, found[0]) if found["name"] else found[0], text)
 
@@ -258,6 +255,25 @@ def _with_enterprise_urn(text: str, rt: ResourceType) -> str:
     return _NAMES.sub(named, text)
 
 
+def names_as_meant(texts: str, rt: ResourceType, tolerances: Tolerances, used: set[str]) -> str:
+    """The names in `attributes`, `excludedAttributes` or `sortBy` as the RFC writes them, where that is forgiven."""
+    for tolerance, respelling in _NAMINGS:
+        spelt = respelling(texts, rt) if getattr(tolerances, tolerance) else texts
+        if spelt != texts:
+            texts = spelt
+            used.add(tolerance)
+    return texts
+
+
+def _of_today(text: str, rt: ResourceType) -> str:
+    return _NAMES.sub(lambda found: renamed(rt, found[0]) if found["name"] else found[0], text)
+
+
+_NAMINGS: Final[tuple[tuple[str, Callable[[str, ResourceType], str]], ...]] = (
+    ("old_schema_uris", _of_today),
+    ("path_spelling", _with_colons),
+    ("enterprise_names", _with_enterprise_urn),
+)
 _RESPELLINGS: Final[tuple[tuple[str, Callable[[str, ResourceType], str]], ...]] = (
     ("unquoted_values", _quoted),
     ("path_spelling", _with_colons),

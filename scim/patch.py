@@ -242,10 +242,23 @@ class _PatchReader:
             raise InvalidPath(f"Operations[{index}]: {error.detail}") from None
 
     def _remove(self, path: Path, value: Any, index: int) -> None:
+        if self._parts(path, value):
+            self.used.add("remove_value_list")
+            for name in value:
+                self._remove(replace(path, sub=_sub_of(path, name)), MISSING, index)
+            return
         _refuse_unassigning(path)
         if value is not MISSING and value is not None:
             value = self._selected(path, value, index)
         self._keep(Operation("remove", path, None if value is MISSING else value, index))
+
+    def _parts(self, path: Path, value: Any) -> bool:
+        """Whether the value names parts of a single complex value: only these go. With a `value` it names the whole."""
+        attribute = path.attribute
+        if attribute is None or attribute.multi_valued or attribute.type != "complex" or path.sub is not None:
+            return False
+        named = isinstance(value, dict) and value and "value" not in {name.casefold() for name in value}  # pyright: ignore[reportUnknownVariableType]
+        return bool(named) and self.tolerances.remove_value_list
 
     def _selected(self, path: Path, value: Any, index: int) -> list[Any] | None:
         """The values a `remove` lists instead of a filter; each is matched by what it names."""
@@ -325,6 +338,11 @@ class _PatchReader:
 
 def _urns(rt: ResourceType) -> set[str | None]:
     return {None, *(extension.urn for extension in rt.extensions.values())}
+
+
+def _sub_of(path: Path, name: str) -> Attribute:
+    assert path.attribute is not None
+    return path.attribute.sub_attributes.get(name.casefold()) or unknown(name)
 
 
 def _refuse_unassigning(path: Path) -> None:

@@ -7,7 +7,9 @@ from typing import Any, TypeAlias
 
 from scim.errors import InvalidValue
 from scim.filters import split_urn
+from scim.misnomers import names_as_meant
 from scim.schema import Attribute, ResourceType
+from scim.tolerances import Tolerances
 
 # Names asked for, casefolded; an empty tree under a name means all of it.
 Tree: TypeAlias = dict[str, "Tree"]
@@ -22,6 +24,13 @@ class Projection:
     include: Tree | None
     exclude: Tree
     sent: Tree = field(default_factory=dict[str, Tree])
+
+
+def read_projection(
+    rt: ResourceType, attributes: str | None, excluded: str | None, tolerances: Tolerances, used: set[str]
+) -> Projection:
+    """parse_projection for names that may be written in another way, where the profile forgives it."""
+    return parse_projection(rt, *(names and names_as_meant(names, rt, tolerances, used) for names in (attributes, excluded)))
 
 
 @lru_cache(maxsize=1024)

@@ -30,8 +30,8 @@ from scim.errors import InvalidCount, InvalidCursor, NotFound, TooMany
 from scim.filters import Bounds, Filter, bounds, cover, either, instant, matches, parse_filter
 from scim.mentions import NONE as NOTHING
 from scim.mentions import asked, mentions, named_members, with_member_ids
-from scim.misnomers import filter_as_meant
-from scim.projection import Projection, needs, parse_projection, project
+from scim.misnomers import filter_as_meant, names_as_meant
+from scim.projection import Projection, needs, project, read_projection
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import SortKey, sort_key
 
@@ -51,7 +51,10 @@ class Query:
         self._base = f"{services.base_url}/scim/{directory.slug}/v2"
 
     def _projection(self, kind: ResourceType) -> Projection:
-        return parse_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
+        return self._read_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
+
+    def _read_projection(self, kind: ResourceType, attributes: str | None, excluded: str | None) -> Projection:
+        return read_projection(kind, attributes, excluded, self._directory.tolerances, self._call.used)
 
     async def one(self, kind: ResourceType, text: str) -> Answer:
         projection = self._projection(kind)
@@ -104,7 +107,7 @@ class Query:
     async def many(self, kinds: Sequence[ResourceType], search: Search) -> Answer:
         """List resources of one type, or of several together (RFC 7644 §3.4.2.1)."""
         search = self._as_meant(kinds, search)
-        projections = {kind.name: parse_projection(kind, search.attributes, search.excluded) for kind in kinds}
+        projections = {kind.name: self._read_projection(kind, search.attributes, search.excluded) for kind in kinds}
         name = _only_name(kinds, search)
         if name is not None:
             return await self._named(name, search, projections[USER.name])
@@ -128,9 +131,12 @@ class Query:
         return kinds[0] if len(kinds) == 1 else either(self._directory.user_type, self._directory.group_type)
 
     def _as_meant(self, kinds: Sequence[ResourceType], search: Search) -> Search:
+        one, tolerances, used = self._one_of(kinds), self._directory.tolerances, self._call.used
+        if search.sort_by is not None:
+            search = replace(search, sort_by=names_as_meant(search.sort_by, one, tolerances, used))
         if search.filter is None:
             return search
-        text = filter_as_meant(search.filter, self._one_of(kinds), self._directory.tolerances, self._call.used)
+        text = filter_as_meant(search.filter, one, tolerances, used)
         if text is search.filter:
             return search
         self._call.filter = text  # for the journal, which could not read it as it was sent
@@ -283,9 +289,12 @@ class Query:
         if not by_id:
             return
         wanted = [(self._directory, user) for user in by_id]
+        shown: dict[int, list[dict[str, Any]]] = {}  # users in the same groups share a list
         for (_, user), groups in (await reads.groups_of(conn, self._services.kek, wanted)).items():
             if groups:
-                by_id[user]["groups"] = shown_groups(groups, self._base)
+                if id(groups) not in shown:
+                    shown[id(groups)] = shown_groups(groups, self._base)
+                by_id[user]["groups"] = shown[id(groups)]
 
 
 def _begin(search: Search, digest: bytes) -> Place | None:

@@ -38,7 +38,7 @@ from scim.errors import NotFound
 from scim.filters import fold
 from scim.normalise import normalise
 from scim.patch import Patch, read_patch
-from scim.projection import Projection, after_write, needs, parse_projection, project
+from scim.projection import Projection, after_write, needs, project, read_projection
 from scim.schema import GROUP, USER, ResourceType
 
 USER_BYTES_MAX = 1 * 2**20
@@ -190,7 +190,8 @@ class Write:
         return f"{self._services.base_url}/scim/{self._directory.slug}/v2"
 
     def _projection(self, kind: ResourceType) -> Projection:
-        projection = parse_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
+        attributes, excluded = self._call.query.get("attributes"), self._call.query.get("excludedAttributes")
+        projection = read_projection(kind, attributes, excluded, self._directory.tolerances, self._used)
         return after_write(projection, self._sent)
 
     def _created(self, kind: ResourceType, obj: UUID, outcome: Outcome) -> Answer:

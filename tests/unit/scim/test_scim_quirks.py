@@ -8,10 +8,11 @@ import pytest
 from scim.apply import apply_patch
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError
 from scim.filters import either
-from scim.misnomers import filter_as_meant
+from scim.misnomers import filter_as_meant, names_as_meant
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch
 from scim.profile import mapped_user, profile_of
+from scim.projection import parse_projection, read_projection
 from scim.schema import ENTERPRISE, GROUP, USER
 from scim.tolerances import GENERIC, STRICT, Tolerances
 
@@ -515,3 +516,42 @@ def test_where_all_types_are_asked_for_the_core_schema_of_scim_1_means_both() ->
         (f'{OLD_USER}:userName eq "z"', f'{USER.schema}:userName eq "z"'),
     ):
         assert filter_as_meant(sent, everything, GENERIC, used) == meant
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant", "relied"),
+    [
+        ("userName, department,manager.value", f"userName, {E}:department,{E}:manager.value", {"enterprise_names"}),
+        (f"{OLD_CORE}:userName,{OLD_ENTERPRISE}:department", f"{USER.schema}:userName,{E}:department", {"old_schema_uris"}),
+        (f"{E}.department", f"{E}:department", {"path_spelling"}),
+        ("title,urn:x:y:z", "title,urn:x:y:z", set()),
+    ],
+)
+def test_names_asked_for_mean_what_they_mean_elsewhere(sent: str, meant: str, relied: set[str]) -> None:
+    used: set[str] = set()
+    assert names_as_meant(sent, USER, GENERIC, used) == meant
+    assert used == relied
+    assert names_as_meant(sent, USER, STRICT, used) == sent
+    assert read_projection(USER, sent, None, GENERIC, used).include == parse_projection(USER, meant, None).include
+    assert read_projection(USER, None, sent, GENERIC, used).exclude == parse_projection(USER, None, meant).exclude
+
+
+@pytest.mark.parametrize(
+    ("value", "after"),
+    [
+        ({"givenName": "G"}, {"familyName": "F"}),
+        ({"GIVENNAME": None, "familyName": "F", "pet": "x"}, None),
+        ({}, None),
+    ],
+)
+def test_a_removal_that_names_parts_of_a_single_value_takes_only_these(value: Any, after: Any) -> None:
+    before = {"name": {"givenName": "G", "familyName": "F"}}
+    kept, used = patched(GENERIC, before, {"op": "remove", "path": "name", "value": value})
+    assert kept.get("name") == after
+    assert used == {"remove_value_list"}
+    with pytest.raises(InvalidValue):
+        patched(STRICT, before, {"op": "remove", "path": "name", "value": value})
+
+
+def test_a_removal_that_names_the_value_of_a_single_value_takes_it_whole() -> None:
+    assert patched(GENERIC, MANAGED, {"op": "remove", "path": f"{E}:manager", "value": {"value": "26"}})[0] == user()
