@@ -6,7 +6,7 @@ from typing import Any
 from scim.errors import InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
 from scim.filters import And, Compare, Filter, Not, Or, as_value, look_up, matches, unknown
-from scim.normalise import Used, check_primary, check_required, is_empty_string, schemas_of, unwrapped
+from scim.normalise import Used, check_primary, check_required, check_some, is_empty_string, schemas_of, unwrapped
 from scim.patch import Operation, Patch
 from scim.paths import Path
 from scim.schema import Attribute, ResourceType
@@ -299,7 +299,8 @@ def _described(operation: Operation, tolerances: Tolerances, used: Used) -> dict
     if members is None or not tolerances.replace_creates or not several:
         raise _selects_nothing(operation)
     used.add("replace_creates")
-    return members
+    assert path.attribute is not None
+    return check_some(path.attribute, members, path.text, tolerances, used) or {}
 
 
 def _selects_nothing(operation: Operation) -> NoTarget:

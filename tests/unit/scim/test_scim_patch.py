@@ -397,6 +397,11 @@ def test_a_value_that_contradicts_its_filter_is_not_created(operation):
         run(operation)
 
 
+def test_what_a_filter_describes_is_checked_before_it_is_created():
+    with pytest.raises(InvalidValue, match="base64"):
+        run(op("replace", 'x509Certificates[value eq "1"].type', "work"))
+
+
 def test_a_value_that_is_there_may_become_what_its_filter_did_not_ask_for():
     assert run(op("replace", 'emails[type eq "home"]', {"type": "other"}))[0]["emails"] == [WORK, {**HOME, "type": "other"}]
 
