@@ -52,6 +52,9 @@ def _visits(after: Mapping[str, Any], operation: Operation) -> int:
     whole = None if path.known else after.get(_stored_name(after, path.text))
     # Names are gone through too, but quickly.
     names = sum(len(found) for found in (after, holder, held, whole, operation.value) if isinstance(found, Mapping)) // 16
+    if isinstance(whole, Mapping) and isinstance(operation.value, Mapping):
+        changed = [look_up(whole, name) for name in operation.value]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        names += sum(len(found) for found in changed if isinstance(found, list))  # pyright: ignore[reportUnknownArgumentType]
     if not isinstance(held, list):
         return names
     removed = operation.value if operation.op == "remove" and isinstance(operation.value, list) else ()

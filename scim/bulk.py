@@ -17,7 +17,7 @@ METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/]+))?/?")
 # A reference is a whole value, the last part of a link, or stands in the quotes of a filter; anything else is just text.
 _REFERENCE = re.compile(
-    r"""^bulkId:(?P<whole>.+)$|(?<=/)bulkId:(?P<link>[^/"]+)$|(?<=")bulkId:(?P<quoted>[^"]+)(?=")""", re.DOTALL
+    r"""^bulkId:(?P<whole>.+)$|(?<=/)bulkId:(?P<link>[^/"]+)(?=$|")|(?<=")bulkId:(?P<quoted>[^"]+)(?=")""", re.DOTALL
 )
 # The attributes whose values are ids (RFC 7643 §4.2, §4.3), as a key or as the last name of a path.
 _REFERRING = re.compile(r"(?:^|[:.])(?:members|manager)(?:$|[.\[])", re.IGNORECASE)
@@ -98,7 +98,9 @@ def _understood(given: dict[str, Any], index: int, where: str) -> BulkOperation:
     if method == "POST" and not bulk_id:
         raise InvalidSyntax(f"{where}.bulkId is required for POST (RFC 7644 §3.7).")
     data = given.get("data")
-    needs = frozenset((*_references(resource), *_references(data))) - {bulk_id}
+    needs = frozenset((*_references(resource), *_references(data)))
+    if method == "POST":
+        needs -= {bulk_id}  # what refers to itself waits for nobody
     return BulkOperation(index, method, segment, resource, bulk_id or None, version, data, needs)
 
 

@@ -496,7 +496,8 @@ def _core_urns(rt: ResourceType) -> tuple[str, ...]:
 
 def is_after_urn(rt: ResourceType, text: str) -> bool:
     """Whether an attribute follows a known URN with a dot instead of a colon: `URN.manager` names no extension."""
-    return any(text.casefold().startswith(urn.casefold() + ".") for urn in urns_of(rt))
+    folded = text.casefold()
+    return any(folded.startswith(urn.casefold() + ".") and ":" not in text[len(urn) :] for urn in urns_of(rt))
 
 
 def urns_of(rt: ResourceType) -> tuple[str, ...]:

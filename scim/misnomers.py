@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from scim.errors import InvalidFilter
-from scim.filters import parse_filter, split_urn, urns_of
+from scim.filters import is_after_urn, parse_filter, split_urn, urns_of
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, ResourceType
 from scim.tolerances import Tolerances
 
@@ -181,10 +181,10 @@ def _as_rfc(rt: ResourceType, text: str) -> str:
 
 
 def _with_colon(rt: ResourceType, name: str) -> str:
-    for urn in urns_of(rt):
-        if name.casefold().startswith(urn.casefold() + "."):
-            return f"{urn}:{name[len(urn) + 1 :]}"
-    return name
+    if name.casefold() in rt.extensions or not is_after_urn(rt, name):
+        return name
+    urn = next(urn for urn in urns_of(rt) if name.casefold().startswith(urn.casefold() + "."))
+    return f"{urn}:{name[len(urn) + 1 :]}"
 
 
 _VALUES: Final = re.compile(

@@ -174,7 +174,7 @@ class _PatchReader:
         if ":" in key and isinstance(value, dict) and not own and split_urn(key, self.rt)[0] not in _urns(self.rt):
             check_unknown(key, value)
             refuse_of_scim(key, self.rt)
-            return replace(self._path(key, index), whole=True) if self.tolerances.dotted_keys else Path(key, None, known=False)
+            return self._of_unknown_urn(key)
         path = self._path(key, index)
         if not any(mark in key for mark in ".:["):
             return path
@@ -184,6 +184,14 @@ class _PatchReader:
             )
         self.used.add("dotted_keys")
         return path
+
+    def _of_unknown_urn(self, key: str) -> Path:
+        """The key of an extension kept as sent; a resource may have any name with a colon, also one that is no path."""
+        whole = Path(key, None, known=False)
+        try:
+            return replace(parse_path(key, self.rt), whole=True) if self.tolerances.dotted_keys else whole
+        except (InvalidPath, InvalidFilter):
+            return whole
 
     def _one(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
         attribute = path.attribute
@@ -242,23 +250,29 @@ class _PatchReader:
             raise InvalidPath(f"Operations[{index}]: {error.detail}") from None
 
     def _remove(self, path: Path, value: Any, index: int) -> None:
-        if self._parts(path, value):
+        parts = self._parts(path, value)
+        if parts:
             self.used.add("remove_value_list")
-            for name in value:
-                self._remove(replace(path, sub=_sub_of(path, name)), MISSING, index)
+            for sub in parts:
+                self._remove(replace(path, sub=sub), MISSING, index)
             return
         _refuse_unassigning(path)
         if value is not MISSING and value is not None:
             value = self._selected(path, value, index)
         self._keep(Operation("remove", path, None if value is MISSING else value, index))
 
-    def _parts(self, path: Path, value: Any) -> bool:
-        """Whether the value names parts of a single complex value: only these go. With a `value` it names the whole."""
+    def _parts(self, path: Path, value: Any) -> list[Attribute]:
+        """The parts of a single complex value that a removal names; none where it names the whole, by its id or by nothing else."""
         attribute = path.attribute
         if attribute is None or attribute.multi_valued or attribute.type != "complex" or path.sub is not None:
-            return False
-        named = isinstance(value, dict) and value and "value" not in {name.casefold() for name in value}  # pyright: ignore[reportUnknownVariableType]
-        return bool(named) and self.tolerances.remove_value_list
+            return []
+        value = unwrapped(value, self.tolerances, self.used)
+        if not isinstance(value, dict) or not self.tolerances.remove_value_list:
+            return []
+        subs = [_sub_of(path, name) for name in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        if any(sub.name in ("value", "$ref") for sub in subs):
+            return []
+        return [sub for sub in subs if sub.mutability != "readOnly"]
 
     def _selected(self, path: Path, value: Any, index: int) -> list[Any] | None:
         """The values a `remove` lists instead of a filter; each is matched by what it names."""
@@ -309,7 +323,8 @@ class _PatchReader:
         """The members of a complex value, None for those to be unassigned."""
         value = unwrapped(value, self.tolerances, self.used)
         check = check_some if attribute.type == "complex" else check_single
-        checked = check(attribute, value, path.text, self.tolerances, self.used) or {}
+        checked: Any = check(attribute, value, path.text, self.tolerances, self.used)
+        checked = {} if checked is None else checked
         if not isinstance(value, dict):
             return checked
         for key, inner in value.items():

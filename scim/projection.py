@@ -29,8 +29,13 @@ class Projection:
 def read_projection(
     rt: ResourceType, attributes: str | None, excluded: str | None, tolerances: Tolerances, used: set[str]
 ) -> Projection:
-    """parse_projection for names that may be written in another way, where the profile forgives it."""
-    return parse_projection(rt, *(names and names_as_meant(names, rt, tolerances, used) for names in (attributes, excluded)))
+    """parse_projection for names that may be written in another way, where the profile forgives it: beside what they say."""
+
+    def meant(names: str | None) -> str | None:
+        found = names_as_meant(names, rt, tolerances, used) if names else names
+        return found if found == names else f"{names},{found}"
+
+    return parse_projection(rt, meant(attributes), meant(excluded))
 
 
 @lru_cache(maxsize=1024)

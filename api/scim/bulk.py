@@ -88,10 +88,11 @@ class _Run:
         self._request = request
         self._base = f"{services.base_url}/scim/{directory.slug}/v2"
         # Ids are given out beforehand: a reference can be written before the resource it names exists. None: it never will.
-        self._ids = {
-            o.bulk_id: None if o.fault else str(services.new_id())
+        faulty = {o.bulk_id: None for o in request.operations if o.bulk_id is not None and o.fault}
+        self._ids: dict[str, str | None] = faulty | {
+            o.bulk_id: str(services.new_id())
             for o in request.operations
-            if o.bulk_id is not None and (o.fault or o.method == "POST")
+            if o.bulk_id is not None and o.method == "POST" and not o.fault
         }
         self._extra = OPERATIONS_MAX  # the numbers of what circular references need besides
         self._errors = 0

@@ -243,3 +243,9 @@ def test_a_group_that_is_to_be_its_own_member_is_told_so(service: Service) -> No
     _, answer = _bulk(service, _group("own", "own"))
     assert answer["Operations"][0]["status"] == "400"
     assert "member of itself" in answer["Operations"][0]["response"]["detail"]
+
+
+def test_a_faulty_operation_does_not_take_the_id_of_a_creation(service: Service) -> None:
+    faulty = {"method": "PUT", "path": "/Nowhere/1", "bulkId": "u", "data": {}}
+    _, answer = _bulk(service, _user("u", f"id-{random.random()}"), faulty, _group("g", "u"))
+    assert [o["status"] for o in answer["Operations"]] == ["201", "404", "201"]

@@ -363,7 +363,8 @@ V1_VALUES = st.one_of(
 def test_every_v1_route_answers_any_query(target: Target, data: st.DataObject, method: str, query: str, body: Any) -> None:
     client = target.clients[data.draw(st.sampled_from(sorted(target.clients)))]
     described = client.get(target.service.base + "/openapi.json").json()["paths"]
-    path: str = data.draw(st.sampled_from(sorted(described)))
+    # A stream has no end that could be read: tests/acceptance/test_stream.py reads it.
+    path: str = data.draw(st.sampled_from(sorted(path for path in described if not path.endswith("/stream"))))
     for name, known in (
         ("directory", "acme"),
         ("user", target.user),

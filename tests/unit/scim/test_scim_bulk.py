@@ -205,3 +205,11 @@ def test_members_under_the_urn_of_their_schema_are_members() -> None:
     core = "urn:ietf:params:scim:schemas:core:2.0:Group"
     data = {core: {"displayName": "g", "members": [{"value": "bulkId:a"}]}}
     assert bulk.without_members(data, frozenset({"a"})) == ({core: {"displayName": "g", "members": []}}, frozenset({"a"}))
+
+
+def test_a_reference_in_a_link_within_a_filter_is_one() -> None:
+    path = 'members[$ref eq "https://x/Groups/bulkId:a"]'
+    assert bulk.resolve({"path": path}, {"a": "1"}) == {"path": 'members[$ref eq "https://x/Groups/1"]'}
+    patch = {"method": "PATCH", "path": "/Groups/1", "bulkId": "a", "data": {"Operations": [{"op": "remove", "path": path}]}}
+    read = bulk.read_bulk(_message(patch, _post("a"))).operations
+    assert [[o.method for o in together] for together in bulk.rounds(read)] == [["POST"], ["PATCH"]]

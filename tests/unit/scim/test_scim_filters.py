@@ -467,3 +467,12 @@ def test_a_dot_after_a_known_urn_is_not_taken_for_an_extension(urn):
 def test_ids_of_members_and_groups_ignore_case():
     assert matches(parse_filter('members.value eq "AB"', GROUP), {"members": [{"value": "ab"}]})
     assert matches(parse_filter('groups[value eq "AB"]', USER), {"groups": [{"value": "ab"}]})
+
+
+def test_a_registered_urn_that_goes_on_from_another_with_a_dot_is_itself():
+    one, two = (
+        Extension("urn:acme:hr:2", {"dept": Attribute("dept", "string")}),
+        Extension("urn:acme:hr:2.1", {"dept": Attribute("dept", "string")}),
+    )
+    rt = with_extension(with_extension(USER, one), two)
+    assert matches(parse_filter('urn:acme:hr:2.1:dept eq "x"', rt), {"urn:acme:hr:2.1": {"dept": "x"}})

@@ -597,6 +597,25 @@ def test_what_follows_the_name_after_a_version_is_an_attribute():
     )
 
 
+@pytest.mark.parametrize("key", ["http://acme.com/ext", "acme:ext", "urn:x:", "urn:acme:a[b"])
+def test_any_name_with_a_colon_that_a_resource_may_have_can_be_sent_back(key):
+    before = base(schemas=[USER.schema, key], **{key: {"a": "1"}})
+    assert patched(op("replace", None, {key: {"a": "2"}}), before=before) == {**before, key: {"a": "2"}}
+
+
+def test_lists_within_an_extension_kept_as_sent_count_too():
+    before = base(schemas=[USER.schema, Y], **{Y: {"l": [str(n) for n in range(60_000)]}})
+    with pytest.raises(TooMany):
+        patched(*(op("add", None, {Y: {"l": ["new"]}}) for _ in range(5)), before=before)
+
+
+def test_a_plain_value_may_become_nothing_like_zero_or_false():
+    numbers = Attribute("nums", "integer", multi_valued=True)
+    rt = with_extension(USER, Extension("urn:x:n", {"nums": numbers}))
+    before = base(schemas=[USER.schema, "urn:x:n"], **{"urn:x:n": {"nums": [1, 2]}})
+    assert patched(op("replace", "urn:x:n:nums[value eq 1]", 0), before=before, rt=rt)["urn:x:n"] == {"nums": [0, 2]}
+
+
 def test_an_empty_object_adds_nothing():
     before = base(schemas=[USER.schema, Y], **{Y: KEPT})
     assert patched(op("add", f"{Y}:badge", {}), op("add", Y, {}), before=before) == before
