@@ -51,8 +51,8 @@ from ledger.events import (
 )
 from scim.apply import apply_patch
 from scim.diff import changes
-from scim.edges import EdgeOperation
-from scim.errors import InvalidValue, NoTarget, NotFound, TooMany, Uniqueness
+from scim.edges import EdgeOperation, no_such_member
+from scim.errors import InvalidValue, NotFound, TooMany, Uniqueness
 from scim.extension import check_immutable
 from scim.filters import fold, matches
 from scim.tolerances import Tolerances
@@ -262,7 +262,7 @@ def _fold_edges(state: State, group: GroupState, operations: tuple[EdgeOperation
                 wanted.clear()
             case "require":
                 if wanted.isdisjoint(_named(edge)):
-                    raise NoTarget("members: the filter of the path selects no member of this group.")
+                    raise no_such_member()
             case _:
                 wanted -= {member for member in wanted if _selected(state, group, edge, member)}
     return wanted, current

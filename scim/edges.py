@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from scim.errors import InvalidFilter, InvalidPath, InvalidValue, Mutability
+from scim.errors import InvalidFilter, InvalidPath, InvalidValue, Mutability, NoTarget
 from scim.filters import And, Compare, Filter, Not, Or
 from scim.normalise import Used, as_list, check_members
 from scim.paths import Path
@@ -25,6 +25,11 @@ class EdgeOperation:
     kind: EdgeKind
     members: tuple[tuple[str, str | None], ...] = ()
     filter: Filter | None = None
+
+
+def no_such_member() -> NoTarget:
+    """What `require` is answered where the group has none of its members."""
+    return NoTarget("members: the filter of the path selects no member of this group.")
 
 
 def read_edges(op: Op, path: Path, value: Any, tolerances: Tolerances, used: Used) -> Iterator[EdgeOperation]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -13,6 +13,7 @@ from scim.schema import ENTERPRISE, GROUP, USER, Attribute, ResourceType
 from scim.tolerances import Tolerances
 
 Place: TypeAlias = tuple[str, ...]
+Respelling: TypeAlias = Callable[[str, ResourceType], str]
 
 # SCIM 1.0 and 1.1 had one core schema for users and groups (draft-scim-core-schema-01 §9); drafts of 2.0 wrote `urn:scim:`.
 _OLD_CORE: Final = frozenset({"urn:scim:schemas:core:1.0", "urn:scim:schemas:core:1.1", "urn:scim:schemas:core:2.0"})
@@ -92,7 +93,7 @@ def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> 
     return (extension.urn, attribute.name), "enterprise_names"
 
 
-_NAME_IN_PATH: Final = re.compile(r"[^.\[]*")
+_END_OF_NAME: Final = re.compile(r"[.\[]")
 
 
 def _place_today(rt: ResourceType, name: str, value: Any) -> Place | None:
@@ -127,9 +128,9 @@ def _flat(rt: ResourceType, key: str) -> Place | None:
 def is_path(rt: ResourceType, key: str) -> bool:
     """Whether a top-level key is a path to a part of an attribute of the resource: `emails.value`, `emails[type eq "work"]`."""
     urn, rest = split_urn(key, rt)
-    name = _NAME_IN_PATH.match(rest)
+    name = _END_OF_NAME.split(rest, maxsplit=1)[0]
     table = rt.attributes if urn is None else rt.extensions[urn.casefold()].attributes if urn.casefold() in rt.extensions else {}
-    return name is not None and name[0] != rest and name[0].casefold() in table
+    return name != rest and name.casefold() in table
 
 
 def with_values_at(document: Mapping[str, Any], moved: Mapping[str, Place]) -> dict[str, Any]:
@@ -198,20 +199,13 @@ _VALUES: Final = re.compile(
 
 def filter_as_meant(text: str, rt: ResourceType, tolerances: Tolerances, used: set[str]) -> str:
     """A filter as the RFC writes it, where another spelling is forgiven and makes it readable; otherwise as it is."""
-    if "urn:scim:" in text.lower() and tolerances.old_schema_uris:
+    if "urn:scim:" in text.lower():
         # First: the URN of a draft reads like that of somebody's extension.
-        meant = _of_today(text, rt)
-        if meant != text:
-            used.add("old_schema_uris")
-            text = meant
+        text = _respelt(text, rt, (_OLDER,), tolerances, used)
     if _readable(text, rt):
         return text
-    meant, relied = text, set[str]()
-    for tolerance, respelling in _RESPELLINGS:
-        spelt = respelling(meant, rt) if getattr(tolerances, tolerance) else meant
-        if spelt != meant:
-            meant = spelt
-            relied.add(tolerance)
+    relied = set[str]()
+    meant = _respelt(text, rt, (("unquoted_values", _quoted), *_SPELLINGS), tolerances, relied)
     if not relied or not _readable(meant, rt):
         return text
     used |= relied
@@ -240,42 +234,35 @@ def _quoted(text: str, _: ResourceType) -> str:
 _NAMES: Final = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<name>[A-Za-z][-\w.:]*)', re.ASCII)
 
 
-def _with_colons(text: str, rt: ResourceType) -> str:
-    return _NAMES.sub(lambda found: _with_colon(rt, found[0]) if found["name"] else found[0], text)
+def _by_name(change: Callable[[ResourceType, str], str]) -> Respelling:
+    """Change each name in a text, and nothing within quotes."""
+    return lambda text, rt: _NAMES.sub(lambda found: change(rt, found[0]) if found["name"] else found[0], text)
 
 
-def _with_enterprise_urn(text: str, rt: ResourceType) -> str:
+def _with_enterprise_urn(rt: ResourceType, name: str) -> str:
     extension = rt.extensions.get(ENTERPRISE.urn.casefold())
-    table = extension.attributes if extension is not None else {}
+    first = name.partition(".")[0].casefold()
+    if extension is None or first not in extension.attributes or first in rt.attributes:
+        return name
+    return f"{ENTERPRISE.urn}:{name}"
 
-    def named(found: re.Match[str]) -> str:
-        first = (found["name"] or "").partition(".")[0].casefold()
-        return f"{ENTERPRISE.urn}:{found[0]}" if first in table and first not in rt.attributes else found[0]
 
-    return _NAMES.sub(named, text)
+_OLDER: Final = ("old_schema_uris", _by_name(renamed))
+_SPELLINGS: Final = (("path_spelling", _by_name(_with_colon)), ("enterprise_names", _by_name(_with_enterprise_urn)))
+
+
+def _respelt(
+    text: str, rt: ResourceType, spellings: Iterable[tuple[str, Respelling]], tolerances: Tolerances, used: set[str]
+) -> str:
+    """The text with each spelling that the profile forgives, one after the other."""
+    for tolerance, respelling in spellings:
+        spelt = respelling(text, rt) if getattr(tolerances, tolerance) else text
+        if spelt != text:
+            text = spelt
+            used.add(tolerance)
+    return text
 
 
 def names_as_meant(texts: str, rt: ResourceType, tolerances: Tolerances, used: set[str]) -> str:
     """The names in `attributes`, `excludedAttributes` or `sortBy` as the RFC writes them, where that is forgiven."""
-    for tolerance, respelling in _NAMINGS:
-        spelt = respelling(texts, rt) if getattr(tolerances, tolerance) else texts
-        if spelt != texts:
-            texts = spelt
-            used.add(tolerance)
-    return texts
-
-
-def _of_today(text: str, rt: ResourceType) -> str:
-    return _NAMES.sub(lambda found: renamed(rt, found[0]) if found["name"] else found[0], text)
-
-
-_NAMINGS: Final[tuple[tuple[str, Callable[[str, ResourceType], str]], ...]] = (
-    ("old_schema_uris", _of_today),
-    ("path_spelling", _with_colons),
-    ("enterprise_names", _with_enterprise_urn),
-)
-_RESPELLINGS: Final[tuple[tuple[str, Callable[[str, ResourceType], str]], ...]] = (
-    ("unquoted_values", _quoted),
-    ("path_spelling", _with_colons),
-    ("enterprise_names", _with_enterprise_urn),
-)
+    return _respelt(texts, rt, (_OLDER, *_SPELLINGS), tolerances, used)

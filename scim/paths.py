@@ -108,8 +108,12 @@ def _reads_as_extension(urn: str, rest: str) -> bool:
 
     Where no version is there, nothing tells: an object is then taken for the extension.
     """
-    *before, last = (part.replace(".", "").isdigit() and "." in part for part in urn.split(":"))
-    return last or not any(before) or (rest.replace(".", "").isdigit() and "." in rest)
+    *before, last = map(_is_version, urn.split(":"))
+    return last or not any(before) or _is_version(rest)
+
+
+def _is_version(part: str) -> bool:
+    return "." in part and part.replace(".", "").isdigit()
 
 
 def refuse_of_scim(text: str, rt: ResourceType) -> None:

@@ -6,8 +6,8 @@ from typing import Any, Final, TypeAlias
 
 from scim.advice import fix_of
 from scim.apply import apply_patch
-from scim.edges import EdgeOperation
-from scim.errors import InvalidSyntax, NoTarget, NotFound, ScimError
+from scim.edges import EdgeOperation, no_such_member
+from scim.errors import InvalidSyntax, NotFound, ScimError
 from scim.extension import check_immutable
 from scim.filters import matches
 from scim.normalise import normalise
@@ -120,7 +120,7 @@ def _folded(members: Members, edge: EdgeOperation) -> Members:
             return {}
         case "require":
             if members.keys().isdisjoint(named):
-                raise NoTarget("members: the filter of the path selects no member of this group.")
+                raise no_such_member()
             return members
         case _:
             return {key: member for key, member in members.items() if key not in named and not _selected(edge, member)}

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
 
 from database.connections import Connection
 from ledger.commands import parse_id
@@ -17,15 +16,16 @@ from scim.filters import Atom, fold
 from scim.mentions import named_members, with_member_ids
 from scim.patch import Patch
 
-Key = Literal["externalId", "userName"]
 
-
-async def meant(conn: Connection, kek: Kek, directory: Directory, key: Key, values: Iterable[str]) -> dict[str, str]:
-    """The ids of the users whose `key` is one of these values.
+async def meant(conn: Connection, kek: Kek, directory: Directory, values: Iterable[str], used: set[str]) -> dict[str, str]:
+    """The ids of the users that these values name by the key that the profile of the directory says; none where it refuses them.
 
     An id of ours stays what it is, and what is nobody's is left for the decision to refuse by name; both are not in the answer.
     Raises InvalidValue for a value that several users have: a guess would give one of them the other's access.
     """
+    key = directory.speaks.unknown_member
+    if key == "refuse":
+        return {}
     unknown = await _unknown(conn, directory, dict.fromkeys(values))
     if not unknown:
         return {}
@@ -43,6 +43,8 @@ async def meant(conn: Connection, kek: Kek, directory: Directory, key: Key, valu
             raise InvalidValue(f"members: {len(users)} users of this directory have this {key}. Name the member by its id.")
         if users:
             found[value] = users[0]
+    if found:
+        used.add("unknown_member")
     return found
 
 

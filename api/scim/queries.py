@@ -221,13 +221,10 @@ class Query:
 
     async def _with_member_ids(self, conn: Connection, wanted: Filter) -> Filter:
         """The filter with the ids of members that the IdP names by another key, where the profile says that it may."""
-        key = self._directory.speaks.unknown_member
-        if key == "refuse":
+        if self._directory.speaks.unknown_member == "refuse":
             return wanted
-        found = await meant(conn, self._services.kek, self._directory, key, named_members(wanted))
-        if found:
-            self._call.used.add("unknown_member")
-        return with_member_ids(wanted, found)
+        named = named_members(wanted)
+        return with_member_ids(wanted, await meant(conn, self._services.kek, self._directory, named, self._call.used))
 
     async def _matching(
         self, conn: Connection, kind: ResourceType, wanted: Filter | None, sort_by: str | None, order: Order | None

@@ -158,14 +158,10 @@ class Write:
 
     async def _meant(self, members: Sequence[str]) -> dict[str, str]:
         """The ids of members that are named by another key, where the profile says that they may be."""
-        key = self._directory.speaks.unknown_member
-        if key == "refuse" or not members:
-            return {}
+        if self._directory.speaks.unknown_member == "refuse" or not members:
+            return {}  # most directories: no connection is asked for
         async with self._services.pool.connection() as conn:
-            found = await meant(conn, self._services.kek, self._directory, key, members)
-        if found:
-            self._used.add("unknown_member")
-        return found
+            return await meant(conn, self._services.kek, self._directory, members, self._used)
 
     async def _members(self, document: dict[str, Any]) -> Members:
         """The members of a group, taken out of its document: they are edges."""
