@@ -4,18 +4,37 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import audit, consumers, events, health, profiles, replays, requests, schemas, snapshot, stream, surges
+from api import (
+    audit,
+    consumers,
+    directories,
+    events,
+    health,
+    profiles,
+    replays,
+    requests,
+    schemas,
+    snapshot,
+    stream,
+    surges,
+    tokens,
+)
+from api.gate import Gate
+from api.idempotency import asks_once, once
 from api.metrics import observe
 from api.problems import EXPECTED, answer, problem_of, request_id_of
 from api.scim.app import ScimApp
 from api.services import Services
 
+_PARTS = (
+    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, tokens,
+)  # fmt: skip
 _log = structlog.get_logger("api")
 
 
 def _fastapi(services: Services) -> FastAPI:
     app = FastAPI(title="Provisioning ledger", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    for part in (health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles):
+    for part in _PARTS:
         app.include_router(part.routes(services))
 
     async def refuse(request: Request, error: Exception) -> Response:
@@ -27,11 +46,12 @@ def _fastapi(services: Services) -> FastAPI:
 
 
 class _Fence:
-    """Gives each request an id, counts it by its route, and turns whatever escapes into a problem."""
+    """Gives each request an id, sends it through the gate, counts it by its route, and turns whatever escapes into a problem."""
 
     def __init__(self, app: FastAPI, services: Services) -> None:
         self._app = app
         self._services = services
+        self._gate = Gate(app, services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = str(self._services.new_request_id())
@@ -49,7 +69,11 @@ class _Fence:
         loop_time = self._services.clock
         started = loop_time()
         try:
-            await self._app(scope, receive, tagged)  # pyright: ignore[reportArgumentType]
+            await self._gate.admit(scope)
+            if asks_once(scope):
+                await once(self._app, self._services.ledger, scope, receive, tagged)  # pyright: ignore[reportArgumentType]
+            else:
+                await self._app(scope, receive, tagged)  # pyright: ignore[reportArgumentType]
         except Exception as error:
             problem = problem_of(error)
             if problem.status == 500:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from api.gate import caller_of
 from api.problems import ProblemError
 from api.services import Services
 from database.connections import Connection
@@ -15,8 +16,8 @@ from ledger.cursor import BEGINNING, Cursor, InvalidCursorError, decode_cursor, 
 from ledger.directories import Directory
 from ledger.feed import PAGE_MAX, CursorAheadError, CursorForkedError, Page, Selection, reached, type_mask
 from ledger.tokens import Token
+from operations.caller import Caller
 
-READERS = ("consumer", "operator", "auditor", "admin")
 WAIT_MAX_S = 30
 LOOK_AGAIN_S = 2.0
 
@@ -25,7 +26,7 @@ def routes(services: Services) -> APIRouter:
     """The routes of the feed."""
     router = APIRouter()
 
-    @router.get("/v1/events")
+    @router.get("/v1/events", name="events.list")
     async def list_events(
         request: Request,
         after: str | None = None,
@@ -37,7 +38,7 @@ def routes(services: Services) -> APIRouter:
         range_end: datetime | None = None,
         wait: Annotated[int, Query(ge=0, le=WAIT_MAX_S)] = 0,
     ) -> Response:
-        token = await reader(services, request)
+        token = caller_of(request).token
         deadline = asyncio.get_running_loop().time() + wait
         async with services.pool.connection() as conn:
             selection = await selection_of(services, conn, token, directory, types, subject, range_start, range_end)
@@ -52,12 +53,12 @@ def routes(services: Services) -> APIRouter:
             cursor = page.after if page.covered_to > cursor.number else cursor
             await until_news(arrival, left)
 
-    @router.get("/v1/events/{event_id}")
+    @router.get("/v1/events/{event_id}", name="events.show")
     async def get_event(request: Request, event_id: str) -> Response:
-        token = await reader(services, request)
+        token = caller_of(request).token
         parsed = parse_event_id(event_id)
         missing = ProblemError(404, "not_found", "There is no event of this id, or the token does not reach it.")
-        if parsed is None or not _sees(token, parsed.slug):
+        if parsed is None or not reaches_log(token, parsed.slug):
             raise missing
         async with services.pool.connection() as conn:
             found = await services.feed.event(conn, parsed, bodies=token.bodies)
@@ -73,18 +74,6 @@ async def until_news(arrival: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(min(seconds, LOOK_AGAIN_S)):
             await arrival.wait()
-
-
-async def reader(services: Services, request: Request) -> Token:
-    """The token of a request to the feed. Raises Unauthorized; ProblemError 403 for a role that does not read events."""
-    token = await services.authenticate(request.headers.get("authorization"))
-    if token.role not in READERS:
-        raise ProblemError(403, "forbidden", "A SCIM token writes; it does not read the feed. Use a consumer token.")
-    return token
-
-
-def _sees(token: Token, slug: str) -> bool:
-    return token.reaches(slug) or (slug == "_system" and token.role in {"operator", "admin"} and "*" in token.directories)
 
 
 async def selection_of(
@@ -113,7 +102,7 @@ async def selection_of(
 
 
 async def _directory(services: Services, conn: Connection, token: Token, slug: str) -> Directory:
-    found = await services.directories.by_slug(conn, slug) if _sees(token, slug) else None
+    found = await services.directories.by_slug(conn, slug) if reaches_log(token, slug) else None
     if found is None:
         raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
     return found
@@ -136,7 +125,7 @@ async def cursor_of(services: Services, conn: Connection, token: Token, selectio
     event_id = parse_event_id(after)
     if event_id is not None:
         place = await services.feed.position_of(conn, event_id)
-        named = await services.directories.by_slug(conn, event_id.slug) if _sees(token, event_id.slug) else None
+        named = await services.directories.by_slug(conn, event_id.slug) if reaches_log(token, event_id.slug) else None
         if named is None or (wanted and named.id != wanted):
             raise InvalidCursorError
         head = await services.feed.head(conn, Selection(directory=named))  # an event id counts in the seq of its directory

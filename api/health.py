@@ -23,11 +23,11 @@ def routes(services: Services) -> APIRouter:
     """/healthz, /readyz, /metrics."""
     router = APIRouter()
 
-    @router.get("/healthz")
+    @router.get("/healthz", name="probes.health")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/readyz")
+    @router.get("/readyz", name="probes.ready")
     async def readyz(response: Response) -> dict[str, str]:
         part = await _broken_part(services)
         if part is None:
@@ -35,7 +35,7 @@ def routes(services: Services) -> APIRouter:
         response.status_code = 503
         return {"status": "not_ready", "part": part}
 
-    @router.get("/metrics")
+    @router.get("/metrics", name="metrics.show")
     async def metrics() -> Response:
         try:
             async with services.pool.connection() as conn:

@@ -13,9 +13,10 @@ from starlette.exceptions import HTTPException
 from delivery.consumers import ConsumerRefusedError
 from delivery.replays import ReplayRefusedError
 from delivery.starts import PlaceError
-from ledger.administration import RefusedError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
+from ledger.refused import RefusedError
+from operations.refusals import ConflictError, ForbiddenError, InvalidError, NotFoundError, OperationError
 from projections.history import InvalidAsOfError
 from scim.errors import ScimError
 
@@ -47,6 +48,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
         case InvalidAsOfError():
             return ProblemError(400, "invalid_as_of", str(error))
+        case OperationError():
+            return ProblemError(_STATUSES[type(error)], error.code, error.detail)
         case RefusedError() | ConsumerRefusedError() | ReplayRefusedError():
             return ProblemError(400, "refused", str(error))
         case PlaceError():
@@ -64,6 +67,7 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(500, "internal_error", "An unexpected error. It was logged under this request's id.")
 
 
+_STATUSES: dict[type[OperationError], int] = {ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, InvalidError: 400}
 _TEXTS = {
     "not_found": "There is nothing at this address. See /openapi.json for what there is.",
     "method_not_allowed": "This address does not take this method. See /openapi.json.",
@@ -107,6 +111,6 @@ def request_id_of(request: Request) -> str:
 
 # What problem_of knows by name; anything else is a defect of ours.
 EXPECTED = (
-    ProblemError, InvalidCursorError, CursorAheadError, CursorForkedError, InvalidAsOfError, RefusedError, ScimError, ConsumerRefusedError, ReplayRefusedError, PlaceError,
+    ProblemError, OperationError, InvalidCursorError, CursorAheadError, CursorForkedError, InvalidAsOfError, RefusedError, ScimError, ConsumerRefusedError, ReplayRefusedError, PlaceError,
     RequestValidationError, HTTPException, *DATABASE_AWAY,
 )  # fmt: skip

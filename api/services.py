@@ -1,7 +1,6 @@
 """What the edge works with: made once by the wiring, handed to every route."""
 
 import re
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -11,13 +10,14 @@ from psycopg_pool import AsyncConnectionPool
 from api.journal import SQL, Journal
 from database.coalesce import Coalescer
 from database.connections import Connection
-from delivery.consumers import Allowed
 from ledger.directories import Directories, Directory
 from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, token_hash, well_formed
 from ledger.writer import Writer
+from operations.consumers import Webhooks
+from operations.open_ledger import OpenLedger
 from projections.reads import GroupOf, Resource
 from scim.errors import Forbidden, Unauthorized, Unavailable
 from scim.profile import UnknownProfileError
@@ -44,14 +44,17 @@ class Services:
     new_request_id: Callable[[], UUID]  # UUIDv7: its index insert stays at the right edge
     arrivals: Arrivals
     tail: Tail
-    webhooks: Allowed
-    webhook_timeout_s: float
-    entropy: Callable[[int], bytes]
+    webhooks: Webhooks
+    ledger: OpenLedger
     journal: Journal
     migrated: Callable[[], Awaitable[bool]]
-    clock: Callable[[], int] = lambda: time.time_ns() // 1_000  # µs, only to refuse questions about the future
     stopping: bool = False  # readers that wait are let go
     used_tokens: set[UUID] = field(default_factory=set[UUID])
+
+    @property
+    def clock(self) -> Callable[[], int]:
+        """µs since the epoch."""
+        return self.ledger.clock
 
     async def authenticate(self, authorization: str | None, *, fresh: bool = True) -> Token:
         """Give the token of an Authorization header.

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
-from api.events import reader
+from api.gate import caller_of
 from api.problems import ProblemError
 from api.services import Services
 from database.connections import Connection
@@ -27,9 +27,9 @@ def routes(services: Services) -> APIRouter:
     """GET /v1/directories/{directory}/snapshot."""
     router = APIRouter()
 
-    @router.get("/v1/directories/{directory}/snapshot")
+    @router.get("/v1/directories/{directory}/snapshot", name="snapshot.read")
     async def snapshot(request: Request, directory: str) -> StreamingResponse:
-        token = await reader(services, request)
+        token = caller_of(request).token
         async with services.pool.connection() as conn:
             found = await services.directories.by_slug(conn, directory) if token.reaches(directory) else None
             if found is None:

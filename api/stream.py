@@ -12,7 +12,8 @@ from typing import Final
 from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
-from api.events import cursor_of, reader, selection_of
+from api.events import cursor_of, selection_of
+from api.gate import caller_of
 from api.problems import DATABASE_AWAY
 from api.services import Services
 from ledger.cursor import Cursor
@@ -31,7 +32,7 @@ def routes(services: Services) -> APIRouter:
     """GET /v1/events/stream."""
     router = APIRouter()
 
-    @router.get("/v1/events/stream")
+    @router.get("/v1/events/stream", name="events.stream")
     async def stream_events(
         request: Request,
         after: str | None = None,
@@ -39,7 +40,7 @@ def routes(services: Services) -> APIRouter:
         types: str | None = None,
         subject: str | None = None,
     ) -> StreamingResponse:
-        token = await reader(services, request)
+        token = caller_of(request).token
         async with services.pool.connection() as conn:
             selection = await selection_of(services, conn, token, directory, types, subject, None, None)
             cursor = await cursor_of(services, conn, token, selection, request.headers.get("last-event-id") or after)

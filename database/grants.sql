@@ -24,3 +24,5 @@ grant select, insert on replays, replay_progress, surge_limits, surge_alarms to 
 grant update (state, ended_at) on replays to ledger_app;
 grant delete on replay_progress to ledger_app;
 grant update (per_hour, action, released) on surge_limits to ledger_app;
+grant select, insert, delete on idempotent_requests to ledger_app;  -- pruned after a day
+grant update (request, begun_at, over, answer) on idempotent_requests to ledger_app;

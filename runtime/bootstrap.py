@@ -3,7 +3,6 @@
 import os
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,11 +12,14 @@ from psycopg import sql
 
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.administration import Administration
 from ledger.directories import SYSTEM
 from ledger.sealing import KEY_SIZE, Kek
 from ledger.tokens import LIFE_DAYS
+from operations import directories, tokens
+from operations.caller import MACHINE, Caller
+from operations.open_ledger import OpenLedger
 from runtime import embedded
+from runtime.identifiers import uuid7
 from runtime.settings import Settings
 
 _SQL = load_queries(Path(__file__).parent.parent.joinpath("ledger", "queries.sql").as_posix())
@@ -125,28 +127,35 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-async def first_start(administration: Administration, settings: Settings) -> bool:
+async def first_start(ledger: OpenLedger, settings: Settings) -> bool:
     """Make `_system`, then directory `acme` with a token of each role and first-run.json; True if this was the first start.
 
     Interrupted half-way, the next start goes on: the file is written last, and tokens nobody was shown are only replaced.
     """
-    if await administration.directory(SYSTEM) is None:
-        await administration.create_directory(SYSTEM)
-    known = [directory.slug for directory in await administration.directories()]
+    async with ledger.connection() as conn:
+        known = [directory.slug for directory in await ledger.directories.all(conn)]
+    if SYSTEM not in known:
+        await directories.found(ledger, _machine())
+        known = [SYSTEM, *known]
     if known not in ([SYSTEM], [SYSTEM, FIRST_DIRECTORY]) or settings.first_run_path.exists():
         return False
-    if len(known) == 2 and await administration.tokens():
-        return False
     if FIRST_DIRECTORY not in known:
-        await administration.create_directory(FIRST_DIRECTORY)
-    expires = datetime.now(UTC) + timedelta(days=LIFE_DAYS)
-    tokens: dict[str, str] = {}
+        await directories.create(ledger, _machine(), FIRST_DIRECTORY)
+    elif await tokens.list_all(ledger, _machine(), role=None, directory=None, state=None):
+        return False
+    issued: dict[str, str] = {}
     for role in FIRST_ROLES:
-        directories = (FIRST_DIRECTORY,) if role == "scim" else ("*",)
-        tokens[role] = await administration.issue_token(role, f"first-run {role}", directories, expires)
+        reach = (FIRST_DIRECTORY,) if role == "scim" else ("*",)
+        made = await tokens.issue(ledger, _machine(), role, f"first-run {role}", reach, None, days=LIFE_DAYS)
+        issued[role] = made.text
     document = {
         "base_url": settings.base_url, "directory": FIRST_DIRECTORY,
-        "scim_base_url": f"{settings.base_url}/scim/{FIRST_DIRECTORY}/v2", "tokens": tokens,
+        "scim_base_url": f"{settings.base_url}/scim/{FIRST_DIRECTORY}/v2", "tokens": issued,
     }  # fmt: skip
     write_private(settings.first_run_path, orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
     return True
+
+
+def _machine() -> Caller:
+    """Each act of a start is a request of its own."""
+    return Caller(MACHINE, uuid7())

@@ -21,18 +21,22 @@ from delivery.push import Parts, Push
 from delivery.recording import Recording
 from delivery.transports.webhook import Sender
 from delivery.worker import Worker
-from ledger.administration import record_facts
+from ledger.alone import write_alone
 from ledger.commands import RecordFacts
-from ledger.directories import SYSTEM, Directories
+from ledger.directories import Directories
 from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
+from ledger.transaction import Outcome, Submission
 from ledger.writer import Link
+from operations.acts import record
+from operations.caller import MACHINE, Caller
+from operations.open_ledger import OpenLedger
 from runtime.bootstrap import Urls
 from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.settings import Settings
-from runtime.wiring import LISTEN_RETRY_S, make_transaction, read_kek
+from runtime.wiring import LISTEN_RETRY_S, make_transaction, now_us, read_kek
 
 POOL_SIZE = 8
 FOLLOWED_LOOK_S = 5.0  # how late a process that serves nobody any more stops listening
@@ -67,16 +71,21 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     tail = Tail(feed, pool.connection, hints)
     sender = Sender(allowed, timeout_s, time.time)
     recording = Recording(lambda: connect(url, pinned=True))
-    acts = _Acts(url, kek, directories)
+    alone = _Alone(url, kek)
+    ledger = OpenLedger(pool.connection, directories, feed, kek, alone.submit, now_us, uuid4, os.urandom)
+
+    async def act(facts: RecordFacts) -> None:
+        await record(ledger, Caller(MACHINE, uuid7()), facts)
+
     parts = Parts(
-        pool.connection, feed, directories, kek, tail, sender, timeout_s, acts.act, recording.record, limits, time.time, random.random,
+        pool.connection, feed, directories, kek, tail, sender, timeout_s, act, recording.record, limits, time.time, random.random,
         os.urandom,
     )  # fmt: skip
 
     def make_push(consumer: Consumer, fence: int) -> Push:
         return Push(parts, consumer, fence)
 
-    worker = Worker(uuid4(), pool.connection, directories, make_push, acts.act, tail, changes, limits, timeout_s, uuid4)
+    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4)
     background = [
         asyncio.create_task(tail.run()),
         asyncio.create_task(recording.run()),
@@ -90,26 +99,22 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await sender.close()
-        await acts.close()
+        await alone.close()
         await pool.close()
 
 
-class _Acts:
-    """What a delivery process puts on record in `_system`: a receiver that is gone, a lane that is blocked, a run at its end."""
+class _Alone:
+    """Writes what a delivery process puts on record in `_system`: a receiver that is gone, a lane that is blocked, a run at its end."""
 
-    def __init__(self, url: str, kek: Kek, directories: Directories) -> None:
+    def __init__(self, url: str, kek: Kek) -> None:
         self._link = Link(lambda: connect(url, pinned=True))
         self._transaction = make_transaction(kek)
-        self._directories = directories
         self._one = asyncio.Lock()
 
-    async def act(self, facts: RecordFacts) -> None:
+    async def submit(self, submission: Submission) -> Outcome:
         async with self._one:
-            conn = await self._link.get()
-            system = await self._directories.by_slug(conn, SYSTEM)
-            assert system is not None, "made at first start"
             try:
-                await record_facts(conn, self._transaction, system, facts, "sys", uuid7())
+                return await write_alone(await self._link.get(), self._transaction, submission)
             except BaseException:
                 await self._link.close()  # whatever it was in the middle of is over
                 raise

@@ -27,7 +27,7 @@ from runtime.crew import Crew
 from runtime.deliver import run_delivery
 from runtime.logs import configure_logs
 from runtime.settings import Settings, load_settings
-from runtime.wiring import administration, open_services, webhooks_of
+from runtime.wiring import open_alone, open_services, webhooks_of
 
 _log = structlog.get_logger("runtime")
 BACKLOG = 2048
@@ -226,8 +226,8 @@ async def _prepare(settings: Settings, urls: Urls) -> bool:
         kek = await ensure_kek(conn, settings.kek_path)
     finally:
         await conn.close()
-    async with administration(urls.serve, kek) as acts:
-        return await first_start(acts, settings)
+    async with open_alone(urls.serve, kek) as ledger:
+        return await first_start(ledger, settings)
 
 
 def _announce(settings: Settings, first: bool) -> None:

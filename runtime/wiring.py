@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -21,7 +21,7 @@ from database.arrays import uuids
 from database.coalesce import Coalescer
 from database.connections import Connection, connect, open_pool
 from delivery.consumers import Allowed
-from ledger.administration import Administration
+from ledger.alone import write_alone
 from ledger.directories import Directories, Directory
 from ledger.events import USER
 from ledger.feed import SQL as LEDGER_SQL
@@ -29,8 +29,10 @@ from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens
-from ledger.transaction import Transaction
+from ledger.transaction import Outcome, Submission, Transaction
 from ledger.writer import Link, Writer
+from operations.consumers import Webhooks
+from operations.open_ledger import OpenLedger
 from projections import core, reads
 from projections.reads import Resource
 from runtime.bootstrap import StartError, check_kek, stored_kek_id
@@ -51,12 +53,25 @@ def make_transaction(kek: Kek) -> Transaction:
     return Transaction(kek, core.project, os.urandom)
 
 
+def now_us() -> int:
+    """µs since the epoch, by this machine's clock."""
+    return time.time_ns() // 1_000
+
+
 @asynccontextmanager
-async def administration(url: str, kek: Kek) -> AsyncGenerator[Administration]:
-    """Administrative acts on a connection of their own."""
-    conn = await connect(url)
+async def open_alone(url: str, kek: Kek) -> AsyncGenerator[OpenLedger]:
+    """A ledger on one connection and without a writer: for the first start. One operation at a time."""
+    conn, transaction, directories = await connect(url), make_transaction(kek), Directories(kek)
+
+    @asynccontextmanager
+    async def connection() -> AsyncGenerator[Connection]:
+        yield conn
+
+    async def submit(submission: Submission) -> Outcome:
+        return await write_alone(conn, transaction, submission)
+
     try:
-        yield Administration(conn, kek, Directories(kek), make_transaction(kek), os.urandom, uuid4, uuid7)
+        yield OpenLedger(connection, directories, Feed(kek, directories), kek, submit, now_us, uuid4, os.urandom)
     finally:
         await conn.close()
 
@@ -71,14 +86,6 @@ async def read_kek(url: str, path: Path) -> Kek:
     if stored is None:
         raise StartError("This database has no ledger yet. Run `scim-ledger serve` once.")
     return check_kek(path, stored)
-
-
-@dataclass(frozen=True, slots=True)
-class Webhooks:
-    """What a webhook may reach, and how long it may take."""
-
-    allowed: Allowed
-    timeout_s: float
 
 
 def webhooks_of(settings: Settings) -> Webhooks:
@@ -96,11 +103,12 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
     shared_reads = _SharedReads(lambda: connect(url, pinned=True), kek)
     feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
     tail = Tail(feed, pool.connection, arrivals)
+    ledger = OpenLedger(pool.connection, directories, feed, kek, writer.submit, now_us, uuid4, os.urandom)
     services = Services(
         base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=feed,
         tokens=Coalescer(shared_reads.tokens), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
-        arrivals=arrivals, tail=tail, webhooks=hooks.allowed, webhook_timeout_s=hooks.timeout_s, entropy=os.urandom,
+        arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
         journal=Journal(pool), migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories

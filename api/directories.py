@@ -1,0 +1,44 @@
+"""Directories over HTTP (CONTRACT §8)."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict
+
+from api.answers import as_json, listed
+from api.gate import caller_of
+from api.services import Services
+from ledger.directories import PROFILE, Directory
+from ledger.feed import rfc3339
+from operations import directories
+
+
+class DirectoryBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    slug: str
+    profile: str = PROFILE
+
+
+def routes(services: Services) -> APIRouter:
+    """/v1/directories and one of them; what belongs to one (profile, schemas, surge, …) has modules of its own."""
+    router, ledger = APIRouter(), services.ledger
+
+    def shown(directory: Directory) -> dict[str, Any]:
+        return {
+            "object": "directory", "slug": directory.slug, "id": str(directory.uuid), "profile": directory.profile,
+            "scim_base_url": f"{services.base_url}/scim/{directory.slug}/v2", "created_at": rfc3339(directory.created_at),
+        }  # fmt: skip
+
+    @router.post("/v1/directories", name="directories.create")
+    async def create_directory(request: Request, body: DirectoryBody) -> Response:
+        return as_json(shown(await directories.create(ledger, caller_of(request), body.slug, body.profile)), 201)
+
+    @router.get("/v1/directories", name="directories.list")
+    async def list_directories(request: Request) -> Response:
+        return listed([shown(found) for found in await directories.list_all(ledger, caller_of(request))])
+
+    @router.get("/v1/directories/{directory}", name="directories.show")
+    async def get_directory(request: Request, directory: str) -> Response:
+        return as_json(shown(await directories.show(ledger, caller_of(request), directory)))
+
+    return router

@@ -1,0 +1,52 @@
+"""Before any route runs: who asks, and whether the permission table has a yes for it. The body is not read until then."""
+
+from uuid import UUID
+
+from fastapi import FastAPI, Request
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
+
+from api.services import Services
+from operations.admission import check
+from operations.caller import MACHINE, Caller
+from operations.permissions import TABLE, open_to_strangers
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks, as the gate found out."""
+    caller: Caller = request.scope["caller"]
+    return caller
+
+
+def routes_without_rule(app: FastAPI) -> list[str]:
+    """Routes whose name is no line of the permission table."""
+    return [getattr(route, "path", repr(route)) for route in app.router.routes if getattr(route, "name", "") not in TABLE]
+
+
+class Gate:
+    """Finds the operation that a request asks for, and its caller."""
+
+    def __init__(self, app: FastAPI, services: Services) -> None:
+        unknown = routes_without_rule(app)
+        if unknown:
+            raise LookupError(f"operations/permissions.py has no line for {', '.join(unknown)}")
+        self._routes = app.router.routes
+        self._services = services
+
+    async def admit(self, scope: Scope) -> None:
+        """Put the caller into the scope. Raises Unauthorized or ForbiddenError; a path that is none is the router's to refuse."""
+        route = self._route(scope)
+        if route is None or open_to_strangers(route.name):
+            return
+        scope["caller"] = caller = await self._caller(scope)
+        check(caller, route.name)
+
+    def _route(self, scope: Scope) -> Route | None:
+        found: list[BaseRoute] = [route for route in self._routes if route.matches(scope)[0] is Match.FULL]
+        return found[0] if found and isinstance(found[0], Route) else None
+
+    async def _caller(self, scope: Scope) -> Caller:
+        request, authorization = UUID(scope["request_id"]), Request(scope).headers.get("authorization")
+        if authorization is None and scope.get("local"):
+            return Caller(MACHINE, request)  # through the socket that only the owner of the service can open
+        return Caller(await self._services.authenticate(authorization), request)

@@ -1,0 +1,65 @@
+"""Idempotency-Key on POST: the whole answer is kept before it leaves, and a request that comes again gets it again."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Request, Response
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from operations import idempotency
+from operations.caller import Caller
+from operations.idempotency import Answer
+from operations.open_ledger import OpenLedger
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+
+
+def asks_once(scope: Scope) -> bool:
+    """Whether a request is to be carried out once."""
+    return scope["method"] == "POST" and "caller" in scope and "idempotency-key" in Headers(scope=scope)
+
+
+async def once(app: ASGIApp, ledger: OpenLedger, scope: Scope, receive: Receive, send: Send) -> None:
+    """Carry out a request unless its key was used before. Raises ConflictError and InvalidError."""
+    caller: Caller = scope["caller"]
+    body = await Request(scope, receive).body()
+    text = Headers(scope=scope)["idempotency-key"]
+    key = idempotency.key_of(caller, text, b"POST", scope["path"].encode(), scope["query_string"], body)
+    before = await idempotency.begin(ledger, caller, key)
+    if before is not None:
+        await Response(before.body, before.status, REPLAYED, before.media_type)(scope, receive, send)
+        return
+    answer = _Held()
+    try:
+        await app(scope, _again(body, receive), answer.take)
+    finally:
+        await idempotency.finish(ledger, caller, key, answer.whole())
+    for message in answer.messages:
+        await send(message)
+
+
+class _Held:
+    """An answer that does not leave yet. Answers to POST are small: none of them streams."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def take(self, message: Message) -> None:
+        self.messages.append(message)
+
+    def whole(self) -> Answer:
+        """What was answered so far; without a start it is a failure."""
+        start: dict[str, Any] = next((dict(m) for m in self.messages if m["type"] == "http.response.start"), {"status": 500, "headers": []})
+        media_type = Headers(raw=list(start["headers"])).get("content-type", "application/json")
+        return Answer(start["status"], media_type, b"".join(m.get("body", b"") for m in self.messages))
+
+
+def _again(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """Give the body that was read already, then what comes after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def read() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return read

@@ -1,0 +1,78 @@
+"""Tokens over HTTP (CONTRACT §2): issue, list, rotate, revoke."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.answers import as_json, listed
+from api.consumers import ITEMS_MAX, ReasonBody
+from api.gate import caller_of
+from api.services import Services
+from ledger.tokens import LIFE_DAYS, OVERLAP_S, Scope
+from operations import tokens
+from operations.tokens import DAYS_MAX, NAME_LENGTH_MAX, Issued
+
+_Names = Annotated[tuple[str, ...], Field(max_length=ITEMS_MAX)]
+
+
+class TokenBody(BaseModel):
+    """What POST /v1/tokens takes. `types`, `consumers` and `bodies` narrow tokens of role consumer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: str
+    name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX)]
+    directories: _Names = ("*",)
+    types: _Names = ("*",)
+    consumers: _Names = ("*",)
+    bodies: bool = True
+    expires_in_days: Annotated[int, Field(ge=1, le=DAYS_MAX)] = LIFE_DAYS
+
+    def scope(self) -> Scope | None:
+        """What narrows it, or None where nothing does."""
+        asked = Scope(self.types, self.consumers, self.bodies)
+        return asked if asked != Scope() else None
+
+
+class RotateBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    overlap_seconds: int = OVERLAP_S
+
+
+def routes(services: Services) -> APIRouter:
+    """/v1/tokens and everything below."""
+    router, ledger = APIRouter(), services.ledger
+
+    @router.post("/v1/tokens", name="tokens.issue")
+    async def issue_token(request: Request, body: TokenBody) -> Response:
+        made = await tokens.issue(
+            ledger, caller_of(request), body.role, body.name, body.directories, body.scope(), days=body.expires_in_days
+        )  # fmt: skip
+        return as_json(_with_text(made), 201)
+
+    @router.get("/v1/tokens", name="tokens.list")
+    async def list_tokens(
+        request: Request, role: str | None = None, directory: str | None = None, state: str | None = None
+    ) -> Response:
+        return listed(await tokens.list_all(ledger, caller_of(request), role=role, directory=directory, state=state))
+
+    @router.get("/v1/tokens/{token_id}", name="tokens.show")
+    async def get_token(request: Request, token_id: str) -> Response:
+        return as_json(await tokens.show(ledger, caller_of(request), token_id))
+
+    @router.post("/v1/tokens/{token_id}/rotate", name="tokens.rotate")
+    async def rotate_token(request: Request, token_id: str, body: RotateBody | None = None) -> Response:
+        asked = body or RotateBody()
+        return as_json(_with_text(await tokens.rotate(ledger, caller_of(request), token_id, asked.overlap_seconds)), 201)
+
+    @router.delete("/v1/tokens/{token_id}", name="tokens.revoke")
+    async def revoke_token(request: Request, token_id: str, body: ReasonBody | None = None) -> Response:
+        await tokens.revoke(ledger, caller_of(request), token_id, body.reason if body else None)
+        return Response(status_code=204)
+
+    return router
+
+
+def _with_text(issued: Issued) -> dict[str, Any]:
+    return {**issued.shown, "token": issued.text}

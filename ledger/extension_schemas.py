@@ -1,0 +1,41 @@
+"""Extension schemas of a directory, and the act of registering one (RFC 7643 §7)."""
+
+import json
+from typing import Any
+
+from database.queries import load_queries
+from ledger.commands import RecordFacts
+from ledger.directories import Directory
+from ledger.events import DIRECTORY, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
+from ledger.refused import RefusedError
+from scim.errors import ScimError
+from scim.extension import TYPES_BY_NAME, read_extension
+
+SQL = load_queries(__file__)
+
+
+def registered(directory: Directory) -> list[dict[str, Any]]:
+    """The extension schemas of a directory, in the order they were registered."""
+    return [{"resource_type": name, "schema": document} for name, document in json.loads(directory.schemas)]
+
+
+def schema_facts(directory: Directory, resource_type: str, document: dict[str, Any]) -> RecordFacts | None:
+    """The act of registering an extension schema, with its event; None where it stands already. Raises RefusedError."""
+    if resource_type not in TYPES_BY_NAME:
+        raise RefusedError(f"The resource type is one of {', '.join(TYPES_BY_NAME)}.")
+    try:
+        extension = read_extension(document)
+    except ScimError as wrong:
+        raise RefusedError(wrong.detail) from wrong
+    for known in registered(directory):
+        if known == {"resource_type": resource_type, "schema": document}:
+            return None
+        if known["schema"]["id"].casefold() == extension.urn.casefold():
+            raise RefusedError(
+                "There is a schema with this id already, and data may refer to it. Register another one under a new id."
+            )
+    change = {"path": "schemas", "to": extension.urn}
+    body = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": directory.profile}, [change], directory.slug)
+    draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=body)
+    insert = (SQL["insert_schema"], (directory.id, resource_type, extension.urn.casefold(), json.dumps(document)))
+    return RecordFacts((draft,), (insert, (SQL["wake_directories"], ())))

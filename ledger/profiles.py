@@ -1,0 +1,63 @@
+"""Profiles that directories have, and the act of giving one: events name the profile they were made under."""
+
+from typing import Any
+
+from database.connections import Connection
+from database.queries import load_queries
+from ledger.commands import RecordFacts
+from ledger.directories import Directory
+from ledger.events import DIRECTORY, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
+from ledger.refused import RefusedError
+from scim.profile import Profile, ProfileError, UnknownProfileError, is_shipped, own_profile, profile_of, shipped
+
+SQL = load_queries(__file__)
+
+
+async def profiles(conn: Connection) -> dict[str, Profile]:
+    """Every profile there is by `name@version`: those of the release, then the operator's own as they were stored."""
+    found = {text: profile_of(text) for text in shipped()}
+    for name, document in await (await conn.execute(SQL["profiles_own"])).fetchall():
+        try:
+            found[name] = own_profile(document)
+        except ProfileError:
+            continue  # stored by a newer release: nobody can choose it here
+    return found
+
+
+async def known_profile(conn: Connection, text: str) -> Profile:
+    """The profile `name@version`, or the newest of `name`. Raises RefusedError for one that is neither shipped nor stored."""
+    try:
+        return profile_of(text)
+    except UnknownProfileError as unknown:
+        found = await profiles(conn)
+        versions = [profile for profile in found.values() if text in {profile.file.name, profile.text}]
+        if not versions:
+            raise RefusedError(f"There is no profile {text} here. There are {', '.join(found)}.") from unknown
+        return max(versions, key=lambda profile: profile.file.version)
+
+
+async def profile_facts(conn: Connection, directory: Directory, profile: Profile) -> RecordFacts | None:
+    """The act of giving a directory a profile, with its event; None where it has it. An own one is stored with it.
+
+    Raises RefusedError for a document under a name that is the release's, or that stands for another document already:
+    events name the profile they were made under, so a name means one thing for ever.
+    """
+    own = await _to_store(conn, profile)
+    if directory.profile == profile.text:
+        return None
+    change = {"path": "profile", "from": directory.profile, "to": profile.text}
+    facts = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": profile.text}, [change], directory.slug)
+    draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
+    update = (SQL["set_profile"], (directory.id, profile.text))
+    return RecordFacts((draft,), (*own, update, (SQL["wake_directories"], ())))
+
+
+async def _to_store(conn: Connection, profile: Profile) -> tuple[Any, ...]:
+    known = (await profiles(conn)).get(profile.text)
+    if known is None and not is_shipped(profile.file.name):
+        return ((SQL["insert_profile"], (profile.text, profile.file.model_dump_json())),)
+    if known is None or known.file != profile.file:
+        raise RefusedError(
+            f"{profile.text} would stand for two profiles. Give yours {'a name' if is_shipped(profile.file.name) else 'a version'} of its own."
+        )
+    return ()

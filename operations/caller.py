@@ -1,0 +1,38 @@
+"""Who asks, and how far that reaches (CONTRACT §2). Pure."""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from ledger.directories import SYSTEM
+from ledger.tokens import Token
+
+# The machine itself: whoever may open the service's own socket, or its database, may do what an admin may.
+MACHINE: Final = Token(id=UUID(int=0), role="admin", name="this machine", directories=("*",), types=("*",), bodies=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who acts, in which request. `token` says what may be reached."""
+
+    token: Token
+    request: UUID
+
+    @property
+    def actor(self) -> str:
+        """The principal that events name: `tok_…`, or `sys` for the machine itself."""
+        return "sys" if self.token is MACHINE else self.token.actor
+
+    @property
+    def token_id(self) -> UUID | None:
+        """The token that the write transaction checks again; None for the machine itself."""
+        return None if self.token is MACHINE else self.token.id
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether the token is not narrowed to directories."""
+        return "*" in self.token.directories
+
+    def reaches_log(self, slug: str) -> bool:
+        """Whether it may read and act on a directory's log, `_system` included."""
+        return self.token.reaches_system if slug == SYSTEM else self.token.reaches(slug)

@@ -1,0 +1,272 @@
+"""Consumers: making and changing them, moving their place, and how they are doing (CONTRACT §5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+import orjson
+
+from database.arrays import int4s
+from database.connections import Connection
+from delivery import consumers as acts
+from delivery.audit import audit as recompute
+from delivery.audit import summary
+from delivery.consumers import NAME, Allowed, Consumer, Definition, check_definition, consumer_named
+from delivery.progress import acknowledge as advance
+from delivery.progress import place_of
+from delivery.signing import new_secret
+from delivery.status import status_of
+from delivery.transports.webhook import Message, Sender
+from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
+from ledger.directories import Directory
+from ledger.feed import Selection, rfc3339
+from operations import places
+from operations.acts import record
+from operations.admission import on_consumer, operation, owns
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from operations.refusals import ConflictError, ForbiddenError, InvalidError
+
+
+class Changes(TypedDict, total=False):
+    """What a caller says of a consumer; what is left out stays as it is."""
+
+    directories: tuple[str, ...]
+    types: tuple[str, ...]
+    mode: str
+    ordering: str
+    batch_max: int
+    url: str
+    retry_schedule: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What became of a definition. `secret` is shown once, when a webhook was made."""
+
+    status: dict[str, Any]
+    created: bool
+    secret: str | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Webhooks:
+    """What a webhook may reach, and how long it may take."""
+
+    allowed: Allowed
+    timeout_s: float
+
+
+@operation("consumers.put")
+async def put(
+    ledger: OpenLedger, caller: Caller, name: str, changes: Changes, start: str | None, allowed: Allowed
+) -> Put:
+    """Make a consumer, or give it another definition.
+
+    Raises InvalidError or ConsumerRefusedError for a definition that cannot be, ForbiddenError for directories beyond reach,
+    ConflictError for a name that is taken beyond it.
+    """
+    if not NAME.fullmatch(name):
+        raise InvalidError("A consumer's name is 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit.")
+    async with ledger.connection() as conn:
+        known = await consumer_named(conn, name)
+        if known is not None and not owns(caller, known):
+            raise ConflictError("This name is taken. Choose another one.", "name_taken")
+        asked = replace(known.definition if known else Definition(), **changes)
+        directories = await ledger.directories.all(conn)
+        _check_reach(caller, name, asked)
+        check_definition(asked, [d.slug for d in directories], allowed)
+        position = await _start(ledger, conn, caller, asked, start, directories) if known is None else 0
+        number = await acts.reserve_id(conn) if known is None else 0
+    if known is None:
+        return await _created(ledger, caller, number, name, asked, position)
+    change = acts.change(known, asked)
+    if change is not None:
+        await record(ledger, caller, change)
+    warnings = ("`start` was ignored: the consumer exists. POST …/seek moves it.",) if start is not None else ()
+    return Put(await _status(ledger, name), created=False, secret=None, warnings=warnings)
+
+
+def _check_reach(caller: Caller, name: str, asked: Definition) -> None:
+    """Nobody makes what they could not see afterwards. Before the names are looked up: hidden and missing ones look alike."""
+    if not caller.token.reaches_all(asked.directories):
+        raise ForbiddenError("This token does not reach all of these directories.")
+    if not caller.token.moves(name):
+        raise ForbiddenError("This token does not reach a consumer of that name.")
+
+
+async def _start(
+    ledger: OpenLedger, conn: Connection, caller: Caller, asked: Definition, start: str | None, directories: Sequence[Directory]
+) -> int:
+    named = [d for d in directories if d.slug in asked.directories]
+    return await places.before(ledger, conn, caller, start or "beginning", named)
+
+
+async def _created(ledger: OpenLedger, caller: Caller, number: int, name: str, asked: Definition, position: int) -> Put:
+    secret = new_secret(ledger.entropy) if asked.mode == "webhook" else None
+    made = acts.creation(
+        number, ledger.new_id(), name, asked, position, kek=ledger.kek, secret=secret, random=ledger.entropy
+    )
+    await record(ledger, caller, made)
+    return Put(await _status(ledger, name), created=True, secret=secret, warnings=())
+
+
+async def _status(ledger: OpenLedger, name: str) -> dict[str, Any]:
+    """The status after an act. An act of another caller may have come between: what is gone is shown as it was asked for."""
+    async with ledger.connection() as conn:
+        found = await consumer_named(conn, name)
+        if found is None:
+            raise ConflictError("The consumer was deleted by another request meanwhile.", "consumer_deleted")
+        return await status_of(conn, ledger.feed, ledger.kek, found, await ledger.directories.all(conn))
+
+
+@operation("consumers.list")
+async def list_all(ledger: OpenLedger, caller: Caller) -> list[dict[str, Any]]:
+    """The status of every consumer that belongs to the caller, by name."""
+    async with ledger.connection() as conn:
+        directories = await ledger.directories.all(conn)
+        mine = [consumer for consumer in await acts.consumers(conn) if owns(caller, consumer)]
+        return [await status_of(conn, ledger.feed, ledger.kek, consumer, directories) for consumer in mine]
+
+
+@on_consumer("consumers.show")
+async def show(ledger: OpenLedger, _caller: Caller, consumer: Consumer) -> dict[str, Any]:
+    """The status of one."""
+    return await _status(ledger, consumer.name)
+
+
+@on_consumer("consumers.delete")
+async def delete(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> None:
+    """End a consumer."""
+    await record(ledger, caller, acts.deletion(consumer))
+
+
+@on_consumer("consumers.pause")
+async def pause(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[str, Any]:
+    """Keep its place and send nothing."""
+    act = acts.paused(consumer)
+    if act is not None:
+        await record(ledger, caller, act)
+    return await _status(ledger, consumer.name)
+
+
+@on_consumer("consumers.resume")
+async def resume(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[str, Any]:
+    """Go on where it was paused or disabled."""
+    act = acts.resumed(consumer)
+    if act is not None:
+        await record(ledger, caller, act)
+    return await _status(ledger, consumer.name)
+
+
+@on_consumer("consumers.rotate_secret")
+async def rotate_secret(ledger: OpenLedger, caller: Caller, consumer: Consumer, overlap_s: int) -> str:
+    """Another signing secret, shown once; the old one signs too until the overlap is over."""
+    secret = new_secret(ledger.entropy)
+    await record(ledger, caller, acts.secret_rotated(consumer, secret, overlap_s, kek=ledger.kek, random=ledger.entropy))
+    return secret
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """What a receiver answered to a test message, as far as it is shown. `seconds` it took."""
+
+    ok: bool
+    status: int | None
+    error: str | None
+    answer: str | None
+    seconds: float
+
+
+@on_consumer("consumers.ping")
+async def ping(ledger: OpenLedger, caller: Caller, consumer: Consumer, webhooks: Webhooks) -> Ping:
+    """Send a signed message of type `ping`, outside of all order. Raises ConflictError where nothing is pushed."""
+    url = consumer.definition.url
+    if consumer.definition.mode != "webhook" or url is None:
+        raise ConflictError("Only webhooks can be pinged.", "not_a_webhook")
+    sender = Sender(webhooks.allowed, webhooks.timeout_s, lambda: ledger.clock() / 1e6)
+    started = ledger.clock()
+    body = orjson.dumps({"type": "ping", "timestamp": rfc3339(started), "data": {"consumer": consumer.name}})
+    try:
+        result = await sender.send(url, consumer.secrets(ledger.kek), Message(f"ping_{caller.request}", body))
+    finally:
+        await sender.close()
+    seconds = round((ledger.clock() - started) / 1e6, 3)
+    return Ping(result.ok, result.status or None, result.error or None, result.answer or None, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Everything up to `position` is acknowledged. `changed`: the place moved."""
+
+    position: int
+    changed: bool
+
+
+@on_consumer("consumers.acknowledge")
+async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, through: str) -> Acknowledged:
+    """Acknowledge everything up to a cursor or an event. Idempotent; a lower one changes nothing."""
+    check_pulling(consumer)
+    if parse_event_id(through) is None and decode_cursor(through).directory:
+        raise InvalidCursorError  # of the feed of one directory: it counts otherwise
+    async with ledger.connection() as conn:
+        directories = await ledger.directories.all(conn)
+        position = await places.before(ledger, conn, caller, through, [])
+        changed = await advance(conn, consumer, position, consumer.reach(directories))
+        return Acknowledged((await place_of(conn, consumer)).low, changed)
+
+
+def check_pulling(consumer: Consumer) -> None:
+    """Raises ConflictError for a consumer whose events are pushed, or that is paused."""
+    if consumer.definition.mode != "pull":
+        raise ConflictError("Its events are pushed. GET /v1/events reads the feed beside it.", "not_a_pull_consumer")
+    if consumer.state != "active":
+        raise ConflictError("The consumer is paused. An operator resumes it.", "consumer_paused")
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """From where to where a consumer was moved, or would be. `count` events are delivered again (back), or passed over."""
+
+    back: bool
+    from_position: int
+    to_position: int
+    count: int
+
+
+@on_consumer("consumers.seek")
+async def seek(
+    ledger: OpenLedger, caller: Caller, consumer: Consumer, to: str, reason: str, *, dry_run: bool
+) -> Moved:
+    """Move a consumer back or forth; `dry_run` only says what that means."""
+    async with ledger.connection() as conn:
+        directories = await ledger.directories.all(conn)
+        named = [d for d in directories if d.slug in consumer.definition.directories]
+        position = await places.before(ledger, conn, caller, to, named)
+        place = await place_of(conn, consumer)
+        first, last = sorted((position, place.through))
+        count = await _matching(conn, consumer, consumer.reach(directories), first, last)
+    if not dry_run:
+        await record(ledger, caller, acts.sought(consumer, position, reason))
+    return Moved(position < place.through, place.through, position, count)
+
+
+async def _matching(conn: Connection, consumer: Consumer, reach: Sequence[int], after: int, through: int) -> int:
+    """How many events of a consumer's own lie in (after, through]."""
+    params = (after, through, int4s(reach), consumer.mask, 2**31 - 1)
+    row = await (await conn.cursor(binary=True).execute(acts.SQL["matching_after"], params)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+@on_consumer("consumers.audit")
+async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: str | None, to: str | None) -> dict[str, Any]:
+    """What it acknowledged, held against the log; of a part of it where `from` and `to` say so."""
+    async with ledger.connection() as conn:
+        directories = await ledger.directories.all(conn)
+        named = [d for d in directories if d.slug in consumer.definition.directories]
+        head = await ledger.feed.head(conn, Selection())
+        first = await places.before(ledger, conn, caller, start, named) if start else 0
+        last = await places.through(ledger, conn, caller, to, named) if to else head
+        return summary(await recompute(conn, consumer, directories, after=first, through=last))

@@ -1,0 +1,62 @@
+"""Deliveries that are not simply next: what is blocked or parked, and what an operator does about one of them."""
+
+from typing import Any, Final, Literal
+
+from database.connections import Connection
+from delivery.consumers import Consumer
+from delivery.operating import parked, retried, skipped
+from delivery.progress import BLOCKED, PARKED, RETRYING, Exceptional, exception_at, exceptions
+from delivery.status import shown
+from ledger.cursor import parse_event_id
+from operations.acts import record
+from operations.admission import on_consumer
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from operations.refusals import NotFoundError
+
+Verb = Literal["retry", "park", "skip"]
+_ACTS: Final = {"retry": retried, "park": parked, "skip": skipped}
+
+
+async def _listed(
+    ledger: OpenLedger, consumer: Consumer, states: tuple[int, ...], after: int, limit: int
+) -> tuple[list[dict[str, Any]], int | None]:
+    async with ledger.connection() as conn:
+        some = await exceptions(conn, consumer, states=states, after=after, limit=limit)
+        rows = await shown(conn, ledger.feed, ledger.kek, consumer, some)
+    return rows, some[-1].position if len(some) == limit else None
+
+
+@on_consumer("deliveries.blocked")
+async def list_blocked(
+    ledger: OpenLedger, _caller: Caller, consumer: Consumer, after: int, limit: int
+) -> tuple[list[dict[str, Any]], int | None]:
+    """What is blocked or tried again, after a position; with the position to go on after, or None at the end."""
+    return await _listed(ledger, consumer, (BLOCKED, RETRYING), after, limit)
+
+
+@on_consumer("deliveries.parked")
+async def list_parked(
+    ledger: OpenLedger, _caller: Caller, consumer: Consumer, after: int, limit: int
+) -> tuple[list[dict[str, Any]], int | None]:
+    """What was set aside, likewise."""
+    return await _listed(ledger, consumer, (PARKED,), after, limit)
+
+
+@on_consumer("deliveries.act")
+async def act(
+    ledger: OpenLedger, caller: Caller, consumer: Consumer, event_id: str, verb: Verb, reason: str, *, of_parked: bool
+) -> None:
+    """Retry, park or skip one delivery, with a reason. Raises NotFoundError where it is not in that state (any more)."""
+    states = (PARKED,) if of_parked else (BLOCKED, RETRYING)
+    async with ledger.connection() as conn:
+        found = await _exceptional(ledger, conn, consumer, event_id)
+    if found is None or found.state not in states:
+        raise NotFoundError("There is no such delivery here now. GET …/blocked and …/parked list them.")
+    await record(ledger, caller, _ACTS[verb](consumer, found.position, event_id, reason))
+
+
+async def _exceptional(ledger: OpenLedger, conn: Connection, consumer: Consumer, event_id: str) -> Exceptional | None:
+    parsed = parse_event_id(event_id)
+    place = await ledger.feed.position_of(conn, parsed) if parsed is not None else None
+    return await exception_at(conn, consumer, place[0].id, place[1]) if place is not None else None

@@ -1,0 +1,60 @@
+"""Directories: IdP connections, made, listed, paused, closed (CONTRACT §8)."""
+
+from ledger.commands import RecordFacts
+from ledger.directories import PROFILE, SLUG, SYSTEM, Directory
+from ledger.events import DIRECTORY, DIRECTORY_CREATED, OPERATOR, Body, Draft
+from ledger.profiles import SQL, known_profile
+from ledger.sealing import KEY_SIZE, NONCE_SIZE, wrap_key
+from operations.acts import record_in
+from operations.admission import on_directory, operation, reached_directory
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from operations.refusals import ConflictError, InvalidError
+
+
+@operation("directories.list")
+async def list_all(ledger: OpenLedger, caller: Caller) -> list[Directory]:
+    """The directories that the caller reaches, in the order they were made."""
+    async with ledger.connection() as conn:
+        await ledger.directories.refresh(conn)
+        return [found for found in await ledger.directories.all(conn) if caller.reaches_log(found.slug)]
+
+
+@on_directory("directories.show")
+async def show(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> Directory:
+    """One of them."""
+    return directory
+
+
+@operation("directories.create")
+async def create(ledger: OpenLedger, caller: Caller, slug: str, profile: str = PROFILE) -> Directory:
+    """Make a directory and its first event.
+
+    Raises InvalidError for a malformed slug, ConflictError for one that is taken, RefusedError for an unknown profile.
+    """
+    if not SLUG.fullmatch(slug):
+        raise InvalidError("A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit.")
+    await _make(ledger, caller, slug, profile)
+    return await reached_directory(ledger, caller, slug)
+
+
+async def found(ledger: OpenLedger, caller: Caller) -> None:
+    """Make the ledger's own directory `_system`, at the first start."""
+    await _make(ledger, caller, SYSTEM, PROFILE)
+
+
+async def _make(ledger: OpenLedger, caller: Caller, slug: str, profile: str) -> None:
+    async with ledger.connection() as conn:
+        if await ledger.directories.by_slug(conn, slug) is not None:
+            raise ConflictError(f"There is a directory {slug} already. Names are never reused.", "name_taken")
+        speaks = await known_profile(conn, profile)
+        row = await (await conn.execute(SQL["next_directory_id"])).fetchone()
+    assert row is not None
+    uuid, entropy = ledger.new_id(), ledger.entropy(KEY_SIZE + NONCE_SIZE)
+    index_key = entropy[:KEY_SIZE]
+    wrapped = wrap_key(ledger.kek, index_key, directory=uuid, obj=uuid, nonce=entropy[KEY_SIZE:])
+    directory = Directory(row[0], uuid, slug, speaks.text, index_key, speaks=speaks)
+    facts = Body({"id": str(uuid), "slug": slug, "profile": speaks.text}, [], slug)
+    draft = Draft(DIRECTORY_CREATED, uuid, DIRECTORY, cause=OPERATOR, body=facts)
+    insert = (SQL["insert_directory"], (row[0], uuid, slug, speaks.text, wrapped))
+    await record_in(ledger, caller, directory, RecordFacts((draft,), (insert,)))

@@ -1,0 +1,118 @@
+"""Idempotency-Key: a POST that is sent again is answered again, and not carried out again (draft-ietf-httpapi-idempotency-key-header).
+
+The key is taken before anything is done, and names the request whose commits tell, after a crash, whether it was.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import orjson
+
+from database.connections import Connection
+from database.queries import load_queries
+from ledger.sealing import NONCE_SIZE, open_note, seal_note
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from operations.refusals import ConflictError, InvalidError
+
+SQL: Final = load_queries(__file__)
+HOURS_KEPT: Final = 24
+KEY_LENGTH_MAX: Final = 255
+UNDER_WAY_S_MAX: Final = 120.0  # no request takes longer; after that its process is gone
+PRUNE_BATCH: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was answered: status, media type, body."""
+
+    status: int
+    media_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is stored: whose, and the hashes of the key and of the request that it stands for."""
+
+    owner: UUID
+    hash: bytes
+    fingerprint: bytes
+
+
+def key_of(caller: Caller, text: str, *parts: bytes) -> Key:
+    """`parts`: method, path, query, body. Raises InvalidError for a key that is empty, too long or not printable ASCII."""
+    if not 1 <= len(text) <= KEY_LENGTH_MAX or not text.isascii() or not text.isprintable():
+        raise InvalidError(f"Idempotency-Key: 1 to {KEY_LENGTH_MAX} printable characters of ASCII, such as a UUID.", "invalid_idempotency_key")
+    fingerprint = hashlib.sha256(b"".join(len(part).to_bytes(8) + part for part in parts)).digest()
+    return Key(caller.token.id, hashlib.sha256(text.encode()).digest(), fingerprint)
+
+
+async def begin(ledger: OpenLedger, caller: Caller, key: Key) -> Answer | None:
+    """Take the key for this request: None to go on; or the answer that was given before.
+
+    Raises ConflictError while the first is under way, for a key that stands for another request, and where the first was
+    carried out and ended before it could answer.
+    """
+    async with ledger.connection() as conn:
+        params = (key.owner, key.hash, key.fingerprint, caller.request)
+        if await (await conn.execute(SQL["begin_idempotent"], params)).fetchone():
+            return None
+        return await _known(ledger, conn, caller, key)
+
+
+async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key) -> Answer | None:
+    row = await (await conn.cursor(binary=True).execute(SQL["idempotent_request"], (key.owner, key.hash, UNDER_WAY_S_MAX))).fetchone()
+    if row is None:
+        raise ConflictError(_UNDER_WAY, "idempotency_in_progress")  # forgotten this moment: the next try takes it
+    fingerprint, request, over, answer, committed = row
+    if bytes(fingerprint) != key.fingerprint:
+        raise ConflictError("This Idempotency-Key was sent with another request. Take a new one.", "idempotency_key_reused")
+    if answer is not None:
+        return _opened(ledger, key, bytes(answer))
+    if committed and over:
+        raise ConflictError(
+            "The request was carried out, but it ended before it could answer. Look at what there is now.",
+            "idempotency_answer_lost",
+        )
+    if over:
+        params = (key.owner, key.hash, request, caller.request)
+        if await (await conn.execute(SQL["take_over_idempotent"], params)).fetchone():
+            return None
+    raise ConflictError(_UNDER_WAY, "idempotency_in_progress")
+
+
+_UNDER_WAY: Final = "A request with this Idempotency-Key is under way. Send it again in a moment."
+
+
+async def finish(ledger: OpenLedger, caller: Caller, key: Key, answer: Answer) -> None:
+    """Keep the answer of a request that was carried out; say of any other that it is over."""
+    async with ledger.connection() as conn:
+        mine = (key.owner, key.hash, caller.request)
+        if 200 <= answer.status < 300:
+            await conn.execute(SQL["finish_idempotent"], (*mine, _sealed(ledger, key, answer)))
+        else:
+            await conn.execute(SQL["end_idempotent"], mine)
+
+
+async def prune(conn: Connection) -> None:
+    """Delete what is older than HOURS_KEPT, in short statements."""
+    while (await conn.execute(SQL["prune_idempotent"], (HOURS_KEPT, PRUNE_BATCH))).rowcount == PRUNE_BATCH:
+        pass
+
+
+def _sealed(ledger: OpenLedger, key: Key, answer: Answer) -> bytes:
+    text = orjson.dumps([answer.status, answer.media_type, answer.body.decode()]).decode()
+    return seal_note(ledger.kek, text, owner=_place(key), nonce=ledger.entropy(NONCE_SIZE))
+
+
+def _opened(ledger: OpenLedger, key: Key, sealed: bytes) -> Answer:
+    status, media_type, body = orjson.loads(open_note(ledger.kek, sealed, owner=_place(key)))
+    return Answer(status, media_type, body.encode())
+
+
+def _place(key: Key) -> UUID:
+    """An answer opens only for its owner and key."""
+    return UUID(bytes=hashlib.sha256(key.owner.bytes + key.hash).digest()[:16])

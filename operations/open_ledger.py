@@ -1,0 +1,32 @@
+"""An open ledger: the few parts that operations work with."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from uuid import UUID
+
+from database.connections import Connection
+from ledger.directories import Directories
+from ledger.feed import Feed
+from ledger.sealing import Kek
+from ledger.transaction import Outcome, Submission
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLedger:
+    """A ledger that is open in this process. Clock, ids and randomness are parts too: nothing below makes its own."""
+
+    connection: Callable[[], AbstractAsyncContextManager[Connection]]  # one of the pool, for a few statements
+    directories: Directories
+    feed: Feed
+    kek: Kek
+    submit: Callable[[Submission], "Awaitable[Outcome]"]  # to the writer
+    clock: Callable[[], int]  # µs, only to refuse questions about the future and to show what is left
+    new_id: Callable[[], UUID]  # of resources: random
+    entropy: Callable[[int], bytes]
+
+
+def waiter() -> "asyncio.Future[Outcome]":
+    """Where the writer leaves what became of a submission."""
+    return asyncio.get_running_loop().create_future()

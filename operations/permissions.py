@@ -1,0 +1,128 @@
+"""Who may do what: the one table. An operation that has no line here cannot be defined, a route without an operation does not start.
+
+Columns: the roles of tokens (`stranger`: without a token), then what the token must reach besides (CONTRACT §2):
+
+    -          nothing: the operation speaks about no directory
+    all        every directory: the token is not narrowed
+    within     the answer holds only what the token reaches
+    directory  the IdP directory that is named; what is not reached and what is not there look alike (403)
+    log        the same, and the ledger's own log `_system` too
+    consumer   the consumer that is named: all its directories and types, and its name (otherwise 404)
+    replay     the consumer of the run that is named (otherwise 404)
+    token      the token that is named: nothing that the caller's own does not reach (otherwise 404)
+
+The command line on the machine itself (`sys`) may do what an admin may whose token is not narrowed.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Reach = Literal["-", "all", "within", "directory", "log", "consumer", "replay", "token"]
+ROLES: Final = ("stranger", "scim", "consumer", "operator", "auditor", "admin")
+
+_GRID: Final = """
+                          stranger scim consumer operator auditor admin  reach
+probes.health             yes      yes  yes      yes      yes     yes    -
+probes.ready              yes      yes  yes      yes      yes     yes    -
+metrics.show              yes      yes  yes      yes      yes     yes    -
+openapi                   yes      yes  yes      yes      yes     yes    -
+
+scim.read                 .        yes  .        .        .       .      directory
+scim.write                .        yes  .        .        .       .      directory
+
+events.list               .        .    yes      yes      yes     yes    within
+events.show               .        .    yes      yes      yes     yes    within
+events.stream             .        .    yes      yes      yes     yes    within
+snapshot.read             .        .    yes      yes      yes     yes    directory
+
+consumers.list            .        .    yes      yes      .       yes    within
+consumers.show            .        .    yes      yes      .       yes    consumer
+consumers.pull            .        .    yes      yes      .       yes    consumer
+consumers.acknowledge     .        .    yes      yes      .       yes    consumer
+consumers.put             .        .    .        yes      .       yes    consumer
+consumers.delete          .        .    .        yes      .       yes    consumer
+consumers.pause           .        .    .        yes      .       yes    consumer
+consumers.resume          .        .    .        yes      .       yes    consumer
+consumers.seek            .        .    .        yes      .       yes    consumer
+consumers.rotate_secret   .        .    .        yes      .       yes    consumer
+consumers.ping            .        .    .        yes      .       yes    consumer
+consumers.audit           .        .    .        yes      yes     yes    consumer
+deliveries.blocked        .        .    .        yes      .       yes    consumer
+deliveries.parked         .        .    .        yes      .       yes    consumer
+deliveries.act            .        .    .        yes      .       yes    consumer
+
+replays.create            .        .    .        yes      .       yes    consumer
+replays.list              .        .    .        yes      .       yes    within
+replays.show              .        .    .        yes      .       yes    replay
+replays.pause             .        .    .        yes      .       yes    replay
+replays.resume            .        .    .        yes      .       yes    replay
+replays.cancel            .        .    .        yes      .       yes    replay
+
+surges.show               .        .    .        yes      yes     yes    directory
+surges.set                .        .    .        yes      .       yes    directory
+surges.release            .        .    .        yes      .       yes    directory
+
+requests.list             .        .    .        yes      yes     yes    within
+directories.health        .        .    .        yes      yes     yes    directory
+schemas.list              .        .    .        yes      .       yes    directory
+schemas.register          .        .    .        yes      .       yes    directory
+profiles.list             .        .    .        yes      yes     yes    -
+profiles.show             .        .    .        yes      yes     yes    -
+profiles.of_directory     .        .    .        yes      yes     yes    directory
+profiles.set              .        .    .        .        .       yes    directory
+
+directories.list          .        .    .        yes      yes     yes    within
+directories.show          .        .    .        yes      yes     yes    log
+directories.create        .        .    .        .        .       yes    all
+directories.pause         .        .    .        .        .       yes    directory
+directories.resume        .        .    .        .        .       yes    directory
+directories.close         .        .    .        .        .       yes    directory
+
+tokens.issue              .        .    .        .        .       yes    within
+tokens.list               .        .    .        .        .       yes    within
+tokens.show               .        .    .        .        .       yes    token
+tokens.rotate             .        .    .        .        .       yes    token
+tokens.revoke             .        .    .        .        .       yes    token
+
+audit.population          .        .    .        .        yes     yes    directory
+audit.user                .        .    .        .        yes     yes    directory
+audit.access              .        .    .        .        yes     yes    directory
+audit.members             .        .    .        .        yes     yes    directory
+audit.diff                .        .    .        .        yes     yes    directory
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of the table."""
+
+    operation: str
+    roles: frozenset[str]
+    reach: Reach
+
+
+def read_grid(grid: str) -> dict[str, Rule]:
+    """The table as values. Raises ValueError for a line that has a wrong number of columns, another word, or stands twice."""
+    header, *lines = (line.split() for line in grid.splitlines() if line.strip())
+    if header != [*ROLES, "reach"]:
+        raise ValueError(f"the columns are {', '.join(ROLES)}, reach")
+    table: dict[str, Rule] = {}
+    for operation, *cells in lines:
+        grants, reach = cells[:-1], next((known for known in get_args(Reach) if [known] == cells[-1:]), None)
+        if len(grants) != len(ROLES) or set(grants) - {"yes", "."} or reach is None or operation in table:
+            raise ValueError(f"the line of {operation} is not understood, or stands twice")
+        granted = frozenset(role for role, word in zip(ROLES, grants, strict=True) if word == "yes")
+        table[operation] = Rule(operation, granted, reach)
+    return table
+
+
+TABLE: Final = read_grid(_GRID)
+
+
+def allowed(role: str, operation: str) -> bool:
+    """Whether a role may ask for an operation at all; what its token must reach is looked at when the target is known."""
+    return role in TABLE[operation].roles
+
+
+def open_to_strangers(operation: str) -> bool:
+    return "stranger" in TABLE[operation].roles

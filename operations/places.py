@@ -1,0 +1,36 @@
+"""Places in the log as callers name them, as far as they reach."""
+
+from collections.abc import Sequence
+
+from database.connections import Connection
+from delivery import starts
+from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
+from ledger.directories import Directory
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+
+
+async def before(ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory]) -> int:
+    """The position after which to read so that the named place comes first. `named`: the directories that a seq may belong to.
+
+    Raises PlaceError, CursorAheadError, CursorForkedError; InvalidCursorError for an event or a cursor of a directory that the
+    caller does not reach, whether it is there or not.
+    """
+    await _check_reach(ledger, conn, caller, text.strip())
+    return await starts.before(conn, ledger.feed, text, named)
+
+
+async def through(ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory]) -> int:
+    """The last position of a range that ends with the named place. Raises as `before` does."""
+    await _check_reach(ledger, conn, caller, text.strip())
+    return await starts.through(conn, ledger.feed, text, named)
+
+
+async def _check_reach(ledger: OpenLedger, conn: Connection, caller: Caller, text: str) -> None:
+    event = parse_event_id(text)
+    if event is not None and not caller.reaches_log(event.slug):
+        raise InvalidCursorError
+    if text.startswith("c_") and (number := decode_cursor(text).directory):
+        slugs = {d.id: d.slug for d in await ledger.directories.all(conn)}
+        if number not in slugs or not caller.reaches_log(slugs[number]):
+            raise InvalidCursorError

@@ -1,0 +1,52 @@
+"""Profiles: which there are, what one says, which a directory has."""
+
+from ledger import profiles
+from ledger.directories import Directory
+from ledger.profiles import profile_facts
+from ledger.refused import RefusedError
+from operations.acts import record_in
+from operations.admission import on_directory, operation
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from operations.refusals import NotFoundError
+from scim.profile import Profile
+
+
+@operation("profiles.list")
+async def list_all(ledger: OpenLedger, _caller: Caller) -> dict[str, Profile]:
+    """Every profile that a directory can be given, by `name@version`."""
+    async with ledger.connection() as conn:
+        return await profiles.profiles(conn)
+
+
+@operation("profiles.show")
+async def show(ledger: OpenLedger, _caller: Caller, name: str) -> Profile:
+    """One of them, or the newest of a name. Raises NotFoundError."""
+    async with ledger.connection() as conn:
+        try:
+            return await profiles.known_profile(conn, name)
+        except RefusedError as unknown:
+            raise NotFoundError(str(unknown)) from unknown
+
+
+@on_directory("profiles.of_directory")
+async def of_directory(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> Profile:
+    """How a directory's IdP is understood."""
+    return directory.speaks
+
+
+@on_directory("profiles.set")
+async def set_profile(
+    ledger: OpenLedger, caller: Caller, directory: Directory, asked: str | Profile, *, weight: int
+) -> Profile:
+    """Change how a directory's IdP is understood, from the next request on; nothing stored changes.
+
+    A Profile is one of the operator's own, and is stored. The event itself carries the profile that it ends.
+    `weight`: bytes of the request. Raises RefusedError for an unknown profile, or a document under a name that is taken.
+    """
+    async with ledger.connection() as conn:
+        profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
+        facts = await profile_facts(conn, directory, profile)
+    if facts is not None:
+        await record_in(ledger, caller, directory, facts, weight=weight)
+    return profile

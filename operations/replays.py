@@ -1,0 +1,202 @@
+"""Replays of deliveries (CONTRACT §6): plan, start, follow, pause, resume, cancel."""
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
+
+import orjson
+
+from database.arrays import int8s
+from database.connections import Connection
+from delivery.consumers import SQL as DELIVERY_SQL
+from delivery.consumers import Consumer, consumers
+from delivery.progress import exceptions, place_of
+from delivery.replays import Plan, Range, ReplayRefusedError, Run, Superseded, moved, plan, run_of, runs_of, started
+from ledger.commands import parse_id
+from ledger.feed import Selection, rfc3339, type_mask
+from operations import places
+from operations.acts import record
+from operations.admission import on_consumer, on_replay, operation, owns, reached_consumer
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from operations.refusals import InvalidError
+
+RATE_ASSUMED = 500  # deliveries a second, for the estimate of a run without a rate
+RUNS_READ_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to send again, in the words of the caller. `start` and `to`: positions, seq:N of one directory, instants, event ids, cursors."""
+
+    name: str
+    start: str
+    to: str | None
+    types: tuple[str, ...] | None
+    subjects: tuple[str, ...] | None
+    directories: tuple[str, ...] | None
+    rate_per_second: int | None
+    superseded: Superseded
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run sends: how many, the first and the last event, the range as positions and times, how many were acknowledged."""
+
+    run: Run
+    first: str | None
+    last: str | None
+    from_time: str | None
+    to_time: str | None
+    already_acked: int
+
+    @property
+    def estimated_s(self) -> int:
+        return estimate(self.run)
+
+
+@on_consumer("replays.create")
+async def create(
+    ledger: OpenLedger, caller: Caller, consumer: Consumer, wanted: Wanted, *, dry_run: bool
+) -> tuple[Preview, Run | None]:
+    """Plan a run, and start it unless it is a dry run."""
+    if consumer.definition.mode != "webhook" and not dry_run:
+        raise ReplayRefusedError("A consumer that pulls reads again after a seek: POST /v1/consumers/{name}/seek.")
+    async with ledger.connection() as conn:
+        head = await ledger.feed.head(conn, Selection())
+        where = await _range(ledger, conn, caller, consumer, wanted, head)
+        planned = await plan(conn, where, head)
+        now = datetime.fromtimestamp(ledger.clock() / 1e6, UTC)
+        run = Run(
+            ledger.new_id(), wanted.name, consumer.id, consumer.name, where, head, wanted.rate_per_second, wanted.reason, "running",
+            len(planned.events), planned.superseded, now, None, 0, where.after, (), None,
+        )  # fmt: skip
+        preview = Preview(run, *await _ends(ledger, conn, planned), *await _times(conn, where), await _acked(conn, consumer, planned))
+    if dry_run:
+        return preview, None
+    await record(ledger, caller, started(run))
+    if not planned.events:
+        await record(ledger, caller, moved(run, "finished"), op=1)
+    return preview, await _run(ledger, run.id)
+
+
+async def _range(
+    ledger: OpenLedger, conn: Connection, caller: Caller, consumer: Consumer, wanted: Wanted, head: int
+) -> Range:
+    """What the words mean."""
+    every = await ledger.directories.all(conn)
+    reach = set(consumer.reach(every))
+    named = [d for d in every if d.slug in (wanted.directories or consumer.definition.directories)]
+    chosen = [d for d in (every if wanted.directories is None else named) if d.id in reach]
+    if wanted.directories is not None and len(chosen) < len(set(wanted.directories)):
+        raise ReplayRefusedError("`directories` names one that this consumer does not read.")
+    asked = type_mask(wanted.types) if wanted.types else -1
+    if asked is None:
+        raise InvalidError("`types` names an event type that does not exist. See docs/events.md for the list.", "invalid_types")
+    after = await places.before(ledger, conn, caller, wanted.start, named)
+    through = await places.through(ledger, conn, caller, wanted.to, named) if wanted.to is not None else head
+    if through < after:
+        raise ReplayRefusedError("`to` lies before `from`.")
+    subjects = _subjects(wanted.subjects)
+    return Range(after, min(through, head), asked & consumer.mask, tuple(d.id for d in chosen), subjects, wanted.superseded)
+
+
+def _subjects(texts: tuple[str, ...] | None) -> tuple[UUID, ...] | None:
+    if texts is None:
+        return None
+    ids = [parse_id(text) for text in texts]
+    if None in ids:
+        raise InvalidError("`subjects` are ids of users or groups.", "invalid_subject")
+    return tuple(number for number in ids if number is not None)
+
+
+async def _ends(ledger: OpenLedger, conn: Connection, planned: Plan) -> tuple[str | None, str | None]:
+    """The ids of the first and the last event."""
+    if not planned.events:
+        return None, None
+    ends = [(planned.events[n].directory, planned.events[n].seq) for n in (0, -1)]
+    first, last = (orjson.loads(event.json)["id"] for event in await ledger.feed.at(conn, ends, bodies=False))
+    return first, last
+
+
+async def _times(conn: Connection, where: Range) -> tuple[str | None, str | None]:
+    """When the range begins and ends: words such as "yesterday 09:10" are shown for what they were taken for."""
+    positions = [where.after + 1, where.through]
+    rows = await (await conn.cursor(binary=True).execute(DELIVERY_SQL["times_at"], (int8s(positions),))).fetchall()
+    return (rfc3339(rows[0][0]), rfc3339(rows[1][0])) if len(rows) == 2 else (None, None)
+
+
+async def _acked(conn: Connection, consumer: Consumer, planned: Plan) -> int:
+    place = await place_of(conn, consumer)
+    still = {*place.open, *(e.position for e in await exceptions(conn, consumer))}
+    return sum(event.position <= place.through and event.position not in still for event in planned.events)
+
+
+async def _run(ledger: OpenLedger, number: UUID) -> Run:
+    async with ledger.connection() as conn:
+        found = await run_of(conn, number)
+    assert found is not None, "runs are kept"
+    return found
+
+
+@operation("replays.list")
+async def list_runs(ledger: OpenLedger, caller: Caller, consumer: str | None, limit: int) -> list[Run]:
+    """The runs of the caller's consumers, or of one of them, newest first."""
+    if consumer is not None:
+        target = await reached_consumer(ledger, caller, consumer)
+        async with ledger.connection() as conn:
+            return await runs_of(conn, target.id, limit=limit)
+    async with ledger.connection() as conn:
+        mine = {found.id for found in await consumers(conn) if owns(caller, found)}
+        runs = await runs_of(conn, None, limit=limit if caller.everywhere else RUNS_READ_MAX)
+    hidden = set[int]() if caller.everywhere else {run.consumer for run in runs} - mine
+    return [run for run in runs if run.consumer not in hidden][:limit]
+
+
+@on_replay("replays.show")
+async def show(_ledger: OpenLedger, _caller: Caller, run: Run) -> Run:
+    """One run as it stands."""
+    return run
+
+
+@on_replay("replays.pause")
+async def pause(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
+    """Send nothing more of it until it is resumed."""
+    return await _moved(ledger, caller, run, "paused")
+
+
+@on_replay("replays.resume")
+async def resume(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
+    """Go on with a paused run."""
+    return await _moved(ledger, caller, run, "running")
+
+
+@on_replay("replays.cancel")
+async def cancel(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
+    """End a run; what it has sent stays sent."""
+    return await _moved(ledger, caller, run, "cancelled")
+
+
+async def _moved(ledger: OpenLedger, caller: Caller, run: Run, state: Literal["running", "paused", "cancelled"]) -> Run:
+    if run.state != state:
+        await record(ledger, caller, moved(run, state))
+    return await _run(ledger, run.id)
+
+
+def estimate(run: Run) -> int:
+    """Seconds that a run will take at its rate, or at an assumed one."""
+    return math.ceil(run.total / (run.rate_per_second or RATE_ASSUMED))
+
+
+def seconds_left(run: Run, now: int) -> int | None:
+    """Seconds until a run is done, by its rate or by what it did since it began; None where it does not go on. `now` in µs."""
+    if run.state != "running":
+        return None
+    left = run.total - run.done
+    if run.rate_per_second is not None:
+        return math.ceil(left / run.rate_per_second)
+    seconds = now / 1e6 - run.created_at.timestamp()
+    return math.ceil(left * seconds / run.done) if run.done and seconds > 0 else estimate(run)

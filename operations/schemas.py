@@ -1,0 +1,31 @@
+"""Extension schemas of a directory: listing them, registering one."""
+
+from typing import Any
+
+from ledger.directories import Directory
+from ledger.extension_schemas import registered, schema_facts
+from operations.acts import record_in
+from operations.admission import on_directory, reached_directory
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+
+
+@on_directory("schemas.list")
+async def list_all(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> list[dict[str, Any]]:
+    """The extension schemas of a directory, in the order they were registered."""
+    return registered(directory)
+
+
+@on_directory("schemas.register")
+async def register(
+    ledger: OpenLedger, caller: Caller, directory: Directory, resource_type: str, schema: dict[str, Any], *, weight: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """Register a Schema document for a resource type; gives all of the directory, and whether this one is new.
+
+    `weight`: bytes of the request. Raises RefusedError.
+    """
+    facts = schema_facts(directory, resource_type, schema)
+    if facts is None:
+        return registered(directory), False
+    await record_in(ledger, caller, directory, facts, weight=weight)
+    return registered(await reached_directory(ledger, caller, directory.slug)), True

@@ -1,0 +1,50 @@
+"""The surge brake: what is ordinary in a directory, what the last hour brought, letting go what is held."""
+
+from dataclasses import dataclass
+
+from delivery.brake import Action, Limit
+from delivery.surges import lately, limited, limits, released
+from ledger.directories import Directory
+from ledger.feed import Selection
+from operations.acts import record
+from operations.admission import on_directory
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+
+
+@dataclass(frozen=True, slots=True)
+class Surge:
+    """The limit of a directory, and the revocations of the last hour."""
+
+    directory: str
+    limit: Limit
+    lately: int
+
+
+async def _surge(ledger: OpenLedger, directory: Directory) -> Surge:
+    async with ledger.connection() as conn:
+        limit = (await limits(conn)).get(directory.id, Limit())
+        return Surge(directory.slug, limit, (await lately(conn)).get(directory.id, 0))
+
+
+@on_directory("surges.show")
+async def show(ledger: OpenLedger, _caller: Caller, directory: Directory) -> Surge:
+    """What is ordinary in a directory, and what the last hour brought."""
+    return await _surge(ledger, directory)
+
+
+@on_directory("surges.set")
+async def set_limit(ledger: OpenLedger, caller: Caller, directory: Directory, per_hour: int, action: Action) -> Surge:
+    """Say what is ordinary, and what happens beyond."""
+    await record(ledger, caller, limited(ledger.new_id(), directory, per_hour, action))
+    return await _surge(ledger, directory)
+
+
+@on_directory("surges.release")
+async def release(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Surge:
+    """Let go what is held now; what comes later is counted anew against the limit."""
+    async with ledger.connection() as conn:
+        head = await ledger.feed.head(conn, Selection(directory=directory))
+        limit = (await limits(conn)).get(directory.id, Limit())
+    await record(ledger, caller, released(ledger.new_id(), directory, head, limit, reason))
+    return await _surge(ledger, directory)

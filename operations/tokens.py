@@ -1,0 +1,107 @@
+"""Tokens: issue, list, rotate, revoke (CONTRACT §2). Nobody issues or sees what reaches further than its own token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from database.connections import Connection
+from ledger import tokens
+from ledger.bindings import STATES, TokenRow
+from ledger.tokens import Issuer, NewToken, Scope, Token, database_clock, shown, token_of
+from operations.acts import record
+from operations.admission import on_token, operation, reached_directory
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from operations.refusals import ForbiddenError, InvalidError
+
+NAME_LENGTH_MAX: Final = 200
+DAYS_MAX: Final = 3_650
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A token as clients see it, and its text, shown once."""
+
+    shown: dict[str, Any]
+    text: str
+
+
+@operation("tokens.issue")
+async def issue(
+    ledger: OpenLedger, caller: Caller, role: str, name: str, directories: tuple[str, ...], scope: Scope | None, *, days: int
+) -> Issued:
+    """Issue a token within the caller's own scopes.
+
+    Raises TokenRefusedError for a role or a scope that cannot be, InvalidError for a directory that is not there,
+    ForbiddenError for what lies beyond the caller.
+    """
+    async with ledger.connection() as conn:
+        issuer = await _issuer(ledger, conn, caller)
+        end = issuer.now + timedelta(days=days)
+        made = tokens.issue(issuer, ledger.new_id(), role, name, directories, expires_at=end, scope=scope)
+        _check_scope(caller, made.token)
+        await _check_directories(ledger, conn, directories)
+    return await _recorded(ledger, caller, made, issuer)
+
+
+def _check_scope(caller: Caller, asked: Token) -> None:
+    # Before names are looked up: a directory beyond reach and one that is not there look alike.
+    if not caller.token.covers(asked):
+        raise ForbiddenError("A token issues only within its own scopes: this one would reach further.")
+
+
+async def _check_directories(ledger: OpenLedger, conn: Connection, directories: Sequence[str]) -> None:
+    for slug in directories:
+        if slug != "*" and await ledger.directories.by_slug(conn, slug) is None:
+            raise InvalidError("`directories` names one that is not there. GET /v1/directories lists them.")
+
+
+async def _issuer(ledger: OpenLedger, conn: Connection, caller: Caller) -> Issuer:
+    return Issuer(ledger.kek, ledger.entropy, await database_clock(conn), caller.actor)
+
+
+async def _recorded(ledger: OpenLedger, caller: Caller, made: NewToken, issuer: Issuer) -> Issued:
+    await record(ledger, caller, made.command())
+    return Issued(shown(made.row, issuer.now), made.text)
+
+
+@operation("tokens.list")
+async def list_all(
+    ledger: OpenLedger, caller: Caller, *, role: str | None, directory: str | None, state: str | None
+) -> list[dict[str, Any]]:
+    """The tokens that the caller's own covers, in the order they were issued; of a role, a directory, a state."""
+    if role is not None and role not in tokens.ROLES:
+        raise InvalidError(f"`role` is one of {', '.join(tokens.ROLES)}.", "invalid_parameters")
+    if state is not None and state not in STATES:
+        raise InvalidError(f"`state` is one of {', '.join(STATES)}.", "invalid_parameters")
+    if directory is not None:
+        await reached_directory(ledger, caller, directory)
+    async with ledger.connection() as conn:
+        now = await database_clock(conn)
+        rows = await tokens.find_all(conn, role=role, directory=directory)
+    mine = [row for row in rows if caller.token.covers(token_of(row))]
+    return [shown(row, now) for row in mine if state in {None, row.state(now)}]
+
+
+@on_token("tokens.show")
+async def show(ledger: OpenLedger, _caller: Caller, token: TokenRow) -> dict[str, Any]:
+    """One of them, without its text."""
+    async with ledger.connection() as conn:
+        return shown(token, await database_clock(conn))
+
+
+@on_token("tokens.rotate")
+async def rotate(ledger: OpenLedger, caller: Caller, token: TokenRow, overlap_seconds: int) -> Issued:
+    """Make the successor of a token with the same scopes; the old one lives on for the overlap. Raises TokenRefusedError."""
+    async with ledger.connection() as conn:
+        issuer = await _issuer(ledger, conn, caller)
+    return await _recorded(ledger, caller, tokens.rotate(issuer, ledger.new_id(), token, overlap_seconds), issuer)
+
+
+@on_token("tokens.revoke")
+async def revoke(ledger: OpenLedger, caller: Caller, token: TokenRow, reason: str | None) -> None:
+    """Refuse it from the next request on, everywhere. What is revoked stays so, and is told once."""
+    facts = tokens.revoke(token, reason)
+    if facts is not None:
+        await record(ledger, caller, facts)
