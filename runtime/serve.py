@@ -227,7 +227,11 @@ async def _prepare(settings: Settings, urls: Urls) -> bool:
     finally:
         await conn.close()
     async with administration(urls.serve, kek) as acts:
-        return await first_start(acts, settings)
+        first = await first_start(acts, settings)
+        bound = await acts.bind_tokens()
+    if bound:
+        _log.info("tokens_bound", tokens=bound)
+    return first
 
 
 def _announce(settings: Settings, first: bool) -> None:
