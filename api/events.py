@@ -16,7 +16,6 @@ from ledger.cursor import BEGINNING, Cursor, InvalidCursorError, decode_cursor, 
 from ledger.directories import Directory
 from ledger.feed import PAGE_MAX, CursorAheadError, CursorForkedError, Page, Selection, reached, type_mask
 from ledger.tokens import Token
-from operations.caller import Caller
 
 WAIT_MAX_S = 30
 LOOK_AGAIN_S = 2.0
@@ -58,7 +57,7 @@ def routes(services: Services) -> APIRouter:
         token = caller_of(request).token
         parsed = parse_event_id(event_id)
         missing = ProblemError(404, "not_found", "There is no event of this id, or the token does not reach it.")
-        if parsed is None or not reaches_log(token, parsed.slug):
+        if parsed is None or not token.reaches_log(parsed.slug):
             raise missing
         async with services.pool.connection() as conn:
             found = await services.feed.event(conn, parsed, bodies=token.bodies)
@@ -102,7 +101,7 @@ async def selection_of(
 
 
 async def _directory(services: Services, conn: Connection, token: Token, slug: str) -> Directory:
-    found = await services.directories.by_slug(conn, slug) if reaches_log(token, slug) else None
+    found = await services.directories.by_slug(conn, slug) if token.reaches_log(slug) else None
     if found is None:
         raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
     return found
@@ -125,7 +124,7 @@ async def cursor_of(services: Services, conn: Connection, token: Token, selectio
     event_id = parse_event_id(after)
     if event_id is not None:
         place = await services.feed.position_of(conn, event_id)
-        named = await services.directories.by_slug(conn, event_id.slug) if reaches_log(token, event_id.slug) else None
+        named = await services.directories.by_slug(conn, event_id.slug) if token.reaches_log(event_id.slug) else None
         if named is None or (wanted and named.id != wanted):
             raise InvalidCursorError
         head = await services.feed.head(conn, Selection(directory=named))  # an event id counts in the seq of its directory

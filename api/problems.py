@@ -16,6 +16,7 @@ from delivery.starts import PlaceError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
 from ledger.refused import RefusedError
+from ledger.tokens import TokenRefusedError
 from operations.refusals import ConflictError, ForbiddenError, InvalidError, NotFoundError, OperationError
 from projections.history import InvalidAsOfError
 from scim.errors import ScimError
@@ -46,14 +47,10 @@ def problem_of(error: Exception) -> ProblemError:
         case CursorForkedError():
             why = f"Another event stands at {error.number} now: the ledger was restored and went on differently. Compare your state."
             return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
-        case InvalidAsOfError():
-            return ProblemError(400, "invalid_as_of", str(error))
         case OperationError():
             return ProblemError(_STATUSES[type(error)], error.code, error.detail)
-        case RefusedError() | ConsumerRefusedError() | ReplayRefusedError():
-            return ProblemError(400, "refused", str(error))
-        case PlaceError():
-            return ProblemError(400, "invalid_place", str(error))
+        case _ if type(error) in _REFUSED:
+            return ProblemError(400, _REFUSED[type(error)], str(error))
         case ScimError():
             return ProblemError(error.status, _CODES.get(error.status, "refused"), error.detail)
         case RequestValidationError():
@@ -68,6 +65,11 @@ def problem_of(error: Exception) -> ProblemError:
 
 
 _STATUSES: dict[type[OperationError], int] = {ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, InvalidError: 400}
+# Errors whose text is the answer.
+_REFUSED: dict[type[Exception], str] = {
+    RefusedError: "refused", ConsumerRefusedError: "refused", ReplayRefusedError: "refused", TokenRefusedError: "refused",
+    PlaceError: "invalid_place", InvalidAsOfError: "invalid_as_of",
+}  # fmt: skip
 _TEXTS = {
     "not_found": "There is nothing at this address. See /openapi.json for what there is.",
     "method_not_allowed": "This address does not take this method. See /openapi.json.",
@@ -111,6 +113,6 @@ def request_id_of(request: Request) -> str:
 
 # What problem_of knows by name; anything else is a defect of ours.
 EXPECTED = (
-    ProblemError, OperationError, InvalidCursorError, CursorAheadError, CursorForkedError, InvalidAsOfError, RefusedError, ScimError, ConsumerRefusedError, ReplayRefusedError, PlaceError,
+    ProblemError, OperationError, InvalidCursorError, CursorAheadError, CursorForkedError, *_REFUSED, ScimError,
     RequestValidationError, HTTPException, *DATABASE_AWAY,
 )  # fmt: skip

@@ -65,6 +65,7 @@ REPLAY_FINISHED = EventType("replay.finished", 37)
 DIRECTORY_SURGE_LIMITED = EventType("directory.surge_limited", 38)
 DIRECTORY_SURGE_DETECTED = EventType("directory.surge_detected", 39)
 DIRECTORY_SURGE_RELEASED = EventType("directory.surge_released", 40)
+TOKEN_BOUND = EventType("token.bound", 48)  # 41 to 47 are left to what is being made beside it
 
 EVENT_TYPES: Final = (
     USER_CREATED, USER_UPDATED, USER_DEACTIVATED, USER_REACTIVATED, USER_DELETED, USER_ERASED,
@@ -76,6 +77,7 @@ EVENT_TYPES: Final = (
     CONSUMER_SECRET_ROTATED, DELIVERY_BLOCKED, DELIVERY_RETRIED, DELIVERY_PARKED, DELIVERY_SKIPPED,
     REPLAY_STARTED, REPLAY_PAUSED, REPLAY_RESUMED, REPLAY_CANCELLED, REPLAY_FINISHED,
     DIRECTORY_SURGE_LIMITED, DIRECTORY_SURGE_DETECTED, DIRECTORY_SURGE_RELEASED,
+    TOKEN_BOUND,
 )  # fmt: skip
 BY_TOPIC: Final = {kind.topic: kind for kind in EVENT_TYPES}
 BY_NUMBER: Final = {kind.number: kind for kind in EVENT_TYPES}

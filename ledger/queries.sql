@@ -8,8 +8,10 @@ select d, pg_try_advisory_xact_lock(1, d) from (select d from unnest($1::int4[])
 select d, pg_advisory_xact_lock(1, d) from (select d from unnest($1::int4[]) d order by d offset 0) ordered;
 
 -- live_tokens --
--- Checked inside the write transaction: a revoked token writes nothing, whatever was cached.
-select t.id from unnest($1::uuid[]) wanted(id) join tokens t on t.id = wanted.id
+-- Checked inside the write transaction: a revoked token writes nothing, whatever was cached. The last column: its events, as bits.
+select t.id, t.hash, t.role, t.name, t.directories, t.types, t.consumers, t.bodies, t.created_by, t.supersedes, t.superseded_by, t.expires_at,
+       t.created_at, t.revoked_at, t.last_used_at, t.seal, (select bit_or(1::bigint << e.type) from events e where e.obj = t.id)
+from unnest($1::uuid[]) wanted(id) join tokens t on t.id = wanted.id
 where t.revoked_at is null and t.expires_at > clock_timestamp();
 
 -- tails --
@@ -162,25 +164,49 @@ insert into directories (id, uuid, slug, profile, index_key) overriding system v
 
 -- insert_token --
 -- In the transaction that records token.issued.
-insert into tokens (id, hash, role, name, directories, types, bodies, expires_at, consumers) values ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+insert into tokens (id, hash, role, name, directories, types, consumers, bodies, created_by, supersedes, expires_at, created_at, seal)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+
+-- supersede_token --
+-- In the transaction that records token.rotated. A second rotation at the same moment is refused by the trigger, and with it its commit.
+update tokens set superseded_by = $2, expires_at = $3, seal = $4 where id = $1;
 
 -- revoke_token --
 -- Keeps the time of the first revocation.
 update tokens set revoked_at = coalesce(revoked_at, clock_timestamp()) where id = $1;
 
+-- bind_token --
+-- In the transaction that records token.bound. A second one at the same moment is refused by the trigger.
+update tokens set seal = $2 where id = $1;
+
 -- tokens_by_hash --
--- The look-up of many concurrent reads at once.
-select k.n, t.id, t.role, t.name, t.directories, t.types, t.bodies, t.consumers
+-- The look-up of many concurrent reads at once; the last column: the events of the token, as bits.
+select k.n, t.id, t.hash, t.role, t.name, t.directories, t.types, t.consumers, t.bodies, t.created_by, t.supersedes, t.superseded_by, t.expires_at,
+       t.created_at, t.revoked_at, t.last_used_at, t.seal, (select bit_or(1::bigint << e.type) from events e where e.obj = t.id)
 from unnest($1::bytea[]) with ordinality k(h, n) join tokens t on t.hash = k.h
 where t.revoked_at is null and t.expires_at > clock_timestamp();
 
 -- tokens_all --
--- For lists; the secret is not stored.
-select id, role, name, directories, types, consumers, bodies, created_at, expires_at, revoked_at, last_used_at from tokens order by created_at, id;
+-- For lists; the secret is not stored. null: any.
+select t.id, t.hash, t.role, t.name, t.directories, t.types, t.consumers, t.bodies, t.created_by, t.supersedes, t.superseded_by, t.expires_at,
+       t.created_at, t.revoked_at, t.last_used_at, t.seal, (select bit_or(1::bigint << e.type) from events e where e.obj = t.id)
+from tokens t where ($1::uuid is null or t.id = $1) and ($2::text is null or t.role = $2) and ($3::text is null or t.directories && array[$3, '*'])
+order by t.created_at, t.id;
+
+-- clock --
+-- By which tokens begin and end.
+select clock_timestamp();
+
+-- token_events --
+-- What the log says of each token: its events with their sealed bodies, in order.
+select e.obj, e.type, e.seq, b.ct, s.wrapped from unnest($2::uuid[]) k(o)
+join events e on e.obj = k.o and e.directory = $1
+left join bodies b on b.directory = e.directory and b.seq = e.seq
+left join subject_keys s on s.obj = e.obj order by e.obj, e.rv;
 
 -- touch_tokens --
--- Once a minute for all tokens used, so that reading writes no hot rows.
-update tokens set last_used_at = clock_timestamp() where id = any($1::uuid[]);
+-- Once a minute for all tokens used, so that reading writes no hot rows. Never backwards: the trigger would refuse the others with it.
+update tokens set last_used_at = greatest(last_used_at, clock_timestamp()) where id = any($1::uuid[]);
 
 -- ledger_row --
 -- Who we are, and which key-encryption key wraps the others.

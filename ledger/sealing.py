@@ -34,6 +34,10 @@ class Kek:
     def of(cls, key: bytes) -> "Kek":
         return cls(key, hashlib.sha256(b"scim-ledger/kek-id/v1\0" + key).digest()[:8])
 
+    def mac(self, domain: bytes, content: bytes) -> bytes:
+        """HMAC-SHA256 with a key of its own for each domain, which only whoever has the KEK can make."""
+        return hmac.digest(hmac.digest(self.key, domain, "sha256"), content, "sha256")
+
     @classmethod
     def read(cls, text: str) -> "Kek":
         """Read the content of a key file: 64 hexadecimal digits. Raises ValueError."""

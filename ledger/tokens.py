@@ -1,28 +1,50 @@
-"""Bearer tokens: `sl_<role>_<id>_<secret+checksum>`. Shown once; the ledger keeps a SHA-256."""
+"""Bearer tokens: `sl_<role>_<id>_<secret+checksum>`. Shown once; the ledger keeps a SHA-256.
+
+Issuing, rotating and revoking are decisions over values: each gives the act that records it (`RecordFacts`), for the log of
+`_system`. What makes a stored row believable is in bindings.py.
+"""
 
 import hashlib
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from database.arrays import byteas
+import orjson
+import structlog
+
+from database.arrays import byteas, uuids
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.bindings import TokenRow, Told, differs, fault_of, sealed, token_row
 from ledger.commands import RecordFacts
-from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, Body, Draft
+from ledger.directories import SYSTEM, Directory
+from ledger.events import OPERATOR, TOKEN, TOKEN_BOUND, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
+from ledger.feed import type_mask
+from ledger.sealing import Kek, open_payload, unwrap_key
+from proofs.body import BodyError
+from proofs.keys import WrapError
 
 SQL = load_queries(__file__)
 ROLES: Final = ("scim", "consumer", "operator", "auditor", "admin")
 SECRET_BYTES: Final = 32
 LIFE_DAYS: Final = 365
+OVERLAP_S: Final = 86_400  # how long a rotated token lives on, unless somebody says otherwise
+OVERLAP_S_MAX: Final = 90 * 86_400  # two live secrets for longer than a quarter is no rotation
+ANY: Final = ("*",)
+ENDLESS: Final = datetime.max.replace(tzinfo=UTC)
+_log = structlog.get_logger("ledger.tokens")
+
+
+class TokenRefusedError(ValueError):
+    """A token cannot be issued, rotated or revoked as asked; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a presented token may do. `directories` holds slugs, or `*` for all but `_system`; `consumers` names that it may read for."""
+    """What a presented token may do. `directories` holds slugs, or `*` for all but `_system`; `consumers` names whose place it may move."""
 
     id: UUID
     role: str
@@ -30,78 +52,189 @@ class Token:
     directories: tuple[str, ...]
     types: tuple[str, ...]
     bodies: bool
-    consumers: tuple[str, ...] = ("*",)
+    consumers: tuple[str, ...] = ANY
+    expires_at: datetime = ENDLESS
 
     @property
     def actor(self) -> str:
         return f"tok_{self.id.hex}"
 
+    @property
+    def reaches_system(self) -> bool:
+        """`_system`: operators and admins that are not narrowed to directories."""
+        return self.role in {"operator", "admin"} and "*" in self.directories
+
     def reaches(self, slug: str) -> bool:
-        return slug in self.directories or ("*" in self.directories and not slug.startswith("_"))
+        """Whether a directory of IdPs is within its scope. `_system` is asked for by name: `reaches_system`."""
+        return slug != SYSTEM and ("*" in self.directories or slug in self.directories)
+
+    def reaches_log(self, slug: str) -> bool:
+        """Whether it may read a directory's log, that of `_system` included."""
+        return self.reaches_system if slug == SYSTEM else self.reaches(slug)
+
+    def reaches_all(self, directories: Iterable[str]) -> bool:
+        """Whether everything that a list of directories names is within its scope; `*` in it only for a token of all."""
+        return all("*" in self.directories if slug == "*" else self.reaches_log(slug) for slug in directories)
+
+    def reads(self, types: Sequence[str]) -> bool:
+        """Whether all these event types are within its scope. A pattern that names none is not."""
+        mine, asked = type_mask(self.types) or 0, type_mask(types)
+        return asked is not None and not asked & ~mine
+
+    def moves(self, consumer: str) -> bool:
+        """Whether it may acknowledge for a consumer of this name; without any name it reads the feed alone."""
+        return "*" in self.consumers or consumer in self.consumers
+
+    def covers(self, other: "Token") -> bool:
+        """Whether all that the other reaches is within its own scope: a token issues only such, and sees only such."""
+        return (
+            self.reaches_all(other.directories)
+            and self.reads(other.types)
+            and all(self.moves(name) for name in other.consumers)
+            and (self.bodies or not other.bodies)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What narrows a token of role consumer: event types, the consumers whose place it may move, whether it sees attributes."""
+
+    types: tuple[str, ...] = ANY
+    consumers: tuple[str, ...] = ANY
+    bodies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token being issued; `text` is shown once."""
+    """A token being issued; `text` is shown once. `row` is sealed."""
 
-    token: Token
+    row: TokenRow
     text: str
-    hash: bytes
-    expires_at: datetime
+    ends: TokenRow | None = None  # the one that it replaces, as it stands afterwards
+
+    @property
+    def token(self) -> Token:
+        return token_of(self.row)
 
     def command(self) -> RecordFacts:
-        """Give the command that stores it, with the event that says so."""
-        t = self.token
-        row = (t.id, self.hash, t.role, t.name, list(t.directories), list(t.types), t.bodies, self.expires_at, list(t.consumers))
-        facts = {
-            "id": str(t.id), "role": t.role, "name": t.name, "directories": list(t.directories), "types": list(t.types),
-            "bodies": t.bodies, "expires_at": self.expires_at.isoformat(), "consumers": list(t.consumers),
-        }  # fmt: skip
-        draft = Draft(TOKEN_ISSUED, t.id, TOKEN, cause=OPERATOR, body=Body(facts, [], t.name))
-        return RecordFacts((draft,), ((SQL["insert_token"], row),))
+        """Give the act that stores it, and brings forward the end of what it replaces, with the events that say so."""
+        r = self.row
+        issued = Draft(TOKEN_ISSUED, r.id, TOKEN, cause=OPERATOR, body=Body(issued_facts(r), [], r.name))
+        insert = (SQL["insert_token"], (
+            r.id, r.hash, r.role, r.name, list(r.directories), list(r.types), list(r.consumers), r.bodies, r.created_by, r.supersedes,
+            r.expires_at, r.created_at, r.seal,
+        ))  # fmt: skip
+        if self.ends is None:
+            return RecordFacts((issued,), (insert,))
+        old = self.ends
+        said = {"id": str(old.id), "name": old.name, "superseded_by": str(r.id), "expires_at": old.expires_at.isoformat()}
+        rotated = Draft(TOKEN_ROTATED, old.id, TOKEN, cause=OPERATOR, body=Body(said, [], old.name))
+        return RecordFacts(
+            (issued, rotated), (insert, (SQL["supersede_token"], (old.id, r.id, old.expires_at, old.seal)))
+        )  # fmt: skip
+
+
+def issued_facts(row: TokenRow) -> dict[str, Any]:
+    """What `token.issued` says of a token: its rights, and the seal of its row as it was then."""
+    facts = {
+        "id": str(row.id), "role": row.role, "name": row.name, "directories": list(row.directories), "types": list(row.types),
+        "bodies": row.bodies, "expires_at": row.expires_at.isoformat(), "consumers": list(row.consumers), "seal": (row.seal or b"").hex(),
+    }  # fmt: skip
+    return facts if row.supersedes is None else {**facts, "supersedes": str(row.supersedes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """What issuing takes from outside: the key that seals, randomness, the time, and who asks (a principal as in leaves)."""
+
+    kek: Kek
+    random: Callable[[int], bytes]
+    now: datetime
+    by: str
+
+
+def issue(issuer: Issuer, token_id: UUID, role: str, name: str, directories: tuple[str, ...], *, expires_at: datetime, scope: Scope | None = None) -> NewToken:  # fmt: skip
+    """Make a token of a role. Raises TokenRefusedError for a role that does not exist, and for a scope where it means nothing."""
+    narrow = scope or Scope()
+    _refuse(role, directories, scope)
+    text = _text(issuer, role, token_id)
+    bodies = narrow.bodies and role != "operator"
+    row = TokenRow(
+        token_id, token_hash(text), role, name, directories, narrow.types, narrow.consumers, bodies, issuer.by, None, None, expires_at, issuer.now,
+    )  # fmt: skip
+    return NewToken(sealed(issuer.kek, row), text)
+
+
+def _refuse(role: str, directories: tuple[str, ...], scope: Scope | None) -> None:
+    if role not in ROLES:
+        raise TokenRefusedError(f"There is no role {role}. Choose one of {', '.join(ROLES)}.")
+    if SYSTEM in directories:
+        raise TokenRefusedError(f"No token names {SYSTEM}: operators and admins that are not narrowed to directories reach it.")
+    if role == "scim" and (len(directories) != 1 or directories == ANY):
+        raise TokenRefusedError("A scim token belongs to exactly one directory: name it.")
+    if not directories:
+        raise TokenRefusedError("A token without directories reaches nothing. Name some, or * for all.")
+    if scope is not None and role != "consumer":
+        raise TokenRefusedError("Types, consumers and attributes narrow tokens of role consumer only.")
+    if scope is not None and type_mask(scope.types) is None:
+        raise TokenRefusedError("The types name an event type that does not exist. See docs/events.md for the list.")
+
+
+def _text(issuer: Issuer, role: str, token_id: UUID) -> str:
+    start = f"sl_{role}_{token_id.hex}_{issuer.random(SECRET_BYTES).hex()}"
+    return start + _checksum(start)
 
 
 def _checksum(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What narrows a token of role consumer: event types, the consumers it may read for, whether it sees attributes."""
+def rotate(issuer: Issuer, token_id: UUID, old: TokenRow, overlap_seconds: int = OVERLAP_S) -> NewToken:
+    """Make the successor of a token: the same scopes, as long a life as the old one was given; the old one ends after the overlap.
 
-    types: tuple[str, ...] = ("*",)
-    consumers: tuple[str, ...] = ("*",)
-    bodies: bool = True
-
-
-def new_token(
-    token_id: UUID,
-    role: str,
-    name: str,
-    directories: tuple[str, ...],
-    *,
-    expires_at: datetime,
-    random: Callable[[int], bytes],
-    scope: Scope | None = None,
-) -> NewToken:
-    """Make a token of a role. Raises ValueError for a role that does not exist, and for a scope where it means nothing."""
-    if role not in ROLES:
-        raise ValueError(f"There is no role {role}. Choose one of {', '.join(ROLES)}.")
-    if scope is not None and role != "consumer":
-        raise ValueError("Types, consumers and attributes narrow tokens of role consumer only.")
-    narrow = scope or Scope()
-    start = f"sl_{role}_{token_id.hex}_{random(SECRET_BYTES).hex()}"
-    text = start + _checksum(start)
-    token = Token(
-        token_id, role, name, directories, narrow.types, bodies=narrow.bodies and role != "operator", consumers=narrow.consumers
+    Raises TokenRefusedError for one that is no longer live or was rotated before: there is one successor.
+    """
+    if not 0 <= overlap_seconds <= OVERLAP_S_MAX:
+        raise TokenRefusedError(f"overlap_seconds is 0 to {OVERLAP_S_MAX}: the seconds that both tokens work.")
+    state = old.state(issuer.now)
+    if state == "overlapping":
+        raise TokenRefusedError("This token was rotated already. Rotate its successor, which superseded_by names.")
+    if state != "active":
+        raise TokenRefusedError(f"This token is {state}: there is nothing to rotate. Issue a new one.")
+    if fault_of(issuer.kek, old) is not None:
+        raise TokenRefusedError("This token is not as the log tells it. Run `scim-ledger replay verify`, and issue a new one.")
+    text = _text(issuer, old.role, token_id)
+    ends = replace(
+        old, superseded_by=token_id, expires_at=min(old.expires_at, issuer.now + timedelta(seconds=overlap_seconds)), seal=None
     )
-    return NewToken(token, text, token_hash(text), expires_at)
+    row = replace(
+        old, id=token_id, hash=token_hash(text), created_by=issuer.by, supersedes=old.id, superseded_by=None,
+        expires_at=issuer.now + (old.expires_at - old.created_at), created_at=issuer.now, last_used_at=None, facts=0,
+    )  # fmt: skip
+    return NewToken(sealed(issuer.kek, row), text, sealed(issuer.kek, ends))
 
 
-def revocation(token: UUID, name: str) -> RecordFacts:
-    """Give the command that revokes a token from the next request on."""
-    draft = Draft(TOKEN_REVOKED, token, TOKEN, cause=OPERATOR, body=Body({"id": str(token), "name": name}, [], name))
+def revocation(token: UUID, name: str, reason: str | None = None) -> RecordFacts:
+    """Give the act that revokes a token from the next request on. The reason stands in the event, sealed."""
+    said = {"id": str(token), "name": name} | ({} if reason is None else {"reason": reason})
+    draft = Draft(TOKEN_REVOKED, token, TOKEN, cause=OPERATOR, body=Body(said, [], name))
     return RecordFacts((draft,), ((SQL["revoke_token"], (token,)),))
+
+
+def revoke(row: TokenRow, reason: str | None = None) -> RecordFacts | None:
+    """The same of a stored token; None where it was revoked before: the log says a thing once."""
+    return None if row.facts & TOKEN_REVOKED.bit else revocation(row.id, row.name, reason)
+
+
+def shown(row: TokenRow, now: datetime) -> dict[str, Any]:
+    """A token as clients see it (CONTRACT §2), without its text."""
+    return {
+        "object": "token", "id": str(row.id), "role": row.role, "name": row.name, "directories": list(row.directories),
+        "types": list(row.types), "consumers": list(row.consumers), "bodies": row.bodies, "created_at": row.created_at,
+        "created_by": row.created_by, "expires_at": row.expires_at, "last_used_at": row.last_used_at, "revoked_at": row.revoked_at,
+        "supersedes": row.supersedes and str(row.supersedes), "superseded_by": row.superseded_by and str(row.superseded_by),
+        "state": row.state(now),
+    }  # fmt: skip
 
 
 def token_hash(text: str) -> bytes:
@@ -114,12 +247,82 @@ def well_formed(text: str) -> bool:
     return text.startswith("sl_") and len(text) > 12 and text.isascii() and _checksum(text[:-8]) == text[-8:]
 
 
-async def live_tokens(conn: Connection, hashes: list[bytes]) -> dict[bytes, Token]:
-    """Look up tokens by hash; expired and revoked ones are not found."""
+def token_of(row: TokenRow) -> Token:
+    return Token(row.id, row.role, row.name, row.directories, row.types, row.bodies, row.consumers, row.expires_at)
+
+
+def believed(kek: Kek, rows: Iterable[TokenRow]) -> list[TokenRow]:
+    """Those that the log bears out. Of the others the log of the service tells which, and why."""
+    sound: list[TokenRow] = []
+    for row in rows:
+        fault = fault_of(kek, row)
+        if fault is None:
+            sound.append(row)
+        else:
+            _log.error("token_not_of_the_log", token=row.id, problem=fault)
+    return sound
+
+
+async def live_tokens(conn: Connection, kek: Kek, hashes: list[bytes]) -> dict[bytes, Token]:
+    """Look up tokens by hash; expired and revoked ones, and rows that no event made, are not found."""
     cursor = await conn.cursor(binary=True).execute(SQL["tokens_by_hash"], (byteas(hashes),))
-    return {hashes[row[0] - 1]: _token(row[1:]) for row in await cursor.fetchall()}
+    rows = [token_row(row[1:]) for row in await cursor.fetchall()]
+    return {row.hash: token_of(row) for row in believed(kek, rows)}
 
 
-def _token(row: tuple[Any, ...]) -> Token:
-    number, role, name, directories, types, bodies, consumers = row
-    return Token(number, role, name, tuple(directories), tuple(types), bodies, tuple(consumers))
+async def find(conn: Connection, token: UUID) -> TokenRow | None:
+    """A token by id, whatever its state."""
+    found = await _select(conn, token, None, None)
+    return found[0] if found else None
+
+
+async def find_all(conn: Connection, *, role: str | None = None, directory: str | None = None) -> list[TokenRow]:
+    """Tokens in the order they were issued, narrowed by role and by a directory that they reach; `state` needs a clock and is the row's."""
+    return await _select(conn, None, role, directory)
+
+
+async def database_clock(conn: Connection) -> datetime:
+    """The time by which tokens begin and end."""
+    row = await (await conn.cursor(binary=True).execute(SQL["clock"])).fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def _select(conn: Connection, token: UUID | None, role: str | None, directory: str | None) -> list[TokenRow]:
+    cursor = await conn.cursor(binary=True).execute(SQL["tokens_all"], (token, role, directory))
+    return [token_row(row) for row in await cursor.fetchall()]
+
+
+async def told(conn: Connection, kek: Kek, system: Directory, tokens: Sequence[UUID]) -> dict[UUID, Told]:
+    """What the log says of tokens. Raises BodyError or WrapError for an event that was not sealed by this service."""
+    said: dict[UUID, dict[int, dict[str, Any]]] = {token: {} for token in tokens}
+    cursor = await conn.cursor(binary=True).execute(SQL["token_events"], (system.id, uuids(list(tokens))))
+    for token, kind, seq, ct, wrapped in await cursor.fetchall():
+        if ct is not None and wrapped is not None:
+            key = unwrap_key(kek, wrapped, directory=system.uuid, obj=token)
+            payload = open_payload(key, ct, directory=system.uuid, obj=token, seq=seq)
+            said[token].setdefault(kind, orjson.loads(payload)["data"]["object"])
+    return {token: Told(*(found.get(kind.number, {}) for kind in _TELLING)) for token, found in said.items()}
+
+
+_TELLING: Final = (TOKEN_ISSUED, TOKEN_BOUND, TOKEN_ROTATED)
+
+
+async def unbound(conn: Connection, kek: Kek, system: Directory) -> RecordFacts | None:
+    """Give the act that binds the tokens of releases before seals, once: of those whose rows are what `token.issued` says."""
+    rows = [row for row in await find_all(conn) if row.seal is None]
+    try:
+        said = await told(conn, kek, system, [row.id for row in rows])
+    except (BodyError, WrapError):
+        _log.exception("tokens_not_bound")
+        return None
+    bound = [
+        sealed(kek, row)
+        for row in rows
+        if said[row.id].issued and said[row.id].seal is None and differs(kek, row, said[row.id]) is None
+    ]
+    drafts = tuple(
+        Draft(TOKEN_BOUND, row.id, TOKEN, cause=OPERATOR, body=Body({"id": str(row.id), "name": row.name, "seal": (row.seal or b"").hex()}, [], row.name))
+        for row in bound
+    )  # fmt: skip
+    return RecordFacts(drafts, tuple((SQL["bind_token"], (row.id, row.seal)) for row in bound)) if bound else None

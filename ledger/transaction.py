@@ -22,6 +22,7 @@ from psycopg.rows import TupleRow
 from database.arrays import byteas, int2s, int4s, int8s, uuids
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
 from ledger.commands import Command, Needs, RecordFacts
 from ledger.decide import Decision, RunsAloneError, decide
@@ -29,6 +30,7 @@ from ledger.directories import Directory
 from ledger.events import USER, Body, Draft, Recorded
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
+from ledger.tokens import believed
 from scim.advice import TEST_OBJECT
 from scim.errors import ScimError, Unauthorized
 from scim.profile import Profile, is_test_object, mapped_user
@@ -117,7 +119,7 @@ class Transaction:
             reads = _Reads(conn)
             await reads.execute("begin")
             await reads.lock(batch, wait=wait_for_locks)
-            locked = await reads.load(batch)
+            locked = await reads.load(batch, self.kek)
             batch_state = await reads.collect(self.kek, locked)
             mine = self._sort_out(batch, locked, batch_state, report)
             large = any(submission.needs.whole for submission in mine)
@@ -209,7 +211,7 @@ class _Reads:
         self._waits = wait
         self._locks = await self.execute(SQL["lock_directories" if wait else "try_lock_directories"], (directories,))
 
-    async def load(self, batch: Sequence[Submission]) -> _Locked:
+    async def load(self, batch: Sequence[Submission], kek: Kek) -> _Locked:
         tokens = list({submission.token for submission in batch if submission.token is not None})
         if tokens:
             self._tokens = await self.execute(SQL["live_tokens"], (uuids(tokens),))
@@ -217,8 +219,8 @@ class _Reads:
         await self._state.send([(submission.directory, submission.needs, submission.command) for submission in batch])
         assert self._locks is not None
         held = {row[0] for row in await self._locks.fetchall() if self._waits or row[1]}
-        live = {row[0] for row in await self._tokens.fetchall()} if self._tokens else set[UUID]()
-        return _Locked(held, live)
+        rows = await self._tokens.fetchall() if self._tokens else []
+        return _Locked(held, {token.id for token in believed(kek, map(token_row, rows))})
 
     async def collect(self, kek: Kek, locked: _Locked) -> BatchState:
         assert self._state is not None

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from delivery.consumers import NAME, Consumer, consumer_named
 from delivery.replays import Run, run_of
+from ledger.bindings import TokenRow
 from ledger.commands import parse_id
 from ledger.directories import SYSTEM, Directory
-from ledger.bindings import TokenRow
 from ledger.tokens import find, token_of
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
@@ -110,7 +110,7 @@ async def reached_directory(ledger: OpenLedger, caller: Caller, slug: str) -> Di
 async def reached_log(ledger: OpenLedger, caller: Caller, slug: str) -> Directory:
     """The same, and the ledger's own directory for those who reach it."""
     found = None
-    if caller.reaches_log(slug):
+    if caller.token.reaches_log(slug):
         async with ledger.connection() as conn:
             await ledger.directories.refresh(conn)
             found = await ledger.directories.by_slug(conn, slug)

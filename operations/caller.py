@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from ledger.directories import SYSTEM
 from ledger.tokens import Token
 
 # The machine itself: whoever may open the service's own socket, or its database, may do what an admin may.
@@ -32,7 +31,3 @@ class Caller:
     def everywhere(self) -> bool:
         """Whether the token is not narrowed to directories."""
         return "*" in self.token.directories
-
-    def reaches_log(self, slug: str) -> bool:
-        """Whether it may read and act on a directory's log, `_system` included."""
-        return self.token.reaches_system if slug == SYSTEM else self.token.reaches(slug)

@@ -17,7 +17,7 @@ async def list_all(ledger: OpenLedger, caller: Caller) -> list[Directory]:
     """The directories that the caller reaches, in the order they were made."""
     async with ledger.connection() as conn:
         await ledger.directories.refresh(conn)
-        return [found for found in await ledger.directories.all(conn) if caller.reaches_log(found.slug)]
+        return [found for found in await ledger.directories.all(conn) if caller.token.reaches_log(found.slug)]
 
 
 @on_directory("directories.show")

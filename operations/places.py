@@ -28,9 +28,9 @@ async def through(ledger: OpenLedger, conn: Connection, caller: Caller, text: st
 
 async def _check_reach(ledger: OpenLedger, conn: Connection, caller: Caller, text: str) -> None:
     event = parse_event_id(text)
-    if event is not None and not caller.reaches_log(event.slug):
+    if event is not None and not caller.token.reaches_log(event.slug):
         raise InvalidCursorError
     if text.startswith("c_") and (number := decode_cursor(text).directory):
         slugs = {d.id: d.slug for d in await ledger.directories.all(conn)}
-        if number not in slugs or not caller.reaches_log(slugs[number]):
+        if number not in slugs or not caller.token.reaches_log(slugs[number]):
             raise InvalidCursorError

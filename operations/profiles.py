@@ -36,9 +36,7 @@ async def of_directory(_ledger: OpenLedger, _caller: Caller, directory: Director
 
 
 @on_directory("profiles.set")
-async def set_profile(
-    ledger: OpenLedger, caller: Caller, directory: Directory, asked: str | Profile, *, weight: int
-) -> Profile:
+async def set_profile(ledger: OpenLedger, caller: Caller, directory: Directory, asked: str | Profile, *, weight: int) -> Profile:
     """Change how a directory's IdP is understood, from the next request on; nothing stored changes.
 
     A Profile is one of the operator's own, and is stored. The event itself carries the profile that it ends.

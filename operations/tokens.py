@@ -8,6 +8,7 @@ from typing import Any, Final
 from database.connections import Connection
 from ledger import tokens
 from ledger.bindings import STATES, TokenRow
+from ledger.directories import SYSTEM
 from ledger.tokens import Issuer, NewToken, Scope, Token, database_clock, shown, token_of
 from operations.acts import record
 from operations.admission import on_token, operation, reached_directory
@@ -105,3 +106,14 @@ async def revoke(ledger: OpenLedger, caller: Caller, token: TokenRow, reason: st
     facts = tokens.revoke(token, reason)
     if facts is not None:
         await record(ledger, caller, facts)
+
+
+async def bind(ledger: OpenLedger, caller: Caller) -> int:
+    """Give the tokens of earlier releases their seal, where the log bears their rows out; how many that were. At every start."""
+    async with ledger.connection() as conn:
+        system = await ledger.directories.by_slug(conn, SYSTEM)
+        assert system is not None, "made at first start"
+        facts = await tokens.unbound(conn, ledger.kek, system)
+    if facts is not None:
+        await record(ledger, caller, facts)
+    return 0 if facts is None else len(facts.drafts)

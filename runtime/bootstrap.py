@@ -135,18 +135,18 @@ async def first_start(ledger: OpenLedger, settings: Settings) -> bool:
     async with ledger.connection() as conn:
         known = [directory.slug for directory in await ledger.directories.all(conn)]
     if SYSTEM not in known:
-        await directories.found(ledger, _machine())
+        await directories.found(ledger, machine())
         known = [SYSTEM, *known]
     if known not in ([SYSTEM], [SYSTEM, FIRST_DIRECTORY]) or settings.first_run_path.exists():
         return False
     if FIRST_DIRECTORY not in known:
-        await directories.create(ledger, _machine(), FIRST_DIRECTORY)
-    elif await tokens.list_all(ledger, _machine(), role=None, directory=None, state=None):
+        await directories.create(ledger, machine(), FIRST_DIRECTORY)
+    elif await tokens.list_all(ledger, machine(), role=None, directory=None, state=None):
         return False
     issued: dict[str, str] = {}
     for role in FIRST_ROLES:
         reach = (FIRST_DIRECTORY,) if role == "scim" else ("*",)
-        made = await tokens.issue(ledger, _machine(), role, f"first-run {role}", reach, None, days=LIFE_DAYS)
+        made = await tokens.issue(ledger, machine(), role, f"first-run {role}", reach, None, days=LIFE_DAYS)
         issued[role] = made.text
     document = {
         "base_url": settings.base_url, "directory": FIRST_DIRECTORY,
@@ -156,6 +156,6 @@ async def first_start(ledger: OpenLedger, settings: Settings) -> bool:
     return True
 
 
-def _machine() -> Caller:
-    """Each act of a start is a request of its own."""
+def machine() -> Caller:
+    """The machine itself as the one who acts; each act is a request of its own."""
     return Caller(MACHINE, uuid7())

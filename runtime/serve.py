@@ -21,8 +21,9 @@ from api.app import make_app
 from api.services import Services
 from database import migrate
 from database.connections import connect
+from operations.tokens import bind
 from runtime import embedded
-from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start
+from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start, machine
 from runtime.crew import Crew
 from runtime.deliver import run_delivery
 from runtime.logs import configure_logs
@@ -227,7 +228,11 @@ async def _prepare(settings: Settings, urls: Urls) -> bool:
     finally:
         await conn.close()
     async with open_alone(urls.serve, kek) as ledger:
-        return await first_start(ledger, settings)
+        first = await first_start(ledger, settings)
+        bound = await bind(ledger, machine())
+    if bound:
+        _log.info("tokens_bound", tokens=bound)
+    return first
 
 
 def _announce(settings: Settings, first: bool) -> None:

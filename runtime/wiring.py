@@ -143,7 +143,7 @@ class _SharedReads:
         self.directories: Directories | None = None
 
     async def tokens(self, hashes: list[bytes]) -> dict[bytes, Token]:
-        return await self._twice("tokens", lambda conn: live_tokens(conn, hashes))
+        return await self._twice("tokens", lambda conn: live_tokens(conn, self._kek, hashes))
 
     async def users(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], Resource]:
         async def read(conn: Connection) -> dict[tuple[int, UUID], Resource]:

@@ -1,0 +1,158 @@
+"""What binds a token to the log: a seal over its row that only the service can make, held against the events of the token. Pure.
+
+A row grants something only where all of this agrees: `token.issued` stands in the log; the seal is that of what the row says;
+the row says that it was superseded where `token.rotated` stands in the log, and only there; `token.revoked` does not.
+The seal covers the end and the successor too, so the row as it was before a rotation is another row than the log tells of.
+"""
+
+import hmac
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from ledger.events import TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED
+from ledger.sealing import Kek
+
+_DOMAIN: Final = b"scim-ledger/token-seal/v1\0"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+STATES: Final = ("active", "overlapping", "expired", "revoked")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A row of `tokens`, with the types of its events as bits (`facts`)."""
+
+    id: UUID
+    hash: bytes
+    role: str
+    name: str
+    directories: tuple[str, ...]
+    types: tuple[str, ...]
+    consumers: tuple[str, ...]
+    bodies: bool
+    created_by: str | None
+    supersedes: UUID | None
+    superseded_by: UUID | None
+    expires_at: datetime
+    created_at: datetime = _EPOCH
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+    seal: bytes | None = None
+    facts: int = 0
+
+    def state(self, now: datetime) -> str:
+        """One of STATES: `overlapping` is one that was rotated and lives on for a while."""
+        if self.revoked_at is not None or self.facts & TOKEN_REVOKED.bit:
+            return "revoked"
+        if self.expires_at <= now:
+            return "expired"
+        return "active" if self.superseded_by is None else "overlapping"
+
+
+def token_row(columns: tuple[Any, ...]) -> TokenRow:
+    """A row as the queries on tokens give it."""
+    (
+        token,
+        hashed,
+        role,
+        name,
+        directories,
+        types,
+        consumers,
+        bodies,
+        by,
+        before,
+        after,
+        end,
+        begun,
+        revoked,
+        used,
+        seal,
+        facts,
+    ) = columns
+    return TokenRow(
+        token, bytes(hashed), role, name, tuple(directories), tuple(types), tuple(consumers), bodies, by, before, after, end, begun,
+        revoked, used, None if seal is None else bytes(seal), facts or 0,
+    )  # fmt: skip
+
+
+def seal_of(kek: Kek, row: TokenRow) -> bytes:
+    """The seal of what a row grants, to whom, until when: 32 bytes. Uses and revocation are not in it."""
+    granted = [
+        str(row.id), row.hash.hex(), row.role, row.name, row.directories, row.types, row.consumers, row.bodies, row.created_by,
+        _text(row.supersedes), _text(row.superseded_by), (row.expires_at - _EPOCH) // timedelta(microseconds=1),
+    ]  # fmt: skip
+    return kek.mac(_DOMAIN, orjson.dumps(granted))
+
+
+def _text(token: UUID | None) -> str | None:
+    return None if token is None else str(token)
+
+
+def sealed(kek: Kek, row: TokenRow) -> TokenRow:
+    """The same row with its seal."""
+    return replace(row, seal=seal_of(kek, row))
+
+
+def fault_of(kek: Kek, row: TokenRow) -> str | None:
+    """Why a row grants nothing although it looks as if it did, as a sentence for an operator; None for a sound one."""
+    if not row.facts & TOKEN_ISSUED.bit:
+        return "no event token.issued made this row: somebody wrote it by hand"
+    if row.facts & TOKEN_REVOKED.bit and row.revoked_at is None:
+        return "the event token.revoked stands in the log, but the row says that it was never revoked"
+    if bool(row.facts & TOKEN_ROTATED.bit) != (row.superseded_by is not None):
+        return "the row and the log differ on whether it was rotated"
+    if row.seal is None:
+        return "the row has no seal: it was made by hand, or by an earlier release; the next start of the service tells which"
+    if not hmac.compare_digest(row.seal, seal_of(kek, row)):
+        return "the row grants something else than the service has issued: somebody changed it by hand"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the events of a token say, body by body; an empty one where there is no such event."""
+
+    issued: dict[str, Any]
+    bound: dict[str, Any]
+    rotated: dict[str, Any]
+
+    @property
+    def seal(self) -> str | None:
+        """The seal of its row as it was issued; None for one that an earlier release issued and no start has bound yet."""
+        return self.issued.get("seal") or self.bound.get("seal")
+
+
+def differs(kek: Kek, row: TokenRow, told: Told) -> str | None:
+    """How a row differs from what the log says of its token, as a sentence; None where it does not."""
+    if told.issued:
+        for name, said in _granted(told.issued).items():
+            if said != getattr(row, name):
+                return f"{name} is not what token.issued says"
+    if row.revoked_at is not None and not row.facts & TOKEN_REVOKED.bit:
+        return "the row is revoked, but no event token.revoked says so"
+    if told.seal is None and row.seal is None and told.issued:
+        return None  # of an earlier release, and not bound yet: its rights are compared, and there is no more to compare
+    return fault_of(kek, row) or _otherwise_sealed(kek, row, told)
+
+
+def _granted(issued: dict[str, Any]) -> dict[str, Any]:
+    scopes = {name: tuple(issued.get(name, ("*",))) for name in ("directories", "types", "consumers")}
+    superseded = issued.get("supersedes")
+    return {
+        **scopes, "role": issued["role"], "name": issued["name"], "bodies": issued["bodies"],
+        "supersedes": None if superseded is None else UUID(superseded),
+    }  # fmt: skip
+
+
+def _otherwise_sealed(kek: Kek, row: TokenRow, told: Told) -> str | None:
+    issued = replace(row, superseded_by=None, expires_at=datetime.fromisoformat(told.issued["expires_at"]))
+    if told.seal != seal_of(kek, issued).hex():
+        return "its hash or its issuer is not what the log has sealed"
+    ended = told.rotated or {"superseded_by": None, "expires_at": told.issued["expires_at"]}
+    if (_text(row.superseded_by), row.expires_at) != (ended["superseded_by"], datetime.fromisoformat(ended["expires_at"])):
+        return "its end or its successor is not what the log says"
+    return None
