@@ -50,7 +50,9 @@ class _Held:
 
     def whole(self) -> Answer:
         """What was answered so far; without a start it is a failure."""
-        start: dict[str, Any] = next((dict(m) for m in self.messages if m["type"] == "http.response.start"), {"status": 500, "headers": []})
+        start: dict[str, Any] = next(
+            (dict(m) for m in self.messages if m["type"] == "http.response.start"), {"status": 500, "headers": []}
+        )
         media_type = Headers(raw=list(start["headers"])).get("content-type", "application/json")
         return Answer(start["status"], media_type, b"".join(m.get("body", b"") for m in self.messages))
 

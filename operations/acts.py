@@ -1,10 +1,10 @@
 """The one way to record an administrative act: one commit in the log it belongs to, with the rows that follow from it."""
 
-from operations.caller import Caller
-from operations.open_ledger import OpenLedger, waiter
 from ledger.commands import RecordFacts, needs_of
 from ledger.directories import SYSTEM, Directory
 from ledger.transaction import Submission
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger, waiter
 
 WEIGHT = 1_000  # bytes of a request without a large body, for the bound of the queue
 

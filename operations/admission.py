@@ -11,9 +11,9 @@ from uuid import UUID
 
 from delivery.consumers import NAME, Consumer, consumer_named
 from delivery.replays import Run, run_of
+from ledger.bindings import TokenRow
 from ledger.commands import parse_id
 from ledger.directories import SYSTEM, Directory
-from ledger.bindings import TokenRow
 from ledger.tokens import find, token_of
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger

@@ -59,9 +59,7 @@ class Webhooks:
 
 
 @operation("consumers.put")
-async def put(
-    ledger: OpenLedger, caller: Caller, name: str, changes: Changes, start: str | None, allowed: Allowed
-) -> Put:
+async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, start: str | None, allowed: Allowed) -> Put:
     """Make a consumer, or give it another definition.
 
     Raises InvalidError or ConsumerRefusedError for a definition that cannot be, ForbiddenError for directories beyond reach,
@@ -105,9 +103,7 @@ async def _start(
 
 async def _created(ledger: OpenLedger, caller: Caller, number: int, name: str, asked: Definition, position: int) -> Put:
     secret = new_secret(ledger.entropy) if asked.mode == "webhook" else None
-    made = acts.creation(
-        number, ledger.new_id(), name, asked, position, kek=ledger.kek, secret=secret, random=ledger.entropy
-    )
+    made = acts.creation(number, ledger.new_id(), name, asked, position, kek=ledger.kek, secret=secret, random=ledger.entropy)
     await record(ledger, caller, made)
     return Put(await _status(ledger, name), created=True, secret=secret, warnings=())
 
@@ -236,9 +232,7 @@ class Moved:
 
 
 @on_consumer("consumers.seek")
-async def seek(
-    ledger: OpenLedger, caller: Caller, consumer: Consumer, to: str, reason: str, *, dry_run: bool
-) -> Moved:
+async def seek(ledger: OpenLedger, caller: Caller, consumer: Consumer, to: str, reason: str, *, dry_run: bool) -> Moved:
     """Move a consumer back or forth; `dry_run` only says what that means."""
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)

@@ -45,7 +45,9 @@ class Key:
 def key_of(caller: Caller, text: str, *parts: bytes) -> Key:
     """`parts`: method, path, query, body. Raises InvalidError for a key that is empty, too long or not printable ASCII."""
     if not 1 <= len(text) <= KEY_LENGTH_MAX or not text.isascii() or not text.isprintable():
-        raise InvalidError(f"Idempotency-Key: 1 to {KEY_LENGTH_MAX} printable characters of ASCII, such as a UUID.", "invalid_idempotency_key")
+        raise InvalidError(
+            f"Idempotency-Key: 1 to {KEY_LENGTH_MAX} printable characters of ASCII, such as a UUID.", "invalid_idempotency_key"
+        )
     fingerprint = hashlib.sha256(b"".join(len(part).to_bytes(8) + part for part in parts)).digest()
     return Key(caller.token.id, hashlib.sha256(text.encode()).digest(), fingerprint)
 
@@ -64,7 +66,9 @@ async def begin(ledger: OpenLedger, caller: Caller, key: Key) -> Answer | None:
 
 
 async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key) -> Answer | None:
-    row = await (await conn.cursor(binary=True).execute(SQL["idempotent_request"], (key.owner, key.hash, UNDER_WAY_S_MAX))).fetchone()
+    row = await (
+        await conn.cursor(binary=True).execute(SQL["idempotent_request"], (key.owner, key.hash, UNDER_WAY_S_MAX))
+    ).fetchone()
     if row is None:
         raise ConflictError(_UNDER_WAY, "idempotency_in_progress")  # forgotten this moment: the next try takes it
     fingerprint, request, over, answer, committed = row

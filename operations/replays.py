@@ -74,7 +74,9 @@ async def create(
             ledger.new_id(), wanted.name, consumer.id, consumer.name, where, head, wanted.rate_per_second, wanted.reason, "running",
             len(planned.events), planned.superseded, now, None, 0, where.after, (), None,
         )  # fmt: skip
-        preview = Preview(run, *await _ends(ledger, conn, planned), *await _times(conn, where), await _acked(conn, consumer, planned))
+        preview = Preview(
+            run, *await _ends(ledger, conn, planned), *await _times(conn, where), await _acked(conn, consumer, planned)
+        )
     if dry_run:
         return preview, None
     await record(ledger, caller, started(run))
@@ -83,9 +85,7 @@ async def create(
     return preview, await _run(ledger, run.id)
 
 
-async def _range(
-    ledger: OpenLedger, conn: Connection, caller: Caller, consumer: Consumer, wanted: Wanted, head: int
-) -> Range:
+async def _range(ledger: OpenLedger, conn: Connection, caller: Caller, consumer: Consumer, wanted: Wanted, head: int) -> Range:
     """What the words mean."""
     every = await ledger.directories.all(conn)
     reach = set(consumer.reach(every))
