@@ -11,6 +11,7 @@ from api.gate import caller_of
 from api.problems import ProblemError
 from api.services import Services
 from database.connections import Connection
+from delivery import starts
 from ledger.commands import parse_id
 from ledger.cursor import BEGINNING, Cursor, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
@@ -29,6 +30,7 @@ def routes(services: Services) -> APIRouter:
     async def list_events(
         request: Request,
         after: str | None = None,
+        start: Annotated[str | None, Query(alias="from")] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
         directory: str | None = None,
         types: str | None = None,
@@ -41,7 +43,10 @@ def routes(services: Services) -> APIRouter:
         deadline = asyncio.get_running_loop().time() + wait
         async with services.pool.connection() as conn:
             selection = await selection_of(services, conn, token, directory, types, subject, range_start, range_end)
-            cursor = await cursor_of(services, conn, token, selection, after)
+            if after is not None or start is None:
+                cursor = await cursor_of(services, conn, token, selection, after)
+            else:
+                cursor = await _cursor_from(services, conn, selection, start)
         while True:
             arrival = services.arrivals.next()
             async with services.pool.connection() as conn:
@@ -138,6 +143,15 @@ async def cursor_of(services: Services, conn: Connection, token: Token, selectio
         raise InvalidCursorError
     await services.feed.check(conn, cursor)
     return cursor
+
+
+async def _cursor_from(services: Services, conn: Connection, selection: Selection, place: str) -> Cursor:
+    """The cursor before a place that a person names, for whoever has none yet: `now`, an instant, a seq of the directory."""
+    own = selection.directory
+    number = await starts.before(conn, services.feed, place, [own] if own else [])
+    if own is not None:
+        number = await starts.seq_at(conn, own, number)
+    return await services.feed.cursor_at(conn, selection, number)
 
 
 def encode_page(page: Page) -> bytes:

@@ -10,15 +10,19 @@ from api.gate import caller_of
 from api.problems import ProblemError
 from api.services import Services
 from operations import profiles
+from operations.open_ledger import OpenLedger
 from scim.body import read_json
 from scim.profile import Profile, ProfileError, is_shipped, read_profile
 
 BODY_BYTES_MAX = 2**18
+TRIED_BYTES_MAX = 2**20
+TRIED_MAX = 1_000  # requests of a dialogue
 
 
 def routes(services: Services) -> APIRouter:
     """GET /v1/profiles and one of them; GET and PUT /v1/directories/{directory}/profile."""
     router, ledger = APIRouter(), services.ledger
+    _add_trials(router, ledger)
 
     @router.get("/v1/profiles", name="profiles.list")
     async def list_profiles(request: Request) -> Response:
@@ -44,6 +48,37 @@ def routes(services: Services) -> APIRouter:
         return as_json({"directory": directory, **_shown(found)})
 
     return router
+
+
+def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
+    """A profile checked, and recorded requests run through one: nothing is stored."""
+
+    @router.post("/v1/profiles/validate", name="profiles.validate")
+    async def validate_profile(request: Request) -> Response:
+        asked = await _body(request)
+        try:
+            profile = await profiles.validate(ledger, caller_of(request), asked.get("profile"))
+        except ProfileError as wrong:
+            return as_json({"valid": False, "errors": str(wrong).splitlines()})
+        return as_json({"valid": True, "profile": profile.text})
+
+    @router.post("/v1/profiles/try", name="profiles.try")
+    async def try_profile(request: Request) -> Response:
+        asked = await _body(request)
+        steps, slug = asked.get("requests"), asked.get("directory")
+        if not isinstance(steps, list) or not 0 < len(steps) <= TRIED_MAX or not all(isinstance(step, dict) for step in steps):
+            raise ProblemError(
+                400, "refused", f'Send {{"profile", "requests": [{{"method", "path", "body"}}, …]}}, at most {TRIED_MAX}.'
+            )
+        profile = _asked_for(asked.get("profile"))
+        return listed(await profiles.tried(ledger, caller_of(request), profile, steps, slug=slug if slug is None else str(slug)))
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    raw = await request.body()
+    if len(raw) > TRIED_BYTES_MAX:
+        raise ProblemError(413, "too_large", f"This takes at most {TRIED_BYTES_MAX} bytes.")
+    return read_json(raw)
 
 
 def _asked_for(asked: Any) -> str | Profile:

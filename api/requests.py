@@ -1,6 +1,6 @@
 """The journal over HTTP, and the health of a directory as its IdP's admin would want to read it."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -53,7 +53,7 @@ def routes(services: Services) -> APIRouter:
         (found,) = await _reachable(services, request, directory)
         async with services.pool.connection() as conn:
             report = await directory_health(conn, found, hours)
-        return as_json(report)
+        return as_json({**report, "advice": advice(report, datetime.fromtimestamp(services.clock() / 1e6, UTC))})
 
     return router
 

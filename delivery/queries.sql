@@ -299,6 +299,10 @@ order by e.seq limit $5;
 select c.position + ($2 - c.seq) from (select position, seq, size from commits where directory = $1 and seq <= $2 order by seq desc limit 1) c
 where $2 < c.seq + c.size;
 
+-- seq_at_position --
+-- The last seq of a directory at or before a position.
+select least(c.seq + c.size - 1, c.seq + ($2 - c.position)) from commits c where c.directory = $1 and c.position <= $2 order by c.seq desc limit 1;
+
 -- matching_after --
 -- How many events of a filter lie in (after, through], capped, and when the oldest was made.
 select count(*), min(at) from (

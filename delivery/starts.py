@@ -48,6 +48,12 @@ async def through(conn: Connection, feed: Feed, text: str, directories: Sequence
     return place + 1 if text.startswith("seq:") or text.isdigit() else place
 
 
+async def seq_at(conn: Connection, directory: Directory, position: int) -> int:
+    """The last seq of a directory at or before a position of the ledger; 0 where it begins later."""
+    row = await (await conn.execute(SQL["seq_at_position"], (directory.id, position))).fetchone()
+    return row[0] if row is not None else 0
+
+
 async def _after_cursor(conn: Connection, feed: Feed, text: str) -> int:
     cursor = decode_cursor(text)
     await feed.check(conn, cursor)

@@ -68,6 +68,8 @@ schemas.list              .        .    .        yes      .       yes    directo
 schemas.register          .        .    .        yes      .       yes    directory
 profiles.list             .        .    .        yes      yes     yes    -
 profiles.show             .        .    .        yes      yes     yes    -
+profiles.validate         .        .    .        yes      yes     yes    -
+profiles.try              .        .    .        yes      yes     yes    within
 profiles.of_directory     .        .    .        yes      yes     yes    directory
 profiles.set              .        .    .        .        .       yes    directory
 

@@ -1,15 +1,22 @@
 """Profiles: which there are, what one says, which a directory has."""
 
+from typing import Any
+
+import orjson
+from anyio import to_thread
+
 from ledger import profiles
 from ledger.directories import Directory
 from ledger.profiles import profile_facts
 from ledger.refused import RefusedError
 from operations.acts import record_in
-from operations.admission import on_directory, operation
+from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import NotFoundError
-from scim.profile import Profile
+from scim.profile import Profile, read_profile
+from scim.schema import RESOURCE_TYPES
+from scim.trial import try_request
 
 
 @operation("profiles.list")
@@ -48,3 +55,21 @@ async def set_profile(ledger: OpenLedger, caller: Caller, directory: Directory, 
     if facts is not None:
         await record_in(ledger, caller, directory, facts, weight=weight)
     return profile
+
+
+@operation("profiles.validate")
+async def validate(_ledger: OpenLedger, _caller: Caller, document: Any) -> Profile:
+    """The profile that a document is; nothing is stored. Raises ProfileError naming every place that is wrong."""
+    return read_profile(orjson.dumps(document), json=True)
+
+
+@operation("profiles.try")
+async def tried(
+    ledger: OpenLedger, caller: Caller, asked: str | Profile, requests: list[dict[str, Any]], *, slug: str | None
+) -> list[dict[str, Any]]:
+    """What recorded requests would store under a profile, with the extension schemas of a directory where one is named."""
+    found = await reached_directory(ledger, caller, slug) if slug is not None else None
+    async with ledger.connection() as conn:
+        profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
+    types = {kind: found.typed(of) for kind, of in RESOURCE_TYPES.items()} if found is not None else RESOURCE_TYPES
+    return await to_thread.run_sync(lambda: [try_request(profile, step, types) for step in requests])

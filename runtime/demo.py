@@ -18,9 +18,9 @@ from runtime import embedded
 from runtime.bootstrap import DATABASE, Urls, configured_urls
 from runtime.demo_idps import Entra, Okta, Person
 from runtime.demo_service import Client, DemoError, UnreachableError, client_of, own_service
-from runtime.replay_cli import all_directories
 from runtime.serve import main_settings
 from runtime.settings import Settings
+from runtime.upkeep import all_directories
 from runtime.wiring import read_kek
 
 EXIT_FINDING, EXIT_UNREACHABLE = 1, 3

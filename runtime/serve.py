@@ -7,10 +7,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
+from typing import cast
 
 import psycopg
 import structlog
@@ -26,6 +27,7 @@ from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start, machine
 from runtime.crew import Crew
 from runtime.deliver import run_delivery
+from runtime.local_socket import ASGIApp, local_socket, marked_local
 from runtime.logs import configure_logs
 from runtime.settings import Settings, load_settings
 from runtime.wiring import open_alone, open_services, webhooks_of
@@ -139,14 +141,28 @@ def _start(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals
     first = asyncio.run(_prepare(settings, urls))
     if signals.seen:
         return
-    _announce(settings, first)
-    _run(settings, urls, sock, signals)
+    with _local_door(settings) as local:
+        _announce(settings, first)
+        _run(settings, urls, [sock, *local], signals)
 
 
-def _run(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals) -> None:
+@contextlib.contextmanager
+def _local_door(settings: Settings) -> Generator[list[socket.socket]]:
+    """The socket for commands of this machine. Without it they work too, only slower: it never keeps a service from starting."""
+    url = settings.database_url.get_secret_value() if settings.database_url else None
+    with contextlib.ExitStack() as stack:
+        door: list[socket.socket] = []
+        try:
+            door.append(stack.enter_context(local_socket(settings.data_dir, url)))
+        except OSError as refused:
+            _log.warning("no_local_socket", reason=str(refused))
+        yield door
+
+
+def _run(settings: Settings, urls: Urls, sockets: Sequence[socket.socket], signals: Signals) -> None:
     """Serve in this process, or have several serve; those that deliver to webhooks stand beside either."""
     several = settings.workers > 1
-    serving = [partial(_work, settings, urls, sock)] * settings.workers if several else []
+    serving = [partial(_work, settings, urls, sockets)] * settings.workers if several else []
     delivering = [partial(run_delivery, settings, urls)] * settings.delivery_workers
     crew = Crew([*serving, *delivering])
     crew.start()
@@ -154,18 +170,18 @@ def _run(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals) 
         while several and not signals.seen:
             crew.join(SIGNAL_NOTICE_S)
         if not several:
-            run_http(settings, urls, sock, signals)
+            run_http(settings, urls, sockets, signals)
     finally:
         crew.finish()
 
 
-def _work(settings: Settings, urls: Urls, sock: socket.socket) -> None:
+def _work(settings: Settings, urls: Urls, sockets: Sequence[socket.socket]) -> None:
     """A serving process among several."""
     configure_logs(settings.log_format)
     signals = Signals()
     signal.signal(signal.SIGTERM, signals.handle)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
-    run_http(settings, urls, sock, signals)
+    run_http(settings, urls, sockets, signals)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -183,13 +199,13 @@ def listen(settings: Settings) -> socket.socket:
     return sock
 
 
-def run_http(settings: Settings, urls: Urls, sock: socket.socket, signals: "Signals") -> None:
-    """Serve HTTP on a bound socket until told to stop."""
+def run_http(settings: Settings, urls: Urls, sockets: Sequence[socket.socket], signals: "Signals") -> None:
+    """Serve HTTP on bound sockets until told to stop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_http(settings, urls, sock, signals))
+        runner.run(_serve_http(settings, urls, sockets, signals))
 
 
-async def _serve_http(settings: Settings, urls: Urls, sock: socket.socket, signals: "Signals") -> None:
+async def _serve_http(settings: Settings, urls: Urls, sockets: Sequence[socket.socket], signals: "Signals") -> None:
     conn = await connect(urls.serve)
     kek = await ensure_kek(conn, settings.kek_path)
     await conn.close()
@@ -198,18 +214,42 @@ async def _serve_http(settings: Settings, urls: Urls, sock: socket.socket, signa
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings)) as services:
-        config = uvicorn.Config(
-            make_app(services), log_config=None, access_log=False, lifespan="off", server_header=False, date_header=True,
-            timeout_graceful_shutdown=STOP_TIMEOUT_S, http="httptools", ws="none", backlog=BACKLOG, timeout_keep_alive=75,
-            proxy_headers=False,  # LEDGER_PUBLIC_URL says how clients reach us; nothing here believes X-Forwarded headers
-        )  # fmt: skip
-        server = uvicorn.Server(config)
+        server = _Server(make_app(services))
         signals.server = server
         if signals.seen:
             return
         letting_go = asyncio.create_task(_let_go(server, services))
-        await server.serve(sockets=[sock])
+        await server.serve(sockets=list(sockets))
         letting_go.cancel()
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", server_header=False, date_header=True,
+        timeout_graceful_shutdown=STOP_TIMEOUT_S, http="httptools", ws="none", backlog=BACKLOG, timeout_keep_alive=75,
+        proxy_headers=False,  # LEDGER_PUBLIC_URL says how clients reach us; nothing here believes X-Forwarded headers
+    )  # fmt: skip
+
+
+class _Server(uvicorn.Server):
+    """Serves TCP sockets as uvicorn does, and the local one with the mark that makes its callers `sys`: no request can set it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(_config(app))
+        self._local = _config(marked_local(app))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        every = sockets or []
+        await super().startup([sock for sock in every if sock.family != socket.AF_UNIX])
+        self._local.load()
+        loop = asyncio.get_running_loop()
+        for sock in every:
+            if sock.family == socket.AF_UNIX:
+                self.servers.append(await loop.create_unix_server(self._local_protocol, sock=sock))
+
+    def _local_protocol(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self._local.http_protocol_class)
+        return make(config=self._local, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 async def _let_go(server: uvicorn.Server, services: Services) -> None:

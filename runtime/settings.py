@@ -24,7 +24,11 @@ class Settings(BaseSettings):
     delivery_workers: int = Field(1, ge=0, le=64, description="Processes that push to webhooks; 0: none here")
     webhook_allow: str = Field("", description="Networks or hosts a webhook may reach although they are private or loopback")
     webhook_timeout_s: float = Field(15.0, ge=0.5, le=60, description="Seconds until a webhook must have answered")
-    url: str | None = Field(None, pattern="^https?://.", description="A running service for the demo; unset: it starts its own")
+    url: str | None = Field(
+        None, pattern="^https?://.", description="A service for the command line and the demo; unset: that of this machine"
+    )
+    token: SecretStr | None = Field(None, description="With LEDGER_URL: the token of the command line")
+    token_file: Path | None = Field(None, description="The same, in a file that only you can read")
 
     @property
     def base_url(self) -> str:

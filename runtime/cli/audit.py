@@ -1,0 +1,92 @@
+"""`scim-ledger audit …`: who had access, as of a time or a place in the log."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from runtime.cli.client import ask, service
+from runtime.cli.nouns import new_group
+from runtime.cli.printing import AsJson, as_text, print_rows
+
+app = new_group("Who had access, as of a time (2026-10-01T00:00:00Z) or a place in the log (seq:N, seq:head).")
+AsOf = Annotated[str, typer.Option("--as-of", help="An instant with offset, seq:N or seq:head.")]
+
+
+@app.command()
+def members(directory: str, group: str, *, as_of: AsOf = "seq:head", nested: bool = False, as_json: AsJson = False) -> None:
+    """Who was in a group."""
+    _show(ask("audit members", query={"as_of": as_of, "nested": nested}, directory=directory, group=group), as_json)
+
+
+@app.command()
+def access(directory: str, user: str, *, as_of: AsOf = "seq:head", nested: bool = True, as_json: AsJson = False) -> None:
+    """What a user could reach, with every path."""
+    _show(ask("audit access", query={"as_of": as_of, "nested": nested}, directory=directory, user=user), as_json)
+
+
+@app.command()
+def population(
+    directory: str,
+    *,
+    as_of: AsOf = "seq:head",
+    kind: Annotated[str, typer.Option("--type", help="User or Group.")] = "User",
+    as_json: AsJson = False,
+) -> None:
+    """Everyone who existed."""
+    with service() as found:
+        pages = found.pages("audit population", query={"as_of": as_of, "type": kind}, directory=directory)
+        if as_json:
+            _stream(pages)
+            return
+        for number, page in enumerate(pages):
+            if number == 0:
+                print(_heading(page))
+            print_rows(False, page["data"])
+
+
+@app.command()
+def user(directory: str, user: str, *, as_of: AsOf = "seq:head", as_json: AsJson = False) -> None:
+    """A user as it was."""
+    _show(ask("audit user", query={"as_of": as_of}, directory=directory, user=user), as_json)
+
+
+@app.command()
+def diff(
+    directory: str,
+    *,
+    first: Annotated[str, typer.Option("--from")],
+    to: str = "seq:head",
+    group: str | None = None,
+    user: str | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """What changed between two points."""
+    _show(ask("audit diff", query={"from": first, "to": to, "group": group, "user": user}, directory=directory), as_json)
+
+
+def _show(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(as_text(answer))
+        return
+    data = answer["data"]
+    rows: list[dict[str, Any]] = (
+        data if isinstance(data, list) else [{"field": name, "value": value} for name, value in data.items()]
+    )
+    print(_heading(answer) + (f": {len(rows)} row(s)" if isinstance(data, list) else ""))
+    if rows:
+        print_rows(False, rows)
+
+
+def _heading(answer: dict[str, Any]) -> str:
+    return f"as of seq {answer['as_of']['seq']}, {answer['as_of']['time']}"
+
+
+def _stream(pages: Iterator[dict[str, Any]]) -> None:
+    """One JSON document of any number of rows, in the memory of a page."""
+    for number, page in enumerate(pages):
+        rows = as_text(page["data"])[1:-1]
+        if number == 0:
+            print(f'{{"as_of":{as_text(page["as_of"])},"object":"list","data":[', end="")
+        print(f",{rows}" if number and rows else rows, end="")
+    print("]}")

@@ -1,0 +1,204 @@
+"""`scim-ledger consumer …`: who reads, how far, and what an operator does about it."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from runtime.cli import deliveries
+from runtime.cli.client import ask, service
+from runtime.cli.files import reserve_private
+from runtime.cli.nouns import new_group
+from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
+from runtime.exits import FINDING
+
+app = new_group("Named readers of the feed.")
+LISTED: Final = ("name", "mode", "state", "acked_position", "head_position", "lag_events", "lag_seconds", "blocked", "parked")
+NOT_YET: Final = {"under_way", "retrying", "waiting"}  # what goes on by itself
+# What these were called before `blocked` was a word of its own; they go on working.
+for _name, _command in (
+    ("blocked", deliveries.list_blocked), ("retry", deliveries.retry_blocked), ("park", deliveries.park_blocked),
+    ("skip", deliveries.skip_blocked),
+):  # fmt: skip
+    app.command(_name, hidden=True)(_command)
+
+
+@app.command()
+def create(
+    name: str,
+    *,
+    directory: Annotated[list[str] | None, typer.Option(help="What it reads; may be given again. Default: all.")] = None,
+    types: Annotated[str, typer.Option(help="Comma-separated event types, such as user.*,group.created.")] = "*",
+    start: Annotated[str, typer.Option(help="beginning, now, seq:N, an instant, an event id.")] = "beginning",
+    url: Annotated[str | None, typer.Option(help="Push to this URL. Without it the consumer pulls.")] = None,
+    ordering: Annotated[str, typer.Option(help="subject or directory.")] = "subject",
+    batch_max: Annotated[int, typer.Option(min=1, max=100, help="Events in one request.")] = 1,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="Write the signing secret here (mode 0600) instead of showing it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a consumer, or give an existing one another definition. A webhook's secret is shown once."""
+    body = {
+        "directories": directory or ["*"], "types": types.split(","), "start": start, "mode": "webhook" if url else "pull",
+        "ordering": ordering, "batch_max": batch_max, "url": url,
+    }  # fmt: skip
+    made = _kept(secret_file, lambda: ask("consumer create", body=body, name=name))
+    text = f"Consumer {name}: {made['mode']}, {made['state']}, at position {made['acked_position']} of {made['head_position']}."
+    shown = f"\nIts signing secret, shown once: {made['secret']}" if "secret" in made else ""
+    say(as_json, made, text + "".join(f"\n{line}" for line in made.get("warnings", ())) + shown)
+
+
+@app.command("list")
+def list_command(*, as_json: AsJson = False) -> None:
+    """List the consumers with their lag."""
+    with service() as found:
+        print_rows(as_json, [row for page in found.pages("consumer list") for row in page["data"]], LISTED)
+
+
+@app.command()
+def show(name: str, *, as_json: AsJson = False) -> None:
+    """Show a consumer: its definition, its lag, what it is stuck on."""
+    found = ask("consumer show", name=name)
+    if as_json:
+        say(True, found, "")
+        return
+    print_rows(False, [{"field": field, "value": value} for field, value in found.items() if field != "retry_schedule"])
+
+
+@app.command()
+def audit(
+    name: str,
+    *,
+    first: Annotated[str | None, typer.Option("--from", help="An instant, seq:N or a position.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Likewise.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute from the log what a consumer acknowledged, and print the holes. Exit 1 where there are some."""
+    found = ask("consumer audit", query={"from": first, "to": to}, name=name)
+    if as_json:
+        say(True, found, "")
+    else:
+        print(
+            f"{name} acknowledged {found['acknowledged']} of {found['expected']} events up to position {found['through_position']}; "
+            f"{found['to_come']} are still to come."
+        )
+        for line in found["broken"]:
+            print(f"! {line}")
+        if found["holes"]:
+            print_rows(False, found["holes"])
+    if found["broken"] or any(hole["why"] not in NOT_YET for hole in found["holes"]):
+        raise SystemExit(FINDING)
+
+
+@app.command()
+def ping(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
+    """Send a signed test message and say what the receiver answered. Exit 1 where it did not accept it."""
+    found = ask("consumer ping", key=key, name=name)
+    what = f"answered {found['status']}" if found["status"] else f"did not answer: {found['error']}"
+    say(as_json, found, f"{name} {what} after {found['seconds']} s." + (f"\n{found['answer']}" if found["answer"] else ""))
+    if not found["ok"]:
+        raise SystemExit(FINDING)
+
+
+@app.command()
+def pause(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
+    """Deliver nothing until resumed; nothing is lost meanwhile."""
+    _moved(name, ask("consumer pause", key=key, name=name), as_json)
+
+
+@app.command()
+def resume(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
+    """Go on where it was; also after a receiver answered 410."""
+    _moved(name, ask("consumer resume", key=key, name=name), as_json)
+
+
+def _moved(name: str, found: dict[str, Any], as_json: bool) -> None:
+    say(as_json, found, f"{name} is {found['state']}, {found['lag_events']} events behind.")
+
+
+@app.command()
+def seek(
+    name: str,
+    to: Annotated[str, typer.Argument(help="beginning, now, seq:N, an instant, an event id, a position.")],
+    *,
+    reason: Reason,
+    dry_run: Annotated[bool, typer.Option(help="Only say what it would mean.")] = False,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move a consumer back (events come again) or forward (they are passed over, and the audit shows it)."""
+    found = ask("consumer seek", body={"to": to, "reason": reason, "dry_run": dry_run}, key=key, name=name)
+    again, past = found.get("delivered_again"), found.get("passed_over")
+    what = f"{again} events are delivered again" if again is not None else f"{past} events are passed over"
+    say(as_json, found, f"{'Would move' if dry_run else 'Moved'} {name} to position {found['to_position']}: {what}.")
+
+
+@app.command()
+def pull(
+    name: str,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 100,
+    wait: Annotated[int, typer.Option(min=0, max=30, help="Seconds to wait for the first.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print what comes next for a consumer that pulls, and the cursor to acknowledge it with; nothing moves."""
+    found = ask("consumer pull", query={"limit": limit, "wait": wait}, name=name)
+    if as_json:
+        say(True, found, "")
+        return
+    print_rows(False, [{"event": e["id"], "time": e["time"], "type": e["type"]} for e in found["data"]])
+    print(f"scim-ledger consumer ack {name} {found['list_metadata']['after']}")
+
+
+@app.command()
+def ack(
+    name: str,
+    through: Annotated[str, typer.Argument(help="A cursor or an event id.")],
+    *,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Acknowledge for a consumer that pulls, up to a cursor or an event."""
+    found = ask("consumer ack", body={"through": through}, key=key, name=name)
+    say(as_json, found, f"{name} is at position {found['acked_position']}{'' if found['changed'] else ', as before'}.")
+
+
+@app.command()
+def delete(name: str, *, as_json: AsJson = False) -> None:
+    """End a consumer. What it acknowledged stays on record; its name becomes free."""
+    ask("consumer delete", name=name)
+    say(as_json, {"deleted": name}, f"Deleted {name}.")
+
+
+@app.command("rotate-secret")
+def rotate_secret(
+    name: str,
+    *,
+    overlap: Annotated[int, typer.Option(min=0, help="Seconds during which both secrets sign.")] = 86_400,
+    secret_file: Annotated[Path | None, typer.Option(help="Write it here (mode 0600) instead of showing it.")] = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a webhook another signing secret, shown once."""
+    found = _kept(secret_file, lambda: ask("consumer rotate-secret", body={"overlap_seconds": overlap}, key=key, name=name))
+    new = f"The new secret, shown once: {found['secret']}" if "secret" in found else f"The new secret is in {secret_file}."
+    say(as_json, found, f"{new}\nThe old one signs too for {overlap} s.")
+
+
+def _kept(path: Path | None, act: Any) -> dict[str, Any]:
+    """The answer to an act, with the secret in it moved to a file where one is named."""
+    if path is None:
+        return act()
+    with os.fdopen(reserve_private(path), "w", encoding="ascii") as file:
+        try:
+            found: dict[str, Any] = act()
+            if "secret" in found:
+                file.write(found.pop("secret") + "\n")
+                return found
+        except BaseException:
+            path.unlink()
+            raise
+    path.unlink()
+    return found

@@ -1,0 +1,61 @@
+"""`scim-ledger blocked …` and `scim-ledger parked …`: what is stuck, and what an operator does about it."""
+
+from typing import Annotated, Final
+
+import typer
+
+from runtime.cli.client import ask
+from runtime.cli.nouns import new_group
+from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
+
+blocked = new_group("Deliveries that failed: blocked ones, and those that are tried again.")
+parked = new_group("Deliveries that were set aside in sight.")
+Limit = Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")]
+STUCK: Final = ("event_id", "type", "state", "attempts", "last_error", "since", "next_attempt_at", "reason")
+
+
+@blocked.command("list")
+def list_blocked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> None:
+    """List the deliveries that failed, blocked ones and those that are tried again."""
+    print_rows(as_json, ask("blocked list", query={"limit": limit}, name=name)["data"], STUCK)
+
+
+@blocked.command("retry")
+def retry_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+    """Try a failed delivery again now."""
+    _act("blocked retry", name, event_id, reason, key, as_json)
+
+
+@blocked.command("park")
+def park_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+    """Set a failed delivery aside in sight, so that it holds up nothing."""
+    _act("blocked park", name, event_id, reason, key, as_json)
+
+
+@blocked.command("skip")
+def skip_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+    """Never deliver it. The reason stays on record, and the audit shows the hole."""
+    _act("blocked skip", name, event_id, reason, key, as_json)
+
+
+@parked.command("list")
+def list_parked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> None:
+    """List what was parked."""
+    print_rows(as_json, ask("parked list", query={"limit": limit}, name=name)["data"], STUCK)
+
+
+@parked.command("retry")
+def retry_parked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+    """Bring a parked delivery back, before newer ones of its subject that have not left yet."""
+    _act("parked retry", name, event_id, reason, key, as_json)
+
+
+@parked.command("skip")
+def skip_parked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+    """Never deliver it. The reason stays on record."""
+    _act("parked skip", name, event_id, reason, key, as_json)
+
+
+def _act(verb: str, name: str, event_id: str, reason: str, key: str | None, as_json: bool) -> None:
+    found = ask(verb, body={"reason": reason}, key=key, name=name, event_id=event_id)
+    say(as_json, found, f"{event_id}: {verb.split()[1]}, on record.")

@@ -1,0 +1,117 @@
+"""`scim-ledger directory …`: IdP connections."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from runtime.cli.client import ask, service
+from runtime.cli.nouns import DIRECTORY_NOUNS, new_group
+from runtime.cli.printing import AsJson, Key, Reason, cell, plain, print_rows, say
+from runtime.exits import FINDING
+
+app = new_group("IdP connections.", DIRECTORY_NOUNS)
+LISTED: Final = ("directory", "id", "profile", "state")
+
+
+@app.command()
+def create(
+    slug: str,
+    *,
+    profile: Annotated[str, typer.Option(help="How its IdP speaks: `scim-ledger directory profile list`.")] = "generic",
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a directory: one IdP connection."""
+    found = _named(ask("directory create", body={"slug": slug, "profile": profile}, key=key))
+    say(as_json, found, f"Made directory {slug}. Issue a token for its IdP: scim-ledger token issue scim --directory {slug}")
+
+
+@app.command("list")
+def list_command(*, as_json: AsJson = False) -> None:
+    """List the directories."""
+    with service() as found:
+        rows = [_named(row) for page in found.pages("directory list") for row in page["data"]]
+    print_rows(as_json, rows, LISTED)
+
+
+@app.command()
+def show(directory: str, *, as_json: AsJson = False) -> None:
+    """Show a directory."""
+    found = _named(ask("directory show", directory=directory))
+    if as_json:
+        say(True, found, "")
+    else:
+        print_rows(False, [{"field": name, "value": value} for name, value in found.items()])
+
+
+@app.command()
+def pause(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+    """Refuse SCIM writes until resumed; reads go on."""
+    found = ask("directory pause", body={"reason": reason}, key=key, directory=directory)
+    say(as_json, found, f"Directory {directory} is paused: its IdP is told to try again later.")
+
+
+@app.command()
+def resume(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+    """Take SCIM writes again."""
+    found = ask("directory resume", body={"reason": reason}, key=key, directory=directory)
+    say(as_json, found, f"Directory {directory} takes writes again.")
+
+
+@app.command()
+def close(
+    directory: str,
+    *,
+    reason: Reason,
+    confirm: Annotated[str, typer.Option(help="The directory's name once more: this cannot be taken back.")],
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a directory: all access ends at once, its tokens are revoked, then it is cleaned up."""
+    found = ask("directory close", body={"reason": reason, "confirm": confirm}, key=key, directory=directory)
+    say(as_json, found, f"Directory {directory} is closed: all access through it has ended.")
+
+
+@app.command()
+def snapshot(directory: str, *, as_json: AsJson = True) -> None:
+    """Print all state of a directory as of now, one line of JSON for each user, group and membership."""
+    with service() as found:
+        for line in found.lines("directory snapshot", directory=directory):
+            print(line)
+
+
+@app.command()
+def doctor(
+    directory: str,
+    *,
+    hours: Annotated[int, typer.Option(min=1, max=720, help="How far to look back.")] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Say how a directory's IdP is doing: silence, refusals and their reasons, retry storms, tolerances, token ages."""
+    report = ask("directory doctor", query={"hours": hours}, directory=directory)
+    if as_json:
+        say(True, report, "")
+    else:
+        _print_health(report)
+    if report["advice"]:
+        raise SystemExit(FINDING)
+
+
+def _print_health(report: dict[str, Any]) -> None:
+    last = report["last_request"]
+    print(
+        f"{report['directory']} ({report['profile']}): last request {cell(last)} UTC"
+        if last
+        else f"{report['directory']}: no request yet"
+    )
+    for line in report["advice"]:
+        print(f"! {plain(line)}")
+    for title in ("operations", "refusals", "tolerances"):
+        if report[title]:
+            print(f"\n{title} of the last {report['hours']} hours")
+            print_rows(False, report[title])
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    """A directory with its name as `directory`, as all other answers call it."""
+    return {"directory": row.get("slug"), **row}

@@ -1,0 +1,68 @@
+"""`scim-ledger events …`: the feed on a terminal, one line of JSON for each event."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+import typer
+
+from runtime.cli.client import Service, ask, service
+from runtime.cli.nouns import new_group
+from runtime.cli.printing import as_text
+
+app = new_group("The feed.")
+Slug = Annotated[str | None, typer.Option("--directory", help="Only this one. Default: all but _system.")]
+Types = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
+Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="What it prints is JSON in any case.")]
+PAGE: Final = 1_000
+WAIT_S: Final = 20  # of one long poll: shorter than what a proxy between here and there lets idle
+
+
+@app.command("list")
+def list_command(
+    *,
+    directory: Slug = None,
+    types: Types = None,
+    first: Start = "beginning",
+    limit: Annotated[int, typer.Option(min=1)] = 100,
+    as_json: AsJson = True,
+) -> None:
+    """Print events from a place on."""
+    left = limit
+    with service() as found:
+        for page in _pages(found, "events list", {"directory": directory, "types": types, "from": first}, limit):
+            _print(page["data"][:left])
+            left -= len(page["data"])
+            if left <= 0 or not page["has_more"]:
+                return
+
+
+@app.command()
+def tail(*, directory: Slug = None, types: Types = None, first: Start = "now", as_json: AsJson = True) -> None:
+    """Print events as they come, until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt), service() as found:
+        for page in _pages(found, "events tail", {"directory": directory, "types": types, "from": first, "wait": WAIT_S}, PAGE):
+            _print(page["data"])
+
+
+@app.command()
+def get(event_id: str, *, as_json: AsJson = True) -> None:
+    """Print one event. It is found only where exactly this event stands: not after a restore that lost it."""
+    print(as_text(ask("events get", event_id=event_id)))
+
+
+def _pages(found: Service, verb: str, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+    """Page after page, for ever: whoever has read enough leaves."""
+    asked = {**query, "limit": min(limit, PAGE)}
+    while True:
+        page = found.ask(verb, query=asked)
+        yield page
+        asked = {**asked, "after": page["list_metadata"]["after"], "from": None}
+
+
+def _print(events: list[dict[str, Any]]) -> None:
+    for event in events:
+        print(as_text(event))
+    sys.stdout.flush()

@@ -1,0 +1,70 @@
+"""What the command line prints: columns for people, JSON for programs. No control character of an answer reaches a terminal."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, TypeAlias
+
+import typer
+
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Key: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--idempotency-key", help="Send this key: the same command again within a day is answered, not done twice."),
+]
+Reason: TypeAlias = Annotated[str, typer.Option(help="Why; it is put on record.")]
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_INSTANT: Final = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}):\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
+GAP: Final = "  "
+
+
+def say(as_json: bool, document: Any, text: str) -> None:
+    """The document where JSON is asked for, else the text."""
+    print(as_text(document) if as_json else plain(text))
+
+
+def print_rows(as_json: bool, rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> None:
+    """Rows as columns, those of `names` or all of them; as JSON whole."""
+    if as_json:
+        print(as_text(rows))
+        return
+    shown = list(names or dict.fromkeys(name for row in rows for name in row))
+    table = [shown, *([cell(row.get(name)) for name in shown] for row in rows)]
+    if not rows:
+        print("nothing")
+        return
+    widths = [max(len(line[place]) for line in table) for place in range(len(shown))]
+    if sys.stdout.isatty() and sum(widths) + len(GAP) * len(widths) > shutil.get_terminal_size().columns:
+        _print_records(shown, table[1:])
+        return
+    for line in table:
+        print(GAP.join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """One name and value on a line, where columns would not fit on the terminal."""
+    width = max(map(len, names))
+    print("\n\n".join("\n".join(f"{name:{width}}  {value}" for name, value in zip(names, row, strict=True)) for row in rows))
+
+
+def as_text(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def cell(value: object) -> str:
+    """One value on one line; an instant to the minute."""
+    if isinstance(value, str):
+        instant = _INSTANT.fullmatch(value)
+        return f"{instant[1]} {instant[2]}" if instant else plain(value).replace("\n", " ")
+    if isinstance(value, list):
+        return " ".join(cell(one) for one in value)  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, dict):
+        return " ".join(f"{name}={cell(one)}" for name, one in value.items())  # pyright: ignore[reportUnknownVariableType]
+    return {None: "", True: "yes", False: "no"}.get(value, str(value)) if value is None or isinstance(value, bool) else str(value)
+
+
+def plain(text: str) -> str:
+    """Text without what a terminal would obey: answers quote receivers and IdPs."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,197 @@
+"""`scim-ledger replay …`: rebuild and check the read models on this machine; send deliveries again."""
+
+import sys
+import time
+from typing import Annotated, Any, Final
+
+import typer
+
+from runtime.cli.client import Service, ask, service
+from runtime.cli.nouns import new_group
+from runtime.cli.printing import AsJson, Key, Reason, plain, print_rows, say
+from runtime.cli.progress import progress_bar
+from runtime.exits import FINDING, CommandError
+
+app = new_group("Rebuild or check the read models; send deliveries again.")
+INTERRUPTED: Final = 130
+WATCH_S: Final = 0.5
+LISTED: Final = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "reason")
+From = Annotated[str, typer.Option("--from", help="The first: a position, seq:N, an instant such as 2026-11-24T09:10:00Z.")]
+To = Annotated[str | None, typer.Option("--to", help="The last, or the instant before which to stop. Default: now.")]
+Types = Annotated[str, typer.Option(help="Comma-separated event types. Default: all that the consumer reads.")]
+Subjects = Annotated[list[str] | None, typer.Option("--subject", help="Id of a user or group; may be given again.")]
+Slugs = Annotated[list[str] | None, typer.Option("--directory", help="May be given again.")]
+Superseded = Annotated[bool, typer.Option("--include-superseded", help="Also grants that a later event took back.")]
+Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Deliveries a second at most.")]
+
+
+@app.command()
+def rebuild(
+    *,
+    only: Annotated[str, typer.Option(help="Comma-separated: groups, memberships, states, users. Default: all.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild the read models beside the live ones and swap them in. Interrupt it at will: the next run goes on."""
+    from runtime.upkeep import rebuild_here
+
+    try:
+        wanted, result = rebuild_here(tuple(name.strip() for name in only.split(",") if name.strip()), progress_bar)
+    except KeyboardInterrupt:
+        raise CommandError("Interrupted. Run the same command again: it goes on where it was.", INTERRUPTED) from None
+    report = {
+        "events": result.events, "resumed_at": result.resumed_at, "drifted": list(result.drifted), "locked_ms": result.locked_ms,
+    }  # fmt: skip
+    text = f"Rebuilt {', '.join(wanted)} from {result.events} events; directories were locked for {result.locked_ms} ms."
+    if result.drifted:
+        text += f"\nThe live {', '.join(result.drifted)} differed from the log and were replaced."
+    say(as_json, report, text)
+
+
+@app.command()
+def verify(*, as_json: AsJson = False) -> None:
+    """Recompute the log's hashes and columns and the read models; change nothing. Exit 1 names what differs."""
+    from runtime.upkeep import verify_here
+
+    findings, total = verify_here(progress_bar)
+    lines = [f"{finding.place}: {finding.problem}" for finding in findings]
+    lines.append(
+        "`scim-ledger replay rebuild` repairs read models. A difference in the log itself means somebody changed it."
+        if findings
+        else f"Verified {total} events and the read models that follow from them: no difference."
+    )
+    report = {"events": total, "findings": [{"place": f.place, "problem": f.problem} for f in findings]}
+    say(as_json, report, "\n".join(lines))
+    if findings:
+        raise SystemExit(FINDING)
+
+
+# -- replay of deliveries -----------------------------------------------------
+
+
+@app.command()
+def plan(
+    consumer: str,
+    *,
+    first: From,
+    to: To = None,
+    types: Types = "",
+    subject: Subjects = None,
+    directory: Slugs = None,
+    include_superseded: Superseded = False,
+    rate: Rate = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a replay of deliveries would send, without sending it."""
+    body = _body(consumer, first, to, types, subject, directory, include_superseded, rate)
+    found = ask("replay plan", body={**body, "name": "plan", "reason": "plan", "dry_run": True}, key=key)
+    say(as_json, found, _planned(found))
+
+
+@app.command()
+def run(
+    consumer: str,
+    *,
+    first: From,
+    reason: Reason,
+    to: To = None,
+    types: Types = "",
+    subject: Subjects = None,
+    directory: Slugs = None,
+    include_superseded: Superseded = False,
+    rate: Rate = None,
+    name: Annotated[str, typer.Option(help="What to call the run.")] = "replay",
+    wait: Annotated[bool, typer.Option(help="Show progress until it has ended. Ctrl-C leaves it running.")] = False,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send deliveries again, beside live traffic and never interleaved with it per subject."""
+    body = _body(consumer, first, to, types, subject, directory, include_superseded, rate)
+    with service() as asked:
+        found = asked.ask("replay run", body={**body, "name": name, "reason": reason}, key=key)
+        if not as_json:
+            print(plain(_planned(found)))
+        if wait:
+            found = _followed(asked, found)
+    say(as_json, found, f"Run {found['id']}: {found['status']}, {found['done']} of {found['total']}.")
+
+
+@app.command("list")
+def list_command(
+    *,
+    consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs, the newest first."""
+    print_rows(as_json, ask("replay list", query={"consumer": consumer, "limit": 1_000})["data"], LISTED)
+
+
+@app.command()
+def status(
+    replay: Annotated[str | None, typer.Argument(help="Id of a run; without it, all.")] = None,
+    *,
+    consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a run is, or all of them."""
+    if replay is None:
+        list_command(consumer=consumer, as_json=as_json)
+    else:
+        print_rows(as_json, [ask("replay status", replay_id=replay)], LISTED)
+
+
+@app.command()
+def pause(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
+    """Pause a run."""
+    _moved(replay, ask("replay pause", key=key, replay_id=replay), as_json)
+
+
+@app.command()
+def resume(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
+    """Let a paused run go on where it was."""
+    _moved(replay, ask("replay resume", key=key, replay_id=replay), as_json)
+
+
+@app.command()
+def cancel(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
+    """End a run; what it has not sent again stays as it was."""
+    _moved(replay, ask("replay cancel", key=key, replay_id=replay), as_json)
+
+
+def _moved(replay: str, found: dict[str, Any], as_json: bool) -> None:
+    say(as_json, found, f"Run {replay}: {found['status']}, {found['done']} of {found['total']}.")
+
+
+def _body(
+    consumer: str, first: str, to: str | None, types: str, subjects: list[str] | None, directories: list[str] | None,
+    include: bool, rate: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "consumer": consumer, "from": first, "to": to, "types": types.split(",") if types else None, "subjects": subjects,
+        "directories": directories, "rate_per_second": rate, "superseded": "include" if include else "skip",
+    }  # fmt: skip
+
+
+def _planned(found: dict[str, Any]) -> str:
+    place = found["resolved_range"]
+    times = f", {place['from_time']} to {place['to_time']}" if place["from_time"] else ""
+    lines = [
+        f"{found['count']} events for {found['consumer']}, positions {place['from_position']} to {place['to_position']}{times}.",
+        f"{found['already_acked']} of them were acknowledged before; about {found['estimated_seconds']} s.",
+    ]
+    if found["superseded"]:
+        lines.append(f"{found['superseded']} grants are left out because a later event took them back.")
+    return "\n".join(lines)
+
+
+def _followed(asked: Service, run: dict[str, Any]) -> dict[str, Any]:
+    """Follow a run until it has ended or Ctrl-C, with a progress bar."""
+    with progress_bar("replaying") as progress:
+        try:
+            while run["status"] == "running":
+                time.sleep(WATCH_S)
+                run = asked.ask("replay status", replay_id=run["id"])
+                progress(run["done"], run["total"])
+        except KeyboardInterrupt:
+            print("It goes on by itself: scim-ledger replay status", run["id"], file=sys.stderr)
+    return run

@@ -1,0 +1,49 @@
+"""`scim-ledger directory surge …`: how many revocations in an hour are ordinary, and letting go what the brake holds."""
+
+from typing import Annotated, Any
+
+import typer
+
+from runtime.cli.client import ask
+from runtime.cli.nouns import new_group
+from runtime.cli.printing import AsJson, Key, print_rows, say
+
+app = new_group("The surge brake: more revocations in an hour than are ordinary.")
+
+
+@app.command()
+def show(directory: str, *, as_json: AsJson = False) -> None:
+    """Show the limit of a directory and what the last hour brought."""
+    _one(as_json, ask("directory surge show", directory=directory))
+
+
+@app.command("set")
+def set_command(
+    directory: str,
+    per_hour: Annotated[int, typer.Argument(min=0, help="Revocations in an hour that are ordinary.")],
+    *,
+    hold: Annotated[bool, typer.Option(help="Hold back the pushes beyond it until they are released.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is ordinary in a directory. Beyond it there is an alarm, and with --hold the pushes wait."""
+    body = {"per_hour": per_hour, "action": "hold" if hold else "alarm"}
+    _one(as_json, ask("directory surge set", body=body, directory=directory))
+
+
+@app.command()
+def release(
+    directory: str,
+    *,
+    reason: Annotated[str, typer.Option(help="Why it is right.")],
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let go everything that is held now."""
+    _one(as_json, ask("directory surge release", body={"reason": reason}, key=key, directory=directory))
+
+
+def _one(as_json: bool, document: dict[str, Any]) -> None:
+    if as_json:
+        say(True, document, "")
+    else:
+        print_rows(False, [document])

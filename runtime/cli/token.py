@@ -1,0 +1,88 @@
+"""`scim-ledger token …`."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from runtime.cli.client import ask, service
+from runtime.cli.nouns import new_group
+from runtime.cli.printing import AsJson, Key, print_rows, say
+
+app = new_group("Bearer tokens.")
+Token = Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")]
+LISTED: Final = ("id", "role", "name", "directories", "types", "consumers", "state", "expires_at", "last_used_at", "revoked_at")
+
+
+@app.command()
+def issue(
+    role: Annotated[str, typer.Argument(help="One of scim, consumer, operator, auditor, admin.")],
+    *,
+    directory: Annotated[
+        list[str] | None, typer.Option(help="What it reaches; may be given again. Default: all, but one for scim.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    types: Annotated[str, typer.Option(help="Comma-separated event types it reads, such as user.*; role consumer.")] = "",
+    consumer: Annotated[
+        list[str] | None, typer.Option(help="A named consumer it reads for; may be given again. Default: any.")
+    ] = None,
+    bodies: Annotated[bool, typer.Option(help="Whether it sees attributes; role consumer.")] = True,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Days until it expires.")] = 365,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Issue a token. It is shown once and cannot be read again."""
+    body: dict[str, Any] = {
+        "role": role, "name": name or role, "directories": directory, "types": types.split(",") if types else None,
+        "consumers": consumer, "bodies": None if bodies else False, "expires_in_days": days,
+    }  # fmt: skip
+    found = ask("token issue", body=body, key=key)
+    say(as_json, found, found["token"])
+
+
+@app.command("list")
+def list_command(
+    *,
+    role: Annotated[str | None, typer.Option(help="Only of this role.")] = None,
+    directory: Annotated[str | None, typer.Option(help="Only what reaches this directory.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only active, overlapping, expired or revoked ones.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List tokens with their scopes and dates; secrets are not stored."""
+    with service() as found:
+        pages = found.pages("token list", query={"role": role, "directory": directory, "state": state})
+        print_rows(as_json, [row for page in pages for row in page["data"]], LISTED)
+
+
+@app.command()
+def show(token: Token, *, as_json: AsJson = False) -> None:
+    """Show a token: its scopes, its dates, whether it is still used."""
+    found = ask("token show", token=token)
+    if as_json:
+        say(True, found, "")
+    else:
+        print_rows(False, [{"field": name, "value": value} for name, value in found.items()])
+
+
+@app.command()
+def rotate(
+    token: Token,
+    *,
+    overlap: Annotated[int, typer.Option(min=0, help="Seconds during which both work.")] = 86_400,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Issue a token with the same scopes in the place of one. It is shown once; the old one works until the overlap is over."""
+    found = ask("token rotate", body={"overlap_seconds": overlap}, key=key, token=token)
+    say(as_json, found, found["token"])
+
+
+@app.command()
+def revoke(
+    token: Token,
+    *,
+    reason: Annotated[str | None, typer.Option(help="Why; it is put on record.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a token: refused from the next request on."""
+    found = ask("token revoke", body={"reason": reason}, token=token) or {}
+    say(as_json, {"revoked": found.get("id", token), **found}, f"Revoked {found.get('id', token)}.")

@@ -1,0 +1,55 @@
+"""The application in the process of a command, for when no service runs on this machine: the same routes, asked as `sys`."""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import AsyncExitStack, contextmanager
+
+import httpx
+
+from api.app import make_app
+from runtime.bootstrap import Urls
+from runtime.failures import explained
+from runtime.local_socket import ASGIApp, marked_local
+from runtime.logs import configure_logs
+from runtime.serve import main_settings, running_urls
+from runtime.settings import Settings
+from runtime.wiring import open_services, read_kek, webhooks_of
+
+
+@contextmanager
+def own_transport() -> Generator[httpx.BaseTransport]:
+    """Requests answered in this process during the block, with the embedded PostgreSQL started for it where that is not running.
+
+    Raises CommandError.
+    """
+    settings = main_settings()
+    configure_logs(settings.log_format)
+    with explained(settings), running_urls(settings) as urls, asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        app = runner.run(_open(stack, settings, urls))
+        try:
+            yield _OwnTransport(runner, app)
+        finally:
+            runner.run(stack.aclose())
+
+
+async def _open(stack: AsyncExitStack, settings: Settings, urls: Urls) -> ASGIApp:
+    kek = await read_kek(urls.serve, settings.kek_path)
+    services = await stack.enter_async_context(open_services(urls.serve, kek, settings.base_url, webhooks_of(settings)))
+    return marked_local(make_app(services))
+
+
+class _OwnTransport(httpx.BaseTransport):
+    """Lets the event loop run for as long as a request is under way; between two of them nothing waits."""
+
+    def __init__(self, runner: asyncio.Runner, app: ASGIApp) -> None:
+        self._runner = runner
+        self._app = httpx.ASGITransport(app)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._runner.run(self._answered(request))
+
+    async def _answered(self, request: httpx.Request) -> httpx.Response:
+        sent = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
+        answer = await self._app.handle_async_request(sent)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())

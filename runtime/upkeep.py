@@ -1,0 +1,81 @@
+"""Rebuild and verify, on the machine itself: they read the log as its owner, which no route may."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+from database.connections import connect
+from database.migrate import migrate
+from ledger.directories import Directories, Directory
+from ledger.sealing import Kek
+from replay.fold import UnreadableEventError
+from replay.rebuild import RebuildRefusedError, Result, rebuild
+from replay.side import TABLES, heads, owner_pair
+from replay.verify import Finding, verify_log, verify_read_models
+from runtime.bootstrap import Urls
+from runtime.exits import REFUSED, USAGE, CommandError
+from runtime.failures import explained
+from runtime.serve import main_settings, running_urls
+from runtime.wiring import read_kek
+
+Bar: TypeAlias = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+def migrate_here() -> list[str]:
+    """Bring the schema to this release; give the names of what was applied."""
+    settings = main_settings()
+    with explained(settings), running_urls(settings) as urls:
+        return migrate(urls.migrate)
+
+
+def rebuild_here(only: tuple[str, ...], bar: Bar) -> tuple[tuple[str, ...], Result]:
+    """Rebuild some read models, or all where none is named; give which."""
+    wanted = only or TABLES
+    unknown = set(wanted) - set(TABLES)
+    if unknown:
+        raise CommandError(f"There is no read model {', '.join(sorted(unknown))}. Choose from {', '.join(TABLES)}.", USAGE)
+    settings = main_settings()
+    with explained(settings), running_urls(settings) as urls:
+        kek = asyncio.run(read_kek(urls.serve, settings.kek_path))
+        try:
+            return wanted, asyncio.run(_rebuild(urls, kek, wanted, bar))
+        except (RebuildRefusedError, UnreadableEventError) as refused:
+            raise CommandError(str(refused), REFUSED) from refused
+
+
+async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...], bar: Bar) -> Result:
+    directories = await all_directories(urls, kek)
+    async with owner_pair(urls.migrate) as (conn, reader):
+        with bar("rebuilding") as progress:
+            return await rebuild(conn, reader, kek, directories, progress, only=only)
+
+
+def verify_here(bar: Bar) -> tuple[list[Finding], int]:
+    """Recompute everything; give what differs, and how many events there are."""
+    settings = main_settings()
+    with explained(settings), running_urls(settings) as urls:
+        kek = asyncio.run(read_kek(urls.serve, settings.kek_path))
+        return asyncio.run(_verify(urls, kek, bar))
+
+
+async def _verify(urls: Urls, kek: Kek, bar: Bar) -> tuple[list[Finding], int]:
+    directories = await all_directories(urls, kek)
+    async with owner_pair(urls.migrate) as (conn, reader):
+        total = sum((await heads(conn)).values())
+        with bar("checking the log") as progress:
+            findings = await verify_log(conn, directories, progress, total)
+        if findings:
+            return findings, total  # read models recomputed from a changed log would only repeat the news
+        with bar("checking the read models") as progress:
+            findings += await verify_read_models(conn, reader, kek, directories, progress)
+        return findings, total
+
+
+async def all_directories(urls: Urls, kek: Kek) -> list[Directory]:
+    """Every directory of the ledger, `_system` included."""
+    conn = await connect(urls.serve)
+    try:
+        return await Directories(kek).all(conn)
+    finally:
+        await conn.close()
