@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import RecordFacts, needs_of
@@ -211,13 +213,14 @@ class Administration:
             if slug != "*" and await self.directory(slug) is None:
                 raise RefusedError(f"There is no directory {slug}.")
         try:
-            made = issue(await self._issuer(actor), self._new_id(), role, name, directories, expires_at=expires_at, scope=scope)
+            made = issue(await self.issuer(actor), self._new_id(), role, name, directories, expires_at=expires_at, scope=scope)
         except TokenRefusedError as wrong:
             raise RefusedError(str(wrong)) from wrong
         await self._record(await self._system(), made.command(), actor)
         return made.text
 
-    async def _issuer(self, actor: str) -> Issuer:
+    async def issuer(self, actor: str) -> Issuer:
+        """What issuing and rotating a token takes from outside."""
         return Issuer(self._kek, self._random, await database_clock(self._conn), actor)
 
     async def revoke_token(self, token: UUID, *, actor: str = "sys") -> None:
@@ -233,9 +236,13 @@ class Administration:
         """Give the tokens of earlier releases their seal, where the log bears their rows out; how many that were. At every start."""
         system = await self._system()
         facts = await unbound(self._conn, self._kek, system)
-        if facts is not None:
+        if facts is None:
+            return 0
+        try:
             await self._record(system, facts, "sys")
-        return 0 if facts is None else len(facts.drafts)
+        except psycopg.IntegrityError:  # refused by the trigger: another process that starts has bound them just now
+            return 0
+        return len(facts.drafts)
 
     async def tokens(self) -> list[dict[str, Any]]:
         """All tokens with their scopes and dates, without secrets."""
@@ -262,7 +269,11 @@ async def record_facts(
     waiter = asyncio.get_running_loop().create_future()
     submission = Submission(directory, command, needs_of(command), actor, request, 0, waiter)
     report = Report()
-    await transaction.run(conn, [submission], report, wait_for_locks=True)
+    try:
+        await transaction.run(conn, [submission], report, wait_for_locks=True)
+    except psycopg.Error:
+        await conn.rollback()  # the connection goes on being used
+        raise
     for _, result in report.settled:
         if isinstance(result, Exception):
             raise result

@@ -15,7 +15,7 @@ from ledger.sealing import Kek
 from replay.fold import UnreadableEventError
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.side import TABLES, heads, owner_pair
-from replay.verify import Finding, verify_log, verify_read_models
+from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
 from runtime.acts import ask, caller
 from runtime.bootstrap import Urls
 from runtime.printing import print_rows, say
@@ -73,7 +73,7 @@ async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...]) -> Result:
 
 @app.command("verify")
 def verify_command(*, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Recompute the log's hashes and columns and the read models; change nothing. Exit 1 names what differs."""
+    """Recompute the log's hashes and columns, the tokens' seals and the read models; change nothing. Exit 1 names what differs."""
     settings = main_settings()
     with running_urls(settings) as urls:
         kek = asyncio.run(read_kek(urls.serve, settings.kek_path))
@@ -85,7 +85,7 @@ def verify_command(*, as_json: Annotated[bool, typer.Option("--json")] = False) 
     else:
         for finding in findings:
             print(f"{finding.place}: {finding.problem}")
-        print("`scim-ledger replay rebuild` repairs read models. A difference in the log itself means somebody changed it.")
+        print("`scim-ledger replay rebuild` repairs read models. A difference in the log or a token means somebody changed it.")
     if findings:
         raise SystemExit(EXIT_FINDING)
 
@@ -96,6 +96,7 @@ async def _verify(urls: Urls, kek: Kek) -> tuple[list[Finding], int]:
         total = sum((await heads(conn)).values())
         with progress_bar("checking the log") as progress:
             findings = await verify_log(conn, directories, progress, total)
+        findings += await verify_tokens(conn, kek, directories)
         if findings:
             return findings, total  # read models recomputed from a changed log would only repeat the news
         with progress_bar("checking the read models") as progress:
