@@ -1,5 +1,7 @@
 """One submission in a transaction of its own, where no writer runs: at the first start, and in delivery processes."""
 
+import psycopg
+
 from database.connections import Connection
 from ledger.transaction import Outcome, Report, Submission, Transaction
 
@@ -7,7 +9,11 @@ from ledger.transaction import Outcome, Report, Submission, Transaction
 async def write_alone(conn: Connection, transaction: Transaction, submission: Submission) -> Outcome:
     """Write it and wait. Raises what refuses it."""
     report = Report()
-    await transaction.run(conn, [submission], report, wait_for_locks=True)
+    try:
+        await transaction.run(conn, [submission], report, wait_for_locks=True)
+    except psycopg.Error:
+        await conn.rollback()  # the connection goes on being used
+        raise
     ((_, result),) = report.settled
     if isinstance(result, Exception):
         raise result

@@ -62,6 +62,10 @@ where c.directory = $1 and (e.n is distinct from c.size or e.mask is distinct fr
 -- The commit rows that begin in a stretch of the log, to be held against the leaves of their events.
 select seq, size, at, req from ledger.commits where directory = $1 and seq > $2 and seq <= $3 order by seq;
 
+-- tokens_gone --
+-- Tokens that the log says were issued, and that have no row; 18: token.issued.
+select distinct e.obj from ledger.events e where e.directory = $1 and e.type = 18 and not exists (select from ledger.tokens t where t.id = e.obj) limit 20;
+
 -- position_holes --
 -- Where the dense order of the ledger is broken; nothing on a sound one.
 select p.position + p.size from (select position, size, lead(position) over (order by position) following from ledger.commits) p

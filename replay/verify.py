@@ -1,6 +1,7 @@
 """Recomputing everything that can be recomputed, and naming the first rows that differ. Changes nothing.
 
 The log: dense seq and rv, canonical leaves, leaf hashes, the columns beside a leaf, ciphertext hashes, commit rows, positions.
+The tokens: each row against its seal and against what the opened events of its token say.
 The read models: recomputed in temporary tables and compared row by row.
 """
 
@@ -12,9 +13,13 @@ from uuid import UUID
 
 import orjson
 
-from ledger.directories import Directory
+from ledger.bindings import TokenRow, Told, differs
+from ledger.directories import SYSTEM, Directory
 from ledger.events import BY_TOPIC
 from ledger.sealing import Kek
+from ledger.tokens import find_all, told
+from proofs.body import BodyError
+from proofs.keys import WrapError
 from proofs.leaf import LeafError, check_leaf, leaf_hash
 from replay.fold import StoredEvent
 from replay.side import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables
@@ -164,6 +169,32 @@ async def _check_commits(conn: Owner, directory: Directory) -> list[Finding]:
 async def _check_positions(conn: Owner) -> list[Finding]:
     rows = await (await conn.execute(SQL["position_holes"])).fetchall()
     return [Finding(f"position {position}", "positions are not dense here") for (position,) in rows]
+
+
+async def verify_tokens(conn: Owner, kek: Kek, directories: Sequence[Directory]) -> list[Finding]:
+    """Hold every row of `tokens` against the log: one that no event made, that was given more, or its life back, is named."""
+    system = next((directory for directory in directories if directory.slug == SYSTEM), None)
+    if system is None:
+        return []
+    findings: list[Finding] = []
+    async with conn.transaction():
+        await conn.execute("set local search_path to ledger")
+        for row in await find_all(conn):
+            problem = await _token_problem(conn, kek, system, row)
+            if problem is not None:
+                findings.append(Finding(f"token {row.id}", problem))
+        gone = await (await conn.execute(SQL["tokens_gone"], (system.id,))).fetchall()
+    return findings[:FINDINGS_MAX] + [
+        Finding(f"token {token}", "its row is missing: token.issued says that it exists") for (token,) in gone
+    ]
+
+
+async def _token_problem(conn: Owner, kek: Kek, system: Directory, row: TokenRow) -> str | None:
+    try:
+        said: Told = (await told(conn, kek, system, [row.id]))[row.id]
+    except (BodyError, WrapError):
+        return "an event of it does not open: this service did not write it"
+    return differs(kek, row, said)
 
 
 async def verify_read_models(

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.side import heads, owner_pair
-from replay.verify import Finding, verify_log, verify_read_models
+from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
 from runtime import embedded
 from runtime.bootstrap import DATABASE, Urls, configured_urls
 from runtime.demo_idps import Entra, Okta, Person
@@ -330,6 +330,7 @@ async def _rebuild_and_verify(urls: Urls, settings: Settings) -> tuple[Result, l
     async with owner_pair(urls.migrate) as (conn, reader):
         total = sum((await heads(conn)).values())
         findings = await verify_log(conn, directories, _unseen, total)
+        findings += await verify_tokens(conn, kek, directories)
         return result, findings + await verify_read_models(conn, reader, kek, directories, _unseen), total
 
 

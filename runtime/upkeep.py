@@ -12,7 +12,7 @@ from ledger.sealing import Kek
 from replay.fold import UnreadableEventError
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.side import TABLES, heads, owner_pair
-from replay.verify import Finding, verify_log, verify_read_models
+from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
 from runtime.bootstrap import Urls
 from runtime.exits import REFUSED, USAGE, CommandError
 from runtime.failures import explained
@@ -65,6 +65,7 @@ async def _verify(urls: Urls, kek: Kek, bar: Bar) -> tuple[list[Finding], int]:
         total = sum((await heads(conn)).values())
         with bar("checking the log") as progress:
             findings = await verify_log(conn, directories, progress, total)
+        findings += await verify_tokens(conn, kek, directories)
         if findings:
             return findings, total  # read models recomputed from a changed log would only repeat the news
         with bar("checking the read models") as progress:

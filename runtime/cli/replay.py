@@ -55,7 +55,7 @@ def verify(*, as_json: AsJson = False) -> None:
     findings, total = verify_here(progress_bar)
     lines = [f"{finding.place}: {finding.problem}" for finding in findings]
     lines.append(
-        "`scim-ledger replay rebuild` repairs read models. A difference in the log itself means somebody changed it."
+        "`scim-ledger replay rebuild` repairs read models. A difference in the log or a token means somebody changed it."
         if findings
         else f"Verified {total} events and the read models that follow from them: no difference."
     )
