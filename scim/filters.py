@@ -12,8 +12,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from scim.errors import InvalidFilter
 from scim.schema import GROUP, USER, Attribute, ResourceType, is_of_scim
+from scim.work import Work
 
 TEXT_BYTES_MAX = 8192
+REMEMBERED_CHARACTERS_MAX = 512  # of a filter that is read once for many requests: what is remembered stays small
+LONG_TEXT = 256  # characters; comparing more is work of its own
 DEPTH_MAX = 32
 UNKNOWN_TYPE = "any"
 
@@ -46,8 +49,8 @@ class Reference:
         name = self.attribute.name if self.sub is None else f"{self.attribute.name}.{self.sub.name}"
         return name if self.urn is None else f"{self.urn}:{name}"
 
-    def values(self, document: Mapping[str, Any]) -> list[Any]:
-        """Every assigned value the reference has in the document."""
+    def values(self, document: Mapping[str, Any], work: Work | None = None) -> list[Any]:
+        """Every assigned value the reference has in the document. Raises as Work.spend does."""
         if self.of is not None and document.get("meta", {}).get("resourceType") != self.of:
             return []
         holder: Any = document
@@ -56,11 +59,19 @@ class Reference:
             if not isinstance(holder, dict):
                 # The last part of an unknown URN reads like an attribute: it may be an extension as a whole.
                 return _flat(look_up(document, self.dotted)) if self.attribute.type == UNKNOWN_TYPE else []
-        found = _flat(look_up(holder, self.attribute.name))
+        found = _found(holder, self.attribute.name, work)
         if self.sub is None:
             return found
         name = self.sub.name
-        return [value for item in found if isinstance(item, dict) for value in _flat(look_up(item, name))]
+        return [value for item in found if isinstance(item, dict) for value in _found(item, name, work)]
+
+
+def _found(holder: Mapping[str, Any], name: str, work: Work | None) -> list[Any]:
+    """The values under `name`. A name that is missing, or written in another case, is looked for among all."""
+    found = _flat(look_up(holder, name))
+    if work is not None:
+        work.spend(1 + len(found) + len(holder) // 8)
+    return found
 
 
 def look_up(holder: Mapping[str, Any], name: str) -> Any:
@@ -87,13 +98,13 @@ class Compare:
     value: Any
     operand: Any
 
-    def holds(self, document: Mapping[str, Any]) -> bool:
-        values = self.reference.values(document)
+    def holds(self, document: Mapping[str, Any], work: Work | None = None) -> bool:
+        values = self.reference.values(document, work)
         if self.value is None:
             return (not values) == (self.operator == "eq")
         if not values:
             return self.operator == "ne"
-        return any(_test(self, value) for value in values)
+        return any(_test(self, value, work) for value in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,32 +113,32 @@ class Present:
 
     reference: Reference
 
-    def holds(self, document: Mapping[str, Any]) -> bool:
-        return any(value != "" for value in self.reference.values(document))
+    def holds(self, document: Mapping[str, Any], work: Work | None = None) -> bool:
+        return any(value != "" for value in self.reference.values(document, work))
 
 
 @dataclass(frozen=True, slots=True)
 class And:
     terms: tuple["Filter", ...]
 
-    def holds(self, document: Mapping[str, Any]) -> bool:
-        return all(term.holds(document) for term in self.terms)
+    def holds(self, document: Mapping[str, Any], work: Work | None = None) -> bool:
+        return all(term.holds(document, work) for term in self.terms)
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
     terms: tuple["Filter", ...]
 
-    def holds(self, document: Mapping[str, Any]) -> bool:
-        return any(term.holds(document) for term in self.terms)
+    def holds(self, document: Mapping[str, Any], work: Work | None = None) -> bool:
+        return any(term.holds(document, work) for term in self.terms)
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
     term: "Filter"
 
-    def holds(self, document: Mapping[str, Any]) -> bool:
-        return not self.term.holds(document)
+    def holds(self, document: Mapping[str, Any], work: Work | None = None) -> bool:
+        return not self.term.holds(document, work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +148,8 @@ class ValuePath:
     reference: Reference
     inner: "Filter"
 
-    def holds(self, document: Mapping[str, Any]) -> bool:
-        return any(self.inner.holds(as_value(value)) for value in self.reference.values(document))
+    def holds(self, document: Mapping[str, Any], work: Work | None = None) -> bool:
+        return any(self.inner.holds(as_value(value), work) for value in self.reference.values(document, work))
 
 
 def as_value(item: Any) -> Mapping[str, Any]:
@@ -149,9 +160,12 @@ def as_value(item: Any) -> Mapping[str, Any]:
 Filter: TypeAlias = Compare | Present | And | Or | Not | ValuePath
 
 
-def matches(f: Filter, document: Mapping[str, Any]) -> bool:
-    """Whether the document satisfies the filter: the one evaluator."""
-    return f.holds(document)
+def matches(f: Filter, document: Mapping[str, Any], work: Work | None = None) -> bool:
+    """Whether the document satisfies the filter: the one evaluator.
+
+    With `work` every value that a term looks at is counted. Raises as Work.spend does.
+    """
+    return f.holds(document, work)
 
 
 # ---- comparing -------------------------------------------------------------------------------------------------------------------
@@ -207,8 +221,10 @@ _TEXT_TYPES = frozenset({"string", "reference", "binary", UNKNOWN_TYPE})
 _NUMBER_TYPES = frozenset({"integer", "decimal"})
 
 
-def _test(node: Compare, held: Any) -> bool:
+def _test(node: Compare, held: Any, work: Work | None) -> bool:
     operand = node.operand
+    if work is not None and isinstance(held, str) and len(held) > LONG_TEXT:
+        work.spend(len(held) // (LONG_TEXT if held.isascii() else LONG_TEXT // 4))
     compared = _comparable(node.reference.leaf, node.operator, held)
     if compared is None or type(compared) is not type(operand):
         numbers = isinstance(compared, int | float) and isinstance(operand, int | float)
@@ -570,7 +586,6 @@ _ANY = either(USER, GROUP)
 _CORE_URNS = (USER.schema.casefold(), GROUP.schema.casefold())
 
 
-@lru_cache(maxsize=1024)
 def parse_filter(text: str, rt: ResourceType | None) -> Filter:
     """The filter in `text` for a resource type, or for all of them (None).
 
@@ -578,6 +593,10 @@ def parse_filter(text: str, rt: ResourceType | None) -> Filter:
     (a filter that is not understood must never be taken for one that matches), for the password, and beyond
     8 KiB or 32 levels.
     """
+    return (_parse_remembered if len(text) <= REMEMBERED_CHARACTERS_MAX else _parse)(text, rt)
+
+
+def _parse(text: str, rt: ResourceType | None) -> Filter:
     if len(text) > TEXT_BYTES_MAX or len(text.encode("utf-8", "replace")) > TEXT_BYTES_MAX:
         raise InvalidFilter(f"The filter is longer than {TEXT_BYTES_MAX} bytes: narrow it or split it.")
     if any("\ud800" <= character <= "\udfff" for character in text):
@@ -586,6 +605,9 @@ def parse_filter(text: str, rt: ResourceType | None) -> Filter:
     read = reader.filter()
     reader.end()
     return read
+
+
+_parse_remembered = lru_cache(maxsize=1024)(_parse)
 
 
 # ---- narrowing -------------------------------------------------------------------------------------------------------------------

@@ -1,18 +1,26 @@
 """Sorting of lists (RFC 7644 §3.4.2.3)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final, Protocol
 
 from scim.errors import InvalidPath, InvalidValue
 from scim.filters import Present, Reference, fold, instant, parse_filter
 from scim.schema import Attribute, ResourceType
+from scim.work import Work
 
 ORDERS = ("ascending", "descending")
+KEY_STEP: Final = 32  # characters of a key: it is made, compared and held in memory until all are there
 SortKey = tuple[int, Any]
 
 
-def sort_key(sort_by: str, rt: ResourceType | None) -> Callable[[Mapping[str, Any]], SortKey]:
+class Order(Protocol):
+    """Gives the key that a document is sorted by. Raises as Work.spend does."""
+
+    def __call__(self, document: Mapping[str, Any], work: Work | None = None) -> SortKey: ...
+
+
+def sort_key(sort_by: str, rt: ResourceType | None) -> Order:
     """Give the key function for `sortBy`; resources without a value come last in ascending order.
 
     A multi-valued attribute is sorted by its primary value, else its first; text ignores case unless the schema says otherwise.
@@ -33,8 +41,10 @@ def sort_key(sort_by: str, rt: ResourceType | None) -> Callable[[Mapping[str, An
     leaf = sub or reference.leaf
     several = replace(reference, sub=None)
 
-    def key(document: Mapping[str, Any]) -> SortKey:
-        value = _picked(several.values(document), sub)
+    def key(document: Mapping[str, Any], work: Work | None = None) -> SortKey:
+        value = _picked(several.values(document, work), sub)
+        if work is not None and isinstance(value, str):
+            work.spend(len(value) // KEY_STEP)
         return (1, "") if value is None else (0, _comparable(value, leaf.type, case_exact=leaf.case_exact))
 
     return key

@@ -1,0 +1,98 @@
+"""Directories take turns at what they share: worker threads, and connections of the pool.
+
+Computing in a thread leaves the event loop free, but not the interpreter: more threads than a few only get in each other's way.
+So there are few places, each directory has a share of them, and whoever waits comes in the order of directories, not of requests:
+one that asks for a thousand things holds up its own, and nobody else.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import anyio.to_thread
+from psycopg_pool import AsyncConnectionPool
+
+from database.connections import Connection
+
+T = TypeVar("T")
+THREADS: Final = 3  # one directory computes in one of them, so that others always find one free
+THREADS_OF_ONE: Final = 1
+CONNECTIONS_OF_ONE: Final = 4  # of the pool's twelve
+
+
+class Line:
+    """So many places at a time, so many of them for one key; keys that wait take turns."""
+
+    def __init__(self, places: int, of_one: int) -> None:
+        self._free = places
+        self._of_one = of_one
+        self._held: Counter[int] = Counter()
+        self._waiting: dict[int, deque[asyncio.Future[None]]] = {}  # in the order of turns
+
+    @asynccontextmanager
+    async def place(self, key: int) -> AsyncGenerator[None]:
+        """Hold a place for the key."""
+        await self._enter(key)
+        try:
+            yield
+        finally:
+            self._leave(key)
+
+    async def _enter(self, key: int) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append(turn)
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # its turn came in the same moment
+                self._leave(key)
+            raise
+
+    def _leave(self, key: int) -> None:
+        self._free += 1
+        self._held[key] -= 1
+        if not self._held[key]:
+            del self._held[key]
+        self._admit()
+
+    def _admit(self) -> None:
+        """Give free places to whoever may have one."""
+        for key in list(self._waiting):
+            if not self._free:
+                return
+            while self._free and self._held[key] < self._of_one and key in self._waiting:
+                turn = self._waiting[key].popleft()
+                line = self._waiting.pop(key)
+                if line:
+                    self._waiting[key] = line  # to the back: the next place is another key's
+                if not turn.done():  # else whoever waited went away
+                    self._held[key] += 1
+                    self._free -= 1
+                    turn.set_result(None)
+
+
+class Turns:
+    """The worker threads and pooled connections of a process, shared out by directory."""
+
+    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+        self._pool = pool
+        self._threads = Line(THREADS, THREADS_OF_ONE)
+        self._connections = Line(pool.max_size, CONNECTIONS_OF_ONE)
+        self._limiter = anyio.CapacityLimiter(THREADS)
+
+    async def compute(self, directory: int, work: Callable[[], T]) -> T:
+        """Run `work` in a worker thread once it is the directory's turn. It should not take longer than a tenth of a second.
+
+        Raises what the work raises. The thread is waited for also where the caller is cancelled.
+        """
+        async with self._threads.place(directory):
+            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    @asynccontextmanager
+    async def connection(self, directory: int) -> AsyncGenerator[Connection]:
+        """A pooled connection, for the time of a few statements: whoever computes or sends meanwhile keeps others waiting."""
+        async with self._connections.place(directory), self._pool.connection() as conn:
+            yield conn

@@ -1,0 +1,94 @@
+"""Directories take turns: one that asks for much holds up itself."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from ledger.turns import Line
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await test()
+
+    asyncio.run(bounded())
+
+
+class Visitors:
+    """Tasks that hold a place until they are let go."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.inside: list[str] = []
+        self.leave: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    def come(self, name: str, key: int) -> None:
+        self.leave[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._stay(name, key))
+
+    async def _stay(self, name: str, key: int) -> None:
+        async with self.line.place(key):
+            self.inside.append(name)
+            await self.leave[name].wait()
+            self.inside.remove(name)
+
+    async def settle(self) -> list[str]:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return sorted(self.inside)
+
+    async def go(self, *names: str) -> list[str]:
+        for name in names:
+            self.leave[name].set()
+        return await self.settle()
+
+
+def test_one_key_has_its_share_and_another_finds_a_free_place():
+    async def test() -> None:
+        visitors = Visitors(Line(3, 2))
+        for n in range(10):
+            visitors.come(f"a{n}", 1)
+        visitors.come("b", 2)
+        assert await visitors.settle() == ["a0", "a1", "b"]
+        assert await visitors.go("a0") == ["a1", "a2", "b"]
+        assert await visitors.go(*visitors.leave) == []
+
+    run(test)
+
+
+def test_whoever_waits_comes_in_the_order_of_keys():
+    async def test() -> None:
+        visitors = Visitors(Line(1, 1))
+        for name, key in (("a0", 1), ("a1", 1), ("a2", 1), ("b0", 2), ("b1", 2), ("c0", 3)):
+            visitors.come(name, key)
+            await visitors.settle()
+        came: list[str] = []
+        while inside := await visitors.settle():
+            came += inside
+            await visitors.go(*inside)
+        assert came == ["a0", "a1", "b0", "c0", "a2", "b1"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_whoever_goes_away_leaves_its_turn_to_the_next(granted: bool):
+    async def test() -> None:
+        visitors = Visitors(Line(1, 1))
+        for name in ("first", "gone", "last"):
+            visitors.come(name, 1)
+        await visitors.settle()
+        if granted:
+            visitors.leave["first"].set()
+            while visitors.inside:
+                await asyncio.sleep(0)  # "first" is about to leave, which gives "gone" its turn in the same step
+        visitors.tasks["gone"].cancel()
+        assert await visitors.go("first") == ["last"]
+        assert await visitors.go("last") == []
+        visitors.come("again", 2)
+        assert await visitors.settle() == ["again"]
+
+    run(test)
