@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from api.answers import as_json, listed
+from api.consumers import ReasonBody
 from api.gate import caller_of
 from api.services import Services
 from ledger.directories import PROFILE, Directory
@@ -19,13 +20,17 @@ class DirectoryBody(BaseModel):
     profile: str = PROFILE
 
 
+class CloseBody(ReasonBody):
+    confirm: str
+
+
 def routes(services: Services) -> APIRouter:
     """/v1/directories and one of them; what belongs to one (profile, schemas, surge, …) has modules of its own."""
     router, ledger = APIRouter(), services.ledger
 
     def shown(directory: Directory) -> dict[str, Any]:
         return {
-            "object": "directory", "slug": directory.slug, "id": str(directory.uuid), "profile": directory.profile,
+            "object": "directory", "slug": directory.slug, "id": str(directory.uuid), "profile": directory.profile, "state": directory.state,
             "scim_base_url": f"{services.base_url}/scim/{directory.slug}/v2", "created_at": rfc3339(directory.created_at),
         }  # fmt: skip
 
@@ -40,5 +45,17 @@ def routes(services: Services) -> APIRouter:
     @router.get("/v1/directories/{directory}", name="directories.show")
     async def get_directory(request: Request, directory: str) -> Response:
         return as_json(shown(await directories.show(ledger, caller_of(request), directory)))
+
+    @router.post("/v1/directories/{directory}/pause", name="directories.pause")
+    async def pause_directory(request: Request, directory: str, body: ReasonBody) -> Response:
+        return as_json(shown(await directories.pause(ledger, caller_of(request), directory, body.reason)))
+
+    @router.post("/v1/directories/{directory}/resume", name="directories.resume")
+    async def resume_directory(request: Request, directory: str, body: ReasonBody) -> Response:
+        return as_json(shown(await directories.resume(ledger, caller_of(request), directory, body.reason)))
+
+    @router.post("/v1/directories/{directory}/close", name="directories.close")
+    async def close_directory(request: Request, directory: str, body: CloseBody) -> Response:
+        return as_json(shown(await directories.close(ledger, caller_of(request), directory, body.reason, body.confirm)))
 
     return router

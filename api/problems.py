@@ -15,6 +15,7 @@ from delivery.replays import ReplayRefusedError
 from delivery.starts import PlaceError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
+from ledger.lifecycle import LifecycleError
 from ledger.refused import RefusedError
 from ledger.tokens import TokenRefusedError
 from operations.refusals import ConflictError, ForbiddenError, InvalidError, NotFoundError, OperationError
@@ -67,7 +68,7 @@ def problem_of(error: Exception) -> ProblemError:
 _STATUSES: dict[type[OperationError], int] = {ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, InvalidError: 400}
 # Errors whose text is the answer.
 _REFUSED: dict[type[Exception], str] = {
-    RefusedError: "refused", ConsumerRefusedError: "refused", ReplayRefusedError: "refused", TokenRefusedError: "refused",
+    RefusedError: "refused", LifecycleError: "refused", ConsumerRefusedError: "refused", ReplayRefusedError: "refused", TokenRefusedError: "refused",
     PlaceError: "invalid_place", InvalidAsOfError: "invalid_as_of",
 }  # fmt: skip
 _TEXTS = {

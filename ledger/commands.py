@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
 
-from ledger.events import Draft
+from ledger.events import ACTIVE, Draft
 from scim.errors import PreconditionFailed
 from scim.patch import Patch
 from scim.schema import GROUP, USER, ResourceType
@@ -113,9 +113,35 @@ class RecordFacts:
 
     drafts: tuple[Draft, ...]
     statements: tuple[tuple[LiteralString, tuple[Any, ...]], ...] = ()
+    # Of an act that changes what a directory is: the states it leads out of, as they stand in the transaction. In any other it does
+    # nothing, so that the same act twice, or at once from two sides, makes one event. Such an act is alone in its transaction.
+    leaves: frozenset[str] = frozenset()
 
 
-Command = CreateUser | ReplaceUser | PatchUser | DeleteUser | CreateGroup | ReplaceGroup | PatchGroup | DeleteGroup | RecordFacts
+@dataclass(frozen=True, slots=True)
+class CleanUp:
+    """A piece of what is left of a closed directory, to be taken away; with nothing of it left, `last` ends the log."""
+
+    directory: UUID
+    slug: str
+    memberships: tuple[tuple[UUID, UUID, str], ...] = ()  # (group, member, type of the member)
+    users: tuple[UUID, ...] = ()
+    groups: tuple[UUID, ...] = ()
+    last: bool = False
+
+
+Command = (
+    CreateUser
+    | ReplaceUser
+    | PatchUser
+    | DeleteUser
+    | CreateGroup
+    | ReplaceGroup
+    | PatchGroup
+    | DeleteGroup
+    | RecordFacts
+    | CleanUp
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +207,11 @@ def needs_of(command: Command) -> Needs:
             return Needs(group=command.id, whole=True, writes=frozenset({("group", command.id)}))
         case PatchGroup():
             return _group_patch_needs(command)
+        case CleanUp():
+            return Needs(whole=True)
         case _:
-            return Needs()
+            # What is decided with a directory's state must see what the commands before it made of it, and they not its own.
+            return Needs(whole=bool(command.leaves))
 
 
 def _group_patch_needs(command: PatchGroup) -> Needs:
@@ -236,9 +265,19 @@ class GroupState:
     parents: tuple[UUID, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The last state of a resource of a closed directory; `document` is None where its body or key is gone or damaged."""
+
+    document: dict[str, Any] | None
+    key: str = ""
+
+
 @dataclass(slots=True)
 class State:
     """What the decisions of one directory's commands in a batch look at."""
+
+    directory: str = ACTIVE  # what it is: active, paused, closed, deleted
 
     users: dict[UUID, UserState] = field(default_factory=dict[UUID, UserState])
     groups: dict[UUID, GroupState] = field(default_factory=dict[UUID, GroupState])
@@ -246,3 +285,4 @@ class State:
     members: dict[UUID, tuple[str, bool]] = field(default_factory=dict[UUID, tuple[str, bool]])  # id -> (type, active)
     names: dict[str, UUID] = field(default_factory=dict[str, UUID])  # folded userName -> the user that has it
     tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])  # obj -> (rv, etag_rv)
+    left: dict[UUID, Last] = field(default_factory=dict[UUID, Last])  # of a closed directory, those that a piece asks for

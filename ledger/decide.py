@@ -11,14 +11,17 @@ from uuid import UUID
 
 from ledger.commands import (
     COMMIT_EVENTS_MAX,
+    CleanUp,
     Command,
     CreateGroup,
     CreateUser,
     DeleteGroup,
     DeleteUser,
     GroupState,
+    Last,
     PatchGroup,
     PatchUser,
+    RecordFacts,
     ReplaceGroup,
     ReplaceUser,
     State,
@@ -28,6 +31,12 @@ from ledger.commands import (
 from ledger.events import (
     ACCESS_RESTORED,
     ACCESS_REVOKED,
+    CLOSED,
+    DELETED,
+    DIRECTORY,
+    DIRECTORY_DELETED,
+    DIRECTORY_PROFILE_CHANGED,
+    DIRECTORY_WAS_CLOSED,
     GROUP,
     GROUP_CREATED,
     GROUP_DELETED,
@@ -36,6 +45,7 @@ from ledger.events import (
     IDP,
     MEMBER_ADDED,
     MEMBER_REMOVED,
+    PAUSED,
     USER,
     USER_CREATED,
     USER_DEACTIVATED,
@@ -52,10 +62,14 @@ from ledger.events import (
 from scim.apply import apply_patch
 from scim.diff import changes
 from scim.edges import EdgeOperation, no_such_member
-from scim.errors import InvalidValue, NotFound, TooMany, Uniqueness
+from scim.errors import Forbidden, InvalidValue, NotFound, TooMany, Unavailable, Uniqueness
 from scim.extension import check_immutable
 from scim.filters import fold, matches
 from scim.tolerances import Tolerances
+
+PAUSED_RETRY_S = 60  # what an IdP that heeds Retry-After waits: a pause is a matter of minutes or hours
+PAUSED_SAYS = "An operator paused this directory: nothing was changed. Send the request again after the time in Retry-After, or ask them to resume it."
+CLOSED_SAYS = "This directory was closed for good; nothing was changed. Switch provisioning to it off in your IdP, or ask for another directory."
 
 
 class RunsAloneError(Exception):
@@ -72,6 +86,7 @@ class Decision:
 
 def decide(state: State, command: Command, tolerances: Tolerances, used: set[str]) -> Decision:
     """Decide one command. Raises ScimError when it is refused, RunsAloneError when it needs all edges loaded."""
+    _refuse_where_nothing_may_be_written(state.directory, command)
     decision = _decide(state, command, tolerances, used)
     if len(decision.drafts) > COMMIT_EVENTS_MAX:
         raise TooMany(f"This change would make {len(decision.drafts)} events; at most {COMMIT_EVENTS_MAX} fit in one. Split it.")
@@ -96,8 +111,48 @@ def _decide(state: State, command: Command, tolerances: Tolerances, used: set[st
             return _patch_group(state, command, tolerances, used)
         case DeleteGroup():
             return _delete_group(state, command)
+        case CleanUp():
+            return _clean_up(state, command)
         case _:
-            return Decision(command.drafts)
+            return Decision(command.drafts if not command.leaves or state.directory in command.leaves else ())
+
+
+# -- directories ------------------------------------------------------------
+
+
+def _refuse_where_nothing_may_be_written(directory: str, command: Command) -> None:
+    """A paused directory takes nothing from its IdP, a closed one nothing that would change what it was. The rest goes on."""
+    of_the_idp = not isinstance(command, RecordFacts | CleanUp)
+    if directory == PAUSED and of_the_idp:
+        raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
+    if directory in {CLOSED, DELETED} and (of_the_idp or _changes_how_it_speaks(command)):
+        raise Forbidden(CLOSED_SAYS)
+
+
+def _changes_how_it_speaks(command: Command) -> bool:
+    return isinstance(command, RecordFacts) and any(draft.kind is DIRECTORY_PROFILE_CHANGED for draft in command.drafts)
+
+
+def _clean_up(state: State, command: CleanUp) -> Decision:
+    """A piece of the clean-up: what stands no more was taken away by a piece before. Access ended when the directory was closed."""
+    if state.directory != CLOSED:
+        return Decision(())
+    drafts = [
+        _edge(MEMBER_REMOVED, group, member, kind, DIRECTORY_WAS_CLOSED, effective=False)
+        for group, member, kind in command.memberships
+        if (group, member) in state.edges
+    ]
+    drafts += [_ended(USER_DELETED, user, USER, state.left[user]) for user in command.users if user in state.left]
+    drafts += [_ended(GROUP_DELETED, group, GROUP, state.left[group]) for group in command.groups if group in state.left]
+    if command.last:
+        body = Body({"id": str(command.directory), "slug": command.slug}, [], command.slug)
+        drafts.append(Draft(DIRECTORY_DELETED, command.directory, DIRECTORY, cause=DIRECTORY_WAS_CLOSED, body=body))
+    return Decision(tuple(drafts))
+
+
+def _ended(kind: EventType, obj: UUID, ot: str, last: Last) -> Draft:
+    body = None if last.document is None else Body(last.document, [], last.key)
+    return Draft(kind, obj, ot, cause=DIRECTORY_WAS_CLOSED, active=False if ot == USER else None, body=body)
 
 
 # -- users ------------------------------------------------------------------

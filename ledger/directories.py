@@ -9,6 +9,7 @@ from uuid import UUID
 
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.events import ACTIVE, CLOSED, DELETED
 from ledger.sealing import Kek, unwrap_key
 from scim.extension import read_extension
 from scim.profile import Profile, ProfileError, UnknownProfileError, own_profile, profile_of
@@ -35,10 +36,17 @@ class Directory:
     schemas: str = field(default="[]", repr=False)  # registered extensions, as stored: [resource type, Schema document]
     user_type: ResourceType = field(default=USER, repr=False)
     group_type: ResourceType = field(default=GROUP, repr=False)
+    state: str = ACTIVE  # as this process last saw it: what may write is decided in the transaction, by what stands there
+    since: int = 0  # when it became so, µs since the epoch; 0 where it always was
 
     def typed(self, kind: ResourceType) -> ResourceType:
         """The resource type with the extensions of this directory."""
         return self.user_type if kind.name == USER.name else self.group_type
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, and perhaps cleaned up since. That is for ever."""
+        return self.state in {CLOSED, DELETED}
 
     @property
     def tolerances(self) -> Tolerances:
@@ -46,10 +54,12 @@ class Directory:
 
 
 def _directory(kek: Kek, row: tuple[Any, ...]) -> Directory:
-    number, uuid, slug, profile, index_key, created_at, _closed, schemas, own = row
+    number, uuid, slug, profile, index_key, created_at, schemas, own, state, since = row
     opened = unwrap_key(kek, index_key, directory=uuid, obj=uuid)
     created = int(created_at.timestamp() * 1_000_000)
-    return Directory(number, uuid, slug, profile, opened, created, _spoken(slug, profile, own), schemas, *types_of(schemas))
+    return Directory(
+        number, uuid, slug, profile, opened, created, _spoken(slug, profile, own), schemas, *types_of(schemas), state, since
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -72,13 +82,13 @@ def _spoken(slug: str, profile: str, own: str | None) -> Profile:
 
 
 class Directories:
-    """The directories by slug and by number, read once each: immutable but for profile and schemas, which `refresh` follows."""
+    """The directories by slug and by number, read once each: immutable but for what `refresh` follows: profile, schemas, state."""
 
     def __init__(self, kek: Kek) -> None:
         self._kek = kek
         self._by_slug: dict[str, Directory] = {}
         self._by_id: dict[int, Directory] = {}
-        self._mark: str | None = None  # of all profiles, when they were last read
+        self._mark: str | None = None  # of all that may change, when it was last read
 
     async def by_slug(self, conn: Connection, slug: str) -> Directory | None:
         """Give a directory, or None where the ledger has none of that name."""
@@ -102,29 +112,39 @@ class Directories:
         """The same without asking the database."""
         return self._by_slug.get(slug)
 
-    async def refresh(self, conn: Connection) -> None:
-        """Follow changes of profiles and schemas made elsewhere; requests that have begun keep the directory they were given.
+    async def refresh(self, conn: Connection) -> bool:
+        """Follow changes of profiles, schemas and states made elsewhere; requests that have begun keep the directory they were given.
 
         A directory whose new profile is not known here is forgotten by name: whoever asks for it is told, while readers of
-        its log go on.
+        its log go on. Gives whether anything may have changed since the last look.
         """
         row = await (await conn.execute(SQL["profiles_mark"])).fetchone()
         assert row is not None
         if row[0] == self._mark:
-            return
-        for number, profile, schemas, own in await (await conn.execute(SQL["profiles_all"])).fetchall():
+            return False
+        for number, profile, schemas, own, state, since in await (await conn.execute(SQL["profiles_all"])).fetchall():
             known = self._by_id.get(number)
-            if known is None or (known.profile, known.schemas) == (profile, schemas):
+            if known is None or (known.profile, known.schemas, known.state, known.since) == (profile, schemas, state, since):
                 continue
             try:
                 user, group = types_of(schemas)
                 speaks = _spoken(known.slug, profile, own)
-                changed = replace(known, profile=profile, speaks=speaks, schemas=schemas, user_type=user, group_type=group)
+                changed = replace(
+                    known,
+                    profile=profile,
+                    speaks=speaks,
+                    schemas=schemas,
+                    user_type=user,
+                    group_type=group,
+                    state=state,
+                    since=since,
+                )
             except UnknownProfileError:
                 self._by_slug.pop(known.slug, None)
             else:
                 self._by_slug[known.slug] = self._by_id[number] = changed
         self._mark = row[0]
+        return True
 
     def _remember(self, row: tuple[Any, ...]) -> Directory:
         directory = _directory(self._kek, row)

@@ -65,7 +65,9 @@ REPLAY_FINISHED = EventType("replay.finished", 37)
 DIRECTORY_SURGE_LIMITED = EventType("directory.surge_limited", 38)
 DIRECTORY_SURGE_DETECTED = EventType("directory.surge_detected", 39)
 DIRECTORY_SURGE_RELEASED = EventType("directory.surge_released", 40)
-TOKEN_BOUND = EventType("token.bound", 48)  # 41 to 47 are left to what is being made beside it
+DIRECTORY_PAUSED = EventType("directory.paused", 41)
+DIRECTORY_RESUMED = EventType("directory.resumed", 42)
+TOKEN_BOUND = EventType("token.bound", 43)
 
 EVENT_TYPES: Final = (
     USER_CREATED, USER_UPDATED, USER_DEACTIVATED, USER_REACTIVATED, USER_DELETED, USER_ERASED,
@@ -77,7 +79,7 @@ EVENT_TYPES: Final = (
     CONSUMER_SECRET_ROTATED, DELIVERY_BLOCKED, DELIVERY_RETRIED, DELIVERY_PARKED, DELIVERY_SKIPPED,
     REPLAY_STARTED, REPLAY_PAUSED, REPLAY_RESUMED, REPLAY_CANCELLED, REPLAY_FINISHED,
     DIRECTORY_SURGE_LIMITED, DIRECTORY_SURGE_DETECTED, DIRECTORY_SURGE_RELEASED,
-    TOKEN_BOUND,
+    DIRECTORY_PAUSED, DIRECTORY_RESUMED, TOKEN_BOUND,
 )  # fmt: skip
 BY_TOPIC: Final = {kind.topic: kind for kind in EVENT_TYPES}
 BY_NUMBER: Final = {kind.number: kind for kind in EVENT_TYPES}
@@ -88,7 +90,14 @@ USER_WAS_DEACTIVATED: Final = "user_deactivated"
 USER_WAS_REACTIVATED: Final = "user_reactivated"
 USER_WAS_DELETED: Final = "user_deleted"
 GROUP_WAS_DELETED: Final = "group_deleted"
+DIRECTORY_WAS_CLOSED: Final = "directory_closed"
 OPERATOR: Final = "operator"
+
+# What a directory is: directory_states.state. Closed: all access has ended, the clean-up is under way; deleted: it is through.
+ACTIVE: Final = "active"
+PAUSED: Final = "paused"
+CLOSED: Final = "closed"
+DELETED: Final = "deleted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,12 @@ from unnest($1::uuid[]) wanted(id) join tokens t on t.id = wanted.id
 where t.revoked_at is null and t.expires_at > clock_timestamp();
 
 -- tails --
--- The last commit of each directory and the database's clock in µs.
-select d, c.seq + c.size - 1, c.at, (extract(epoch from clock_timestamp()) * 1000000)::int8
+-- The last commit of each directory, the database's clock in µs, and what the directory is: read under its lock, so a pause or a
+-- closing holds from its commit on.
+select d, c.seq + c.size - 1, c.at, (extract(epoch from clock_timestamp()) * 1000000)::int8, coalesce(t.state, 'active')
 from unnest($1::int4[]) d
-left join lateral (select seq, size, at from commits where directory = d order by seq desc limit 1) c on true;
+left join lateral (select seq, size, at from commits where directory = d order by seq desc limit 1) c on true
+left join lateral (select state from directory_states where directory = d offset 0) t on true;
 
 -- names_taken --
 -- Which of these userName keys are in use, and by whom.
@@ -75,6 +77,18 @@ where m.directory = $1 and m.grp = $2 and m.to_seq >= 9223372036854775807;
 -- All groups that hold a user or group directly.
 select m.grp from memberships m where m.directory = $1 and m.mem = $2 and m.to_seq >= 9223372036854775807;
 
+-- last_of_users --
+-- Users of a closed directory, to be deleted with their last state; a damaged one too, so that the clean-up comes to its end.
+select u.directory, u.id, u.body_seq, b.ct from unnest($2::uuid[]) k(i)
+join users u on u.directory = $1 and u.id = k.i
+left join bodies b on b.directory = u.directory and b.seq = u.body_seq;
+
+-- last_of_groups --
+-- The same of its groups.
+select g.directory, g.id, g.body_seq, b.ct from unnest($2::uuid[]) k(i)
+join groups g on g.directory = $1 and g.id = k.i
+left join bodies b on b.directory = g.directory and b.seq = g.body_seq;
+
 -- insert_events --
 -- The log itself; the primary key and events_rv refuse a number given twice.
 insert into events (directory, seq, type, rv, etag_rv, obj, mem, leaf_hash, leaf)
@@ -109,30 +123,31 @@ select c.req, c.op, c.directory, c.seq, c.size from unnest($1::uuid[], $2::int4[
 
 -- directory_by_slug --
 -- The directory of a request path.
-select id, uuid, slug, profile, index_key, created_at, closed_at,
+select id, uuid, slug, profile, index_key, created_at,
        (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
        from extension_schemas x where x.directory = d.id),
-       (select document::text from profiles p where p.name = d.profile)
-from directories d where slug = $1;
+       (select document::text from profiles p where p.name = d.profile), coalesce(t.state, 'active'), coalesce(t.since, 0)
+from directories d left join directory_states t on t.directory = d.id where slug = $1;
 
 -- directories_all --
 -- Every directory, closed ones too: their log stays readable.
-select id, uuid, slug, profile, index_key, created_at, closed_at,
+select id, uuid, slug, profile, index_key, created_at,
        (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
        from extension_schemas x where x.directory = d.id),
-       (select document::text from profiles p where p.name = d.profile)
-from directories d order by id;
+       (select document::text from profiles p where p.name = d.profile), coalesce(t.state, 'active'), coalesce(t.since, 0)
+from directories d left join directory_states t on t.directory = d.id order by id;
 
 -- profiles_mark --
--- One value that moves when any directory's profile or schemas do, so that looking costs one row.
-select md5(coalesce(string_agg(id || ' ' || profile, ',' order by id), '')) || (select count(*) from extension_schemas) from directories;
+-- One value that moves when any directory's profile, schemas or state do, so that looking costs one row.
+select md5(coalesce(string_agg(concat_ws(' ', id, profile, t.state, t.since), ',' order by id), '')) || (select count(*) from extension_schemas)
+from directories d left join directory_states t on t.directory = d.id;
 
 -- profiles_all --
--- What the directories speak, the schemas of their own, and the document of a profile that is not one of the release.
+-- What the directories speak, the schemas of their own, the document of a profile that is not one of the release, and what they are.
 select id, profile, (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
        from extension_schemas x where x.directory = d.id),
-       (select document::text from profiles p where p.name = d.profile)
-from directories d;
+       (select document::text from profiles p where p.name = d.profile), coalesce(t.state, 'active'), coalesce(t.since, 0)
+from directories d left join directory_states t on t.directory = d.id;
 
 -- insert_schema --
 -- In the transaction that records the event; a URN given twice is refused by the constraint.
@@ -162,6 +177,35 @@ select nextval(pg_get_serial_sequence('ledger.directories', 'id'));
 -- In the transaction that records directory.created.
 insert into directories (id, uuid, slug, profile, index_key) overriding system value values ($1, $2, $3, $4, $5);
 
+-- directories_in --
+-- Those in a state; few, where they are in one at all.
+select directory from directory_states where state = $1 order by directory;
+
+-- try_cleaning --
+-- The role of cleaning up closed directories, of one connection at a time. Given back with it, if not before.
+select pg_try_advisory_lock(5, 0);
+
+-- end_cleaning --
+-- Given back.
+select pg_advisory_unlock(5, 0);
+
+-- memberships_left --
+-- The next open memberships of a closed directory.
+select grp, mem, case mt when 0 then 'User' else 'Group' end from memberships
+where directory = $1 and (grp, mem) > ($2::uuid, $3::uuid) and to_seq = 9223372036854775807 order by grp, mem limit $4;
+
+-- users_left --
+-- The next users of a closed directory.
+select id from users where directory = $1 and id > $2::uuid order by id limit $3;
+
+-- groups_left --
+-- The next groups of a closed directory.
+select id from groups where directory = $1 and id > $2::uuid order by id limit $3;
+
+-- tokens_of_directory --
+-- Tokens of some roles that live and reach just this directory.
+select id, name from tokens where revoked_at is null and directories = array[$1::text] and role = any($2::text[]) order by created_at, id;
+
 -- insert_token --
 -- In the transaction that records token.issued.
 insert into tokens (id, hash, role, name, directories, types, consumers, bodies, created_by, supersedes, expires_at, created_at, seal)
@@ -184,7 +228,10 @@ update tokens set seal = $2 where id = $1;
 select k.n, t.id, t.hash, t.role, t.name, t.directories, t.types, t.consumers, t.bodies, t.created_by, t.supersedes, t.superseded_by, t.expires_at,
        t.created_at, t.revoked_at, t.last_used_at, t.seal, (select bit_or(1::bigint << e.type) from events e where e.obj = t.id)
 from unnest($1::bytea[]) with ordinality k(h, n) join tokens t on t.hash = k.h
-where t.revoked_at is null and t.expires_at > clock_timestamp();
+where t.revoked_at is null and t.expires_at > clock_timestamp()
+  and (t.role <> 'scim' or exists (  -- the IdP's token ends with the closing itself; its revocation is on record a moment later
+      select from unnest(t.directories) s cross join lateral (select id from directories where slug = s offset 0) d
+      where not exists (select from directory_states where directory = d.id and closed_seq is not null)));
 
 -- tokens_all --
 -- For lists; the secret is not stored. null: any.

@@ -1,5 +1,6 @@
 """Reading what a batch's decisions look at: set-wise, in the same flush as the locks."""
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, LiteralString, Protocol
@@ -11,10 +12,12 @@ from psycopg.rows import TupleRow
 
 from database.arrays import byteas, int4s, uuids
 from database.queries import load_queries
-from ledger.commands import Command, GroupState, Needs, RecordFacts, State, UserState
+from ledger.commands import CleanUp, Command, GroupState, Last, Needs, RecordFacts, State, UserState
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES
 from ledger.sealing import USER_NAME, Kek, mac, open_payload, unwrap_key
+from proofs.body import BodyError
+from proofs.keys import WrapError
 
 SQL = load_queries(__file__)
 Execute = Callable[[LiteralString, tuple[Any, ...]], Awaitable[AsyncCursor[TupleRow]]]
@@ -98,7 +101,9 @@ class StateReads:
             if needs.whole:
                 await self._send_whole(directory, needs)
             if isinstance(command, RecordFacts):
-                await self._send_facts(command)
+                await self._send_streams([draft.obj for draft in command.drafts])
+            elif isinstance(command, CleanUp):
+                await self._send_left(directory, command)
 
     async def _read(self, name: str, params: tuple[Any, ...]) -> None:
         self._cursors[name] = await self._execute(SQL[name], params)
@@ -117,6 +122,7 @@ class StateReads:
 
     async def _send_edges(self, wanted: Wanted) -> None:
         edges = list(dict.fromkeys((d.id, n.group, m) for d, n, _ in wanted if n.group for m in n.edges))
+        edges += [(d.id, group, m) for d, _, c in wanted if isinstance(c, CleanUp) for group, m, _ in c.memberships]
         if edges:
             await self._read(
                 "edges_open", (int4s([e[0] for e in edges]), uuids([e[1] for e in edges]), uuids([e[2] for e in edges]))
@@ -127,10 +133,15 @@ class StateReads:
             if obj is not None:
                 self._whole.append((kind, directory, obj, await self._execute(SQL[kind], (directory.id, obj))))
 
-    async def _send_facts(self, command: RecordFacts) -> None:
-        objs = uuids([draft.obj for draft in command.drafts])
-        await self._read("stream_tails", (objs,))
-        await self._read("subject_keys_of", (objs,))
+    async def _send_streams(self, objs: Sequence[UUID]) -> None:
+        await self._read("stream_tails", (uuids(objs),))
+        await self._read("subject_keys_of", (uuids(objs),))
+
+    async def _send_left(self, directory: Directory, command: CleanUp) -> None:
+        groups = dict.fromkeys(group for group, _, _ in command.memberships)
+        await self._send_streams([directory.uuid, *groups, *command.users, *command.groups])
+        await self._read("last_of_users", (directory.id, uuids(command.users)))
+        await self._read("last_of_groups", (directory.id, uuids(command.groups)))
 
     # -- collecting ---------------------------------------------------------
 
@@ -139,6 +150,7 @@ class StateReads:
         state = BatchState()
         for row in await self._rows("tails"):
             state.tails[row[0]] = Tail(row[1] or 0, row[2] or 0, row[3])
+            self._of(state, row[0]).directory = row[4]
         for directory, mac_, user in await self._rows("names_taken"):
             self._of(state, directory).names[self._names[directory, mac_]] = user
         await self._collect_resources(state, kek, locked)
@@ -147,7 +159,8 @@ class StateReads:
         async for directory, member, kind, active in self._each("members_known"):
             self._of(state, directory).members[member] = _SEEN[kind, active]
         await self._collect_whole(state)
-        await self._collect_facts(state, kek)
+        await self._collect_streams(state, kek)
+        await self._collect_left(state)
         return state
 
     async def _rows(self, name: str) -> list[TupleRow]:
@@ -206,9 +219,21 @@ class StateReads:
             cursor = await self._execute(SQL["stream_tails"], (uuids(above),))
             state.stream_tails |= {obj: (rv, etag_rv) for obj, rv, etag_rv in await cursor.fetchall()}
 
-    async def _collect_facts(self, state: BatchState, kek: Kek) -> None:
+    async def _collect_left(self, state: BatchState) -> None:
+        """What is left of a closed directory. A body that cannot be opened keeps no resource alive: it ends without one."""
+        for d, obj, seq, ct in [*await self._rows("last_of_users"), *await self._rows("last_of_groups")]:
+            key = state.keys.get(obj)
+            last = Last(None)
+            if ct is not None and key is not None:
+                with contextlib.suppress(BodyError):
+                    payload = orjson.loads(open_payload(key, ct, directory=self._directories[d].uuid, obj=obj, seq=seq))
+                    last = Last(payload["data"]["object"], payload["key"])
+            self._of(state, d).left[obj] = last
+
+    async def _collect_streams(self, state: BatchState, kek: Kek) -> None:
         for obj, rv, etag_rv in await self._rows("stream_tails"):
             state.stream_tails[obj] = (rv, etag_rv)
         for obj, directory, wrapped in await self._rows("subject_keys_of"):
             if directory in self._directories:
-                state.keys[obj] = unwrap_key(kek, wrapped, directory=self._directories[directory].uuid, obj=obj)
+                with contextlib.suppress(WrapError):  # a damaged key: what needs it is refused, or ends without its last state
+                    state.keys[obj] = unwrap_key(kek, wrapped, directory=self._directories[directory].uuid, obj=obj)

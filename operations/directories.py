@@ -3,6 +3,7 @@
 from ledger.commands import RecordFacts
 from ledger.directories import PROFILE, SLUG, SYSTEM, Directory
 from ledger.events import DIRECTORY, DIRECTORY_CREATED, OPERATOR, Body, Draft
+from ledger.lifecycle import closed, paused, resumed
 from ledger.profiles import SQL, known_profile
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, wrap_key
 from operations.acts import record_in
@@ -58,3 +59,27 @@ async def _make(ledger: OpenLedger, caller: Caller, slug: str, profile: str) -> 
     draft = Draft(DIRECTORY_CREATED, uuid, DIRECTORY, cause=OPERATOR, body=facts)
     insert = (SQL["insert_directory"], (row[0], uuid, slug, speaks.text, wrapped))
     await record_in(ledger, caller, directory, RecordFacts((draft,), (insert,)))
+
+
+@on_directory("directories.pause")
+async def pause(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
+    """Refuse SCIM writes until it is resumed; reads go on. Raises LifecycleError for a closed one."""
+    return await _moved(ledger, caller, directory, paused(directory, reason))
+
+
+@on_directory("directories.resume")
+async def resume(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
+    """Take SCIM writes again. Raises LifecycleError for a closed one."""
+    return await _moved(ledger, caller, directory, resumed(directory, reason))
+
+
+@on_directory("directories.close")
+async def close(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str, confirm: str) -> Directory:
+    """End all access of a directory at once and for ever; the rest is taken away afterwards. Raises LifecycleError."""
+    return await _moved(ledger, caller, directory, closed(directory, reason, confirm))
+
+
+async def _moved(ledger: OpenLedger, caller: Caller, directory: Directory, facts: RecordFacts | None) -> Directory:
+    if facts is not None:
+        await record_in(ledger, caller, directory, facts)
+    return await reached_directory(ledger, caller, directory.slug)

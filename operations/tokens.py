@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from database.connections import Connection
 import psycopg
 
+from database.connections import Connection
 from ledger import tokens
 from ledger.bindings import STATES, TokenRow
 from ledger.directories import SYSTEM

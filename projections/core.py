@@ -11,6 +11,13 @@ from uuid import UUID
 from database.arrays import bools, byteas, int2s, int4s, int8s, texts, uuids
 from database.queries import load_queries
 from ledger.events import (
+    ACTIVE,
+    CLOSED,
+    DELETED,
+    DIRECTORY_CLOSED,
+    DIRECTORY_DELETED,
+    DIRECTORY_PAUSED,
+    DIRECTORY_RESUMED,
     GROUP,
     GROUP_CREATED,
     GROUP_DELETED,
@@ -18,6 +25,7 @@ from ledger.events import (
     MEMBER_ADDED,
     MEMBER_REMOVED,
     MEMBER_TYPES,
+    PAUSED,
     USER,
     USER_CREATED,
     USER_DELETED,
@@ -44,6 +52,16 @@ class _State:
 
 
 @dataclass(slots=True)
+class _Standing:
+    """What became of a directory in this batch."""
+
+    state: str
+    since: int
+    closed_seq: int = 0  # 0: nothing is said of it
+    closed_at: int = 0
+
+
+@dataclass(slots=True)
 class Delta:
     """What a batch of events changes in the read models, netted."""
 
@@ -55,6 +73,7 @@ class Delta:
     closed_states: dict[Obj, int] = field(default_factory=dict[Obj, int])
     edges: dict[Edge, list[list[int]]] = field(default_factory=dict[Edge, list[list[int]]])  # [mt, from_seq, to_seq]
     closed_edges: dict[Edge, int] = field(default_factory=dict[Edge, int])
+    directories: dict[int, _Standing] = field(default_factory=dict[int, _Standing])
 
 
 def fold(events: Iterable[Recorded]) -> Delta:
@@ -119,6 +138,23 @@ def _member_removed(delta: Delta, event: Recorded) -> None:
         delta.closed_edges[edge] = event.seq
 
 
+def _directory_moved(delta: Delta, event: Recorded) -> None:
+    before = delta.directories.get(event.directory)
+    standing = _Standing(_STANDINGS[event.kind.topic], event.at)
+    if event.kind is DIRECTORY_CLOSED:
+        standing.closed_seq, standing.closed_at = event.seq, event.at
+    elif before is not None:
+        standing.closed_seq, standing.closed_at = before.closed_seq, before.closed_at
+    delta.directories[event.directory] = standing
+
+
+_STANDINGS: Final = {
+    DIRECTORY_PAUSED.topic: PAUSED,
+    DIRECTORY_RESUMED.topic: ACTIVE,
+    DIRECTORY_CLOSED.topic: CLOSED,
+    DIRECTORY_DELETED.topic: DELETED,
+}
+
 _APPLY: Final[dict[str, Callable[[Delta, Recorded], None]]] = {
     **{f"user.{what}": _changed for what in ("created", "updated", "deactivated", "reactivated")},
     GROUP_CREATED.topic: _changed,
@@ -127,6 +163,7 @@ _APPLY: Final[dict[str, Callable[[Delta, Recorded], None]]] = {
     GROUP_DELETED.topic: _deleted,
     MEMBER_ADDED.topic: _member_added,
     MEMBER_REMOVED.topic: _member_removed,
+    **dict.fromkeys(_STANDINGS, _directory_moved),
 }
 
 
@@ -149,6 +186,7 @@ def statements(delta: Delta, *, rewrite: bool, created_at: dict[Obj, int] | None
     out += _groups(delta, born)
     out += _states(delta)
     out += _memberships(delta)
+    out += _directories(delta)
     return out
 
 
@@ -235,3 +273,14 @@ def _memberships(delta: Delta) -> list[Statement]:
             int8s([i[1] for _, i in rows]), int8s([i[2] for _, i in rows]),
         )))  # fmt: skip
     return out
+
+
+def _directories(delta: Delta) -> list[Statement]:
+    rows = delta.directories
+    if not rows:
+        return []
+    standings = list(rows.values())
+    return [(SQL["upsert_directory_states"], (
+        int4s(list(rows)), texts([s.state for s in standings]), int8s([s.since for s in standings]),
+        int8s([s.closed_seq for s in standings]), int8s([s.closed_at for s in standings]),
+    ))]  # fmt: skip

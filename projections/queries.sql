@@ -62,6 +62,15 @@ where g.directory = v.d and g.id = v.i;
 insert into groups (directory, id, body_seq, created_at, display_name_mac, external_id_mac)
 select * from unnest($1::int4[], $2::uuid[], $3::int8[], $4::int8[], $5::bytea[], $6::bytea[]);
 
+-- upsert_directory_states --
+-- Directories that were paused, resumed, closed or deleted. What the closing said stays when the last event comes.
+insert into directory_states (directory, state, since, closed_seq, closed_at)
+select d, state, since, nullif(closed_seq, 0), nullif(closed_at, 0)
+from unnest($1::int4[], $2::text[], $3::int8[], $4::int8[], $5::int8[]) v(d, state, since, closed_seq, closed_at)
+on conflict (directory) do update set state = excluded.state, since = excluded.since,
+       closed_seq = coalesce(excluded.closed_seq, directory_states.closed_seq),
+       closed_at = coalesce(excluded.closed_at, directory_states.closed_at);
+
 -- users_by_id --
 -- Current users with their newest sealed body: directory, id, active, body_seq, etag_rv, created, updated, ct, key.
 select u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped

@@ -20,7 +20,7 @@ from replay.fold import StoredEvent, changed, recorded
 
 SQL: Final = load_queries(__file__)
 CHUNK_EVENTS: Final = 5_000
-TABLES: Final = ("groups", "memberships", "states", "users")
+TABLES: Final = ("directory_states", "groups", "memberships", "states", "users")
 Progress = Callable[[int, int], None]  # (events done, events in all)
 Owner = AsyncConnection[TupleRow]
 
@@ -55,6 +55,7 @@ async def make_tables(conn: Owner, *, temporary: bool) -> None:
     for table in ("users", "groups"):
         await run(conn, "alter table {} add primary key (directory, id)", table)
         await run(conn, "alter table {} set (fillfactor = 85)", table)
+    await run(conn, "alter table directory_states add primary key (directory)")
     open_rows = "where to_seq = 9223372036854775807"
     await run(conn, f"create unique index memberships_open on memberships (directory, grp, mem) {open_rows}")
     await run(conn, f"create unique index states_open on states (directory, obj) {open_rows}")

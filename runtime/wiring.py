@@ -22,6 +22,7 @@ from database.coalesce import Coalescer
 from database.connections import Connection, connect, open_pool
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
+from ledger.cleanup import CleanUps
 from ledger.directories import Directories, Directory
 from ledger.events import USER
 from ledger.feed import SQL as LEDGER_SQL
@@ -44,7 +45,7 @@ K = TypeVar("K")
 POOL_SIZE = 12
 LISTEN_RETRY_S = 1.0
 WEBHOOK_TIMEOUT_S = 15.0
-PROFILES_INTERVAL_S = 1.0
+DIRECTORIES_INTERVAL_S = 1.0
 _log = structlog.get_logger("runtime")
 
 
@@ -114,10 +115,12 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())
     changed = asyncio.Event()
+    cleanups = CleanUps(lambda: connect(url, pinned=True), make_transaction(kek), directories, uuid7)
     background = [
         asyncio.create_task(_listen(url, arrivals, changed)),
         asyncio.create_task(tail.run()),
-        asyncio.create_task(_follow_profiles(services, changed)),
+        asyncio.create_task(_follow_directories(services, changed, cleanups.wake)),
+        asyncio.create_task(cleanups.run()),
         asyncio.create_task(_touch_tokens(services)),
         asyncio.create_task(services.journal.run()),
     ]
@@ -210,16 +213,17 @@ async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
         await asyncio.sleep(LISTEN_RETRY_S)
 
 
-async def _follow_profiles(services: Services, changed: asyncio.Event) -> None:
-    """A profile that was set elsewhere holds from the notification on, at the latest after a second: one may be lost."""
+async def _follow_directories(services: Services, changed: asyncio.Event, cleaning: asyncio.Event) -> None:
+    """What a directory was made elsewhere is known from the notification on, at the latest after a second: one may be lost."""
     while True:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PROFILES_INTERVAL_S):
+            async with asyncio.timeout(DIRECTORIES_INTERVAL_S):
                 await changed.wait()
         changed.clear()
         with contextlib.suppress(psycopg.Error):
             async with services.pool.connection() as conn:
-                await services.directories.refresh(conn)
+                if await services.directories.refresh(conn):
+                    cleaning.set()
 
 
 async def _touch_tokens(services: Services) -> None:

@@ -20,7 +20,7 @@ PACKAGES = ("api", "database", "delivery", "ledger", "projections", "replay", "r
 FILES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("queries.sql"))
 BLOCKS = {f"{path.parent.name}:{name}": block for path in FILES for name, block in load_queries(str(path)).items()}
 OWNED = {"replay"}  # swapping tables is not a right of the serving role
-SIDE_TABLES = ("groups", "memberships", "states", "users")
+SIDE_TABLES = ("directory_states", "groups", "memberships", "states", "users")
 
 # What the writer sends on its connection with pinned plans: locks, reads, inserts and the inline read models.
 WRITTEN = {
@@ -34,7 +34,7 @@ WRITTEN = {
     ),
     "projections": (
         "close_states insert_states close_memberships insert_memberships delete_users delete_groups update_users insert_users "
-        "update_groups insert_groups"
+        "update_groups insert_groups upsert_directory_states"
     ),
 }
 # What every request or feed page reads, planned without pins.

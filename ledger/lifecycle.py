@@ -1,0 +1,74 @@
+"""Pausing, resuming and closing a directory: acts in its own log. What each means for a write is decided in decide.py.
+
+Each takes the directory as it was last seen and gives the act, or None where there is nothing to do. What the directory is when the act
+is written decides again, so the same act from two sides makes one event.
+"""
+
+from typing import Any, Final
+
+from database.queries import load_queries
+from ledger.commands import RecordFacts
+from ledger.directories import SYSTEM, Directory
+from ledger.events import (
+    ACTIVE,
+    DIRECTORY,
+    DIRECTORY_CLOSED,
+    DIRECTORY_PAUSED,
+    DIRECTORY_RESUMED,
+    OPERATOR,
+    PAUSED,
+    Body,
+    Draft,
+    EventType,
+)
+
+SQL: Final = load_queries(__file__)
+
+
+class LifecycleError(Exception):
+    """The act cannot be done; the text says why and what to do instead."""
+
+
+def paused(directory: Directory, reason: str) -> RecordFacts | None:
+    """The act of pausing: from its commit on writes over SCIM answer 503, reads go on. None where it is paused.
+
+    Raises LifecycleError for a closed directory and for the ledger's own.
+    """
+    _check(directory)
+    return None if directory.state == PAUSED else _act(DIRECTORY_PAUSED, directory, {ACTIVE}, reason)
+
+
+def resumed(directory: Directory, reason: str) -> RecordFacts | None:
+    """The act of resuming: from its commit on SCIM writes are taken again. None where it is not paused.
+
+    Raises LifecycleError for a closed directory and for the ledger's own.
+    """
+    _check(directory)
+    return None if directory.state == ACTIVE else _act(DIRECTORY_RESUMED, directory, {PAUSED}, reason)
+
+
+def closed(directory: Directory, reason: str, confirm: str) -> RecordFacts | None:
+    """The act of closing, for ever: one event that ends all access of the directory; cleanup.py takes away the rest. None where it is closed.
+
+    `confirm` is the directory's name once more. Raises LifecycleError where it is not, and for the ledger's own directory.
+    """
+    if directory.slug == SYSTEM:
+        raise LifecycleError("This is the ledger's own directory: it cannot be closed.")
+    if confirm != directory.slug:
+        raise LifecycleError(
+            f'Closing ends all access of the directory and cannot be undone. To do it, repeat its name: "confirm": "{directory.slug}".'
+        )
+    return None if directory.is_closed else _act(DIRECTORY_CLOSED, directory, {ACTIVE, PAUSED}, reason)
+
+
+def _check(directory: Directory) -> None:
+    if directory.slug == SYSTEM:
+        raise LifecycleError("This is the ledger's own directory: it cannot be paused.")
+    if directory.is_closed:
+        raise LifecycleError(f"The directory {directory.slug} was closed for good. Make another one.")
+
+
+def _act(kind: EventType, directory: Directory, leaves: set[str], reason: str) -> RecordFacts:
+    facts: dict[str, Any] = {"id": str(directory.uuid), "slug": directory.slug, "profile": directory.profile, "reason": reason}
+    draft = Draft(kind, directory.uuid, DIRECTORY, cause=OPERATOR, body=Body(facts, [], directory.slug))
+    return RecordFacts((draft,), ((SQL["wake_directories"], ()),), frozenset(leaves))
