@@ -17,11 +17,12 @@ from ledger.sealing import Kek
 from ledger.transaction import Outcome, Submission
 from runtime.bootstrap import _SQL
 from runtime.identifiers import uuid7
-from runtime.wiring import administration, open_services
+from runtime.wiring import open_services
 from scim.filters import fold
 from scim.patch import read_patch
 from scim.schema import GROUP, USER
 from scim.tolerances import GENERIC
+from tests.postgres.machine import administration
 
 CORE_USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 CORE_GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"

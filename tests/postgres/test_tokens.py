@@ -11,14 +11,13 @@ import pytest
 from psycopg import sql
 
 from database.migrate import migrate
-from ledger.administration import Administration
 from ledger.events import TOKEN_BOUND, TOKEN_REVOKED
 from ledger.sealing import Kek
 from ledger.tokens import Scope, database_clock, find, find_all, live_tokens, rotate, token_hash
 from replay.side import connect_owner
 from replay.verify import verify_tokens
-from runtime.wiring import administration
 from tests.postgres.ledgers import Ledger, opened
+from tests.postgres.machine import Machine, administration
 
 KEK = Kek.of(bytes(range(32)))
 SECRET = "sl_admin_by_hand"  # nobody's
@@ -56,7 +55,7 @@ def by_hand(superuser_url: str, statement: str, *values: object, trigger: bool =
         conn.execute("alter table tokens enable always trigger only_less, enable always trigger append_only")
 
 
-def run(url: str, check: Callable[[Ledger, Administration], Awaitable[None]]) -> None:
+def run(url: str, check: Callable[[Ledger, Machine], Awaitable[None]]) -> None:
     async def all_of_it() -> None:
         async with issuing(url) as (ledger, acts):
             await check(ledger, acts)
@@ -64,13 +63,13 @@ def run(url: str, check: Callable[[Ledger, Administration], Awaitable[None]]) ->
     asyncio.run(all_of_it())
 
 
-async def admin_token(acts: Administration) -> tuple[str, UUID]:
+async def admin_token(acts: Machine) -> tuple[str, UUID]:
     text = await acts.issue_token("consumer", "t", ("acme",), IN_A_YEAR, scope=Scope(types=("user.*",)))
     return text, UUID(text.split("_")[2])
 
 
 def test_issued_rotated_and_revoked_tokens_follow_from_the_log(app_url: str, owner_url: str) -> None:
-    async def check(ledger: Ledger, acts: Administration) -> None:
+    async def check(ledger: Ledger, acts: Machine) -> None:
         text, token = await admin_token(acts)
         assert await works(ledger, text)
         async with ledger.services.pool.connection() as conn:
@@ -110,7 +109,7 @@ INSERT = (
 def test_a_row_made_by_hand_does_not_work_and_is_found(app_url: str, owner_url: str, superuser_url: str) -> None:
     """Also with a seal copied from another row, also by the serving role itself, and also after the next start."""
 
-    async def check(ledger: Ledger, acts: Administration) -> None:
+    async def check(ledger: Ledger, acts: Machine) -> None:
         await admin_token(acts)
         by_hand(superuser_url, INSERT, uuid4(), token_hash(SECRET))
         by_hand(superuser_url, INSERT.replace("(select seal from tokens limit 1)", "null"), uuid4(), token_hash(SECRET + "2"))
@@ -140,7 +139,7 @@ CHANGED = {
 
 @pytest.mark.parametrize("what", CHANGED)
 def test_a_row_changed_by_hand_does_not_work_and_is_found(app_url: str, owner_url: str, superuser_url: str, what: str) -> None:
-    async def check(ledger: Ledger, acts: Administration) -> None:
+    async def check(ledger: Ledger, acts: Machine) -> None:
         text, token = await admin_token(acts)
         by_hand(superuser_url, CHANGED[what], token)
         assert await acts.bind_tokens() == 0, "what the log has sealed is never bound again"
@@ -155,7 +154,7 @@ def test_a_row_changed_by_hand_does_not_work_and_is_found(app_url: str, owner_ur
 
 
 def test_a_revoked_token_is_not_brought_back(app_url: str, owner_url: str, superuser_url: str) -> None:
-    async def check(ledger: Ledger, acts: Administration) -> None:
+    async def check(ledger: Ledger, acts: Machine) -> None:
         text, token = await admin_token(acts)
         await acts.revoke_token(token)
         by_hand(superuser_url, "update tokens set revoked_at = null where id = %s", token)
@@ -220,7 +219,7 @@ def test_a_revoked_token_writes_nothing_whatever_its_row_says(app_url: str, supe
     from runtime.identifiers import uuid7
     from scim.errors import Unauthorized
 
-    async def check(ledger: Ledger, acts: Administration) -> None:
+    async def check(ledger: Ledger, acts: Machine) -> None:
         async def write(token: UUID, name: str) -> None:
             command = CreateUser(uuid4(), {"schemas": [], "userName": name}, name)
             waiter = asyncio.get_running_loop().create_future()
@@ -254,7 +253,7 @@ def as_before_seals(superuser_url: str) -> None:
         )
 
 
-async def issued_before_seals(acts: Administration) -> str:
+async def issued_before_seals(acts: Machine) -> str:
     """A token whose event says what releases before seals said."""
     from dataclasses import replace
 
@@ -271,7 +270,7 @@ async def issued_before_seals(acts: Administration) -> str:
 
 
 def test_tokens_of_an_earlier_release_go_on_working(app_url: str, owner_url: str, superuser_url: str) -> None:
-    async def check(ledger: Ledger, acts: Administration) -> None:
+    async def check(ledger: Ledger, acts: Machine) -> None:
         kept, widened = await issued_before_seals(acts), await issued_before_seals(acts)
         revoked = await issued_before_seals(acts)
         await acts.revoke_token(UUID(revoked.split("_")[2]))

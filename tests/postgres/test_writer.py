@@ -152,7 +152,7 @@ def test_a_giant_commit_does_not_stall_other_directories(app_url: str) -> None:
 
     async def run() -> None:
         async with opened(app_url) as ledger:
-            from runtime.wiring import administration
+            from tests.postgres.machine import administration
 
             async with administration(app_url, ledger.services.kek) as acts:
                 other = await acts.create_directory("other")
