@@ -4,6 +4,7 @@ import json
 import sys
 
 from runtime.cli.nouns import NOUNS, new_group
+from runtime.cli.printing import plain
 from runtime.exits import CommandError
 
 app = new_group("The provisioning ledger.", NOUNS)
@@ -25,7 +26,7 @@ def main() -> None:
     except CommandError as ended:
         if ended.problem is not None and "--json" in sys.argv:
             print(json.dumps(ended.problem, ensure_ascii=False, separators=(",", ":")))
-        print(ended.text, file=sys.stderr)
+        print(plain(ended.text), file=sys.stderr)
         raise SystemExit(ended.code) from None
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has seen enough

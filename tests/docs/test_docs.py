@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import typer.main
 
 import ledger.events
 from api import audit, consumers, events, health, problems, profiles, replays, requests, schemas, snapshot, stream, surges
@@ -20,6 +19,7 @@ from ledger.feed import render
 from runtime.cli import app
 from runtime.settings import Settings
 from tests.test_tidy import CODE, where
+from tests.unit.cli.walk import walked
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -36,15 +36,7 @@ def read(name: str) -> str:
 
 def commands() -> Iterator[tuple[str, ...]]:
     """Every command of the command line, as its words."""
-
-    def walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        inner = getattr(command, "commands", None)
-        if inner is None:
-            yield words
-        for name, sub in (inner or {}).items():
-            yield from walk(sub, (*words, name))
-
-    yield from walk(typer.main.get_command(app), ())
+    yield from (words for words, command in walked(app) if not command.hidden)
 
 
 def routes() -> list[str]:
@@ -188,7 +180,7 @@ def mentioned(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=where)
 def test_commands_that_are_named_exist(page: Path) -> None:
-    known = set(commands())
+    known = {words for words, _ in walked(app)}
     groups = {words[:size] for words in known for size in range(1, len(words))}  # `scim-ledger replay …` names a group of them
     targets = set(re.findall(r"^([a-z]+):.*##", read("Makefile"), re.MULTILINE))
     for command in mentioned(page):

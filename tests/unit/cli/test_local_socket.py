@@ -1,0 +1,90 @@
+"""The socket of a machine's own service: only its owner opens it, a dead one's file is in nobody's way."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from runtime import local_socket
+from runtime.local_socket import answering, socket_path
+
+
+def open_door(data_dir: Path, url: str | None = None):
+    return local_socket.local_socket(data_dir, url)
+
+
+def test_it_listens_for_its_owner_only_and_leaves_nothing(tmp_path: Path) -> None:
+    with open_door(tmp_path):
+        path = answering(tmp_path, None)
+        assert path == tmp_path / "service.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == []
+    assert answering(tmp_path, None) is None
+
+
+def test_what_a_killed_service_left_is_replaced(tmp_path: Path) -> None:
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(tmp_path / "service.sock"))
+    left.close()
+    assert answering(tmp_path, None) is None, "a file that nobody listens at"
+    with open_door(tmp_path):
+        assert answering(tmp_path, None) is not None
+
+
+def test_a_service_takes_away_only_its_own_door(tmp_path: Path) -> None:
+    """Two releases side by side: the one that started last is asked, and still after the other has ended."""
+    first = open_door(tmp_path)
+    first.__enter__()
+    with open_door(tmp_path):
+        first.__exit__(None, None, None)
+        assert answering(tmp_path, None) is not None
+    assert answering(tmp_path, None) is None
+
+
+def test_a_long_path_goes_to_a_private_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_socket.tempfile, "gettempdir", lambda: str(tmp_path))
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    with open_door(deep):
+        path = answering(deep, None)
+        assert path is not None
+        assert len(os.fsencode(path)) < 108
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_directory_that_others_may_enter_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who was faster in the temporary directory must get neither our requests nor our place."""
+    monkeypatch.setattr(local_socket.tempfile, "gettempdir", lambda: str(tmp_path))
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    path = socket_path(deep, None)
+    path.parent.mkdir(mode=0o700)
+    path.parent.chmod(0o755)
+    with pytest.raises(PermissionError), open_door(deep):
+        pass
+    trap = socket.socket(socket.AF_UNIX)
+    trap.bind(str(path))
+    trap.listen()
+    assert answering(deep, None) is None
+    trap.close()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("postgresql://app:secret@db.example/ledger", "postgresql://app@db.example/ledger"),
+        ("host=db.example dbname=ledger password=secret", "host=db.example dbname=ledger "),
+    ],
+)
+def test_the_name_says_which_database_and_nothing_of_its_password(tmp_path: Path, one: str, other: str) -> None:
+    assert socket_path(tmp_path, one) == socket_path(tmp_path, other)
+    assert socket_path(tmp_path, one) != socket_path(tmp_path, None)
+    assert socket_path(tmp_path, one) != socket_path(tmp_path, one.replace("db.example", "db2.example"))
+
+
+def test_two_spellings_of_a_place_are_one(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    assert socket_path(tmp_path / "link", None) == socket_path(tmp_path / "data", None)

@@ -1,0 +1,84 @@
+"""Each verb of the command line is a route, and each route has a verb (CONTRACT §1)."""
+
+import re
+from typing import Any, cast
+
+import pytest
+from starlette.routing import Match, Route
+
+from api.app import _fastapi
+from runtime.cli import app
+from runtime.cli.nouns import DIRECTORY_NOUNS, NOUNS, Nouns
+from runtime.cli.verbs import LOCAL, VERBS
+from tests.unit.cli.walk import walked
+
+# Routes that no verb asks for, and why.
+WITHOUT_A_VERB = {
+    ("GET", "/healthz"): "whether a process lives is for what keeps it alive; `doctor` asks /readyz",
+    ("GET", "/metrics"): "for Prometheus",
+    ("GET", "/openapi.json"): "for programs and people who read the reference",
+    ("GET", "/v1/events/stream"): "the events of `events tail` for programs that hold a connection open",
+}
+# What one verb asks beside its own route, under a name that is no command.
+PART_OF_ANOTHER = {"directory profile of": "`directory profile show` of a directory"}
+
+
+def routes() -> list[Route]:
+    """What FastAPI serves, in the order in which it looks."""
+    nothing = cast("Any", None)  # routes use the services when they are called, not when they are made
+    return [route for route in _fastapi(nothing).router.routes if isinstance(route, Route)]
+
+
+def served_by(method: str, template: str, every: list[Route]) -> Route | None:
+    """The route that answers a verb, found as the router finds it."""
+    path = re.sub(r"\{\w+\}", "x", template)
+    scope = {"type": "http", "method": method, "path": path, "headers": [], "root_path": ""}
+    return next((route for route in every if route.matches(scope)[0] is Match.FULL), None)
+
+
+def test_each_command_has_a_line_in_the_list_or_works_on_the_machine_itself() -> None:
+    commands = {" ".join(words) for words, command in walked(app) if not command.hidden}
+    assert commands == (set(VERBS) - set(PART_OF_ANOTHER)) | LOCAL
+    assert not set(VERBS) & LOCAL
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_is_a_route(verb: str) -> None:
+    assert served_by(*VERBS[verb], routes()) is not None, f"{verb} asks {VERBS[verb]}, which is not served"
+
+
+def test_each_route_has_a_verb() -> None:
+    every = routes()
+    asked = [served_by(*route, every) for route in VERBS.values()]
+    unasked = {
+        (method, route.path)
+        for route in every
+        for method in (route.methods or set()) - {"HEAD"}
+        if not any(found is route for found in asked)
+    }
+    assert unasked == set(WITHOUT_A_VERB)
+
+
+def test_the_comparison_notices_what_is_missing() -> None:
+    """Otherwise a list compared with itself would pass."""
+    assert served_by("POST", "/v1/nothing", routes()) is None
+    assert served_by("DELETE", "/v1/replays/{replay_id}", routes()) is None
+
+
+@pytest.mark.parametrize(("nouns", "above"), [(NOUNS, ()), (DIRECTORY_NOUNS, ("directory",))])
+def test_the_list_of_words_says_what_their_help_begins_with(nouns: Nouns, above: tuple[str, ...]) -> None:
+    """`--help` prints one line of a word without importing it: it must be true of what is imported later."""
+    found = {words[: len(above) + 1] for words, _ in walked(app)}
+    assert {(*above, word) for word in nouns} <= found
+    for noun in nouns.values():
+        assert noun.help.endswith(".")
+
+
+def test_every_verb_that_posts_takes_an_idempotency_key_and_all_take_json() -> None:
+    for words, command in walked(app):
+        names = {option for parameter in command.params for option in parameter.opts}
+        verb = " ".join(words)
+        if verb in VERBS and VERBS[verb].method == "POST":
+            assert "--idempotency-key" in names, verb
+        if verb not in {"serve", "demo"}:
+            assert "--json" in names, verb
