@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import as_json, listed
-from api.consumers import ITEMS_MAX, ReasonBody
+from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
 from api.services import Services
 from ledger.tokens import LIFE_DAYS, OVERLAP_S, Scope
@@ -40,6 +40,11 @@ class RotateBody(BaseModel):
     overlap_seconds: int = OVERLAP_S
 
 
+class RevokeBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    reason: Reason | None = None
+
+
 def routes(services: Services) -> APIRouter:
     """/v1/tokens and everything below."""
     router, ledger = APIRouter(), services.ledger
@@ -67,7 +72,7 @@ def routes(services: Services) -> APIRouter:
         return as_json(_with_text(await tokens.rotate(ledger, caller_of(request), token_id, asked.overlap_seconds)), 201)
 
     @router.delete("/v1/tokens/{token_id}", name="tokens.revoke")
-    async def revoke_token(request: Request, token_id: str, body: ReasonBody | None = None) -> Response:
+    async def revoke_token(request: Request, token_id: str, body: RevokeBody | None = None) -> Response:
         await tokens.revoke(ledger, caller_of(request), token_id, body.reason if body else None)
         return Response(status_code=204)
 
