@@ -20,6 +20,7 @@ from api.scim.writes import Write
 from api.services import Services
 from ledger.directories import Directory
 from ledger.tokens import Token
+from operations.permissions import TABLE, allowed
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
@@ -130,6 +131,7 @@ ROUTES: Final[dict[tuple[str, int], dict[str, Handler]]] = {
 }
 SEARCHES: Final[dict[str, dict[str, Handler]]] = {"Users": {"POST": _search(USER)}, "Groups": {"POST": _search(GROUP)}}
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+READ, WRITE = TABLE["scim.read"].operation, TABLE["scim.write"].operation
 
 
 class ScimApp:
@@ -207,10 +209,10 @@ class ScimApp:
     async def _answer(self, call: Call) -> Answer:
         method = "GET" if call.method == "HEAD" else call.method
         token = await self._token(call, fresh=method not in _WRITES)
+        if not allowed(token.role, _operation(call, method)):
+            raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token = directory, token
-        if token.role != "scim":
-            raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         methods = _methods(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
@@ -218,6 +220,11 @@ class ScimApp:
         if handler is None:
             raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.", allowed=tuple(methods))
         return await handler(self._services, call, directory, token)
+
+
+def _operation(call: Call, method: str) -> str:
+    """The line of the permission table that a request falls under."""
+    return WRITE if method in _WRITES and call.path[-1:] != [".search"] else READ
 
 
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
