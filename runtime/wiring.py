@@ -31,7 +31,7 @@ from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens
 from ledger.transaction import Outcome, Submission, Transaction
-from ledger.writer import Link, Writer
+from ledger.writer import LOCK_TIMEOUT_MS, Link, Writer
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
 from projections import core, reads
@@ -99,7 +99,7 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
     pool = open_pool(url, size=POOL_SIZE)
     await pool.open()
     directories = Directories(kek)
-    writer = Writer(make_transaction(kek), lambda: connect(url, pinned=True), observe_batch)
+    writer = Writer(make_transaction(kek), lambda: connect(url, pinned=True, lock_timeout_ms=LOCK_TIMEOUT_MS), observe_batch)
     arrivals = Arrivals()
     shared_reads = _SharedReads(lambda: connect(url, pinned=True), kek)
     feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
