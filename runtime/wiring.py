@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import psycopg
 import structlog
 
+from api.authentication import Authentication
 from api.journal import Journal
 from api.metrics import observe_batch
 from api.services import TOUCH_INTERVAL_S, Services
@@ -105,9 +106,10 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
     feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
     tail = Tail(feed, pool.connection, arrivals)
     ledger = OpenLedger(pool.connection, directories, feed, kek, writer.submit, now_us, uuid4, os.urandom)
+    tokens = Coalescer(shared_reads.tokens)
     services = Services(
         base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=feed,
-        tokens=Coalescer(shared_reads.tokens), users=Coalescer(shared_reads.users),
+        tokens=tokens, authentication=Authentication(tokens, now_us), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
         journal=Journal(pool), migrated=_migrated(pool.connection),
@@ -229,7 +231,7 @@ async def _follow_directories(services: Services, changed: asyncio.Event, cleani
 async def _touch_tokens(services: Services) -> None:
     while True:
         await asyncio.sleep(TOUCH_INTERVAL_S)
-        used, services.used_tokens = services.used_tokens, set()
+        used, services.authentication.used = services.authentication.used, set()
         if used:
             with contextlib.suppress(psycopg.Error):
                 async with services.pool.connection() as conn:

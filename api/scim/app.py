@@ -29,12 +29,14 @@ from scim.shape import filter_shape
 SEARCH_BYTES_MAX = 2**20
 _log = structlog.get_logger("api.scim")
 Handler = Callable[[Services, Call, Directory, Token], Awaitable[Answer]]
+_TRANSACTED: Final[set[Handler]] = set()  # writes whose transaction looks at the token again
 
 
 def _write(name: str) -> Handler:
     async def handle(services: Services, call: Call, directory: Directory, token: Token) -> Answer:
         return await getattr(Write(services, call, directory, token), name)(*call.path[1:])
 
+    _TRANSACTED.add(handle)
     return handle
 
 
@@ -129,7 +131,6 @@ ROUTES: Final[dict[tuple[str, int], dict[str, Handler]]] = {
     ("Me", 1): dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), _me),
 }
 SEARCHES: Final[dict[str, dict[str, Handler]]] = {"Users": {"POST": _search(USER)}, "Groups": {"POST": _search(GROUP)}}
-_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class ScimApp:
@@ -197,7 +198,7 @@ class ScimApp:
     async def _token(self, call: Call, *, fresh: bool) -> Token:
         authorization = call.header(b"authorization")
         try:
-            return await self._services.authenticate(authorization, fresh=fresh)
+            return await self._services.authentication.authenticate(authorization, fresh=fresh)
         except Unauthorized:
             owner = await self._services.formerly(authorization, call.directory)
             if owner is not None:
@@ -205,16 +206,27 @@ class ScimApp:
             raise
 
     async def _answer(self, call: Call) -> Answer:
-        method = "GET" if call.method == "HEAD" else call.method
-        token = await self._token(call, fresh=method not in _WRITES)
+        methods = _methods(call)
+        handler = (methods or {}).get("GET" if call.method == "HEAD" else call.method)
+        if handler not in _TRANSACTED:
+            return await self._handled(call, await self._token(call, fresh=True), methods, handler)
+        token = await self._token(call, fresh=False)
+        try:
+            return await self._handled(call, token, methods, handler)
+        except Unauthorized:
+            self._services.authentication.forget(call.header(b"authorization"))
+            raise
+        except ScimError:
+            await self._token(call, fresh=True)  # refused before the transaction looked: a dead token is told that it is dead
+            raise
+
+    async def _handled(self, call: Call, token: Token, methods: dict[str, Handler] | None, handler: Handler | None) -> Answer:
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token = directory, token
         if token.role != "scim":
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
-        methods = _methods(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
-        handler = methods.get(method)
         if handler is None:
             raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.", allowed=tuple(methods))
         return await handler(self._services, call, directory, token)

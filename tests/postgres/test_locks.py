@@ -19,6 +19,7 @@ from ledger import writer
 from runtime import wiring
 from scim.errors import Unavailable
 from tests.postgres.ledgers import Ledger, opened
+from tests.postgres.machine import administration
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_a_lock_of_the_ledger_held_by_a_stranger_refuses_writes_soon(app_url: st
 
 def test_a_lock_of_a_directory_refuses_that_directory_alone(app_url: str, superuser_url: str) -> None:
     async def check(ledger: Ledger) -> None:
-        async with wiring.administration(app_url, ledger.services.kek) as acts:
+        async with administration(app_url, ledger.services.kek) as acts:
             other = await acts.create_directory("other")
         with holding(superuser_url, 1, ledger.directory.id):
             held = ledger.create_user("held")
