@@ -112,7 +112,7 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
         tokens=tokens, authentication=Authentication(tokens, now_us), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
-        journal=Journal(pool), migrated=_migrated(pool.connection),
+        journal=Journal(pool, kek, os.urandom), migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())

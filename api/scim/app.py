@@ -10,7 +10,7 @@ import structlog
 
 from api.journal import Entry
 from api.memory import GIANT_EVENTS, release
-from api.metrics import observe
+from api.metrics import method_shown, observe
 from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
 from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
@@ -156,14 +156,14 @@ class ScimApp:
         except DATABASE_AWAY:
             error = Unavailable("The database does not answer; nothing was changed. Send it again.", retry_after=1)
         except Exception:  # the last fence: a defect of ours is logged, never shown
-            _log.exception("request_failed", request_id=str(request_id), method=method, path=template)
+            _log.exception("request_failed", request_id=str(request_id), method=method_shown(method), path=template)
             error = ScimError("An unexpected error. It was logged under this request's id.")
         if error is not None:
             answer = of_error(error)
         try:
             await send_answer(send, answer, request_id)
         except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
-            _log.warning("answer_cut", request_id=str(request_id), method=method, path=template)
+            _log.warning("answer_cut", request_id=str(request_id), method=method_shown(method), path=template)
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
@@ -177,7 +177,7 @@ class ScimApp:
             _log.info(
                 "request",
                 request_id=str(request_id),
-                method=method,
+                method=method_shown(method),
                 path=template,
                 status=answer.status,
                 seconds=round(seconds, 4),
@@ -237,7 +237,7 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
     assert directory is not None
     kind = {"Users": directory.user_type, "Groups": directory.group_type}.get(call.path[0]) if call.path else None
     return Entry(
-        directory.id, services.clock(), call.method, template.removeprefix("/scim/{directory}/v2") or "/",
+        directory.id, services.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
         filter_shape(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
         directory.profile, tuple(sorted(call.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
     )  # fmt: skip
