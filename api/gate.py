@@ -49,4 +49,4 @@ class Gate:
         request, authorization = UUID(scope["request_id"]), Request(scope).headers.get("authorization")
         if authorization is None and scope.get("local"):
             return Caller(MACHINE, request)  # through the socket that only the owner of the service can open
-        return Caller(await self._services.authenticate(authorization), request)
+        return Caller(await self._services.authentication.authenticate(authorization), request)

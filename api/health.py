@@ -1,6 +1,7 @@
 """Probes and metrics."""
 
 import psycopg
+import structlog
 from fastapi import APIRouter, Response
 
 from api.metrics import REVOCATION_SECONDS, ConsumerFigures, exposition, show_consumers, show_surges
@@ -15,7 +16,9 @@ from delivery.status import lag_of
 from delivery.surges import lately, limits
 from ledger.directories import SYSTEM
 from ledger.feed import Selection
+from ledger.obstacles import obstacles
 
+_log = structlog.get_logger("api")
 ROWS = 10_000  # of acknowledgements read at once
 
 
@@ -29,11 +32,11 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/readyz", name="probes.ready")
     async def readyz(response: Response) -> dict[str, str]:
-        part = await _broken_part(services)
-        if part is None:
+        broken = await broken_part(services)
+        if broken is None:
             return {"status": "ready"}
         response.status_code = 503
-        return {"status": "not_ready", "part": part}
+        return {"status": "not_ready", "part": broken[0], "reason": broken[1]}
 
     @router.get("/metrics", name="metrics.show")
     async def metrics() -> Response:
@@ -73,12 +76,17 @@ async def _acked_since(conn: Connection, seen: int) -> list[tuple[int, str, floa
     return await (await conn.cursor(binary=True).execute(SQL["revocations_acked_after"], (seen, ROWS))).fetchall()
 
 
-async def _broken_part(services: Services) -> str | None:
+async def broken_part(services: Services) -> tuple[str, str] | None:
+    """The part that keeps the service from its work, and why in words that name nobody: whoever asks is a stranger."""
     try:
         async with services.pool.connection(timeout=2) as conn:
-            await conn.execute("select 1")
+            in_the_way = await obstacles(conn)
         if not await services.migrated():
-            return "migrations"
+            return "migrations", "the schema of the database is not that of this release: run `scim-ledger migrate`"
     except (*DATABASE_AWAY, psycopg.Error):
-        return "database"
-    return None if services.writer.running else "writer"
+        return "database", "the database does not answer"
+    for obstacle in in_the_way:
+        _log.error("lock_in_the_way", **obstacle.described())
+    if in_the_way:
+        return "writer", "another session of the database holds a lock of the write path; the log of the service says which"
+    return None if services.writer.running else ("writer", "the writer of this process has ended")

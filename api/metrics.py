@@ -111,8 +111,17 @@ def show_surges(figures: Iterable[tuple[str, int, bool]]) -> None:
 _children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def method_shown(method: str) -> str:
+    """The method for labels, logs and the journal: what is none of HTTP's usual ones may be any word of a client."""
+    return method if method in _METHODS else "-"
+
+
 def observe(method: str, route: str, status: int, seconds: float) -> None:
     """Count a request."""
+    method = method_shown(method)
     found = _children.get((method, route, status))
     if found is None:
         found = _children[method, route, status] = (_REQUESTS.labels(method, route, str(status)), _SECONDS.labels(method, route))

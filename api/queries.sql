@@ -1,9 +1,9 @@
 -- insert_requests --
 -- One batch of the journal.
-insert into requests (directory, at, method, route, shape, status, scim_type, detail, profile, tolerances, events, duration_us, request_id, token)
-select d, to_timestamp(a / 1e6), m, r, s, st, t, de, p, coalesce(string_to_array(nullif(tol, ''), ','), '{}'), e, du, rq, tk
-from unnest($1::int4[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::text[], $8::text[], $9::text[], $10::text[],
-            $11::int4[], $12::int4[], $13::uuid[], $14::uuid[]) v(d, a, m, r, s, st, t, de, p, tol, e, du, rq, tk);
+insert into requests (directory, at, method, route, shape, status, scim_type, detail, reason, profile, tolerances, events, duration_us, request_id, token)
+select d, to_timestamp(a / 1e6), m, r, s, st, t, de, re, p, coalesce(string_to_array(nullif(tol, ''), ','), '{}'), e, du, rq, tk
+from unnest($1::int4[], $2::int8[], $3::text[], $4::text[], $5::bytea[], $6::int2[], $7::text[], $8::bytea[], $9::bytea[], $10::text[],
+            $11::text[], $12::int4[], $13::int4[], $14::uuid[], $15::uuid[]) v(d, a, m, r, s, st, t, de, re, p, tol, e, du, rq, tk);
 
 -- prune_requests --
 -- What is older than the journal keeps, in bounded pieces.

@@ -536,7 +536,9 @@ class Push:
         """What the receiver said may name persons."""
         if not result.answer:
             return None
-        return seal_note(self._parts.kek, result.answer, owner=self.consumer.uuid, nonce=self._parts.entropy(NONCE_SIZE))
+        return seal_note(
+            self._parts.kek, result.answer, kind="answer", owner=self.consumer.uuid, nonce=self._parts.entropy(NONCE_SIZE)
+        )
 
     async def _gone(self, batch: Sequence[Open]) -> None:
         for found in batch:

@@ -102,7 +102,7 @@ async def shown(conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, some
             "event_id": public["id"], "type": public["type"], "subject": public["subject"], "position": exceptional.position,
             "state": STATES[exceptional.state], "since": _time(exceptional.since), "attempts": exceptional.attempts,
             "last_error": exceptional.error, "next_attempt_at": _time(exceptional.next_at), "reason": exceptional.reason,
-            "last_answer": open_note(kek, exceptional.answer, owner=consumer.uuid) if exceptional.answer is not None else None,
+            "last_answer": open_note(kek, exceptional.answer, kind="answer", owner=consumer.uuid) if exceptional.answer is not None else None,
         }  # fmt: skip
         found.append(entry)
     return found

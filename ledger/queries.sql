@@ -106,6 +106,16 @@ insert into subject_keys (obj, directory, wrapped) select * from unnest($1::uuid
 -- Held from here to the end of COMMIT: positions are dense in commit order because only one transaction is past this line.
 select pg_advisory_xact_lock(2, 0);
 
+-- locks_in_the_way --
+-- Holders of the write path's locks (two-key ones: class 1 a directory, class 2 the ledger) but our own writers, which have our
+-- application name, log in as we do or as the owner of the log, and are within a transaction that has not lasted long.
+select a.pid, a.usename::text, left(a.application_name, 64), case l.classid when 1 then l.objid::int4 end
+from pg_locks l join pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and (l.classid = 1 or (l.classid = 2 and l.objid = 0))
+  and l.database = (select oid from pg_database where datname = current_database())
+  and not (a.application_name = $1 and coalesce(a.xact_start > clock_timestamp() - make_interval(secs => $2), true)
+           and a.usename in (session_user, (select tableowner from pg_tables where schemaname = 'ledger' and tablename = 'commits')));
+
 -- insert_commits --
 -- off is the number of events of this batch before the commit; the tail is read after the lock, in its own snapshot.
 -- The wake-up call is a hint for readers of the feed, never the delivery itself; it leaves with COMMIT.

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import orjson
@@ -21,6 +21,7 @@ MAC_SIZE: Final = 16
 _KEY_MARK: Final = b',"key":'
 NONCE_SIZE, SALT_SIZE, KEY_SIZE = 12, 32, 32
 _NOTE: Final = b"scim-ledger/note/v1\0"
+_NOTE_OF_KIND: Final = b"scim-ledger/note/v2\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +67,30 @@ def unwrap_key(kek: Kek, wrapped: bytes, *, directory: UUID, obj: UUID) -> bytes
     return unwrap(kek.key, wrapped, dir=directory.bytes, obj=obj.bytes)
 
 
-def seal_note(kek: Kek, text: str, *, owner: UUID, nonce: bytes) -> bytes:
-    """Seal a short text that is no event: a signing secret, what a receiver answered. Opens only for its owner."""
-    return nonce + AESGCM(kek.key).encrypt(nonce, text.encode(), _NOTE + owner.bytes)
+NoteKind = Literal["secret", "answer", "reply", "refusal", "filter"]
 
 
-def open_note(kek: Kek, sealed: bytes, *, owner: UUID) -> str:
-    """Raises proofs.keys.WrapError when the KEK or the owner is another one."""
+def seal_note(kek: Kek, text: str, *, kind: NoteKind, owner: UUID, nonce: bytes) -> bytes:
+    """Seal a short text that is no event. Opens only as that kind, and only for its owner: none can be put in another's place.
+
+    secret: with which a consumer's webhooks are signed. answer: of a receiver. reply: kept for an Idempotency-Key. refusal and
+    filter: of a request in the journal.
+    """
+    return nonce + AESGCM(kek.key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _place(kind, owner))
+
+
+def open_note(kek: Kek, sealed: bytes, *, kind: NoteKind, owner: UUID) -> str:
+    """Raises proofs.keys.WrapError when the KEK, the kind or the owner is another one."""
     try:
-        return AESGCM(kek.key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _NOTE + owner.bytes).decode()
-    except InvalidTag:
-        raise WrapError("not sealed with this key-encryption key for this owner") from None
+        opened = AESGCM(kek.key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _place(kind, owner))
+    except (InvalidTag, ValueError):
+        raise WrapError("not sealed with this key-encryption key as this kind of note for this owner") from None
+    return opened.decode("utf-8", "surrogatepass")
+
+
+def _place(kind: NoteKind, owner: UUID) -> bytes:
+    """What a note is authenticated with. Secrets have what all notes had before there were kinds: they are stored for years."""
+    return _NOTE + owner.bytes if kind == "secret" else _NOTE_OF_KIND + kind.encode() + b"\0" + owner.bytes
 
 
 def payload_of(body: Body) -> bytes:

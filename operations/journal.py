@@ -2,14 +2,17 @@
 
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 from database.arrays import int4s
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.directories import Directory
+from ledger.sealing import Kek, NoteKind, open_note
 from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
+from proofs.keys import WrapError
 from scim.advice import TEST_OBJECT, fix_of, said
 
 SQL: Final = load_queries(__file__)
@@ -18,6 +21,7 @@ SILENCE_HOURS = 24  # IdPs synchronise at least daily
 ERROR_SHARE = 0.05
 SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
 SPIKE_TIMES_MIN = 10  # the median minute
+_SEALED: Final[dict[str, NoteKind]] = {"detail": "refusal", "filter": "filter"}
 _NAMES = (
     "id", "directory", "time", "method", "path", "filter", "status", "scim_type", "detail", "profile", "tolerances", "events",
     "duration_us", "request_id", "token",
@@ -44,26 +48,43 @@ async def list_requests(
     async with ledger.connection() as conn:
         params = (int4s([found.id for found in reached]), before, refused, status, limit)
         rows = await (await conn.execute(SQL["list_requests"], params)).fetchall()
-    return [_shown(row) for row in rows]
+    return [_shown(ledger.kek, row) for row in rows]
 
 
 @on_directory("directories.health")
 async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hours: int) -> dict[str, Any]:
     """How the IdP of a directory is doing, with what the person who runs it should do, worst first."""
     async with ledger.connection() as conn:
-        report = await directory_health(conn, directory, hours)
+        report = await directory_health(conn, ledger.kek, directory, hours)
     return {**report, "advice": advice(report, datetime.fromtimestamp(ledger.clock() / 1e6, UTC))}
 
 
-def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
+def _shown(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
     shown = {name: value for name, value in zip(_NAMES, row, strict=True) if value is not None}
+    for name, kind in _SEALED.items():
+        if name in shown:
+            shown[name] = _opened(kek, shown[name], kind, shown["request_id"])
     if "token" in shown:
         shown["token"] = f"tok_{shown['token'].hex}"
     fix = fix_of(shown["status"], shown.get("scim_type"), shown.get("detail"))
     return shown if fix is None else {**shown, "fix": fix}
 
 
-async def directory_health(conn: Connection, directory: Directory, hours: int) -> dict[str, Any]:
+def _opened(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) -> str | None:
+    try:
+        return None if sealed is None else open_note(kek, sealed, kind=kind, owner=request)
+    except WrapError:
+        return "(unreadable: not sealed by this service for this request)"
+
+
+def _refused(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
+    status, scim_type, sealed, request, count, last = row
+    detail = _opened(kek, sealed, "refusal", request)
+    said = {"status": status, "scim_type": scim_type, "detail": detail, "count": count, "last": last}
+    return {**said, "fix": fix_of(status, scim_type, detail)}
+
+
+async def directory_health(conn: Connection, kek: Kek, directory: Directory, hours: int) -> dict[str, Any]:
     """Last request, errors per operation, refusals with reason and fix, spikes, retry storms, tolerances relied on, token ages."""
 
     async def rows(name: str, *params: Any) -> list[tuple[Any, ...]]:
@@ -85,10 +106,7 @@ async def directory_health(conn: Connection, directory: Directory, hours: int) -
             dict(zip(("minute", "requests", "times_the_median"), row, strict=True))
             for row in await rows("doctor_spikes", hours, SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)
         ],
-        "refusals": [
-            {**dict(zip(("status", "scim_type", "detail", "count", "last"), row, strict=True)), "fix": fix_of(*row[:3])}
-            for row in await rows("doctor_refusals", hours)
-        ],
+        "refusals": [_refused(kek, row) for row in await rows("doctor_refusals", hours)],
         "retry_storms": [
             dict(zip(("method", "path", "status", "count", "first", "last"), row, strict=True))
             for row in await rows("doctor_retries")

@@ -41,10 +41,12 @@ select method, route, count(*), count(*) filter (where status >= 400 and status 
 from requests where directory = $1 and at > now() - make_interval(hours => $2) group by method, route order by 3 desc;
 
 -- doctor_refusals --
--- Why requests were refused, most frequent first.
-select status, scim_type, detail, count(*), max(at) from requests
-where directory = $1 and at > now() - make_interval(hours => $2) and status >= 400
-group by status, scim_type, detail order by 4 desc limit 10;
+-- Why requests were refused, most frequent first: counted by the mark of the sentence, shown by the newest that has it.
+select r.status, r.scim_type, r.detail, r.request_id, g.n, g.last
+from (select status, scim_type, reason, count(*) n, max(at) as last, max(id) newest from requests
+      where directory = $1 and at > now() - make_interval(hours => $2) and status >= 400
+      group by status, scim_type, reason order by 4 desc limit 10) g
+join requests r on r.id = g.newest order by g.n desc, g.newest desc;
 
 -- doctor_tolerances --
 -- Which deviations the IdP relies on.

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection, AsyncRawCursor, sql
 from psycopg.rows import TupleRow
 
 from database.arrays import int4s, register_arrays, uuids
+from database.connections import APPLICATION_NAME
 from database.queries import load_queries
 from ledger.directories import Directory
 from ledger.sealing import Kek
@@ -28,8 +29,9 @@ Owner = AsyncConnection[TupleRow]
 async def connect_owner(url: str) -> Owner:
     """Open a connection of the owner role: making and swapping tables is not a right of the serving role."""
     conn = await AsyncConnection.connect(
-        url, autocommit=True, prepare_threshold=0, cursor_factory=AsyncRawCursor, options="-c timezone=UTC -c jit=off"
-    )
+        url, autocommit=True, prepare_threshold=0, cursor_factory=AsyncRawCursor, options="-c timezone=UTC -c jit=off",
+        application_name=APPLICATION_NAME,
+    )  # fmt: skip
     register_arrays(conn)
     return conn
 

@@ -10,7 +10,7 @@ import structlog
 
 from api.journal import Entry
 from api.memory import GIANT_EVENTS, release
-from api.metrics import observe
+from api.metrics import method_shown, observe
 from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
 from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
@@ -30,12 +30,14 @@ from scim.shape import filter_shape
 SEARCH_BYTES_MAX = 2**20
 _log = structlog.get_logger("api.scim")
 Handler = Callable[[Services, Call, Directory, Token], Awaitable[Answer]]
+_TRANSACTED: Final[set[Handler]] = set()  # writes whose transaction looks at the token again
 
 
 def _write(name: str) -> Handler:
     async def handle(services: Services, call: Call, directory: Directory, token: Token) -> Answer:
         return await getattr(Write(services, call, directory, token), name)(*call.path[1:])
 
+    _TRANSACTED.add(handle)
     return handle
 
 
@@ -130,7 +132,6 @@ ROUTES: Final[dict[tuple[str, int], dict[str, Handler]]] = {
     ("Me", 1): dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), _me),
 }
 SEARCHES: Final[dict[str, dict[str, Handler]]] = {"Users": {"POST": _search(USER)}, "Groups": {"POST": _search(GROUP)}}
-_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 READ, WRITE = TABLE["scim.read"].operation, TABLE["scim.write"].operation
 
 
@@ -157,14 +158,14 @@ class ScimApp:
         except DATABASE_AWAY:
             error = Unavailable("The database does not answer; nothing was changed. Send it again.", retry_after=1)
         except Exception:  # the last fence: a defect of ours is logged, never shown
-            _log.exception("request_failed", request_id=str(request_id), method=method, path=template)
+            _log.exception("request_failed", request_id=str(request_id), method=method_shown(method), path=template)
             error = ScimError("An unexpected error. It was logged under this request's id.")
         if error is not None:
             answer = of_error(error)
         try:
             await send_answer(send, answer, request_id)
         except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
-            _log.warning("answer_cut", request_id=str(request_id), method=method, path=template)
+            _log.warning("answer_cut", request_id=str(request_id), method=method_shown(method), path=template)
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
@@ -178,7 +179,7 @@ class ScimApp:
             _log.info(
                 "request",
                 request_id=str(request_id),
-                method=method,
+                method=method_shown(method),
                 path=template,
                 status=answer.status,
                 seconds=round(seconds, 4),
@@ -199,7 +200,7 @@ class ScimApp:
     async def _token(self, call: Call, *, fresh: bool) -> Token:
         authorization = call.header(b"authorization")
         try:
-            return await self._services.authenticate(authorization, fresh=fresh)
+            return await self._services.authentication.authenticate(authorization, fresh=fresh)
         except Unauthorized:
             owner = await self._services.formerly(authorization, call.directory)
             if owner is not None:
@@ -207,24 +208,30 @@ class ScimApp:
             raise
 
     async def _answer(self, call: Call) -> Answer:
-        method = "GET" if call.method == "HEAD" else call.method
-        token = await self._token(call, fresh=method not in _WRITES)
-        if not allowed(token.role, _operation(call, method)):
+        methods = _methods(call)
+        handler = (methods or {}).get("GET" if call.method == "HEAD" else call.method)
+        if handler not in _TRANSACTED:
+            return await self._handled(call, await self._token(call, fresh=True), methods, handler)
+        token = await self._token(call, fresh=False)
+        try:
+            return await self._handled(call, token, methods, handler)
+        except Unauthorized:
+            self._services.authentication.forget(call.header(b"authorization"))
+            raise
+        except ScimError:
+            await self._token(call, fresh=True)  # refused before the transaction looked: a dead token is told that it is dead
+            raise
+
+    async def _handled(self, call: Call, token: Token, methods: dict[str, Handler] | None, handler: Handler | None) -> Answer:
+        if not allowed(token.role, WRITE if handler in _TRANSACTED or handler is bulk else READ):
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token = directory, token
-        methods = _methods(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
-        handler = methods.get(method)
         if handler is None:
             raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.", allowed=tuple(methods))
         return await handler(self._services, call, directory, token)
-
-
-def _operation(call: Call, method: str) -> str:
-    """The line of the permission table that a request falls under."""
-    return WRITE if method in _WRITES and call.path[-1:] != [".search"] else READ
 
 
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
@@ -232,7 +239,7 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
     assert directory is not None
     kind = {"Users": directory.user_type, "Groups": directory.group_type}.get(call.path[0]) if call.path else None
     return Entry(
-        directory.id, services.clock(), call.method, template.removeprefix("/scim/{directory}/v2") or "/",
+        directory.id, services.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
         filter_shape(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
         directory.profile, tuple(sorted(call.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
     )  # fmt: skip

@@ -27,7 +27,7 @@ from scim.bulk import (
     rounds,
     without_members,
 )
-from scim.errors import InvalidSyntax, ScimError, Unavailable
+from scim.errors import InvalidSyntax, ScimError, Unauthorized, Unavailable
 from scim.patch import PATCH_URN
 
 BULK_BYTES_MAX = 16 * 2**20
@@ -64,6 +64,7 @@ async def bulk(services: Services, call: Call, directory: Directory, token: Toke
     request = read_bulk(content.load())
     run = _Run(services, call, directory, token, request)
     await run.all()
+    run.refuse_if_dead()
     return as_json(200, {"schemas": [RESPONSE_URN], "Operations": [run.results[index] for index in sorted(run.results)]})
 
 
@@ -96,6 +97,7 @@ class _Run:
         }
         self._extra = OPERATIONS_MAX  # the numbers of what circular references need besides
         self._errors = 0
+        self._dead = False  # the token: whatever would come next is refused too
         self.results: dict[int, dict[str, Any]] = {}
 
     async def all(self) -> None:
@@ -107,8 +109,15 @@ class _Run:
             else:
                 await self._circle(operations)
 
+    def refuse_if_dead(self) -> None:
+        """Raises Unauthorized where nothing was carried out because the token died since it was asked about."""
+        found = [result["status"] for result in self.results.values()]
+        if "401" in found and all(int(status) >= 400 for status in found):
+            self._call.refusals.clear()
+            raise Unauthorized("The token was revoked or has expired. Issue a new one and put it into the IdP.")
+
     def _given_up(self) -> bool:
-        return self._request.fail_on_errors is not None and self._errors >= self._request.fail_on_errors
+        return self._dead or (self._request.fail_on_errors is not None and self._errors >= self._request.fail_on_errors)
 
     def _failed(self, operation: BulkOperation, answer: Answer, **kept: str) -> None:
         """What was not created has no id: whatever refers to it fails too, instead of keeping the id of nobody."""
@@ -120,6 +129,7 @@ class _Run:
             | {"response": orjson.loads(answer.body)}
         )
         self._errors += 1
+        self._dead = self._dead or answer.status == 401
         if operation.method == "POST" and operation.bulk_id is not None:
             self._ids[operation.bulk_id] = None
         self._call.refusals.append(_refusal(operation, self.results[operation.index]))
