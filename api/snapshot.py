@@ -17,7 +17,7 @@ from ledger.directories import Directory
 from ledger.events import GROUP, USER
 from ledger.feed import Selection, rfc3339
 from ledger.tokens import Token
-from projections.history import Person, documents_at, members_at, population, resolve
+from projections.history import Person, documents_at, members_at, population, resolve, shown
 from scim.profile import mapped_user
 
 PAGE: Final = 500
@@ -89,6 +89,7 @@ class _Snapshot:
 
     async def _user(self, person: Person, document: dict[str, Any] | None) -> AsyncIterator[bytes]:
         self._counts["users"] += 1
+        document = None if document is None else shown(document, active=person.active)
         data = self._data(document)
         if document is not None:
             data["user"] = mapped_user(self._directory.speaks, document)

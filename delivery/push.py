@@ -45,7 +45,7 @@ from delivery.surges import held_commits
 from delivery.transports.webhook import Message, Result, Sender
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
-from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, OPERATOR, Body, Draft
+from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
 from ledger.feed import Event, Feed, Selection, rfc3339
 from ledger.sealing import NONCE_SIZE, Kek, seal_note
 from ledger.tail import Tail
@@ -311,6 +311,9 @@ class Push:
         return await (await conn.execute(SQL["consumer_unchanged"], params)).fetchone() is not None
 
     async def _take(self, events: Sequence[Event], covered_to: int) -> None:
+        if self._replays and any(e.kind == DIRECTORY_CLOSED.number and e.position > self._known_to for e in events):
+            self.stop()  # runs are planned anew, without the grants of a directory that is closed now
+            return
         held: set[tuple[int, int]] = set()
         if any(limit.action == "hold" for limit in self._parts.limits.values()):
             async with self._parts.connection() as conn:

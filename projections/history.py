@@ -99,8 +99,13 @@ async def state_at(conn: Connection, kek: Kek, directory: Directory, obj: UUID, 
     name = MEMBER_TYPE_NAMES[ot]
     if ct is None or wrapped is None:
         return State(name, active, None)
-    document = open_document(kek, directory, obj, body_seq, ct, wrapped)
+    document = shown(open_document(kek, directory, obj, body_seq, ct, wrapped), active=active)
     return State(name, active, Resource(name, obj, document, etag_rv, created, updated))
+
+
+def shown(document: dict[str, Any], *, active: bool) -> dict[str, Any]:
+    """A document with its user's activity as it is: the closing of a directory ends that of all, and writes no document anew."""
+    return document if active or "active" not in document else {**document, "active": False}
 
 
 async def ever_existed(conn: Connection, directory: Directory, ot: str, obj: UUID) -> bool:

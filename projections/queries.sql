@@ -184,8 +184,9 @@ select seq + size - 1, at from commits where directory = $1 and at <= $2 order b
 select seq + size - 1, at from commits where directory = $1 and seq <= $2 order by seq desc limit 1;
 
 -- state_at --
--- A resource as of a seq: type, activity, where its body is, when it began.
-select s.ot, s.active, s.body_seq, b.ct, k.wrapped, e.etag_rv, c.at,
+-- A resource as of a seq: type, activity, where its body is, when it began. Here and below nobody is active from the seq on at which
+-- the directory was closed: one row says so for all of them.
+select s.ot, s.active and not exists (select from directory_states where directory = $1 and closed_seq <= $3), s.body_seq, b.ct, k.wrapped, e.etag_rv, c.at,
        (select f.at from commits f where f.directory = $1 and f.seq <= (select min(from_seq) from states where directory = $1 and obj = $2)
         order by f.seq desc limit 1)
 from states s
@@ -197,12 +198,14 @@ where s.directory = $1 and s.obj = $2 and s.from_seq <= $3 and s.to_seq > $3;
 
 -- states_after --
 -- Everyone as of a seq, by id: the population.
-select s.obj, s.active, s.body_seq from states s
+select s.obj, s.active and not exists (select from directory_states where directory = $1 and closed_seq <= $3), s.body_seq from states s
 where s.directory = $1 and s.ot = $2 and s.from_seq <= $3 and s.to_seq > $3 and s.obj > $4 order by s.obj limit $5;
 
 -- members_at --
 -- Direct members of groups as of a seq, with the activity of users then.
-select m.grp, m.mem, m.mt, coalesce(s.active, false), m.from_seq from unnest($2::uuid[]) k(g)
+select m.grp, m.mem, m.mt,
+       coalesce(s.active, false) and not exists (select from directory_states where directory = $1 and closed_seq <= $3), m.from_seq
+from unnest($2::uuid[]) k(g)
 cross join lateral (select * from memberships where directory = $1 and grp = k.g and to_seq > $3 and from_seq <= $3 offset 0) m
 left join lateral (
     select active from states where directory = $1 and obj = m.mem and to_seq > $3 and from_seq <= $3 offset 0
@@ -221,11 +224,15 @@ where directory = $1 and ($4::uuid is null or grp = $4) and ($5::uuid is null or
 order by grp, mem, from_seq;
 
 -- state_diff --
--- Resources that began, ended, changed activity or attributes between two points.
-select coalesce(a.obj, b.obj), coalesce(a.ot, b.ot), a.active, b.active, a.body_seq, b.body_seq
-from (select * from states where directory = $1 and from_seq <= $2 and to_seq > $2 and ($4::uuid is null or obj = $4)) a
-full join (select * from states where directory = $1 and from_seq <= $3 and to_seq > $3 and ($4::uuid is null or obj = $4)) b on a.obj = b.obj
-where a.body_seq is distinct from b.body_seq
+-- Resources that began, ended, changed activity or attributes between two points; the closing of the directory is where users that
+-- were active ended to be.
+with ended as (select coalesce((select closed_seq from directory_states where directory = $1 and closed_seq <= $3), 9223372036854775807) q)
+select coalesce(a.obj, b.obj), coalesce(a.ot, b.ot), a.active and (a.ot = 1 or q > $2), b.active and (b.ot = 1 or q > $3), a.body_seq,
+       case when b.ot = 0 and b.active and q <= $3 then greatest(b.body_seq, q) else b.body_seq end
+from ended,
+     (select * from states where directory = $1 and from_seq <= $2 and to_seq > $2 and ($4::uuid is null or obj = $4)) a
+     full join (select * from states where directory = $1 and from_seq <= $3 and to_seq > $3 and ($4::uuid is null or obj = $4)) b on a.obj = b.obj
+where a.body_seq is distinct from b.body_seq or (a.ot = 0 and a.active and q > $2 and q <= $3)
 order by 2, 1;
 
 -- bodies_of --

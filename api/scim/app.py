@@ -18,7 +18,9 @@ from api.scim.queries import Query
 from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
 from api.scim.writes import Write
 from api.services import Services
+from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
+from ledger.events import PAUSED
 from ledger.tokens import Token
 from operations.permissions import TABLE, allowed
 from scim import discovery
@@ -223,15 +225,31 @@ class ScimApp:
             raise
 
     async def _handled(self, call: Call, token: Token, methods: dict[str, Handler] | None, handler: Handler | None) -> Answer:
-        if not allowed(token.role, WRITE if handler in _TRANSACTED or handler is bulk else READ):
+        operation = WRITE if handler in _TRANSACTED or handler is bulk else READ
+        if not allowed(token.role, operation):
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token = directory, token
+        await self._open_to(operation, directory)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
         if handler is None:
             raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.", allowed=tuple(methods))
         return await handler(self._services, call, directory, token)
+
+    async def _open_to(self, operation: str, directory: Directory) -> None:
+        """Refuse at the door what a paused or closed directory takes no more, a bulk request as a whole.
+
+        What the transaction decides holds; this spares the body. A pause that this process knows of may have ended: it asks.
+        """
+        if directory.state == PAUSED and operation == WRITE:
+            async with self._services.pool.connection() as conn:
+                await self._services.directories.refresh(conn)
+            now = self._services.directories.known(directory.slug)
+            if now is None or now.state == PAUSED:
+                raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
+        if directory.is_closed:
+            raise Forbidden(CLOSED_SAYS)
 
 
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
