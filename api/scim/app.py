@@ -23,6 +23,7 @@ from ledger.tokens import Token
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
+from scim.misnomers import endpoint
 from scim.schema import GROUP, USER, ResourceType
 from scim.shape import filter_shape
 
@@ -163,6 +164,8 @@ class ScimApp:
             await send_answer(send, answer, request_id)
         except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
             _log.warning("answer_cut", request_id=str(request_id), method=method, path=template)
+        if call is not None and "endpoint_case" in call.used:
+            template = _template(call)  # what was meant is known since the directory is
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
@@ -211,6 +214,8 @@ class ScimApp:
         call.found_directory, call.token = directory, token
         if token.role != "scim":
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
+        if call.path:
+            call.path[0] = endpoint(call.path[0], directory.tolerances, call.used) or call.path[0]
         methods = _methods(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
