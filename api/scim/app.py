@@ -26,6 +26,7 @@ from operations.permissions import TABLE, allowed
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
+from scim.misnomers import endpoint
 from scim.schema import GROUP, USER, ResourceType
 from scim.shape import filter_shape
 
@@ -168,6 +169,8 @@ class ScimApp:
             await send_answer(send, answer, request_id)
         except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
             _log.warning("answer_cut", request_id=str(request_id), method=method_shown(method), path=template)
+        if call is not None and "endpoint_case" in call.used:
+            template = _template(call)  # what was meant is known since the directory is
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
@@ -210,13 +213,11 @@ class ScimApp:
             raise
 
     async def _answer(self, call: Call) -> Answer:
-        methods = _methods(call)
-        handler = (methods or {}).get("GET" if call.method == "HEAD" else call.method)
-        if handler not in _TRANSACTED:
-            return await self._handled(call, await self._token(call, fresh=True), methods, handler)
+        if _handler(call) not in _TRANSACTED:
+            return await self._handled(call, await self._token(call, fresh=True))
         token = await self._token(call, fresh=False)
         try:
-            return await self._handled(call, token, methods, handler)
+            return await self._handled(call, token)
         except Unauthorized:
             self._services.authentication.forget(call.header(b"authorization"))
             raise
@@ -224,13 +225,15 @@ class ScimApp:
             await self._token(call, fresh=True)  # refused before the transaction looked: a dead token is told that it is dead
             raise
 
-    async def _handled(self, call: Call, token: Token, methods: dict[str, Handler] | None, handler: Handler | None) -> Answer:
-        operation = WRITE if handler in _TRANSACTED or handler is bulk else READ
-        if not allowed(token.role, operation):
+    async def _handled(self, call: Call, token: Token) -> Answer:
+        if not allowed(token.role, _operation(call)):
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token = directory, token
-        await self._open_to(operation, directory)
+        if call.path:
+            call.path[0] = endpoint(call.path[0], directory.tolerances, call.used) or call.path[0]
+        await self._open_to(_operation(call), directory)
+        methods, handler = _methods(call), _handler(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
         if handler is None:
@@ -250,6 +253,17 @@ class ScimApp:
                 raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
         if directory.is_closed:
             raise Forbidden(CLOSED_SAYS)
+
+
+def _handler(call: Call) -> Handler | None:
+    """What answers a request, as its path is spelt now."""
+    return (_methods(call) or {}).get("GET" if call.method == "HEAD" else call.method)
+
+
+def _operation(call: Call) -> str:
+    """The line of the permission table that a request falls under."""
+    handler = _handler(call)
+    return WRITE if handler in _TRANSACTED or handler is bulk else READ
 
 
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:

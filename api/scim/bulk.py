@@ -61,7 +61,7 @@ class _Part:
 async def bulk(services: Services, call: Call, directory: Directory, token: Token) -> Answer:
     """Carry out a bulk request; the answer has one entry for each operation that was tried, in the order of the request."""
     content = await call.content(BULK_BYTES_MAX)
-    request = read_bulk(content.load())
+    request = read_bulk(content.load(), directory.tolerances, call.used)
     run = _Run(services, call, directory, token, request)
     await run.all()
     run.refuse_if_dead()
