@@ -27,6 +27,7 @@ from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start, machine
 from runtime.crew import Crew
 from runtime.deliver import run_delivery
+from runtime.exits import USAGE, CommandError
 from runtime.local_socket import ASGIApp, local_socket, marked_local
 from runtime.logs import configure_logs
 from runtime.settings import Settings, load_settings
@@ -293,11 +294,11 @@ def _without_secrets(error: Exception) -> str:
 
 
 def main_settings() -> Settings:
-    """Settings for the CLI. Raises StartError naming the variable that is wrong."""
+    """Settings for the CLI. Raises CommandError naming the variable that is wrong."""
     from pydantic import ValidationError
 
     try:
         return load_settings()
     except ValidationError as wrong:
         names = ", ".join(f"LEDGER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in wrong.errors())
-        raise StartError(f"Not understood: {names}") from wrong
+        raise CommandError(f"Not understood: {names}", USAGE) from wrong

@@ -167,7 +167,7 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
     assert report["refusals"][0]["count"] == 25
     assert "fill it in the IdP" in report["refusals"][0]["fix"]
     assert (report["spikes"], report["test_objects"]) == ([], 0)
-    assert service.cli("directory", "doctor", "nowhere").returncode == 2
+    assert service.cli("directory", "doctor", "nowhere").returncode == 4
 
 
 def test_what_is_old_is_pruned(app_url: str) -> None:
