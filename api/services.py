@@ -8,6 +8,8 @@ from uuid import UUID
 from psycopg_pool import AsyncConnectionPool
 
 from api.journal import SQL, Journal
+from api.scrapes import Scrapes
+from api.strangers import Strangers
 from database.coalesce import Coalescer
 from database.connections import Connection
 from ledger.directories import Directories, Directory
@@ -19,10 +21,11 @@ from ledger.writer import Writer
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
 from projections.reads import GroupOf, Resource
-from scim.errors import Forbidden, Unauthorized, Unavailable
+from scim.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from scim.profile import UnknownProfileError
 
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
+_SLOWED = "Too many requests without a valid token came from this address. Check the token, then try again."
 TOUCH_INTERVAL_S = 60  # last_used_at is flushed once a minute: it must not make tokens a hot row
 
 
@@ -47,8 +50,10 @@ class Services:
     webhooks: Webhooks
     ledger: OpenLedger
     journal: Journal
+    scrapes: Scrapes
     migrated: Callable[[], Awaitable[bool]]
     stopping: bool = False  # readers that wait are let go
+    strangers: Strangers = field(default_factory=Strangers)
     used_tokens: set[UUID] = field(default_factory=set[UUID])
 
     @property
@@ -56,30 +61,38 @@ class Services:
         """µs since the epoch."""
         return self.ledger.clock
 
-    async def authenticate(self, authorization: str | None, *, fresh: bool = True) -> Token:
-        """Give the token of an Authorization header.
+    async def authenticate(self, authorization: str | None, address: str = "", *, fresh: bool = True) -> Token:
+        """Give the token of an Authorization header that came from an address (api.strangers.address_of).
 
         `fresh` asks the database, so that a revoked token is refused from the next request. Writes pass False: they are
-        checked again inside their transaction, and a token once known is cached here. Raises Unauthorized.
+        checked again inside their transaction, and a token once known is cached here. Raises Unauthorized, or TooManyRequests
+        where the address has failed too often; a token that is good is not refused for that.
         """
         match = _BEARER.fullmatch(authorization or "")
         if match is None:
-            raise Unauthorized("Send the directory's token in the header: Authorization: Bearer sl_...")
+            raise self._refused(address, "Send the directory's token in the header: Authorization: Bearer sl_...")
         text = match[1]
         if not well_formed(text):
-            raise Unauthorized("This is not a token of this service. Copy it again, whole.")
+            raise self._refused(address, "This is not a token of this service. Copy it again, whole.")
         hashed = token_hash(text)
-        token = None if fresh else _known.get(hashed)
+        known = _known.get(hashed)
+        token = None if fresh else known
         if token is None:
+            if known is None and not await self.strangers.admits(address):
+                raise TooManyRequests(_SLOWED)
             token = await self.tokens.get(hashed)
             if token is None:
                 _known.pop(hashed, None)
-                raise Unauthorized("The token is unknown, was revoked or has expired. Issue a new one.")
+                raise self._refused(address, "The token is unknown, was revoked or has expired. Issue a new one.")
             if len(_known) > 10_000:
                 _known.clear()
             _known[hashed] = token
         self.used_tokens.add(token.id)
         return token
+
+    def _refused(self, address: str, why: str) -> Unauthorized | TooManyRequests:
+        wait = self.strangers.failed(address)
+        return TooManyRequests(_SLOWED, retry_after=wait) if wait else Unauthorized(why)
 
     async def formerly(self, authorization: str | None, slug: str) -> tuple[Directory, Token] | None:
         """Whose refused request it was, for the journal: the token is ours, and only revoked or expired. It grants nothing."""

@@ -15,6 +15,7 @@ import structlog
 
 from api.journal import Journal
 from api.metrics import observe_batch
+from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, Services
 from database import migrate
 from database.arrays import uuids
@@ -110,7 +111,7 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
         tokens=Coalescer(shared_reads.tokens), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
-        journal=Journal(pool), migrated=_migrated(pool.connection),
+        journal=Journal(pool), scrapes=Scrapes(pool, feed, directories, lambda: writer.queued), migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())
