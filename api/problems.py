@@ -96,14 +96,16 @@ _CODES = {
 def _invalid_parameters(error: RequestValidationError) -> ProblemError:
     # Names of parameters only: the submitted values may be personal.
     places = sorted({".".join(str(part) for part in found["loc"][1:]) or "body" for found in error.errors()})
-    return ProblemError(400, "invalid_parameters", f"Not understood: {listed(places)}. See the API reference for what they take.")
+    return ProblemError(
+        400, "invalid_parameters", f"Not understood: {name_places(places)}. See the API reference for what they take."
+    )
 
 
-def listed(places: Sequence[str]) -> str:
-    """Name places of a request in a sentence: at most PLACES_MAX, because a request may have as many wrong ones as it has bytes."""
-    shown = [place if len(place) <= PLACE_LENGTH_MAX else place[:PLACE_LENGTH_MAX] + "…" for place in places[:PLACES_MAX]]
-    more = f" and {len(places) - PLACES_MAX} more" if len(places) > PLACES_MAX else ""
-    return ", ".join(shown) + more
+def name_places(places: Sequence[str], between: str = ", ", length_max: int = PLACE_LENGTH_MAX) -> str:
+    """Name places of a request: at most PLACES_MAX, because a request may have as many wrong ones as it has bytes."""
+    shown = [place if len(place) <= length_max else place[:length_max] + "…" for place in places[:PLACES_MAX]]
+    more = [f"and {len(places) - PLACES_MAX} more"] if len(places) > PLACES_MAX else []
+    return between.join([*shown, *more])
 
 
 def answer(problem: ProblemError, request_id: str) -> Response:
