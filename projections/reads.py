@@ -74,8 +74,8 @@ def readable_document(
         tell_unreadable(directory, seq)
     shown = name or f"(unreadable) {obj}"
     if ot == USER:
-        return {"schemas": [directory.user_type.urn], "id": str(obj), "userName": shown, "active": active}
-    return {"schemas": [directory.group_type.urn], "id": str(obj), "displayName": shown}
+        return {"schemas": [directory.user_type.schema], "id": str(obj), "userName": shown, "active": active}
+    return {"schemas": [directory.group_type.schema], "id": str(obj), "displayName": shown}
 
 
 async def resources(
