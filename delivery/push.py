@@ -462,7 +462,7 @@ class Push:
         places = [(o.item.directory, o.item.seq) for o in wanted.values()]
         async with self._parts.connection() as conn:
             fetched = await self._parts.feed.fetch_at(conn, places, Selection())
-        for number, event in enumerate(await self._parts.feed.opened(fetched)):
+        for number, event in enumerate(await self._parts.feed.opened(fetched, budget=BODIES_BYTES_MAX)):
             found = wanted[event.position]
             if event.json and not found.json and (number < own or self._held_bytes < HELD_BYTES_MAX):
                 self._hold(found, event.json)
