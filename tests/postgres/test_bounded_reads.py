@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger import tail
+from ledger.commands import DeleteGroup
 from ledger.cursor import BEGINNING, Cursor, decode_cursor
 from ledger.feed import CursorAheadError, CursorForkedError, Selection, type_mask
 from ledger.rendering import BODIES_BYTES_MAX, Event
 from ledger.tail import Arrivals, Tail
+from ledger.transaction import DAMAGED_SAYS
 from projections import history
 from tests.postgres.ledgers import Ledger, id_of, opened
 
@@ -261,3 +263,34 @@ def test_one_damaged_body_or_key_costs_its_own_event_alone(app_url: str, superus
     out, err = capfd.readouterr()
     logged = [line for line in (out + err).splitlines() if "body_unreadable" in line]
     assert len(logged) == len(set(logged)) == 3, "once for each"
+
+
+def test_a_damaged_body_refuses_its_own_writes_alone_and_can_be_deleted(app_url: str, superuser_url: str) -> None:
+    """A batch holds commands of many: they once failed together."""
+
+    async def body() -> None:
+        async with opened(app_url) as ledger:
+            users = [id_of(o) for o in [await ledger.create_user(f"u{n}") for n in range(3)]]
+            group = id_of(await ledger.create_group("team", tuple(users)))
+            with psycopg.connect(superuser_url, autocommit=True) as conn:
+                conn.execute("set search_path to ledger")
+                conn.execute("alter table bodies disable trigger all")
+                place = "(directory, seq) in (select directory, seq from events where obj = %s)"
+                conn.execute(f"update bodies set ct = set_byte(ct, 60, get_byte(ct, 60) # 1) where {place}", (users[0],))
+                conn.execute(f"update bodies set ct = set_byte(ct, 60, get_byte(ct, 60) # 1) where {place}", (group,))
+                conn.execute(
+                    "update subject_keys set wrapped = set_byte(wrapped, 20, get_byte(wrapped, 20) # 1) where obj = %s",
+                    (users[1],),
+                )
+            titled = {"op": "replace", "path": "title", "value": "x"}
+            told = await asyncio.gather(*(ledger.patch_user(user, titled) for user in users), return_exceptions=True)
+            assert [str(found) == DAMAGED_SAYS for found in told] == [True, True, False]
+            await ledger.add_member(group, id_of(await ledger.create_user("new")))
+            for user in users[:2]:
+                await ledger.delete_user(user)
+            await ledger.submit(DeleteGroup(group))
+            events = [orjson.loads(event.json) for event in (await ledger.page(directory=ledger.directory)).events]
+            ended = {e["subject"]["id"]: e["data"] for e in events if e["type"] in {"user.deleted", "group.deleted"}}
+            assert ended == {str(user): {} for user in users[:2]} | {str(group): {}}
+
+    run(body())
