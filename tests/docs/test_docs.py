@@ -15,7 +15,7 @@ from api import audit, consumers, events, health, problems, profiles, replays, r
 from api.metrics import REGISTRY
 from api.scim.app import ROUTES as SCIM_ROUTES
 from ledger.events import EVENT_TYPES
-from ledger.feed import render
+from ledger.rendering import render
 from runtime.cli import app
 from runtime.settings import Settings
 from tests.test_tidy import CODE, where
