@@ -1,30 +1,12 @@
-"""All state of a directory as of a seq, to begin with: read on after it and nothing is missed (CONTRACT §4)."""
+"""All state of a directory over HTTP, as lines of JSON."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
-from uuid import UUID
-
-import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
 from api.gate import caller_of
-from api.problems import ProblemError
 from api.revocation import presented, still_allowed
 from api.services import Services
-from ledger.cursor import Cursor
-from ledger.directories import Directory
-from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
-from ledger.feed import Selection
-from ledger.rendering import rfc3339
-from ledger.tokens import Token
-from projections.history import Person, Point, documents_at, members_packed, population, resolve, shown
-from scim.errors import Unauthorized
-from scim.profile import mapped_user
-
-PAGE: Final = 500  # users or groups looked up at once; how many are shown together, their size says
-SENT_BYTES: Final = 64 * 2**10  # gathered before they are sent, which costs a look-up of the token
-MEMBERS_PIECE: Final = 500  # memberships written at once: less than a millisecond
+from operations import snapshot
 
 
 def routes(services: Services) -> APIRouter:
@@ -32,122 +14,12 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter()
 
     @router.get("/v1/directories/{directory}/snapshot", name="snapshot.read")
-    async def snapshot(request: Request, directory: str) -> StreamingResponse:
-        token = caller_of(request).token
-        async with services.pool.connection() as conn:
-            found = await services.directories.by_slug(conn, directory) if token.reaches(directory) else None
-            if found is None:
-                raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
-            if token.types != ("*",):
-                raise ProblemError(403, "forbidden", "A snapshot shows everything: it needs a token for all event types.")
-            point = await resolve(conn, found, "seq:head", now=services.clock())
-            cursor = await services.feed.cursor_at(conn, Selection(directory=found), point.seq)
-        lines = _Snapshot(services, found, token, presented(request), cursor, point).lines()
-        return StreamingResponse(lines, media_type="application/x-ndjson")
+    async def get_snapshot(request: Request, directory: str) -> StreamingResponse:
+        found, hashed = await snapshot.read(services.ledger, caller_of(request), directory), presented(request)
+
+        async def check() -> None:
+            await still_allowed(services, hashed)
+
+        return StreamingResponse(found.lines(check), media_type="application/x-ndjson")
 
     return router
-
-
-class _Snapshot:
-    """Written from the state intervals at one seq, in short transactions: writes go on, and change nothing of it."""
-
-    def __init__(
-        self, services: Services, directory: Directory, token: Token, hashed: bytes | None, cursor: Cursor, point: Point
-    ) -> None:
-        self._services = services
-        self._directory = directory
-        self._bodies = token.bodies
-        self._token = hashed
-        self._cursor = cursor
-        self._seq = point.seq
-        self._at = point.at
-        self._counts = {"users": 0, "groups": 0, "memberships": 0}
-
-    async def lines(self) -> AsyncIterator[bytes]:
-        """First where to read on, then users, groups with their memberships, and a last line that says it is whole.
-
-        Without that line where the token ends meanwhile: nothing leaves after its end.
-        """
-        waiting, size = list[bytes](), 0
-        try:
-            async for piece in self._pieces():
-                waiting.append(piece)
-                size += len(piece)
-                if size >= SENT_BYTES:
-                    await still_allowed(self._services, self._token)
-                    yield b"".join(waiting)
-                    waiting, size = [], 0
-            await still_allowed(self._services, self._token)
-            yield b"".join(waiting)
-        except Unauthorized:
-            return
-
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        yield _line({
-            "object": "snapshot", "directory": self._directory.slug, "seq": self._seq, "time": rfc3339(self._at), "after": self._cursor.encode(),
-        })  # fmt: skip
-        async for _, piece in self._resources(USER):
-            yield piece
-        async for group, piece in self._resources(GROUP):
-            yield piece
-            async for some in self._memberships(group):
-                yield some
-        yield _line({"object": "end", "seq": self._seq, **self._counts})
-
-    async def _resources(self, ot: str) -> AsyncIterator[tuple[UUID, bytes]]:
-        """Lines of users, as many at a time as the budget allows; groups one by one, because their memberships follow each."""
-        after: UUID | None = None
-        while True:
-            async with self._services.pool.connection() as conn:
-                page = await population(conn, self._directory, self._seq, ot=ot, after=after, limit=PAGE)
-            if not page:
-                return
-            lines = await self._lines_of(ot, page)
-            self._counts["users" if ot == USER else "groups"] += len(lines)
-            after = page[len(lines) - 1].id
-            if ot == USER:
-                yield after, b"".join(lines)
-            else:
-                for group, line in zip(page, lines, strict=False):
-                    yield group.id, line
-
-    async def _lines_of(self, ot: str, page: Sequence[Person]) -> list[bytes]:
-        def write(number: int, document: dict[str, Any] | None, why: str) -> bytes:
-            person = page[number]
-            if document is not None and ot == USER:
-                document = shown(document, active=person.active)
-            data: dict[str, Any] = {why: True} if document is None else {"object": document}
-            if ot == GROUP:
-                return _line({"object": "group", "id": str(person.id), "data": data})
-            if document is not None:
-                data["user"] = mapped_user(self._directory.speaks, document)
-            return _line({"object": "user", "id": str(person.id), "active": person.active, "data": data})
-
-        if not self._bodies:
-            return [write(number, None, "withheld") for number in range(len(page))]
-        seqs, connection = [person.body_seq for person in page], self._services.pool.connection
-        return await documents_at(connection, self._services.kek, self._directory, seqs, write)
-
-    async def _memberships(self, group: UUID) -> AsyncIterator[bytes]:
-        async with self._services.pool.connection() as conn:
-            ids, digits = await members_packed(conn, self._directory, group, self._seq)
-        self._counts["memberships"] += len(digits)
-        for start in range(0, len(digits), MEMBERS_PIECE):
-            some = digits[start : start + MEMBERS_PIECE]
-            yield _membership_lines(str(group), ids[36 * start : 36 * (start + len(some))], some)
-
-
-def _membership_lines(group: str, ids: str, digits: str) -> bytes:
-    """Lines of memberships; written without documents, a group may have a million of them."""
-    lines: list[str] = []
-    for n, digit in enumerate(digits):
-        kind, effective = MEMBER_TYPE_NAMES[int(digit) & 1], "true" if int(digit) & 2 else "false"
-        member = ids[36 * n : 36 * n + 36]
-        lines.append(
-            f'{{"object":"membership","group":{{"id":"{group}"}},"member":{{"type":"{kind}","id":"{member}"}},"effective":{effective}}}\n'
-        )
-    return "".join(lines).encode()
-
-
-def _line(document: dict[str, Any]) -> bytes:
-    return orjson.dumps(document) + b"\n"

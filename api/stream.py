@@ -12,7 +12,6 @@ from typing import Final
 from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
-from api.events import cursor_of, selection_of
 from api.gate import caller_of
 from api.problems import DATABASE_AWAY
 from api.revocation import presented, still_allowed
@@ -21,6 +20,8 @@ from ledger.cursor import Cursor
 from ledger.events import BY_NUMBER, TOKEN_REVOKED
 from ledger.feed import Page, Selection
 from ledger.rendering import Event, withheld
+from operations import events
+from operations.events import Question
 from scim.errors import Unauthorized
 
 PAGE: Final = 500
@@ -44,12 +45,9 @@ def routes(services: Services) -> APIRouter:
         types: str | None = None,
         subject: str | None = None,
     ) -> StreamingResponse:
-        token = caller_of(request).token
-        async with services.pool.connection() as conn:
-            selection = await selection_of(services, conn, token, directory, types, subject, None, None)
-            cursor = await cursor_of(services, conn, token, selection, request.headers.get("last-event-id") or after)
-        filtered = bool(types or subject or directory or token.types != ("*",) or "*" not in token.directories)
-        follower = _Follower(services, selection, cursor, presented(request), filtered=filtered)
+        after = request.headers.get("last-event-id") or after
+        reading = await events.follow(services.ledger, caller_of(request), Question(directory, types, subject), after=after)
+        follower = _Follower(services, reading.selection, reading.cursor, presented(request), filtered=reading.filtered)
         return StreamingResponse(follower.lines(), media_type="text/event-stream", headers=HEADERS)
 
     return router
