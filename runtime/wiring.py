@@ -114,7 +114,7 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
         tokens=tokens, authentication=Authentication(tokens, now_us, Strangers()), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
-        journal=Journal(pool, kek, os.urandom), scrapes=Scrapes(pool, feed, directories, lambda: writer.queued),
+        journal=Journal(pool, kek, os.urandom), scrapes=Scrapes(ledger, lambda: writer.queued),
         migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories
