@@ -1,0 +1,169 @@
+"""Tokens over HTTP as CONTRACT §2 says: issue, list, show, rotate with overlap, revoke, each within the caller's own scopes."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from api.app import make_app
+from ledger.sealing import Kek
+from operations import directories, tokens
+from runtime.bootstrap import machine
+from runtime.wiring import open_services
+from tests.postgres.ledgers import opened
+
+FIELDS = {
+    "object", "id", "role", "name", "directories", "types", "consumers", "bodies", "created_at", "created_by", "expires_at", "last_used_at",
+    "revoked_at", "supersedes", "superseded_by", "state",
+}  # fmt: skip
+
+
+class Edge:
+    """The application in this process, asked with one token or another."""
+
+    def __init__(self, http: httpx.AsyncClient, ledger: Any) -> None:
+        self.http, self.ledger = http, ledger
+        self.admin = self.id = ""
+
+    async def ask(self, method: str, path: str, body: Any = None, token: str = "", **params: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token or self.admin}"}
+        return await self.http.request(method, path, json=body, params=params, headers=headers)
+
+    async def issue(self, token: str = "", **asked: Any) -> dict[str, Any]:
+        answer = await self.ask("POST", "/v1/tokens", {"name": "n", **asked}, token)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+
+@asynccontextmanager
+async def edge(url: str) -> AsyncIterator[Edge]:
+    kek = Kek.of(os.urandom(32))
+    async with opened(url, kek=kek):
+        pass
+    async with open_services(url, kek, "http://ledger.test") as services:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app(services)), base_url="http://ledger.test") as http:
+            made = Edge(http, services.ledger)
+            await directories.create(services.ledger, machine(), "other", "generic@1")
+            admin = await tokens.issue(services.ledger, machine(), "admin", "test", ("*",), None, days=1)
+            made.admin, made.id = admin.text, admin.shown["id"]
+            yield made
+
+
+def run(url: str, check: Callable[[Edge], Awaitable[None]]) -> None:
+    async def all_of_it() -> None:
+        async with edge(url) as made:
+            await check(made)
+
+    asyncio.run(all_of_it())
+
+
+def test_a_token_is_shown_whole_and_its_text_once(app_url: str) -> None:
+    async def check(edge: Edge) -> None:
+        made = await edge.issue(
+            role="consumer",
+            name="crm",
+            directories=["acme"],
+            types=["user.*"],
+            consumers=["crm"],
+            bodies=False,
+            expires_in_days=30,
+        )
+        assert set(made) == FIELDS | {"token"}
+        assert made["token"].startswith("sl_consumer_")
+        assert (made["object"], made["state"], made["bodies"]) == ("token", "active", False)
+        assert (made["directories"], made["types"], made["consumers"]) == (["acme"], ["user.*"], ["crm"])
+        life = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+        assert life.days == 30
+        shown = (await edge.ask("GET", f"/v1/tokens/{made['id']}")).json()
+        assert set(shown) == FIELDS
+        assert shown == {key: value for key, value in made.items() if key != "token"}
+        assert made["created_by"] == f"tok_{edge.id.replace('-', '')}"
+        listed = (await edge.ask("GET", "/v1/tokens", role="consumer", directory="acme", state="active")).json()["data"]
+        assert [row["id"] for row in listed] == [made["id"]]
+        assert (await edge.ask("GET", "/v1/tokens", state="revoked")).json()["data"] == []
+        for wrong in ({"state": "sleeping"}, {"role": "king"}):
+            assert (await edge.ask("GET", "/v1/tokens", **wrong)).json()["code"] == "invalid_parameters"
+
+    run(app_url, check)
+
+
+def test_a_rotation_keeps_scopes_and_both_work_during_the_overlap(app_url: str) -> None:
+    async def check(edge: Edge) -> None:
+        old = await edge.issue(role="auditor", directories=["acme"])
+        answer = await edge.ask("POST", f"/v1/tokens/{old['id']}/rotate", {"overlap_seconds": 600})
+        assert answer.status_code == 201
+        new = answer.json()
+        assert (new["supersedes"], new["directories"], new["role"]) == (old["id"], ["acme"], "auditor")
+        before = (await edge.ask("GET", f"/v1/tokens/{old['id']}")).json()
+        assert (before["state"], before["superseded_by"]) == ("overlapping", new["id"])
+        assert datetime.fromisoformat(before["expires_at"]) < datetime.fromisoformat(old["expires_at"])
+        for token in (old["token"], new["token"]):
+            assert (await edge.ask("GET", "/v1/directories", token=token)).status_code == 200
+        again = await edge.ask("POST", f"/v1/tokens/{old['id']}/rotate", {})
+        assert (again.status_code, "was rotated already" in again.json()["detail"]) == (400, True)
+        at_once = (await edge.ask("POST", f"/v1/tokens/{new['id']}/rotate", {"overlap_seconds": 0})).json()
+        assert (await edge.ask("GET", "/v1/directories", token=new["token"])).status_code == 401
+        assert (await edge.ask("GET", "/v1/directories", token=at_once["token"])).status_code == 200
+        assert (await edge.ask("GET", f"/v1/tokens/{new['id']}")).json()["state"] == "expired"
+
+    run(app_url, check)
+
+
+@pytest.mark.parametrize("body", [None, {}, {"reason": "left the company"}])
+def test_a_revoked_token_is_refused_from_the_next_request_on(app_url: str, body: Any) -> None:
+    async def check(edge: Edge) -> None:
+        made = await edge.issue(role="operator")
+        assert (await edge.ask("GET", "/v1/consumers", token=made["token"])).status_code == 200
+        for _ in range(2):
+            assert (await edge.ask("DELETE", f"/v1/tokens/{made['id']}", body)).status_code == 204
+        assert (await edge.ask("GET", "/v1/consumers", token=made["token"])).status_code == 401
+        shown = (await edge.ask("GET", f"/v1/tokens/{made['id']}")).json()
+        assert shown["state"] == "revoked"
+        assert shown["revoked_at"] is not None
+        told = (await edge.ask("GET", "/v1/events", directory="_system", types="token.revoked", subject=made["id"])).json()[
+            "data"
+        ]
+        assert [event["data"]["object"].get("reason") for event in told] == [(body or {}).get("reason")]
+
+    run(app_url, check)
+
+
+WITHIN = (
+    ({"role": "operator"}, 403), ({"role": "operator", "directories": ["other"]}, 403),
+    ({"role": "operator", "directories": ["nowhere"]}, 403), ({"role": "operator", "directories": ["acme", "other"]}, 403),
+    ({"role": "scim", "directories": ["other"]}, 403), ({"role": "admin", "directories": ["acme"]}, 201),
+    ({"role": "scim", "directories": ["acme"]}, 201), ({"role": "scim", "directories": ["_system"]}, 400),
+)  # fmt: skip
+
+
+def test_a_narrowed_admin_issues_within_its_scopes_only(app_url: str) -> None:
+    async def check(edge: Edge) -> None:
+        narrow = await edge.issue(role="admin", directories=["acme"])
+        for asked, status in WITHIN:
+            answer = await edge.ask("POST", "/v1/tokens", {"name": "n", **asked}, narrow["token"])
+            assert answer.status_code == status, (asked, answer.text)
+
+    run(app_url, check)
+
+
+REFUSED = (
+        {"role": "king"}, {"role": "scim"}, {"role": "scim", "directories": ["acme", "other"]}, {"role": "scim", "directories": ["_system"]},
+        {"role": "scim", "directories": ["*"]}, {"role": "auditor", "directories": ["nowhere"]}, {"role": "auditor", "directories": []},
+        {"role": "operator", "types": ["user.*"]}, {"role": "consumer", "types": ["user.married"]}, {"role": "auditor", "expires_in_days": 0},
+        {"role": "auditor", "expires_in_days": 4_000}, {"role": "auditor", "name": ""}, {"role": "auditor", "colour": "red"},
+)  # fmt: skip
+
+
+def test_what_cannot_be_is_refused_with_a_sentence(app_url: str) -> None:
+    async def check(edge: Edge) -> None:
+        for asked in REFUSED:
+            answer = await edge.ask("POST", "/v1/tokens", {"name": "n", **asked})
+            assert answer.status_code == 400, (asked, answer.text)
+            assert answer.json()["detail"].endswith(".")
+
+    run(app_url, check)
