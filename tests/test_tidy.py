@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-PACKAGES = ("runtime", "api", "replay", "projections", "delivery", "ledger", "scim", "proofs", "database")
+PACKAGES = ("runtime", "api", "operations", "replay", "projections", "delivery", "ledger", "scim", "proofs", "database")
 CODE = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 OTHERS = sorted(path for folder in ("bench", "examples") for path in (PROJECT / folder).rglob("*.py"))
