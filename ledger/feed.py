@@ -76,7 +76,9 @@ class Selection:
 
     def takes(self, event: Event) -> bool:
         """Whether an event is one of this reader's."""
-        if not self.wants(event.directory, 1 << event.kind):
+        if not (1 << event.kind) & self.mask:  # `wants` written out: a page asks it a thousand times
+            return False
+        if event.directory in self.without if self.directories is None else event.directory not in self.directories:
             return False
         if self.subject is not None and self.subject not in {event.obj, event.mem}:
             return False
@@ -404,18 +406,18 @@ def _arrange(
 ) -> None:
     """Put rows into the order of the slices, and choose what the selection takes."""
     by_place = {(row[0], row[1]): row for row in rows}
+    takes, looked_at = fetched.selection.takes, fetched.looked_at
     for piece in slices:
+        number, commit, types, at, directory = piece.directory, piece.commit, piece.types, piece.at, directories[piece.directory]
+        offset = piece.position - piece.first
         for seq in range(piece.first, piece.last + 1):
-            row = by_place[piece.directory, seq]
-            position = piece.position + seq - piece.first
-            event = Event(
-                position, piece.directory, seq, row[2], row[3], row[7], piece.at, piece.commit, piece.types, leaf_hash=row[5]
-            )
-            if fetched.selection.takes(event):
-                fetched.places.append(len(fetched.looked_at))
+            _, _, kind, obj, leaf, leaf_hash, _, mem = by_place[number, seq]
+            event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash)
+            if takes(event):
+                fetched.places.append(len(looked_at))
                 fetched.chosen.append(event)
-                fetched.sealed.append(Sealed(event, directories[piece.directory], row[4]))
-            fetched.looked_at.append(event)
+                fetched.sealed.append(Sealed(event, directory, leaf))
+            looked_at.append(event)
 
 
 def _ranges(slices: Sequence[_Slice]) -> list[tuple[int, int, int]]:

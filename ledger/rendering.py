@@ -55,20 +55,20 @@ class Budget:
 
     others: int = BODIES_BYTES_MAX
     first: int | None = None
-    taken: int = field(default=0, init=False)
     begun: bool = field(default=False, init=False)
 
     @property
     def allowed(self) -> int | None:
         """What the next event may have; from 1."""
-        return max(self.others - self.taken, 1) if self.begun else self.first
+        return max(self.others, 1) if self.begun else self.first
 
     def spend(self, size: int) -> bool:
         """Whether an event of that size still goes."""
-        fits = self.allowed is None or size <= self.allowed
-        self.taken += size if self.begun else 0
+        if self.begun:
+            self.others -= size
+            return self.others >= 0
         self.begun = True
-        return fits
+        return self.first is None or size <= self.first
 
 
 def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool) -> int:
@@ -77,9 +77,10 @@ def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool
     A body that does not open costs its own event only: the place says UNREADABLE, and the log has it once.
     """
     keys: dict[UUID, bytes | None] = {}
+    gone = ERASED if bodies else WITHHELD  # a reader of bodies is told of one that is gone, another that it may not see it
     for number, sealed in enumerate(events):
         try:
-            data = _data(kek, sealed, keys, budget.allowed) if bodies else WITHHELD
+            data = gone if sealed.ct is None or sealed.wrapped is None else _data(kek, sealed, keys, budget.allowed)
         except PayloadTooLargeError:
             return number
         event = sealed.event
@@ -92,8 +93,8 @@ def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool
 
 def _data(kek: Kek, sealed: Sealed, keys: dict[UUID, bytes | None], allowed: int | None) -> bytes:
     event, directory = sealed.event, sealed.directory
-    if sealed.ct is None or sealed.wrapped is None:
-        return ERASED
+    assert sealed.ct is not None
+    assert sealed.wrapped is not None
     try:
         if event.obj not in keys:
             keys[event.obj] = None  # where it does not open, it does not for the others of this resource either
@@ -145,17 +146,17 @@ def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes)
     one (`ct`).
     """
     f: dict[str, Any] = orjson.loads(leaf)
-    if f.get("mem"):
-        flag = "true" if f["eff"] else "false"
-        shown = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}'.encode()
-    else:
-        shown = b"{}" if "ct" not in f and data in {WITHHELD, ERASED} else data
     head = (
         f'{{"object":"event","id":"evt_{slug}_{f["seq"]}_{leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{slug}",'
         f'"seq":{f["seq"]},"position":{position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
         f'"time":"{rfc3339(f["at"])}","cause":"{f["cause"]}","actor":"{f["actor"]}","request_id":"{f["req"]}",'
         f'"profile":"{f["prof"]}","subject":{{"type":"{f["ot"]}","id":"{f["obj"]}"}},"data":'
     )
+    if f.get("mem"):
+        flag = "true" if f["eff"] else "false"
+        edge = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}}}'
+        return (head + edge).encode()
+    shown = b"{}" if "ct" not in f and data in {WITHHELD, ERASED} else data
     return b"".join((head.encode(), shown, b"}"))
 
 

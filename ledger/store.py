@@ -33,6 +33,7 @@ from psycopg_pool import ConnectionPool
 from database.connections import SERVING
 from database.queries import load_queries
 from ledger.events import BY_TOPIC, EVENT_TYPES
+from ledger.rendering import DAMAGED, UNREADABLE
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 
 SQL: Final = load_queries(__file__)
@@ -142,12 +143,18 @@ class LedgerRecorder(ApplicationRecorder):
             raise OperationalError("PostgreSQL cannot be reached") from lost
 
     def _state(self, directory: int, obj: UUID, seq: int, leaf: bytes, ct: bytes | None, wrapped: bytes | None) -> bytes:
-        """`{"leaf":…,"data":…}`: structure as hashed, attributes as in the feed (null once erased or where there are none)."""
+        """`{"leaf":…,"data":…}`: structure as hashed, attributes as in the feed (null once erased or where there are none).
+
+        One damaged body costs its own event only: `data` says that it is unreadable.
+        """
         data = b"null"
         if ct is not None and wrapped is not None:
             uuid = self._uuid(directory)
-            key = unwrap_key(self._kek, wrapped, directory=uuid, obj=obj)
-            data = data_of(open_payload(key, ct, directory=uuid, obj=obj, seq=seq))
+            try:
+                key = unwrap_key(self._kek, wrapped, directory=uuid, obj=obj)
+                data = data_of(open_payload(key, ct, directory=uuid, obj=obj, seq=seq))
+            except DAMAGED:
+                data = UNREADABLE
         return b'{"leaf":' + bytes(leaf) + b',"data":' + data + b"}"
 
     def _uuid(self, number: int) -> UUID:

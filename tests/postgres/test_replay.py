@@ -239,6 +239,30 @@ def test_a_missing_body_stops_a_rebuild_with_the_event_named(app_url: str, owner
     asyncio.run(run())
 
 
+def test_every_body_and_key_that_does_not_open_is_named(app_url: str, owner_url: str, superuser_url: str) -> None:
+    """Also of those who are gone; the first must not hide the others, and nothing ends in a traceback."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            users = [id_of(o) for o in [await ledger.create_user(f"u{n}") for n in range(4)]]
+            await ledger.delete_user(users[3])
+            damage = "set_byte(wrapped, 20, get_byte(wrapped, 20) # 1)"
+            for user in (users[0], users[2], users[3]):
+                _sql(superuser_url, f"update subject_keys set wrapped = {damage} where obj = '{user}'")
+            found = await _verify(ledger, owner_url)
+            problem = "the key of its sealed body is damaged, or wrapped with another one"
+            assert [(f.place, f.problem) for f in found] == [(f"acme seq {seq}", problem) for seq in (2, 4, 6)]
+            body = "set_byte(ct, 60, get_byte(ct, 60) # 1)"
+            damaged = f"update bodies set ct = {body} where directory = 2 and seq in (3, 5)"
+            _sql(superuser_url, "alter table bodies disable trigger all", damaged)
+            log = [f for f in await _verify(ledger, owner_url) if "leaf commits to" in f.problem]
+            assert [f.place for f in log] == ["acme seq 3", "acme seq 5"]
+            with pytest.raises(UnreadableEventError, match="acme seq 2"):
+                await _rebuild(ledger, owner_url)
+
+    asyncio.run(run())
+
+
 def test_at_most_a_screenful_of_findings_is_told(app_url: str, owner_url: str, superuser_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:

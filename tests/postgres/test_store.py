@@ -214,3 +214,23 @@ def test_events_carry_their_explicit_topic_version_and_attributes(history) -> No
         assert datetime.fromtimestamp(event.leaf["at"] / 1e6).year >= 2026  # noqa: DTZ006
     finally:
         recorder.close()
+
+
+def test_one_damaged_key_costs_its_own_events_alone(app_url: str, superuser_url: str) -> None:
+    kek = Kek.of(os.urandom(32))
+
+    async def write() -> list[UUID]:
+        async with opened(app_url, kek=kek) as ledger:
+            return [id_of(await ledger.create_user(f"u{n}")) for n in range(2)]
+
+    users = asyncio.run(write())
+    with psycopg.connect(superuser_url, autocommit=True) as conn:
+        damage = "update ledger.subject_keys set wrapped = set_byte(wrapped, 20, get_byte(wrapped, 20) # 1) where obj = %s"
+        conn.execute(damage, (users[0],))
+    recorder = LedgerRecorder(app_url, kek)
+    try:
+        states = [orjson.loads(n.state)["data"] for n in recorder.select_notifications(1, 100, topics=["user.created"])]
+        assert states[0] == {"unreadable": True}
+        assert states[1]["object"]["userName"] == "u1"
+    finally:
+        recorder.close()
