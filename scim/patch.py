@@ -324,12 +324,14 @@ class _PatchReader:
             raise InvalidValue(f"Operations[{index}]: {op} needs a value for {path.text}.")
         attribute = path.sub or path.attribute
         assert attribute is not None
-        value = nested_once(attribute, self._alone(attribute, value), self.tolerances, self.used)
+        value = self._alone(attribute, value)
+        if isinstance(value, dict):
+            value = nested_once(attribute, value, self.tolerances, self.used)
         if path.filter is not None and path.sub is None and value != []:
             value = element(value, path, self.tolerances, self.used)
         if value == "" and self._is_absence(path, attribute):
             value = None
-        if self._is_nothing(op, path, attribute, value, index):
+        if (value is None or isinstance(value, (list, dict))) and self._is_nothing(op, path, attribute, value, index):
             self._unassign(op, path, index)
         elif attribute.type == "any":
             self._keep(Operation(op, path, check_any(op, attribute.name, value, self.tolerances, self.used), index))
