@@ -20,7 +20,7 @@ from scim.normalise import (
     unnested,
     unwrapped,
 )
-from scim.patch import Operation, Patch, check_any
+from scim.patch import Operation, Patch, adds_nothing, check_any
 from scim.paths import DOT_AFTER_URN, Doubt, Path
 from scim.schema import Attribute, ResourceType
 from scim.tolerances import Tolerances
@@ -193,7 +193,7 @@ def _change_whole(after: dict[str, Any], urn: str, operation: Operation, toleran
         if name.casefold() == "schemas":
             continue  # it says what the URN says already
         gone = value is None or is_empty_string(value, tolerances, used)
-        if operation.op == "add" and (gone or value in ([], {})):
+        if operation.op == "add" and (gone or adds_nothing(value, tolerances, used)):
             continue  # `add` takes nothing
         path = Path(urn, unknown(name), known=False)
         held = unnested(name, value, tolerances, used)
@@ -257,22 +257,27 @@ def _changed_any(attribute: Attribute, old: Any, operation: Operation) -> Any:
         return _extend(attribute, old, operation)
     if isinstance(old, dict) and isinstance(value, dict):
         return _merged_any(old, value, operation)
-    if (value == {} and old is not None) or (value == [] and not isinstance(old, list | None)):
+    blank = isinstance(value, list) and all(item in (None, [], {}) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    if (value == {} and old is not None) or (blank and not isinstance(old, list | None)):
         raise _says_nothing(operation)
     return _assigned(value)
 
 
 def _assigned(value: Any) -> Any:
-    return {key: inner for key, inner in value.items() if inner is not None} if isinstance(value, dict) else value
+    return {key: inner for key, inner in value.items() if inner not in (None, [])} if isinstance(value, dict) else value
 
 
 def _merged_any(old: Mapping[str, Any], value: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
-    """`_merged` for parts without a schema, of which one may be an empty object: it leaves what is an object."""
-    empty = [name for name, inner in value.items() if inner == {}]
-    for name in empty:
-        if not isinstance(look_up(old, name), dict | None):
-            raise _says_nothing(operation)
-    return _merged(old, {name: inner for name, inner in value.items() if name not in empty})
+    """`_merged` for parts without a schema: an empty object leaves one that is an object, an empty list removes one that is a list."""
+    parts: dict[str, Any] = {}
+    for name, inner in value.items():
+        if inner in ([], {}):
+            if not isinstance(look_up(old, name), type(inner) | None):
+                raise _says_nothing(operation)
+            if inner == {}:
+                continue
+        parts[name] = None if inner == [] else inner
+    return _merged(old, parts)
 
 
 def _says_nothing(operation: Operation) -> InvalidValue:

@@ -62,6 +62,8 @@ def _descend(path: str, old: dict[str, Any], new: dict[str, Any], found: list[di
 
 def same(old: Any, new: Any) -> bool:
     """JSON equality: unlike Python's, true is not 1 and 1 is not 1.0."""
+    if old is new:
+        return True  # what a PATCH left alone
     if type(old) is not type(new):
         return False
     if isinstance(old, dict):
@@ -81,8 +83,11 @@ def in_order_of(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]
     """
     kept: dict[str, Any] | None = None
     for name, new in after.items():
+        kind = type(new)
+        if kind is not dict and kind is not list:
+            continue
         old = before.get(name)
-        if type(new) is type(old) and isinstance(new, dict | list) and new != old:
+        if old is not new and type(old) is kind and old != new:
             stored = _as_before(old, new)
             if stored is not new:
                 kept = dict(after) if kept is None else kept
@@ -102,8 +107,11 @@ def same_values(old: Any, new: Any) -> bool:
 
 
 def _canonical(value: Any) -> bytes:
+    raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if b"[" not in raw:
+        return raw  # most values hold no list: one call
     if isinstance(value, list):
         return b"[" + b",".join(sorted(map(_canonical, value))) + b"]"
     if isinstance(value, dict):
         return b"{" + b",".join(sorted(orjson.dumps(name) + b":" + _canonical(inner) for name, inner in value.items())) + b"}"
-    return orjson.dumps(value)
+    return raw

@@ -34,7 +34,8 @@ def normalise(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances
             if place_of(rt, key, value, tolerances) is not None:
                 return normalise(rt, _unfolded(rt, document, tolerances, used), tolerances, used)
             _keep_other(rt, key, value, kept, tolerances, used)
-            _refuse_dot(rt, key, document)
+            if ":" in key and key.casefold() not in rt.extensions:
+                _refuse_dot(rt, key, document)
         elif attribute.mutability != "readOnly" and value is not None and attribute.name != "schemas":
             checked = check_value(attribute, value, attribute.name, tolerances, used)
             if checked is not None and attribute.mutability != "writeOnly":
@@ -171,8 +172,9 @@ def listed_schemas(listed: Any, expected: str, tolerances: Tolerances, used: Use
 def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], tolerances: Tolerances, used: Used) -> None:
     extension = rt.extensions.get(key.casefold())
     if extension is not None:
-        held = _extension_value(extension.urn, extension.urn, value, tolerances, used)
-        inner = _checked_members(extension.attributes, held, f"{extension.urn}:", tolerances, used)
+        if not isinstance(value, dict) or len(value) == 1:
+            value = _extension_value(extension.urn, extension.urn, value, tolerances, used)
+        inner = _checked_members(extension.attributes, value, f"{extension.urn}:", tolerances, used)
         if inner:
             kept[extension.urn] = inner
         return
@@ -432,7 +434,7 @@ def _check_complex(attribute: Attribute, value: Any, path: str, tolerances: Tole
 
 def check_some(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any] | None:
     """Like check_single for a complex attribute of which only some sub-attributes are sent: the others have values already."""
-    if isinstance(value, dict) and len(value) == 1:
+    if isinstance(value, dict) and len(value) == 1 and "value" not in value:
         value = nested_once(attribute, value, tolerances, used)
     if not isinstance(value, dict):
         value = _wrapped(attribute, value, path, tolerances, used)

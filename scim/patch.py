@@ -324,12 +324,14 @@ class _PatchReader:
             raise InvalidValue(f"Operations[{index}]: {op} needs a value for {path.text}.")
         attribute = path.sub or path.attribute
         assert attribute is not None
-        value = nested_once(attribute, self._alone(attribute, value), self.tolerances, self.used)
+        value = self._alone(attribute, value)
+        if isinstance(value, dict):
+            value = nested_once(attribute, value, self.tolerances, self.used)
         if path.filter is not None and path.sub is None and value != []:
             value = element(value, path, self.tolerances, self.used)
         if value == "" and self._is_absence(path, attribute):
             value = None
-        if self._is_nothing(op, path, attribute, value, index):
+        if (value is None or isinstance(value, (list, dict))) and self._is_nothing(op, path, attribute, value, index):
             self._unassign(op, path, index)
         elif attribute.type == "any":
             self._keep(Operation(op, path, check_any(op, attribute.name, value, self.tolerances, self.used), index))
@@ -358,13 +360,10 @@ class _PatchReader:
     def _is_nothing_unknown(self, op: Op, path: Path, value: Any, index: int) -> bool:
         """The same without a schema: what `replace` by an empty object or list does is decided by what is stored."""
         if op == "add":
-            return value == {} or (isinstance(value, list) and all(self._is_blank_item(item) for item in value))  # pyright: ignore[reportUnknownVariableType]
+            return adds_nothing(value, self.tolerances, self.used)
         if value in ([], {}) and path.sub is not None:
             raise self._says_nothing(path, index)
         return False
-
-    def _is_blank_item(self, item: Any) -> bool:
-        return item in (None, [], {}) or is_blank(item, self.tolerances, self.used)
 
     def _unassign(self, op: Op, path: Path, index: int) -> None:
         """What no value does: `replace` by it removes, `add` of it adds nothing and takes nothing."""
@@ -413,6 +412,14 @@ class _PatchReader:
             self.operations.append(operation)
 
 
+def adds_nothing(value: Any, tolerances: Tolerances, used: Used) -> bool:
+    """Whether an `add` of the value to an attribute without a schema has nothing to add."""
+    items = value if isinstance(value, list) else [value]
+    return all(item in (None, [], {}) for item in items) or (
+        isinstance(value, list) and all(item in (None, [], {}) or is_blank(item, tolerances, used) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    )
+
+
 def check_any(op: Op, name: str, value: Any, tolerances: Tolerances, used: Used) -> Any:
     """A value for an attribute without a schema. The parts of an object without a value are None for `replace`, left out for `add`.
 
@@ -422,10 +429,10 @@ def check_any(op: Op, name: str, value: Any, tolerances: Tolerances, used: Used)
     if not isinstance(value, dict):
         return value
     parts: dict[str, Any] = value
-    gone = [key for key, inner in parts.items() if inner in (None, []) or is_empty_string(inner, tolerances, used)]
+    gone = {key for key, inner in parts.items() if inner is None or is_empty_string(inner, tolerances, used)}
     if op == "replace":
-        return parts if not gone else parts | dict.fromkeys(gone)
-    return {key: inner for key, inner in parts.items() if key not in gone and inner != {}}
+        return parts | dict.fromkeys(gone) if gone else parts
+    return {key: inner for key, inner in parts.items() if key not in gone and inner not in ([], {})}
 
 
 def _urns(rt: ResourceType) -> set[str | None]:

@@ -149,4 +149,4 @@ def _named(urn: str, rest: str) -> Name | None:
 
 def _ends_a_schema(urn: str) -> bool:
     *_, before, last = urn.split(":")
-    return is_version(last) or (is_version(before) and last[:1].isupper())
+    return is_version(last) or (is_version(before) and last[:1].isupper() and not urn.isupper())

@@ -31,7 +31,8 @@ def test_every_dialogue_passes(service: Service, tmp_path: Path, dialogues: Path
 
 
 @pytest.mark.parametrize(
-    ("name", "profile"), [("entra", "entra"), ("generic-externalid", "generic-externalid"), ("extensions", "generic")]
+    ("name", "profile"),
+    [("entra", "entra"), ("onelogin", "onelogin"), ("generic-externalid", "generic-externalid"), ("extensions", "generic")],
 )
 def test_every_dialogue_with_a_directory_of_its_kind_passes(service: Service, tmp_path: Path, name: str, profile: str) -> None:
     """Ours that need a profile, or extension schemas: `schemas/NAME.TYPE.json` beside them."""
