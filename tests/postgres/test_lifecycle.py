@@ -14,22 +14,23 @@ import pytest
 
 from database.connections import connect
 from ledger import cleanup
-from ledger.administration import profile_facts
 from ledger.cleanup import CleanUps
 from ledger.commands import RecordFacts
 from ledger.directories import Directory
 from ledger.events import CLOSED, DELETED, PAUSED, USER, USER_CREATED, Body, Draft
 from ledger.lifecycle import closed, paused, resumed
+from ledger.profiles import profile_facts
 from ledger.tokens import live_tokens, token_hash
 from ledger.transaction import Outcome
 from projections import history
 from projections.history import Point
 from runtime.identifiers import uuid7
-from runtime.wiring import administration, make_transaction
+from runtime.wiring import make_transaction
 from scim.errors import Forbidden, ScimError, Unavailable
 from scim.profile import profile_of
 from tests.acceptance.model import Fold
 from tests.postgres.ledgers import CORE_USER, Ledger, id_of, opened
+from tests.postgres.machine import administration
 from tests.postgres.test_replay import _rebuild, _sql, _verify
 
 DEADLINE_S = 30
@@ -384,11 +385,11 @@ def test_its_tokens_end_with_it_and_those_that_read_go_on(app_url: str) -> None:
             async with held_clean_up(app_url):
                 await close(ledger)
                 async with ledger.services.pool.connection() as conn:
-                    alive = await live_tokens(conn, hashes)
+                    alive = await live_tokens(conn, ledger.services.kek, hashes)
                 assert alive.keys() == set(hashes[1:]), "the IdP's ends with the closing itself"
             await until(lambda: is_deleted(ledger))
             async with ledger.services.pool.connection() as conn:
-                assert (await live_tokens(conn, hashes)).keys() == set(hashes[3:])
+                assert (await live_tokens(conn, ledger.services.kek, hashes)).keys() == set(hashes[3:])
                 page = await ledger.page(directory=await _system(ledger))
             revoked = [orjson.loads(e.json) for e in page.events]
             assert [e["data"]["object"]["name"] for e in revoked if e["type"] == "token.revoked"] == [
