@@ -82,6 +82,10 @@ class CleanUps:
         except _AWAY:
             await link.close()
             return AWAY_S
+        except Exception:  # a defect here must not end the service
+            _log.exception("cleanup_failed")
+            await link.close()
+            return FAILED_S
 
     async def _look(self, conn: Connection) -> float | None:
         """Clean up while there is something to, where no other process does."""
