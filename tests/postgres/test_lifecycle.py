@@ -496,3 +496,18 @@ def test_a_clean_up_that_loses_its_connection_begins_anew(app_url: str, admin_ur
             assert (await folded(ledger)).directory == DELETED
 
     asyncio.run(run())
+
+
+def test_whoever_learns_of_a_closing_first_the_clean_up_begins(app_url: str) -> None:
+    """The request that closed it looks at once what the directory is now: it must not be the only one to see that it changed."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            for _ in range(3):  # however the follower's own look falls
+                assert (await now(ledger)).state == "active"
+            await close(ledger)
+            for _ in range(3):
+                await now(ledger)
+            await until(lambda: is_deleted(ledger))
+
+    asyncio.run(run())
