@@ -4,6 +4,8 @@ from typing import Any
 
 from tests.acceptance.conftest import Service
 
+TRIES = 12  # of ten seconds each
+
 
 def pause(service: Service) -> None:
     _act(service, "pause", "paused")
@@ -38,3 +40,16 @@ def events_of(service: Service, **params: Any) -> list[dict[str, Any]]:
             after = answer.json()["list_metadata"]["after"]
             if not answer.json()["has_more"]:
                 return found
+
+
+def arrives(service: Service, kind: str) -> None:
+    """Wait until the directory's log has an event of a type."""
+    with service.client("consumer") as reader:
+        after = None
+        for _ in range(TRIES):
+            asked = {"directory": "acme", "types": kind, "wait": 10} | ({"after": after} if after else {})
+            page = reader.get(service.base + "/v1/events", params=asked).json()
+            if page["data"]:
+                return
+            after = page["list_metadata"]["after"]
+    raise AssertionError(f"{kind} did not come")

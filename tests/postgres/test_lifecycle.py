@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import time_ns
 from typing import Any
@@ -40,7 +40,8 @@ async def until(true: Callable[[], Awaitable[Any]]) -> None:
     """Poll with a deadline: other processes and tasks learn of things by themselves."""
     async with asyncio.timeout(DEADLINE_S):
         while not await true():
-            await asyncio.sleep(0.01)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.02)
 
 
 async def now(ledger: Ledger) -> Directory:
