@@ -27,7 +27,10 @@ class AccessView(TrackingRecorder):
 
     members: set[tuple[str, str]]
 
-    def change(self, edge: tuple[str, str], *, member: bool, tracking: Tracking) -> None:
+    def change(self, edge: tuple[str, str], directory: str, *, member: bool, tracking: Tracking) -> None:
+        raise NotImplementedError
+
+    def end(self, directory: str, tracking: Tracking) -> None:
         raise NotImplementedError
 
 
@@ -37,23 +40,35 @@ class AccessViewInMemory(AccessView, POPOTrackingRecorder):
     def __init__(self) -> None:
         super().__init__()
         self.members = set()
+        self._directories: dict[str, str] = {}  # of each group
 
-    def change(self, edge: tuple[str, str], *, member: bool, tracking: Tracking) -> None:
+    def change(self, edge: tuple[str, str], directory: str, *, member: bool, tracking: Tracking) -> None:
         with self._database_lock:
             self._assert_tracking_uniqueness(tracking)
             self._insert_tracking(tracking)
             (self.members.add if member else self.members.discard)(edge)
+            self._directories[edge[0]] = directory
+
+    def end(self, directory: str, tracking: Tracking) -> None:
+        with self._database_lock:
+            self._assert_tracking_uniqueness(tracking)
+            self._insert_tracking(tracking)
+            self.members = {edge for edge in self.members if self._directories[edge[0]] != directory}
 
 
 class AccessList(Projection[AccessView]):
-    """Follows membership events; `topics` keeps all others away."""
+    """Follows membership events and the end of directories; `topics` keeps all others away."""
 
     name = "accesslist"
-    topics = ("group.member_added", "group.member_removed")
+    topics = ("group.member_added", "group.member_removed", "directory.closed")
 
     def process_event(self, domain_event: Any, tracking: Tracking) -> None:
+        directory = domain_event.leaf["dir"]
+        if domain_event.TOPIC == "directory.closed":  # all access ends with this one event; the removals that follow are tidying
+            self.view.end(directory, tracking)
+            return
         edge = (domain_event.leaf["obj"], domain_event.leaf["mem"])
-        self.view.change(edge, member=domain_event.TOPIC == "group.member_added", tracking=tracking)
+        self.view.change(edge, directory, member=domain_event.TOPIC == "group.member_added", tracking=tracking)
 
 
 def follow(env: dict[str, str] | None = None) -> ProjectionRunner[Ledger, AccessView]:

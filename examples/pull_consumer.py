@@ -15,8 +15,8 @@ from typing import Any
 
 SCHEMA = """
 create table if not exists applied (id text primary key);
-create table if not exists people (id text primary key, name text, active int);
-create table if not exists members (grp text, person text, primary key (grp, person));
+create table if not exists people (id text primary key, name text, active int, directory text);
+create table if not exists members (grp text, person text, directory text, primary key (grp, person));
 """
 
 
@@ -29,18 +29,21 @@ def call(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def apply(db: sqlite3.Connection, event: dict[str, Any]) -> None:
     """Take one event over; access is granted only by an effective membership, and taken away by everything that ends one."""
-    subject, data = event["subject"]["id"], event["data"]
+    subject, data, directory = event["subject"]["id"], event["data"], event["directory"]
     match event["type"]:
         case "user.created" | "user.updated" | "user.deactivated" | "user.reactivated":
             name = data.get("user", {}).get("user_name")
             active = data.get("object", {}).get("active", False)
-            db.execute("insert or replace into people values (?, ?, ?)", (subject, name, active))
+            db.execute("insert or replace into people values (?, ?, ?, ?)", (subject, name, active, directory))
         case "user.deleted":
             db.execute("delete from people where id = ?", (subject,))
         case "group.member_added" | "group.member_access_restored" if data["effective"]:
-            db.execute("insert or ignore into members values (?, ?)", (data["group"]["id"], data["member"]["id"]))
+            db.execute("insert or ignore into members values (?, ?, ?)", (data["group"]["id"], data["member"]["id"], directory))
         case "group.member_removed" | "group.member_access_revoked":
             db.execute("delete from members where grp = ? and person = ?", (data["group"]["id"], data["member"]["id"]))
+        case "directory.closed":  # ends all access of the directory at once
+            db.execute("delete from members where directory = ?", (directory,))
+            db.execute("update people set active = 0 where directory = ?", (directory,))
         case _:
             pass  # nothing that opens or closes a door
 

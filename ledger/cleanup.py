@@ -17,11 +17,12 @@ import structlog
 
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.alone import write_alone
 from ledger.commands import CleanUp, Command, needs_of
 from ledger.directories import SYSTEM, Directories, Directory
 from ledger.events import CLOSED
 from ledger.tokens import revocation
-from ledger.transaction import Outcome, Report, Submission, Transaction
+from ledger.transaction import Outcome, Submission, Transaction
 from ledger.writer import Connect, Link
 
 SQL: Final = load_queries(__file__)
@@ -81,6 +82,10 @@ class CleanUps:
         except _AWAY:
             await link.close()
             return AWAY_S
+        except Exception:  # a defect here must not end the service
+            _log.exception("cleanup_failed")
+            await link.close()
+            return FAILED_S
 
     async def _look(self, conn: Connection) -> float | None:
         """Clean up while there is something to, where no other process does."""
@@ -107,6 +112,7 @@ class CleanUps:
             raise
         except Exception:  # a defect with one directory must not keep the others
             _log.exception("cleanup_failed", directory=directory.slug)
+            await conn.rollback()
             return False
         return True
 
@@ -152,23 +158,13 @@ class CleanUps:
         system = await self.directories.by_slug(conn, SYSTEM)
         assert system is not None, "made at first start"
         for token, name in await _rows(conn, SQL["tokens_of_directory"], (directory.slug, list(ENDED_ROLES))):
-            await self._write(conn, system, revocation(token, name))
+            await self._write(conn, system, revocation(token, name, "its directory was closed"))
 
     async def _write(self, conn: Connection, directory: Directory, command: Command) -> Outcome:
         """One command in a transaction of its own. Raises what refuses it."""
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         submission = Submission(directory, command, needs_of(command), "sys", self.new_request_id(), 0, waiter)
-        report = Report()
-        try:
-            await self.transaction.run(conn, [submission], report, wait_for_locks=True)
-        except BaseException:
-            with contextlib.suppress(psycopg.Error):
-                await conn.execute("rollback")
-            raise
-        ((_, result),) = report.settled
-        if isinstance(result, Exception):
-            raise result
-        return result
+        return await write_alone(conn, self.transaction, submission)
 
 
 async def _locked(conn: Connection) -> bool:

@@ -88,6 +88,7 @@ class Directories:
         self._kek = kek
         self._by_slug: dict[str, Directory] = {}
         self._by_id: dict[int, Directory] = {}
+        self.changes = 0  # how often a look found that something may have changed: whoever looked, all can see it
         self._mark: str | None = None  # of all that may change, when it was last read
 
     async def by_slug(self, conn: Connection, slug: str) -> Directory | None:
@@ -112,16 +113,16 @@ class Directories:
         """The same without asking the database."""
         return self._by_slug.get(slug)
 
-    async def refresh(self, conn: Connection) -> bool:
+    async def refresh(self, conn: Connection) -> None:
         """Follow changes of profiles, schemas and states made elsewhere; requests that have begun keep the directory they were given.
 
         A directory whose new profile is not known here is forgotten by name: whoever asks for it is told, while readers of
-        its log go on. Gives whether anything may have changed since the last look.
+        its log go on.
         """
         row = await (await conn.execute(SQL["profiles_mark"])).fetchone()
         assert row is not None
         if row[0] == self._mark:
-            return False
+            return
         for number, profile, schemas, own, state, since in await (await conn.execute(SQL["profiles_all"])).fetchall():
             known = self._by_id.get(number)
             if known is None or (known.profile, known.schemas, known.state, known.since) == (profile, schemas, state, since):
@@ -144,7 +145,7 @@ class Directories:
             else:
                 self._by_slug[known.slug] = self._by_id[number] = changed
         self._mark = row[0]
-        return True
+        self.changes += 1
 
     def _remember(self, row: tuple[Any, ...]) -> Directory:
         directory = _directory(self._kek, row)

@@ -223,6 +223,7 @@ async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
 
 async def _follow_directories(services: Services, changed: asyncio.Event, cleaning: asyncio.Event) -> None:
     """What a directory was made elsewhere is known from the notification on, at the latest after a second: one may be lost."""
+    seen = 0
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DIRECTORIES_INTERVAL_S):
@@ -230,8 +231,10 @@ async def _follow_directories(services: Services, changed: asyncio.Event, cleani
         changed.clear()
         with contextlib.suppress(psycopg.Error):
             async with services.pool.connection() as conn:
-                if await services.directories.refresh(conn):
-                    cleaning.set()
+                await services.directories.refresh(conn)
+        if services.directories.changes != seen:  # not what this look found: a request may have looked before
+            seen = services.directories.changes
+            cleaning.set()
 
 
 async def _prune_idempotent(ledger: OpenLedger) -> None:

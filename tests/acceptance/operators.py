@@ -1,47 +1,30 @@
-"""What operators do to a directory, on a connection beside a running service."""
+"""What operators do to a directory of a running service, and its log."""
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
-from database.connections import connect
-from ledger.administration import record_facts
-from ledger.commands import RecordFacts
-from ledger.directories import Directories, Directory
-from ledger.lifecycle import closed, paused, resumed
-from runtime import embedded
-from runtime.bootstrap import DATABASE
-from runtime.identifiers import uuid7
-from runtime.wiring import make_transaction, read_kek
 from tests.acceptance.conftest import Service
+
+TRIES = 12  # of ten seconds each
 
 
 def pause(service: Service) -> None:
-    _act(service, lambda directory: paused(directory, "we move the database"))
+    _act(service, "pause", "paused")
 
 
 def resume(service: Service) -> None:
-    _act(service, lambda directory: resumed(directory, "it is moved"))
+    _act(service, "resume", "active")
 
 
 def close(service: Service) -> None:
-    _act(service, lambda directory: closed(directory, "the customer left", directory.slug))
+    _act(service, "close", "closed", confirm="acme")
 
 
-def _act(service: Service, make: Callable[[Directory], RecordFacts | None]) -> None:
-    async def act() -> None:
-        running = embedded.running(service.data_dir / "postgres")
-        assert running is not None
-        url = running.url("ledger_app", DATABASE)
-        kek = await read_kek(url, service.data_dir / "kek")
-        async with await connect(url) as conn:
-            directory = await Directories(kek).by_slug(conn, "acme")
-            assert directory is not None
-            facts = make(directory)
-            assert facts is not None
-            await record_facts(conn, make_transaction(kek), directory, facts, "sys", uuid7())
-
-    asyncio.run(act())
+def _act(service: Service, verb: str, state: str, **more: str) -> None:
+    with service.client("admin") as admin:
+        headers = {"Content-Type": "application/json"}
+        answer = admin.post(f"{service.base}/v1/directories/acme/{verb}", json={"reason": "a test", **more}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["state"] in {state, "deleted"}, "a small one is cleaned up in no time"
 
 
 def events_of(service: Service, **params: Any) -> list[dict[str, Any]]:
@@ -51,8 +34,22 @@ def events_of(service: Service, **params: Any) -> list[dict[str, Any]]:
     with service.client("consumer") as reader:
         while True:
             asked = {"directory": "acme", "limit": 1000, **params} | ({"after": after} if after else {})
-            page = reader.get(service.base + "/v1/events", params=asked).json()
-            found += page["data"]
-            after = page["list_metadata"]["after"]
-            if not page["has_more"]:
+            answer = reader.get(service.base + "/v1/events", params=asked)
+            assert answer.status_code == 200, answer.text
+            found += answer.json()["data"]
+            after = answer.json()["list_metadata"]["after"]
+            if not answer.json()["has_more"]:
                 return found
+
+
+def arrives(service: Service, kind: str) -> None:
+    """Wait until the directory's log has an event of a type."""
+    with service.client("consumer") as reader:
+        after = None
+        for _ in range(TRIES):
+            asked = {"directory": "acme", "types": kind, "wait": 10} | ({"after": after} if after else {})
+            page = reader.get(service.base + "/v1/events", params=asked).json()
+            if page["data"]:
+                return
+            after = page["list_metadata"]["after"]
+    raise AssertionError(f"{kind} did not come")

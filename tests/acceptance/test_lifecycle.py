@@ -1,6 +1,5 @@
 """A directory that is paused, resumed and closed, as its IdP, an auditor and an application see it."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,18 +8,10 @@ import orjson
 
 from tests.acceptance.conftest import Service
 from tests.acceptance.model import GROUP, USER, Fold
-from tests.acceptance.operators import close, events_of, pause, resume
+from tests.acceptance.operators import arrives, close, events_of, pause, resume
 
 BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 SEARCH = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
-DEADLINE_S = 120
-
-
-def until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def bulk(*users: str) -> dict[str, Any]:
@@ -63,14 +54,14 @@ def test_a_clean_up_that_is_killed_goes_on_and_every_answer_says_that_access_end
         refused = idp.get(f"{service.scim}/Users/{users[0]}")
         assert refused.status_code == 401, "its token ended with it"
         assert idp.post(service.scim + "/Users", json={"schemas": [USER], "userName": "late"}).status_code in {401, 403}
-    until(lambda: len(_cleaned(service)) >= 500)
+    arrives(service, "group.member_removed")
     service.kill_everything()
     service.start()
     done = len(_cleaned(service))
     assert 500 <= done < 6_001, "killed in the middle"
     _nobody_has_access(service, group, users[-1])
     assert _population(service, f"seq:{before}") == (3_000, 3_000), "the past is what it was"
-    until(lambda: events_of(service, types="directory.deleted"))
+    arrives(service, "directory.deleted")
     fold = Fold()
     for event in events_of(service):
         fold.apply(event)

@@ -7,8 +7,7 @@ import pytest
 
 from tests.acceptance.conftest import Service
 from tests.acceptance.model import Fold, Workload
-from tests.acceptance.operators import close, events_of
-from tests.acceptance.test_lifecycle import until
+from tests.acceptance.operators import arrives, close
 
 STEPS = 400
 
@@ -40,7 +39,7 @@ def test_the_fold_of_the_events_equals_the_model_now_and_at_every_past_seq(
 
 def _closed_it_is_empty_and_its_past_stays(service: Service, points: list[tuple[int, dict]]) -> None:
     close(service)
-    until(lambda: events_of(service, types="directory.deleted"))
+    arrives(service, "directory.deleted")
     fold = _fold_events(service)
     assert (fold.directory, fold.users, fold.groups) == ("deleted", {}, {})
     _as_of_equals_the_model(service, [*points, (fold.seq, {"users": {}, "groups": {}})])

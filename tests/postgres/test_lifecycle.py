@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import time_ns
 from typing import Any
@@ -14,22 +14,23 @@ import pytest
 
 from database.connections import connect
 from ledger import cleanup
-from ledger.administration import profile_facts
 from ledger.cleanup import CleanUps
 from ledger.commands import RecordFacts
 from ledger.directories import Directory
 from ledger.events import CLOSED, DELETED, PAUSED, USER, USER_CREATED, Body, Draft
 from ledger.lifecycle import closed, paused, resumed
+from ledger.profiles import profile_facts
 from ledger.tokens import live_tokens, token_hash
 from ledger.transaction import Outcome
 from projections import history
 from projections.history import Point
 from runtime.identifiers import uuid7
-from runtime.wiring import administration, make_transaction
+from runtime.wiring import make_transaction
 from scim.errors import Forbidden, ScimError, Unavailable
 from scim.profile import profile_of
 from tests.acceptance.model import Fold
 from tests.postgres.ledgers import CORE_USER, Ledger, id_of, opened
+from tests.postgres.machine import administration
 from tests.postgres.test_replay import _rebuild, _sql, _verify
 
 DEADLINE_S = 30
@@ -39,7 +40,8 @@ async def until(true: Callable[[], Awaitable[Any]]) -> None:
     """Poll with a deadline: other processes and tasks learn of things by themselves."""
     async with asyncio.timeout(DEADLINE_S):
         while not await true():
-            await asyncio.sleep(0.01)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.02)
 
 
 async def now(ledger: Ledger) -> Directory:
@@ -384,11 +386,11 @@ def test_its_tokens_end_with_it_and_those_that_read_go_on(app_url: str) -> None:
             async with held_clean_up(app_url):
                 await close(ledger)
                 async with ledger.services.pool.connection() as conn:
-                    alive = await live_tokens(conn, hashes)
+                    alive = await live_tokens(conn, ledger.services.kek, hashes)
                 assert alive.keys() == set(hashes[1:]), "the IdP's ends with the closing itself"
             await until(lambda: is_deleted(ledger))
             async with ledger.services.pool.connection() as conn:
-                assert (await live_tokens(conn, hashes)).keys() == set(hashes[3:])
+                assert (await live_tokens(conn, ledger.services.kek, hashes)).keys() == set(hashes[3:])
                 page = await ledger.page(directory=await _system(ledger))
             revoked = [orjson.loads(e.json) for e in page.events]
             assert [e["data"]["object"]["name"] for e in revoked if e["type"] == "token.revoked"] == [
@@ -493,5 +495,20 @@ def test_a_clean_up_that_loses_its_connection_begins_anew(app_url: str, admin_ur
                 cuts, seen = cuts + len(await (await admin.execute(question)).fetchall()), head
             assert cuts > 2
             assert (await folded(ledger)).directory == DELETED
+
+    asyncio.run(run())
+
+
+def test_whoever_learns_of_a_closing_first_the_clean_up_begins(app_url: str) -> None:
+    """The request that closed it looks at once what the directory is now: it must not be the only one to see that it changed."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            for _ in range(3):  # however the follower's own look falls
+                assert (await now(ledger)).state == "active"
+            await close(ledger)
+            for _ in range(3):
+                await now(ledger)
+            await until(lambda: is_deleted(ledger))
 
     asyncio.run(run())

@@ -22,6 +22,7 @@ from examples.access_list import follow
 from ledger.commands import RecordFacts, needs_of
 from ledger.directories import PROFILE, Directory
 from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
+from ledger.lifecycle import closed
 from ledger.sealing import Kek, wrap_key
 from ledger.store import LedgerMapper, LedgerRecorder
 from ledger.transaction import Report, Submission
@@ -197,6 +198,15 @@ def test_somebodys_own_projection_follows_the_ledger(history, tmp_path: Path) ->
         assert (str(group), str(user)) in runner.view.members
         assert len(runner.view.members) == 5, "four are left of the first group, one joined"
         assert runner.view.max_tracking_id("Ledger") == head
+
+        async def close(ledger):
+            facts = closed(ledger.directory, "over", "acme")
+            assert facts is not None
+            await ledger.submit(facts)
+
+        act(close)
+        runner.wait(head + 1, timeout=20)
+        assert runner.view.members == set(), "the closing ends all access, before anything is taken away"
         runner.app.recorder.close()
 
 
