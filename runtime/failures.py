@@ -11,7 +11,7 @@ from ledger.refused import RefusedError
 from proofs.body import BodyError
 from proofs.keys import WrapError
 from runtime.bootstrap import StartError
-from runtime.exits import FINDING, REFUSED, UNREACHABLE, USAGE, CommandError
+from runtime.exits import FINDING, UNREACHABLE, USAGE, CommandError
 from runtime.settings import Settings
 from scim.profile import ProfileError, UnknownProfileError
 
@@ -21,10 +21,8 @@ def explained(settings: Settings) -> Generator[None]:
     """Turn what is known to go wrong into a CommandError; anything else is a defect of ours and shows its traceback."""
     try:
         yield
-    except StartError as refused:
-        raise CommandError(str(refused), USAGE) from refused
-    except (RefusedError, ProfileError, UnknownProfileError) as refused:
-        raise CommandError(str(refused), REFUSED) from refused
+    except (StartError, RefusedError, ProfileError, UnknownProfileError) as refused:
+        raise CommandError(str(refused), USAGE) from refused  # something on this machine must be put right first
     except (psycopg.OperationalError, PoolTimeout, ConnectionError) as away:
         text = f"The database{_place(settings)} cannot be reached. Is the service running (make run), and is LEDGER_DATABASE_URL right?"
         raise CommandError(text, UNREACHABLE) from away

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.cli.nouns import DIRECTORY_NOUNS, NOUNS
+
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("runtime", "api", "operations", "replay", "projections", "delivery", "ledger", "scim", "proofs", "database")
 CODE = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
@@ -19,6 +21,7 @@ ENTRY_POINTS = {
     "runtime.cli",  # named in pyproject.toml
     "ledger.store",  # for other people's event-sourcing code
     "proofs.tree",  # for auditors, usable alone
+    *(f"runtime.cli.{noun.module}" for noun in (*NOUNS.values(), *DIRECTORY_NOUNS.values())),  # imported when they are named
 }
 
 

@@ -28,7 +28,6 @@ import httpx  # noqa: E402
 CONNECT_S: Final = 5.0
 READ_S: Final = 120.0  # between two pieces of an answer: recomputing an audit takes its time
 LOCAL_NAME: Final = "http://localhost"
-PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)

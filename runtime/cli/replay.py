@@ -28,7 +28,9 @@ Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Deliveries a se
 @app.command()
 def rebuild(
     *,
-    only: Annotated[str, typer.Option(help="Comma-separated: groups, memberships, states, users. Default: all.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Comma-separated read models, such as users,groups; a wrong name lists them. Default: all.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Rebuild the read models beside the live ones and swap them in. Interrupt it at will: the next run goes on."""
