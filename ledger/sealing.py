@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.events import GROUP, Body, Macs
-from proofs.body import Sealed, open_body, seal
+from proofs.body import PAYLOAD_BYTES_MAX, Sealed, open_body, seal
 from proofs.keys import WrapError, unwrap, wrap
 from scim.filters import fold
 
@@ -101,9 +101,12 @@ def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, r
     )
 
 
-def open_payload(key: bytes, ct: bytes, *, directory: UUID, obj: UUID, seq: int) -> bytes:
-    """Give the payload JSON of a sealed body. Raises proofs.body.BodyError when it was moved or changed."""
-    return open_body(key, ct, dir=directory.bytes, obj=obj.bytes, seq=seq).payload
+def open_payload(key: bytes, ct: bytes, *, directory: UUID, obj: UUID, seq: int, bytes_max: int = PAYLOAD_BYTES_MAX) -> bytes:
+    """Give the payload JSON of a sealed body.
+
+    Raises proofs.body.BodyError when it was moved or changed, LongBodyError for one of more than `bytes_max` bytes.
+    """
+    return open_body(key, ct, dir=directory.bytes, obj=obj.bytes, seq=seq, bytes_max=bytes_max).payload
 
 
 def mac(index_key: bytes, kind: bytes, value: str) -> bytes:

@@ -63,6 +63,7 @@ class Outcome:
     updated_at: int
     in_groups: bool = False
     events: int = 0
+    large: bool = False  # so that whoever shows it leaves the event loop for that
 
 
 @dataclass(eq=False, slots=True)

@@ -37,6 +37,10 @@ class BodyError(ValueError):
     """The stored bytes are not a body, or not the one sealed with this key for this directory, resource and seq."""
 
 
+class LongBodyError(BodyError):
+    """The payload is longer than whoever opens it takes."""
+
+
 class Sealed(NamedTuple):
     """A body ready to be stored: its bytes, and the two values that its leaf carries (there in lower-case hex)."""
 
@@ -94,19 +98,30 @@ def seal(key: bytes, payload: bytes, *, dir: bytes, obj: bytes, seq: int, salt: 
     return Sealed(ct, _new_hash(_DOMAIN + plaintext).digest(), _new_hash(ct).digest())
 
 
-def open_body(key: bytes, ct: bytes, *, dir: bytes, obj: bytes, seq: int) -> Opened:  # noqa: A002 - the leaf's name
-    """Open what `seal` stored. Raises BodyError when anything differs from what was sealed."""
+def open_body(
+    key: bytes,
+    ct: bytes,
+    *,
+    dir: bytes,  # noqa: A002 - the leaf's name
+    obj: bytes,
+    seq: int,
+    bytes_max: int = PAYLOAD_BYTES_MAX,
+) -> Opened:
+    """Open what `seal` stored. Raises BodyError when anything differs from what was sealed, LongBodyError above `bytes_max`."""
     if len(ct) < _SEAL + PLAINTEXT_BYTES_MIN or ct[0] != VERSION:
         raise BodyError("not a body of version 1")
     try:
         plaintext = AESGCM(key).decrypt(ct[1:13], ct[13:], dir + obj + _seq_bytes(seq))
     except InvalidTag:
         raise BodyError("the key, directory, resource, seq or the bytes are not those that were sealed") from None
-    return opened(plaintext)
+    return opened(plaintext, bytes_max)
 
 
-def opened(plaintext: bytes) -> Opened:
-    """Take a plaintext apart, as opened or as disclosed. Raises BodyError when it is not formed as `seal` forms it."""
+def opened(plaintext: bytes, bytes_max: int = PAYLOAD_BYTES_MAX) -> Opened:
+    """Take a plaintext apart, as opened or as disclosed. Raises BodyError when it is not formed as `seal` forms it.
+
+    Raises LongBodyError for a payload of more than `bytes_max` bytes, without inflating more than that.
+    """
     if len(plaintext) < PLAINTEXT_BYTES_MIN:
         raise BodyError("shorter than any body")
     flag = plaintext[32]
@@ -114,9 +129,11 @@ def opened(plaintext: bytes) -> Opened:
         payload = plaintext[_HEAD:].rstrip(b"\x00")
         stored = len(payload)
     elif flag == DEFLATE:
-        payload, stored = _inflated(plaintext)
+        payload, stored = _inflated(plaintext, bytes_max)
     else:
         raise BodyError(f"unknown flag {flag}")
+    if len(payload) > bytes_max:
+        raise LongBodyError(f"the payload is longer than {bytes_max} bytes")
     if len(plaintext) != padded(_HEAD + stored):
         raise BodyError("not padded as a body is")
     return Opened(plaintext[:32], flag, payload, plaintext)
@@ -128,13 +145,15 @@ def _smaller(payload: bytes) -> tuple[bytes, bytes]:
     return (b"\x01", deflated) if len(deflated) < len(payload) else (b"\x00", payload)
 
 
-def _inflated(plaintext: bytes) -> tuple[bytes, int]:
+def _inflated(plaintext: bytes, bytes_max: int) -> tuple[bytes, int]:
     """The payload and how many bytes its deflate stream took."""
     inflate = zlib.decompressobj(wbits=-15)
     try:
-        payload = inflate.decompress(plaintext[_HEAD:], PAYLOAD_BYTES_MAX)
+        payload = inflate.decompress(plaintext[_HEAD:], bytes_max + 1)
     except zlib.error as error:
         raise BodyError("the deflate stream is damaged") from error
+    if not inflate.eof and len(payload) > bytes_max:
+        raise LongBodyError(f"the payload is longer than {bytes_max} bytes")
     if not inflate.eof or inflate.unused_data.strip(b"\x00"):
         raise BodyError("the deflate stream does not end before the padding")
     return payload, len(plaintext) - _HEAD - len(inflate.unused_data)

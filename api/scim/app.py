@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from urllib.parse import unquote
 
@@ -14,9 +15,9 @@ from api.metrics import observe
 from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
 from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
-from api.scim.queries import Query
+from api.scim.queries import LONG_TEXT, Query
 from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
-from api.scim.writes import Write
+from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
 from ledger.directories import Directory
 from ledger.tokens import Token
@@ -25,6 +26,7 @@ from scim.bulk import OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
 from scim.schema import GROUP, USER, ResourceType
 from scim.shape import filter_shape
+from scim.work import AbandonedError
 
 SEARCH_BYTES_MAX = 2**20
 _log = structlog.get_logger("api.scim")
@@ -55,7 +57,9 @@ def _list(*kinds: ResourceType) -> Handler:
 
 def _search(*kinds: ResourceType) -> Handler:
     async def handle(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
-        message = (await call.content(SEARCH_BYTES_MAX)).load()
+        content = await call.content(SEARCH_BYTES_MAX)
+        large = content.size > THREAD_BYTES_MIN
+        message = await services.turns.compute(directory.id, content.load) if large else content.load()
         call.filter = filter_in(message)
         return await Query(services, call, directory).many([directory.typed(kind) for kind in kinds], from_message(message))
 
@@ -148,7 +152,9 @@ class ScimApp:
             call = self._call(scope, receive, method, request_id)
             template = _template(call)
             answer = await self._answer(call)
-        except ClientGoneError:
+        except (ClientGoneError, AbandonedError):
+            if call is not None:
+                call.unwatch()
             return
         except ScimError as refused:
             error = refused
@@ -161,17 +167,17 @@ class ScimApp:
             answer = of_error(error)
         try:
             await send_answer(send, answer, request_id)
+        except AbandonedError:  # amid a large answer: nobody reads the rest
+            return
         except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
             _log.warning("answer_cut", request_id=str(request_id), method=method, path=template)
+        finally:
+            if call is not None:
+                call.unwatch()
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
-            entry = _entry(self._services, call, template, answer.status, error, seconds)
-            self._services.journal.add(entry)
-            for part in call.refusals:
-                self._services.journal.add(_of_part(entry, part))
-            if call.events >= GIANT_EVENTS:
-                release()
+            await self._note(call, template, answer.status, error, seconds)
         if answer.status >= 400:
             _log.info(
                 "request",
@@ -181,6 +187,21 @@ class ScimApp:
                 status=answer.status,
                 seconds=round(seconds, 4),
             )
+
+    async def _note(self, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> None:
+        """Into the journal, and give memory back after a giant request."""
+        directory = call.found_directory
+        assert directory is not None
+        if call.filter is not None and len(call.filter) > LONG_TEXT:
+            # Read here, remembered there: its shape takes a while to find.
+            shape = partial(filter_shape, call.filter, _kind(call, directory))
+            await self._services.turns.compute(directory.id, shape)
+        entry = _entry(self._services, call, template, status, error, seconds)
+        self._services.journal.add(entry)
+        for part in call.refusals:
+            self._services.journal.add(_of_part(entry, part))
+        if call.events >= GIANT_EVENTS:
+            release()
 
     def _call(self, scope: Scope, receive: Receive, method: str, request_id: object) -> Call:
         segments = scope["raw_path"].decode("latin-1").split("/")[1:] if scope.get("raw_path") else scope["path"].split("/")[1:]
@@ -223,12 +244,17 @@ class ScimApp:
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
     directory, text = call.found_directory, call.filter
     assert directory is not None
-    kind = {"Users": directory.user_type, "Groups": directory.group_type}.get(call.path[0]) if call.path else None
+    kind = _kind(call, directory)
     return Entry(
         directory.id, services.clock(), call.method, template.removeprefix("/scim/{directory}/v2") or "/",
         filter_shape(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
         directory.profile, tuple(sorted(call.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
     )  # fmt: skip
+
+
+def _kind(call: Call, directory: Directory) -> ResourceType | None:
+    """What a list of the request would be of, where that is one type."""
+    return {"Users": directory.user_type, "Groups": directory.group_type}.get(call.path[0]) if call.path else None
 
 
 def _of_part(entry: Entry, part: Refusal) -> Entry:

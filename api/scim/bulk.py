@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 
 from api.problems import DATABASE_AWAY
-from api.scim.http import Answer, Call, Content, Refusal, as_json, of_error, read_condition
+from api.scim.http import REQUEST_STEPS, Answer, Call, Content, Refusal, as_json, of_error, read_condition
 from api.scim.writes import Write
 from api.services import Services
 from ledger.commands import Condition
@@ -29,6 +29,7 @@ from scim.bulk import (
 )
 from scim.errors import InvalidSyntax, ScimError, Unavailable
 from scim.patch import PATCH_URN
+from scim.work import Work
 
 BULK_BYTES_MAX = 16 * 2**20
 _LEFT_BEHIND = "The resource was created, but not all that it refers to, and taking it back failed too. Delete it, then send the operation again."
@@ -46,6 +47,8 @@ class _Part:
     resource_id: UUID | None = None
     query: Mapping[str, str] = field(default_factory=dict[str, str])
     used: set[str] = field(default_factory=set[str])
+    work: Work = field(default_factory=lambda: Work(REQUEST_STEPS))
+    shows: bool = False  # the answer of a bulk request has no resources
     events: int = 0
 
     async def content(self, limit: int) -> Content:  # noqa: ARG002  # the whole request was measured already

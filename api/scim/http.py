@@ -1,5 +1,6 @@
 """The few things of HTTP that SCIM needs, on plain ASGI: a framework costs 50 µs a request here."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -23,13 +24,16 @@ from scim.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from scim.work import Work
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PART_BYTES = 65_536
+REQUEST_STEPS = 5_000_000  # of one read: seconds of one core; 100 000 users of 1 KiB take 2 000 000 to read
 MEDIA_TYPES = {b"application/scim+json", b"application/json"}
+_TOO_MUCH = "This request has to look at too many values. Narrow the filter, ask for fewer terms, or page without sorting."
 _ETAG = re.compile(r'(?:W/)?"(\d{1,18})"')
 
 
@@ -79,6 +83,7 @@ class Call:
     receive: Receive
     op: int = 0
     resource_id: UUID | None = None
+    shows: bool = True  # the answer shows the resource
     # What the journal tells of the request once it is known.
     found_directory: Directory | None = None
     token: Token | None = None
@@ -86,6 +91,23 @@ class Call:
     used: set[str] = field(default_factory=set[str])  # tolerances it relied on
     events: int = 0
     refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request
+    work: Work = field(default_factory=lambda: Work(REQUEST_STEPS, _TOO_MUCH))
+    _watch: asyncio.Task[None] | None = None
+
+    def watch(self) -> None:
+        """From now on the work ends when the client goes away. The body must have been read, or not be wanted."""
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.work.gone = True
+
+    def unwatch(self) -> None:
+        """The request is answered."""
+        if self._watch is not None:
+            self._watch.cancel()
 
     async def content(self, limit: int) -> Content:
         """Read the body. Raises as body() does; its load() raises InvalidSyntax."""
