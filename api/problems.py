@@ -20,7 +20,7 @@ from ledger.refused import RefusedError
 from ledger.tokens import TokenRefusedError
 from operations.refusals import ConflictError, ForbiddenError, InvalidError, NotFoundError, OperationError
 from projections.history import InvalidAsOfError
-from scim.errors import ScimError
+from scim.errors import ScimError, TooMany
 
 DATABASE_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
@@ -53,7 +53,8 @@ def problem_of(error: Exception) -> ProblemError:
         case _ if type(error) in _REFUSED:
             return ProblemError(400, _REFUSED[type(error)], str(error))
         case ScimError():
-            return ProblemError(error.status, _CODES.get(error.status, "refused"), error.detail)
+            code = "too_many" if isinstance(error, TooMany) else _CODES.get(error.status, "refused")
+            return ProblemError(error.status, code, error.detail)
         case RequestValidationError():
             return _invalid_parameters(error)
         case HTTPException():

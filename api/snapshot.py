@@ -98,7 +98,7 @@ class _Snapshot:
         self._counts["groups"] += 1
         yield _line({"object": "group", "id": str(group.id), "data": self._data(document)})
         async with self._services.pool.connection() as conn:
-            members = await members_at(conn, self._directory, group.id, self._seq, nested=False)
+            members = await members_at(conn, self._directory, group.id, self._seq)
         for start in range(0, len(members), PAGE):
             some = members[start : start + PAGE]
             self._counts["memberships"] += len(some)

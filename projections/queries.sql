@@ -223,6 +223,19 @@ cross join lateral (select etag_rv from events where directory = s.directory and
 cross join lateral (select at from commits where directory = s.directory and seq <= s.body_seq order by seq desc limit 1) c
 where s.directory = $1 and s.obj = $2 and s.from_seq <= $3 and s.to_seq > $3;
 
+-- sealed_at --
+-- Resources as of a seq, in the order asked for: place, id, body_seq, ct, key. The bodies come as far as they fit into $4 bytes, and
+-- that of the first one always. What was erased has none, and is left out.
+select n, obj, body_seq, case when total <= $4 or total = size then ct end, wrapped from (
+    select k.n, s.obj, s.body_seq, b.ct, y.wrapped, octet_length(b.ct) size, sum(octet_length(b.ct)) over (order by k.n) total
+    from unnest($2::uuid[]) with ordinality k(i, n)
+    cross join lateral (
+        select * from states where directory = $1 and obj = k.i and to_seq > $3 and from_seq <= $3 offset 0
+    ) s
+    join bodies b on b.directory = $1 and b.seq = s.body_seq
+    join subject_keys y on y.obj = s.obj
+) p order by n;
+
 -- states_after --
 -- Everyone as of a seq, by id: the population.
 select s.obj, s.active, s.body_seq from states s
@@ -246,7 +259,7 @@ cross join lateral (select * from memberships where directory = $1 and mem = k.i
 select grp, mem, mt, case when from_seq <= $2 and to_seq > $2 then -1 else 1 end, from_seq, to_seq from memberships
 where directory = $1 and ($4::uuid is null or grp = $4) and ($5::uuid is null or mem = $5)
   and (from_seq <= $2 and to_seq > $2) <> (from_seq <= $3 and to_seq > $3)
-order by grp, mem, from_seq;
+order by grp, mem, from_seq limit $6;
 
 -- state_diff --
 -- Resources that began, ended, changed activity or attributes between two points.
@@ -254,7 +267,7 @@ select coalesce(a.obj, b.obj), coalesce(a.ot, b.ot), a.active, b.active, a.body_
 from (select * from states where directory = $1 and from_seq <= $2 and to_seq > $2 and ($4::uuid is null or obj = $4)) a
 full join (select * from states where directory = $1 and from_seq <= $3 and to_seq > $3 and ($4::uuid is null or obj = $4)) b on a.obj = b.obj
 where a.body_seq is distinct from b.body_seq
-order by 2, 1;
+order by 2, 1 limit $5;
 
 -- bodies_of --
 -- Sealed bodies at places of the log, with the keys of their resources.

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import orjson
 
+from api.watching import until_gone
 from ledger.commands import Condition, Tags
 from ledger.directories import Directory
 from ledger.tokens import Token
@@ -97,12 +98,7 @@ class Call:
     def watch(self) -> None:
         """From now on the work ends when the client goes away. The body must have been read, or not be wanted."""
         if self._watch is None:
-            self._watch = asyncio.create_task(self._until_gone())
-
-    async def _until_gone(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-        self.work.gone = True
+            self._watch = asyncio.create_task(until_gone(self.receive, self.work))
 
     def unwatch(self) -> None:
         """The request is answered."""

@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from heapq import merge
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -30,11 +29,10 @@ from scim.mentions import NONE as NOTHING
 from scim.mentions import asked, named_members, with_member_ids
 from scim.projection import Projection, needs, project
 from scim.schema import GROUP, USER, ResourceType
-from scim.sorting import Order, SortKey
+from scim.sorting import Order, SortKey, in_runs
 from scim.work import Work
 
 GROUPS_AT_ONCE: Final = 10  # groups whose members are in memory together
-SORTED_AT_ONCE: Final = 2_000  # a sort does not let go of the interpreter until it is through
 
 
 class Item(NamedTuple):
@@ -277,11 +275,7 @@ class Listing:
 def in_order(found: list[Item], *, descending: bool, by_key: bool) -> list[Item]:
     """By time of creation, which they nearly are already, and before that by key."""
     found.sort(key=_created)
-    if not by_key:
-        return found
-    starts = range(0, len(found), SORTED_AT_ONCE)
-    runs = [sorted(found[start : start + SORTED_AT_ONCE], key=itemgetter(4), reverse=descending) for start in starts]
-    return list(merge(*runs, key=itemgetter(4), reverse=descending))
+    return in_runs(found, itemgetter(4), reverse=descending) if by_key else found
 
 
 def _created(item: Item) -> tuple[int, bytes]:
