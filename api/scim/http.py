@@ -14,6 +14,7 @@ from api.watching import until_gone
 from ledger.commands import Condition, Tags
 from ledger.directories import Directory
 from ledger.tokens import Token
+from scim.apply import PATCH_STEPS
 from scim.body import read_json
 from scim.errors import (
     InvalidValue,
@@ -91,8 +92,10 @@ class Call:
     filter: str | None = None  # of the query string, or of the body of a search
     used: set[str] = field(default_factory=set[str])  # tolerances it relied on
     events: int = 0
+    changed_bytes: int = 0
     refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request
     work: Work = field(default_factory=lambda: Work(REQUEST_STEPS, _TOO_MUCH))
+    effort: Work = field(default_factory=lambda: Work(PATCH_STEPS))  # of a write, which is finished though the client went away
     _watch: asyncio.Task[None] | None = None
 
     def watch(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -44,6 +45,7 @@ from scim.work import Work
 
 USER_BYTES_MAX = 1 * 2**20
 GROUP_BYTES_MAX = 32 * 2**20
+HEAVY_BYTES = 64 * 1024  # of a request whose command shares no batch with others
 GROUPS_SHOWN_MAX = 500  # of a user whose answer is put together on the event loop
 THREAD_BYTES_MIN = 10_000  # a larger body is parsed and validated off the event loop: it takes over a millisecond
 
@@ -52,9 +54,13 @@ T = TypeVar("T")
 
 
 class Source(Protocol):
-    """Where a write comes from: a request, or one operation of a bulk request. `events` counts what it made."""
+    """Where a write comes from: a request, or one operation of a bulk request.
+
+    `events` counts what it made, `changed_bytes` the bodies of what it changed, before that.
+    """
 
     events: int
+    changed_bytes: int
 
     @property
     def request_id(self) -> UUID: ...
@@ -68,6 +74,8 @@ class Source(Protocol):
     def used(self) -> set[str]: ...
     @property
     def work(self) -> Work: ...
+    @property
+    def effort(self) -> Work: ...  # what the decision may compute
     @property
     def shows(self) -> bool: ...  # whether anybody sees the resource in the answer
     async def content(self, limit: int) -> Content: ...
@@ -177,12 +185,16 @@ class Write:
 
     async def _submit(self, command: Command) -> Outcome:
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        needs = needs_of(command)
+        if self._weight > HEAVY_BYTES:
+            needs = replace(needs, heavy=True)
         submission = Submission(
-            self._directory, command, needs_of(command), self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
-            self._weight, self._used,
+            self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
+            self._weight, self._used, self._call.effort,
         )  # fmt: skip
         outcome = await self._services.writer.submit(submission)
         self._call.events += outcome.events
+        self._call.changed_bytes += outcome.size
         return outcome
 
     # -- out ----------------------------------------------------------------
