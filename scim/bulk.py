@@ -16,9 +16,9 @@ BULK_URN = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE_URN = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
 OPERATIONS_MAX = 1_000
 # What an answer says again of an operation, so that it stays smaller than its request.
-BULK_ID_CHARACTERS_MAX = 1_024
+BULK_ID_CHARACTERS_MAX = 256
 METHOD_CHARACTERS_MAX = 16
-RESOURCE_CHARACTERS_MAX = 1_100  # an id of ours has 36; a reference names a bulkId
+RESOURCE_CHARACTERS_MAX = 300  # an id of ours has 36; a reference names a bulkId
 METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/]+))?/?")
 # A reference is a whole value, the last part of a link, or stands in the quotes of a filter; anything else is just text.
@@ -122,9 +122,10 @@ def _target(path: Any, where: str) -> tuple[str, str | None]:
     match = _PATH.fullmatch(path)
     if match is None:
         raise NotFound(f"{where}.path must be /Users or /Groups, with the id of a resource unless the method is POST.")
-    if match[2] and len(match[2]) > RESOURCE_CHARACTERS_MAX:
+    resource = match[2] and unquote(match[2])
+    if resource and len(resource) > RESOURCE_CHARACTERS_MAX:
         raise NotFound(f"{where}.path names no resource of this directory.")
-    return match[1], match[2] and unquote(match[2])
+    return match[1], resource
 
 
 def _optional_text(given: dict[str, Any], name: str, where: str) -> str | None:

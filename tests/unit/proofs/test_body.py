@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proofs.body import BodyError, commitment, commitment_of, open_body, opened, padded, seal
+from proofs.body import BodyError, LongBodyError, commitment, commitment_of, open_body, opened, padded, seal
 
 KEY, SALT, NONCE = bytes(range(32)), bytes(range(100, 132)), bytes(range(12))
 PLACE = {"dir": bytes(range(16)), "obj": bytes(range(16, 32)), "seq": 97}
@@ -119,3 +119,15 @@ def test_a_disclosed_plaintext_is_checked_alike():
 def test_values_of_the_wrong_length_are_refused(wrong):
     with pytest.raises(ValueError, match="bytes long"):
         seal(KEY, b"{}", **{**PLACE, "salt": SALT, "nonce": NONCE, **wrong})
+
+
+@pytest.mark.parametrize(
+    "payload", [b'{"a":"' + os.urandom(600).hex().encode() + b'"}', b'{"a":"' + b"a" * 5_000 + b'"}', b'{"a":1}']
+)
+def test_a_payload_longer_than_wanted_is_not_opened(payload):
+    """Neither is a deflated one inflated beyond that: a few bytes may hold a megabyte."""
+    ct = sealed(payload).ct
+    assert open_body(KEY, ct, **PLACE, bytes_max=len(payload)).payload == payload
+    for shorter in (len(payload) - 1, 1):
+        with pytest.raises(LongBodyError):
+            open_body(KEY, ct, **PLACE, bytes_max=shorter)
