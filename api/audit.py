@@ -14,8 +14,7 @@ from ledger.events import USER
 from ledger.feed import rfc3339
 from operations import audit
 from operations.audit import AUDIT_STEPS, PAGE_MAX, Rows
-from projections.history import Point
-from projections.reads import Resource
+from projections.history import Point, State
 
 ROWS_AT_ONCE: Final = 500  # written as JSON on the event loop
 TOO_MUCH: Final = (
@@ -33,16 +32,12 @@ def routes(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_MAX,
     ) -> Response:  # fmt: skip
         caller = caller_of(request)
-        async with watched(request, AUDIT_STEPS, TOO_MUCH) as work:
-            rows, point, more = await audit.population(
-                ledger, caller, directory, as_of, kind=type, after=after, limit=limit, work=work
-            )
-        return await _many(point, rows, more)
+        rows, point, last = await audit.population(ledger, caller, directory, as_of, kind=type, after=after, limit=limit)
+        return await _many(point, rows, last)
 
     @router.get("/users/{user}", name="audit.user")
     async def user(request: Request, directory: str, user: str, as_of: str = "seq:head") -> Response:
-        async with watched(request, AUDIT_STEPS, TOO_MUCH) as work:
-            found, point = await audit.user(ledger, caller_of(request), directory, user, as_of, work=work)
+        found, point = await audit.user(ledger, caller_of(request), directory, user, as_of)
         return as_json({"as_of": _as_of(point), "data": _scim(services.base_url, directory, found)})
 
     @router.get("/users/{user}/access", name="audit.access")
@@ -83,8 +78,8 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-def _scim(base_url: str, slug: str, resource: Resource | None) -> dict[str, Any]:
-    return {"erased": True} if resource is None else with_meta(resource, f"{base_url}/scim/{slug}/v2")
+def _scim(base_url: str, slug: str, state: State) -> dict[str, Any]:
+    return {state.why: True} if state.resource is None else with_meta(state.resource, f"{base_url}/scim/{slug}/v2")
 
 
 def _as_of(point: Point) -> dict[str, Any]:

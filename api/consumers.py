@@ -8,8 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import as_json, listed
-from api.events import WAIT_MAX_S, encode_page, until_news
+from api.events import WAIT_MAX_S, page_response, until_news
 from api.gate import caller_of
+from api.revocation import presented, still_allowed
 from api.services import Services
 from database.connections import Connection
 from delivery.consumers import Consumer
@@ -148,12 +149,11 @@ def _add_pull(router: APIRouter, services: Services) -> None:
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             arrival = services.arrivals.next()
-            async with services.pool.connection() as conn:
-                page = await _next_page(services, conn, found, caller.token, limit)
-                left = deadline - asyncio.get_running_loop().time()
-                if page.events or page.has_more or left <= 0 or services.stopping:
-                    await _mark_held(conn, page)
-                    return Response(encode_page(page), media_type="application/json")
+            page = await _next_page(services, found, caller.token, limit)
+            await still_allowed(services, presented(request))
+            left = deadline - asyncio.get_running_loop().time()
+            if page.events or page.has_more or left <= 0 or services.stopping:
+                return await page_response(page)
             await until_news(arrival, left)
 
     @router.post("/v1/consumers/{name}/ack", name="consumers.acknowledge")
@@ -199,11 +199,16 @@ def _add_deliveries(router: APIRouter, services: Services) -> None:
         add(state, verb)
 
 
-async def _next_page(services: Services, conn: Connection, found: Consumer, token: Token, limit: int) -> Page:
-    place = await place_of(conn, found)
-    selection = found.selection(await services.directories.all(conn), bodies=token.bodies)
-    cursor = await services.feed.cursor_at(conn, selection, place.through)
-    return await services.feed.page(conn, selection, cursor, limit)
+async def _next_page(services: Services, found: Consumer, token: Token, limit: int) -> Page:
+    connection = services.pool.connection
+    async with connection() as conn:
+        place = await place_of(conn, found)
+        selection = found.selection(await services.directories.all(conn), bodies=token.bodies)
+        cursor = await services.feed.cursor_at(conn, selection, place.through)
+    page = await services.feed.page(connection, selection, cursor, limit)
+    async with connection() as conn:
+        await _mark_held(conn, page)
+    return page
 
 
 async def _mark_held(conn: Connection, page: Page) -> None:

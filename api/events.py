@@ -5,21 +5,27 @@ import contextlib
 from datetime import datetime
 from typing import Annotated
 
+import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from api.gate import caller_of
 from api.problems import ProblemError
+from api.revocation import presented, still_allowed
 from api.services import Services
 from database.connections import Connection
 from delivery import starts
 from ledger.commands import parse_id
-from ledger.cursor import BEGINNING, Cursor, InvalidCursorError, decode_cursor, parse_event_id
+from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
-from ledger.feed import PAGE_MAX, CursorAheadError, CursorForkedError, Page, Selection, reached, type_mask
+from ledger.feed import PAGE_MAX, CursorAheadError, Page, Selection, reached, type_mask
 from ledger.tokens import Token
+from operations import places
+from operations.caller import Caller
+from operations.places import sight_of
 
 WAIT_MAX_S = 30
 LOOK_AGAIN_S = 2.0
+ENCODED_ON_LOOP_BYTES = 2 * 2**20  # copied in less than a millisecond
 
 
 def routes(services: Services) -> APIRouter:
@@ -46,26 +52,26 @@ def routes(services: Services) -> APIRouter:
             if after is not None or start is None:
                 cursor = await cursor_of(services, conn, token, selection, after)
             else:
-                cursor = await _cursor_from(services, conn, selection, start)
+                cursor = await _cursor_from(services, conn, caller_of(request), selection, start)
         while True:
             arrival = services.arrivals.next()
-            async with services.pool.connection() as conn:
-                page = await services.feed.page(conn, selection, cursor, limit)
+            page = await services.feed.page(services.pool.connection, selection, cursor, limit)
+            await still_allowed(services, presented(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
-                return Response(encode_page(page), media_type="application/json")
+                return await page_response(page)
             cursor = page.after if page.covered_to > cursor.number else cursor
             await until_news(arrival, left)
 
     @router.get("/v1/events/{event_id}", name="events.show")
     async def get_event(request: Request, event_id: str) -> Response:
-        token = caller_of(request).token
-        parsed = parse_event_id(event_id)
+        token, parsed = caller_of(request).token, parse_event_id(event_id)
         missing = ProblemError(404, "not_found", "There is no event of this id, or the token does not reach it.")
         if parsed is None or not token.reaches_log(parsed.slug):
             raise missing
         async with services.pool.connection() as conn:
-            found = await services.feed.event(conn, parsed, bodies=token.bodies)
+            found = await services.feed.event(conn, parsed, sight_of(caller_of(request)))
+        await still_allowed(services, presented(request))
         if found is None:
             raise missing
         return Response(found, media_type="application/json")
@@ -128,27 +134,38 @@ async def cursor_of(services: Services, conn: Connection, token: Token, selectio
         return Cursor(0, BEGINNING, wanted)
     event_id = parse_event_id(after)
     if event_id is not None:
-        place = await services.feed.position_of(conn, event_id)
-        named = await services.directories.by_slug(conn, event_id.slug) if token.reaches_log(event_id.slug) else None
-        if named is None or (wanted and named.id != wanted):
-            raise InvalidCursorError
-        head = await services.feed.head(conn, Selection(directory=named))  # an event id counts in the seq of its directory
-        if place is None:
-            raise CursorAheadError(event_id.seq, head)
-        if place[3] != event_id.mark:
-            raise CursorForkedError(event_id.seq, head)
-        return Cursor(place[1] if wanted else place[2], event_id.mark, wanted)
+        return await _after_event(services, conn, token, wanted, event_id)
     cursor = decode_cursor(after)
     if cursor.directory != wanted:
         raise InvalidCursorError
-    await services.feed.check(conn, cursor)
-    return cursor
+    return await services.feed.check(conn, cursor)
 
 
-async def _cursor_from(services: Services, conn: Connection, selection: Selection, place: str) -> Cursor:
+async def _after_event(services: Services, conn: Connection, token: Token, wanted: int, event_id: EventId) -> Cursor:
+    """The cursor after an event; one that the token may not see is answered as one that does not stand there."""
+    named = await services.directories.by_slug(conn, event_id.slug) if token.reaches_log(event_id.slug) else None
+    if named is None or (wanted and named.id != wanted):
+        raise InvalidCursorError
+    place = await services.feed.position_of(conn, event_id, Selection(mask=type_mask(token.types) or 0))
+    if place is None:
+        head = await services.feed.head(conn, Selection(directory=named))  # an event id counts in the seq of its directory
+        raise CursorAheadError(event_id.seq, head)
+    if wanted:
+        return await services.feed.cursor_at(conn, Selection(directory=named), place[1])
+    return await services.feed.cursor_at(conn, Selection(), place[2])
+
+
+async def page_response(page: Page) -> Response:
+    """The answer with a page; a large one is put together off the event loop."""
+    large = sum(len(event.json) for event in page.events) > ENCODED_ON_LOOP_BYTES
+    body = await anyio.to_thread.run_sync(encode_page, page) if large else encode_page(page)
+    return Response(body, media_type="application/json")
+
+
+async def _cursor_from(services: Services, conn: Connection, caller: Caller, selection: Selection, place: str) -> Cursor:
     """The cursor before a place that a person names, for whoever has none yet: `now`, an instant, a seq of the directory."""
     own = selection.directory
-    number = await starts.before(conn, services.feed, place, [own] if own else [])
+    number = await places.before(services.ledger, conn, caller, place, [own] if own else [])
     if own is not None:
         number = await starts.seq_at(conn, own, number)
     return await services.feed.cursor_at(conn, selection, number)

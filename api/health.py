@@ -1,27 +1,24 @@
 """Probes and metrics."""
 
 import psycopg
-from fastapi import APIRouter, Response
+import structlog
+from fastapi import APIRouter, Request, Response
 
-from api.metrics import REVOCATION_SECONDS, ConsumerFigures, exposition, show_consumers, show_surges
 from api.problems import DATABASE_AWAY
+from api.recent import Recent
+from api.scrapes import MEDIA_TYPE, sees_names
 from api.services import Services
-from database.connections import Connection
-from delivery.brake import Limit
-from delivery.consumers import SQL, consumers
-from delivery.progress import BLOCKED, STATES
-from delivery.replays import runs_of
-from delivery.status import lag_of
-from delivery.surges import lately, limits
-from ledger.directories import SYSTEM
-from ledger.feed import Selection
+from api.strangers import address_of
+from ledger.obstacles import obstacles
 
-ROWS = 10_000  # of acknowledgements read at once
+_log = structlog.get_logger("api")
+READY_S = 0.5  # anybody may ask, and each answer costs the database two questions
 
 
 def routes(services: Services) -> APIRouter:
     """/healthz, /readyz, /metrics."""
     router = APIRouter()
+    broken = Recent(lambda: _broken_part(services), READY_S)
 
     @router.get("/healthz", name="probes.health")
     async def healthz() -> dict[str, str]:
@@ -29,56 +26,36 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/readyz", name="probes.ready")
     async def readyz(response: Response) -> dict[str, str]:
-        part = await _broken_part(services)
+        part = await broken.get()
         if part is None:
             return {"status": "ready"}
         response.status_code = 503
-        return {"status": "not_ready", "part": part}
+        return {"status": "not_ready", "part": part[0], "reason": part[1]}
 
     @router.get("/metrics", name="metrics.show")
-    async def metrics() -> Response:
-        try:
-            async with services.pool.connection() as conn:
-                head = await services.feed.head(conn, Selection())
-                await _gather(services, conn)
-        except DATABASE_AWAY:
-            head = -1  # scrapes go on while the database is away
-        return Response(exposition(services.writer.queued, head), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def metrics(request: Request) -> Response:
+        authorization = request.headers.get("authorization")
+        if authorization is None:
+            named = bool(request.scope.get("local"))  # the owner of the service, on this machine
+        else:
+            named = sees_names(await services.authentication.authenticate(authorization, address_of(request.scope)))
+        text = services.scrapes.whole if named else services.scrapes.nameless
+        return Response(await text.get(), media_type=MEDIA_TYPE)
 
     return router
 
 
-async def _gather(services: Services, conn: Connection) -> None:
-    """What stands in the database: consumers may be served by other processes, so no process counts them by itself."""
-    directories = await services.directories.all(conn)
-    figures: list[ConsumerFigures] = []
-    for consumer in await consumers(conn):
-        lag = await lag_of(conn, services.feed, consumer, directories)
-        runs = await runs_of(conn, consumer.id, open_only=True)
-        state = "blocked" if lag.by_state.get(STATES[BLOCKED]) and consumer.state == "active" else consumer.state
-        left = sum(run.total - run.done for run in runs)
-        figures.append(ConsumerFigures(consumer.name, state, lag.events, lag.seconds, lag.by_state, left))
-    show_consumers(figures)
-    known, counts = await limits(conn), await lately(conn)
-    show_surges(
-        (d.slug, counts.get(d.id, 0), counts.get(d.id, 0) > known.get(d.id, Limit()).per_hour)
-        for d in directories
-        if d.slug != SYSTEM
-    )
-    while rows := await _acked_since(conn, REVOCATION_SECONDS.seen):
-        REVOCATION_SECONDS.count(rows)
-
-
-async def _acked_since(conn: Connection, seen: int) -> list[tuple[int, str, float]]:
-    return await (await conn.cursor(binary=True).execute(SQL["revocations_acked_after"], (seen, ROWS))).fetchall()
-
-
-async def _broken_part(services: Services) -> str | None:
+async def _broken_part(services: Services) -> tuple[str, str] | None:
+    """The part that keeps the service from its work, and why in words that name nobody: whoever asks is a stranger."""
     try:
         async with services.pool.connection(timeout=2) as conn:
-            await conn.execute("select 1")
+            in_the_way = await obstacles(conn)
         if not await services.migrated():
-            return "migrations"
+            return "migrations", "the schema of the database is not that of this release: run `scim-ledger migrate`"
     except (*DATABASE_AWAY, psycopg.Error):
-        return "database"
-    return None if services.writer.running else "writer"
+        return "database", "the database does not answer"
+    for obstacle in in_the_way:
+        _log.error("lock_in_the_way", **obstacle.described())
+    if in_the_way:
+        return "writer", "another session of the database holds a lock of the write path; the log of the service says which"
+    return None if services.writer.running else ("writer", "the writer of this process has ended")

@@ -2,11 +2,14 @@
 
 It answers the person who runs an IdP: what came, what was refused, why, and what to do. Losing the last second of it in a crash
 loses no fact: the facts are in the log.
+
+Sentences and filters quote what was submitted, so they are sealed for their request before they are stored; a keyed mark of the
+sentence lets equal ones be counted.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -16,23 +19,26 @@ import structlog
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from api.metrics import count_dropped
-from database.arrays import int2s, int4s, int8s, texts, uuids
+from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.sealing import NONCE_SIZE, Kek, NoteKind, seal_note
 
 SQL: Final = load_queries(__file__)
 KEPT_MAX: Final = 50_000  # entries in memory while the database is away; the oldest go first
-BATCH_MAX: Final = 500  # encoding it holds the event loop up for a millisecond
+BATCH_MAX: Final = 250  # sealing and encoding it holds the event loop up for a millisecond
 FLUSH_INTERVAL_S: Final = 1.0
 DAYS_KEPT: Final = 30
 PRUNE_BATCH: Final = 10_000
 PRUNE_INTERVAL_S: Final = 3_600.0
+MARK_BYTES: Final = 16  # of a keyed hash: enough that no two sentences meet
+_REASON: Final = b"scim-ledger/journal-reason/v1\0"
 _log = structlog.get_logger("api.journal")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One request, without bodies and values. `at` is µs since the epoch, `duration_us` µs."""
+    """One request, without its body. `detail` and `shape` may quote it, and are sealed. `at` is µs since the epoch, `duration_us` µs."""
 
     directory: int
     at: int
@@ -53,8 +59,12 @@ class Entry:
 class Journal:
     """Collects entries; run() writes them."""
 
-    def __init__(self, pool: AsyncConnectionPool[Connection], kept_max: int = KEPT_MAX) -> None:
+    def __init__(
+        self, pool: AsyncConnectionPool[Connection], kek: Kek, random: Callable[[int], bytes], kept_max: int = KEPT_MAX
+    ) -> None:
         self._pool = pool
+        self._kek = kek
+        self._random = random
         self._kept_max = kept_max
         self._entries: deque[Entry] = deque()
         self._dropped = 0  # not told in the log yet
@@ -96,7 +106,7 @@ class Journal:
         """Write a batch, or put it back: False while the database is away."""
         try:
             async with self._pool.connection() as conn:
-                await conn.execute(SQL["insert_requests"], _columns(batch))
+                await conn.execute(SQL["insert_requests"], self._columns(batch))
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
             self._put_back(batch)
             return False
@@ -127,11 +137,25 @@ class Journal:
         except (psycopg.Error, PoolTimeout):
             _log.warning("journal_not_pruned")
 
+    def _sealed(self, text: str | None, kind: NoteKind, entry: Entry) -> bytes | None:
+        if text is None:
+            return None
+        return seal_note(self._kek, text, kind=kind, owner=entry.request_id, nonce=self._random(NONCE_SIZE))
 
-def _columns(batch: Sequence[Entry]) -> tuple[Any, ...]:
-    return (
-        int4s([e.directory for e in batch]), int8s([e.at for e in batch]), texts([e.method for e in batch]), texts([e.route for e in batch]),
-        texts([e.shape for e in batch]), int2s([e.status for e in batch]), texts([e.scim_type for e in batch]), texts([e.detail for e in batch]),
-        texts([e.profile for e in batch]), texts([",".join(e.tolerances) for e in batch]), int4s([e.events for e in batch]),
-        int4s([min(e.duration_us, 2**31 - 1) for e in batch]), uuids([e.request_id for e in batch]), uuids([e.token for e in batch]),
-    )  # fmt: skip
+    def _mark(self, entry: Entry) -> bytes | None:
+        """The same for equal sentences of one directory."""
+        if entry.detail is None:
+            return None
+        said = f"{entry.directory} {entry.detail}".encode("utf-8", "surrogatepass")
+        return self._kek.mac(_REASON, said)[:MARK_BYTES]
+
+    def _columns(self, batch: Sequence[Entry]) -> tuple[Any, ...]:
+        return (
+            int4s([e.directory for e in batch]), int8s([e.at for e in batch]), texts([e.method for e in batch]),
+            texts([e.route for e in batch]), byteas([self._sealed(e.shape, "filter", e) for e in batch]),
+            int2s([e.status for e in batch]), texts([e.scim_type for e in batch]),
+            byteas([self._sealed(e.detail, "refusal", e) for e in batch]), byteas([self._mark(e) for e in batch]),
+            texts([e.profile for e in batch]), texts([",".join(e.tolerances) for e in batch]), int4s([e.events for e in batch]),
+            int4s([min(e.duration_us, 2**31 - 1) for e in batch]), uuids([e.request_id for e in batch]),
+            uuids([e.token for e in batch]),
+        )  # fmt: skip

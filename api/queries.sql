@@ -1,62 +1,13 @@
 -- insert_requests --
 -- One batch of the journal.
-insert into requests (directory, at, method, route, shape, status, scim_type, detail, profile, tolerances, events, duration_us, request_id, token)
-select d, to_timestamp(a / 1e6), m, r, s, st, t, de, p, coalesce(string_to_array(nullif(tol, ''), ','), '{}'), e, du, rq, tk
-from unnest($1::int4[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::int2[], $7::text[], $8::text[], $9::text[], $10::text[],
-            $11::int4[], $12::int4[], $13::uuid[], $14::uuid[]) v(d, a, m, r, s, st, t, de, p, tol, e, du, rq, tk);
+insert into requests (directory, at, method, route, shape, status, scim_type, detail, reason, profile, tolerances, events, duration_us, request_id, token)
+select d, to_timestamp(a / 1e6), m, r, s, st, t, de, re, p, coalesce(string_to_array(nullif(tol, ''), ','), '{}'), e, du, rq, tk
+from unnest($1::int4[], $2::int8[], $3::text[], $4::text[], $5::bytea[], $6::int2[], $7::text[], $8::bytea[], $9::bytea[], $10::text[],
+            $11::text[], $12::int4[], $13::int4[], $14::uuid[], $15::uuid[]) v(d, a, m, r, s, st, t, de, re, p, tol, e, du, rq, tk);
 
 -- prune_requests --
 -- What is older than the journal keeps, in bounded pieces.
 delete from requests where id in (select id from requests where at < now() - make_interval(days => $1) order by id limit $2);
-
--- list_requests --
--- Newest first, before a given id.
-select r.id, d.slug, r.at, r.method, r.route, r.shape, r.status, r.scim_type, r.detail, r.profile, r.tolerances, r.events, r.duration_us,
-       r.request_id, r.token
-from requests r join directories d on d.id = r.directory
-where ($1::int4[] is null or r.directory = any($1)) and r.id < $2 and ($3::bool is null or (r.status >= 400) = $3)
-  and ($4::int2 is null or r.status = $4) order by r.id desc limit $5;
-
--- doctor_operations --
--- Requests, errors and 429s per operation of a directory in the last hours.
-select method, route, count(*), count(*) filter (where status >= 400 and status <> 429), count(*) filter (where status = 429),
-       percentile_cont(0.5) within group (order by duration_us)::int8, max(at)
-from requests where directory = $1 and at > now() - make_interval(hours => $2) group by method, route order by 3 desc;
-
--- doctor_refusals --
--- Why requests were refused, most frequent first.
-select status, scim_type, detail, count(*), max(at) from requests
-where directory = $1 and at > now() - make_interval(hours => $2) and status >= 400
-group by status, scim_type, detail order by 4 desc limit 10;
-
--- doctor_tolerances --
--- Which deviations the IdP relies on.
-select tolerance, count(*) from requests, unnest(tolerances) tolerance
-where directory = $1 and at > now() - make_interval(hours => $2) group by tolerance order by 2 desc;
-
--- doctor_activity --
--- The last request and the last accepted write, and the busiest minute.
-select max(at), max(at) filter (where events > 0),
-       (select max(n) from (select count(*) n from requests where directory = $1 and at > now() - make_interval(hours => $2)
-                            group by date_trunc('minute', at)) minutes)
-from requests where directory = $1;
-
--- doctor_spikes --
--- Minutes with many times the requests of an ordinary one (the median of the minutes that had any).
-with minutes as (select date_trunc('minute', at) as began, count(*) n from requests
-                 where directory = $1 and at > now() - make_interval(hours => $2) group by 1),
-     ordinary as (select percentile_cont(0.5) within group (order by n) n from minutes)
-select m.began, m.n, round((m.n / o.n)::numeric, 1)::float8 from minutes m, ordinary o where m.n >= $3 and m.n >= o.n * $4 order by m.n desc limit 5;
-
--- doctor_retries --
--- The same request refused again and again: a retry storm.
-select method, route, status, count(*), min(at), max(at) from requests
-where directory = $1 and at > now() - make_interval(hours => 1) and status >= 400
-group by method, route, status having count(*) >= 20 order by 4 desc limit 5;
-
--- doctor_tokens --
--- Age and use of the directory's SCIM tokens.
-select id, name, created_at, expires_at, revoked_at, last_used_at from tokens where role = 'scim' and $1 = any(directories) order by created_at;
 
 -- token_ever --
 -- Whose token it is or was, revoked and expired ones included.

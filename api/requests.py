@@ -1,35 +1,21 @@
-"""The journal over HTTP, and the health of a directory as its IdP's admin would want to read it."""
+"""The journal over HTTP, and the health of a directory."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.answers import as_json
+from api.answers import as_json, listed
 from api.gate import caller_of
-from api.journal import SQL
-from api.problems import ProblemError
 from api.services import Services
-from database.arrays import int4s
-from database.connections import Connection
-from ledger.directories import Directory
-from scim.advice import TEST_OBJECT, fix_of, said
+from operations import journal
+from operations.journal import PAGE_MAX
 
-PAGE_MAX = 1_000
 HOURS = 24
-SILENCE_HOURS = 24  # IdPs synchronise at least daily
-ERROR_SHARE = 0.05
-SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
-SPIKE_TIMES_MIN = 10  # the median minute
-_NAMES = (
-    "id", "directory", "time", "method", "path", "filter", "status", "scim_type", "detail", "profile", "tolerances", "events",
-    "duration_us", "request_id", "token",
-)  # fmt: skip
 
 
 def routes(services: Services) -> APIRouter:
     """GET /v1/requests and /v1/directories/{directory}/health."""
-    router = APIRouter()
+    router, ledger = APIRouter(), services.ledger
 
     @router.get("/v1/requests", name="requests.list")
     async def list_requests(
@@ -40,131 +26,13 @@ def routes(services: Services) -> APIRouter:
         before: Annotated[int, Query(ge=1)] = 2**62,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
     ) -> Response:
-        reachable = await _reachable(services, request, directory)
-        async with services.pool.connection() as conn:
-            params = (int4s([d.id for d in reachable]), before, refused, status, limit)
-            rows = await (await conn.execute(SQL["list_requests"], params)).fetchall()
-        data = [_shown(row) for row in rows]
-        body = {"object": "list", "data": data, "list_metadata": {"before": data[-1]["id"] if len(data) == limit else None}}
-        return as_json(body)
+        rows = await journal.list_requests(
+            ledger, caller_of(request), directory=directory, status=status, refused=refused, before=before, limit=limit
+        )  # fmt: skip
+        return listed(rows, before=rows[-1]["id"] if len(rows) == limit else None)
 
     @router.get("/v1/directories/{directory}/health", name="directories.health")
     async def health(request: Request, directory: str, hours: Annotated[int, Query(ge=1, le=720)] = HOURS) -> Response:
-        (found,) = await _reachable(services, request, directory)
-        async with services.pool.connection() as conn:
-            report = await directory_health(conn, found, hours)
-        return as_json({**report, "advice": advice(report, datetime.fromtimestamp(services.clock() / 1e6, UTC))})
+        return as_json(await journal.health(ledger, caller_of(request), directory, hours))
 
     return router
-
-
-async def _reachable(services: Services, request: Request, slug: str | None) -> list[Directory]:
-    token = caller_of(request).token
-    async with services.pool.connection() as conn:
-        found = [d for d in await services.directories.all(conn) if token.reaches(d.slug) and slug in {None, d.slug}]
-    if slug is not None and not found:
-        raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
-    return found
-
-
-def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
-    shown = {name: value for name, value in zip(_NAMES, row, strict=True) if value is not None}
-    if "token" in shown:
-        shown["token"] = f"tok_{shown['token'].hex}"
-    fix = fix_of(shown["status"], shown.get("scim_type"), shown.get("detail"))
-    return shown if fix is None else {**shown, "fix": fix}
-
-
-async def directory_health(conn: Connection, directory: Directory, hours: int) -> dict[str, Any]:
-    """Last request, errors per operation, refusals with reason and fix, spikes, retry storms, tolerances relied on, token ages."""
-
-    async def rows(name: str, *params: Any) -> list[tuple[Any, ...]]:
-        return await (await conn.execute(SQL[name], (directory.id, *params))).fetchall()
-
-    (last, written, busiest) = (await rows("doctor_activity", hours))[0]
-    tokens = await (await conn.execute(SQL["doctor_tokens"], (directory.slug,))).fetchall()
-    relied = await rows("doctor_tolerances", hours)
-    names = ("method", "path", "requests", "errors", "too_many_requests", "p50_us", "last")
-    return {
-        "directory": directory.slug,
-        "profile": directory.profile,
-        "hours": hours,
-        "last_request": last,
-        "last_change": written,
-        "busiest_minute_requests": busiest or 0,
-        "operations": [dict(zip(names, row, strict=True)) for row in await rows("doctor_operations", hours)],
-        "spikes": [
-            dict(zip(("minute", "requests", "times_the_median"), row, strict=True))
-            for row in await rows("doctor_spikes", hours, SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)
-        ],
-        "refusals": [
-            {**dict(zip(("status", "scim_type", "detail", "count", "last"), row, strict=True)), "fix": fix_of(*row[:3])}
-            for row in await rows("doctor_refusals", hours)
-        ],
-        "retry_storms": [
-            dict(zip(("method", "path", "status", "count", "first", "last"), row, strict=True))
-            for row in await rows("doctor_retries")
-        ],
-        "tolerances": [
-            {"tolerance": name, "requests": count, "meaning": said(name)} for name, count in relied if name != TEST_OBJECT
-        ],
-        "test_objects": sum(count for name, count in relied if name == TEST_OBJECT),
-        "tokens": [
-            dict(
-                zip(
-                    ("id", "name", "created_at", "expires_at", "revoked_at", "last_used_at"), (str(row[0]), *row[1:]), strict=True
-                )
-            )
-            for row in tokens
-        ],
-    }
-
-
-def advice(report: dict[str, Any], now: datetime) -> list[str]:
-    """What the person who runs the IdP should know, worst first."""
-    return [*_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
-
-
-def _storms(report: dict[str, Any]) -> list[str]:
-    return [
-        f"The IdP repeats {storm['method']} {storm['path']} in vain ({storm['count']} times in an hour, status {storm['status']})."
-        for storm in report["retry_storms"]
-    ]
-
-
-def _tokens(report: dict[str, Any], now: datetime) -> list[str]:
-    live = [t for t in report["tokens"] if t["revoked_at"] is None and t["expires_at"] > now]
-    if not live:
-        return ["No valid SCIM token: issue one and put it into the IdP."]
-    soon = [
-        f"Token {t['name']} expires on {t['expires_at']:%Y-%m-%d}: rotate it." for t in live if (t["expires_at"] - now).days < 30
-    ]
-    unused = [t for t in live if t["last_used_at"] is None and (now - t["created_at"]).days >= 1]
-    return soon + [f"Token {t['name']} was never used: revoke it if nobody needs it." for t in unused]
-
-
-def _silence(report: dict[str, Any], now: datetime) -> list[str]:
-    last = report["last_request"]
-    if last is None:
-        return ["No request has arrived yet: check the URL and the token in the IdP."]
-    if (now - last).total_seconds() > SILENCE_HOURS * 3600:
-        return [f"Silence since {last:%Y-%m-%d %H:%M} UTC: is the IdP's provisioning switched on?"]
-    return []
-
-
-def _errors(report: dict[str, Any]) -> list[str]:
-    found: list[str] = []
-    total, errors, limited = (sum(o[name] for o in report["operations"]) for name in ("requests", "errors", "too_many_requests"))
-    if total and errors / total > ERROR_SHARE:
-        found.append(f"{errors} of {total} requests were refused in the last {report['hours']} hours; the reasons are below.")
-    if limited:
-        found.append(f"{limited} requests were answered 429: the IdP sent faster than this directory's queue takes.")
-    return found
-
-
-def _spikes(report: dict[str, Any]) -> list[str]:
-    return [
-        f"{spike['requests']} requests in the minute from {spike['minute']:%Y-%m-%d %H:%M} UTC, {spike['times_the_median']:g} times the "
-        "usual: did somebody restart the IdP's provisioning, or assign many users at once?"
-        for spike in report["spikes"]
-    ]

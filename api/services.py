@@ -1,20 +1,21 @@
 """What the edge works with: made once by the wiring, handed to every route."""
 
-import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg_pool import AsyncConnectionPool
 
+from api.authentication import Authentication, presented
 from api.journal import SQL, Journal
+from api.scrapes import Scrapes
 from database.coalesce import Coalescer
 from database.connections import Connection
 from ledger.directories import Directories, Directory
 from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
-from ledger.tokens import Token, token_hash, well_formed
+from ledger.tokens import Token
 from ledger.turns import Turns
 from ledger.writer import Writer
 from operations.consumers import Webhooks
@@ -23,7 +24,6 @@ from projections.reads import Alone, GroupOf, Resource
 from scim.errors import Forbidden, Unauthorized, Unavailable
 from scim.profile import UnknownProfileError
 
-_BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
 TOUCH_INTERVAL_S = 60  # last_used_at is flushed once a minute: it must not make tokens a hot row
 
 
@@ -38,6 +38,7 @@ class Services:
     writer: Writer
     feed: Feed
     tokens: Coalescer[bytes, Token]
+    authentication: Authentication
     users: Coalescer[tuple[int, UUID], Resource | Alone]
     groups: Coalescer[tuple[int, UUID], list[GroupOf] | Alone]  # of a user
     names: Coalescer[tuple[int, str], Resource | Alone]  # by folded userName
@@ -49,47 +50,23 @@ class Services:
     webhooks: Webhooks
     ledger: OpenLedger
     journal: Journal
+    scrapes: Scrapes
     migrated: Callable[[], Awaitable[bool]]
     stopping: bool = False  # readers that wait are let go
-    used_tokens: set[UUID] = field(default_factory=set[UUID])
 
     @property
     def clock(self) -> Callable[[], int]:
         """µs since the epoch."""
         return self.ledger.clock
 
-    async def authenticate(self, authorization: str | None, *, fresh: bool = True) -> Token:
-        """Give the token of an Authorization header.
-
-        `fresh` asks the database, so that a revoked token is refused from the next request. Writes pass False: they are
-        checked again inside their transaction, and a token once known is cached here. Raises Unauthorized.
-        """
-        match = _BEARER.fullmatch(authorization or "")
-        if match is None:
-            raise Unauthorized("Send the directory's token in the header: Authorization: Bearer sl_...")
-        text = match[1]
-        if not well_formed(text):
-            raise Unauthorized("This is not a token of this service. Copy it again, whole.")
-        hashed = token_hash(text)
-        token = None if fresh else _known.get(hashed)
-        if token is None:
-            token = await self.tokens.get(hashed)
-            if token is None:
-                _known.pop(hashed, None)
-                raise Unauthorized("The token is unknown, was revoked or has expired. Issue a new one.")
-            if len(_known) > 10_000:
-                _known.clear()
-            _known[hashed] = token
-        self.used_tokens.add(token.id)
-        return token
-
     async def formerly(self, authorization: str | None, slug: str) -> tuple[Directory, Token] | None:
         """Whose refused request it was, for the journal: the token is ours, and only revoked or expired. It grants nothing."""
-        match = _BEARER.fullmatch(authorization or "")
-        if match is None or not well_formed(match[1]):
+        try:
+            hashed = presented(authorization)
+        except Unauthorized:
             return None
         async with self.pool.connection() as conn:
-            row = await (await conn.cursor(binary=True).execute(SQL["token_ever"], (token_hash(match[1]),))).fetchone()
+            row = await (await conn.cursor(binary=True).execute(SQL["token_ever"], (hashed,))).fetchone()
         if row is None:
             return None
         number, role, name, directories, types, bodies = row
@@ -112,7 +89,3 @@ class Services:
             if directory is not None:
                 return directory
         raise Forbidden("This token does not reach a directory of that name.")
-
-
-# Token texts and rights never change; liveness is asked of the database each time (see authenticate).
-_known: dict[bytes, Token] = {}

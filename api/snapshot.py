@@ -1,6 +1,6 @@
 """All state of a directory as of a seq, to begin with: read on after it and nothing is missed (CONTRACT §4)."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,17 +10,21 @@ from starlette.responses import StreamingResponse
 
 from api.gate import caller_of
 from api.problems import ProblemError
+from api.revocation import presented, still_allowed
 from api.services import Services
-from database.connections import Connection
 from ledger.cursor import Cursor
 from ledger.directories import Directory
-from ledger.events import GROUP, USER
-from ledger.feed import Selection, rfc3339
+from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.feed import Selection
+from ledger.rendering import rfc3339
 from ledger.tokens import Token
-from projections.history import Person, documents_at, members_at, population, resolve
+from projections.history import Person, Point, documents_at, members_packed, population, resolve, shown
+from scim.errors import Unauthorized
 from scim.profile import mapped_user
 
-PAGE: Final = 500
+PAGE: Final = 500  # users or groups looked up at once; how many are shown together, their size says
+SENT_BYTES: Final = 64 * 2**10  # gathered before they are sent, which costs a look-up of the token
+MEMBERS_PIECE: Final = 500  # memberships written at once: less than a millisecond
 
 
 def routes(services: Services) -> APIRouter:
@@ -38,7 +42,7 @@ def routes(services: Services) -> APIRouter:
                 raise ProblemError(403, "forbidden", "A snapshot shows everything: it needs a token for all event types.")
             point = await resolve(conn, found, "seq:head", now=services.clock())
             cursor = await services.feed.cursor_at(conn, Selection(directory=found), point.seq)
-        lines = _Snapshot(services, found, token, cursor, point.seq, point.at).lines()
+        lines = _Snapshot(services, found, token, presented(request), cursor, point).lines()
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     return router
@@ -47,73 +51,102 @@ def routes(services: Services) -> APIRouter:
 class _Snapshot:
     """Written from the state intervals at one seq, in short transactions: writes go on, and change nothing of it."""
 
-    def __init__(self, services: Services, directory: Directory, token: Token, cursor: Cursor, seq: int, at: int) -> None:
+    def __init__(
+        self, services: Services, directory: Directory, token: Token, hashed: bytes | None, cursor: Cursor, point: Point
+    ) -> None:
         self._services = services
         self._directory = directory
         self._bodies = token.bodies
+        self._token = hashed
         self._cursor = cursor
-        self._seq = seq
-        self._at = at
+        self._seq = point.seq
+        self._at = point.at
         self._counts = {"users": 0, "groups": 0, "memberships": 0}
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """First where to read on, then users, groups with their memberships, and a last line that says it is whole."""
+        """First where to read on, then users, groups with their memberships, and a last line that says it is whole.
+
+        Without that line where the token ends meanwhile: nothing leaves after its end.
+        """
+        waiting, size = list[bytes](), 0
+        try:
+            async for piece in self._pieces():
+                waiting.append(piece)
+                size += len(piece)
+                if size >= SENT_BYTES:
+                    await still_allowed(self._services, self._token)
+                    yield b"".join(waiting)
+                    waiting, size = [], 0
+            await still_allowed(self._services, self._token)
+            yield b"".join(waiting)
+        except Unauthorized:
+            return
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
         yield _line({
             "object": "snapshot", "directory": self._directory.slug, "seq": self._seq, "time": rfc3339(self._at), "after": self._cursor.encode(),
         })  # fmt: skip
-        async for line in self._pages(USER, self._user):
-            yield line
-        async for line in self._pages(GROUP, self._group):
-            yield line
+        async for _, piece in self._resources(USER):
+            yield piece
+        async for group, piece in self._resources(GROUP):
+            yield piece
+            async for some in self._memberships(group):
+                yield some
         yield _line({"object": "end", "seq": self._seq, **self._counts})
 
-    async def _pages(
-        self, ot: str, write: Callable[[Person, dict[str, Any] | None], AsyncIterator[bytes]]
-    ) -> AsyncIterator[bytes]:
+    async def _resources(self, ot: str) -> AsyncIterator[tuple[UUID, bytes]]:
+        """Lines of users, as many at a time as the budget allows; groups one by one, because their memberships follow each."""
         after: UUID | None = None
         while True:
             async with self._services.pool.connection() as conn:
                 page = await population(conn, self._directory, self._seq, ot=ot, after=after, limit=PAGE)
-                documents = await self._documents(conn, page)
-            for person in page:
-                async for line in write(person, documents.get(person.body_seq)):
-                    yield line
-            if len(page) < PAGE:
+            if not page:
                 return
-            after = page[-1].id
+            lines = await self._lines_of(ot, page)
+            self._counts["users" if ot == USER else "groups"] += len(lines)
+            after = page[len(lines) - 1].id
+            if ot == USER:
+                yield after, b"".join(lines)
+            else:
+                for group, line in zip(page, lines, strict=False):
+                    yield group.id, line
 
-    async def _documents(self, conn: Connection, page: list[Person]) -> dict[int, dict[str, Any]]:
-        if not self._bodies or not page:
-            return {}
-        return await documents_at(conn, self._services.kek, self._directory, [person.body_seq for person in page])
+    async def _lines_of(self, ot: str, page: Sequence[Person]) -> list[bytes]:
+        def write(number: int, document: dict[str, Any] | None, why: str) -> bytes:
+            person = page[number]
+            if document is not None and ot == USER:
+                document = shown(document, active=person.active)
+            data: dict[str, Any] = {why: True} if document is None else {"object": document}
+            if ot == GROUP:
+                return _line({"object": "group", "id": str(person.id), "data": data})
+            if document is not None:
+                data["user"] = mapped_user(self._directory.speaks, document)
+            return _line({"object": "user", "id": str(person.id), "active": person.active, "data": data})
 
-    async def _user(self, person: Person, document: dict[str, Any] | None) -> AsyncIterator[bytes]:
-        self._counts["users"] += 1
-        data = self._data(document)
-        if document is not None:
-            data["user"] = mapped_user(self._directory.speaks, document)
-        yield _line({"object": "user", "id": str(person.id), "active": person.active, "data": data})
+        if not self._bodies:
+            return [write(number, None, "withheld") for number in range(len(page))]
+        seqs, connection = [person.body_seq for person in page], self._services.pool.connection
+        return await documents_at(connection, self._services.kek, self._directory, seqs, write)
 
-    async def _group(self, group: Person, document: dict[str, Any] | None) -> AsyncIterator[bytes]:
-        self._counts["groups"] += 1
-        yield _line({"object": "group", "id": str(group.id), "data": self._data(document)})
+    async def _memberships(self, group: UUID) -> AsyncIterator[bytes]:
         async with self._services.pool.connection() as conn:
-            members = await members_at(conn, self._directory, group.id, self._seq)
-        for start in range(0, len(members), PAGE):
-            some = members[start : start + PAGE]
-            self._counts["memberships"] += len(some)
-            yield b"".join(
-                _line({
-                    "object": "membership", "group": {"id": str(group.id)}, "member": {"type": m.type, "id": str(m.id)},
-                    "effective": m.active,
-                })
-                for m in some
-            )  # fmt: skip
+            ids, digits = await members_packed(conn, self._directory, group, self._seq)
+        self._counts["memberships"] += len(digits)
+        for start in range(0, len(digits), MEMBERS_PIECE):
+            some = digits[start : start + MEMBERS_PIECE]
+            yield _membership_lines(str(group), ids[36 * start : 36 * (start + len(some))], some)
 
-    def _data(self, document: dict[str, Any] | None) -> dict[str, Any]:
-        if document is not None:
-            return {"object": document}
-        return {"erased": True} if self._bodies else {"withheld": True}
+
+def _membership_lines(group: str, ids: str, digits: str) -> bytes:
+    """Lines of memberships; written without documents, a group may have a million of them."""
+    lines: list[str] = []
+    for n, digit in enumerate(digits):
+        kind, effective = MEMBER_TYPE_NAMES[int(digit) & 1], "true" if int(digit) & 2 else "false"
+        member = ids[36 * n : 36 * n + 36]
+        lines.append(
+            f'{{"object":"membership","group":{{"id":"{group}"}},"member":{{"type":"{kind}","id":"{member}"}},"effective":{effective}}}\n'
+        )
+    return "".join(lines).encode()
 
 
 def _line(document: dict[str, Any]) -> bytes:

@@ -21,12 +21,12 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bench import rows_create, rows_delivery, rows_groups, rows_log, rows_members, rows_reads, rows_storm
+from bench import rows_cli, rows_create, rows_delivery, rows_groups, rows_log, rows_members, rows_reads, rows_storm
 from bench.dataset import Dataset
 from bench.figures import DEFAULT, FULL, QUICK, Figure, Sizes
 from bench.stage import ROOT, Stage
 
-ROWS = tuple(range(1, 17))
+ROWS = tuple(range(1, 18))
 
 
 def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int, Exception], None]) -> list[Figure]:
@@ -42,6 +42,7 @@ def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int,
     plan: list[tuple[int, Callable[[], list[Figure]]]] = [
         (1, lambda: rows_create.creates(stage, sizes)),
         (2, lambda: rows_create.one_connection(stage, sizes)),
+        (17, lambda: rows_cli.command_line(stage, sizes)),
         (12, lambda: rows_delivery.latency(stage, sizes)),
         (16, lambda: rows_delivery.catching_up(stage, sizes)),
         (13, lambda: rows_storm.storm(stage, sizes)),

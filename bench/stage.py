@@ -147,6 +147,16 @@ class Service:
             raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
         return json.loads(done.stdout)
 
+    def command(self, *words: str) -> list[str]:
+        """The command line of a command."""
+        return [*self._command(), *words]
+
+    def seconds_of(self, command: list[str]) -> float:
+        """How long a process takes that is pointed at this service."""
+        started = time.perf_counter()
+        subprocess.run(command, env=self._env, cwd=ROOT, stdout=subprocess.DEVNULL, check=True, timeout=CLI_TIMEOUT_S)
+        return time.perf_counter() - started
+
     def measured_cli(self, *words: str) -> tuple[Any, float, float]:
         """The same, with the seconds it took and the peak of its memory in MiB."""
         started = time.perf_counter()

@@ -26,12 +26,13 @@ SERVING = "-c search_path=ledger -c role=ledger_app -c jit=off -c synchronous_co
 Connection = AsyncConnection[TupleRow]
 
 
-async def connect(url: str, *, pinned: bool = False) -> Connection:
+async def connect(url: str, *, pinned: bool = False, lock_timeout_ms: int = 0) -> Connection:
     """Open an autocommit connection that speaks binary, knows encoded arrays and prepares each statement at first use.
 
-    Raises psycopg.OperationalError when the server is not there.
+    `lock_timeout_ms`: how long a statement waits for a lock before it is refused; 0 for ever. Raises psycopg.OperationalError when the server is not there.
     """
     options = f"{SERVING} {PINNED_PLANS}" if pinned else SERVING
+    options += f" -c lock_timeout={lock_timeout_ms}"
     conn = await AsyncConnection.connect(
         url,
         autocommit=True,

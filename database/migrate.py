@@ -1,17 +1,20 @@
 """Numbered migrations under an advisory lock, with checksums; then roles and grants."""
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import LiteralString, cast
 
 import psycopg
-from psycopg import Connection
+import structlog
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 _HERE = Path(__file__).parent
 _LOCK = 7_302_001  # any fixed number: two migrations never run at once
 POSTGRES_VERSION_MIN = 150_000
+_log = structlog.get_logger("database")
 
 
 class MigrationError(Exception):
@@ -94,7 +97,36 @@ def _apply(conn: Connection[TupleRow]) -> list[str]:
         applied.append(f"{migration.number:04} {migration.name}")
     with conn.transaction():
         conn.execute(cast("LiteralString", (_HERE / "grants.sql").read_text(encoding="utf-8")))
+    _close_to_strangers(conn)
     return applied
+
+
+def _close_to_strangers(conn: Connection[TupleRow]) -> None:
+    """Take CONNECT and TEMP from everybody but the roles of the ledger: whoever may connect can take our advisory locks.
+
+    Logins that need the database besides are granted CONNECT by name; that is kept. Where this login may not do it, the log
+    says what somebody else must run.
+    """
+    name = sql.Identifier(conn.info.dbname)
+    public = "select has_database_privilege('public', current_database(), 'connect, temporary')"  # whether it has either
+    if not _true(conn, public):
+        return
+    statements = [
+        sql.SQL("grant connect on database {} to ledger_app").format(name),
+        sql.SQL("grant connect, temporary on database {} to current_user").format(name),
+        sql.SQL("revoke connect, temporary on database {} from public").format(name),
+    ]
+    with contextlib.suppress(psycopg.errors.InsufficientPrivilege), conn.transaction():
+        for statement in statements:
+            conn.execute(statement)
+    if _true(conn, public):
+        todo = "; ".join(statement.as_string(conn) for statement in (statements[0], statements[2]))
+        _log.warning("database_open_to_every_login", run_as_its_owner=todo)
+
+
+def _true(conn: Connection[TupleRow], question: LiteralString) -> bool:
+    row = conn.execute(question).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _refuse_foreign(known: dict[int, str]) -> None:

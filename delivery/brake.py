@@ -18,11 +18,15 @@ REVOKING: Final = USER_DEACTIVATED.bit | USER_DELETED.bit  # bits of the event t
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a directory's operator asked for. `released` is the last seq that was let go in spite of it."""
+    """What a directory's operator asked for. `released` is the last seq that was let go in spite of it.
+
+    Where the directory is `closed` nothing is held: ending all access was an operator's act, with the directory's name repeated.
+    """
 
     per_hour: int = PER_HOUR
     action: Action = "alarm"
     released: int = 0
+    closed: bool = False
 
 
 def excess(revocations: Iterable[tuple[int, int]], limit: Limit) -> list[int]:
@@ -30,6 +34,8 @@ def excess(revocations: Iterable[tuple[int, int]], limit: Limit) -> list[int]:
 
     The first must lie an hour before the first that is asked for: each is counted with those of the hour that ends with it.
     """
+    if limit.closed:
+        return []
     window: deque[int] = deque()
     found: list[int] = []
     for seq, at in revocations:

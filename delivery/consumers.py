@@ -93,7 +93,7 @@ class Consumer:
 
     def secrets(self, kek: Kek) -> list[str]:
         """What its deliveries are signed with."""
-        return [open_note(kek, sealed, owner=self.uuid) for sealed in self.sealed_secrets]
+        return [open_note(kek, sealed, kind="secret", owner=self.uuid) for sealed in self.sealed_secrets]
 
     def reach(self, directories: Sequence[Directory]) -> list[int]:
         """The directories it reads, of all there are now."""
@@ -263,7 +263,7 @@ def creation(
     random: Callable[[int], bytes],
 ) -> RecordFacts:
     """The act of making a consumer that reads everything after position `start`."""
-    sealed = seal_note(kek, secret, owner=uuid, nonce=random(NONCE_SIZE)) if secret is not None else None
+    sealed = seal_note(kek, secret, kind="secret", owner=uuid, nonce=random(NONCE_SIZE)) if secret is not None else None
     row = (
         number, uuid, name, asked.mode, asked.ordering, list(asked.directories), list(asked.types), asked.batch_max, asked.url,
         list(attempts_of(asked.retry_schedule)), sealed,
@@ -339,7 +339,7 @@ def secret_rotated(consumer: Consumer, secret: str, overlap_s: int, *, kek: Kek,
         raise ConsumerRefusedError(f"`overlap_seconds` is 0 to {OVERLAP_S_MAX}.")
     if consumer.definition.mode != "webhook":
         raise ConsumerRefusedError("Only webhooks have a secret.")
-    sealed = seal_note(kek, secret, owner=consumer.uuid, nonce=random(NONCE_SIZE))
+    sealed = seal_note(kek, secret, kind="secret", owner=consumer.uuid, nonce=random(NONCE_SIZE))
     facts = {**_name(consumer), "overlap_seconds": overlap_s}
     rotate = (SQL["rotate_secret"], (consumer.id, sealed, overlap_s))
     return _act(CONSUMER_SECRET_ROTATED, consumer.uuid, consumer.name, facts, rotate)

@@ -5,6 +5,8 @@
 - events of one resource (not its memberships) go one after the other;
 - a membership event waits for earlier events of the same edge and for unfinished lifecycle events of its user and group;
 - the end of a resource waits for its open edges;
+- `directory.closed` waits for nothing: it ends all access, so nothing that is stuck may hold it back, and nothing waits for it but
+  `directory.deleted`, the last event of a directory, which waits for all that is open of it;
 - everything else goes in parallel, so a poison event holds back only what depends on it.
 
 While deliveries of a subject are replayed, its live events wait for them and they for live ones under way: the two never interleave.
@@ -17,6 +19,8 @@ from typing import Final, Literal, TypeVar
 from uuid import UUID
 
 from ledger.events import (
+    DIRECTORY_CLOSED,
+    DIRECTORY_DELETED,
     GROUP_CREATED,
     GROUP_DELETED,
     GROUP_ERASED,
@@ -70,6 +74,7 @@ class Lanes:
         self._lifecycle: dict[UUID, Item] = {}  # the newest open lifecycle event of a resource
         self._edges: defaultdict[UUID, dict[Item, None]] = defaultdict(dict)  # open membership events that name a resource
         self._fresh: defaultdict[Side, dict[Item, None]] = defaultdict(dict)  # open items that came since the other side's gate
+        self._of_directory: defaultdict[int, dict[Item, None]] = defaultdict(dict)  # all that is open of a directory
         self._gates: dict[Side, Item] = {}  # the newest closed gate that a side waits behind
 
     def admit(self, item: Item) -> None:
@@ -79,9 +84,13 @@ class Lanes:
             self._follow(item, item.directory, blockers)
         elif item.mem is not None:
             self._admit_edge(item, item.mem, blockers)
-        else:
+        elif item.kind == DIRECTORY_DELETED.number:
+            blockers.update(self._of_directory[item.directory])
+        elif item.kind != DIRECTORY_CLOSED.number:
             self._admit_resource(item, blockers)
-        self._queue_behind(item, blockers)
+        if self._ordering == "directory" or item.kind != DIRECTORY_CLOSED.number:
+            self._queue_behind(item, blockers)
+        self._of_directory[item.directory][item] = None
         _link(item, blockers)
 
     def settle(self, item: Item) -> list[Item]:
@@ -95,6 +104,7 @@ class Lanes:
             for resource in (item.obj, item.mem):
                 _forget(self._edges, resource, item)
         _forget(self._fresh, (item.obj, item.replay is not None), item)
+        _forget(self._of_directory, item.directory, item)
         return self._let_go(item)
 
     def _let_go(self, item: Item) -> list[Item]:

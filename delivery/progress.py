@@ -10,14 +10,15 @@ import psycopg
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.brake import REVOKING
 from delivery.consumers import Consumer
-from ledger.events import USER_DEACTIVATED, USER_DELETED
+from ledger.events import DIRECTORY_CLOSED, USER_DEACTIVATED, USER_DELETED
 
 SQL: Final = load_queries(__file__)
 WAITING, RETRYING, BLOCKED, HELD, PARKED = 1, 2, 3, 4, 5
 STATES: Final = {WAITING: "waiting", RETRYING: "retrying", BLOCKED: "blocked", HELD: "held", PARKED: "parked"}
-REVOCATION_KINDS: Final = (USER_DEACTIVATED.number, USER_DELETED.number)
+# What ends somebody's access, and so has a time to its acknowledgement.
+REVOCATION_KINDS: Final = (USER_DEACTIVATED.number, USER_DELETED.number, DIRECTORY_CLOSED.number)
+REVOCATIONS: Final = sum(1 << kind for kind in REVOCATION_KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ async def acknowledge(conn: Connection, consumer: Consumer, through: int, reach:
         row = await (await conn.execute(SQL["insert_pull_checkpoint"], (consumer.id, through, consumer.epoch))).fetchone()
         if row is None:
             return False
-        if consumer.mask & REVOKING:
+        if consumer.mask & REVOCATIONS:
             kinds = [kind for kind in REVOCATION_KINDS if (1 << kind) & consumer.mask]
             await conn.execute(SQL["ack_revocations"], (consumer.id, before.through, through, int2s(kinds), int4s(reach)))
     return True

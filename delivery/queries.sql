@@ -204,7 +204,7 @@ insert into revocation_acks (consumer, directory, seq, happened)
 select $1, e.directory, e.seq, c.at from commits c
 join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and e.type = any($4::int2[])
 where c.position >= coalesce((select position from commits where position <= $2 order by position desc limit 1), 0) and c.position <= $3
-  and c.position + (e.seq - c.seq) > $2 and c.position + (e.seq - c.seq) <= $3 and c.types & 20 <> 0 and c.directory = any($5::int4[])
+  and c.position + (e.seq - c.seq) > $2 and c.position + (e.seq - c.seq) <= $3 and c.types & 65556 <> 0 and c.directory = any($5::int4[])
 on conflict do nothing;
 
 -- revocation_seconds --
@@ -347,8 +347,9 @@ select min(c.at) from (select directory, seq from open_deliveries where consumer
 cross join lateral (select at from commits where directory = o.directory and seq <= o.seq order by seq desc limit 1) c;
 
 -- surge_limits_all --
--- The directories whose operator said something about surges.
-select directory, per_hour, action, released from surge_limits;
+-- The directories whose operator said something about surges, and which of them were closed.
+select l.directory, l.per_hour, l.action, l.released, t.closed_seq is not null from surge_limits l
+left join directory_states t on t.directory = l.directory;
 
 -- set_surge_limit --
 -- In the transaction that records the event.
@@ -365,10 +366,11 @@ on conflict (directory) do update set released = greatest(surge_limits.released,
 select seq, at from commits where directory = $1 and at > $2 and at <= $3 and types & 20 <> 0 order by seq;
 
 -- revocations_lately --
--- How many a directory had in the hour until now, and the newest.
+-- How many a directory had in the hour until now, and the newest. A closed one has none: its end was no accident.
 select d.id, count(c.seq), coalesce(max(c.seq), 0)
 from directories d
 join commits c on c.directory = d.id and c.at > (extract(epoch from clock_timestamp()) * 1000000)::int8 - $1 and c.types & 20 <> 0
+where not exists (select from directory_states where directory = d.id and closed_seq is not null)
 group by d.id;
 
 -- surge_alarmed_lately --
@@ -418,11 +420,13 @@ delete from replay_progress p using (select replay, max(id) as newest from repla
 where p.replay = n.replay and p.id < n.newest;
 
 -- taken_back --
--- Which grants a later event took back, up to a head: edges removed or revoked, users deactivated or deleted.
+-- Which grants a later event took back, up to a head: edges removed or revoked, users deactivated or deleted. And all of a directory that
+-- was closed since, whenever: that is for ever, and what a run has not sent by then it need not send.
 select k.n from unnest($1::int4[], $2::int8[], $3::uuid[], $4::uuid[], $5::int8[]) with ordinality k(d, s, o, m, h, n)
 where case when k.m is not null
     then exists (select from events e where e.directory = k.d and e.mem = k.m and e.seq > k.s and e.seq <= k.h and e.obj = k.o and e.type in (11, 12))
-    else exists (select from events e where e.obj = k.o and e.directory = k.d and e.seq > k.s and e.seq <= k.h and e.type in (2, 4, 5)) end;
+    else exists (select from events e where e.obj = k.o and e.directory = k.d and e.seq > k.s and e.seq <= k.h and e.type in (2, 4, 5)) end
+   or exists (select from directory_states t where t.directory = k.d and t.closed_seq > k.s);
 
 -- seqs_at_position --
 -- The last seq of each directory at a position of the ledger.

@@ -20,7 +20,7 @@ from ledger.events import (
     Draft,
     EventType,
 )
-from ledger.feed import Event
+from ledger.rendering import Event
 
 SQL: Final = load_queries(__file__)
 PER_HOUR_MAX: Final = 1_000_000
@@ -30,7 +30,7 @@ Commit = tuple[int, int]  # directory, first seq
 async def limits(conn: Connection) -> dict[int, Limit]:
     """What operators said, by directory; the others have `Limit()`."""
     rows = await (await conn.execute(SQL["surge_limits_all"])).fetchall()
-    return {directory: Limit(per_hour, action, released) for directory, per_hour, action, released in rows}
+    return {row[0]: Limit(*row[1:]) for row in rows}
 
 
 async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Iterable[Event]) -> set[Commit]:

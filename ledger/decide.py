@@ -4,9 +4,9 @@ The order of events in a commit is part of the contract (DESIGN §5): updated, d
 derived restores; derived removals, deleted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from ledger.commands import (
@@ -59,12 +59,14 @@ from ledger.events import (
     Draft,
     EventType,
 )
-from scim.apply import apply_patch
-from scim.diff import changes
+from scim.apply import PATCH_STEPS, apply_patch
+from scim.diff import changes, in_order_of
 from scim.edges import EdgeOperation, no_such_member
 from scim.errors import Forbidden, InvalidValue, NotFound, TooMany, Unavailable, Uniqueness
 from scim.extension import check_immutable
 from scim.filters import fold, matches
+from scim.mentions import whole_members
+from scim.normalise import check_user_name
 from scim.patch import Patch
 from scim.schema import ResourceType
 from scim.tolerances import Tolerances
@@ -116,13 +118,13 @@ class Decision:
     document: dict[str, Any] | None = None
 
 
-def decide(state: State, command: Command, tolerances: Tolerances, used: set[str], effort: Effort) -> Decision:
-    """Decide one command.
+def decide(state: State, command: Command, tolerances: Tolerances, used: set[str], effort: Effort | None = None) -> Decision:
+    """Decide one command; with what it may compute, where others share a batch with it or a request has several.
 
     Raises ScimError when it is refused, RunsAloneError when it needs all edges loaded, TooHeavyError when others would wait.
     """
     _refuse_where_nothing_may_be_written(state.directory, command)
-    decision = _decide(state, command, tolerances, used, effort)
+    decision = _decide(state, command, tolerances, used, effort or Effort(Work(PATCH_STEPS), shared=False))
     if len(decision.drafts) > COMMIT_EVENTS_MAX:
         raise TooMany(f"This change would make {len(decision.drafts)} events; at most {COMMIT_EVENTS_MAX} fit in one. Split it.")
     return decision
@@ -195,6 +197,7 @@ def _ended(kind: EventType, obj: UUID, ot: str, last: Last) -> Draft:
 
 def _create_user(state: State, command: CreateUser) -> Decision:
     _refuse_taken(state, command.key, command.id)
+    check_user_name(command.document)
     document = {**command.document, "id": str(command.id)}
     document.setdefault("active", True)
     return Decision((_user_event(USER_CREATED, command.id, document, [], command.key),), document)
@@ -204,7 +207,7 @@ def _replace_user(state: State, command: ReplaceUser) -> Decision:
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
-    document = {**command.document, "id": str(command.id)}
+    document = in_order_of(user.document, {**command.document, "id": str(command.id)})
     # A PUT that says nothing of `active` must not bring a leaver back.
     document.setdefault("active", user.active)
     check_immutable(command.kind, user.document, document)
@@ -215,13 +218,15 @@ def _patch_user(state: State, command: PatchUser, tolerances: Tolerances, used: 
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
-    return _change_user(state, user, effort.patched(command.kind, user.document, command.patch, tolerances, used))
+    after = effort.patched(command.kind, user.document, command.patch, tolerances, used)
+    return _change_user(state, user, in_order_of(user.document, after))
 
 
 def _change_user(state: State, user: UserState, after: dict[str, Any]) -> Decision:
     key = fold(after["userName"])
     if key != user.key:
         _refuse_taken(state, key, user.id)
+    check_user_name(after, user.document)
     found = changes(user.document, after)
     if not found:
         return Decision((), user.document)
@@ -253,7 +258,7 @@ def _delete_user(state: State, command: DeleteUser) -> Decision:
         raise RunsAloneError
     removals = [_edge(MEMBER_REMOVED, group, user.id, USER, USER_WAS_DELETED, user.active) for group in user.groups or ()]
     # `active` false: whoever folds the events ends all access here, whatever came before.
-    last = Draft(USER_DELETED, user.id, USER, active=False, body=Body(user.document, [], user.key))
+    last = Draft(USER_DELETED, user.id, USER, active=False, body=Body(user.document, [], user.key) if user.document else None)
     return Decision((*removals, last))
 
 
@@ -280,7 +285,7 @@ def _refuse_taken(state: State, key: str, user: UUID) -> None:
 def _create_group(state: State, command: CreateGroup) -> Decision:
     document = {**command.document, "id": str(command.id)}
     created = Draft(GROUP_CREATED, command.id, GROUP, body=Body(document, [], command.key))
-    members = {_known_member(state, command.id, member): None for member in command.members}
+    members = dict.fromkeys(_known_members(state, command.id, command.members))
     return Decision((created, *(_add(state, command.id, member) for member in members)), document)
 
 
@@ -288,9 +293,9 @@ def _replace_group(state: State, command: ReplaceGroup) -> Decision:
     group = _group(state, command.id)
     if command.condition:
         command.condition.check(group.etag_rv)
-    document = {**command.document, "id": str(command.id)}
+    document = in_order_of(group.document, {**command.document, "id": str(command.id)})
     check_immutable(command.kind, group.document, document)
-    wanted = {_known_member(state, group.id, member) for member in command.members}
+    wanted = set(_known_members(state, group.id, command.members))
     return _change_group(state, group, document, wanted, set(group.members or ()))
 
 
@@ -300,7 +305,7 @@ def _patch_group(state: State, command: PatchGroup, tolerances: Tolerances, used
         command.condition.check(group.etag_rv)
     document = group.document
     if command.patch.operations:
-        document = effort.patched(command.kind, document, command.patch, tolerances, used)
+        document = in_order_of(document, effort.patched(command.kind, document, command.patch, tolerances, used))
     wanted, current = _fold_edges(state, group, command.patch.edges)
     return _change_group(state, group, document, wanted, current)
 
@@ -321,7 +326,8 @@ def _delete_group(state: State, command: DeleteGroup) -> Decision:
         command.condition.check(group.etag_rv)
     own = [_remove(state, group, member, GROUP_WAS_DELETED) for member in group.members or ()]
     above = [_edge(MEMBER_REMOVED, parent, group.id, GROUP, GROUP_WAS_DELETED, effective=True) for parent in group.parents]
-    last = Draft(GROUP_DELETED, group.id, GROUP, body=Body(group.document, [], fold(group.document["displayName"])))
+    body = Body(group.document, [], fold(group.document["displayName"])) if group.document else None
+    last = Draft(GROUP_DELETED, group.id, GROUP, body=body)
     return Decision((*own, *above, last))
 
 
@@ -341,11 +347,14 @@ def _fold_edges(state: State, group: GroupState, operations: tuple[EdgeOperation
         current = set(group.members)
     else:
         current = {member for edge in operations for member in _named(edge) if (group.id, member) in state.edges}
+    _refuse_no_ids(operations)
+    added = [member for edge in operations if edge.kind == "add" for member, _ in edge.members]
+    _known_members(state, group.id, added)
     wanted = set(current)
     for edge in operations:
         match edge.kind:
             case "add":
-                wanted |= {_known_member(state, group.id, member) for member, _ in edge.members}
+                wanted.update(_named(edge))
             case "remove":
                 wanted -= set(_named(edge))
             case "clear":
@@ -367,15 +376,52 @@ def _selected(state: State, group: GroupState, edge: EdgeOperation, member: UUID
     return edge.filter is not None and matches(edge.filter, {"value": str(member), "type": kind})
 
 
-def _known_member(state: State, group: UUID, member: UUID | str) -> UUID:
-    found = parse_id(member) if isinstance(member, str) else member
-    if found == group:
-        raise InvalidValue("members: a group cannot be a member of itself.")
-    if found is None or found not in state.members:
-        text = str(member)
-        shown = text if len(text) <= 80 else text[:77] + "..."
-        raise InvalidValue(f'members: no user or group of this directory has the id "{shown}". Create it first, or leave it out.')
-    return found
+NAMED_MAX: Final = 10  # members that a refusal names: enough to see what they have in common
+NAMED_CHARACTERS_MAX: Final = 80  # of each of them
+
+
+def _known_members(state: State, group: UUID, members: Iterable[UUID | str]) -> list[UUID]:
+    """The members as ids. Raises InvalidValue, naming those that no user or group here has."""
+    known: list[UUID] = []
+    unknown: dict[str, None] = {}
+    for member in members:
+        found = parse_id(member) if isinstance(member, str) else member
+        if found == group:
+            raise InvalidValue("members: a group cannot be a member of itself.")
+        if found is None or found not in state.members:
+            unknown[str(member)] = None
+        else:
+            known.append(found)
+    if unknown:
+        raise _nobody(list(unknown), "Create it first, or leave it out.")
+    return known
+
+
+def _refuse_no_ids(operations: tuple[EdgeOperation, ...]) -> None:
+    """Raises InvalidValue for a removal of what cannot be an id: it would be acknowledged, and the member would stay.
+
+    An id that is merely absent is removed already.
+    """
+    named: dict[str, None] = {}
+    required = {member for edge in operations if edge.kind == "require" for member, _ in edge.members}  # noTarget says it already
+    for edge in operations:
+        if edge.kind == "remove":
+            named |= dict.fromkeys(member for member, _ in edge.members if member not in required)
+        elif edge.filter is not None:
+            named |= dict.fromkeys(sorted(whole_members(edge.filter)))
+    wrong = [member for member in named if parse_id(member) is None]
+    if wrong:
+        raise _nobody(wrong, "Name each member by the id that this service gave it.")
+
+
+def _nobody(members: list[str], fix: str) -> InvalidValue:
+    shown = ", ".join(f'"{_shortened(member)}"' for member in members[:NAMED_MAX])
+    more = f" and {len(members) - NAMED_MAX} more" if len(members) > NAMED_MAX else ""
+    return InvalidValue(f"members: no user or group of this directory has the id {shown}{more}. {fix}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= NAMED_CHARACTERS_MAX else text[: NAMED_CHARACTERS_MAX - 3] + "..."
 
 
 def _add(state: State, group: UUID, member: UUID) -> Draft:

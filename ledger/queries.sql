@@ -108,6 +108,16 @@ insert into subject_keys (obj, directory, wrapped) select * from unnest($1::uuid
 -- Held from here to the end of COMMIT: positions are dense in commit order because only one transaction is past this line.
 select pg_advisory_xact_lock(2, 0);
 
+-- locks_in_the_way --
+-- Holders of the write path's locks (two-key ones: class 1 a directory, class 2 the ledger) but our own writers, which have our
+-- application name, log in as we do or as the owner of the log, and are within a transaction that has not lasted long.
+select a.pid, a.usename::text, left(a.application_name, 64), case l.classid when 1 then l.objid::int4 end
+from pg_locks l join pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and (l.classid = 1 or (l.classid = 2 and l.objid = 0))
+  and l.database = (select oid from pg_database where datname = current_database())
+  and not (a.application_name = $1 and coalesce(a.xact_start > clock_timestamp() - make_interval(secs => $2), true)
+           and a.usename in (session_user, (select tableowner from pg_tables where schemaname = 'ledger' and tablename = 'commits')));
+
 -- insert_commits --
 -- off is the number of events of this batch before the commit; the tail is read after the lock, in its own snapshot.
 -- The wake-up call is a hint for readers of the feed, never the delivery itself; it leaves with COMMIT.
@@ -298,13 +308,20 @@ cross join lateral (select position, seq, size, types, at from commits where dir
 where k.s < c.seq + c.size order by k.n;
 
 -- bodies_in_ranges --
--- Sealed bodies of the same ranges; joining them in SQL is two to three times slower than merging in Python.
-select b.directory, b.seq, b.ct from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
+-- Sealed bodies of the same ranges with their sizes, read only up to $4 bytes each: a size is known without reading the body.
+-- Joining bodies to events in SQL is two to three times slower than merging in Python.
+select b.directory, b.seq, octet_length(b.ct), case when octet_length(b.ct) <= $4 then b.ct end
+from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
 cross join lateral (select * from bodies b where b.directory = r.d and b.seq between r.f and r.t) b;
 
+-- bodies_at --
+-- Sealed bodies by directory and seq: those that were too long to be read with the others.
+select b.directory, b.seq, b.ct from unnest($1::int4[], $2::int8[]) k(d, s)
+cross join lateral (select * from bodies b where b.directory = k.d and b.seq = k.s offset 0) b;
+
 -- event_at --
--- One event by directory and seq, with its position.
-select e.directory, e.seq, e.obj, e.leaf, e.leaf_hash, c.position + (e.seq - c.seq)
+-- One event by directory and seq, with its position and type.
+select e.directory, e.seq, e.obj, e.leaf, e.leaf_hash, c.position + (e.seq - c.seq), e.type
 from events e
 cross join lateral (select position, seq from commits where directory = e.directory and seq <= e.seq order by seq desc limit 1) c
 where e.directory = $1 and e.seq = $2;

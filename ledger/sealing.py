@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import orjson
@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.events import GROUP, Body, Macs
-from proofs.body import PAYLOAD_BYTES_MAX, Sealed, open_body, seal
+from proofs.body import Sealed, open_body, seal
 from proofs.keys import WrapError, unwrap, wrap
 from scim.filters import fold
 
@@ -21,6 +21,9 @@ MAC_SIZE: Final = 16
 _KEY_MARK: Final = b',"key":'
 NONCE_SIZE, SALT_SIZE, KEY_SIZE = 12, 32, 32
 _NOTE: Final = b"scim-ledger/note/v1\0"
+_NOTE_OF_KIND: Final = b"scim-ledger/note/v2\0"
+_CURSOR: Final = b"scim-ledger/cursor/v1\0"
+CURSOR_MARK_SIZE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +69,40 @@ def unwrap_key(kek: Kek, wrapped: bytes, *, directory: UUID, obj: UUID) -> bytes
     return unwrap(kek.key, wrapped, dir=directory.bytes, obj=obj.bytes)
 
 
-def seal_note(kek: Kek, text: str, *, owner: UUID, nonce: bytes) -> bytes:
-    """Seal a short text that is no event: a signing secret, what a receiver answered. Opens only for its owner."""
-    return nonce + AESGCM(kek.key).encrypt(nonce, text.encode(), _NOTE + owner.bytes)
+NoteKind = Literal["secret", "answer", "reply", "refusal", "filter"]
 
 
-def open_note(kek: Kek, sealed: bytes, *, owner: UUID) -> str:
-    """Raises proofs.keys.WrapError when the KEK or the owner is another one."""
+def seal_note(kek: Kek, text: str, *, kind: NoteKind, owner: UUID, nonce: bytes) -> bytes:
+    """Seal a short text that is no event. Opens only as that kind, and only for its owner: none can be put in another's place.
+
+    secret: with which a consumer's webhooks are signed. answer: of a receiver. reply: kept for an Idempotency-Key. refusal and
+    filter: of a request in the journal.
+    """
+    return nonce + AESGCM(kek.key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _place(kind, owner))
+
+
+def open_note(kek: Kek, sealed: bytes, *, kind: NoteKind, owner: UUID) -> str:
+    """Raises proofs.keys.WrapError when the KEK, the kind or the owner is another one."""
     try:
-        return AESGCM(kek.key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _NOTE + owner.bytes).decode()
-    except InvalidTag:
-        raise WrapError("not sealed with this key-encryption key for this owner") from None
+        opened = AESGCM(kek.key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _place(kind, owner))
+    except (InvalidTag, ValueError):
+        raise WrapError("not sealed with this key-encryption key as this kind of note for this owner") from None
+    return opened.decode("utf-8", "surrogatepass")
+
+
+def _place(kind: NoteKind, owner: UUID) -> bytes:
+    """What a note is authenticated with. Secrets have what all notes had before there were kinds: they are stored for years."""
+    return _NOTE + owner.bytes if kind == "secret" else _NOTE_OF_KIND + kind.encode() + b"\0" + owner.bytes
+
+
+def cursor_key(index_key: bytes) -> bytes:
+    """The key under which a ledger marks its cursors, from the index key of its own directory: kept with it, rewrapped with it."""
+    return hmac.digest(index_key, _CURSOR, "sha256")
+
+
+def cursor_mark(key: bytes, leaf_hash: bytes) -> bytes:
+    """What a cursor carries of the event it stands at: tells another log, and nothing of the event."""
+    return hmac.digest(key, leaf_hash, "sha256")[:CURSOR_MARK_SIZE]
 
 
 def payload_of(body: Body) -> bytes:
@@ -101,12 +127,12 @@ def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, r
     )
 
 
-def open_payload(key: bytes, ct: bytes, *, directory: UUID, obj: UUID, seq: int, bytes_max: int = PAYLOAD_BYTES_MAX) -> bytes:
-    """Give the payload JSON of a sealed body.
+def open_payload(key: bytes, ct: bytes, *, directory: UUID, obj: UUID, seq: int, payload_max: int | None = None) -> bytes:
+    """Give the payload JSON of a sealed body. Raises proofs.body.BodyError when it was moved or changed.
 
-    Raises proofs.body.BodyError when it was moved or changed, LongBodyError for one of more than `bytes_max` bytes.
+    Raises PayloadTooLargeError, which is one, from `payload_max` bytes on.
     """
-    return open_body(key, ct, dir=directory.bytes, obj=obj.bytes, seq=seq, bytes_max=bytes_max).payload
+    return open_body(key, ct, dir=directory.bytes, obj=obj.bytes, seq=seq, payload_max=payload_max).payload
 
 
 def mac(index_key: bytes, kind: bytes, value: str) -> bytes:

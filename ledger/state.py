@@ -18,8 +18,9 @@ from database.queries import load_queries
 from ledger.commands import CleanUp, Command, GroupState, Last, Needs, RecordFacts, State, UserState
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES
+from ledger.rendering import DAMAGED, tell_unreadable
 from ledger.sealing import USER_NAME, Kek, mac, open_payload, unwrap_key
-from proofs.body import PAYLOAD_BYTES_MAX, BodyError, LongBodyError
+from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
 SQL = load_queries(__file__)
@@ -27,7 +28,7 @@ Execute = Callable[[LiteralString, tuple[Any, ...]], Awaitable[AsyncCursor[Tuple
 Wanted = Sequence[tuple[Directory, Needs, Command]]
 SHARED_BYTES_MAX: Final = 16 * 1024  # of a document that is opened in a batch of several: a fifth of a millisecond
 ROWS_AT_ONCE: Final = 1_000
-_UNBOUNDED: Final = PAYLOAD_BYTES_MAX
+_UNBOUNDED: Final = 2**31 - 1
 _NO_DOCUMENT: Final = -1
 # One tuple for all members of a kind: a group may have 100 000.
 _SEEN: Final = {(number, active): (name, active) for number, name in MEMBER_TYPE_NAMES.items() for active in (True, False)}
@@ -65,6 +66,7 @@ class BatchState:
     stream_tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])
     sizes: dict[UUID, int] = field(default_factory=dict[UUID, int])  # bytes of the bodies that were opened
     large: set[UUID] = field(default_factory=set[UUID])  # what a shared batch does not open
+    damaged: set[UUID] = field(default_factory=set[UUID])  # resources whose attributes do not open: their documents are empty
 
     def of(self, directory: Directory) -> State:
         return self.directories.setdefault(directory.id, State())
@@ -247,12 +249,17 @@ class StateReads:
     ) -> tuple[dict[str, Any], str] | None:
         """The document and its key; nothing of one that a shared batch leaves to a transaction of its own."""
         uuid = self._directories[directory].uuid
-        key = state.keys.get(obj)
-        if key is None:
-            key = state.keys[obj] = unwrap_key(kek, wrapped, directory=uuid, obj=obj)
         try:
-            payload = None if ct is None else open_payload(key, ct, directory=uuid, obj=obj, seq=seq, bytes_max=self._bytes_max)
-        except LongBodyError:
+            key = state.keys.get(obj)
+            if key is None:
+                key = state.keys[obj] = unwrap_key(kek, wrapped, directory=uuid, obj=obj)
+            limit = None if self._bytes_max == _UNBOUNDED else self._bytes_max
+            payload = None if ct is None else open_payload(key, ct, directory=uuid, obj=obj, seq=seq, payload_max=limit)
+        except DAMAGED as broken:
+            if self._bytes_max == _UNBOUNDED or not isinstance(broken, PayloadTooLargeError):
+                tell_unreadable(self._directories[directory], seq)
+                state.damaged.add(obj)
+                return {}, ""
             payload = None
         if payload is None:
             state.large.add(obj)

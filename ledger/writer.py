@@ -2,7 +2,8 @@
 
 Errors (DESIGN §4): SQLSTATE class 22/23 - the batch's commands one by one, so that only the guilty one fails; 40001 and
 40P01 - the batch again; connection lost - reconnect, look the requests up in `commits`: found - answer from it, not found -
-once more, unknown - 503. Never blind.
+once more, unknown - 503. Never blind. A lock that does not come within LOCK_TIMEOUT_MS - 503 where it is not a writer of
+ours that holds it; behind one of ours, which writes something giant, the batch goes on waiting for LOCK_WAIT_MAX_S.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import structlog
 from database.arrays import int4s, uuids
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.obstacles import obstacles
 from ledger.queue import FairQueue
 from ledger.transaction import ClockBehindLedgerError, Outcome, Report, Submission, Transaction
 from scim.errors import InvalidValue, TooManyRequests, Unavailable
@@ -26,8 +28,11 @@ DEFERRALS_MAX = 2
 CONFLICT_TRIES_MAX = 5
 RECONNECT_TRIES = 6
 RECONNECT_DELAY_S = 0.25  # grows with each try: about 4 s in all, then 503
+LOCK_TIMEOUT_MS = 4_000  # the ledger's lock is held for a COMMIT, a directory's for a batch: what takes longer is looked into
+LOCK_WAIT_MAX_S = 60.0
 _LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 _RETRY_AFTER_S = 1
+_HELD = "Another session of the database holds a lock that this change needs; nothing was changed. Send it again."
 
 Connect = Callable[[], Awaitable[Connection]]
 _log = structlog.get_logger("ledger.writer")
@@ -68,6 +73,7 @@ class Writer:
         self._waiting_alone: list[list[Submission]] = []
         self._on_batch = on_batch
         self._stopping = False
+        self._obstructed = False  # a lock did not come, and nobody has looked since whether it is free
         self.running = False
 
     @property
@@ -143,14 +149,25 @@ class Writer:
         self._on_batch(len(batch), asyncio.get_running_loop().time() - started)
 
     async def _attempt(self, link: Link, batch: Sequence[Submission], *, wait_for_locks: bool) -> None:
-        left = list(batch)
-        for _ in range(CONFLICT_TRIES_MAX):
+        left, tries, began = list(batch), 0, asyncio.get_running_loop().time()
+        while tries < CONFLICT_TRIES_MAX:
             report = Report()
             try:
                 conn = await self._reconnected(link)
+                left = await self._past_obstacles(conn, left)
+                if not left:
+                    return
                 await self._transaction.run(conn, left, report, wait_for_locks=wait_for_locks)
+            except psycopg.errors.LockNotAvailable:  # before _LOST: psycopg counts it among the operational errors
+                await self._rolled_back(link)
+                self._obstructed = True
+                if asyncio.get_running_loop().time() - began > LOCK_WAIT_MAX_S:
+                    self._refuse(left, _HELD)
+                    return
+                continue
             except psycopg.errors.TransactionRollback:
                 await self._rolled_back(link)
+                tries += 1
                 continue
             except (psycopg.DataError, psycopg.IntegrityError) as refused:
                 await self._rolled_back(link)
@@ -161,6 +178,7 @@ class Writer:
                 left = await self._resolve_lost(link, left, report, lost)
                 if not left:
                     return
+                tries += 1
                 continue
             except BaseException:
                 await self._rolled_back(link)
@@ -168,6 +186,23 @@ class Writer:
             self._conclude(report)
             return
         self._refuse(left, "The database could not take this change after several tries. Send the request again.")
+
+    async def _past_obstacles(self, conn: Connection, batch: list[Submission]) -> list[Submission]:
+        """Refuse what a stranger's lock keeps back; give the rest.
+
+        Looked at after a lock did not come, until nothing is in the way: the queue would otherwise wait batch after batch.
+        """
+        if not self._obstructed:
+            return batch
+        found = await obstacles(conn)
+        if not found:
+            self._obstructed = False
+            return batch
+        for obstacle in found:
+            _log.error("lock_in_the_way", **obstacle.described())
+        held = [s for s in batch if any(obstacle.blocks(s.directory.id) for obstacle in found)]
+        self._refuse(held, _HELD)
+        return [submission for submission in batch if submission not in held]
 
     def _conclude(self, report: Report) -> None:
         for submission, result in report.settled:

@@ -17,8 +17,8 @@ from operations.refusals import InvalidError, NotFoundError
 from projections import history
 from projections.access import Access, Edge
 from projections.access import access as access_by
-from projections.history import Below, Point, StateThen
-from projections.reads import PAGE_BYTES_MAX, Resource, unsealed
+from projections.history import Below, Point, State, StateThen
+from projections.reads import PAGE_BYTES_MAX
 from scim.errors import TooMany
 from scim.work import Work
 
@@ -32,34 +32,37 @@ Rows = list[dict[str, Any]]
 
 @on_directory("audit.population")
 async def population(
-    ledger: OpenLedger, _caller: Caller, directory: Directory, as_of: str, *, kind: str, after: str | None, limit: int, work: Work
+    ledger: OpenLedger, _caller: Caller, directory: Directory, as_of: str, *, kind: str, after: str | None, limit: int
 ) -> tuple[Rows, Point, str | None]:
-    """Everyone who existed, by id, `limit` at a time after an id; with the id that the next page comes after."""
+    """Everyone who existed, by id after an id: `limit` at a time, or fewer where their attributes are large.
+
+    With the id to go on after, or None at the end.
+    """
     if kind not in {USER, GROUP}:
         raise InvalidError("`type` is User or Group.", "invalid_parameters")
     start = None if after is None else _id(after)
     async with ledger.turns.connection(directory.id) as conn:
         point = await history.resolve(conn, directory, as_of, now=ledger.clock())
         people = await history.population(conn, directory, point.seq, ot=kind, after=start, limit=limit)
-    documents = await _shown(ledger, directory, [person.id for person in people], point.seq, work)
-    rows = [{"id": p.id, "type": kind, "active": p.active, **documents.get(p.id, {"erased": True})} for p in people]
-    page, cut = _page(rows, None, _text_bytes)
-    return page, point, cut or (str(rows[-1]["id"]) if len(rows) == limit else None)
+
+    def row(number: int, document: dict[str, Any] | None, why: str) -> dict[str, Any]:
+        person = people[number]
+        return {"id": person.id, "type": kind, "active": person.active, **_names(document, why)}
+
+    seqs = [person.body_seq for person in people]
+    rows = await history.documents_at(lambda: ledger.turns.connection(directory.id), ledger.kek, directory, seqs, row)
+    whole = len(rows) == len(people) < limit
+    return rows, point, None if whole or not rows else str(rows[-1]["id"])
 
 
 @on_directory("audit.user")
-async def user(
-    ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str, *, work: Work
-) -> tuple[Resource | None, Point]:
-    """One user as it was; None once erased. Raises NotFoundError where there was none."""
+async def user(ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str) -> tuple[State, Point]:
+    """One user as it was; without a resource once erased. Raises NotFoundError where there was none."""
     async with ledger.turns.connection(directory.id) as conn:
-        point, state = await _state(ledger, conn, directory, user_id, USER, as_of)
-    if state is None:
+        point, then = await _state(ledger, conn, directory, user_id, USER, as_of)
+    if then is None:
         raise NotFoundError(f"There was no user with this id in this directory at seq {point.seq}.")
-    sealed = state.sealed
-    if sealed is None:
-        return None, point
-    return await ledger.turns.compute(directory.id, lambda: unsealed(ledger.kek, directory, USER, sealed, work)), point
+    return await ledger.turns.compute(directory.id, partial(history.opened_then, ledger.kek, directory, then)), point
 
 
 @on_directory("audit.access")
@@ -208,6 +211,12 @@ async def _shown(
     return await history.documents_then(ledger.turns, ledger.kek, directory, resources, seq, shown, work)
 
 
+def _names(document: dict[str, Any] | None, why: str) -> dict[str, Any]:
+    if document is None:
+        return {why: True}
+    return {name: document[name] for name in ("userName", "displayName", "externalId") if name in document}
+
+
 def _page(rows: Rows, after: str | None, size: Callable[[dict[str, Any]], int]) -> tuple[Rows, str | None]:
     """The rows after an id until they are PAGE_BYTES_MAX besides the first, and the id that the next page comes after."""
     start = 0 if after is None else bisect_right(rows, _id(after).bytes, key=lambda row: row["id"].bytes)
@@ -225,7 +234,3 @@ def _path_bytes(row: dict[str, Any]) -> int:
 
 def _via_bytes(row: dict[str, Any]) -> int:
     return ID_BYTES * len(row["via"])
-
-
-def _text_bytes(row: dict[str, Any]) -> int:
-    return sum(len(value) for value in row.values() if isinstance(value, str))

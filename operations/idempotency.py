@@ -109,11 +109,11 @@ async def prune(conn: Connection) -> None:
 
 def _sealed(ledger: OpenLedger, key: Key, answer: Answer) -> bytes:
     text = orjson.dumps([answer.status, answer.media_type, answer.body.decode()]).decode()
-    return seal_note(ledger.kek, text, owner=_place(key), nonce=ledger.entropy(NONCE_SIZE))
+    return seal_note(ledger.kek, text, kind="reply", owner=_place(key), nonce=ledger.entropy(NONCE_SIZE))
 
 
 def _opened(ledger: OpenLedger, key: Key, sealed: bytes) -> Answer:
-    status, media_type, body = orjson.loads(open_note(ledger.kek, sealed, owner=_place(key)))
+    status, media_type, body = orjson.loads(open_note(ledger.kek, sealed, kind="reply", owner=_place(key)))
     return Answer(status, media_type, body.encode())
 
 

@@ -67,9 +67,15 @@ async def validate(_ledger: OpenLedger, _caller: Caller, document: Any) -> Profi
 async def tried(
     ledger: OpenLedger, caller: Caller, asked: str | Profile, requests: list[dict[str, Any]], *, slug: str | None
 ) -> list[dict[str, Any]]:
-    """What recorded requests would store under a profile, with the extension schemas of a directory where one is named."""
+    """What recorded requests would store under a profile, with the extension schemas of a directory where one is named.
+
+    `asked` may be that directory's name: the profile that it has.
+    """
     found = await reached_directory(ledger, caller, slug) if slug is not None else None
-    async with ledger.connection() as conn:
-        profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
+    if found is not None and asked == slug:
+        profile = found.speaks
+    else:
+        async with ledger.connection() as conn:
+            profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
     types = {kind: found.typed(of) for kind, of in RESOURCE_TYPES.items()} if found is not None else RESOURCE_TYPES
     return await to_thread.run_sync(lambda: [try_request(profile, step, types) for step in requests])

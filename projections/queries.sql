@@ -81,10 +81,10 @@ join bodies b on b.directory = u.directory and b.seq = u.body_seq
 join subject_keys s on s.obj = u.id;
 
 -- users_page --
--- Current users in the order asked for: place, id, body_seq, etag_rv, created, updated, ct, key. The sealed bodies come as far as
+-- Current users in the order asked for: place, id, body_seq, etag_rv, created, updated, ct, key, active. The sealed bodies come as far as
 -- they fit into $3 bytes, and that of the first one always: a page of the largest users would be 200 MiB.
-select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped from (
-    select k.n, u.id, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped, octet_length(b.ct) size,
+select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
+    select k.n, u.id, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped, u.active, octet_length(b.ct) size,
            sum(octet_length(b.ct)) over (order by k.n) total
     from unnest($2::uuid[]) with ordinality k(i, n)
     join users u on u.directory = $1 and u.id = k.i
@@ -114,8 +114,8 @@ cross join lateral (select at from commits where directory = g.directory and seq
 
 -- groups_page --
 -- Current groups alike, in the order asked for and as far as they fit.
-select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped from (
-    select k.n, g.id, g.body_seq, t.etag_rv, g.created_at, c.at updated_at, b.ct, s.wrapped, octet_length(b.ct) size,
+select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
+    select k.n, g.id, g.body_seq, t.etag_rv, g.created_at, c.at updated_at, b.ct, s.wrapped, true active, octet_length(b.ct) size,
            sum(octet_length(b.ct)) over (order by k.n) total
     from unnest($2::uuid[]) with ordinality k(i, n)
     join groups g on g.directory = $1 and g.id = k.i
@@ -212,8 +212,9 @@ select seq + size - 1, at from commits where directory = $1 and at <= $2 order b
 select seq + size - 1, at from commits where directory = $1 and seq <= $2 order by seq desc limit 1;
 
 -- state_at --
--- A resource as of a seq: type, activity, where its body is, when it began.
-select s.ot, s.active, s.body_seq, b.ct, k.wrapped, e.etag_rv, c.at,
+-- A resource as of a seq: type, activity, where its body is, when it began. Here and below nobody is active from the seq on at which
+-- the directory was closed: one row says so for all of them.
+select s.ot, s.active and not exists (select from directory_states where directory = $1 and closed_seq <= $3), s.body_seq, b.ct, k.wrapped, e.etag_rv, c.at,
        (select f.at from commits f where f.directory = $1 and f.seq <= (select min(from_seq) from states where directory = $1 and obj = $2)
         order by f.seq desc limit 1)
 from states s
@@ -238,12 +239,14 @@ select n, obj, body_seq, case when total <= $4 or total = size then ct end, wrap
 
 -- states_after --
 -- Everyone as of a seq, by id: the population.
-select s.obj, s.active, s.body_seq from states s
+select s.obj, s.active and not exists (select from directory_states where directory = $1 and closed_seq <= $3), s.body_seq from states s
 where s.directory = $1 and s.ot = $2 and s.from_seq <= $3 and s.to_seq > $3 and s.obj > $4 order by s.obj limit $5;
 
 -- members_at --
 -- Direct members of groups as of a seq, with the activity of users then.
-select m.grp, m.mem, m.mt, coalesce(s.active, false), m.from_seq from unnest($2::uuid[]) k(g)
+select m.grp, m.mem, m.mt,
+       coalesce(s.active, false) and not exists (select from directory_states where directory = $1 and closed_seq <= $3), m.from_seq
+from unnest($2::uuid[]) k(g)
 cross join lateral (select * from memberships where directory = $1 and grp = k.g and to_seq > $3 and from_seq <= $3 offset 0) m
 left join lateral (
     select active from states where directory = $1 and obj = m.mem and to_seq > $3 and from_seq <= $3 offset 0
@@ -262,19 +265,37 @@ where directory = $1 and ($4::uuid is null or grp = $4) and ($5::uuid is null or
 order by grp, mem, from_seq limit $6;
 
 -- state_diff --
--- Resources that began, ended, changed activity or attributes between two points.
-select coalesce(a.obj, b.obj), coalesce(a.ot, b.ot), a.active, b.active, a.body_seq, b.body_seq
-from (select * from states where directory = $1 and from_seq <= $2 and to_seq > $2 and ($4::uuid is null or obj = $4)) a
-full join (select * from states where directory = $1 and from_seq <= $3 and to_seq > $3 and ($4::uuid is null or obj = $4)) b on a.obj = b.obj
-where a.body_seq is distinct from b.body_seq
+-- Resources that began, ended, changed activity or attributes between two points; the closing of the directory is where users that
+-- were active ended to be.
+with ended as (select coalesce((select closed_seq from directory_states where directory = $1 and closed_seq <= $3), 9223372036854775807) q)
+select coalesce(a.obj, b.obj), coalesce(a.ot, b.ot), a.active and (a.ot = 1 or q > $2), b.active and (b.ot = 1 or q > $3), a.body_seq,
+       case when b.ot = 0 and b.active and q <= $3 then greatest(b.body_seq, q) else b.body_seq end
+from ended,
+     (select * from states where directory = $1 and from_seq <= $2 and to_seq > $2 and ($4::uuid is null or obj = $4)) a
+     full join (select * from states where directory = $1 and from_seq <= $3 and to_seq > $3 and ($4::uuid is null or obj = $4)) b on a.obj = b.obj
+where a.body_seq is distinct from b.body_seq or (a.ot = 0 and a.active and q > $2 and q <= $3)
 order by 2, 1 limit $5;
 
 -- bodies_of --
--- Sealed bodies at places of the log, with the keys of their resources.
-select b.seq, e.obj, b.ct, k.wrapped from unnest($2::int8[]) v(q)
+-- Sealed bodies at places of the log with their sizes and the keys of their resources, read only up to $3 bytes each.
+select b.seq, e.obj, octet_length(b.ct), case when octet_length(b.ct) <= $3 then b.ct end, k.wrapped from unnest($2::int8[]) v(q)
 join bodies b on b.directory = $1 and b.seq = v.q
 join events e on e.directory = b.directory and e.seq = b.seq
 join subject_keys k on k.obj = e.obj;
+
+-- long_bodies --
+-- Those that were too long to be read with the others.
+select b.seq, b.ct from unnest($2::int8[]) v(q)
+cross join lateral (select * from bodies b where b.directory = $1 and b.seq = v.q offset 0) b;
+
+-- members_packed --
+-- The direct members of a group as of a seq in one row: ids by order, and beside each a digit, type and twice the activity.
+select coalesce(string_agg(m.mem::text, '' order by m.mem), ''),
+       coalesce(string_agg((m.mt + case when coalesce(s.active, false) then 2 else 0 end)::text, '' order by m.mem), '')
+from (select mem, mt from memberships where directory = $1 and grp = $2 and to_seq > $3 and from_seq <= $3 offset 0) m
+left join lateral (
+    select active from states where directory = $1 and obj = m.mem and to_seq > $3 and from_seq <= $3 offset 0
+) s on true;
 
 -- ever_existed --
 -- Tells a resource that is gone, or not yet there, from an id that never was.

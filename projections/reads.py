@@ -15,9 +15,10 @@ from database.queries import load_queries
 from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.rendering import DAMAGED, tell_unreadable
 from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac, open_payload, unwrap_key
 from ledger.turns import Turns
-from proofs.body import PAYLOAD_BYTES_MAX, LongBodyError
+from proofs.body import PayloadTooLargeError
 from scim.errors import TooMany
 from scim.filters import Atom, Bounds
 from scim.work import Work, reading
@@ -62,17 +63,49 @@ class GroupOf(NamedTuple):
 
 
 def open_sized(
-    kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes, bytes_max: int = PAYLOAD_BYTES_MAX
+    kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes, bytes_max: int | None = None
 ) -> tuple[dict[str, Any], int]:
-    """Unseal the document that stands in the body at `seq`; give it and the bytes of the body. Raises LongBodyError."""
+    """Unseal the document that stands in the body at `seq`; give it and the bytes of the body.
+
+    Raises PayloadTooLargeError for a body of `bytes_max` bytes or more, else what is in DAMAGED.
+    """
     key = unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
-    payload = open_payload(key, ct, directory=directory.uuid, obj=obj, seq=seq, bytes_max=bytes_max)
+    payload = open_payload(key, ct, directory=directory.uuid, obj=obj, seq=seq, payload_max=bytes_max)
     return orjson.loads(payload)["data"]["object"], len(payload)
 
 
 def open_document(kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes) -> dict[str, Any]:
     """Unseal the document that stands in the body at `seq`."""
     return open_sized(kek, directory, obj, seq, ct, wrapped)[0]
+
+
+def readable(
+    kek: Kek,
+    directory: Directory,
+    place: tuple[str, UUID, int],
+    ct: bytes,
+    wrapped: bytes,
+    *,
+    active: bool = True,
+    name: str = "",
+    bytes_max: int | None = None,
+) -> tuple[dict[str, Any], int]:
+    """The same for SCIM, of (type, resource, seq). One damaged body costs nobody else a page or a shared query.
+
+    A stand-in takes its place: the id, the activity and a name that says so (`name` where that is known), which every client can
+    read; nobody is taken for gone. Raises PayloadTooLargeError where `bytes_max` is given.
+    """
+    ot, obj, seq = place
+    try:
+        return open_sized(kek, directory, obj, seq, ct, wrapped, bytes_max)
+    except DAMAGED as broken:
+        if bytes_max is not None and isinstance(broken, PayloadTooLargeError):
+            raise
+        tell_unreadable(directory, seq)
+    shown = name or f"(unreadable) {obj}"
+    if ot == USER:
+        return {"schemas": [directory.user_type.schema], "id": str(obj), "userName": shown, "active": active}, 0
+    return {"schemas": [directory.group_type.schema], "id": str(obj), "displayName": shown}, 0
 
 
 async def resources(
@@ -86,8 +119,8 @@ async def resources(
 
     def unseal() -> dict[tuple[int, UUID], Resource]:
         found: dict[tuple[int, UUID], Resource] = {}
-        for d, obj, _active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
-            document = open_document(kek, by_id[d], obj, body_seq, ct, wrapped)
+        for d, obj, active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
+            document, _ = readable(kek, by_id[d], (ot, obj, body_seq), ct, wrapped, active=active)
             found[d, obj] = Resource(ot, obj, document, etag_rv, created, updated)
         return found
 
@@ -109,13 +142,14 @@ async def users_together(
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
 
 
-def _open_small(kek: Kek, directory: Directory, row: tuple[Any, ...]) -> Resource | Alone:
-    _d, obj, _active, body_seq, etag_rv, created, updated, ct, wrapped = row
+def _open_small(kek: Kek, directory: Directory, row: tuple[Any, ...], name: str = "") -> Resource | Alone:
+    _d, obj, active, body_seq, etag_rv, created, updated, ct, wrapped = row
     if ct is None:
         return ALONE
     try:
-        document, _ = open_sized(kek, directory, obj, body_seq, ct, wrapped, SHARED_BYTES_MAX)
-    except LongBodyError:
+        place = (USER, obj, body_seq)
+        document, _ = readable(kek, directory, place, ct, wrapped, active=active, name=name, bytes_max=SHARED_BYTES_MAX)
+    except PayloadTooLargeError:
         return ALONE
     return Resource(USER, obj, document, etag_rv, created, updated)
 
@@ -133,7 +167,7 @@ async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -
         found: dict[tuple[int, str], Resource | Alone] = {}
         for key, number, *rest in rows:
             directory, name = macs[number, bytes(key)]
-            found[number, name] = _open_small(kek, directory, (number, *rest))
+            found[number, name] = _open_small(kek, directory, (number, *rest), name)
         return found
 
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
@@ -149,6 +183,7 @@ class Sealed(NamedTuple):
     updated_at: int
     ct: bytes
     wrapped: bytes
+    active: bool
 
 
 async def page(
@@ -169,7 +204,8 @@ async def page(
 def unsealed(kek: Kek, directory: Directory, ot: str, sealed: Sealed, work: Work) -> Resource:
     """Unseal one. Raises as Work.spend does."""
     work.spend(reading(len(sealed.ct)))
-    document, size = open_sized(kek, directory, sealed.id, sealed.body_seq, sealed.ct, sealed.wrapped)
+    place = (ot, sealed.id, sealed.body_seq)
+    document, size = readable(kek, directory, place, sealed.ct, sealed.wrapped, active=sealed.active)
     work.spend(max(0, reading(size) - reading(len(sealed.ct))))
     return Resource(ot, sealed.id, document, sealed.etag_rv, sealed.created_at, sealed.updated_at, size)
 
@@ -312,16 +348,16 @@ async def groups_together(
     def gather() -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
         try:
             names = {held.group: _name(kek, by_id[held.directory], held, SHARED_BYTES_MAX)[0] for held in found}
-        except LongBodyError:
+        except PayloadTooLargeError:
             return alone
         return {**gathered(found, names, [(d.id, member) for d, member in members])}
 
     return gather() if len(found) < 32 and len(members) < 32 else await anyio.to_thread.run_sync(gather)
 
 
-def _name(kek: Kek, directory: Directory, held: Holding, bytes_max: int) -> tuple[str, int]:
+def _name(kek: Kek, directory: Directory, held: Holding, bytes_max: int | None = None) -> tuple[str, int]:
     assert held.ct is not None
-    document, size = open_sized(kek, directory, held.group, held.body_seq, held.ct, held.wrapped, bytes_max)
+    document, size = readable(kek, directory, (GROUP, held.group, held.body_seq), held.ct, held.wrapped, bytes_max=bytes_max)
     return document["displayName"], size
 
 
@@ -346,7 +382,7 @@ async def groups_of(
     def gather() -> dict[UUID, list[GroupOf]]:
         for held in found:
             if held.ct is not None:
-                names[held.group], size = _name(kek, directory, held, PAYLOAD_BYTES_MAX)
+                names[held.group], size = _name(kek, directory, held)
                 work.spend(reading(size))
         known = [held for held in found if held.group in names]  # one with a long body may be gone by now
         return {user: groups for (_, user), groups in gathered(known, names, [(directory.id, u) for u in users], work).items()}

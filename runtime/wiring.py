@@ -13,9 +13,12 @@ from uuid import UUID, uuid4
 import psycopg
 import structlog
 
+from api.authentication import Authentication
 from api.journal import Journal
 from api.metrics import observe_batch
+from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, Services
+from api.strangers import Strangers
 from database import migrate
 from database.arrays import uuids
 from database.coalesce import Coalescer
@@ -31,7 +34,7 @@ from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
-from ledger.writer import Link, Writer
+from ledger.writer import LOCK_TIMEOUT_MS, Link, Writer
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
 from projections import core, reads
@@ -101,19 +104,21 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
     pool = open_pool(url, size=POOL_SIZE)
     await pool.open()
     directories = Directories(kek)
-    writer = Writer(make_transaction(kek), lambda: connect(url, pinned=True), observe_batch)
+    writer = Writer(make_transaction(kek), lambda: connect(url, pinned=True, lock_timeout_ms=LOCK_TIMEOUT_MS), observe_batch)
     arrivals = Arrivals()
     shared_reads = _SharedReads(lambda: connect(url, pinned=True), kek)
     feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
     tail = Tail(feed, pool.connection, arrivals)
     turns = Turns(pool.connection, pool.max_size)
     ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, now_us, uuid4, os.urandom)
+    tokens = Coalescer(shared_reads.tokens)
     services = Services(
         base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=feed,
-        tokens=Coalescer(shared_reads.tokens), users=Coalescer(shared_reads.users),
+        tokens=tokens, authentication=Authentication(tokens, now_us, Strangers()), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), turns=turns, new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
-        journal=Journal(pool), migrated=_migrated(pool.connection),
+        journal=Journal(pool, kek, os.urandom), scrapes=Scrapes(pool, feed, directories, lambda: writer.queued),
+        migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())
@@ -241,7 +246,7 @@ async def _follow_directories(services: Services, changed: asyncio.Event, cleani
 async def _touch_tokens(services: Services) -> None:
     while True:
         await asyncio.sleep(TOUCH_INTERVAL_S)
-        used, services.used_tokens = services.used_tokens, set()
+        used, services.authentication.used = services.authentication.used, set()
         if used:
             with contextlib.suppress(psycopg.Error):
                 async with services.pool.connection() as conn:

@@ -36,6 +36,8 @@ _CASES: Final = (
     _Case("A group is nested in itself: take it out of its own members in the IdP.", 400, "invalidValue", "member of itself"),
     _Case("A member came without its id: in the IdP the user has probably not been provisioned yet. Provision it, then push the "
           "group again.", 400, "invalidValue", r"^members\[\d+\]\.value is required"),
+    _Case("The userName has a space at its beginning or end: correct it at its source, or trim it in the IdP's mapping.",
+          400, "invalidValue", "white space"),
     _Case("The attribute has no value for this user: fill it in the IdP, or map it to one that is always filled.",
           400, "invalidValue", "is required"),
     _Case("The IdP takes away what must stay: map the attribute to a constant or leave it out, and deactivate with `active` false.",
@@ -109,6 +111,7 @@ SAID: Final[Mapping[str, str]] = MappingProxyType(
         "enterprise_names": "names attributes of the enterprise extension without its URN",
         "path_spelling": "writes paths in another spelling (slashes, single quotes)",
         "unquoted_values": "sends text in filters without double quotes",
+        "endpoint_case": "writes the endpoints in another case (/users)",
         "unknown_member": "names group members by another key than the id it was given",
     }
 )

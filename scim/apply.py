@@ -1,18 +1,32 @@
 """PATCH (RFC 7644 §3.5.2): applying the operations that were read to a document, as far as they are not about members."""
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from scim.errors import InvalidValue, Mutability, NoTarget, TooMany
+from scim.diff import same_values
+from scim.errors import InvalidPath, InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
 from scim.filters import And, Compare, Filter, Not, Or, as_value, look_up, matches, unknown
-from scim.normalise import Used, check_primary, check_required, check_some, is_empty_string, schemas_of, unwrapped
-from scim.patch import Operation, Patch
-from scim.paths import Path
+from scim.normalise import (
+    Used,
+    check_primary,
+    check_required,
+    check_some,
+    is_blank,
+    is_empty_string,
+    refuse_own_name,
+    schemas_of,
+    unnested,
+    unwrapped,
+)
+from scim.patch import Operation, Patch, check_any
+from scim.paths import DOT_AFTER_URN, Doubt, Path
 from scim.schema import Attribute, ResourceType
 from scim.tolerances import Tolerances
+from scim.urns import has_dot
 from scim.work import STEP_BYTES, Work
 
 PATCH_STEPS = 250_000  # of one patch: a second or two of one core
@@ -34,7 +48,8 @@ def apply_patch(
     """
     after = dict(before)
     work = work or Work(PATCH_STEPS)
-    for operation in patch.operations:
+    for asked in patch.operations:
+        operation = asked if asked.path.known else _decided(after, asked, tolerances, used)
         try:
             work.spend(1 + _visits(after, operation))
         except TooMany:
@@ -48,6 +63,59 @@ def apply_patch(
     return after
 
 
+# ---- where the URN of an extension without a schema ends --------------------------------------------------------------------------
+
+
+def _decided(after: Mapping[str, Any], operation: Operation, tolerances: Tolerances, used: Used) -> Operation:
+    """The operation with the one path that its name means in this document.
+
+    Raises InvalidPath where nobody can tell, and where the URN ends at a dot that the profile does not forgive.
+    """
+    path = operation.path
+    if path.doubt is not None and not _is_extension(after, path.doubt.name):
+        path = _meant(after, path.doubt, operation.index)
+        if path is operation.path.doubt.by_dot:  # pyright: ignore[reportOptionalMemberAccess]
+            if not tolerances.path_spelling:
+                raise InvalidPath(f"Operations[{operation.index}]: {DOT_AFTER_URN}")
+            used.add("path_spelling")
+    urn = path.urn or ""
+    if operation.op != "remove" and has_dot(urn) and not _is_extension(after, urn) and not _is_extension(after, path.text):
+        raise _unclear(operation.index)
+    return replace(operation, path=path)
+
+
+def _meant(after: Mapping[str, Any], doubt: Doubt, index: int) -> Path:
+    by_colon, by_dot = doubt.by_colon, doubt.by_dot
+    if by_colon is not None and _holds(after, by_colon):
+        return by_colon
+    if by_dot is not None and (_is_extension(after, by_dot.urn) or doubt.sure == "dot"):
+        return by_dot
+    if by_colon is not None and (_is_extension(after, by_colon.urn) or doubt.sure == "colon"):
+        return by_colon
+    raise _unclear(index)
+
+
+def _unclear(index: int) -> InvalidPath:
+    return InvalidPath(
+        f"Operations[{index}]: nothing tells where the URN of the path ends, at its last colon or at a dot. "
+        "Send the URN of the extension with an object of its attributes."
+    )
+
+
+def _is_extension(after: Mapping[str, Any], urn: str | None) -> bool:
+    return urn is not None and isinstance(after.get(_stored_name(after, urn)), dict)
+
+
+def _holds(after: Mapping[str, Any], path: Path) -> bool:
+    assert path.urn is not None
+    assert path.attribute is not None
+    holder = after.get(_stored_name(after, path.urn))
+    return isinstance(holder, dict) and look_up(holder, path.attribute.name) is not None  # pyright: ignore[reportUnknownArgumentType]
+
+
+# ---- one operation -----------------------------------------------------------------------------------------------------------------
+
+
 def _visits(after: Mapping[str, Any], operation: Operation) -> int:
     """How many values of a list the operation goes through; each is compared with all that a filter or a removal by value names."""
     path = operation.path
@@ -55,7 +123,7 @@ def _visits(after: Mapping[str, Any], operation: Operation) -> int:
     if path.urn is not None:
         holder = after.get(path.urn if path.known else _stored_name(after, path.urn)) or {}
     held = look_up(holder, path.attribute.name) if path.attribute is not None else None
-    whole = None if path.known else after.get(_stored_name(after, path.text))
+    whole = None if path.known else after.get(_stored_name(after, _name(path)))
     # Names are gone through too, but quickly.
     names = sum(len(found) for found in (after, holder, held, whole, operation.value) if isinstance(found, Mapping)) // 16
     if isinstance(whole, Mapping) and isinstance(operation.value, Mapping):
@@ -99,9 +167,14 @@ def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, 
     _assign(after, urn, inner)
 
 
+def _name(path: Path) -> str:
+    """The path as a whole, as it was sent where it has several readings."""
+    return path.text if path.doubt is None else path.doubt.name
+
+
 def _whole(after: Mapping[str, Any], shorter: str, operation: Operation) -> str | None:
     """The name of the extension that the path names as a whole: what is stored decides, then how the path reads."""
-    full = _stored_name(after, operation.path.text)
+    full = _stored_name(after, _name(operation.path))
     if isinstance(after.get(full), dict):
         return full
     return (
@@ -114,17 +187,28 @@ def _change_whole(after: dict[str, Any], urn: str, operation: Operation, toleran
     if operation.op == "remove" and operation.value is None:
         del after[urn]
         return
-    given = unwrapped(operation.value, tolerances, used)
+    if operation.op == "replace" and is_blank(operation.value, tolerances, used):
+        after.pop(urn, None)
+        return
+    given = unnested(urn, unwrapped(operation.value, tolerances, used), tolerances, used)
     if operation.op == "remove" or not isinstance(given, dict):
         raise InvalidValue(f"Operations[{operation.index}]: the path names an extension: send an object with its attributes.")
+    refuse_own_name(urn, given)
     inner: dict[str, Any] = dict(after.get(urn) or {})
     names = {name.casefold(): name for name in inner}
     for name, value in given.items():
         if name.casefold() == "schemas":
             continue  # it says what the URN says already
-        gone = value in (None, [], {}) or is_empty_string(value, tolerances, used)
+        gone = value is None or is_empty_string(value, tolerances, used)
+        if operation.op == "add" and (gone or value in ([], {})):
+            continue  # `add` takes nothing
         path = Path(urn, unknown(name), known=False)
-        change = Operation("remove" if gone else operation.op, path, None if gone else value, operation.index)
+        held = unnested(name, value, tolerances, used)
+        change = (
+            Operation("remove", path, None, operation.index)
+            if gone
+            else Operation(operation.op, path, check_any(operation.op, name, held, tolerances, used), operation.index)
+        )
         _change(inner, names.setdefault(name.casefold(), name), change, tolerances, used)
     _assign(after, urn, inner)
 
@@ -158,25 +242,51 @@ def _change(holder: dict[str, Any], name: str, operation: Operation, tolerances:
         new = _change_sub(old, operation, path.sub, tolerances, used)
     elif operation.op == "remove":
         new = _without(attribute, old, operation.value)
-    elif attribute.multi_valued or _joins(attribute, old, operation):
+    elif attribute.type == "any":
+        new = _changed_any(attribute, old, operation)
+    elif attribute.multi_valued:
         new = _extend(attribute, old, operation)
-    elif attribute.type == "complex":
-        new = _merged(old or {}, operation.value)
     else:
-        new = _added(old, operation.value) if attribute.type == "any" and operation.op == "add" else operation.value
-    if attribute.mutability == "immutable" and old is not None and new != old:
+        new = _merged(old or {}, operation.value) if attribute.type == "complex" else operation.value
+    if attribute.mutability == "immutable" and old is not None and not same_values(old, new):
         raise Mutability(f"Operations[{operation.index}]: {path.text} cannot be changed once it is set.")
     _assign(holder, name, new)
 
 
-def _joins(attribute: Attribute, old: Any, operation: Operation) -> bool:
-    """Whether an attribute without a schema is added to: what holds a list has several values (RFC 7644 §3.5.2.1)."""
-    return attribute.type == "any" and operation.op == "add" and isinstance(old, list)
+def _changed_any(attribute: Attribute, old: Any, operation: Operation) -> Any:
+    """The value of an attribute without a schema: what it holds says what it is.
+
+    What holds a list has several values, and is added to (RFC 7644 §3.5.2.1). What holds an object has sub-attributes, and those
+    that are not given stay (§3.5.2.3), so that an empty object changes nothing.
+    """
+    value = operation.value
+    if operation.op == "add" and isinstance(old, list):
+        return _extend(attribute, old, operation)
+    if isinstance(old, dict) and isinstance(value, dict):
+        return _merged_any(old, value, operation)
+    if (value == {} and old is not None) or (value == [] and not isinstance(old, list | None)):
+        raise _says_nothing(operation)
+    return _assigned(value)
 
 
-def _added(old: Any, value: Any) -> Any:
-    """The same for what holds an object: it has sub-attributes, and those that are not given stay."""
-    return _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+def _assigned(value: Any) -> Any:
+    return {key: inner for key, inner in value.items() if inner is not None} if isinstance(value, dict) else value
+
+
+def _merged_any(old: Mapping[str, Any], value: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
+    """`_merged` for parts without a schema, of which one may be an empty object: it leaves what is an object."""
+    empty = [name for name, inner in value.items() if inner == {}]
+    for name in empty:
+        if not isinstance(look_up(old, name), dict | None):
+            raise _says_nothing(operation)
+    return _merged(old, {name: inner for name, inner in value.items() if name not in empty})
+
+
+def _says_nothing(operation: Operation) -> InvalidValue:
+    return InvalidValue(
+        f"Operations[{operation.index}]: an empty object or list says nothing of what is stored at {operation.path.text}. "
+        "Send null to remove it."
+    )
 
 
 def _merged(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,8 +319,10 @@ def _change_sub(old: Any, operation: Operation, sub: Attribute, tolerances: Tole
 
 
 def _without(attribute: Attribute, old: Any, selected: list[Any] | None) -> Any:
-    if selected is None or not isinstance(old, list):
+    if selected is None or (selected and not isinstance(old, list)):
         return None
+    if not isinstance(old, list):
+        return old  # an empty list names nothing
     return [item for item in old if not any(_named_by(attribute, item, wanted) for wanted in selected)]
 
 
@@ -230,6 +342,8 @@ def _equal(sub: Attribute | None, held: Any, wanted: Any) -> bool:
 def _extend(attribute: Attribute, old: Any, operation: Operation) -> list[Any]:
     """Add to or replace a list; a value that is there already is not added again."""
     given: list[Any] = operation.value if isinstance(operation.value, list) else [operation.value]
+    if attribute.type == "any":
+        given = [item for item in given if item not in (None, [], {})]
     new: list[Any] = list(old) if operation.op == "add" and isinstance(old, list) else []
     fresh: list[int] = []
     places: dict[Hashable, int] = {}
@@ -275,6 +389,8 @@ def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, use
         return old
     value = operation.value if path.sub is None else {path.sub.name: None if operation.op == "remove" else operation.value}
     new = list(items)
+    if not chosen and value == {}:
+        raise _selects_nothing(operation)
     if not chosen:
         new.append(_described(operation, tolerances, used))
         chosen = [len(items)]
@@ -289,7 +405,10 @@ def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, use
 
 def _altered(item: Any, value: Any, operation: Operation) -> Any:
     if isinstance(item, dict) and isinstance(value, dict):
-        return _merged(item, value)
+        of_any = operation.path.sub is None and operation.path.attribute is not None and operation.path.attribute.type == "any"
+        return _merged_any(item, value, operation) if of_any else _merged(item, value)
+    if value == {}:
+        raise _says_nothing(operation)
     if operation.path.sub is not None:
         raise NoTarget(f"Operations[{operation.index}]: a selected value of the attribute has no sub-attributes.")
     return value

@@ -7,9 +7,10 @@ from typing import Any, TypeAlias
 import orjson
 
 from scim.errors import InvalidPath
-from scim.filters import look_up, matches, split_urn, unknown
+from scim.filters import look_up, matches, unknown
 from scim.paths import Path, parse_path
 from scim.schema import USER
+from scim.urns import split_urn
 
 Reader: TypeAlias = Callable[[Mapping[str, Any]], Any]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -18,7 +19,11 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 def read_path(text: str) -> Path:
     """A path of a user; in an extension also to what its schema does not have, since that is kept as sent. Raises ScimError."""
     try:
-        return parse_path(text, USER)
+        path = parse_path(text, USER)
+        if path.doubt is not None and path.doubt.sure != "colon":
+            # No resource is there yet to decide where the URN ends.
+            raise InvalidPath("The path has a dot where its URN may end: write it as urn:…:attribute.")
+        return path
     except InvalidPath:
         urn, rest = split_urn(text, USER)
         if urn is None or urn.casefold() not in USER.extensions or "[" in rest:

@@ -10,7 +10,9 @@ from urllib.parse import unquote
 import orjson
 
 from scim.errors import InvalidSyntax, InvalidValue, NotFound, PayloadTooLarge, ScimError
+from scim.misnomers import endpoint
 from scim.schema import GROUP
+from scim.tolerances import STRICT, Tolerances
 
 BULK_URN = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE_URN = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
@@ -20,7 +22,7 @@ BULK_ID_CHARACTERS_MAX = 256
 METHOD_CHARACTERS_MAX = 16
 RESOURCE_CHARACTERS_MAX = 300  # an id of ours has 36; a reference names a bulkId
 METHODS = ("POST", "PUT", "PATCH", "DELETE")
-_PATH = re.compile(r"/(Users|Groups)(?:/([^/]+))?/?")
+_PATH = re.compile(r"/(Users|Groups)(?:/([^/]+))?/?", re.IGNORECASE)
 # A reference is a whole value, the last part of a link, or stands in the quotes of a filter; anything else is just text.
 _REFERENCE = re.compile(
     r"""^bulkId:(?P<whole>.+)$|(?<=/)bulkId:(?P<link>[^/"]+)(?=$|")|(?<=")bulkId:(?P<quoted>[^"]+)(?=")""", re.DOTALL
@@ -56,8 +58,8 @@ class BulkRequest:
     fail_on_errors: int | None
 
 
-def read_bulk(document: dict[str, Any]) -> BulkRequest:
-    """Read a BulkRequest message.
+def read_bulk(document: dict[str, Any], tolerances: Tolerances = STRICT, used: set[str] | None = None) -> BulkRequest:
+    """Read a BulkRequest message; `used` collects the tolerances it relied on.
 
     Raises InvalidSyntax for what is no bulk request, PayloadTooLarge for more than OPERATIONS_MAX operations. What is wrong with
     a single operation fails it alone.
@@ -74,20 +76,21 @@ def read_bulk(document: dict[str, Any]) -> BulkRequest:
     fail = message.get("failonerrors")
     if fail is not None and (isinstance(fail, bool) or not isinstance(fail, int) or fail < 1):
         raise InvalidSyntax("failOnErrors must be a whole number from 1.")
-    read = tuple(_read(item, index) for index, item in enumerate(operations))
+    used = set() if used is None else used
+    read = tuple(_read(item, index, tolerances, used) for index, item in enumerate(operations))
     ids = [operation.bulk_id for operation in read if operation.bulk_id is not None and operation.method == "POST"]
     if len(set(ids)) != len(ids):
         raise InvalidSyntax("Each bulkId must be that of one creation only.")
     return BulkRequest(read, fail)
 
 
-def _read(item: Any, index: int) -> BulkOperation:
+def _read(item: Any, index: int, tolerances: Tolerances, used: set[str]) -> BulkOperation:
     where = f"Operations[{index}]"
     if not isinstance(item, dict):
         return BulkOperation(index, "", "", None, None, None, None, fault=InvalidSyntax(f"{where} must be an object."))
     given = {str(key).casefold(): value for key, value in item.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     try:
-        return _understood(given, index, where)
+        return _understood(given, index, where, tolerances, used)
     except ScimError as fault:
         bulk_id, method = given.get("bulkid"), given.get("method")
         named = bulk_id if isinstance(bulk_id, str) and 0 < len(bulk_id) <= BULK_ID_CHARACTERS_MAX else None
@@ -95,11 +98,11 @@ def _read(item: Any, index: int) -> BulkOperation:
         return BulkOperation(index, shown, "", None, named, None, None, fault=fault)
 
 
-def _understood(given: dict[str, Any], index: int, where: str) -> BulkOperation:
+def _understood(given: dict[str, Any], index: int, where: str, tolerances: Tolerances, used: set[str]) -> BulkOperation:
     method = given.get("method")
     if not isinstance(method, str) or method.upper() not in METHODS:
         raise InvalidSyntax(f"{where}.method must be POST, PUT, PATCH or DELETE.")
-    method, (segment, resource) = method.upper(), _target(given.get("path"), where)
+    method, (segment, resource) = method.upper(), _target(given.get("path"), where, tolerances, used)
     if (resource is None) is not (method == "POST"):
         raise InvalidSyntax(f"{where}.path: POST names a collection, the other methods a resource in it.")
     bulk_id, version = _optional_text(given, "bulkId", where), _optional_text(given, "version", where)
@@ -114,18 +117,19 @@ def _understood(given: dict[str, Any], index: int, where: str) -> BulkOperation:
     return BulkOperation(index, method, segment, resource, bulk_id or None, version, data, needs, len(orjson.dumps(data)))
 
 
-def _target(path: Any, where: str) -> tuple[str, str | None]:
+def _target(path: Any, where: str, tolerances: Tolerances, used: set[str]) -> tuple[str, str | None]:
     if not isinstance(path, str):
         raise InvalidSyntax(
             f"{where}.path is missing: send /Users or /Groups, with the id of a resource unless the method is POST."
         )
     match = _PATH.fullmatch(path)
-    if match is None:
+    segment = match and endpoint(match[1], tolerances, used)
+    if match is None or segment is None:
         raise NotFound(f"{where}.path must be /Users or /Groups, with the id of a resource unless the method is POST.")
     resource = match[2] and unquote(match[2])
     if resource and len(resource) > RESOURCE_CHARACTERS_MAX:
         raise NotFound(f"{where}.path names no resource of this directory.")
-    return match[1], resource
+    return segment, resource
 
 
 def _optional_text(given: dict[str, Any], name: str, where: str) -> str | None:
@@ -269,7 +273,7 @@ def without_members(data: Any, bulk_ids: frozenset[str]) -> tuple[Any, frozenset
             kept[key], under = without_members(value, bulk_ids)
             left_out |= under
         elif key.casefold() == "members":
-            members: list[Any] = value if isinstance(value, list) else [value]
+            members: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
             named = [(member, bulk_ids.intersection(_references(member))) for member in members]
             kept[key] = [member for member, to_come in named if not to_come]
             left_out.update(*(to_come for _, to_come in named))

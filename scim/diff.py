@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import orjson
+
 _UNREPORTED = frozenset({"schemas", "id"})
 
 
@@ -67,3 +69,41 @@ def same(old: Any, new: Any) -> bool:
     if isinstance(old, list):
         return len(old) == len(new) and all(map(same, old, new))
     return old == new
+
+
+# ---- the order of values ---------------------------------------------------------------------------------------------------------
+
+
+def in_order_of(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """`after` with the lists of `before` that hold the same values in another order: the values of an attribute have none.
+
+    So a list that is merely sent in another order makes no change, and no event. Neither argument is changed.
+    """
+    kept: dict[str, Any] | None = None
+    for name, new in after.items():
+        old = before.get(name)
+        if type(new) is type(old) and isinstance(new, dict | list) and new != old:
+            stored = _as_before(old, new)
+            if stored is not new:
+                kept = dict(after) if kept is None else kept
+                kept[name] = stored
+    return after if kept is None else kept
+
+
+def _as_before(old: Any, new: Any) -> Any:
+    if isinstance(new, dict):
+        return in_order_of(old, new)  # pyright: ignore[reportUnknownArgumentType]
+    return old if same_values(old, new) else new
+
+
+def same_values(old: Any, new: Any) -> bool:
+    """JSON equality that ignores the order of lists."""
+    return old is new or _canonical(old) == _canonical(new)
+
+
+def _canonical(value: Any) -> bytes:
+    if isinstance(value, list):
+        return b"[" + b",".join(sorted(map(_canonical, value))) + b"]"
+    if isinstance(value, dict):
+        return b"{" + b",".join(sorted(orjson.dumps(name) + b":" + _canonical(inner) for name, inner in value.items())) + b"}"
+    return orjson.dumps(value)

@@ -44,7 +44,8 @@ def read_edges(op: Op, path: Path, value: Any, tolerances: Tolerances, used: Use
             raise InvalidValue(f"{op} needs a value for members.")
         if op == "replace":
             yield EdgeOperation("clear")
-        if value not in (None, [], {}):
+        # Only null and [] say that there is nobody (RFC 7643 §2.5): anything else is somebody, or a mistake that empties no group.
+        if value not in (None, []):
             yield EdgeOperation("add", _pairs(value, tolerances, used))
 
 
@@ -85,7 +86,11 @@ def _selected_edges(
     if value is MISSING:
         raise InvalidValue(f"{op} needs a value for {path.text}.")
     selected = tuple((member, None) for member in ids)
-    value = None if value in ([], {}) else element(value, path, tolerances, used)
+    value = None if value == [] else element(value, path, tolerances, used)
+    if value == {}:
+        raise InvalidValue(
+            "members: the value is an empty object, which names nobody. Send the member, or remove the one selected."
+        )
     if op == "add":
         yield EdgeOperation("add", _agreeing(selected, value, tolerances, used))
         return
@@ -136,5 +141,7 @@ def element(value: Any, path: Path, tolerances: Tolerances, used: Used) -> Any:
         return value
     if len(value) != 1 or not tolerances.single_for_multi:
         raise InvalidValue(f"{path.text} selects single values: send one object.")
+    if value[0] is None:
+        raise InvalidValue(f"{path.text}: the value is a list of null. Send an object, or null alone to remove what is selected.")
     used.add("single_for_multi")
     return value[0]

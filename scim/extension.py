@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from scim.diff import same_values
 from scim.errors import InvalidValue, Mutability
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, ResourceType, is_of_scim
 
@@ -122,5 +123,7 @@ def check_immutable(rt: ResourceType, before: Mapping[str, Any], after: Mapping[
     for extension in rt.extensions.values():
         old, new = before.get(extension.urn) or {}, after.get(extension.urn) or {}
         for attribute in extension.attributes.values():
-            if attribute.mutability == "immutable" and attribute.name in old and new.get(attribute.name) != old[attribute.name]:
+            if attribute.mutability != "immutable" or attribute.name not in old:
+                continue
+            if not same_values(old[attribute.name], new.get(attribute.name)):
                 raise Mutability(f"{extension.urn}:{attribute.name} is immutable: send the value it has.")

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from scim.errors import InvalidFilter
 from scim.schema import GROUP, USER, Attribute, ResourceType, is_of_scim
+from scim.urns import Name, core_urns, readings, split_urn, type_in, with_colon
 from scim.work import Work
 
 TEXT_BYTES_MAX = 8192
@@ -32,13 +33,15 @@ def fold(text: str) -> str:
 class Reference:
     """An attribute that a filter names: extension URN (or None), attribute and perhaps sub-attribute.
 
-    `of` is the type of resource whose attribute it is, where a filter for several types says so by a core URN.
+    `of` is the type of resource whose attribute it is, where a filter for several types says so by a core URN. `other` is what
+    the name means in a document that has the extension whose URN ends at its dot.
     """
 
     urn: str | None
     attribute: Attribute
     sub: Attribute | None
     of: str | None = None
+    other: "Reference | None" = None
 
     @property
     def leaf(self) -> Attribute:
@@ -49,8 +52,18 @@ class Reference:
         name = self.attribute.name if self.sub is None else f"{self.attribute.name}.{self.sub.name}"
         return name if self.urn is None else f"{self.urn}:{name}"
 
+    def meant(self, document: Mapping[str, Any]) -> "Reference":
+        """The reading of the name that the document decides."""
+        if self.other is None or self.urn is None or self.other.urn is None:
+            return self
+        own, other = look_up(document, self.urn), look_up(document, self.other.urn)
+        has_own = isinstance(own, dict) and look_up(own, self.attribute.name) is not None  # pyright: ignore[reportUnknownArgumentType]
+        return self.other if isinstance(other, dict) and not has_own else self
+
     def values(self, document: Mapping[str, Any], work: Work | None = None) -> list[Any]:
         """Every assigned value the reference has in the document. Raises as Work.spend does."""
+        if self.other is not None:
+            return replace(self.meant(document), other=None).values(document, work)
         if self.of is not None and document.get("meta", {}).get("resourceType") != self.of:
             return []
         holder: Any = document
@@ -490,65 +503,46 @@ def _no_attribute(name: str, at: int) -> InvalidFilter:
     )
 
 
-def split_urn(text: str, rt: ResourceType) -> tuple[str | None, str]:
-    """Extension URN (None for the core schema) and the rest of an attribute path."""
-    if ":" not in text:
-        return None, text
-    folded = text.casefold()
-    for urn in _core_urns(rt):
-        if folded.startswith(urn + ":"):
-            return None, text[len(urn) + 1 :]
-    for extension in rt.extensions.values():
-        if folded.startswith(extension.urn.casefold() + ":"):
-            return extension.urn, text[len(extension.urn) + 1 :]
-    urn, _, rest = text.rpartition(":")
-    return urn, rest
-
-
-def _core_urns(rt: ResourceType) -> tuple[str, ...]:
-    """Casefolded; those of both types where a filter is for all of them."""
-    return (rt.schema.casefold(),) if rt.name else _CORE_URNS
-
-
-def is_after_urn(rt: ResourceType, text: str) -> bool:
-    """Whether an attribute follows a known URN with a dot instead of a colon: `URN.manager` names no extension."""
-    folded = text.casefold()
-    return any(folded.startswith(urn.casefold() + ".") and ":" not in text[len(urn) :] for urn in urns_of(rt))
-
-
-def urns_of(rt: ResourceType) -> tuple[str, ...]:
-    """The URN of the resource's own schema and those of its extensions."""
-    return (rt.schema, *(extension.urn for extension in rt.extensions.values()))
-
-
-def _type_in(text: str) -> str:
-    return next(rt.name for rt in (USER, GROUP) if text.casefold().startswith(rt.schema.casefold() + ":"))
-
-
 def _resolver(rt: ResourceType) -> Resolve:
     def resolve(token: Token) -> Reference:
         whole = rt.extensions.get(token.text.casefold())
         if whole is not None:
             return Reference(None, Attribute(whole.urn, "complex", sub_attributes=whole.attributes), None)
-        if token.text.casefold() in _core_urns(rt):
+        if token.text.casefold() in core_urns(rt):
             raise InvalidFilter(f"The filter needs an attribute after the URN at character {token.at + 1}.")
         urn, rest = split_urn(token.text, rt)
         if urn is None:
             found = _resolve_in(rt.attributes, None, rest, token)
-            return found if rt.name or rest == token.text else replace(found, of=_type_in(token.text))
+            return found if rt.name or rest == token.text else replace(found, of=type_in(token.text))
         if is_of_scim(token.text):
             raise InvalidFilter(
                 f"The URN at character {token.at + 1} is one of SCIM itself that this resource type does not have."
             )
-        if is_after_urn(rt, token.text):
-            raise InvalidFilter(f"The URN at character {token.at + 1} has a dot before the attribute: write a colon.")
         extension = rt.extensions.get(urn.casefold())
         if extension is not None:
             return _resolve_in(extension.attributes, extension.urn, rest, token)
-        name, dot, sub = rest.partition(".")
-        return Reference(urn, unknown(name), unknown(sub) if dot else None)
+        if with_colon(rt, token.text) is not None:
+            raise InvalidFilter(f"The URN at character {token.at + 1} has a dot before the attribute: write a colon.")
+        return _without_schema(urn, rest, token)
 
     return resolve
+
+
+def _without_schema(urn: str, rest: str, token: Token) -> Reference:
+    found = readings(urn, rest)
+    if found is None:
+        name, dot, sub = rest.partition(".")
+        return Reference(urn, unknown(name), unknown(sub) if dot else None)
+    if not found.all:
+        raise InvalidFilter(
+            f"The URN at character {token.at + 1} has dots after it that name no attribute: write urn:…:attribute."
+        )
+    first, *others = map(_referred, found.all)
+    return replace(first, other=others[0]) if others else first
+
+
+def _referred(name: Name) -> Reference:
+    return Reference(name.urn, unknown(name.attribute), None if name.sub is None else unknown(name.sub))
 
 
 def _resolve_in(table: Mapping[str, Attribute], urn: str | None, text: str, token: Token) -> Reference:
@@ -583,7 +577,6 @@ def either(user: ResourceType, group: ResourceType) -> ResourceType:
 
 
 _ANY = either(USER, GROUP)
-_CORE_URNS = (USER.schema.casefold(), GROUP.schema.casefold())
 
 
 def parse_filter(text: str, rt: ResourceType | None) -> Filter:

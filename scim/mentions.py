@@ -80,6 +80,19 @@ def named_members(f: Filter, *, within: bool = False) -> frozenset[str]:
             return NONE
 
 
+def whole_members(f: Filter) -> frozenset[str]:
+    """The texts that a filter on one member compares as a whole with its value."""
+    match f:
+        case And(terms) | Or(terms):
+            return NONE.union(*map(whole_members, terms))
+        case Not(term):
+            return whole_members(term)
+        case Compare(reference, "eq" | "ne", str() as value) if reference.leaf.name == "value":
+            return frozenset({value})
+        case _:
+            return NONE
+
+
 def with_member_ids(f: Filter, ids: Mapping[str, str], *, within: bool = False) -> Filter:
     """The filter with our ids in place of the texts that stand for them."""
     match f:

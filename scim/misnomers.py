@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from scim.errors import InvalidFilter
-from scim.filters import is_after_urn, parse_filter, split_urn, urns_of
+from scim.filters import parse_filter
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, ResourceType
 from scim.tolerances import Tolerances
+from scim.urns import split_urn, with_colon
 
 Place: TypeAlias = tuple[str, ...]
 Respelling: TypeAlias = Callable[[str, ResourceType], str]
@@ -44,13 +45,27 @@ def of_today(uris: set[str], expected: str) -> set[str] | None:
     return uris - _OLD[expected] - _OLD_ENTERPRISE | renamed | {expected}
 
 
+_ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType({"users": "Users", "groups": "Groups"})
+
+
+def endpoint(segment: str, tolerances: Tolerances, used: set[str]) -> str | None:
+    """The endpoint of a type of resources that a segment of a path names, in another case where the profile forgives it."""
+    known = _ENDPOINTS.get(segment.casefold())
+    if known is None or known == segment:
+        return known
+    if not tolerances.endpoint_case:
+        return None
+    used.add("endpoint_case")
+    return known
+
+
 def renamed(rt: ResourceType, name: str) -> str:
     """A key or path with the URN of an older draft at its beginning replaced by that of today; others as they are."""
     folded = name.casefold()
     for old, urn in _replaced(rt):
         if urn and folded == old:
             return urn
-        if folded.startswith(old + ":"):
+        if folded.startswith((old + ":", old + ".")):
             return urn + name[len(old) :] if urn else name[len(old) + 1 :]
     return name
 
@@ -86,11 +101,22 @@ def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> 
     extension = rt.extensions.get(ENTERPRISE.urn.casefold())
     if "." in key or ":" in key:
         place = _flat(rt, key) if tolerances.dotted_keys else None
-        return None if place is None else (place, "dotted_keys")
+        return (place, "dotted_keys") if place is not None else _after_dot(rt, key, tolerances)
     attribute = extension.attributes.get(folded) if extension is not None and tolerances.enterprise_names else None
     if extension is None or attribute is None or not _could_be(attribute, value):
         return None
     return (extension.urn, attribute.name), "enterprise_names"
+
+
+def _after_dot(rt: ResourceType, key: str, tolerances: Tolerances) -> tuple[Place, str] | None:
+    """The place of `URN.department` as a key, also under a URN that has no schema here."""
+    spelt = with_colon(rt, key) if tolerances.dotted_keys and tolerances.path_spelling else None
+    if spelt is None:
+        return None
+    urn, rest = split_urn(spelt, rt)
+    unknown = urn is not None and urn.casefold() not in rt.extensions
+    place = (urn, *rest.split(".")) if urn is not None and unknown else _flat(rt, spelt)
+    return None if place is None else (place, "path_spelling")
 
 
 _END_OF_NAME: Final = re.compile(r"[.\[]")
@@ -182,10 +208,7 @@ def _as_rfc(rt: ResourceType, text: str) -> str:
 
 
 def _with_colon(rt: ResourceType, name: str) -> str:
-    if name.casefold() in rt.extensions or not is_after_urn(rt, name):
-        return name
-    urn = next(urn for urn in urns_of(rt) if name.casefold().startswith(urn.casefold() + "."))
-    return f"{urn}:{name[len(urn) + 1 :]}"
+    return with_colon(rt, name) or name
 
 
 _VALUES: Final = re.compile(

@@ -2,7 +2,7 @@
 
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,10 +11,13 @@ from scim.filters import instant
 from scim.misnomers import is_path, of_today, place_of, with_values_at
 from scim.schema import Attribute, Extension, ResourceType, is_of_scim
 from scim.tolerances import Tolerances
+from scim.urns import is_after_known_urn, readings, split_urn
 
 NAME_CHARACTERS_MAX = 128
 _PLAUSIBLE = re.compile(r"[A-Za-z$][-\w$]{0,63}", re.ASCII)
 _MEMBER_TYPES: Mapping[str, str] = MappingProxyType({"user": "User", "group": "Group"})
+# What str.strip takes for white space, and the spaces without a width.
+_AROUND = "".join(character for character in map(chr, range(0x3001)) if character.isspace()) + "\u200b\u2060\ufeff"
 Used = set[str]
 
 
@@ -31,6 +34,7 @@ def normalise(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances
             if place_of(rt, key, value, tolerances) is not None:
                 return normalise(rt, _unfolded(rt, document, tolerances, used), tolerances, used)
             _keep_other(rt, key, value, kept, tolerances, used)
+            _refuse_dot(rt, key, document)
         elif attribute.mutability != "readOnly" and value is not None and attribute.name != "schemas":
             checked = check_value(attribute, value, attribute.name, tolerances, used)
             if checked is not None and attribute.mutability != "writeOnly":
@@ -49,6 +53,16 @@ def _unfolded(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances
             moved[key], tolerance = found
             used.add(tolerance)
     return with_values_at(document, moved)
+
+
+def check_user_name(document: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> None:
+    """Raises InvalidValue where a new userName has white space around it: nobody sees it, and no login finds it.
+
+    One that is stored already may stay: whoever has it must still be deactivated.
+    """
+    name: str = document["userName"]
+    if name != name.strip(_AROUND) and (before is None or before.get("userName") != name):
+        raise InvalidValue("userName has white space at its beginning or end: send it without.")
 
 
 def check_required(rt: ResourceType, document: Mapping[str, Any], before: Mapping[str, Any]) -> None:
@@ -157,9 +171,8 @@ def listed_schemas(listed: Any, expected: str, tolerances: Tolerances, used: Use
 def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], tolerances: Tolerances, used: Used) -> None:
     extension = rt.extensions.get(key.casefold())
     if extension is not None:
-        if not isinstance(value, dict):
-            value = _extension_value(extension.urn, value, tolerances, used)
-        inner = _checked_members(extension.attributes, value, f"{extension.urn}:", tolerances, used)
+        held = _extension_value(extension.urn, extension.urn, value, tolerances, used)
+        inner = _checked_members(extension.attributes, held, f"{extension.urn}:", tolerances, used)
         if inner:
             kept[extension.urn] = inner
         return
@@ -174,14 +187,38 @@ def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], to
     if is_path(rt, key):
         # Kept under this name, what was sent would not be among the attribute's values, and nobody would see it.
         raise InvalidSyntax("A top-level name is a path to a part of an attribute: send the attribute with all its values.")
-    if ":" in key and not isinstance(value, dict):
-        value = _extension_value("A top-level name with a colon is the URN of an extension: its value", value, tolerances, used)
+    if ":" in key:
+        value = _kept_as_sent(key, value, tolerances, used)
     if value not in (None, [], {}) and not is_empty_string(value, tolerances, used):
         kept[key] = value
 
 
-def _extension_value(what: str, value: Any, tolerances: Tolerances, used: Used) -> dict[str, Any]:
-    value = unwrapped(value, tolerances, used)
+def _kept_as_sent(urn: str, value: Any, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    """The attributes of an extension without a schema: verbatim, but for what the profile takes for absence."""
+    what = "A top-level name with a colon is the URN of an extension: its value"
+    value = _extension_value(urn, what, value, tolerances, used)
+    refuse_own_name(urn, value)
+    if not tolerances.empty_strings:
+        return value
+    return {name: inner for name, inner in value.items() if not is_empty_string(inner, tolerances, used)}
+
+
+def _refuse_dot(rt: ResourceType, key: str, document: Mapping[str, Any]) -> None:
+    """Raises InvalidSyntax for the URN of an extension with an attribute behind a dot, unless `schemas` lists it as a URN.
+
+    Kept as an extension of that name, the value would be acknowledged and stand where nobody looks for it.
+    """
+    urn, rest = split_urn(key, rt)
+    if urn is None or (readings(urn, rest) is None and not is_after_known_urn(rt, key)):
+        return
+    listed = next((value for name, value in document.items() if name.casefold() == "schemas"), None)
+    uris = {str(uri).casefold() for uri in listed} if isinstance(listed, list) else set[str]()  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if key.casefold() not in uris or is_after_known_urn(rt, key):
+        raise InvalidSyntax("A top-level name has a dot after a URN: send the extension's URN with an object of its attributes.")
+
+
+def _extension_value(urn: str, what: str, value: Any, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+    value = unnested(urn, unwrapped(value, tolerances, used), tolerances, used)
     if value in (None, []) or is_blank(value, tolerances, used):
         return {}
     if not isinstance(value, dict):
@@ -205,6 +242,12 @@ def _check_names(value: Any) -> None:
             _check_names(inner)
 
 
+def refuse_own_name(name: str, members: Iterable[str]) -> None:
+    """Raises InvalidValue where an attribute is among its own members, beside others: nobody would find it there."""
+    if any(member.casefold() == name.casefold() for member in members):
+        raise InvalidValue(f"{name} has a part of its own name: send the value itself.")
+
+
 def _checked_members(
     table: Mapping[str, Attribute], value: Mapping[str, Any], prefix: str, tolerances: Tolerances, used: Used
 ) -> dict[str, Any]:
@@ -214,6 +257,7 @@ def _checked_members(
         attribute = table.get(key) or table.get(key.casefold())
         if attribute is None:
             check_unknown(key, inner)
+            refuse_own_name(_last_name(prefix), (key,))
             if inner not in (None, [], {}) and not is_empty_string(inner, tolerances, used):
                 kept[key] = inner
         elif inner is not None and attribute.mutability != "readOnly":
@@ -221,6 +265,16 @@ def _checked_members(
             if checked is not None and attribute.returned != "never":
                 kept[attribute.name] = checked
     return kept
+
+
+_INDEX = re.compile(r"\[[^\]]*\]\Z")
+
+
+def _last_name(prefix: str) -> str:
+    """The name of what has the members that a prefix such as `emails[0].` is for."""
+    if prefix.endswith(":"):
+        return prefix[:-1]
+    return _INDEX.sub("", prefix[:-1]).rpartition(":")[2]
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------------------
@@ -238,7 +292,7 @@ def check_single(attribute: Attribute, value: Any, path: str, tolerances: Tolera
     kind = attribute.type
     if kind == "string":
         if type(value) is not str:
-            return _text(attribute, value, path, tolerances, used)
+            value = _text(attribute, value, path, tolerances, used)
         return None if not value and is_empty_string(value, tolerances, used) else value
     if kind == "complex":
         return _check_complex(attribute, value, path, tolerances, used)
@@ -247,6 +301,8 @@ def check_single(attribute: Attribute, value: Any, path: str, tolerances: Tolera
     if kind == "any":
         check_unknown(attribute.name, value)
         return None if value in ([], {}) or is_empty_string(value, tolerances, used) else value
+    if isinstance(value, dict | list):
+        value = _bare(attribute, value, tolerances, used)
     if value == "" and is_empty_string(value, tolerances, used):
         return None
     accepted, described = _SIMPLE[kind]
@@ -281,6 +337,22 @@ def unwrapped(value: Any, tolerances: Tolerances, used: Used) -> Any:
         used.add("wrapped_values")
         return value[0]
     return value
+
+
+def unnested(name: str, value: Any, tolerances: Tolerances, used: Used) -> Any:
+    """What stands in an object under the name of the attribute alone, `{"emails": […]}` where emails are due.
+
+    Raises InvalidValue where the profile does not forgive it: kept so, the value would be found by nobody.
+    """
+    if not isinstance(value, dict) or len(value) != 1:  # pyright: ignore[reportUnknownArgumentType]
+        return value
+    ((key, inner),) = value.items()  # pyright: ignore[reportUnknownVariableType]
+    if key.casefold() != name.casefold():  # pyright: ignore[reportUnknownMemberType]
+        return value  # pyright: ignore[reportUnknownVariableType]
+    if not tolerances.wrapped_values:
+        refuse_own_name(name, (key,))  # pyright: ignore[reportUnknownArgumentType]
+    used.add("wrapped_values")
+    return inner  # pyright: ignore[reportUnknownVariableType]
 
 
 def _bare(attribute: Attribute, value: Any, tolerances: Tolerances, used: Used) -> Any:
@@ -360,12 +432,19 @@ def _check_complex(attribute: Attribute, value: Any, path: str, tolerances: Tole
 
 def check_some(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any] | None:
     """Like check_single for a complex attribute of which only some sub-attributes are sent: the others have values already."""
+    if isinstance(value, dict) and len(value) == 1:
+        value = nested_once(attribute, value, tolerances, used)
     if not isinstance(value, dict):
         value = _wrapped(attribute, value, path, tolerances, used)
     kept = _checked_members(attribute.sub_attributes, value, f"{path}.", tolerances, used)
     if "value" in attribute.sub_attributes and not kept.get("value"):
         kept = _without_value(attribute, value, kept, tolerances, used)
     return kept or None
+
+
+def nested_once(attribute: Attribute, value: Any, tolerances: Tolerances, used: Used) -> Any:
+    """`unnested`, unless the attribute has a sub-attribute of its own name."""
+    return value if attribute.name.casefold() in attribute.sub_attributes else unnested(attribute.name, value, tolerances, used)
 
 
 def _without_value(
@@ -410,6 +489,8 @@ def as_list(value: Any, path: str, tolerances: Tolerances, used: Used) -> list[A
 
 
 def _check_list(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> list[Any] | None:
+    if path != "members" and not isinstance(value, list):
+        value = _one_of_several(attribute, value, tolerances, used)
     items = as_list(value, path, tolerances, used)
     if path == "members" and attribute.type == "complex":
         return check_members(items, tolerances, used) or None
@@ -421,6 +502,16 @@ def _check_list(attribute: Attribute, value: Any, path: str, tolerances: Toleran
     if attribute.type == "complex":
         check_primary(kept, path)
     return kept or None
+
+
+def _one_of_several(attribute: Attribute, value: Any, tolerances: Tolerances, used: Used) -> Any:
+    """The value where a list is due: what is nested under its own name comes out, one plain value is a list where only such can be."""
+    value = nested_once(attribute, value, tolerances, used)
+    plain = attribute.type != "complex" and not isinstance(value, dict | list) and value != ""
+    if not plain or not tolerances.single_for_multi:
+        return value
+    used.add("single_for_multi")
+    return [value]
 
 
 def check_primary(values: list[Any], path: str) -> None:
@@ -437,8 +528,6 @@ def check_members(items: list[Any], tolerances: Tolerances, used: Used) -> list[
     """Group members as `{"value", "type"?}`, each id once; display names and links are derived, not stored."""
     kept: dict[str, dict[str, str]] = {}
     for index, item in enumerate(items):
-        if item is None:
-            continue
         member = item if isinstance(item, dict) else _bare_member(item, index, tolerances, used)
         value = member.get("value")
         kind = member.get("type")

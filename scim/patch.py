@@ -10,7 +10,7 @@ from typing import Any
 
 from scim.edges import MISSING, EdgeOperation, Op, element, read_edges
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget
-from scim.filters import split_urn, unknown
+from scim.filters import unknown
 from scim.misnomers import renamed, respelled
 from scim.normalise import (
     Used,
@@ -22,11 +22,15 @@ from scim.normalise import (
     is_blank,
     is_empty_string,
     listed_schemas,
+    nested_once,
+    refuse_own_name,
+    unnested,
     unwrapped,
 )
 from scim.paths import Path, in_table, parse_path, refuse_of_scim
 from scim.schema import Attribute, Extension, ResourceType
 from scim.tolerances import Tolerances
+from scim.urns import is_after_known_urn, split_urn
 
 PATCH_URN = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 _OPS: Mapping[str, Op] = {"add": "add", "remove": "remove", "replace": "replace"}
@@ -170,8 +174,7 @@ class _PatchReader:
         extension = self.rt.extensions.get(key.casefold())
         if extension is not None:
             return Path(extension.urn, None)
-        own = key.casefold() == self.rt.schema.casefold()
-        if ":" in key and isinstance(value, dict) and not own and split_urn(key, self.rt)[0] not in _urns(self.rt):
+        if isinstance(value, dict) and self._is_unknown_urn(key):
             check_unknown(key, value)
             refuse_of_scim(key, self.rt)
             return self._of_unknown_urn(key)
@@ -185,13 +188,22 @@ class _PatchReader:
         self.used.add("dotted_keys")
         return path
 
+    def _is_unknown_urn(self, key: str) -> bool:
+        own = key.casefold() == self.rt.schema.casefold()
+        if ":" not in key or own or is_after_known_urn(self.rt, key):
+            return False
+        return split_urn(key, self.rt)[0] not in _urns(self.rt)
+
     def _of_unknown_urn(self, key: str) -> Path:
         """The key of an extension kept as sent; a resource may have any name with a colon, also one that is no path."""
         whole = Path(key, None, known=False)
         try:
-            return replace(parse_path(key, self.rt), whole=True) if self.tolerances.dotted_keys else whole
+            path = parse_path(key, self.rt)
         except (InvalidPath, InvalidFilter):
             return whole
+        if path.doubt is not None:
+            return path
+        return replace(path, whole=True) if path.attribute is not None and self.tolerances.dotted_keys else whole
 
     def _one(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
         attribute = path.attribute
@@ -226,17 +238,23 @@ class _PatchReader:
             self.used.add("id_in_value")
 
     def _extension(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
-        value = unwrapped(value, self.tolerances, self.used)
-        if value == [] or is_blank(value, self.tolerances, self.used):
-            value = None
-        if op == "remove" or (op == "replace" and value in (None, {})):
+        urn = path.urn or ""
+        value = unnested(urn, unwrapped(value, self.tolerances, self.used), self.tolerances, self.used)
+        if op == "remove" and value in (MISSING, None):
             self.operations.append(Operation("remove", path, None, index))
             return
-        if not isinstance(value, dict):
+        if op == "replace" and (value is None or is_blank(value, self.tolerances, self.used)):
+            self.operations.append(Operation("remove", path, None, index))
+            return
+        if not isinstance(value, dict) or (op == "remove" and not value):
             raise InvalidValue(f"Operations[{index}]: the value of an extension must be an object with its attributes.")
+        if op == "remove":
+            self._forgive_value_of_remove(index)
+        refuse_own_name(urn, value)
         # `schemas` inside an extension's value says what the URN says already.
         value = {key: inner for key, inner in value.items() if key.casefold() != "schemas"}
-        extension = self.rt.extensions.get((path.urn or "").casefold()) if path.known else None
+        extension = self.rt.extensions.get(urn.casefold()) if path.known else None
+        # An attribute that is not named is left as it is (RFC 7644 §3.5.2.3): an empty object changes nothing.
         for key, inner in value.items():
             self._one(op, self._member_path(extension, path, key, inner, index), inner, index, echo=echo)
 
@@ -261,6 +279,11 @@ class _PatchReader:
             value = self._selected(path, value, index)
         self._keep(Operation("remove", path, None if value is MISSING else value, index))
 
+    def _forgive_value_of_remove(self, index: int) -> None:
+        if not self.tolerances.remove_value_list:
+            raise InvalidValue(f"Operations[{index}]: remove has no value: select what to remove by a filter in the path.")
+        self.used.add("remove_value_list")
+
     def _parts(self, path: Path, value: Any) -> list[Attribute]:
         """The parts of a single complex value that a removal names; none where it names the whole, by its id or by nothing else."""
         attribute = path.attribute
@@ -277,38 +300,77 @@ class _PatchReader:
     def _selected(self, path: Path, value: Any, index: int) -> list[Any] | None:
         """The values a `remove` lists instead of a filter; each is matched by what it names."""
         attribute = path.attribute
-        if not self.tolerances.remove_value_list:
-            raise InvalidValue(f"Operations[{index}]: remove has no value: select what to remove by a filter in the path.")
-        self.used.add("remove_value_list")
-        if attribute is None or path.sub is not None or path.filter is not None:
+        self._forgive_value_of_remove(index)
+        if attribute is None or (path.sub is not None and path.doubt is None) or path.filter is not None:
             return None
         if not attribute.multi_valued and attribute.type != "any":
+            if attribute.type == "complex" and value in ([], {}):
+                raise self._says_nothing(path, index)
             return None
         items = value if isinstance(value, list) else [value]
-        return [check_single(attribute, item, f"{path.text}[{n}]", self.tolerances, self.used) for n, item in enumerate(items)]
+        checked = [check_single(attribute, item, f"{path.text}[{n}]", self.tolerances, self.used) for n, item in enumerate(items)]
+        if items and all(item is None for item in checked):
+            raise self._says_nothing(path, index)
+        return checked
+
+    def _says_nothing(self, path: Path, index: int) -> InvalidValue:
+        """What is neither a value nor the absence of one: removing for it would be a guess, doing nothing would be silence."""
+        return InvalidValue(
+            f"Operations[{index}]: the value for {path.text} is empty, which names nothing. Send null, or leave it out."
+        )
 
     def _write(self, op: Op, path: Path, value: Any, index: int) -> None:
         if value is MISSING:
             raise InvalidValue(f"Operations[{index}]: {op} needs a value for {path.text}.")
         attribute = path.sub or path.attribute
         assert attribute is not None
-        value = self._alone(attribute, value)
+        value = nested_once(attribute, self._alone(attribute, value), self.tolerances, self.used)
+        if path.filter is not None and path.sub is None and value != []:
+            value = element(value, path, self.tolerances, self.used)
         if value == "" and self._is_absence(path, attribute):
             value = None
-        if value in (None, []) or (value == {} and op == "replace"):
-            _refuse_unassigning(path)
-            if op == "replace" or not attribute.multi_valued:
-                self._keep(Operation("remove", path, None, index))
-            return
-        if path.filter is not None and path.sub is None:
-            value = self._merge(attribute, element(value, path, self.tolerances, self.used), path)
-        elif attribute.type == "complex" and not attribute.multi_valued:
-            value = self._merge(attribute, value, path)
+        if self._is_nothing(op, path, attribute, value, index):
+            self._unassign(op, path, index)
+        elif attribute.type == "any":
+            self._keep(Operation(op, path, check_any(op, attribute.name, value, self.tolerances, self.used), index))
+        elif (path.filter is not None and path.sub is None) or (attribute.type == "complex" and not attribute.multi_valued):
+            self._keep(Operation(op, path, self._merge(op, attribute, value, path), index))
         else:
-            value = check_value(attribute, value, path.text, self.tolerances, self.used)
-            if value is None:
-                return  # an empty object adds nothing
-        self._keep(Operation(op, path, value, index))
+            checked = check_value(attribute, value, path.text, self.tolerances, self.used)
+            if checked is None:
+                self._unassign(op, path, index)  # a list of blanks only has no values, as in PUT
+            else:
+                self._keep(Operation(op, path, checked, index))
+
+    def _is_nothing(self, op: Op, path: Path, attribute: Attribute, value: Any, index: int) -> bool:
+        """Whether the value says that there is none (RFC 7643 §2.5); InvalidValue for one that is empty and says not even that."""
+        if value is None:
+            return True
+        selecting = path.filter is not None and path.sub is None
+        if attribute.type == "any" and not selecting:
+            return self._is_nothing_unknown(op, path, value, index)
+        if value == [] and not selecting and not attribute.multi_valued:
+            raise self._says_nothing(path, index)
+        if value == {} and op == "replace" and not selecting and attribute.multi_valued:
+            raise self._says_nothing(path, index)
+        return value == []
+
+    def _is_nothing_unknown(self, op: Op, path: Path, value: Any, index: int) -> bool:
+        """The same without a schema: what `replace` by an empty object or list does is decided by what is stored."""
+        if op == "add":
+            return value == {} or (isinstance(value, list) and all(self._is_blank_item(item) for item in value))  # pyright: ignore[reportUnknownVariableType]
+        if value in ([], {}) and path.sub is not None:
+            raise self._says_nothing(path, index)
+        return False
+
+    def _is_blank_item(self, item: Any) -> bool:
+        return item in (None, [], {}) or is_blank(item, self.tolerances, self.used)
+
+    def _unassign(self, op: Op, path: Path, index: int) -> None:
+        """What no value does: `replace` by it removes, `add` of it adds nothing and takes nothing."""
+        if op == "replace":
+            _refuse_unassigning(path)
+            self._keep(Operation("remove", path, None, index))
 
     def _alone(self, attribute: Attribute, value: Any) -> Any:
         """The scalar of a list with one, where a single one is due: SCIM-SDK's client sends all values of a PATCH in lists."""
@@ -319,19 +381,19 @@ class _PatchReader:
         self.used.add("wrapped_values")
         return value[0]
 
-    def _merge(self, attribute: Attribute, value: Any, path: Path) -> dict[str, Any]:
-        """The members of a complex value, None for those to be unassigned."""
+    def _merge(self, op: Op, attribute: Attribute, value: Any, path: Path) -> dict[str, Any]:
+        """The members of a complex value, None for those to be unassigned: an `add` takes none away."""
         value = unwrapped(value, self.tolerances, self.used)
         check = check_some if attribute.type == "complex" else check_single
         checked: Any = check(attribute, value, path.text, self.tolerances, self.used)
         checked = {} if checked is None else checked
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or op == "add":
             return checked
         for key, inner in value.items():
             sub = attribute.sub_attributes.get(key.casefold())
             name = sub.name if sub is not None else key
-            # What was sent and is not among what was kept is unassigned: null, [], {}, and "" where it is absence.
-            if inner in (None, [], {}, "") and name not in checked and (sub is None or sub.mutability != "readOnly"):
+            # What was sent and is not among what was kept is unassigned: null, [], and "" where it is absence.
+            if inner in (None, [], "") and name not in checked and (sub is None or sub.mutability != "readOnly"):
                 _refuse_unassigning(Path(path.urn, path.attribute, path.filter, sub or unknown(name)))
                 checked[name] = None
         return checked
@@ -349,6 +411,21 @@ class _PatchReader:
         named = (operation.path.attribute, operation.path.sub)
         if not any(attribute is not None and attribute.returned == "never" for attribute in named):
             self.operations.append(operation)
+
+
+def check_any(op: Op, name: str, value: Any, tolerances: Tolerances, used: Used) -> Any:
+    """A value for an attribute without a schema. The parts of an object without a value are None for `replace`, left out for `add`.
+
+    Raises InvalidSyntax for names that are none.
+    """
+    check_unknown(name, value)
+    if not isinstance(value, dict):
+        return value
+    parts: dict[str, Any] = value
+    gone = [key for key, inner in parts.items() if inner in (None, []) or is_empty_string(inner, tolerances, used)]
+    if op == "replace":
+        return parts if not gone else parts | dict.fromkeys(gone)
+    return {key: inner for key, inner in parts.items() if key not in gone and inner != {}}
 
 
 def _urns(rt: ResourceType) -> set[str | None]:

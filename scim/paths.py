@@ -1,13 +1,14 @@
 """Paths of PATCH operations (RFC 7644 §3.5.2): attr, attr.sub, attr[filter], attr[filter].sub, perhaps after a URN."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from scim.errors import InvalidPath
-from scim.filters import Filter, Reader, Reference, Token, is_after_urn, shown, split_urn, unknown
+from scim.filters import Filter, Reader, Reference, Token, shown, unknown
 from scim.normalise import check_unknown
 from scim.schema import Attribute, ResourceType, is_of_scim
+from scim.urns import Name, Reading, Readings, is_after_known_urn, is_version, readings, split_urn
 
 PATH_CHARACTERS_MAX = 8192
 
@@ -17,7 +18,7 @@ class Path:
     """A resolved path: `attribute` is None for a whole extension, `urn` None for the core schema.
 
     Where the URN is not `known`, only the document tells where it ends. `whole` says how a path reads that nothing stored
-    decides: as the URN of an extension, if the value is an object.
+    decides: as the URN of an extension, if the value is an object. `doubt` holds the readings of one with a dot behind its URN.
     """
 
     urn: str | None
@@ -26,6 +27,7 @@ class Path:
     sub: Attribute | None = None
     known: bool = True
     whole: bool = False
+    doubt: "Doubt | None" = None
 
     @property
     def text(self) -> str:
@@ -35,6 +37,16 @@ class Path:
             name = f"{self.urn}:{name}" if name else self.urn
         name += "" if self.filter is None else "[…]"
         return name if self.sub is None else f"{name}.{self.sub.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Doubt:
+    """The paths that a name can mean whose URN ends at its last colon, or at a dot; `sure` as in Readings, `name` as sent."""
+
+    name: str
+    by_colon: Path | None
+    by_dot: Path | None
+    sure: Reading | None
 
 
 @lru_cache(maxsize=2048)
@@ -55,9 +67,10 @@ def parse_path(text: str, rt: ResourceType) -> Path:
     def resolve(token: Token) -> Reference:
         if token.text.casefold() in rt.extensions:
             raise InvalidPath("The path must name an attribute of the extension before a filter.")
-        found.append(_named(token.text, rt))
+        found.append(_with_filter(_named(token.text, rt)))
         attribute = found[0].attribute
-        assert attribute is not None
+        if attribute is None:
+            raise InvalidPath("The path must name an attribute of the extension before a filter.")
         return Reference(found[0].urn, attribute, found[0].sub)
 
     if "[" not in text:
@@ -79,7 +92,25 @@ def _selecting(reader: Reader, found: list[Path]) -> Path:
         reader.place += 1
     if reader.token.kind != "end":
         raise InvalidPath(f"The path should end at character {reader.token.at + 1}.")
-    return Path(path.urn, path.attribute, inner, sub, path.known)
+    return _selecting_in(path, inner, sub)
+
+
+def _with_filter(path: Path) -> Path:
+    """Of several readings one to which a filter can belong: sub-attributes have none."""
+    doubt = path.doubt
+    if doubt is None:
+        return path
+    by_colon, by_dot = (p if p is not None and p.sub is None else None for p in (doubt.by_colon, doubt.by_dot))
+    first = by_colon or by_dot
+    return path if first is None else replace(first, doubt=replace(doubt, by_colon=by_colon, by_dot=by_dot))
+
+
+def _selecting_in(path: Path, inner: Filter, sub: Attribute | None) -> Path:
+    doubt = path.doubt
+    if doubt is not None:
+        by_colon, by_dot = (p and replace(p, filter=inner, sub=sub) for p in (doubt.by_colon, doubt.by_dot))
+        doubt = replace(doubt, by_colon=by_colon, by_dot=by_dot)
+    return Path(path.urn, path.attribute, inner, sub, path.known, doubt=doubt)
 
 
 def _named(text: str, rt: ResourceType) -> Path:
@@ -95,25 +126,43 @@ def _named(text: str, rt: ResourceType) -> Path:
 def _unknown_extension(text: str, urn: str, rest: str, rt: ResourceType) -> Path:
     check_unknown(text, None)
     refuse_of_scim(text, rt)
-    if is_after_urn(rt, text):
-        raise InvalidPath("The path has a dot after the URN of a schema: write it as urn:…:attribute.")
+    if is_after_known_urn(rt, text):
+        raise InvalidPath(DOT_AFTER_URN)
     if not urn.casefold().startswith("urn:") or not rest:
         raise InvalidPath("The path names no extension: write it as urn:…:attribute.")
-    name, dot, sub = rest.partition(".")
-    return Path(urn, unknown(name), sub=unknown(sub) if dot else None, known=False, whole=_reads_as_extension(urn, rest))
+    if is_version(rest):
+        return Path(text, None, known=False)
+    found = readings(urn, rest)
+    if found is not None:
+        return _doubtful(text, found)
+    if "/" in rest:
+        raise InvalidPath("The path has a slash after a URN: write it as urn:…:attribute.")
+    return Path(urn, unknown(rest), known=False, whole=_reads_as_extension(urn))
 
 
-def _reads_as_extension(urn: str, rest: str) -> bool:
+DOT_AFTER_URN = "The path has a dot after the URN of a schema: write it as urn:…:attribute."
+
+
+def _doubtful(text: str, found: Readings) -> Path:
+    if not found.all:
+        raise InvalidPath("The path has dots after its URN that name no attribute: write it as urn:…:attribute.sub.")
+    by_colon, by_dot = (name and _as_path(name) for name in (found.by_colon, found.by_dot))
+    first = by_colon or by_dot
+    assert first is not None
+    return replace(first, doubt=Doubt(text, by_colon, by_dot, found.sure))
+
+
+def _as_path(name: Name) -> Path:
+    return Path(name.urn, unknown(name.attribute), sub=None if name.sub is None else unknown(name.sub), known=False)
+
+
+def _reads_as_extension(urn: str) -> bool:
     """By convention a schema URN ends in its version and a name (…:2.0:User), or in its version; then no attribute is left.
 
     Where no version is there, nothing tells: an object is then taken for the extension.
     """
-    *before, last = map(_is_version, urn.split(":"))
-    return last or not any(before) or _is_version(rest)
-
-
-def _is_version(part: str) -> bool:
-    return "." in part and part.replace(".", "").isdigit()
+    *before, last = map(is_version, urn.split(":"))
+    return last or not any(before)
 
 
 def refuse_of_scim(text: str, rt: ResourceType) -> None:

@@ -6,10 +6,10 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from scim.errors import InvalidValue
-from scim.filters import split_urn
 from scim.misnomers import names_as_meant
 from scim.schema import Attribute, ResourceType
 from scim.tolerances import Tolerances
+from scim.urns import is_after_known_urn, readings, split_urn
 
 # Names asked for, casefolded; an empty tree under a name means all of it.
 Tree: TypeAlias = dict[str, "Tree"]
@@ -41,7 +41,9 @@ def read_projection(
 
     def meant(names: str | None) -> str | None:
         found = names_as_meant(names, rt, tolerances, used) if names else names
-        return found if found == names else f"{names},{found}"
+        if names is None or found == names:
+            return names
+        return ",".join([found or "", *(name for name in names.split(",") if not is_after_known_urn(rt, name.strip()))])
 
     return parse_projection(rt, meant(attributes), meant(excluded))
 
@@ -79,12 +81,22 @@ def _readings(rt: ResourceType, path: str) -> list[list[str]]:
     folded = path.casefold()
     if folded in rt.extensions:
         return [[folded]]
+    if is_after_known_urn(rt, path):
+        # Read as an unknown name it would ask for nothing, and the answer would be without what was meant.
+        raise InvalidValue(
+            "A name in attributes or excludedAttributes has a dot after the URN of a schema: write urn:…:attribute."
+        )
     urn, rest = split_urn(path, rt)
     steps = rest.casefold().split(".")
     if urn is None:
         return [steps]
     named = [urn.casefold(), *steps]
-    return [named] if urn.casefold() in rt.extensions else [named, [folded]]
+    if urn.casefold() in rt.extensions:
+        return [named]
+    found = readings(urn, rest)
+    if found is None or found.by_dot is None:
+        return [named, [folded]]
+    return [named, [folded], [step.casefold() for step in found.by_dot if step is not None]]
 
 
 def after_write(projection: Projection, sent: frozenset[tuple[str, str]] | None) -> Projection:

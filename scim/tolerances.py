@@ -18,7 +18,7 @@ class Tolerances:
     bare_values: bool = False
     """A bare string instead of an object with a `value` in a multi-valued attribute, and one bare id as the members to add or remove."""
     single_for_multi: bool = False
-    """One value where a list is due."""
+    """One value where a list is due: an object, or a plain value where the list holds such."""
     remove_value_list: bool = False
     """A `remove` that names what to remove in its value instead of a filter."""
     replace_creates: bool = False
@@ -40,15 +40,17 @@ class Tolerances:
     empty_strings: bool = False
     """An empty string is absence, in every attribute."""
     wrapped_values: bool = False
-    """A single value as a list with one object, `[{"value": "x"}]`, or as `{"value": "x"}`, in a PATCH also `["x"]`, where the bare one is due."""
+    """A single value as a list with one object, `[{"value": "x"}]`, or as `{"value": "x"}`, in a PATCH also `["x"]`, where the bare one is due; any value under its own name once more, `{"emails": {"emails": […]}}`; never members."""
     old_schema_uris: bool = False
     """URIs of SCIM 1.0, 1.1 and of drafts (`urn:scim:schemas:core:1.0`) for those of SCIM 2.0, in `schemas`, names, paths and filters."""
     enterprise_names: bool = False
     """Attributes of the enterprise extension without its URN (`department`, path `manager`, filter `manager eq "…"`)."""
     path_spelling: bool = False
-    """Paths as `/name/givenName`, `URN.attribute` or with single quotes in a filter."""
+    """Paths as `/name/givenName`, `URN.attribute` (also as a key, in a filter and as `URN.attribute:value`) or with single quotes in a filter."""
     unquoted_values: bool = False
     """Text in the filter of a list without quotes or in single ones: `externalId eq jyoung`."""
+    endpoint_case: bool = False
+    """The endpoints `/Users` and `/Groups` in any case, in a Bulk request too."""
 
 
 STRICT = Tolerances()
@@ -72,4 +74,5 @@ GENERIC = Tolerances(
     old_schema_uris=True,
     enterprise_names=True,
     path_spelling=True,
+    endpoint_case=True,
 )

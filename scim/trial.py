@@ -10,7 +10,8 @@ from scim.edges import EdgeOperation, no_such_member
 from scim.errors import InvalidSyntax, NotFound, ScimError
 from scim.extension import check_immutable
 from scim.filters import matches
-from scim.normalise import normalise
+from scim.misnomers import endpoint
+from scim.normalise import check_user_name, normalise
 from scim.patch import Patch, read_patch
 from scim.profile import Profile, is_test_object, mapped_user
 from scim.schema import RESOURCE_TYPES, USER, ResourceType
@@ -45,7 +46,7 @@ def _stored(profile: Profile, method: str, path: str, request: Mapping[str, Any]
         return {"stores": "nothing: this request only reads"}
     if segments[-1] == "Bulk":
         return {"stores": "what its operations store: try them one by one, each as a request of its own"}
-    kind = _kind(segments, types)
+    kind = _kind(profile, segments, types, used)
     if method == "DELETE":
         return {"stores": "the end of the resource and of its memberships"}
     body: Any = request.get("body")
@@ -60,10 +61,11 @@ def _stored(profile: Profile, method: str, path: str, request: Mapping[str, Any]
     return {"document": document} | _as_user(profile, kind, {"active": True, **document})
 
 
-def _kind(segments: list[str], types: Types) -> ResourceType:
+def _kind(profile: Profile, segments: list[str], types: Types, used: set[str]) -> ResourceType:
     for segment in segments:
-        if segment in types:
-            return types[segment]
+        meant = endpoint(segment, profile.tolerances, used)
+        if meant is not None:
+            return types[meant]
     raise NotFound("There is no such endpoint: the path names neither /Users nor /Groups.")
 
 
@@ -74,7 +76,7 @@ def _patched(profile: Profile, kind: ResourceType, body: dict[str, Any], before:
     if not isinstance(before, dict):
         return found
     document = _after(profile, kind, patch, _so_far(profile, kind, before), own, used)
-    return found | {"document": document} | _as_user(profile, kind, {"active": True, **document})
+    return found | {"document": document} | _as_user(profile, kind, {"active": True, **document}, before)
 
 
 def _after(
@@ -94,7 +96,7 @@ def _replaced(profile: Profile, kind: ResourceType, document: dict[str, Any], be
         check_immutable(kind, held, document)
         if kind.name == USER.name:
             document.setdefault("active", held.get("active", True))
-    return {"document": document} | _as_user(profile, kind, document)
+    return {"document": document} | _as_user(profile, kind, document, before)
 
 
 def _so_far(profile: Profile, kind: ResourceType, before: dict[str, Any]) -> dict[str, Any]:
@@ -138,9 +140,10 @@ def _edges(patch: Patch) -> list[dict[str, Any]]:
     return [{"op": edge.kind, "ids": [member for member, _ in edge.members]} for edge in patch.edges]
 
 
-def _as_user(profile: Profile, kind: ResourceType, document: dict[str, Any]) -> dict[str, Any]:
+def _as_user(profile: Profile, kind: ResourceType, document: dict[str, Any], before: Any = None) -> dict[str, Any]:
     if kind.name != USER.name:
         return {}
+    check_user_name(document, before if isinstance(before, dict) else None)
     found: dict[str, Any] = {"user": mapped_user(profile, document)}
     if is_test_object(profile, document["userName"]):
         found["test_object"] = True

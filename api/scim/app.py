@@ -6,12 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 from urllib.parse import unquote
+from uuid import UUID
 
 import structlog
 
 from api.journal import Entry
 from api.memory import GIANT_EVENTS, release
-from api.metrics import observe
+from api.metrics import method_shown, observe
 from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
 from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
@@ -19,11 +20,16 @@ from api.scim.queries import LONG_TEXT, Query
 from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
+from api.strangers import address_of
+from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
+from ledger.events import PAUSED
 from ledger.tokens import Token
+from operations.permissions import TABLE, allowed
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
+from scim.misnomers import endpoint
 from scim.schema import GROUP, USER, ResourceType
 from scim.shape import filter_shape
 from scim.work import AbandonedError
@@ -31,12 +37,14 @@ from scim.work import AbandonedError
 SEARCH_BYTES_MAX = 2**20
 _log = structlog.get_logger("api.scim")
 Handler = Callable[[Services, Call, Directory, Token], Awaitable[Answer]]
+_TRANSACTED: Final[set[Handler]] = set()  # writes whose transaction looks at the token again
 
 
 def _write(name: str) -> Handler:
     async def handle(services: Services, call: Call, directory: Directory, token: Token) -> Answer:
         return await getattr(Write(services, call, directory, token), name)(*call.path[1:])
 
+    _TRANSACTED.add(handle)
     return handle
 
 
@@ -133,7 +141,7 @@ ROUTES: Final[dict[tuple[str, int], dict[str, Handler]]] = {
     ("Me", 1): dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), _me),
 }
 SEARCHES: Final[dict[str, dict[str, Handler]]] = {"Users": {"POST": _search(USER)}, "Groups": {"POST": _search(GROUP)}}
-_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+READ, WRITE = TABLE["scim.read"].operation, TABLE["scim.write"].operation
 
 
 class ScimApp:
@@ -153,27 +161,20 @@ class ScimApp:
             template = _template(call)
             answer = await self._answer(call)
         except (ClientGoneError, AbandonedError):
-            if call is not None:
-                call.unwatch()
             return
         except ScimError as refused:
             error = refused
         except DATABASE_AWAY:
             error = Unavailable("The database does not answer; nothing was changed. Send it again.", retry_after=1)
         except Exception:  # the last fence: a defect of ours is logged, never shown
-            _log.exception("request_failed", request_id=str(request_id), method=method, path=template)
+            _log.exception("request_failed", request_id=str(request_id), method=method_shown(method), path=template)
             error = ScimError("An unexpected error. It was logged under this request's id.")
         if error is not None:
             answer = of_error(error)
-        try:
-            await send_answer(send, answer, request_id)
-        except AbandonedError:  # amid a large answer: nobody reads the rest
+        if not await self._sent(send, answer, request_id, call, template):
             return
-        except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
-            _log.warning("answer_cut", request_id=str(request_id), method=method, path=template)
-        finally:
-            if call is not None:
-                call.unwatch()
+        if call is not None and "endpoint_case" in call.used:
+            template = _template(call)  # what was meant is known since the directory is
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
@@ -182,11 +183,24 @@ class ScimApp:
             _log.info(
                 "request",
                 request_id=str(request_id),
-                method=method,
+                method=method_shown(method),
                 path=template,
                 status=answer.status,
                 seconds=round(seconds, 4),
             )
+
+    async def _sent(self, send: Send, answer: Answer, request_id: UUID, call: Call | None, template: str) -> bool:
+        """Send it; whether anybody was there to read it. From then on nobody watches for the client."""
+        try:
+            await send_answer(send, answer, request_id)
+        except AbandonedError:  # amid a large answer
+            return False
+        except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
+            _log.warning("answer_cut", request_id=str(request_id), path=template)
+        finally:
+            if call is not None:
+                call.unwatch()
+        return True
 
     async def _note(self, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> None:
         """Into the journal, and give memory back after a giant request."""
@@ -203,7 +217,7 @@ class ScimApp:
         if call.events >= GIANT_EVENTS:
             release()
 
-    def _call(self, scope: Scope, receive: Receive, method: str, request_id: object) -> Call:
+    def _call(self, scope: Scope, receive: Receive, method: str, request_id: UUID) -> Call:
         segments = scope["raw_path"].decode("latin-1").split("/")[1:] if scope.get("raw_path") else scope["path"].split("/")[1:]
         parts = [unquote(segment) for segment in segments]
         if len(parts) < 3 or parts[2] != "v2":
@@ -213,12 +227,13 @@ class ScimApp:
             path.pop()  # a trailing slash
         headers = dict(scope["headers"])
         query = read_query(scope["query_string"])
-        return Call(method, path, parts[1], headers, query, request_id, receive, filter=query.get("filter"))  # pyright: ignore[reportArgumentType]
+        address = address_of(scope)
+        return Call(method, path, parts[1], headers, query, request_id, receive, filter=query.get("filter"), address=address)
 
     async def _token(self, call: Call, *, fresh: bool) -> Token:
         authorization = call.header(b"authorization")
         try:
-            return await self._services.authenticate(authorization, fresh=fresh)
+            return await self._services.authentication.authenticate(authorization, call.address, fresh=fresh)
         except Unauthorized:
             owner = await self._services.formerly(authorization, call.directory)
             if owner is not None:
@@ -226,19 +241,57 @@ class ScimApp:
             raise
 
     async def _answer(self, call: Call) -> Answer:
-        method = "GET" if call.method == "HEAD" else call.method
-        token = await self._token(call, fresh=method not in _WRITES)
+        if _handler(call) not in _TRANSACTED:
+            return await self._handled(call, await self._token(call, fresh=True))
+        token = await self._token(call, fresh=False)
+        try:
+            return await self._handled(call, token)
+        except Unauthorized:
+            self._services.authentication.forget(call.header(b"authorization"))
+            raise
+        except ScimError:
+            await self._token(call, fresh=True)  # refused before the transaction looked: a dead token is told that it is dead
+            raise
+
+    async def _handled(self, call: Call, token: Token) -> Answer:
+        if not allowed(token.role, _operation(call)):
+            raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token = directory, token
-        if token.role != "scim":
-            raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
-        methods = _methods(call)
+        if call.path:
+            call.path[0] = endpoint(call.path[0], directory.tolerances, call.used) or call.path[0]
+        await self._open_to(_operation(call), directory)
+        methods, handler = _methods(call), _handler(call)
         if methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
-        handler = methods.get(method)
         if handler is None:
             raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.", allowed=tuple(methods))
         return await handler(self._services, call, directory, token)
+
+    async def _open_to(self, operation: str, directory: Directory) -> None:
+        """Refuse at the door what a paused or closed directory takes no more, a bulk request as a whole.
+
+        What the transaction decides holds; this spares the body. A pause that this process knows of may have ended: it asks.
+        """
+        if directory.state == PAUSED and operation == WRITE:
+            async with self._services.pool.connection() as conn:
+                await self._services.directories.refresh(conn)
+            now = self._services.directories.known(directory.slug)
+            if now is None or now.state == PAUSED:
+                raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
+        if directory.is_closed:
+            raise Forbidden(CLOSED_SAYS)
+
+
+def _handler(call: Call) -> Handler | None:
+    """What answers a request, as its path is spelt now."""
+    return (_methods(call) or {}).get("GET" if call.method == "HEAD" else call.method)
+
+
+def _operation(call: Call) -> str:
+    """The line of the permission table that a request falls under."""
+    handler = _handler(call)
+    return WRITE if handler in _TRANSACTED or handler is bulk else READ
 
 
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
@@ -246,7 +299,7 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
     assert directory is not None
     kind = _kind(call, directory)
     return Entry(
-        directory.id, services.clock(), call.method, template.removeprefix("/scim/{directory}/v2") or "/",
+        directory.id, services.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
         filter_shape(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
         directory.profile, tuple(sorted(call.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
     )  # fmt: skip

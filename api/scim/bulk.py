@@ -27,7 +27,7 @@ from scim.bulk import (
     rounds,
     without_members,
 )
-from scim.errors import InvalidSyntax, PayloadTooLarge, ScimError, TooMany, Unavailable
+from scim.errors import InvalidSyntax, PayloadTooLarge, ScimError, TooMany, Unauthorized, Unavailable
 from scim.patch import PATCH_URN
 from scim.work import Work
 
@@ -75,12 +75,14 @@ async def bulk(services: Services, call: Call, directory: Directory, token: Toke
     """Carry out a bulk request; the answer has one entry for each operation that was tried, in the order of the request."""
     content = await call.content(BULK_BYTES_MAX)
     call.watch()
-    large = content.size > THREAD_BYTES_MIN
-    request = (
-        await services.turns.compute(directory.id, lambda: read_bulk(content.load())) if large else read_bulk(content.load())
-    )
+
+    def read() -> BulkRequest:
+        return read_bulk(content.load(), directory.tolerances, call.used)
+
+    request = await services.turns.compute(directory.id, read) if content.size > THREAD_BYTES_MIN else read()
     run = _Run(services, call, directory, token, request)
     await run.all()
+    run.refuse_if_dead()
     return as_json(200, {"schemas": [RESPONSE_URN], "Operations": [run.results[index] for index in sorted(run.results)]})
 
 
@@ -114,6 +116,7 @@ class _Run:
         self._reading, self._effort = Work(REQUEST_STEPS, _TOO_MUCH), Work(BULK_STEPS)  # what all operations share
         self._extra = OPERATIONS_MAX  # the numbers of what circular references need besides
         self._errors = 0
+        self._dead = False  # the token: whatever would come next is refused too
         self.results: dict[int, dict[str, Any]] = {}
 
     async def all(self) -> None:
@@ -132,9 +135,17 @@ class _Run:
         """What takes over a millisecond leaves the event loop."""
         return await self._services.turns.compute(self._directory.id, work) if large else work()
 
+    def refuse_if_dead(self) -> None:
+        """Raises Unauthorized where nothing was carried out because the token died since it was asked about."""
+        found = [result["status"] for result in self.results.values()]
+        if "401" in found and all(int(status) >= 400 for status in found):
+            self._call.refusals.clear()
+            raise Unauthorized("The token was revoked or has expired. Issue a new one and put it into the IdP.")
+
     def _given_up(self) -> bool:
         """After so many errors as the client said, or once it went away: nobody would learn what became of the rest."""
-        return self._call.work.gone or (self._request.fail_on_errors is not None and self._errors >= self._request.fail_on_errors)
+        too_many = self._request.fail_on_errors is not None and self._errors >= self._request.fail_on_errors
+        return self._dead or self._call.work.gone or too_many
 
     def _failed(self, operation: BulkOperation, answer: Answer, **kept: str) -> None:
         """What was not created has no id: whatever refers to it fails too, instead of keeping the id of nobody."""
@@ -146,6 +157,7 @@ class _Run:
             | {"response": orjson.loads(answer.body)}
         )
         self._errors += 1
+        self._dead = self._dead or answer.status == 401
         if operation.method == "POST" and operation.bulk_id is not None:
             self._ids[operation.bulk_id] = None
         self._call.refusals.append(_refusal(operation, self.results[operation.index]))

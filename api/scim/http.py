@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -36,6 +36,7 @@ PART_BYTES = 65_536
 REQUEST_STEPS = 5_000_000  # of one read: seconds of one core; 100 000 users of 1 KiB take 2 000 000 to read
 MEDIA_TYPES = {b"application/scim+json", b"application/json"}
 _TOO_MUCH = "This request has to look at too many values. Narrow the filter, ask for fewer terms, or page without sorting."
+NO_STORE: Final = (b"cache-control", b"no-store")  # personal data or a secret: no cache on the way keeps it
 _ETAG = re.compile(r'(?:W/)?"(\d{1,18})"')
 
 
@@ -83,6 +84,7 @@ class Call:
     query: dict[str, str]
     request_id: UUID
     receive: Receive
+    address: str = ""  # where it came from
     op: int = 0
     resource_id: UUID | None = None
     shows: bool = True  # the answer shows the resource
@@ -223,7 +225,7 @@ async def _after(first: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 async def send_answer(send: Send, answer: Answer, request_id: UUID) -> None:
     """Send it. Raises what `rest` raises: the connection is then cut, and the client sees that the answer is not whole."""
-    headers = [(b"x-request-id", str(request_id).encode()), *answer.headers]
+    headers = [(b"x-request-id", str(request_id).encode()), NO_STORE, *answer.headers]
     if answer.body:
         headers.append((b"content-type", b"application/scim+json;charset=utf-8"))
     if answer.status not in {204, 304} and answer.rest is None:

@@ -68,5 +68,10 @@ def with_ids(patch: Patch, found: dict[str, str]) -> Patch:
 
 
 def _with_ids(edge: EdgeOperation, found: dict[str, str]) -> EdgeOperation:
-    members = tuple((found.get(member, member), kind) for member, kind in edge.members)
+    # A key that nobody has is merely absent here: whom it named was deleted, and is a member of nothing. One with white space
+    # around it is left for the decision to refuse: what it was meant for may be a member still.
+    absent = (
+        {m for m, _ in edge.members if m not in found and parse_id(m) is None and m == m.strip()} if edge.kind == "remove" else ()
+    )
+    members = tuple((found.get(member, member), kind) for member, kind in edge.members if member not in absent)
     return replace(edge, members=members, filter=edge.filter and with_member_ids(edge.filter, found, within=True))

@@ -8,6 +8,7 @@ from runtime.cli.printing import AsJson, print_rows
 from runtime.exits import FINDING, UNREACHABLE, CommandError
 
 app = new_group("What needs attention.")
+LIVING: Final = {"active", "paused"}  # a closed directory needs nobody
 NEEDS_NOBODY: Final = {"active", "retrying"}  # a consumer that goes on by itself
 
 
@@ -43,7 +44,7 @@ def _directories(found: Service) -> list[dict[str, str]]:
     return [
         _row("directory", row["slug"], line)
         for row in every
-        if row.get("state") != "closed"
+        if row["state"] in LIVING
         for line in found.ask("directory doctor", directory=row["slug"])["advice"]
     ]
 

@@ -72,7 +72,7 @@ def new_group(text: str, nouns: Nouns | None = None) -> typer.Typer:
 def _loaded(word: str, noun: Noun) -> Any:
     """Import the module of a word and make its commands."""
     module = importlib.import_module(f"runtime.cli.{noun.module}")
-    made: Any = typer.main.get_command(getattr(module, noun.attribute))
-    made = getattr(made, "commands", {word: made})[word] if noun.verb else made  # a group of one is that command
+    made: Any = typer.main.get_group(getattr(module, noun.attribute))
+    made = made.commands[word] if noun.verb else made
     made.name = word
     return made

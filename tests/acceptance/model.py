@@ -27,12 +27,17 @@ class Fold:
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     access: set[tuple[str, str]] = field(default_factory=set)  # (group, member) as grants and revokes say it
+    directory: str = "active"
 
     def apply(self, event: dict[str, Any]) -> None:
         assert event["seq"] == self.seq + 1, "seq is dense"
         self.seq = event["seq"]
         kind, subject = event["type"], event["subject"]["id"]
         data = event["data"]
+        if kind in {"directory.paused", "directory.resumed", "directory.closed", "directory.deleted"}:
+            self._directory(kind)
+        elif event["cause"] == "idp":
+            assert self.directory == "active", "a directory that is paused or closed takes nothing from its IdP"
         if kind in {"user.created", "user.updated", "user.deactivated", "user.reactivated"}:
             shown = data["object"]
             self.users[subject] = {"userName": shown["userName"], "active": shown["active"], "title": shown.get("title")}
@@ -49,6 +54,18 @@ class Fold:
             self._membership(kind, subject, data)
         if event["seq"] == event["commit"]["first_seq"] + event["commit"]["size"] - 1:
             self._whole_commit()
+
+    def _directory(self, kind: str) -> None:
+        before = {"directory.paused": {"active"}, "directory.resumed": {"paused"}, "directory.deleted": {"closed"}}
+        assert self.directory in before.get(kind, {"active", "paused"}), "each once"
+        self.directory = {"directory.resumed": "active"}.get(kind, kind.removeprefix("directory."))
+        if kind == "directory.closed":  # all access ends, whatever is taken away afterwards
+            self.access.clear()
+            for user in self.users.values():
+                user["active"] = False
+        if kind == "directory.deleted":
+            assert not self.users
+            assert not self.groups
 
     def _membership(self, kind: str, group: str, data: dict[str, Any]) -> None:
         member, edge = data["member"]["id"], (group, data["member"]["id"])
@@ -75,7 +92,7 @@ class Fold:
             (g, m)
             for g, v in self.groups.items()
             for m in v["members"]
-            if (self.users[m]["active"] if m in self.users else m in self.groups)
+            if self.directory not in {"closed", "deleted"} and (self.users[m]["active"] if m in self.users else m in self.groups)
         }
         assert self.access == expected
 

@@ -167,7 +167,7 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
     assert report["refusals"][0]["count"] == 25
     assert "fill it in the IdP" in report["refusals"][0]["fix"]
     assert (report["spikes"], report["test_objects"]) == ([], 0)
-    assert service.cli("directory", "doctor", "nowhere").returncode == 2
+    assert service.cli("directory", "doctor", "nowhere").returncode == 4
 
 
 def test_what_is_old_is_pruned(app_url: str) -> None:
@@ -191,7 +191,7 @@ def test_a_spike_is_a_minute_far_above_the_ordinary_one(app_url: str) -> None:
     import psycopg
 
     from api.journal import SQL
-    from api.requests import SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN, advice
+    from operations.journal import SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN, advice
 
     with psycopg.connect(app_url, autocommit=True, cursor_factory=psycopg.RawCursor) as conn:
         conn.execute("set search_path to ledger")

@@ -205,8 +205,8 @@ def test_the_command_line_shows_tries_and_validates(connected: Any, tmp_path: Pa
     assert {"profile": "entra@1", "title": "Microsoft Entra ID"} in listed
     assert json.loads(idp.cli("directory", "profile", "show", "mapped", "--json"))["profile"] == "entra@1"
     assert "string_booleans" in idp.cli("directory", "profile", "show", "entra")
-    assert "There is no directory and no profile nope" in idp.cli("directory", "profile", "show", "nope", code=2)
-    assert "There is no profile nope here" in idp.cli("directory", "profile", "set", "mapped", "nope", code=2)
+    assert "There is no profile nope here" in idp.cli("directory", "profile", "show", "nope", code=4)
+    assert "There is no profile nope here" in idp.cli("directory", "profile", "set", "mapped", "nope", code=4)
 
     request = tmp_path / "request.json"
     operation = {"op": "Replace", "path": "active", "value": "False"}
@@ -297,10 +297,10 @@ def test_a_profile_of_ones_own_is_stored_stamped_and_outlives_a_restart(
     assert json.loads(idp.cli("directory", "profile", "set", "ours", str(file), "--json"))["profile"] == "our-idp@1"
     file.write_text(json.dumps(of_our_own(tolerances=[])))
     assert "would stand for two profiles. Give yours a version" in idp.cli(
-        "directory", "profile", "set", "ours", str(file), code=2
+        "directory", "profile", "set", "ours", str(file), code=4
     )
     file.write_text(json.dumps(of_our_own(name="generic", version=7)))
-    assert "Give yours a name" in idp.cli("directory", "profile", "set", "ours", str(file), code=2)
+    assert "Give yours a name" in idp.cli("directory", "profile", "set", "ours", str(file), code=4)
     for _ in range(200):
         user = idp.user(f"ada{random.random()}")
         op = {"op": "Replace", "path": "active", "value": "False"}
@@ -354,5 +354,5 @@ def test_a_trial_knows_the_schemas_of_a_directory(connected: Any, tmp_path: Path
     with_schemas = ("directory", "profile", "try", "schemas", str(request), "--directory", "schemas", "--json")
     tried = json.loads(idp.cli(*with_schemas, code=1))
     assert (tried["profile"], tried["error"]["scimType"]) == ("generic@1", "invalidValue")
-    wrong = idp.cli("directory", "profile", "try", "okta", str(request), "--directory", "nowhere", code=2)
-    assert "There is no directory nowhere" in wrong
+    wrong = idp.cli("directory", "profile", "try", "okta", str(request), "--directory", "nowhere", code=4)
+    assert "does not reach a directory of that name" in wrong

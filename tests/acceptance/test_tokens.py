@@ -64,13 +64,13 @@ def test_revoking_twice_is_one_event_and_an_unknown_id_is_refused(service: Servi
             params={"directory": "_system", "types": "token.revoked", "subject": mine["id"], "limit": 1000},
         )
     assert len(events.json()["data"]) == 1
-    assert service.cli("token", "revoke", "11111111-2222-4333-8444-555555555555").returncode == 2
+    assert service.cli("token", "revoke", "11111111-2222-4333-8444-555555555555").returncode == 4
 
 
 def test_a_token_of_one_directory_does_not_reach_another(service: Service) -> None:
     assert service.cli("directory", "create", "other").returncode == 0
-    assert service.cli("directory", "create", "other").returncode == 2, "names are never reused"
-    assert service.cli("directory", "create", "Not a slug").returncode == 2
+    assert service.cli("directory", "create", "other").returncode == 4, "names are never reused"
+    assert service.cli("directory", "create", "Not a slug").returncode == 4
     token = _issue(service, "scim", "--directory", "other")
     with service.client("scim") as client:
         url = f"{service.base}/scim/other/v2/Users"
@@ -85,8 +85,8 @@ def test_a_token_of_one_directory_does_not_reach_another(service: Service) -> No
 
 
 def test_a_scim_token_needs_one_directory_and_roles_are_known(service: Service) -> None:
-    assert service.cli("token", "issue", "scim").returncode == 2
-    assert service.cli("token", "issue", "scim", "--directory", "nowhere").returncode == 2
+    assert service.cli("token", "issue", "scim").returncode == 4
+    assert service.cli("token", "issue", "scim", "--directory", "nowhere").returncode == 4
     assert "Choose one of" in service.cli("token", "issue", "king").stderr
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.acceptance.conftest import Service
 from tests.acceptance.model import Fold, Workload
+from tests.acceptance.operators import close, events_of
+from tests.acceptance.test_lifecycle import until
 
 STEPS = 400
 
@@ -33,6 +35,16 @@ def test_the_fold_of_the_events_equals_the_model_now_and_at_every_past_seq(
     _as_of_equals_the_model(service, random.Random(seed).sample(past, 25))
     verified = service.cli("replay", "verify")
     assert verified.returncode == 0, verified.stdout
+    _closed_it_is_empty_and_its_past_stays(service, random.Random(seed + 1).sample(past, 10))
+
+
+def _closed_it_is_empty_and_its_past_stays(service: Service, points: list[tuple[int, dict]]) -> None:
+    close(service)
+    until(lambda: events_of(service, types="directory.deleted"))
+    fold = _fold_events(service)
+    assert (fold.directory, fold.users, fold.groups) == ("deleted", {}, {})
+    _as_of_equals_the_model(service, [*points, (fold.seq, {"users": {}, "groups": {}})])
+    assert service.cli("replay", "verify").returncode == 0
 
 
 def _scim_reads_equal_the_model(scim, service: Service, model: dict) -> None:

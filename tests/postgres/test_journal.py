@@ -1,19 +1,29 @@
 """The journal on a real database that goes away: what it holds is bounded, what it cannot hold is counted, age alone prunes."""
 
 import asyncio
+import os
+import time
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import psycopg
+import pytest
 from psycopg.conninfo import make_conninfo
 
 from api.journal import BATCH_MAX, DAYS_KEPT, PRUNE_BATCH, Entry, Journal
 from api.metrics import exposition
 from database.connections import open_pool
+from database.migrate import migrate
+from ledger.sealing import Kek, NoteKind, open_note
+from operations.journal import directory_health
+from proofs.keys import WrapError
 from runtime import embedded
+from tests.postgres.ledgers import opened
 from tests.postgres.proxy import proxied
 
 KEPT = BATCH_MAX + 5
+KEK = Kek.of(bytes(range(32)))
 
 
 def entry(number: int) -> Entry:
@@ -40,7 +50,7 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
     async def run() -> None:
         async with proxied(str(cluster.socket_dir), tmp_path) as (proxy, through):
             async with open_pool(make_conninfo(app_url, host=through), size=1) as pool:
-                journal = Journal(pool, kept_max=KEPT)
+                journal = Journal(pool, KEK, os.urandom, kept_max=KEPT)
                 journal.add(entry(0))
                 await journal.flush()
                 async with pool.connection():  # the only one: the flush waits for it, with its first batch in hand
@@ -67,7 +77,7 @@ def test_a_flush_that_is_cancelled_loses_nothing(app_url: str) -> None:
 
     async def run() -> None:
         async with open_pool(app_url, size=1) as pool:
-            journal = Journal(pool)
+            journal = Journal(pool, KEK, os.urandom)
             for number in range(3):
                 journal.add(entry(number))
             async with pool.connection():  # the only one: the flush waits for it
@@ -94,7 +104,80 @@ def test_pruning_goes_by_age_alone_and_to_the_end(app_url: str) -> None:
 
     async def run() -> None:
         async with open_pool(app_url, size=1) as pool:
-            await Journal(pool).prune()
+            await Journal(pool, KEK, os.urandom).prune()
 
     asyncio.run(run())
     assert written(app_url) == [old + 1, old + 2]
+
+
+def _refused(number: int, detail: str, shape: str | None = None) -> Entry:
+    return replace(entry(number), at=time.time_ns() // 1_000, status=400, scim_type="invalidValue", detail=detail, shape=shape)
+
+
+def test_sentences_and_filters_are_sealed_for_their_request(app_url: str) -> None:
+    """Neither opens as the other, nor for another request; equal sentences of other directories do not look alike."""
+    first = _refused(1, 'members: no user has the id "Quetzalcoatlus"', "urn:x:Quetzalcoatlus:nick eq ?")
+    second = replace(first, directory=2, request_id=UUID(int=2))
+
+    async def run() -> None:
+        async with open_pool(app_url, size=1) as pool:
+            journal = Journal(pool, KEK, os.urandom)
+            for each in (first, second):
+                journal.add(each)
+            await journal.flush()
+
+    asyncio.run(run())
+    with psycopg.connect(app_url) as conn:
+        rows = conn.execute(
+            "select detail, shape, reason, request_id, requests::text from ledger.requests order by id"
+        ).fetchall()
+    (detail, shape, reason, request, _), other = rows
+    assert not any("uetzal" in row[-1] or b"uetzal".hex() in row[-1] for row in rows)
+    assert open_note(KEK, detail, kind="refusal", owner=request) == first.detail
+    assert open_note(KEK, shape, kind="filter", owner=request) == first.shape
+    others: list[tuple[bytes, NoteKind, UUID]] = [
+        (detail, "filter", request),
+        (shape, "refusal", request),
+        (detail, "refusal", other[3]),
+        (detail, "secret", request),
+    ]
+    for sealed, kind, owner in others:
+        with pytest.raises(WrapError):
+            open_note(KEK, sealed, kind=kind, owner=owner)
+    assert reason != other[2]
+
+
+def test_the_doctor_counts_equal_sentences(app_url: str) -> None:
+    entries = [_refused(n, "schemas: missing") for n in range(3)] + [
+        _refused(9, 'the id "a" is none'),
+        _refused(10, 'the id "b" is none'),
+    ]
+
+    async def run() -> list[tuple[str, int]]:
+        async with opened(app_url, kek=KEK) as ledger:
+            async with ledger.services.pool.connection() as conn:
+                for each in entries:
+                    ledger.services.journal.add(replace(each, directory=ledger.directory.id))
+                await ledger.services.journal.flush()
+                report = await directory_health(conn, KEK, ledger.directory, 24)
+        return [(row["detail"], row["count"]) for row in report["refusals"]]
+
+    found = asyncio.run(run())
+    assert found[0] == ("schemas: missing", 3)
+    assert sorted(found[1:]) == [('the id "a" is none', 1), ('the id "b" is none', 1)]
+
+
+def test_what_stood_in_clear_is_gone_after_the_migration(owner_url: str, superuser_url: str) -> None:
+    """Not only from the rows: the file of the table is another one."""
+    with psycopg.connect(superuser_url, autocommit=True) as conn:
+        conn.execute("set search_path to ledger")
+        conn.execute("alter table requests drop reason, alter detail type text using null, alter shape type text using null")
+        conn.execute("delete from migrations where number = 9")
+        conn.execute(
+            "insert into requests (directory, at, method, route, shape, status, detail, profile, tolerances, events, duration_us, request_id) "
+            "values (1, now(), 'GET', '/', 'Quetzalcoatlus', 400, 'Quetzalcoatlus', 'generic@1', '{}', 0, 1, gen_random_uuid())"
+        )
+        before = conn.execute("select pg_relation_filenode('requests')").fetchone()
+        assert migrate(owner_url) == ["0009 sealed_journal"]
+        assert conn.execute("select pg_relation_filenode('requests')").fetchone() != before
+        assert conn.execute("select status, detail, shape, reason from requests").fetchall() == [(400, None, None, None)]

@@ -16,7 +16,7 @@ from database.connections import INDEXED_PLANS, PINNED_PLANS, SERVING
 from database.queries import load_queries
 
 PROJECT = Path(__file__).parents[2]
-PACKAGES = ("api", "database", "delivery", "ledger", "projections", "replay", "runtime")
+PACKAGES = ("api", "database", "delivery", "ledger", "operations", "projections", "replay", "runtime")
 FILES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("queries.sql"))
 BLOCKS = {f"{path.parent.name}:{name}": block for path in FILES for name, block in load_queries(str(path)).items()}
 OWNED = {"replay"}  # swapping tables is not a right of the serving role

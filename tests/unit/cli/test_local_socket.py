@@ -3,6 +3,8 @@
 import os
 import socket
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,8 +45,16 @@ def test_a_service_takes_away_only_its_own_door(tmp_path: Path) -> None:
     assert answering(tmp_path, None) is None
 
 
-def test_a_long_path_goes_to_a_private_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_socket.tempfile, "gettempdir", lambda: str(tmp_path))
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A temporary directory of one's own, with a short name: pytest's are long themselves."""
+    with tempfile.TemporaryDirectory(prefix="sl") as name:
+        monkeypatch.setattr(local_socket.tempfile, "gettempdir", lambda: name)
+        yield
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_long_path_goes_to_a_private_directory(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
     with open_door(deep):
@@ -54,9 +64,9 @@ def test_a_long_path_goes_to_a_private_directory(tmp_path: Path, monkeypatch: py
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_directory_that_others_may_enter_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("elsewhere")
+def test_a_directory_that_others_may_enter_is_not_trusted(tmp_path: Path) -> None:
     """Somebody who was faster in the temporary directory must get neither our requests nor our place."""
-    monkeypatch.setattr(local_socket.tempfile, "gettempdir", lambda: str(tmp_path))
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
     path = socket_path(deep, None)

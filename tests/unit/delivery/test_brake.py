@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from database.queries import load_queries
 from delivery.brake import HOUR_US, PER_HOUR, REVOKING, Limit, excess
+from delivery.progress import REVOCATIONS
 from ledger import events as e
 
 PROJECT = Path(__file__).parents[3]
@@ -61,7 +62,16 @@ def test_the_bits_in_sql_are_the_event_types_that_end_a_users_access() -> None:
     migrations = "".join(p.read_text(encoding="utf-8") for p in (PROJECT / "database" / "migrations").glob("*.sql"))
     literals = re.findall(r"types & (\d+) <> 0", "".join(SQL.values()) + migrations)
     assert len(literals) >= 4
-    assert {int(number) for number in literals} == {REVOKING}
+    assert {int(number) for number in literals} == {REVOKING, REVOCATIONS}
+    assert REVOCATIONS == REVOKING | e.DIRECTORY_CLOSED.bit
+    assert re.search(r"types & (\d+) <> 0", SQL["ack_revocations"])[1] == str(REVOCATIONS)  # pyright: ignore[reportOptionalSubscript]
+
+
+def test_nothing_of_a_closed_directory_is_held() -> None:
+    """Not what the clean-up does either, nor what was held when it was closed."""
+    storm = [(n, n) for n in range(1, 10)]
+    assert excess(storm, Limit(2, "hold")) == [3, 4, 5, 6, 7, 8, 9]
+    assert excess(storm, Limit(2, "hold", closed=True)) == []
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,12 @@ kinds_and_names = st.one_of(
 )
 replays = st.sampled_from([None, None, RUN])
 steps = st.lists(st.tuples(kinds_and_names, replays, st.sampled_from([1, 2])), max_size=30)
+DIRECTORIES = [UUID(int=n) for n in (21, 22)]
+DIRECTORY_KINDS = [e.DIRECTORY_PROFILE_CHANGED, e.DIRECTORY_CLOSED, e.DIRECTORY_DELETED]
+of_directories = st.tuples(st.sampled_from(DIRECTORY_KINDS), st.sampled_from(DIRECTORIES), st.none())
+steps_and_ends = st.lists(
+    st.tuples(st.one_of(kinds_and_names, kinds_and_names, of_directories), replays, st.sampled_from([1, 2])), max_size=30
+)
 choices = st.lists(st.integers(0, 1_000), max_size=60)
 
 
@@ -47,6 +53,12 @@ class Auditor:
         self.open: list[Item] = []
 
     def must_wait(self, later: Item, earlier: Item) -> bool:
+        if self.ordering == "subject" and later.kind == e.DIRECTORY_CLOSED.number:
+            return False  # it ends all access: nothing that is stuck may hold it back
+        if self.ordering == "subject" and later.kind == e.DIRECTORY_DELETED.number and earlier.directory == later.directory:
+            return True  # the last of all
+        if self.ordering == "subject" and earlier.kind == e.DIRECTORY_CLOSED.number:
+            return False
         if earlier.obj == later.obj and (earlier.replay is None) != (later.replay is None):
             return True  # a subject's replay and its live events never interleave
         if self.ordering == "directory":
@@ -55,8 +67,10 @@ class Auditor:
             same_edge = (earlier.obj, earlier.mem) == (later.obj, later.mem)
             unfinished = earlier.mem is None and TOPICS[earlier.kind] in LIFECYCLE and earlier.obj in {later.obj, later.mem}
             return same_edge or unfinished
+        if later.kind == e.DIRECTORY_DELETED.number:
+            return False
         if earlier.mem is None:
-            return earlier.obj == later.obj
+            return earlier.obj == later.obj and earlier.kind != e.DIRECTORY_DELETED.number
         return TOPICS[later.kind] in ENDS and later.obj in {earlier.obj, earlier.mem}
 
     def waited_for(self, item: Item) -> list[Item]:
@@ -119,7 +133,7 @@ def ran(ordering: Ordering, drawn: Any, choices: list[int], poison: frozenset[in
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-@given(drawn=steps, choices=choices)
+@given(drawn=steps_and_ends, choices=choices)
 def test_an_item_is_ready_exactly_when_the_rules_say_so(ordering: Ordering, drawn: Any, choices: list[int]) -> None:
     """Both ways: nothing goes early, and nothing waits that need not. The comparison runs at every step."""
     consumer, items = ran(ordering, drawn, choices)
@@ -158,7 +172,7 @@ def test_the_end_of_a_resource_waits_for_its_open_edges(drawn: Any, choices: lis
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-@given(drawn=steps, choices=choices, poison=st.frozensets(st.integers(1, 30), min_size=1, max_size=3))
+@given(drawn=steps_and_ends, choices=choices, poison=st.frozensets(st.integers(1, 30), min_size=1, max_size=3))
 def test_a_poison_item_holds_back_exactly_what_depends_on_it(
     ordering: Ordering, drawn: Any, choices: list[int], poison: frozenset[int]
 ) -> None:
@@ -278,4 +292,23 @@ def test_lanes_hold_nothing_of_what_is_settled() -> None:
         lanes.admit(item)
     for item in items:
         lanes.settle(item)
-    assert not any((lanes._tails, lanes._lifecycle, lanes._edges, lanes._fresh, lanes._gates))
+    assert not any((lanes._tails, lanes._lifecycle, lanes._edges, lanes._fresh, lanes._gates, lanes._of_directory))
+
+
+def test_the_closing_of_a_directory_overtakes_what_is_stuck_and_its_last_event_comes_last() -> None:
+    lanes = Lanes("subject")
+    here = DIRECTORIES[0]
+    stuck = [_item(1, e.DIRECTORY_PROFILE_CHANGED, here), _item(2, e.USER_CREATED, USERS[0])]
+    replayed = _item(3, e.DIRECTORY_PROFILE_CHANGED, here, replay=RUN)
+    closed = _item(4, e.DIRECTORY_CLOSED, here)
+    cleaned = [_item(5, e.MEMBER_REMOVED, GROUPS[0], USERS[1]), _item(6, e.USER_DELETED, USERS[1])]
+    last, elsewhere = _item(7, e.DIRECTORY_DELETED, here), Item(8, 2, 8, e.USER_CREATED.number, USERS[2])
+    for item in (*stuck, replayed, closed, *cleaned, last, elsewhere):
+        lanes.admit(item)
+    assert closed.ready
+    assert cleaned[0].ready, "what refuses to take the closing must still learn of each removal"
+    assert elsewhere.ready
+    assert not last.ready
+    for item in (closed, cleaned[0], cleaned[1], stuck[0], replayed):
+        assert lanes.settle(item) == {cleaned[0]: [cleaned[1]], stuck[0]: [replayed]}.get(item, [])
+    assert lanes.settle(stuck[1]) == [last]

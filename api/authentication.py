@@ -1,0 +1,87 @@
+"""Who presents a token. The rule is one: the database is asked, except for a write whose transaction asks it again."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from api.strangers import Strangers
+from database.coalesce import Coalescer
+from ledger.tokens import Token, token_hash, well_formed
+from scim.errors import TooManyRequests, Unauthorized
+
+_BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
+_SLOWED: Final = "Too many requests without a valid token came from this address. Check the token, then try again."
+KNOWN_MAX: Final = 10_000  # tokens remembered, about 1 KB each; the one that was used longest ago goes first
+
+
+class Authentication:
+    """Finds the token of a request. `used` are those seen since somebody took the set away to note it."""
+
+    def __init__(self, tokens: Coalescer[bytes, Token], clock: Callable[[], int], strangers: Strangers) -> None:
+        self._tokens = tokens
+        self._strangers = strangers
+        self._clock = clock  # µs since the epoch
+        self._known: OrderedDict[bytes, Token] = OrderedDict()
+        self.used: set[UUID] = set()
+
+    async def authenticate(self, authorization: str | None, address: str = "", *, fresh: bool = True) -> Token:
+        """Give the token of an Authorization header that came from an address (api.strangers.address_of).
+
+        Raises Unauthorized, or TooManyRequests where the address has failed too often; a good token is not refused for that.
+        `fresh` asks the database, so that a revoked token is refused from the next request on. A write may pass False: a token
+        that was known and has not expired is taken as it was, because the transaction asks again. Whatever refuses the write
+        before that has to ask freshly first, or a dead token would be told something else than that it is dead.
+        """
+        try:
+            hashed = presented(authorization)
+        except Unauthorized as nobody:
+            raise self._refused(address, nobody) from None
+        token = None if fresh else self._live(hashed)
+        if token is None:
+            token = await self._asked(hashed, address)
+        self.used.add(token.id)
+        return token
+
+    async def _asked(self, hashed: bytes, address: str) -> Token:
+        if hashed not in self._known and not await self._strangers.admits(address):
+            raise TooManyRequests(_SLOWED)
+        token = await self._tokens.get(hashed)
+        if token is None:
+            self._known.pop(hashed, None)
+            raise self._refused(address, Unauthorized("The token is unknown, was revoked or has expired. Issue a new one."))
+        self._remember(hashed, token)
+        return token
+
+    def _refused(self, address: str, why: Unauthorized) -> Unauthorized | TooManyRequests:
+        wait = self._strangers.failed(address)
+        return TooManyRequests(_SLOWED, retry_after=wait) if wait else why
+
+    def forget(self, authorization: str | None) -> None:
+        """The transaction found it dead: the next write is not let in on what was known before."""
+        self._known.pop(presented(authorization), None)
+
+    def _live(self, hashed: bytes) -> Token | None:
+        token = self._known.get(hashed)
+        if token is None or token.expires_at <= datetime.fromtimestamp(self._clock() / 1_000_000, UTC):
+            return None
+        self._known.move_to_end(hashed)
+        return token
+
+    def _remember(self, hashed: bytes, token: Token) -> None:
+        self._known[hashed] = token
+        self._known.move_to_end(hashed)
+        if len(self._known) > KNOWN_MAX:
+            self._known.popitem(last=False)
+
+
+def presented(authorization: str | None) -> bytes:
+    """The hash of the token in an Authorization header. Raises Unauthorized where there is none, or a mistyped one."""
+    match = _BEARER.fullmatch(authorization or "")
+    if match is None:
+        raise Unauthorized("Send the directory's token in the header: Authorization: Bearer sl_...")
+    if not well_formed(match[1]):
+        raise Unauthorized("This is not a token of this service. Copy it again, whole.")
+    return token_hash(match[1])

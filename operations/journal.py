@@ -1,0 +1,176 @@
+"""The journal of SCIM requests, read, and the health of a directory as its IdP's admin would want to read it."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from database.arrays import int4s
+from database.connections import Connection
+from database.queries import load_queries
+from ledger.directories import Directory
+from ledger.sealing import Kek, NoteKind, open_note
+from operations.admission import on_directory, operation, reached_directory
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from proofs.keys import WrapError
+from scim.advice import TEST_OBJECT, fix_of, said
+
+SQL: Final = load_queries(__file__)
+PAGE_MAX = 1_000
+SILENCE_HOURS = 24  # IdPs synchronise at least daily
+ERROR_SHARE = 0.05
+SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
+SPIKE_TIMES_MIN = 10  # the median minute
+_SEALED: Final[dict[str, NoteKind]] = {"detail": "refusal", "filter": "filter"}
+_NAMES = (
+    "id", "directory", "time", "method", "path", "filter", "status", "scim_type", "detail", "profile", "tolerances", "events",
+    "duration_us", "request_id", "token",
+)  # fmt: skip
+
+
+@operation("requests.list")
+async def list_requests(
+    ledger: OpenLedger,
+    caller: Caller,
+    *,
+    directory: str | None,
+    status: int | None,
+    refused: bool | None,
+    before: int,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """Requests of the directories that the caller reaches, or of one of them, newest first, before a given id."""
+    if directory is not None:
+        reached = [await reached_directory(ledger, caller, directory)]
+    else:
+        async with ledger.connection() as conn:
+            reached = [found for found in await ledger.directories.all(conn) if caller.token.reaches(found.slug)]
+    async with ledger.connection() as conn:
+        params = (int4s([found.id for found in reached]), before, refused, status, limit)
+        rows = await (await conn.execute(SQL["list_requests"], params)).fetchall()
+    return [_shown(ledger.kek, row) for row in rows]
+
+
+@on_directory("directories.health")
+async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hours: int) -> dict[str, Any]:
+    """How the IdP of a directory is doing, with what the person who runs it should do, worst first."""
+    async with ledger.connection() as conn:
+        report = await directory_health(conn, ledger.kek, directory, hours)
+    return {**report, "advice": advice(report, datetime.fromtimestamp(ledger.clock() / 1e6, UTC))}
+
+
+def _shown(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
+    shown = {name: value for name, value in zip(_NAMES, row, strict=True) if value is not None}
+    for name, kind in _SEALED.items():
+        if name in shown:
+            shown[name] = _opened(kek, shown[name], kind, shown["request_id"])
+    if "token" in shown:
+        shown["token"] = f"tok_{shown['token'].hex}"
+    fix = fix_of(shown["status"], shown.get("scim_type"), shown.get("detail"))
+    return shown if fix is None else {**shown, "fix": fix}
+
+
+def _opened(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) -> str | None:
+    try:
+        return None if sealed is None else open_note(kek, sealed, kind=kind, owner=request)
+    except WrapError:
+        return "(unreadable: not sealed by this service for this request)"
+
+
+def _refused(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
+    status, scim_type, sealed, request, count, last = row
+    detail = _opened(kek, sealed, "refusal", request)
+    said = {"status": status, "scim_type": scim_type, "detail": detail, "count": count, "last": last}
+    return {**said, "fix": fix_of(status, scim_type, detail)}
+
+
+async def directory_health(conn: Connection, kek: Kek, directory: Directory, hours: int) -> dict[str, Any]:
+    """Last request, errors per operation, refusals with reason and fix, spikes, retry storms, tolerances relied on, token ages."""
+
+    async def rows(name: str, *params: Any) -> list[tuple[Any, ...]]:
+        return await (await conn.execute(SQL[name], (directory.id, *params))).fetchall()
+
+    (last, written, busiest) = (await rows("doctor_activity", hours))[0]
+    tokens = await (await conn.execute(SQL["doctor_tokens"], (directory.slug,))).fetchall()
+    relied = await rows("doctor_tolerances", hours)
+    names = ("method", "path", "requests", "errors", "too_many_requests", "p50_us", "last")
+    return {
+        "directory": directory.slug,
+        "profile": directory.profile,
+        "hours": hours,
+        "last_request": last,
+        "last_change": written,
+        "busiest_minute_requests": busiest or 0,
+        "operations": [dict(zip(names, row, strict=True)) for row in await rows("doctor_operations", hours)],
+        "spikes": [
+            dict(zip(("minute", "requests", "times_the_median"), row, strict=True))
+            for row in await rows("doctor_spikes", hours, SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)
+        ],
+        "refusals": [_refused(kek, row) for row in await rows("doctor_refusals", hours)],
+        "retry_storms": [
+            dict(zip(("method", "path", "status", "count", "first", "last"), row, strict=True))
+            for row in await rows("doctor_retries")
+        ],
+        "tolerances": [
+            {"tolerance": name, "requests": count, "meaning": said(name)} for name, count in relied if name != TEST_OBJECT
+        ],
+        "test_objects": sum(count for name, count in relied if name == TEST_OBJECT),
+        "tokens": [
+            dict(
+                zip(
+                    ("id", "name", "created_at", "expires_at", "revoked_at", "last_used_at"), (str(row[0]), *row[1:]), strict=True
+                )
+            )
+            for row in tokens
+        ],
+    }
+
+
+def advice(report: dict[str, Any], now: datetime) -> list[str]:
+    """What the person who runs the IdP should know, worst first."""
+    return [*_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
+
+
+def _storms(report: dict[str, Any]) -> list[str]:
+    return [
+        f"The IdP repeats {storm['method']} {storm['path']} in vain ({storm['count']} times in an hour, status {storm['status']})."
+        for storm in report["retry_storms"]
+    ]
+
+
+def _tokens(report: dict[str, Any], now: datetime) -> list[str]:
+    live = [t for t in report["tokens"] if t["revoked_at"] is None and t["expires_at"] > now]
+    if not live:
+        return ["No valid SCIM token: issue one and put it into the IdP."]
+    soon = [
+        f"Token {t['name']} expires on {t['expires_at']:%Y-%m-%d}: rotate it." for t in live if (t["expires_at"] - now).days < 30
+    ]
+    unused = [t for t in live if t["last_used_at"] is None and (now - t["created_at"]).days >= 1]
+    return soon + [f"Token {t['name']} was never used: revoke it if nobody needs it." for t in unused]
+
+
+def _silence(report: dict[str, Any], now: datetime) -> list[str]:
+    last = report["last_request"]
+    if last is None:
+        return ["No request has arrived yet: check the URL and the token in the IdP."]
+    if (now - last).total_seconds() > SILENCE_HOURS * 3600:
+        return [f"Silence since {last:%Y-%m-%d %H:%M} UTC: is the IdP's provisioning switched on?"]
+    return []
+
+
+def _errors(report: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    total, errors, limited = (sum(o[name] for o in report["operations"]) for name in ("requests", "errors", "too_many_requests"))
+    if total and errors / total > ERROR_SHARE:
+        found.append(f"{errors} of {total} requests were refused in the last {report['hours']} hours; the reasons are below.")
+    if limited:
+        found.append(f"{limited} requests were answered 429: the IdP sent faster than this directory's queue takes.")
+    return found
+
+
+def _spikes(report: dict[str, Any]) -> list[str]:
+    return [
+        f"{spike['requests']} requests in the minute from {spike['minute']:%Y-%m-%d %H:%M} UTC, {spike['times_the_median']:g} times the "
+        "usual: did somebody restart the IdP's provisioning, or assign many users at once?"
+        for spike in report["spikes"]
+    ]

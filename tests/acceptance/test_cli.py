@@ -1,0 +1,196 @@
+"""The command line as a client: of this machine's service as `sys`, of one anywhere with a token, of the application in its own process."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from runtime.cli import main
+from runtime.local_socket import answering, socket_path
+from tests.acceptance.conftest import ROOT, Service
+
+
+def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    env = {name: value for name, value in os.environ.items() if not name.startswith("LEDGER_")} | environment
+    command = [sys.executable, "-c", "from runtime.cli import main; main()", *words]
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def door(service: Service) -> httpx.Client:
+    """A client of the socket of this machine's service."""
+    transport = httpx.HTTPTransport(uds=str(socket_path(service.data_dir, None)))
+    return httpx.Client(transport=transport, base_url="http://localhost", timeout=60)
+
+
+def system_acts(service: Service, kind: str) -> list[dict]:
+    with service.client("admin") as admin:
+        query = {"directory": "_system", "types": kind, "limit": 1000}
+        return admin.get(service.base + "/v1/events", params=query).json()["data"]
+
+
+def test_beside_its_service_a_command_acts_as_sys(service: Service) -> None:
+    assert service.cli("token", "issue", "auditor", "--name", "made-here").returncode == 0
+    assert system_acts(service, "token.issued")[-1]["actor"] == "sys"
+
+
+def test_only_the_socket_makes_sys_and_only_its_owner_opens_it(service: Service) -> None:
+    path = socket_path(service.data_dir, None)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with door(service) as here:
+        assert here.get("/v1/tokens").status_code == 200
+        assert here.get("/scim/acme/v2/Users").status_code == 401, "SCIM is for IdPs, with their token"
+        wrong = here.get("/v1/tokens", headers={"Authorization": "Bearer sl_nobody"})
+        assert wrong.status_code == 401, "who names a token is that token"
+    for headers in ({}, {"local": "true"}, {"scope": "local"}, {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=unix"}):
+        assert httpx.get(service.base + "/v1/tokens", headers=headers, trust_env=False).status_code == 401
+
+
+def test_with_an_address_and_a_token_a_command_has_that_tokens_rights(service: Service, tmp_path: Path) -> None:
+    """From anywhere: it knows nothing of the data directory."""
+    tokens = service.first_run["tokens"]
+    there = {"LEDGER_URL": service.base, "LEDGER_DATA_DIR": str(tmp_path / "none"), "NO_PROXY": "127.0.0.1"}
+    admin = run("token", "list", "--json", **there, LEDGER_TOKEN=tokens["admin"])
+    assert admin.returncode == 0, admin.stderr
+    assert "first-run scim" in admin.stdout
+    refused = run("token", "list", "--json", **there, LEDGER_TOKEN=tokens["auditor"])
+    assert (refused.returncode, json.loads(refused.stdout)["code"]) == (4, "forbidden")
+    assert run("token", "list", **there, LEDGER_TOKEN="sl_nobody").returncode == 4
+    asked = run("audit", "population", "acme", "--json", **there, LEDGER_TOKEN=tokens["auditor"])
+    assert asked.returncode == 0, asked.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_a_service_the_same_is_answered_in_the_commands_own_process(make_service: Callable[..., Service]) -> None:
+    """Killed, so that the socket's file is left behind: it is in nobody's way, and the next start replaces it."""
+    service = make_service()
+    before = json.loads(service.cli("token", "list", "--json").stdout)
+    service.kill_everything()
+    assert socket_path(service.data_dir, None).exists()
+    assert answering(service.data_dir, None) is None
+    alone = service.cli("token", "list", "--json")
+    assert alone.returncode == 0, alone.stderr
+    assert [row["id"] for row in json.loads(alone.stdout)] == [row["id"] for row in before]
+    made = service.cli("directory", "create", "alone", "--json")
+    assert made.returncode == 0, made.stderr
+    refused = service.cli("directory", "create", "alone")
+    assert refused.returncode == 4
+    assert refused.stderr.endswith("Names are never reused.\n")
+    service.start()
+    assert answering(service.data_dir, None) is not None
+    assert "alone" in service.cli("directory", "list").stdout
+    assert service.stop() == 0
+    assert not socket_path(service.data_dir, None).exists()
+
+
+def test_several_workers_share_the_socket(make_service: Callable[..., Service]) -> None:
+    service = make_service(LEDGER_WORKERS="2")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(socket_path(service.data_dir, None)))
+    for _ in range(6):
+        with door(service) as here:
+            assert here.get("/v1/directories").status_code == 200
+
+
+def test_a_service_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    """A socket whose owner hangs: the command ends, and says where."""
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(socket_path(tmp_path, None)))
+        mute.listen()
+        prelude = "from runtime.cli import client, main; client.READ_S = 0.5; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", prelude, "token", "list"], env={"LEDGER_DATA_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            cwd=ROOT, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 3
+    assert f"{tmp_path / 'service.sock'} does not answer in time" in done.stderr
+
+
+def test_a_setting_that_is_not_understood_is_usage() -> None:
+    told = run("settings", LEDGER_PORT="many")
+    assert (told.returncode, "LEDGER_PORT" in told.stderr, "Traceback" in told.stderr) == (2, True, False)
+
+
+def test_the_same_key_answers_again_and_does_nothing_twice(service: Service) -> None:
+    words = ("token", "issue", "auditor", "--name", "once", "--idempotency-key", "cli-key-1", "--json")
+    first, second = service.cli(*words), service.cli(*words)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert json.loads(first.stdout)["id"] == json.loads(second.stdout)["id"]
+    listed = json.loads(service.cli("token", "list", "--json").stdout)
+    assert len([row for row in listed if row["name"] == "once"]) == 1
+
+
+@pytest.fixture
+def told(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command in the test's own process, which saves a second each; give what it printed."""
+    monkeypatch.setenv("LEDGER_DATA_DIR", str(service.data_dir))
+
+    def run(*words: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["scim-ledger", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        assert (ended.value.code or 0) == code, (words, shown.err, shown.out)
+        return shown.out
+
+    return run
+
+
+def test_the_verbs_of_tokens_and_directories(told: Callable[..., str]) -> None:
+    def done(*words: str, code: int = 0) -> dict:
+        return json.loads(told(*words, "--json", code=code))
+
+    issued = done("token", "issue", "consumer", "--name", "to-rotate", "--types", "user.*", "--directory", "acme")
+    shown = done("token", "show", issued["id"])
+    assert (shown["types"], shown["directories"], shown.get("token")) == (["user.*"], ["acme"], None)
+    successor = done("token", "rotate", issued["id"], "--overlap", "60")
+    assert successor["supersedes"] == issued["id"]
+    assert done("token", "show", issued["id"])["state"] == "overlapping"
+    assert done("token", "revoke", successor["id"], "--reason", "tried")["revoked"] == successor["id"]
+    assert done("token", "show", successor["id"])["state"] == "revoked"
+    assert done("directory", "create", "verbs", "--profile", "okta")["profile"] == "okta@1"
+    assert done("directory", "pause", "verbs", "--reason", "moving")["state"] == "paused"
+    assert done("directory", "resume", "verbs", "--reason", "moved")["state"] == "active"
+    assert done("directory", "close", "verbs", "--reason", "over", "--confirm", "verb", code=4)["code"]
+    done("directory", "close", "verbs", "--reason", "over", "--confirm", "verbs")
+    assert done("directory", "show", "verbs")["state"] in {"closing", "closed"}
+
+
+def test_every_reading_verb_answers_in_text_and_in_json(service: Service, told: Callable[..., str]) -> None:
+    with service.client("scim") as client:
+        user = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "reader@verbs.example"}
+        made = client.post(service.scim + "/Users", json=user).json()["id"]
+    told("consumer", "create", "reading", "--directory", "acme")
+    event = json.loads(told("events", "list", "--directory", "acme", "--limit", "1"))["id"]
+    for words in (
+        ("directory", "list"), ("directory", "show", "acme"), ("directory", "snapshot", "acme"), ("directory", "profile", "list"),
+        ("directory", "profile", "show", "acme"), ("directory", "schema", "list", "acme"), ("directory", "surge", "show", "acme"),
+        ("token", "list"), ("events", "list", "--from", "now", "--directory", "acme"), ("events", "list", "--from", "seq:1", "--directory", "acme"),
+        ("events", "list", "--from", "2020-01-01T00:00:00Z"), ("events", "get", event), ("consumer", "list"), ("consumer", "show", "reading"),
+        ("consumer", "pull", "reading"), ("consumer", "audit", "reading"), ("blocked", "list", "reading"), ("parked", "list", "reading"),
+        ("consumer", "blocked", "reading"), ("replay", "list"), ("replay", "status"), ("requests", "list"), ("audit", "population", "acme"),
+        ("audit", "user", "acme", made), ("audit", "access", "acme", made), ("audit", "diff", "acme", "--from", "seq:1"),
+    ):  # fmt: skip
+        told(*words)
+        for line in told(*words, "--json").splitlines():
+            json.loads(line)
+    told("directory", "create", "attended")
+    assert "attended" in told("doctor", code=1), "it has no token yet"
+    assert "No valid SCIM token" in told("directory", "doctor", "attended", code=1)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_service_is_found_however_long_its_path_is(make_service: Callable[..., Service], deep: bool) -> None:
+    service = make_service("x" * 90 if deep else "short")
+    path = answering(service.data_dir, None)
+    assert path is not None
+    assert (path.parent == service.data_dir) is not deep
+    assert service.cli("directory", "list").returncode == 0
+    assert service.stop() == 0
+    assert not path.exists()

@@ -1,0 +1,108 @@
+"""A revoked or expired token is told that it is dead, on every SCIM request, whatever else is wrong with it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from runtime import embedded
+from tests.acceptance.conftest import Service
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
+SEARCH = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:SearchRequest"]}
+NOBODY = "11111111-2222-4333-8444-555555555555"
+TITLE = {"op": "replace", "path": "title", "value": "x"}
+CREATE = {"method": "POST", "path": "/Users", "bulkId": "a", "data": {"schemas": [USER], "userName": "by-bulk"}}
+
+REQUESTS: dict[str, tuple[str, str, Any]] = {
+    "list": ("GET", "/Users", None),
+    "one": ("GET", f"/Users/{NOBODY}", None),
+    "discovery": ("GET", "/Schemas", None),
+    "search": ("POST", "/.search", SEARCH),
+    "search users": ("POST", "/Users/.search", SEARCH),
+    "search groups": ("POST", "/Groups/.search", SEARCH),
+    "unreadable search": ("POST", "/.search", b"{"),
+    "create": ("POST", "/Users", {"schemas": [USER], "userName": "dead"}),
+    "unreadable create": ("POST", "/Users", b"{nothing"),
+    "create without a name": ("POST", "/Users", {"schemas": [USER]}),
+    "replace": ("PUT", f"/Users/{NOBODY}", {"schemas": [USER], "userName": "dead"}),
+    "patch": ("PATCH", f"/Users/{NOBODY}", {"schemas": [PATCH], "Operations": [TITLE]}),
+    "unreadable patch": ("PATCH", f"/Users/{NOBODY}", b'{"schemas":'),
+    "patch of nothing": ("PATCH", f"/Users/{NOBODY}", {"schemas": [PATCH], "Operations": []}),
+    "patch of what is no id": ("PATCH", "/Users/nobody", {"schemas": [PATCH], "Operations": [TITLE]}),
+    "delete": ("DELETE", f"/Groups/{NOBODY}", None),
+    "bulk": ("POST", "/Bulk", {"schemas": [BULK], "Operations": [CREATE]}),
+    "unreadable bulk": ("POST", "/Bulk", b"["),
+    "me": ("POST", "/Me", b""),
+    "unknown endpoint": ("POST", "/Nothing", b""),
+    "method that is none here": ("DELETE", "/Users", None),
+    "another directory": ("POST", "/../../other/v2/Users", {"schemas": [USER], "userName": "dead"}),
+}  # fmt: skip
+
+
+def _send(service: Service, token: str, method: str, path: str, content: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/scim+json"}
+    body = content if isinstance(content, bytes) or content is None else json.dumps(content).encode()
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        url = f"{service.base}/scim/other/v2/Users" if path.startswith("/..") else service.scim + path
+        return client.request(method, url, content=body, headers=headers)
+
+
+def _issued(service: Service) -> tuple[str, str]:
+    asked = {"role": "scim", "name": "to die", "directories": ["acme"]}
+    with service.client("admin") as admin:
+        made = admin.post(f"{service.base}/v1/tokens", json=asked, headers={"Content-Type": "application/json"})
+    assert made.status_code == 201, made.text
+    return made.json()["token"], made.json()["id"]
+
+
+def _revoke(service: Service, token: str) -> None:
+    with service.client("admin") as admin:
+        assert admin.delete(f"{service.base}/v1/tokens/{token}").status_code < 300
+
+
+@pytest.fixture(scope="module", params=["revoked", "expired"])
+def dead(request: pytest.FixtureRequest, service: Service) -> Iterator[str]:
+    """A token that the service has known, for reads and for writes, before it died."""
+    text, token = _issued(service)
+    assert _send(service, text, "GET", "/Users", None).status_code == 200
+    created = {"schemas": [USER], "userName": f"alive-{request.param}"}
+    assert _send(service, text, "POST", "/Users", created).status_code == 201
+    if request.param == "revoked":
+        _revoke(service, token)
+    else:
+        running = embedded.running(service.data_dir / "postgres")
+        assert running is not None
+        with psycopg.connect(running.url("postgres", "ledger"), autocommit=True) as conn:
+            conn.execute("update ledger.tokens set expires_at = now() where id = %s", (token,))
+    yield text
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_dead_token_is_told_so(service: Service, dead: str, name: str) -> None:
+    answer = _send(service, dead, *REQUESTS[name])
+    assert answer.status_code == 401, answer.text
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert answer.json()["status"] == "401"
+
+
+def test_each_write_is_refused_also_when_it_is_the_first_after_the_death(service: Service) -> None:
+    """Above, the first refusal made the service forget the token; here each kind of write meets one that it still knows."""
+    for name, (method, path, content) in REQUESTS.items():
+        text, token = _issued(service)
+        assert _send(service, text, "GET", "/ServiceProviderConfig", None).status_code == 200
+        _revoke(service, token)
+        assert _send(service, text, method, path, content).status_code == 401, name
+
+
+def test_a_live_token_is_told_what_is_wrong(service: Service) -> None:
+    """The other half: what is refused above for the token is refused otherwise for the request."""
+    text, _ = _issued(service)
+    expected = {"unreadable patch": 400, "unreadable bulk": 400, "me": 501, "unknown endpoint": 404, "another directory": 403}
+    for name, status in expected.items():
+        assert _send(service, text, *REQUESTS[name]).status_code == status, name

@@ -1,0 +1,131 @@
+"""Pausing, resuming, closing, cleaning up: what each state of a directory lets through, and what a piece takes away."""
+
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from ledger import commands as c
+from ledger.commands import CleanUp, Last, RecordFacts, State, needs_of
+from ledger.decide import CLOSED_SAYS, PAUSED_SAYS, Decision, decide
+from ledger.directories import Directory
+from ledger.events import (
+    ACTIVE,
+    CLOSED,
+    DELETED,
+    DIRECTORY,
+    DIRECTORY_PROFILE_CHANGED,
+    OPERATOR,
+    PAUSED,
+    TOKEN,
+    TOKEN_REVOKED,
+    Draft,
+)
+from ledger.lifecycle import LifecycleError, closed, paused, resumed
+from scim.errors import Forbidden, Unavailable
+from scim.patch import Patch
+from scim.tolerances import GENERIC
+
+HERE = Directory(7, UUID(int=7), "acme", "generic@1", bytes(32))
+U, G, H = UUID(int=1), UUID(int=11), UUID(int=12)
+STATES = (ACTIVE, PAUSED, CLOSED, DELETED)
+OF_AN_IDP = [
+    c.CreateUser(U, {"userName": "u"}, "u"), c.ReplaceUser(U, {"userName": "u"}, "u"), c.PatchUser(U, Patch((), ())), c.DeleteUser(U),
+    c.CreateGroup(G, {"displayName": "g"}, "g", ()), c.ReplaceGroup(G, {"displayName": "g"}, "g", ()), c.PatchGroup(G, Patch((), ())),
+    c.DeleteGroup(G),
+]  # fmt: skip
+
+
+def _when(state: str, command: c.Command) -> Decision:
+    return decide(State(directory=state), command, GENERIC, set())
+
+
+@pytest.mark.parametrize("command", OF_AN_IDP, ids=lambda command: type(command).__name__)
+def test_nothing_of_an_idp_is_taken_by_a_paused_or_closed_directory(command: c.Command) -> None:
+    """Every command there is, before anything else is looked at: also one that would be refused anyway, or change nothing."""
+    with pytest.raises(Unavailable, match="paused") as later:
+        _when(PAUSED, command)
+    assert (later.value.detail, later.value.retry_after) == (PAUSED_SAYS, 60)
+    for state in (CLOSED, DELETED):
+        with pytest.raises(Forbidden) as never:
+            _when(state, command)
+        assert never.value.detail == CLOSED_SAYS
+
+
+def test_every_command_is_looked_at() -> None:
+    assert {type(command) for command in OF_AN_IDP} | {RecordFacts, CleanUp} == set(c.Command.__args__)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_acts_of_operators_go_on_but_a_closed_directory_speaks_no_other_way_any_more(state: str) -> None:
+    revoked = RecordFacts((Draft(TOKEN_REVOKED, U, TOKEN, cause=OPERATOR),))
+    assert _when(state, revoked).drafts == revoked.drafts
+    speaks = RecordFacts((Draft(DIRECTORY_PROFILE_CHANGED, HERE.uuid, DIRECTORY, cause=OPERATOR),))
+    if state in {CLOSED, DELETED}:
+        with pytest.raises(Forbidden):
+            _when(state, speaks)
+    else:
+        assert _when(state, speaks).drafts == speaks.drafts
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_act_makes_its_event_only_out_of_the_states_it_leaves(state: str) -> None:
+    """As they stand in the transaction: the act was made of a directory as it was last seen."""
+    acts = {
+        "directory.paused": (paused(HERE, "r"), {ACTIVE}),
+        "directory.resumed": (resumed(replace(HERE, state=PAUSED), "r"), {PAUSED}),
+        "directory.closed": (closed(HERE, "r", "acme"), {ACTIVE, PAUSED}),
+    }
+    for topic, (act, leaves) in acts.items():
+        assert act is not None
+        assert needs_of(act).whole, "what comes after in its directory is decided by what it made of it"
+        told = [(draft.kind.topic, draft.cause, draft.body and draft.body.object["reason"]) for draft in _when(state, act).drafts]
+        assert told == ([(topic, "operator", "r")] if state in leaves else [])
+
+
+def test_there_is_nothing_to_do_where_it_is_so_already() -> None:
+    assert paused(replace(HERE, state=PAUSED), "r") is None
+    assert resumed(HERE, "r") is None
+    for state in (CLOSED, DELETED):
+        assert closed(replace(HERE, state=state), "r", "acme") is None
+
+
+def test_what_cannot_be_done_says_why() -> None:
+    system = replace(HERE, slug="_system")
+    for act in (paused, resumed):
+        with pytest.raises(LifecycleError, match="own directory"):
+            act(system, "r")
+        with pytest.raises(LifecycleError, match="closed for good"):
+            act(replace(HERE, state=DELETED), "r")
+    with pytest.raises(LifecycleError, match="own directory"):
+        closed(system, "r", "_system")
+    for confirm in ("", "Acme", "acme ", "other"):
+        with pytest.raises(LifecycleError, match='"confirm": "acme"'):
+            closed(HERE, "r", confirm)
+
+
+def _cleaned(state: State, **piece: object) -> list[tuple[object, ...]]:
+    command = CleanUp(HERE.uuid, "acme", **piece)  # pyright: ignore[reportArgumentType]
+    drafts = decide(state, command, GENERIC, set()).drafts
+    assert {draft.cause for draft in drafts} <= {"directory_closed"}
+    return [(d.kind.topic, d.obj, d.mem or (d.body.object if d.body else None), d.eff, d.active) for d in drafts]
+
+
+def test_a_piece_takes_away_what_still_stands_and_gives_no_effect_twice() -> None:
+    """Access ended with the closing: a removal says that it changes none. What a piece before took away makes no event."""
+    state = State(directory=CLOSED, edges={(G, U), (G, H)}, left={U: Last({"userName": "u"}, "u"), G: Last(None)})
+    edges = ((G, U, "User"), (G, H, "Group"), (H, U, "User"))
+    assert _cleaned(state, memberships=edges) == [
+        ("group.member_removed", G, U, False, None), ("group.member_removed", G, H, False, None),
+    ]  # fmt: skip
+    assert _cleaned(state, users=(U, uuid4())) == [("user.deleted", U, {"userName": "u"}, None, False)]
+    assert _cleaned(state, groups=(G, H)) == [("group.deleted", G, None, None, None)]
+    last = {"id": str(HERE.uuid), "slug": "acme"}
+    assert _cleaned(state, last=True) == [("directory.deleted", HERE.uuid, last, None, None)]
+    assert needs_of(CleanUp(HERE.uuid, "acme")).whole
+
+
+@pytest.mark.parametrize("state", [ACTIVE, PAUSED, DELETED])
+def test_nothing_is_cleaned_up_that_is_not_closed(state: str) -> None:
+    standing = State(directory=state, edges={(G, U)}, left={U: Last({}, "")})
+    assert _cleaned(standing, memberships=((G, U, "User"),), users=(U,), last=True) == []
