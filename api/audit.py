@@ -1,18 +1,25 @@
 """Audit over HTTP: who existed, who was in what, who could reach what, as of a time or a seq (CONTRACT §7)."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
+import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from api.answers import as_json
 from api.gate import caller_of
 from api.scim.resources import with_meta
 from api.services import Services
+from api.watching import watched
 from ledger.events import USER
 from ledger.feed import rfc3339
 from operations import audit
-from operations.audit import PAGE_MAX, Rows
+from operations.audit import AUDIT_STEPS, PAGE_MAX, Rows
 from projections.history import Point, State
+
+ROWS_AT_ONCE: Final = 500  # written as JSON on the event loop
+TOO_MUCH: Final = (
+    "This question has to look at too many memberships. Ask for fewer at once: a smaller group, or without `nested`."
+)
 
 
 def routes(services: Services) -> APIRouter:
@@ -26,7 +33,7 @@ def routes(services: Services) -> APIRouter:
     ) -> Response:  # fmt: skip
         caller = caller_of(request)
         rows, point, last = await audit.population(ledger, caller, directory, as_of, kind=type, after=after, limit=limit)
-        return _many(point, rows, last)
+        return await _many(point, rows, last)
 
     @router.get("/users/{user}", name="audit.user")
     async def user(request: Request, directory: str, user: str, as_of: str = "seq:head") -> Response:
@@ -34,17 +41,25 @@ def routes(services: Services) -> APIRouter:
         return as_json({"as_of": _as_of(point), "data": _scim(services.base_url, directory, found)})
 
     @router.get("/users/{user}/access", name="audit.access")
-    async def access(request: Request, directory: str, user: str, as_of: str = "seq:head", nested: bool = True) -> Response:
-        rows, point = await audit.access(ledger, caller_of(request), directory, user, as_of, nested=nested)
-        return _many(point, rows, None)
+    async def access(
+        request: Request, directory: str, user: str, as_of: str = "seq:head", nested: bool = True, after: str | None = None
+    ) -> Response:
+        caller = caller_of(request)
+        async with watched(request, AUDIT_STEPS, TOO_MUCH) as work:
+            rows, point, more = await audit.access(ledger, caller, directory, user, as_of, nested=nested, after=after, work=work)
+        return await _many(point, rows, more)
 
     @router.get("/groups/{group}/members", name="audit.members")
     async def members(
-        request: Request, directory: str, group: str, as_of: str = "seq:head", nested: bool = False, effective: bool | None = None
-    ) -> Response:
+        request: Request, directory: str, group: str, as_of: str = "seq:head", nested: bool = False, effective: bool | None = None,
+        after: str | None = None,
+    ) -> Response:  # fmt: skip
         caller = caller_of(request)
-        rows, point = await audit.members(ledger, caller, directory, group, as_of, nested=nested, effective=effective)
-        return _many(point, rows, None)
+        async with watched(request, AUDIT_STEPS, TOO_MUCH) as work:
+            rows, point, more = await audit.members(
+                ledger, caller, directory, group, as_of, nested=nested, effective=effective, after=after, work=work
+            )
+        return await _many(point, rows, more)
 
     @router.get("/diff", name="audit.diff")
     async def diff(
@@ -55,8 +70,10 @@ def routes(services: Services) -> APIRouter:
         group: str | None = None,
         user: str | None = None,
     ) -> Response:
-        rows, begin, end = await audit.diff(ledger, caller_of(request), directory, first, to, group=group, user_id=user)
-        return _many(end, rows, None, begin=begin)
+        caller = caller_of(request)
+        async with watched(request, AUDIT_STEPS, TOO_MUCH) as work:
+            rows, begin, end = await audit.diff(ledger, caller, directory, first, to, group=group, user_id=user, work=work)
+        return await _many(end, rows, None, begin=begin)
 
     return router
 
@@ -69,8 +86,8 @@ def _as_of(point: Point) -> dict[str, Any]:
     return {"seq": point.seq, "time": rfc3339(point.at), "requested": point.requested}
 
 
-def _many(point: Point, rows: Rows, after: str | None, *, begin: Point | None = None) -> Response:
+async def _many(point: Point, rows: Rows, after: str | None, *, begin: Point | None = None) -> Response:
     body = {"as_of": _as_of(point), "object": "list", "data": rows, "list_metadata": {"after": after}}
     if begin is not None:
         body["from"] = _as_of(begin)
-    return as_json(body)
+    return as_json(body) if len(rows) < ROWS_AT_ONCE else await anyio.to_thread.run_sync(as_json, body)

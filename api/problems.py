@@ -22,7 +22,7 @@ from ledger.refused import RefusedError
 from ledger.tokens import TokenRefusedError
 from operations.refusals import ConflictError, ForbiddenError, InvalidError, NotFoundError, OperationError
 from projections.history import InvalidAsOfError
-from scim.errors import ScimError
+from scim.errors import ScimError, TooMany
 
 PLACES_MAX = 10  # that an error names
 PLACE_LENGTH_MAX = 100  # a name in a body may be as long as the body
@@ -58,7 +58,9 @@ def problem_of(error: Exception) -> ProblemError:
         case _ if type(error) in _REFUSED:
             return ProblemError(400, _REFUSED[type(error)], str(error))
         case ScimError():
-            problem = ProblemError(error.status, _CODES.get(error.status, "refused"), error.detail)
+            problem = ProblemError(
+                error.status, "too_many" if isinstance(error, TooMany) else _CODES.get(error.status, "refused"), error.detail
+            )
             problem.retry_after = getattr(error, "retry_after", 1)
             return problem
         case RequestValidationError():

@@ -16,10 +16,11 @@ from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token
+from ledger.turns import Turns
 from ledger.writer import Writer
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
-from projections.reads import GroupOf, Resource
+from projections.reads import Alone, GroupOf, Resource
 from scim.errors import Forbidden, Unauthorized, Unavailable
 from scim.profile import UnknownProfileError
 
@@ -38,9 +39,10 @@ class Services:
     feed: Feed
     tokens: Coalescer[bytes, Token]
     authentication: Authentication
-    users: Coalescer[tuple[int, UUID], Resource]
-    groups: Coalescer[tuple[int, UUID], list[GroupOf]]  # of a user
-    names: Coalescer[tuple[int, str], Resource]  # by folded userName
+    users: Coalescer[tuple[int, UUID], Resource | Alone]
+    groups: Coalescer[tuple[int, UUID], list[GroupOf] | Alone]  # of a user
+    names: Coalescer[tuple[int, str], Resource | Alone]  # by folded userName
+    turns: Turns  # of directories, at worker threads and pooled connections
     new_id: Callable[[], UUID]  # of resources: random
     new_request_id: Callable[[], UUID]  # UUIDv7: its index insert stays at the right edge
     arrivals: Arrivals

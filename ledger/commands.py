@@ -159,8 +159,14 @@ class Needs:
     edges: tuple[UUID, ...] = ()  # members whose edge with `group` is decided
     members: tuple[UUID, ...] = ()  # ids that must exist
     whole: bool = False  # all edges of the resource: it fans out and runs in a transaction of its own
+    heavy: bool = False  # its documents are large: it runs so too, in a worker thread, without the edges
     reads: frozenset[object] = frozenset()
     writes: frozenset[object] = frozenset()
+
+    @property
+    def alone(self) -> bool:
+        """Whether it runs in a transaction of its own, beside those that others share."""
+        return self.whole or self.heavy
 
 
 def parse_id(text: str) -> UUID | None:

@@ -59,7 +59,7 @@ from ledger.events import (
     Draft,
     EventType,
 )
-from scim.apply import apply_patch
+from scim.apply import PATCH_STEPS, apply_patch
 from scim.diff import changes, in_order_of
 from scim.edges import EdgeOperation, no_such_member
 from scim.errors import Forbidden, InvalidValue, NotFound, TooMany, Unavailable, Uniqueness
@@ -67,15 +67,47 @@ from scim.extension import check_immutable
 from scim.filters import fold, matches
 from scim.mentions import whole_members
 from scim.normalise import check_user_name
+from scim.patch import Patch
+from scim.schema import ResourceType
 from scim.tolerances import Tolerances
+from scim.work import Work
 
 PAUSED_RETRY_S = 60  # what an IdP that heeds Retry-After waits: a pause is a matter of minutes or hours
 PAUSED_SAYS = "An operator paused this directory: nothing was changed. Send the request again after the time in Retry-After, or ask them to resume it."
 CLOSED_SAYS = "This directory was closed for good; nothing was changed. Switch provisioning to it off in your IdP, or ask for another directory."
 
 
+SHARED_STEPS = 2_000  # of a PATCH in a batch that others share: some milliseconds
+
+
 class RunsAloneError(Exception):
     """The command turned out to fan out: decide it again in a transaction of its own, with all edges loaded."""
+
+
+class TooHeavyError(Exception):
+    """The command computes too much for a batch that others share: decide it again in a transaction of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much a decision may compute: what is left of the request's budget, and in a shared batch no more than SHARED_STEPS."""
+
+    work: Work
+    shared: bool
+
+    def patched(self, kind: ResourceType, before: dict[str, Any], patch: Patch, tolerances: Tolerances, used: set[str]) -> Any:
+        """The document after a PATCH. Raises TooHeavyError in a shared batch, TooMany once the budget is spent."""
+        small = Work(min(SHARED_STEPS, self.work.left)) if self.shared else self.work
+        allowed = small.left
+        try:
+            after = apply_patch(kind, before, patch, tolerances, used, small)
+        except TooMany:
+            if self.shared and self.work.left > allowed:
+                raise TooHeavyError from None
+            raise
+        if self.shared:
+            self.work.spend(allowed - small.left)
+        return after
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +118,26 @@ class Decision:
     document: dict[str, Any] | None = None
 
 
-def decide(state: State, command: Command, tolerances: Tolerances, used: set[str]) -> Decision:
-    """Decide one command. Raises ScimError when it is refused, RunsAloneError when it needs all edges loaded."""
+def decide(state: State, command: Command, tolerances: Tolerances, used: set[str], effort: Effort | None = None) -> Decision:
+    """Decide one command; with what it may compute, where others share a batch with it or a request has several.
+
+    Raises ScimError when it is refused, RunsAloneError when it needs all edges loaded, TooHeavyError when others would wait.
+    """
     _refuse_where_nothing_may_be_written(state.directory, command)
-    decision = _decide(state, command, tolerances, used)
+    decision = _decide(state, command, tolerances, used, effort or Effort(Work(PATCH_STEPS), shared=False))
     if len(decision.drafts) > COMMIT_EVENTS_MAX:
         raise TooMany(f"This change would make {len(decision.drafts)} events; at most {COMMIT_EVENTS_MAX} fit in one. Split it.")
     return decision
 
 
-def _decide(state: State, command: Command, tolerances: Tolerances, used: set[str]) -> Decision:
+def _decide(state: State, command: Command, tolerances: Tolerances, used: set[str], effort: Effort) -> Decision:
     match command:
         case CreateUser():
             return _create_user(state, command)
         case ReplaceUser():
             return _replace_user(state, command)
         case PatchUser():
-            return _patch_user(state, command, tolerances, used)
+            return _patch_user(state, command, tolerances, used, effort)
         case DeleteUser():
             return _delete_user(state, command)
         case CreateGroup():
@@ -110,7 +145,7 @@ def _decide(state: State, command: Command, tolerances: Tolerances, used: set[st
         case ReplaceGroup():
             return _replace_group(state, command)
         case PatchGroup():
-            return _patch_group(state, command, tolerances, used)
+            return _patch_group(state, command, tolerances, used, effort)
         case DeleteGroup():
             return _delete_group(state, command)
         case CleanUp():
@@ -179,11 +214,11 @@ def _replace_user(state: State, command: ReplaceUser) -> Decision:
     return _change_user(state, user, document)
 
 
-def _patch_user(state: State, command: PatchUser, tolerances: Tolerances, used: set[str]) -> Decision:
+def _patch_user(state: State, command: PatchUser, tolerances: Tolerances, used: set[str], effort: Effort) -> Decision:
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
-    after = apply_patch(command.kind, user.document, command.patch, tolerances, used)
+    after = effort.patched(command.kind, user.document, command.patch, tolerances, used)
     return _change_user(state, user, in_order_of(user.document, after))
 
 
@@ -264,13 +299,13 @@ def _replace_group(state: State, command: ReplaceGroup) -> Decision:
     return _change_group(state, group, document, wanted, set(group.members or ()))
 
 
-def _patch_group(state: State, command: PatchGroup, tolerances: Tolerances, used: set[str]) -> Decision:
+def _patch_group(state: State, command: PatchGroup, tolerances: Tolerances, used: set[str], effort: Effort) -> Decision:
     group = _group(state, command.id)
     if command.condition:
         command.condition.check(group.etag_rv)
     document = group.document
     if command.patch.operations:
-        document = in_order_of(document, apply_patch(command.kind, document, command.patch, tolerances, used))
+        document = in_order_of(document, effort.patched(command.kind, document, command.patch, tolerances, used))
     wanted, current = _fold_edges(state, group, command.patch.edges)
     return _change_group(state, group, document, wanted, current)
 

@@ -30,7 +30,9 @@ from unnest($1::int4[], $2::bytea[]) k(d, m) join users u on u.directory = k.d a
 -- users_state --
 -- Users with their newest sealed body. Here and below `>=` the greatest bigint, where a member or a group alone is looked up:
 -- with `=` a plan made while the table is small takes memberships_open, which is by edge, and walks a whole directory.
-select u.directory, u.id, u.active, u.body_seq, u.rv, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped,
+-- A body longer than $3 bytes stays where it is: whoever shares a batch must not wait for it.
+select u.directory, u.id, u.active, u.body_seq, u.rv, u.etag_rv, u.created_at, u.updated_at,
+       case when octet_length(b.ct) <= $3 then b.ct end, s.wrapped,
        exists (select from memberships m where m.directory = u.directory and m.mem = u.id and m.to_seq >= 9223372036854775807)
 from unnest($1::int4[], $2::uuid[]) k(d, i)
 join users u on u.directory = k.d and u.id = k.i
@@ -38,9 +40,9 @@ join bodies b on b.directory = u.directory and b.seq = u.body_seq
 join subject_keys s on s.obj = u.id;
 
 -- groups_state --
--- Groups with their newest sealed body and the tail of their stream.
-select g.directory, g.id, g.body_seq, g.created_at, b.ct, s.wrapped, t.rv, t.etag_rv
-from unnest($1::int4[], $2::uuid[]) k(d, i)
+-- Groups with the tail of their stream, and their newest sealed body where it has at most so many bytes as is said for each.
+select g.directory, g.id, g.body_seq, g.created_at, case when octet_length(b.ct) <= k.most then b.ct end, s.wrapped, t.rv, t.etag_rv
+from unnest($1::int4[], $2::uuid[], $3::int4[]) k(d, i, most)
 join groups g on g.directory = k.d and g.id = k.i
 join bodies b on b.directory = g.directory and b.seq = g.body_seq
 join subject_keys s on s.obj = g.id

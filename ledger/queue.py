@@ -9,6 +9,7 @@ from ledger.transaction import Submission
 BATCH_MAX = 64  # more gains no throughput over HTTP, and whoever comes next waits longer: for the batch, and for its answers
 SHARE_MAX = 16  # of one directory where others write too: each waits for the rest of a batch and for one of its own
 RECENT_BATCHES = 1_000  # a directory that asked for something within so many counts as one that writes: ten seconds of a storm
+SHARE_BYTES_MAX = 512 * 1024  # of the requests of one directory in a batch: a tenth of a second of decisions and sealing
 QUEUED_MAX = 1_000  # commands of one directory
 QUEUED_BYTES_MAX = 64 * 2**20  # request bytes of one directory; one larger request is still taken by an empty queue
 SCAN_MAX = 4 * BATCH_MAX  # how far a batch looks past commands that must wait
@@ -86,7 +87,7 @@ class FairQueue:
             if len(batch) >= BATCH_MAX:
                 break
             for submission in self._admitted(directory, share):
-                (alone if submission.needs.whole else batch).append(submission)
+                (alone if submission.needs.alone else batch).append(submission)
             # To the back: the next batch begins with another directory.
             line = self._lines.pop(directory)
             if line.waiting:
@@ -103,24 +104,25 @@ class FairQueue:
 
     def _admitted(self, directory: int, share: int) -> Iterator[Submission]:
         line = self._lines[directory]
-        touched, skipped, taken = _Touched(), list[Submission](), False
+        touched, skipped, taken, room = _Touched(), list[Submission](), False, SHARE_BYTES_MAX
         for _ in range(min(len(line.waiting), SCAN_MAX)):
-            if share == 0:
+            if share == 0 or room <= 0:
                 break
             submission = line.waiting.popleft()
-            if submission.needs.whole and (
+            if submission.needs.alone and (
                 skipped or taken
             ):  # also after one that touches nothing: its lane would want the same lock
                 skipped.append(submission)
                 break
             if touched.admits(submission):
                 share -= 1
+                room -= submission.weight
                 line.weight -= submission.weight
                 self._count -= 1
                 touched.add(submission)
                 taken = True
                 yield submission
-                if submission.needs.whole:
+                if submission.needs.alone:
                     break
             else:
                 skipped.append(submission)

@@ -1,12 +1,15 @@
 """Reading what a batch's decisions look at: set-wise, in the same flush as the locks."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, LiteralString, Protocol
 from uuid import UUID
 
 import orjson
+from anyio import to_thread
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
@@ -17,12 +20,16 @@ from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES
 from ledger.rendering import DAMAGED, tell_unreadable
 from ledger.sealing import USER_NAME, Kek, mac, open_payload, unwrap_key
-from proofs.body import BodyError
+from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
 SQL = load_queries(__file__)
 Execute = Callable[[LiteralString, tuple[Any, ...]], Awaitable[AsyncCursor[TupleRow]]]
 Wanted = Sequence[tuple[Directory, Needs, Command]]
+SHARED_BYTES_MAX: Final = 16 * 1024  # of a document that is opened in a batch of several: a fifth of a millisecond
+ROWS_AT_ONCE: Final = 1_000
+_UNBOUNDED: Final = 2**31 - 1
+_NO_DOCUMENT: Final = -1
 # One tuple for all members of a kind: a group may have 100 000.
 _SEEN: Final = {(number, active): (name, active) for number, name in MEMBER_TYPE_NAMES.items() for active in (True, False)}
 
@@ -57,6 +64,8 @@ class BatchState:
     tails: dict[int, Tail] = field(default_factory=dict[int, Tail])
     keys: dict[UUID, bytes] = field(default_factory=dict[UUID, bytes])
     stream_tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])
+    sizes: dict[UUID, int] = field(default_factory=dict[UUID, int])  # bytes of the bodies that were opened
+    large: set[UUID] = field(default_factory=set[UUID])  # what a shared batch does not open
     damaged: set[UUID] = field(default_factory=set[UUID])  # resources whose attributes do not open: their documents are empty
 
     def of(self, directory: Directory) -> State:
@@ -73,12 +82,29 @@ class BatchState:
             return self.stream_tails[group.id][1], group.created_at, 0
         return 0, 0, 0
 
+    def size(self, submission: Placed) -> int:
+        """Bytes of the body that the resource had before; 0 for a new one, and where only members were decided."""
+        resource = submission.needs.user or submission.needs.group
+        return 0 if resource is None else self.sizes.get(resource, 0)
+
     def created_at(self, submission: Placed) -> int:
         return self.versions(submission)[1]
 
     def in_groups(self, submission: Placed) -> bool:
         user = submission.needs.user
         return user is not None and user in (users := self.of(submission.directory).users) and users[user].in_groups
+
+
+async def _at_once(work: Callable[[], None]) -> None:
+    work()
+
+
+async def each(cursor: AsyncCursor[TupleRow]) -> AsyncIterator[TupleRow]:
+    """The rows one by one: there may be 100 000, and between some of them others have their turn."""
+    while rows := await cursor.fetchmany(ROWS_AT_ONCE):
+        for row in rows:
+            yield row
+        await asyncio.sleep(0)
 
 
 class StateReads:
@@ -90,13 +116,16 @@ class StateReads:
         self._whole: list[tuple[str, Directory, UUID, AsyncCursor[TupleRow]]] = []
         self._directories: dict[int, Directory] = {}
         self._names: dict[tuple[int, bytes], str] = {}
+        self._bytes_max = SHARED_BYTES_MAX
+        self._without_document: set[UUID] = set()
 
     async def send(self, wanted: Wanted) -> None:
         self._directories = {directory.id: directory for directory, _, _ in wanted}
         await self._read("tails", (int4s(list(self._directories)),))
         await self._send_names(wanted)
-        await self._send_pairs("users_state", [(d.id, n.user) for d, n, _ in wanted if n.user])
-        await self._send_pairs("groups_state", [(d.id, n.group) for d, n, _ in wanted if n.group])
+        self._bytes_max = _UNBOUNDED if any(needs.alone for _, needs, _ in wanted) else SHARED_BYTES_MAX
+        await self._send_pairs("users_state", [(d.id, n.user) for d, n, _ in wanted if n.user], self._bytes_max)
+        await self._send_groups(wanted)
         await self._send_edges(wanted)
         await self._send_pairs("members_known", [(d.id, m) for d, n, _ in wanted for m in (*n.members, *n.edges)])
         for directory, needs, command in wanted:
@@ -110,10 +139,23 @@ class StateReads:
     async def _read(self, name: str, params: tuple[Any, ...]) -> None:
         self._cursors[name] = await self._execute(SQL[name], params)
 
-    async def _send_pairs(self, name: str, pairs: Sequence[tuple[int, UUID]]) -> None:
+    async def _send_pairs(self, name: str, pairs: Sequence[tuple[int, UUID]], *more: int) -> None:
         if pairs:
             pairs = list(dict.fromkeys(pairs))
-            await self._read(name, (int4s([d for d, _ in pairs]), uuids([i for _, i in pairs])))
+            await self._read(name, (int4s([d for d, _ in pairs]), uuids([i for _, i in pairs]), *more))
+
+    async def _send_groups(self, wanted: Wanted) -> None:
+        """Groups; their documents only where attributes are decided: a change of one member must not read 32 MiB."""
+        most: dict[tuple[int, UUID], int] = {}
+        for directory, needs, _ in wanted:
+            if needs.group is not None:
+                key = (directory.id, needs.group)
+                most[key] = max(most.get(key, _NO_DOCUMENT), self._bytes_max if needs.document else _NO_DOCUMENT)
+        self._without_document = {group for (_, group), size in most.items() if size == _NO_DOCUMENT}
+        if most:
+            await self._read(
+                "groups_state", (int4s([d for d, _ in most]), uuids([g for _, g in most]), int4s(list(most.values())))
+            )
 
     async def _send_names(self, wanted: Wanted) -> None:
         for directory, needs, _ in wanted:
@@ -155,7 +197,10 @@ class StateReads:
             self._of(state, row[0]).directory = row[4]
         for directory, mac_, user in await self._rows("names_taken"):
             self._of(state, directory).names[self._names[directory, mac_]] = user
-        await self._collect_resources(state, kek, locked)
+        users, groups = await self._rows("users_state"), await self._rows("groups_state")
+        open_all = partial(self._open_resources, state, kek, locked, users, groups)
+        # What is alone may be large: it is opened in a worker thread.
+        await (to_thread.run_sync(open_all) if self._bytes_max == _UNBOUNDED else _at_once(open_all))
         for directory, group, member in await self._rows("edges_open"):
             self._of(state, directory).edges.add((group, member))
         async for directory, member, kind, active in self._each("members_known"):
@@ -170,40 +215,58 @@ class StateReads:
         return await cursor.fetchall() if cursor else []
 
     async def _each(self, name: str) -> AsyncIterator[TupleRow]:
-        """The rows one by one: there may be 100 000."""
         if name in self._cursors:
-            async for row in self._cursors[name]:
+            async for row in each(self._cursors[name]):
                 yield row
 
     def _of(self, state: BatchState, directory: int) -> State:
         return state.of(self._directories[directory])
 
-    async def _collect_resources(self, state: BatchState, kek: Kek, locked: set[int]) -> None:
-        for d, obj, active, body_seq, rv, etag_rv, created, updated, ct, wrapped, in_groups in await self._rows("users_state"):
-            if d in locked:
-                document, key = self._open(state, kek, d, obj, body_seq, ct, wrapped)
+    def _open_resources(
+        self, state: BatchState, kek: Kek, locked: set[int], users: Sequence[TupleRow], groups: Sequence[TupleRow]
+    ) -> None:
+        for d, obj, active, body_seq, rv, etag_rv, created, updated, ct, wrapped, in_groups in users:
+            opened = self._open(state, kek, d, obj, body_seq, ct, wrapped) if d in locked else None
+            if opened is not None:
+                document, key = opened
                 self._of(state, d).users[obj] = UserState(obj, document, active, key, rv, etag_rv, created, updated, in_groups)
                 state.stream_tails[obj] = (rv, etag_rv)
-        for d, obj, body_seq, created, ct, wrapped, rv, etag_rv in await self._rows("groups_state"):
-            if d in locked:
-                document, _ = self._open(state, kek, d, obj, body_seq, ct, wrapped)
-                self._of(state, d).groups[obj] = GroupState(obj, document, etag_rv, created, 0)
+        for d, obj, body_seq, created, ct, wrapped, rv, etag_rv in groups:
+            opened = self._open_group(state, kek, d, obj, body_seq, ct, wrapped) if d in locked else None
+            if opened is not None:
+                self._of(state, d).groups[obj] = GroupState(obj, opened[0], etag_rv, created, 0)
                 state.stream_tails[obj] = (rv, etag_rv)
 
+    def _open_group(
+        self, state: BatchState, kek: Kek, directory: int, obj: UUID, seq: int, ct: bytes | None, wrapped: bytes
+    ) -> tuple[dict[str, Any], str] | None:
+        if obj in self._without_document:
+            return {}, ""
+        return self._open(state, kek, directory, obj, seq, ct, wrapped)
+
     def _open(
-        self, state: BatchState, kek: Kek, directory: int, obj: UUID, seq: int, ct: bytes, wrapped: bytes
-    ) -> tuple[dict[str, Any], str]:
+        self, state: BatchState, kek: Kek, directory: int, obj: UUID, seq: int, ct: bytes | None, wrapped: bytes
+    ) -> tuple[dict[str, Any], str] | None:
+        """The document and its key; nothing of one that a shared batch leaves to a transaction of its own."""
         uuid = self._directories[directory].uuid
         try:
             key = state.keys.get(obj)
             if key is None:
                 key = state.keys[obj] = unwrap_key(kek, wrapped, directory=uuid, obj=obj)
-            payload = orjson.loads(open_payload(key, ct, directory=uuid, obj=obj, seq=seq))
-            return payload["data"]["object"], payload["key"]
-        except DAMAGED:
-            tell_unreadable(self._directories[directory], seq)
-            state.damaged.add(obj)
-            return {}, ""
+            limit = None if self._bytes_max == _UNBOUNDED else self._bytes_max
+            payload = None if ct is None else open_payload(key, ct, directory=uuid, obj=obj, seq=seq, payload_max=limit)
+        except DAMAGED as broken:
+            if self._bytes_max == _UNBOUNDED or not isinstance(broken, PayloadTooLargeError):
+                tell_unreadable(self._directories[directory], seq)
+                state.damaged.add(obj)
+                return {}, ""
+            payload = None
+        if payload is None:
+            state.large.add(obj)
+            return None
+        state.sizes[obj] = len(payload)
+        read = orjson.loads(payload)
+        return read["data"]["object"], read["key"]
 
     async def _collect_whole(self, state: BatchState) -> None:
         parents: dict[UUID, tuple[UUID, ...]] = {}
@@ -211,12 +274,12 @@ class StateReads:
             view = state.of(directory)
             if kind == "members_of_group" and obj in view.groups:
                 members: dict[UUID, str] = {}
-                async for member, mt, active in cursor:
+                async for member, mt, active in each(cursor):
                     members[member] = MEMBER_TYPE_NAMES[mt]
                     view.members[member] = _SEEN[mt, active]
                 view.groups[obj] = replace(view.groups[obj], members=members)
             elif kind == "groups_of_member":
-                parents[obj] = tuple([row[0] async for row in cursor])
+                parents[obj] = tuple([row[0] async for row in each(cursor)])
                 if obj in view.users:
                     view.users[obj] = replace(view.users[obj], groups=parents[obj])
                 if obj in view.groups:

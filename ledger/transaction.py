@@ -25,18 +25,21 @@ from database.queries import load_queries
 from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
 from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts
-from ledger.decide import Decision, RunsAloneError, decide
+from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.directories import Directory
 from ledger.events import USER, Body, Draft, Recorded
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
 from ledger.tokens import believed
 from scim.advice import TEST_OBJECT
+from scim.apply import PATCH_STEPS
 from scim.errors import ScimError, Unauthorized
 from scim.profile import Profile, is_test_object, mapped_user
+from scim.work import Work
 
 SQL = load_queries(__file__)
 CLOCK_BEHIND_MAX_US = 5_000_000
+LOOP_BYTES_MAX = 256 * 1024  # of the requests of a batch that is built on the event loop
 PIECE_EVENTS = 5_000  # built, sent and forgotten together; bounds the memory of a giant commit
 
 Statement = tuple[LiteralString, tuple[Any, ...]]
@@ -69,6 +72,8 @@ class Outcome:
     updated_at: int
     in_groups: bool = False
     events: int = 0
+    large: bool = False  # so that whoever shows it leaves the event loop for that
+    size: int = 0  # bytes of the body that the resource had before
 
 
 @dataclass(eq=False, slots=True)
@@ -85,6 +90,7 @@ class Submission:
     token: UUID | None = None
     weight: int = 1_000  # bytes of the request, for the bound of the queue
     used: set[str] = field(default_factory=set[str])  # tolerances it relied on
+    work: Work = field(default_factory=lambda: Work(PATCH_STEPS))  # what its decision may compute; a bulk request has one for all
     deferrals: int = 0  # how often another process held the directory
 
     def settle(self, result: Outcome | Exception) -> None:
@@ -104,6 +110,7 @@ class Report:
     settled: list[tuple[Submission, Outcome | Exception]] = field(default_factory=list[tuple[Submission, "Outcome | Exception"]])
     locked_out: list[Submission] = field(default_factory=list[Submission])
     run_alone: list[Submission] = field(default_factory=list[Submission])
+    heavy: list[Submission] = field(default_factory=list[Submission])
     committing: list[tuple[Submission, Outcome]] = field(default_factory=list[tuple[Submission, "Outcome"]])
 
 
@@ -128,7 +135,7 @@ class Transaction:
             locked = await reads.load(batch, self.kek)
             batch_state = await reads.collect(self.kek, locked)
             mine = self._sort_out(batch, locked, batch_state, report)
-            large = any(submission.needs.whole for submission in mine)
+            large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > LOOP_BYTES_MAX
             work = self._work(mine, batch_state, report)
             while (piece := await anyio.to_thread.run_sync(next, work, None) if large else next(work, None)) is not None:
                 for sql, params in piece:
@@ -148,6 +155,8 @@ class Transaction:
                 report.settled.append((submission, refused))
             elif state.tails[submission.directory.id].ahead_of_clock > CLOCK_BEHIND_MAX_US:
                 report.settled.append((submission, ClockBehindLedgerError()))
+            elif submission.needs.user in state.large or submission.needs.group in state.large:
+                report.heavy.append(submission)
             else:
                 mine.append(submission)
         return mine
@@ -177,6 +186,8 @@ class Transaction:
                 decision = self._decide(submission, state)
             except RunsAloneError:
                 report.run_alone.append(submission)
+            except TooHeavyError:
+                report.heavy.append(submission)
             except ScimError as refused:
                 report.settled.append((submission, refused))
             except Exception as broken:  # one guilty command fails alone
@@ -196,7 +207,8 @@ class Transaction:
             and not isinstance(submission.command, DeleteUser | DeleteGroup)
         ):
             raise ScimError(DAMAGED_SAYS)
-        return decide(view, submission.command, submission.directory.tolerances, submission.used)
+        effort = Effort(submission.work, shared=not needs.alone)
+        return decide(view, submission.command, submission.directory.tolerances, submission.used, effort)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,13 +274,19 @@ def _with_user(draft: Draft, profile: Profile) -> Draft:
 
 def _unchanged(submission: Submission, decision: Decision, state: BatchState) -> Outcome:
     etag_rv, created_at, updated_at = state.versions(submission)
-    return Outcome(None, decision.document, etag_rv, created_at, updated_at, state.in_groups(submission))
+    return Outcome(
+        None, decision.document, etag_rv, created_at, updated_at, state.in_groups(submission), 0, submission.needs.heavy,
+        state.size(submission),
+    )  # fmt: skip
 
 
 def _written(submission: Submission, item: Decided, placed: PlacedCommit, state: BatchState) -> tuple[Submission, Outcome]:
     new = submission.needs.user is None and submission.needs.group is None
     created, grouped = placed.at if new else state.created_at(submission), state.in_groups(submission)
-    return submission, Outcome(placed.last_seq, item.document, placed.etag_rv, created, placed.at, grouped, placed.size)
+    return submission, Outcome(
+        placed.last_seq, item.document, placed.etag_rv, created, placed.at, grouped, placed.size, submission.needs.heavy,
+        state.size(submission),
+    )  # fmt: skip
 
 
 def insert_statements(built: Built) -> list[Statement]:

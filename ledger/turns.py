@@ -8,11 +8,10 @@ one that asks for a thousand things holds up its own, and nobody else.
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, TypeVar
 
 import anyio.to_thread
-from psycopg_pool import AsyncConnectionPool
 
 from database.connections import Connection
 
@@ -77,10 +76,10 @@ class Line:
 class Turns:
     """The worker threads and pooled connections of a process, shared out by directory."""
 
-    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
-        self._pool = pool
+    def __init__(self, connection: Callable[[], AbstractAsyncContextManager[Connection]], connections: int) -> None:
+        self._connection = connection
         self._threads = Line(THREADS, THREADS_OF_ONE)
-        self._connections = Line(pool.max_size, CONNECTIONS_OF_ONE)
+        self._connections = Line(connections, CONNECTIONS_OF_ONE)
         self._limiter = anyio.CapacityLimiter(THREADS)
 
     async def compute(self, directory: int, work: Callable[[], T]) -> T:
@@ -94,5 +93,5 @@ class Turns:
     @asynccontextmanager
     async def connection(self, directory: int) -> AsyncGenerator[Connection]:
         """A pooled connection, for the time of a few statements: whoever computes or sends meanwhile keeps others waiting."""
-        async with self._connections.place(directory), self._pool.connection() as conn:
+        async with self._connections.place(directory), self._connection() as conn:
             yield conn

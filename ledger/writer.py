@@ -214,17 +214,19 @@ class Writer:
                 submission.settle(result)
         for submission in report.run_alone:
             submission.needs = replace(submission.needs, whole=True)
+        for submission in report.heavy:
+            submission.needs = replace(submission.needs, heavy=True)
         for submission in report.locked_out:
             submission.deferrals += 1
         again = [s for s in report.locked_out if s.deferrals <= DEFERRALS_MAX]
-        self._queue.put_back([*again, *report.run_alone])
+        self._queue.put_back([*again, *report.run_alone, *report.heavy])
         held: dict[int, list[Submission]] = {}
         for submission in report.locked_out:
             if submission.deferrals > DEFERRALS_MAX:
                 held.setdefault(submission.directory.id, []).append(submission)
         for submissions in held.values():
             self._open_lane(submissions)
-        if again or report.run_alone:
+        if again or report.run_alone or report.heavy:
             self._wake.set()
 
     async def _one_by_one(self, link: Link, batch: Sequence[Submission], refused: psycopg.Error, *, wait_for_locks: bool) -> None:

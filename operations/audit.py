@@ -1,7 +1,9 @@
 """Audit: who existed, who was in what, who could reach what, as of a time or a seq (CONTRACT §7)."""
 
-from collections.abc import Iterable
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 from uuid import UUID
 
 from database.connections import Connection
@@ -13,9 +15,18 @@ from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import InvalidError, NotFoundError
 from projections import history
-from projections.history import Point, State
+from projections.access import Access, Edge
+from projections.access import access as access_by
+from projections.history import Below, Point, State, StateThen
+from projections.reads import PAGE_BYTES_MAX
+from scim.errors import TooMany
+from scim.work import Work
 
 PAGE_MAX = 1_000
+AUDIT_STEPS: Final = 3_000_000  # of one question: a million memberships, or the names of a hundred thousand users
+LEVEL_STEPS: Final = 500  # to ask the database for one level of groups
+ROW_BYTES: Final = 200  # of a row as JSON, without what has any length
+ID_BYTES: Final = 39  # of an id in a list
 Rows = list[dict[str, Any]]
 
 
@@ -30,7 +41,7 @@ async def population(
     if kind not in {USER, GROUP}:
         raise InvalidError("`type` is User or Group.", "invalid_parameters")
     start = None if after is None else _id(after)
-    async with ledger.connection() as conn:
+    async with ledger.turns.connection(directory.id) as conn:
         point = await history.resolve(conn, directory, as_of, now=ledger.clock())
         people = await history.population(conn, directory, point.seq, ot=kind, after=start, limit=limit)
 
@@ -39,7 +50,7 @@ async def population(
         return {"id": person.id, "type": kind, "active": person.active, **_names(document, why)}
 
     seqs = [person.body_seq for person in people]
-    rows = await history.documents_at(ledger.connection, ledger.kek, directory, seqs, row)
+    rows = await history.documents_at(lambda: ledger.turns.connection(directory.id), ledger.kek, directory, seqs, row)
     whole = len(rows) == len(people) < limit
     return rows, point, None if whole or not rows else str(rows[-1]["id"])
 
@@ -47,73 +58,121 @@ async def population(
 @on_directory("audit.user")
 async def user(ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str) -> tuple[State, Point]:
     """One user as it was; without a resource once erased. Raises NotFoundError where there was none."""
-    async with ledger.connection() as conn:
-        point, state = await _state(ledger, conn, directory, user_id, USER, as_of)
-    if state is None:
+    async with ledger.turns.connection(directory.id) as conn:
+        point, then = await _state(ledger, conn, directory, user_id, USER, as_of)
+    if then is None:
         raise NotFoundError(f"There was no user with this id in this directory at seq {point.seq}.")
-    return state, point
+    return await ledger.turns.compute(directory.id, partial(history.opened_then, ledger.kek, directory, then)), point
 
 
 @on_directory("audit.access")
 async def access(
-    ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str, *, nested: bool
-) -> tuple[Rows, Point]:
-    """Groups the user could reach: none while inactive or gone, from the commit on that made it so."""
-    async with ledger.connection() as conn:
+    ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str, *, nested: bool, after: str | None, work: Work
+) -> tuple[Rows, Point, str | None]:  # fmt: skip
+    """Groups the user could reach: none while inactive or gone, from the commit on that made it so.
+
+    By id, after an id; with the id that the next page comes after, where there is more.
+    """
+    async with ledger.turns.connection(directory.id) as conn:
         point, state = await _state(ledger, conn, directory, user_id, USER, as_of)
         if state is None and not await history.ever_existed(conn, directory, USER, _id(user_id)):
             raise NotFoundError("This directory never had a user with this id.")
-        if state is None or not state.active:
-            return [], point
-        reached = await history.access_at(conn, directory, _id(user_id), point.seq, nested=nested)
-        names = await _group_names(ledger, conn, directory, [found.group for found in reached], point.seq)
-    rows = [
-        {
-            "id": found.group, "type": GROUP, "direct": found.direct, "since_seq": found.since_seq, "display": names.get(found.group),
-            "paths": [list(path) for path in found.paths],
-        }
-        for found in reached
-    ]  # fmt: skip
-    return rows, point
+    if state is None or not state.active:
+        return [], point, None
+    edges = await _edges_above(ledger, directory, _id(user_id), point.seq, nested=nested, work=work)
+
+    def reached() -> tuple[Rows, str | None]:
+        return _page([_reached(found) for found in access_by(_id(user_id), edges, work)], after, _path_bytes)
+
+    page, more = await ledger.turns.compute(directory.id, reached)
+    names = await _shown(ledger, directory, [row["id"] for row in page], point.seq, work)
+    return [row | {"display": names.get(row["id"], {}).get("displayName")} for row in page], point, more
+
+
+def _reached(found: Access) -> dict[str, Any]:
+    return {
+        "id": found.group, "type": GROUP, "direct": found.direct, "since_seq": found.since_seq, "display": None,
+        "paths": [list(path) for path in found.paths], "paths_capped": found.capped,
+    }  # fmt: skip
+
+
+async def _edges_above(ledger: OpenLedger, directory: Directory, user: UUID, seq: int, *, nested: bool, work: Work) -> list[Edge]:
+    """The memberships by which the user reaches groups, level by level: each is read once."""
+    edges: list[Edge] = []
+    level, seen = [user], {user}
+    while level:
+        async with ledger.turns.connection(directory.id) as conn:
+            found = await history.edges_above(conn, directory, level, seq)
+        work.spend(LEVEL_STEPS + len(found))
+        edges += found
+        level = [group for group in dict.fromkeys(edge.group for edge in found) if group not in seen] if nested else []
+        seen.update(level)
+    return edges
 
 
 @on_directory("audit.members")
 async def members(
-    ledger: OpenLedger, _caller: Caller, directory: Directory, group_id: str, as_of: str, *, nested: bool, effective: bool | None
-) -> tuple[Rows, Point]:
-    """Members of a group: `effective` tells those who are active from those who are only stored."""
-    async with ledger.connection() as conn:
+    ledger: OpenLedger, _caller: Caller, directory: Directory, group_id: str, as_of: str, *, nested: bool, effective: bool | None,
+    after: str | None, work: Work,
+) -> tuple[Rows, Point, str | None]:  # fmt: skip
+    """Members of a group: `effective` tells those who are active from those who are only stored.
+
+    By id, after an id; with the id that the next page comes after, where there is more.
+    """
+    async with ledger.turns.connection(directory.id) as conn:
         point, state = await _state(ledger, conn, directory, group_id, GROUP, as_of)
-        if state is None:
-            raise NotFoundError(f"There was no group with this id in this directory at seq {point.seq}.")
-        found = await history.members_at(conn, directory, _id(group_id), point.seq, nested=nested)
-    rows = [
-        {"id": m.id, "type": m.type, "effective": m.active, "direct": not m.via, "via": list(m.via), "since_seq": m.since_seq}
-        for m in found
-        if effective is None or m.active is effective
-    ]
-    return rows, point
+    if state is None:
+        raise NotFoundError(f"There was no group with this id in this directory at seq {point.seq}.")
+    below = Below(_id(group_id))
+    while below.level:
+        async with ledger.turns.connection(directory.id) as conn:
+            edges = await history.edges_below(conn, directory, list(below.level), point.seq)
+        work.spend(LEVEL_STEPS)
+        await ledger.turns.compute(directory.id, partial(below.add, edges, work))
+        if not nested:
+            break
+
+    def rows() -> tuple[Rows, str | None]:
+        found = [
+            {"id": m.id, "type": m.type, "effective": m.active, "direct": not m.via, "via": list(m.via), "since_seq": m.since_seq}
+            for m in below.members()
+            if effective is None or m.active is effective
+        ]
+        return _page(found, after, _via_bytes)
+
+    page, more = await ledger.turns.compute(directory.id, rows)
+    return page, point, more
 
 
 @on_directory("audit.diff")
 async def diff(
-    ledger: OpenLedger, _caller: Caller, directory: Directory, first: str, to: str, *, group: str | None, user_id: str | None
-) -> tuple[Rows, Point, Point]:
-    """What stands at one point and not at the other; applied to the first it gives the second. With both points."""
-    async with ledger.connection() as conn:
+    ledger: OpenLedger, _caller: Caller, directory: Directory, first: str, to: str, *, group: str | None, user_id: str | None, work: Work
+) -> tuple[Rows, Point, Point]:  # fmt: skip
+    """What stands at one point and not at the other; applied to the first it gives the second. With both points.
+
+    Raises TooMany where more than ROWS_MAX memberships or resources differ.
+    """
+    async with ledger.turns.connection(directory.id) as conn:
         begin = await history.resolve(conn, directory, first, now=ledger.clock())
         end = await history.resolve(conn, directory, to, now=ledger.clock())
         if begin.seq > end.seq:
             raise InvalidError("`from` lies after `to`. Swap them.", "invalid_parameters")
         of_group, of_user = (_id(group) if group else None), (_id(user_id) if user_id else None)
         memberships, states = await history.diff(conn, directory, begin.seq, end.seq, group=of_group, user=of_user)
-    rows = [_state_change(row) for row in states]
-    rows += [
-        {"change": "member_removed" if sign < 0 else "member_added", "id": grp, "type": GROUP,
-         "member": {"id": mem, "type": MEMBER_TYPE_NAMES[mt]}, "seq": to_seq if sign < 0 else from_seq}
-        for grp, mem, mt, sign, from_seq, to_seq in memberships
-    ]  # fmt: skip
-    return rows, begin, end
+    if max(len(memberships), len(states)) > history.ROWS_MAX:
+        raise TooMany(f"More than {history.ROWS_MAX} things differ. Ask for a shorter time, or for one group or user.")
+
+    def rows() -> Rows:
+        work.spend(len(states) + len(memberships))
+        return [*map(_state_change, states), *map(_edge_change, memberships)]
+
+    return await ledger.turns.compute(directory.id, rows), begin, end
+
+
+def _edge_change(row: tuple[Any, ...]) -> dict[str, Any]:
+    grp, mem, mt, sign, from_seq, to_seq = row
+    change, seq = ("member_removed", to_seq) if sign < 0 else ("member_added", from_seq)
+    return {"change": change, "id": grp, "type": GROUP, "member": {"id": mem, "type": MEMBER_TYPE_NAMES[mt]}, "seq": seq}
 
 
 def _state_change(row: tuple[Any, ...]) -> dict[str, Any]:
@@ -138,24 +197,40 @@ def _id(text: str) -> UUID:
 
 async def _state(
     ledger: OpenLedger, conn: Connection, directory: Directory, obj: str, kind: str, as_of: str
-) -> tuple[Point, State | None]:
+) -> tuple[Point, StateThen | None]:
     point = await history.resolve(conn, directory, as_of, now=ledger.clock())
-    state = await history.state_at(conn, ledger.kek, directory, _id(obj), point.seq)
+    state = await history.state_at(conn, directory, _id(obj), point.seq)
     return point, state if state is not None and state.type == kind else None
 
 
-async def _group_names(
-    ledger: OpenLedger, conn: Connection, directory: Directory, groups: Iterable[UUID], seq: int
-) -> dict[UUID, str]:
-    names: dict[UUID, str] = {}
-    for group in groups:
-        state = await history.state_at(conn, ledger.kek, directory, group, seq)
-        if state is not None and state.resource is not None:
-            names[group] = state.resource.document["displayName"]
-    return names
+async def _shown(
+    ledger: OpenLedger, directory: Directory, resources: list[UUID], seq: int, work: Work
+) -> dict[UUID, dict[str, Any]]:
+    """What a list tells of resources besides their ids; nothing of those that were erased."""
+    shown = ("userName", "displayName", "externalId")
+    return await history.documents_then(ledger.turns, ledger.kek, directory, resources, seq, shown, work)
 
 
 def _names(document: dict[str, Any] | None, why: str) -> dict[str, Any]:
     if document is None:
         return {why: True}
     return {name: document[name] for name in ("userName", "displayName", "externalId") if name in document}
+
+
+def _page(rows: Rows, after: str | None, size: Callable[[dict[str, Any]], int]) -> tuple[Rows, str | None]:
+    """The rows after an id until they are PAGE_BYTES_MAX besides the first, and the id that the next page comes after."""
+    start = 0 if after is None else bisect_right(rows, _id(after).bytes, key=lambda row: row["id"].bytes)
+    total = 0
+    for n in range(start + 1, len(rows)):
+        total += ROW_BYTES + size(rows[n])
+        if total > PAGE_BYTES_MAX:
+            return rows[start:n], str(rows[n - 1]["id"])
+    return rows[start:], None
+
+
+def _path_bytes(row: dict[str, Any]) -> int:
+    return ID_BYTES * sum(map(len, row["paths"]))
+
+
+def _via_bytes(row: dict[str, Any]) -> int:
+    return ID_BYTES * len(row["via"])

@@ -11,6 +11,7 @@ from ledger.directories import Directories
 from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.transaction import Outcome, Submission
+from ledger.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class OpenLedger:
     """A ledger that is open in this process. Clock, ids and randomness are parts too: nothing below makes its own."""
 
     connection: Callable[[], AbstractAsyncContextManager[Connection]]  # one of the pool, for a few statements
+    turns: Turns  # of directories, at worker threads and pooled connections: for what may take long
     directories: Directories
     feed: Feed
     kek: Kek

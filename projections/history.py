@@ -4,11 +4,10 @@ Membership and states are half-open seq intervals, so the past and the present a
 mapped to a seq: the last commit with at <= T, whole.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import anyio.to_thread
@@ -22,12 +21,16 @@ from ledger.events import MEMBER_TYPE_NAMES, MEMBER_TYPES, USER
 from ledger.feed import Connecting
 from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, Budget, tell_unreadable
 from ledger.sealing import Kek, open_payload, unwrap_key
-from projections.reads import Resource, open_document
+from ledger.turns import Turns
+from projections.access import Edge
+from projections.reads import PAGE_BYTES_MAX, Resource, Sealed, open_document, open_sized
 from proofs.body import PayloadTooLargeError
+from scim.sorting import in_runs
+from scim.work import STEP_BYTES, Work, reading
 
 T = TypeVar("T")
 SQL: Final = load_queries(__file__)
-DEPTH_MAX: Final = 64  # of group nesting; cycles end earlier
+PIECE: Final = 1_000  # resources that are looked up together
 
 
 class InvalidAsOfError(ValueError):
@@ -89,8 +92,28 @@ def _instant(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StateThen:
     """A resource as of a point."""
+
+    type: str
+    active: bool
+    sealed: Sealed | None  # None once erased
+
+
+async def state_at(conn: Connection, directory: Directory, obj: UUID, seq: int) -> StateThen | None:
+    """The resource as of a seq, still sealed, or None where it did not exist then."""
+    row = await (await conn.cursor(binary=True).execute(SQL["state_at"], (directory.id, obj, seq))).fetchone()
+    if row is None:
+        return None
+    ot, active, body_seq, ct, wrapped, etag_rv, updated, created = row
+    if ct is None or wrapped is None:
+        return StateThen(MEMBER_TYPE_NAMES[ot], active, None)
+    return StateThen(MEMBER_TYPE_NAMES[ot], active, Sealed(obj, body_seq, etag_rv, created, updated, ct, wrapped, active))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The same, opened."""
 
     type: str
     active: bool
@@ -98,21 +121,20 @@ class State:
     why: str = "erased"  # why there is no resource: "erased" or "unreadable"
 
 
-async def state_at(conn: Connection, kek: Kek, directory: Directory, obj: UUID, seq: int) -> State | None:
-    """The resource as of a seq, or None where it did not exist then."""
-    row = await (await conn.cursor(binary=True).execute(SQL["state_at"], (directory.id, obj, seq))).fetchone()
-    if row is None:
-        return None
-    ot, active, body_seq, ct, wrapped, etag_rv, updated, created = row
-    name = MEMBER_TYPE_NAMES[ot]
-    if ct is None or wrapped is None:
-        return State(name, active, None)
+def opened_then(kek: Kek, directory: Directory, then: StateThen) -> State:
+    """Unseal it."""
+    sealed = then.sealed
+    if sealed is None:
+        return State(then.type, then.active, None)
     try:
-        document = shown(open_document(kek, directory, obj, body_seq, ct, wrapped), active=active)
+        document = open_document(kek, directory, sealed.id, sealed.body_seq, sealed.ct, sealed.wrapped)
     except DAMAGED:
-        tell_unreadable(directory, body_seq)
-        return State(name, active, None, "unreadable")
-    return State(name, active, Resource(name, obj, document, etag_rv, created, updated))
+        tell_unreadable(directory, sealed.body_seq)
+        return State(then.type, then.active, None, "unreadable")
+    document = shown(document, active=then.active)
+    return State(
+        then.type, then.active, Resource(then.type, sealed.id, document, sealed.etag_rv, sealed.created_at, sealed.updated_at)
+    )
 
 
 def shown(document: dict[str, Any], *, active: bool) -> dict[str, Any]:
@@ -245,89 +267,124 @@ class Member:
     via: tuple[UUID, ...] = ()
 
 
-async def members_at(conn: Connection, directory: Directory, group: UUID, seq: int, *, nested: bool) -> list[Member]:
-    """Members of a group as of a seq; with `nested` also those reached through member groups, each with one path."""
-    found: dict[UUID, Member] = {}
-    level: dict[UUID, tuple[UUID, ...]] = {group: ()}
-    seen = {group}
-    for _ in range(DEPTH_MAX):
-        params = (directory.id, uuids(list(level)), seq)
-        rows = await (await conn.cursor(binary=True).execute(SQL["members_at"], params)).fetchall()
-        below: dict[UUID, tuple[UUID, ...]] = {}
-        for parent, member, mt, active, since in rows:
-            found.setdefault(member, Member(member, MEMBER_TYPE_NAMES[mt], active, since, level[parent]))
-            if MEMBER_TYPE_NAMES[mt] != USER and member not in seen:
-                seen.add(member)
-                below[member] = (*level[parent], member)
-        if not nested or not below:
-            break
-        level = below
-    return sorted(found.values(), key=lambda member: member.id)
+async def members_at(conn: Connection, directory: Directory, group: UUID, seq: int) -> list[Member]:
+    """The direct members of a group as of a seq, by id."""
+    return sorted((edge.member for edge in await edges_below(conn, directory, [group], seq)), key=_id_of)
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """A group a user reaches, with every path: each path runs from the direct group up to this one."""
+class EdgeBelow(NamedTuple):
+    """A stored membership seen from its group."""
 
     group: UUID
-    paths: tuple[tuple[UUID, ...], ...]
-    since_seq: int
-
-    @property
-    def direct(self) -> bool:
-        return any(len(path) == 1 for path in self.paths)
+    member: Member
 
 
-PATHS_MAX: Final = 100  # of one group; diamonds multiply
+async def edges_below(conn: Connection, directory: Directory, groups: Sequence[UUID], seq: int) -> list[EdgeBelow]:
+    """Who is directly in these groups as of a seq."""
+    params = (directory.id, uuids(list(groups)), seq)
+    rows = await (await conn.cursor(binary=True).execute(SQL["members_at"], params)).fetchall()
+    return [EdgeBelow(group, Member(member, MEMBER_TYPE_NAMES[mt], active, since)) for group, member, mt, active, since in rows]
 
 
-async def access_at(conn: Connection, directory: Directory, user: UUID, seq: int, *, nested: bool) -> list[Access]:
-    """The groups a user belongs to as of a seq. Whether that is access depends on the user's activity: see state_at."""
-    parents, since = await _groups_above(conn, directory, user, seq, nested=nested)
-    paths: dict[UUID, list[tuple[UUID, ...]]] = defaultdict(list)
-    open_paths: list[tuple[UUID, ...]] = [(group,) for group in parents.get(user, ())]
-    while open_paths:
-        path = open_paths.pop()
-        if len(paths[path[-1]]) >= PATHS_MAX:
-            continue
-        paths[path[-1]].append(path)
-        if nested:
-            open_paths += [(*path, above) for above in parents.get(path[-1], ()) if above not in path]
-    return [
-        Access(group, tuple(sorted(found)), min(_since(user, path, since) for path in found))
-        for group, found in sorted(paths.items())
-    ]
+class Below:
+    """The members of a group, level by level: what is reached first is kept, so that circles end and each has a shortest way."""
+
+    def __init__(self, group: UUID) -> None:
+        self.found: dict[UUID, Member] = {}
+        self.level: dict[UUID, tuple[UUID, ...]] = {group: ()}  # the groups to look into next, and the way to each
+        self._seen = {group}
+
+    def add(self, edges: Sequence[EdgeBelow], work: Work) -> None:
+        """Take in the members of this level. Raises as Work.spend does."""
+        below: dict[UUID, tuple[UUID, ...]] = {}
+        work.spend(len(edges))
+        for group, member in edges:
+            via = self.level[group]
+            if member.id not in self.found:
+                work.spend(len(via))
+                self.found[member.id] = replace(member, via=via)
+            if member.type != USER and member.id not in self._seen:
+                self._seen.add(member.id)
+                below[member.id] = (*via, member.id)
+        self.level = below
+
+    def members(self) -> list[Member]:
+        """All that were found, by id."""
+        return in_runs(list(self.found.values()), _id_of)
 
 
-def _since(user: UUID, path: tuple[UUID, ...], since: dict[tuple[UUID, UUID], int]) -> int:
-    """A path gives access since its youngest edge."""
-    return max(since[edge] for edge in zip((user, *path), path, strict=False))
+def _id_of(member: Member) -> bytes:
+    return member.id.bytes
 
 
-async def _groups_above(
-    conn: Connection, directory: Directory, member: UUID, seq: int, *, nested: bool
-) -> tuple[dict[UUID, list[UUID]], dict[tuple[UUID, UUID], int]]:
-    parents: dict[UUID, list[UUID]] = defaultdict(list)
-    since: dict[tuple[UUID, UUID], int] = {}
-    level = [member]
-    for _ in range(DEPTH_MAX):
-        rows = await (await conn.cursor(binary=True).execute(SQL["groups_at"], (directory.id, uuids(level), seq))).fetchall()
-        for below, group, from_seq in rows:
-            parents[below].append(group)
-            since[below, group] = from_seq
-        level = [group for group in {row[1] for row in rows} if group not in parents]
-        if not nested or not level:
-            break
-    return parents, since
+async def edges_above(conn: Connection, directory: Directory, members: Sequence[UUID], seq: int) -> list[Edge]:
+    """The groups that directly hold these as of a seq."""
+    params = (directory.id, uuids(list(members)), seq)
+    rows = await (await conn.cursor(binary=True).execute(SQL["groups_at"], params)).fetchall()
+    return [Edge(*row) for row in rows]
+
+
+ROWS_MAX: Final = 100_000  # of a comparison
 
 
 async def diff(
     conn: Connection, directory: Directory, first: int, second: int, *, group: UUID | None, user: UUID | None
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """What changed between two seqs: (memberships, states) rows as the named queries give them."""
-    cursor = conn.cursor(binary=True)
-    memberships = await (await cursor.execute(SQL["membership_diff"], (directory.id, first, second, group, user))).fetchall()
+    """What changed between two seqs: (memberships, states) rows as the named queries give them; of each at most ROWS_MAX + 1."""
+    cursor, limit = conn.cursor(binary=True), ROWS_MAX + 1
+    params = (directory.id, first, second, group, user, limit)
+    memberships = await (await cursor.execute(SQL["membership_diff"], params)).fetchall()
     if group is not None and user is not None:
         return memberships, []
-    states = await (await cursor.execute(SQL["state_diff"], (directory.id, first, second, group or user))).fetchall()
+    states = await (await cursor.execute(SQL["state_diff"], (directory.id, first, second, group or user, limit))).fetchall()
     return memberships, states
+
+
+class SealedThen(NamedTuple):
+    """A resource as of a seq, still sealed."""
+
+    id: UUID
+    body_seq: int
+    ct: bytes
+    wrapped: bytes
+
+    def document(self, kek: Kek, directory: Directory, work: Work) -> dict[str, Any]:
+        """Unseal it; nothing is in one that does not open. Raises as Work.spend does."""
+        work.spend(reading(len(self.ct)))
+        try:
+            document, size = open_sized(kek, directory, self.id, self.body_seq, self.ct, self.wrapped)
+        except DAMAGED:
+            tell_unreadable(directory, self.body_seq)
+            return {}
+        work.spend(size // STEP_BYTES)
+        return document
+
+
+async def sealed_at(conn: Connection, directory: Directory, resources: Sequence[UUID], seq: int) -> tuple[list[SealedThen], int]:
+    """Resources as of a seq, as far as they fit into PAGE_BYTES_MAX, and how many of those asked for that were.
+
+    Those that did not exist then, or were erased since, are left out.
+    """
+    params = (directory.id, uuids(list(resources)), seq, PAGE_BYTES_MAX)
+    rows = await (await conn.cursor(binary=True).execute(SQL["sealed_at"], params)).fetchall()
+    cut = next((n for n, row in enumerate(rows) if row[3] is None), len(rows))
+    return [SealedThen(*row[1:]) for row in rows[:cut]], rows[cut][0] - 1 if cut < len(rows) else len(resources)
+
+
+async def documents_then(
+    turns: Turns, kek: Kek, directory: Directory, resources: Sequence[UUID], seq: int, shown: Sequence[str], work: Work
+) -> dict[UUID, dict[str, Any]]:
+    """These attributes of resources as of a seq; no connection is held while they are unsealed. Raises as Work.spend does."""
+    found: dict[UUID, dict[str, Any]] = {}
+    done = 0
+    while done < len(resources):
+        async with turns.connection(directory.id) as conn:
+            rows, looked_at = await sealed_at(conn, directory, resources[done : done + PIECE], seq)
+        done += looked_at
+
+        def read(rows: Sequence[SealedThen] = rows) -> dict[UUID, dict[str, Any]]:
+            opened = ((sealed.id, sealed.document(kek, directory, work)) for sealed in rows)
+            return {obj: {name: document[name] for name in shown if name in document} for obj, document in opened}
+
+        found |= await turns.compute(directory.id, read)
+    return found

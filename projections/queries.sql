@@ -72,16 +72,29 @@ on conflict (directory) do update set state = excluded.state, since = excluded.s
        closed_at = coalesce(excluded.closed_at, directory_states.closed_at);
 
 -- users_by_id --
--- Current users with their newest sealed body: directory, id, active, body_seq, etag_rv, created, updated, ct, key.
-select u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped
+-- Current users with their newest sealed body, unless it is longer than $3 bytes: directory, id, active, body_seq, etag_rv, created,
+-- updated, ct, key.
+select u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, case when octet_length(b.ct) <= $3 then b.ct end, s.wrapped
 from unnest($1::int4[], $2::uuid[]) k(d, i)
 join users u on u.directory = k.d and u.id = k.i
 join bodies b on b.directory = u.directory and b.seq = u.body_seq
 join subject_keys s on s.obj = u.id;
 
+-- users_page --
+-- Current users in the order asked for: place, id, body_seq, etag_rv, created, updated, ct, key, active. The sealed bodies come as far as
+-- they fit into $3 bytes, and that of the first one always: a page of the largest users would be 200 MiB.
+select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
+    select k.n, u.id, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped, u.active, octet_length(b.ct) size,
+           sum(octet_length(b.ct)) over (order by k.n) total
+    from unnest($2::uuid[]) with ordinality k(i, n)
+    join users u on u.directory = $1 and u.id = k.i
+    join bodies b on b.directory = u.directory and b.seq = u.body_seq
+    join subject_keys s on s.obj = u.id
+) p order by n;
+
 -- users_by_name --
--- Users by the blind key of their userName, with the key first: what an IdP asks before it creates.
-select u.user_name_mac, u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped
+-- Users by the blind key of their userName, with the key first: what an IdP asks before it creates. Long bodies stay as above.
+select u.user_name_mac, u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, case when octet_length(b.ct) <= $3 then b.ct end, s.wrapped
 from unnest($1::int4[], $2::bytea[]) k(d, m)
 join users u on u.directory = k.d and u.user_name_mac = k.m
 join bodies b on b.directory = u.directory and b.seq = u.body_seq
@@ -98,6 +111,20 @@ join subject_keys s on s.obj = g.id
 cross join lateral (select etag_rv from events where obj = g.id order by rv desc limit 1) t
 cross join lateral (select seq from events where obj = g.id and rv = t.etag_rv offset 0) e
 cross join lateral (select at from commits where directory = g.directory and seq <= e.seq order by seq desc limit 1) c;
+
+-- groups_page --
+-- Current groups alike, in the order asked for and as far as they fit.
+select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
+    select k.n, g.id, g.body_seq, t.etag_rv, g.created_at, c.at updated_at, b.ct, s.wrapped, true active, octet_length(b.ct) size,
+           sum(octet_length(b.ct)) over (order by k.n) total
+    from unnest($2::uuid[]) with ordinality k(i, n)
+    join groups g on g.directory = $1 and g.id = k.i
+    join bodies b on b.directory = g.directory and b.seq = g.body_seq
+    join subject_keys s on s.obj = g.id
+    cross join lateral (select etag_rv from events where obj = g.id order by rv desc limit 1) t
+    cross join lateral (select seq from events where obj = g.id and rv = t.etag_rv offset 0) e
+    cross join lateral (select at from commits where directory = g.directory and seq <= e.seq order by seq desc limit 1) c
+) p order by n;
 
 -- user_ids_by_key --
 -- Candidates of an equality filter; any of the keys may match.
@@ -158,7 +185,8 @@ where m.grp = any($2::uuid[]) group by m.grp;
 
 -- open_groups --
 -- Every group that holds users, directly or through its member groups: the sealed body that has its name, and whom it holds
--- directly since when. Edges are distinct, so circles end; the body comes once, however many users of a page are in the group.
+-- directly since when. Edges are distinct, so circles end, and at most $3 of them are followed; the body comes once, however many
+-- users of a page are in the group, and only where it is small: of the others the name is read one by one.
 with recursive e(d, mem, grp, from_seq) as (
     select k.d, m.mem, m.grp, m.from_seq from unnest($1::int4[], $2::uuid[]) k(d, i)
     cross join lateral (select * from memberships where directory = k.d and mem = k.i and to_seq >= 9223372036854775807 offset 0) m
@@ -166,8 +194,8 @@ with recursive e(d, mem, grp, from_seq) as (
     select e.d, m.mem, m.grp, m.from_seq from e
     cross join lateral (select * from memberships where directory = e.d and mem = e.grp and to_seq >= 9223372036854775807 offset 0) m
 )
-select h.d, h.grp, b.body_seq, b.ct, b.wrapped, h.mems, h.seqs
-from (select d, grp, array_agg(mem) mems, array_agg(from_seq) seqs from e group by d, grp) h
+select h.d, h.grp, b.body_seq, case when octet_length(b.ct) <= $4 then b.ct end, b.wrapped, h.mems, h.seqs
+from (select d, grp, array_agg(mem) mems, array_agg(from_seq) seqs from (select * from e limit $3) e group by d, grp) h
 cross join lateral (
     select g.body_seq, b.ct, s.wrapped from groups g
     join bodies b on b.directory = g.directory and b.seq = g.body_seq
@@ -196,6 +224,19 @@ cross join lateral (select etag_rv from events where directory = s.directory and
 cross join lateral (select at from commits where directory = s.directory and seq <= s.body_seq order by seq desc limit 1) c
 where s.directory = $1 and s.obj = $2 and s.from_seq <= $3 and s.to_seq > $3;
 
+-- sealed_at --
+-- Resources as of a seq, in the order asked for: place, id, body_seq, ct, key. The bodies come as far as they fit into $4 bytes, and
+-- that of the first one always. What was erased has none, and is left out.
+select n, obj, body_seq, case when total <= $4 or total = size then ct end, wrapped from (
+    select k.n, s.obj, s.body_seq, b.ct, y.wrapped, octet_length(b.ct) size, sum(octet_length(b.ct)) over (order by k.n) total
+    from unnest($2::uuid[]) with ordinality k(i, n)
+    cross join lateral (
+        select * from states where directory = $1 and obj = k.i and to_seq > $3 and from_seq <= $3 offset 0
+    ) s
+    join bodies b on b.directory = $1 and b.seq = s.body_seq
+    join subject_keys y on y.obj = s.obj
+) p order by n;
+
 -- states_after --
 -- Everyone as of a seq, by id: the population.
 select s.obj, s.active and not exists (select from directory_states where directory = $1 and closed_seq <= $3), s.body_seq from states s
@@ -221,7 +262,7 @@ cross join lateral (select * from memberships where directory = $1 and mem = k.i
 select grp, mem, mt, case when from_seq <= $2 and to_seq > $2 then -1 else 1 end, from_seq, to_seq from memberships
 where directory = $1 and ($4::uuid is null or grp = $4) and ($5::uuid is null or mem = $5)
   and (from_seq <= $2 and to_seq > $2) <> (from_seq <= $3 and to_seq > $3)
-order by grp, mem, from_seq;
+order by grp, mem, from_seq limit $6;
 
 -- state_diff --
 -- Resources that began, ended, changed activity or attributes between two points; the closing of the directory is where users that
@@ -233,7 +274,7 @@ from ended,
      (select * from states where directory = $1 and from_seq <= $2 and to_seq > $2 and ($4::uuid is null or obj = $4)) a
      full join (select * from states where directory = $1 and from_seq <= $3 and to_seq > $3 and ($4::uuid is null or obj = $4)) b on a.obj = b.obj
 where a.body_seq is distinct from b.body_seq or (a.ot = 0 and a.active and q > $2 and q <= $3)
-order by 2, 1;
+order by 2, 1 limit $5;
 
 -- bodies_of --
 -- Sealed bodies at places of the log with their sizes and the keys of their resources, read only up to $3 bytes each.

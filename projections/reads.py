@@ -1,7 +1,7 @@
 """Reading current users, groups and memberships out of the read models, with their attributes unsealed."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -17,12 +17,28 @@ from ledger.directories import Directory
 from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
 from ledger.rendering import DAMAGED, tell_unreadable
 from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac, open_payload, unwrap_key
+from ledger.turns import Turns
+from proofs.body import PayloadTooLargeError
+from scim.errors import TooMany
 from scim.filters import Atom, Bounds
+from scim.work import Work, reading
 
 SQL: Final = load_queries(__file__)
 SCAN_PAGE: Final = 500
 SCAN_MAX: Final = 100_000  # documents a filter may unseal; above it the SCIM error tooMany
+PAGE_BYTES_MAX: Final = 8 * 2**20  # of a page besides its first resource, and of what a scan has in memory at once
+SHARED_BYTES_MAX: Final = 64 * 1024  # of a body that is read together with those of others
+SHARED_ROWS_MAX: Final = 2_000  # groups of a read that is shared with others
+EDGES_MAX: Final = 500_000  # memberships followed for the groups of a page of users: a second in the database
+_UNBOUNDED: Final = 2**31 - 1
 _MIN, _MAX = -(2**62), 2**62
+
+
+class Alone:
+    """Stands for what is too much to be read together with what others ask for: whoever asked reads it by itself."""
+
+
+ALONE: Final = Alone()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,7 @@ class Resource:
     etag_rv: int
     created_at: int
     updated_at: int
+    size: int = 0  # bytes of its body, where it may be large
 
 
 class GroupOf(NamedTuple):
@@ -45,14 +62,24 @@ class GroupOf(NamedTuple):
     direct: bool
 
 
+def open_sized(
+    kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes, bytes_max: int | None = None
+) -> tuple[dict[str, Any], int]:
+    """Unseal the document that stands in the body at `seq`; give it and the bytes of the body.
+
+    Raises PayloadTooLargeError for a body of `bytes_max` bytes or more, else what is in DAMAGED.
+    """
+    key = unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
+    payload = open_payload(key, ct, directory=directory.uuid, obj=obj, seq=seq, payload_max=bytes_max)
+    return orjson.loads(payload)["data"]["object"], len(payload)
+
+
 def open_document(kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes) -> dict[str, Any]:
     """Unseal the document that stands in the body at `seq`."""
-    key = unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
-    payload = open_payload(key, ct, directory=directory.uuid, obj=obj, seq=seq)
-    return orjson.loads(payload)["data"]["object"]
+    return open_sized(kek, directory, obj, seq, ct, wrapped)[0]
 
 
-def readable_document(
+def readable(
     kek: Kek,
     directory: Directory,
     place: tuple[str, UUID, int],
@@ -61,21 +88,24 @@ def readable_document(
     *,
     active: bool = True,
     name: str = "",
-) -> dict[str, Any]:
+    bytes_max: int | None = None,
+) -> tuple[dict[str, Any], int]:
     """The same for SCIM, of (type, resource, seq). One damaged body costs nobody else a page or a shared query.
 
     A stand-in takes its place: the id, the activity and a name that says so (`name` where that is known), which every client can
-    read; nobody is taken for gone.
+    read; nobody is taken for gone. Raises PayloadTooLargeError where `bytes_max` is given.
     """
     ot, obj, seq = place
     try:
-        return open_document(kek, directory, obj, seq, ct, wrapped)
-    except DAMAGED:
+        return open_sized(kek, directory, obj, seq, ct, wrapped, bytes_max)
+    except DAMAGED as broken:
+        if bytes_max is not None and isinstance(broken, PayloadTooLargeError):
+            raise
         tell_unreadable(directory, seq)
     shown = name or f"(unreadable) {obj}"
     if ot == USER:
-        return {"schemas": [directory.user_type.schema], "id": str(obj), "userName": shown, "active": active}
-    return {"schemas": [directory.group_type.schema], "id": str(obj), "displayName": shown}
+        return {"schemas": [directory.user_type.schema], "id": str(obj), "userName": shown, "active": active}, 0
+    return {"schemas": [directory.group_type.schema], "id": str(obj), "displayName": shown}, 0
 
 
 async def resources(
@@ -84,13 +114,13 @@ async def resources(
     """Read many resources in one query. What does not exist is left out."""
     by_id = {directory.id: directory for directory, _ in wanted}
     params = (int4s([d.id for d, _ in wanted]), uuids([i for _, i in wanted]))
-    name = "users_by_id" if ot == USER else "groups_by_id"
-    rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
+    name, limit = ("users_by_id", (_UNBOUNDED,)) if ot == USER else ("groups_by_id", ())
+    rows = await (await conn.cursor(binary=True).execute(SQL[name], (*params, *limit))).fetchall()
 
     def unseal() -> dict[tuple[int, UUID], Resource]:
         found: dict[tuple[int, UUID], Resource] = {}
         for d, obj, active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
-            document = readable_document(kek, by_id[d], (ot, obj, body_seq), ct, wrapped, active=active)
+            document, _ = readable(kek, by_id[d], (ot, obj, body_seq), ct, wrapped, active=active)
             found[d, obj] = Resource(ot, obj, document, etag_rv, created, updated)
         return found
 
@@ -98,20 +128,86 @@ async def resources(
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
 
 
+async def users_together(
+    conn: Connection, kek: Kek, wanted: Sequence[tuple[Directory, UUID]]
+) -> dict[tuple[int, UUID], Resource | Alone]:
+    """Read users for several who ask at once; ALONE stands for a large one, which nobody else should wait for."""
+    by_id = {directory.id: directory for directory, _ in wanted}
+    params = (int4s([d.id for d, _ in wanted]), uuids([i for _, i in wanted]), SHARED_BYTES_MAX)
+    rows = await (await conn.cursor(binary=True).execute(SQL["users_by_id"], params)).fetchall()
+
+    def unseal() -> dict[tuple[int, UUID], Resource | Alone]:
+        return {(row[0], row[1]): _open_small(kek, by_id[row[0]], row) for row in rows}
+
+    return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
+
+
+def _open_small(kek: Kek, directory: Directory, row: tuple[Any, ...], name: str = "") -> Resource | Alone:
+    _d, obj, active, body_seq, etag_rv, created, updated, ct, wrapped = row
+    if ct is None:
+        return ALONE
+    try:
+        place = (USER, obj, body_seq)
+        document, _ = readable(kek, directory, place, ct, wrapped, active=active, name=name, bytes_max=SHARED_BYTES_MAX)
+    except PayloadTooLargeError:
+        return ALONE
+    return Resource(USER, obj, document, etag_rv, created, updated)
+
+
 NameKey = tuple[Directory, str]  # a directory and a folded userName
 
 
-async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -> dict[tuple[int, str], Resource]:
-    """Read users by folded userName, many in one query."""
+async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -> dict[tuple[int, str], Resource | Alone]:
+    """The same by folded userName."""
     macs = {(d.id, mac(d.index_key, USER_NAME, name)): (d, name) for d, name in wanted}
-    params = (int4s([number for number, _ in macs]), byteas([key for _, key in macs]))
+    params = (int4s([number for number, _ in macs]), byteas([key for _, key in macs]), SHARED_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["users_by_name"], params)).fetchall()
-    found: dict[tuple[int, str], Resource] = {}
-    for key, number, obj, active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
-        directory, name = macs[number, bytes(key)]
-        document = readable_document(kek, directory, (USER, obj, body_seq), ct, wrapped, active=active, name=name)
-        found[number, name] = Resource(USER, obj, document, etag_rv, created, updated)
-    return found
+
+    def unseal() -> dict[tuple[int, str], Resource | Alone]:
+        found: dict[tuple[int, str], Resource | Alone] = {}
+        for key, number, *rest in rows:
+            directory, name = macs[number, bytes(key)]
+            found[number, name] = _open_small(kek, directory, (number, *rest), name)
+        return found
+
+    return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
+
+
+class Sealed(NamedTuple):
+    """A resource as it is stored; times are µs since the epoch."""
+
+    id: UUID
+    body_seq: int
+    etag_rv: int
+    created_at: int
+    updated_at: int
+    ct: bytes
+    wrapped: bytes
+    active: bool
+
+
+async def page(
+    conn: Connection, directory: Directory, ot: str, ids: Sequence[UUID], *, bytes_max: int = PAGE_BYTES_MAX
+) -> tuple[list[Sealed], int]:
+    """Resources in the order of `ids`, as far as their sealed bodies fit (the first always), and how many ids that were.
+
+    What does not exist is left out. Nothing is unsealed: that takes time, and the connection goes back first.
+    """
+    if not ids:
+        return [], 0
+    name = "users_page" if ot == USER else "groups_page"
+    rows = await (await conn.cursor(binary=True).execute(SQL[name], (directory.id, uuids(ids), bytes_max))).fetchall()
+    cut = next((n for n, row in enumerate(rows) if row[6] is None), len(rows))
+    return [Sealed(*row[1:]) for row in rows[:cut]], rows[cut][0] - 1 if cut < len(rows) else len(ids)
+
+
+def unsealed(kek: Kek, directory: Directory, ot: str, sealed: Sealed, work: Work) -> Resource:
+    """Unseal one. Raises as Work.spend does."""
+    work.spend(reading(len(sealed.ct)))
+    place = (ot, sealed.id, sealed.body_seq)
+    document, size = readable(kek, directory, place, sealed.ct, sealed.wrapped, active=sealed.active)
+    work.spend(max(0, reading(size) - reading(len(sealed.ct))))
+    return Resource(ot, sealed.id, document, sealed.etag_rv, sealed.created_at, sealed.updated_at, size)
 
 
 async def candidates(conn: Connection, directory: Directory, ot: str, atoms: Iterable[Atom]) -> list[UUID]:
@@ -168,21 +264,21 @@ async def page_after(conn: Connection, directory: Directory, ot: str, at: int, l
     return [(row[0], row[1]) for row in rows]
 
 
-async def scan_ids(conn: Connection, directory: Directory, ot: str, bounds: Bounds) -> AsyncIterator[list[UUID]]:
-    """All ids within the bounds of a filter, by time of creation, in pages and short statements."""
+BEGINNING: Final = (_MIN, UUID(int=0))  # before every resource
+
+
+async def scan_page(
+    conn: Connection, directory: Directory, ot: str, bounds: Bounds, after: tuple[int, UUID]
+) -> list[tuple[int, UUID]]:
+    """Creation time and id of the next SCAN_PAGE resources within the bounds of a filter, by time of creation."""
     created = (bounds.created_min or _MIN, bounds.created_max or _MAX)
     modified = (bounds.modified_min or _MIN, bounds.modified_max or _MAX)
-    at, last = _MIN, UUID(int=0)
-    while True:
-        if ot == USER:
-            name, params = "users_after", (directory.id, at, last, bounds.active, *created, *modified, SCAN_PAGE)
-        else:
-            name, params = "groups_after", (directory.id, at, last, *created, SCAN_PAGE)
-        rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
-        if not rows:
-            return
-        yield [row[1] for row in rows]
-        at, last = rows[-1]
+    if ot == USER:
+        name, params = "users_after", (directory.id, *after, bounds.active, *created, *modified, SCAN_PAGE)
+    else:
+        name, params = "groups_after", (directory.id, *after, *created, SCAN_PAGE)
+    rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
+    return [(row[0], row[1]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,34 +313,123 @@ async def members_among(
     return {group: Members(ids, types) for group, ids, types in rows}
 
 
-async def groups_of(
-    conn: Connection, kek: Kek, members: Sequence[tuple[Directory, UUID]]
-) -> dict[tuple[int, UUID], list[GroupOf]]:
-    """The groups that hold users, the direct ones first."""
-    by_id = {directory.id: directory for directory, _ in members}
-    params = (int4s([d.id for d, _ in members]), uuids([member for _, member in members]))
+class Holding(NamedTuple):
+    """A group that holds users or groups directly: whom, and since when. `ct` is None where its body is long."""
+
+    directory: int
+    group: UUID
+    body_seq: int
+    ct: bytes | None
+    wrapped: bytes
+    members: list[UUID]
+    since: list[int]
+
+
+UserGroups = dict[tuple[int, UUID], list[GroupOf]]
+
+
+async def holdings(conn: Connection, members: Sequence[tuple[Directory, UUID]], edges_max: int) -> list[Holding]:
+    """Every group above the members, by at most `edges_max` memberships."""
+    params = (int4s([d.id for d, _ in members]), uuids([member for _, member in members]), edges_max, SHARED_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["open_groups"], params)).fetchall()
-
-    def gather() -> dict[tuple[int, UUID], list[GroupOf]]:
-        names: dict[UUID, str] = {}
-        above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)
-        for number, group, body_seq, ct, wrapped, held, since in rows:
-            names[group] = readable_document(kek, by_id[number], (GROUP, group, body_seq), ct, wrapped)["displayName"]
-            for member, seq in zip(held, since, strict=True):
-                above[member].append((seq, group))
-        in_order = {member: tuple(group for _, group in sorted(found)) for member, found in above.items()}
-        # Most users of a page are in the same groups as others: they share one list.
-        shared = {direct: _groups_above(in_order, names, direct) for direct in {in_order.get(m, ()) for _, m in members}}
-        return {(d.id, member): shared[in_order.get(member, ())] for d, member in members}
-
-    return gather() if len(rows) < 32 and len(members) < 32 else await anyio.to_thread.run_sync(gather)
+    return [Holding(*row) for row in rows]
 
 
-def _groups_above(above: Mapping[UUID, Sequence[UUID]], names: Mapping[UUID, str], direct: Sequence[UUID]) -> list[GroupOf]:
+async def groups_together(
+    conn: Connection, kek: Kek, members: Sequence[tuple[Directory, UUID]]
+) -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
+    """The groups that hold users, the direct ones first, for several who ask at once; ALONE where that is much."""
+    by_id = {directory.id: directory for directory, _ in members}
+    found = await holdings(conn, members, SHARED_ROWS_MAX)
+    alone: dict[tuple[int, UUID], list[GroupOf] | Alone] = {(d.id, member): ALONE for d, member in members}
+    if sum(len(held.members) for held in found) >= SHARED_ROWS_MAX or any(held.ct is None for held in found):
+        return alone
+
+    def gather() -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
+        try:
+            names = {held.group: _name(kek, by_id[held.directory], held, SHARED_BYTES_MAX)[0] for held in found}
+        except PayloadTooLargeError:
+            return alone
+        return {**gathered(found, names, [(d.id, member) for d, member in members])}
+
+    return gather() if len(found) < 32 and len(members) < 32 else await anyio.to_thread.run_sync(gather)
+
+
+def _name(kek: Kek, directory: Directory, held: Holding, bytes_max: int | None = None) -> tuple[str, int]:
+    assert held.ct is not None
+    document, size = readable(kek, directory, (GROUP, held.group, held.body_seq), held.ct, held.wrapped, bytes_max=bytes_max)
+    return document["displayName"], size
+
+
+async def groups_of(
+    turns: Turns, kek: Kek, directory: Directory, users: Sequence[UUID], work: Work, found: list[Holding] | None = None
+) -> dict[UUID, list[GroupOf]]:
+    """The groups that hold users of one directory, the direct ones first; no connection is held while they are put together.
+
+    `found` are their holdings where these were read already. Raises TooMany for more than EDGES_MAX memberships.
+    """
+    if found is None:
+        async with turns.connection(directory.id) as conn:
+            found = await holdings(conn, [(directory, user) for user in users], EDGES_MAX + 1)
+    if not found:
+        return {}
+    if sum(len(held.members) for held in found) > EDGES_MAX:
+        raise TooMany(
+            f"These users are in more than {EDGES_MAX} groups together. Ask for fewer, or exclude the attribute groups."
+        )
+    names = await _long_names(turns, kek, directory, [held.group for held in found if held.ct is None], work)
+
+    def gather() -> dict[UUID, list[GroupOf]]:
+        for held in found:
+            if held.ct is not None:
+                names[held.group], size = _name(kek, directory, held)
+                work.spend(reading(size))
+        known = [held for held in found if held.group in names]  # one with a long body may be gone by now
+        return {user: groups for (_, user), groups in gathered(known, names, [(directory.id, u) for u in users], work).items()}
+
+    return await turns.compute(directory.id, gather)
+
+
+async def _long_names(turns: Turns, kek: Kek, directory: Directory, groups: Sequence[UUID], work: Work) -> dict[UUID, str]:
+    names: dict[UUID, str] = {}
+    while groups:
+        async with turns.connection(directory.id) as conn:
+            rows, looked_at = await page(conn, directory, GROUP, groups)
+        groups = groups[looked_at:]
+
+        def read(rows: Sequence[Sealed] = rows) -> dict[UUID, str]:
+            opened = (unsealed(kek, directory, GROUP, sealed, work) for sealed in rows)
+            return {resource.id: resource.document["displayName"] for resource in opened}
+
+        names |= await turns.compute(directory.id, read)
+    return names
+
+
+def gathered(
+    found: Sequence[Holding], names: Mapping[UUID, str], members: Sequence[tuple[int, UUID]], work: Work | None = None
+) -> UserGroups:
+    """For each member the groups above it. Those in the same groups share one list. Raises as Work.spend does."""
+    above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)
+    for held in found:
+        if work is not None:
+            work.spend(len(held.members))
+        for member, seq in zip(held.members, held.since, strict=True):
+            above[member].append((seq, held.group))
+    in_order = {member: tuple(group for _, group in sorted(groups)) for member, groups in above.items()}
+    shared = {direct: _groups_above(in_order, names, direct, work) for direct in {in_order.get(m, ()) for _, m in members}}
+    return {(d, member): shared[in_order.get(member, ())] for d, member in members}
+
+
+def _groups_above(
+    above: Mapping[UUID, Sequence[UUID]], names: Mapping[UUID, str], direct: Sequence[UUID], work: Work | None
+) -> list[GroupOf]:
     found = dict.fromkeys(direct, True)
     ahead = list(found)
     for group in ahead:  # it grows while it is gone through
-        for parent in above.get(group, ()):
+        parents = above.get(group, ())
+        if work is not None:
+            work.spend(1 + len(parents))
+        for parent in parents:
             if parent not in found:
                 found[parent] = False
                 ahead.append(parent)

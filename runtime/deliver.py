@@ -28,6 +28,7 @@ from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.transaction import Outcome, Submission
+from ledger.turns import Turns
 from ledger.writer import Link
 from operations.acts import record
 from operations.caller import MACHINE, Caller
@@ -72,7 +73,9 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     sender = Sender(allowed, timeout_s, time.time)
     recording = Recording(lambda: connect(url, pinned=True))
     alone = _Alone(url, kek)
-    ledger = OpenLedger(pool.connection, directories, feed, kek, alone.submit, now_us, uuid4, os.urandom)
+    ledger = OpenLedger(
+        pool.connection, Turns(pool.connection, pool.max_size), directories, feed, kek, alone.submit, now_us, uuid4, os.urandom
+    )
 
     async def act(facts: RecordFacts) -> None:
         await record(ledger, Caller(MACHINE, uuid7()), facts)

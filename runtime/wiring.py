@@ -27,19 +27,19 @@ from delivery.consumers import Allowed
 from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
 from ledger.directories import Directories, Directory
-from ledger.events import USER
 from ledger.feed import SQL as LEDGER_SQL
 from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens
 from ledger.transaction import Outcome, Submission, Transaction
+from ledger.turns import Turns
 from ledger.writer import LOCK_TIMEOUT_MS, Link, Writer
 from operations import idempotency
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
 from projections import core, reads
-from projections.reads import Resource
+from projections.reads import ALONE, Alone, GroupOf, Resource
 from runtime.bootstrap import StartError, check_kek, stored_kek_id
 from runtime.identifiers import uuid7
 from runtime.settings import Settings
@@ -51,6 +51,7 @@ LISTEN_RETRY_S = 1.0
 WEBHOOK_TIMEOUT_S = 15.0
 DIRECTORIES_INTERVAL_S = 1.0
 PRUNE_INTERVAL_S = 3_600.0
+SHARED_TIMEOUT = "set statement_timeout = '200ms'"  # of a read that is shared: one directory's must not hold up another's
 _log = structlog.get_logger("runtime")
 
 
@@ -77,7 +78,8 @@ async def open_alone(url: str, kek: Kek) -> AsyncGenerator[OpenLedger]:
         return await write_alone(conn, transaction, submission)
 
     try:
-        yield OpenLedger(connection, directories, Feed(kek, directories), kek, submit, now_us, uuid4, os.urandom)
+        turns = Turns(connection, 1)
+        yield OpenLedger(connection, turns, directories, Feed(kek, directories), kek, submit, now_us, uuid4, os.urandom)
     finally:
         await conn.close()
 
@@ -109,12 +111,13 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
     shared_reads = _SharedReads(lambda: connect(url, pinned=True), kek)
     feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
     tail = Tail(feed, pool.connection, arrivals)
-    ledger = OpenLedger(pool.connection, directories, feed, kek, writer.submit, now_us, uuid4, os.urandom)
+    turns = Turns(pool.connection, pool.max_size)
+    ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, now_us, uuid4, os.urandom)
     tokens = Coalescer(shared_reads.tokens)
     services = Services(
         base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=feed,
         tokens=tokens, authentication=Authentication(tokens, now_us, Strangers()), users=Coalescer(shared_reads.users),
-        groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
+        groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), turns=turns, new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
         journal=Journal(pool, kek, os.urandom), scrapes=Scrapes(ledger, lambda: writer.queued),
         migrated=_migrated(pool.connection),
@@ -149,27 +152,36 @@ class _SharedReads:
     """The connections that concurrent point reads share, one for each kind of question."""
 
     def __init__(self, open_connection: Callable[[], Awaitable[Connection]], kek: Kek) -> None:
-        self._links = {name: Link(open_connection) for name in ("tokens", "users", "groups", "names")}
+        async def impatient() -> Connection:
+            conn = await open_connection()
+            await conn.execute(SHARED_TIMEOUT)
+            return conn
+
+        self._links = {name: Link(open_connection) for name in ("tokens", "users", "names")} | {"groups": Link(impatient)}
         self._kek = kek
         self.directories: Directories | None = None
 
     async def tokens(self, hashes: list[bytes]) -> dict[bytes, Token]:
         return await self._twice("tokens", lambda conn: live_tokens(conn, self._kek, hashes))
 
-    async def users(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], Resource]:
-        async def read(conn: Connection) -> dict[tuple[int, UUID], Resource]:
-            return await reads.resources(conn, self._kek, USER, await self._placed(conn, keys))
+    async def users(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], Resource | Alone]:
+        async def read(conn: Connection) -> dict[tuple[int, UUID], Resource | Alone]:
+            return await reads.users_together(conn, self._kek, await self._placed(conn, keys))
 
         return await self._twice("users", read)
 
-    async def groups(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], list[reads.GroupOf]]:
-        async def read(conn: Connection) -> dict[tuple[int, UUID], list[reads.GroupOf]]:
-            return await reads.groups_of(conn, self._kek, await self._placed(conn, keys))
+    async def groups(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
+        async def read(conn: Connection) -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
+            placed = await self._placed(conn, keys)
+            try:
+                return await reads.groups_together(conn, self._kek, placed)
+            except psycopg.errors.QueryCanceled:  # somebody's groups are many and deep: nobody else waits for them
+                return dict.fromkeys(keys, ALONE)
 
         return await self._twice("groups", read)
 
-    async def names(self, keys: list[tuple[int, str]]) -> dict[tuple[int, str], Resource]:
-        async def read(conn: Connection) -> dict[tuple[int, str], Resource]:
+    async def names(self, keys: list[tuple[int, str]]) -> dict[tuple[int, str], Resource | Alone]:
+        async def read(conn: Connection) -> dict[tuple[int, str], Resource | Alone]:
             return await reads.users_by_name(conn, self._kek, await self._placed(conn, keys))
 
         return await self._twice("names", read)

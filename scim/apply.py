@@ -4,6 +4,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
 from scim.diff import same_values
 from scim.errors import InvalidPath, InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
@@ -25,8 +27,9 @@ from scim.paths import DOT_AFTER_URN, Doubt, Path
 from scim.schema import Attribute, ResourceType
 from scim.tolerances import Tolerances
 from scim.urns import has_dot
+from scim.work import STEP_BYTES, Work
 
-VALUES_VISITED_MAX = 250_000  # by all operations of one patch together: a second of work
+PATCH_STEPS = 250_000  # of one patch: a second or two of one core
 
 
 def changed_names(patch: Patch) -> frozenset[tuple[str, str]]:
@@ -35,21 +38,24 @@ def changed_names(patch: Patch) -> frozenset[tuple[str, str]]:
     return frozenset((p.urn.casefold(), p.attribute.name.casefold()) for p in paths if p.urn and p.attribute)
 
 
-def apply_patch(rt: ResourceType, before: dict[str, Any], patch: Patch, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+def apply_patch(
+    rt: ResourceType, before: dict[str, Any], patch: Patch, tolerances: Tolerances, used: Used, work: Work | None = None
+) -> dict[str, Any]:
     """The document after all operations, as a new one; `before` is never changed, also when an operation fails.
 
     Raises NoTarget where a filter selects nothing to add to or replace, Mutability for the id and for immutable attributes,
     InvalidValue where a required attribute would be missing or two values primary, TooMany where many operations change long lists.
     """
     after = dict(before)
-    visited = 0
+    work = work or Work(PATCH_STEPS)
     for asked in patch.operations:
         operation = asked if asked.path.known else _decided(after, asked, tolerances, used)
-        visited += _visits(after, operation)
-        if visited > VALUES_VISITED_MAX:
+        try:
+            work.spend(1 + _visits(after, operation))
+        except TooMany:
             raise TooMany(
                 f"Operations[{operation.index}]: too many changes of long lists or large extensions in one request. Send several requests."
-            )
+            ) from None
         _apply(after, operation, tolerances, used)
     check_required(rt, after, before)
     check_immutable(rt, before, after)
@@ -127,7 +133,8 @@ def _visits(after: Mapping[str, Any], operation: Operation) -> int:
         return names
     removed = operation.value if operation.op == "remove" and isinstance(operation.value, list) else ()
     compared = max(1, len(removed)) if path.filter is None else _terms(path.filter)  # pyright: ignore[reportUnknownArgumentType]
-    return names + len(held) * compared  # pyright: ignore[reportUnknownArgumentType]
+    # A few values may be large: they are compared whole.
+    return names + (len(held) + len(orjson.dumps(held)) // STEP_BYTES) * compared  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _terms(selection: Filter) -> int:

@@ -7,6 +7,8 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 from urllib.parse import unquote
 
+import orjson
+
 from scim.errors import InvalidSyntax, InvalidValue, NotFound, PayloadTooLarge, ScimError
 from scim.misnomers import endpoint
 from scim.schema import GROUP
@@ -15,6 +17,10 @@ from scim.tolerances import STRICT, Tolerances
 BULK_URN = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE_URN = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
 OPERATIONS_MAX = 1_000
+# What an answer says again of an operation, so that it stays smaller than its request.
+BULK_ID_CHARACTERS_MAX = 256
+METHOD_CHARACTERS_MAX = 16
+RESOURCE_CHARACTERS_MAX = 300  # an id of ours has 36; a reference names a bulkId
 METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/]+))?/?", re.IGNORECASE)
 # A reference is a whole value, the last part of a link, or stands in the quotes of a filter; anything else is just text.
@@ -40,6 +46,7 @@ class BulkOperation:
     version: str | None
     data: Any
     needs: frozenset[str] = field(default=frozenset())
+    size: int = 0  # bytes of `data` as JSON
     fault: ScimError | None = None
 
 
@@ -86,8 +93,9 @@ def _read(item: Any, index: int, tolerances: Tolerances, used: set[str]) -> Bulk
         return _understood(given, index, where, tolerances, used)
     except ScimError as fault:
         bulk_id, method = given.get("bulkid"), given.get("method")
-        named = bulk_id if isinstance(bulk_id, str) and bulk_id else None
-        return BulkOperation(index, method if isinstance(method, str) else "", "", None, named, None, None, fault=fault)
+        named = bulk_id if isinstance(bulk_id, str) and 0 < len(bulk_id) <= BULK_ID_CHARACTERS_MAX else None
+        shown = method if isinstance(method, str) and len(method) <= METHOD_CHARACTERS_MAX else ""
+        return BulkOperation(index, shown, "", None, named, None, None, fault=fault)
 
 
 def _understood(given: dict[str, Any], index: int, where: str, tolerances: Tolerances, used: set[str]) -> BulkOperation:
@@ -98,13 +106,15 @@ def _understood(given: dict[str, Any], index: int, where: str, tolerances: Toler
     if (resource is None) is not (method == "POST"):
         raise InvalidSyntax(f"{where}.path: POST names a collection, the other methods a resource in it.")
     bulk_id, version = _optional_text(given, "bulkId", where), _optional_text(given, "version", where)
+    if bulk_id and len(bulk_id) > BULK_ID_CHARACTERS_MAX:
+        raise InvalidValue(f"{where}.bulkId has more than {BULK_ID_CHARACTERS_MAX} characters. Send a shorter one.")
     if method == "POST" and not bulk_id:
         raise InvalidSyntax(f"{where}.bulkId is required for POST (RFC 7644 §3.7).")
     data = given.get("data")
     needs = frozenset((*_references(resource), *_references(data)))
     if method == "POST":
         needs -= {bulk_id}  # what refers to itself waits for nobody
-    return BulkOperation(index, method, segment, resource, bulk_id or None, version, data, needs)
+    return BulkOperation(index, method, segment, resource, bulk_id or None, version, data, needs, len(orjson.dumps(data)))
 
 
 def _target(path: Any, where: str, tolerances: Tolerances, used: set[str]) -> tuple[str, str | None]:
@@ -116,7 +126,10 @@ def _target(path: Any, where: str, tolerances: Tolerances, used: set[str]) -> tu
     segment = match and endpoint(match[1], tolerances, used)
     if match is None or segment is None:
         raise NotFound(f"{where}.path must be /Users or /Groups, with the id of a resource unless the method is POST.")
-    return segment, match[2] and unquote(match[2])
+    resource = match[2] and unquote(match[2])
+    if resource and len(resource) > RESOURCE_CHARACTERS_MAX:
+        raise NotFound(f"{where}.path names no resource of this directory.")
+    return segment, resource
 
 
 def _optional_text(given: dict[str, Any], name: str, where: str) -> str | None:

@@ -118,15 +118,19 @@ def _attribute(attribute: Attribute) -> dict[str, Any]:
     return document
 
 
-def list_response(
-    resources: list[dict[str, Any]], total: int, start_index: int | None, next_cursor: str | None = None
-) -> dict[str, Any]:
-    """The ListResponse of RFC 7644 §3.4.2 for one page; a page by cursor (RFC 9865 §2) has no index."""
+def list_frame(shown: int, total: int, start_index: int | None, next_cursor: str | None = None) -> dict[str, Any]:
+    """The ListResponse of RFC 7644 §3.4.2 for a page of `shown` resources, without them; one by cursor (RFC 9865 §2) has no index."""
     return {
         "schemas": [LIST_URN],
         "totalResults": total,
         **({} if start_index is None else {"startIndex": start_index}),
-        "itemsPerPage": len(resources),
+        "itemsPerPage": shown,
         **({} if next_cursor is None else {"nextCursor": next_cursor}),
-        "Resources": resources,
     }
+
+
+def list_response(
+    resources: list[dict[str, Any]], total: int, start_index: int | None, next_cursor: str | None = None
+) -> dict[str, Any]:
+    """The ListResponse with the resources of one page."""
+    return {**list_frame(len(resources), total, start_index, next_cursor), "Resources": resources}

@@ -14,6 +14,8 @@ from scim.urns import is_after_known_urn, readings, split_urn
 # Names asked for, casefolded; an empty tree under a name means all of it.
 Tree: TypeAlias = dict[str, "Tree"]
 _ALWAYS = frozenset({"id", "schemas"})
+NAMES_CHARACTERS_MAX = 8_192  # of attributes and of excludedAttributes, as of a filter: two milliseconds to read
+_REMEMBERED_CHARACTERS_MAX = 2_048  # of names that are read once for many requests: what is remembered stays small
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +31,13 @@ class Projection:
 def read_projection(
     rt: ResourceType, attributes: str | None, excluded: str | None, tolerances: Tolerances, used: set[str]
 ) -> Projection:
-    """parse_projection for names that may be written in another way, where the profile forgives it: beside what they say."""
+    """parse_projection for names that may be written in another way, where the profile forgives it: beside what they say.
+
+    Raises InvalidValue for more than NAMES_CHARACTERS_MAX characters too.
+    """
+    for parameter, names in (("attributes", attributes), ("excludedAttributes", excluded)):
+        if names is not None and len(names) > NAMES_CHARACTERS_MAX:
+            raise InvalidValue(f"{parameter} has more than {NAMES_CHARACTERS_MAX} characters. Name fewer attributes.")
 
     def meant(names: str | None) -> str | None:
         found = names_as_meant(names, rt, tolerances, used) if names else names
@@ -40,16 +48,23 @@ def read_projection(
     return parse_projection(rt, meant(attributes), meant(excluded))
 
 
-@lru_cache(maxsize=1024)
 def parse_projection(rt: ResourceType, attributes: str | None, excluded: str | None) -> Projection:
     """The projection for the two comma-separated query parameters; names without a schema are ignored where absent.
 
     Raises InvalidValue if both are given: RFC 7644 §3.4.2.5 makes them alternatives.
     """
+    short = len(attributes or "") + len(excluded or "") <= _REMEMBERED_CHARACTERS_MAX
+    return (_parse_remembered if short else _parse)(rt, attributes, excluded)
+
+
+def _parse(rt: ResourceType, attributes: str | None, excluded: str | None) -> Projection:
     include, exclude = _tree(rt, attributes), _tree(rt, excluded)
     if include is not None and exclude is not None:
         raise InvalidValue("attributes and excludedAttributes exclude each other: send one of them.")
     return Projection(rt, include, exclude or {})
+
+
+_parse_remembered = lru_cache(maxsize=1024)(_parse)
 
 
 def _tree(rt: ResourceType, names: str | None) -> Tree | None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from urllib.parse import unquote
 from uuid import UUID
@@ -15,9 +16,9 @@ from api.metrics import method_shown, observe
 from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
 from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
-from api.scim.queries import Query
+from api.scim.queries import LONG_TEXT, Query
 from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
-from api.scim.writes import Write
+from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
 from api.strangers import address_of
 from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
@@ -31,6 +32,7 @@ from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHer
 from scim.misnomers import endpoint
 from scim.schema import GROUP, USER, ResourceType
 from scim.shape import filter_shape
+from scim.work import AbandonedError
 
 SEARCH_BYTES_MAX = 2**20
 _log = structlog.get_logger("api.scim")
@@ -63,7 +65,9 @@ def _list(*kinds: ResourceType) -> Handler:
 
 def _search(*kinds: ResourceType) -> Handler:
     async def handle(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
-        message = (await call.content(SEARCH_BYTES_MAX)).load()
+        content = await call.content(SEARCH_BYTES_MAX)
+        large = content.size > THREAD_BYTES_MIN
+        message = await services.turns.compute(directory.id, content.load) if large else content.load()
         call.filter = filter_in(message)
         return await Query(services, call, directory).many([directory.typed(kind) for kind in kinds], from_message(message))
 
@@ -156,7 +160,7 @@ class ScimApp:
             call = self._call(scope, receive, method, request_id)
             template = _template(call)
             answer = await self._answer(call)
-        except ClientGoneError:
+        except (ClientGoneError, AbandonedError):
             return
         except ScimError as refused:
             error = refused
@@ -167,21 +171,14 @@ class ScimApp:
             error = ScimError("An unexpected error. It was logged under this request's id.")
         if error is not None:
             answer = of_error(error)
-        try:
-            await send_answer(send, answer, request_id)
-        except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
-            _log.warning("answer_cut", request_id=str(request_id), method=method_shown(method), path=template)
+        if not await self._sent(send, answer, request_id, call, template):
+            return
         if call is not None and "endpoint_case" in call.used:
             template = _template(call)  # what was meant is known since the directory is
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
-            entry = _entry(self._services, call, template, answer.status, error, seconds)
-            self._services.journal.add(entry)
-            for part in call.refusals:
-                self._services.journal.add(_of_part(entry, part))
-            if call.events >= GIANT_EVENTS:
-                release()
+            await self._note(call, template, answer.status, error, seconds)
         if answer.status >= 400:
             _log.info(
                 "request",
@@ -191,6 +188,34 @@ class ScimApp:
                 status=answer.status,
                 seconds=round(seconds, 4),
             )
+
+    async def _sent(self, send: Send, answer: Answer, request_id: UUID, call: Call | None, template: str) -> bool:
+        """Send it; whether anybody was there to read it. From then on nobody watches for the client."""
+        try:
+            await send_answer(send, answer, request_id)
+        except AbandonedError:  # amid a large answer
+            return False
+        except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
+            _log.warning("answer_cut", request_id=str(request_id), path=template)
+        finally:
+            if call is not None:
+                call.unwatch()
+        return True
+
+    async def _note(self, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> None:
+        """Into the journal, and give memory back after a giant request."""
+        directory = call.found_directory
+        assert directory is not None
+        if call.filter is not None and len(call.filter) > LONG_TEXT:
+            # Read here, remembered there: its shape takes a while to find.
+            shape = partial(filter_shape, call.filter, _kind(call, directory))
+            await self._services.turns.compute(directory.id, shape)
+        entry = _entry(self._services, call, template, status, error, seconds)
+        self._services.journal.add(entry)
+        for part in call.refusals:
+            self._services.journal.add(_of_part(entry, part))
+        if call.events >= GIANT_EVENTS:
+            release()
 
     def _call(self, scope: Scope, receive: Receive, method: str, request_id: UUID) -> Call:
         segments = scope["raw_path"].decode("latin-1").split("/")[1:] if scope.get("raw_path") else scope["path"].split("/")[1:]
@@ -272,12 +297,17 @@ def _operation(call: Call) -> str:
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
     directory, text = call.found_directory, call.filter
     assert directory is not None
-    kind = {"Users": directory.user_type, "Groups": directory.group_type}.get(call.path[0]) if call.path else None
+    kind = _kind(call, directory)
     return Entry(
         directory.id, services.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
         filter_shape(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
         directory.profile, tuple(sorted(call.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
     )  # fmt: skip
+
+
+def _kind(call: Call, directory: Directory) -> ResourceType | None:
+    """What a list of the request would be of, where that is one type."""
+    return {"Users": directory.user_type, "Groups": directory.group_type}.get(call.path[0]) if call.path else None
 
 
 def _of_part(entry: Entry, part: Refusal) -> Entry:

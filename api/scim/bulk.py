@@ -1,16 +1,16 @@
 """Bulk (RFC 7644 §3.7): each operation is a command and a commit of its own, in the order given."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
 import orjson
 
 from api.problems import DATABASE_AWAY
-from api.scim.http import Answer, Call, Content, Refusal, as_json, of_error, read_condition
-from api.scim.writes import Write
+from api.scim.http import REQUEST_STEPS, Answer, Call, Content, Refusal, as_json, of_error, read_condition
+from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
 from ledger.commands import Condition
 from ledger.directories import Directory
@@ -27,10 +27,16 @@ from scim.bulk import (
     rounds,
     without_members,
 )
-from scim.errors import InvalidSyntax, ScimError, Unauthorized, Unavailable
+from scim.errors import InvalidSyntax, PayloadTooLarge, ScimError, TooMany, Unauthorized, Unavailable
 from scim.patch import PATCH_URN
+from scim.work import Work
 
+T = TypeVar("T")
 BULK_BYTES_MAX = 16 * 2**20
+CHANGED_BYTES_MAX = 128 * 2**20  # of the resources that a request changes: each is read, compared and written again
+BULK_STEPS = 2_000_000  # of all PATCHes of a request together: ten seconds of one core
+LOOP_OPERATIONS_MAX = 50  # put in order on the event loop
+_TOO_MUCH = "The operations of this request need too much work together. Send several requests."
 _LEFT_BEHIND = "The resource was created, but not all that it refers to, and taking it back failed too. Delete it, then send the operation again."
 _NAMES = {"POST": "create", "PUT": "replace", "PATCH": "patch", "DELETE": "delete"}
 
@@ -46,13 +52,20 @@ class _Part:
     resource_id: UUID | None = None
     query: Mapping[str, str] = field(default_factory=dict[str, str])
     used: set[str] = field(default_factory=set[str])
+    size: int = 1_000  # bytes of `data` as JSON
+    work: Work = field(default_factory=lambda: Work(REQUEST_STEPS))
+    effort: Work = field(default_factory=lambda: Work(BULK_STEPS))
+    shows: bool = False  # the answer of a bulk request has no resources
     events: int = 0
+    changed_bytes: int = 0
 
-    async def content(self, limit: int) -> Content:  # noqa: ARG002  # the whole request was measured already
+    async def content(self, limit: int) -> Content:
         if not isinstance(self.data, dict):
             raise InvalidSyntax("data must be an object with the resource or the PATCH message.")
+        if self.size > limit:
+            raise PayloadTooLarge(f"data is larger than {limit} bytes. Send less at once.")
         data: dict[str, Any] = self.data
-        return Content(1_000, lambda: data)
+        return Content(self.size, lambda: data)
 
     def condition(self) -> Condition | None:
         return read_condition(self.version)
@@ -61,7 +74,12 @@ class _Part:
 async def bulk(services: Services, call: Call, directory: Directory, token: Token) -> Answer:
     """Carry out a bulk request; the answer has one entry for each operation that was tried, in the order of the request."""
     content = await call.content(BULK_BYTES_MAX)
-    request = read_bulk(content.load(), directory.tolerances, call.used)
+    call.watch()
+
+    def read() -> BulkRequest:
+        return read_bulk(content.load(), directory.tolerances, call.used)
+
+    request = await services.turns.compute(directory.id, read) if content.size > THREAD_BYTES_MIN else read()
     run = _Run(services, call, directory, token, request)
     await run.all()
     run.refuse_if_dead()
@@ -95,19 +113,27 @@ class _Run:
             for o in request.operations
             if o.bulk_id is not None and o.method == "POST" and not o.fault
         }
+        self._reading, self._effort = Work(REQUEST_STEPS, _TOO_MUCH), Work(BULK_STEPS)  # what all operations share
         self._extra = OPERATIONS_MAX  # the numbers of what circular references need besides
         self._errors = 0
         self._dead = False  # the token: whatever would come next is refused too
         self.results: dict[int, dict[str, Any]] = {}
 
     async def all(self) -> None:
-        for operations in rounds(self._request.operations):
+        for operations in await self._computed(len(self._request.operations) > LOOP_OPERATIONS_MAX, self._rounds):
             if self._given_up():
                 return
             if len(operations) == 1:
                 await self._one(operations[0], operations[0].data)
             else:
                 await self._circle(operations)
+
+    def _rounds(self) -> list[tuple[BulkOperation, ...]]:
+        return list(rounds(self._request.operations))
+
+    async def _computed(self, large: bool, work: Callable[[], T]) -> T:
+        """What takes over a millisecond leaves the event loop."""
+        return await self._services.turns.compute(self._directory.id, work) if large else work()
 
     def refuse_if_dead(self) -> None:
         """Raises Unauthorized where nothing was carried out because the token died since it was asked about."""
@@ -117,7 +143,9 @@ class _Run:
             raise Unauthorized("The token was revoked or has expired. Issue a new one and put it into the IdP.")
 
     def _given_up(self) -> bool:
-        return self._dead or (self._request.fail_on_errors is not None and self._errors >= self._request.fail_on_errors)
+        """After so many errors as the client said, or once it went away: nobody would learn what became of the rest."""
+        too_many = self._request.fail_on_errors is not None and self._errors >= self._request.fail_on_errors
+        return self._dead or self._call.work.gone or too_many
 
     def _failed(self, operation: BulkOperation, answer: Answer, **kept: str) -> None:
         """What was not created has no id: whatever refers to it fails too, instead of keeping the id of nobody."""
@@ -209,15 +237,19 @@ class _Run:
             return of_error(operation.fault)
         kind = operation.segment.removesuffix("s").lower()
         try:
+            if self._call.changed_bytes > CHANGED_BYTES_MAX:
+                raise TooMany(_TOO_MUCH)
             resource = resolve(operation.resource, self._ids, refers=True)
             own_id = self._ids[operation.bulk_id] if operation.method == "POST" and operation.bulk_id else None
+            resolved = await self._computed(operation.size > THREAD_BYTES_MIN, lambda: resolve(data, self._ids))
             part = _Part(
-                self._call.request_id, operation.index, resolve(data, self._ids), operation.version, UUID(own_id) if own_id else None,
-                used=self._call.used,
+                self._call.request_id, operation.index, resolved, operation.version, UUID(own_id) if own_id else None,
+                used=self._call.used, size=operation.size, work=self._reading, effort=self._effort,
             )  # fmt: skip
             write = getattr(Write(self._services, part, self._directory, self._token), f"{_NAMES[operation.method]}_{kind}")
             answer = await (write() if resource is None else write(resource))
             self._call.events += part.events
+            self._call.changed_bytes += part.changed_bytes
             return answer
         except ScimError as refused:
             return of_error(refused)

@@ -1,5 +1,6 @@
 """The few things of HTTP that SCIM needs, on plain ASGI: a framework costs 50 µs a request here."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from uuid import UUID
 
 import orjson
 
+from api.watching import until_gone
 from ledger.commands import Condition, Tags
 from ledger.directories import Directory
 from ledger.tokens import Token
+from scim.apply import PATCH_STEPS
 from scim.body import read_json
 from scim.errors import (
     InvalidValue,
@@ -23,13 +26,16 @@ from scim.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from scim.work import Work
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PART_BYTES = 65_536
+REQUEST_STEPS = 5_000_000  # of one read: seconds of one core; 100 000 users of 1 KiB take 2 000 000 to read
 MEDIA_TYPES = {b"application/scim+json", b"application/json"}
+_TOO_MUCH = "This request has to look at too many values. Narrow the filter, ask for fewer terms, or page without sorting."
 NO_STORE: Final = (b"cache-control", b"no-store")  # personal data or a secret: no cache on the way keeps it
 _ETAG = re.compile(r'(?:W/)?"(\d{1,18})"')
 
@@ -81,13 +87,28 @@ class Call:
     address: str = ""  # where it came from
     op: int = 0
     resource_id: UUID | None = None
+    shows: bool = True  # the answer shows the resource
     # What the journal tells of the request once it is known.
     found_directory: Directory | None = None
     token: Token | None = None
     filter: str | None = None  # of the query string, or of the body of a search
     used: set[str] = field(default_factory=set[str])  # tolerances it relied on
     events: int = 0
+    changed_bytes: int = 0
     refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request
+    work: Work = field(default_factory=lambda: Work(REQUEST_STEPS, _TOO_MUCH))
+    effort: Work = field(default_factory=lambda: Work(PATCH_STEPS))  # of a write, which is finished though the client went away
+    _watch: asyncio.Task[None] | None = None
+
+    def watch(self) -> None:
+        """From now on the work ends when the client goes away. The body must have been read, or not be wanted."""
+        if self._watch is None:
+            self._watch = asyncio.create_task(until_gone(self.receive, self.work))
+
+    def unwatch(self) -> None:
+        """The request is answered."""
+        if self._watch is not None:
+            self._watch.cancel()
 
     async def content(self, limit: int) -> Content:
         """Read the body. Raises as body() does; its load() raises InvalidSyntax."""

@@ -1,6 +1,6 @@
 """From a resource and its edges to the SCIM JSON that a client reads."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
@@ -36,11 +36,13 @@ def shown_members(members: Iterable[tuple[str, str]], base: str) -> list[dict[st
     return [{"value": member, "type": kind, "$ref": f"{base}/{kind}s/{member}"} for member, kind in members]
 
 
-def group_json(projection: Projection, document: dict[str, Any], members: Members, base: str) -> Iterator[bytes]:
-    """A group as JSON in pieces, its members MEMBERS_PIECE at a time: they never stand in memory as documents."""
-    head = orjson.dumps(project(projection, document))
-    shown = member_templates(projection, base)
-    if not members or not shown:
+def group_json(head: bytes, projection: Projection, members: Members, base: str) -> Iterator[bytes]:
+    """A group as JSON in pieces, its members MEMBERS_PIECE at a time: they never stand in memory as documents.
+
+    `head` is the group without them, as projected.
+    """
+    shown = member_templates(projection, base) if members else {}
+    if not shown:
         yield head
         return
     yield head[:-1] + b',"members":['
@@ -50,6 +52,12 @@ def group_json(projection: Projection, document: dict[str, Any], members: Member
         piece = ",".join([shown[digit].replace(_ANYBODY, ids[36 * n : 36 * n + 36]) for n, digit in enumerate(digits)])
         yield (piece if start == 0 else "," + piece).encode()
     yield b"]}"
+
+
+async def each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """The same, for who waits between them."""
+    for piece in pieces:
+        yield piece
 
 
 @lru_cache(maxsize=64)

@@ -1,16 +1,17 @@
 """SCIM writes: from a request body to a command, and from what became of it to the answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-import anyio.to_thread
 import orjson
 
 from api.scim.http import Answer, Content, streamed
 from api.scim.members import meant, named_in, with_ids
-from api.scim.resources import etag, group_json, shown_groups, with_meta
+from api.scim.points import groups_of_user
+from api.scim.resources import each, etag, group_json, shown_groups, with_meta
 from api.services import Services
 from ledger.commands import (
     Command,
@@ -32,7 +33,7 @@ from ledger.directories import Directory
 from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
 from projections import reads
-from projections.reads import Resource
+from projections.reads import GroupOf, Resource
 from scim.apply import changed_names
 from scim.errors import NotFound
 from scim.filters import fold
@@ -40,19 +41,26 @@ from scim.normalise import normalise
 from scim.patch import Patch, read_patch
 from scim.projection import Projection, after_write, needs, project, read_projection
 from scim.schema import GROUP, USER, ResourceType
+from scim.work import Work
 
 USER_BYTES_MAX = 1 * 2**20
 GROUP_BYTES_MAX = 32 * 2**20
-THREAD_BYTES_MIN = 100_000  # a larger body is parsed and validated off the event loop
+HEAVY_BYTES = 64 * 1024  # of a request whose command shares no batch with others
+GROUPS_SHOWN_MAX = 500  # of a user whose answer is put together on the event loop
+THREAD_BYTES_MIN = 10_000  # a larger body is parsed and validated off the event loop: it takes over a millisecond
 
 
 T = TypeVar("T")
 
 
 class Source(Protocol):
-    """Where a write comes from: a request, or one operation of a bulk request. `events` counts what it made."""
+    """Where a write comes from: a request, or one operation of a bulk request.
+
+    `events` counts what it made, `changed_bytes` the bodies of what it changed, before that.
+    """
 
     events: int
+    changed_bytes: int
 
     @property
     def request_id(self) -> UUID: ...
@@ -64,6 +72,12 @@ class Source(Protocol):
     def query(self) -> Mapping[str, str]: ...
     @property
     def used(self) -> set[str]: ...
+    @property
+    def work(self) -> Work: ...
+    @property
+    def effort(self) -> Work: ...  # what the decision may compute
+    @property
+    def shows(self) -> bool: ...  # whether anybody sees the resource in the answer
     async def content(self, limit: int) -> Content: ...
     def condition(self) -> Condition | None: ...
 
@@ -85,7 +99,7 @@ class Write:
     async def create_user(self) -> Answer:
         document = await self._read_resource(self._directory.user_type, USER_BYTES_MAX)
         command = CreateUser(self._call.resource_id or self._services.new_id(), document, fold(document["userName"]))
-        return self._created(self._directory.user_type, command.id, await self._submit(command))
+        return await self._created(self._directory.user_type, command.id, await self._submit(command))
 
     async def replace_user(self, user: str) -> Answer:
         document = await self._read_resource(self._directory.user_type, USER_BYTES_MAX)
@@ -144,7 +158,7 @@ class Write:
         self._weight = 1_000 + content.size
         if content.size < THREAD_BYTES_MIN:
             return read(content.load())
-        return await anyio.to_thread.run_sync(lambda: read(content.load()))
+        return await self._services.turns.compute(self._directory.id, lambda: read(content.load()))
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
         self._projection(kind)  # what is wrong with the answer asked for is refused before anything is done
@@ -160,7 +174,7 @@ class Write:
         """The ids of members that are named by another key, where the profile says that they may be."""
         if self._directory.speaks.unknown_member == "refuse" or not members:
             return {}  # most directories: no connection is asked for
-        async with self._services.pool.connection() as conn:
+        async with self._services.turns.connection(self._directory.id) as conn:
             return await meant(conn, self._services.kek, self._directory, members, self._used)
 
     async def _members(self, document: dict[str, Any]) -> Members:
@@ -171,12 +185,16 @@ class Write:
 
     async def _submit(self, command: Command) -> Outcome:
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        needs = needs_of(command)
+        if self._weight > HEAVY_BYTES:
+            needs = replace(needs, heavy=True)
         submission = Submission(
-            self._directory, command, needs_of(command), self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
-            self._weight, self._used,
+            self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
+            self._weight, self._used, self._call.effort,
         )  # fmt: skip
         outcome = await self._services.writer.submit(submission)
         self._call.events += outcome.events
+        self._call.changed_bytes += outcome.size
         return outcome
 
     # -- out ----------------------------------------------------------------
@@ -190,41 +208,53 @@ class Write:
         projection = read_projection(kind, attributes, excluded, self._directory.tolerances, self._used)
         return after_write(projection, self._sent)
 
-    def _created(self, kind: ResourceType, obj: UUID, outcome: Outcome) -> Answer:
-        assert outcome.document is not None
-        resource = Resource(kind.name, obj, outcome.document, outcome.etag_rv, outcome.created_at, outcome.updated_at)
-        return self._answer(201, kind, with_meta(resource, self._base), outcome)
-
-    def _answer(self, status: int, kind: ResourceType, document: dict[str, Any], outcome: Outcome) -> Answer:
-        return Answer(status, orjson.dumps(project(self._projection(kind), document)), _headers(document, outcome))
+    async def _created(self, kind: ResourceType, obj: UUID, outcome: Outcome) -> Answer:
+        return await self._answer(201, kind, obj, outcome, None)
 
     async def _changed_user(self, user: UUID, outcome: Outcome) -> Answer:
+        kind, groups = self._directory.user_type, None
+        if self._call.shows and outcome.in_groups and needs(self._projection(kind), "groups"):
+            groups = await groups_of_user(self._services, self._directory, user, self._call.work)
+        return await self._answer(200, kind, user, outcome, groups)
+
+    async def _answer(
+        self, status: int, kind: ResourceType, obj: UUID, outcome: Outcome, groups: Sequence[GroupOf] | None
+    ) -> Answer:
         assert outcome.document is not None
-        resource = Resource(USER.name, user, outcome.document, outcome.etag_rv, outcome.created_at, outcome.updated_at)
+        resource = Resource(kind.name, obj, outcome.document, outcome.etag_rv, outcome.created_at, outcome.updated_at)
         document = with_meta(resource, self._base)
-        if outcome.in_groups and needs(self._projection(self._directory.user_type), "groups"):
-            groups = await self._services.groups.get((self._directory.id, user))
+        headers = _headers(document, outcome)
+        if not self._call.shows:
+            return Answer(status, headers=headers)
+
+        def body() -> bytes:
             if groups:
                 document["groups"] = shown_groups(groups, self._base)
-        return self._answer(200, self._directory.user_type, document, outcome)
+            return orjson.dumps(project(self._projection(kind), document))
+
+        large = outcome.large or len(groups or ()) > GROUPS_SHOWN_MAX
+        return Answer(status, await self._services.turns.compute(self._directory.id, body) if large else body(), headers)
 
     async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
         projection = self._projection(self._directory.group_type)
-        async with self._services.pool.connection() as conn:
-            found = await reads.resources(conn, self._services.kek, GROUP.name, [(self._directory, group)])
-            resource = found.get((self._directory.id, group))
-            if resource is None:
-                raise NotFound("The group was deleted by another request meanwhile.")
-            wanted = needs(projection, "members")
+        wanted = self._call.shows and needs(projection, "members")
+        async with self._services.turns.connection(self._directory.id) as conn:
+            rows, _ = await reads.page(conn, self._directory, GROUP.name, [group])
             members = (await reads.members_of(conn, self._directory, [group])).get(group) if wanted else None
-        document = with_meta(resource, self._base)
-        pieces = group_json(projection, document, members or reads.Members(), self._base)
-        return await streamed(status, _each(pieces), _headers(document, outcome))
+        if not rows:
+            raise NotFound("The group was deleted by another request meanwhile.")
 
+        def read() -> tuple[dict[str, Any], bytes]:
+            resource = reads.unsealed(self._services.kek, self._directory, GROUP.name, rows[0], self._call.work)
+            document = with_meta(resource, self._base)
+            return document, orjson.dumps(project(projection, document)) if self._call.shows else b""
 
-async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
+        document, head = await self._services.turns.compute(self._directory.id, read)
+        if not self._call.shows:
+            return Answer(status, headers=_headers(document, outcome))
+        return await streamed(
+            status, each(group_json(head, projection, members or reads.Members(), self._base)), _headers(document, outcome)
+        )
 
 
 def _headers(document: dict[str, Any], outcome: Outcome) -> list[tuple[bytes, bytes]]:

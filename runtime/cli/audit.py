@@ -16,13 +16,17 @@ AsOf = Annotated[str, typer.Option("--as-of", help="An instant with offset, seq:
 @app.command()
 def members(directory: str, group: str, *, as_of: AsOf = "seq:head", nested: bool = False, as_json: AsJson = False) -> None:
     """Who was in a group."""
-    _show(ask("audit members", query={"as_of": as_of, "nested": nested}, directory=directory, group=group), as_json)
+    with service() as found:
+        query = {"as_of": as_of, "nested": nested}
+        _show_pages(found.pages("audit members", query=query, directory=directory, group=group), as_json)
 
 
 @app.command()
 def access(directory: str, user: str, *, as_of: AsOf = "seq:head", nested: bool = True, as_json: AsJson = False) -> None:
     """What a user could reach, with every path."""
-    _show(ask("audit access", query={"as_of": as_of, "nested": nested}, directory=directory, user=user), as_json)
+    with service() as found:
+        query = {"as_of": as_of, "nested": nested}
+        _show_pages(found.pages("audit access", query=query, directory=directory, user=user), as_json)
 
 
 @app.command()
@@ -35,14 +39,7 @@ def population(
 ) -> None:
     """Everyone who existed."""
     with service() as found:
-        pages = found.pages("audit population", query={"as_of": as_of, "type": kind}, directory=directory)
-        if as_json:
-            _stream(pages)
-            return
-        for number, page in enumerate(pages):
-            if number == 0:
-                print(_heading(page))
-            print_rows(False, page["data"])
+        _show_pages(found.pages("audit population", query={"as_of": as_of, "type": kind}, directory=directory), as_json)
 
 
 @app.command()
@@ -76,6 +73,17 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
     print(_heading(answer) + (f": {len(rows)} row(s)" if isinstance(data, list) else ""))
     if rows:
         print_rows(False, rows)
+
+
+def _show_pages(pages: Iterator[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        _stream(pages)
+        return
+    for number, page in enumerate(pages):
+        if number == 0:
+            print(_heading(page))
+        if page["data"]:
+            print_rows(False, page["data"])
 
 
 def _heading(answer: dict[str, Any]) -> str:

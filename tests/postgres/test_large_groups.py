@@ -102,7 +102,7 @@ def test_members_become_json_a_piece_at_a_time() -> None:
         members = Members("".join(str(UUID(int=n)) for n in range(count)), str(MEMBER_TYPES["User"]) * count)
         document = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:Group"], "id": str(UUID(int=1)), "displayName": "all"}
         tracemalloc.start()
-        told = sum(len(piece) for piece in group_json(parse_projection(GROUP, None, None), document, members, BASE))
+        told = sum(len(piece) for piece in group_json(orjson.dumps(document), parse_projection(GROUP, None, None), members, BASE))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert told > count * 100

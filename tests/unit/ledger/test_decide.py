@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from ledger import commands as c
 from ledger.commands import Condition, GroupState, State, Tags, UserState, needs_of, parse_id
-from ledger.decide import Decision, RunsAloneError, decide
+from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.events import USER_CREATED, Draft
+from scim.apply import PATCH_STEPS
 from scim.errors import InvalidValue, NoTarget, NotFound, PreconditionFailed, TooMany, Uniqueness
 from scim.filters import fold
 from scim.patch import read_patch
 from scim.schema import GROUP, USER
 from scim.tolerances import GENERIC
+from scim.work import Work
 
 CORE_USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 CORE_GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
@@ -37,7 +39,7 @@ def _group(group: UUID = G1, members: dict[UUID, str] | None = None, parents: tu
 
 
 def _when(state: State, command: c.Command) -> Decision:
-    return decide(state, command, GENERIC, set())
+    return decide(state, command, GENERIC, set(), Effort(Work(PATCH_STEPS), shared=False))
 
 
 def _told(decision: Decision) -> list[tuple[str, ...]]:
@@ -464,3 +466,49 @@ def test_state_after_a_group_patch_is_the_fold_of_its_events(
         else:
             folded.remove(draft.mem)
     assert folded == {users[n] for n in expected}
+
+
+# -- what a decision may compute ----------------------------------------------------------------------------------------------------
+
+
+def _long_patch(operations: int) -> c.PatchUser:
+    changes = [{"op": "replace", "path": f'emails[value eq "{n}@example.com"].type', "value": "home"} for n in range(operations)]
+    return c.PatchUser(U1, _patch(USER, *changes))
+
+
+def _with_emails(count: int) -> State:
+    return State(users={U1: _user(emails=[{"value": f"{n}@example.com", "type": "work"} for n in range(count)])})
+
+
+def test_a_patch_that_computes_much_is_left_to_a_transaction_of_its_own():
+    work = Work(PATCH_STEPS)
+    with pytest.raises(TooHeavyError):
+        decide(_with_emails(200), _long_patch(200), GENERIC, set(), Effort(work, shared=True))
+    assert work.left == PATCH_STEPS, "it is decided again, and counted then"
+    alone = decide(_with_emails(200), _long_patch(200), GENERIC, set(), Effort(work, shared=False))
+    assert all(item["type"] == "home" for item in alone.document["emails"])
+    assert work.left < PATCH_STEPS - 200 * 200
+
+
+def test_what_one_request_may_compute_is_shared_by_its_operations():
+    small = Effort(Work(1_000), shared=True)
+    for _ in range(3):
+        decide(_with_emails(20), _long_patch(10), GENERIC, set(), small)
+    with pytest.raises(TooMany):
+        decide(_with_emails(20), _long_patch(10), GENERIC, set(), small)
+    with pytest.raises(TooMany):
+        decide(_with_emails(200), _long_patch(200), GENERIC, set(), Effort(Work(500), shared=False))
+
+
+def test_a_group_patch_computes_within_the_same_budget():
+    group = State(groups={G1: _group(members={})})
+    patch = c.PatchGroup(G1, _patch(GROUP, *[{"op": "replace", "path": "displayName", "value": "x"}] * 10))
+    with pytest.raises(TooMany):
+        decide(group, patch, GENERIC, set(), Effort(Work(5), shared=True))
+    assert decide(group, patch, GENERIC, set(), Effort(Work(500), shared=True)).drafts
+
+
+def test_a_command_runs_alone_where_it_fans_out_or_is_heavy():
+    assert c.Needs(whole=True).alone
+    assert c.Needs(heavy=True).alone
+    assert not c.Needs().alone

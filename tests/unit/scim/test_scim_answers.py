@@ -5,8 +5,9 @@ import pytest
 from scim.diff import changes, same
 from scim.discovery import list_response, resource_types, schemas, service_provider_config
 from scim.errors import InvalidValue
-from scim.projection import needs, parse_projection, project
+from scim.projection import needs, parse_projection, project, read_projection
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
+from scim.tolerances import GENERIC
 
 E = ENTERPRISE.urn
 DOC = {
@@ -191,3 +192,12 @@ def test_an_extension_kept_as_sent_is_shown_and_left_out_as_a_whole_or_by_its_at
     assert shown("urn:x:ext:2.0:User:a", document=document) == {**ALWAYS, "urn:x:ext:2.0:User": {"A": "1"}}
     assert shown(excluded="urn:x:ext:2.0:User", document=document) == {**ALWAYS, "userName": "a"}
     assert shown(excluded="urn:x:ext:2.0:User:a", document=document) == {**document, "urn:x:ext:2.0:User": {"b": "2"}}
+
+
+def test_names_asked_for_are_bounded_and_long_ones_are_not_remembered():
+    long = ",".join(f"urn:x:y:a{n}" for n in range(400))
+    assert parse_projection(USER, long, None) is not parse_projection(USER, long, None)
+    assert parse_projection(USER, "userName", None) is parse_projection(USER, "userName", None)
+    for given in ((long * 2, None), (None, long * 2)):
+        with pytest.raises(InvalidValue, match="Name fewer attributes"):
+            read_projection(USER, *given, GENERIC, set())

@@ -213,3 +213,25 @@ def test_a_reference_in_a_link_within_a_filter_is_one() -> None:
     patch = {"method": "PATCH", "path": "/Groups/1", "bulkId": "a", "data": {"Operations": [{"op": "remove", "path": path}]}}
     read = bulk.read_bulk(_message(patch, _post("a"))).operations
     assert [[o.method for o in together] for together in bulk.rounds(read)] == [["POST"], ["PATCH"]]
+
+
+def test_what_an_answer_would_say_again_is_short() -> None:
+    """Else the answer would be as long as the request, or longer: a bulkId is there twice, and quoted."""
+    long = "b" * (bulk.BULK_ID_CHARACTERS_MAX + 1)
+    operations = bulk.read_bulk(
+        _message(
+            _post(long),
+            {"method": "P" * 1_000, "path": "/Users"},
+            {"method": "DELETE", "path": f"/Users/{'x' * 1_000}"},
+            {"method": "DELETE", "path": "/Users/%F0%9F%98%80" + "%20" * 250},
+            _post("b" * bulk.BULK_ID_CHARACTERS_MAX),
+        )
+    ).operations
+    assert [operation.fault is None for operation in operations] == [False, False, False, True, True]
+    assert all(len(operation.bulk_id or "") <= bulk.BULK_ID_CHARACTERS_MAX for operation in operations)
+    assert all(len(operation.method) <= 16 for operation in operations)
+
+
+def test_an_operation_knows_how_large_its_data_is() -> None:
+    (operation,) = bulk.read_bulk(_message(_post("a", title="t" * 1_000))).operations
+    assert 1_000 < operation.size < 1_200

@@ -1,0 +1,308 @@
+"""Lists of resources: what matches, in which order, and the page of it. SQL only narrows; the one evaluator decides.
+
+Nothing here holds a connection while it computes, computes on the event loop, or has more in memory than a page and the places
+of what matches. The budget of a request is its `Work`; what it spends is the same each time.
+"""
+
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from api.scim.members import meant
+from api.scim.resources import shown_groups, shown_members, with_meta
+from api.scim.search import Search
+from api.services import Services
+from ledger.commands import parse_id
+from ledger.directories import Directory
+from projections import reads
+from projections.reads import PAGE_BYTES_MAX, SCAN_MAX, SCAN_PAGE, GroupOf, Members, Sealed
+from scim.cursors import ANCHORS, Created, Place, Sorted
+from scim.errors import InvalidCursor, TooMany
+from scim.filters import Bounds, Filter, bounds, cover, matches
+from scim.mentions import NONE as NOTHING
+from scim.mentions import asked, named_members, with_member_ids
+from scim.projection import Projection, needs, project
+from scim.schema import GROUP, USER, ResourceType
+from scim.sorting import Order, SortKey, in_runs
+from scim.work import Work
+
+GROUPS_AT_ONCE: Final = 10  # groups whose members are in memory together
+
+
+class Item(NamedTuple):
+    """The place of a resource in a list; `key` is what it is sorted by, None where that is the time of creation alone."""
+
+    kind: str
+    id: UUID
+    created_at: int  # µs since the epoch
+    version: int
+    key: SortKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The items a page may show, how many match in all, and where a page that shows `n` of them ends."""
+
+    total: int
+    items: list[Item]
+    end: Callable[[int], Place | None]  # None where nothing follows
+
+
+@dataclass(slots=True)
+class Shown:
+    """What a page shows: resources as JSON, groups without their members, and which of its items these are."""
+
+    pieces: list[bytes]
+    places: list[int]  # of each piece among the items
+    used: int = 0  # items gone through; those deleted meanwhile show nothing
+    size: int = 0  # bytes besides the first
+
+
+class Listing:
+    """One list of one directory."""
+
+    def __init__(self, services: Services, directory: Directory, base: str, work: Work, used: set[str]) -> None:
+        self._services, self._directory, self._base = services, directory, base
+        self._work, self._used = work, used
+        self._kept: dict[UUID, Sealed] = {}  # what matched and need not be read again, as long as it is little
+        self._kept_bytes = 0
+
+    async def _compute(self, work: Callable[[], Any]) -> Any:
+        return await self._services.turns.compute(self._directory.id, work)
+
+    # -- what matches -------------------------------------------------------
+
+    async def plain(self, kind: ResourceType, search: Search, after: Place | None) -> Selection:
+        """A page without looking at the rest: what comes later or goes away moves nothing of it."""
+        async with self._services.turns.connection(self._directory.id) as conn:
+            total = await reads.count(conn, self._directory, kind.name)
+            if search.cursor is None:
+                ids = (
+                    await reads.page_ids(conn, self._directory, kind.name, search.start - 1, search.count) if search.count else []
+                )
+                return Selection(total, [Item(kind.name, obj, 0, 0) for obj in ids], lambda _: None)
+            place = after if isinstance(after, Created) else Created(0, UUID(int=0))
+            rows = await reads.page_after(conn, self._directory, kind.name, place.at, place.id, search.count + 1)
+        items = [Item(kind.name, obj, at, 0) for at, obj in rows]
+        return Selection(total, items[: search.count], partial(_end_by_creation, items))
+
+    async def selected(
+        self, kinds: Sequence[ResourceType], search: Search, after: Place | None, wanted: Filter | None, order: Order | None
+    ) -> Selection:
+        """All matches in order, then the page of them: by time of creation, or by sortBy with that as the tie-break."""
+        if wanted is not None and GROUP.name in {kind.name for kind in kinds}:
+            wanted = await self._with_member_ids(wanted)
+        found: list[Item] = []
+        for kind in kinds:
+            found += await self._matching(kind, wanted, search.sort_by, order)
+        found = await self._compute(lambda: in_order(found, descending=search.descending, by_key=order is not None))
+        first = search.start - 1 if search.cursor is None else _resume(found, after)
+        items = found[first : first + search.count]
+        if search.cursor is None:
+            return Selection(len(found), items, lambda _: None)
+        if search.sort_by is None:
+            return Selection(len(found), items, partial(_end_by_creation, found[first:]))
+        return Selection(len(found), items, partial(_end_by_anchors, found, first))
+
+    async def _with_member_ids(self, wanted: Filter) -> Filter:
+        """The filter with the ids of members that the IdP names by another key, where the profile says that it may."""
+        if self._directory.speaks.unknown_member == "refuse":
+            return wanted
+        named = named_members(wanted)
+        async with self._services.turns.connection(self._directory.id) as conn:
+            ids = await meant(conn, self._services.kek, self._directory, named, self._used)
+        return with_member_ids(wanted, ids)
+
+    async def _matching(self, kind: ResourceType, wanted: Filter | None, sort_by: str | None, order: Order | None) -> list[Item]:
+        name = "groups" if kind.name == USER.name else "members"
+        sorts = sort_by is not None and name in sort_by.casefold()
+        values = None if sorts else asked(wanted, name) if wanted is not None else NOTHING
+        at_once = GROUPS_AT_ONCE if values is None and kind.name == GROUP.name else SCAN_PAGE
+        found: list[Item] = []
+        seen = 0
+        async for ids in self._narrowed(kind, wanted):
+            seen += len(ids)
+            if seen > SCAN_MAX:
+                raise TooMany(
+                    f"This request has to look at more than {SCAN_MAX} resources. Filter by userName, externalId or id."
+                )
+            done = 0
+            while done < len(ids):
+                rows, looked_at, related = await self._read(kind, ids[done : done + at_once], values)
+                done += looked_at
+                found += await self._compute(partial(self._picked, kind.name, rows, related, wanted, order))
+        return found
+
+    async def _narrowed(self, kind: ResourceType, wanted: Filter | None) -> AsyncIterator[list[UUID]]:
+        atoms = cover(wanted) if wanted is not None else None
+        if atoms is not None:
+            async with self._services.turns.connection(self._directory.id) as conn:
+                ids = await reads.candidates(conn, self._directory, kind.name, atoms)
+            yield ids
+            return
+        window = bounds(wanted) if wanted is not None else Bounds()
+        place = reads.BEGINNING
+        while True:
+            async with self._services.turns.connection(self._directory.id) as conn:
+                rows = await reads.scan_page(conn, self._directory, kind.name, window, place)
+            if not rows:
+                return
+            yield [obj for _, obj in rows]
+            place = rows[-1]
+
+    async def _read(
+        self, kind: ResourceType, ids: Sequence[UUID], values: frozenset[str] | None
+    ) -> tuple[list[Sealed], int, dict[UUID, Members | list[GroupOf]]]:
+        """Resources still sealed, how many of the ids that were, and what the filter asks of their groups or members."""
+        related: dict[UUID, Members | list[GroupOf]] = {}
+        async with self._services.turns.connection(self._directory.id) as conn:
+            rows, looked_at = await reads.page(conn, self._directory, kind.name, ids)
+            found = [row.id for row in rows]
+            if values != NOTHING and kind.name == GROUP.name and values is None:
+                related |= await reads.members_of(conn, self._directory, found)
+            elif values and kind.name == GROUP.name:
+                named = [obj for obj in map(parse_id, values) if obj is not None]
+                related |= await reads.members_among(conn, self._directory, found, named) if named else {}
+        if values != NOTHING and kind.name == USER.name:
+            related |= await reads.groups_of(self._services.turns, self._services.kek, self._directory, found, self._work)
+        return rows, looked_at, related
+
+    def _picked(
+        self,
+        kind: str,
+        rows: Sequence[Sealed],
+        related: Mapping[UUID, Members | list[GroupOf]],
+        wanted: Filter | None,
+        order: Order | None,
+    ) -> list[Item]:
+        """What matches, with its sort key. One document is in memory at a time."""
+        found: list[Item] = []
+        for sealed in rows:
+            resource = reads.unsealed(self._services.kek, self._directory, kind, sealed, self._work)
+            document = with_meta(resource, self._base)
+            self._relate(document, related.get(sealed.id))
+            if wanted is None or matches(wanted, document, self._work):
+                key = None if order is None else order(document, self._work)
+                found.append(Item(kind, sealed.id, sealed.created_at, sealed.etag_rv, key))
+                self._keep(sealed)
+        return found
+
+    def _relate(self, document: dict[str, Any], related: Members | list[GroupOf] | None) -> None:
+        if related is None:
+            return
+        self._work.spend(len(related))
+        if isinstance(related, Members):
+            document["members"] = shown_members(related, self._base)
+        elif related:
+            document["groups"] = shown_groups(related, self._base)
+
+    def _keep(self, sealed: Sealed) -> None:
+        self._kept_bytes += len(sealed.ct)
+        if self._kept_bytes <= PAGE_BYTES_MAX:
+            self._kept[sealed.id] = sealed
+
+    # -- the page of it -----------------------------------------------------
+
+    async def shown(self, items: Sequence[Item], projections: Mapping[str, Projection]) -> Shown:
+        """The resources of a page, until they are PAGE_BYTES_MAX besides the first; those deleted meanwhile are left out."""
+        page = Shown([], [])
+        while page.used < len(items) and page.size <= PAGE_BYTES_MAX:
+            rest = items[page.used :]
+            rows, readable = await self._sealed(rest)
+            groups = await self._groups(rest[:readable], projections)
+            await self._compute(partial(self._show, page, rest[:readable], rows, groups, projections))
+        return page
+
+    async def _sealed(self, items: Sequence[Item]) -> tuple[dict[UUID, Sealed], int]:
+        """The resources still sealed, and for how many of the items they were looked up."""
+        rows = {item.id: self._kept[item.id] for item in items if item.id in self._kept}
+        late: set[UUID] = set()
+        for kind in dict.fromkeys(item.kind for item in items):
+            ids = [item.id for item in items if item.kind == kind and item.id not in rows]
+            if ids:
+                async with self._services.turns.connection(self._directory.id) as conn:
+                    found, looked_at = await reads.page(conn, self._directory, kind, ids)
+                rows |= {sealed.id: sealed for sealed in found}
+                late.update(ids[looked_at:])
+        return rows, next((n for n, item in enumerate(items) if item.id in late), len(items))
+
+    async def _groups(self, items: Sequence[Item], projections: Mapping[str, Projection]) -> dict[UUID, list[GroupOf]]:
+        if USER.name not in projections or not needs(projections[USER.name], "groups"):
+            return {}
+        users = [item.id for item in items if item.kind == USER.name]
+        if not users:
+            return {}
+        return await reads.groups_of(self._services.turns, self._services.kek, self._directory, users, self._work)
+
+    def _show(
+        self,
+        page: Shown,
+        items: Sequence[Item],
+        rows: Mapping[UUID, Sealed],
+        groups: Mapping[UUID, list[GroupOf]],
+        projections: Mapping[str, Projection],
+    ) -> None:
+        """Add resources to the page until it is full."""
+        shown: dict[int, list[dict[str, Any]]] = {}  # users in the same groups share a list
+        for item in items:
+            sealed = rows.get(item.id)
+            if sealed is not None:
+                above = groups.get(item.id)
+                if above and id(above) not in shown:
+                    shown[id(above)] = shown_groups(above, self._base)
+                piece = self._piece(item, sealed, shown[id(above)] if above else None, projections[item.kind])
+                page.size += len(piece) if page.pieces else 0
+                if page.size > PAGE_BYTES_MAX:
+                    return
+                page.pieces.append(piece)
+                page.places.append(page.used)
+            page.used += 1
+
+    def _piece(self, item: Item, sealed: Sealed, groups: list[dict[str, Any]] | None, projection: Projection) -> bytes:
+        document = with_meta(reads.unsealed(self._services.kek, self._directory, item.kind, sealed, self._work), self._base)
+        if groups is not None:
+            self._work.spend(len(groups))
+            document["groups"] = groups
+        return orjson.dumps(project(projection, document))
+
+
+def in_order(found: list[Item], *, descending: bool, by_key: bool) -> list[Item]:
+    """By time of creation, which they nearly are already, and before that by key."""
+    found.sort(key=_created)
+    return in_runs(found, itemgetter(4), reverse=descending) if by_key else found
+
+
+def _created(item: Item) -> tuple[int, bytes]:
+    return item.created_at, item.id.bytes
+
+
+def _anchor(item: Item) -> tuple[UUID, int]:
+    return item.id, item.version
+
+
+def _end_by_creation(items: Sequence[Item], used: int) -> Place | None:
+    return Created(items[used - 1].created_at, items[used - 1].id) if 0 < used < len(items) else None
+
+
+def _end_by_anchors(found: Sequence[Item], first: int, used: int) -> Place | None:
+    stop = first + used
+    return Sorted(tuple(map(_anchor, found[max(0, stop - ANCHORS) : stop]))) if 0 < stop < len(found) else None
+
+
+def _resume(found: Sequence[Item], after: Place | None) -> int:
+    """The index of the first item of the page. Raises InvalidCursor where a sorted list has lost the place."""
+    if after is None:
+        return 0
+    if isinstance(after, Created):
+        return bisect_right(found, (after.at, after.id.bytes), key=_created)
+    wanted = {anchor: n for n, anchor in enumerate(after.anchors)}
+    standing = [(wanted[anchor], n) for n, anchor in enumerate(map(_anchor, found)) if anchor in wanted]
+    if not standing:
+        raise InvalidCursor("All resources before this page were changed or deleted since. Start again with an empty cursor.")
+    return max(standing)[1] + 1

@@ -1,0 +1,121 @@
+"""Who reaches which group, and by which paths: a fold of memberships, pure.
+
+What is asked grows with the memberships, what can be answered with the paths, of which a dense graph has more than atoms in the
+world. So reachability and since when are found exactly, in time linear in the memberships (but for a logarithm), and of the paths
+the shortest PATHS_MAX of each group.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Final, NamedTuple, TypeAlias
+from uuid import UUID
+
+from scim.work import Work
+
+PATHS_MAX: Final = 100  # of one group; diamonds multiply
+STEPS_MAX: Final = 200_000  # of all paths of an answer together, besides the shortest of each group: 8 MiB of ids
+
+START: Final = 0  # the number of the user
+Numbers: TypeAlias = tuple[int, ...]
+
+
+class Edge(NamedTuple):
+    """`member` is directly in `group` since `since_seq`."""
+
+    member: UUID
+    group: UUID
+    since_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A group a user reaches: each path runs from the direct group up to this one. `capped`: there may be more paths."""
+
+    group: UUID
+    paths: tuple[tuple[UUID, ...], ...]
+    since_seq: int
+    capped: bool
+
+    @property
+    def direct(self) -> bool:
+        return any(len(path) == 1 for path in self.paths)
+
+
+def access(user: UUID, edges: Iterable[Edge], work: Work) -> list[Access]:
+    """The groups that the user reaches by the edges, by id. Raises as Work.spend does."""
+    numbers = {user: START}  # small ones: an id takes longer to compare than all else
+    above: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for member, group, since_seq in edges:
+        work.spend(1)
+        below = numbers.setdefault(member, len(numbers))
+        above[below].append((numbers.setdefault(group, len(numbers)), since_seq))
+    ids = list(numbers)
+    since = _since(above, work)
+    paths, full = _paths({member: [group for group, _ in held] for member, held in above.items()}, work)
+    capped = _reached(full, above)
+    found = (
+        Access(ids[group], tuple(sorted(tuple(ids[n] for n in path) for path in held)), since[group], group in capped)
+        for group, held in paths.items()
+    )
+    return sorted(found, key=lambda one: one.group.bytes)
+
+
+def _since(above: Mapping[int, Sequence[tuple[int, int]]], work: Work) -> dict[int, int]:
+    """Since when each group is reached: a path gives access since its youngest edge, and the oldest path counts."""
+    since: dict[int, int] = {}
+    ahead = [(0, START)]
+    while ahead:
+        seq, reached = heappop(ahead)
+        if reached in since:
+            continue
+        since[reached] = seq
+        work.spend(1 + len(above.get(reached, ())))
+        for group, from_seq in above.get(reached, ()):
+            if group not in since:
+                heappush(ahead, (max(seq, from_seq), group))
+    return since
+
+
+def _paths(above: dict[int, list[int]], work: Work) -> tuple[dict[int, list[Numbers]], set[int]]:
+    """Of each group the shortest paths, and the groups of which one was left out.
+
+    A group that has its PATHS_MAX, and of which more is known to be there, is taken out of what is still looked at: each edge is
+    left out once, and goes into at most PATHS_MAX paths before. `above` is used up.
+    """
+    paths: dict[int, list[Numbers]] = {}
+    full: set[int] = set()
+    steps = STEPS_MAX
+    ahead: deque[Numbers] = deque([(START,)])
+    while ahead:
+        path = ahead.popleft()
+        groups = above.get(path[-1], [])
+        work.spend(1 + len(groups))
+        for group in groups:
+            if group in path:
+                continue
+            found = paths.setdefault(group, [])
+            if found and (len(found) >= PATHS_MAX or steps < len(path)):
+                full.add(group)
+                continue
+            steps -= len(path) if found else 0
+            work.spend(len(path))
+            longer = (*path, group)
+            found.append(longer[1:])
+            ahead.append(longer)
+        if not full.isdisjoint(groups):
+            above[path[-1]] = [group for group in groups if group not in full]
+    return paths, full
+
+
+def _reached(begin: Iterable[int], above: Mapping[int, Sequence[tuple[int, int]]]) -> set[int]:
+    """These groups and those above them: a path that was left out may have gone on."""
+    reached = set(begin)
+    ahead = list(reached)
+    while ahead:
+        for group, _ in above.get(ahead.pop(), ()):
+            if group not in reached:
+                reached.add(group)
+                ahead.append(group)
+    return reached

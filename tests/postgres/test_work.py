@@ -1,0 +1,206 @@
+"""Work in a real service's parts: it ends with its client, holds no connection, and what is heavy leaves the shared batch."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+
+from api.scim.bulk import bulk
+from api.scim.http import Call
+from api.scim.queries import Query
+from api.scim.search import from_query
+from api.services import Services
+from ledger import state
+from ledger.tokens import Token
+from projections import reads
+from projections.reads import Alone
+from runtime.identifiers import uuid7
+from scim.errors import TooMany
+from scim.work import AbandonedError, Work
+from tests.postgres.ledgers import id_of, opened
+
+TITLE = "t" * 100_000
+GONE = {"type": "http.disconnect"}
+
+
+class Client:
+    """What a client sends, and whether it is still there."""
+
+    def __init__(self, body: bytes = b"") -> None:
+        self.gone = asyncio.Event()
+        self._body = body
+        self._sent = False
+
+    async def receive(self) -> dict[str, Any]:
+        if not self._sent:
+            self._sent = True
+            return {"type": "http.request", "body": self._body}
+        await self.gone.wait()
+        return GONE
+
+
+def _call(client: Client, method: str, *path: str, **query: str) -> Call:
+    headers = {b"content-type": b"application/scim+json"}
+    return Call(method, list(path), "acme", headers, query, uuid7(), client.receive)
+
+
+def test_a_search_ends_when_its_client_goes_away(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "SCAN_PAGE", 5)  # so that it takes many steps
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(50)))
+            client = Client()
+            call = _call(client, "GET", "Users", filter='title co "x"')
+            seen = 0
+            unsealed = reads.unsealed
+
+            def counted(*given: Any) -> Any:
+                nonlocal seen
+                seen += 1
+                if seen == 7:
+                    loop.call_soon_threadsafe(client.gone.set)
+                return unsealed(*given)
+
+            loop = asyncio.get_running_loop()
+            monkeypatch.setattr(reads, "unsealed", counted)
+            with pytest.raises(AbandonedError):
+                await Query(ledger.services, call, ledger.directory).many([ledger.directory.user_type], from_query(call.query))
+            assert seen < 50
+            call.unwatch()
+
+    asyncio.run(run())
+
+
+def test_a_bulk_request_stops_before_its_next_operation_when_its_client_goes_away(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            client = Client(_bulk_of(50))
+            call = _call(client, "POST", "Bulk")
+            submit = ledger.services.writer.submit
+
+            def submitted(submission: Any) -> Any:
+                submission.token = None  # who writes is not the question here
+                if submission.op == 5:
+                    client.gone.set()
+                return submit(submission)
+
+            ledger.services.writer.submit = submitted  # type: ignore[method-assign]
+            await bulk(ledger.services, call, ledger.directory, _token())
+            call.unwatch()
+            assert 5 <= call.events < 50, "what was queued is written, what was not is left"
+
+    asyncio.run(run())
+
+
+def _bulk_of(count: int) -> bytes:
+    urn = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
+    schemas = ["urn:ietf:params:scim:schemas:core:2.0:User"]
+    creations = [
+        {"method": "POST", "path": "/Users", "bulkId": str(n), "data": {"schemas": schemas, "userName": f"b{n}"}}
+        for n in range(count)
+    ]
+    return orjson.dumps({"schemas": [urn], "Operations": creations})
+
+
+def _token() -> Token:
+    return Token(uuid4(), "scim", "test", ("acme",), (), bodies=True)  # type: ignore[arg-type]
+
+
+def test_no_connection_is_held_while_a_list_computes(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(20)))
+            held: list[int] = []
+            compute = ledger.services.turns.compute
+
+            async def watched(directory: int, work: Any) -> Any:
+                held.append(_held(ledger.services))
+                return await compute(directory, work)
+
+            monkeypatch.setattr(type(ledger.services.turns), "compute", lambda _, *given: watched(*given))
+            for query in ({"filter": 'title co "x"'}, {"sortBy": "userName"}, {"filter": 'groups.display co "x"'}, {}):
+                call = _call(Client(), "GET", "Users", **query)
+                await Query(ledger.services, call, ledger.directory).many([ledger.directory.user_type], from_query(query))
+                call.unwatch()
+            assert len(held) >= 4
+            assert not any(held)
+
+    asyncio.run(run())
+
+
+def _held(services: Services) -> int:
+    stats = services.pool.get_stats()
+    return stats["pool_size"] - stats["pool_available"]
+
+
+def test_a_large_document_leaves_the_batch_that_others_share(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            large = id_of(await ledger.create_user("large", title=TITLE))
+            small = id_of(await ledger.create_user("small"))
+            change = {"op": "replace", "path": "nickName", "value": "x"}
+            alone, shared = await asyncio.gather(ledger.patch_user(large, change), ledger.patch_user(small, change))
+            assert len(TITLE) > state.SHARED_BYTES_MAX
+            assert alone.large
+            assert not shared.large
+            assert alone.size > len(TITLE)
+            assert alone.document is not None
+            assert alone.document["title"] == TITLE
+            assert (await ledger.patch_user(large, change)).seq is None, "again it changes nothing"
+
+    asyncio.run(run())
+
+
+def test_a_change_of_a_member_reads_no_document(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            user = id_of(await ledger.create_user("u"))
+            group = id_of(await ledger.create_group("g"))
+            opened_bodies: list[UUID] = []
+            monkeypatch.setattr(state, "open_payload", lambda *_, obj, **__: opened_bodies.append(obj))
+            assert (await ledger.add_member(group, user)).events == 1
+            assert opened_bodies == []
+
+    asyncio.run(run())
+
+
+def test_a_large_user_is_read_by_whoever_asked_for_it(app_url: str) -> None:
+    """Others whose reads share the query do not wait for it."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            large = id_of(await ledger.create_user("large", title=TITLE))
+            assert isinstance(await ledger.services.users.get((ledger.directory.id, large)), Alone)
+            assert isinstance(await ledger.services.names.get((ledger.directory.id, "large")), Alone)
+            for path, query in ((("Users", str(large)), {}), (("Users",), {"filter": 'userName eq "large"'})):
+                call = _call(Client(), "GET", *path, **query)
+                asked = Query(ledger.services, call, ledger.directory)
+                kind = ledger.directory.user_type
+                answer = await (asked.one(kind, path[1]) if len(path) == 2 else asked.many([kind], from_query(query)))
+                call.unwatch()
+                assert TITLE.encode() in answer.body
+
+    asyncio.run(run())
+
+
+def test_many_groups_are_read_by_whoever_asked_for_them(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "SHARED_ROWS_MAX", 3)
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            user = id_of(await ledger.create_user("u"))
+            for n in range(5):
+                await ledger.create_group(f"g{n}", (user,))
+            assert isinstance(await ledger.services.groups.get((ledger.directory.id, user)), Alone)
+            found = await reads.groups_of(ledger.services.turns, ledger.services.kek, ledger.directory, [user], Work(1_000))
+            assert [group.name for group in found[user]] == [f"g{n}" for n in range(5)]
+            with pytest.raises(TooMany):
+                await reads.groups_of(ledger.services.turns, ledger.services.kek, ledger.directory, [user], Work(10))
+            monkeypatch.setattr(reads, "EDGES_MAX", 4)
+            with pytest.raises(TooMany):
+                await reads.groups_of(ledger.services.turns, ledger.services.kek, ledger.directory, [user], Work(1_000))
+
+    asyncio.run(run())
