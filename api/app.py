@@ -19,11 +19,14 @@ from api import (
     surges,
     tokens,
 )
+from api.bodies import STRANGER_BYTES_MAX, V1_BYTES_MAX, limited
 from api.gate import Gate
 from api.idempotency import asks_once, once
 from api.metrics import observe
 from api.problems import EXPECTED, answer, problem_of, request_id_of
 from api.scim.app import ScimApp
+from api.scim.http import NO_STORE
+from api.scrapes import MEDIA_TYPE
 from api.services import Services
 
 _PARTS = (
@@ -33,7 +36,14 @@ _log = structlog.get_logger("api")
 
 
 def _fastapi(services: Services) -> FastAPI:
-    app = FastAPI(title="Provisioning ledger", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(
+        title="Provisioning ledger",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,  # a redirect would be made from the Host header, which is the client's to choose
+    )
     for part in _PARTS:
         app.router.routes.extend(part.routes(services).routes)  # themselves: the gate looks each up by its name
 
@@ -64,16 +74,20 @@ class _Fence:
                 status = int(str(message["status"]))
                 headers: list[tuple[bytes, bytes]] = message.setdefault("headers", [])  # pyright: ignore[reportAssignmentType]
                 headers.append((b"x-request-id", request_id.encode()))
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append(NO_STORE)
             await send(message)
 
         loop_time = self._services.clock
         started = loop_time()
         try:
             await self._gate.admit(scope)
+            known = "caller" in scope
+            bounded = limited(receive, scope, V1_BYTES_MAX if known else STRANGER_BYTES_MAX)  # pyright: ignore[reportArgumentType]
             if asks_once(scope):
-                await once(self._app, self._services.ledger, scope, receive, tagged)  # pyright: ignore[reportArgumentType]
+                await once(self._app, self._services.ledger, scope, bounded, tagged)  # pyright: ignore[reportArgumentType]
             else:
-                await self._app(scope, receive, tagged)  # pyright: ignore[reportArgumentType]
+                await self._app(scope, bounded, tagged)  # pyright: ignore[reportArgumentType]
         except Exception as error:
             problem = problem_of(error)
             if problem.status == 500:
@@ -92,5 +106,18 @@ def make_app(services: Services) -> ASGIApp:
         if scope["type"] != "http":
             return
         await (scim if scope["path"].startswith("/scim/") else rest)(scope, receive, send)
+
+    return app
+
+
+def make_metrics_app(services: Services) -> ASGIApp:
+    """Serve /metrics with names, and nothing else: for a port that only this machine reaches."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/metrics" or scope["method"] not in {"GET", "HEAD"}:
+            await Response(status_code=404)(scope, receive, send)
+            return
+        text = await services.scrapes.whole.get()
+        await Response(text, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})(scope, receive, send)
 
     return app

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
+from api.strangers import Strangers
 from database.coalesce import Coalescer
 from ledger.tokens import Token, token_hash, well_formed
-from scim.errors import Unauthorized
+from scim.errors import ScimError, TooManyRequests, Unauthorized
 
 _BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
+_SLOWED: Final = "Too many requests without a valid token came from this address. Check the token, then try again."
 KNOWN_MAX: Final = 10_000  # tokens remembered, about 1 KB each; the one that was used longest ago goes first
 
 
@@ -22,25 +24,38 @@ class Authentication:
         self._tokens = tokens
         self._clock = clock  # µs since the epoch
         self._known: OrderedDict[bytes, Token] = OrderedDict()
+        self._strangers = Strangers()
         self.used: set[UUID] = set()
 
-    async def authenticate(self, authorization: str | None, *, fresh: bool = True) -> Token:
-        """Give the token of an Authorization header. Raises Unauthorized.
+    async def authenticate(self, authorization: str | None, address: str = "", *, fresh: bool = True) -> Token:
+        """Give the token of an Authorization header that came from an address (api.strangers.address_of).
+
+        Raises Unauthorized, or TooManyRequests where the address has failed too often; a token that is good is not refused for that.
 
         `fresh` asks the database, so that a revoked token is refused from the next request on. A write may pass False: a token
         that was known and has not expired is taken as it was, because the transaction asks again. Whatever refuses the write
         before that has to ask freshly first, or a dead token would be told something else than that it is dead.
         """
-        hashed = presented(authorization)
+        try:
+            hashed = presented(authorization)
+        except Unauthorized as refused:
+            raise self._refusal(address, refused) from refused
         token = None if fresh else self._live(hashed)
         if token is None:
+            if hashed not in self._known and not await self._strangers.admits(address):
+                raise TooManyRequests(_SLOWED)
             token = await self._tokens.get(hashed)
             if token is None:
                 self._known.pop(hashed, None)
-                raise Unauthorized("The token is unknown, was revoked or has expired. Issue a new one.")
+                dead = Unauthorized("The token is unknown, was revoked or has expired. Issue a new one.")
+                raise self._refusal(address, dead)
             self._remember(hashed, token)
         self.used.add(token.id)
         return token
+
+    def _refusal(self, address: str, why: Unauthorized) -> ScimError:
+        wait = self._strangers.failed(address)
+        return TooManyRequests(_SLOWED, retry_after=wait) if wait else why
 
     def forget(self, authorization: str | None) -> None:
         """The transaction found it dead: the next write is not let in on what was known before."""

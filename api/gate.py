@@ -7,6 +7,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from api.services import Services
+from api.strangers import address_of
 from operations.admission import check
 from operations.caller import MACHINE, Caller
 from operations.permissions import TABLE, open_to_strangers
@@ -49,4 +50,4 @@ class Gate:
         request, authorization = UUID(scope["request_id"]), Request(scope).headers.get("authorization")
         if authorization is None and scope.get("local"):
             return Caller(MACHINE, request)  # through the socket that only the owner of the service can open
-        return Caller(await self._services.authentication.authenticate(authorization), request)
+        return Caller(await self._services.authentication.authenticate(authorization, address_of(scope)), request)

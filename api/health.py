@@ -2,29 +2,23 @@
 
 import psycopg
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
-from api.metrics import REVOCATION_SECONDS, ConsumerFigures, exposition, show_consumers, show_surges
 from api.problems import DATABASE_AWAY
+from api.recent import Recent
+from api.scrapes import MEDIA_TYPE, sees_names
 from api.services import Services
-from database.connections import Connection
-from delivery.brake import Limit
-from delivery.consumers import SQL, consumers
-from delivery.progress import BLOCKED, STATES
-from delivery.replays import runs_of
-from delivery.status import lag_of
-from delivery.surges import lately, limits
-from ledger.directories import SYSTEM
-from ledger.feed import Selection
+from api.strangers import address_of
 from ledger.obstacles import obstacles
 
 _log = structlog.get_logger("api")
-ROWS = 10_000  # of acknowledgements read at once
+READY_S = 0.5  # anybody may ask, and each answer costs the database two questions
 
 
 def routes(services: Services) -> APIRouter:
     """/healthz, /readyz, /metrics."""
     router = APIRouter()
+    broken = Recent(lambda: broken_part(services), READY_S)
 
     @router.get("/healthz", name="probes.health")
     async def healthz() -> dict[str, str]:
@@ -32,48 +26,23 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/readyz", name="probes.ready")
     async def readyz(response: Response) -> dict[str, str]:
-        broken = await broken_part(services)
-        if broken is None:
+        found = await broken.get()
+        if found is None:
             return {"status": "ready"}
         response.status_code = 503
-        return {"status": "not_ready", "part": broken[0], "reason": broken[1]}
+        return {"status": "not_ready", "part": found[0], "reason": found[1]}
 
     @router.get("/metrics", name="metrics.show")
-    async def metrics() -> Response:
-        try:
-            async with services.pool.connection() as conn:
-                head = await services.feed.head(conn, Selection())
-                await _gather(services, conn)
-        except DATABASE_AWAY:
-            head = -1  # scrapes go on while the database is away
-        return Response(exposition(services.writer.queued, head), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def metrics(request: Request) -> Response:
+        authorization = request.headers.get("authorization")
+        if authorization is None:
+            named = bool(request.scope.get("local"))  # the owner of the service, on this machine
+        else:
+            named = sees_names(await services.authentication.authenticate(authorization, address_of(request.scope)))
+        text = services.scrapes.whole if named else services.scrapes.nameless
+        return Response(await text.get(), media_type=MEDIA_TYPE)
 
     return router
-
-
-async def _gather(services: Services, conn: Connection) -> None:
-    """What stands in the database: consumers may be served by other processes, so no process counts them by itself."""
-    directories = await services.directories.all(conn)
-    figures: list[ConsumerFigures] = []
-    for consumer in await consumers(conn):
-        lag = await lag_of(conn, services.feed, consumer, directories)
-        runs = await runs_of(conn, consumer.id, open_only=True)
-        state = "blocked" if lag.by_state.get(STATES[BLOCKED]) and consumer.state == "active" else consumer.state
-        left = sum(run.total - run.done for run in runs)
-        figures.append(ConsumerFigures(consumer.name, state, lag.events, lag.seconds, lag.by_state, left))
-    show_consumers(figures)
-    known, counts = await limits(conn), await lately(conn)
-    show_surges(
-        (d.slug, counts.get(d.id, 0), counts.get(d.id, 0) > known.get(d.id, Limit()).per_hour)
-        for d in directories
-        if d.slug != SYSTEM
-    )
-    while rows := await _acked_since(conn, REVOCATION_SECONDS.seen):
-        REVOCATION_SECONDS.count(rows)
-
-
-async def _acked_since(conn: Connection, seen: int) -> list[tuple[int, str, float]]:
-    return await (await conn.cursor(binary=True).execute(SQL["revocations_acked_after"], (seen, ROWS))).fetchall()
 
 
 async def broken_part(services: Services) -> tuple[str, str] | None:

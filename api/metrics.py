@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-REGISTRY: Final = CollectorRegistry()
+REGISTRY: Final = CollectorRegistry()  # figures that name nobody: anybody may read them
+NAMED: Final = CollectorRegistry()  # figures of directories and consumers
 _REQUESTS = Counter(
     "ledger_http_requests_total", "Requests by route and status", ["method", "route", "status"], registry=REGISTRY
 )
@@ -25,17 +26,18 @@ _QUEUED = Gauge("ledger_write_queue_commands", "Commands waiting for the writer"
 _DROPPED = Counter("ledger_journal_dropped", "Entries of the journal of requests that were not kept", registry=REGISTRY)
 _HEAD = Gauge("ledger_head_position", "Last readable position", registry=REGISTRY)
 
-_LAG_EVENTS = Gauge("ledger_consumer_lag_events", "Events not yet acknowledged", ["consumer"], registry=REGISTRY)
-_LAG_SECONDS = Gauge("ledger_consumer_lag_seconds", "Age of the oldest of them", ["consumer"], registry=REGISTRY)
-_STATE = Gauge("ledger_consumer_state", "1 for the state a consumer is in", ["consumer", "state"], registry=REGISTRY)
-_OPEN = Gauge("ledger_consumer_exceptions", "Deliveries that are not simply next", ["consumer", "state"], registry=REGISTRY)
-_REPLAYED = Gauge(
-    "ledger_replay_events_remaining", "Deliveries that runs have still to send again", ["consumer"], registry=REGISTRY
-)
+_CONNECTIONS = Gauge("ledger_http_connections", "Open connections of clients", registry=REGISTRY)
+_CUT = Counter("ledger_http_cut", "Connections that were refused or ended for what the client did", ["reason"], registry=REGISTRY)
+
+_LAG_EVENTS = Gauge("ledger_consumer_lag_events", "Events not yet acknowledged", ["consumer"], registry=NAMED)
+_LAG_SECONDS = Gauge("ledger_consumer_lag_seconds", "Age of the oldest of them", ["consumer"], registry=NAMED)
+_STATE = Gauge("ledger_consumer_state", "1 for the state a consumer is in", ["consumer", "state"], registry=NAMED)
+_OPEN = Gauge("ledger_consumer_exceptions", "Deliveries that are not simply next", ["consumer", "state"], registry=NAMED)
+_REPLAYED = Gauge("ledger_replay_events_remaining", "Deliveries that runs have still to send again", ["consumer"], registry=NAMED)
 _REVOCATIONS = Gauge(
-    "ledger_directory_revocations_last_hour", "Users deactivated or deleted in the last hour", ["directory"], registry=REGISTRY
+    "ledger_directory_revocations_last_hour", "Users deactivated or deleted in the last hour", ["directory"], registry=NAMED
 )
-_SURGE = Gauge("ledger_directory_surge", "1 while that is more than the directory's limit", ["directory"], registry=REGISTRY)
+_SURGE = Gauge("ledger_directory_surge", "1 while that is more than the directory's limit", ["directory"], registry=NAMED)
 
 
 @dataclass(eq=False, slots=True)
@@ -70,7 +72,7 @@ class RevocationSeconds(Collector):
 
 
 REVOCATION_SECONDS: Final = RevocationSeconds()
-REGISTRY.register(REVOCATION_SECONDS)
+NAMED.register(REVOCATION_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,23 @@ def count_dropped(entries: int) -> None:
     _DROPPED.inc(entries)
 
 
+def count_cut(reason: str) -> None:
+    """Count a connection that was refused or ended."""
+    _CUT.labels(reason).inc()
+
+
+def show_connections(count: int) -> None:
+    """Set the gauge of open connections."""
+    _CONNECTIONS.set(count)
+
+
 def exposition(queued: int, head: int) -> bytes:
-    """The text of /metrics."""
+    """The text of /metrics, without what names directories or consumers."""
     _QUEUED.set(queued)
     _HEAD.set(head)
     return generate_latest(REGISTRY)
+
+
+def named_exposition() -> bytes:
+    """The rest of it."""
+    return generate_latest(NAMED)

@@ -1,5 +1,6 @@
 """Errors outside SCIM: application/problem+json (RFC 9457) with a stable code. One table from exception to answer."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
+from api.bodies import BodyTooLargeError
 from delivery.consumers import ConsumerRefusedError
 from delivery.replays import ReplayRefusedError
 from delivery.starts import PlaceError
@@ -22,6 +24,8 @@ from operations.refusals import ConflictError, ForbiddenError, InvalidError, Not
 from projections.history import InvalidAsOfError
 from scim.errors import ScimError
 
+PLACES_MAX = 10  # that an error names
+PLACE_LENGTH_MAX = 100  # a name in a body may be as long as the body
 DATABASE_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 
@@ -31,6 +35,7 @@ class ProblemError(Exception):
     def __init__(self, status: int, code: str, detail: str, **members: Any) -> None:
         super().__init__(code)
         self.status, self.code, self.detail, self.members = status, code, detail, members
+        self.retry_after = 1  # seconds; told with 429 and 503
 
 
 def problem_of(error: Exception) -> ProblemError:
@@ -53,12 +58,15 @@ def problem_of(error: Exception) -> ProblemError:
         case _ if type(error) in _REFUSED:
             return ProblemError(400, _REFUSED[type(error)], str(error))
         case ScimError():
-            return ProblemError(error.status, _CODES.get(error.status, "refused"), error.detail)
+            problem = ProblemError(error.status, _CODES.get(error.status, "refused"), error.detail)
+            problem.retry_after = getattr(error, "retry_after", 1)
+            return problem
         case RequestValidationError():
             return _invalid_parameters(error)
         case HTTPException():
             code = _CODES.get(error.status_code, "refused")
-            return ProblemError(error.status_code, code, _TEXTS.get(code, "The request was refused."))
+            ours = error.detail if isinstance(error, BodyTooLargeError) else None
+            return ProblemError(error.status_code, code, ours or _TEXTS.get(code, "The request was refused."))
         case _ if isinstance(error, DATABASE_AWAY):
             return ProblemError(503, "database_unavailable", "The database does not answer. Try again in a moment.")
         case _:
@@ -89,8 +97,15 @@ def _invalid_parameters(error: RequestValidationError) -> ProblemError:
     # Names of parameters only: the submitted values may be personal.
     places = sorted({".".join(str(part) for part in found["loc"][1:]) or "body" for found in error.errors()})
     return ProblemError(
-        400, "invalid_parameters", f"Not understood: {', '.join(places)}. See the API reference for what they take."
+        400, "invalid_parameters", f"Not understood: {name_places(places)}. See the API reference for what they take."
     )
+
+
+def name_places(places: Sequence[str], between: str = ", ", length_max: int = PLACE_LENGTH_MAX) -> str:
+    """Name places of a request: at most PLACES_MAX, because a request may have as many wrong ones as it has bytes."""
+    shown = [place if len(place) <= length_max else place[:length_max] + "…" for place in places[:PLACES_MAX]]
+    more = [f"and {len(places) - PLACES_MAX} more"] if len(places) > PLACES_MAX else []
+    return between.join([*shown, *more])
 
 
 def answer(problem: ProblemError, request_id: str) -> Response:
@@ -100,7 +115,7 @@ def answer(problem: ProblemError, request_id: str) -> Response:
     }  # fmt: skip
     headers = {"WWW-Authenticate": 'Bearer realm="scim-ledger"'} if problem.status == 401 else {}
     if problem.status in {429, 503}:
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(problem.retry_after)
     return Response(orjson.dumps(body), problem.status, headers, "application/problem+json")
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.answers import as_json, listed
 from api.gate import caller_of
-from api.problems import ProblemError
+from api.problems import ProblemError, name_places
 from api.services import Services
 from operations import profiles
 from operations.open_ledger import OpenLedger
@@ -16,6 +16,7 @@ from scim.profile import Profile, ProfileError, is_shipped, read_profile
 
 BODY_BYTES_MAX = 2**18
 TRIED_BYTES_MAX = 2**20
+LINE_LENGTH_MAX = 500  # of what is wrong at one place, which may quote the document
 TRIED_MAX = 1_000  # requests of a dialogue
 
 
@@ -92,7 +93,7 @@ def _asked_for(asked: Any) -> str | Profile:
     try:
         return read_profile(orjson.dumps(asked), json=True)
     except ProfileError as wrong:
-        raise ProblemError(400, "refused", str(wrong)) from wrong
+        raise ProblemError(400, "refused", name_places(str(wrong).splitlines(), "\n", LINE_LENGTH_MAX)) from wrong
 
 
 def _shown(profile: Profile) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from api.authentication import Authentication, presented
 from api.journal import SQL, Journal
+from api.scrapes import Scrapes
 from database.coalesce import Coalescer
 from database.connections import Connection
 from ledger.directories import Directories, Directory
@@ -47,6 +48,7 @@ class Services:
     webhooks: Webhooks
     ledger: OpenLedger
     journal: Journal
+    scrapes: Scrapes
     migrated: Callable[[], Awaitable[bool]]
     stopping: bool = False  # readers that wait are let go
 

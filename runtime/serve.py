@@ -7,18 +7,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
-from typing import cast
 
 import psycopg
 import structlog
 import uvicorn
 import uvloop
 
-from api.app import make_app
+from api.app import make_app, make_metrics_app
+from api.metrics import count_cut, show_connections
 from api.services import Services
 from database import migrate
 from database.connections import connect
@@ -28,13 +28,15 @@ from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embed
 from runtime.crew import Crew
 from runtime.deliver import run_delivery
 from runtime.exits import USAGE, CommandError
+from runtime.listening import BACKLOG, listen, make_room
 from runtime.local_socket import ASGIApp, local_socket, marked_local
 from runtime.logs import configure_logs
+from runtime.protocol import Doorkeeper, Limits, Protocol
 from runtime.settings import Settings, load_settings
 from runtime.wiring import open_alone, open_services, webhooks_of
 
 _log = structlog.get_logger("runtime")
-BACKLOG = 2048
+INNER_CONNECTIONS = 100  # of this machine's commands and scrapers
 KEEPER_INTERVAL_S = 0.5  # how late the death of the embedded PostgreSQL is noticed
 SIGNAL_NOTICE_S = 0.2  # how late a signal is noticed where other processes serve
 STOP_TIMEOUT_S = 60  # for requests under way when a signal comes
@@ -106,6 +108,18 @@ def running_urls(settings: Settings) -> Generator[Urls]:
         yield urls
 
 
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The sockets of one serving process: those for requests are shared with the others, that for scrapes is its own."""
+
+    requests: socket.socket
+    scrapes: socket.socket | None
+    local: socket.socket | None = None
+
+    def all(self) -> list[socket.socket]:
+        return [sock for sock in (self.requests, self.scrapes, self.local) if sock is not None]
+
+
 @dataclass(slots=True)
 class Signals:
     """Remembers SIGTERM and SIGINT that come before the HTTP server listens for them."""
@@ -127,13 +141,21 @@ def serve(settings: Settings) -> None:
         signal.signal(number, signals.handle)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     # Bound before anything is started: a taken port is known at once, and port 0 gets its number.
-    with contextlib.closing(listen(settings)) as sock:
+    with contextlib.ExitStack() as bound:
+        sock = bound.enter_context(contextlib.closing(listen(settings.host, settings.port, "LEDGER_PORT")))
         settings = settings.model_copy(update={"port": sock.getsockname()[1]})
+        doors = [Doors(sock, scrapes and bound.enter_context(contextlib.closing(scrapes))) for scrapes in _scrapes(settings)]
         with database(settings) as urls:
-            _start(settings, urls, sock, signals)
+            _start(settings, urls, doors, signals)
 
 
-def _start(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals) -> None:
+def _scrapes(settings: Settings) -> list[socket.socket | None]:
+    """A port of loopback for each serving process, counted up from LEDGER_METRICS_PORT: figures are those of one process."""
+    first, workers = settings.metrics_port, range(settings.workers)
+    return [None if first is None else listen("127.0.0.1", first + worker, "LEDGER_METRICS_PORT") for worker in workers]
+
+
+def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals) -> None:
     try:
         for name in migrate.migrate(urls.migrate):
             _log.info("migrated", migration=name)
@@ -144,26 +166,26 @@ def _start(settings: Settings, urls: Urls, sock: socket.socket, signals: Signals
         return
     with _local_door(settings) as local:
         _announce(settings, first)
-        _run(settings, urls, [sock, *local], signals)
+        _run(settings, urls, [replace(each, local=local) for each in doors], signals)
 
 
 @contextlib.contextmanager
-def _local_door(settings: Settings) -> Generator[list[socket.socket]]:
+def _local_door(settings: Settings) -> Generator[socket.socket | None]:
     """The socket for commands of this machine. Without it they work too, only slower: it never keeps a service from starting."""
     url = settings.database_url.get_secret_value() if settings.database_url else None
     with contextlib.ExitStack() as stack:
-        door: list[socket.socket] = []
+        door: socket.socket | None = None
         try:
-            door.append(stack.enter_context(local_socket(settings.data_dir, url)))
+            door = stack.enter_context(local_socket(settings.data_dir, url))
         except OSError as refused:
             _log.warning("no_local_socket", reason=str(refused))
         yield door
 
 
-def _run(settings: Settings, urls: Urls, sockets: Sequence[socket.socket], signals: Signals) -> None:
+def _run(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals) -> None:
     """Serve in this process, or have several serve; those that deliver to webhooks stand beside either."""
     several = settings.workers > 1
-    serving = [partial(_work, settings, urls, sockets)] * settings.workers if several else []
+    serving = [partial(_work, settings, urls, each) for each in doors] if several else []
     delivering = [partial(run_delivery, settings, urls)] * settings.delivery_workers
     crew = Crew([*serving, *delivering])
     crew.start()
@@ -171,42 +193,28 @@ def _run(settings: Settings, urls: Urls, sockets: Sequence[socket.socket], signa
         while several and not signals.seen:
             crew.join(SIGNAL_NOTICE_S)
         if not several:
-            run_http(settings, urls, sockets, signals)
+            run_http(settings, urls, doors[0], signals)
     finally:
         crew.finish()
 
 
-def _work(settings: Settings, urls: Urls, sockets: Sequence[socket.socket]) -> None:
+def _work(settings: Settings, urls: Urls, doors: Doors) -> None:
     """A serving process among several."""
     configure_logs(settings.log_format)
     signals = Signals()
     signal.signal(signal.SIGTERM, signals.handle)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
-    run_http(settings, urls, sockets, signals)
+    run_http(settings, urls, doors, signals)
 
 
-def listen(settings: Settings) -> socket.socket:
-    """Bind the address. Raises StartError when it is taken."""
-    sock = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((settings.host, settings.port))
-        sock.listen(BACKLOG)
-    except OSError as taken:
-        sock.close()
-        raise StartError(
-            f"Cannot listen on {settings.host}:{settings.port}: {taken.strerror}. Set LEDGER_PORT to a free port."
-        ) from taken
-    return sock
-
-
-def run_http(settings: Settings, urls: Urls, sockets: Sequence[socket.socket], signals: "Signals") -> None:
+def run_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals") -> None:
     """Serve HTTP on bound sockets until told to stop."""
+    make_room(settings.connections)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_http(settings, urls, sockets, signals))
+        runner.run(_serve_http(settings, urls, doors, signals))
 
 
-async def _serve_http(settings: Settings, urls: Urls, sockets: Sequence[socket.socket], signals: "Signals") -> None:
+async def _serve_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals") -> None:
     conn = await connect(urls.serve)
     kek = await ensure_kek(conn, settings.kek_path)
     await conn.close()
@@ -215,42 +223,61 @@ async def _serve_http(settings: Settings, urls: Urls, sockets: Sequence[socket.s
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings)) as services:
-        server = _Server(make_app(services))
+        server = _Server(services, settings.connections, doors)
         signals.server = server
         if signals.seen:
             return
-        letting_go = asyncio.create_task(_let_go(server, services))
-        await server.serve(sockets=list(sockets))
-        letting_go.cancel()
+        async with _beside(server.keeper.sweep(), server.inner.sweep(), _let_go(server, services)):
+            await server.serve(sockets=doors.all())
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
+@contextlib.asynccontextmanager
+async def _beside(*work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
+    """Run something for the time of the block."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _config(app: ASGIApp, keeper: Doorkeeper) -> uvicorn.Config:
     return uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", server_header=False, date_header=True,
-        timeout_graceful_shutdown=STOP_TIMEOUT_S, http="httptools", ws="none", backlog=BACKLOG, timeout_keep_alive=75,
+        headers=[("X-Content-Type-Options", "nosniff")],
+        timeout_graceful_shutdown=STOP_TIMEOUT_S, ws="none", backlog=BACKLOG,
+        http=keeper.protocol,  # pyright: ignore[reportArgumentType]  # uvicorn only calls it
         proxy_headers=False,  # LEDGER_PUBLIC_URL says how clients reach us; nothing here believes X-Forwarded headers
     )  # fmt: skip
 
 
 class _Server(uvicorn.Server):
-    """Serves TCP sockets as uvicorn does, and the local one with the mark that makes its callers `sys`: no request can set it."""
+    """Serves requests as uvicorn does, and beside them two doors of the machine itself, which strangers cannot fill.
 
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__(_config(app))
-        self._local = _config(marked_local(app))
+    The local socket carries the mark that makes its callers `sys` (no request can set it); the port for scrapes serves /metrics alone.
+    """
+
+    def __init__(self, services: Services, connections: int, doors: Doors) -> None:
+        self.keeper = Doorkeeper(Limits(connections=connections), count_cut, show_connections)
+        self.inner = Doorkeeper(Limits(connections=INNER_CONNECTIONS))
+        app = make_app(services)
+        super().__init__(_config(app, self.keeper))
+        self._doors = doors
+        self._local, self._scrapes = _config(marked_local(app), self.inner), _config(make_metrics_app(services), self.inner)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        every = sockets or []
-        await super().startup([sock for sock in every if sock.family != socket.AF_UNIX])
-        self._local.load()
-        loop = asyncio.get_running_loop()
-        for sock in every:
-            if sock.family == socket.AF_UNIX:
-                self.servers.append(await loop.create_unix_server(self._local_protocol, sock=sock))
+        doors, loop = self._doors, asyncio.get_running_loop()
+        await super().startup([sock for sock in sockets or [] if sock is doors.requests])
+        if doors.local is not None:
+            self.servers.append(await loop.create_unix_server(self._protocols(self._local), sock=doors.local))
+        if doors.scrapes is not None:
+            self.servers.append(await loop.create_server(self._protocols(self._scrapes), sock=doors.scrapes))
 
-    def _local_protocol(self) -> asyncio.Protocol:
-        make = cast("Callable[..., asyncio.Protocol]", self._local.http_protocol_class)
-        return make(config=self._local, server_state=self.server_state, app_state=self.lifespan.state)
+    def _protocols(self, config: uvicorn.Config) -> Callable[[], Protocol]:
+        config.load()
+        return lambda: self.inner.protocol(config, self.server_state, self.lifespan.state)
 
 
 async def _let_go(server: uvicorn.Server, services: Services) -> None:

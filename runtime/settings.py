@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PORT_MAX = 65_535
 
 
 class Settings(BaseSettings):
@@ -17,10 +19,19 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("var"), description="Where the embedded PostgreSQL, the key file and first-run.json live")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
+    connections: int = Field(
+        1_000, ge=1, le=100_000, description="Connections that a serving process takes at once; further ones: 503"
+    )
     public_url: str | None = Field(None, description="How clients reach the service; unset: http://HOST:PORT")
     kek_file: Path | None = Field(None, description="File with the key-encryption key; unset: DATA_DIR/kek")
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
     workers: int = Field(1, ge=1, le=64, description="Serving processes")
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=PORT_MAX,
+        description="Port of 127.0.0.1 for /metrics with names; with several workers one for each, counted up",
+    )
     delivery_workers: int = Field(1, ge=0, le=64, description="Processes that push to webhooks; 0: none here")
     webhook_allow: str = Field("", description="Networks or hosts a webhook may reach although they are private or loopback")
     webhook_timeout_s: float = Field(15.0, ge=0.5, le=60, description="Seconds until a webhook must have answered")
@@ -29,6 +40,13 @@ class Settings(BaseSettings):
     )
     token: SecretStr | None = Field(None, description="With LEDGER_URL: the token of the command line")
     token_file: Path | None = Field(None, description="The same, in a file that only you can read")
+
+    @field_validator("metrics_port")
+    @classmethod
+    def _has_a_port_for_each_worker(cls, first: int | None, others: ValidationInfo) -> int | None:
+        if first is not None and first + others.data.get("workers", 1) - 1 > PORT_MAX:
+            raise ValueError(f"each worker has a port of its own, counted up, and there is none above {PORT_MAX}")
+        return first
 
     @property
     def base_url(self) -> str:

@@ -16,6 +16,7 @@ import structlog
 from api.authentication import Authentication
 from api.journal import Journal
 from api.metrics import observe_batch
+from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, Services
 from database import migrate
 from database.arrays import uuids
@@ -112,7 +113,8 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
         tokens=tokens, authentication=Authentication(tokens, now_us), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
-        journal=Journal(pool, kek, os.urandom), migrated=_migrated(pool.connection),
+        journal=Journal(pool, kek, os.urandom), scrapes=Scrapes(pool, feed, directories, lambda: writer.queued),
+        migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
+from uuid import UUID
 
 import structlog
 
@@ -18,6 +19,7 @@ from api.scim.queries import Query
 from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
 from api.scim.writes import Write
 from api.services import Services
+from api.strangers import address_of
 from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
 from ledger.events import PAUSED
@@ -180,7 +182,8 @@ class ScimApp:
                 self._services.journal.add(_of_part(entry, part))
             if call.events >= GIANT_EVENTS:
                 release()
-        if answer.status >= 400:
+        if answer.status >= 500 or answer.status == 401 or (answer.status >= 400 and call is not None and call.token is not None):
+            # Of strangers only what is slowed: they must not fill the log.
             _log.info(
                 "request",
                 request_id=str(request_id),
@@ -190,7 +193,7 @@ class ScimApp:
                 seconds=round(seconds, 4),
             )
 
-    def _call(self, scope: Scope, receive: Receive, method: str, request_id: object) -> Call:
+    def _call(self, scope: Scope, receive: Receive, method: str, request_id: UUID) -> Call:
         segments = scope["raw_path"].decode("latin-1").split("/")[1:] if scope.get("raw_path") else scope["path"].split("/")[1:]
         parts = [unquote(segment) for segment in segments]
         if len(parts) < 3 or parts[2] != "v2":
@@ -200,12 +203,13 @@ class ScimApp:
             path.pop()  # a trailing slash
         headers = dict(scope["headers"])
         query = read_query(scope["query_string"])
-        return Call(method, path, parts[1], headers, query, request_id, receive, filter=query.get("filter"))  # pyright: ignore[reportArgumentType]
+        address = address_of(scope)
+        return Call(method, path, parts[1], headers, query, request_id, receive, filter=query.get("filter"), address=address)
 
     async def _token(self, call: Call, *, fresh: bool) -> Token:
         authorization = call.header(b"authorization")
         try:
-            return await self._services.authentication.authenticate(authorization, fresh=fresh)
+            return await self._services.authentication.authenticate(authorization, call.address, fresh=fresh)
         except Unauthorized:
             owner = await self._services.formerly(authorization, call.directory)
             if owner is not None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -30,6 +30,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PART_BYTES = 65_536
 MEDIA_TYPES = {b"application/scim+json", b"application/json"}
+NO_STORE: Final = (b"cache-control", b"no-store")  # personal data or a secret: no cache on the way keeps it
 _ETAG = re.compile(r'(?:W/)?"(\d{1,18})"')
 
 
@@ -77,6 +78,7 @@ class Call:
     query: dict[str, str]
     request_id: UUID
     receive: Receive
+    address: str = ""  # where it came from
     op: int = 0
     resource_id: UUID | None = None
     # What the journal tells of the request once it is known.
@@ -202,7 +204,7 @@ async def _after(first: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 async def send_answer(send: Send, answer: Answer, request_id: UUID) -> None:
     """Send it. Raises what `rest` raises: the connection is then cut, and the client sees that the answer is not whole."""
-    headers = [(b"x-request-id", str(request_id).encode()), *answer.headers]
+    headers = [(b"x-request-id", str(request_id).encode()), NO_STORE, *answer.headers]
     if answer.body:
         headers.append((b"content-type", b"application/scim+json;charset=utf-8"))
     if answer.status not in {204, 304} and answer.rest is None:

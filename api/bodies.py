@@ -1,0 +1,48 @@
+"""Bodies of requests are cut while they come (CONTRACT §2): nobody is read further than is of use.
+
+What is not read is the server's to get rid of: an answer that comes before the body is whole ends the connection (runtime/protocol.py).
+"""
+
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope
+
+V1_BYTES_MAX: Final = 2**20  # of a request to /v1
+STRANGER_BYTES_MAX: Final = 16 * 2**10  # of one that carries no valid token
+
+
+class BodyTooLargeError(HTTPException):
+    """413: the body is larger than it may be. A starlette exception: FastAPI lets no other through while it reads a body."""
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(413, f"The request is larger than {bytes_max} bytes. Send less at once.")
+
+
+def announced(scope: Scope) -> int:
+    """The size of the body in bytes that Content-Length announces; 0 where nothing does. The server has checked that it is a number."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value)
+    return 0
+
+
+def limited(receive: Receive, scope: Scope, bytes_max: int) -> Receive:
+    """Give a `receive` that stops at a body beyond a size: before its first byte where Content-Length tells, else with the byte too many.
+
+    It raises BodyTooLargeError then, and whenever it is called again.
+    """
+    left = bytes_max - announced(scope)
+    size = 0
+
+    async def receive_some() -> Message:
+        nonlocal size
+        if left < 0 or size > bytes_max:
+            raise BodyTooLargeError(bytes_max)
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > bytes_max:
+            raise BodyTooLargeError(bytes_max)
+        return message
+
+    return receive_some

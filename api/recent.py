@@ -1,0 +1,32 @@
+"""A value that costs something to make: made by one at a time and kept for a moment, however many ask for it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Recent(Generic[V]):
+    """What `make` gave, at most `seconds` old."""
+
+    def __init__(self, make: Callable[[], Awaitable[V]], seconds: float) -> None:
+        self._make, self._seconds = make, seconds
+        self._made: tuple[float, V] | None = None
+        self._task: asyncio.Task[V] | None = None
+
+    async def get(self) -> V:
+        """Give the value. Raises what making it raises, to all who wait; the next caller tries anew."""
+        if self._made is not None and asyncio.get_running_loop().time() - self._made[0] < self._seconds:
+            return self._made[1]
+        if self._task is None:
+            self._task = asyncio.create_task(self._remake())
+        return await asyncio.shield(self._task)  # one who goes away takes nothing from the others
+
+    async def _remake(self) -> V:
+        try:
+            value = await self._make()
+            self._made = (asyncio.get_running_loop().time(), value)
+            return value
+        finally:
+            self._task = None

@@ -1,0 +1,47 @@
+"""Sockets that are listened on, and room for as many connections as are taken."""
+
+import resource
+import socket
+from typing import Final
+
+import structlog
+
+from runtime.bootstrap import StartError
+
+_log = structlog.get_logger("runtime.listening")
+BACKLOG: Final = 2048
+OTHER_FILES: Final = 256  # database connections, logs, modules being loaded, and connections that are just turned away
+DEAD_PEER_S: Final = 75  # a host that vanished holds a connection this long, also one that only waits for events
+
+
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """Bind an address. Raises StartError, naming the setting, when it is taken."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _notice_dead_peers(sock)
+    try:
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as taken:
+        sock.close()
+        raise StartError(f"Cannot listen on {host}:{port}: {taken.strerror}. Set {setting} to a free port.") from taken
+    return sock
+
+
+def _notice_dead_peers(sock: socket.socket) -> None:
+    """Connections inherit these. Without them the system keeps one to a vanished host for hours when nothing is sent, 15 minutes else."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", DEAD_PEER_S - 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", DEAD_PEER_S * 1_000)):  # fmt: skip
+        if hasattr(socket, name):  # Linux has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def make_room(connections: int) -> None:
+    """Allow this process the open files that its connections need: the usual soft limit is 1 024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < needed:
+            _log.warning("open_files_limited", limit=soft, needed=needed, do="raise `ulimit -n`, or lower LEDGER_CONNECTIONS")
