@@ -12,10 +12,11 @@ import pytest
 
 import ledger.events
 from api import audit, consumers, events, health, problems, profiles, replays, requests, schemas, snapshot, stream, surges
-from api.metrics import REGISTRY
+from api.metrics import NAMED, REGISTRY
 from api.scim.app import ROUTES as SCIM_ROUTES
 from ledger.events import EVENT_TYPES
 from ledger.feed import render
+from runtime import protocol
 from runtime.cli import app
 from runtime.settings import Settings
 from tests.test_tidy import CODE, where
@@ -50,7 +51,8 @@ def routes() -> list[str]:
 
 def problem_codes() -> set[str]:
     found = {code for path in sorted((ROOT / "api").glob("*.py")) for code in CODES.findall(path.read_text(encoding="utf-8"))}
-    return found | set(problems._CODES.values())
+    said = {value.code for value in vars(protocol).values() if isinstance(value, protocol.Refusal)}
+    return found | said | set(problems._CODES.values())
 
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
@@ -137,7 +139,7 @@ def test_each_problem_code_is_described(code: str) -> None:
 
 def test_each_metric_is_described() -> None:
     text = read("docs/operations.md")
-    for family in REGISTRY.collect():
+    for family in [*REGISTRY.collect(), *NAMED.collect()]:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         assert f"| `{name}` |" in text
 
