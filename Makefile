@@ -40,8 +40,9 @@ demo: $(READY) ## an IdP story end to end, narrated, against a service it starts
 bench: $(READY) ## the figures, measured on this machine
 	@.venv/bin/python bench/run.py $(ARGS)
 
-docs: $(READY) ## write the generated parts of docs/idp and the JSON Schema of profiles anew
+docs: $(READY) ## write the generated parts of docs anew
 	.venv/bin/python -m tests.docs.idp
+	.venv/bin/python -m tests.docs.permissions
 
 format: $(READY) ## format the code and mend what the linter can
 	.venv/bin/ruff format .

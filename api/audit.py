@@ -12,8 +12,7 @@ from ledger.events import USER
 from ledger.feed import rfc3339
 from operations import audit
 from operations.audit import PAGE_MAX, Rows
-from projections.history import Point
-from projections.reads import Resource
+from projections.history import Point, State
 
 
 def routes(services: Services) -> APIRouter:
@@ -26,8 +25,8 @@ def routes(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_MAX,
     ) -> Response:  # fmt: skip
         caller = caller_of(request)
-        rows, point = await audit.population(ledger, caller, directory, as_of, kind=type, after=after, limit=limit)
-        return _many(point, rows, str(rows[-1]["id"]) if len(rows) == limit else None)
+        rows, point, last = await audit.population(ledger, caller, directory, as_of, kind=type, after=after, limit=limit)
+        return _many(point, rows, last)
 
     @router.get("/users/{user}", name="audit.user")
     async def user(request: Request, directory: str, user: str, as_of: str = "seq:head") -> Response:
@@ -62,8 +61,8 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-def _scim(base_url: str, slug: str, resource: Resource | None) -> dict[str, Any]:
-    return {"erased": True} if resource is None else with_meta(resource, f"{base_url}/scim/{slug}/v2")
+def _scim(base_url: str, slug: str, state: State) -> dict[str, Any]:
+    return {state.why: True} if state.resource is None else with_meta(state.resource, f"{base_url}/scim/{slug}/v2")
 
 
 def _as_of(point: Point) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from uuid import UUID
 from api.strangers import Strangers
 from database.coalesce import Coalescer
 from ledger.tokens import Token, token_hash, well_formed
-from scim.errors import ScimError, TooManyRequests, Unauthorized
+from scim.errors import TooManyRequests, Unauthorized
 
 _BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
 _SLOWED: Final = "Too many requests without a valid token came from this address. Check the token, then try again."
@@ -20,40 +20,42 @@ KNOWN_MAX: Final = 10_000  # tokens remembered, about 1 KB each; the one that wa
 class Authentication:
     """Finds the token of a request. `used` are those seen since somebody took the set away to note it."""
 
-    def __init__(self, tokens: Coalescer[bytes, Token], clock: Callable[[], int]) -> None:
+    def __init__(self, tokens: Coalescer[bytes, Token], clock: Callable[[], int], strangers: Strangers) -> None:
         self._tokens = tokens
+        self._strangers = strangers
         self._clock = clock  # µs since the epoch
         self._known: OrderedDict[bytes, Token] = OrderedDict()
-        self._strangers = Strangers()
         self.used: set[UUID] = set()
 
     async def authenticate(self, authorization: str | None, address: str = "", *, fresh: bool = True) -> Token:
         """Give the token of an Authorization header that came from an address (api.strangers.address_of).
 
-        Raises Unauthorized, or TooManyRequests where the address has failed too often; a token that is good is not refused for that.
-
+        Raises Unauthorized, or TooManyRequests where the address has failed too often; a good token is not refused for that.
         `fresh` asks the database, so that a revoked token is refused from the next request on. A write may pass False: a token
         that was known and has not expired is taken as it was, because the transaction asks again. Whatever refuses the write
         before that has to ask freshly first, or a dead token would be told something else than that it is dead.
         """
         try:
             hashed = presented(authorization)
-        except Unauthorized as refused:
-            raise self._refusal(address, refused) from refused
+        except Unauthorized as nobody:
+            raise self._refused(address, nobody) from None
         token = None if fresh else self._live(hashed)
         if token is None:
-            if hashed not in self._known and not await self._strangers.admits(address):
-                raise TooManyRequests(_SLOWED)
-            token = await self._tokens.get(hashed)
-            if token is None:
-                self._known.pop(hashed, None)
-                dead = Unauthorized("The token is unknown, was revoked or has expired. Issue a new one.")
-                raise self._refusal(address, dead)
-            self._remember(hashed, token)
+            token = await self._asked(hashed, address)
         self.used.add(token.id)
         return token
 
-    def _refusal(self, address: str, why: Unauthorized) -> ScimError:
+    async def _asked(self, hashed: bytes, address: str) -> Token:
+        if hashed not in self._known and not await self._strangers.admits(address):
+            raise TooManyRequests(_SLOWED)
+        token = await self._tokens.get(hashed)
+        if token is None:
+            self._known.pop(hashed, None)
+            raise self._refused(address, Unauthorized("The token is unknown, was revoked or has expired. Issue a new one."))
+        self._remember(hashed, token)
+        return token
+
+    def _refused(self, address: str, why: Unauthorized) -> Unauthorized | TooManyRequests:
         wait = self._strangers.failed(address)
         return TooManyRequests(_SLOWED, retry_after=wait) if wait else why
 

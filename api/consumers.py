@@ -8,17 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import as_json, listed
-from api.events import WAIT_MAX_S, encode_page, until_news
+from api.events import WAIT_MAX_S, page_response, until_news
 from api.gate import caller_of
+from api.revocation import presented, still_allowed
 from api.services import Services
-from database.connections import Connection
-from delivery.consumers import Consumer
-from delivery.progress import place_of
-from delivery.surges import held_commits, limits
-from ledger.feed import PAGE_MAX, Page
-from ledger.tokens import Token
+from ledger.feed import PAGE_MAX
 from operations import consumers, deliveries
-from operations.admission import reached_consumer
 from operations.consumers import Changes
 from operations.deliveries import Verb
 
@@ -142,18 +137,14 @@ def _add_pull(router: APIRouter, services: Services) -> None:
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
         wait: Annotated[int, Query(ge=0, le=WAIT_MAX_S)] = 0,
     ) -> Response:
-        caller = caller_of(request)
-        found = await reached_consumer(ledger, caller, name)
-        consumers.check_pulling(found)
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             arrival = services.arrivals.next()
-            async with services.pool.connection() as conn:
-                page = await _next_page(services, conn, found, caller.token, limit)
-                left = deadline - asyncio.get_running_loop().time()
-                if page.events or page.has_more or left <= 0 or services.stopping:
-                    await _mark_held(conn, page)
-                    return Response(encode_page(page), media_type="application/json")
+            page = await consumers.pull(ledger, caller_of(request), name, limit)
+            await still_allowed(services, presented(request))
+            left = deadline - asyncio.get_running_loop().time()
+            if page.events or page.has_more or left <= 0 or services.stopping:
+                return await page_response(page)
             await until_news(arrival, left)
 
     @router.post("/v1/consumers/{name}/ack", name="consumers.acknowledge")
@@ -197,18 +188,3 @@ def _add_deliveries(router: APIRouter, services: Services) -> None:
 
     for state, verb in DELIVERY_ACTS:
         add(state, verb)
-
-
-async def _next_page(services: Services, conn: Connection, found: Consumer, token: Token, limit: int) -> Page:
-    place = await place_of(conn, found)
-    selection = found.selection(await services.directories.all(conn), bodies=token.bodies)
-    cursor = await services.feed.cursor_at(conn, selection, place.through)
-    return await services.feed.page(conn, selection, cursor, limit)
-
-
-async def _mark_held(conn: Connection, page: Page) -> None:
-    """Say of what the surge brake would hold back that it does: a reader decides for itself."""
-    held = await held_commits(conn, await limits(conn), page.events)
-    for event in page.events:
-        if (event.directory, event.commit) in held:
-            event.json = event.json[:-1] + b',"held":true}'

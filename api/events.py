@@ -5,26 +5,24 @@ import contextlib
 from datetime import datetime
 from typing import Annotated
 
+import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from api.gate import caller_of
-from api.problems import ProblemError
+from api.revocation import presented, still_allowed
 from api.services import Services
-from database.connections import Connection
-from delivery import starts
-from ledger.commands import parse_id
-from ledger.cursor import BEGINNING, Cursor, InvalidCursorError, decode_cursor, parse_event_id
-from ledger.directories import Directory
-from ledger.feed import PAGE_MAX, CursorAheadError, CursorForkedError, Page, Selection, reached, type_mask
-from ledger.tokens import Token
+from ledger.feed import PAGE_MAX, Page
+from operations import events
+from operations.events import Question
 
 WAIT_MAX_S = 30
 LOOK_AGAIN_S = 2.0
+ENCODED_ON_LOOP_BYTES = 2 * 2**20  # copied in less than a millisecond
 
 
 def routes(services: Services) -> APIRouter:
     """The routes of the feed."""
-    router = APIRouter()
+    router, ledger = APIRouter(), services.ledger
 
     @router.get("/v1/events", name="events.list")
     async def list_events(
@@ -39,35 +37,24 @@ def routes(services: Services) -> APIRouter:
         range_end: datetime | None = None,
         wait: Annotated[int, Query(ge=0, le=WAIT_MAX_S)] = 0,
     ) -> Response:
-        token = caller_of(request).token
         deadline = asyncio.get_running_loop().time() + wait
-        async with services.pool.connection() as conn:
-            selection = await selection_of(services, conn, token, directory, types, subject, range_start, range_end)
-            if after is not None or start is None:
-                cursor = await cursor_of(services, conn, token, selection, after)
-            else:
-                cursor = await _cursor_from(services, conn, selection, start)
+        question = Question(directory, types, subject, range_start, range_end)
+        reading = await events.read(ledger, caller_of(request), question, after=after, start=start)
+        cursor = reading.cursor
         while True:
             arrival = services.arrivals.next()
-            async with services.pool.connection() as conn:
-                page = await services.feed.page(conn, selection, cursor, limit)
+            page = await ledger.feed.page(ledger.connection, reading.selection, cursor, limit)
+            await still_allowed(services, presented(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
-                return Response(encode_page(page), media_type="application/json")
+                return await page_response(page)
             cursor = page.after if page.covered_to > cursor.number else cursor
             await until_news(arrival, left)
 
     @router.get("/v1/events/{event_id}", name="events.show")
     async def get_event(request: Request, event_id: str) -> Response:
-        token = caller_of(request).token
-        parsed = parse_event_id(event_id)
-        missing = ProblemError(404, "not_found", "There is no event of this id, or the token does not reach it.")
-        if parsed is None or not token.reaches_log(parsed.slug):
-            raise missing
-        async with services.pool.connection() as conn:
-            found = await services.feed.event(conn, parsed, bodies=token.bodies)
-        if found is None:
-            raise missing
+        found = await events.show(ledger, caller_of(request), event_id)
+        await still_allowed(services, presented(request))
         return Response(found, media_type="application/json")
 
     return router
@@ -80,78 +67,11 @@ async def until_news(arrival: asyncio.Event, seconds: float) -> None:
             await arrival.wait()
 
 
-async def selection_of(
-    services: Services,
-    conn: Connection,
-    token: Token,
-    directory: str | None,
-    types: str | None,
-    subject: str | None,
-    range_start: datetime | None,
-    range_end: datetime | None,
-) -> Selection:
-    mask = type_mask(types.split(",")) if types else -1
-    allowed = type_mask(token.types)
-    if mask is None or allowed is None:
-        raise ProblemError(
-            400, "invalid_types", "`types` names an event type that does not exist. See docs/events.md for the list."
-        )
-    about = parse_id(subject) if subject else None
-    if subject and about is None:
-        raise ProblemError(400, "invalid_subject", "`subject` is the id of a user or group.")
-    chosen = await _directory(services, conn, token, directory) if directory else None
-    named = (directory,) if directory else token.directories
-    some, without = reached(named, await services.directories.all(conn))
-    return Selection(chosen, some, without, mask & allowed, about, _micros(range_start), _micros(range_end), token.bodies)
-
-
-async def _directory(services: Services, conn: Connection, token: Token, slug: str) -> Directory:
-    found = await services.directories.by_slug(conn, slug) if token.reaches_log(slug) else None
-    if found is None:
-        raise ProblemError(403, "forbidden", "This token does not reach a directory of that name.")
-    return found
-
-
-def _micros(moment: datetime | None) -> int | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise ProblemError(
-            400, "invalid_parameters", "range_start and range_end take an instant with offset, such as 2026-10-01T00:00:00Z."
-        )
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
-
-
-async def cursor_of(services: Services, conn: Connection, token: Token, selection: Selection, after: str | None) -> Cursor:
-    wanted = selection.directory.id if selection.directory else 0
-    if after is None:
-        return Cursor(0, BEGINNING, wanted)
-    event_id = parse_event_id(after)
-    if event_id is not None:
-        place = await services.feed.position_of(conn, event_id)
-        named = await services.directories.by_slug(conn, event_id.slug) if token.reaches_log(event_id.slug) else None
-        if named is None or (wanted and named.id != wanted):
-            raise InvalidCursorError
-        head = await services.feed.head(conn, Selection(directory=named))  # an event id counts in the seq of its directory
-        if place is None:
-            raise CursorAheadError(event_id.seq, head)
-        if place[3] != event_id.mark:
-            raise CursorForkedError(event_id.seq, head)
-        return Cursor(place[1] if wanted else place[2], event_id.mark, wanted)
-    cursor = decode_cursor(after)
-    if cursor.directory != wanted:
-        raise InvalidCursorError
-    await services.feed.check(conn, cursor)
-    return cursor
-
-
-async def _cursor_from(services: Services, conn: Connection, selection: Selection, place: str) -> Cursor:
-    """The cursor before a place that a person names, for whoever has none yet: `now`, an instant, a seq of the directory."""
-    own = selection.directory
-    number = await starts.before(conn, services.feed, place, [own] if own else [])
-    if own is not None:
-        number = await starts.seq_at(conn, own, number)
-    return await services.feed.cursor_at(conn, selection, number)
+async def page_response(page: Page) -> Response:
+    """The answer with a page; a large one is put together off the event loop."""
+    large = sum(len(event.json) for event in page.events) > ENCODED_ON_LOOP_BYTES
+    body = await anyio.to_thread.run_sync(encode_page, page) if large else encode_page(page)
+    return Response(body, media_type="application/json")
 
 
 def encode_page(page: Page) -> bytes:

@@ -12,16 +12,21 @@ from typing import Final
 from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
-from api.events import cursor_of, selection_of
 from api.gate import caller_of
 from api.problems import DATABASE_AWAY
+from api.revocation import presented, still_allowed
 from api.services import Services
 from ledger.cursor import Cursor
-from ledger.events import BY_NUMBER
-from ledger.feed import Event, Page, Selection, withheld
-from ledger.tokens import token_hash
+from ledger.events import BY_NUMBER, TOKEN_REVOKED
+from ledger.feed import Page, Selection
+from ledger.rendering import Event, withheld
+from operations import events
+from operations.events import Question
+from scim.errors import Unauthorized
 
 PAGE: Final = 500
+PAGE_BYTES: Final = 2**20  # of a page besides its first event: a client that is behind takes long, and there may be many
+PIECE_BYTES: Final = 256 * 2**10  # sent at once, unless one event is larger; the token is looked up again before each
 COVERED_S: Final = 5.0
 HEARTBEAT_S: Final = 15.0
 RETRY_MS: Final = 1_000  # how soon a client comes back when the connection breaks
@@ -40,13 +45,9 @@ def routes(services: Services) -> APIRouter:
         types: str | None = None,
         subject: str | None = None,
     ) -> StreamingResponse:
-        token = caller_of(request).token
-        async with services.pool.connection() as conn:
-            selection = await selection_of(services, conn, token, directory, types, subject, None, None)
-            cursor = await cursor_of(services, conn, token, selection, request.headers.get("last-event-id") or after)
-        hashed = token_hash(request.headers["authorization"].split()[-1])
-        filtered = bool(types or subject or directory or token.types != ("*",) or "*" not in token.directories)
-        follower = _Follower(services, selection, cursor, hashed, filtered=filtered)
+        after = request.headers.get("last-event-id") or after
+        reading = await events.follow(services.ledger, caller_of(request), Question(directory, types, subject), after=after)
+        follower = _Follower(services, reading.selection, reading.cursor, presented(request), filtered=reading.filtered)
         return StreamingResponse(follower.lines(), media_type="text/event-stream", headers=HEADERS)
 
     return router
@@ -59,7 +60,7 @@ class _Follower:
     services: Services
     selection: Selection
     cursor: Cursor
-    token: bytes
+    token: bytes | None
     filtered: bool
     position: int | None = None
     told: int = 0  # the number up to which `covered` was told
@@ -70,6 +71,8 @@ class _Follower:
         try:
             async for block in self._lines():
                 yield block
+        except Unauthorized:
+            return
         finally:
             self.services.tail.leave(self)
 
@@ -90,43 +93,71 @@ class _Follower:
                 return
             if loop.time() >= beat_at:
                 beat_at = loop.time() + interval
-                if not await self._still_allowed():
-                    return
+                with contextlib.suppress(*DATABASE_AWAY):  # nothing new can have come meanwhile
+                    await still_allowed(self.services, self.token)
                 yield self._covered() if self.filtered else b": still here\n\n"
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(arrival.wait(), max(beat_at - loop.time(), 0.0))
 
     async def _news(self) -> AsyncIterator[bytes]:
-        while self.position is None or (events := self.services.tail.since(self.position)) is None:
-            page = await self._page()
-            if page.events:
-                yield b"".join([self._block(event) for event in page.events])
-            self.cursor = page.after
-            if not page.events and not page.has_more:
-                return  # the tail is not here yet; it tells when it is
-        mine = [event for event in events if self.selection.takes(event) and self._new(event)]
-        if mine:
-            yield b"".join([self._block(event) for event in mine])
-        self._pass(events)
+        """What is new, in pieces; what a slow client does not take yet is read again later, not kept for it here."""
+        while True:
+            events = self.services.tail.since(self.position) if self.position is not None else None
+            if events is None:
+                page = await self._page()
+                async for piece in self._pieces(page.events):
+                    yield piece
+                self.cursor = page.after
+                if not page.events and not page.has_more:
+                    return  # the tail is not here yet; it tells when it is
+                continue
+            if not events:
+                return
+            piece, seen = self._piece(events, 0)
+            after = self._passed(events[:seen])
+            revoked = any(event.kind == TOKEN_REVOKED.number for event in events[:seen])
+            del events
+            if piece or revoked:
+                await still_allowed(self.services, self.token)
+            if piece:
+                yield piece
+            self.position, self.cursor = after
 
-    def _pass(self, events: list[Event]) -> None:
-        """Move past what was looked at, whether it was shown or filtered out."""
-        if not events:
-            return
-        self.position = events[-1].position
-        own = self.selection.directory
-        if own is None:
-            self.cursor = Cursor(events[-1].position, _mark(events[-1]))
-            return
-        last = next((event for event in reversed(events) if event.directory == own.id), None)
-        if last is not None and last.seq > self.cursor.number:
-            self.cursor = Cursor(last.seq, _mark(last), own.id)
+    async def _pieces(self, events: list[Event]) -> AsyncIterator[bytes]:
+        start = 0
+        while start < len(events):
+            piece, end = self._piece(events, start)
+            await still_allowed(self.services, self.token)
+            yield piece
+            self.cursor = self.services.feed.cursor_after(events[end - 1], self.selection)
+            start = end
+
+    def _piece(self, events: list[Event], start: int) -> tuple[bytes, int]:
+        """The blocks of this reader's events from a place on, as many as go at once, and the place behind them."""
+        blocks, size = list[bytes](), 0
+        for place in range(start, len(events)):
+            event = events[place]
+            if self.selection.takes(event) and self._new(event):
+                block = self._block(event)
+                if blocks and size + len(block) > PIECE_BYTES:
+                    return b"".join(blocks), place
+                blocks.append(block)
+                size += len(block)
+        return b"".join(blocks), len(events)
+
+    def _passed(self, events: list[Event]) -> tuple[int, Cursor]:
+        """Where this reader is behind what was looked at, whether it was shown or filtered out."""
+        position, own = events[-1].position, self.selection.directory
+        last = events[-1] if own is None else next((event for event in reversed(events) if event.directory == own.id), None)
+        if last is None or (own is not None and last.seq <= self.cursor.number):
+            return position, self.cursor
+        return position, self.services.feed.cursor_after(last, self.selection)
 
     async def _page(self) -> Page:
         """The next page from the log; once it ends at the head, the tail goes on from where the head was before."""
         known = self.services.tail.read_to
-        async with self.services.pool.connection() as conn:
-            page = await self.services.feed.page(conn, self.selection, self.cursor, PAGE)
+        feed, connection = self.services.feed, self.services.pool.connection
+        page = await feed.page(connection, self.selection, self.cursor, PAGE, budget=PAGE_BYTES)
         if not page.has_more:
             self.position = page.covered_to if self.selection.directory is None else known
         return page
@@ -136,21 +167,9 @@ class _Follower:
         return self.selection.directory is None or event.seq > self.cursor.number
 
     def _block(self, event: Event) -> bytes:
-        number = event.position if self.selection.directory is None else event.seq
-        directory = self.selection.directory.id if self.selection.directory else 0
-        self.cursor = Cursor(number, _mark(event), directory)
+        cursor = self.services.feed.cursor_after(event, self.selection).encode()
         shown = event.json if self.selection.bodies else withheld(event)
-        return b"".join(
-            (
-                b"id: ",
-                self.cursor.encode().encode(),
-                b"\nevent: ",
-                BY_NUMBER[event.kind].topic.encode(),
-                b"\ndata: ",
-                shown,
-                b"\n\n",
-            )
-        )
+        return b"".join((f"id: {cursor}\nevent: {BY_NUMBER[event.kind].topic}\ndata: ".encode(), shown, b"\n\n"))
 
     def _covered(self) -> bytes:
         """What the reader has seen everything of that is its own: together these tile the log."""
@@ -158,14 +177,3 @@ class _Follower:
         self.told = last
         data = f'{{"from_position":{first},"to_position":{last}}}'
         return f"id: {self.cursor.encode()}\nevent: covered\ndata: {data}\n\n".encode()
-
-    async def _still_allowed(self) -> bool:
-        with contextlib.suppress(*DATABASE_AWAY):
-            return await self.services.tokens.get(self.token) is not None
-        return True
-
-
-def _mark(event: Event) -> bytes:
-    """The mark of a cursor stands at the end of the event's id."""
-    end = event.json.index(b'"', len(b'{"object":"event","id":"'))
-    return bytes.fromhex(event.json[end - 8 : end].decode())

@@ -132,6 +132,11 @@ class Choosing:
         first = self._pop(self._ready) or self._next_replayed(now)
         return self._extended(first) if first is not None else []
 
+    def upcoming(self, count: int) -> list[Open]:
+        """About `count` of those that go soon: the tops of the heaps, unsorted, because there may be hundreds of thousands."""
+        tops = [position for heap in (self._ready, self._urgent, self._replay_ready) for position in heap[:count]]
+        return [found for position in tops[:count] if (found := self._open.get(position)) is not None and found.may_go]
+
     def _pop(self, heap: list[int]) -> Open | None:
         while heap:
             found = self._open.get(heapq.heappop(heap))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
+import anyio.to_thread
 import structlog
 
 from database.arrays import int8s
@@ -42,11 +43,12 @@ from delivery.progress import (
 from delivery.replays import Planned, Run, moved, plan, runs_of
 from delivery.signing import batch_id, body_of_batch, body_of_one
 from delivery.surges import held_commits
-from delivery.transports.webhook import Message, Result, Sender
+from delivery.transports.webhook import ON_LOOP_BYTES, Message, Result, Sender
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
-from ledger.feed import Event, Feed, Selection, rfc3339
+from ledger.feed import Feed, Selection
+from ledger.rendering import BODIES_BYTES_MAX, Event, rfc3339
 from ledger.sealing import NONCE_SIZE, Kek, seal_note
 from ledger.tail import Tail
 
@@ -55,7 +57,8 @@ WINDOW_MAX: Final = 1_000  # events read ahead of the low watermark
 OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops and its lag shows
 IN_FLIGHT_MAX: Final = 16  # requests at once to one consumer
 PAGE: Final = 500
-PREFETCH: Final = 100  # events of a lane whose JSON is fetched together
+PREFETCH: Final = 100  # events whose JSON is fetched together
+HELD_BYTES_MAX: Final = BODIES_BYTES_MAX  # JSON of a consumer's open events in memory; what is beyond is fetched when it goes
 SEND_MARGIN_S: Final = 1.0  # of lease that must be left beyond the timeout when a request begins
 REWINDS_MAX: Final = 3  # of a directory in an hour
 REWIND_EVENTS_MAX: Final = 1_000
@@ -101,6 +104,9 @@ class Push:
         self._lanes = Lanes(consumer.definition.ordering)
         self._open: dict[int, Open] = {}
         self._window: dict[int, None] = {}
+        self._held_bytes = 0  # JSON of open events
+        self._sent_bytes = 0  # of that, what is under way
+        self._fetching = False  # of the batches under way at most one waits for its JSON
         self._replays: dict[UUID, Replay] = {}
         self._read_to = self._through = 0
         self._known_to = 0  # no change of the consumer up to here is unknown to us
@@ -197,9 +203,11 @@ class Push:
 
     async def _tell(self, blocked: Sequence[Open]) -> None:
         """Put on record that these wait for an operator."""
-        await self._fetch(blocked)
-        for found in blocked:
-            await self._parts.act(_blocked(self.consumer, found))
+        async with self._parts.connection() as conn:
+            places = [(found.item.directory, found.item.seq) for found in blocked]
+            events = await self._parts.feed.at(conn, places, bodies=False) if blocked else []
+        for event in events:
+            await self._parts.act(_blocked(self.consumer, self._open[event.position], _event_id(event.json)))
 
     async def _join_runs(self, conn: Connection, runs: Sequence[Run], aside: set[int]) -> None:
         """Take up the runs of this consumer; what an operator parked, or skipped since, is no part of them any more."""
@@ -217,11 +225,17 @@ class Push:
         return found
 
     def _remember(self, event: Event, exceptional: Exceptional | None) -> Open:
-        found = Open(_item(event), exceptional, json=event.json)
-        self._open[event.position] = found
+        found = self._open[event.position] = Open(_item(event), exceptional)
+        if exceptional is None and self._held_bytes < HELD_BYTES_MAX:
+            self._hold(found, event.json)
         if exceptional is None:
             self._window[event.position] = None
         return found
+
+    def _hold(self, found: Open, json: bytes) -> None:
+        """Keep the JSON of an open event in memory; with none, let go of it."""
+        self._held_bytes += len(json) - len(found.json)
+        found.json = json
 
     def _remember_row(self, event: Event, row: Exceptional, held: set[tuple[int, int]]) -> None:
         if row.state == HELD and (event.directory, event.commit) not in held:
@@ -292,8 +306,10 @@ class Push:
                 else:
                     await self._take([e for e in events if self._selection.takes(e)], self._parts.tail.read_to)
                 return
+            # What would not be kept is not unsealed: it is fetched when it goes.
+            selection = replace(self._selection, rendered=self._held_bytes < HELD_BYTES_MAX)
+            some, covered_to, head = await self._parts.feed.read(self._parts.connection, selection, self._read_to, PAGE)
             async with self._parts.connection() as conn:
-                some, covered_to, head = await self._parts.feed.read(conn, self._selection, self._read_to, PAGE)
                 if not await self._as_known(conn):
                     self.stop()
                     return
@@ -338,7 +354,7 @@ class Push:
             return
         for position in list(self._window):
             found = self._open[position]
-            found.json = b""
+            self._hold(found, b"")
             found.exceptional = Exceptional(position, found.item.directory, found.item.seq, WAITING, stored=False)
             self._report.begun.append(found.exceptional)
         self._window.clear()
@@ -359,17 +375,23 @@ class Push:
         if now < self._not_before:
             return
         while len(self._tasks) < (1 if self._choosing.circuit_open else IN_FLIGHT_MAX) and self._may_send():
+            if self._tasks and (self._fetching or self._sent_bytes >= HELD_BYTES_MAX):
+                return  # the end of a fetch, or of a delivery, comes here again
             batch = self._choosing.next_batch(now)
             if not batch:
                 return
             for found in batch:
                 found.under_way = True
-            task = asyncio.create_task(self._deliver(batch))
+            self._fetching = not all(found.json for found in batch)
+            size = sum(len(found.json) for found in batch)
+            self._sent_bytes += size
+            task = asyncio.create_task(self._deliver(batch, size))
             self._tasks.add(task)
             task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._fetching = self._fetching and bool(self._tasks)  # what failed while it fetched
         self.arrival.set()
         if not task.cancelled() and task.exception() is not None:
             self._lost = True
@@ -383,12 +405,22 @@ class Push:
 
     # -- sending ------------------------------------------------------------
 
-    async def _deliver(self, batch: list[Open]) -> None:
-        await self._fetch(batch)
-        message = await self._message(batch)
-        url = self.consumer.definition.url
-        assert url is not None, "a webhook has a URL"
-        result = await self._parts.sender.send(url, self._secrets, message)
+    async def _deliver(self, batch: list[Open], size: int) -> None:
+        """Send a batch; `size` is what is counted of it as under way."""
+        try:
+            if not all(found.json for found in batch):
+                await self._fetch(batch)
+                self._fetching = False
+                self.arrival.set()  # others may begin
+                fetched = sum(len(found.json) for found in batch)
+                self._sent_bytes, size = self._sent_bytes + fetched - size, fetched
+            batch = self._within_budget(batch)
+            message = await self._message(batch)
+            url = self.consumer.definition.url
+            assert url is not None, "a webhook has a URL"
+            result = await self._parts.sender.send(url, self._secrets, message)
+        finally:
+            self._sent_bytes -= size
         if result.ok:
             await self._accepted(batch)
         elif result.gone:
@@ -400,11 +432,26 @@ class Push:
         else:
             await self._refused(batch, result)
 
+    def _within_budget(self, batch: list[Open]) -> list[Open]:
+        """The beginning of a batch that may leave together; what is behind it goes back to its queue. Its order allows that."""
+        size = end = 0
+        while end < len(batch) and batch[end].json and (not end or size + len(batch[end].json) <= BODIES_BYTES_MAX):
+            size += len(batch[end].json) if end else 0
+            end += 1
+        for found in batch[end:]:
+            found.under_way = False
+            self._choosing.queue(found)
+        return batch[:end]
+
     async def _fetch(self, batch: Sequence[Open]) -> None:
-        """The JSON of what was moved out of memory, and of what follows it in its lanes."""
+        """The JSON of what was not kept in memory, and while there is room of what goes after it.
+
+        The first of a batch always has its JSON afterwards, the others as far as the budget of a delivery goes.
+        """
         if all(found.json for found in batch):
             return
         wanted = {o.item.position: o for o in batch if not o.json}
+        own = len(wanted)
         ahead = deque(batch)
         while ahead and len(wanted) < PREFETCH:
             for dependant in ahead.popleft().item.dependants[: PREFETCH - len(wanted)]:
@@ -412,9 +459,16 @@ class Push:
                 if waiting is not None and not waiting.json and dependant.position not in wanted:
                     wanted[dependant.position] = waiting
                     ahead.append(waiting)
+        for found in self._choosing.upcoming(PREFETCH - len(wanted)):
+            if not found.json:
+                wanted.setdefault(found.item.position, found)
+        places = [(o.item.directory, o.item.seq) for o in wanted.values()]
         async with self._parts.connection() as conn:
-            for event in await self._parts.feed.at(conn, [(o.item.directory, o.item.seq) for o in wanted.values()]):
-                wanted[event.position].json = event.json
+            fetched = await self._parts.feed.fetch_at(conn, places, Selection())
+        for number, event in enumerate(await self._parts.feed.opened(fetched, budget=BODIES_BYTES_MAX)):
+            found = wanted[event.position]
+            if event.json and not found.json and (number < own or self._held_bytes < HELD_BYTES_MAX):
+                self._hold(found, event.json)
 
     async def _message(self, batch: Sequence[Open]) -> Message:
         last = batch[-1].item
@@ -427,7 +481,10 @@ class Push:
         ids = [_event_id(found.json) for found in batch]
         if self.consumer.definition.batch_max == 1:
             return Message(ids[0], body_of_one(BY_NUMBER[last.kind].topic, rfc3339(last.at), batch[0].json), headers)
-        return Message(batch_id(ids), body_of_batch(rfc3339(last.at), [found.json for found in batch]), headers)
+        events = [found.json for found in batch]
+        if sum(map(len, events)) <= ON_LOOP_BYTES:
+            return Message(batch_id(ids), body_of_batch(rfc3339(last.at), events), headers)
+        return Message(batch_id(ids), await anyio.to_thread.run_sync(body_of_batch, rfc3339(last.at), events), headers)
 
     async def _previous_of(self, item: Item) -> int:
         """The seq that was delivered last in its directory; 0 where none was."""
@@ -451,6 +508,7 @@ class Push:
         if again:
             self._retry_all()
         for found in batch:
+            self._hold(found, b"")
             del self._open[found.item.position]
             if not found.again:
                 self._previous[found.item.directory] = max(self._previous.get(found.item.directory, 0), found.item.seq)
@@ -511,6 +569,7 @@ class Push:
                 self._choosing.failing[found.item.position] = None
         await self._recorded()
         for found in batch:
+            self._hold(found, b"")  # the next attempt may be hours away
             found.under_way = False
             self._choosing.queue(found)
         await self._tell(blocked)
@@ -647,11 +706,11 @@ def _progress(replay: Replay) -> tuple[UUID, int, int, tuple[int, ...]]:
     return replay.run.id, replay.done, replay.through, tuple(sorted(replay.ahead))
 
 
-def _blocked(consumer: Consumer, found: Open) -> RecordFacts:
+def _blocked(consumer: Consumer, found: Open, event_id: str) -> RecordFacts:
     """The act of telling that a lane waits for an operator."""
     assert found.exceptional is not None, "what is blocked has a row"
     facts = {
-        "id": str(consumer.uuid), "name": consumer.name, "event_id": _event_id(found.json), "attempts": attempts_of(found),
+        "id": str(consumer.uuid), "name": consumer.name, "event_id": event_id, "attempts": attempts_of(found),
         "last_error": found.exceptional.error,
     }  # fmt: skip
     draft = Draft(DELIVERY_BLOCKED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))

@@ -8,9 +8,10 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
-from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
+from ledger.feed import CursorAheadError, Feed, Selection
 
 SQL: Final = load_queries(__file__)
+EVERYTHING: Final = Selection()
 
 
 class PlaceError(ValueError):
@@ -20,11 +21,12 @@ class PlaceError(ValueError):
 HINT: Final = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
 
 
-async def before(conn: Connection, feed: Feed, text: str, directories: Sequence[Directory]) -> int:
+async def before(conn: Connection, feed: Feed, text: str, directories: Sequence[Directory], sight: Selection = EVERYTHING) -> int:
     """The position after which to read so that the named place comes first.
 
     A cursor and an event id name what has been read already: what follows them comes first. `directories` are the ones that a
-    seq may belong to: it must be one. Raises PlaceError, CursorAheadError, CursorForkedError.
+    seq may belong to: it must be one. An event that `sight` does not take is answered as one that is not there.
+    Raises PlaceError, CursorAheadError, CursorForkedError.
     """
     text = text.strip().removeprefix("position:")
     head = await feed.head(conn, Selection())
@@ -35,16 +37,18 @@ async def before(conn: Connection, feed: Feed, text: str, directories: Sequence[
     if text.startswith("c_"):
         return await _after_cursor(conn, feed, text)
     if text.startswith("evt_"):
-        return await _after_event(conn, feed, text, head)
+        return await _after_event(conn, feed, text, head, sight)
     if text.startswith("seq:") or text.isdigit():
         return await _before_number(conn, text, directories, head)
     return await _before_instant(conn, text.removeprefix("time:"))
 
 
-async def through(conn: Connection, feed: Feed, text: str, directories: Sequence[Directory]) -> int:
+async def through(
+    conn: Connection, feed: Feed, text: str, directories: Sequence[Directory], sight: Selection = EVERYTHING
+) -> int:
     """The last position of a range that ends with the named place: a seq or position itself, or what came before an instant."""
     text = text.strip().removeprefix("position:")
-    place = await before(conn, feed, text, directories)
+    place = await before(conn, feed, text, directories, sight)
     return place + 1 if text.startswith("seq:") or text.isdigit() else place
 
 
@@ -66,15 +70,13 @@ async def _after_cursor(conn: Connection, feed: Feed, text: str) -> int:
     return row[0]
 
 
-async def _after_event(conn: Connection, feed: Feed, text: str, head: int) -> int:
+async def _after_event(conn: Connection, feed: Feed, text: str, head: int, sight: Selection) -> int:
     event_id = parse_event_id(text)
     if event_id is None:
         raise InvalidCursorError
-    place = await feed.position_of(conn, event_id)
+    place = await feed.position_of(conn, event_id, sight)
     if place is None:
         raise CursorAheadError(event_id.seq, head)
-    if place[3] != event_id.mark:
-        raise CursorForkedError(event_id.seq, head)
     return place[2]
 
 

@@ -13,7 +13,8 @@ from database.queries import load_queries
 from delivery.consumers import Consumer
 from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional, failing, place_of
 from ledger.directories import Directory
-from ledger.feed import Feed, Selection, rfc3339
+from ledger.feed import Feed, Selection
+from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, open_note
 
 SQL: Final = load_queries(__file__)
@@ -93,8 +94,12 @@ async def status_of(
 
 
 async def shown(conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, some: Sequence[Exceptional]) -> list[dict[str, Any]]:
-    """Exceptions as an operator sees them: which event, since when, how often, the last answer. No attributes of the event."""
-    events = await feed.at(conn, [(e.directory, e.seq) for e in some], bodies=False)
+    """A few exceptions as an operator sees them."""
+    return rows_of(kek, consumer, some, await feed.at(conn, [(e.directory, e.seq) for e in some], bodies=False))
+
+
+def rows_of(kek: Kek, consumer: Consumer, some: Sequence[Exceptional], events: Sequence[Event]) -> list[dict[str, Any]]:
+    """Exceptions with their events: which event, since when, how often, the last answer. No attributes of the event."""
     found: list[dict[str, Any]] = []
     for exceptional, event in zip(some, events, strict=True):
         public = orjson.loads(event.json)

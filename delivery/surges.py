@@ -20,7 +20,7 @@ from ledger.events import (
     Draft,
     EventType,
 )
-from ledger.feed import Event
+from ledger.rendering import Event
 
 SQL: Final = load_queries(__file__)
 PER_HOUR_MAX: Final = 1_000_000

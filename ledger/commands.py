@@ -238,7 +238,7 @@ def _group_patch_needs(command: PatchGroup) -> Needs:
 
 @dataclass(frozen=True, slots=True)
 class UserState:
-    """A user as the decisions see it. `groups` is None until all its memberships were loaded."""
+    """A user as the decisions see it. `groups` is None until all its memberships were loaded; `document` is empty where it is damaged."""
 
     id: UUID
     document: dict[str, Any]
@@ -254,7 +254,7 @@ class UserState:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """A group as the decisions see it; `document` is empty where only edges are decided."""
+    """A group as the decisions see it; `document` is empty where only edges are decided, or it is damaged."""
 
     id: UUID
     document: dict[str, Any]

@@ -6,8 +6,10 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812  # an exception class in lower case
 from typing import Final
 
-_PACKED: Final = Struct("!BIq4s")  # kind, directory, number, first bytes of the leaf hash
-_LEDGER, _DIRECTORY = 1, 2
+_PACKED: Final = Struct("!BIq8s")  # kind, directory, number, mark
+_PACKED_BEFORE: Final = Struct("!BIq4s")
+_LEDGER_BEFORE, _DIRECTORY_BEFORE, _LEDGER, _DIRECTORY = 1, 2, 3, 4
+MARK_SIZE_BEFORE: Final = 4  # of cursors whose mark is the start of a leaf hash: clients hold them, none is made any more
 
 
 class InvalidCursorError(ValueError):
@@ -16,19 +18,23 @@ class InvalidCursorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """After event `number`: a position, or with `directory` a seq of it. `mark` is the start of that event's leaf hash."""
+    """After event `number`: a position, or with `directory` a seq of it. `mark` tells that event from any other, to us alone."""
 
     number: int
     mark: bytes
     directory: int = 0
 
     def encode(self) -> str:
-        kind = _DIRECTORY if self.directory else _LEDGER
-        packed = _PACKED.pack(kind, self.directory, self.number, self.mark)
+        if len(self.mark) == MARK_SIZE_BEFORE:
+            kind = _DIRECTORY_BEFORE if self.directory else _LEDGER_BEFORE
+            packed = _PACKED_BEFORE.pack(kind, self.directory, self.number, self.mark)
+        else:
+            kind = _DIRECTORY if self.directory else _LEDGER
+            packed = _PACKED.pack(kind, self.directory, self.number, self.mark)
         return "c_" + base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-BEGINNING: Final = b"\0\0\0\0"  # the mark of number 0, where no event stands
+BEGINNING: Final = bytes(8)  # the mark of number 0, where no event stands
 
 
 def decode_cursor(text: str) -> Cursor:
@@ -38,14 +44,14 @@ def decode_cursor(text: str) -> Cursor:
     raw = text[2:]
     try:
         packed = base64.b64decode(raw + "=" * (-len(raw) % 4), altchars=b"-_", validate=True)
-        kind, directory, number, mark = _PACKED.unpack(packed)
+        form = _PACKED if packed[:1] in {bytes((_LEDGER,)), bytes((_DIRECTORY,))} else _PACKED_BEFORE
+        kind, directory, number, mark = form.unpack(packed)
     except (ValueError, StructError) as broken:
         raise InvalidCursorError from broken
-    if kind not in {_LEDGER, _DIRECTORY} or number < 0 or (kind == _DIRECTORY) is not bool(directory):
-        raise InvalidCursorError
     cursor = Cursor(number, mark, directory)
-    if cursor.encode() != text:
-        raise InvalidCursorError  # base64 leaves bits unused: one place has one text
+    # `kind` says nothing that directory and form do not; base64 leaves bits unused: one place has one text.
+    if kind not in {_LEDGER_BEFORE, _DIRECTORY_BEFORE, _LEDGER, _DIRECTORY} or number < 0 or cursor.encode() != text:
+        raise InvalidCursorError
     return cursor
 
 

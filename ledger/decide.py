@@ -223,7 +223,7 @@ def _delete_user(state: State, command: DeleteUser) -> Decision:
         raise RunsAloneError
     removals = [_edge(MEMBER_REMOVED, group, user.id, USER, USER_WAS_DELETED, user.active) for group in user.groups or ()]
     # `active` false: whoever folds the events ends all access here, whatever came before.
-    last = Draft(USER_DELETED, user.id, USER, active=False, body=Body(user.document, [], user.key))
+    last = Draft(USER_DELETED, user.id, USER, active=False, body=Body(user.document, [], user.key) if user.document else None)
     return Decision((*removals, last))
 
 
@@ -291,7 +291,8 @@ def _delete_group(state: State, command: DeleteGroup) -> Decision:
         command.condition.check(group.etag_rv)
     own = [_remove(state, group, member, GROUP_WAS_DELETED) for member in group.members or ()]
     above = [_edge(MEMBER_REMOVED, parent, group.id, GROUP, GROUP_WAS_DELETED, effective=True) for parent in group.parents]
-    last = Draft(GROUP_DELETED, group.id, GROUP, body=Body(group.document, [], fold(group.document["displayName"])))
+    body = Body(group.document, [], fold(group.document["displayName"])) if group.document else None
+    last = Draft(GROUP_DELETED, group.id, GROUP, body=body)
     return Decision((*own, *above, last))
 
 

@@ -2,29 +2,38 @@
 
 A page reads head and commits, then one contiguous seq range per directory from events and from bodies, then the keys by id,
 and merges here; joining the three tables in SQL is two to three times slower. The head is read no later than the page.
+
+A page holds at most BODIES_BYTES_MAX besides its first event. How large a sealed body is, is known before it is read; what it
+inflates to only while it is opened: so a page is fetched within the budget, then opened within it, and ends where that is spent.
+Opening leaves the event loop where it is much, and holds no connection.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
+import anyio.to_thread
 
 from database.arrays import int4s, int8s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.cursor import BEGINNING, Cursor, EventId
+from ledger.cursor import BEGINNING, MARK_SIZE_BEFORE, Cursor, EventId
 from ledger.directories import SYSTEM, Directories, Directory
 from ledger.events import BY_TOPIC, EVENT_TYPES
-from ledger.sealing import Kek, data_of, open_payload, unwrap_key
+from ledger.rendering import BODIES_BYTES_MAX, Budget, Event, Sealed, rendered
+from ledger.rendering import rfc3339 as rfc3339  # noqa: PLC0414 - times of places in the feed are written as the feed does
+from ledger.sealing import Kek, cursor_key, cursor_mark
 
 SQL = load_queries(__file__)
 PAGE_MAX = 1_000
 COMMITS_SCANNED_MAX = 100_000  # of one page under a filter; an empty page with `covered` is legal
 _COMMITS_READ = 2_000  # commits fetched at once while looking for matches
+_LONG_BODY: Final = BODIES_BYTES_MAX // PAGE_MAX  # ciphertext bytes; a whole page of shorter ones is within the budget
+_LOOP_EVENTS: Final = 32  # rendered on the event loop: less than a millisecond, and cheaper than the way to a thread
+_LOOP_BYTES: Final = 64 * 1024
+Connecting = Callable[[], AbstractAsyncContextManager[Connection]]
 
 
 class CursorAheadError(Exception):
@@ -59,11 +68,13 @@ class Selection:
 
     def wants(self, directory: int, types: int) -> bool:
         """Whether a commit of that directory with those types (bits) may have something for this reader."""
-        if not types & self.mask:
-            return False
+        return bool(types & self.mask) and self.reaches(directory)
+
+    def reaches(self, directory: int) -> bool:
+        """Whether anything of that directory may be one of this reader's."""
         return directory not in self.without if self.directories is None else directory in self.directories
 
-    def takes(self, event: "Event") -> bool:
+    def takes(self, event: Event) -> bool:
         """Whether an event is one of this reader's."""
         if not self.wants(event.directory, 1 << event.kind):
             return False
@@ -72,22 +83,6 @@ class Selection:
         if self.time_from is not None and event.at < self.time_from:
             return False
         return self.time_to is None or event.at < self.time_to
-
-
-@dataclass(slots=True)
-class Event:
-    """One event of the log for a reader inside the process. `json` is what the public reads, or empty where nobody asked."""
-
-    position: int
-    directory: int
-    seq: int
-    kind: int  # number of its type
-    obj: UUID
-    mem: UUID | None
-    at: int  # µs since the epoch
-    commit: int  # first seq of its commit
-    types: int  # bits of all event types in its commit
-    json: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +132,37 @@ class _Slice:
     at: int
 
 
+@dataclass(slots=True)
+class Fetched:
+    """Events as they were read, nothing opened yet. `looked_at` holds all of their commits, also those that a filter leaves out."""
+
+    selection: Selection
+    looked_at: list[Event] = field(default_factory=list[Event])
+    chosen: list[Event] = field(default_factory=list[Event])  # that the selection takes
+    sealed: list[Sealed] = field(default_factory=list[Sealed])  # those of them that are to be opened: a beginning of `chosen`
+    places: list[int] = field(default_factory=list[int])  # of each of `sealed`, among `looked_at`
+    size: int = 0  # bytes of ciphertext
+    whole: bool = True  # False: the budget was spent before the last
+
+    def cut(self, count: int) -> None:
+        """Keep the first `count` events, and of what was looked at just what speaks for these."""
+        if count < len(self.sealed):
+            self.whole = False
+            self.looked_at = self.looked_at[: self.places[count]]
+            del self.sealed[count:], self.places[count:]
+
+    @property
+    def events(self) -> list[Event]:
+        return [sealed.event for sealed in self.sealed]
+
+
 class Feed:
-    """Reads the log. Stateless but for the directories it knows."""
+    """Reads the log. Stateless but for the directories it knows and the key of its cursors."""
 
     def __init__(self, kek: Kek, directories: Directories) -> None:
         self._kek = kek
         self._directories = directories
+        self._cursor_key = b""
 
     async def head(self, conn: Connection, selection: Selection) -> int:
         """The last readable position, or seq where one directory is selected."""
@@ -152,10 +172,10 @@ class Feed:
             row = await (await conn.execute(SQL["head"])).fetchone()
         return row[0] if row else 0
 
-    async def check(self, conn: Connection, cursor: Cursor) -> None:
-        """Raises CursorAheadError or CursorForkedError where the cursor's event is not in this log."""
+    async def check(self, conn: Connection, cursor: Cursor) -> Cursor:
+        """Give a cursor as it is made today. Raises CursorAheadError or CursorForkedError where its event is not in this log."""
         if cursor.number == 0:
-            return
+            return Cursor(0, BEGINNING, cursor.directory)
         if cursor.directory:
             name, params = "event_at", (cursor.directory, cursor.number)
             head_row = await (await conn.execute(SQL["directory_head"], (cursor.directory,))).fetchone()
@@ -166,54 +186,90 @@ class Feed:
         row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
         if row is None:
             raise CursorAheadError(cursor.number, head)
-        if row[4][:4] != cursor.mark:
+        mark = await self._marked(conn, row[4])
+        if cursor.mark != (row[4][:MARK_SIZE_BEFORE] if len(cursor.mark) == MARK_SIZE_BEFORE else mark):
             raise CursorForkedError(cursor.number, head)
+        return Cursor(cursor.number, mark, cursor.directory)
 
-    async def page(self, conn: Connection, selection: Selection, after: Cursor, limit: int) -> Page:
-        """Read the next page. `after` must have been checked; limit is 1 to 1 000 events."""
-        events, covered_to, head = await self.read(conn, selection, after.number, limit)
-        mark = after.mark if covered_to == after.number else await self._mark(conn, selection, covered_to)
-        directory = selection.directory.id if selection.directory else 0
-        return Page(events, Cursor(covered_to, mark, directory), after.number + 1, covered_to, head)
+    async def page(
+        self, connection: Connecting, selection: Selection, after: Cursor, limit: int, *, budget: int = BODIES_BYTES_MAX
+    ) -> Page:
+        """Read the next page. `after` must have been checked; limit is 1 to 1 000 events, `budget` bytes besides the first."""
+        async with connection() as conn:
+            fetched, covered_to, head = await self._fetch(conn, selection, after.number, limit, budget)
+            mark = after.mark if covered_to == after.number else await self._mark(conn, selection, covered_to)
+        await self._open(fetched, budget)
+        if fetched.whole:
+            return Page(fetched.events, Cursor(covered_to, mark, _own(selection)), after.number + 1, covered_to, head)
+        last = self.cursor_after(fetched.looked_at[-1], selection)
+        return Page(fetched.events, last, after.number + 1, last.number, head)
 
-    async def read(self, conn: Connection, selection: Selection, after: int, limit: int) -> tuple[list[Event], int, int]:
+    async def read(
+        self, connection: Connecting, selection: Selection, after: int, limit: int, *, budget: int = BODIES_BYTES_MAX
+    ) -> tuple[list[Event], int, int]:
         """The same by number: (events, the number up to which they speak for the log, the head)."""
-        head = await self.head(conn, selection)
-        slices, covered_to = await self._choose(conn, selection, after, head, limit)
-        return await self._events(conn, selection, slices), covered_to, head
+        async with connection() as conn:
+            fetched, covered_to, head = await self._fetch(conn, selection, after, limit, budget)
+        await self._open(fetched, budget)
+        if not fetched.whole:
+            covered_to = _number(fetched.looked_at[-1], selection)
+        return fetched.events, covered_to, head
 
     async def cursor_at(self, conn: Connection, selection: Selection, number: int) -> Cursor:
         """The cursor after an event that is in the log."""
-        directory = selection.directory.id if selection.directory else 0
-        return Cursor(number, await self._mark(conn, selection, number), directory)
+        return Cursor(number, await self._mark(conn, selection, number), _own(selection))
 
-    async def event(self, conn: Connection, event_id: EventId, *, bodies: bool) -> bytes | None:
-        """Give one rendered event, or None where no such event stands in the log."""
+    def cursor_after(self, event: Event, selection: Selection) -> Cursor:
+        """The same of an event that was read here."""
+        return Cursor(_number(event, selection), cursor_mark(self._cursor_key, event.leaf_hash), _own(selection))
+
+    async def event(self, conn: Connection, event_id: EventId, sight: Selection) -> bytes | None:
+        """Give one rendered event, or None where no such event stands in the log for a reader who sees what `sight` takes."""
         directory = await self._directories.by_slug(conn, event_id.slug)
         if directory is None:
             return None
+        # What is not in sight and what is not there cost the same one query: nobody tells them apart by the time either.
         row = await (await conn.cursor(binary=True).execute(SQL["event_at"], (directory.id, event_id.seq))).fetchone()
-        if row is None or row[4][:4] != event_id.mark:
+        if row is None or row[4][: len(event_id.mark)] != event_id.mark or not sight.wants(directory.id, 1 << row[6]):
             return None
-        found = await self.at(conn, [(directory.id, event_id.seq)], bodies=bodies)
-        return found[0].json
+        return (await self.opened(await self.fetch_at(conn, [(directory.id, event_id.seq)], sight)))[0].json
 
     async def at(
         self, conn: Connection, places: Sequence[tuple[int, int]], *, bodies: bool = True, rendered: bool = True
     ) -> list[Event]:
-        """The events at some (directory, seq), in the order of these. Places where no event stands are left out."""
+        """The events at some (directory, seq), in the order of these. Places where no event stands are left out.
+
+        Those beyond the budget of a page have no `json`.
+        """
+        fetched = await self.fetch_at(conn, places, Selection(bodies=bodies, rendered=rendered))
+        return await self.opened(fetched)
+
+    async def fetch_at(self, conn: Connection, places: Sequence[tuple[int, int]], selection: Selection) -> Fetched:
+        """Read what opened() gives the events of, so that no connection is held meanwhile."""
         params = (int4s([directory for directory, _ in places]), int8s([seq for _, seq in places]))
         rows = await (await conn.cursor(binary=True).execute(SQL["commits_of"], params)).fetchall()
         slices = [_Slice(d, seq, seq, position, commit, types, at) for d, seq, position, commit, types, at in rows]
-        return await self._events(conn, Selection(bodies=bodies, rendered=rendered), slices)
+        return await self._events(conn, selection, slices, BODIES_BYTES_MAX)
 
-    async def position_of(self, conn: Connection, event_id: EventId) -> tuple[Directory, int, int, bytes] | None:
-        """Give (directory, seq, position, mark now standing there) of an event id; mark differs after a restore."""
+    async def opened(self, fetched: Fetched, *, budget: int = BODIES_BYTES_MAX) -> list[Event]:
+        """The events that were read, with their JSON; those beyond the budget have none."""
+        await self._open(fetched, budget)
+        return fetched.chosen
+
+    async def position_of(self, conn: Connection, event_id: EventId, sight: Selection) -> tuple[Directory, int, int] | None:
+        """Give (directory, seq, position) of an event id; None where its directory is not there, or not in sight, or ends before.
+
+        Raises CursorForkedError where another event stands there, or one that is not in sight: the two are not told apart.
+        """
         directory = await self._directories.by_slug(conn, event_id.slug)
-        if directory is None:
+        if directory is None or not sight.reaches(directory.id):
             return None
         row = await (await conn.cursor(binary=True).execute(SQL["event_at"], (directory.id, event_id.seq))).fetchone()
-        return (directory, event_id.seq, row[5], row[4][:4]) if row else None
+        if row is None:
+            return None
+        if row[4][: len(event_id.mark)] != event_id.mark or not sight.wants(directory.id, 1 << row[6]):
+            raise CursorForkedError(event_id.seq, await self.head(conn, Selection(directory=directory)))
+        return directory, event_id.seq, row[5]
 
     # -- choosing commits ---------------------------------------------------
 
@@ -249,6 +305,7 @@ class Feed:
         return await (await cursor.execute(SQL["commits_from"], (number, count))).fetchall()
 
     async def _mark(self, conn: Connection, selection: Selection, number: int) -> bytes:
+        await self._learn_key(conn)
         if number == 0:
             return BEGINNING
         if selection.directory is not None:
@@ -257,57 +314,108 @@ class Feed:
             name, params = "event_at_position", (number,)
         row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
         assert row is not None, "a covered number has an event"
-        return row[4][:4]
+        return await self._marked(conn, row[4])
 
-    # -- rendering ----------------------------------------------------------
+    async def _marked(self, conn: Connection, leaf_hash: bytes) -> bytes:
+        await self._learn_key(conn)
+        return cursor_mark(self._cursor_key, leaf_hash)
 
-    async def _events(self, conn: Connection, selection: Selection, slices: Sequence[_Slice]) -> list[Event]:
+    async def _learn_key(self, conn: Connection) -> None:
+        if not self._cursor_key:
+            system = await self._directories.by_slug(conn, SYSTEM)
+            assert system is not None, "made at first start"
+            self._cursor_key = cursor_key(system.index_key)
+
+    # -- reading ------------------------------------------------------------
+
+    async def _fetch(
+        self, conn: Connection, selection: Selection, after: int, limit: int, budget: int
+    ) -> tuple[Fetched, int, int]:
+        await self._learn_key(conn)
+        head = await self.head(conn, selection)
+        slices, covered_to = await self._choose(conn, selection, after, head, limit)
+        return await self._events(conn, selection, slices, budget), covered_to, head
+
+    async def _events(self, conn: Connection, selection: Selection, slices: Sequence[_Slice], budget: int) -> Fetched:
+        fetched = Fetched(selection)
         if not slices:
-            return []
+            return fetched
         ranges = _ranges(slices)
         params = (int4s([r[0] for r in ranges]), int8s([r[1] for r in ranges]), int8s([r[2] for r in ranges]))
         rows = await (await conn.cursor(binary=True).execute(SQL["events_in_ranges"], params)).fetchall()
-        by_place = {(row[0], row[1]): row for row in rows}
-        shown = selection.bodies and selection.rendered
-        bodies, keys = await self._bodies(conn, params, rows) if shown else ({}, {})
-        out: list[Event] = []
-        for piece in slices:
-            directory = await self._directories.by_id(conn, piece.directory)
-            for seq in range(piece.first, piece.last + 1):
-                row = by_place[piece.directory, seq]
-                position = piece.position + seq - piece.first
-                event = Event(position, directory.id, seq, row[2], row[3], row[7], piece.at, piece.commit, piece.types)
-                if not selection.takes(event):
-                    continue
-                if selection.rendered:
-                    # A reader of bodies is told of one that is gone, another that it may not see it.
-                    data = self._data(directory, row, bodies, keys) or ERASED if shown else WITHHELD
-                    event.json = render(directory.slug, row[4], row[5], position, data)
-                out.append(event)
-        return out
+        directories = {number: await self._directories.by_id(conn, number) for number, _, _ in ranges}
+        _arrange(fetched, slices, rows, directories)
+        if selection.bodies and selection.rendered:
+            bodies = await (await conn.cursor(binary=True).execute(SQL["bodies_in_ranges"], (*params, _LONG_BODY))).fetchall()
+            await self._add_bodies(conn, fetched, {(d, seq): (size, ct) for d, seq, size, ct in bodies}, budget)
+        return fetched
 
-    async def _bodies(
-        self, conn: Connection, params: tuple[Any, ...], rows: Sequence[tuple[Any, ...]]
-    ) -> tuple[dict[tuple[int, int], bytes], dict[UUID, bytes]]:
-        found = await (await conn.cursor(binary=True).execute(SQL["bodies_in_ranges"], params)).fetchall()
-        bodies = {(directory, seq): ct for directory, seq, ct in found}
-        if not bodies:
-            return bodies, {}
-        objs = list(dict.fromkeys(row[3] for row in rows if (row[0], row[1]) in bodies))
-        wrapped = await (await conn.cursor(binary=True).execute(SQL["subject_keys_of"], (uuids(objs),))).fetchall()
-        keys: dict[UUID, bytes] = {}
-        for obj, number, key in wrapped:
-            directory = await self._directories.by_id(conn, number)
-            keys[obj] = unwrap_key(self._kek, key, directory=directory.uuid, obj=obj)
-        return bodies, keys
+    async def _add_bodies(
+        self, conn: Connection, fetched: Fetched, bodies: dict[tuple[int, int], tuple[int, bytes | None]], budget: int
+    ) -> None:
+        """Give the events their ciphertexts and keys, as many as the budget allows; long ones are read only now."""
+        long: dict[tuple[int, int], Sealed] = {}
+        objs: dict[UUID, None] = {}
+        first = 0
+        for number, sealed in enumerate(fetched.sealed):
+            place = sealed.event.directory, sealed.event.seq
+            size, sealed.ct = bodies.get(place, (0, None))
+            if not size:
+                continue
+            first, fetched.size = (size if number == 0 else first), fetched.size + size
+            if number and fetched.size - first > budget:
+                fetched.cut(number)
+                break
+            objs[sealed.event.obj] = None
+            if sealed.ct is None:
+                long[place] = sealed
+        if long:
+            params = (int4s([d for d, _ in long]), int8s([seq for _, seq in long]))
+            for d, seq, ct in await (await conn.cursor(binary=True).execute(SQL["bodies_at"], params)).fetchall():
+                long[d, seq].ct = ct
+        if objs:
+            rows = await (await conn.cursor(binary=True).execute(SQL["subject_keys_of"], (uuids(list(objs)),))).fetchall()
+            keys = {obj: wrapped for obj, _, wrapped in rows}
+            for sealed in fetched.sealed:
+                sealed.wrapped = keys.get(sealed.event.obj)
 
-    def _data(
-        self, directory: Directory, row: tuple[Any, ...], bodies: dict[tuple[int, int], bytes], keys: dict[UUID, bytes]
-    ) -> bytes | None:
-        ct, key = bodies.get((row[0], row[1])), keys.get(row[3])
-        if ct is None or key is None:
-            return None
-        return data_of(open_payload(key, ct, directory=directory.uuid, obj=row[3], seq=row[1]))
+    async def _open(self, fetched: Fetched, budget: int) -> None:
+        """Render what was read, and end it where the budget is spent."""
+        events, bodies = fetched.sealed, fetched.selection.bodies
+        if not fetched.selection.rendered:
+            return
+        if len(events) <= _LOOP_EVENTS and fetched.size <= _LOOP_BYTES:
+            small = Budget(min(budget, _LOOP_BYTES), _LOOP_BYTES)
+            if rendered(self._kek, events, small, bodies=bodies) == len(events):
+                return
+        fetched.cut(await anyio.to_thread.run_sync(lambda: rendered(self._kek, events, Budget(budget), bodies=bodies)))
+
+
+def _own(selection: Selection) -> int:
+    return selection.directory.id if selection.directory else 0
+
+
+def _number(event: Event, selection: Selection) -> int:
+    return event.position if selection.directory is None else event.seq
+
+
+def _arrange(
+    fetched: Fetched, slices: Sequence[_Slice], rows: Sequence[tuple[Any, ...]], directories: dict[int, Directory]
+) -> None:
+    """Put rows into the order of the slices, and choose what the selection takes."""
+    by_place = {(row[0], row[1]): row for row in rows}
+    for piece in slices:
+        for seq in range(piece.first, piece.last + 1):
+            row = by_place[piece.directory, seq]
+            position = piece.position + seq - piece.first
+            event = Event(
+                position, piece.directory, seq, row[2], row[3], row[7], piece.at, piece.commit, piece.types, leaf_hash=row[5]
+            )
+            if fetched.selection.takes(event):
+                fetched.places.append(len(fetched.looked_at))
+                fetched.chosen.append(event)
+                fetched.sealed.append(Sealed(event, directories[piece.directory], row[4]))
+            fetched.looked_at.append(event)
 
 
 def _ranges(slices: Sequence[_Slice]) -> list[tuple[int, int, int]]:
@@ -320,49 +428,6 @@ def _ranges(slices: Sequence[_Slice]) -> list[tuple[int, int, int]]:
         else:
             runs.append([piece.first, piece.last])
     return [(directory, first, last) for directory, runs in merged.items() for first, last in runs]
-
-
-@lru_cache(maxsize=4096)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def rfc3339(micros: int) -> str:
-    """RFC 3339 UTC with microseconds."""
-    return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z"
-
-
-_DATA: Final = b',"data":'  # nothing before it in an event comes from a request
-_NO_DATA: Final = _DATA + b"{}}"
-WITHHELD: Final = b'{"withheld":true}'
-ERASED: Final = b'{"erased":true}'
-
-
-def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes) -> bytes:
-    """Give the public JSON of an event (CONTRACT §4) from its leaf and the bytes of its body's `data`.
-
-    In the place of `data` stand WITHHELD or ERASED where it cannot be shown; the leaf tells which events have one (`ct`).
-    """
-    f: dict[str, Any] = orjson.loads(leaf)
-    if f.get("mem"):
-        flag = "true" if f["eff"] else "false"
-        shown = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}'.encode()
-    else:
-        shown = b"{}" if data in {WITHHELD, ERASED} and "ct" not in f else data
-    head = (
-        f'{{"object":"event","id":"evt_{slug}_{f["seq"]}_{leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{slug}",'
-        f'"seq":{f["seq"]},"position":{position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
-        f'"time":"{rfc3339(f["at"])}","cause":"{f["cause"]}","actor":"{f["actor"]}","request_id":"{f["req"]}",'
-        f'"profile":"{f["prof"]}","subject":{{"type":"{f["ot"]}","id":"{f["obj"]}"}},"data":'
-    )
-    return head.encode() + shown + b"}"
-
-
-def withheld(event: Event) -> bytes:
-    """The JSON of an event for a reader who may not see attributes, from that for one who may."""
-    if event.mem is not None or event.json.endswith(_NO_DATA):
-        return event.json
-    return event.json[: event.json.index(_DATA)] + _DATA + WITHHELD + b"}"
 
 
 def reached(slugs: Iterable[str], directories: Sequence[Directory]) -> tuple[frozenset[int] | None, frozenset[int]]:

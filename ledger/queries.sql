@@ -306,13 +306,20 @@ cross join lateral (select position, seq, size, types, at from commits where dir
 where k.s < c.seq + c.size order by k.n;
 
 -- bodies_in_ranges --
--- Sealed bodies of the same ranges; joining them in SQL is two to three times slower than merging in Python.
-select b.directory, b.seq, b.ct from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
+-- Sealed bodies of the same ranges with their sizes, read only up to $4 bytes each: a size is known without reading the body.
+-- Joining bodies to events in SQL is two to three times slower than merging in Python.
+select b.directory, b.seq, octet_length(b.ct), case when octet_length(b.ct) <= $4 then b.ct end
+from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
 cross join lateral (select * from bodies b where b.directory = r.d and b.seq between r.f and r.t) b;
 
+-- bodies_at --
+-- Sealed bodies by directory and seq: those that were too long to be read with the others.
+select b.directory, b.seq, b.ct from unnest($1::int4[], $2::int8[]) k(d, s)
+cross join lateral (select * from bodies b where b.directory = k.d and b.seq = k.s offset 0) b;
+
 -- event_at --
--- One event by directory and seq, with its position.
-select e.directory, e.seq, e.obj, e.leaf, e.leaf_hash, c.position + (e.seq - c.seq)
+-- One event by directory and seq, with its position and type.
+select e.directory, e.seq, e.obj, e.leaf, e.leaf_hash, c.position + (e.seq - c.seq), e.type
 from events e
 cross join lateral (select position, seq from commits where directory = e.directory and seq <= e.seq order by seq desc limit 1) c
 where e.directory = $1 and e.seq = $2;

@@ -22,6 +22,8 @@ _KEY_MARK: Final = b',"key":'
 NONCE_SIZE, SALT_SIZE, KEY_SIZE = 12, 32, 32
 _NOTE: Final = b"scim-ledger/note/v1\0"
 _NOTE_OF_KIND: Final = b"scim-ledger/note/v2\0"
+_CURSOR: Final = b"scim-ledger/cursor/v1\0"
+CURSOR_MARK_SIZE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,16 @@ def _place(kind: NoteKind, owner: UUID) -> bytes:
     return _NOTE + owner.bytes if kind == "secret" else _NOTE_OF_KIND + kind.encode() + b"\0" + owner.bytes
 
 
+def cursor_key(index_key: bytes) -> bytes:
+    """The key under which a ledger marks its cursors, from the index key of its own directory: kept with it, rewrapped with it."""
+    return hmac.digest(index_key, _CURSOR, "sha256")
+
+
+def cursor_mark(key: bytes, leaf_hash: bytes) -> bytes:
+    """What a cursor carries of the event it stands at: tells another log, and nothing of the event."""
+    return hmac.digest(key, leaf_hash, "sha256")[:CURSOR_MARK_SIZE]
+
+
 def payload_of(body: Body) -> bytes:
     """Encode a body: `data` first and `key` last, so that the feed copies the bytes of `data` unparsed."""
     shown = {"object": body.object, "changes": body.changes}
@@ -115,9 +127,12 @@ def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, r
     )
 
 
-def open_payload(key: bytes, ct: bytes, *, directory: UUID, obj: UUID, seq: int) -> bytes:
-    """Give the payload JSON of a sealed body. Raises proofs.body.BodyError when it was moved or changed."""
-    return open_body(key, ct, dir=directory.bytes, obj=obj.bytes, seq=seq).payload
+def open_payload(key: bytes, ct: bytes, *, directory: UUID, obj: UUID, seq: int, payload_max: int | None = None) -> bytes:
+    """Give the payload JSON of a sealed body. Raises proofs.body.BodyError when it was moved or changed.
+
+    Raises PayloadTooLargeError, which is one, from `payload_max` bytes on.
+    """
+    return open_body(key, ct, dir=directory.bytes, obj=obj.bytes, seq=seq, payload_max=payload_max).payload
 
 
 def mac(index_key: bytes, kind: bytes, value: str) -> bytes:

@@ -15,6 +15,7 @@ from database.queries import load_queries
 from ledger.commands import CleanUp, Command, GroupState, Last, Needs, RecordFacts, State, UserState
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES
+from ledger.rendering import DAMAGED, tell_unreadable
 from ledger.sealing import USER_NAME, Kek, mac, open_payload, unwrap_key
 from proofs.body import BodyError
 from proofs.keys import WrapError
@@ -56,6 +57,7 @@ class BatchState:
     tails: dict[int, Tail] = field(default_factory=dict[int, Tail])
     keys: dict[UUID, bytes] = field(default_factory=dict[UUID, bytes])
     stream_tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])
+    damaged: set[UUID] = field(default_factory=set[UUID])  # resources whose attributes do not open: their documents are empty
 
     def of(self, directory: Directory) -> State:
         return self.directories.setdefault(directory.id, State())
@@ -192,11 +194,16 @@ class StateReads:
         self, state: BatchState, kek: Kek, directory: int, obj: UUID, seq: int, ct: bytes, wrapped: bytes
     ) -> tuple[dict[str, Any], str]:
         uuid = self._directories[directory].uuid
-        key = state.keys.get(obj)
-        if key is None:
-            key = state.keys[obj] = unwrap_key(kek, wrapped, directory=uuid, obj=obj)
-        payload = orjson.loads(open_payload(key, ct, directory=uuid, obj=obj, seq=seq))
-        return payload["data"]["object"], payload["key"]
+        try:
+            key = state.keys.get(obj)
+            if key is None:
+                key = state.keys[obj] = unwrap_key(kek, wrapped, directory=uuid, obj=obj)
+            payload = orjson.loads(open_payload(key, ct, directory=uuid, obj=obj, seq=seq))
+            return payload["data"]["object"], payload["key"]
+        except DAMAGED:
+            tell_unreadable(self._directories[directory], seq)
+            state.damaged.add(obj)
+            return {}, ""
 
     async def _collect_whole(self, state: BatchState) -> None:
         parents: dict[UUID, tuple[UUID, ...]] = {}

@@ -6,7 +6,7 @@ NOTIFY is a hint that makes it look at once; it also looks every second, so a lo
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
 from typing import Final
@@ -16,9 +16,11 @@ import structlog
 from psycopg_pool import PoolTimeout
 
 from database.connections import Connection
-from ledger.feed import Event, Feed, Selection
+from ledger.feed import Feed, Selection
+from ledger.rendering import BODIES_BYTES_MAX, Event
 
 KEPT: Final = 2_000  # events in memory; whoever is further behind reads the log
+KEPT_BYTES: Final = BODIES_BYTES_MAX  # of their JSON, besides the newest
 PAGE: Final = 500
 POLL_S: Final = 1.0
 _EVERYTHING: Final = Selection()
@@ -57,14 +59,18 @@ class Tail:
         self._connection = connection
         self._hints = hints
         self._selection = selection
-        self._events: deque[Event] = deque(maxlen=KEPT)
+        self._events: deque[Event] = deque()
+        self._bytes = 0
         self._followers: set[object] = set()
         self._wanted = asyncio.Event()
         self.read_to = -1  # before the first look
         self.arrivals = Arrivals()  # told after each look that found something
 
     def since(self, position: int) -> list[Event] | None:
-        """All events after a position, or None where some of them are not in memory (any more, or not yet)."""
+        """All events after a position, or None where some of them are not in memory (any more, or not yet).
+
+        They are shared by all who follow: nobody changes them, and nobody keeps more of them than it is just sending.
+        """
         first = self.read_to - len(self._events) + 1
         if self.read_to < position or position + 1 < first:
             return None
@@ -88,7 +94,7 @@ class Tail:
         self._followers.discard(who)
         if not self._followers:
             self._wanted.clear()
-            self._events.clear()
+            self._forget()
             self.read_to = -1
 
     async def run(self) -> None:
@@ -107,13 +113,27 @@ class Tail:
     async def _look(self) -> None:
         async with self._connection() as conn:
             head = await self._feed.head(conn, self._selection)
-            if head < self.read_to or head - max(self.read_to, 0) > KEPT or self.read_to < 0:
-                # First look, a log that was exchanged, or more at once than is kept: followers read it themselves.
-                self._events.clear()
-                self.read_to = head
-                self.arrivals.announce()
-            while self.read_to < head:
-                events, covered_to, head = await self._feed.read(conn, self._selection, self.read_to, PAGE)
-                self._events.extend(events)
-                self.read_to = covered_to
-                self.arrivals.announce()
+        if head < self.read_to or head - max(self.read_to, 0) > KEPT or self.read_to < 0:
+            # First look, a log that was exchanged, or more at once than is kept: followers read it themselves.
+            self._forget()
+            self.read_to = head
+            self.arrivals.announce()
+        while self.read_to < head and self._followers:
+            before = self.read_to
+            events, covered_to, head = await self._feed.read(self._connection, self._selection, before, PAGE)
+            if self.read_to != before:
+                return  # the last follower left meanwhile
+            self._keep(events)
+            self.read_to = covered_to
+            self.arrivals.announce()
+
+    def _keep(self, events: Sequence[Event]) -> None:
+        """Remember events, and forget the oldest beyond what is kept."""
+        self._events.extend(events)
+        self._bytes += sum(len(event.json) for event in events)
+        while len(self._events) > KEPT or (len(self._events) > 1 and self._bytes - len(self._events[-1].json) > KEPT_BYTES):
+            self._bytes -= len(self._events.popleft().json)
+
+    def _forget(self) -> None:
+        self._events.clear()
+        self._bytes = 0

@@ -12,7 +12,7 @@ statement's snapshot predates its lock. Positions become visible in order becaus
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, LiteralString, Protocol
+from typing import Any, Final, LiteralString, Protocol
 from uuid import UUID
 
 import anyio.to_thread
@@ -24,7 +24,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
-from ledger.commands import Command, Needs, RecordFacts
+from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts
 from ledger.decide import Decision, RunsAloneError, decide
 from ledger.directories import Directory
 from ledger.events import USER, Body, Draft, Recorded
@@ -50,6 +50,12 @@ class InlineProjection(Protocol):
 
 class ClockBehindLedgerError(Exception):
     """The last event is more than 5 s ahead of the database's clock: writing now would bend time."""
+
+
+DAMAGED_SAYS: Final = (
+    "The stored attributes of this resource are damaged, so it cannot be changed; it can be deleted. An operator finds what is "
+    "damaged with `scim-ledger replay verify`."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +189,13 @@ class Transaction:
         return decided, unchanged
 
     def _decide(self, submission: Submission, state: BatchState) -> Decision:
-        view = state.of(submission.directory)
+        view, needs = state.of(submission.directory), submission.needs
+        if (
+            needs.document
+            and {needs.user, needs.group} & state.damaged
+            and not isinstance(submission.command, DeleteUser | DeleteGroup)
+        ):
+            raise ScimError(DAMAGED_SAYS)
         return decide(view, submission.command, submission.directory.tolerances, submission.used)
 
 

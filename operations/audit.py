@@ -14,7 +14,6 @@ from operations.open_ledger import OpenLedger
 from operations.refusals import InvalidError, NotFoundError
 from projections import history
 from projections.history import Point, State
-from projections.reads import Resource
 
 PAGE_MAX = 1_000
 Rows = list[dict[str, Any]]
@@ -23,29 +22,36 @@ Rows = list[dict[str, Any]]
 @on_directory("audit.population")
 async def population(
     ledger: OpenLedger, _caller: Caller, directory: Directory, as_of: str, *, kind: str, after: str | None, limit: int
-) -> tuple[Rows, Point]:
-    """Everyone who existed, by id, `limit` at a time after an id."""
+) -> tuple[Rows, Point, str | None]:
+    """Everyone who existed, by id after an id: `limit` at a time, or fewer where their attributes are large.
+
+    With the id to go on after, or None at the end.
+    """
     if kind not in {USER, GROUP}:
         raise InvalidError("`type` is User or Group.", "invalid_parameters")
     start = None if after is None else _id(after)
     async with ledger.connection() as conn:
         point = await history.resolve(conn, directory, as_of, now=ledger.clock())
         people = await history.population(conn, directory, point.seq, ot=kind, after=start, limit=limit)
-        documents = await history.documents_at(conn, ledger.kek, directory, [person.body_seq for person in people])
-    rows = [{"id": p.id, "type": kind, "active": p.active, **_names(documents.get(p.body_seq))} for p in people]
-    return rows, point
+
+    def row(number: int, document: dict[str, Any] | None, why: str) -> dict[str, Any]:
+        person = people[number]
+        return {"id": person.id, "type": kind, "active": person.active, **_names(document, why)}
+
+    seqs = [person.body_seq for person in people]
+    rows = await history.documents_at(ledger.connection, ledger.kek, directory, seqs, row)
+    whole = len(rows) == len(people) < limit
+    return rows, point, None if whole or not rows else str(rows[-1]["id"])
 
 
 @on_directory("audit.user")
-async def user(
-    ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str
-) -> tuple[Resource | None, Point]:
-    """One user as it was; None once erased. Raises NotFoundError where there was none."""
+async def user(ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str) -> tuple[State, Point]:
+    """One user as it was; without a resource once erased. Raises NotFoundError where there was none."""
     async with ledger.connection() as conn:
         point, state = await _state(ledger, conn, directory, user_id, USER, as_of)
     if state is None:
         raise NotFoundError(f"There was no user with this id in this directory at seq {point.seq}.")
-    return state.resource, point
+    return state, point
 
 
 @on_directory("audit.access")
@@ -149,7 +155,7 @@ async def _group_names(
     return names
 
 
-def _names(document: dict[str, Any] | None) -> dict[str, Any]:
+def _names(document: dict[str, Any] | None, why: str) -> dict[str, Any]:
     if document is None:
-        return {"erased": True}
+        return {why: True}
     return {name: document[name] for name in ("userName", "displayName", "externalId") if name in document}

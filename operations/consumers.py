@@ -16,10 +16,11 @@ from delivery.progress import acknowledge as advance
 from delivery.progress import place_of
 from delivery.signing import new_secret
 from delivery.status import status_of
+from delivery.surges import held_commits, limits
 from delivery.transports.webhook import Message, Sender
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
-from ledger.feed import Selection, rfc3339
+from ledger.feed import Page, Selection, rfc3339
 from operations import places
 from operations.acts import record
 from operations.admission import on_consumer, operation, owns
@@ -211,6 +212,28 @@ async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, th
         position = await places.before(ledger, conn, caller, through, [])
         changed = await advance(conn, consumer, position, consumer.reach(directories))
         return Acknowledged((await place_of(conn, consumer)).low, changed)
+
+
+@on_consumer("consumers.pull")
+async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: int) -> Page:
+    """The next events after what is acknowledged; reading moves nothing. Raises ConflictError."""
+    check_pulling(consumer)
+    async with ledger.connection() as conn:
+        place = await place_of(conn, consumer)
+        selection = consumer.selection(await ledger.directories.all(conn), bodies=caller.token.bodies)
+        cursor = await ledger.feed.cursor_at(conn, selection, place.through)
+    page = await ledger.feed.page(ledger.connection, selection, cursor, limit)
+    async with ledger.connection() as conn:
+        await _mark_held(conn, page)
+    return page
+
+
+async def _mark_held(conn: Connection, page: Page) -> None:
+    """Say of what the surge brake would hold back that it does: a reader decides for itself."""
+    held = await held_commits(conn, await limits(conn), page.events)
+    for event in page.events:
+        if (event.directory, event.commit) in held:
+            event.json = event.json[:-1] + b',"held":true}'
 
 
 def check_pulling(consumer: Consumer) -> None:

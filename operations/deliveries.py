@@ -2,12 +2,15 @@
 
 from typing import Any, Final, Literal
 
+import anyio.to_thread
+
 from database.connections import Connection
 from delivery.consumers import Consumer
 from delivery.operating import parked, retried, skipped
 from delivery.progress import BLOCKED, PARKED, RETRYING, Exceptional, exception_at, exceptions
-from delivery.status import shown
+from delivery.status import rows_of
 from ledger.cursor import parse_event_id
+from ledger.feed import CursorForkedError, Selection
 from operations.acts import record
 from operations.admission import on_consumer
 from operations.caller import Caller
@@ -23,7 +26,9 @@ async def _listed(
 ) -> tuple[list[dict[str, Any]], int | None]:
     async with ledger.connection() as conn:
         some = await exceptions(conn, consumer, states=states, after=after, limit=limit)
-        rows = await shown(conn, ledger.feed, ledger.kek, consumer, some)
+        fetched = await ledger.feed.fetch_at(conn, [(e.directory, e.seq) for e in some], Selection(bodies=False))
+    events = await ledger.feed.opened(fetched)
+    rows = await anyio.to_thread.run_sync(rows_of, ledger.kek, consumer, some, events)
     return rows, some[-1].position if len(some) == limit else None
 
 
@@ -58,5 +63,8 @@ async def act(
 
 async def _exceptional(ledger: OpenLedger, conn: Connection, consumer: Consumer, event_id: str) -> Exceptional | None:
     parsed = parse_event_id(event_id)
-    place = await ledger.feed.position_of(conn, parsed) if parsed is not None else None
+    try:
+        place = await ledger.feed.position_of(conn, parsed, Selection()) if parsed is not None else None
+    except CursorForkedError:
+        return None
     return await exception_at(conn, consumer, place[0].id, place[1]) if place is not None else None

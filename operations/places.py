@@ -6,6 +6,7 @@ from database.connections import Connection
 from delivery import starts
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
+from ledger.feed import Selection, type_mask
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 
@@ -14,16 +15,22 @@ async def before(ledger: OpenLedger, conn: Connection, caller: Caller, text: str
     """The position after which to read so that the named place comes first. `named`: the directories that a seq may belong to.
 
     Raises PlaceError, CursorAheadError, CursorForkedError; InvalidCursorError for an event or a cursor of a directory that the
-    caller does not reach, whether it is there or not.
+    caller does not reach, whether it is there or not. An event of a type that it may not read is answered as one that is not
+    there.
     """
     await _check_reach(ledger, conn, caller, text.strip())
-    return await starts.before(conn, ledger.feed, text, named)
+    return await starts.before(conn, ledger.feed, text, named, sight_of(caller))
 
 
 async def through(ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory]) -> int:
     """The last position of a range that ends with the named place. Raises as `before` does."""
     await _check_reach(ledger, conn, caller, text.strip())
-    return await starts.through(conn, ledger.feed, text, named)
+    return await starts.through(conn, ledger.feed, text, named, sight_of(caller))
+
+
+def sight_of(caller: Caller) -> Selection:
+    """What a caller may see of the directories that it reaches."""
+    return Selection(mask=type_mask(caller.token.types) or 0, bodies=caller.token.bodies)
 
 
 async def _check_reach(ledger: OpenLedger, conn: Connection, caller: Caller, text: str) -> None:

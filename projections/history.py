@@ -5,20 +5,27 @@ mapped to a seq: the last commit with at <= T, whole.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
+
+import anyio.to_thread
+import orjson
 
 from database.arrays import int8s, uuids
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES, MEMBER_TYPES, USER
-from ledger.sealing import Kek
+from ledger.feed import Connecting
+from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, Budget, tell_unreadable
+from ledger.sealing import Kek, open_payload, unwrap_key
 from projections.reads import Resource, open_document
+from proofs.body import PayloadTooLargeError
 
+T = TypeVar("T")
 SQL: Final = load_queries(__file__)
 DEPTH_MAX: Final = 64  # of group nesting; cycles end earlier
 
@@ -87,7 +94,8 @@ class State:
 
     type: str
     active: bool
-    resource: Resource | None  # None once erased
+    resource: Resource | None  # None once erased, or where its body is damaged
+    why: str = "erased"  # why there is no resource: "erased" or "unreadable"
 
 
 async def state_at(conn: Connection, kek: Kek, directory: Directory, obj: UUID, seq: int) -> State | None:
@@ -99,7 +107,11 @@ async def state_at(conn: Connection, kek: Kek, directory: Directory, obj: UUID, 
     name = MEMBER_TYPE_NAMES[ot]
     if ct is None or wrapped is None:
         return State(name, active, None)
-    document = shown(open_document(kek, directory, obj, body_seq, ct, wrapped), active=active)
+    try:
+        document = shown(open_document(kek, directory, obj, body_seq, ct, wrapped), active=active)
+    except DAMAGED:
+        tell_unreadable(directory, body_seq)
+        return State(name, active, None, "unreadable")
     return State(name, active, Resource(name, obj, document, etag_rv, created, updated))
 
 
@@ -132,10 +144,94 @@ async def population(
     return [Person(*row) for row in rows]
 
 
-async def documents_at(conn: Connection, kek: Kek, directory: Directory, seqs: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Unsealed documents by the seq of their body; erased ones are left out."""
-    rows = await (await conn.cursor(binary=True).execute(SQL["bodies_of"], (directory.id, int8s(list(seqs))))).fetchall()
-    return {seq: open_document(kek, directory, obj, seq, ct, wrapped) for seq, obj, ct, wrapped in rows}
+async def documents_at(
+    connection: Connecting,
+    kek: Kek,
+    directory: Directory,
+    seqs: Sequence[int],
+    make: Callable[[int, dict[str, Any] | None, str], T],
+    *,
+    budget: int = BODIES_BYTES_MAX,
+) -> list[T]:
+    """What `make` makes of documents, by the seq of their body, in the order of these: as many as `budget` bytes besides the first allow.
+
+    `make` is given the index in `seqs`, and the document or why there is none: "erased" or "unreadable". It runs in a thread.
+    """
+    if not seqs:
+        return []
+    async with connection() as conn:
+        sealed = await _sealed(conn, directory, seqs, budget)
+
+    def opened() -> list[T]:
+        found, left = list[T](), Budget(budget)
+        for number, seq in enumerate(seqs[: sealed.count]):
+            document, why = _opened(kek, directory, seq, sealed.rows.get(seq), left)
+            if why == _LATER:
+                break
+            found.append(make(number, document, why))
+        return found
+
+    return await anyio.to_thread.run_sync(opened)
+
+
+_LATER: Final = "later"
+
+
+@dataclass(slots=True)
+class _Sealed:
+    """Sealed documents by seq: resource, size, ciphertext, key; and how many of the seqs asked for are there or erased."""
+
+    rows: dict[int, tuple[UUID, int, bytes | None, bytes]]
+    count: int
+
+
+async def _sealed(conn: Connection, directory: Directory, seqs: Sequence[int], budget: int) -> _Sealed:
+    at_once = budget // max(len(seqs), 1)
+    rows = await (await conn.cursor(binary=True).execute(SQL["bodies_of"], (directory.id, int8s(list(seqs)), at_once))).fetchall()
+    sealed = _Sealed({seq: (obj, size, ct, wrapped) for seq, obj, size, ct, wrapped in rows}, len(seqs))
+    total, long = 0, list[int]()
+    for number, seq in enumerate(seqs):
+        _, size, ct, _ = sealed.rows.get(seq, (None, 0, b"", None))
+        total += size if number else 0
+        if number and total > budget:
+            sealed.count = number
+            break
+        if ct is None:
+            long.append(seq)
+    if long:
+        for seq, ct in await (await conn.cursor(binary=True).execute(SQL["long_bodies"], (directory.id, int8s(long)))).fetchall():
+            obj, size, _, wrapped = sealed.rows[seq]
+            sealed.rows[seq] = (obj, size, ct, wrapped)
+    return sealed
+
+
+def _opened(
+    kek: Kek, directory: Directory, seq: int, row: tuple[UUID, int, bytes | None, bytes] | None, left: Budget
+) -> tuple[dict[str, Any] | None, str]:
+    """A document, or why there is none."""
+    obj, _, ct, wrapped = row if row is not None else (None, 0, None, None)
+    if obj is None or ct is None or wrapped is None:
+        return None, "erased"
+    try:
+        key = unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
+        payload = open_payload(key, ct, directory=directory.uuid, obj=obj, seq=seq, payload_max=left.allowed)
+        if not left.spend(len(payload)):
+            return None, _LATER
+        return orjson.loads(payload)["data"]["object"], ""
+    except PayloadTooLargeError:
+        if left.allowed is not None:
+            return None, _LATER
+        tell_unreadable(directory, seq)
+    except DAMAGED:
+        tell_unreadable(directory, seq)
+    return None, "unreadable"
+
+
+async def members_packed(conn: Connection, directory: Directory, group: UUID, seq: int) -> tuple[str, str]:
+    """The direct members of a group as of a seq, by id: 36 characters of id each, and a digit each (type, and 2 where active)."""
+    row = await (await conn.execute(SQL["members_packed"], (directory.id, group, seq))).fetchone()
+    assert row is not None
+    return row[0], row[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,11 +236,25 @@ where a.body_seq is distinct from b.body_seq or (a.ot = 0 and a.active and q > $
 order by 2, 1;
 
 -- bodies_of --
--- Sealed bodies at places of the log, with the keys of their resources.
-select b.seq, e.obj, b.ct, k.wrapped from unnest($2::int8[]) v(q)
+-- Sealed bodies at places of the log with their sizes and the keys of their resources, read only up to $3 bytes each.
+select b.seq, e.obj, octet_length(b.ct), case when octet_length(b.ct) <= $3 then b.ct end, k.wrapped from unnest($2::int8[]) v(q)
 join bodies b on b.directory = $1 and b.seq = v.q
 join events e on e.directory = b.directory and e.seq = b.seq
 join subject_keys k on k.obj = e.obj;
+
+-- long_bodies --
+-- Those that were too long to be read with the others.
+select b.seq, b.ct from unnest($2::int8[]) v(q)
+cross join lateral (select * from bodies b where b.directory = $1 and b.seq = v.q offset 0) b;
+
+-- members_packed --
+-- The direct members of a group as of a seq in one row: ids by order, and beside each a digit, type and twice the activity.
+select coalesce(string_agg(m.mem::text, '' order by m.mem), ''),
+       coalesce(string_agg((m.mt + case when coalesce(s.active, false) then 2 else 0 end)::text, '' order by m.mem), '')
+from (select mem, mt from memberships where directory = $1 and grp = $2 and to_seq > $3 and from_seq <= $3 offset 0) m
+left join lateral (
+    select active from states where directory = $1 and obj = m.mem and to_seq > $3 and from_seq <= $3 offset 0
+) s on true;
 
 -- ever_existed --
 -- Tells a resource that is gone, or not yet there, from an id that never was.

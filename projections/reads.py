@@ -14,7 +14,8 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import parse_id
 from ledger.directories import Directory
-from ledger.events import MEMBER_TYPE_NAMES, USER
+from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.rendering import DAMAGED, tell_unreadable
 from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac, open_payload, unwrap_key
 from scim.filters import Atom, Bounds
 
@@ -51,6 +52,32 @@ def open_document(kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes
     return orjson.loads(payload)["data"]["object"]
 
 
+def readable_document(
+    kek: Kek,
+    directory: Directory,
+    place: tuple[str, UUID, int],
+    ct: bytes,
+    wrapped: bytes,
+    *,
+    active: bool = True,
+    name: str = "",
+) -> dict[str, Any]:
+    """The same for SCIM, of (type, resource, seq). One damaged body costs nobody else a page or a shared query.
+
+    A stand-in takes its place: the id, the activity and a name that says so (`name` where that is known), which every client can
+    read; nobody is taken for gone.
+    """
+    ot, obj, seq = place
+    try:
+        return open_document(kek, directory, obj, seq, ct, wrapped)
+    except DAMAGED:
+        tell_unreadable(directory, seq)
+    shown = name or f"(unreadable) {obj}"
+    if ot == USER:
+        return {"schemas": [directory.user_type.schema], "id": str(obj), "userName": shown, "active": active}
+    return {"schemas": [directory.group_type.schema], "id": str(obj), "displayName": shown}
+
+
 async def resources(
     conn: Connection, kek: Kek, ot: str, wanted: Sequence[tuple[Directory, UUID]]
 ) -> dict[tuple[int, UUID], Resource]:
@@ -62,8 +89,8 @@ async def resources(
 
     def unseal() -> dict[tuple[int, UUID], Resource]:
         found: dict[tuple[int, UUID], Resource] = {}
-        for d, obj, _active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
-            document = open_document(kek, by_id[d], obj, body_seq, ct, wrapped)
+        for d, obj, active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
+            document = readable_document(kek, by_id[d], (ot, obj, body_seq), ct, wrapped, active=active)
             found[d, obj] = Resource(ot, obj, document, etag_rv, created, updated)
         return found
 
@@ -80,9 +107,9 @@ async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -
     params = (int4s([number for number, _ in macs]), byteas([key for _, key in macs]))
     rows = await (await conn.cursor(binary=True).execute(SQL["users_by_name"], params)).fetchall()
     found: dict[tuple[int, str], Resource] = {}
-    for key, number, obj, _active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
+    for key, number, obj, active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
         directory, name = macs[number, bytes(key)]
-        document = open_document(kek, directory, obj, body_seq, ct, wrapped)
+        document = readable_document(kek, directory, (USER, obj, body_seq), ct, wrapped, active=active, name=name)
         found[number, name] = Resource(USER, obj, document, etag_rv, created, updated)
     return found
 
@@ -202,7 +229,7 @@ async def groups_of(
         names: dict[UUID, str] = {}
         above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)
         for number, group, body_seq, ct, wrapped, held, since in rows:
-            names[group] = open_document(kek, by_id[number], group, body_seq, ct, wrapped)["displayName"]
+            names[group] = readable_document(kek, by_id[number], (GROUP, group, body_seq), ct, wrapped)["displayName"]
             for member, seq in zip(held, since, strict=True):
                 above[member].append((seq, group))
         in_order = {member: tuple(group for _, group in sorted(found)) for member, found in above.items()}

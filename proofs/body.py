@@ -24,7 +24,9 @@ VERSION = 0x01
 RAW, DEFLATE = 0x00, 0x01
 PLAINTEXT_BYTES_MIN = 256
 DEFLATE_ABOVE_BYTES = 1024  # below, deflate costs more time than the padding leaves it to save
-PAYLOAD_BYTES_MAX = 64 * 1024 * 1024  # what a deflated body may open to: twice the largest resource accepted
+PAYLOAD_BYTES_MAX = (
+    64 * 1024 * 1024
+)  # what a deflated body may open to: twice the largest resource accepted; longer ones stay raw
 
 _DOMAIN = b"scim-ledger/body/v1\x00"
 _HEAD = 33  # salt and flag
@@ -35,6 +37,10 @@ _new_hash = hashlib.sha256
 
 class BodyError(ValueError):
     """The stored bytes are not a body, or not the one sealed with this key for this directory, resource and seq."""
+
+
+class PayloadTooLargeError(BodyError):
+    """The payload is larger than whoever opens it allows; nothing else is wrong with it as far as it was opened."""
 
 
 class Sealed(NamedTuple):
@@ -87,25 +93,37 @@ def seal(key: bytes, payload: bytes, *, dir: bytes, obj: bytes, seq: int, salt: 
     if len(salt) != 32 or len(nonce) != 12 or len(dir) != 16 or len(obj) != 16:
         raise ValueError("salt, nonce, dir and obj are 32, 12, 16 and 16 bytes long")
     flag = b"\x00"
-    if len(payload) > DEFLATE_ABOVE_BYTES:
+    if DEFLATE_ABOVE_BYTES < len(payload) < PAYLOAD_BYTES_MAX:
         flag, payload = _smaller(payload)
     plaintext = (salt + flag + payload).ljust(padded(_HEAD + len(payload)), b"\x00")
     ct = b"\x01" + nonce + AESGCM(key).encrypt(nonce, plaintext, dir + obj + _seq_bytes(seq))
     return Sealed(ct, _new_hash(_DOMAIN + plaintext).digest(), _new_hash(ct).digest())
 
 
-def open_body(key: bytes, ct: bytes, *, dir: bytes, obj: bytes, seq: int) -> Opened:  # noqa: A002 - the leaf's name
-    """Open what `seal` stored. Raises BodyError when anything differs from what was sealed."""
+def open_body(
+    key: bytes,
+    ct: bytes,
+    *,
+    dir: bytes,  # noqa: A002 - the leaf's name
+    obj: bytes,
+    seq: int,
+    payload_max: int | None = None,
+) -> Opened:
+    """Open what `seal` stored. Raises BodyError when anything differs from what was sealed.
+
+    Raises PayloadTooLargeError for a payload of `payload_max` bytes (from 1) or more, before it is inflated any further: a
+    few bytes of ciphertext can hold a thousand times as much.
+    """
     if len(ct) < _SEAL + PLAINTEXT_BYTES_MIN or ct[0] != VERSION:
         raise BodyError("not a body of version 1")
     try:
         plaintext = AESGCM(key).decrypt(ct[1:13], ct[13:], dir + obj + _seq_bytes(seq))
     except InvalidTag:
         raise BodyError("the key, directory, resource, seq or the bytes are not those that were sealed") from None
-    return opened(plaintext)
+    return opened(plaintext, payload_max=payload_max)
 
 
-def opened(plaintext: bytes) -> Opened:
+def opened(plaintext: bytes, *, payload_max: int | None = None) -> Opened:
     """Take a plaintext apart, as opened or as disclosed. Raises BodyError when it is not formed as `seal` forms it."""
     if len(plaintext) < PLAINTEXT_BYTES_MIN:
         raise BodyError("shorter than any body")
@@ -113,8 +131,10 @@ def opened(plaintext: bytes) -> Opened:
     if flag == RAW:
         payload = plaintext[_HEAD:].rstrip(b"\x00")
         stored = len(payload)
+        if payload_max is not None and stored >= payload_max:
+            raise PayloadTooLargeError(f"the payload has {payload_max} bytes or more")
     elif flag == DEFLATE:
-        payload, stored = _inflated(plaintext)
+        payload, stored = _inflated(plaintext, payload_max or PAYLOAD_BYTES_MAX)
     else:
         raise BodyError(f"unknown flag {flag}")
     if len(plaintext) != padded(_HEAD + stored):
@@ -128,13 +148,15 @@ def _smaller(payload: bytes) -> tuple[bytes, bytes]:
     return (b"\x01", deflated) if len(deflated) < len(payload) else (b"\x00", payload)
 
 
-def _inflated(plaintext: bytes) -> tuple[bytes, int]:
+def _inflated(plaintext: bytes, payload_max: int) -> tuple[bytes, int]:
     """The payload and how many bytes its deflate stream took."""
     inflate = zlib.decompressobj(wbits=-15)
     try:
-        payload = inflate.decompress(plaintext[_HEAD:], PAYLOAD_BYTES_MAX)
+        payload = inflate.decompress(plaintext[_HEAD:], payload_max)
     except zlib.error as error:
         raise BodyError("the deflate stream is damaged") from error
+    if len(payload) >= payload_max:
+        raise PayloadTooLargeError(f"the payload has {payload_max} bytes or more")
     if not inflate.eof or inflate.unused_data.strip(b"\x00"):
         raise BodyError("the deflate stream does not end before the padding")
     return payload, len(plaintext) - _HEAD - len(inflate.unused_data)

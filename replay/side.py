@@ -17,7 +17,7 @@ from database.queries import load_queries
 from ledger.directories import Directory
 from ledger.sealing import Kek
 from projections import core
-from replay.fold import StoredEvent, changed, recorded
+from replay.fold import StoredEvent, UnreadableEventError, changed, recorded
 
 SQL: Final = load_queries(__file__)
 CHUNK_EVENTS: Final = 5_000
@@ -91,6 +91,7 @@ class SideTables:
     ) -> None:
         self.conn = conn
         self.done: dict[int, int] = {}
+        self.unreadable: list[UnreadableEventError] | None = None  # a list gathers them; otherwise the first is raised
         self._reader = reader
         self._kek = kek
         self._directories = {directory.id: directory for directory in directories}
@@ -128,7 +129,8 @@ class SideTables:
         rows = await (await self._reader.cursor(binary=True).execute(SQL["events_with_keys"], place)).fetchall()
 
         def prepare() -> _Chunk:
-            events = recorded(self._kek, self._directories[number], [StoredEvent(*row) for row in rows])
+            stored = [StoredEvent(*row) for row in rows]
+            events = recorded(self._kek, self._directories[number], stored, self.unreadable)
             return _Chunk(number, last, len(rows), core.fold(events), changed(events))
 
         return await anyio.to_thread.run_sync(prepare)

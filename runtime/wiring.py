@@ -18,6 +18,7 @@ from api.journal import Journal
 from api.metrics import observe_batch
 from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, Services
+from api.strangers import Strangers
 from database import migrate
 from database.arrays import uuids
 from database.coalesce import Coalescer
@@ -110,7 +111,7 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
     tokens = Coalescer(shared_reads.tokens)
     services = Services(
         base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=feed,
-        tokens=tokens, authentication=Authentication(tokens, now_us), users=Coalescer(shared_reads.users),
+        tokens=tokens, authentication=Authentication(tokens, now_us, Strangers()), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
         journal=Journal(pool, kek, os.urandom), scrapes=Scrapes(pool, feed, directories, lambda: writer.queued),

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -41,12 +42,14 @@ class Hook:
     tried: list[dict[str, Any]] = field(default_factory=list)
     took: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    sizes: list[list[int]] = field(default_factory=list)  # of the events of each request, in bytes
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def post(self, request: web.Request) -> web.Response:
         data = (await request.json())["data"]
         events = data if isinstance(data, list) else [data]
         self.tried += events
+        self.sizes.append([len(json.dumps(event, separators=(",", ":"))) for event in events])
         self.headers += [dict(request.headers)] * len(events)
         self.changed.set()
         answer = None

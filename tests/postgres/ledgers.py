@@ -66,8 +66,8 @@ class Ledger:
         return self.submit(DeleteUser(user))
 
     async def page(self, after: Cursor | None = None, limit: int = 1000, **selection: Any) -> Page:
-        async with self.services.pool.connection() as conn:
-            return await self.services.feed.page(conn, Selection(**selection), after or Cursor(0, BEGINNING), limit)
+        connection, wanted = self.services.pool.connection, Selection(**selection)
+        return await self.services.feed.page(connection, wanted, after or Cursor(0, BEGINNING), limit)
 
 
 def id_of(outcome: Outcome) -> UUID:

@@ -81,6 +81,59 @@ def test_everything_is_delivered_once_and_in_order(app_url: str, ordering: str, 
     run(body())
 
 
+@pytest.mark.parametrize(("ordering", "batch_max"), [("subject", 1), ("subject", 100), ("directory", 100)])
+def test_a_delivery_holds_as_many_events_as_its_budget_of_bytes_allows(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, ordering: str, batch_max: int
+) -> None:
+    """Small and large ones, also one that is larger than the budget, come all, in order; what is not kept in memory is fetched."""
+    monkeypatch.setattr(push, "BODIES_BYTES_MAX", 30_000)
+    monkeypatch.setattr(push, "HELD_BYTES_MAX", 10_000)
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make(ordering=ordering, batch_max=batch_max)
+            sizes = [1, 2_000, 12_000, 100_000]
+            made = await asyncio.gather(*(s.ledger.create_user(f"u{n}", title="t" * sizes[n % 4]) for n in range(40)))
+            await s.ledger.create_group("team", tuple(id_of(o) for o in made))
+            held: list[int] = []
+            verdicts = 0
+
+            def verdict(_: dict[str, Any]) -> int | None:
+                nonlocal verdicts
+                verdicts += 1
+                held.extend(p.push._held_bytes for p in worker._held.values())
+                return 500 if verdicts % 17 == 0 else None
+
+            s.hook.verdict = verdict
+            async with s.working() as worker:
+                await s.settled()
+            assert sorted(s.hook.positions()) == [e["position"] for e in await s.wanted()]
+            assert in_order(s.hook.took)
+            for request in s.hook.sizes:
+                assert sum(request[1:]) <= 30_000
+            assert max(held) <= 10_000 + 30_000 + 16 * 105_000, "the window, what is under way, and a first event of each request"
+
+    run(body())
+
+
+def test_a_damaged_body_is_delivered_as_unreadable(app_url: str, superuser_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            ids = await people(s, 3, renamed=False)
+            with psycopg.connect(superuser_url, autocommit=True) as conn:
+                conn.execute(
+                    "update ledger.subject_keys set wrapped = set_byte(wrapped, 20, get_byte(wrapped, 20) # 1) where obj = %s",
+                    (ids[1],),
+                )
+            await s.make()
+            async with s.working():
+                await s.settled()
+            shown = {subject_of(e): e["data"] for e in s.hook.took if e["type"] == "user.created"}
+            assert [shown[i] == {"unreadable": True} for i in ids] == [False, True, False]
+
+    run(body())
+
+
 def test_a_poison_event_holds_back_only_what_depends_on_it_and_the_watermark_goes_on(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
 
 marks = st.binary(min_size=4, max_size=4)
-cursors = st.builds(Cursor, number=st.integers(0, 2**63 - 1), mark=marks, directory=st.integers(0, 2**31 - 1))
+keyed = st.binary(min_size=8, max_size=8)
+cursors = st.builds(Cursor, number=st.integers(0, 2**63 - 1), mark=marks | keyed, directory=st.integers(0, 2**31 - 1))
 slugs = st.just("_system") | st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 event_ids = st.builds(EventId, slug=slugs, seq=st.integers(1, 10**18 - 1), mark=marks)
 
 
-def packed(kind: int, directory: int, number: int) -> str:
-    return "c_" + base64.urlsafe_b64encode(struct.pack("!BIq4s", kind, directory, number, b"\0\0\0\0")).decode().rstrip("=")
+def packed(kind: int, directory: int, number: int, mark: int = 4) -> str:
+    return "c_" + base64.urlsafe_b64encode(struct.pack(f"!BIq{mark}s", kind, directory, number, bytes(mark))).decode().rstrip("=")
 
 
 @given(cursors)
@@ -36,6 +37,12 @@ def test_the_beginning_is_a_cursor() -> None:
     assert decode_cursor(Cursor(0, BEGINNING).encode()) == Cursor(0, BEGINNING)
 
 
+def test_a_cursor_that_an_earlier_release_gave_out_is_taken() -> None:
+    """Clients keep cursors for months: stored text, not made here."""
+    assert decode_cursor("c_AQAAAAAAAAAAAAAEtF8MmnM") == Cursor(1204, bytes.fromhex("5f0c9a73"))
+    assert decode_cursor("c_AgAAAAcAAAAAAAAAYV8MmnM") == Cursor(97, bytes.fromhex("5f0c9a73"), 7)
+
+
 @given(st.text(max_size=80) | st.text(max_size=70).map("c_".__add__))
 def test_any_text_is_a_cursor_or_refused(text: str) -> None:
     """The text comes from outside: nothing but InvalidCursorError may come of it."""
@@ -53,6 +60,11 @@ def test_any_text_is_a_cursor_or_refused(text: str) -> None:
         "c_",
         "evt_acme_1_00000000",
         packed(3, 0, 1),
+        packed(5, 0, 1, 8),
+        packed(3, 7, 1, 8),
+        packed(4, 0, 1, 8),
+        packed(3, 0, -1, 8),
+        packed(1, 0, 1, 8),
         packed(0, 0, 1),
         packed(1, 7, 1),
         packed(2, 0, 1),

@@ -368,6 +368,13 @@ def test_a_deleted_group_lets_go_of_its_members_and_its_parents_first() -> None:
     ]
 
 
+def test_what_is_damaged_ends_without_its_last_state() -> None:
+    """Nobody keeps access because the attributes cannot be read any more."""
+    state = State(users={U1: replace(_user(), document={})}, groups={G1: replace(_group(members={}), document={})})
+    for command in (c.DeleteUser(U1), c.DeleteGroup(G1)):
+        assert [draft.body for draft in _when(state, command).drafts] == [None]
+
+
 def test_a_change_of_more_events_than_one_commit_holds_is_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ledger.decide.COMMIT_EVENTS_MAX", 1)
     with pytest.raises(TooMany, match="Split it"):

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proofs.body import BodyError, commitment, commitment_of, open_body, opened, padded, seal
+from proofs import body as module
+from proofs.body import BodyError, PayloadTooLargeError, commitment, commitment_of, open_body, opened, padded, seal
 
 KEY, SALT, NONCE = bytes(range(32)), bytes(range(100, 132)), bytes(range(12))
 PLACE = {"dir": bytes(range(16)), "obj": bytes(range(16, 32)), "seq": 97}
@@ -113,6 +114,24 @@ def test_a_disclosed_plaintext_is_checked_alike():
     assert opened(whole.plaintext) == whole
     with pytest.raises(BodyError, match="shorter"):
         opened(whole.plaintext[:255])
+
+
+@pytest.mark.parametrize("payload", [b"{" + b"a" * 5000 + b"}", b"{" + os.urandom(5000).replace(b"\x00", b"0") + b"}"])
+def test_no_more_is_opened_than_is_allowed(payload):
+    """Deflated or raw: what is too large is told from what is damaged, and never inflated whole."""
+    ct = sealed(payload).ct
+    assert open_body(KEY, ct, **PLACE, payload_max=len(payload) + 1).payload == payload
+    for allowed in (1, 100, len(payload)):
+        with pytest.raises(PayloadTooLargeError):
+            open_body(KEY, ct, **PLACE, payload_max=allowed)
+
+
+def test_a_payload_that_would_not_open_again_is_not_deflated(monkeypatch):
+    """Deflate is opened up to a limit: beyond it a body was stored that nobody could read any more."""
+    monkeypatch.setattr(module, "PAYLOAD_BYTES_MAX", 4096)
+    for size in (4000, 4096, 4097, 10_000):
+        payload = b"{" + b"a" * (size - 2) + b"}"
+        assert open_body(KEY, sealed(payload).ct, **PLACE).payload == payload
 
 
 @pytest.mark.parametrize("wrong", [{"salt": b""}, {"nonce": b""}, {"dir": b""}, {"obj": b""}])

@@ -1,0 +1,26 @@
+"""Readers that wait: a token that ends meanwhile gets nothing more (CONTRACT §2 "Credentials")."""
+
+from fastapi import Request
+
+from api.gate import caller_of
+from api.services import Services
+from ledger.tokens import token_hash
+from scim.errors import Unauthorized
+
+
+def presented(request: Request) -> bytes | None:
+    """The hash of the token of a request that was let in; None where this machine itself asks. The text is not kept."""
+    if caller_of(request).token_id is None:
+        return None
+    return token_hash(request.headers["authorization"].split()[-1])
+
+
+async def still_allowed(services: Services, hashed: bytes | None) -> None:
+    """Ask the database again before a page or an event leaves.
+
+    It is asked after that was read, so what was committed later than the end of the token never reaches its holder. All readers
+    of a process share one query for each batch of news (services.tokens). Raises Unauthorized for a token that was revoked or
+    has expired, and what the query raises while the database is away.
+    """
+    if hashed is not None and await services.tokens.get(hashed) is None:
+        raise Unauthorized("The token was revoked or has expired while the request waited. Issue a new one.")

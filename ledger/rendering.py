@@ -1,0 +1,166 @@
+"""From stored rows to the public JSON of events, within a budget of bytes. No IO: it runs in a thread where it is much."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+import structlog
+
+from ledger.directories import Directory
+from ledger.sealing import Kek, data_of, open_payload, unwrap_key
+from proofs.body import BodyError, PayloadTooLargeError
+from proofs.keys import WrapError
+
+BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page, stream or delivery besides its first event
+DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)  # what opening a body that was changed at rest may raise
+_TOLD_MAX: Final = 10_000  # damaged bodies that are remembered as logged
+_log = structlog.get_logger("ledger.bodies")
+
+
+@dataclass(slots=True)
+class Event:
+    """One event of the log for a reader inside the process. `json` is what the public reads, or empty where nobody asked."""
+
+    position: int
+    directory: int
+    seq: int
+    kind: int  # number of its type
+    obj: UUID
+    mem: UUID | None
+    at: int  # µs since the epoch
+    commit: int  # first seq of its commit
+    types: int  # bits of all event types in its commit
+    leaf_hash: bytes = b""
+    json: bytes = b""
+
+
+@dataclass(slots=True)
+class Sealed:
+    """An event as it is stored, to be rendered. `ct` or `wrapped` is None where it has no body, or has it no more."""
+
+    event: Event
+    directory: Directory
+    leaf: bytes
+    ct: bytes | None = None
+    wrapped: bytes | None = None
+
+
+@dataclass(slots=True)
+class Budget:
+    """How much JSON may be made: of the first event alone (None: however large it is), and of all others together."""
+
+    others: int = BODIES_BYTES_MAX
+    first: int | None = None
+    taken: int = field(default=0, init=False)
+    begun: bool = field(default=False, init=False)
+
+    @property
+    def allowed(self) -> int | None:
+        """What the next event may have; from 1."""
+        return max(self.others - self.taken, 1) if self.begun else self.first
+
+    def spend(self, size: int) -> bool:
+        """Whether an event of that size still goes."""
+        fits = self.allowed is None or size <= self.allowed
+        self.taken += size if self.begun else 0
+        self.begun = True
+        return fits
+
+
+def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool) -> int:
+    """Write the JSON of events in their order until the budget is spent; give how many were written.
+
+    A body that does not open costs its own event only: the place says UNREADABLE, and the log has it once.
+    """
+    keys: dict[UUID, bytes | None] = {}
+    for number, sealed in enumerate(events):
+        try:
+            data = _data(kek, sealed, keys, budget.allowed) if bodies else WITHHELD
+        except PayloadTooLargeError:
+            return number
+        event = sealed.event
+        json = render(sealed.directory.slug, sealed.leaf, event.leaf_hash, event.position, data)
+        if not budget.spend(len(json)):
+            return number
+        event.json = json
+    return len(events)
+
+
+def _data(kek: Kek, sealed: Sealed, keys: dict[UUID, bytes | None], allowed: int | None) -> bytes:
+    event, directory = sealed.event, sealed.directory
+    if sealed.ct is None or sealed.wrapped is None:
+        return ERASED
+    try:
+        if event.obj not in keys:
+            keys[event.obj] = None  # where it does not open, it does not for the others of this resource either
+            keys[event.obj] = unwrap_key(kek, sealed.wrapped, directory=directory.uuid, obj=event.obj)
+        key = keys[event.obj]
+        if key is None:
+            raise WrapError
+        return data_of(open_payload(key, sealed.ct, directory=directory.uuid, obj=event.obj, seq=event.seq, payload_max=allowed))
+    except PayloadTooLargeError:
+        if allowed is not None:
+            raise
+        tell_unreadable(directory, event.seq)
+    except DAMAGED:
+        tell_unreadable(directory, event.seq)
+    return UNREADABLE
+
+
+_told: set[tuple[int, int]] = set()
+
+
+def tell_unreadable(directory: Directory, seq: int) -> None:
+    """Log, once in this process, that the body at a place was damaged."""
+    if (directory.id, seq) not in _told and len(_told) < _TOLD_MAX:
+        _told.add((directory.id, seq))
+        _log.error("body_unreadable", directory=directory.slug, seq=seq, do="run `scim-ledger replay verify`")
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def rfc3339(micros: int) -> str:
+    """RFC 3339 UTC with microseconds."""
+    return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z"
+
+
+_DATA: Final = b',"data":'  # nothing before it in an event comes from a request
+_NO_DATA: Final = _DATA + b"{}}"
+WITHHELD: Final = b'{"withheld":true}'
+ERASED: Final = b'{"erased":true}'
+UNREADABLE: Final = b'{"unreadable":true}'
+
+
+def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes) -> bytes:
+    """Give the public JSON of an event (CONTRACT §4) from its leaf and the bytes of its body's `data`.
+
+    In the place of `data` stand WITHHELD, ERASED or UNREADABLE where it cannot be shown; the leaf tells which events have
+    one (`ct`).
+    """
+    f: dict[str, Any] = orjson.loads(leaf)
+    if f.get("mem"):
+        flag = "true" if f["eff"] else "false"
+        shown = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}'.encode()
+    else:
+        shown = b"{}" if "ct" not in f and data in {WITHHELD, ERASED} else data
+    head = (
+        f'{{"object":"event","id":"evt_{slug}_{f["seq"]}_{leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{slug}",'
+        f'"seq":{f["seq"]},"position":{position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
+        f'"time":"{rfc3339(f["at"])}","cause":"{f["cause"]}","actor":"{f["actor"]}","request_id":"{f["req"]}",'
+        f'"profile":"{f["prof"]}","subject":{{"type":"{f["ot"]}","id":"{f["obj"]}"}},"data":'
+    )
+    return b"".join((head.encode(), shown, b"}"))
+
+
+def withheld(event: Event) -> bytes:
+    """The JSON of an event for a reader who may not see attributes, from that for one who may."""
+    if event.mem is not None or event.json.endswith(_NO_DATA):
+        return event.json
+    return event.json[: event.json.index(_DATA)] + _DATA + WITHHELD + b"}"

@@ -1,0 +1,138 @@
+"""The feed: what a caller reads of it, and where it begins (CONTRACT §4)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from database.connections import Connection
+from delivery import starts
+from ledger.commands import parse_id
+from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
+from ledger.feed import CursorAheadError, Selection, reached, type_mask
+from operations import places
+from operations.admission import operation, reached_log
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from operations.places import sight_of
+from operations.refusals import InvalidError, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a reader asks for: one directory by its seq, some types, one subject, a stretch of time; None asks for everything."""
+
+    directory: str | None = None
+    types: str | None = None  # patterns, separated by commas
+    subject: str | None = None
+    range_start: datetime | None = None
+    range_end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the reader may have of it, and the place to read on from. `filtered`: it is not the whole feed."""
+
+    selection: Selection
+    cursor: Cursor
+    filtered: bool
+
+
+@operation("events.list")
+async def read(ledger: OpenLedger, caller: Caller, question: Question, *, after: str | None, start: str | None) -> Reading:
+    """Begin to read after a cursor or an event id, or, where there is none, before a place that a person names.
+
+    Raises InvalidError for what names nothing, ForbiddenError for a directory beyond reach, InvalidCursorError,
+    CursorAheadError and CursorForkedError for a place that is not in the log.
+    """
+    return await _begin(ledger, caller, question, after, start)
+
+
+@operation("events.stream")
+async def follow(ledger: OpenLedger, caller: Caller, question: Question, *, after: str | None) -> Reading:
+    """The same for whoever holds a connection open."""
+    return await _begin(ledger, caller, question, after, None)
+
+
+@operation("events.show")
+async def show(ledger: OpenLedger, caller: Caller, event_id: str) -> bytes:
+    """One event as JSON. Raises NotFoundError alike for one that is not there and one that the caller may not see."""
+    parsed, found = parse_event_id(event_id), None
+    if parsed is not None and caller.token.reaches_log(parsed.slug):
+        async with ledger.connection() as conn:
+            found = await ledger.feed.event(conn, parsed, sight_of(caller))
+    if found is None:
+        raise NotFoundError("There is no event of this id, or the token does not reach it.")
+    return found
+
+
+async def _begin(ledger: OpenLedger, caller: Caller, question: Question, after: str | None, start: str | None) -> Reading:
+    selection = await _selection(ledger, caller, question)
+    async with ledger.connection() as conn:
+        if after is None and start is not None:
+            cursor = await _cursor_before(ledger, conn, caller, selection, start)
+        else:
+            cursor = await _cursor_after(ledger, conn, caller, selection, after)
+    token = caller.token
+    narrowed = token.types != ("*",) or not caller.everywhere
+    return Reading(selection, cursor, bool(question.types or question.subject or question.directory or narrowed))
+
+
+async def _selection(ledger: OpenLedger, caller: Caller, question: Question) -> Selection:
+    mask = type_mask(question.types.split(",")) if question.types else -1
+    allowed = type_mask(caller.token.types)
+    if mask is None or allowed is None:
+        raise InvalidError("`types` names an event type that does not exist. See docs/events.md for the list.", "invalid_types")
+    about = parse_id(question.subject) if question.subject else None
+    if question.subject and about is None:
+        raise InvalidError("`subject` is the id of a user or group.", "invalid_subject")
+    chosen = await reached_log(ledger, caller, question.directory) if question.directory else None
+    named = (chosen.slug,) if chosen else caller.token.directories
+    async with ledger.connection() as conn:
+        some, without = reached(named, await ledger.directories.all(conn))
+    begin, end = _micros(question.range_start), _micros(question.range_end)
+    return Selection(chosen, some, without, mask & allowed, about, begin, end, caller.token.bodies)
+
+
+def _micros(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        why = "range_start and range_end take an instant with offset, such as 2026-10-01T00:00:00Z."
+        raise InvalidError(why, "invalid_parameters")
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+
+
+async def _cursor_after(ledger: OpenLedger, conn: Connection, caller: Caller, selection: Selection, after: str | None) -> Cursor:
+    wanted = selection.directory.id if selection.directory else 0
+    if after is None:
+        return Cursor(0, BEGINNING, wanted)
+    event_id = parse_event_id(after)
+    if event_id is not None:
+        return await _cursor_after_event(ledger, conn, caller, wanted, event_id)
+    cursor = decode_cursor(after)
+    if cursor.directory != wanted:
+        raise InvalidCursorError
+    return await ledger.feed.check(conn, cursor)
+
+
+async def _cursor_after_event(ledger: OpenLedger, conn: Connection, caller: Caller, wanted: int, event_id: EventId) -> Cursor:
+    """The cursor after an event; one that the caller may not see is answered as one that does not stand there."""
+    seen = caller.token.reaches_log(event_id.slug)
+    named = await ledger.directories.by_slug(conn, event_id.slug) if seen else None
+    if named is None or (wanted and named.id != wanted):
+        raise InvalidCursorError
+    place = await ledger.feed.position_of(conn, event_id, sight_of(caller))
+    if place is None:
+        head = await ledger.feed.head(conn, Selection(directory=named))  # an event id counts in the seq of its directory
+        raise CursorAheadError(event_id.seq, head)
+    if wanted:
+        return await ledger.feed.cursor_at(conn, Selection(directory=named), place[1])
+    return await ledger.feed.cursor_at(conn, Selection(), place[2])
+
+
+async def _cursor_before(ledger: OpenLedger, conn: Connection, caller: Caller, selection: Selection, place: str) -> Cursor:
+    """The cursor before a place that a person names, for whoever has none yet: `now`, an instant, a seq of the directory."""
+    own = selection.directory
+    number = await places.before(ledger, conn, caller, place, [own] if own else [])
+    if own is not None:
+        number = await starts.seq_at(conn, own, number)
+    return await ledger.feed.cursor_at(conn, selection, number)

@@ -1,0 +1,137 @@
+"""All state of a directory as of a seq, to begin with: read on after it and nothing is missed (CONTRACT §4)."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from ledger.cursor import Cursor
+from ledger.directories import Directory
+from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.feed import Selection
+from ledger.rendering import rfc3339
+from operations.admission import on_directory
+from operations.caller import Caller
+from operations.open_ledger import OpenLedger
+from operations.refusals import ForbiddenError
+from projections.history import Person, Point, documents_at, members_packed, population, resolve, shown
+from scim.errors import Unauthorized
+from scim.profile import mapped_user
+
+PAGE: Final = 500  # users or groups looked up at once; how many are shown together, their size says
+SENT_BYTES: Final = 64 * 2**10  # gathered before they are sent, which costs a look-up of the token
+MEMBERS_PIECE: Final = 500  # memberships written at once: less than a millisecond
+
+
+@on_directory("snapshot.read")
+async def read(ledger: OpenLedger, caller: Caller, directory: Directory) -> "Snapshot":
+    """A snapshot of now. Raises ForbiddenError for a token of some event types only."""
+    if caller.token.types != ("*",):
+        raise ForbiddenError("A snapshot shows everything: it needs a token for all event types.")
+    async with ledger.connection() as conn:
+        point = await resolve(conn, directory, "seq:head", now=ledger.clock())
+        cursor = await ledger.feed.cursor_at(conn, Selection(directory=directory), point.seq)
+    return Snapshot(ledger, directory, cursor, point, bodies=caller.token.bodies)
+
+
+class Snapshot:
+    """Written from the state intervals at one seq, in short transactions: writes go on, and change nothing of it."""
+
+    def __init__(self, ledger: OpenLedger, directory: Directory, cursor: Cursor, point: Point, *, bodies: bool) -> None:
+        self._ledger = ledger
+        self._directory = directory
+        self._bodies = bodies
+        self._cursor = cursor
+        self._seq = point.seq
+        self._at = point.at
+        self._counts = {"users": 0, "groups": 0, "memberships": 0}
+
+    async def lines(self, check: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
+        """First where to read on, then users, groups with their memberships, and a last line that says it is whole.
+
+        `check` is asked before each piece leaves, and raises Unauthorized once the token has ended: then that line is missing.
+        """
+        waiting, size = list[bytes](), 0
+        try:
+            async for piece in self._pieces():
+                waiting.append(piece)
+                size += len(piece)
+                if size >= SENT_BYTES:
+                    await check()
+                    yield b"".join(waiting)
+                    waiting, size = [], 0
+            await check()
+            yield b"".join(waiting)
+        except Unauthorized:
+            return
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        yield _line({
+            "object": "snapshot", "directory": self._directory.slug, "seq": self._seq, "time": rfc3339(self._at), "after": self._cursor.encode(),
+        })  # fmt: skip
+        async for _, piece in self._resources(USER):
+            yield piece
+        async for group, piece in self._resources(GROUP):
+            yield piece
+            async for some in self._memberships(group):
+                yield some
+        yield _line({"object": "end", "seq": self._seq, **self._counts})
+
+    async def _resources(self, ot: str) -> AsyncIterator[tuple[UUID, bytes]]:
+        """Lines of users, as many at a time as the budget allows; groups one by one, because their memberships follow each."""
+        after: UUID | None = None
+        while True:
+            async with self._ledger.connection() as conn:
+                page = await population(conn, self._directory, self._seq, ot=ot, after=after, limit=PAGE)
+            if not page:
+                return
+            lines = await self._lines_of(ot, page)
+            self._counts["users" if ot == USER else "groups"] += len(lines)
+            after = page[len(lines) - 1].id
+            if ot == USER:
+                yield after, b"".join(lines)
+            else:
+                for group, line in zip(page, lines, strict=False):
+                    yield group.id, line
+
+    async def _lines_of(self, ot: str, page: Sequence[Person]) -> list[bytes]:
+        def write(number: int, document: dict[str, Any] | None, why: str) -> bytes:
+            person = page[number]
+            if document is not None and ot == USER:
+                document = shown(document, active=person.active)
+            data: dict[str, Any] = {why: True} if document is None else {"object": document}
+            if ot == GROUP:
+                return _line({"object": "group", "id": str(person.id), "data": data})
+            if document is not None:
+                data["user"] = mapped_user(self._directory.speaks, document)
+            return _line({"object": "user", "id": str(person.id), "active": person.active, "data": data})
+
+        if not self._bodies:
+            return [write(number, None, "withheld") for number in range(len(page))]
+        seqs, connection = [person.body_seq for person in page], self._ledger.connection
+        return await documents_at(connection, self._ledger.kek, self._directory, seqs, write)
+
+    async def _memberships(self, group: UUID) -> AsyncIterator[bytes]:
+        async with self._ledger.connection() as conn:
+            ids, digits = await members_packed(conn, self._directory, group, self._seq)
+        self._counts["memberships"] += len(digits)
+        for start in range(0, len(digits), MEMBERS_PIECE):
+            some = digits[start : start + MEMBERS_PIECE]
+            yield _membership_lines(str(group), ids[36 * start : 36 * (start + len(some))], some)
+
+
+def _membership_lines(group: str, ids: str, digits: str) -> bytes:
+    """Lines of memberships; written without documents, a group may have a million of them."""
+    lines: list[str] = []
+    for n, digit in enumerate(digits):
+        kind, effective = MEMBER_TYPE_NAMES[int(digit) & 1], "true" if int(digit) & 2 else "false"
+        member = ids[36 * n : 36 * n + 36]
+        lines.append(
+            f'{{"object":"membership","group":{{"id":"{group}"}},"member":{{"type":"{kind}","id":"{member}"}},"effective":{effective}}}\n'
+        )
+    return "".join(lines).encode()
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return orjson.dumps(document) + b"\n"

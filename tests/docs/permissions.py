@@ -1,0 +1,62 @@
+"""Writes the table of docs/permissions.md: every route with its operation, its verb and who may ask it; `make docs`."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from starlette.routing import Route
+
+from api.app import _fastapi
+from operations.permissions import ROLES, TABLE
+from runtime.cli.verbs import VERBS
+
+PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"
+BEGIN, END = "<!-- generated: routes -->\n", "<!-- end -->"
+ADDRESSES = {
+    "scim.read": "GET and POST …/.search below /scim/{directory}/v2",
+    "scim.write": "every write below /scim/{directory}/v2",
+}
+
+
+def table() -> str:
+    """Route, operation, verb, roles, reach; in the order of the permission table."""
+    lines = ["| route | operation | `scim-ledger …` | who | must reach |", "|---|---|---|---|---|"]
+    for operation, rule in TABLE.items():
+        for method, path in _addresses(operation):
+            who = "anybody" if "stranger" in rule.roles else ", ".join(role for role in ROLES if role in rule.roles)
+            verb = ", ".join(
+                f"`{words}`" for words, route in VERBS.items() if (route.method, _plain(route.template)) == (method, _plain(path))
+            )
+            lines.append(f"| {_shown(method, path)} | {operation} | {verb or '–'} | {who} | {rule.reach} |")
+    return "\n".join(lines) + "\n"
+
+
+def _addresses(operation: str) -> list[tuple[str, str]]:
+    if operation in ADDRESSES:
+        return [("", ADDRESSES[operation])]
+    nothing = cast("Any", SimpleNamespace(ledger=None))  # routes use the rest when they are called, not when they are made
+    routes = [cast("Route", route) for route in _fastapi(nothing).router.routes]
+    return [
+        (method, route.path)
+        for route in routes
+        if route.name == operation
+        for method in sorted((route.methods or set()) - {"HEAD"})
+    ]
+
+
+def _shown(method: str, path: str) -> str:
+    return f"`{method} {path}`" if method else path
+
+
+def _plain(template: str) -> str:
+    return "/".join("{}" if part.startswith("{") else part for part in template.split("/"))
+
+
+def generated(text: str) -> str:
+    """The page with its table as it should be."""
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + table() + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(generated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
