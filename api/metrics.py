@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from operations.figures import ConsumerFigures, SurgeFigures
+
 REGISTRY: Final = CollectorRegistry()  # figures that name nobody: anybody may read them
 NAMED: Final = CollectorRegistry()  # figures of directories and consumers
 _REQUESTS = Counter(
@@ -75,18 +77,6 @@ REVOCATION_SECONDS: Final = RevocationSeconds()
 NAMED.register(REVOCATION_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerFigures:
-    """What /metrics shows of a consumer."""
-
-    name: str
-    state: str
-    lag_events: int
-    lag_seconds: float
-    exceptions: dict[str, int]
-    replay_remaining: int
-
-
 def show_consumers(figures: Iterable[ConsumerFigures]) -> None:
     """Set the gauges of consumers; those of consumers that are gone disappear."""
     for gauge in (_LAG_EVENTS, _LAG_SECONDS, _STATE, _OPEN, _REPLAYED):
@@ -100,13 +90,13 @@ def show_consumers(figures: Iterable[ConsumerFigures]) -> None:
             _OPEN.labels(consumer.name, state).set(count)
 
 
-def show_surges(figures: Iterable[tuple[str, int, bool]]) -> None:
-    """Set the gauges of (directory, revocations in the last hour, whether that is too many)."""
+def show_surges(figures: Iterable[SurgeFigures]) -> None:
+    """Set the gauges of directories."""
     _REVOCATIONS.clear()
     _SURGE.clear()
-    for directory, count, surging in figures:
-        _REVOCATIONS.labels(directory).set(count)
-        _SURGE.labels(directory).set(int(surging))
+    for directory in figures:
+        _REVOCATIONS.labels(directory.directory).set(directory.lately)
+        _SURGE.labels(directory.directory).set(int(directory.surging))
 
 
 # Label children are looked up once: labels() takes a lock and a tuple each time.

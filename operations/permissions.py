@@ -25,6 +25,7 @@ _GRID: Final = """
 probes.health             yes      yes  yes      yes      yes     yes    -
 probes.ready              yes      yes  yes      yes      yes     yes    -
 metrics.show              yes      yes  yes      yes      yes     yes    -
+metrics.named             .        .    .        yes      .       yes    all
 openapi                   yes      yes  yes      yes      yes     yes    -
 
 scim.read                 .        yes  .        .        .       .      directory

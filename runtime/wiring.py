@@ -35,6 +35,7 @@ from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.writer import LOCK_TIMEOUT_MS, Link, Writer
+from operations import idempotency
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
 from projections import core, reads
@@ -49,6 +50,7 @@ POOL_SIZE = 12
 LISTEN_RETRY_S = 1.0
 WEBHOOK_TIMEOUT_S = 15.0
 DIRECTORIES_INTERVAL_S = 1.0
+PRUNE_INTERVAL_S = 3_600.0
 _log = structlog.get_logger("runtime")
 
 
@@ -114,7 +116,7 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
         tokens=tokens, authentication=Authentication(tokens, now_us, Strangers()), users=Coalescer(shared_reads.users),
         groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), new_id=uuid4, new_request_id=uuid7,
         arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
-        journal=Journal(pool, kek, os.urandom), scrapes=Scrapes(pool, feed, directories, lambda: writer.queued),
+        journal=Journal(pool, kek, os.urandom), scrapes=Scrapes(ledger, lambda: writer.queued),
         migrated=_migrated(pool.connection),
     )  # fmt: skip
     shared_reads.directories = directories
@@ -127,6 +129,7 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
         asyncio.create_task(_follow_directories(services, changed, cleanups.wake)),
         asyncio.create_task(cleanups.run()),
         asyncio.create_task(_touch_tokens(services)),
+        asyncio.create_task(_prune_idempotent(ledger)),
         asyncio.create_task(services.journal.run()),
     ]
     try:
@@ -229,6 +232,14 @@ async def _follow_directories(services: Services, changed: asyncio.Event, cleani
             async with services.pool.connection() as conn:
                 if await services.directories.refresh(conn):
                     cleaning.set()
+
+
+async def _prune_idempotent(ledger: OpenLedger) -> None:
+    while True:
+        with contextlib.suppress(psycopg.Error):
+            async with ledger.connection() as conn:
+                await idempotency.prune(conn)
+        await asyncio.sleep(PRUNE_INTERVAL_S)
 
 
 async def _touch_tokens(services: Services) -> None:

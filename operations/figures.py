@@ -1,0 +1,79 @@
+"""What stands in the database about consumers and directories, for /metrics: any process may serve them, so none counts them itself."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from database.connections import Connection
+from delivery.brake import Limit
+from delivery.consumers import SQL, Consumer, consumers
+from delivery.progress import BLOCKED, STATES
+from delivery.replays import runs_of
+from delivery.status import lag_of
+from delivery.surges import lately, limits
+from ledger.directories import SYSTEM, Directory
+from ledger.feed import Selection
+from ledger.tokens import Token
+from operations.open_ledger import OpenLedger
+from operations.permissions import allowed
+
+ROWS: Final = 10_000  # of acknowledgements read at once
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerFigures:
+    """How a consumer is doing. `exceptions` by state."""
+
+    name: str
+    state: str
+    lag_events: int
+    lag_seconds: float
+    exceptions: dict[str, int]
+    replay_remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class SurgeFigures:
+    """Revocations of a directory in the last hour, and whether that is more than its limit."""
+
+    directory: str
+    lately: int
+    surging: bool
+
+
+def sees_names(token: Token) -> bool:
+    """Whether figures may name directories and consumers to its holder: all of them, so a narrowed token sees none."""
+    return allowed(token.role, "metrics.named") and "*" in token.directories and token.types == token.consumers == ("*",)
+
+
+async def head_of(ledger: OpenLedger) -> int:
+    """The last readable position."""
+    async with ledger.connection() as conn:
+        return await ledger.feed.head(conn, Selection())
+
+
+async def figures(ledger: OpenLedger) -> tuple[list[ConsumerFigures], list[SurgeFigures]]:
+    """Of every consumer, and of every directory."""
+    async with ledger.connection() as conn:
+        directories = await ledger.directories.all(conn)
+        of_consumers = [await _of_consumer(ledger, conn, consumer, directories) for consumer in await consumers(conn)]
+        per_hour, counts = await limits(conn), await lately(conn)
+    of_directories = [
+        SurgeFigures(d.slug, counts.get(d.id, 0), counts.get(d.id, 0) > per_hour.get(d.id, Limit()).per_hour)
+        for d in directories
+        if d.slug != SYSTEM
+    ]
+    return of_consumers, of_directories
+
+
+async def _of_consumer(ledger: OpenLedger, conn: Connection, consumer: Consumer, directories: list[Directory]) -> ConsumerFigures:
+    lag = await lag_of(conn, ledger.feed, consumer, directories)
+    runs = await runs_of(conn, consumer.id, open_only=True)
+    state = "blocked" if lag.by_state.get(STATES[BLOCKED]) and consumer.state == "active" else consumer.state
+    left = sum(run.total - run.done for run in runs)
+    return ConsumerFigures(consumer.name, state, lag.events, lag.seconds, lag.by_state, left)
+
+
+async def revocations_acknowledged(ledger: OpenLedger, seen: int) -> list[tuple[int, str, float]]:
+    """Rows (id, consumer, seconds) after id `seen`, at most ROWS of them."""
+    async with ledger.connection() as conn:
+        return await (await conn.cursor(binary=True).execute(SQL["revocations_acked_after"], (seen, ROWS))).fetchall()

@@ -1,0 +1,154 @@
+"""Idempotency-Key: a POST that comes again is answered again and never carried out again (CONTRACT §8)."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from api.app import make_app
+from ledger.sealing import Kek
+from operations import idempotency, tokens
+from operations.idempotency import Answer, key_of
+from operations.refusals import ConflictError
+from runtime.bootstrap import machine
+from runtime.wiring import open_services
+from tests.postgres.ledgers import opened
+
+BODY = {"role": "auditor", "name": "for March"}
+
+
+class Admin:
+    """An admin's client of an application in this process."""
+
+    def __init__(self, http: httpx.AsyncClient, services: Any) -> None:
+        self.http, self.services = http, services
+
+    async def issue(self, key: str | None, body: Any = None, **headers: str) -> httpx.Response:
+        sent = {"Idempotency-Key": key} if key is not None else {}
+        return await self.http.post("/v1/tokens", json=BODY if body is None else body, headers={**sent, **headers})
+
+    async def count(self) -> int:
+        return len((await self.http.get("/v1/tokens", params={"role": "auditor"})).json()["data"])
+
+
+@asynccontextmanager
+async def admin(url: str) -> AsyncIterator[Admin]:
+    kek = Kek.of(os.urandom(32))
+    async with opened(url, kek=kek):
+        pass
+    async with open_services(url, kek, "http://ledger.test") as services:
+        made = await tokens.issue(services.ledger, machine(), "admin", "test", ("*",), None, days=1)
+        headers = {"Authorization": f"Bearer {made.text}"}
+        transport = httpx.ASGITransport(make_app(services))
+        async with httpx.AsyncClient(transport=transport, base_url="http://ledger.test", headers=headers) as http:
+            yield Admin(http, services)
+
+
+def run(url: str, check: Callable[[Admin], Awaitable[None]]) -> None:
+    async def all_of_it() -> None:
+        async with admin(url) as made:
+            await check(made)
+
+    asyncio.run(all_of_it())
+
+
+def test_the_same_request_again_gets_the_same_answer_and_does_nothing(app_url: str, superuser_url: str) -> None:
+    async def check(admin: Admin) -> None:
+        first, again = await admin.issue("key-1"), await admin.issue("key-1")
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert again.json() == first.json(), "the secret too: whoever lost the answer has no other way to it"
+        assert again.headers["idempotent-replayed"] == "true"
+        assert "idempotent-replayed" not in first.headers
+        assert await admin.count() == 1
+        assert (await admin.issue("key-2")).json()["id"] != first.json()["id"]
+        assert (await admin.issue(None)).json()["id"] != (await admin.issue(None)).json()["id"]
+        with psycopg.connect(superuser_url) as conn:
+            kept = b"".join(bytes(row[0]) for row in conn.execute("select answer from ledger.idempotent_requests"))
+        assert first.json()["token"].encode() not in kept
+
+    run(app_url, check)
+
+
+def test_a_key_stands_for_one_request_of_one_token(app_url: str) -> None:
+    async def check(admin: Admin) -> None:
+        assert (await admin.issue("key")).status_code == 201
+        other = await admin.issue("key", {**BODY, "name": "for April"})
+        assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+        made = await tokens.issue(admin.services.ledger, machine(), "admin", "another", ("*",), None, days=1)
+        theirs = await admin.issue("key", Authorization=f"Bearer {made.text}")
+        assert theirs.status_code == 201
+        assert "idempotent-replayed" not in theirs.headers
+        for wrong in ("", "x" * 256):
+            assert (await admin.issue(wrong)).json()["code"] == "invalid_idempotency_key"
+
+    run(app_url, check)
+
+
+def test_what_was_refused_may_be_tried_again_under_the_same_key(app_url: str) -> None:
+    async def check(admin: Admin) -> None:
+        assert (await admin.issue("key", {"role": "king", "name": "n"})).status_code == 400
+        assert (await admin.issue("key", {"role": "king", "name": "n"})).status_code == 400
+        assert await admin.count() == 0
+
+    run(app_url, check)
+
+
+def test_many_at_once_are_one(app_url: str) -> None:
+    async def check(admin: Admin) -> None:
+        answers = await asyncio.gather(*(admin.issue("key") for _ in range(20)))
+        assert {answer.status_code for answer in answers} <= {201, 409}
+        assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"idempotency_in_progress"}
+        assert len({answer.json()["id"] for answer in answers if answer.status_code == 201}) == 1
+        assert await admin.count() == 1
+
+    run(app_url, check)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_process_that_died_leaves_a_key_that_tells_what_it_did(app_url: str, superuser_url: str, committed: bool) -> None:
+    """With its act committed the key never does it again; with nothing committed the next one does it."""
+
+    async def check(admin: Admin) -> None:
+        ledger, dead = admin.services.ledger, machine()
+        key = key_of(dead, "key", b"POST")
+        assert await idempotency.begin(ledger, dead, key) is None
+        if committed:
+            await tokens.issue(ledger, dead, "auditor", "n", ("*",), None, days=1)
+        with pytest.raises(ConflictError, match="under way"):
+            await idempotency.begin(ledger, machine(), key)
+        with psycopg.connect(superuser_url, autocommit=True) as conn:
+            conn.execute("update ledger.idempotent_requests set begun_at = begun_at - interval '1 hour'")
+        heir = machine()
+        if committed:
+            with pytest.raises(ConflictError, match="was carried out"):
+                await idempotency.begin(ledger, heir, key)
+            return
+        assert await idempotency.begin(ledger, heir, key) is None
+        await idempotency.finish(ledger, dead, key, Answer(201, "text/plain", b"of the dead"))
+        await idempotency.finish(ledger, heir, key, Answer(201, "text/plain", b"of the heir"))
+        found = await idempotency.begin(ledger, machine(), key)
+        assert found is not None
+        assert found.body == b"of the heir"
+
+    run(app_url, check)
+
+
+def test_answers_are_kept_for_a_day(app_url: str, superuser_url: str) -> None:
+    async def check(admin: Admin) -> None:
+        await admin.issue("old")
+        with psycopg.connect(superuser_url, autocommit=True) as conn:
+            conn.execute("update ledger.idempotent_requests set begun_at = begun_at - interval '25 hours'")
+        await admin.issue("new")
+        async with admin.services.ledger.connection() as conn:
+            await idempotency.prune(conn)
+            row = await (await conn.execute("select count(*) from idempotent_requests")).fetchone()
+        assert row == (1,)
+        assert json.loads((await admin.issue("new")).content)["name"] == BODY["name"]
+
+    run(app_url, check)
