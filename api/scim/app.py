@@ -179,7 +179,8 @@ class ScimApp:
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
             await self._note(call, template, answer.status, error, seconds)
-        if answer.status >= 400:
+        if answer.status >= 500 or answer.status == 401 or (answer.status >= 400 and call is not None and call.token is not None):
+            # Of strangers only what is slowed: they must not fill the log.
             _log.info(
                 "request",
                 request_id=str(request_id),

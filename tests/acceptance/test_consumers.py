@@ -150,7 +150,7 @@ def test_how_long_a_leaver_kept_access_is_known_for_each_consumer(operator: Oper
     assert 0 < seconds["p50"] <= seconds["p99"] < 60
     line = f'ledger_revocation_seconds_count{{consumer="{name}"}} 1.0'
     deadline = time.monotonic() + 20
-    while line not in httpx.get(f"{pushing.base}/metrics", trust_env=False).text:
+    while line not in operator.admin.get(f"{pushing.base}/metrics").text:
         assert time.monotonic() < deadline
 
 
@@ -413,7 +413,8 @@ def test_a_surge_is_told_and_on_request_held_until_it_is_released(operator: Oper
     ):
         assert time.monotonic() < deadline
     assert told[0]["data"]["object"]["per_hour"] == 2
-    assert f'ledger_directory_surge{{directory="{slug}"}} 1.0' in httpx.get(f"{pushing.base}/metrics", trust_env=False).text
+    while f'ledger_directory_surge{{directory="{slug}"}} 1.0' not in operator.admin.get(f"{pushing.base}/metrics").text:
+        assert time.monotonic() < deadline
     answer = operator.post(f"directories/{slug}/surge/release", reason="the office in Lisbon closed")
     assert answer.status_code == 200
     hook.wait(lambda: len(hook.accepted) == 6)

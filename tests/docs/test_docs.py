@@ -14,11 +14,12 @@ import pytest
 import ledger.events
 from api import problems
 from api.app import _fastapi
-from api.metrics import REGISTRY
+from api.metrics import NAMED, REGISTRY
 from api.scim.app import ROUTES as SCIM_ROUTES
 from ledger.events import EVENT_TYPES
 from ledger.rendering import render
 from operations.permissions import TABLE
+from runtime import protocol
 from runtime.cli import app
 from runtime.settings import Settings
 from tests.docs.permissions import generated, table
@@ -57,7 +58,8 @@ def problem_codes() -> set[str]:
         for path in [*sorted((ROOT / "api").glob("*.py")), *sorted((ROOT / "operations").glob("*.py"))]
         for code in CODES.findall(path.read_text(encoding="utf-8"))
     }
-    return found | set(problems._CODES.values())
+    said = {value.code for value in vars(protocol).values() if isinstance(value, protocol.Refusal)}
+    return found | said | set(problems._CODES.values())
 
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
@@ -154,7 +156,7 @@ def test_each_problem_code_is_described(code: str) -> None:
 
 def test_each_metric_is_described() -> None:
     text = read("docs/operations.md")
-    for family in REGISTRY.collect():
+    for family in [*REGISTRY.collect(), *NAMED.collect()]:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         assert f"| `{name}` |" in text
 
