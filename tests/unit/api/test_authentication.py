@@ -10,6 +10,7 @@ import pytest
 
 from api import authentication
 from api.authentication import Authentication
+from api.strangers import Strangers
 from database.coalesce import Coalescer
 from ledger.sealing import Kek
 from ledger.tokens import Issuer, Token, issue, token_hash
@@ -25,7 +26,7 @@ class Store:
         self.asked = 0
         self.now = NOW
         self.tokens: dict[bytes, Token] = {}
-        self.authentication = Authentication(Coalescer(self.read), lambda: int(self.now.timestamp() * 1_000_000))
+        self.authentication = Authentication(Coalescer(self.read), lambda: int(self.now.timestamp() * 1_000_000), Strangers())
 
     async def read(self, hashes: list[bytes]) -> dict[bytes, Token]:
         self.asked += 1
