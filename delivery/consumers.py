@@ -153,7 +153,15 @@ def _check_url(url: str | None, allowed: "Allowed") -> None:
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_CARRYING: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))  # NAT64, and IPv4-compatible
+_NAT64: Final = ipaddress.IPv6Network(
+    "64:ff9b::/96"
+)  # RFC 6052: carries an IPv4 address; 64:ff9b:1::/48 is a network's own, and refused
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")  # all that is given out to be reached from everywhere (RFC 4291 §2.4)
+# Within what looks public, what is not: IETF protocol assignments with Teredo and ORCHID, documentation. And in IPv4: protocol
+# assignments (is_global of Python 3.11 knows a part of them), the relays of 6to4.
+_NOBODYS: Final = tuple(
+    ipaddress.ip_network(text) for text in ("2001::/23", "2001:db8::/32", "3fff::/20", "192.0.0.0/24", "192.88.99.0/24")
+)
 
 
 def _address(host: str) -> Address | None:
@@ -209,13 +217,13 @@ def _public(address: Address) -> bool:
     """Whether everybody may go there. Where an IPv6 address only carries an IPv4 one, that is where packets end."""
     if isinstance(address, ipaddress.IPv6Address):
         carried = address.ipv4_mapped or address.sixtofour
-        if carried is None and any(address in network for network in _CARRYING):
+        if carried is None and address in _NAT64:
             carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if carried is not None:
             return _public(carried)
-        if address.is_site_local:
+        if address not in _UNICAST:
             return False
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOBODYS)
 
 
 # -- reading ----------------------------------------------------------------

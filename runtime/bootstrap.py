@@ -2,13 +2,16 @@
 
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
 import orjson
 import psycopg
 from psycopg import sql
+from psycopg.abc import ConnDict
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
 
 from database.connections import Connection
 from database.queries import load_queries
@@ -36,8 +39,8 @@ class StartError(Exception):
 class Urls:
     """How to reach the database: as the serving role, and as the owner for migrations and rebuilds."""
 
-    serve: str
-    migrate: str
+    serve: str = field(repr=False)  # with its password
+    migrate: str = field(repr=False)
 
 
 def embedded_urls(cluster: embedded.Cluster) -> Urls:
@@ -52,11 +55,31 @@ def embedded_urls(cluster: embedded.Cluster) -> Urls:
 
 
 def configured_urls(settings: Settings) -> Urls | None:
-    """The URLs of an outside PostgreSQL, or None where the embedded one is to be used."""
+    """The URLs of an outside PostgreSQL, or None where the embedded one is to be used. Raises StartError for what is no URL."""
     if settings.database_url is None:
         return None
-    serve = settings.database_url.get_secret_value()
-    return Urls(serve, settings.migrate_url.get_secret_value() if settings.migrate_url else serve)
+    serve = _checked("LEDGER_DATABASE_URL", settings.database_url)
+    return Urls(serve, _checked("LEDGER_MIGRATE_URL", settings.migrate_url) if settings.migrate_url else serve)
+
+
+def _checked(name: str, secret: SecretStr) -> str:
+    """A URL that a client of PostgreSQL can read. Nothing of a wrong one is shown: its password may stand in any part of it."""
+    text = secret.get_secret_value()
+    try:
+        parts = conninfo_to_dict(text)
+    except psycopg.Error:
+        parts = None
+    # Without %40 and %2F for them, a @ or / of a password ends it, and what follows is taken for the host, the port or the database.
+    if parts is None or any("@" in str(parts.get(part, "")) for part in ("host", "port", "dbname")) or not _numbers(parts):
+        raise StartError(
+            f"{name} is not understood (it is not shown here, because of its password). It has the form "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE; write @, / and % of a password as %40, %2F and %25."
+        ) from None
+    return text
+
+
+def _numbers(parts: ConnDict) -> bool:
+    return all(word.isascii() and word.isdigit() for word in str(parts.get("port", "")).split(",") if word)
 
 
 async def ensure_kek(conn: Connection, path: Path) -> Kek:

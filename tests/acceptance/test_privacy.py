@@ -3,14 +3,20 @@
 import base64
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from tests.acceptance.conftest import Service
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
+SEARCH = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
+BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 CANARIES = ("Quetzalcoatlus", "zanzibar.kumquat", "Rumpelstilzchen-47", "Grp-Xylophonist")
 
 
@@ -69,10 +75,116 @@ def _live_a_life(service: Service) -> None:
         assert client.delete(f"{service.scim}/Users/{uid}").status_code == 204
         assert client.delete(f"{service.scim}/Groups/{group.json()['id']}").status_code == 204
         metrics = client.get(service.base + "/metrics").text
+        _submit_everywhere(client, service, CANARIES[0])
+        metrics += client.get(service.base + "/metrics").text
     assert not [word for word in CANARIES if word.casefold() in metrics.casefold()]
     with service.client("auditor") as auditor:
         auditor.get(f"{service.base}/v1/audit/acme/users/{uid}", params={"as_of": CANARIES[0]})
         auditor.get(f"{service.base}/v1/events/{CANARIES[0]}")
+
+
+def _submit_everywhere(client: httpx.Client, service: Service, word: str) -> None:
+    """The canary wherever a client can put a word: each part of a request, and each kind of refusal that may quote it."""
+    url, users, groups = service.scim, f"{service.scim}/Users", f"{service.scim}/Groups"
+    user: dict[str, Any] = {"schemas": [USER], "userName": f"{word}-{time.monotonic_ns()}"}
+    uid = client.post(users, json=user).json()["id"]
+    group: dict[str, Any] = {"schemas": [GROUP], "displayName": word}
+    gid = client.post(groups, json=group).json()["id"]
+    for members in (
+        [{"value": word}],
+        [{"value": word, "display": word}],
+        word,
+        [word],
+        [{"value": {word: word}}],
+        [{word: word}],
+    ):
+        client.post(groups, json={**group, "members": members})
+        client.put(f"{groups}/{gid}", json={**group, "members": members})
+        _patch(client, f"{groups}/{gid}", {"op": "add", "path": "members", "value": members})
+        _patch(client, f"{groups}/{gid}", {"op": "remove", "path": "members", "value": members})
+    for path in (
+        word, f"name.{word}", f"{word}.x", f'members[value eq "{word}"]', f'emails[{word} eq "x"].value', f"urn:example:{word}:2.0:User:nick",
+        f"{USER}:{word}", f'emails[type eq "{word}"].value', f"title[{word}", f"urn:{word}",
+    ):  # fmt: skip
+        for op in ("add", "replace", "remove", word):
+            _patch(client, f"{users}/{uid}", {"op": op, "path": path, "value": word})
+            _patch(client, f"{groups}/{gid}", {"op": op, "path": path, "value": {word: word}})
+    for wrong in (
+        {"active": word}, {"emails": word}, {"emails": [{"primary": word}]}, {"name": word}, {"schemas": [word]}, {"schemas": [USER, f"urn:{word}"]},
+        {word: word}, {f"urn:{word}:x": {word: word}}, {"userName": [word]}, {"meta": {word: word}}, {"id": word}, {"password": word}, {"groups": [{"value": word}]},
+    ):  # fmt: skip
+        client.post(users, json={**user, **wrong})
+        client.put(f"{users}/{uid}", json={**user, **wrong})
+    for text in (
+        f'{word} eq "x"', f'userName eq "{word}"', f"userName eq {word}", f"userName {word} 1", f"urn:example:{word}:2.0:User:nick pr",
+        f'emails[{word} eq "{word}"]', f'name.{word} co "{word}"', f'(userName eq "{word}"', f'meta.created gt "{word}"',
+    ):  # fmt: skip
+        for place in (users, groups, url):
+            client.get(place, params={"filter": text})
+        client.post(f"{url}/.search", json={"schemas": [SEARCH], "filter": text})
+    _submit_besides(client, service, word, user, group, f"{users}/{uid}")
+
+
+def _submit_besides(
+    client: httpx.Client, service: Service, word: str, user: dict[str, Any], group: dict[str, Any], mine: str
+) -> None:
+    """Query strings, paths, headers, bodies that cannot be read, bulk requests, the rest of the API."""
+    url, users = service.scim, f"{service.scim}/Users"
+    for name in ("sortBy", "attributes", "excludedAttributes", "cursor", "count", "startIndex", "asOf", word):
+        client.get(users, params={name: word})
+        client.post(f"{users}/.search", json={"schemas": [SEARCH], name: word})
+    for path in (
+        f"/Users/{word}",
+        f"/{word}",
+        f"/Users/{word}/{word}",
+        f"/Schemas/{word}",
+        f"/ResourceTypes/{word}",
+        f"/{word}/.search",
+    ):
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            client.request(method, url + path, content=b"{}")
+    for headers in (
+        {"If-Match": word}, {"If-None-Match": f'W/"{word}"'}, {"Content-Type": f"application/{word}"}, {"Accept": word}, {"User-Agent": word},
+        {"X-Request-Id": word}, {"X-Forwarded-For": word}, {"Host": f"{word}.example"}, {"Cookie": word}, {"Referer": f"https://{word}.example"},
+        {"Authorization": f"Bearer {word}"}, {"Authorization": word}, {"Idempotency-Key": word}, {word: word},
+    ):  # fmt: skip
+        client.put(mine, json=user, headers=headers)
+        client.get(mine, headers=headers)
+    for content in (
+        word,
+        f'"{word}"',
+        f'{{"{word}',
+        f'{{"{word}": 1, "{word}": 2}}',
+        f"[{word}]",
+        f'{{"userName": "{word}\\ud800"}}',
+    ):
+        client.post(users, content=content.encode())
+        client.patch(mine, content=content.encode())
+        client.post(f"{url}/Bulk", content=content.encode())
+    for operation in (
+        {"method": word, "path": "/Users", "bulkId": word, "data": user}, {"method": "POST", "path": f"/{word}", "bulkId": word, "data": user},
+        {"method": "PUT", "path": f"/Users/{word}", "data": user}, {"method": "POST", "path": "/Users", "bulkId": word, "data": {word: word}},
+        {"method": "PATCH", "path": f"/Users/{mine[-36:]}", "version": word, "data": {"schemas": [word]}}, {word: word},
+        {"method": "POST", "path": "/Groups", "bulkId": word, "data": {**group, "members": [{"value": f"bulkId:{word}-2"}]}},
+    ):  # fmt: skip
+        client.post(f"{url}/Bulk", json={"schemas": [BULK], "Operations": [operation]})
+    with service.client("admin") as admin:
+        for path in (
+            "/v1/events",
+            "/v1/requests",
+            "/v1/consumers",
+            "/v1/audit/acme/population",
+            "/v1/tokens",
+            f"/v1/directories/{word}",
+            f"/v1/{word}",
+        ):
+            for name in ("after", "directory", "types", "subject", "as_of", "filter", "state", word):
+                admin.get(service.base + path, params={name: word})
+            admin.post(service.base + path, json={word: word}, headers={"Idempotency-Key": word})
+
+
+def _patch(client: httpx.Client, url: str, operation: dict[str, Any]) -> None:
+    client.patch(url, json={"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [operation]})
 
 
 def test_no_canary_in_heap_wal_or_any_log_after_a_clean_stop(make_service: Callable[..., Service]) -> None:
@@ -126,6 +238,27 @@ def test_settings_masks_secrets(service: Service) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "hunter2" not in shown.stdout
     assert "LEDGER_DATABASE_URL" in shown.stdout
+
+
+def test_a_wrong_database_url_never_shows_its_password(tmp_path: Path) -> None:
+    """Not in a sentence, not in a traceback; nor does any part of it that was taken for a host."""
+    import os
+
+    for words, url in (
+        (("serve",), "postgresql://u:hunter2@[::1/x"), (("migrate",), "mysql://u:hunter2@127.0.0.1:1/x"),
+        (("token", "list"), "postgresql://u:p@hunter2@127.0.0.1:1/x"), (("replay", "verify"), "postgresql://u:hunter2%zz@127.0.0.1:1/x"),
+    ):  # fmt: skip
+        environment = {
+            "LEDGER_DATABASE_URL": url,
+            "LEDGER_DATA_DIR": str(tmp_path),
+            "LEDGER_PORT": "0",
+            "PATH": os.environ["PATH"],
+        }
+        run = subprocess.run(_command(*words), env=environment, capture_output=True, text=True, timeout=120)
+        assert run.returncode == 2, run.stderr
+        assert "hunter2" not in run.stdout + run.stderr
+        assert "LEDGER_DATABASE_URL is not understood" in run.stderr
+        assert "Traceback" not in run.stderr
 
 
 def _command(*words: str) -> list[str]:

@@ -27,6 +27,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wiring, "LOCK_TIMEOUT_MS", 100)
 
 
+async def broken(ledger: Ledger) -> tuple[str, str] | None:
+    services = ledger.services
+    return await broken_part(services.ledger, services.migrated, writing=services.writer.running)
+
+
 @contextmanager
 def holding(url: str, first: int, second: int, **options: str) -> Generator[psycopg.Connection[Any]]:
     """A session that holds an advisory lock, by itself or within a transaction."""
@@ -55,14 +60,14 @@ def test_a_lock_of_the_ledger_held_by_a_stranger_refuses_writes_soon(app_url: st
             refused = await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), 10)
             assert {type(error) for error in refused} == {Unavailable}
             assert all("holds a lock" in str(error) for error in refused)
-            assert (found := await broken_part(ledger.services)) is not None
+            assert (found := await broken(ledger)) is not None
             assert found[0] == "writer"
             assert "holds a lock" in found[1]
             assert not re.search(f"{user}|psql|{stranger.info.backend_pid}", found[1])
             told = [entry for entry in logs if entry["event"] == "lock_in_the_way"]
             expected = {"pid": stranger.info.backend_pid, "user": user, "application": "psql of a stranger", "directory": None}
             assert expected.items() <= told[0].items()
-        assert await broken_part(ledger.services) is None
+        assert await broken(ledger) is None
         await ledger.create_user("after")
 
     run(app_url, check)
@@ -100,7 +105,7 @@ def test_behind_a_writer_of_ours_a_write_goes_on_waiting(app_url: str, superuser
                         seen |= {row[0] for row in rows}
                         await asyncio.wait([write], timeout=0.02)
                 assert not write.done()
-                assert await broken_part(ledger.services) is None
+                assert await broken(ledger) is None
                 assert [entry for entry in logs if entry["event"] == "lock_in_the_way"] == []
             giant.rollback()
             await asyncio.wait_for(write, 10)

@@ -107,6 +107,47 @@ def test_what_is_named_may_be_reached_also_unencrypted(allow: str, url: str) -> 
     assert refused(hook(url)) is not None
 
 
+PRIVATE = (
+    "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.0.0.1", "192.0.0.8", "192.0.0.171",
+    "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
+)  # fmt: skip
+
+
+def _dressed(plain: str) -> list[str]:
+    """An IPv4 address in every IPv6 form that leads to it, or may."""
+    number = int(ipaddress.IPv4Address(plain))
+    high, low = number >> 16, number & 0xFFFF
+    return [
+        f"::ffff:{plain}", f"::{plain}", f"::ffff:0:{plain}", f"64:ff9b::{plain}", f"64:ff9b:1::{plain}",
+        f"64:ff9b:1:{high:x}:{low >> 8:x}:{(low & 0xFF) << 8:x}::", f"2002:{high:x}:{low:x}::1",
+        f"2001:0:4136:e378:8000:63bf:{high ^ 0xFFFF:x}:{low ^ 0xFFFF:x}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("plain", PRIVATE)
+def test_a_private_address_is_refused_in_every_form(plain: str) -> None:
+    for text in (plain, *_dressed(plain)):
+        assert not NOBODY.reachable("app.example.com", ipaddress.ip_address(text)), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "::", "::1", "64:ff9b:1::808:808", "64:ff9b:1:ffff::1", "100::1", "100:0:0:1::1", "2001::1", "2001:2::1", "2001:10::1",
+        "2001:20::1", "2001:db8::1", "3fff::1", "5f00::1", "fc00::1", "fd12:3456::1", "fe80::1", "fec0::1", "ff02::1", "4000::1",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_not_for_everybody_is_refused(text: str) -> None:
+    assert not NOBODY.reachable("app.example.com", ipaddress.ip_address(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["8.8.8.8", "2606:4700::1111", "2a00:1450:4001::200e", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
+)
+def test_an_address_for_everybody_is_reached(text: str) -> None:
+    assert NOBODY.reachable("app.example.com", ipaddress.ip_address(text))
+
+
 def test_an_allowance_reaches_no_further_than_its_words() -> None:
     allowed = Allowed.read("10.0.0.0/8 app.internal")
     assert not allowed.reachable("other.internal", ipaddress.ip_address("127.0.0.1"))
