@@ -35,6 +35,8 @@ from runtime.protocol import Doorkeeper, Limits, Protocol
 from runtime.settings import Settings, load_settings
 from runtime.wiring import open_alone, open_services, webhooks_of
 
+# A thread that computes lets the event loop have the interpreter after so long: a request takes it back some ten times.
+SWITCH_INTERVAL_S = 0.001
 _log = structlog.get_logger("runtime")
 INNER_CONNECTIONS = 100  # of this machine's commands and scrapers
 KEEPER_INTERVAL_S = 0.5  # how late the death of the embedded PostgreSQL is noticed
@@ -210,6 +212,7 @@ def _work(settings: Settings, urls: Urls, doors: Doors) -> None:
 def run_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals") -> None:
     """Serve HTTP on bound sockets until told to stop."""
     make_room(settings.connections)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_http(settings, urls, doors, signals))
 
