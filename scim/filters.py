@@ -53,9 +53,10 @@ class Reference:
         return name if self.urn is None else f"{self.urn}:{name}"
 
     def meant(self, document: Mapping[str, Any]) -> "Reference":
-        """The reading of the name that the document decides."""
-        if self.other is None or self.urn is None or self.other.urn is None:
-            return self
+        """The reading of the name that the document decides, where it has two."""
+        assert self.urn is not None
+        assert self.other is not None
+        assert self.other.urn is not None
         own, other = look_up(document, self.urn), look_up(document, self.other.urn)
         has_own = isinstance(own, dict) and look_up(own, self.attribute.name) is not None  # pyright: ignore[reportUnknownArgumentType]
         return self.other if isinstance(other, dict) and not has_own else self

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from scim import bulk
 from scim.errors import InvalidSyntax, InvalidValue, PayloadTooLarge
+from scim.tolerances import GENERIC
 
 
 def _message(*operations: Any, **more: Any) -> dict[str, Any]:
@@ -235,3 +236,15 @@ def test_what_an_answer_would_say_again_is_short() -> None:
 def test_an_operation_knows_how_large_its_data_is() -> None:
     (operation,) = bulk.read_bulk(_message(_post("a", title="t" * 1_000))).operations
     assert 1_000 < operation.size < 1_200
+
+
+def test_an_endpoint_in_another_case_is_an_operation_on_it_where_the_profile_says_so() -> None:
+    used: set[str] = set()
+    message = _message({"method": "DELETE", "path": "/users/1"})
+    assert bulk.read_bulk(message).operations[0].fault is not None
+    (read,) = bulk.read_bulk(message, GENERIC, used).operations
+    assert (read.segment, read.resource, read.fault, used) == ("Users", "1", None, {"endpoint_case"})
+
+
+def test_no_members_are_none_that_have_to_wait() -> None:
+    assert bulk.without_members({"members": None}, frozenset({"x"})) == ({"members": []}, frozenset())

@@ -13,7 +13,7 @@ from scim.attribute_map import read_path
 from scim.diff import in_order_of, same_values
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, NoTarget, ScimError
 from scim.filters import matches, parse_filter
-from scim.misnomers import filter_as_meant
+from scim.misnomers import endpoint, filter_as_meant
 from scim.normalise import normalise, schemas_of
 from scim.patch import PATCH_URN, read_patch
 from scim.profile import profile_of, shipped
@@ -647,3 +647,51 @@ def test_a_profile_may_not_have_a_path_whose_urn_may_end_at_a_dot() -> None:
 def test_a_value_that_selects_nothing_is_refused_before_it_is_created() -> None:
     with pytest.raises(NoTarget):
         patched(GENERIC, {"op": "add", "path": 'phoneNumbers[type eq "work"]', "value": {}})
+
+
+OKTA = "urn:okta:app:1.0:user:custom"
+
+
+def test_an_extension_whose_urn_reads_like_an_attribute_is_emptied_by_what_empties_others() -> None:
+    before = with_stored(OKTA, {"a": "1", "l": ["x"], "o": {"l": ["x"]}})
+    assert OKTA not in patched(GENERIC, {"op": "replace", "path": OKTA, "value": ""}, before=before)
+    assert patched(GENERIC, {"op": "replace", "path": OKTA, "value": {"schemas": ["x"], "l": []}}, before=before)[OKTA] == {
+        "a": "1", "o": {"l": ["x"]},
+    }  # fmt: skip
+    assert patched(GENERIC, {"op": "replace", "path": f"{OKTA}:o", "value": {"l": [], "n": 1}}, before=before)[OKTA]["o"] == {
+        "n": 1
+    }
+    assert refused(GENERIC, {"op": "replace", "path": f"{OKTA}:o", "value": {"l": {}}}, before)
+
+
+def test_a_name_after_a_dot_that_is_none_is_no_extension_either() -> None:
+    assert refused(GENERIC, {"op": "add", "value": {"urn:acme:hr.1x": {"a": "1"}}})
+    assert refused(STRICT, {"op": "add", "value": {"urn:acme:hr.1x": {"a": "1"}}})
+    kept = with_stored("urn:acme:hr.1x", {"a": "1"})
+    assert patched(STRICT, {"op": "add", "value": {"urn:acme:hr.1x": {"a": "2"}}}, before=kept)["urn:acme:hr.1x"] == {"a": "2"}
+
+
+def test_a_removal_from_an_extension_takes_what_its_value_names() -> None:
+    """It took the whole extension, whatever was named."""
+    named = {"op": "remove", "path": E, "value": {"department": "D"}}
+    assert patched(GENERIC, named)[E] == {"manager": {"value": "26"}}
+    assert refused(STRICT, named)
+    for value in ([], {}):
+        assert refused(GENERIC, {"op": "remove", "path": "name", "value": value})
+    kept = patched(GENERIC, {"op": "remove", "path": 'emails[type eq "work"]', "value": [{"value": "old"}]})
+    assert "emails" not in kept
+
+
+def test_text_that_looks_like_a_list_is_text() -> None:
+    assert same_values(["[a]", "b"], ["b", "[a]"])
+    assert not same_values(["[a]"], ["[b]"])
+
+
+def test_an_endpoint_in_another_case_is_meant_where_the_profile_says_so() -> None:
+    used: set[str] = set()
+    assert endpoint("Users", STRICT, used) == "Users"
+    assert endpoint("users", STRICT, used) is None
+    assert endpoint("Schemas", GENERIC, used) is None
+    assert not used
+    assert endpoint("GROUPS", GENERIC, used) == "Groups"
+    assert used == {"endpoint_case"}
