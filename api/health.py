@@ -9,7 +9,7 @@ from api.scrapes import MEDIA_TYPE
 from api.services import Services
 from api.strangers import address_of
 from operations.figures import sees_names
-from operations.readiness import DATABASE_SILENT, Broken, broken_part
+from operations.readiness import DATABASE_SILENT, Broken, Readiness
 
 READY_S = 0.5  # anybody may ask, and each answer costs the database two questions
 
@@ -17,7 +17,8 @@ READY_S = 0.5  # anybody may ask, and each answer costs the database two questio
 def routes(services: Services) -> APIRouter:
     """/healthz, /readyz, /metrics."""
     router = APIRouter()
-    broken = Recent(lambda: _broken_part(services), READY_S)
+    readiness = Readiness(services.ledger, services.migrated, lambda: services.writer.running)
+    broken = Recent(lambda: _broken_part(readiness), READY_S)
 
     @router.get("/healthz", name="probes.health")
     async def healthz() -> dict[str, str]:
@@ -44,8 +45,8 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-async def _broken_part(services: Services) -> Broken | None:
+async def _broken_part(readiness: Readiness) -> Broken | None:
     try:
-        return await broken_part(services.ledger, services.migrated, writing=services.writer.running)
+        return await readiness.broken_part()
     except (*DATABASE_AWAY, psycopg.Error):
         return DATABASE_SILENT

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from structlog.testing import capture_logs
 
-from api.health import broken_part
+from operations.readiness import Readiness
 from database.connections import APPLICATION_NAME
 from database.migrate import migrate
 from ledger import writer
@@ -29,7 +29,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def broken(ledger: Ledger) -> tuple[str, str] | None:
     services = ledger.services
-    return await broken_part(services.ledger, services.migrated, writing=services.writer.running)
+    return await Readiness(services.ledger, services.migrated, lambda: services.writer.running).broken_part()
 
 
 @contextmanager
