@@ -51,7 +51,7 @@ def apply_patch(
     for asked in patch.operations:
         operation = asked if asked.path.known else _decided(after, asked, tolerances, used)
         try:
-            work.spend(1 + _visits(after, operation))
+            work.spend(max(1, _visits(after, operation)))
         except TooMany:
             raise TooMany(
                 f"Operations[{operation.index}]: too many changes of long lists or large extensions in one request. Send several requests."
@@ -134,7 +134,7 @@ def _visits(after: Mapping[str, Any], operation: Operation) -> int:
     removed = operation.value if operation.op == "remove" and isinstance(operation.value, list) else ()
     compared = max(1, len(removed)) if path.filter is None else _terms(path.filter)  # pyright: ignore[reportUnknownArgumentType]
     # A few values may be large: they are compared whole.
-    return names + (len(held) + len(orjson.dumps(held)) // STEP_BYTES) * compared  # pyright: ignore[reportUnknownArgumentType]
+    return names + max(len(held), len(orjson.dumps(held)) // STEP_BYTES) * compared  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _terms(selection: Filter) -> int:

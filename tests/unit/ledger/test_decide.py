@@ -487,12 +487,12 @@ def test_a_patch_that_computes_much_is_left_to_a_transaction_of_its_own():
     assert work.left == PATCH_STEPS, "it is decided again, and counted then"
     alone = decide(_with_emails(200), _long_patch(200), GENERIC, set(), Effort(work, shared=False))
     assert all(item["type"] == "home" for item in alone.document["emails"])
-    assert work.left < PATCH_STEPS - 200 * 200
+    assert work.left <= PATCH_STEPS - 200 * 200
 
 
 def test_what_one_request_may_compute_is_shared_by_its_operations():
     small = Effort(Work(1_000), shared=True)
-    for _ in range(3):
+    for _ in range(5):
         decide(_with_emails(20), _long_patch(10), GENERIC, set(), small)
     with pytest.raises(TooMany):
         decide(_with_emails(20), _long_patch(10), GENERIC, set(), small)
