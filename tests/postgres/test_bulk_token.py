@@ -29,7 +29,7 @@ def _call(body: Any) -> Call:
 
 def test_nothing_done_is_401(app_url: str) -> None:
     async def run() -> None:
-        async with opened(app_url) as ledger, administration(app_url, ledger.services.kek) as acts:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
             text = await acts.issue_token("scim", "t", ("acme",), acts_end())
             token = await ledger.services.authentication.authenticate(f"Bearer {text}")
             operations = [
