@@ -19,10 +19,10 @@ BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 
 
 def _call(body: Any) -> Call:
-    content = orjson.dumps(body)
+    messages = [{"type": "http.request", "body": orjson.dumps(body), "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": content, "more_body": False}
+        return messages.pop() if messages else await asyncio.Future()  # the client stays
 
     return Call("POST", ["Bulk"], "acme", {b"content-type": b"application/json"}, {}, uuid7(), receive)
 
