@@ -167,7 +167,7 @@ def issue(issuer: Issuer, token_id: UUID, role: str, name: str, directories: tup
 
 def _refuse(role: str, directories: tuple[str, ...], scope: Scope | None) -> None:
     if role not in ROLES:
-        raise TokenRefusedError(f"There is no role {role}. Choose one of {', '.join(ROLES)}.")
+        raise TokenRefusedError(f"There is no such role. Choose one of {', '.join(ROLES)}.")
     if SYSTEM in directories:
         raise TokenRefusedError(f"No token names {SYSTEM}: operators and admins that are not narrowed to directories reach it.")
     if role == "scim" and (len(directories) != 1 or directories == ANY):
