@@ -96,11 +96,22 @@ _CODES = {
 
 
 def _invalid_parameters(error: RequestValidationError) -> ProblemError:
-    # Names of parameters only: the submitted values may be personal.
-    places = sorted({".".join(str(part) for part in found["loc"][1:]) or "body" for found in error.errors()})
+    errors: Sequence[dict[str, Any]] = error.errors()
+    broken = next((found for found in errors if found.get("type") == "json_invalid"), None)
+    if broken is not None:
+        return ProblemError(400, "invalid_parameters", f"The body is not JSON, from character {broken['loc'][-1]} on.")
+    places = sorted({_place(found) for found in errors})
     return ProblemError(
-        400, "invalid_parameters", f"Not understood: {name_places(places)}. See the API reference for what they take."
+        400, "invalid_parameters", f"Not understood: {name_places(places, '; ', 2 * PLACE_LENGTH_MAX)}. See /openapi.json."
     )
+
+
+def _place(found: dict[str, Any]) -> str:
+    """Where a request is wrong and what stands there otherwise; never the submitted value, which may be personal."""
+    place = ".".join(str(part) for part in found["loc"][1:]) or "body"
+    shown = place if len(place) <= PLACE_LENGTH_MAX else place[:PLACE_LENGTH_MAX] + "…"
+    said = found.get("msg") if found.get("type") != "value_error" else None  # a text of ours might quote it
+    return f"{shown}: {said}" if said else shown
 
 
 def name_places(places: Sequence[str], between: str = ", ", length_max: int = PLACE_LENGTH_MAX) -> str:

@@ -1,6 +1,5 @@
 """Replays over HTTP (CONTRACT §6): plan, start, follow, pause, resume, cancel."""
 
-from datetime import UTC
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -98,7 +97,7 @@ def _shown(run: Run, now: int) -> dict[str, Any]:
     return {
         "object": "replay", "id": str(run.id), "name": run.name, "consumer": run.consumer_name, "status": run.state, "reason": run.reason,
         "done": run.done, "total": run.total, "superseded": run.skipped, "rate_per_second": run.rate_per_second,
-        "created_at": run.created_at.astimezone(UTC).isoformat(),
-        "ended_at": run.ended_at.astimezone(UTC).isoformat() if run.ended_at else None, "eta_seconds": eta,
+        "created_at": run.created_at,
+        "ended_at": run.ended_at, "eta_seconds": eta,
         "eta": rfc3339(now + eta * 1_000_000) if eta is not None else None,
     }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -82,7 +81,7 @@ async def status_of(
     return {
         "object": "consumer", "name": consumer.name, "mode": d.mode, "ordering": d.ordering, "directories": list(d.directories),
         "types": list(d.types), "batch_max": d.batch_max, "url": d.url, "retry_schedule": list(d.retry_schedule),
-        "created_at": consumer.created_at.astimezone(UTC).isoformat(),
+        "created_at": consumer.created_at,
         "state": "blocked" if blocked and consumer.state == "active" else consumer.state,
         "acked_position": lag.acked_position, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
         "lag_seconds": round(lag.seconds, 3), "oldest_unacked_at": rfc3339(lag.oldest) if lag.oldest is not None else None,
@@ -114,4 +113,4 @@ def rows_of(kek: Kek, consumer: Consumer, some: Sequence[Exceptional], events: S
 
 
 def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+    return None if seconds is None else rfc3339(round(seconds * 1_000_000))

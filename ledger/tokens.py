@@ -167,7 +167,7 @@ def issue(issuer: Issuer, token_id: UUID, role: str, name: str, directories: tup
 
 def _refuse(role: str, directories: tuple[str, ...], scope: Scope | None) -> None:
     if role not in ROLES:
-        raise TokenRefusedError(f"There is no role {role}. Choose one of {', '.join(ROLES)}.")
+        raise TokenRefusedError(f"There is no such role. Choose one of {', '.join(ROLES)}.")
     if SYSTEM in directories:
         raise TokenRefusedError(f"No token names {SYSTEM}: operators and admins that are not narrowed to directories reach it.")
     if role == "scim" and (len(directories) != 1 or directories == ANY):
@@ -176,6 +176,8 @@ def _refuse(role: str, directories: tuple[str, ...], scope: Scope | None) -> Non
         raise TokenRefusedError("A token without directories reaches nothing. Name some, or * for all.")
     if scope is not None and role != "consumer":
         raise TokenRefusedError("Types, consumers and attributes narrow tokens of role consumer only.")
+    if scope is not None and not scope.types:
+        raise TokenRefusedError("A token without types reads nothing. Name some, or * for all.")
     if scope is not None and type_mask(scope.types) is None:
         raise TokenRefusedError("The types name an event type that does not exist. See docs/events.md for the list.")
 

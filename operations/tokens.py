@@ -8,6 +8,7 @@ from typing import Any, Final
 import psycopg
 
 from database.connections import Connection
+from delivery.consumers import NAME
 from ledger import tokens
 from ledger.bindings import STATES, TokenRow
 from ledger.directories import SYSTEM
@@ -44,7 +45,8 @@ async def issue(
         end = issuer.now + timedelta(days=days)
         made = tokens.issue(issuer, ledger.new_id(), role, name, directories, expires_at=end, scope=scope)
         _check_scope(caller, made.token)
-        await _check_directories(ledger, conn, directories)
+        _check_names(made.token)
+        await _check_directories(ledger, conn, role, directories)
     return await _recorded(ledger, caller, made, issuer)
 
 
@@ -54,10 +56,20 @@ def _check_scope(caller: Caller, asked: Token) -> None:
         raise ForbiddenError("A token issues only within its own scopes: this one would reach further.")
 
 
-async def _check_directories(ledger: OpenLedger, conn: Connection, directories: Sequence[str]) -> None:
+def _check_names(asked: Token) -> None:
+    """Consumers need not be there yet; what can never be one is a mistake in writing."""
+    if any(name != "*" and not NAME.fullmatch(name) for name in asked.consumers):
+        raise InvalidError("`consumers` has what is no name: 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit.")
+
+
+async def _check_directories(ledger: OpenLedger, conn: Connection, role: str, directories: Sequence[str]) -> None:
+    await ledger.directories.refresh(conn)
     for slug in directories:
-        if slug != "*" and await ledger.directories.by_slug(conn, slug) is None:
+        found = await ledger.directories.by_slug(conn, slug) if slug != "*" else None
+        if slug != "*" and found is None:
             raise InvalidError("`directories` names one that is not there. GET /v1/directories lists them.")
+        if found is not None and found.is_closed and role == "scim":
+            raise InvalidError(f"The directory {slug} was closed for good: no IdP writes to it any more. Make another one.")
 
 
 async def _issuer(ledger: OpenLedger, conn: Connection, caller: Caller) -> Issuer:

@@ -93,3 +93,5 @@ VERBS: Final[Mapping[str, Route]] = {
 }
 # Verbs that work on the machine itself (CONTRACT §1): without a service, or on what a service must not do to itself.
 LOCAL: Final = frozenset({"serve", "migrate", "settings", "demo", "replay rebuild", "replay verify"})
+# What a verb asks beside its own route, under a name that is no command, and the verb.
+PART_OF_ANOTHER: Final[Mapping[str, str]] = {"directory profile of": "directory profile show"}

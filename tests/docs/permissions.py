@@ -1,14 +1,10 @@
 """Writes the table of docs/permissions.md: every route with its operation, its verb and who may ask it; `make docs`."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
-from starlette.routing import Route
-
-from api.app import _fastapi
 from operations.permissions import ROLES, TABLE
-from runtime.cli.verbs import VERBS
+from runtime.cli.verbs import PART_OF_ANOTHER, VERBS
+from tests.served import served
 
 PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"
 BEGIN, END = "<!-- generated: routes -->\n", "<!-- end -->"
@@ -25,7 +21,9 @@ def table() -> str:
         for method, path in _addresses(operation):
             who = "anybody" if "stranger" in rule.roles else ", ".join(role for role in ROLES if role in rule.roles)
             verb = ", ".join(
-                f"`{words}`" for words, route in VERBS.items() if (route.method, _plain(route.template)) == (method, _plain(path))
+                f"`{PART_OF_ANOTHER.get(words, words)}`"
+                for words, route in VERBS.items()
+                if (route.method, _plain(route.template)) == (method, _plain(path))
             )
             lines.append(f"| {_shown(method, path)} | {operation} | {verb or '–'} | {who} | {rule.reach} |")
     return "\n".join(lines) + "\n"
@@ -34,11 +32,9 @@ def table() -> str:
 def _addresses(operation: str) -> list[tuple[str, str]]:
     if operation in ADDRESSES:
         return [("", ADDRESSES[operation])]
-    nothing = cast("Any", SimpleNamespace(ledger=None))  # routes use the rest when they are called, not when they are made
-    routes = [cast("Route", route) for route in _fastapi(nothing).router.routes]
     return [
         (method, route.path)
-        for route in routes
+        for route in served()
         if route.name == operation
         for method in sorted((route.methods or set()) - {"HEAD"})
     ]

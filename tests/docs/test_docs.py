@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
 import ledger.events
 from api import problems
-from api.app import _fastapi
 from api.metrics import NAMED, REGISTRY
 from api.scim.app import ROUTES as SCIM_ROUTES
 from ledger.events import EVENT_TYPES
@@ -23,6 +20,7 @@ from runtime import protocol
 from runtime.cli import app
 from runtime.settings import Settings
 from tests.docs.permissions import generated, table
+from tests.served import served
 from tests.test_tidy import CODE, where
 from tests.unit.cli.walk import walked
 
@@ -30,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
-INLINE = re.compile(r"`((?:scim-ledger|make) [^`\n]+)`")
+INLINE = re.compile(r"`((?:scim-ledger|make) (?!…)[^`\n]+)`")
 CODES = re.compile(r'ProblemError\(\s*\d+,\s*"([a-z_]+)"')
 
 
@@ -47,9 +45,7 @@ def commands() -> Iterator[tuple[str, ...]]:
 @cache
 def routes() -> list[str]:
     """The paths of /v1 and the probes, as the edge serves them."""
-    nothing = cast("Any", SimpleNamespace(ledger=None))  # routes use the rest when they are called, not when they are made
-    found = {cast("Any", route).path for route in _fastapi(nothing).router.routes}
-    return sorted(found - {"/openapi.json"})
+    return sorted({route.path for route in served()} - {"/openapi.json"})
 
 
 def problem_codes() -> set[str]:

@@ -156,6 +156,7 @@ REFUSED = (
         {"role": "scim", "directories": ["*"]}, {"role": "auditor", "directories": ["nowhere"]}, {"role": "auditor", "directories": []},
         {"role": "operator", "types": ["user.*"]}, {"role": "consumer", "types": ["user.married"]}, {"role": "auditor", "expires_in_days": 0},
         {"role": "auditor", "expires_in_days": 4_000}, {"role": "auditor", "name": ""}, {"role": "auditor", "colour": "red"},
+        {"role": "consumer", "types": []}, {"role": "consumer", "consumers": ["No name"]}, {"role": "consumer", "consumers": ["x" * 64]},
 )  # fmt: skip
 
 
@@ -165,5 +166,18 @@ def test_what_cannot_be_is_refused_with_a_sentence(app_url: str) -> None:
             answer = await edge.ask("POST", "/v1/tokens", {"name": "n", **asked})
             assert answer.status_code == 400, (asked, answer.text)
             assert answer.json()["detail"].endswith(".")
+
+    run(app_url, check)
+
+
+def test_no_idp_gets_a_token_of_a_directory_that_was_closed(app_url: str) -> None:
+    """It would be issued, and refused as unknown at its first request."""
+
+    async def check(edge: Edge) -> None:
+        closing = {"reason": "the customer left", "confirm": "other"}
+        assert (await edge.ask("POST", "/v1/directories/other/close", closing)).status_code == 200
+        refused = await edge.ask("POST", "/v1/tokens", {"role": "scim", "name": "n", "directories": ["other"]})
+        assert (refused.status_code, "closed for good" in refused.json()["detail"]) == (400, True)
+        await edge.issue(role="auditor", directories=["other"])
 
     run(app_url, check)

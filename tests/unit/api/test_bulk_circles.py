@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from api.scim import bulk as edge
-from api.scim.http import Answer
+from api.scim.http import REQUEST_STEPS, Answer
 from scim.bulk import BULK_URN, BulkOperation, read_bulk
+from scim.work import Work
 
 
 def _group(bulk_id: str, *members: str) -> dict[str, Any]:
@@ -23,7 +24,7 @@ class _Scripted(edge._Run):
 
     def __init__(self, script: dict[tuple[str, str], int], *operations: dict[str, Any]) -> None:
         services: Any = SimpleNamespace(base_url="http://x", ledger=SimpleNamespace(new_id=uuid4))
-        self.call: Any = SimpleNamespace(refusals=[])
+        self.call: Any = SimpleNamespace(refusals=[], work=Work(REQUEST_STEPS))
         directory: Any = SimpleNamespace(slug="acme")
         token: Any = None
         super().__init__(

@@ -1,8 +1,10 @@
 """Errors are bounded, whatever was sent."""
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from api.problems import PLACES_MAX, name_places, problem_of
+from api.tokens import TokenBody
 from scim.errors import TooManyRequests
 
 
@@ -18,3 +20,24 @@ def test_an_error_names_ten_places_at_most_and_none_at_length() -> None:
 def test_retry_after_is_that_of_the_error() -> None:
     assert problem_of(TooManyRequests(retry_after=7)).retry_after == 7
     assert problem_of(TooManyRequests()).retry_after == 1
+
+
+def test_a_wrong_value_is_told_with_its_place_and_what_it_takes_but_not_repeated() -> None:
+    def told(body: bytes) -> str:
+        try:
+            TypeAdapter(TokenBody).validate_json(body)
+        except ValidationError as wrong:
+            return problem_of(RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in wrong.errors()])).detail
+        raise AssertionError("taken")
+
+    detail = told(b'{"role": "consumer", "name": "n", "expires_in_days": 0, "types": ["a", 7], "sesame": "1"}')
+    assert "expires_in_days: Input should be greater than or equal to 1" in detail
+    assert "types.1: Input should be a valid string" in detail
+    assert "sesame: Extra inputs are not permitted" in detail
+    assert "name: Field required" in told(b'{"role": "auditor"}')
+    assert "ada@example.com" not in told(b'{"role": "auditor", "name": "n", "expires_in_days": "ada@example.com"}')
+
+
+def test_a_body_that_is_no_json_is_told_so() -> None:
+    broken = {"type": "json_invalid", "loc": ("body", 17), "msg": "JSON decode error"}
+    assert problem_of(RequestValidationError([broken])).detail.startswith("The body is not JSON, from character 17 on.")

@@ -1,17 +1,14 @@
 """Each verb of the command line is a route, and each route has a verb (CONTRACT §1)."""
 
 import re
-from functools import cache
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from starlette.routing import Match, Route
 
-from api.app import _fastapi
 from runtime.cli import app
 from runtime.cli.nouns import DIRECTORY_NOUNS, NOUNS, Nouns
-from runtime.cli.verbs import LOCAL, VERBS
+from runtime.cli.verbs import LOCAL, PART_OF_ANOTHER, VERBS
+from tests.served import served
 from tests.unit.cli.walk import walked
 
 # Routes that no verb asks for, and why.
@@ -21,15 +18,6 @@ WITHOUT_A_VERB = {
     ("GET", "/openapi.json"): "for programs and people who read the reference",
     ("GET", "/v1/events/stream"): "the events of `events tail` for programs that hold a connection open",
 }
-# What one verb asks beside its own route, under a name that is no command.
-PART_OF_ANOTHER = {"directory profile of": "`directory profile show` of a directory"}
-
-
-@cache
-def routes() -> list[Route]:
-    """What FastAPI serves, in the order in which it looks."""
-    nothing = cast("Any", SimpleNamespace(ledger=None))  # routes use the rest when they are called, not when they are made
-    return [route for route in _fastapi(nothing).router.routes if isinstance(route, Route)]
 
 
 def served_by(method: str, template: str, every: list[Route]) -> Route | None:
@@ -47,11 +35,11 @@ def test_each_command_has_a_line_in_the_list_or_works_on_the_machine_itself() ->
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_is_a_route(verb: str) -> None:
-    assert served_by(*VERBS[verb], routes()) is not None, f"{verb} asks {VERBS[verb]}, which is not served"
+    assert served_by(*VERBS[verb], served()) is not None, f"{verb} asks {VERBS[verb]}, which is not served"
 
 
 def test_each_route_has_a_verb() -> None:
-    every = routes()
+    every = served()
     asked = [served_by(*route, every) for route in VERBS.values()]
     unasked = {
         (method, route.path)
@@ -64,8 +52,8 @@ def test_each_route_has_a_verb() -> None:
 
 def test_the_comparison_notices_what_is_missing() -> None:
     """Otherwise a list compared with itself would pass."""
-    assert served_by("POST", "/v1/nothing", routes()) is None
-    assert served_by("DELETE", "/v1/replays/{replay_id}", routes()) is None
+    assert served_by("POST", "/v1/nothing", served()) is None
+    assert served_by("DELETE", "/v1/replays/{replay_id}", served()) is None
 
 
 @pytest.mark.parametrize(("nouns", "above"), [(NOUNS, ()), (DIRECTORY_NOUNS, ("directory",))])

@@ -80,6 +80,7 @@ def test_a_token_is_stored_by_its_hash_alone(role: str) -> None:
         ("auditor", (), None, "reaches nothing"),
         ("auditor", ("*",), Scope(bodies=False), "narrow tokens of role consumer only"),
         ("consumer", ("*",), Scope(types=("user.*", "nonsense")), "does not exist"),
+        ("consumer", ("*",), Scope(types=()), "reads nothing"),
     ],
 )  # fmt: skip
 def test_what_means_nothing_is_not_issued(role: str, directories: tuple[str, ...], scope: Scope | None, why: str) -> None:
