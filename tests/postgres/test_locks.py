@@ -12,10 +12,10 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from structlog.testing import capture_logs
 
-from operations.readiness import Readiness
 from database.connections import APPLICATION_NAME
 from database.migrate import migrate
 from ledger import writer
+from operations.readiness import Readiness
 from runtime import wiring
 from scim.errors import Unavailable
 from tests.postgres.ledgers import Ledger, opened
