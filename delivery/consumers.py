@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, LiteralString, get_args
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from database.arrays import int4s
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.backoff import ATTEMPTS_MAX, SCHEDULE_S, attempts_of
@@ -227,6 +228,16 @@ def _public(address: Address) -> bool:
 
 
 # -- reading ----------------------------------------------------------------
+
+
+async def filters_of(conn: Connection, consumers: Sequence[int]) -> list[tuple[int, list[str], list[str]]]:
+    """Every filter that consumers have or had: (consumer, directories, types)."""
+    return await (await conn.cursor(binary=True).execute(SQL["filters_of"], (int4s(consumers),))).fetchall()
+
+
+async def left_over(conn: Connection, consumers: Sequence[int]) -> list[tuple[int, int, int]]:
+    """What they still deliver, whatever their filter says now: (consumer, directory, bits of types)."""
+    return await (await conn.cursor(binary=True).execute(SQL["left_over"], (int4s(consumers),))).fetchall()
 
 
 async def consumer_named(conn: Connection, name: str) -> Consumer | None:

@@ -27,6 +27,18 @@ overriding system value values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 -- From where it reads under which filter.
 insert into consumer_epochs (consumer, epoch, start, directories, types, reason) values ($1, $2, $3, $4, $5, $6);
 
+-- filters_of --
+-- Every filter that consumers have or had.
+select distinct consumer, directories, types from consumer_epochs where consumer = any($1::int4[]);
+
+-- left_over --
+-- What consumers still deliver whatever their filter says now: directories and types (bits) of exceptions, and of runs that have not ended.
+select o.consumer, o.directory, bit_or(1::bigint << e.type)
+from open_deliveries o join events e on e.directory = o.directory and e.seq = o.seq where o.consumer = any($1::int4[]) group by 1, 2
+union all
+select r.consumer, d, r.types from replays r cross join lateral unnest(r.directories) d
+where r.consumer = any($1::int4[]) and r.state in ('running', 'paused');
+
 -- update_consumer --
 -- In the transaction that records consumer.updated.
 update consumers set ordering = $2, directories = $3, types = $4, batch_max = $5, url = $6, retry_schedule = $7, version = version + 1

@@ -78,8 +78,12 @@ class Token:
 
     def reads(self, types: Sequence[str]) -> bool:
         """Whether all these event types are within its scope. A pattern that names none is not."""
-        mine, asked = type_mask(self.types) or 0, type_mask(types)
-        return asked is not None and not asked & ~mine
+        asked = type_mask(types)
+        return asked is not None and self.reads_bits(asked)
+
+    def reads_bits(self, types: int) -> bool:
+        """The same of types as bits."""
+        return not types & ~(type_mask(self.types) or 0)
 
     def moves(self, consumer: str) -> bool:
         """Whether it may acknowledge for a consumer of this name; without any name it reads the feed alone."""

@@ -4,17 +4,18 @@ Each decorator takes the name of a line. The target comes in as the words of the
 operation as the thing itself; what the caller does not reach is refused exactly like what is not there.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from delivery.consumers import NAME, Consumer, consumer_named
+from database.connections import Connection
+from delivery.consumers import NAME, Consumer, consumer_named, filters_of, left_over
 from delivery.replays import Run, run_of
 from ledger.bindings import TokenRow
 from ledger.commands import parse_id
 from ledger.directories import SYSTEM, Directory
-from ledger.tokens import find, token_of
+from ledger.tokens import Token, find, token_of
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.permissions import TABLE, Reach, Rule, allowed
@@ -124,16 +125,47 @@ async def reached_consumer(ledger: OpenLedger, caller: Caller, name: str) -> Con
     found = None
     if NAME.fullmatch(name):
         async with ledger.connection() as conn:
-            found = await consumer_named(conn, name)
-    if found is None or not owns(caller, found):
+            known = await consumer_named(conn, name)
+            found = known if known is not None and await owns(ledger, conn, caller, known) else None
+    if found is None:
         raise NotFoundError(NO_CONSUMER)
     return found
 
 
-def owns(caller: Caller, consumer: Consumer) -> bool:
+async def owns(ledger: OpenLedger, conn: Connection, caller: Caller, consumer: Consumer) -> bool:
     """Whether a consumer belongs to the caller: its token reaches all of it."""
-    token, asked = caller.token, consumer.definition
+    return bool(await owned(ledger, conn, caller, [consumer]))
+
+
+async def owned(ledger: OpenLedger, conn: Connection, caller: Caller, asked: Sequence[Consumer]) -> list[Consumer]:
+    """Those consumers that belong to the caller.
+
+    Also what an earlier, wider filter left to be delivered has to be within reach: whoever owns the consumer says where it goes.
+    """
+    mine = [consumer for consumer in asked if _reached(caller.token, consumer)]
+    were = await filters_of(conn, [consumer.id for consumer in mine]) if mine else []
+    wider = {number for number, slugs, types in were if not (caller.token.reaches_all(slugs) and caller.token.reads(types))}
+    if not wider:
+        return mine
+    slugs = {found.id: found.slug for found in await ledger.directories.all(conn)}
+    rows = await left_over(conn, sorted(wider))
+    beyond = {number for number, directory, types in rows if not _reads(caller.token, slugs[directory], types)}
+    return [consumer for consumer in mine if consumer.id not in beyond]
+
+
+def _reached(token: Token, consumer: Consumer) -> bool:
+    asked = consumer.definition
     return token.reaches_all(asked.directories) and token.reads(asked.types) and token.moves(consumer.name)
+
+
+def _reads(token: Token, slug: str, types: int) -> bool:
+    return token.reaches_log(slug) and token.reads_bits(types)
+
+
+async def reaches_run(ledger: OpenLedger, conn: Connection, caller: Caller, run: Run) -> bool:
+    """Whether all that a run sends, or sent, is within reach: its consumer may have had a wider filter then."""
+    slugs = {found.id: found.slug for found in await ledger.directories.all(conn)}
+    return all(_reads(caller.token, slugs[number], run.range.types) for number in run.range.directories)
 
 
 async def reached_replay(ledger: OpenLedger, caller: Caller, text: str) -> Run:
@@ -142,10 +174,16 @@ async def reached_replay(ledger: OpenLedger, caller: Caller, text: str) -> Run:
     if number is not None:
         async with ledger.connection() as conn:
             run = await run_of(conn, number)
-            target = await consumer_named(conn, run.consumer_name) if run is not None else None
-        if run is not None and (caller.everywhere if target is None or target.id != run.consumer else owns(caller, target)):
-            return run
+            if run is not None and await _owns_run(ledger, conn, caller, run):
+                return run
     raise NotFoundError(NO_REPLAY)
+
+
+async def _owns_run(ledger: OpenLedger, conn: Connection, caller: Caller, run: Run) -> bool:
+    target = await consumer_named(conn, run.consumer_name)
+    if target is None or target.id != run.consumer:
+        return caller.everywhere  # of a consumer that was deleted
+    return await owns(ledger, conn, caller, target) and await reaches_run(ledger, conn, caller, run)
 
 
 async def reached_token(ledger: OpenLedger, caller: Caller, text: str) -> TokenRow:

@@ -23,7 +23,7 @@ from ledger.directories import Directory
 from ledger.feed import Page, Selection, rfc3339
 from operations import places
 from operations.acts import record
-from operations.admission import on_consumer, operation, owns
+from operations.admission import on_consumer, operation, owned, owns
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, ForbiddenError, InvalidError
@@ -70,7 +70,7 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
         raise InvalidError("A consumer's name is 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit.")
     async with ledger.connection() as conn:
         known = await consumer_named(conn, name)
-        if known is not None and not owns(caller, known):
+        if known is not None and not await owns(ledger, conn, caller, known):
             raise ConflictError("This name is taken. Choose another one.", "name_taken")
         asked = replace(known.definition if known else Definition(), **changes)
         directories = await ledger.directories.all(conn)
@@ -123,7 +123,7 @@ async def list_all(ledger: OpenLedger, caller: Caller) -> list[dict[str, Any]]:
     """The status of every consumer that belongs to the caller, by name."""
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
-        mine = [consumer for consumer in await acts.consumers(conn) if owns(caller, consumer)]
+        mine = await owned(ledger, conn, caller, await acts.consumers(conn))
         return [await status_of(conn, ledger.feed, ledger.kek, consumer, directories) for consumer in mine]
 
 

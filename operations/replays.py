@@ -18,7 +18,7 @@ from ledger.commands import parse_id
 from ledger.feed import Selection, rfc3339, type_mask
 from operations import places
 from operations.acts import record
-from operations.admission import on_consumer, on_replay, operation, owns, reached_consumer
+from operations.admission import on_consumer, on_replay, operation, owned, reached_consumer, reaches_run
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import InvalidError
@@ -148,12 +148,14 @@ async def list_runs(ledger: OpenLedger, caller: Caller, consumer: str | None, li
     if consumer is not None:
         target = await reached_consumer(ledger, caller, consumer)
         async with ledger.connection() as conn:
-            return await runs_of(conn, target.id, limit=limit)
+            runs = await runs_of(conn, target.id, limit=limit if caller.everywhere else RUNS_READ_MAX)
+            return [run for run in runs if await reaches_run(ledger, conn, caller, run)][:limit]
     async with ledger.connection() as conn:
-        mine = {found.id for found in await consumers(conn) if owns(caller, found)}
-        runs = await runs_of(conn, None, limit=limit if caller.everywhere else RUNS_READ_MAX)
-    hidden = set[int]() if caller.everywhere else {run.consumer for run in runs} - mine
-    return [run for run in runs if run.consumer not in hidden][:limit]
+        if caller.everywhere:
+            return await runs_of(conn, None, limit=limit)
+        mine = {found.id for found in await owned(ledger, conn, caller, await consumers(conn))}
+        runs = [run for run in await runs_of(conn, None, limit=RUNS_READ_MAX) if run.consumer in mine]
+        return [run for run in runs if await reaches_run(ledger, conn, caller, run)][:limit]
 
 
 @on_replay("replays.show")

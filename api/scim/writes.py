@@ -141,7 +141,9 @@ class Write:
     async def patch_group(self, group: str) -> Answer:
         patch = await self._read_patch(self._directory.group_type, GROUP_BYTES_MAX)
         if self._directory.speaks.unknown_member != "refuse":
-            patch = with_ids(patch, await self._meant(named_in(patch)))
+            asked = patch
+            found = await self._meant(await self._computed(lambda: named_in(asked)))
+            patch = await self._computed(lambda: with_ids(asked, found))
         outcome = await self._submit(PatchGroup(_id(group), patch, self._call.condition(), self._directory.group_type))
         if self._call.query.get("attributes"):
             # RFC 7644 §3.5.2: whoever asks for attributes MUST get them.
@@ -158,9 +160,13 @@ class Write:
     async def _parse(self, limit: int, read: Callable[[dict[str, Any]], T]) -> T:
         content = await self._call.content(limit)
         self._weight = 1_000 + content.size
-        if content.size < THREAD_BYTES_MIN:
-            return read(content.load())
-        return await self._services.ledger.turns.compute(self._directory.id, lambda: read(content.load()))
+        return await self._computed(lambda: read(content.load()))
+
+    async def _computed(self, work: Callable[[], T]) -> T:
+        """Work that grows with the body: that of a large one leaves the event loop."""
+        if self._weight < 1_000 + THREAD_BYTES_MIN:
+            return work()
+        return await self._services.ledger.turns.compute(self._directory.id, work)
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
         self._projection(kind)  # what is wrong with the answer asked for is refused before anything is done
@@ -183,11 +189,11 @@ class Write:
         """The members of a group, taken out of its document: they are edges."""
         named: list[str] = [member["value"] for member in document.pop("members", ())]
         found = await self._meant(named)
-        return as_members(found.get(member, member) for member in named)
+        return await self._computed(lambda: as_members(found.get(member, member) for member in named))
 
     async def _submit(self, command: Command) -> Outcome:
+        needs = await self._computed(lambda: needs_of(command))
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        needs = needs_of(command)
         if self._weight > HEAVY_BYTES:
             needs = replace(needs, heavy=True)
         submission = Submission(

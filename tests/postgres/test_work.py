@@ -1,6 +1,7 @@
 """Work in a real service's parts: it ends with its client, holds no connection, and what is heavy leaves the shared batch."""
 
 import asyncio
+import threading
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,8 +12,9 @@ from api.scim.bulk import bulk
 from api.scim.http import Call
 from api.scim.queries import Query
 from api.scim.search import from_query
+from api.scim.writes import Write
 from api.services import Services
-from ledger import state
+from ledger import commands, state
 from ledger.tokens import Token
 from projections import reads
 from projections.reads import Alone
@@ -208,5 +210,48 @@ def test_many_groups_are_read_by_whoever_asked_for_them(app_url: str, monkeypatc
                 await reads.groups_of(
                     ledger.services.ledger.turns, ledger.services.ledger.kek, ledger.directory, [user], Work(1_000)
                 )
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("verb", ["POST", "PUT", "PATCH"])
+def test_the_ids_of_many_members_are_read_off_the_event_loop(app_url: str, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """300 000 of them take a second: in the event loop's own thread, every other directory would wait for it."""
+    schemas = "urn:ietf:params:scim:schemas:core:2.0:Group", "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+    here, elsewhere, parse_id = 0, 0, commands.parse_id
+
+    def counted(text: str) -> UUID | None:
+        nonlocal here, elsewhere
+        if threading.current_thread() is threading.main_thread():
+            here += 1
+        else:
+            elsewhere += 1
+        return parse_id(text)
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            group = id_of(await ledger.create_group("team"))
+            members = [{"value": str(id_of(await ledger.create_user(f"u{n}")))} for n in range(3)]
+            values = members * 1_000
+            whole = {"schemas": [schemas[0]], "displayName": "team", "members": values}
+            change = {"schemas": [schemas[1]], "Operations": [{"op": "add", "path": "members", "value": values}]}
+            client = Client(orjson.dumps(change if verb == "PATCH" else whole))
+            call = _call(client, verb, "Groups", *([] if verb == "POST" else [str(group)]))
+            submit = ledger.services.writer.submit
+
+            def submitted(submission: Any) -> Any:
+                submission.token = None  # who writes is not the question here
+                return submit(submission)
+
+            ledger.services.writer.submit = submitted  # type: ignore[method-assign]
+            monkeypatch.setattr(commands, "parse_id", counted)
+            write = Write(ledger.services, call, ledger.directory, _token())
+            if verb == "POST":
+                await write.create_group()
+            else:
+                await (write.replace_group if verb == "PUT" else write.patch_group)(str(group))
+            call.unwatch()
+        assert elsewhere >= len(members), "they are counted"
+        assert here <= 10
 
     asyncio.run(run())

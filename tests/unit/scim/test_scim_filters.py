@@ -1,5 +1,7 @@
 import copy
 import re
+import sys
+import time
 import unicodedata
 
 import pytest
@@ -9,7 +11,7 @@ from scim2_models import EnterpriseUser, ScimFilter
 from scim2_models import User as OracleUser
 
 from scim.errors import InvalidFilter
-from scim.filters import Atom, Bounds, Compare, bounds, cover, fold, instant, matches, parse_filter
+from scim.filters import MARKS, Atom, Bounds, Compare, bounds, cover, fold, instant, matches, parse_filter
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
 
 E = ENTERPRISE.urn
@@ -476,3 +478,19 @@ def test_a_registered_urn_that_goes_on_from_another_with_a_dot_is_itself():
     )
     rt = with_extension(with_extension(USER, one), two)
     assert matches(parse_filter('urn:acme:hr:2.1:dept eq "x"', rt), {"urn:acme:hr:2.1": {"dept": "x"}})
+
+
+def test_marks_without_end_are_folded_in_linear_time() -> None:
+    """Two marks of other classes in turns: putting them in order takes the square of their number, with the interpreter locked."""
+    for marks in ("\u0301\u0323", "\u0f73", "\U0001d165\u0323"):
+        text = "e" + marks * 200_000
+        started = time.process_time()
+        fold(text)
+        assert time.process_time() - started < 3.0  # without an end to a run: a quarter of an hour
+    assert fold("é" + "\u0323" * 20) == fold("e\u0323\u0301" + "\u0323" * 19)
+
+
+def test_every_mark_is_known_as_one() -> None:
+    """What begins with a mark once it is decomposed: exactly these can stand in a run that has to be put in order."""
+    found = {c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.combining(unicodedata.normalize("NFD", c)[0])}
+    assert found == set(MARKS)

@@ -1,0 +1,107 @@
+"""A consumer that had a wider filter before still delivers what that left: it belongs to nobody who does not reach that too."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from delivery.consumers import Allowed
+from ledger.tokens import Token
+from operations import consumers, deliveries, directories, replays
+from operations.caller import Caller
+from operations.consumers import Webhooks
+from operations.refusals import ConflictError, NotFoundError
+from operations.replays import Wanted
+from runtime.bootstrap import machine
+from tests.postgres.deliveries import LOOPBACK, Scene, scene
+from tests.postgres.test_delivery import run
+
+NARROWED = Token(uuid4(), "operator", "of acme", ("acme",), ("*",), bodies=False)
+WANTED = Wanted("again", "1", None, None, None, None, None, "skip", "an outage elsewhere")
+ELSEWHERE = "http://127.0.0.1:9/mine"
+HOOKS = Webhooks(Allowed(), 1.0)
+
+Act = Callable[[Any, Caller, str], Awaitable[Any]]
+ACTS: dict[str, Act] = {
+    "show": lambda ledger, who, _: consumers.show(ledger, who, "app"),
+    "pause": lambda ledger, who, _: consumers.pause(ledger, who, "app"),
+    "resume": lambda ledger, who, _: consumers.resume(ledger, who, "app"),
+    "delete": lambda ledger, who, _: consumers.delete(ledger, who, "app"),
+    "secret": lambda ledger, who, _: consumers.rotate_secret(ledger, who, "app", 0),
+    "ping": lambda ledger, who, _: consumers.ping(ledger, who, "app", HOOKS),
+    "seek": lambda ledger, who, _: consumers.seek(ledger, who, "app", "now", "r", dry_run=True),
+    "audit": lambda ledger, who, _: consumers.audit(ledger, who, "app", None, None),
+    "blocked": lambda ledger, who, _: deliveries.list_blocked(ledger, who, "app", 0, 10),
+    "parked": lambda ledger, who, _: deliveries.list_parked(ledger, who, "app", 0, 10),
+    "retry": lambda ledger, who, event: deliveries.act(ledger, who, "app", event, "retry", "r", of_parked=False),
+    "replay": lambda ledger, who, _: replays.create(ledger, who, "app", WANTED, dry_run=True),
+    "replays": lambda ledger, who, _: replays.list_runs(ledger, who, "app", 10),
+}  # fmt: skip
+
+
+async def narrowed(s: Scene) -> tuple[Any, str]:
+    """A webhook of both directories is made one of `acme` alone; gives the ledger and the id of an event of the other one."""
+    ledger = s.ledger.services.ledger
+    await directories.create(ledger, machine(), "other")
+    await s.make(types=("*",), directories=("acme", "other"))
+    created = next(event for event in await s.wanted("directory.created") if event["directory"] == "other")
+    return ledger, created["id"]
+
+
+async def block(s: Scene, event_id: str) -> None:
+    """The delivery of an event of the other directory has failed for good."""
+    await s.sql(
+        "insert into open_deliveries (consumer, position, directory, seq, state) select %s, c.position, d.id, 1, 3"
+        " from directories d join commits c on c.directory = d.id and c.seq = 1 where d.slug = %s",
+        (await s.consumer()).id, event_id.split("_")[1],
+    )  # fmt: skip
+
+
+async def narrow(ledger: Any) -> None:
+    await consumers.put(ledger, machine(), "app", {"directories": ("acme",)}, None, LOOPBACK)
+
+
+@pytest.mark.parametrize("left", ["delivery", "run"])
+def test_what_an_earlier_filter_left_keeps_a_consumer_from_whoever_does_not_reach_it(app_url: str, left: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            ledger, event_id = await narrowed(s)
+            who = Caller(NARROWED, uuid4())
+            if left == "delivery":
+                await block(s, event_id)
+            else:
+                await replays.create(ledger, machine(), "app", WANTED, dry_run=False)
+            await narrow(ledger)
+            for act in ACTS.values():
+                with pytest.raises(NotFoundError):
+                    await act(ledger, who, event_id)
+            with pytest.raises(ConflictError):
+                await consumers.put(ledger, who, "app", {"url": ELSEWHERE}, None, LOOPBACK)
+            assert await consumers.list_all(ledger, who) == []
+            assert await replays.list_runs(ledger, who, None, 10) == []
+            assert [found["name"] for found in await consumers.list_all(ledger, machine())] == ["app"]
+
+    run(body())
+
+
+def test_the_consumer_belongs_to_the_narrower_token_again_when_nothing_is_left(app_url: str) -> None:
+    """A run that has ended is history of the wider filter: it stays hidden, the consumer does not."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            ledger, event_id = await narrowed(s)
+            who = Caller(NARROWED, uuid4())
+            await block(s, event_id)
+            _, started = await replays.create(ledger, machine(), "app", WANTED, dry_run=False)
+            assert started is not None
+            await narrow(ledger)
+            await deliveries.act(ledger, machine(), "app", event_id, "skip", "cleared", of_parked=False)
+            await replays.cancel(ledger, machine(), str(started.id))
+            assert (await consumers.show(ledger, who, "app"))["directories"] == ["acme"]
+            assert await replays.list_runs(ledger, who, "app", 10) == await replays.list_runs(ledger, who, None, 10) == []
+            with pytest.raises(NotFoundError):
+                await replays.show(ledger, who, str(started.id))
+            assert len(await replays.list_runs(ledger, machine(), "app", 10)) == 1
+
+    run(body())
