@@ -78,7 +78,7 @@ class _Fence:
                     headers.append(NO_STORE)
             await send(message)
 
-        loop_time = self._services.clock
+        loop_time = self._services.ledger.clock
         started = loop_time()
         try:
             await self._gate.admit(scope)

@@ -17,8 +17,7 @@ READY_S = 0.5  # anybody may ask, and each answer costs the database two questio
 def routes(services: Services) -> APIRouter:
     """/healthz, /readyz, /metrics."""
     router = APIRouter()
-    readiness = Readiness(services.ledger, services.migrated, lambda: services.writer.running)
-    broken = Recent(lambda: _broken_part(readiness), READY_S)
+    broken = Recent(lambda: _broken_part(services.readiness), READY_S)
 
     @router.get("/healthz", name="probes.health")
     async def healthz() -> dict[str, str]:

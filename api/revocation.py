@@ -19,8 +19,8 @@ async def still_allowed(services: Services, hashed: bytes | None) -> None:
     """Ask the database again before a page or an event leaves.
 
     It is asked after that was read, so what was committed later than the end of the token never reaches its holder. All readers
-    of a process share one query for each batch of news (services.tokens). Raises Unauthorized for a token that was revoked or
+    of a process share one query for each batch of news (api.authentication). Raises Unauthorized for a token that was revoked or
     has expired, and what the query raises while the database is away.
     """
-    if hashed is not None and await services.tokens.get(hashed) is None:
+    if hashed is not None and not await services.authentication.lives(hashed):
         raise Unauthorized("The token was revoked or has expired while the request waited. Issue a new one.")

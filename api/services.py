@@ -1,25 +1,19 @@
 """What the edge works with: made once by the wiring, handed to every route."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
-
-from psycopg_pool import AsyncConnectionPool
 
 from api.authentication import Authentication, presented
 from api.journal import SQL, Journal
 from api.scrapes import Scrapes
 from database.coalesce import Coalescer
-from database.connections import Connection
-from ledger.directories import Directories, Directory
-from ledger.feed import Feed
-from ledger.sealing import Kek
+from ledger.directories import Directory
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token
-from ledger.turns import Turns
-from ledger.writer import Writer
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
+from operations.readiness import Readiness
 from projections.reads import Alone, GroupOf, Resource
 from scim.errors import Forbidden, Unauthorized, Unavailable
 from scim.profile import UnknownProfileError
@@ -27,37 +21,31 @@ from scim.profile import UnknownProfileError
 TOUCH_INTERVAL_S = 60  # last_used_at is flushed once a minute: it must not make tokens a hot row
 
 
-@dataclass(slots=True)
-class Services:
-    """The parts of a serving process that requests use."""
+@dataclass(frozen=True, slots=True)
+class PointReads:
+    """Reads of single resources that concurrent requests share."""
 
-    base_url: str
-    kek: Kek
-    pool: AsyncConnectionPool[Connection]
-    directories: Directories
-    writer: Writer
-    feed: Feed
-    tokens: Coalescer[bytes, Token]
-    authentication: Authentication
     users: Coalescer[tuple[int, UUID], Resource | Alone]
     groups: Coalescer[tuple[int, UUID], list[GroupOf] | Alone]  # of a user
     names: Coalescer[tuple[int, str], Resource | Alone]  # by folded userName
-    turns: Turns  # of directories, at worker threads and pooled connections
-    new_id: Callable[[], UUID]  # of resources: random
+
+
+@dataclass(slots=True)
+class Services:
+    """The parts of a serving process that requests use: an open ledger, and what only the edge needs."""
+
+    base_url: str
+    ledger: OpenLedger
+    authentication: Authentication
+    reads: PointReads
     new_request_id: Callable[[], UUID]  # UUIDv7: its index insert stays at the right edge
     arrivals: Arrivals
     tail: Tail
     webhooks: Webhooks
-    ledger: OpenLedger
     journal: Journal
     scrapes: Scrapes
-    migrated: Callable[[], Awaitable[bool]]
+    readiness: Readiness
     stopping: bool = False  # readers that wait are let go
-
-    @property
-    def clock(self) -> Callable[[], int]:
-        """µs since the epoch."""
-        return self.ledger.clock
 
     async def formerly(self, authorization: str | None, slug: str) -> tuple[Directory, Token] | None:
         """Whose refused request it was, for the journal: the token is ours, and only revoked or expired. It grants nothing."""
@@ -65,7 +53,7 @@ class Services:
             hashed = presented(authorization)
         except Unauthorized:
             return None
-        async with self.pool.connection() as conn:
+        async with self.ledger.connection() as conn:
             row = await (await conn.cursor(binary=True).execute(SQL["token_ever"], (hashed,))).fetchone()
         if row is None:
             return None
@@ -79,11 +67,11 @@ class Services:
     async def directory(self, slug: str, token: Token) -> Directory:
         """Give a directory the token reaches. Raises Forbidden alike for one it does not reach and one that is not there."""
         if token.reaches(slug):
-            directory = self.directories.known(slug)
+            directory = self.ledger.directories.known(slug)
             if directory is None:
-                async with self.pool.connection() as conn:
+                async with self.ledger.connection() as conn:
                     try:
-                        directory = await self.directories.by_slug(conn, slug)
+                        directory = await self.ledger.directories.by_slug(conn, slug)
                     except UnknownProfileError as unknown:
                         raise Unavailable(str(unknown), retry_after=60) from unknown
             if directory is not None:

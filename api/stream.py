@@ -129,7 +129,7 @@ class _Follower:
             piece, end = self._piece(events, start)
             await still_allowed(self.services, self.token)
             yield piece
-            self.cursor = self.services.feed.cursor_after(events[end - 1], self.selection)
+            self.cursor = self.services.ledger.feed.cursor_after(events[end - 1], self.selection)
             start = end
 
     def _piece(self, events: list[Event], start: int) -> tuple[bytes, int]:
@@ -151,12 +151,12 @@ class _Follower:
         last = events[-1] if own is None else next((event for event in reversed(events) if event.directory == own.id), None)
         if last is None or (own is not None and last.seq <= self.cursor.number):
             return position, self.cursor
-        return position, self.services.feed.cursor_after(last, self.selection)
+        return position, self.services.ledger.feed.cursor_after(last, self.selection)
 
     async def _page(self) -> Page:
         """The next page from the log; once it ends at the head, the tail goes on from where the head was before."""
         known = self.services.tail.read_to
-        feed, connection = self.services.feed, self.services.pool.connection
+        feed, connection = self.services.ledger.feed, self.services.ledger.connection
         page = await feed.page(connection, self.selection, self.cursor, PAGE, budget=PAGE_BYTES)
         if not page.has_more:
             self.position = page.covered_to if self.selection.directory is None else known
@@ -167,7 +167,7 @@ class _Follower:
         return self.selection.directory is None or event.seq > self.cursor.number
 
     def _block(self, event: Event) -> bytes:
-        cursor = self.services.feed.cursor_after(event, self.selection).encode()
+        cursor = self.services.ledger.feed.cursor_after(event, self.selection).encode()
         shown = event.json if self.selection.bodies else withheld(event)
         return b"".join((f"id: {cursor}\nevent: {BY_NUMBER[event.kind].topic}\ndata: ".encode(), shown, b"\n\n"))
 

@@ -17,7 +17,7 @@ from api.authentication import Authentication
 from api.journal import Journal
 from api.metrics import observe_batch
 from api.scrapes import Scrapes
-from api.services import TOUCH_INTERVAL_S, Services
+from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
 from database import migrate
 from database.arrays import uuids
@@ -38,6 +38,7 @@ from ledger.writer import LOCK_TIMEOUT_MS, Link, Writer
 from operations import idempotency
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
+from operations.readiness import Readiness
 from projections import core, reads
 from projections.reads import ALONE, Alone, GroupOf, Resource
 from runtime.bootstrap import StartError, check_kek, stored_kek_id
@@ -113,14 +114,12 @@ async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | 
     tail = Tail(feed, pool.connection, arrivals)
     turns = Turns(pool.connection, pool.max_size)
     ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, now_us, uuid4, os.urandom)
-    tokens = Coalescer(shared_reads.tokens)
+    shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
     services = Services(
-        base_url=base_url, kek=kek, pool=pool, directories=directories, writer=writer, feed=feed,
-        tokens=tokens, authentication=Authentication(tokens, now_us, Strangers()), users=Coalescer(shared_reads.users),
-        groups=Coalescer(shared_reads.groups), names=Coalescer(shared_reads.names), turns=turns, new_id=uuid4, new_request_id=uuid7,
-        arrivals=arrivals, tail=tail, webhooks=hooks, ledger=ledger,
-        journal=Journal(pool, kek, os.urandom), scrapes=Scrapes(ledger, lambda: writer.queued),
-        migrated=_migrated(pool.connection),
+        base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), now_us, Strangers()),
+        reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=hooks, journal=Journal(pool, kek, os.urandom),
+        scrapes=Scrapes(ledger, lambda: writer.queued),
+        readiness=Readiness(ledger, _migrated(pool.connection), lambda: writer.running),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())
@@ -242,10 +241,10 @@ async def _follow_directories(services: Services, changed: asyncio.Event, cleani
                 await changed.wait()
         changed.clear()
         with contextlib.suppress(psycopg.Error):
-            async with services.pool.connection() as conn:
-                await services.directories.refresh(conn)
-        if services.directories.changes != seen:  # not what this look found: a request may have looked before
-            seen = services.directories.changes
+            async with services.ledger.connection() as conn:
+                await services.ledger.directories.refresh(conn)
+        if services.ledger.directories.changes != seen:  # not what this look found: a request may have looked before
+            seen = services.ledger.directories.changes
             cleaning.set()
 
 
@@ -263,5 +262,5 @@ async def _touch_tokens(services: Services) -> None:
         used, services.authentication.used = services.authentication.used, set()
         if used:
             with contextlib.suppress(psycopg.Error):
-                async with services.pool.connection() as conn:
+                async with services.ledger.connection() as conn:
                     await conn.execute(LEDGER_SQL["touch_tokens"], (uuids(list(used)),))

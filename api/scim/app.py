@@ -67,7 +67,7 @@ def _search(*kinds: ResourceType) -> Handler:
     async def handle(services: Services, call: Call, directory: Directory, _: Token) -> Answer:
         content = await call.content(SEARCH_BYTES_MAX)
         large = content.size > THREAD_BYTES_MIN
-        message = await services.turns.compute(directory.id, content.load) if large else content.load()
+        message = await services.ledger.turns.compute(directory.id, content.load) if large else content.load()
         call.filter = filter_in(message)
         return await Query(services, call, directory).many([directory.typed(kind) for kind in kinds], from_message(message))
 
@@ -210,7 +210,7 @@ class ScimApp:
         if call.filter is not None and len(call.filter) > LONG_TEXT:
             # Read here, remembered there: its shape takes a while to find.
             shape = partial(filter_shape, call.filter, _kind(call, directory))
-            await self._services.turns.compute(directory.id, shape)
+            await self._services.ledger.turns.compute(directory.id, shape)
         entry = _entry(self._services, call, template, status, error, seconds)
         self._services.journal.add(entry)
         for part in call.refusals:
@@ -275,9 +275,9 @@ class ScimApp:
         What the transaction decides holds; this spares the body. A pause that this process knows of may have ended: it asks.
         """
         if directory.state == PAUSED and operation == WRITE:
-            async with self._services.pool.connection() as conn:
-                await self._services.directories.refresh(conn)
-            now = self._services.directories.known(directory.slug)
+            async with self._services.ledger.connection() as conn:
+                await self._services.ledger.directories.refresh(conn)
+            now = self._services.ledger.directories.known(directory.slug)
             if now is None or now.state == PAUSED:
                 raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
         if directory.is_closed:
@@ -300,7 +300,7 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
     assert directory is not None
     kind = _kind(call, directory)
     return Entry(
-        directory.id, services.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
+        directory.id, services.ledger.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
         filter_shape(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
         directory.profile, tuple(sorted(call.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
     )  # fmt: skip

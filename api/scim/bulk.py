@@ -79,7 +79,7 @@ async def bulk(services: Services, call: Call, directory: Directory, token: Toke
     def read() -> BulkRequest:
         return read_bulk(content.load(), directory.tolerances, call.used)
 
-    request = await services.turns.compute(directory.id, read) if content.size > THREAD_BYTES_MIN else read()
+    request = await services.ledger.turns.compute(directory.id, read) if content.size > THREAD_BYTES_MIN else read()
     run = _Run(services, call, directory, token, request)
     await run.all()
     run.refuse_if_dead()
@@ -109,7 +109,7 @@ class _Run:
         # Ids are given out beforehand: a reference can be written before the resource it names exists. None: it never will.
         faulty = {o.bulk_id: None for o in request.operations if o.bulk_id is not None and o.fault}
         self._ids: dict[str, str | None] = faulty | {
-            o.bulk_id: str(services.new_id())
+            o.bulk_id: str(services.ledger.new_id())
             for o in request.operations
             if o.bulk_id is not None and o.method == "POST" and not o.fault
         }
@@ -133,7 +133,7 @@ class _Run:
 
     async def _computed(self, large: bool, work: Callable[[], T]) -> T:
         """What takes over a millisecond leaves the event loop."""
-        return await self._services.turns.compute(self._directory.id, work) if large else work()
+        return await self._services.ledger.turns.compute(self._directory.id, work) if large else work()
 
     def refuse_if_dead(self) -> None:
         """Raises Unauthorized where nothing was carried out because the token died since it was asked about."""

@@ -74,13 +74,13 @@ class Listing:
         self._kept_bytes = 0
 
     async def _compute(self, work: Callable[[], Any]) -> Any:
-        return await self._services.turns.compute(self._directory.id, work)
+        return await self._services.ledger.turns.compute(self._directory.id, work)
 
     # -- what matches -------------------------------------------------------
 
     async def plain(self, kind: ResourceType, search: Search, after: Place | None) -> Selection:
         """A page without looking at the rest: what comes later or goes away moves nothing of it."""
-        async with self._services.turns.connection(self._directory.id) as conn:
+        async with self._services.ledger.turns.connection(self._directory.id) as conn:
             total = await reads.count(conn, self._directory, kind.name)
             if search.cursor is None:
                 ids = (
@@ -115,8 +115,8 @@ class Listing:
         if self._directory.speaks.unknown_member == "refuse":
             return wanted
         named = named_members(wanted)
-        async with self._services.turns.connection(self._directory.id) as conn:
-            ids = await meant(conn, self._services.kek, self._directory, named, self._used)
+        async with self._services.ledger.turns.connection(self._directory.id) as conn:
+            ids = await meant(conn, self._services.ledger.kek, self._directory, named, self._used)
         return with_member_ids(wanted, ids)
 
     async def _matching(self, kind: ResourceType, wanted: Filter | None, sort_by: str | None, order: Order | None) -> list[Item]:
@@ -142,14 +142,14 @@ class Listing:
     async def _narrowed(self, kind: ResourceType, wanted: Filter | None) -> AsyncIterator[list[UUID]]:
         atoms = cover(wanted) if wanted is not None else None
         if atoms is not None:
-            async with self._services.turns.connection(self._directory.id) as conn:
+            async with self._services.ledger.turns.connection(self._directory.id) as conn:
                 ids = await reads.candidates(conn, self._directory, kind.name, atoms)
             yield ids
             return
         window = bounds(wanted) if wanted is not None else Bounds()
         place = reads.BEGINNING
         while True:
-            async with self._services.turns.connection(self._directory.id) as conn:
+            async with self._services.ledger.turns.connection(self._directory.id) as conn:
                 rows = await reads.scan_page(conn, self._directory, kind.name, window, place)
             if not rows:
                 return
@@ -161,7 +161,7 @@ class Listing:
     ) -> tuple[list[Sealed], int, dict[UUID, Members | list[GroupOf]]]:
         """Resources still sealed, how many of the ids that were, and what the filter asks of their groups or members."""
         related: dict[UUID, Members | list[GroupOf]] = {}
-        async with self._services.turns.connection(self._directory.id) as conn:
+        async with self._services.ledger.turns.connection(self._directory.id) as conn:
             rows, looked_at = await reads.page(conn, self._directory, kind.name, ids)
             found = [row.id for row in rows]
             if values != NOTHING and kind.name == GROUP.name and values is None:
@@ -170,7 +170,9 @@ class Listing:
                 named = [obj for obj in map(parse_id, values) if obj is not None]
                 related |= await reads.members_among(conn, self._directory, found, named) if named else {}
         if values != NOTHING and kind.name == USER.name:
-            related |= await reads.groups_of(self._services.turns, self._services.kek, self._directory, found, self._work)
+            related |= await reads.groups_of(
+                self._services.ledger.turns, self._services.ledger.kek, self._directory, found, self._work
+            )
         return rows, looked_at, related
 
     def _picked(
@@ -184,7 +186,7 @@ class Listing:
         """What matches, with its sort key. One document is in memory at a time."""
         found: list[Item] = []
         for sealed in rows:
-            resource = reads.unsealed(self._services.kek, self._directory, kind, sealed, self._work)
+            resource = reads.unsealed(self._services.ledger.kek, self._directory, kind, sealed, self._work)
             document = with_meta(resource, self._base)
             self._relate(document, related.get(sealed.id))
             if wanted is None or matches(wanted, document, self._work):
@@ -226,7 +228,7 @@ class Listing:
         for kind in dict.fromkeys(item.kind for item in items):
             ids = [item.id for item in items if item.kind == kind and item.id not in rows]
             if ids:
-                async with self._services.turns.connection(self._directory.id) as conn:
+                async with self._services.ledger.turns.connection(self._directory.id) as conn:
                     found, looked_at = await reads.page(conn, self._directory, kind, ids)
                 rows |= {sealed.id: sealed for sealed in found}
                 late.update(ids[looked_at:])
@@ -238,7 +240,7 @@ class Listing:
         users = [item.id for item in items if item.kind == USER.name]
         if not users:
             return {}
-        return await reads.groups_of(self._services.turns, self._services.kek, self._directory, users, self._work)
+        return await reads.groups_of(self._services.ledger.turns, self._services.ledger.kek, self._directory, users, self._work)
 
     def _show(
         self,
@@ -265,7 +267,9 @@ class Listing:
             page.used += 1
 
     def _piece(self, item: Item, sealed: Sealed, groups: list[dict[str, Any]] | None, projection: Projection) -> bytes:
-        document = with_meta(reads.unsealed(self._services.kek, self._directory, item.kind, sealed, self._work), self._base)
+        document = with_meta(
+            reads.unsealed(self._services.ledger.kek, self._directory, item.kind, sealed, self._work), self._base
+        )
         if groups is not None:
             self._work.spend(len(groups))
             document["groups"] = groups

@@ -13,31 +13,33 @@ from scim.work import Work
 
 async def user_by_id(services: Services, directory: Directory, user: UUID, work: Work) -> Resource | None:
     """The user, or None. Raises as Work.spend does."""
-    found = await services.users.get((directory.id, user))
+    found = await services.reads.users.get((directory.id, user))
     return found if not isinstance(found, Alone) else await _by_itself(services, directory, [user], work)
 
 
 async def user_by_name(services: Services, directory: Directory, name: str, work: Work) -> Resource | None:
     """The user with this folded userName, or None. Raises as Work.spend does."""
-    found = await services.names.get((directory.id, name))
+    found = await services.reads.names.get((directory.id, name))
     if not isinstance(found, Alone):
         return found
-    async with services.turns.connection(directory.id) as conn:
+    async with services.ledger.turns.connection(directory.id) as conn:
         users = await reads.candidates(conn, directory, USER, [Atom("userName", name)])
     return await _by_itself(services, directory, users, work)
 
 
 async def groups_of_user(services: Services, directory: Directory, user: UUID, work: Work) -> list[GroupOf] | None:
     """The groups that hold the user, the direct ones first; nothing where there are none. Raises as Work.spend does."""
-    found = await services.groups.get((directory.id, user))
+    found = await services.reads.groups.get((directory.id, user))
     if not isinstance(found, Alone):
         return found
-    return (await reads.groups_of(services.turns, services.kek, directory, [user], work)).get(user)
+    return (await reads.groups_of(services.ledger.turns, services.ledger.kek, directory, [user], work)).get(user)
 
 
 async def _by_itself(services: Services, directory: Directory, users: list[UUID], work: Work) -> Resource | None:
-    async with services.turns.connection(directory.id) as conn:
+    async with services.ledger.turns.connection(directory.id) as conn:
         rows, _ = await reads.page(conn, directory, USER, users)
     if not rows:
         return None
-    return await services.turns.compute(directory.id, lambda: reads.unsealed(services.kek, directory, USER, rows[0], work))
+    return await services.ledger.turns.compute(
+        directory.id, lambda: reads.unsealed(services.ledger.kek, directory, USER, rows[0], work)
+    )

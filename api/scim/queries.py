@@ -84,7 +84,7 @@ class Query:
         return orjson.dumps(project(projection, document))
 
     async def _members(self, groups: Sequence[UUID]) -> dict[UUID, Members]:
-        async with self._services.turns.connection(self._directory.id) as conn:
+        async with self._services.ledger.turns.connection(self._directory.id) as conn:
             return await reads.members_of(conn, self._directory, groups)
 
     async def _read_one(
@@ -98,16 +98,16 @@ class Query:
             return await asyncio.gather(
                 user_by_id(services, directory, obj, work), groups_of_user(services, directory, obj, work)
             )
-        async with services.turns.connection(directory.id) as conn:
+        async with services.ledger.turns.connection(directory.id) as conn:
             rows, _ = await reads.page(conn, directory, kind.name, [obj])
         if not rows:
             return None, None
-        unseal = partial(reads.unsealed, services.kek, directory, kind.name, rows[0], work)
-        return await services.turns.compute(directory.id, unseal), None
+        unseal = partial(reads.unsealed, services.ledger.kek, directory, kind.name, rows[0], work)
+        return await services.ledger.turns.compute(directory.id, unseal), None
 
     async def _computed(self, large: bool, work: Callable[[], T]) -> T:
         """What takes over a millisecond leaves the event loop."""
-        return await self._services.turns.compute(self._directory.id, work) if large else work()
+        return await self._services.ledger.turns.compute(self._directory.id, work) if large else work()
 
     async def many(self, kinds: Sequence[ResourceType], search: Search) -> Answer:
         """List resources of one type, or of several together (RFC 7644 §3.4.2.1)."""

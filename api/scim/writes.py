@@ -98,7 +98,7 @@ class Write:
 
     async def create_user(self) -> Answer:
         document = await self._read_resource(self._directory.user_type, USER_BYTES_MAX)
-        command = CreateUser(self._call.resource_id or self._services.new_id(), document, fold(document["userName"]))
+        command = CreateUser(self._call.resource_id or self._services.ledger.new_id(), document, fold(document["userName"]))
         return await self._created(self._directory.user_type, command.id, await self._submit(command))
 
     async def replace_user(self, user: str) -> Answer:
@@ -124,7 +124,9 @@ class Write:
     async def create_group(self) -> Answer:
         document = await self._read_resource(self._directory.group_type, GROUP_BYTES_MAX)
         members = await self._members(document)
-        command = CreateGroup(self._call.resource_id or self._services.new_id(), document, fold(document["displayName"]), members)
+        command = CreateGroup(
+            self._call.resource_id or self._services.ledger.new_id(), document, fold(document["displayName"]), members
+        )
         outcome = await self._submit(command)
         return await self._whole_group(201, command.id, outcome)
 
@@ -158,7 +160,7 @@ class Write:
         self._weight = 1_000 + content.size
         if content.size < THREAD_BYTES_MIN:
             return read(content.load())
-        return await self._services.turns.compute(self._directory.id, lambda: read(content.load()))
+        return await self._services.ledger.turns.compute(self._directory.id, lambda: read(content.load()))
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
         self._projection(kind)  # what is wrong with the answer asked for is refused before anything is done
@@ -174,8 +176,8 @@ class Write:
         """The ids of members that are named by another key, where the profile says that they may be."""
         if self._directory.speaks.unknown_member == "refuse" or not members:
             return {}  # most directories: no connection is asked for
-        async with self._services.turns.connection(self._directory.id) as conn:
-            return await meant(conn, self._services.kek, self._directory, members, self._used)
+        async with self._services.ledger.turns.connection(self._directory.id) as conn:
+            return await meant(conn, self._services.ledger.kek, self._directory, members, self._used)
 
     async def _members(self, document: dict[str, Any]) -> Members:
         """The members of a group, taken out of its document: they are edges."""
@@ -192,7 +194,7 @@ class Write:
             self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
             self._weight, self._used, self._call.effort,
         )  # fmt: skip
-        outcome = await self._services.writer.submit(submission)
+        outcome = await self._services.ledger.submit(submission)
         self._call.events += outcome.events
         self._call.changed_bytes += outcome.size
         return outcome
@@ -233,23 +235,23 @@ class Write:
             return orjson.dumps(project(self._projection(kind), document))
 
         large = outcome.large or len(groups or ()) > GROUPS_SHOWN_MAX
-        return Answer(status, await self._services.turns.compute(self._directory.id, body) if large else body(), headers)
+        return Answer(status, await self._services.ledger.turns.compute(self._directory.id, body) if large else body(), headers)
 
     async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
         projection = self._projection(self._directory.group_type)
         wanted = self._call.shows and needs(projection, "members")
-        async with self._services.turns.connection(self._directory.id) as conn:
+        async with self._services.ledger.turns.connection(self._directory.id) as conn:
             rows, _ = await reads.page(conn, self._directory, GROUP.name, [group])
             members = (await reads.members_of(conn, self._directory, [group])).get(group) if wanted else None
         if not rows:
             raise NotFound("The group was deleted by another request meanwhile.")
 
         def read() -> tuple[dict[str, Any], bytes]:
-            resource = reads.unsealed(self._services.kek, self._directory, GROUP.name, rows[0], self._call.work)
+            resource = reads.unsealed(self._services.ledger.kek, self._directory, GROUP.name, rows[0], self._call.work)
             document = with_meta(resource, self._base)
             return document, orjson.dumps(project(projection, document)) if self._call.shows else b""
 
-        document, head = await self._services.turns.compute(self._directory.id, read)
+        document, head = await self._services.ledger.turns.compute(self._directory.id, read)
         if not self._call.shows:
             return Answer(status, headers=_headers(document, outcome))
         return await streamed(

@@ -16,7 +16,7 @@ ADDRESSES = {
 
 def table() -> str:
     """Route, operation, verb, roles, reach; in the order of the permission table."""
-    lines = ["| route | operation | `scim-ledger …` | who | must reach |", "|---|---|---|---|---|"]
+    lines = ["| route | operation | verb of the command line | who | must reach |", "|---|---|---|---|---|"]
     for operation, rule in TABLE.items():
         for method, path in _addresses(operation):
             who = "anybody" if "stranger" in rule.roles else ", ".join(role for role in ROLES if role in rule.roles)

@@ -76,7 +76,7 @@ class Scene:
     async def act(self, facts: RecordFacts | None) -> None:
         assert facts is not None
         async with self.conn() as conn:
-            system = await self.ledger.services.directories.by_slug(conn, "_system")
+            system = await self.ledger.services.ledger.directories.by_slug(conn, "_system")
         assert system is not None
         await self.ledger.submit(facts, system)
 
@@ -95,7 +95,7 @@ class Scene:
         consumer, rate = await self.consumer(asked.pop("name", "app")), asked.pop("rate", None)
         head = await self.head()
         async with self.conn() as conn:
-            reach = tuple(consumer.reach(await self.ledger.services.directories.all(conn)))
+            reach = tuple(consumer.reach(await self.ledger.services.ledger.directories.all(conn)))
             wanted = Range(**{"after": 0, "through": head, "types": consumer.mask, "directories": reach, **asked})
             planned = await plan(conn, wanted, head)
         run = Run(
@@ -109,7 +109,7 @@ class Scene:
     # -- looking ------------------------------------------------------------
 
     def conn(self) -> Any:
-        return self.ledger.services.pool.connection()
+        return self.ledger.services.ledger.connection()
 
     async def sql(self, statement: str, *params: Any) -> list[tuple[Any, ...]]:
         """As the role that serves."""
@@ -126,7 +126,7 @@ class Scene:
 
     async def head(self) -> int:
         async with self.conn() as conn:
-            return await self.ledger.services.feed.head(conn, Selection())
+            return await self.ledger.services.ledger.feed.head(conn, Selection())
 
     async def place(self, name: str = "app") -> Place:
         async with self.conn() as conn:
@@ -139,8 +139,8 @@ class Scene:
 
     async def lag(self, name: str = "app") -> Lag:
         async with self.conn() as conn:
-            directories = await self.ledger.services.directories.all(conn)
-            return await lag_of(conn, self.ledger.services.feed, await self.consumer(name), directories)
+            directories = await self.ledger.services.ledger.directories.all(conn)
+            return await lag_of(conn, self.ledger.services.ledger.feed, await self.consumer(name), directories)
 
     async def wanted(self, *topics: str) -> list[dict[str, Any]]:
         """The users' and groups' events of the log, in order; of these types where some are named."""

@@ -39,7 +39,7 @@ class Ledger:
     def submit(self, command: Command, directory: Directory | None = None) -> "asyncio.Future[Outcome]":
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         submission = Submission(directory or self.directory, command, needs_of(command), "sys", uuid7(), 0, waiter)
-        return self.services.writer.submit(submission)
+        return self.services.ledger.submit(submission)
 
     def create_user(self, name: str, directory: Directory | None = None, **attributes: Any) -> "asyncio.Future[Outcome]":
         document = {"schemas": [CORE_USER], "userName": name, **attributes}
@@ -66,8 +66,8 @@ class Ledger:
         return self.submit(DeleteUser(user))
 
     async def page(self, after: Cursor | None = None, limit: int = 1000, **selection: Any) -> Page:
-        connection, wanted = self.services.pool.connection, Selection(**selection)
-        return await self.services.feed.page(connection, wanted, after or Cursor(0, BEGINNING), limit)
+        connection, wanted = self.services.ledger.connection, Selection(**selection)
+        return await self.services.ledger.feed.page(connection, wanted, after or Cursor(0, BEGINNING), limit)
 
 
 def id_of(outcome: Outcome) -> UUID:

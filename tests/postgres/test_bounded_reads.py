@@ -96,13 +96,13 @@ async def _all(ledger: Ledger, selection: Selection, limit: int, budget: int) ->
     found: list[Event] = []
     cursor = Cursor(0, BEGINNING, selection.directory.id if selection.directory else 0)
     while True:
-        page = await ledger.services.feed.page(ledger.services.pool.connection, selection, cursor, limit, budget=budget)
+        page = await ledger.services.ledger.feed.page(ledger.services.ledger.connection, selection, cursor, limit, budget=budget)
         assert page.covered_from == cursor.number + 1, "nothing is skipped or told twice"
         assert page.covered_to > cursor.number or page.covered_to == page.head, "each page gets on"
         assert len(page.events) <= limit
         assert _within(page.events, budget)
-        async with ledger.services.pool.connection() as conn:
-            assert await ledger.services.feed.check(conn, decode_cursor(page.after.encode())) == page.after
+        async with ledger.services.ledger.connection() as conn:
+            assert await ledger.services.ledger.feed.check(conn, decode_cursor(page.after.encode())) == page.after
         assert page.after.number == page.covered_to
         found += page.events
         cursor = page.after
@@ -139,15 +139,15 @@ def test_the_tail_forgets_by_bytes_and_what_it_remembers_is_the_log(app_url: str
         async with opened(app_url) as ledger:
             await ledger.create_user("before")
             hints = Arrivals()
-            mine = Tail(ledger.services.feed, ledger.services.pool.connection, hints)
+            mine = Tail(ledger.services.ledger.feed, ledger.services.ledger.connection, hints)
             mine.follow("this test")
             first = mine.arrivals.next()
             task = asyncio.create_task(mine.run())
             await asyncio.wait_for(first.wait(), 10)
             start = mine.read_to
             await _people(ledger, 12)
-            async with ledger.services.pool.connection() as conn:
-                head = await ledger.services.feed.head(conn, Selection())
+            async with ledger.services.ledger.connection() as conn:
+                head = await ledger.services.ledger.feed.head(conn, Selection())
             while mine.read_to < head:
                 arrival = mine.arrivals.next()
                 hints.announce()
@@ -175,7 +175,7 @@ def test_documents_are_made_within_the_budget_in_order(app_url: str) -> None:
                 await ledger.create_user(f"u{n}", title=title)
             page = await ledger.page(directory=ledger.directory)
             seqs = [event.seq for event in page.events if event.kind == 0]
-            connection, kek = ledger.services.pool.connection, ledger.services.kek
+            connection, kek = ledger.services.ledger.connection, ledger.services.ledger.kek
             for budget in (1, 5_000, 150_000, BODIES_BYTES_MAX):
                 found: list[str] = []
                 while len(found) < len(seqs):
@@ -202,8 +202,8 @@ def test_a_cursor_tells_nothing_of_its_event_and_old_ones_go_on_working(app_url:
             await ledger.create_user("a")
             await ledger.create_user("b")
             page = await ledger.page()
-            read = ledger.services.feed
-            async with ledger.services.pool.connection() as conn:
+            read = ledger.services.ledger.feed
+            async with ledger.services.ledger.connection() as conn:
                 for event in page.events:
                     for selection in (Selection(), Selection(directory=ledger.directory)):
                         if selection.directory is not None and event.directory != ledger.directory.id:
@@ -249,13 +249,13 @@ def test_one_damaged_body_or_key_costs_its_own_event_alone(app_url: str, superus
                     assert found == ({**was, "data": {"unreadable": True}} if was["seq"] in damaged else was)
             seqs = [e["seq"] for e in before if e["type"] == "user.created"]
             whys = await history.documents_at(
-                ledger.services.pool.connection, ledger.services.kek, ledger.directory, seqs, lambda _, __, why: why
+                ledger.services.ledger.connection, ledger.services.ledger.kek, ledger.directory, seqs, lambda _, __, why: why
             )
             assert whys == ["unreadable", "", "unreadable", ""]
-            read = await asyncio.gather(*(ledger.services.users.get((ledger.directory.id, user)) for user in users))
+            read = await asyncio.gather(*(ledger.services.reads.users.get((ledger.directory.id, user)) for user in users))
             names = [found.document["userName"] for found in read if found is not None]
             assert names == [f"(unreadable) {users[0]}", "u1", f"(unreadable) {users[2]}", "u3"]
-            by_name = await ledger.services.names.get((ledger.directory.id, "u0"))
+            by_name = await ledger.services.reads.names.get((ledger.directory.id, "u0"))
             assert by_name is not None
             assert by_name.document["userName"] == "u0", "nobody takes the name for free"
 

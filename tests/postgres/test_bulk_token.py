@@ -19,17 +19,17 @@ BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 
 
 def _call(body: Any) -> Call:
-    content = orjson.dumps(body)
+    messages = [{"type": "http.request", "body": orjson.dumps(body), "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": content, "more_body": False}
+        return messages.pop() if messages else await asyncio.Future()  # the client stays
 
     return Call("POST", ["Bulk"], "acme", {b"content-type": b"application/json"}, {}, uuid7(), receive)
 
 
 def test_nothing_done_is_401(app_url: str) -> None:
     async def run() -> None:
-        async with opened(app_url) as ledger, administration(app_url, ledger.services.kek) as acts:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
             text = await acts.issue_token("scim", "t", ("acme",), acts_end())
             token = await ledger.services.authentication.authenticate(f"Bearer {text}")
             operations = [

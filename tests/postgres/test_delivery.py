@@ -48,7 +48,7 @@ async def people(s: Scene, users: int = 3, *, renamed: bool = True) -> list[UUID
 
 async def audited(s: Scene, name: str = "app") -> Audit:
     async with s.conn() as conn:
-        return await audit(conn, await s.consumer(name), await s.ledger.services.directories.all(conn))
+        return await audit(conn, await s.consumer(name), await s.ledger.services.ledger.directories.all(conn))
 
 
 def why(found: Audit) -> dict[str, int]:
@@ -769,7 +769,7 @@ def test_a_plan_leaves_out_exactly_the_grants_that_were_taken_back(app_url: str)
             gone = superseded(events)
             assert len(gone) > 8
             async with s.conn() as conn:
-                reach = tuple(d.id for d in await s.ledger.services.directories.all(conn))
+                reach = tuple(d.id for d in await s.ledger.services.ledger.directories.all(conn))
                 head = await s.head()
                 for after, through in ((0, head), (events[3]["position"], head), (0, events[-5]["position"])):
                     wanted = Range(after, through, (await s.consumer()).mask, reach)

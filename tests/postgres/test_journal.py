@@ -155,7 +155,7 @@ def test_the_doctor_counts_equal_sentences(app_url: str) -> None:
 
     async def run() -> list[tuple[str, int]]:
         async with opened(app_url, kek=KEK) as ledger:
-            async with ledger.services.pool.connection() as conn:
+            async with ledger.services.ledger.connection() as conn:
                 for each in entries:
                     ledger.services.journal.add(replace(each, directory=ledger.directory.id))
                 await ledger.services.journal.flush()

@@ -46,9 +46,9 @@ async def until(true: Callable[[], Awaitable[Any]]) -> None:
 
 async def now(ledger: Ledger) -> Directory:
     """The directory as it stands."""
-    async with ledger.services.pool.connection() as conn:
-        await ledger.services.directories.refresh(conn)
-        return await ledger.services.directories.by_id(conn, ledger.directory.id)
+    async with ledger.services.ledger.connection() as conn:
+        await ledger.services.ledger.directories.refresh(conn)
+        return await ledger.services.ledger.directories.by_id(conn, ledger.directory.id)
 
 
 async def pause(ledger: Ledger, reason: str = "maintenance") -> Outcome:
@@ -109,7 +109,7 @@ async def held_clean_up(url: str) -> AsyncIterator[None]:
 
 
 def clean_ups(ledger: Ledger, url: str) -> CleanUps:
-    directories, kek = ledger.services.directories, ledger.services.kek
+    directories, kek = ledger.services.ledger.directories, ledger.services.ledger.kek
     return CleanUps(lambda: connect(url), make_transaction(kek), directories, uuid7)
 
 
@@ -131,8 +131,8 @@ def test_a_pause_holds_from_its_commit_on_and_ends_with_the_resume(app_url: str)
                 assert refused.value.retry_after == 60
             with pytest.raises(Unavailable):  # also what would change nothing: nobody is told that it is stored
                 await ledger.patch_user(user, {"op": "replace", "path": "userName", "value": "before"})
-            async with ledger.services.pool.connection() as conn:
-                assert (await history.state_at(conn, ledger.services.kek, ledger.directory, user, 3)) is not None
+            async with ledger.services.ledger.connection() as conn:
+                assert (await history.state_at(conn, ledger.services.ledger.kek, ledger.directory, user, 3)) is not None
                 other = await profile_facts(conn, ledger.directory, profile_of("okta@1"))
             assert other is not None
             await ledger.submit(other)  # operators go on
@@ -153,7 +153,7 @@ def test_the_same_act_from_two_sides_makes_one_event(app_url: str) -> None:
     """Both saw a directory that was not: the transaction decides."""
 
     async def run() -> None:
-        async with opened(app_url) as first, opened(app_url, kek=first.services.kek) as second, held_clean_up(app_url):
+        async with opened(app_url) as first, opened(app_url, kek=first.services.ledger.kek) as second, held_clean_up(app_url):
             for act, type_ in ((pause, "directory.paused"), (close, "directory.closed")):
                 outcomes = await asyncio.gather(*(act(ledger) for ledger in (first, second) for _ in range(4)))
                 assert sum(outcome.events for outcome in outcomes) == 1
@@ -172,7 +172,7 @@ def test_what_was_queued_when_the_act_committed_is_refused(app_url: str, act: Ca
     """Two processes write as fast as they can; nothing of the IdP stands behind the act, and each answer tells the truth."""
 
     async def run() -> None:
-        async with opened(app_url) as first, opened(app_url, kek=first.services.kek) as second:
+        async with opened(app_url) as first, opened(app_url, kek=first.services.ledger.kek) as second:
             results: list[tuple[str, Outcome | BaseException]] = []
             enough = asyncio.Event()
 
@@ -203,14 +203,14 @@ def test_what_was_queued_when_the_act_committed_is_refused(app_url: str, act: Ca
 
 def test_every_process_learns_of_it(app_url: str) -> None:
     async def run() -> None:
-        async with opened(app_url) as first, opened(app_url, kek=first.services.kek) as second:
+        async with opened(app_url) as first, opened(app_url, kek=first.services.ledger.kek) as second:
 
             async def seen(state: str) -> bool:
-                known = second.services.directories.known("acme")
+                known = second.services.ledger.directories.known("acme")
                 return known is not None and known.state == state
 
-            async with second.services.pool.connection() as conn:
-                await second.services.directories.by_slug(conn, "acme")
+            async with second.services.ledger.connection() as conn:
+                await second.services.ledger.directories.by_slug(conn, "acme")
             await pause(first)
             await until(lambda: seen(PAUSED))
             await resume(first)
@@ -249,8 +249,8 @@ def test_from_the_closing_on_every_read_shows_no_access_and_the_past_stays(app_u
 
 async def _shown(ledger: Ledger, users: list[UUID], groups: list[UUID], seq: int | None = None) -> dict[str, Any]:
     """What the functions behind audit and snapshot say at a point."""
-    d, kek = ledger.directory, ledger.services.kek
-    async with ledger.services.pool.connection() as conn:
+    d, kek = ledger.directory, ledger.services.ledger.kek
+    async with ledger.services.ledger.connection() as conn:
         text = "seq:head" if seq is None else f"seq:{seq}"
         point: Point = await history.resolve(conn, d, text, now=time_ns() // 1_000)
         people = await history.population(conn, d, point.seq)
@@ -269,7 +269,7 @@ async def _shown(ledger: Ledger, users: list[UUID], groups: list[UUID], seq: int
 
 
 async def _a_diff_tells_who_lost_it(ledger: Ledger, first: int, second: int, users: list[UUID]) -> None:
-    async with ledger.services.pool.connection() as conn:
+    async with ledger.services.ledger.connection() as conn:
         memberships, states = await history.diff(conn, ledger.directory, first, second, group=None, user=None)
         assert memberships == []
         assert {(row[0], row[2], row[3], row[5]) for row in states} == {(user, True, False, second) for user in users[:7]}
@@ -338,7 +338,7 @@ def test_the_clean_up_goes_on_where_a_process_left_it(app_url: str, owner_url: s
             await some_of_everything(first)
             async with held_clean_up(app_url):
                 await close(first)
-                kek = first.services.kek
+                kek = first.services.ledger.kek
             async with opened(app_url, kek=kek) as second:
                 await until(lambda: is_deleted(second))
                 assert (await folded(second)).directory == DELETED
@@ -360,7 +360,7 @@ def test_a_damaged_body_or_key_keeps_no_directory_from_its_end(app_url: str, sup
             )  # fmt: skip
             assert await _cleaned_up(ledger, app_url) == DELETED
             question = "select count(*), count(b.ct) from events e left join bodies b using (directory, seq) where directory = 2 and type in (4, 8)"
-            async with ledger.services.pool.connection() as conn:
+            async with ledger.services.ledger.connection() as conn:
                 assert await (await conn.execute(question)).fetchone() == (11, 7), (
                     "each ends, those that can be read with what they were"
                 )
@@ -370,7 +370,7 @@ def test_a_damaged_body_or_key_keeps_no_directory_from_its_end(app_url: str, sup
 
 def test_its_tokens_end_with_it_and_those_that_read_go_on(app_url: str) -> None:
     async def run() -> None:
-        async with opened(app_url) as ledger, administration(app_url, ledger.services.kek) as acts:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
             await acts.create_directory("other")
             life = datetime.now(UTC) + timedelta(days=1)
 
@@ -385,12 +385,12 @@ def test_its_tokens_end_with_it_and_those_that_read_go_on(app_url: str) -> None:
             hashes = [token_hash(text) for text in (*ended, *kept)]
             async with held_clean_up(app_url):
                 await close(ledger)
-                async with ledger.services.pool.connection() as conn:
-                    alive = await live_tokens(conn, ledger.services.kek, hashes)
+                async with ledger.services.ledger.connection() as conn:
+                    alive = await live_tokens(conn, ledger.services.ledger.kek, hashes)
                 assert alive.keys() == set(hashes[1:]), "the IdP's ends with the closing itself"
             await until(lambda: is_deleted(ledger))
-            async with ledger.services.pool.connection() as conn:
-                assert (await live_tokens(conn, ledger.services.kek, hashes)).keys() == set(hashes[3:])
+            async with ledger.services.ledger.connection() as conn:
+                assert (await live_tokens(conn, ledger.services.ledger.kek, hashes)).keys() == set(hashes[3:])
                 page = await ledger.page(directory=await _system(ledger))
             revoked = [orjson.loads(e.json) for e in page.events]
             assert [e["data"]["object"]["name"] for e in revoked if e["type"] == "token.revoked"] == [
@@ -403,8 +403,8 @@ def test_its_tokens_end_with_it_and_those_that_read_go_on(app_url: str) -> None:
 
 
 async def _system(ledger: Ledger) -> Directory:
-    async with ledger.services.pool.connection() as conn:
-        found = await ledger.services.directories.by_slug(conn, "_system")
+    async with ledger.services.ledger.connection() as conn:
+        found = await ledger.services.ledger.directories.by_slug(conn, "_system")
     assert found is not None
     return found
 
@@ -412,7 +412,7 @@ async def _system(ledger: Ledger) -> Directory:
 def test_what_a_closed_directory_was_is_changed_no_more(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
-            async with ledger.services.pool.connection() as conn:
+            async with ledger.services.ledger.connection() as conn:
                 facts = await profile_facts(conn, ledger.directory, profile_of("okta@1"))
             assert facts is not None
             await close(ledger)
@@ -428,7 +428,7 @@ def test_what_a_closed_directory_was_is_changed_no_more(app_url: str) -> None:
 def test_twenty_thousand_members_close_in_one_small_commit_and_hold_up_nobody(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
-            async with administration(app_url, ledger.services.kek) as acts:
+            async with administration(app_url, ledger.services.ledger.kek) as acts:
                 other = await acts.create_directory("other")
             users = [uuid4() for _ in range(20_000)]
             for start in range(0, len(users), 1_000):
@@ -456,7 +456,7 @@ def _created(user: UUID) -> Draft:
 
 
 async def _pieces_after(ledger: Ledger, seq: int) -> tuple[int, int]:
-    async with ledger.services.pool.connection() as conn:
+    async with ledger.services.ledger.connection() as conn:
         question = "select count(*), coalesce(max(size), 0) from commits where directory = $1 and seq > $2"
         return (await (await conn.execute(question, (ledger.directory.id, seq))).fetchone()) or (0, 0)
 
@@ -465,7 +465,7 @@ def test_only_one_process_cleans_up_at_a_time(app_url: str, monkeypatch: pytest.
     async def run() -> None:
         monkeypatch.setattr(cleanup, "PIECE", 1)
         async with opened(app_url) as first:
-            kek = first.services.kek
+            kek = first.services.ledger.kek
             await some_of_everything(first)
             async with opened(app_url, kek=kek), opened(app_url, kek=kek), opened(app_url, kek=kek):
                 await close(first)

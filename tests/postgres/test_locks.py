@@ -28,8 +28,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def broken(ledger: Ledger) -> tuple[str, str] | None:
-    services = ledger.services
-    return await Readiness(services.ledger, services.migrated, lambda: services.writer.running).broken_part()
+    return await ledger.services.readiness.broken_part()
 
 
 @contextmanager
@@ -75,7 +74,7 @@ def test_a_lock_of_the_ledger_held_by_a_stranger_refuses_writes_soon(app_url: st
 
 def test_a_lock_of_a_directory_refuses_that_directory_alone(app_url: str, superuser_url: str) -> None:
     async def check(ledger: Ledger) -> None:
-        async with administration(app_url, ledger.services.kek) as acts:
+        async with administration(app_url, ledger.services.ledger.kek) as acts:
             other = await acts.create_directory("other")
         with holding(superuser_url, 1, ledger.directory.id):
             held = ledger.create_user("held")

@@ -23,15 +23,15 @@ async def _events(ledger: Ledger) -> list[dict[str, Any]]:
 async def _followed(ledger: Ledger, profile: str) -> None:
     """Wait until the serving process knows the profile; how it learns of it is not helped along."""
     async with asyncio.timeout(10):
-        while (known := ledger.services.directories.known("acme")) is None or known.profile != profile:
-            async with ledger.services.pool.connection() as conn:
+        while (known := ledger.services.ledger.directories.known("acme")) is None or known.profile != profile:
+            async with ledger.services.ledger.connection() as conn:
                 await conn.execute("select pg_sleep(0.01)")
     ledger.directory = known
 
 
 async def _known(ledger: Ledger) -> None:
-    async with ledger.services.pool.connection() as conn:
-        await ledger.services.directories.by_slug(conn, "acme")
+    async with ledger.services.ledger.connection() as conn:
+        await ledger.services.ledger.directories.by_slug(conn, "acme")
 
 
 def test_setting_a_profile_is_one_event_and_holds_in_a_serving_process(app_url: str) -> None:
@@ -40,7 +40,7 @@ def test_setting_a_profile_is_one_event_and_holds_in_a_serving_process(app_url: 
             await _known(ledger)
             await ledger.create_user("ada", title="Countess")
             before = await _events(ledger)
-            async with administration(app_url, ledger.services.kek) as acts:
+            async with administration(app_url, ledger.services.ledger.kek) as acts:
                 changed = await acts.set_profile("acme", "okta")
             assert changed.profile == "okta@1"
             await _followed(ledger, "okta@1")
@@ -55,8 +55,8 @@ def test_setting_a_profile_is_one_event_and_holds_in_a_serving_process(app_url: 
                 "changes": [{"path": "profile", "from": "generic@1", "to": "okta@1"}],
             }
             assert bob["profile"] == "okta@1"
-            async with ledger.services.pool.connection() as conn:
-                assert [d.profile for d in await Directories(ledger.services.kek).all(conn)] == ["generic@1", "okta@1"]
+            async with ledger.services.ledger.connection() as conn:
+                assert [d.profile for d in await Directories(ledger.services.ledger.kek).all(conn)] == ["generic@1", "okta@1"]
 
     asyncio.run(run())
 
@@ -65,7 +65,7 @@ def test_the_same_profile_again_is_no_event(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             before = await _events(ledger)
-            async with administration(app_url, ledger.services.kek) as acts:
+            async with administration(app_url, ledger.services.ledger.kek) as acts:
                 assert (await acts.set_profile("acme", "generic")).profile == "generic@1"
             assert await _events(ledger) == before
 
@@ -74,7 +74,7 @@ def test_the_same_profile_again_is_no_event(app_url: str) -> None:
 
 def test_what_cannot_be_set_is_refused_in_words(app_url: str) -> None:
     async def run() -> None:
-        async with opened(app_url) as ledger, administration(app_url, ledger.services.kek) as acts:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
             with pytest.raises(RefusedError, match=r"no profile nope@1 here"):
                 await acts.set_profile("acme", "nope@1")
             with pytest.raises(ForbiddenError, match=r"does not reach a directory"):
@@ -108,10 +108,10 @@ def test_a_profile_this_release_does_not_know_stops_writes_and_says_so(app_url: 
     async def run() -> None:
         async with opened(app_url) as ledger:
             await _known(ledger)
-            async with ledger.services.pool.connection() as conn:
+            async with ledger.services.ledger.connection() as conn:
                 await conn.execute("update directories set profile = 'okta@99' where slug = 'acme'")
-                await ledger.services.directories.refresh(conn)
-                assert (await ledger.services.directories.by_id(conn, ledger.directory.id)).slug == "acme", (
+                await ledger.services.ledger.directories.refresh(conn)
+                assert (await ledger.services.ledger.directories.by_id(conn, ledger.directory.id)).slug == "acme", (
                     "its log stays readable"
                 )
             token = Token(ledger.directory.uuid, "scim", "t", ("acme",), ("*",), bodies=True)
@@ -119,7 +119,7 @@ def test_a_profile_this_release_does_not_know_stops_writes_and_says_so(app_url: 
                 await ledger.services.directory("acme", token)
             with pytest.raises(Forbidden):
                 await ledger.services.directory("other", token)
-            async with administration(app_url, ledger.services.kek) as acts:
+            async with administration(app_url, ledger.services.ledger.kek) as acts:
                 with pytest.raises(UnknownProfileError, match=r"Directory acme has the profile okta@99"):
                     await acts.directories()
 

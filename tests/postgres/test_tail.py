@@ -44,7 +44,7 @@ def test_a_tail_ends_when_it_is_cancelled_in_the_moment_of_a_hint(app_url: str) 
 
 
 def _tail(ledger: Ledger, hints: Arrivals) -> Tail:
-    tail = Tail(ledger.services.feed, ledger.services.pool.connection, hints)
+    tail = Tail(ledger.services.ledger.feed, ledger.services.ledger.connection, hints)
     tail.follow("this test")
     return tail
 
@@ -64,8 +64,8 @@ def test_what_a_tail_remembers_is_the_log(app_url: str) -> None:
             assert tail.since(start) == []
             assert tail.since(start - 1) is None, "from before its first look"
             await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(20)))
-            async with ledger.services.pool.connection() as conn:
-                head = await ledger.services.feed.head(conn, Selection())
+            async with ledger.services.ledger.connection() as conn:
+                head = await ledger.services.ledger.feed.head(conn, Selection())
             while tail.read_to < head:
                 arrival = tail.arrivals.next()
                 hints.announce()
@@ -89,8 +89,8 @@ def test_nothing_is_read_for_nobody(app_url: str) -> None:
             tail = ledger.services.tail
             await ledger.create_user("unheard")
             ledger.services.arrivals.announce()
-            async with ledger.services.pool.connection() as conn:
-                head = await ledger.services.feed.head(conn, Selection())
+            async with ledger.services.ledger.connection() as conn:
+                head = await ledger.services.ledger.feed.head(conn, Selection())
             assert tail.read_to == -1
             arrival = tail.arrivals.next()
             tail.follow("somebody")

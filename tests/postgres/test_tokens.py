@@ -31,15 +31,15 @@ async def issuing(url: str):
 
 
 async def works(ledger: Ledger, text: str) -> bool:
-    async with ledger.services.pool.connection() as conn:
+    async with ledger.services.ledger.connection() as conn:
         return token_hash(text) in await live_tokens(conn, KEK, [token_hash(text)])
 
 
 async def findings(ledger: Ledger, owner_url: str) -> list[str]:
     conn = await connect_owner(owner_url)
     try:
-        async with ledger.services.pool.connection() as reader:
-            directories = await ledger.services.directories.all(reader)
+        async with ledger.services.ledger.connection() as reader:
+            directories = await ledger.services.ledger.directories.all(reader)
         return [f"{found.place}: {found.problem}" for found in await verify_tokens(conn, KEK, directories)]
     finally:
         await conn.close()
@@ -72,7 +72,7 @@ def test_issued_rotated_and_revoked_tokens_follow_from_the_log(app_url: str, own
     async def check(ledger: Ledger, acts: Machine) -> None:
         text, token = await admin_token(acts)
         assert await works(ledger, text)
-        async with ledger.services.pool.connection() as conn:
+        async with ledger.services.ledger.connection() as conn:
             row = await find(conn, token)
             now = await database_clock(conn)
             assert row is not None
@@ -84,7 +84,7 @@ def test_issued_rotated_and_revoked_tokens_follow_from_the_log(app_url: str, own
         with pytest.raises(psycopg.IntegrityError, match="only ever gets less"):
             await acts.record(again.command())
         assert not await works(ledger, again.text), "the whole commit is refused"
-        async with ledger.services.pool.connection() as conn:
+        async with ledger.services.ledger.connection() as conn:
             old, successor = await find(conn, token), await find(conn, new.row.id)
             assert old is not None
             assert successor is not None
@@ -143,7 +143,7 @@ def test_a_row_changed_by_hand_does_not_work_and_is_found(app_url: str, owner_ur
         text, token = await admin_token(acts)
         by_hand(superuser_url, CHANGED[what], token)
         assert await acts.bind_tokens() == 0, "what the log has sealed is never bound again"
-        async with ledger.services.pool.connection() as conn:
+        async with ledger.services.ledger.connection() as conn:
             row = await find(conn, token)
             assert row is not None
             assert await live_tokens(conn, KEK, [row.hash]) == {}
@@ -223,7 +223,7 @@ def test_a_revoked_token_writes_nothing_whatever_its_row_says(app_url: str, supe
         async def write(token: UUID, name: str) -> None:
             command = CreateUser(uuid4(), {"schemas": [], "userName": name}, name)
             waiter = asyncio.get_running_loop().create_future()
-            await ledger.services.writer.submit(
+            await ledger.services.ledger.submit(
                 Submission(ledger.directory, command, needs_of(command), "tok", uuid7(), 0, waiter, token)
             )
 
@@ -284,7 +284,7 @@ def test_tokens_of_an_earlier_release_go_on_working(app_url: str, owner_url: str
         assert [await works(ledger, text) for text in (kept, widened, revoked, SECRET)] == [True, False, False, False]
         found = sorted(line.partition(": ")[2] for line in await findings(ledger, owner_url))
         assert len(found) == 2
-        async with ledger.services.pool.connection() as conn:
+        async with ledger.services.ledger.connection() as conn:
             row = await find(conn, UUID(kept.split("_")[2]))
             assert row is not None
             assert row.created_by == "sys"

@@ -79,7 +79,7 @@ def test_a_bulk_request_stops_before_its_next_operation_when_its_client_goes_awa
         async with opened(app_url) as ledger:
             client = Client(_bulk_of(50))
             call = _call(client, "POST", "Bulk")
-            submit = ledger.services.writer.submit
+            submit = ledger.services.ledger.submit
 
             def submitted(submission: Any) -> Any:
                 submission.token = None  # who writes is not the question here
@@ -87,7 +87,7 @@ def test_a_bulk_request_stops_before_its_next_operation_when_its_client_goes_awa
                     client.gone.set()
                 return submit(submission)
 
-            ledger.services.writer.submit = submitted  # type: ignore[method-assign]
+            ledger.services.ledger.submit = submitted  # type: ignore[method-assign]
             await bulk(ledger.services, call, ledger.directory, _token())
             call.unwatch()
             assert 5 <= call.events < 50, "what was queued is written, what was not is left"
@@ -114,13 +114,13 @@ def test_no_connection_is_held_while_a_list_computes(app_url: str, monkeypatch: 
         async with opened(app_url) as ledger:
             await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(20)))
             held: list[int] = []
-            compute = ledger.services.turns.compute
+            compute = ledger.services.ledger.turns.compute
 
             async def watched(directory: int, work: Any) -> Any:
                 held.append(_held(ledger.services))
                 return await compute(directory, work)
 
-            monkeypatch.setattr(type(ledger.services.turns), "compute", lambda _, *given: watched(*given))
+            monkeypatch.setattr(type(ledger.services.ledger.turns), "compute", lambda _, *given: watched(*given))
             for query in ({"filter": 'title co "x"'}, {"sortBy": "userName"}, {"filter": 'groups.display co "x"'}, {}):
                 call = _call(Client(), "GET", "Users", **query)
                 await Query(ledger.services, call, ledger.directory).many([ledger.directory.user_type], from_query(query))
@@ -132,7 +132,7 @@ def test_no_connection_is_held_while_a_list_computes(app_url: str, monkeypatch: 
 
 
 def _held(services: Services) -> int:
-    stats = services.pool.get_stats()
+    stats = services.ledger.connection.__self__.get_stats()
     return stats["pool_size"] - stats["pool_available"]
 
 
@@ -173,8 +173,8 @@ def test_a_large_user_is_read_by_whoever_asked_for_it(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             large = id_of(await ledger.create_user("large", title=TITLE))
-            assert isinstance(await ledger.services.users.get((ledger.directory.id, large)), Alone)
-            assert isinstance(await ledger.services.names.get((ledger.directory.id, "large")), Alone)
+            assert isinstance(await ledger.services.reads.users.get((ledger.directory.id, large)), Alone)
+            assert isinstance(await ledger.services.reads.names.get((ledger.directory.id, "large")), Alone)
             for path, query in ((("Users", str(large)), {}), (("Users",), {"filter": 'userName eq "large"'})):
                 call = _call(Client(), "GET", *path, **query)
                 asked = Query(ledger.services, call, ledger.directory)
@@ -194,13 +194,19 @@ def test_many_groups_are_read_by_whoever_asked_for_them(app_url: str, monkeypatc
             user = id_of(await ledger.create_user("u"))
             for n in range(5):
                 await ledger.create_group(f"g{n}", (user,))
-            assert isinstance(await ledger.services.groups.get((ledger.directory.id, user)), Alone)
-            found = await reads.groups_of(ledger.services.turns, ledger.services.kek, ledger.directory, [user], Work(1_000))
+            assert isinstance(await ledger.services.reads.groups.get((ledger.directory.id, user)), Alone)
+            found = await reads.groups_of(
+                ledger.services.ledger.turns, ledger.services.ledger.kek, ledger.directory, [user], Work(1_000)
+            )
             assert [group.name for group in found[user]] == [f"g{n}" for n in range(5)]
             with pytest.raises(TooMany):
-                await reads.groups_of(ledger.services.turns, ledger.services.kek, ledger.directory, [user], Work(10))
+                await reads.groups_of(
+                    ledger.services.ledger.turns, ledger.services.ledger.kek, ledger.directory, [user], Work(10)
+                )
             monkeypatch.setattr(reads, "EDGES_MAX", 4)
             with pytest.raises(TooMany):
-                await reads.groups_of(ledger.services.turns, ledger.services.kek, ledger.directory, [user], Work(1_000))
+                await reads.groups_of(
+                    ledger.services.ledger.turns, ledger.services.ledger.kek, ledger.directory, [user], Work(1_000)
+                )
 
     asyncio.run(run())

@@ -67,7 +67,7 @@ def test_a_value_the_database_refuses_fails_alone(app_url: str) -> None:
                     statements.append(("select 1 / 0", ()))
                 return statements
 
-            object.__setattr__(ledger.services.writer._transaction, "project", poisoned)
+            object.__setattr__(ledger.services.ledger.submit.__self__._transaction, "project", poisoned)
             results = await asyncio.gather(
                 ledger.create_user("a"),
                 ledger.create_user("bad", externalId="x"),
@@ -85,7 +85,7 @@ def test_a_value_the_database_refuses_fails_alone(app_url: str) -> None:
 def test_several_writers_at_once_keep_one_dense_order(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as first:
-            kek = first.services.kek
+            kek = first.services.ledger.kek
             async with opened(app_url, kek=kek) as second, opened(app_url, kek=kek) as third:
                 ledgers = (first, second, third)
                 await asyncio.gather(*(ledgers[n % 3].create_user(f"u{n}") for n in range(600)))
@@ -99,7 +99,7 @@ def test_several_writers_at_once_keep_one_dense_order(app_url: str) -> None:
 
 def test_the_same_user_name_sent_to_two_writers_is_stored_once(app_url: str) -> None:
     async def run() -> None:
-        async with opened(app_url) as first, opened(app_url, kek=first.services.kek) as second:
+        async with opened(app_url) as first, opened(app_url, kek=first.services.ledger.kek) as second:
             for n in range(20):
                 results = await asyncio.gather(
                     first.create_user(f"Same{n}"), second.create_user(f"sAME{n}"), return_exceptions=True
@@ -154,7 +154,7 @@ def test_a_giant_commit_does_not_stall_other_directories(app_url: str) -> None:
         async with opened(app_url) as ledger:
             from tests.postgres.machine import administration
 
-            async with administration(app_url, ledger.services.kek) as acts:
+            async with administration(app_url, ledger.services.ledger.kek) as acts:
                 other = await acts.create_directory("other")
             holder = await psycopg.AsyncConnection.connect(app_url)
             await holder.execute("select pg_advisory_xact_lock(1, %s)", (ledger.directory.id,))

@@ -23,7 +23,7 @@ class _Scripted(edge._Run):
     """A run whose operations end as the script says, by method and bulkId (of what was created)."""
 
     def __init__(self, script: dict[tuple[str, str], int], *operations: dict[str, Any]) -> None:
-        services: Any = SimpleNamespace(base_url="http://x", new_id=uuid4)
+        services: Any = SimpleNamespace(base_url="http://x", ledger=SimpleNamespace(new_id=uuid4))
         self.call: Any = SimpleNamespace(refusals=[], work=Work(REQUEST_STEPS))
         directory: Any = SimpleNamespace(slug="acme")
         token: Any = None
