@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 from database.connections import APPLICATION_NAME
 from database.migrate import migrate
 from ledger import writer
-from operations.readiness import Readiness
 from runtime import wiring
 from scim.errors import Unavailable
 from tests.postgres.ledgers import Ledger, opened
