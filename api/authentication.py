@@ -85,7 +85,7 @@ def presented(authorization: str | None) -> bytes:
     """The hash of the token in an Authorization header. Raises Unauthorized where there is none, or a mistyped one."""
     match = _BEARER.fullmatch(authorization or "")
     if match is None:
-        raise Unauthorized("Send the directory's token in the header: Authorization: Bearer sl_...")
+        raise Unauthorized("Send a token in the header: Authorization: Bearer sl_...")
     if not well_formed(match[1]):
         raise Unauthorized("This is not a token of this service. Copy it again, whole.")
     return token_hash(match[1])

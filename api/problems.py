@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import orjson
 import psycopg
@@ -45,7 +44,9 @@ def problem_of(error: Exception) -> ProblemError:
             return error
         case InvalidCursorError():
             return ProblemError(
-                400, "invalid_cursor", "`after` is neither a cursor of this ledger nor an event id. Start without it."
+                400,
+                "invalid_cursor",
+                "The place is neither a cursor of this ledger nor an event id. Take `after` of a page, or start without.",
             )
         case CursorAheadError():
             why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state, then go on."
@@ -130,10 +131,6 @@ def answer(problem: ProblemError, request_id: str) -> Response:
     if problem.status in {429, 503}:
         headers["Retry-After"] = str(problem.retry_after)
     return Response(orjson.dumps(body), problem.status, headers, "application/problem+json")
-
-
-def request_uuid(request: Request) -> UUID:
-    return UUID(request_id_of(request))
 
 
 def request_id_of(request: Request) -> str:

@@ -8,7 +8,7 @@ from ledger.commands import RecordFacts
 from ledger.directories import Directory
 from ledger.events import DIRECTORY, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
 from ledger.refused import RefusedError
-from scim.profile import Profile, ProfileError, UnknownProfileError, is_shipped, own_profile, profile_of, shipped
+from scim.profile import NAME_SHOWN_MAX, Profile, ProfileError, UnknownProfileError, is_shipped, own_profile, profile_of, shipped
 
 SQL = load_queries(__file__)
 
@@ -32,7 +32,7 @@ async def known_profile(conn: Connection, text: str) -> Profile:
         found = await profiles(conn)
         versions = [profile for profile in found.values() if text in {profile.file.name, profile.text}]
         if not versions:
-            raise RefusedError(f"There is no profile {text} here. There are {', '.join(found)}.") from unknown
+            raise RefusedError(f"There is no profile {text[:NAME_SHOWN_MAX]} here. There are {', '.join(found)}.") from unknown
         return max(versions, key=lambda profile: profile.file.version)
 
 

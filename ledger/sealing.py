@@ -50,15 +50,6 @@ class Kek:
         return cls.of(key)
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryKeys:
-    """What sealing needs to know of a directory."""
-
-    id: int
-    uuid: UUID
-    index_key: bytes
-
-
 def wrap_key(kek: Kek, key: bytes, *, directory: UUID, obj: UUID, nonce: bytes) -> bytes:
     """Wrap a resource's key (or a directory's index key, obj = the directory) for storage."""
     return wrap(kek.key, key, dir=directory.bytes, obj=obj.bytes, nonce=nonce)

@@ -18,7 +18,7 @@ from ledger.directories import SYSTEM, Directory
 from ledger.tokens import Token, find, token_of
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.permissions import TABLE, Reach, Rule, allowed
+from operations.permissions import ROLES, TABLE, Reach, Rule, allowed
 from operations.refusals import ForbiddenError, NotFoundError
 
 P = ParamSpec("P")
@@ -37,8 +37,8 @@ NO_TOKEN = "There is no token of that id. GET /v1/tokens lists them."  # noqa: S
 def check(caller: Caller, operation: str) -> None:
     """Raises ForbiddenError where the caller's role may not ask for it at all."""
     if not allowed(caller.token.role, operation):
-        who = sorted(TABLE[operation].roles)
-        raise ForbiddenError(f"This needs a token of role {' or '.join(who)}.")
+        *others, last = [role for role in ROLES if role in TABLE[operation].roles]
+        raise ForbiddenError(f"This needs a token of role {', '.join(others)}{' or ' if others else ''}{last}.")
     if TABLE[operation].reach == "all" and not caller.everywhere:
         raise ForbiddenError("This needs a token that is not narrowed to directories.")
 

@@ -17,8 +17,10 @@ The command line on the machine itself (`sys`) may do what an admin may whose to
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from ledger import tokens
+
 Reach = Literal["-", "all", "within", "directory", "log", "consumer", "replay", "token"]
-ROLES: Final = ("stranger", "scim", "consumer", "operator", "auditor", "admin")
+ROLES: Final = ("stranger", *tokens.ROLES)
 
 _GRID: Final = """
                           stranger scim consumer operator auditor admin  reach

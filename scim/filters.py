@@ -253,7 +253,6 @@ _ORDER: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
 )
 _TEXTUAL = frozenset({"co", "sw", "ew"})
 _ORDERING = frozenset({"gt", "ge", "lt", "le"})
-_TEXT_TYPES = frozenset({"string", "reference", "binary", UNKNOWN_TYPE})
 _NUMBER_TYPES = frozenset({"integer", "decimal"})
 
 

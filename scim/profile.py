@@ -18,6 +18,7 @@ from scim.errors import ScimError
 from scim.tolerances import Tolerances
 
 FOLDER: Final = Path(__file__).with_name("profiles")
+NAME_SHOWN_MAX: Final = 100  # characters of a name that is none, in the refusal: it may be as long as a request
 TOLERANCES: Final = tuple(field.name for field in fields(Tolerances))
 
 
@@ -179,7 +180,7 @@ def profile_of(text: str) -> Profile:
     newest = [stem for stem in files if stem.partition("@")[0] == text]
     stem = newest[-1] if newest else text
     if stem not in files:
-        raise UnknownProfileError(f"There is no profile {text} here. There are {', '.join(files)}.")
+        raise UnknownProfileError(f"There is no profile {text[:NAME_SHOWN_MAX]} here. There are {', '.join(files)}.")
     return read_profile(files[stem].read_bytes())
 
 
