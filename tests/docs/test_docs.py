@@ -47,7 +47,9 @@ def commands() -> Iterator[tuple[str, ...]]:
 @cache
 def routes() -> list[str]:
     """The paths of /v1 and the probes, as the edge serves them."""
-    nothing = cast("Any", SimpleNamespace(ledger=None))  # routes use the rest when they are called, not when they are made
+    nothing = cast(
+        "Any", SimpleNamespace(ledger=None, migrated=None)
+    )  # routes use the rest when they are called, not when they are made
     found = {cast("Any", route).path for route in _fastapi(nothing).router.routes}
     return sorted(found - {"/openapi.json"})
 
