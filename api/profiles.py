@@ -60,7 +60,7 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
         try:
             profile = await profiles.validate(ledger, caller_of(request), asked.get("profile"))
         except ProfileError as wrong:
-            return as_json({"valid": False, "errors": str(wrong).splitlines()})
+            return as_json({"valid": False, "errors": name_places(str(wrong).splitlines(), "\n", LINE_LENGTH_MAX).splitlines()})
         return as_json({"valid": True, "profile": profile.text})
 
     @router.post("/v1/profiles/try", name="profiles.try")

@@ -3,7 +3,7 @@
 import json
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -11,6 +11,9 @@ from scim.errors import InvalidSyntax
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{\]}]', re.DOTALL)
 _PLAUSIBLE = re.compile(r"[A-Za-z$][-\w$.:]{0,127}", re.ASCII)
+LOOKED_AT_BYTES: Final = (
+    2**16
+)  # of what is no JSON, for a better reason than that: each bracket costs a microsecond, and there may be millions
 _INT_MAX = 2**63 - 1
 _INT_MIN = -(2**63)
 
@@ -116,21 +119,23 @@ def _malformed(raw: bytes, line: int, column: int, depth_max: int) -> InvalidSyn
         raw.decode()
     except UnicodeDecodeError as error:
         return InvalidSyntax(f"The request body is not UTF-8: byte {error.start + 1} belongs to no character.")
-    if _depth(raw) > depth_max:
+    if _deeper(raw[:LOOKED_AT_BYTES], depth_max):
         return _too_deep(depth_max)
     return InvalidSyntax(f"The request body is not valid JSON at line {line}, column {column}.")
 
 
-def _depth(raw: bytes) -> int:
-    deepest = depth = 0
+def _deeper(raw: bytes, depth_max: int) -> bool:
+    """Whether objects and lists nest deeper. A look at each bracket: it ends where the answer is known."""
+    depth = 0
     for token in _TOKEN.finditer(raw):
         first = token[0][:1]
         if first in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > depth_max:
+                return True
         elif first in b"]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def _too_deep(depth_max: int) -> InvalidSyntax:
@@ -139,7 +144,7 @@ def _too_deep(depth_max: int) -> InvalidSyntax:
 
 def _inspect(raw: bytes, depth_max: int) -> None:
     """The careful look at a body whose grammar is known to be good."""
-    if _depth(raw) > depth_max:
+    if _deeper(raw, depth_max):
         raise _too_deep(depth_max)
     _inspect_node(json.loads(raw, object_pairs_hook=_Members, parse_int=_Integer), "the body")
 

@@ -12,5 +12,5 @@ from api.app import _fastapi
 @cache
 def served() -> list[Route]:
     """The routes of FastAPI, in the order in which it looks."""
-    nothing = cast("Any", SimpleNamespace(ledger=None, migrated=None))  # routes use the rest when they are called, not when made
+    nothing = cast("Any", SimpleNamespace(ledger=None, readiness=None))  # routes use the rest when they are called, not when made
     return [route for route in _fastapi(nothing).router.routes if isinstance(route, Route)]

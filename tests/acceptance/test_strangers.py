@@ -201,6 +201,10 @@ def test_an_error_names_ten_places_at_most(own: Service) -> None:
         assert refused.status_code == 400
         assert 0 < refused.json()["detail"].count("wrong") <= 10
         assert len(refused.content) < 5_000
+    with own.client("admin") as admin:
+        validated = admin.post(own.base + "/v1/profiles/validate", json=document)
+    assert validated.json()["valid"] is False
+    assert 0 < validated.text.count("wrong") <= 10
 
 
 def test_metrics_name_nobody_to_strangers_and_work_once_for_many(own: Service) -> None:

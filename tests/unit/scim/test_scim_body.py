@@ -1,5 +1,6 @@
 import json
 import re
+import time
 
 import orjson
 import pytest
@@ -124,3 +125,12 @@ def test_arbitrary_bytes_are_read_or_refused_and_nothing_else(raw):
     except InvalidSyntax:
         return
     assert found == orjson.loads(raw)
+
+
+@pytest.mark.parametrize("raw", [b"[" * 8_000_000, b'{"a":[' + b"[]," * 3_000_000 + b"x", b'{"a":[' + b"{}," * 3_000_000])
+def test_what_is_no_json_is_refused_at_once_however_long_it_is(raw: bytes) -> None:
+    """30 MiB of brackets took a minute, and everything else of their directory waited for it."""
+    started = time.process_time()
+    with pytest.raises(InvalidSyntax):
+        read_json(raw)
+    assert time.process_time() - started < 2.0
