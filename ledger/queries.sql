@@ -224,7 +224,8 @@ insert into tokens (id, hash, role, name, directories, types, consumers, bodies,
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
 
 -- supersede_token --
--- In the transaction that records token.rotated. A second rotation at the same moment is refused by the trigger, and with it its commit.
+-- In the transaction that records token.rotated. A second rotation at the same moment, or one of a token
+-- that was revoked meanwhile, is refused by the trigger, and with it its commit.
 update tokens set superseded_by = $2, expires_at = $3, seal = $4 where id = $1;
 
 -- revoke_token --

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 FINDING: Final = 1  # verify failed, drift, something to do
-USAGE: Final = 2
+USAGE: Final = 2  # words that the command line or the service does not understand
 UNREACHABLE: Final = 3  # the database or the service
 REFUSED: Final = 4  # not found, not allowed, a conflict
 

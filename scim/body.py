@@ -7,13 +7,17 @@ from typing import Any, Final
 
 import orjson
 
-from scim.errors import InvalidSyntax
+from scim.errors import InvalidSyntax, TooMany
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{\]}]', re.DOTALL)
 _PLAUSIBLE = re.compile(r"[A-Za-z$][-\w$.:]{0,127}", re.ASCII)
 LOOKED_AT_BYTES: Final = (
     2**16
 )  # of what is no JSON, for a better reason than that: each bracket costs a microsecond, and there may be millions
+# Of one body, counted before anything is made of it: each costs memory many times its bytes. A group of 200 000 members that an IdP
+# sends with display and type has 200 001 objects and 800 000 commas.
+OBJECTS_MAX: Final = 500_000  # and lists
+COMMAS_MAX: Final = 2_000_000
 _INT_MAX = 2**63 - 1
 _INT_MIN = -(2**63)
 
@@ -37,8 +41,12 @@ def read_json(raw: bytes, *, depth_max: int = 32) -> dict[str, Any]:
 
     Raises InvalidSyntax, naming line and column or the path, for what is not one JSON object in UTF-8, for names that occur twice
     in an object (also when they differ in case only), NUL characters, lone surrogates, integers beyond 64 bit
-    and nesting deeper than `depth_max`.
+    and nesting deeper than `depth_max`. Raises TooMany for more than OBJECTS_MAX objects and lists, or COMMAS_MAX values.
     """
+    if len(raw) > OBJECTS_MAX and (raw.count(b"{") + raw.count(b"[") > OBJECTS_MAX or raw.count(b",") > COMMAS_MAX):
+        raise TooMany(
+            f"The request body holds too many values: at most {OBJECTS_MAX} objects and lists, and {COMMAS_MAX} values."
+        )
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

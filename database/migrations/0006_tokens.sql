@@ -17,7 +17,7 @@ begin
        (old.id, old.hash, old.role, old.name, old.directories, old.types, old.consumers, old.bodies, old.created_at, old.created_by, old.supersedes)
        or new.expires_at > old.expires_at
        or (old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at)
-       or (old.superseded_by is not null and new.superseded_by is distinct from old.superseded_by)
+       or (coalesce(old.superseded_by::text, old.revoked_at::text) is not null and new.superseded_by is distinct from old.superseded_by)
        or (old.seal is not null and new.seal is distinct from old.seal and new.superseded_by is not distinct from old.superseded_by)
        or (old.last_used_at is not null and (new.last_used_at is null or new.last_used_at < old.last_used_at))
     then

@@ -28,6 +28,7 @@ import httpx  # noqa: E402
 CONNECT_S: Final = 5.0
 READ_S: Final = 120.0  # between two pieces of an answer: recomputing an audit takes its time
 LOCAL_NAME: Final = "http://localhost"
+_NOT_UNDERSTOOD: Final = frozenset({400, 413, 414, 431})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,14 @@ def _read(answer: httpx.Response) -> Any:
         return found
     problem: dict[str, Any] = found if isinstance(found, dict) else {"status": answer.status_code}
     text = problem.get("detail") or f"The service answered {answer.status_code}."
-    raise CommandError(str(text), UNREACHABLE if answer.status_code >= 500 else REFUSED, problem)
+    raise CommandError(str(text), _exit_code(answer.status_code), problem)
+
+
+def _exit_code(status: int) -> int:
+    """What is not understood is a matter of usage, as if the command line itself had refused it."""
+    if status >= 500:
+        return UNREACHABLE
+    return USAGE if status in _NOT_UNDERSTOOD else REFUSED
 
 
 @contextmanager

@@ -100,6 +100,23 @@ def test_issued_rotated_and_revoked_tokens_follow_from_the_log(app_url: str, own
     run(app_url, check)
 
 
+def test_what_was_revoked_meanwhile_has_no_successor(app_url: str) -> None:
+    """A rotation is decided on a row that was read before: the revocation that came between wins, and the secret works nowhere."""
+
+    async def check(ledger: Ledger, acts: Machine) -> None:
+        _, token = await admin_token(acts)
+        async with ledger.services.ledger.connection() as conn:
+            row = await find(conn, token)
+        assert row is not None
+        new = rotate(await acts.issuer("tok_x"), uuid4(), row, 3600)
+        await acts.revoke_token(token)
+        with pytest.raises(psycopg.IntegrityError, match="only ever gets less"):
+            await acts.record(new.command())
+        assert not await works(ledger, new.text)
+
+    run(app_url, check)
+
+
 INSERT = (
     "insert into tokens (id, hash, role, name, directories, expires_at, seal) select %s, %s, 'admin', 'mine', '{*}', now() + "
     "interval '1 year', (select seal from tokens limit 1)"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scim.body import read_json
-from scim.errors import InvalidSyntax
+from scim.errors import InvalidSyntax, TooMany
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,23 @@ def test_arbitrary_bytes_are_read_or_refused_and_nothing_else(raw):
 def test_what_is_no_json_is_refused_at_once_however_long_it_is(raw: bytes) -> None:
     """30 MiB of brackets took a minute, and everything else of their directory waited for it."""
     started = time.process_time()
-    with pytest.raises(InvalidSyntax):
+    with pytest.raises(TooMany):
         read_json(raw)
     assert time.process_time() - started < 2.0
+
+
+@pytest.mark.parametrize("values", [b"[{}" + b",{}" * 500_000 + b"]", b"[0" + b",0" * 2_000_001 + b"]"])
+def test_a_body_of_too_many_values_is_refused_before_anything_is_made_of_it(values: bytes) -> None:
+    """Five million empty members took 340 MB."""
+    with pytest.raises(TooMany, match="too many values"):
+        read_json(b'{"members":' + values + b"}")
+
+
+def test_a_body_of_as_many_values_as_the_largest_group_is_read() -> None:
+    members = b",".join(b'{"value":"%d","display":"x","type":"User"}' % n for n in range(200_000))
+    assert len(read_json(b'{"members":[' + members + b"]}")["members"]) == 200_000
+
+
+def test_a_body_that_is_cut_off_amid_many_brackets_is_refused_for_what_it_is() -> None:
+    with pytest.raises(InvalidSyntax):
+        read_json(b'{"a":[' + b"[]," * 200_000 + b"x")
