@@ -157,7 +157,7 @@ def test_the_verbs_of_tokens_and_directories(told: Callable[..., str]) -> None:
     assert done("directory", "create", "verbs", "--profile", "okta")["profile"] == "okta@1"
     assert done("directory", "pause", "verbs", "--reason", "moving")["state"] == "paused"
     assert done("directory", "resume", "verbs", "--reason", "moved")["state"] == "active"
-    assert done("directory", "close", "verbs", "--reason", "over", "--confirm", "verb", code=4)["code"]
+    assert done("directory", "close", "verbs", "--reason", "over", "--confirm", "verb", code=2)["code"]
     done("directory", "close", "verbs", "--reason", "over", "--confirm", "verbs")
     assert done("directory", "show", "verbs")["state"] in {"closing", "closed"}
 
