@@ -23,6 +23,7 @@ from ledger.profiles import profile_facts
 from ledger.tokens import live_tokens, token_hash
 from ledger.transaction import Outcome
 from operations import audit
+from operations.refusals import NotFoundError
 from projections import history
 from projections.history import Point
 from runtime.bootstrap import machine
@@ -124,9 +125,12 @@ async def is_deleted(ledger: Ledger) -> bool:
 
 
 async def _members(ledger: Ledger, group: UUID, as_of: str) -> list[dict[str, Any]]:
-    """As an auditor is answered."""
+    """As an auditor is answered; nobody is in a group that is gone."""
     asked = {"nested": True, "effective": None, "after": None, "work": Work(10**9)}
-    rows, _, _ = await audit.members(ledger.services.ledger, machine(), ledger.directory.slug, str(group), as_of, **asked)
+    try:
+        rows, _, _ = await audit.members(ledger.services.ledger, machine(), ledger.directory.slug, str(group), as_of, **asked)
+    except NotFoundError:
+        return []
     return rows
 
 
