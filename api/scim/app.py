@@ -1,6 +1,7 @@
 """The SCIM endpoint as one ASGI application: routes as a table, errors always as SCIM bodies."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -256,6 +257,8 @@ class ScimApp:
 
     async def _handled(self, call: Call, token: Token) -> Answer:
         if not allowed(token.role, _operation(call)):
+            with contextlib.suppress(ScimError):  # for the journal: the IdP's admin must see that it has a token of another role
+                call.found_directory, call.token = await self._services.directory(call.directory, token), token
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token = directory, token

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -97,6 +98,7 @@ class World:
 
     def __init__(self, app: Any, services: Any) -> None:
         self.app, self.services = app, services
+        self.addresses = count()  # each request from another: failed authentications are slowed by address
         self.routes = _fastapi(services).router.routes
         self.user = self.group = ""
         self.texts: dict[str, str] = {}
@@ -193,6 +195,8 @@ def cells(made: World, who: Who) -> Iterator[Cell]:
 
 
 def by_role(who: Who, operation: str) -> int | None:
+    if operation == "metrics.show" and who.dead and who.name != "a stranger":
+        return 401  # a scrape that presents a dead token is told, instead of missing the names in silence
     if "stranger" in TABLE[operation].roles:
         return None
     if who.dead:
@@ -370,7 +374,7 @@ async def ask(made: World, who: Who, cell: Cell) -> httpx.Response:
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": cell.method, "scheme": "http", "path": cell.path,
         "raw_path": cell.path.encode(), "query_string": urlencode(cell.params).encode(), "headers": headers,
-        "client": ("127.0.0.1", 1), "server": ("ledger.test", 80),
+        "client": (f"10.0.{next(made.addresses) // 250 % 250}.{next(made.addresses) % 250}", 1), "server": ("ledger.test", 80),
     }  # fmt: skip
     incoming = [{"type": "http.request", "body": (cell.body or "").encode(), "more_body": False}]
     sent: list[dict[str, Any]] = []
@@ -389,14 +393,14 @@ async def ask(made: World, who: Who, cell: Cell) -> httpx.Response:
 def test_every_route_answers_every_caller_as_the_table_says(app_url: str) -> None:
     async def run() -> None:
         differences: list[str] = []
-        count = 0
+        asked_of = 0
         async with world(app_url) as made:
             for who in WHO:
                 alike: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {}
                 for cell in cells(made, who):
                     asked = await disposable(made, who, cell) if cell.expected is None else cell
                     answer = await ask(made, who, asked)
-                    count += 1
+                    asked_of += 1
                     wrong = difference(asked, answer)
                     if wrong is not None:
                         differences.append(f"{who.name}: {cell.method} {cell.path} {dict(cell.params)} ({cell.target}): {wrong}")
@@ -405,8 +409,8 @@ def test_every_route_answers_every_caller_as_the_table_says(app_url: str) -> Non
                 for (operation, method), answers in alike.items():
                     if len(set(map(repr, answers.values()))) > 1:
                         differences.append(f"{who.name}: {method} {operation} tells {sorted(answers)} apart: {answers}")
-        assert not differences, f"{len(differences)} of {count} cells differ:\n" + "\n".join(differences[:60])
-        assert count > 3_000
+        assert not differences, f"{len(differences)} of {asked_of} cells differ:\n" + "\n".join(differences[:60])
+        assert asked_of > 3_000
 
     asyncio.run(run())
 
