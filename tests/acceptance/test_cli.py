@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,8 +187,12 @@ def test_every_reading_verb_answers_in_text_and_in_json(service: Service, told: 
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_service_is_found_however_long_its_path_is(make_service: Callable[..., Service], deep: bool) -> None:
-    service = make_service("x" * 90 if deep else "short")
+def test_a_service_is_found_however_long_its_path_is(deep: bool) -> None:
+    with tempfile.TemporaryDirectory() as place:  # pytest's own directories are long already
+        _found_and_gone(Service(Path(place) / ("x" * 90 if deep else "short")).start(), deep)
+
+
+def _found_and_gone(service: Service, deep: bool) -> None:
     path = answering(service.data_dir, None)
     assert path is not None
     assert (path.parent == service.data_dir) is not deep
