@@ -190,8 +190,7 @@ def test_what_is_old_is_pruned(app_url: str) -> None:
 def test_a_spike_is_a_minute_far_above_the_ordinary_one(app_url: str) -> None:
     import psycopg
 
-    from api.journal import SQL
-    from operations.journal import SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN, advice
+    from operations.journal import SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN, SQL, advice
 
     with psycopg.connect(app_url, autocommit=True, cursor_factory=psycopg.RawCursor) as conn:
         conn.execute("set search_path to ledger")

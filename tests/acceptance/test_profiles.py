@@ -206,7 +206,7 @@ def test_the_command_line_shows_tries_and_validates(connected: Any, tmp_path: Pa
     assert json.loads(idp.cli("directory", "profile", "show", "mapped", "--json"))["profile"] == "entra@1"
     assert "string_booleans" in idp.cli("directory", "profile", "show", "entra")
     assert "There is no profile nope here" in idp.cli("directory", "profile", "show", "nope", code=4)
-    assert "There is no profile nope here" in idp.cli("directory", "profile", "set", "mapped", "nope", code=4)
+    assert "There is no profile nope here" in idp.cli("directory", "profile", "set", "mapped", "nope", code=2)
 
     request = tmp_path / "request.json"
     operation = {"op": "Replace", "path": "active", "value": "False"}
@@ -297,10 +297,10 @@ def test_a_profile_of_ones_own_is_stored_stamped_and_outlives_a_restart(
     assert json.loads(idp.cli("directory", "profile", "set", "ours", str(file), "--json"))["profile"] == "our-idp@1"
     file.write_text(json.dumps(of_our_own(tolerances=[])))
     assert "would stand for two profiles. Give yours a version" in idp.cli(
-        "directory", "profile", "set", "ours", str(file), code=4
+        "directory", "profile", "set", "ours", str(file), code=2
     )
     file.write_text(json.dumps(of_our_own(name="generic", version=7)))
-    assert "Give yours a name" in idp.cli("directory", "profile", "set", "ours", str(file), code=4)
+    assert "Give yours a name" in idp.cli("directory", "profile", "set", "ours", str(file), code=2)
     for _ in range(200):
         user = idp.user(f"ada{random.random()}")
         op = {"op": "Replace", "path": "active", "value": "False"}

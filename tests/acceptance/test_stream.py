@@ -160,7 +160,7 @@ def test_a_stream_ends_when_its_token_is_revoked_and_when_the_service_stops(make
 
 def test_a_thousand_idle_readers_cost_next_to_nothing(make_service: Any) -> None:
     """CPU time of the serving process while a thousand streams say only that there was nothing, and that all of them then hear."""
-    service = make_service("idle")
+    service = make_service("idle", LEDGER_CONNECTIONS="1500")
     token = service.first_run["tokens"]["consumer"]
     request = f"GET /v1/events/stream?types=user.* HTTP/1.1\r\nHost: ledger\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
 

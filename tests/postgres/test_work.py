@@ -89,7 +89,7 @@ def test_a_bulk_request_stops_before_its_next_operation_when_its_client_goes_awa
                     client.gone.set()
                 return submit(submission)
 
-            ledger.services.ledger.submit = submitted  # type: ignore[method-assign]
+            object.__setattr__(ledger.services.ledger, "submit", submitted)
             await bulk(ledger.services, call, ledger.directory, _token())
             call.unwatch()
             assert 5 <= call.events < 50, "what was queued is written, what was not is left"
