@@ -115,7 +115,7 @@ def test_the_command_line_registers_for_one_directory_and_the_service_follows(
     assert json.loads(service.cli("directory", "schema", "list", "beta", "--json").stdout) == []
     file.write_text("{}")
     for code, words in (
-        (4, ("add", "acme", str(file))),
+        (2, ("add", "acme", str(file))),
         (2, ("add", "acme", str(tmp_path / "none"))),
         (4, ("add", "nowhere", str(file))),
         (4, ("list", "nowhere")),

@@ -134,7 +134,7 @@ async def _steady(line: Line, over: "asyncio.Future[Any]", told: Acknowledged) -
 
 
 def test_a_storm_loses_and_reorders_nothing_and_another_directory_writes_on(make_service: Callable[..., Service]) -> None:
-    service = make_service()
+    service = make_service(LEDGER_CONNECTIONS="8000")  # the storm is of requests; the cap has tests of its own
     token = _other(service)
     storm, calm = Acknowledged(), Acknowledged()
 
@@ -189,7 +189,7 @@ async def _crowd(service: Service, many: list[Line], other: Line) -> tuple[list[
 def test_a_full_queue_is_429_with_retry_after_for_its_directory_alone_and_the_journal_tells(
     make_service: Callable[..., Service],
 ) -> None:
-    service = make_service()
+    service = make_service(LEDGER_CONNECTIONS="8000")  # the storm is of requests; the cap has tests of its own
     token = _other(service)
 
     async def run() -> tuple[list[Reply], list[Reply], list[Reply]]:
