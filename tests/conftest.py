@@ -14,7 +14,7 @@ from database.migrate import migrate
 from runtime import embedded
 
 hypothesis_settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
-hypothesis_settings.register_profile("ci", max_examples=100, deadline=None, print_blob=True)
+hypothesis_settings.register_profile("ci", max_examples=60, deadline=None, print_blob=True)
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 # Tests about durability start a cluster of their own; here nothing has to survive a power cut.

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
+from database.connections import APPLICATION_NAME
 from ledger.queue import BATCH_MAX, QUEUED_MAX
 from runtime import embedded
 from tests.acceptance.conftest import Service
@@ -161,7 +163,10 @@ async def _held(service: Service, slug: str) -> AsyncIterator[None]:
     """Hold a directory's lock, as a giant commit in another process does: its queue fills and nothing drains it."""
     cluster = embedded.running(service.data_dir / "postgres")
     assert cluster is not None
-    async with await psycopg.AsyncConnection.connect(cluster.url("ledger_owner", "ledger")) as conn:
+    writer = make_conninfo(
+        cluster.url("ledger_owner", "ledger"), application_name=APPLICATION_NAME
+    )  # a stranger's lock is not waited for
+    async with await psycopg.AsyncConnection.connect(writer) as conn:
         await conn.execute("select pg_advisory_xact_lock(1, id) from ledger.directories where slug = %s", (slug,))
         yield
         await conn.rollback()
