@@ -166,7 +166,6 @@ class Protocol(HttpToolsProtocol):
         # Of the head that is being read, and of the body behind the last one.
         self._head_since: float | None = None
         self._head_bytes = self._at_hand = self._trailer_bytes = 0
-        self._farewell: _Farewell | None = None
         self._keep = False  # whether the connection goes on after the answer, once the body is whole
         self._chunks = self._framed = self._received = self._judged = (
             0  # chunks, bytes around them, bytes of the body, of them at the last look
@@ -182,7 +181,6 @@ class Protocol(HttpToolsProtocol):
         if len(keeper.open) < self._limits.connections:
             keeper.open.add(self)
             super().connection_made(cast("asyncio.Transport", transport))
-            self._farewell = _Farewell(self)
             return
         keeper.count("connections")
         self.transport, self._deaf = cast("asyncio.Transport", transport), True
@@ -293,7 +291,7 @@ class Protocol(HttpToolsProtocol):
         # An answer that comes before the body is whole ends the connection, or the client's next request would be taken for the rest of it.
         cycle = self._newest = self.cycle
         self._keep, cycle.keep_alive = cycle.keep_alive, False
-        cycle.transport = cast("asyncio.Transport", self._farewell)
+        cycle.transport = cast("asyncio.Transport", _Outlet(self, cycle))
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -316,7 +314,7 @@ class Protocol(HttpToolsProtocol):
         cycle = self.cycle
         cycle.more_body = False
         cycle.keep_alive = self._keep
-        cycle.transport = self.transport
+        cast("_Outlet", cycle.transport).whole = True
         cycle.message_event.set()
 
     def _stop(self, refusal: Refusal) -> None:
@@ -471,13 +469,44 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
-class _Farewell:
-    """The transport of a request whose body is not whole: closing it leaves the client time to read."""
+class _Outlet:
+    """The transport of one request.
 
-    def __init__(self, protocol: Protocol) -> None:
-        self.close = protocol.part
-        self.write = protocol.transport.write
+    uvicorn writes the head of an answer and its body apart, and each write is a system call and a packet: a head waits for the body
+    that follows at once. Closing while the request's own body is not `whole` leaves the client time to read.
+    """
+
+    __slots__ = ("_begun", "_cycle", "_head", "_protocol", "is_closing", "whole")
+
+    def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
+        self._protocol, self._cycle = protocol, cycle
+        self._head: bytes | None = None
+        self._begun = self.whole = False
         self.is_closing = protocol.transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        head = self._head
+        if head is not None:
+            self._head = None
+            self._protocol.transport.writelines((head, data))
+        elif self._begun or not self._cycle.response_started:  # the latter: 100 Continue
+            self._protocol.transport.write(data)
+        else:
+            self._begun, self._head = True, data
+            self._protocol.loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        if self.whole:
+            self._protocol.transport.close()
+        else:
+            self._protocol.part()
+
+    def _flush(self) -> None:
+        """Send a head that nothing followed at once: the client of a stream knows from it that it is heard."""
+        head, self._head = self._head, None
+        if head is not None and not self.is_closing():
+            self._protocol.transport.write(head)
 
 
 def _end(cycle: RequestResponseCycle) -> None:

@@ -8,7 +8,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -36,6 +36,7 @@ class App:
     bodies: list[bytes] = field(default_factory=list)
     gone: int = 0
     hold: asyncio.Event | None = None
+    pause: asyncio.Event | None = None  # between head and body
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.seen.append(scope)
@@ -50,6 +51,8 @@ class App:
         if self.hold is not None:
             await self.hold.wait()
         await send({"type": "http.response.start", "status": self.status, "headers": []})
+        if self.pause is not None:
+            await self.pause.wait()
         for part in self.parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
@@ -598,5 +601,61 @@ def test_a_client_that_goes_away_is_noticed_by_each_request_it_sent_ahead() -> N
         assert running is not None
         assert running.disconnected
         assert not protocol.pipeline
+
+    run(story, PATIENT)
+
+
+@dataclass
+class Recorder:
+    """A transport that remembers what was written at once."""
+
+    inner: asyncio.Transport
+    written: list[bytes] = field(default_factory=list)
+
+    def write(self, data: bytes) -> None:
+        self.written.append(bytes(data))
+        self.inner.write(data)
+
+    def writelines(self, parts: tuple[bytes, ...]) -> None:
+        self.written.append(b"".join(parts))
+        self.inner.writelines(parts)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_head_and_body_of_a_short_answer_leave_in_one_piece() -> None:
+    async def story(served: Served) -> None:
+        reader, writer = await served.connect()
+        await served.until(lambda: bool(served.keeper.open))
+        protocol = next(iter(served.keeper.open))
+        protocol.transport = recorder = cast("Any", Recorder(protocol.transport))
+        for _ in range(2):  # on the same connection
+            writer.write(GET)
+            assert b"whole" in await reader.readuntil(b"0\r\n\r\n")
+        assert [piece.startswith(b"HTTP/1.1 200") and b"whole" in piece for piece in recorder.written] == [True, False] * 2
+
+    run(story, PATIENT)
+
+
+def test_a_head_whose_body_is_still_to_come_is_sent_alone() -> None:
+    async def story(served: Served) -> None:
+        served.app.pause = asyncio.Event()
+        reader, writer = await served.connect()
+        writer.write(GET)
+        assert status(await reader.readuntil(b"\r\n\r\n")) == 200
+        served.app.pause.set()
+        assert b"whole" in await reader.readuntil(b"0\r\n\r\n")
+
+    run(story, PATIENT)
+
+
+def test_an_announced_body_is_asked_for_before_there_is_an_answer() -> None:
+    async def story(served: Served) -> None:
+        reader, writer = await served.connect()
+        writer.write(b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"{}")
+        assert status(await reader.readuntil(b"\r\n\r\n")) == 200
 
     run(story, PATIENT)
