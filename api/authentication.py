@@ -59,9 +59,9 @@ class Authentication:
         wait = self._strangers.failed(address)
         return TooManyRequests(_SLOWED, retry_after=wait) if wait else why
 
-    async def lives(self, hashed: bytes) -> bool:
-        """Whether the token of a request that was let in is still good. All who ask at the same moment share one query."""
-        return await self._tokens.get(hashed) is not None
+    async def now(self, hashed: bytes) -> Token | None:
+        """The token of a request that was let in, if it is still good. All who ask at the same moment share one query."""
+        return await self._tokens.get(hashed)
 
     def forget(self, authorization: str | None) -> None:
         """The transaction found it dead: the next write is not let in on what was known before."""

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -17,18 +18,21 @@ from api.problems import DATABASE_AWAY
 from api.revocation import presented, still_allowed
 from api.services import Services
 from ledger.cursor import Cursor
-from ledger.events import BY_NUMBER, TOKEN_REVOKED
+from ledger.events import BY_NUMBER, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.feed import Page, Selection
 from ledger.rendering import Event, withheld
+from ledger.tokens import ENDLESS
 from operations import events
 from operations.events import Question
 from scim.errors import Unauthorized
 
 PAGE: Final = 500
 PAGE_BYTES: Final = 2**20  # of a page besides its first event: a client that is behind takes long, and there may be many
-PIECE_BYTES: Final = 256 * 2**10  # sent at once, unless one event is larger; the token is looked up again before each
+PIECE_BYTES: Final = 256 * 2**10  # sent at once, unless one event is larger
 COVERED_S: Final = 5.0
 HEARTBEAT_S: Final = 15.0
+SURE_S: Final = 1.0  # how long a token is taken as the database last told it, while the log is read to the end and ends none
+ENDS_TOKENS: Final = frozenset({TOKEN_REVOKED.number, TOKEN_ROTATED.number})
 RETRY_MS: Final = 1_000  # how soon a client comes back when the connection breaks
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -64,6 +68,8 @@ class _Follower:
     filtered: bool
     position: int | None = None
     told: int = 0  # the number up to which `covered` was told
+    sure_until: float = 0.0  # until then, by the loop's clock, the token need not be asked for again
+    ends_at: datetime = ENDLESS
 
     async def lines(self) -> AsyncIterator[bytes]:
         """Blocks of the stream, until the token is revoked or the client goes away."""
@@ -115,13 +121,26 @@ class _Follower:
                 return
             piece, seen = self._piece(events, 0)
             after = self._passed(events[:seen])
-            revoked = any(event.kind == TOKEN_REVOKED.number for event in events[:seen])
+            ended = any(event.kind in ENDS_TOKENS for event in events[:seen])
             del events
-            if piece or revoked:
-                await still_allowed(self.services, self.token)
+            if ended or (piece and not self._sure()):
+                await self._make_sure()
             if piece:
                 yield piece
             self.position, self.cursor = after
+
+    def _sure(self) -> bool:
+        """Whether the token lived when the events at hand were committed, for all that is known.
+
+        The tail passes over no event, so what ends a token comes by before anything that was committed later; only time does not.
+        """
+        now = datetime.fromtimestamp(self.services.ledger.clock() / 1_000_000, UTC)
+        return asyncio.get_running_loop().time() < self.sure_until and now < self.ends_at
+
+    async def _make_sure(self) -> None:
+        asked = asyncio.get_running_loop().time()
+        self.ends_at = await still_allowed(self.services, self.token)
+        self.sure_until = asked + SURE_S
 
     async def _pieces(self, events: list[Event]) -> AsyncIterator[bytes]:
         start = 0
@@ -155,7 +174,7 @@ class _Follower:
 
     async def _page(self) -> Page:
         """The next page from the log; once it ends at the head, the tail goes on from where the head was before."""
-        known = self.services.tail.read_to
+        known, self.sure_until = self.services.tail.read_to, 0.0  # the page may pass over the end of a token
         feed, connection = self.services.ledger.feed, self.services.ledger.connection
         page = await feed.page(connection, self.selection, self.cursor, PAGE, budget=PAGE_BYTES)
         if not page.has_more:
