@@ -17,12 +17,13 @@ grant usage on sequence requests_id_seq to ledger_app;
 grant select, insert on consumers, consumer_epochs, checkpoints, open_deliveries, skips, revocation_acks, consumer_leases to ledger_app;
 grant usage on sequence consumers_id_seq, checkpoints_id_seq, revocation_acks_id_seq, replay_progress_id_seq to ledger_app;
 grant update on consumers, open_deliveries, consumer_leases to ledger_app;
-grant update (reason, at) on skips to ledger_app;  -- one that came again after a seek is skipped again
+grant update (sealed_reason, at) on skips to ledger_app;  -- one that came again after a seek is skipped again
 grant delete on checkpoints, open_deliveries to ledger_app;
 grant select, insert, update, delete on delivery_workers to ledger_app;
 grant select, insert on replays, replay_progress, surge_limits, surge_alarms to ledger_app;
-grant update (state, ended_at) on replays to ledger_app;
+grant update (state, ended_at, sealed_name, sealed_reason) on replays to ledger_app;
 grant delete on replay_progress to ledger_app;
 grant update (per_hour, action, released) on surge_limits to ledger_app;
 grant select, insert, delete on idempotent_requests to ledger_app;  -- pruned after a day
 grant update (request, begun_at, over, answer) on idempotent_requests to ledger_app;
+grant select, truncate on unsealed_notes to ledger_app;  -- what an earlier release kept in clear, sealed at the first start of this one

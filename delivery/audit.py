@@ -13,6 +13,7 @@ from delivery.consumers import Consumer, reach_of
 from delivery.progress import STATES, exceptions
 from ledger.directories import Directory
 from ledger.feed import type_mask
+from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
 PAGE: Final = 5_000
@@ -58,16 +59,17 @@ class Audit:
 
 
 async def audit(
-    conn: Connection, consumer: Consumer, directories: Sequence[Directory], *, after: int = 0, through: int = EVERY
+    conn: Connection, kek: Kek, consumer: Consumer, directories: Sequence[Directory], *, after: int = 0, through: int = EVERY
 ) -> Audit:
     """Recompute what a consumer acknowledged in (after, through]. The head is that of the first look."""
     rows = await (await conn.cursor(binary=True).execute(SQL["epochs_of"], (consumer.id,))).fetchall()
     epochs = [Epoch(row[1], row[2], frozenset(row[3]), tuple(row[4]), tuple(row[5])) for row in rows]
     # A delivery that a replay repeats was acknowledged before.
-    states = {e.position: (STATES[e.state], e.reason or e.error) for e in await exceptions(conn, consumer) if e.replay is None}
-    skipped = {
-        row[0]: row[1] for row in await (await conn.cursor(binary=True).execute(SQL["skips_of"], (consumer.id,))).fetchall()
-    }
+    open_ = [e for e in await exceptions(conn, consumer) if e.replay is None]
+    parked = ((e, open_optional(kek, e.sealed_reason, kind="parked", owner=consumer.uuid)) for e in open_)
+    states = {e.position: (STATES[e.state], reason or e.error) for e, reason in parked}
+    rows = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (consumer.id,))).fetchall()
+    skipped = {row[0]: open_optional(kek, row[1], kind="skipped", owner=consumer.uuid) for row in rows}
     found = Audit(through=min(max(e.through for e in epochs), through))
     begin = max(min(e.start for e in epochs), after)
     found.broken = await _broken(conn, begin, found.through)
@@ -85,7 +87,7 @@ async def audit(
 
 
 def _verdict(
-    position: int, epochs: Sequence[Epoch], states: dict[int, tuple[str, str | None]], skipped: dict[int, str]
+    position: int, epochs: Sequence[Epoch], states: dict[int, tuple[str, str | None]], skipped: dict[int, str | None]
 ) -> tuple[str | None, str | None]:
     if position in states:
         return states[position]

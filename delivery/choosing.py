@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from delivery.consumers import Definition
+from delivery.consumers import Terms
 from delivery.lanes import Item
 from delivery.progress import RETRYING, WAITING, Exceptional
 from delivery.replays import Run
@@ -50,7 +50,7 @@ class Replay:
 class Choosing:
     """The queues of what may go. `opens` and `replays` are the pusher's own, and change under it."""
 
-    def __init__(self, definition: Definition, opens: dict[int, Open], replays: dict[UUID, Replay]) -> None:
+    def __init__(self, definition: Terms, opens: dict[int, Open], replays: dict[UUID, Replay]) -> None:
         self._definition = definition
         self._open = opens
         self._replays = replays

@@ -4,7 +4,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal, LiteralString, get_args
 from urllib.parse import urlsplit
@@ -33,7 +33,7 @@ from ledger.events import (
     EventType,
 )
 from ledger.feed import Selection, reached, type_mask
-from ledger.sealing import NONCE_SIZE, Kek, open_note, seal_note
+from ledger.sealing import NONCE_SIZE, Kek, open_note, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
 Mode = Literal["pull", "webhook"]
@@ -61,16 +61,22 @@ class ConsumerRefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
-    """What an operator says of a consumer. `directories` holds slugs or `*` (all but `_system`), `types` patterns such as `user.*`."""
+class Terms:
+    """What a consumer gets, and how. `directories` holds slugs or `*` (all but `_system`), `types` patterns such as `user.*`."""
 
     directories: tuple[str, ...] = ("*",)
     types: tuple[str, ...] = ("*",)
     mode: Mode = "pull"
     ordering: Ordering = "subject"
     batch_max: int = 1
-    url: str | None = None
     retry_schedule: tuple[int, ...] = SCHEDULE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Definition(Terms):
+    """What an operator says of a consumer: its terms, and where it is reached. A URL may hold a secret or a name: it is stored sealed."""
+
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +86,13 @@ class Consumer:
     id: int
     uuid: UUID
     name: str
-    definition: Definition
+    definition: Terms
     state: str
     epoch: int
     version: int
     created_at: datetime
     sealed_secrets: tuple[bytes, ...] = field(default=(), repr=False)  # the newest first; an older one while both are valid
+    sealed_url: bytes | None = field(default=None, repr=False)
 
     @property
     def mask(self) -> int:
@@ -95,6 +102,17 @@ class Consumer:
     def secrets(self, kek: Kek) -> list[str]:
         """What its deliveries are signed with."""
         return [open_note(kek, sealed, kind="secret", owner=self.uuid) for sealed in self.sealed_secrets]
+
+    def url(self, kek: Kek) -> str | None:
+        """Where its webhooks go; None for one that pulls."""
+        return open_optional(kek, self.sealed_url, kind="url", owner=self.uuid)
+
+    def defined(self, kek: Kek) -> Definition:
+        """Its definition as an operator gave it."""
+        d = self.definition
+        return Definition(
+            d.directories, d.types, d.mode, d.ordering, d.batch_max, d.retry_schedule, self.url(kek)
+        )  # fmt: skip
 
     def reach(self, directories: Sequence[Directory]) -> list[int]:
         """The directories it reads, of all there are now."""
@@ -255,9 +273,9 @@ def _consumer(row: tuple[Any, ...]) -> Consumer:
     (
         number, uuid, name, mode, ordering, directories, types, batch_max, url, schedule, secret, before, state, epoch, version, created,
     ) = row  # fmt: skip
-    definition = Definition(tuple(directories), tuple(types), mode, ordering, batch_max, url, tuple(schedule))
+    terms = Terms(tuple(directories), tuple(types), mode, ordering, batch_max, tuple(schedule))
     secrets = tuple(sealed for sealed in (secret, before) if sealed is not None)
-    return Consumer(number, uuid, name, definition, state, epoch, version, created, secrets)
+    return Consumer(number, uuid, name, terms, state, epoch, version, created, secrets, url)
 
 
 # -- acts -------------------------------------------------------------------
@@ -284,33 +302,36 @@ def creation(
     """The act of making a consumer that reads everything after position `start`."""
     sealed = seal_note(kek, secret, kind="secret", owner=uuid, nonce=random(NONCE_SIZE)) if secret is not None else None
     row = (
-        number, uuid, name, asked.mode, asked.ordering, list(asked.directories), list(asked.types), asked.batch_max, asked.url,
-        list(attempts_of(asked.retry_schedule)), sealed,
+        number, uuid, name, asked.mode, asked.ordering, list(asked.directories), list(asked.types), asked.batch_max,
+        _sealed_url(uuid, asked, kek, random), list(attempts_of(asked.retry_schedule)), sealed,
     )  # fmt: skip
-    epoch = (number, 1, start, list(asked.directories), list(asked.types), "created")
+    epoch = (number, 1, start, list(asked.directories), list(asked.types))
     facts = {**_facts(uuid, name, asked), "start_position": start}
     return _act(CONSUMER_CREATED, uuid, name, facts, (SQL["insert_consumer"], row), (SQL["insert_epoch"], epoch))
 
 
-def change(consumer: Consumer, asked: Definition) -> RecordFacts | None:
+def _sealed_url(uuid: UUID, asked: Definition, kek: Kek, random: Callable[[int], bytes]) -> bytes | None:
+    return None if asked.url is None else seal_note(kek, asked.url, kind="url", owner=uuid, nonce=random(NONCE_SIZE))
+
+
+def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts | None:
     """The act of giving a consumer another definition, or None where it has it. A new filter holds from its next undelivered event."""
     asked_schedule = attempts_of(asked.retry_schedule)
-    before, after = consumer.definition, Definition(
-        asked.directories, asked.types, asked.mode, asked.ordering, asked.batch_max, asked.url, asked_schedule
-    )  # fmt: skip
+    before, after = consumer.defined(kek), replace(asked, retry_schedule=asked_schedule)
     if before == after:
         return None
     if before.mode != after.mode:
         raise ConsumerRefusedError("The mode of a consumer cannot be changed. Make another one; it can start where this one is.")
     facts = {**_facts(consumer.uuid, consumer.name, after), "before": _facts(consumer.uuid, consumer.name, before)}
     row = (
-        consumer.id, after.ordering, list(after.directories), list(after.types), after.batch_max, after.url, list(after.retry_schedule),
+        consumer.id, after.ordering, list(after.directories), list(after.types), after.batch_max,
+        _sealed_url(consumer.uuid, after, kek, random), list(after.retry_schedule),
     )  # fmt: skip
     filtered = (before.directories, before.types) != (after.directories, after.types)
     epoch: tuple[Statement, ...] = (
         (SQL["carry_open"], (consumer.id, ALL)),
         (SQL["close_epoch"], (consumer.id,)),
-        (SQL["begin_epoch_here"], (consumer.id, list(after.directories), list(after.types), "filter changed")),
+        (SQL["begin_epoch_here"], (consumer.id, list(after.directories), list(after.types))),
     )
     update = (SQL["update_consumer"], row)
     return _act(
@@ -327,7 +348,7 @@ def sought(consumer: Consumer, start: int, reason: str) -> RecordFacts:
         (SQL["carry_open"], (consumer.id, start)),
         (SQL["leave_open"], (consumer.id, start)),
         (SQL["forget_open_after"], (consumer.id, start)),
-        (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types), reason)),
+        (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types))),
     )  # fmt: skip
 
 

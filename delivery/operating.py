@@ -1,11 +1,13 @@
 """What an operator does about one delivery: retry, park, skip. Each is an event in `_system`, with the reason."""
 
+from collections.abc import Callable
 from typing import Final
 
 from database.queries import load_queries
 from delivery.consumers import Consumer, Statement
 from ledger.commands import RecordFacts
 from ledger.events import CONSUMER, DELIVERY_PARKED, DELIVERY_RETRIED, DELIVERY_SKIPPED, OPERATOR, Body, Draft, EventType
+from ledger.sealing import NONCE_SIZE, Kek, seal_note
 
 SQL: Final = load_queries(__file__)
 
@@ -15,14 +17,20 @@ def retried(consumer: Consumer, position: int, event_id: str, reason: str) -> Re
     return _act(DELIVERY_RETRIED, consumer, event_id, reason, (SQL["retry_open"], (consumer.id, position)))
 
 
-def parked(consumer: Consumer, position: int, event_id: str, reason: str) -> RecordFacts:
+def parked(
+    consumer: Consumer, position: int, event_id: str, reason: str, *, kek: Kek, random: Callable[[int], bytes]
+) -> RecordFacts:
     """The act of setting a delivery aside in sight: it holds up nothing any more."""
-    return _act(DELIVERY_PARKED, consumer, event_id, reason, (SQL["park_open"], (consumer.id, position, reason)))
+    sealed = seal_note(kek, reason, kind="parked", owner=consumer.uuid, nonce=random(NONCE_SIZE))
+    return _act(DELIVERY_PARKED, consumer, event_id, reason, (SQL["park_open"], (consumer.id, position, sealed)))
 
 
-def skipped(consumer: Consumer, position: int, event_id: str, reason: str) -> RecordFacts:
+def skipped(
+    consumer: Consumer, position: int, event_id: str, reason: str, *, kek: Kek, random: Callable[[int], bytes]
+) -> RecordFacts:
     """The act of deciding that a delivery will never be made."""
-    return _act(DELIVERY_SKIPPED, consumer, event_id, reason, (SQL["skip_open"], (consumer.id, position, reason)))
+    sealed = seal_note(kek, reason, kind="skipped", owner=consumer.uuid, nonce=random(NONCE_SIZE))
+    return _act(DELIVERY_SKIPPED, consumer, event_id, reason, (SQL["skip_open"], (consumer.id, position, sealed)))
 
 
 def _act(kind: EventType, consumer: Consumer, event_id: str, reason: str, statement: Statement) -> RecordFacts:

@@ -34,7 +34,7 @@ class Place:
 
 @dataclass(slots=True)
 class Exceptional:
-    """An event that is neither delivered nor simply next. Times are seconds since the epoch; `answer` is sealed."""
+    """An event that is neither delivered nor simply next. Times are seconds since the epoch; `answer` is sealed, the receiver's."""
 
     position: int
     directory: int
@@ -45,7 +45,7 @@ class Exceptional:
     next_at: float | None = None
     error: str | None = None
     answer: bytes | None = field(default=None, repr=False)
-    reason: str | None = None
+    sealed_reason: bytes | None = field(default=None, repr=False)  # an operator's, of a parked one
     replay: UUID | None = None
     stored: bool = True  # whether it has a row already
 

@@ -99,6 +99,7 @@ class Push:
         self.lease_until = 0.0  # of the loop's clock; the worker sets it with each renewal
         self.arrival = asyncio.Event()  # something may have come, or changed
         self._secrets = consumer.secrets(parts.kek)
+        self._url = consumer.url(parts.kek)  # once, not for each delivery
         self._stopping = False
         self._lost = False
         self._lanes = Lanes(consumer.definition.ordering)
@@ -181,7 +182,7 @@ class Push:
                 return
             self._selection = self.consumer.selection(await self._parts.directories.all(conn))
             every = await exceptions(conn, self.consumer)
-            runs = await runs_of(conn, self.consumer.id, open_only=True)
+            runs = await runs_of(conn, self._parts.kek, self.consumer.id, open_only=True)
             resting = {run.id for run in runs if run.state == "paused"}
             rows = [row for row in every if row.state != PARKED and row.replay not in resting]
             aside = {row.position for row in every if row.state == PARKED}
@@ -416,9 +417,8 @@ class Push:
                 self._sent_bytes, size = self._sent_bytes + fetched - size, fetched
             batch = self._within_budget(batch)
             message = await self._message(batch)
-            url = self.consumer.definition.url
-            assert url is not None, "a webhook has a URL"
-            result = await self._parts.sender.send(url, self._secrets, message)
+            assert self._url is not None, "a webhook has a URL"
+            result = await self._parts.sender.send(self._url, self._secrets, message)
         finally:
             self._sent_bytes -= size
         if result.ok:

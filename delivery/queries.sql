@@ -1,12 +1,12 @@
 -- consumer_named --
 -- A consumer by its name. The secret of before is given only while it still signs.
-select id, uuid, name, mode, ordering, directories, types, batch_max, url, retry_schedule, secret,
+select id, uuid, name, mode, ordering, directories, types, batch_max, sealed_url, retry_schedule, secret,
        case when secret_before_until > clock_timestamp() then secret_before end, state, epoch, version, created_at
 from consumers where name = $1 and deleted_at is null;
 
 -- consumers_all --
 -- Every consumer there is.
-select id, uuid, name, mode, ordering, directories, types, batch_max, url, retry_schedule, secret,
+select id, uuid, name, mode, ordering, directories, types, batch_max, sealed_url, retry_schedule, secret,
        case when secret_before_until > clock_timestamp() then secret_before end, state, epoch, version, created_at
 from consumers where deleted_at is null order by name;
 
@@ -20,12 +20,12 @@ select nextval(pg_get_serial_sequence('ledger.consumers', 'id'))::int;
 
 -- insert_consumer --
 -- In the transaction that records consumer.created; a name in use is refused by the index.
-insert into consumers (id, uuid, name, mode, ordering, directories, types, batch_max, url, retry_schedule, secret)
+insert into consumers (id, uuid, name, mode, ordering, directories, types, batch_max, sealed_url, retry_schedule, secret)
 overriding system value values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- insert_epoch --
 -- From where it reads under which filter.
-insert into consumer_epochs (consumer, epoch, start, directories, types, reason) values ($1, $2, $3, $4, $5, $6);
+insert into consumer_epochs (consumer, epoch, start, directories, types) values ($1, $2, $3, $4, $5);
 
 -- filters_of --
 -- Every filter that consumers have or had.
@@ -41,7 +41,7 @@ where r.consumer = any($1::int4[]) and r.state in ('running', 'paused');
 
 -- update_consumer --
 -- In the transaction that records consumer.updated.
-update consumers set ordering = $2, directories = $3, types = $4, batch_max = $5, url = $6, retry_schedule = $7, version = version + 1
+update consumers set ordering = $2, directories = $3, types = $4, batch_max = $5, sealed_url = $6, retry_schedule = $7, version = version + 1
 where id = $1;
 
 -- set_consumer_state --
@@ -103,16 +103,16 @@ where c.id = $1;
 -- begin_epoch_here --
 -- The same place under another filter.
 with moved as (update consumers set epoch = epoch + 1, version = version + 1 where id = $1 returning id, epoch)
-insert into consumer_epochs (consumer, epoch, start, directories, types, reason)
+insert into consumer_epochs (consumer, epoch, start, directories, types)
 select m.id, m.epoch,
        coalesce((select through from checkpoints k where k.consumer = $1 and k.epoch = m.epoch - 1 order by k.id desc limit 1),
-                (select start from consumer_epochs e where e.consumer = $1 and e.epoch = m.epoch - 1)), $2, $3, $4
+                (select start from consumer_epochs e where e.consumer = $1 and e.epoch = m.epoch - 1)), $2, $3
 from moved m;
 
 -- begin_epoch_at --
 -- A seek.
 with moved as (update consumers set epoch = epoch + 1, version = version + 1 where id = $1 returning id, epoch)
-insert into consumer_epochs (consumer, epoch, start, directories, types, reason) select m.id, m.epoch, $2, $3, $4, $5 from moved m;
+insert into consumer_epochs (consumer, epoch, start, directories, types) select m.id, m.epoch, $2, $3, $4 from moved m;
 
 -- forget_open_after --
 -- What lies behind the place of a seek is read again from the log.
@@ -179,12 +179,12 @@ update open_deliveries set told = true where consumer = $1 and position = $2 and
 
 -- open_page --
 -- Exceptions of one state, after a position.
-select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, reason, replay
+select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, sealed_reason, replay
 from open_deliveries where consumer = $1 and state = any($2::int2[]) and position > $3 order by position limit $4;
 
 -- open_at --
 -- One exception.
-select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, reason, replay
+select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, sealed_reason, replay
 from open_deliveries where consumer = $1 and directory = $2 and seq = $3;
 
 -- retry_open --
@@ -193,13 +193,13 @@ update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp(),
 
 -- park_open --
 -- Set aside in sight: it holds up nothing, and stays until an operator brings it back or skips it.
-update open_deliveries set state = 5, next_at = null, reason = $3 where consumer = $1 and position = $2;
+update open_deliveries set state = 5, next_at = null, sealed_reason = $3 where consumer = $1 and position = $2;
 
 -- skip_open --
--- Never to be delivered; the reason stays.
+-- Never to be delivered; the reason stays, sealed.
 with gone as (delete from open_deliveries where consumer = $1 and position = $2 returning consumer, position)
-insert into skips (consumer, position, reason) select consumer, position, $3 from gone
-on conflict (consumer, position) do update set reason = excluded.reason, at = excluded.at;
+insert into skips (consumer, position, sealed_reason) select consumer, position, $3 from gone
+on conflict (consumer, position) do update set sealed_reason = excluded.sealed_reason, at = excluded.at;
 
 -- touch_consumer --
 -- Something about its exceptions changed: whoever delivers reads them again.
@@ -335,14 +335,14 @@ order by 1 limit $5;
 
 -- epochs_of --
 -- Everything a consumer ever read: each epoch with its last checkpoint.
-select e.epoch, e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.reason, e.at
+select e.epoch, e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.at
 from consumer_epochs e
 left join lateral (select through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k on true
 where e.consumer = $1 order by e.epoch;
 
 -- skips_of --
 -- What an operator decided not to deliver.
-select position, reason, at from skips where consumer = $1 order by position;
+select position, sealed_reason, at from skips where consumer = $1 order by position;
 
 -- open_counts --
 -- Exceptions by state, for status and metrics.
@@ -350,7 +350,7 @@ select consumer, state, count(*) from open_deliveries where consumer = any($1::i
 
 -- oldest_failing --
 -- What a consumer is stuck on: the oldest that was tried in vain, blocked before retried.
-select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, reason, replay
+select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, sealed_reason, replay
 from open_deliveries where consumer = $1 and state in (2, 3) order by (state = 3) desc, position limit 1;
 
 -- oldest_open_time --
@@ -395,7 +395,7 @@ insert into surge_alarms (directory, seq) values ($1, $2) on conflict do nothing
 
 -- insert_replay --
 -- In the transaction that records replay.started.
-insert into replays (id, name, consumer, from_position, to_position, head, types, directories, subjects, rate_per_second, superseded, reason, state, total, skipped)
+insert into replays (id, sealed_name, consumer, from_position, to_position, head, types, directories, subjects, rate_per_second, superseded, sealed_reason, state, total, skipped)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running', $13, $14);
 
 -- set_replay_state --
@@ -408,16 +408,16 @@ delete from open_deliveries where replay = $1;
 
 -- replay_by_id --
 -- One run with how far it is.
-select r.id, r.name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
-       r.reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at
+select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
+       r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at
 from replays r join consumers c on c.id = r.consumer
 left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
 where r.id = $1;
 
 -- replays_of --
 -- The runs of a consumer, newest first; of all where $1 is null.
-select r.id, r.name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
-       r.reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at
+select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
+       r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at
 from replays r join consumers c on c.id = r.consumer
 left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
 where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in ('running', 'paused')) order by r.created_at desc limit $3;
@@ -471,3 +471,33 @@ select expected, position - 1 from (
     select position, lag(position + size) over (order by position) as expected from commits
     where position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and position <= $2) v
 where expected is not null and expected <> position limit 20;
+
+-- notes_left --
+-- Whether an earlier release left something in clear.
+select exists (select from unsealed_notes);
+
+-- take_notes_left --
+-- What is to be sealed, in this transaction: the table is empty after it.
+select kind, owner, position, content from take_unsealed_notes();
+
+-- seal_urls --
+-- $2 is nothing here: all five take the same. One that was given anew meanwhile stays.
+update consumers c set sealed_url = v.s from unnest($1::uuid[], $2::int8[], $3::bytea[]) v(o, p, s) where c.uuid = v.o and c.sealed_url is null;
+
+-- seal_parked --
+-- Why deliveries were set aside.
+update open_deliveries d set sealed_reason = v.s from unnest($1::uuid[], $2::int8[], $3::bytea[]) v(o, p, s) join consumers c on c.uuid = v.o
+where d.consumer = c.id and d.position = v.p and d.sealed_reason is null;
+
+-- seal_skipped --
+-- Why deliveries were given up.
+update skips d set sealed_reason = v.s from unnest($1::uuid[], $2::int8[], $3::bytea[]) v(o, p, s) join consumers c on c.uuid = v.o
+where d.consumer = c.id and d.position = v.p and d.sealed_reason is null;
+
+-- seal_replay_names --
+-- What runs are called.
+update replays r set sealed_name = v.s from unnest($1::uuid[], $2::int8[], $3::bytea[]) v(o, p, s) where r.id = v.o and r.sealed_name is null;
+
+-- seal_replay_reasons --
+-- Why they were started.
+update replays r set sealed_reason = v.s from unnest($1::uuid[], $2::int8[], $3::bytea[]) v(o, p, s) where r.id = v.o and r.sealed_reason is null;

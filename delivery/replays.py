@@ -1,11 +1,12 @@
 """Replay of deliveries (CONTRACT §6): what a run would send again, and the acts on runs. Pushing them is push.py's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
+import anyio.to_thread
 import orjson
 
 from database.arrays import int4s, int8s, uuids
@@ -28,10 +29,12 @@ from ledger.events import (
     Draft,
     EventType,
 )
+from ledger.sealing import NONCE_SIZE, Kek, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
 EVENTS_MAX: Final = 500_000  # of one run; a longer stretch is a seek
 PAGE: Final = 5_000
+ON_LOOP_RUNS: Final = 200  # whose notes are opened in about a millisecond
 ENDED: Final = ("cancelled", "finished")
 GRANTS: Final = frozenset(kind.number for kind in (USER_CREATED, USER_REACTIVATED, MEMBER_ADDED, ACCESS_RESTORED))
 Superseded = Literal["skip", "include"]
@@ -148,24 +151,32 @@ def _gives(leaf: dict[str, Any]) -> bool:
     return bool(leaf["eff"] if "mem" in leaf else leaf.get("active"))
 
 
-async def run_of(conn: Connection, number: UUID) -> Run | None:
+async def run_of(conn: Connection, kek: Kek, number: UUID) -> Run | None:
     """A run by its id, or None."""
     row = await (await conn.cursor(binary=True).execute(SQL["replay_by_id"], (number,))).fetchone()
-    return _run(row) if row else None
+    return _run(kek, row) if row else None
 
 
-async def runs_of(conn: Connection, consumer: int | None, *, open_only: bool = False, limit: int = 1_000) -> list[Run]:
+async def runs_of(conn: Connection, kek: Kek, consumer: int | None, *, open_only: bool = False, limit: int = 1_000) -> list[Run]:
     """The runs of a consumer (of all where None), newest first; `open_only`: those that have not ended."""
     rows = await (await conn.cursor(binary=True).execute(SQL["replays_of"], (consumer, open_only, limit))).fetchall()
-    return [_run(row) for row in rows]
+    if len(rows) <= ON_LOOP_RUNS:
+        return _runs(kek, rows)
+    return await anyio.to_thread.run_sync(_runs, kek, rows)
 
 
-def _run(row: tuple[Any, ...]) -> Run:
+def _runs(kek: Kek, rows: Sequence[tuple[Any, ...]]) -> list[Run]:
+    return [_run(kek, row) for row in rows]
+
+
+def _run(kek: Kek, row: tuple[Any, ...]) -> Run:
     (
-        number, name, consumer, consumer_name, after, through, head, types, directories, subjects, rate, superseded, reason, state, total,
+        number, sealed_name, consumer, consumer_name, after, through, head, types, directories, subjects, rate, superseded, sealed_reason, state, total,
         skipped, created, ended, done, reached, ahead, at,
     ) = row  # fmt: skip
     wanted = Range(after, through, types, tuple(directories), None if subjects is None else tuple(subjects), superseded)
+    name = open_optional(kek, sealed_name, kind="replay_name", owner=number) or ""
+    reason = open_optional(kek, sealed_reason, kind="replay_reason", owner=number) or ""
     return Run(
         number, name, consumer, consumer_name, wanted, head, rate, reason, state, total, skipped, created, ended, done, reached, tuple(ahead), at
     )  # fmt: skip
@@ -174,12 +185,14 @@ def _run(row: tuple[Any, ...]) -> Run:
 # -- acts -------------------------------------------------------------------
 
 
-def started(run: Run) -> RecordFacts:
-    """The act of starting a run."""
+def started(run: Run, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
+    """The act of starting a run. Its name and its reason are the operator's own words: stored sealed."""
     r = run.range
+    name = seal_note(kek, run.name, kind="replay_name", owner=run.id, nonce=random(NONCE_SIZE))
+    reason = seal_note(kek, run.reason, kind="replay_reason", owner=run.id, nonce=random(NONCE_SIZE))
     row = (
-        run.id, run.name, run.consumer, r.after, r.through, run.head, r.types, list(r.directories),
-        None if r.subjects is None else list(r.subjects), run.rate_per_second, r.superseded, run.reason, run.total, run.skipped,
+        run.id, name, run.consumer, r.after, r.through, run.head, r.types, list(r.directories),
+        None if r.subjects is None else list(r.subjects), run.rate_per_second, r.superseded, reason, run.total, run.skipped,
     )  # fmt: skip
     facts = {
         "from_position": r.after + 1, "to_position": r.through, "count": run.total, "superseded": run.skipped, "reason": run.reason,

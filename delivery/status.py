@@ -14,7 +14,7 @@ from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, 
 from ledger.directories import Directory
 from ledger.feed import Feed, Selection
 from ledger.rendering import Event, rfc3339
-from ledger.sealing import Kek, open_note
+from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
 LAG_COUNTED_MAX: Final = 10_000  # counting further costs more than it tells
@@ -80,7 +80,7 @@ async def status_of(
     d = consumer.definition
     return {
         "object": "consumer", "name": consumer.name, "mode": d.mode, "ordering": d.ordering, "directories": list(d.directories),
-        "types": list(d.types), "batch_max": d.batch_max, "url": d.url, "retry_schedule": list(d.retry_schedule),
+        "types": list(d.types), "batch_max": d.batch_max, "url": consumer.url(kek), "retry_schedule": list(d.retry_schedule),
         "created_at": consumer.created_at,
         "state": "blocked" if blocked and consumer.state == "active" else consumer.state,
         "acked_position": lag.acked_position, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
@@ -105,8 +105,8 @@ def rows_of(kek: Kek, consumer: Consumer, some: Sequence[Exceptional], events: S
         entry: dict[str, Any] = {
             "event_id": public["id"], "type": public["type"], "subject": public["subject"], "position": exceptional.position,
             "state": STATES[exceptional.state], "since": _time(exceptional.since), "attempts": exceptional.attempts,
-            "last_error": exceptional.error, "next_attempt_at": _time(exceptional.next_at), "reason": exceptional.reason,
-            "last_answer": open_note(kek, exceptional.answer, kind="answer", owner=consumer.uuid) if exceptional.answer is not None else None,
+            "last_error": exceptional.error, "next_attempt_at": _time(exceptional.next_at), "reason": open_optional(kek, exceptional.sealed_reason, kind="parked", owner=consumer.uuid),
+            "last_answer": open_optional(kek, exceptional.answer, kind="answer", owner=consumer.uuid),
         }  # fmt: skip
         found.append(entry)
     return found

@@ -60,14 +60,17 @@ def unwrap_key(kek: Kek, wrapped: bytes, *, directory: UUID, obj: UUID) -> bytes
     return unwrap(kek.key, wrapped, dir=directory.bytes, obj=obj.bytes)
 
 
-NoteKind = Literal["secret", "answer", "reply", "refusal", "filter"]
+NoteKind = Literal[
+    "secret", "answer", "reply", "refusal", "filter", "url", "parked", "skipped", "replay_name", "replay_reason"
+]  # fmt: skip
 
 
 def seal_note(kek: Kek, text: str, *, kind: NoteKind, owner: UUID, nonce: bytes) -> bytes:
     """Seal a short text that is no event. Opens only as that kind, and only for its owner: none can be put in another's place.
 
-    secret: with which a consumer's webhooks are signed. answer: of a receiver. reply: kept for an Idempotency-Key. refusal and
-    filter: of a request in the journal.
+    secret: with which a consumer's webhooks are signed. url: where they go. answer: of a receiver. parked and skipped: why an
+    operator set a delivery aside, or gave it up. replay_name and replay_reason: of a replay. reply: kept for an Idempotency-Key.
+    refusal and filter: of a request in the journal.
     """
     return nonce + AESGCM(kek.key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _place(kind, owner))
 
@@ -79,6 +82,11 @@ def open_note(kek: Kek, sealed: bytes, *, kind: NoteKind, owner: UUID) -> str:
     except (InvalidTag, ValueError):
         raise WrapError("not sealed with this key-encryption key as this kind of note for this owner") from None
     return opened.decode("utf-8", "surrogatepass")
+
+
+def open_optional(kek: Kek, sealed: bytes | None, *, kind: NoteKind, owner: UUID) -> str | None:
+    """The same of a note that need not be there. Raises proofs.keys.WrapError."""
+    return None if sealed is None else open_note(kek, sealed, kind=kind, owner=owner)
 
 
 def _place(kind: NoteKind, owner: UUID) -> bytes:

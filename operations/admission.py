@@ -173,7 +173,7 @@ async def reached_replay(ledger: OpenLedger, caller: Caller, text: str) -> Run:
     number = parse_id(text)
     if number is not None:
         async with ledger.connection() as conn:
-            run = await run_of(conn, number)
+            run = await run_of(conn, ledger.kek, number)
             if run is not None and await _owns_run(ledger, conn, caller, run):
                 return run
     raise NotFoundError(NO_REPLAY)

@@ -72,7 +72,7 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
         known = await consumer_named(conn, name)
         if known is not None and not await owns(ledger, conn, caller, known):
             raise ConflictError("This name is taken. Choose another one.", "name_taken")
-        asked = replace(known.definition if known else Definition(), **changes)
+        asked = replace(known.defined(ledger.kek) if known else Definition(), **changes)
         directories = await ledger.directories.all(conn)
         _check_reach(caller, name, asked)
         check_definition(asked, [d.slug for d in directories], allowed)
@@ -80,7 +80,7 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
         number = await acts.reserve_id(conn) if known is None else 0
     if known is None:
         return await _created(ledger, caller, number, name, asked, position)
-    change = acts.change(known, asked)
+    change = acts.change(known, asked, kek=ledger.kek, random=ledger.entropy)
     if change is not None:
         await record(ledger, caller, change)
     warnings = ("`start` was ignored: the consumer exists. POST …/seek moves it.",) if start is not None else ()
@@ -179,7 +179,7 @@ class Ping:
 @on_consumer("consumers.ping")
 async def ping(ledger: OpenLedger, caller: Caller, consumer: Consumer, webhooks: Webhooks) -> Ping:
     """Send a signed message of type `ping`, outside of all order. Raises ConflictError where nothing is pushed."""
-    url = consumer.definition.url
+    url = consumer.url(ledger.kek)
     if consumer.definition.mode != "webhook" or url is None:
         raise ConflictError("Only webhooks can be pinged.", "not_a_webhook")
     sender = Sender(webhooks.allowed, webhooks.timeout_s, lambda: ledger.clock() / 1e6)
@@ -286,4 +286,4 @@ async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: s
         head = await ledger.feed.head(conn, Selection())
         first = await places.before(ledger, conn, caller, start, named) if start else 0
         last = await places.through(ledger, conn, caller, to, named) if to else head
-        return summary(await recompute(conn, consumer, directories, after=first, through=last))
+        return summary(await recompute(conn, ledger.kek, consumer, directories, after=first, through=last))

@@ -1,6 +1,6 @@
 """Deliveries that are not simply next: what is blocked or parked, and what an operator does about one of them."""
 
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import anyio.to_thread
 
@@ -18,7 +18,6 @@ from operations.open_ledger import OpenLedger
 from operations.refusals import NotFoundError
 
 Verb = Literal["retry", "park", "skip"]
-_ACTS: Final = {"retry": retried, "park": parked, "skip": skipped}
 
 
 async def _listed(
@@ -58,7 +57,12 @@ async def act(
         found = await _exceptional(ledger, conn, consumer, event_id)
     if found is None or found.state not in states:
         raise NotFoundError("There is no such delivery here now. GET …/blocked and …/parked list them.")
-    await record(ledger, caller, _ACTS[verb](consumer, found.position, event_id, reason))
+    if verb == "retry":
+        facts = retried(consumer, found.position, event_id, reason)
+    else:
+        aside = parked if verb == "park" else skipped
+        facts = aside(consumer, found.position, event_id, reason, kek=ledger.kek, random=ledger.entropy)
+    await record(ledger, caller, facts)
 
 
 async def _exceptional(ledger: OpenLedger, conn: Connection, consumer: Consumer, event_id: str) -> Exceptional | None:

@@ -67,7 +67,7 @@ async def figures(ledger: OpenLedger) -> tuple[list[ConsumerFigures], list[Surge
 
 async def _of_consumer(ledger: OpenLedger, conn: Connection, consumer: Consumer, directories: list[Directory]) -> ConsumerFigures:
     lag = await lag_of(conn, ledger.feed, consumer, directories)
-    runs = await runs_of(conn, consumer.id, open_only=True)
+    runs = await runs_of(conn, ledger.kek, consumer.id, open_only=True)
     state = "blocked" if lag.by_state.get(STATES[BLOCKED]) and consumer.state == "active" else consumer.state
     left = sum(run.total - run.done for run in runs)
     return ConsumerFigures(consumer.name, state, lag.events, lag.seconds, lag.by_state, left)

@@ -79,7 +79,7 @@ async def create(
         )
     if dry_run:
         return preview, None
-    await record(ledger, caller, started(run))
+    await record(ledger, caller, started(run, kek=ledger.kek, random=ledger.entropy))
     if not planned.events:
         await record(ledger, caller, moved(run, "finished"), op=1)
     return preview, await _run(ledger, run.id)
@@ -137,7 +137,7 @@ async def _acked(conn: Connection, consumer: Consumer, planned: Plan) -> int:
 
 async def _run(ledger: OpenLedger, number: UUID) -> Run:
     async with ledger.connection() as conn:
-        found = await run_of(conn, number)
+        found = await run_of(conn, ledger.kek, number)
     assert found is not None, "runs are kept"
     return found
 
@@ -148,13 +148,13 @@ async def list_runs(ledger: OpenLedger, caller: Caller, consumer: str | None, li
     if consumer is not None:
         target = await reached_consumer(ledger, caller, consumer)
         async with ledger.connection() as conn:
-            runs = await runs_of(conn, target.id, limit=limit if caller.everywhere else RUNS_READ_MAX)
+            runs = await runs_of(conn, ledger.kek, target.id, limit=limit if caller.everywhere else RUNS_READ_MAX)
             return [run for run in runs if await reaches_run(ledger, conn, caller, run)][:limit]
     async with ledger.connection() as conn:
         if caller.everywhere:
-            return await runs_of(conn, None, limit=limit)
+            return await runs_of(conn, ledger.kek, None, limit=limit)
         mine = {found.id for found in await owned(ledger, conn, caller, await consumers(conn))}
-        runs = [run for run in await runs_of(conn, None, limit=RUNS_READ_MAX) if run.consumer in mine]
+        runs = [run for run in await runs_of(conn, ledger.kek, None, limit=RUNS_READ_MAX) if run.consumer in mine]
         return [run for run in runs if await reaches_run(ledger, conn, caller, run)][:limit]
 
 

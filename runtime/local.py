@@ -1,12 +1,17 @@
 """The application in the process of a command, for when no service runs on this machine: the same routes, asked as `sys`."""
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
 
 import httpx
+import psycopg
 
 from api.app import make_app
+from database.connections import connect
+from delivery.leftovers import seal_leftovers
 from runtime.bootstrap import Urls
 from runtime.failures import explained
 from runtime.local_socket import ASGIApp, marked_local
@@ -35,6 +40,9 @@ def own_transport() -> Generator[httpx.BaseTransport]:
 
 async def _open(stack: AsyncExitStack, settings: Settings, urls: Urls) -> ASGIApp:
     kek = await read_kek(urls.serve, settings.kek_path)
+    with contextlib.suppress(psycopg.errors.UndefinedTable):  # a schema before 0010: there is nothing to seal yet
+        async with await connect(urls.serve) as conn:
+            await seal_leftovers(conn, kek, os.urandom)  # the command may be the first to come after a migration
     services = await stack.enter_async_context(open_services(urls.serve, kek, settings.base_url, webhooks_of(settings)))
     return marked_local(make_app(services))
 

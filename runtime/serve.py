@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from api.metrics import count_cut, show_connections
 from api.services import Services
 from database import migrate
 from database.connections import connect
+from delivery.leftovers import seal_leftovers
 from operations.tokens import bind
 from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start, machine
@@ -296,8 +298,11 @@ async def _prepare(settings: Settings, urls: Urls) -> bool:
     conn = await connect(urls.serve)
     try:
         kek = await ensure_kek(conn, settings.kek_path)
+        sealed = await seal_leftovers(conn, kek, os.urandom)
     finally:
         await conn.close()
+    if sealed:
+        _log.info("notes_sealed", notes=sealed)
     async with open_alone(urls.serve, kek) as ledger:
         first = await first_start(ledger, settings)
         bound = await bind(ledger, machine())

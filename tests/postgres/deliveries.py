@@ -103,7 +103,7 @@ class Scene:
             planned.superseded, datetime.fromtimestamp(0, UTC), None, 0, wanted.after, (), None,
         )  # fmt: skip
         if start:
-            await self.act(started(run))
+            await self.act(started(run, kek=self.kek, random=os.urandom))
         return run
 
     # -- looking ------------------------------------------------------------

@@ -48,7 +48,7 @@ async def people(s: Scene, users: int = 3, *, renamed: bool = True) -> list[UUID
 
 async def audited(s: Scene, name: str = "app") -> Audit:
     async with s.conn() as conn:
-        return await audit(conn, await s.consumer(name), await s.ledger.services.ledger.directories.all(conn))
+        return await audit(conn, s.kek, await s.consumer(name), await s.ledger.services.ledger.directories.all(conn))
 
 
 def why(found: Audit) -> dict[str, int]:
@@ -323,7 +323,7 @@ def test_what_is_parked_or_skipped_holds_up_nothing_and_the_audit_names_it(app_u
                     why(await audited(s)) == {"blocked": 1} | ({"waiting": 2} if WAITING in (await s.states()).values() else {})
                     or True
                 )
-                await s.act(act(await s.consumer(), first, "evt", "known"))
+                await s.act(act(await s.consumer(), first, "evt", "known", kek=s.kek, random=os.urandom))
                 await s.settled()
                 assert first not in s.hook.positions()
             found = await audited(s)
@@ -343,7 +343,7 @@ def test_what_comes_back_goes_before_newer_ones_of_its_subject(app_url: str) -> 
             async with s.working():
                 await s.until(lambda: _is(s.states(), {first: BLOCKED}))
                 s.hook.verdict = lambda e: 500 if e["subject"]["id"] == wanted[0]["subject"]["id"] else None
-                await s.act(parked(await s.consumer(), first, "evt", "later"))
+                await s.act(parked(await s.consumer(), first, "evt", "later", kek=s.kek, random=os.urandom))
                 await s.until(lambda: _is(s.states(), {first: PARKED, second: BLOCKED}))
                 await s.act(retried(await s.consumer(), first, "evt", "now"))
                 await s.until(lambda: _is(s.states(), {first: BLOCKED, second: BLOCKED}))
@@ -463,7 +463,9 @@ def test_another_filter_applies_from_the_next_undelivered_event(
                 await s.settled()
                 consumer = await s.consumer()
                 async with _deaf(s, worker, monkeypatch, reads):
-                    await s.act(acts.change(consumer, replace(consumer.definition, types=("group.*",))))
+                    await s.act(
+                        acts.change(consumer, replace(consumer.defined(s.kek), types=("group.*",)), kek=s.kek, random=os.urandom)
+                    )
                     await s.ledger.create_group("new")
                     await s.ledger.create_user("unseen")
                 await s.until(lambda: s.hook.took[-1]["type"] == "group.created")
@@ -585,10 +587,10 @@ def test_a_rewind_leaves_alone_what_an_operator_set_aside(app_url: str) -> None:
 
             async with s.working():
                 await s.until(lambda: _is(s.states(), {wanted[1]: BLOCKED}))
-                await s.act(parked(await s.consumer(), wanted[1], "evt", "set aside"))
+                await s.act(parked(await s.consumer(), wanted[1], "evt", "set aside", kek=s.kek, random=os.urandom))
                 await s.until(lambda: _is(s.states(), {wanted[2]: BLOCKED}))
                 s.hook.verdict = lacking
-                await s.act(skipped(await s.consumer(), wanted[2], "evt", "never"))
+                await s.act(skipped(await s.consumer(), wanted[2], "evt", "never", kek=s.kek, random=os.urandom))
                 await s.settled()
             assert s.hook.positions() == [wanted[0], wanted[3], wanted[4], wanted[3], wanted[4], wanted[5]]
             assert await s.states() == {wanted[1]: PARKED}
@@ -795,7 +797,7 @@ def test_a_run_sends_its_plan_again_in_order_and_ends(app_url: str) -> None:
             assert in_order(s.hook.took)
             assert {h["ledger-replay"] for h in s.hook.headers} == {str(replayed.id)}
             async with s.conn() as conn:
-                found = await run_of(conn, replayed.id)
+                found = await run_of(conn, s.kek, replayed.id)
             assert found is not None
             assert found.done == found.total == len(s.hook.took)
 
@@ -804,7 +806,7 @@ def test_a_run_sends_its_plan_again_in_order_and_ends(app_url: str) -> None:
 
 async def _run_is(s: Scene, number: UUID, state: str) -> bool:
     async with s.conn() as conn:
-        found = await run_of(conn, number)
+        found = await run_of(conn, s.kek, number)
     assert found is not None
     return found.state == state
 
@@ -868,7 +870,7 @@ def test_a_run_that_is_stopped_sends_nothing_more_and_a_paused_one_goes_on_later
                 assert len(s.hook.tried) == seen + 1
                 if state == "paused":
                     async with s.conn() as conn:
-                        found = await run_of(conn, replayed.id)
+                        found = await run_of(conn, s.kek, replayed.id)
                     assert found is not None
                     await s.act(moved(found, "running"))
                     await s.until(lambda: _run_is(s, replayed.id, "finished"))

@@ -152,7 +152,7 @@ def test_a_replay_under_way_sends_no_grant_of_a_closed_directory(app_url: str, m
 
 async def _ended(s: Scene, number: Any) -> bool:
     async with s.conn() as conn:
-        found = await run_of(conn, number)
+        found = await run_of(conn, s.kek, number)
     return found is not None and found.state == "finished"
 
 

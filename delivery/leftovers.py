@@ -1,0 +1,34 @@
+"""What earlier releases kept in clear of consumers and replays, sealed at the first start of this one: migrations have no key."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from database.arrays import byteas, int8s, uuids
+from database.connections import Connection
+from database.queries import load_queries
+from ledger.sealing import NONCE_SIZE, Kek, NoteKind, seal_note
+
+SQL: Final = load_queries(__file__)
+_BLOCKS: Final[dict[NoteKind, str]] = {
+    "url": "seal_urls", "parked": "seal_parked", "skipped": "seal_skipped", "replay_name": "seal_replay_names",
+    "replay_reason": "seal_replay_reasons",
+}  # fmt: skip
+
+
+async def seal_leftovers(conn: Connection, kek: Kek, random: Callable[[int], bytes]) -> int:
+    """Seal what is left, in one transaction, and leave no file of it; how many notes that were. At every start, before anybody reads."""
+    row = await (await conn.execute(SQL["notes_left"])).fetchone()
+    if row is None or not row[0]:
+        return 0
+    async with conn.transaction():
+        rows = await (await conn.cursor(binary=True).execute(SQL["take_notes_left"])).fetchall()
+        for kind, block in _BLOCKS.items():
+            some = [note for note in rows if note[0] == kind]
+            await conn.execute(SQL[block], _columns(kek, kind, some, random))
+    return len(rows)
+
+
+def _columns(kek: Kek, kind: NoteKind, notes: Sequence[tuple[Any, ...]], random: Callable[[int], bytes]) -> tuple[Any, ...]:
+    """Owners, positions and sealed contents."""
+    sealed = [seal_note(kek, text, kind=kind, owner=owner, nonce=random(NONCE_SIZE)) for _, owner, _, text in notes]
+    return uuids([note[1] for note in notes]), int8s([note[2] for note in notes]), byteas(sealed)
