@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.acceptance.conftest import Service
 
@@ -78,6 +79,7 @@ def _live_a_life(service: Service) -> None:
         _submit_everywhere(client, service, CANARIES[0])
         metrics += client.get(service.base + "/metrics").text
     assert not [word for word in CANARIES if word.casefold() in metrics.casefold()]
+    _operate(service, CANARIES[0])
     with service.client("auditor") as auditor:
         auditor.get(f"{service.base}/v1/audit/acme/users/{uid}", params={"as_of": CANARIES[0]})
         auditor.get(f"{service.base}/v1/events/{CANARIES[0]}")
@@ -183,16 +185,91 @@ def _submit_besides(
             admin.post(service.base + path, json={word: word}, headers={"Idempotency-Key": word})
 
 
+def _operate(service: Service, word: str) -> None:
+    """The canary wherever an operator can put a word: URLs of webhooks, reasons, names of replays. It is shown to operators as written."""
+    base, url = service.base, f"http://127.0.0.1:9/{word}?key={word}"  # nobody listens there: each delivery fails
+    hook = {"mode": "webhook", "url": url, "directories": ["acme"], "types": ["user.*"], "start": "beginning"}
+    with service.client("admin") as admin:
+        for wrong in (
+            {"url": f"ftp://{word}.example"},
+            {"url": f"https://{word}@h.example"},
+            {"types": [word]},
+            {"directories": [word]},
+        ):
+            assert admin.put(f"{base}/v1/consumers/canary", json={**hook, **wrong}).status_code in {400, 403, 422}
+        assert admin.put(f"{base}/v1/consumers/canary", json=hook).status_code == 201
+        assert admin.put(f"{base}/v1/consumers/canary", json={"url": url + "&more"}).json()["url"] == url + "&more"
+        stuck = _failing(admin, f"{base}/v1/consumers/canary/blocked")
+        assert admin.post(f"{base}/v1/consumers/canary/blocked/{stuck}/park", json={"reason": word}).is_success
+        assert admin.get(f"{base}/v1/consumers/canary/parked").json()["data"][0]["reason"] == word
+        stuck = _failing(admin, f"{base}/v1/consumers/canary/blocked")
+        assert admin.post(f"{base}/v1/consumers/canary/blocked/{stuck}/skip", json={"reason": word}).is_success
+        run = {"name": word, "consumer": "canary", "from": 1, "to": 3, "reason": word}
+        assert admin.post(f"{base}/v1/replays", json=run).status_code == 202
+        assert [(r["name"], r["reason"]) for r in admin.get(f"{base}/v1/replays").json()["data"]] == [(word, word)]
+        assert admin.post(f"{base}/v1/consumers/canary/seek", json={"to": 1, "reason": word}).is_success
+        assert admin.post(f"{base}/v1/consumers/canary/ping").is_success
+        assert admin.post(f"{base}/v1/directories", json={"slug": "other"}).is_success
+        for act in ("pause", "resume", "close", "surge/release"):
+            admin.post(f"{base}/v1/directories/other/{act}", json={"reason": word, "confirm": "other"})
+        token = admin.post(f"{base}/v1/tokens", json={"role": "auditor", "name": "passing", "directories": ["acme"]}).json()
+        assert admin.request("DELETE", f"{base}/v1/tokens/{token['id']}", json={"reason": word}).is_success
+        assert word.casefold() not in admin.get(f"{base}/metrics").text.casefold()
+
+
+def _failing(operator: httpx.Client, place: str) -> str:
+    """The id of an event whose delivery was tried in vain."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = operator.get(place).json()["data"]
+        if found:
+            return found[0]["event_id"]
+    raise AssertionError("no delivery has failed")
+
+
 def _patch(client: httpx.Client, url: str, operation: dict[str, Any]) -> None:
     client.patch(url, json={"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [operation]})
 
 
 def test_no_canary_in_heap_wal_or_any_log_after_a_clean_stop(make_service: Callable[..., Service]) -> None:
-    service = make_service()
+    service = make_service(LEDGER_WEBHOOK_ALLOW="127.0.0.0/8")
     _live_a_life(service)
     assert service.stop() == 0
     places = [service.data_dir, service.log]
     assert _found(places, CANARIES) == set()
+
+
+@pytest.mark.parametrize("first", ["serve", "command"])
+def test_the_first_start_after_an_upgrade_leaves_nothing_readable_in_the_files(
+    make_service: Callable[..., Service], first: str
+) -> None:
+    """The URL is kept and shown; the tables in which it stood have other files, and theirs are gone. WAL of before is let expire."""
+    from runtime import embedded
+    from tests.postgres.test_sealed_notes import downgraded
+
+    service, word = make_service(LEDGER_WEBHOOK_ALLOW="127.0.0.0/8"), CANARIES[0]
+    url = f"http://127.0.0.1:9/{word}?key={word}"
+    hook = {"mode": "webhook", "url": "http://127.0.0.1:9/x", "directories": ["acme"], "start": "now"}
+    with service.client("admin") as admin:
+        assert admin.put(f"{service.base}/v1/consumers/canary", json=hook).status_code == 201
+    running = embedded.running(service.data_dir / "postgres")
+    assert running is not None
+    downgraded(
+        running.url("postgres", "ledger"),
+        dict.fromkeys(("parked", "skipped", "replay_name", "replay_reason"), word) | {"url": url},
+    )
+    assert service.stop() == 0
+    tables = service.data_dir / "postgres" / "data" / "base"
+    assert _found([tables], (word,)), "as the release before kept it"
+    if first == "command":
+        assert service.cli("migrate").returncode == 0
+        assert url in service.cli("consumer", "show", "canary", "--json").stdout
+    else:
+        service.start()
+        with service.client("admin") as admin:
+            assert admin.get(f"{service.base}/v1/consumers/canary").json()["url"] == url
+        assert service.stop() == 0
+    assert _found([tables, service.log], (word,)) == set()
 
 
 def test_the_search_finds_what_is_there(make_service: Callable[..., Service]) -> None:
@@ -219,7 +296,7 @@ def test_the_key_and_the_first_run_file_are_private(service: Service) -> None:
 
 
 def test_the_log_names_requests_by_template_only(make_service: Callable[..., Service]) -> None:
-    service = make_service()
+    service = make_service(LEDGER_WEBHOOK_ALLOW="127.0.0.0/8")
     _live_a_life(service)
     assert service.stop() == 0
     text = service.log.read_text()
