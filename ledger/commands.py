@@ -6,12 +6,13 @@ from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
 
 from ledger.events import ACTIVE, Draft
-from scim.errors import PreconditionFailed
+from scim.errors import PreconditionFailed, TooMany
 from scim.patch import Patch
 from scim.schema import GROUP, USER, ResourceType
 
 EDGES_SHARED_MAX = 1_000  # a command with more edges runs in a transaction of its own
 COMMIT_EVENTS_MAX = 200_000
+UNKNOWN_ENOUGH = 10  # members that nobody has: a refusal names so many, and once there are more nothing further is looked up
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +193,16 @@ def _ids(texts: tuple[str, ...]) -> tuple[UUID, ...]:
     return tuple(found for found in map(parse_id, texts) if found is not None)
 
 
+def too_many_events(events: int) -> TooMany:
+    """What a change is refused with that would make more than COMMIT_EVENTS_MAX."""
+    return TooMany(f"This change would make {events} events; at most {COMMIT_EVENTS_MAX} fit in one. Split it.")
+
+
 def needs_of(command: Command) -> Needs:
-    """Say what a command needs; pure, so that batching is decided before any IO."""
+    """Say what a command needs; pure, so that batching is decided before any IO.
+
+    Raises TooMany for a new group whose members are more than the events of a commit, whoever they are.
+    """
     match command:
         case CreateUser():
             return Needs(names=(command.key,), writes=frozenset({("name", command.key)}))
@@ -205,6 +214,8 @@ def needs_of(command: Command) -> Needs:
             return Needs(user=command.id, writes=frozenset({("user", command.id)}))
         case CreateGroup():
             members = _known(command.members)
+            if len(command.members) >= COMMIT_EVENTS_MAX and (events := 1 + len(set(command.members))) > COMMIT_EVENTS_MAX:
+                raise too_many_events(events)
             whole = len(members) > EDGES_SHARED_MAX
             return Needs(members=members, whole=whole, reads=frozenset() if whole else frozenset(("user", m) for m in members))
         case ReplaceGroup():
@@ -291,4 +302,5 @@ class State:
     members: dict[UUID, tuple[str, bool]] = field(default_factory=dict[UUID, tuple[str, bool]])  # id -> (type, active)
     names: dict[str, UUID] = field(default_factory=dict[str, UUID])  # folded userName -> the user that has it
     tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])  # obj -> (rv, etag_rv)
+    cut: bool = False  # of very many members not all were looked up: more than UNKNOWN_ENOUGH of the first are nobody
     left: dict[UUID, Last] = field(default_factory=dict[UUID, Last])  # of a closed directory, those that a piece asks for

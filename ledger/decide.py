@@ -11,6 +11,7 @@ from uuid import UUID
 
 from ledger.commands import (
     COMMIT_EVENTS_MAX,
+    UNKNOWN_ENOUGH,
     CleanUp,
     Command,
     CreateGroup,
@@ -27,6 +28,7 @@ from ledger.commands import (
     State,
     UserState,
     parse_id,
+    too_many_events,
 )
 from ledger.events import (
     ACCESS_RESTORED,
@@ -126,7 +128,7 @@ def decide(state: State, command: Command, tolerances: Tolerances, used: set[str
     _refuse_where_nothing_may_be_written(state.directory, command)
     decision = _decide(state, command, tolerances, used, effort or Effort(Work(PATCH_STEPS), shared=False))
     if len(decision.drafts) > COMMIT_EVENTS_MAX:
-        raise TooMany(f"This change would make {len(decision.drafts)} events; at most {COMMIT_EVENTS_MAX} fit in one. Split it.")
+        raise too_many_events(len(decision.drafts))
     return decision
 
 
@@ -376,7 +378,7 @@ def _selected(state: State, group: GroupState, edge: EdgeOperation, member: UUID
     return edge.filter is not None and matches(edge.filter, {"value": str(member), "type": kind})
 
 
-NAMED_MAX: Final = 10  # members that a refusal names: enough to see what they have in common
+NAMED_MAX: Final = UNKNOWN_ENOUGH  # members that a refusal names: enough to see what they have in common
 NAMED_CHARACTERS_MAX: Final = 80  # of each of them
 
 
@@ -390,6 +392,8 @@ def _known_members(state: State, group: UUID, members: Iterable[UUID | str]) -> 
             raise InvalidValue("members: a group cannot be a member of itself.")
         if found is None or found not in state.members:
             unknown[str(member)] = None
+            if state.cut and len(unknown) > NAMED_MAX:
+                raise _nobody(list(unknown), "Create it first, or leave it out.", more="more")
         else:
             known.append(found)
     if unknown:
@@ -414,9 +418,9 @@ def _refuse_no_ids(operations: tuple[EdgeOperation, ...]) -> None:
         raise _nobody(wrong, "Name each member by the id that this service gave it.")
 
 
-def _nobody(members: list[str], fix: str) -> InvalidValue:
+def _nobody(members: list[str], fix: str, more: str = "") -> InvalidValue:
     shown = ", ".join(f'"{_shortened(member)}"' for member in members[:NAMED_MAX])
-    more = f" and {len(members) - NAMED_MAX} more" if len(members) > NAMED_MAX else ""
+    more = f" and {more or f'{len(members) - NAMED_MAX} more'}" if len(members) > NAMED_MAX else ""
     return InvalidValue(f"members: no user or group of this directory has the id {shown}{more}. {fix}")
 
 

@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from database.arrays import byteas, int4s, uuids
 from database.queries import load_queries
-from ledger.commands import CleanUp, Command, GroupState, Last, Needs, RecordFacts, State, UserState
+from ledger.commands import UNKNOWN_ENOUGH, CleanUp, Command, GroupState, Last, Needs, RecordFacts, State, UserState
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES
 from ledger.rendering import DAMAGED, tell_unreadable
@@ -28,6 +28,7 @@ Execute = Callable[[LiteralString, tuple[Any, ...]], Awaitable[AsyncCursor[Tuple
 Wanted = Sequence[tuple[Directory, Needs, Command]]
 SHARED_BYTES_MAX: Final = 16 * 1024  # of a document that is opened in a batch of several: a fifth of a millisecond
 ROWS_AT_ONCE: Final = 1_000
+SOUGHT_AT_ONCE: Final = 2_000  # members whose ids are looked up by one statement: encoding them is a millisecond or two
 _UNBOUNDED: Final = 2**31 - 1
 _NO_DOCUMENT: Final = -1
 # One tuple for all members of a kind: a group may have 100 000.
@@ -118,6 +119,7 @@ class StateReads:
         self._names: dict[tuple[int, bytes], str] = {}
         self._bytes_max = SHARED_BYTES_MAX
         self._without_document: set[UUID] = set()
+        self._many: list[tuple[Directory, Needs]] = []  # whose members are looked up in slices
 
     async def send(self, wanted: Wanted) -> None:
         self._directories = {directory.id: directory for directory, _, _ in wanted}
@@ -127,7 +129,10 @@ class StateReads:
         await self._send_pairs("users_state", [(d.id, n.user) for d, n, _ in wanted if n.user], self._bytes_max)
         await self._send_groups(wanted)
         await self._send_edges(wanted)
-        await self._send_pairs("members_known", [(d.id, m) for d, n, _ in wanted for m in (*n.members, *n.edges)])
+        self._many = [(d, n) for d, n, _ in wanted if len(n.members) > SOUGHT_AT_ONCE]
+        sought = [(d, n.members if len(n.members) <= SOUGHT_AT_ONCE else ()) for d, n, _ in wanted]
+        sought += [(d, n.edges) for d, n, _ in wanted if not n.whole]
+        await self._send_pairs("members_known", [(d.id, member) for d, members in sought for member in members])
         for directory, needs, command in wanted:
             if needs.whole:
                 await self._send_whole(directory, needs)
@@ -165,7 +170,8 @@ class StateReads:
             await self._read("names_taken", (int4s([d for d, _ in self._names]), byteas([m for _, m in self._names])))
 
     async def _send_edges(self, wanted: Wanted) -> None:
-        edges = list(dict.fromkeys((d.id, n.group, m) for d, n, _ in wanted if n.group for m in n.edges))
+        # Here and above not of a command that is whole: it sees all members of its group, and may name 500 000.
+        edges = list(dict.fromkeys((d.id, n.group, m) for d, n, _ in wanted if n.group and not n.whole for m in n.edges))
         edges += [(d.id, group, m) for d, _, c in wanted if isinstance(c, CleanUp) for group, m, _ in c.memberships]
         if edges:
             await self._read(
@@ -205,10 +211,27 @@ class StateReads:
             self._of(state, directory).edges.add((group, member))
         async for directory, member, kind, active in self._each("members_known"):
             self._of(state, directory).members[member] = _SEEN[kind, active]
+        for directory, needs in self._many:
+            if directory.id in locked:
+                await self._seek(state.of(directory), directory, needs)
         await self._collect_whole(state)
         await self._collect_streams(state, kek)
         await self._collect_left(state)
         return state
+
+    async def _seek(self, view: State, directory: Directory, needs: Needs) -> None:
+        """Look up members of which there are very many, slice by slice: between two of them others have their turn.
+
+        No further than the refusal is certain, and has enough to name: whoever sends 300 000 that nobody has waits for the first.
+        """
+        for start in range(0, len(needs.members), SOUGHT_AT_ONCE):
+            ids = list(dict.fromkeys(needs.members[start : start + SOUGHT_AT_ONCE]))
+            cursor = await self._execute(SQL["members_known"], (int4s([directory.id] * len(ids)), uuids(ids)))
+            async for _, member, kind, active in each(cursor):
+                view.members[member] = _SEEN[kind, active]
+            if sum(1 for member in ids if member not in view.members) > UNKNOWN_ENOUGH:
+                view.cut = True  # in their order: the first that nobody has are among those that were looked up
+                return
 
     async def _rows(self, name: str) -> list[TupleRow]:
         cursor = self._cursors.get(name)

@@ -187,7 +187,8 @@ class Write:
 
     async def _members(self, document: dict[str, Any]) -> Members:
         """The members of a group, taken out of its document: they are edges."""
-        named: list[str] = [member["value"] for member in document.pop("members", ())]
+        # As many dicts are let go of, which takes as long as making them.
+        named: list[str] = await self._computed(lambda: [member["value"] for member in document.pop("members", ())])
         found = await self._meant(named)
         return await self._computed(lambda: as_members(found.get(member, member) for member in named))
 

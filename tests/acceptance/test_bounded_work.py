@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx
@@ -95,6 +96,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def _furnish(world: World) -> None:
+    _ = [_group(199_000), _group(300_000), _strange_patch("add"), _strange_patch("remove")]
     quiet = world.ask(
         "POST", f"{world.good}/Users", world.good_token, content=json.dumps({"schemas": [USER], "userName": "quiet"})
     )
@@ -106,6 +108,7 @@ def _furnish(world: World) -> None:
     world.ids["nested"] = below[0]
     for n in range(NESTED):
         below.append(world.create("/Groups", displayName=f"g{n}", members=[{"value": member} for member in below]))
+    world.ids["group"] = below[1]
     # Circles too: the first groups hold the last ones.
     for group in below[1:20]:
         value = [{"value": member} for member in below[-20:] if member != group]
@@ -122,6 +125,20 @@ def _terms(count: int, term: str) -> str:
 
 def _bulk(*operations: dict[str, Any]) -> str:
     return json.dumps({"schemas": [BULK], "Operations": list(operations)})
+
+
+def _strangers(count: int) -> list[dict[str, str]]:
+    return [{"value": f"{n:08x}-0000-4000-8000-000000000000"} for n in range(count)]
+
+
+@cache  # made before anything is timed: the neighbour asks from the same process
+def _strange_patch(op: str) -> str:
+    return _patch({"op": op, "path": "members", "value": _strangers(300_000)})
+
+
+@cache
+def _group(members: int) -> str:
+    return json.dumps({"schemas": [GROUP], "displayName": "strangers", "members": _strangers(members)})
 
 
 def _search(**asked: Any) -> str:
@@ -192,6 +209,16 @@ WORST: dict[str, tuple[Worst, set[int]]] = {
             ),
         ),
         {200},
+    ),
+    "a group of members that nobody has": (lambda w: w.ask("POST", "/Groups", content=_group(199_000)), {400}),
+    "a group of more members than a commit has events": (lambda w: w.ask("POST", "/Groups", content=_group(300_000)), {400}),
+    "very many members that nobody has, added to a group": (
+        lambda w: w.ask("PATCH", f"/Groups/{w.ids['group']}", content=_strange_patch("add")),
+        {400},
+    ),
+    "very many members that nobody has, taken out of a group": (
+        lambda w: w.ask("PATCH", f"/Groups/{w.ids['group']}", content=_strange_patch("remove")),
+        {204},
     ),
     "access through groups that are all in each other": (
         lambda w: w.ask("GET", f"/v1/audit/loud/users/{w.ids['nested']}/access", w.auditor),

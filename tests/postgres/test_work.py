@@ -19,7 +19,7 @@ from ledger.tokens import Token
 from projections import reads
 from projections.reads import Alone
 from runtime.identifiers import uuid7
-from scim.errors import TooMany
+from scim.errors import InvalidValue, TooMany
 from scim.work import AbandonedError, Work
 from tests.postgres.ledgers import id_of, opened
 
@@ -253,5 +253,38 @@ def test_the_ids_of_many_members_are_read_off_the_event_loop(app_url: str, monke
             call.unwatch()
         assert elsewhere >= len(members), "they are counted"
         assert here <= 10
+
+    asyncio.run(run())
+
+
+def test_of_very_many_members_that_nobody_has_only_the_first_are_looked_up(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 000 of them would be looked up for seconds, to name ten; and encoded at once, they would hold the event loop."""
+    monkeypatch.setattr(state, "SOUGHT_AT_ONCE", 20)
+    sought: list[int] = []
+    uuids = state.uuids
+
+    def counted(ids: Any) -> Any:
+        sought.append(len(ids))
+        return uuids(ids)
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            user, group = id_of(await ledger.create_user("u")), id_of(await ledger.create_group("g"))
+            monkeypatch.setattr(state, "uuids", counted)
+            strangers = [str(uuid4()) for _ in range(2_000)]
+            for ask in (
+                ledger.create_group("many", (user, *map(UUID, strangers))),
+                ledger.patch_group(group, {"op": "add", "path": "members", "value": [{"value": s} for s in strangers]}),
+            ):
+                with pytest.raises(InvalidValue, match="and more") as refused:
+                    await ask
+                assert refused.value.detail.count('", "') == 9, "ten are named"
+                assert max(sought) <= 20
+                assert sum(sought) <= 100
+                sought.clear()
+            members = [{"value": s} for s in [*strangers, str(user)]]
+            changed = await ledger.patch_group(group, {"op": "remove", "path": "members", "value": members})
+            assert changed.seq is None
+            assert sum(sought) <= 20, "the group's own members say all"
 
     asyncio.run(run())

@@ -383,6 +383,23 @@ def test_a_change_of_more_events_than_one_commit_holds_is_too_many(monkeypatch: 
         _when(State(members=_members((U1, True))), c.CreateGroup(G1, {"displayName": "x"}, "x", (U1,)))
 
 
+def test_a_new_group_of_more_members_than_fit_is_refused_before_anybody_looks_them_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.commands.COMMIT_EVENTS_MAX", 3)
+    with pytest.raises(TooMany, match="would make 4 events"):
+        needs_of(c.CreateGroup(G1, {"displayName": "x"}, "x", (U1, U2, G2, U1)))
+    assert needs_of(c.CreateGroup(G1, {"displayName": "x"}, "x", (U1, U2, U1, U1))).members == (U1, U2, U1, U1)
+
+
+@pytest.mark.parametrize(("cut", "said"), [(False, "and 2 more. "), (True, "and more. ")])
+def test_a_refusal_counts_those_that_were_looked_up(cut: bool, said: str) -> None:
+    state = State(members=_members((U1, True)), cut=cut)
+    with pytest.raises(InvalidValue, match=said):
+        _when(state, c.CreateGroup(G1, {"displayName": "x"}, "x", (U1, *(uuid4() for _ in range(12)))))
+    with pytest.raises(InvalidValue) as few:
+        _when(state, c.CreateGroup(G1, {"displayName": "x"}, "x", (U1, uuid4())))
+    assert " and " not in few.value.detail
+
+
 def test_facts_are_recorded_as_they_are() -> None:
     draft = Draft(USER_CREATED, U1, "User")
     assert _when(State(), c.RecordFacts((draft,))).drafts == (draft,)
