@@ -100,20 +100,9 @@ join users u on u.directory = k.d and u.user_name_mac = k.m
 join bodies b on b.directory = u.directory and b.seq = u.body_seq
 join subject_keys s on s.obj = u.id;
 
--- groups_by_id --
--- Current groups alike; lastModified is the time of the event that last moved the ETag.
--- Looked up, not joined: a generic plan would read every event of the group to find that one.
-select g.directory, g.id, true, g.body_seq, t.etag_rv, g.created_at, c.at, b.ct, s.wrapped
-from unnest($1::int4[], $2::uuid[]) k(d, i)
-join groups g on g.directory = k.d and g.id = k.i
-join bodies b on b.directory = g.directory and b.seq = g.body_seq
-join subject_keys s on s.obj = g.id
-cross join lateral (select etag_rv from events where obj = g.id order by rv desc limit 1) t
-cross join lateral (select seq from events where obj = g.id and rv = t.etag_rv offset 0) e
-cross join lateral (select at from commits where directory = g.directory and seq <= e.seq order by seq desc limit 1) c;
-
 -- groups_page --
--- Current groups alike, in the order asked for and as far as they fit.
+-- Current groups alike, in the order asked for and as far as they fit; lastModified is the time of the event that last moved the
+-- ETag. Looked up, not joined: a generic plan would read every event of the group to find that one.
 select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
     select k.n, g.id, g.body_seq, t.etag_rv, g.created_at, c.at updated_at, b.ct, s.wrapped, true active, octet_length(b.ct) size,
            sum(octet_length(b.ct)) over (order by k.n) total
@@ -133,6 +122,24 @@ union select id from users where directory = $1 and external_id_mac = any($3::by
 union select id from users where directory = $1 and display_name_mac = any($4::bytea[])
 union select id from (select directory, id from users where email_macs && $5::bytea[] offset 0) by_email where directory = $1
 union select id from users where directory = $1 and id = any($6::uuid[]);
+
+-- owners_of_user_names --
+-- Who has these userNames, by their blind keys; with how many have (never more than one, as of externalIds).
+select k.m, u.id, 1::int8 from unnest($2::bytea[]) k(m) join users u on u.directory = $1 and u.user_name_mac = k.m;
+
+-- owners_of_external_ids --
+-- Who has these externalIds: one of them, and how many. Key by key: joined freely, a plan made while there are few reads all users.
+select k.m, o.id, o.many from unnest($2::bytea[]) k(m)
+cross join lateral (
+    select (array_agg(id order by id))[1], count(*) from users where directory = $1 and external_id_mac = k.m
+) o(id, many)
+where o.many > 0;
+
+-- ids_among --
+-- Which of these are users or groups of the directory.
+select k.i from unnest($2::uuid[]) k(i) join users u on u.directory = $1 and u.id = k.i
+union all
+select k.i from unnest($2::uuid[]) k(i) join groups g on g.directory = $1 and g.id = k.i;
 
 -- group_ids_by_key --
 -- Candidates of an equality filter on groups; any of the keys may match.

@@ -108,26 +108,6 @@ def readable(
     return {"schemas": [directory.group_type.schema], "id": str(obj), "displayName": shown}, 0
 
 
-async def resources(
-    conn: Connection, kek: Kek, ot: str, wanted: Sequence[tuple[Directory, UUID]]
-) -> dict[tuple[int, UUID], Resource]:
-    """Read many resources in one query. What does not exist is left out."""
-    by_id = {directory.id: directory for directory, _ in wanted}
-    params = (int4s([d.id for d, _ in wanted]), uuids([i for _, i in wanted]))
-    name, limit = ("users_by_id", (_UNBOUNDED,)) if ot == USER else ("groups_by_id", ())
-    rows = await (await conn.cursor(binary=True).execute(SQL[name], (*params, *limit))).fetchall()
-
-    def unseal() -> dict[tuple[int, UUID], Resource]:
-        found: dict[tuple[int, UUID], Resource] = {}
-        for d, obj, active, body_seq, etag_rv, created, updated, ct, wrapped in rows:
-            document, _ = readable(kek, by_id[d], (ot, obj, body_seq), ct, wrapped, active=active)
-            found[d, obj] = Resource(ot, obj, document, etag_rv, created, updated)
-        return found
-
-    # A page or a scan leaves the event loop; a point read is cheaper than the way to a thread.
-    return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
-
-
 async def users_together(
     conn: Connection, kek: Kek, wanted: Sequence[tuple[Directory, UUID]]
 ) -> dict[tuple[int, UUID], Resource | Alone]:
@@ -235,6 +215,26 @@ async def candidates(conn: Connection, directory: Directory, ot: str, atoms: Ite
         )
         name = "group_ids_by_key"
     return [row[0] for row in await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()]
+
+
+def blind(directory: Directory, kind: str, value: str) -> bytes:
+    """The blind key by which a value is looked up: of a userName folded, of an externalId as it is."""
+    return mac(directory.index_key, _MAC_KINDS[kind], value)
+
+
+async def owners(conn: Connection, directory: Directory, kind: str, macs: Sequence[bytes]) -> dict[bytes, tuple[UUID, int]]:
+    """For each blind key of a userName or externalId that somebody has: a user that has it, and how many have."""
+    name = "owners_of_user_names" if kind == "userName" else "owners_of_external_ids"
+    rows = await (await conn.cursor(binary=True).execute(SQL[name], (directory.id, byteas(macs)))).fetchall()
+    return {bytes(key): (user, many) for key, user, many in rows}
+
+
+async def ids_among(conn: Connection, directory: Directory, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the ids that a user or group of the directory has."""
+    if not ids:
+        return set()
+    rows = await (await conn.cursor(binary=True).execute(SQL["ids_among"], (directory.id, uuids(ids)))).fetchall()
+    return {row[0] for row in rows}
 
 
 _MAC_KINDS: Final = {"userName": USER_NAME, "externalId": EXTERNAL_ID, "displayName": DISPLAY_NAME, "emails.value": EMAIL}

@@ -115,8 +115,7 @@ class Listing:
         if self._directory.speaks.unknown_member == "refuse":
             return wanted
         named = named_members(wanted)
-        async with self._services.ledger.turns.connection(self._directory.id) as conn:
-            ids = await meant(conn, self._services.ledger.kek, self._directory, named, self._used)
+        ids = await meant(self._services.ledger.turns, self._directory, list(named), self._used)
         return with_member_ids(wanted, ids)
 
     async def _matching(self, kind: ResourceType, wanted: Filter | None, sort_by: str | None, order: Order | None) -> list[Item]:

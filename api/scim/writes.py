@@ -182,8 +182,7 @@ class Write:
         """The ids of members that are named by another key, where the profile says that they may be."""
         if self._directory.speaks.unknown_member == "refuse" or not members:
             return {}  # most directories: no connection is asked for
-        async with self._services.ledger.turns.connection(self._directory.id) as conn:
-            return await meant(conn, self._services.ledger.kek, self._directory, members, self._used)
+        return await meant(self._services.ledger.turns, self._directory, members, self._used)
 
     async def _members(self, document: dict[str, Any]) -> Members:
         """The members of a group, taken out of its document: they are edges."""
@@ -245,6 +244,8 @@ class Write:
         return Answer(status, await self._services.ledger.turns.compute(self._directory.id, body) if large else body(), headers)
 
     async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
+        if not self._call.shows and outcome.document is not None:  # nothing is read to be thrown away
+            return await self._answer(status, self._directory.group_type, group, outcome, None)
         projection = self._projection(self._directory.group_type)
         wanted = self._call.shows and needs(projection, "members")
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
