@@ -1,5 +1,6 @@
 """Profiles over HTTP: which there are, what one says, and which a directory has (how its IdP is understood)."""
 
+from functools import partial
 from typing import Any
 
 import orjson
@@ -44,7 +45,7 @@ def routes(services: Services) -> APIRouter:
         raw = await request.body()
         if len(raw) > BODY_BYTES_MAX:
             raise ProblemError(413, "too_large", f"A profile has at most {BODY_BYTES_MAX} bytes.")
-        asked = _asked_for(read_json(raw).get("profile"))
+        asked = await ledger.turns.read(len(raw), lambda: _asked_for(read_json(raw).get("profile")))
         found = await profiles.set_profile(ledger, caller_of(request), directory, asked, weight=1_000 + len(raw))
         return as_json({"directory": directory, **_shown(found)})
 
@@ -56,30 +57,31 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
 
     @router.post("/v1/profiles/validate", name="profiles.validate")
     async def validate_profile(request: Request) -> Response:
-        asked = await _body(request)
+        asked, size = await _body(ledger, request)
         try:
             profile = await profiles.validate(ledger, caller_of(request), asked.get("profile"))
         except ProfileError as wrong:
-            return as_json({"valid": False, "errors": name_places(str(wrong).splitlines(), "\n", LINE_LENGTH_MAX).splitlines()})
+            return as_json({"valid": False, "errors": (await ledger.turns.read(size, partial(_places, wrong))).splitlines()})
         return as_json({"valid": True, "profile": profile.text})
 
     @router.post("/v1/profiles/try", name="profiles.try")
     async def try_profile(request: Request) -> Response:
-        asked = await _body(request)
+        asked, size = await _body(ledger, request)
         steps, slug = asked.get("requests"), asked.get("directory")
         if not isinstance(steps, list) or not 0 < len(steps) <= TRIED_MAX or not all(isinstance(step, dict) for step in steps):
             raise ProblemError(
                 400, "refused", f'Send {{"profile", "requests": [{{"method", "path", "body"}}, …]}}, at most {TRIED_MAX}.'
             )
-        profile = _asked_for(asked.get("profile"))
+        profile = await ledger.turns.read(size, lambda: _asked_for(asked.get("profile")))
         return listed(await profiles.tried(ledger, caller_of(request), profile, steps, slug=slug if slug is None else str(slug)))
 
 
-async def _body(request: Request) -> dict[str, Any]:
+async def _body(ledger: OpenLedger, request: Request) -> tuple[dict[str, Any], int]:
+    """The body, and its bytes."""
     raw = await request.body()
     if len(raw) > TRIED_BYTES_MAX:
         raise ProblemError(413, "too_large", f"This takes at most {TRIED_BYTES_MAX} bytes.")
-    return read_json(raw)
+    return await ledger.turns.read(len(raw), lambda: read_json(raw)), len(raw)
 
 
 def _asked_for(asked: Any) -> str | Profile:
@@ -93,7 +95,12 @@ def _asked_for(asked: Any) -> str | Profile:
     try:
         return read_profile(orjson.dumps(asked), json=True)
     except ProfileError as wrong:
-        raise ProblemError(400, "refused", name_places(str(wrong).splitlines(), "\n", LINE_LENGTH_MAX)) from wrong
+        raise ProblemError(400, "refused", _places(wrong)) from wrong
+
+
+def _places(wrong: ProfileError) -> str:
+    """What is wrong at the first places, a line each: there may be 100 000."""
+    return name_places(str(wrong).splitlines(), "\n", LINE_LENGTH_MAX)
 
 
 def _shown(profile: Profile) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def routes(services: Services) -> APIRouter:
     @router.post("/v1/directories/{directory}/schemas", name="schemas.register")
     async def register_schema(request: Request, directory: str) -> Response:
         raw = await request.body()
-        body = read_json(raw)
+        body = await ledger.turns.read(len(raw), lambda: read_json(raw))
         schema, resource_type = body.get("schema"), body.get("resource_type", "User")
         if not isinstance(schema, dict) or not isinstance(resource_type, str):
             raise ProblemError(400, "refused", 'Send {"resource_type": "User", "schema": {…the Schema document…}}.')

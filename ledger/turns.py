@@ -19,6 +19,8 @@ T = TypeVar("T")
 THREADS: Final = 3  # one directory computes in one of them, so that others always find one free
 THREADS_OF_ONE: Final = 1
 CONNECTIONS_OF_ONE: Final = 4  # of the pool's twelve
+LOOP_BYTES_MAX: Final = 4_096  # of a request to /v1 that is read on the event loop: a longer one takes over a millisecond
+NO_DIRECTORY: Final = 0  # the turn of what operators ask that is of no directory: a profile to be checked, a schema
 
 
 class Line:
@@ -89,6 +91,10 @@ class Turns:
         """
         async with self._threads.place(directory):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    async def read(self, size: int, work: Callable[[], T]) -> T:
+        """Read what an operator sent, of `size` bytes: off the event loop where that takes long. Raises what the work raises."""
+        return work() if size <= LOOP_BYTES_MAX else await self.compute(NO_DIRECTORY, work)
 
     @asynccontextmanager
     async def connection(self, directory: int) -> AsyncGenerator[Connection]:

@@ -3,12 +3,12 @@
 from typing import Any
 
 import orjson
-from anyio import to_thread
 
 from ledger import profiles
 from ledger.directories import Directory
 from ledger.profiles import profile_facts
 from ledger.refused import RefusedError
+from ledger.turns import NO_DIRECTORY
 from operations.acts import record_in
 from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
@@ -58,9 +58,11 @@ async def set_profile(ledger: OpenLedger, caller: Caller, directory: Directory, 
 
 
 @operation("profiles.validate")
-async def validate(_ledger: OpenLedger, _caller: Caller, document: Any) -> Profile:
+async def validate(ledger: OpenLedger, _caller: Caller, document: Any) -> Profile:
     """The profile that a document is; nothing is stored. Raises ProfileError naming every place that is wrong."""
-    return await to_thread.run_sync(lambda: read_profile(orjson.dumps(document), json=True))  # a second, where it is all wrong
+    return await ledger.turns.compute(  # a second, where it is all wrong
+        NO_DIRECTORY, lambda: read_profile(orjson.dumps(document), json=True)
+    )
 
 
 @operation("profiles.try")
@@ -78,4 +80,4 @@ async def tried(
         async with ledger.connection() as conn:
             profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
     types = {kind: found.typed(of) for kind, of in RESOURCE_TYPES.items()} if found is not None else RESOURCE_TYPES
-    return await to_thread.run_sync(lambda: [try_request(profile, step, types) for step in requests])
+    return await ledger.turns.compute(NO_DIRECTORY, lambda: [try_request(profile, step, types) for step in requests])

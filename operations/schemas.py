@@ -24,7 +24,7 @@ async def register(
 
     `weight`: bytes of the request. Raises RefusedError.
     """
-    facts = schema_facts(directory, resource_type, schema)
+    facts = await ledger.turns.read(weight, lambda: schema_facts(directory, resource_type, schema))
     if facts is None:
         return registered(directory), False
     await record_in(ledger, caller, directory, facts, weight=weight)

@@ -1,19 +1,23 @@
 """Profiles of live directories: what a change does at once, and what it leaves alone."""
 
 import asyncio
+import threading
 from typing import Any
 
 import orjson
 import pytest
 
+from api import profiles as edge_profiles
 from ledger.directories import Directories
 from ledger.refused import RefusedError
 from ledger.tokens import Token
+from operations import profiles as operated_profiles
 from operations.refusals import ForbiddenError
 from scim.errors import Forbidden, Unavailable
 from scim.profile import UnknownProfileError, profile_of
 from tests.postgres.ledgers import Ledger, id_of, opened
 from tests.postgres.machine import administration
+from tests.postgres.test_tokens_http import Edge, run
 
 
 async def _events(ledger: Ledger) -> list[dict[str, Any]]:
@@ -124,3 +128,39 @@ def test_a_profile_this_release_does_not_know_stops_writes_and_says_so(app_url: 
                     await acts.directories()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "more"),
+    [
+        ("POST", "/v1/profiles/validate", {}),
+        ("POST", "/v1/profiles/try", {"requests": [{"method": "POST", "path": "/Users", "body": {}}]}),
+        ("PUT", "/v1/directories/other/profile", {}),
+    ],
+)
+def test_a_long_document_is_read_off_the_event_loop(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, method: str, path: str, more: dict[str, Any]
+) -> None:
+    """A quarter of a megabyte that is wrong at every place takes most of a second: every other directory would wait for it."""
+    here: list[str] = []
+
+    def watched(name: str, work: Any) -> Any:
+        def asked(*given: Any, **named: Any) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                here.append(name)
+            return work(*given, **named)
+
+        return asked
+
+    for module in (edge_profiles, operated_profiles):
+        monkeypatch.setattr(module, "read_profile", watched("read_profile", module.read_profile))
+    monkeypatch.setattr(edge_profiles, "read_json", watched("read_json", edge_profiles.read_json))
+    monkeypatch.setattr(edge_profiles, "name_places", watched("name_places", edge_profiles.name_places))
+
+    async def check(edge: Edge) -> None:
+        wrong = {"profile": {f"x{n}": n for n in range(10_000)}, **more}
+        answer = await edge.ask(method, path, wrong)
+        assert answer.status_code == (200 if "validate" in path else 400), answer.text[:300]
+        assert here == []
+
+    run(app_url, check)
