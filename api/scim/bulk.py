@@ -1,6 +1,7 @@
 """Bulk (RFC 7644 §3.7): each operation is a command and a commit of its own, in the order given."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -35,6 +36,7 @@ T = TypeVar("T")
 BULK_BYTES_MAX = 16 * 2**20
 CHANGED_BYTES_MAX = 128 * 2**20  # of the resources that a request changes: each is read, compared and written again
 BULK_STEPS = 2_000_000  # of all PATCHes of a request together: ten seconds of one core
+TOGETHER_MAX = 16  # creations under way at once: as many as a directory has in a batch of the writer, each a commit of its own
 LOOP_OPERATIONS_MAX = 50  # put in order on the event loop
 _TOO_MUCH = "The operations of this request need too much work together. Send several requests."
 _LEFT_BEHIND = "The resource was created, but not all that it refers to, and taking it back failed too. Delete it, then send the operation again."
@@ -99,6 +101,11 @@ def _refusal(operation: BulkOperation, result: dict[str, Any]) -> Refusal:
     return Refusal(method, route, int(result["status"]), response.get("scimType"), response["detail"])
 
 
+def _adding(bulk_ids: frozenset[str]) -> dict[str, Any]:
+    members = [{"value": f"bulkId:{bulk_id}"} for bulk_id in sorted(bulk_ids)]
+    return {"schemas": [PATCH_URN], "Operations": [{"op": "add", "path": "members", "value": members}]}
+
+
 class _Run:
     """The state of a bulk request under way."""
 
@@ -120,13 +127,44 @@ class _Run:
         self.results: dict[int, dict[str, Any]] = {}
 
     async def all(self) -> None:
+        """Operations in their order. Creations that do not need each other share a batch of the writer, which keeps their order."""
+        together: list[BulkOperation] = []
         for operations in await self._computed(len(self._request.operations) > LOOP_OPERATIONS_MAX, self._rounds):
+            if together and not (len(operations) == 1 and self._joins(together, operations[0])):
+                await self._carry_out([(operation, operation.data) for operation in together])
+                together.clear()
             if self._given_up():
                 return
             if len(operations) == 1:
-                await self._one(operations[0], operations[0].data)
+                together.append(operations[0])
             else:
                 await self._circle(operations)
+        if not self._given_up():
+            await self._carry_out([(operation, operation.data) for operation in together])
+
+    def _joins(self, together: list[BulkOperation], operation: BulkOperation) -> bool:
+        """Whether it can be under way at the same time: it needs none of them, and would be carried out if all of them failed."""
+        return self._has_room(together, operation) and operation.needs.isdisjoint(o.bulk_id for o in together)
+
+    def _has_room(self, together: list[BulkOperation], operation: BulkOperation) -> bool:
+        fail_on_errors = self._request.fail_on_errors
+        room = TOGETHER_MAX if fail_on_errors is None else min(TOGETHER_MAX, fail_on_errors - self._errors)
+        return len(together) < room and self._shares(together[-1]) and self._shares(operation)
+
+    def _shares(self, operation: BulkOperation) -> bool:
+        """A creation that reaches the writer's queue at once. Anything else could overtake, or see what comes before it half done."""
+        named = (
+            operation.segment == "Groups" and self._directory.speaks.unknown_member != "refuse"
+        )  # its members are looked up first
+        return operation.method == "POST" and operation.size <= THREAD_BYTES_MIN and not named
+
+    async def _carry_out(self, together: Sequence[tuple[BulkOperation, Any]]) -> None:
+        answers = await asyncio.gather(*(self._answer(operation, data) for operation, data in together))
+        for (operation, _), answer in zip(together, answers, strict=True):
+            if answer.status >= 400:
+                self._failed(operation, answer)
+            else:
+                self.results[operation.index] = self._described(operation, answer)
 
     def _rounds(self) -> list[tuple[BulkOperation, ...]]:
         return list(rounds(self._request.operations))
@@ -162,13 +200,6 @@ class _Run:
             self._ids[operation.bulk_id] = None
         self._call.refusals.append(_refusal(operation, self.results[operation.index]))
 
-    async def _one(self, operation: BulkOperation, data: Any) -> None:
-        answer = await self._answer(operation, data)
-        if answer.status >= 400:
-            self._failed(operation, answer)
-        else:
-            self.results[operation.index] = self._described(operation, answer)
-
     # -- circles ------------------------------------------------------------
 
     async def _circle(self, circle: tuple[BulkOperation, ...]) -> None:
@@ -176,19 +207,52 @@ class _Run:
 
         A user is created with all its references: they are values, whose ids are known beforehand. A member must exist.
         """
-        to_come = frozenset(operation.bulk_id for operation in circle if operation.bulk_id is not None)
-        later: dict[int, frozenset[str]] = {}
-        for operation in circle:
-            if not self._given_up():
-                unborn = to_come if operation.segment == "Groups" else frozenset[str]()
-                data, later[operation.index] = without_members(operation.data, unborn - {operation.bulk_id})
-                await self._one(operation, data)
-            to_come -= {operation.bulk_id}
+        later = await self._create(circle)
         self._ids |= {o.bulk_id: None for o in circle if o.index not in later and o.bulk_id is not None}
         await self._take_back(circle)
-        for operation in circle:
-            if self._exists(operation) and later[operation.index]:
-                await self._complete(operation, later[operation.index], circle)
+        waiting = [operation for operation in circle if later.get(operation.index)]
+        for start in range(0, len(waiting), TOGETHER_MAX):
+            await self._complete([o for o in waiting[start : start + TOGETHER_MAX] if self._exists(o)], later, circle)
+
+    async def _create(self, circle: tuple[BulkOperation, ...]) -> dict[int, frozenset[str]]:
+        """Create them, several at once. Gives the members that each was created without, of those that were carried out.
+
+        In a large circle also what is under way counts as still to come: its creations would otherwise wait for each other one by one.
+        """
+        to_come = frozenset(operation.bulk_id for operation in circle if operation.bulk_id is not None)
+        later: dict[int, frozenset[str]] = {}
+        together: list[BulkOperation] = []
+        for operation in (*circle, None):
+            joins = self._joins if len(circle) <= TOGETHER_MAX else self._has_room
+            if together and (operation is None or not joins(together, operation)):
+                if self._given_up():
+                    break
+                later |= await self._create_some(together, to_come)
+                to_come -= {o.bulk_id for o in together}
+                if not all(map(self._exists, together)):
+                    self._leave_out([o for o in circle if o.index not in later])
+                    break
+                together.clear()
+            if operation is not None:
+                together.append(operation)
+        return later
+
+    def _leave_out(self, rest: list[BulkOperation]) -> None:
+        """In a circle each needs all others: once one was not created, what would come after it would only be taken back."""
+        for operation in rest:
+            if self._given_up():
+                return
+            self._failed(operation, of_error(not_created()))
+
+    async def _create_some(self, together: list[BulkOperation], to_come: frozenset[str]) -> dict[int, frozenset[str]]:
+        later: dict[int, frozenset[str]] = {}
+        some: list[tuple[BulkOperation, Any]] = []
+        for operation in together:
+            unborn = to_come if operation.segment == "Groups" else frozenset[str]()
+            data, later[operation.index] = without_members(operation.data, unborn - {operation.bulk_id})
+            some.append((operation, data))
+        await self._carry_out(some)
+        return later
 
     def _exists(self, operation: BulkOperation) -> bool:
         return operation.bulk_id is not None and self._ids[operation.bulk_id] is not None
@@ -201,19 +265,19 @@ class _Run:
                 return
             await self._undo(broken, of_error(not_created()))
 
-    async def _complete(self, operation: BulkOperation, later: frozenset[str], circle: tuple[BulkOperation, ...]) -> None:
-        message = {
-            "schemas": [PATCH_URN],
-            "Operations": [
-                {"op": "add", "path": "members", "value": [{"value": f"bulkId:{bulk_id}"} for bulk_id in sorted(later)]}
-            ],
-        }
-        answer = await self._besides(operation, "PATCH", message)
-        if answer.status < 400:
-            self.results[operation.index]["version"] = dict(answer.headers)[b"etag"].decode()
-        else:
-            await self._undo(operation, answer)
-            await self._take_back(circle)
+    async def _complete(
+        self, some: list[BulkOperation], later: Mapping[int, frozenset[str]], circle: tuple[BulkOperation, ...]
+    ) -> None:
+        """Add the members that had to wait. Groups are changed at once, each by a commit of its own."""
+        answers = await asyncio.gather(*(self._besides(o, "PATCH", _adding(later[o.index])) for o in some))
+        for operation, answer in zip(some, answers, strict=True):
+            if not self._exists(operation):
+                continue  # taken back with another
+            if answer.status < 400:
+                self.results[operation.index]["version"] = dict(answer.headers)[b"etag"].decode()
+            else:
+                await self._undo(operation, answer)
+                await self._take_back(circle)
 
     async def _undo(self, operation: BulkOperation, why: Answer) -> None:
         """A creation that failed leaves nothing behind; where it does, the answer says so."""
@@ -228,7 +292,9 @@ class _Run:
         """Carry out what the request did not ask for itself, on what the operation has created."""
         self._extra += 1
         resource = self._ids[operation.bulk_id or ""]
-        return await self._answer(BulkOperation(self._extra, method, operation.segment, resource, None, None, data), data)
+        size = len(orjson.dumps(data))
+        part = BulkOperation(self._extra, method, operation.segment, resource, None, None, data, size=size)
+        return await self._answer(part, data)
 
     # -- one operation ------------------------------------------------------
 

@@ -141,6 +141,25 @@ def _group(members: int) -> str:
     return json.dumps({"schemas": [GROUP], "displayName": "strangers", "members": _strangers(members)})
 
 
+def _ring(groups: int, stranger: str | None = None) -> str:
+    """Groups that each have the next as a member; the first also whom `stranger` names."""
+
+    def members(n: int) -> list[dict[str, str]]:
+        return [{"value": f"bulkId:r{(n + 1) % groups}"}, *([{"value": stranger}] if stranger and n == 0 else [])]
+
+    return _bulk(
+        *(
+            {
+                "method": "POST",
+                "path": "/Groups",
+                "bulkId": f"r{n}",
+                "data": {"schemas": [GROUP], "displayName": f"r{n}", "members": members(n)},
+            }
+            for n in range(groups)
+        )
+    )
+
+
 def _search(**asked: Any) -> str:
     return json.dumps({"schemas": [SEARCH], **asked})
 
@@ -210,6 +229,8 @@ WORST: dict[str, tuple[Worst, set[int]]] = {
         ),
         {200},
     ),
+    "a Bulk of a thousand groups in a ring": (lambda w: w.ask("POST", "/Bulk", content=_ring(1_000)), {200}),
+    "a Bulk of a thousand groups in a ring that cannot be": (lambda w: w.ask("POST", "/Bulk", content=_ring(1_000, "nobody")), {200}),
     "a group of members that nobody has": (lambda w: w.ask("POST", "/Groups", content=_group(199_000)), {400}),
     "a group of more members than a commit has events": (lambda w: w.ask("POST", "/Groups", content=_group(300_000)), {400}),
     "very many members that nobody has, added to a group": (

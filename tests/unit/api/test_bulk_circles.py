@@ -19,24 +19,36 @@ def _group(bulk_id: str, *members: str) -> dict[str, Any]:
     return {"method": "POST", "path": "/Groups", "bulkId": bulk_id, "data": data}
 
 
+async def _at_once(_directory: int, work: Any) -> Any:
+    return work()
+
+
 class _Scripted(edge._Run):
     """A run whose operations end as the script says, by method and bulkId (of what was created)."""
 
-    def __init__(self, script: dict[tuple[str, str], int], *operations: dict[str, Any]) -> None:
-        services: Any = SimpleNamespace(base_url="http://x", ledger=SimpleNamespace(new_id=uuid4))
+    def __init__(self, script: dict[tuple[str, str], int], *operations: dict[str, Any], **more: Any) -> None:
+        services: Any = SimpleNamespace(
+            base_url="http://x", ledger=SimpleNamespace(new_id=uuid4, turns=SimpleNamespace(compute=_at_once))
+        )
         self.call: Any = SimpleNamespace(refusals=[], work=Work(REQUEST_STEPS))
-        directory: Any = SimpleNamespace(slug="acme")
+        directory: Any = SimpleNamespace(id=1, slug="acme", speaks=SimpleNamespace(unknown_member="refuse"))
         token: Any = None
         super().__init__(
-            services, self.call, directory, token, read_bulk({"schemas": [BULK_URN], "Operations": list(operations)})
+            services, self.call, directory, token, read_bulk({"schemas": [BULK_URN], "Operations": list(operations), **more})
         )
         self._script = script
         self.done: list[tuple[str, str]] = []
+        self.under_way = self.most_at_once = 0
 
     async def _answer(self, operation: BulkOperation, data: Any) -> Answer:
         made = {known: bulk_id for bulk_id, known in self._ids.items()}
-        act = operation.method, operation.bulk_id or made[operation.resource]
+        resource = operation.resource or ""
+        act = operation.method, operation.bulk_id or made.get(resource) or resource.removeprefix("bulkId:")
         self.done.append(act)
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        await asyncio.sleep(0)  # others begin meanwhile, where they may
+        self.under_way -= 1
         status = self._script.get(act, 204 if operation.method == "DELETE" else 200)
         headers = [(b"etag", b'W/"1"'), (b"location", b"http://x/g")] if status < 400 else []
         return Answer(status, orjson.dumps({"detail": "scripted"}) if status >= 400 else b"", headers)
@@ -73,3 +85,53 @@ def test_what_cannot_be_taken_back_is_said_to_be_there() -> None:
     assert (left["status"], left["location"]) == ("503", "http://x/g")
     assert "taking it back failed" in left["response"]["detail"]
     assert "version" not in left
+
+
+def _ring(size: int, step: int) -> list[dict[str, Any]]:
+    return [_group(str(n), str((n + step) % size)) for n in range(size)]
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_large_circle_is_created_and_completed_many_at_once(step: int) -> None:
+    """A thousand groups took two thousand turns of the writer, one after the other: a minute."""
+    run = _Scripted({}, *_ring(100, step))
+    asyncio.run(run.all())
+    assert run.most_at_once == edge.TOGETHER_MAX
+    acts = [act for act, _ in run.done]
+    assert acts[:100] == ["POST"] * 100
+    assert 90 <= acts[100:].count("PATCH") == len(acts) - 100
+    assert {result["status"] for result in run.results.values()} == {"200"}
+
+
+def test_after_a_failure_in_a_circle_nothing_more_of_it_is_created() -> None:
+    run = _Scripted({("POST", "3"): 409}, *_ring(100, 1))
+    asyncio.run(run.all())
+    assert [act for act, _ in run.done] == ["POST"] * 16 + ["DELETE"] * 15
+    assert len(run.results) == 100
+    assert [result["status"] for result in run.results.values()].count("400") == 99
+    assert run.results[3]["status"] == "409"
+
+
+def test_creations_that_need_each_other_come_one_after_the_other() -> None:
+    run = _Scripted({}, *(_group(str(n), *([str(n - 1)] if n else [])) for n in range(20)))
+    asyncio.run(run.all())
+    assert run.most_at_once == 1
+    assert [bulk_id for _, bulk_id in run.done] == [str(n) for n in range(20)]
+
+
+@pytest.mark.parametrize(("fail_on_errors", "tried", "at_once"), [(None, 40, 16), (1, 1, 1), (3, 3, 3), (30, 30, 16)])
+def test_no_more_is_under_way_than_may_fail(fail_on_errors: int | None, tried: int, at_once: int) -> None:
+    """failOnErrors is exact: what would come after so many errors is not carried out, also where several are at once."""
+    more = {} if fail_on_errors is None else {"failOnErrors": fail_on_errors}
+    run = _Scripted({("POST", str(n)): 409 for n in range(40)}, *(_group(str(n)) for n in range(40)), **more)
+    asyncio.run(run.all())
+    assert (len(run.done), len(run.results), run.most_at_once) == (tried, tried, at_once)
+
+
+def test_what_changes_something_waits_for_what_comes_before_it() -> None:
+    gone = {"method": "DELETE", "path": "/Groups/bulkId:0"}
+    large = {**_group("2"), "data": {"displayName": "x" * 20_000}}
+    run = _Scripted({}, _group("0"), gone, _group("1"), large, _group("3"))
+    asyncio.run(run.all())
+    assert run.most_at_once == 1
+    assert run.done == [("POST", "0"), ("DELETE", "0"), ("POST", "1"), ("POST", "2"), ("POST", "3")]
