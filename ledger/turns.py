@@ -19,6 +19,8 @@ T = TypeVar("T")
 THREADS: Final = 3  # one directory computes in one of them, so that others always find one free
 THREADS_OF_ONE: Final = 1
 CONNECTIONS_OF_ONE: Final = 4  # of the pool's twelve
+LARGE_BYTES: Final = 256 * 1024  # of a body that is in hand alone: what is made of it may take thirty times as much memory
+LARGE_AT_ONCE: Final = 3  # of all directories, one of each
 LOOP_BYTES_MAX: Final = 4_096  # of a request to /v1 that is read on the event loop: a longer one takes over a millisecond
 NO_DIRECTORY: Final = 0  # the turn of what operators ask that is of no directory: a profile to be checked, a schema
 
@@ -82,6 +84,7 @@ class Turns:
         self._connection = connection
         self._threads = Line(THREADS, THREADS_OF_ONE)
         self._connections = Line(connections, CONNECTIONS_OF_ONE)
+        self._large = Line(LARGE_AT_ONCE, 1)
         self._limiter = anyio.CapacityLimiter(THREADS)
 
     async def compute(self, directory: int, work: Callable[[], T]) -> T:
@@ -91,6 +94,10 @@ class Turns:
         """
         async with self._threads.place(directory):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    def in_hand(self, directory: int) -> AbstractAsyncContextManager[None]:
+        """A place for a body of more than LARGE_BYTES, from when it was received until what it asks for is done."""
+        return self._large.place(directory)
 
     async def read(self, size: int, work: Callable[[], T]) -> T:
         """Read what an operator sent, of `size` bytes: off the event loop where that takes long. Raises what the work raises."""

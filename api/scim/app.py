@@ -216,8 +216,8 @@ class ScimApp:
         self._services.journal.add(entry)
         for part in call.refusals:
             self._services.journal.add(_of_part(entry, part))
-        if call.events >= GIANT_EVENTS:
-            release()
+        if call.large or call.events >= GIANT_EVENTS:
+            await self._services.ledger.turns.compute(directory.id, release)
 
     def _call(self, scope: Scope, receive: Receive, method: str, request_id: UUID) -> Call:
         segments = scope["raw_path"].decode("latin-1").split("/")[1:] if scope.get("raw_path") else scope["path"].split("/")[1:]
@@ -270,7 +270,9 @@ class ScimApp:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
         if handler is None:
             raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.", allowed=tuple(methods))
-        return await handler(self._services, call, directory, token)
+        call.turns = self._services.ledger.turns
+        async with call.held:
+            return await handler(self._services, call, directory, token)
 
     async def _open_to(self, operation: str, directory: Directory) -> None:
         """Refuse at the door what a paused or closed directory takes no more, a bulk request as a whole.

@@ -1,6 +1,7 @@
 """The few things of HTTP that SCIM needs, on plain ASGI: a framework costs 50 µs a request here."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from api.watching import until_gone
 from ledger.commands import Condition, Tags
 from ledger.directories import Directory
 from ledger.tokens import Token
+from ledger.turns import LARGE_BYTES, Turns
 from scim.apply import PATCH_STEPS
 from scim.body import read_json
 from scim.errors import (
@@ -98,6 +100,9 @@ class Call:
     refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request
     work: Work = field(default_factory=lambda: Work(REQUEST_STEPS, _TOO_MUCH))
     effort: Work = field(default_factory=lambda: Work(PATCH_STEPS))  # of a write, which is finished though the client went away
+    large: bool = False  # its body is one of those that are in hand one after the other
+    held: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)  # let go of once it is carried out
+    turns: Turns | None = None  # of its directory, once that is known
     _watch: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
@@ -113,6 +118,9 @@ class Call:
     async def content(self, limit: int) -> Content:
         """Read the body. Raises as body() does; its load() raises InvalidSyntax."""
         raw = await self.body(limit)
+        if len(raw) > LARGE_BYTES and self.turns is not None and self.found_directory is not None:
+            self.large = True
+            await self.held.enter_async_context(self.turns.in_hand(self.found_directory.id))
         return Content(len(raw), lambda: read_json(raw))
 
     def header(self, name: bytes) -> str | None:
