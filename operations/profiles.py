@@ -72,6 +72,7 @@ async def tried(
     `asked` may be that directory's name: the profile that it has.
     """
     found = await reached_directory(ledger, caller, slug) if slug is not None else None
+    await caller.admitted()
     if found is not None and asked == slug:
         profile = found.speaks
     else:

@@ -45,6 +45,8 @@ async def issue(
         end = issuer.now + timedelta(days=days)
         made = tokens.issue(issuer, ledger.new_id(), role, name, directories, expires_at=end, scope=scope)
         _check_scope(caller, made.token)
+    await caller.admitted()
+    async with ledger.connection() as conn:
         _check_names(made.token)
         await _check_directories(ledger, conn, role, directories)
     return await _recorded(ledger, caller, made, issuer)
