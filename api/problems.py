@@ -17,7 +17,7 @@ from delivery.starts import PlaceError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
 from ledger.lifecycle import LifecycleError
-from ledger.refused import RefusedError
+from ledger.refused import RefusedError, StateError
 from ledger.tokens import TokenRefusedError
 from operations.refusals import ConflictError, ForbiddenError, InvalidError, NotFoundError, OperationError
 from projections.history import InvalidAsOfError
@@ -56,6 +56,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
         case OperationError():
             return ProblemError(_STATUSES[type(error)], error.code, error.detail)
+        case StateError():
+            return ProblemError(409, error.code, str(error))
         case _ if type(error) in _REFUSED:
             return ProblemError(400, _REFUSED[type(error)], str(error))
         case ScimError():
@@ -139,6 +141,6 @@ def request_id_of(request: Request) -> str:
 
 # What problem_of knows by name; anything else is a defect of ours.
 EXPECTED = (
-    ProblemError, OperationError, InvalidCursorError, CursorAheadError, CursorForkedError, *_REFUSED, ScimError,
+    ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, *_REFUSED, ScimError,
     RequestValidationError, HTTPException, *DATABASE_AWAY,
 )  # fmt: skip

@@ -33,6 +33,7 @@ from ledger.events import (
     EventType,
 )
 from ledger.feed import Selection, reached, type_mask
+from ledger.refused import StateError
 from ledger.sealing import NONCE_SIZE, Kek, open_note, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
@@ -321,7 +322,8 @@ def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[
     if before == after:
         return None
     if before.mode != after.mode:
-        raise ConsumerRefusedError("The mode of a consumer cannot be changed. Make another one; it can start where this one is.")
+        why = "The mode of a consumer cannot be changed. Make another one; it can start where this one is."
+        raise StateError(why, "mode_fixed")
     facts = {**_facts(consumer.uuid, consumer.name, after), "before": _facts(consumer.uuid, consumer.name, before)}
     row = (
         consumer.id, after.ordering, list(after.directories), list(after.types), after.batch_max,
@@ -378,7 +380,7 @@ def secret_rotated(consumer: Consumer, secret: str, overlap_s: int, *, kek: Kek,
     if not 0 <= overlap_s <= OVERLAP_S_MAX:
         raise ConsumerRefusedError(f"`overlap_seconds` is 0 to {OVERLAP_S_MAX}.")
     if consumer.definition.mode != "webhook":
-        raise ConsumerRefusedError("Only webhooks have a secret.")
+        raise StateError("Only webhooks have a secret; who pulls presents a token: rotate that.", "not_a_webhook")
     sealed = seal_note(kek, secret, kind="secret", owner=consumer.uuid, nonce=random(NONCE_SIZE))
     facts = {**_name(consumer), "overlap_seconds": overlap_s}
     rotate = (SQL["rotate_secret"], (consumer.id, sealed, overlap_s))
