@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
-from api.bodies import BodyTooLargeError
+from api.bodies import BodyTooLargeError, TextError
 from delivery.consumers import ConsumerRefusedError
 from delivery.replays import ReplayRefusedError
 from delivery.starts import PlaceError
@@ -113,6 +113,9 @@ def _place(found: dict[str, Any]) -> str:
     """Where a request is wrong and what stands there otherwise; never the submitted value, which may be personal."""
     place = ".".join(str(part) for part in found["loc"][1:]) or "body"
     shown = place if len(place) <= PLACE_LENGTH_MAX else place[:PLACE_LENGTH_MAX] + "…"
+    wrong = found.get("ctx", {}).get("error")
+    if isinstance(wrong, TextError):
+        return f"{shown}: {wrong}"
     said = found.get("msg") if found.get("type") != "value_error" else None  # a text of ours might quote it
     return f"{shown}: {said}" if said else shown
 

@@ -181,3 +181,18 @@ def test_no_idp_gets_a_token_of_a_directory_that_was_closed(app_url: str) -> Non
         await edge.issue(role="auditor", directories=["other"])
 
     run(app_url, check)
+
+
+def test_a_name_with_a_nul_is_refused_by_name_and_nothing_is_made(app_url: str) -> None:
+    async def check(edge: Edge) -> None:
+        refused = await edge.ask("POST", "/v1/tokens", {"role": "auditor", "name": "a\0b"})
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameters")
+        assert "name: text has a NUL character here: remove it" in refused.json()["detail"]
+        for path in ("/v1/tokens?role=%00", "/v1/tokens?directory=%00", "/v1/consumers/%00", "/v1/profiles/%00", "/v1/requests?directory=%00",
+                     "/v1/events?subject=%00", "/v1/events?types=%00", "/v1/events?after=%00", "/v1/events/%00", "/v1/replays?consumer=%00",
+                     "/v1/replays/%00", "/v1/tokens/%00", "/v1/directories/%00", "/v1/audit/acme/population?as_of=%00"):  # fmt: skip
+            place, _, name = path.removesuffix("=%00").partition("?")
+            answer = await edge.ask("GET", place, **({name: "\0"} if name else {}))
+            assert 400 <= answer.status_code < 500, (path, answer.text)
+
+    run(app_url, check)
