@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 
+from api.authentication import presented
 from api.journal import Entry
 from api.memory import GIANT_EVENTS, release
 from api.metrics import method_shown, observe
@@ -26,6 +27,7 @@ from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
 from ledger.events import PAUSED
 from ledger.tokens import Token
+from operations.journal import formerly
 from operations.permissions import TABLE, allowed
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
@@ -237,9 +239,10 @@ class ScimApp:
         try:
             return await self._services.authentication.authenticate(authorization, call.address, fresh=fresh)
         except Unauthorized:
-            owner = await self._services.formerly(authorization, call.directory)
-            if owner is not None:
-                call.found_directory, call.token = owner
+            with contextlib.suppress(Unauthorized):  # not a token at all: nobody's
+                owner = await formerly(self._services.ledger, presented(authorization), call.directory)
+                if owner is not None:
+                    call.found_directory, call.token = owner
             raise
 
     async def _answer(self, call: Call) -> Answer:
