@@ -13,6 +13,7 @@ from api.events import WAIT_MAX_S, page_response, until_news
 from api.gate import caller_of
 from api.revocation import presented, still_allowed
 from api.services import Services
+from delivery.consumers import SECRET_OVERLAP_S
 from ledger.feed import PAGE_MAX
 from operations import consumers, deliveries
 from operations.consumers import Changes
@@ -58,7 +59,7 @@ class ReasonBody(Body):
 
 
 class RotateBody(Body):
-    overlap_seconds: int = 86_400
+    overlap_seconds: int = SECRET_OVERLAP_S
 
 
 def routes(services: Services) -> APIRouter:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-import psycopg
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api.bodies import BodyTooLargeError, TextError
+from database.connections import AWAY
 from delivery.consumers import ConsumerRefusedError
 from delivery.replays import ReplayRefusedError
 from delivery.starts import PlaceError
@@ -25,7 +24,6 @@ from scim.errors import ScimError, TooMany
 
 PLACES_MAX = 10  # that an error names
 PLACE_LENGTH_MAX = 100  # a name in a body may be as long as the body
-DATABASE_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 
 class ProblemError(Exception):
@@ -72,7 +70,7 @@ def problem_of(error: Exception) -> ProblemError:
             code = _CODES.get(error.status_code, "refused")
             ours = error.detail if isinstance(error, BodyTooLargeError) else None
             return ProblemError(error.status_code, code, ours or _TEXTS.get(code, "The request was refused."))
-        case _ if isinstance(error, DATABASE_AWAY):
+        case _ if isinstance(error, AWAY):
             return ProblemError(503, "database_unavailable", "The database does not answer. Try again in a moment.")
         case _:
             return ProblemError(500, "internal_error", "An unexpected error. It was logged under this request's id.")
@@ -145,5 +143,5 @@ def request_id_of(request: Request) -> str:
 # What problem_of knows by name; anything else is a defect of ours.
 EXPECTED = (
     ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, *_REFUSED, ScimError,
-    RequestValidationError, HTTPException, *DATABASE_AWAY,
+    RequestValidationError, HTTPException, *AWAY,
 )  # fmt: skip

@@ -39,7 +39,8 @@ from ledger.sealing import NONCE_SIZE, Kek, open_note, open_optional, seal_note
 SQL: Final = load_queries(__file__)
 Mode = Literal["pull", "webhook"]
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
-OVERLAP_S_MAX: Final = 30 * 86_400
+SECRET_OVERLAP_S: Final = 86_400  # how long an old signing secret signs too, unless somebody says otherwise
+SECRET_OVERLAP_S_MAX: Final = 30 * 86_400  # each delivery carries both signatures meanwhile
 URL_LENGTH_MAX: Final = 2_000
 ALL: Final = 2**62  # a position beyond every log
 CHANGES: Final = frozenset(  # of what a consumer gets, from where, how it is signed, or whether
@@ -377,8 +378,8 @@ def disabled(consumer: Consumer, reason: str) -> RecordFacts:
 
 def secret_rotated(consumer: Consumer, secret: str, overlap_s: int, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
     """The act of giving a webhook another secret; both sign for `overlap_s` seconds."""
-    if not 0 <= overlap_s <= OVERLAP_S_MAX:
-        raise ConsumerRefusedError(f"`overlap_seconds` is 0 to {OVERLAP_S_MAX}.")
+    if not 0 <= overlap_s <= SECRET_OVERLAP_S_MAX:
+        raise ConsumerRefusedError(f"`overlap_seconds` is 0 to {SECRET_OVERLAP_S_MAX}.")
     if consumer.definition.mode != "webhook":
         raise StateError("Only webhooks have a secret; who pulls presents a token: rotate that.", "not_a_webhook")
     sealed = seal_note(kek, secret, kind="secret", owner=consumer.uuid, nonce=random(NONCE_SIZE))

@@ -33,7 +33,7 @@ ROLES: Final = ("scim", "consumer", "operator", "auditor", "admin")
 SECRET_BYTES: Final = 32
 LIFE_DAYS: Final = 365
 OVERLAP_S: Final = 86_400  # how long a rotated token lives on, unless somebody says otherwise
-OVERLAP_S_MAX: Final = 90 * 86_400  # two live secrets for longer than a quarter is no rotation
+TOKEN_OVERLAP_S_MAX: Final = 90 * 86_400  # two live secrets for longer than a quarter is no rotation
 ANY: Final = ("*",)
 ENDLESS: Final = datetime.max.replace(tzinfo=UTC)
 _log = structlog.get_logger("ledger.tokens")
@@ -202,8 +202,8 @@ def rotate(issuer: Issuer, token_id: UUID, old: TokenRow, overlap_seconds: int =
     Raises StateError for one that is no longer live or was rotated before (there is one successor), TokenRefusedError for an
     overlap that cannot be.
     """
-    if not 0 <= overlap_seconds <= OVERLAP_S_MAX:
-        raise TokenRefusedError(f"overlap_seconds is 0 to {OVERLAP_S_MAX}: the seconds that both tokens work.")
+    if not 0 <= overlap_seconds <= TOKEN_OVERLAP_S_MAX:
+        raise TokenRefusedError(f"overlap_seconds is 0 to {TOKEN_OVERLAP_S_MAX}: the seconds that both tokens work.")
     state = old.state(issuer.now)
     if state == "overlapping":
         raise StateError("This token was rotated already. Rotate its successor, which superseded_by names.", "token_rotated")

@@ -90,6 +90,10 @@ class Turns:
         async with self._threads.place(directory):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
+    async def computed(self, directory: int, work: Callable[[], T], *, large: bool) -> T:
+        """What takes over a millisecond leaves the event loop; the rest is not worth the way."""
+        return await self.compute(directory, work) if large else work()
+
     @asynccontextmanager
     async def connection(self, directory: int) -> AsyncGenerator[Connection]:
         """A pooled connection, for the time of a few statements: whoever computes or sends meanwhile keeps others waiting."""

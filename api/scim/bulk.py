@@ -1,6 +1,6 @@
 """Bulk (RFC 7644 §3.7): each operation is a command and a commit of its own, in the order given."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -8,10 +8,10 @@ from uuid import UUID
 
 import orjson
 
-from api.problems import DATABASE_AWAY
 from api.scim.http import REQUEST_STEPS, Answer, Call, Content, Refusal, as_json, of_error, read_condition
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
+from database.connections import AWAY
 from ledger.commands import Condition
 from ledger.directories import Directory
 from ledger.tokens import Token
@@ -120,7 +120,8 @@ class _Run:
         self.results: dict[int, dict[str, Any]] = {}
 
     async def all(self) -> None:
-        for operations in await self._computed(len(self._request.operations) > LOOP_OPERATIONS_MAX, self._rounds):
+        turns, large = self._services.ledger.turns, len(self._request.operations) > LOOP_OPERATIONS_MAX
+        for operations in await turns.computed(self._directory.id, self._rounds, large=large):
             if self._given_up():
                 return
             if len(operations) == 1:
@@ -130,10 +131,6 @@ class _Run:
 
     def _rounds(self) -> list[tuple[BulkOperation, ...]]:
         return list(rounds(self._request.operations))
-
-    async def _computed(self, large: bool, work: Callable[[], T]) -> T:
-        """What takes over a millisecond leaves the event loop."""
-        return await self._services.ledger.turns.compute(self._directory.id, work) if large else work()
 
     def refuse_if_dead(self) -> None:
         """Raises Unauthorized where nothing was carried out because the token died since it was asked about."""
@@ -241,7 +238,9 @@ class _Run:
                 raise TooMany(_TOO_MUCH)
             resource = resolve(operation.resource, self._ids, refers=True)
             own_id = self._ids[operation.bulk_id] if operation.method == "POST" and operation.bulk_id else None
-            resolved = await self._computed(operation.size > THREAD_BYTES_MIN, lambda: resolve(data, self._ids))
+            resolved = await self._services.ledger.turns.computed(
+                self._directory.id, lambda: resolve(data, self._ids), large=operation.size > THREAD_BYTES_MIN
+            )
             part = _Part(
                 self._call.request_id, operation.index, resolved, operation.version, UUID(own_id) if own_id else None,
                 used=self._call.used, size=operation.size, work=self._reading, effort=self._effort,
@@ -253,7 +252,7 @@ class _Run:
             return answer
         except ScimError as refused:
             return of_error(refused)
-        except DATABASE_AWAY:
+        except AWAY:
             return of_error(Unavailable("The database does not answer. Send this operation again.", retry_after=1))
 
     def _described(self, operation: BulkOperation, answer: Answer) -> dict[str, Any]:

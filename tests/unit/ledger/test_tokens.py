@@ -13,8 +13,8 @@ from ledger.events import TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.refused import StateError
 from ledger.sealing import Kek
 from ledger.tokens import (
-    OVERLAP_S_MAX,
     ROLES,
+    TOKEN_OVERLAP_S_MAX,
     Issuer,
     NewToken,
     Scope,
@@ -188,7 +188,7 @@ def test_what_is_not_live_is_not_rotated(changed: dict[str, Any], code: str, why
     assert refused.value.code == code
 
 
-@pytest.mark.parametrize("overlap", [-1, OVERLAP_S_MAX + 1])
+@pytest.mark.parametrize("overlap", [-1, TOKEN_OVERLAP_S_MAX + 1])
 def test_an_overlap_has_bounds(overlap: int) -> None:
     with pytest.raises(TokenRefusedError, match="overlap_seconds is 0 to"):
         rotate(issuer(), NEW, stored(), overlap)
