@@ -21,13 +21,14 @@ from api import (
 )
 from api.bodies import STRANGER_BYTES_MAX, V1_BYTES_MAX, limited
 from api.gate import Gate
-from api.idempotency import asks_once, once
+from api.idempotency import answered_before, asks_once, once
 from api.metrics import observe
 from api.problems import EXPECTED, answer, problem_of, request_id_of
 from api.scim.app import ScimApp
 from api.scim.http import NO_STORE
 from api.scrapes import MEDIA_TYPE
 from api.services import Services
+from operations.idempotency import AnsweredBeforeError
 
 _PARTS = (
     health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, tokens,
@@ -52,6 +53,7 @@ def _fastapi(services: Services) -> FastAPI:
 
     for kind in (*EXPECTED, Exception):
         app.add_exception_handler(kind, refuse)
+    app.add_exception_handler(AnsweredBeforeError, answered_before)
     return app
 
 

@@ -1,10 +1,11 @@
-"""Bodies of requests are cut while they come (CONTRACT §2): nobody is read further than is of use.
+"""Bodies of requests: cut while they come (CONTRACT §2), since nobody is read further than is of use; and what each one of /v1 keeps to.
 
 What is not read is the server's to get rid of: an answer that comes before the body is whole ends the connection (runtime/protocol.py).
 """
 
-from typing import Final
+from typing import Any, Final
 
+from pydantic import BaseModel, ConfigDict, field_validator
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
@@ -46,3 +47,24 @@ def limited(receive: Receive, scope: Scope, bytes_max: int) -> Receive:
         return message
 
     return receive_some
+
+
+class TextError(ValueError):
+    """Text that cannot be kept. The sentence quotes nothing of it, so that it may be told."""
+
+
+class Body(BaseModel):
+    """What every body of /v1 keeps to: no member but its own, and no text that PostgreSQL cannot keep."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _keepable(cls, value: Any) -> Any:
+        """Refused here, where the field has a name: the writer would only see that some value was refused."""
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and "\0" in text:
+                raise TextError("text has a NUL character here: remove it")
+            if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
+                raise TextError("text has half of a surrogate pair here, which is no character: remove it")
+        return value

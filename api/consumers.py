@@ -5,13 +5,15 @@ from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from api.answers import as_json, listed
+from api.bodies import Body
 from api.events import WAIT_MAX_S, page_response, until_news
 from api.gate import caller_of
 from api.revocation import presented, still_allowed
 from api.services import Services
+from delivery.consumers import SECRET_OVERLAP_S
 from ledger.feed import PAGE_MAX
 from operations import consumers, deliveries
 from operations.consumers import Changes
@@ -25,10 +27,8 @@ ITEMS_MAX = 10_000  # names in a list of a body; far more than there are directo
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 
 
-class ConsumerBody(BaseModel):
+class ConsumerBody(Body):
     """What PUT takes. On an existing consumer what is left out stays as it is."""
-
-    model_config = ConfigDict(extra="forbid")
 
     directories: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
     types: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
@@ -44,26 +44,22 @@ class ConsumerBody(BaseModel):
         return Changes(**self.model_dump(exclude_none=True, exclude={"start"}))  # pyright: ignore[reportReturnType]
 
 
-class AckBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class AckBody(Body):
     through: str
 
 
-class SeekBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class SeekBody(Body):
     to: str | int
     reason: Reason
     dry_run: bool = False
 
 
-class ReasonBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class ReasonBody(Body):
     reason: Reason
 
 
-class RotateBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    overlap_seconds: int = 86_400
+class RotateBody(Body):
+    overlap_seconds: int = SECRET_OVERLAP_S
 
 
 def routes(services: Services) -> APIRouter:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
 
 from api.answers import as_json, listed
+from api.bodies import Body
 from api.consumers import ReasonBody
 from api.gate import caller_of
 from api.services import Services
@@ -14,8 +14,7 @@ from ledger.feed import rfc3339
 from operations import directories
 
 
-class DirectoryBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class DirectoryBody(Body):
     slug: str
     profile: str = PROFILE
 

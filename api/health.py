@@ -3,11 +3,11 @@
 import psycopg
 from fastapi import APIRouter, Request, Response
 
-from api.problems import DATABASE_AWAY
 from api.recent import Recent
 from api.scrapes import MEDIA_TYPE
 from api.services import Services
 from api.strangers import address_of
+from database.connections import AWAY
 from operations.figures import sees_names
 from operations.readiness import DATABASE_SILENT, Broken, Readiness
 
@@ -47,5 +47,5 @@ def routes(services: Services) -> APIRouter:
 async def _broken_part(readiness: Readiness) -> Broken | None:
     try:
         return await readiness.broken_part()
-    except (*DATABASE_AWAY, psycopg.Error):
+    except (*AWAY, psycopg.Error):
         return DATABASE_SILENT

@@ -1,6 +1,7 @@
 """Idempotency-Key on POST: the whole answer is kept before it leaves, and a request that comes again gets it again."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request, Response
@@ -9,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from operations import idempotency
 from operations.caller import Caller
-from operations.idempotency import Answer
+from operations.idempotency import Answer, AnsweredBeforeError, Taking
 from operations.open_ledger import OpenLedger
 
 REPLAYED = {"Idempotent-Replayed": "true"}
@@ -21,22 +22,28 @@ def asks_once(scope: Scope) -> bool:
 
 
 async def once(app: ASGIApp, ledger: OpenLedger, scope: Scope, receive: Receive, send: Send) -> None:
-    """Carry out a request unless its key was used before. Raises ConflictError and InvalidError."""
+    """Carry out a request unless its key was used before: the operation takes the key when it has let the caller in.
+
+    Raises InvalidError for a key that is none.
+    """
     caller: Caller = scope["caller"]
     body = await Request(scope, receive).body()
     text = Headers(scope=scope)["idempotency-key"]
     key = idempotency.key_of(caller, text, b"POST", scope["path"].encode(), scope["query_string"], body)
-    before = await idempotency.begin(ledger, caller, key)
-    if before is not None:
-        await Response(before.body, before.status, REPLAYED, before.media_type)(scope, receive, send)
-        return
-    answer = _Held()
+    taking, answer = Taking(ledger, caller, key), _Held()
+    scope["caller"] = replace(caller, admitted=taking)
     try:
         await app(scope, _again(body, receive), answer.take)
     finally:
-        await idempotency.finish(ledger, caller, key, answer.whole())
+        await taking.finish(answer.whole())
     for message in answer.messages:
         await send(message)
+
+
+async def answered_before(_request: Request, error: Exception) -> Response:
+    """The answer that was kept, in place of another one."""
+    assert isinstance(error, AnsweredBeforeError)
+    return Response(error.answer.body, error.answer.status, REPLAYED, error.answer.media_type)
 
 
 class _Held:

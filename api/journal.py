@@ -20,7 +20,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from api.metrics import count_dropped
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
-from database.connections import Connection
+from database.connections import AWAY, Connection
 from database.queries import load_queries
 from ledger.sealing import NONCE_SIZE, Kek, NoteKind, seal_note
 
@@ -107,7 +107,7 @@ class Journal:
         try:
             async with self._pool.connection() as conn:
                 await conn.execute(SQL["insert_requests"], self._columns(batch))
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+        except AWAY:
             self._put_back(batch)
             return False
         except psycopg.Error:

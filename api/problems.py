@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-import psycopg
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
-from api.bodies import BodyTooLargeError
+from api.bodies import BodyTooLargeError, TextError
+from database.connections import AWAY
 from delivery.consumers import ConsumerRefusedError
 from delivery.replays import ReplayRefusedError
 from delivery.starts import PlaceError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
 from ledger.lifecycle import LifecycleError
-from ledger.refused import RefusedError
+from ledger.refused import RefusedError, StateError
 from ledger.tokens import TokenRefusedError
 from operations.refusals import ConflictError, ForbiddenError, InvalidError, NotFoundError, OperationError
 from projections.history import InvalidAsOfError
@@ -25,7 +24,6 @@ from scim.errors import ScimError, TooMany
 
 PLACES_MAX = 10  # that an error names
 PLACE_LENGTH_MAX = 100  # a name in a body may be as long as the body
-DATABASE_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 
 class ProblemError(Exception):
@@ -56,6 +54,8 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
         case OperationError():
             return ProblemError(_STATUSES[type(error)], error.code, error.detail)
+        case StateError():
+            return ProblemError(409, error.code, str(error))
         case _ if type(error) in _REFUSED:
             return ProblemError(400, _REFUSED[type(error)], str(error))
         case ScimError():
@@ -70,7 +70,7 @@ def problem_of(error: Exception) -> ProblemError:
             code = _CODES.get(error.status_code, "refused")
             ours = error.detail if isinstance(error, BodyTooLargeError) else None
             return ProblemError(error.status_code, code, ours or _TEXTS.get(code, "The request was refused."))
-        case _ if isinstance(error, DATABASE_AWAY):
+        case _ if isinstance(error, AWAY):
             return ProblemError(503, "database_unavailable", "The database does not answer. Try again in a moment.")
         case _:
             return ProblemError(500, "internal_error", "An unexpected error. It was logged under this request's id.")
@@ -111,6 +111,9 @@ def _place(found: dict[str, Any]) -> str:
     """Where a request is wrong and what stands there otherwise; never the submitted value, which may be personal."""
     place = ".".join(str(part) for part in found["loc"][1:]) or "body"
     shown = place if len(place) <= PLACE_LENGTH_MAX else place[:PLACE_LENGTH_MAX] + "…"
+    wrong = found.get("ctx", {}).get("error")
+    if isinstance(wrong, TextError):
+        return f"{shown}: {wrong}"
     said = found.get("msg") if found.get("type") != "value_error" else None  # a text of ours might quote it
     return f"{shown}: {said}" if said else shown
 
@@ -139,6 +142,6 @@ def request_id_of(request: Request) -> str:
 
 # What problem_of knows by name; anything else is a defect of ours.
 EXPECTED = (
-    ProblemError, OperationError, InvalidCursorError, CursorAheadError, CursorForkedError, *_REFUSED, ScimError,
-    RequestValidationError, HTTPException, *DATABASE_AWAY,
+    ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, *_REFUSED, ScimError,
+    RequestValidationError, HTTPException, *AWAY,
 )  # fmt: skip

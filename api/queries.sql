@@ -8,7 +8,3 @@ from unnest($1::int4[], $2::int8[], $3::text[], $4::text[], $5::bytea[], $6::int
 -- prune_requests --
 -- What is older than the journal keeps, in bounded pieces.
 delete from requests where id in (select id from requests where at < now() - make_interval(days => $1) order by id limit $2);
-
--- token_ever --
--- Whose token it is or was, revoked and expired ones included.
-select id, role, name, directories, types, bodies from tokens where hash = $1;

@@ -3,9 +3,10 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from api.answers import as_json, listed
+from api.bodies import Body
 from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
 from api.services import Services
@@ -18,10 +19,10 @@ RUNS_SHOWN_MAX = 1_000
 _Names = Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)]
 
 
-class ReplayBody(BaseModel):
+class ReplayBody(Body):
     """What POST /v1/replays takes. `from` and `to` are positions, seq:N of one directory, instants, event ids or cursors."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     name: Annotated[str, Field(min_length=1, max_length=200)] = "replay"
     consumer: str

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from api.authentication import Authentication, presented
-from api.journal import SQL, Journal
+from api.authentication import Authentication
+from api.journal import Journal
 from api.scrapes import Scrapes
 from database.coalesce import Coalescer
 from ledger.directories import Directory
@@ -15,7 +15,7 @@ from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
 from operations.readiness import Readiness
 from projections.reads import Alone, GroupOf, Resource
-from scim.errors import Forbidden, Unauthorized, Unavailable
+from scim.errors import Forbidden, Unavailable
 from scim.profile import UnknownProfileError
 
 TOUCH_INTERVAL_S = 60  # last_used_at is flushed once a minute: it must not make tokens a hot row
@@ -46,23 +46,6 @@ class Services:
     scrapes: Scrapes
     readiness: Readiness
     stopping: bool = False  # readers that wait are let go
-
-    async def formerly(self, authorization: str | None, slug: str) -> tuple[Directory, Token] | None:
-        """Whose refused request it was, for the journal: the token is ours, and only revoked or expired. It grants nothing."""
-        try:
-            hashed = presented(authorization)
-        except Unauthorized:
-            return None
-        async with self.ledger.connection() as conn:
-            row = await (await conn.cursor(binary=True).execute(SQL["token_ever"], (hashed,))).fetchone()
-        if row is None:
-            return None
-        number, role, name, directories, types, bodies = row
-        token = Token(number, role, name, tuple(directories), tuple(types), bodies)
-        try:
-            return await self.directory(slug, token), token
-        except Forbidden:
-            return None
 
     async def directory(self, slug: str, token: Token) -> Directory:
         """Give a directory the token reaches. Raises Forbidden alike for one it does not reach and one that is not there."""

@@ -14,9 +14,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
 from api.gate import caller_of
-from api.problems import DATABASE_AWAY
 from api.revocation import presented, still_allowed
 from api.services import Services
+from database.connections import AWAY
 from ledger.cursor import Cursor
 from ledger.events import BY_NUMBER, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.feed import Page, Selection
@@ -93,13 +93,13 @@ class _Follower:
             try:
                 async for block in self._news():
                     yield block
-            except DATABASE_AWAY:
+            except AWAY:
                 self.position = None  # goes on where it was once the database is back
             if self.services.stopping:
                 return
             if loop.time() >= beat_at:
                 beat_at = loop.time() + interval
-                with contextlib.suppress(*DATABASE_AWAY):  # nothing new can have come meanwhile
+                with contextlib.suppress(*AWAY):  # nothing new can have come meanwhile
                     await still_allowed(self.services, self.token)
                 yield self._covered() if self.filtered else b": still here\n\n"
             with contextlib.suppress(TimeoutError):

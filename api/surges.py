@@ -3,9 +3,10 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from api.answers import as_json
+from api.bodies import Body
 from api.consumers import ReasonBody
 from api.gate import caller_of
 from api.services import Services
@@ -14,8 +15,7 @@ from operations import surges
 from operations.surges import Surge
 
 
-class LimitBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class LimitBody(Body):
     per_hour: Annotated[int, Field(ge=0, le=PER_HOUR_MAX)]
     action: Literal["alarm", "hold"] = "alarm"
 

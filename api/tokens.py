@@ -3,9 +3,10 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from api.answers import as_json, listed
+from api.bodies import Body
 from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
 from api.services import Services
@@ -16,10 +17,8 @@ from operations.tokens import DAYS_MAX, NAME_LENGTH_MAX, Issued
 _Names = Annotated[tuple[str, ...], Field(max_length=ITEMS_MAX)]
 
 
-class TokenBody(BaseModel):
+class TokenBody(Body):
     """What POST /v1/tokens takes. `types`, `consumers` and `bodies` narrow tokens of role consumer."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: str
     name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX)]
@@ -35,13 +34,11 @@ class TokenBody(BaseModel):
         return asked if asked != Scope() else None
 
 
-class RotateBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class RotateBody(Body):
     overlap_seconds: int = OVERLAP_S
 
 
-class RevokeBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class RevokeBody(Body):
     reason: Reason | None = None
 
 

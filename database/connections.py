@@ -1,12 +1,12 @@
 """Connections of the serving role."""
 
 import time
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg import AsyncConnection, AsyncRawCursor, InterfaceError, OperationalError
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from database.arrays import register_arrays
 
@@ -24,6 +24,8 @@ INDEXED_PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoi
 SERVING = "-c search_path=ledger -c role=ledger_app -c jit=off -c synchronous_commit=on -c timezone=UTC"
 
 Connection = AsyncConnection[TupleRow]
+LOST: Final = (OperationalError, InterfaceError)  # what a statement raises whose connection, or server, is gone
+AWAY: Final = (*LOST, PoolTimeout)  # the same where connections come from a pool
 
 
 async def connect(url: str, *, pinned: bool = False, lock_timeout_ms: int = 0) -> Connection:

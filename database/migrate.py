@@ -56,12 +56,6 @@ def migrate(url: str) -> list[str]:
         return _apply(conn)
 
 
-def pending(conn: Connection[TupleRow]) -> list[str]:
-    """Name the shipped migrations that the database lacks (read-only)."""
-    known = _known(conn)
-    return [m.name for m in shipped() if m.number not in known]
-
-
 def _make_room(conn: Connection[TupleRow]) -> None:
     role = conn.execute("select 1 from pg_roles where rolname = 'ledger_app'").fetchone()
     if role is None:

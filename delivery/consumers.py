@@ -33,12 +33,14 @@ from ledger.events import (
     EventType,
 )
 from ledger.feed import Selection, reached, type_mask
+from ledger.refused import StateError
 from ledger.sealing import NONCE_SIZE, Kek, open_note, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
 Mode = Literal["pull", "webhook"]
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
-OVERLAP_S_MAX: Final = 30 * 86_400
+SECRET_OVERLAP_S: Final = 86_400  # how long an old signing secret signs too, unless somebody says otherwise
+SECRET_OVERLAP_S_MAX: Final = 30 * 86_400  # each delivery carries both signatures meanwhile
 URL_LENGTH_MAX: Final = 2_000
 ALL: Final = 2**62  # a position beyond every log
 CHANGES: Final = frozenset(  # of what a consumer gets, from where, how it is signed, or whether
@@ -321,7 +323,8 @@ def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[
     if before == after:
         return None
     if before.mode != after.mode:
-        raise ConsumerRefusedError("The mode of a consumer cannot be changed. Make another one; it can start where this one is.")
+        why = "The mode of a consumer cannot be changed. Make another one; it can start where this one is."
+        raise StateError(why, "mode_fixed")
     facts = {**_facts(consumer.uuid, consumer.name, after), "before": _facts(consumer.uuid, consumer.name, before)}
     row = (
         consumer.id, after.ordering, list(after.directories), list(after.types), after.batch_max,
@@ -375,10 +378,10 @@ def disabled(consumer: Consumer, reason: str) -> RecordFacts:
 
 def secret_rotated(consumer: Consumer, secret: str, overlap_s: int, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
     """The act of giving a webhook another secret; both sign for `overlap_s` seconds."""
-    if not 0 <= overlap_s <= OVERLAP_S_MAX:
-        raise ConsumerRefusedError(f"`overlap_seconds` is 0 to {OVERLAP_S_MAX}.")
+    if not 0 <= overlap_s <= SECRET_OVERLAP_S_MAX:
+        raise ConsumerRefusedError(f"`overlap_seconds` is 0 to {SECRET_OVERLAP_S_MAX}.")
     if consumer.definition.mode != "webhook":
-        raise ConsumerRefusedError("Only webhooks have a secret.")
+        raise StateError("Only webhooks have a secret; who pulls presents a token: rotate that.", "not_a_webhook")
     sealed = seal_note(kek, secret, kind="secret", owner=consumer.uuid, nonce=random(NONCE_SIZE))
     facts = {**_name(consumer), "overlap_seconds": overlap_s}
     rotate = (SQL["rotate_secret"], (consumer.id, sealed, overlap_s))

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-import psycopg
-
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
 from database.queries import load_queries
@@ -170,6 +168,3 @@ async def failing(conn: Connection, consumer: Consumer) -> Exceptional | None:
     """What a consumer is stuck on: the oldest blocked one, or else the oldest that is retried."""
     row = await (await conn.cursor(binary=True).execute(SQL["oldest_failing"], (consumer.id,))).fetchone()
     return Exceptional(*row) if row else None
-
-
-LOST: Final = (psycopg.OperationalError, psycopg.InterfaceError)

@@ -8,8 +8,8 @@ from typing import Final
 import psycopg
 import structlog
 
-from database.connections import Connection
-from delivery.progress import LOST, Report, record
+from database.connections import LOST, Connection
+from delivery.progress import Report, record
 from delivery.push import LeaseLostError, Push
 
 RETRY_S: Final = 0.5

@@ -29,6 +29,7 @@ from ledger.events import (
     Draft,
     EventType,
 )
+from ledger.refused import StateError
 from ledger.sealing import NONCE_SIZE, Kek, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
@@ -201,9 +202,9 @@ def started(run: Run, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFact
 
 
 def moved(run: Run, state: Literal["running", "paused", "cancelled", "finished"], reason: str = "") -> RecordFacts:
-    """The act of pausing, resuming, cancelling or finishing a run. Raises ReplayRefusedError where it has ended."""
+    """The act of pausing, resuming, cancelling or finishing a run. Raises StateError where it has ended."""
     if run.state in ENDED:
-        raise ReplayRefusedError(f"This run was {run.state} already. Start another one.")
+        raise StateError(f"This run was {run.state} already. Start another one.", "replay_ended")
     kinds = {"running": REPLAY_RESUMED, "paused": REPLAY_PAUSED, "cancelled": REPLAY_CANCELLED, "finished": REPLAY_FINISHED}
     facts = {"done": run.done, "total": run.total, **({"reason": reason} if reason else {})}
     forget = ((SQL["forget_replay"], (run.id,)),) if state == "cancelled" else ()

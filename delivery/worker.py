@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
 from database.arrays import int4s
-from database.connections import Connection
+from database.connections import AWAY, Connection
 from database.queries import load_queries
 from delivery.brake import Limit
 from delivery.consumers import Consumer, consumers
@@ -34,7 +32,6 @@ ALIVE_S: Final = 5.0  # a process that was not seen for so long has no share
 WATCH_S: Final = 5.0
 QUIET_S: Final = 3_600  # between two alarms about one directory
 THIN_S: Final = 60.0
-_AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 _log = structlog.get_logger("delivery.worker")
 
 
@@ -78,7 +75,7 @@ class Worker:
                 self.changes.clear()
                 try:
                     await self._look()
-                except _AWAY:
+                except AWAY:
                     _log.warning("worker_away")
                 except Exception:  # one consumer that cannot be served must not end the others
                     _log.exception("worker_look_failed")
@@ -200,7 +197,7 @@ class Worker:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        with contextlib.suppress(*_AWAY):
+        with contextlib.suppress(*AWAY):
             async with self.connection() as conn:
                 await conn.execute(SQL["release_leases"], (self.id, int4s(list(self._held))))
                 await conn.execute(SQL["forget_worker"], (self.id,))
@@ -235,7 +232,7 @@ class Worker:
                             await self._thin(conn, await consumers(conn))
                     finally:
                         await conn.execute(SQL["end_watch"])
-            except _AWAY:
+            except AWAY:
                 continue
             except Exception:  # a defect here must not end deliveries
                 _log.exception("watch_failed")

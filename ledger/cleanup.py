@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from database.connections import Connection
+from database.connections import LOST, Connection
 from database.queries import load_queries
 from ledger.alone import write_alone
 from ledger.commands import CleanUp, Command, needs_of
@@ -34,7 +34,6 @@ FAILED_S: Final = 30.0  # after a defect: it would be the same at once
 # ended, and an auditor what was.
 ENDED_ROLES: Final = ("scim", "operator", "admin")
 _FIRST: Final = UUID(int=0)
-_AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 _log = structlog.get_logger("ledger.cleanup")
 
 
@@ -79,7 +78,7 @@ class CleanUps:
         """Clean up; give the seconds until it is to be tried again, None where nothing is left."""
         try:
             return await self._look(await link.get())
-        except _AWAY:
+        except LOST:
             await link.close()
             return AWAY_S
         except Exception:  # a defect here must not end the service
@@ -108,7 +107,7 @@ class CleanUps:
     async def _went_well(self, conn: Connection, directory: Directory) -> bool:
         try:
             await self._piece(conn, directory)
-        except _AWAY:
+        except LOST:
             raise
         except Exception:  # a defect with one directory must not keep the others
             _log.exception("cleanup_failed", directory=directory.slug)

@@ -7,7 +7,8 @@ from database.queries import load_queries
 from ledger.commands import RecordFacts
 from ledger.directories import Directory
 from ledger.events import DIRECTORY, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
-from ledger.refused import RefusedError
+from ledger.lifecycle import check_open
+from ledger.refused import RefusedError, StateError
 from scim.errors import ScimError
 from scim.extension import TYPES_BY_NAME, read_extension
 
@@ -20,7 +21,10 @@ def registered(directory: Directory) -> list[dict[str, Any]]:
 
 
 def schema_facts(directory: Directory, resource_type: str, document: dict[str, Any]) -> RecordFacts | None:
-    """The act of registering an extension schema, with its event; None where it stands already. Raises RefusedError."""
+    """The act of registering an extension schema, with its event; None where it stands already.
+
+    Raises RefusedError for what is no schema, StateError where its id is taken or the directory closed.
+    """
     if resource_type not in TYPES_BY_NAME:
         raise RefusedError(f"The resource type is one of {', '.join(TYPES_BY_NAME)}.")
     try:
@@ -31,9 +35,9 @@ def schema_facts(directory: Directory, resource_type: str, document: dict[str, A
         if known == {"resource_type": resource_type, "schema": document}:
             return None
         if known["schema"]["id"].casefold() == extension.urn.casefold():
-            raise RefusedError(
-                "There is a schema with this id already, and data may refer to it. Register another one under a new id."
-            )
+            why = "There is a schema with this id already, and data may refer to it. Register another one under a new id."
+            raise StateError(why, "name_taken")
+    check_open(directory)
     change = {"path": "schemas", "to": extension.urn}
     body = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": directory.profile}, [change], directory.slug)
     draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=body)

@@ -21,18 +21,19 @@ from ledger.events import (
     Draft,
     EventType,
 )
+from ledger.refused import StateError
 
 SQL: Final = load_queries(__file__)
 
 
 class LifecycleError(Exception):
-    """The act cannot be done; the text says why and what to do instead."""
+    """The act cannot be done on this directory, or not in these words; the text says why and what to do instead."""
 
 
 def paused(directory: Directory, reason: str) -> RecordFacts | None:
     """The act of pausing: from its commit on writes over SCIM answer 503, reads go on. None where it is paused.
 
-    Raises LifecycleError for a closed directory and for the ledger's own.
+    Raises StateError for a closed directory, LifecycleError for the ledger's own.
     """
     _check(directory)
     return None if directory.state == PAUSED else _act(DIRECTORY_PAUSED, directory, {ACTIVE}, reason)
@@ -41,7 +42,7 @@ def paused(directory: Directory, reason: str) -> RecordFacts | None:
 def resumed(directory: Directory, reason: str) -> RecordFacts | None:
     """The act of resuming: from its commit on SCIM writes are taken again. None where it is not paused.
 
-    Raises LifecycleError for a closed directory and for the ledger's own.
+    Raises StateError for a closed directory, LifecycleError for the ledger's own.
     """
     _check(directory)
     return None if directory.state == ACTIVE else _act(DIRECTORY_RESUMED, directory, {PAUSED}, reason)
@@ -64,8 +65,13 @@ def closed(directory: Directory, reason: str, confirm: str) -> RecordFacts | Non
 def _check(directory: Directory) -> None:
     if directory.slug == SYSTEM:
         raise LifecycleError("This is the ledger's own directory: it cannot be paused.")
+    check_open(directory)
+
+
+def check_open(directory: Directory) -> None:
+    """Raises StateError for a closed directory: nothing changes any more what it was."""
     if directory.is_closed:
-        raise LifecycleError(f"The directory {directory.slug} was closed for good. Make another one.")
+        raise StateError(f"The directory {directory.slug} was closed for good. Make another one.", "directory_closed")
 
 
 def _act(kind: EventType, directory: Directory, leaves: set[str], reason: str) -> RecordFacts:

@@ -7,7 +7,8 @@ from database.queries import load_queries
 from ledger.commands import RecordFacts
 from ledger.directories import Directory
 from ledger.events import DIRECTORY, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
-from ledger.refused import RefusedError
+from ledger.lifecycle import check_open
+from ledger.refused import RefusedError, StateError
 from scim.profile import NAME_SHOWN_MAX, Profile, ProfileError, UnknownProfileError, is_shipped, own_profile, profile_of, shipped
 
 SQL = load_queries(__file__)
@@ -39,12 +40,13 @@ async def known_profile(conn: Connection, text: str) -> Profile:
 async def profile_facts(conn: Connection, directory: Directory, profile: Profile) -> RecordFacts | None:
     """The act of giving a directory a profile, with its event; None where it has it. An own one is stored with it.
 
-    Raises RefusedError for a document under a name that is the release's, or that stands for another document already:
-    events name the profile they were made under, so a name means one thing for ever.
+    Raises StateError for a document under a name that is the release's, or that stands for another document already: events
+    name the profile they were made under, so a name means one thing for ever. The same for a closed directory.
     """
     own = await _to_store(conn, profile)
     if directory.profile == profile.text:
         return None
+    check_open(directory)
     change = {"path": "profile", "from": directory.profile, "to": profile.text}
     facts = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": profile.text}, [change], directory.slug)
     draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
@@ -57,7 +59,6 @@ async def _to_store(conn: Connection, profile: Profile) -> tuple[Any, ...]:
     if known is None and not is_shipped(profile.file.name):
         return ((SQL["insert_profile"], (profile.text, profile.file.model_dump_json())),)
     if known is None or known.file != profile.file:
-        raise RefusedError(
-            f"{profile.text} would stand for two profiles. Give yours {'a name' if is_shipped(profile.file.name) else 'a version'} of its own."
-        )
+        another = "a name" if is_shipped(profile.file.name) else "a version"
+        raise StateError(f"{profile.text} would stand for two profiles. Give yours {another} of its own.", "name_taken")
     return ()

@@ -128,10 +128,3 @@ class FairQueue:
                 skipped.append(submission)
                 touched.add(submission)
         line.waiting.extendleft(reversed(skipped))
-
-    def drain(self) -> list[Submission]:
-        """Empty the queue."""
-        waiting = [submission for line in self._lines.values() for submission in line.waiting]
-        self._lines.clear()
-        self._count = 0
-        return waiting

@@ -15,7 +15,7 @@ from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
-BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page, stream or delivery besides its first event
+BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page, stream, delivery or scan besides its first event or resource (CONTRACT §2)
 DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)  # what opening a body that was changed at rest may raise
 _TOLD_MAX: Final = 10_000  # damaged bodies that are remembered as logged
 _log = structlog.get_logger("ledger.bodies")

@@ -11,11 +11,9 @@ from contextlib import AbstractAsyncContextManager
 from itertools import islice
 from typing import Final
 
-import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
-from database.connections import Connection
+from database.connections import AWAY, Connection
 from ledger.feed import Feed, Selection
 from ledger.rendering import BODIES_BYTES_MAX, Event
 
@@ -104,7 +102,7 @@ class Tail:
             hint = self._hints.next()
             try:
                 await self._look()
-            except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+            except AWAY:
                 _log.warning("tail_away")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):

@@ -23,6 +23,7 @@ from ledger.commands import RecordFacts
 from ledger.directories import SYSTEM, Directory
 from ledger.events import OPERATOR, TOKEN, TOKEN_BOUND, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
 from ledger.feed import type_mask
+from ledger.refused import StateError
 from ledger.sealing import Kek, open_payload, unwrap_key
 from proofs.body import BodyError
 from proofs.keys import WrapError
@@ -32,14 +33,14 @@ ROLES: Final = ("scim", "consumer", "operator", "auditor", "admin")
 SECRET_BYTES: Final = 32
 LIFE_DAYS: Final = 365
 OVERLAP_S: Final = 86_400  # how long a rotated token lives on, unless somebody says otherwise
-OVERLAP_S_MAX: Final = 90 * 86_400  # two live secrets for longer than a quarter is no rotation
+TOKEN_OVERLAP_S_MAX: Final = 90 * 86_400  # two live secrets for longer than a quarter is no rotation
 ANY: Final = ("*",)
 ENDLESS: Final = datetime.max.replace(tzinfo=UTC)
 _log = structlog.get_logger("ledger.tokens")
 
 
 class TokenRefusedError(ValueError):
-    """A token cannot be issued, rotated or revoked as asked; the text says why and what to do."""
+    """A token cannot be issued or rotated as asked; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,17 +199,19 @@ def _checksum(text: str) -> str:
 def rotate(issuer: Issuer, token_id: UUID, old: TokenRow, overlap_seconds: int = OVERLAP_S) -> NewToken:
     """Make the successor of a token: the same scopes, as long a life as the old one was given; the old one ends after the overlap.
 
-    Raises TokenRefusedError for one that is no longer live or was rotated before: there is one successor.
+    Raises StateError for one that is no longer live or was rotated before (there is one successor), TokenRefusedError for an
+    overlap that cannot be.
     """
-    if not 0 <= overlap_seconds <= OVERLAP_S_MAX:
-        raise TokenRefusedError(f"overlap_seconds is 0 to {OVERLAP_S_MAX}: the seconds that both tokens work.")
+    if not 0 <= overlap_seconds <= TOKEN_OVERLAP_S_MAX:
+        raise TokenRefusedError(f"overlap_seconds is 0 to {TOKEN_OVERLAP_S_MAX}: the seconds that both tokens work.")
     state = old.state(issuer.now)
     if state == "overlapping":
-        raise TokenRefusedError("This token was rotated already. Rotate its successor, which superseded_by names.")
+        raise StateError("This token was rotated already. Rotate its successor, which superseded_by names.", "token_rotated")
     if state != "active":
-        raise TokenRefusedError(f"This token is {state}: there is nothing to rotate. Issue a new one.")
+        raise StateError(f"This token is {state}: there is nothing to rotate. Issue a new one.", f"token_{state}")
     if fault_of(issuer.kek, old) is not None:
-        raise TokenRefusedError("This token is not as the log tells it. Run `scim-ledger replay verify`, and issue a new one.")
+        why = "This token is not as the log tells it. Run `scim-ledger replay verify`, and issue a new one."
+        raise StateError(why, "token_not_of_the_log")
     text = _text(issuer, old.role, token_id)
     ends = replace(
         old, superseded_by=token_id, expires_at=min(old.expires_at, issuer.now + timedelta(seconds=overlap_seconds)), seal=None

@@ -101,7 +101,11 @@ class Turns:
 
     async def read(self, size: int, work: Callable[[], T]) -> T:
         """Read what an operator sent, of `size` bytes: off the event loop where that takes long. Raises what the work raises."""
-        return work() if size <= LOOP_BYTES_MAX else await self.compute(NO_DIRECTORY, work)
+        return await self.computed(NO_DIRECTORY, work, large=size > LOOP_BYTES_MAX)
+
+    async def computed(self, directory: int, work: Callable[[], T], *, large: bool) -> T:
+        """What takes over a millisecond leaves the event loop; the rest is not worth the way."""
+        return await self.compute(directory, work) if large else work()
 
     @asynccontextmanager
     async def connection(self, directory: int) -> AsyncGenerator[Connection]:

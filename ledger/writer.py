@@ -15,7 +15,7 @@ import psycopg
 import structlog
 
 from database.arrays import int4s, uuids
-from database.connections import Connection
+from database.connections import LOST, Connection
 from database.queries import load_queries
 from ledger.obstacles import obstacles
 from ledger.queue import FairQueue
@@ -30,7 +30,6 @@ RECONNECT_TRIES = 6
 RECONNECT_DELAY_S = 0.25  # grows with each try: about 4 s in all, then 503
 LOCK_TIMEOUT_MS = 4_000  # the ledger's lock is held for a COMMIT, a directory's for a batch: what takes longer is looked into
 LOCK_WAIT_MAX_S = 60.0
-_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 _RETRY_AFTER_S = 1
 _HELD = "Another session of the database holds a lock that this change needs; nothing was changed. Send it again."
 
@@ -55,7 +54,7 @@ class Link:
     async def close(self) -> None:
         conn, self._conn = self._conn, None
         if conn is not None:
-            with contextlib.suppress(*_LOST):
+            with contextlib.suppress(*LOST):
                 await conn.close()
 
 
@@ -158,7 +157,7 @@ class Writer:
                 if not left:
                     return
                 await self._transaction.run(conn, left, report, wait_for_locks=wait_for_locks)
-            except psycopg.errors.LockNotAvailable:  # before _LOST: psycopg counts it among the operational errors
+            except psycopg.errors.LockNotAvailable:  # before LOST: psycopg counts it among the operational errors
                 await self._rolled_back(link)
                 self._obstructed = True
                 if asyncio.get_running_loop().time() - began > LOCK_WAIT_MAX_S:
@@ -173,7 +172,7 @@ class Writer:
                 await self._rolled_back(link)
                 await self._one_by_one(link, left, refused, wait_for_locks=wait_for_locks)
                 return
-            except _LOST as lost:
+            except LOST as lost:
                 await link.close()
                 left = await self._resolve_lost(link, left, report, lost)
                 if not left:
@@ -260,7 +259,7 @@ class Writer:
         _log.warning("database_connection_lost", sqlstate=lost.sqlstate, committing=len(report.committing))
         try:
             found = await self._committed(await self._reconnected(link), batch)
-        except _LOST:
+        except LOST:
             why = "The database does not answer, so this change may or may not be stored. Send the request again."
             self._refuse(batch, why if report.committing else "The database does not answer; nothing was changed. Send it again.")
             return []

@@ -44,13 +44,18 @@ def check(caller: Caller, operation: str) -> None:
 
 
 def operation(name: str) -> Callable[[Plain[P, T]], Plain[P, T]]:
-    """An operation whose answer holds only what the caller reaches, or that speaks about no directory."""
-    _line(name, "-", "all", "within", "consumer")
+    """An operation whose answer holds only what the caller reaches, or that speaks about no directory.
+
+    What is `within` looks by itself at what its arguments name, and awaits `caller.admitted()` after that.
+    """
+    rule = _line(name, "-", "all", "within", "consumer")
 
     def wrap(act: Plain[P, T]) -> Plain[P, T]:
         @wraps(act)
         async def admitted(ledger: OpenLedger, caller: Caller, /, *args: P.args, **kwargs: P.kwargs) -> T:
             check(caller, name)
+            if rule.reach != "within":
+                await caller.admitted()
             return await act(ledger, caller, *args, **kwargs)
 
         return admitted
@@ -94,7 +99,9 @@ def _aimed(
         @wraps(act)
         async def admitted(ledger: OpenLedger, caller: Caller, target: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
             check(caller, name)
-            return await act(ledger, caller, await find(ledger, caller, target), *args, **kwargs)
+            found = await find(ledger, caller, target)
+            await caller.admitted()
+            return await act(ledger, caller, found, *args, **kwargs)
 
         return admitted
 

@@ -10,6 +10,7 @@ from database.connections import Connection
 from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.rendering import BODIES_BYTES_MAX
 from operations.admission import on_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
@@ -18,7 +19,6 @@ from projections import history
 from projections.access import Access, Edge
 from projections.access import access as access_by
 from projections.history import Below, Point, State, StateThen
-from projections.reads import PAGE_BYTES_MAX
 from scim.errors import TooMany
 from scim.work import Work
 
@@ -218,12 +218,12 @@ def _names(document: dict[str, Any] | None, why: str) -> dict[str, Any]:
 
 
 def _page(rows: Rows, after: str | None, size: Callable[[dict[str, Any]], int]) -> tuple[Rows, str | None]:
-    """The rows after an id until they are PAGE_BYTES_MAX besides the first, and the id that the next page comes after."""
+    """The rows after an id until they are BODIES_BYTES_MAX besides the first, and the id that the next page comes after."""
     start = 0 if after is None else bisect_right(rows, _id(after).bytes, key=lambda row: row["id"].bytes)
     total = 0
     for n in range(start + 1, len(rows)):
         total += ROW_BYTES + size(rows[n])
-        if total > PAGE_BYTES_MAX:
+        if total > BODIES_BYTES_MAX:
             return rows[start:n], str(rows[n - 1]["id"])
     return rows[start:], None
 

@@ -1,6 +1,7 @@
 """Who asks, and how far that reaches (CONTRACT §2). Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -10,12 +11,21 @@ from ledger.tokens import Token
 MACHINE: Final = Token(id=UUID(int=0), role="admin", name="this machine", directories=("*",), types=("*",), bodies=True)
 
 
+async def _go_on() -> None:
+    """Nothing stands between being admitted and acting."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who acts, in which request. `token` says what may be reached."""
+    """Who acts, in which request. `token` says what may be reached.
+
+    `admitted` is awaited when the caller has been let in and before anything is done: what came before under the same
+    Idempotency-Key is answered there (operations.idempotency), so that nobody is answered who would not be let in now.
+    """
 
     token: Token
     request: UUID
+    admitted: Callable[[], Awaitable[None]] = field(default=_go_on, compare=False, repr=False)
 
     @property
     def actor(self) -> str:

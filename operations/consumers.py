@@ -64,7 +64,7 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
     """Make a consumer, or give it another definition.
 
     Raises InvalidError or ConsumerRefusedError for a definition that cannot be, ForbiddenError for directories beyond reach,
-    ConflictError for a name that is taken beyond it.
+    ConflictError for a name that is taken beyond it, StateError for another mode than it has.
     """
     if not NAME.fullmatch(name):
         raise InvalidError("A consumer's name is 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit.")
@@ -181,7 +181,7 @@ async def ping(ledger: OpenLedger, caller: Caller, consumer: Consumer, webhooks:
     """Send a signed message of type `ping`, outside of all order. Raises ConflictError where nothing is pushed."""
     url = consumer.url(ledger.kek)
     if consumer.definition.mode != "webhook" or url is None:
-        raise ConflictError("Only webhooks can be pinged.", "not_a_webhook")
+        raise ConflictError("Only webhooks can be pinged; this one pulls: GET …/events is its way to try.", "not_a_webhook")
     sender = Sender(webhooks.allowed, webhooks.timeout_s, lambda: ledger.clock() / 1e6)
     started = ledger.clock()
     body = orjson.dumps({"type": "ping", "timestamp": rfc3339(started), "data": {"consumer": consumer.name}})

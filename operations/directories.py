@@ -47,7 +47,9 @@ async def found(ledger: OpenLedger, caller: Caller) -> None:
 async def _make(ledger: OpenLedger, caller: Caller, slug: str, profile: str) -> None:
     async with ledger.connection() as conn:
         if await ledger.directories.by_slug(conn, slug) is not None:
-            raise ConflictError(f"There is a directory {slug} already. Names are never reused.", "name_taken")
+            raise ConflictError(
+                f"There is a directory {slug} already, and names are never reused. Choose another one.", "name_taken"
+            )
         speaks = await known_profile(conn, profile)
         row = await (await conn.execute(SQL["next_directory_id"])).fetchone()
     assert row is not None
@@ -63,13 +65,13 @@ async def _make(ledger: OpenLedger, caller: Caller, slug: str, profile: str) -> 
 
 @on_directory("directories.pause")
 async def pause(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
-    """Refuse SCIM writes until it is resumed; reads go on. Raises LifecycleError for a closed one."""
+    """Refuse SCIM writes until it is resumed; reads go on. Raises StateError for a closed one."""
     return await _moved(ledger, caller, directory, paused(directory, reason))
 
 
 @on_directory("directories.resume")
 async def resume(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
-    """Take SCIM writes again. Raises LifecycleError for a closed one."""
+    """Take SCIM writes again. Raises StateError for a closed one."""
     return await _moved(ledger, caller, directory, resumed(directory, reason))
 
 

@@ -1,6 +1,7 @@
 """Idempotency-Key: a POST that is sent again is answered again, and not carried out again (draft-ietf-httpapi-idempotency-key-header).
 
-The key is taken before anything is done, and names the request whose commits tell, after a crash, whether it was.
+The key is taken when the caller has been let in (`Caller.admitted`) and before anything is done: an answer that was kept is given
+only to who would be let in now. It names the request whose commits tell, after a crash, whether it was carried out.
 """
 
 import hashlib
@@ -33,6 +34,14 @@ class Answer:
     body: bytes
 
 
+class AnsweredBeforeError(Exception):
+    """Ends an operation before it does anything: this is its answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A key as it is stored: whose, and the hashes of the key and of the request that it stands for."""
@@ -63,6 +72,30 @@ async def begin(ledger: OpenLedger, caller: Caller, key: Key) -> Answer | None:
         if await (await conn.execute(SQL["begin_idempotent"], params)).fetchone():
             return None
         return await _known(ledger, conn, caller, key)
+
+
+@dataclass(slots=True)
+class Taking:
+    """A key on the way to being taken: `taken` once this request is the one that carries it out."""
+
+    ledger: OpenLedger
+    caller: Caller
+    key: Key
+    taken: bool = False
+
+    async def __call__(self) -> None:
+        """Take it, once. Raises AnsweredBeforeError and what `begin` raises."""
+        if self.taken:
+            return
+        before = await begin(self.ledger, self.caller, self.key)
+        if before is not None:
+            raise AnsweredBeforeError(before)
+        self.taken = True
+
+    async def finish(self, answer: Answer) -> None:
+        """Keep the answer, if the key was taken."""
+        if self.taken:
+            await finish(self.ledger, self.caller, self.key, answer)
 
 
 async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key) -> Answer | None:

@@ -1,5 +1,6 @@
 """The journal of SCIM requests, read, and the health of a directory as its IdP's admin would want to read it."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -9,11 +10,13 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.directories import Directory
 from ledger.sealing import Kek, NoteKind, open_note
+from ledger.tokens import Token
 from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from proofs.keys import WrapError
 from scim.advice import TEST_OBJECT, fix_of, said
+from scim.profile import UnknownProfileError
 
 SQL: Final = load_queries(__file__)
 PAGE_MAX = 1_000
@@ -49,6 +52,20 @@ async def list_requests(
         params = (int4s([found.id for found in reached]), before, refused, status, limit)
         rows = await (await conn.execute(SQL["list_requests"], params)).fetchall()
     return [_shown(ledger.kek, row) for row in rows]
+
+
+async def formerly(ledger: OpenLedger, hashed: bytes, slug: str) -> tuple[Directory, Token] | None:
+    """Whose refused request it was, for the journal: the token is ours, and only revoked or expired. It grants nothing."""
+    async with ledger.connection() as conn:
+        row = await (await conn.cursor(binary=True).execute(SQL["token_ever"], (hashed,))).fetchone()
+        if row is None:
+            return None
+        number, role, name, directories, types, bodies = row
+        token = Token(number, role, name, tuple(directories), tuple(types), bodies)
+        with suppress(UnknownProfileError):  # of a newer release: its own processes write its journal
+            directory = await ledger.directories.by_slug(conn, slug) if token.reaches(slug) else None
+            return None if directory is None else (directory, token)
+    return None
 
 
 @on_directory("directories.health")

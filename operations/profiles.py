@@ -47,7 +47,7 @@ async def set_profile(ledger: OpenLedger, caller: Caller, directory: Directory, 
     """Change how a directory's IdP is understood, from the next request on; nothing stored changes.
 
     A Profile is one of the operator's own, and is stored. The event itself carries the profile that it ends.
-    `weight`: bytes of the request. Raises RefusedError for an unknown profile, or a document under a name that is taken.
+    `weight`: bytes of the request. Raises RefusedError for an unknown profile, StateError for a document under a name that is taken and for a closed directory.
     """
     async with ledger.connection() as conn:
         profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
@@ -74,6 +74,7 @@ async def tried(
     `asked` may be that directory's name: the profile that it has.
     """
     found = await reached_directory(ledger, caller, slug) if slug is not None else None
+    await caller.admitted()
     if found is not None and asked == slug:
         profile = found.speaks
     else:

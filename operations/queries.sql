@@ -76,3 +76,7 @@ group by method, route, status having count(*) >= 20 order by 4 desc limit 5;
 -- doctor_tokens --
 -- Age and use of the directory's SCIM tokens.
 select id, name, created_at, expires_at, revoked_at, last_used_at from tokens where role = 'scim' and $1 = any(directories) order by created_at;
+
+-- token_ever --
+-- Whose token it is or was, revoked and expired ones included.
+select id, role, name, directories, types, bodies from tokens where hash = $1;

@@ -21,7 +21,7 @@ from operations.acts import record
 from operations.admission import on_consumer, on_replay, operation, owned, reached_consumer, reaches_run
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import InvalidError
+from operations.refusals import ConflictError, InvalidError
 
 RATE_ASSUMED = 500  # deliveries a second, for the estimate of a run without a rate
 RUNS_READ_MAX = 10_000
@@ -62,9 +62,12 @@ class Preview:
 async def create(
     ledger: OpenLedger, caller: Caller, consumer: Consumer, wanted: Wanted, *, dry_run: bool
 ) -> tuple[Preview, Run | None]:
-    """Plan a run, and start it unless it is a dry run."""
+    """Plan a run, and start it unless it is a dry run.
+
+    Raises ConflictError where nothing is pushed, ReplayRefusedError for a range that cannot be.
+    """
     if consumer.definition.mode != "webhook" and not dry_run:
-        raise ReplayRefusedError("A consumer that pulls reads again after a seek: POST /v1/consumers/{name}/seek.")
+        raise ConflictError("A consumer that pulls reads again after a seek: POST /v1/consumers/{name}/seek.", "not_a_webhook")
     async with ledger.connection() as conn:
         head = await ledger.feed.head(conn, Selection())
         where = await _range(ledger, conn, caller, consumer, wanted, head)
@@ -166,19 +169,19 @@ async def show(_ledger: OpenLedger, _caller: Caller, run: Run) -> Run:
 
 @on_replay("replays.pause")
 async def pause(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
-    """Send nothing more of it until it is resumed."""
+    """Send nothing more of it until it is resumed. Raises StateError where it has ended."""
     return await _moved(ledger, caller, run, "paused")
 
 
 @on_replay("replays.resume")
 async def resume(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
-    """Go on with a paused run."""
+    """Go on with a paused run. Raises StateError where it has ended."""
     return await _moved(ledger, caller, run, "running")
 
 
 @on_replay("replays.cancel")
 async def cancel(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
-    """End a run; what it has sent stays sent."""
+    """End a run; what it has sent stays sent. Raises StateError where it has ended otherwise."""
     return await _moved(ledger, caller, run, "cancelled")
 
 

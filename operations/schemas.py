@@ -22,7 +22,7 @@ async def register(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Register a Schema document for a resource type; gives all of the directory, and whether this one is new.
 
-    `weight`: bytes of the request. Raises RefusedError.
+    `weight`: bytes of the request. Raises RefusedError and StateError.
     """
     facts = await ledger.turns.read(weight, lambda: schema_facts(directory, resource_type, schema))
     if facts is None:

@@ -12,6 +12,7 @@ from delivery.consumers import NAME
 from ledger import tokens
 from ledger.bindings import STATES, TokenRow
 from ledger.directories import SYSTEM
+from ledger.lifecycle import check_open
 from ledger.tokens import Issuer, NewToken, Scope, Token, database_clock, shown, token_of
 from operations.acts import record
 from operations.admission import on_token, operation, reached_directory
@@ -37,7 +38,7 @@ async def issue(
 ) -> Issued:
     """Issue a token within the caller's own scopes.
 
-    Raises TokenRefusedError for a role or a scope that cannot be, InvalidError for a directory that is not there,
+    Raises TokenRefusedError for a role or a scope that cannot be, InvalidError for a directory that is not there, StateError for one that was closed,
     ForbiddenError for what lies beyond the caller.
     """
     async with ledger.connection() as conn:
@@ -45,6 +46,8 @@ async def issue(
         end = issuer.now + timedelta(days=days)
         made = tokens.issue(issuer, ledger.new_id(), role, name, directories, expires_at=end, scope=scope)
         _check_scope(caller, made.token)
+    await caller.admitted()
+    async with ledger.connection() as conn:
         _check_names(made.token)
         await _check_directories(ledger, conn, role, directories)
     return await _recorded(ledger, caller, made, issuer)
@@ -69,7 +72,7 @@ async def _check_directories(ledger: OpenLedger, conn: Connection, role: str, di
         if slug != "*" and found is None:
             raise InvalidError("`directories` names one that is not there. GET /v1/directories lists them.")
         if found is not None and found.is_closed and role == "scim":
-            raise InvalidError(f"The directory {slug} was closed for good: no IdP writes to it any more. Make another one.")
+            check_open(found)  # no IdP writes to it any more
 
 
 async def _issuer(ledger: OpenLedger, conn: Connection, caller: Caller) -> Issuer:
@@ -108,7 +111,10 @@ async def show(ledger: OpenLedger, _caller: Caller, token: TokenRow) -> dict[str
 
 @on_token("tokens.rotate")
 async def rotate(ledger: OpenLedger, caller: Caller, token: TokenRow, overlap_seconds: int) -> Issued:
-    """Make the successor of a token with the same scopes; the old one lives on for the overlap. Raises TokenRefusedError."""
+    """Make the successor of a token with the same scopes; the old one lives on for the overlap.
+
+    Raises StateError for one that is not active, TokenRefusedError for an overlap that cannot be.
+    """
     async with ledger.connection() as conn:
         issuer = await _issuer(ledger, conn, caller)
     return await _recorded(ledger, caller, tokens.rotate(issuer, ledger.new_id(), token, overlap_seconds), issuer)

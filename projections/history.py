@@ -23,7 +23,7 @@ from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, Budget, tell_unreadable
 from ledger.sealing import Kek, open_payload, unwrap_key
 from ledger.turns import Turns
 from projections.access import Edge
-from projections.reads import PAGE_BYTES_MAX, Resource, Sealed, open_document, open_sized
+from projections.reads import Resource, Sealed, open_document, open_sized
 from proofs.body import PayloadTooLargeError
 from scim.sorting import in_runs
 from scim.work import STEP_BYTES, Work, reading
@@ -361,11 +361,11 @@ class SealedThen(NamedTuple):
 
 
 async def sealed_at(conn: Connection, directory: Directory, resources: Sequence[UUID], seq: int) -> tuple[list[SealedThen], int]:
-    """Resources as of a seq, as far as they fit into PAGE_BYTES_MAX, and how many of those asked for that were.
+    """Resources as of a seq, as far as they fit into BODIES_BYTES_MAX, and how many of those asked for that were.
 
     Those that did not exist then, or were erased since, are left out.
     """
-    params = (directory.id, uuids(list(resources)), seq, PAGE_BYTES_MAX)
+    params = (directory.id, uuids(list(resources)), seq, BODIES_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["sealed_at"], params)).fetchall()
     cut = next((n for n, row in enumerate(rows) if row[3] is None), len(rows))
     return [SealedThen(*row[1:]) for row in rows[:cut]], rows[cut][0] - 1 if cut < len(rows) else len(resources)

@@ -15,7 +15,7 @@ from database.queries import load_queries
 from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
-from ledger.rendering import DAMAGED, tell_unreadable
+from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, tell_unreadable
 from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac, open_payload, unwrap_key
 from ledger.turns import Turns
 from proofs.body import PayloadTooLargeError
@@ -26,7 +26,6 @@ from scim.work import Work, reading
 SQL: Final = load_queries(__file__)
 SCAN_PAGE: Final = 500
 SCAN_MAX: Final = 100_000  # documents a filter may unseal; above it the SCIM error tooMany
-PAGE_BYTES_MAX: Final = 8 * 2**20  # of a page besides its first resource, and of what a scan has in memory at once
 SHARED_BYTES_MAX: Final = 64 * 1024  # of a body that is read together with those of others
 SHARED_ROWS_MAX: Final = 2_000  # groups of a read that is shared with others
 EDGES_MAX: Final = 500_000  # memberships followed for the groups of a page of users: a second in the database
@@ -167,7 +166,7 @@ class Sealed(NamedTuple):
 
 
 async def page(
-    conn: Connection, directory: Directory, ot: str, ids: Sequence[UUID], *, bytes_max: int = PAGE_BYTES_MAX
+    conn: Connection, directory: Directory, ot: str, ids: Sequence[UUID], *, bytes_max: int = BODIES_BYTES_MAX
 ) -> tuple[list[Sealed], int]:
     """Resources in the order of `ids`, as far as their sealed bodies fit (the first always), and how many ids that were.
 

@@ -17,7 +17,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.directories import SYSTEM
 from ledger.sealing import KEY_SIZE, Kek
-from ledger.tokens import LIFE_DAYS
+from ledger.tokens import LIFE_DAYS, ROLES
 from operations import directories, tokens
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
@@ -28,7 +28,6 @@ from runtime.settings import Settings
 _SQL = load_queries(Path(__file__).parent.parent.joinpath("ledger", "queries.sql").as_posix())
 DATABASE = "ledger"
 FIRST_DIRECTORY = "acme"
-FIRST_ROLES = ("scim", "consumer", "operator", "auditor", "admin")
 
 
 class StartError(Exception):
@@ -167,7 +166,7 @@ async def first_start(ledger: OpenLedger, settings: Settings) -> bool:
     elif await tokens.list_all(ledger, machine(), role=None, directory=None, state=None):
         return False
     issued: dict[str, str] = {}
-    for role in FIRST_ROLES:
+    for role in ROLES:
         reach = (FIRST_DIRECTORY,) if role == "scim" else ("*",)
         made = await tokens.issue(ledger, machine(), role, f"first-run {role}", reach, None, days=LIFE_DAYS)
         issued[role] = made.text

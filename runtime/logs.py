@@ -26,10 +26,22 @@ def configure_logs(style: Literal["console", "json"]) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s", force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OfLibraries())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     # Its messages quote connection strings and bind values.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+
+
+class _OfLibraries(logging.Formatter):
+    """What libraries log: the first line of it, and of an error its types and places. The rest quotes values, or connection strings."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = record.getMessage().splitlines() or [""]  # asyncio's next line is the representation of a task, with its error
+        error = record.exc_info[1] if record.exc_info else None
+        said = [] if error is None else [type(error).__name__, *_places(error)]
+        return " ".join([record.levelname, record.name, lines[0], *said])
 
 
 def _place_of_exception(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -39,13 +51,18 @@ def _place_of_exception(_logger: object, _name: str, event: structlog.typing.Eve
     error = sys.exc_info()[1]
     if error is not None:
         event["error"] = type(error).__name__
-        trace, places = error.__traceback__, list[str]()
-        while trace is not None:
-            code = trace.tb_frame.f_code
-            places.append(f"{code.co_filename.rsplit('/', 2)[-1]}:{trace.tb_lineno}:{code.co_name}")
-            trace = trace.tb_next
-        event["where"] = places[-8:]
+        event["where"] = _places(error)
     return event
+
+
+def _places(error: BaseException) -> list[str]:
+    """Where an error came from, innermost last."""
+    trace, places = error.__traceback__, list[str]()
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename.rsplit('/', 2)[-1]}:{trace.tb_lineno}:{code.co_name}")
+        trace = trace.tb_next
+    return places[-8:]
 
 
 def _as_json(_logger: object, _name: str, event: structlog.typing.EventDict) -> str:

@@ -22,7 +22,7 @@ from api.strangers import Strangers
 from database import migrate
 from database.arrays import uuids
 from database.coalesce import Coalescer
-from database.connections import Connection, connect, open_pool
+from database.connections import LOST, Connection, connect, open_pool
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
@@ -194,7 +194,7 @@ class _SharedReads:
         link = self._links[name]
         try:
             return await read(await link.get())
-        except (psycopg.OperationalError, psycopg.InterfaceError):
+        except LOST:
             await link.close()
             return await read(await link.get())
 

@@ -14,10 +14,14 @@ _PLAUSIBLE = re.compile(r"[A-Za-z$][-\w$.:]{0,127}", re.ASCII)
 LOOKED_AT_BYTES: Final = (
     2**16
 )  # of what is no JSON, for a better reason than that: each bracket costs a microsecond, and there may be millions
-# Of one body, counted before anything is made of it: each costs memory many times its bytes. A group of 200 000 members that an IdP
-# sends with display and type has 200 001 objects and 800 000 commas.
-OBJECTS_MAX: Final = 500_000  # and lists
+# Of one body, counted before anything is made of it: each costs memory many times its bytes, and the parser holds up everything else
+# while it works. A group of 200 000 members that an IdP sends with $ref, display and type has 200 001 objects, 800 000 commas and
+# 1 000 000 colons. A million names in one object take as long as four million in small ones.
+OBJECTS_MAX: Final = 250_000  # and lists
 COMMAS_MAX: Final = 2_000_000
+COLONS_MAX: Final = 1_500_000
+COLONS_BESIDE_MAX: Final = 20_000  # besides COLONS_EACH_MAX for each object and list
+COLONS_EACH_MAX: Final = 10
 _INT_MAX = 2**63 - 1
 _INT_MIN = -(2**63)
 
@@ -41,11 +45,13 @@ def read_json(raw: bytes, *, depth_max: int = 32) -> dict[str, Any]:
 
     Raises InvalidSyntax, naming line and column or the path, for what is not one JSON object in UTF-8, for names that occur twice
     in an object (also when they differ in case only), NUL characters, lone surrogates, integers beyond 64 bit
-    and nesting deeper than `depth_max`. Raises TooMany for more than OBJECTS_MAX objects and lists, or COMMAS_MAX values.
+    and nesting deeper than `depth_max`. Raises TooMany for more objects, lists, values or names
+    than the limits above.
     """
-    if len(raw) > OBJECTS_MAX and (raw.count(b"{") + raw.count(b"[") > OBJECTS_MAX or raw.count(b",") > COMMAS_MAX):
+    if len(raw) > COLONS_BESIDE_MAX and _holds_too_many(raw):
         raise TooMany(
-            f"The request body holds too many values: at most {OBJECTS_MAX} objects and lists, and {COMMAS_MAX} values."
+            f"The request body holds too many values: at most {OBJECTS_MAX} objects and lists, {COMMAS_MAX} values and {COLONS_MAX} names, "
+            f"and of the names {COLONS_EACH_MAX} for each object, {COLONS_BESIDE_MAX} besides."
         )
     try:
         document = orjson.loads(raw)
@@ -62,6 +68,15 @@ def read_json(raw: bytes, *, depth_max: int = 32) -> dict[str, Any]:
     if members != _colons(raw) or b"\\u0000" in raw:
         _inspect(raw, depth_max)
     return document
+
+
+def _holds_too_many(raw: bytes) -> bool:
+    objects, colons = raw.count(b"{") + raw.count(b"["), raw.count(b":")
+    return (
+        objects > OBJECTS_MAX
+        or colons > min(COLONS_MAX, COLONS_BESIDE_MAX + COLONS_EACH_MAX * objects)
+        or raw.count(b",") > COMMAS_MAX
+    )
 
 
 def _colons(raw: bytes) -> int:

@@ -90,14 +90,6 @@ class InvalidValue(ScimError):
     default = "A value is missing or has the wrong type."
 
 
-class InvalidVersion(ScimError):
-    """400 invalidVers: the SCIM protocol version of the request is not supported."""
-
-    status = 400
-    scim_type = "invalidVers"
-    default = "This SCIM protocol version is not supported. Use version 2."
-
-
 class InvalidCursor(ScimError):
     """400 invalidCursor (RFC 9865): the cursor was not given here, or for another query."""
 
@@ -112,14 +104,6 @@ class InvalidCount(ScimError):
     status = 400
     scim_type = "invalidCount"
     default = "With a cursor, send the same count as for the first page."
-
-
-class Sensitive(ScimError):
-    """403 sensitive: the request would put sensitive data in a URL."""
-
-    status = 403
-    scim_type = "sensitive"
-    default = "This request carries sensitive data in its address. Send it as POST to /.search."
 
 
 class NotFound(ScimError):
@@ -166,13 +150,6 @@ class MethodNotAllowed(ScimError):
     def __init__(self, detail: str | None = None, *, allowed: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
         self.allowed = allowed
-
-
-class NotAcceptable(ScimError):
-    """406: no representation that the client accepts exists."""
-
-    status = 406
-    default = "Answers are application/scim+json only. Change the Accept header."
 
 
 class UnsupportedMediaType(ScimError):

@@ -11,10 +11,10 @@ from uuid import UUID
 
 import structlog
 
+from api.authentication import presented
 from api.journal import Entry
 from api.memory import GIANT_EVENTS, release
 from api.metrics import method_shown, observe
-from api.problems import DATABASE_AWAY
 from api.scim.bulk import BULK_BYTES_MAX, bulk
 from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
 from api.scim.queries import LONG_TEXT, Query
@@ -22,10 +22,12 @@ from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
 from api.strangers import address_of
+from database.connections import AWAY
 from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
 from ledger.events import PAUSED
 from ledger.tokens import Token
+from operations.journal import formerly
 from operations.permissions import TABLE, allowed
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
@@ -165,7 +167,7 @@ class ScimApp:
             return
         except ScimError as refused:
             error = refused
-        except DATABASE_AWAY:
+        except AWAY:
             error = Unavailable("The database does not answer; nothing was changed. Send it again.", retry_after=1)
         except Exception:  # the last fence: a defect of ours is logged, never shown
             _log.exception("request_failed", request_id=str(request_id), method=method_shown(method), path=template)
@@ -197,7 +199,7 @@ class ScimApp:
             await send_answer(send, answer, request_id)
         except AbandonedError:  # amid a large answer
             return False
-        except DATABASE_AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
+        except AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
             _log.warning("answer_cut", request_id=str(request_id), path=template)
         finally:
             if call is not None:
@@ -237,9 +239,10 @@ class ScimApp:
         try:
             return await self._services.authentication.authenticate(authorization, call.address, fresh=fresh)
         except Unauthorized:
-            owner = await self._services.formerly(authorization, call.directory)
-            if owner is not None:
-                call.found_directory, call.token = owner
+            with contextlib.suppress(Unauthorized):  # not a token at all: nobody's
+                owner = await formerly(self._services.ledger, presented(authorization), call.directory)
+                if owner is not None:
+                    call.found_directory, call.token = owner
             raise
 
     async def _answer(self, call: Call) -> Answer:

@@ -1,7 +1,7 @@
 """Bulk (RFC 7644 §3.7): each operation is a command and a commit of its own, in the order given."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -9,10 +9,10 @@ from uuid import UUID
 
 import orjson
 
-from api.problems import DATABASE_AWAY
 from api.scim.http import REQUEST_STEPS, Answer, Call, Content, Refusal, as_json, of_error, read_condition
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
+from database.connections import AWAY
 from ledger.commands import Condition
 from ledger.directories import Directory
 from ledger.tokens import Token
@@ -129,7 +129,8 @@ class _Run:
     async def all(self) -> None:
         """Operations in their order. Creations that do not need each other share a batch of the writer, which keeps their order."""
         together: list[BulkOperation] = []
-        for operations in await self._computed(len(self._request.operations) > LOOP_OPERATIONS_MAX, self._rounds):
+        turns, large = self._services.ledger.turns, len(self._request.operations) > LOOP_OPERATIONS_MAX
+        for operations in await turns.computed(self._directory.id, self._rounds, large=large):
             if together and not (len(operations) == 1 and self._joins(together, operations[0])):
                 await self._carry_out([(operation, operation.data) for operation in together])
                 together.clear()
@@ -168,10 +169,6 @@ class _Run:
 
     def _rounds(self) -> list[tuple[BulkOperation, ...]]:
         return list(rounds(self._request.operations))
-
-    async def _computed(self, large: bool, work: Callable[[], T]) -> T:
-        """What takes over a millisecond leaves the event loop."""
-        return await self._services.ledger.turns.compute(self._directory.id, work) if large else work()
 
     def refuse_if_dead(self) -> None:
         """Raises Unauthorized where nothing was carried out because the token died since it was asked about."""
@@ -307,7 +304,9 @@ class _Run:
                 raise TooMany(_TOO_MUCH)
             resource = resolve(operation.resource, self._ids, refers=True)
             own_id = self._ids[operation.bulk_id] if operation.method == "POST" and operation.bulk_id else None
-            resolved = await self._computed(operation.size > THREAD_BYTES_MIN, lambda: resolve(data, self._ids))
+            resolved = await self._services.ledger.turns.computed(
+                self._directory.id, lambda: resolve(data, self._ids), large=operation.size > THREAD_BYTES_MIN
+            )
             part = _Part(
                 self._call.request_id, operation.index, resolved, operation.version, UUID(own_id) if own_id else None,
                 used=self._call.used, size=operation.size, work=self._reading, effort=self._effort,
@@ -319,7 +318,7 @@ class _Run:
             return answer
         except ScimError as refused:
             return of_error(refused)
-        except DATABASE_AWAY:
+        except AWAY:
             return of_error(Unavailable("The database does not answer. Send this operation again.", retry_after=1))
 
     def _described(self, operation: BulkOperation, answer: Answer) -> dict[str, Any]:

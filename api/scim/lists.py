@@ -20,8 +20,9 @@ from api.scim.search import Search
 from api.services import Services
 from ledger.commands import parse_id
 from ledger.directories import Directory
+from ledger.rendering import BODIES_BYTES_MAX
 from projections import reads
-from projections.reads import PAGE_BYTES_MAX, SCAN_MAX, SCAN_PAGE, GroupOf, Members, Sealed
+from projections.reads import SCAN_MAX, SCAN_PAGE, GroupOf, Members, Sealed
 from scim.cursors import ANCHORS, Created, Place, Sorted
 from scim.errors import InvalidCursor, TooMany
 from scim.filters import Bounds, Filter, bounds, cover, matches
@@ -205,15 +206,15 @@ class Listing:
 
     def _keep(self, sealed: Sealed) -> None:
         self._kept_bytes += len(sealed.ct)
-        if self._kept_bytes <= PAGE_BYTES_MAX:
+        if self._kept_bytes <= BODIES_BYTES_MAX:
             self._kept[sealed.id] = sealed
 
     # -- the page of it -----------------------------------------------------
 
     async def shown(self, items: Sequence[Item], projections: Mapping[str, Projection]) -> Shown:
-        """The resources of a page, until they are PAGE_BYTES_MAX besides the first; those deleted meanwhile are left out."""
+        """The resources of a page, until they are BODIES_BYTES_MAX besides the first; those deleted meanwhile are left out."""
         page = Shown([], [])
-        while page.used < len(items) and page.size <= PAGE_BYTES_MAX:
+        while page.used < len(items) and page.size <= BODIES_BYTES_MAX:
             rest = items[page.used :]
             rows, readable = await self._sealed(rest)
             groups = await self._groups(rest[:readable], projections)
@@ -259,7 +260,7 @@ class Listing:
                     shown[id(above)] = shown_groups(above, self._base)
                 piece = self._piece(item, sealed, shown[id(above)] if above else None, projections[item.kind])
                 page.size += len(piece) if page.pieces else 0
-                if page.size > PAGE_BYTES_MAX:
+                if page.size > BODIES_BYTES_MAX:
                     return
                 page.pieces.append(piece)
                 page.places.append(page.used)

@@ -1,6 +1,6 @@
 """Group members that an IdP names by another key than our id, where its profile says so."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -41,18 +41,14 @@ async def meant(turns: Turns, directory: Directory, values: Sequence[str], used:
         return found
     for start in range(0, len(values), MEANT_AT_ONCE):
         some = list(dict.fromkeys(values[start : start + MEANT_AT_ONCE]))
-        keys = await _computed(turns, directory, some, partial(_keys, directory, key, some))
+        keys = await turns.computed(directory.id, partial(_keys, directory, key, some), large=len(some) > FEW)
         async with turns.connection(directory.id) as conn:
             ours = await reads.ids_among(conn, directory, list(keys.ids.values()))
             owners = await reads.owners(conn, directory, key, list(keys.macs.values()))
-        found |= await _computed(turns, directory, some, partial(_owned, key, keys, ours, owners))
+        found |= await turns.computed(directory.id, partial(_owned, key, keys, ours, owners), large=len(some) > FEW)
     if found:
         used.add("unknown_member")
     return found
-
-
-async def _computed(turns: Turns, directory: Directory, some: Sequence[str], work: Callable[[], T]) -> T:
-    return work() if len(some) <= FEW else await turns.compute(directory.id, work)
 
 
 def _keys(directory: Directory, key: str, values: Sequence[str]) -> _Keys:

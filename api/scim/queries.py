@@ -18,8 +18,9 @@ from api.scim.writes import GROUPS_SHOWN_MAX
 from api.services import Services
 from ledger.commands import parse_id
 from ledger.directories import Directory
+from ledger.rendering import BODIES_BYTES_MAX
 from projections import reads
-from projections.reads import PAGE_BYTES_MAX, GroupOf, Members, Resource
+from projections.reads import GroupOf, Members, Resource
 from scim.cursors import Place, Sorted, decode, encode, query_digest
 from scim.discovery import list_frame, list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound
@@ -71,7 +72,9 @@ class Query:
             return Answer(304, headers=[(b"etag", version.encode())])
         headers = [(b"etag", version.encode()), (b"location", f"{self._base}/{kind.name}s/{resource.id}".encode())]
         large = resource.size > 0 or len(groups or ()) > GROUPS_SHOWN_MAX
-        head = await self._computed(large, partial(self._head, projection, resource, groups))
+        head = await self._services.ledger.turns.computed(
+            self._directory.id, partial(self._head, projection, resource, groups), large=large
+        )
         if kind.name == USER.name or not needs(projection, "members"):
             return Answer(200, head, headers)
         members = (await self._members([obj])).get(obj, Members()) if obj is not None else Members()
@@ -105,17 +108,15 @@ class Query:
         unseal = partial(reads.unsealed, services.ledger.kek, directory, kind.name, rows[0], work)
         return await services.ledger.turns.compute(directory.id, unseal), None
 
-    async def _computed(self, large: bool, work: Callable[[], T]) -> T:
-        """What takes over a millisecond leaves the event loop."""
-        return await self._services.ledger.turns.compute(self._directory.id, work) if large else work()
-
     async def many(self, kinds: Sequence[ResourceType], search: Search) -> Answer:
         """List resources of one type, or of several together (RFC 7644 §3.4.2.1)."""
         texts = (search.filter, search.sort_by, search.attributes, search.excluded)
         large = sum(len(text) for text in texts if text is not None) > LONG_TEXT
         if large:
             self._call.watch()
-        asked = await self._computed(large, partial(self._understood, kinds, search))
+        asked = await self._services.ledger.turns.computed(
+            self._directory.id, partial(self._understood, kinds, search), large=large
+        )
         name = None if large else _only_name(kinds, asked)
         if name is not None:
             return await self._named(name, asked)
@@ -139,7 +140,9 @@ class Query:
             return await streamed(200, self._page_json(listing, selection, asked.projections, frame), [])
         page = await listing.shown(selection.items, asked.projections)
         head = orjson.dumps(frame(len(page.pieces), page.used))[:-1] + b',"Resources":['
-        body = await self._computed(page.size > JOINED_BYTES_MAX, lambda: b"".join((head, b",".join(page.pieces), b"]}")))
+        body = await self._services.ledger.turns.computed(
+            self._directory.id, lambda: b"".join((head, b",".join(page.pieces), b"]}")), large=page.size > JOINED_BYTES_MAX
+        )
         return Answer(200, body)
 
     def _understood(self, kinds: Sequence[ResourceType], search: Search) -> Asked:
@@ -181,7 +184,7 @@ class Query:
         sent = shown = 0
         members: dict[UUID, Members] = {}
         for n, head in enumerate(page.pieces):
-            if sent > PAGE_BYTES_MAX:
+            if sent > BODIES_BYTES_MAX:
                 break
             self._call.work.spend(1)
             if n % GROUPS_AT_ONCE == 0:

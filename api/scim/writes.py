@@ -164,9 +164,8 @@ class Write:
 
     async def _computed(self, work: Callable[[], T]) -> T:
         """Work that grows with the body: that of a large one leaves the event loop."""
-        if self._weight < 1_000 + THREAD_BYTES_MIN:
-            return work()
-        return await self._services.ledger.turns.compute(self._directory.id, work)
+        large = self._weight >= 1_000 + THREAD_BYTES_MIN
+        return await self._services.ledger.turns.computed(self._directory.id, work, large=large)
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
         self._projection(kind)  # what is wrong with the answer asked for is refused before anything is done

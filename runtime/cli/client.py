@@ -97,13 +97,21 @@ class Service:
     @contextmanager
     def _reaching(self) -> Generator[None]:
         try:
-            yield
+            with _an_address():
+                yield
         except httpx.TimeoutException as slow:
             raise CommandError(f"{self.place} does not answer in time.", UNREACHABLE) from slow
-        except httpx.InvalidURL as wrong:
-            raise CommandError(f"LEDGER_URL is not an address: {wrong}", USAGE) from wrong
         except httpx.TransportError as away:
             raise CommandError(f"{self.place} cannot be reached: {away}", UNREACHABLE) from away
+
+
+@contextmanager
+def _an_address() -> Generator[None]:
+    try:
+        yield
+    except httpx.InvalidURL:
+        text = "LEDGER_URL is not an address: it is like https://ledger.example.com:8000."
+        raise CommandError(text, USAGE) from None  # the library's own sentence quotes parts of it, which may be a password
 
 
 def _segment(name: str, value: str) -> str:
@@ -144,7 +152,10 @@ def service() -> Generator[Service]:
                 raise CommandError("LEDGER_URL is set, but no token: set LEDGER_TOKEN, or LEDGER_TOKEN_FILE.", USAGE)
             if not url.startswith(("http://", "https://")):
                 raise CommandError("LEDGER_URL is not understood: it begins with http:// or https://.", USAGE)
-            http = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=timeout))
+            if "@" in url:
+                raise CommandError("LEDGER_URL carries a user name or password: leave it out, and set LEDGER_TOKEN_FILE.", USAGE)
+            with _an_address():
+                http = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=timeout))
             yield Service(http, url)
             return
         transport, place = _of_this_machine(settings, stack)

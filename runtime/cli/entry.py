@@ -1,11 +1,20 @@
 """`scim-ledger`: every operator's verb. Exit codes: runtime/exits.py."""
 
 import json
+import re
 import sys
+from collections.abc import Sequence
+from typing import Final
 
 from runtime.cli.nouns import NOUNS, new_group
 from runtime.cli.printing import plain
-from runtime.exits import CommandError
+from runtime.exits import USAGE, CommandError
+
+_TOKEN: Final = re.compile(r"sl_[a-z]+_[0-9a-f]{32}_[0-9a-f]{16}")
+_SEEN: Final = (
+    "A token stands on this command line, where every process of this machine can read it and the shell remembers it. Nothing was asked. "
+    "Rotate or revoke it by its id; put tokens into LEDGER_TOKEN_FILE or LEDGER_TOKEN."
+)
 
 app = new_group("The provisioning ledger.", NOUNS)
 
@@ -22,6 +31,7 @@ def root() -> None:
 def main() -> None:
     """Entry point: errors become one sentence and an exit code."""
     try:
+        _refuse_tokens(sys.argv[1:])
         app()
     except CommandError as ended:
         if ended.problem is not None and "--json" in sys.argv:
@@ -31,3 +41,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has seen enough
         raise SystemExit(0) from None
+
+
+def _refuse_tokens(words: Sequence[str]) -> None:
+    """An address or a sentence would be made of it, and stand in logs."""
+    if any(_TOKEN.search(word) for word in words):
+        raise CommandError(_SEEN, USAGE)

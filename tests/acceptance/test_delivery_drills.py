@@ -250,7 +250,7 @@ def test_a_run_is_paused_resumed_cancelled_and_survives_a_restart(operator: Oper
     operator.when_run(second["id"], "running", done=1)  # on record: that it arrived is known earlier
     cancelled = operator.post(f"replays/{second['id']}/cancel").json()
     assert cancelled["status"] == "cancelled"
-    assert operator.post(f"replays/{second['id']}/resume").status_code == 400
+    assert operator.post(f"replays/{second['id']}/resume").status_code == 409
     operator.when(name, lambda s: s["lag_events"] == 0 and s["retrying"] == 0)
     assert 0 < cancelled["done"] < 40
 

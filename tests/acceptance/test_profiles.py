@@ -297,10 +297,10 @@ def test_a_profile_of_ones_own_is_stored_stamped_and_outlives_a_restart(
     assert json.loads(idp.cli("directory", "profile", "set", "ours", str(file), "--json"))["profile"] == "our-idp@1"
     file.write_text(json.dumps(of_our_own(tolerances=[])))
     assert "would stand for two profiles. Give yours a version" in idp.cli(
-        "directory", "profile", "set", "ours", str(file), code=2
+        "directory", "profile", "set", "ours", str(file), code=4
     )
     file.write_text(json.dumps(of_our_own(name="generic", version=7)))
-    assert "Give yours a name" in idp.cli("directory", "profile", "set", "ours", str(file), code=2)
+    assert "Give yours a name" in idp.cli("directory", "profile", "set", "ours", str(file), code=4)
     for _ in range(200):
         user = idp.user(f"ada{random.random()}")
         op = {"op": "Replace", "path": "active", "value": "False"}

@@ -1,5 +1,6 @@
 """The documentation, held against the code: what exists is described, and what is described exists."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -29,7 +30,6 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 INLINE = re.compile(r"`((?:scim-ledger|make) (?!…)[^`\n]+)`")
-CODES = re.compile(r'ProblemError\(\s*\d+,\s*"([a-z_]+)"')
 
 
 @cache
@@ -49,13 +49,26 @@ def routes() -> list[str]:
 
 
 def problem_codes() -> set[str]:
-    found = {
-        code
-        for path in [*sorted((ROOT / "api").glob("*.py")), *sorted((ROOT / "operations").glob("*.py"))]
-        for code in CODES.findall(path.read_text(encoding="utf-8"))
-    }
+    """Every code that the sources raise, as a word beside a sentence, and those of the protocol and of plain statuses."""
+    folders = ("api", "operations", "delivery", "ledger")
+    found = {code for folder in folders for path in (ROOT / folder).rglob("*.py") for code in raised_codes(path)}
     said = {value.code for value in vars(protocol).values() if isinstance(value, protocol.Refusal)}
     return found | said | set(problems._CODES.values())
+
+
+RAISING = {"ProblemError", "ConflictError", "ForbiddenError", "InvalidError", "NotFoundError", "StateError"}
+
+
+def raised_codes(path: Path) -> Iterator[str]:
+    """The codes of the errors that a source file makes; a code that is put together stands for each state of a token."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISING:
+            code = node.args[1] if len(node.args) > 1 else None
+            if isinstance(code, ast.Constant):
+                yield str(code.value)
+            elif isinstance(code, ast.JoinedStr):
+                assert ast.unparse(code) == "f'token_{state}'", ast.unparse(code)
+                yield from ("token_expired", "token_revoked")
 
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.errors import InsufficientPrivilege, RestrictViolation
 
 from database import migrate as database_migrate
-from database.migrate import MigrationError, migrate, pending, shipped
+from database.migrate import MigrationError, migrate, shipped
 from runtime import embedded
 
 GRANTS = Path(database_migrate.__file__).with_name("grants.sql").read_text(encoding="utf-8")
@@ -45,15 +45,6 @@ def test_the_first_run_applies_every_migration_and_the_next_none(empty_url: str)
     """`serve` migrates at every start: a second start must find nothing to do."""
     assert migrate(empty_url) == names_of_all()
     assert migrate(empty_url) == []
-    with psycopg.connect(empty_url) as connection:
-        assert pending(connection) == []
-
-
-def test_an_unapplied_migration_is_named(owner_url: str) -> None:
-    """`/readyz` and `doctor` say what is missing, not that something is."""
-    with psycopg.connect(owner_url) as connection:
-        connection.execute("DELETE FROM ledger.migrations WHERE number = 1")
-        assert pending(connection) == [migration.name for migration in shipped() if migration.number == 1]
 
 
 def test_migrations_are_numbered_without_gaps_from_one() -> None:

@@ -6,6 +6,7 @@ What is expected is worked out here from the words of CONTRACT §2, not by the f
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 import httpx
+import psycopg
 import structlog
 from starlette.routing import Route
 
@@ -25,7 +27,7 @@ from ledger.sealing import Kek
 from ledger.tokens import Scope
 from operations import consumers, directories, replays, tokens
 from operations.consumers import Webhooks
-from operations.permissions import TABLE
+from operations.permissions import ROLES, TABLE
 from operations.replays import Wanted
 from runtime.bootstrap import machine
 from runtime.wiring import open_services
@@ -470,3 +472,16 @@ def test_a_route_or_an_operation_without_a_line_does_not_start() -> None:
         Gate(app, None)  # pyright: ignore[reportArgumentType]
     with pytest.raises(KeyError):
         operation("nobody.said")
+
+
+def test_every_role_is_among_the_callers_that_are_walked() -> None:
+    """Whoever adds a role is led here: without a caller its column of the table would be held against nothing."""
+    assert {who.role for who in WHO} == set(ROLES)
+    assert {who.role for who in WHO if who.dead and who.text == ""} == set(ROLES)
+
+
+def test_the_database_takes_each_role_and_no_other(superuser_url: str) -> None:
+    with psycopg.connect(superuser_url) as conn:
+        text = conn.execute("select pg_get_constraintdef(oid) from pg_constraint where conname = 'tokens_role_check'").fetchone()
+    assert text is not None
+    assert set(re.findall(r"'(\w+)'", text[0])) == {*ROLES} - {"stranger"}

@@ -10,6 +10,7 @@ import pytest
 
 from api.scim import bulk as edge
 from api.scim.http import REQUEST_STEPS, Answer
+from ledger.turns import Turns
 from scim.bulk import BULK_URN, BulkOperation, read_bulk
 from scim.work import Work
 
@@ -19,17 +20,13 @@ def _group(bulk_id: str, *members: str) -> dict[str, Any]:
     return {"method": "POST", "path": "/Groups", "bulkId": bulk_id, "data": data}
 
 
-async def _at_once(_directory: int, work: Any) -> Any:
-    return work()
-
-
 class _Scripted(edge._Run):
     """A run whose operations end as the script says, by method and bulkId (of what was created)."""
 
     def __init__(self, script: dict[tuple[str, str], int], *operations: dict[str, Any], **more: Any) -> None:
-        services: Any = SimpleNamespace(
-            base_url="http://x", ledger=SimpleNamespace(new_id=uuid4, turns=SimpleNamespace(compute=_at_once))
-        )
+        no_database: Any = None
+        ledger = SimpleNamespace(new_id=uuid4, turns=Turns(no_database, 1))
+        services: Any = SimpleNamespace(base_url="http://x", ledger=ledger)
         self.call: Any = SimpleNamespace(refusals=[], work=Work(REQUEST_STEPS))
         directory: Any = SimpleNamespace(id=1, slug="acme", speaks=SimpleNamespace(unknown_member="refuse"))
         token: Any = None

@@ -22,6 +22,7 @@ from ledger.events import (
     Draft,
 )
 from ledger.lifecycle import LifecycleError, closed, paused, resumed
+from ledger.refused import StateError
 from scim.errors import Forbidden, Unavailable
 from scim.patch import Patch
 from scim.tolerances import GENERIC
@@ -95,7 +96,7 @@ def test_what_cannot_be_done_says_why() -> None:
     for act in (paused, resumed):
         with pytest.raises(LifecycleError, match="own directory"):
             act(system, "r")
-        with pytest.raises(LifecycleError, match="closed for good"):
+        with pytest.raises(StateError, match="closed for good"):
             act(replace(HERE, state=DELETED), "r")
     with pytest.raises(LifecycleError, match="own directory"):
         closed(system, "r", "_system")

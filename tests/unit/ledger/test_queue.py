@@ -167,13 +167,3 @@ def test_a_batch_looks_only_so_far_past_what_must_wait() -> None:
         assert line.put(submission(1, same))
     assert len(line.take(set())[0]) == 1
     assert len(line) == QUEUED_MAX - 1
-
-
-def test_draining_gives_everything_and_leaves_nothing() -> None:
-    """At the end of the process whoever still waits is answered."""
-    line = FairQueue()
-    items = [submission(directory) for directory in (1, 2, 1)]
-    assert all(line.put(item) for item in items)
-    assert {id(item) for item in line.drain()} == {id(item) for item in items}
-    assert len(line) == 0
-    assert line.take(set()) == ([], [])

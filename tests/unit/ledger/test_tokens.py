@@ -10,10 +10,11 @@ import pytest
 
 from ledger.bindings import TokenRow, Told, differs, fault_of, seal_of, sealed
 from ledger.events import TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED
+from ledger.refused import StateError
 from ledger.sealing import Kek
 from ledger.tokens import (
-    OVERLAP_S_MAX,
     ROLES,
+    TOKEN_OVERLAP_S_MAX,
     Issuer,
     NewToken,
     Scope,
@@ -172,20 +173,25 @@ def test_an_overlap_never_lengthens_a_life() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "overlap", "why"),
+    ("changed", "code", "why"),
     [
-        ({"superseded_by": NEW}, 60, "rotated already"),
-        ({"expires_at": NOW}, 60, "is expired"),
-        ({"revoked_at": NOW}, 60, "is revoked"),
-        ({"facts": TOKEN_ISSUED.bit | TOKEN_REVOKED.bit}, 60, "is revoked"),
-        ({"seal": bytes(32)}, 60, "not as the log tells it"),
-        ({}, -1, "overlap_seconds is 0 to"),
-        ({}, OVERLAP_S_MAX + 1, "overlap_seconds is 0 to"),
+        ({"superseded_by": NEW}, "token_rotated", "rotated already"),
+        ({"expires_at": NOW}, "token_expired", "is expired"),
+        ({"revoked_at": NOW}, "token_revoked", "is revoked"),
+        ({"facts": TOKEN_ISSUED.bit | TOKEN_REVOKED.bit}, "token_revoked", "is revoked"),
+        ({"seal": bytes(32)}, "token_not_of_the_log", "not as the log tells it"),
     ],
 )  # fmt: skip
-def test_what_is_not_live_is_not_rotated(changed: dict[str, Any], overlap: int, why: str) -> None:
-    with pytest.raises(TokenRefusedError, match=why):
-        rotate(issuer(), NEW, stored(**changed), overlap)
+def test_what_is_not_live_is_not_rotated(changed: dict[str, Any], code: str, why: str) -> None:
+    with pytest.raises(StateError, match=why) as refused:
+        rotate(issuer(), NEW, stored(**changed), 60)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize("overlap", [-1, TOKEN_OVERLAP_S_MAX + 1])
+def test_an_overlap_has_bounds(overlap: int) -> None:
+    with pytest.raises(TokenRefusedError, match="overlap_seconds is 0 to"):
+        rotate(issuer(), NEW, stored(), overlap)
 
 
 def test_the_state_follows_from_row_events_and_clock() -> None:
