@@ -64,6 +64,8 @@ def test_no_test_sleeps(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
+            if called == "asyncio.sleep" and ast.unparse(node.args[0]) == "0":
+                continue  # a turn for others, no guess
             assert called not in {"time.sleep", "asyncio.sleep", "anyio.sleep", "sleep"}, f"{where(path)}:{node.lineno}"
 
 
