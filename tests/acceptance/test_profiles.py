@@ -277,9 +277,11 @@ def test_a_profile_set_over_http_is_one_event_and_none_the_second_time(connected
         assert admin.put(url, json={"profile": "okta"}).json()["profile"] == "okta@1"
         assert admin.put(url, json={"profile": "okta@1"}).status_code == 200
         assert operator.get(url).json()["profile"] == "okta@1"
-        for wrong in ({"profile": "nope"}, {"profile": 5}, {}, {"profile": {"name": "x"}}, {"profile": of_our_own(name="okta")}):
+        for wrong in ({"profile": "nope"}, {"profile": 5}, {}, {"profile": {"name": "x"}}):
             refused = admin.put(url, json=wrong)
             assert (refused.status_code, refused.json()["code"]) == (400, "refused"), refused.text
+        taken = admin.put(url, json={"profile": of_our_own(name="okta")})
+        assert (taken.status_code, taken.json()["code"]) == (409, "name_taken"), taken.text
         assert admin.put(url, content=b" " * (2**18 + 1)).status_code == 413
         assert admin.put(url.replace("over-http", "nowhere"), json={"profile": "okta"}).status_code == 403
     changes = [event["data"]["changes"] for event in idp.events(types="directory.profile_changed")]

@@ -26,8 +26,9 @@ def test_a_schema_registered_over_http_is_enforced_from_then_on(make_service: Ca
         assert registered.json()["data"] == [body]
         assert admin.post(url, json=body).status_code == 200
         changed = {**body, "schema": {**SCHEMA, "name": "Other"}}
+        taken = admin.post(url, json=changed)
+        assert (taken.status_code, taken.json()["code"]) == (409, "name_taken"), taken.text
         for refused in (
-            changed,
             {"schema": 5},
             {**body, "resource_type": "Thing"},
             {"schema": {"id": "x"}},
