@@ -22,7 +22,7 @@ from api.metrics import count_dropped
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import AWAY, Connection
 from database.queries import load_queries
-from ledger.sealing import NONCE_SIZE, Kek, NoteKind, seal_note
+from ledger.sealing import Kek, NoteKind, seal_note
 
 SQL: Final = load_queries(__file__)
 KEPT_MAX: Final = 50_000  # entries in memory while the database is away; the oldest go first
@@ -140,7 +140,7 @@ class Journal:
     def _sealed(self, text: str | None, kind: NoteKind, entry: Entry) -> bytes | None:
         if text is None:
             return None
-        return seal_note(self._kek, text, kind=kind, owner=entry.request_id, nonce=self._random(NONCE_SIZE))
+        return seal_note(self._kek, text, kind=kind, owner=entry.request_id, random=self._random)
 
     def _mark(self, entry: Entry) -> bytes | None:
         """The same for equal sentences of one directory."""

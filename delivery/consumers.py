@@ -34,7 +34,7 @@ from ledger.events import (
 )
 from ledger.feed import Selection, reached, type_mask
 from ledger.refused import StateError
-from ledger.sealing import NONCE_SIZE, Kek, open_note, open_optional, seal_note
+from ledger.sealing import Kek, open_note, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
 Mode = Literal["pull", "webhook"]
@@ -302,7 +302,7 @@ def creation(
     random: Callable[[int], bytes],
 ) -> RecordFacts:
     """The act of making a consumer that reads everything after position `start`."""
-    sealed = seal_note(kek, secret, kind="secret", owner=uuid, nonce=random(NONCE_SIZE)) if secret is not None else None
+    sealed = seal_note(kek, secret, kind="secret", owner=uuid, random=random) if secret is not None else None
     row = (
         number, uuid, name, asked.mode, asked.ordering, list(asked.directories), list(asked.types), asked.batch_max,
         _sealed_url(uuid, asked, kek, random), list(attempts_of(asked.retry_schedule)), sealed,
@@ -313,7 +313,7 @@ def creation(
 
 
 def _sealed_url(uuid: UUID, asked: Definition, kek: Kek, random: Callable[[int], bytes]) -> bytes | None:
-    return None if asked.url is None else seal_note(kek, asked.url, kind="url", owner=uuid, nonce=random(NONCE_SIZE))
+    return None if asked.url is None else seal_note(kek, asked.url, kind="url", owner=uuid, random=random)
 
 
 def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts | None:
@@ -382,7 +382,7 @@ def secret_rotated(consumer: Consumer, secret: str, overlap_s: int, *, kek: Kek,
         raise ConsumerRefusedError(f"`overlap_seconds` is 0 to {SECRET_OVERLAP_S_MAX}.")
     if consumer.definition.mode != "webhook":
         raise StateError("Only webhooks have a secret; who pulls presents a token: rotate that.", "not_a_webhook")
-    sealed = seal_note(kek, secret, kind="secret", owner=consumer.uuid, nonce=random(NONCE_SIZE))
+    sealed = seal_note(kek, secret, kind="secret", owner=consumer.uuid, random=random)
     facts = {**_name(consumer), "overlap_seconds": overlap_s}
     rotate = (SQL["rotate_secret"], (consumer.id, sealed, overlap_s))
     return _act(CONSUMER_SECRET_ROTATED, consumer.uuid, consumer.name, facts, rotate)

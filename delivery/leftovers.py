@@ -6,7 +6,7 @@ from typing import Any, Final
 from database.arrays import byteas, int8s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.sealing import NONCE_SIZE, Kek, NoteKind, seal_note
+from ledger.sealing import Kek, NoteKind, seal_note
 
 SQL: Final = load_queries(__file__)
 _BLOCKS: Final[dict[NoteKind, str]] = {
@@ -30,5 +30,5 @@ async def seal_leftovers(conn: Connection, kek: Kek, random: Callable[[int], byt
 
 def _columns(kek: Kek, kind: NoteKind, notes: Sequence[tuple[Any, ...]], random: Callable[[int], bytes]) -> tuple[Any, ...]:
     """Owners, positions and sealed contents."""
-    sealed = [seal_note(kek, text, kind=kind, owner=owner, nonce=random(NONCE_SIZE)) for _, owner, _, text in notes]
+    sealed = [seal_note(kek, text, kind=kind, owner=owner, random=random) for _, owner, _, text in notes]
     return uuids([note[1] for note in notes]), int8s([note[2] for note in notes]), byteas(sealed)

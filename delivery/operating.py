@@ -7,7 +7,7 @@ from database.queries import load_queries
 from delivery.consumers import Consumer, Statement
 from ledger.commands import RecordFacts
 from ledger.events import CONSUMER, DELIVERY_PARKED, DELIVERY_RETRIED, DELIVERY_SKIPPED, OPERATOR, Body, Draft, EventType
-from ledger.sealing import NONCE_SIZE, Kek, seal_note
+from ledger.sealing import Kek, seal_note
 
 SQL: Final = load_queries(__file__)
 
@@ -21,7 +21,7 @@ def parked(
     consumer: Consumer, position: int, event_id: str, reason: str, *, kek: Kek, random: Callable[[int], bytes]
 ) -> RecordFacts:
     """The act of setting a delivery aside in sight: it holds up nothing any more."""
-    sealed = seal_note(kek, reason, kind="parked", owner=consumer.uuid, nonce=random(NONCE_SIZE))
+    sealed = seal_note(kek, reason, kind="parked", owner=consumer.uuid, random=random)
     return _act(DELIVERY_PARKED, consumer, event_id, reason, (SQL["park_open"], (consumer.id, position, sealed)))
 
 
@@ -29,7 +29,7 @@ def skipped(
     consumer: Consumer, position: int, event_id: str, reason: str, *, kek: Kek, random: Callable[[int], bytes]
 ) -> RecordFacts:
     """The act of deciding that a delivery will never be made."""
-    sealed = seal_note(kek, reason, kind="skipped", owner=consumer.uuid, nonce=random(NONCE_SIZE))
+    sealed = seal_note(kek, reason, kind="skipped", owner=consumer.uuid, random=random)
     return _act(DELIVERY_SKIPPED, consumer, event_id, reason, (SQL["skip_open"], (consumer.id, position, sealed)))
 
 

@@ -49,7 +49,7 @@ from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
 from ledger.feed import Feed, Selection
 from ledger.rendering import BODIES_BYTES_MAX, Event, rfc3339
-from ledger.sealing import NONCE_SIZE, Kek, seal_note
+from ledger.sealing import Kek, seal_note
 from ledger.tail import Tail
 
 SQL: Final = load_queries(__file__)
@@ -598,9 +598,7 @@ class Push:
         """What the receiver said may name persons."""
         if not result.answer:
             return None
-        return seal_note(
-            self._parts.kek, result.answer, kind="answer", owner=self.consumer.uuid, nonce=self._parts.entropy(NONCE_SIZE)
-        )
+        return seal_note(self._parts.kek, result.answer, kind="answer", owner=self.consumer.uuid, random=self._parts.entropy)
 
     async def _gone(self, batch: Sequence[Open]) -> None:
         for found in batch:

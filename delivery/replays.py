@@ -30,7 +30,7 @@ from ledger.events import (
     EventType,
 )
 from ledger.refused import StateError
-from ledger.sealing import NONCE_SIZE, Kek, open_optional, seal_note
+from ledger.sealing import Kek, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
 EVENTS_MAX: Final = 500_000  # of one run; a longer stretch is a seek
@@ -189,8 +189,8 @@ def _run(kek: Kek, row: tuple[Any, ...]) -> Run:
 def started(run: Run, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
     """The act of starting a run. Its name and its reason are the operator's own words: stored sealed."""
     r = run.range
-    name = seal_note(kek, run.name, kind="replay_name", owner=run.id, nonce=random(NONCE_SIZE))
-    reason = seal_note(kek, run.reason, kind="replay_reason", owner=run.id, nonce=random(NONCE_SIZE))
+    name = seal_note(kek, run.name, kind="replay_name", owner=run.id, random=random)
+    reason = seal_note(kek, run.reason, kind="replay_reason", owner=run.id, random=random)
     row = (
         run.id, name, run.consumer, r.after, r.through, run.head, r.types, list(r.directories),
         None if r.subjects is None else list(r.subjects), run.rate_per_second, r.superseded, reason, run.total, run.skipped,

@@ -65,13 +65,14 @@ NoteKind = Literal[
 ]  # fmt: skip
 
 
-def seal_note(kek: Kek, text: str, *, kind: NoteKind, owner: UUID, nonce: bytes) -> bytes:
+def seal_note(kek: Kek, text: str, *, kind: NoteKind, owner: UUID, random: Callable[[int], bytes]) -> bytes:
     """Seal a short text that is no event. Opens only as that kind, and only for its owner: none can be put in another's place.
 
     secret: with which a consumer's webhooks are signed. url: where they go. answer: of a receiver. parked and skipped: why an
     operator set a delivery aside, or gave it up. replay_name and replay_reason: of a replay. reply: kept for an Idempotency-Key.
     refusal and filter: of a request in the journal.
     """
+    nonce = random(NONCE_SIZE)
     return nonce + AESGCM(kek.key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _place(kind, owner))
 
 

@@ -13,7 +13,7 @@ import orjson
 
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.sealing import NONCE_SIZE, open_note, seal_note
+from ledger.sealing import open_note, seal_note
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, InvalidError
@@ -142,7 +142,7 @@ async def prune(conn: Connection) -> None:
 
 def _sealed(ledger: OpenLedger, key: Key, answer: Answer) -> bytes:
     text = orjson.dumps([answer.status, answer.media_type, answer.body.decode()]).decode()
-    return seal_note(ledger.kek, text, kind="reply", owner=_place(key), nonce=ledger.entropy(NONCE_SIZE))
+    return seal_note(ledger.kek, text, kind="reply", owner=_place(key), random=ledger.entropy)
 
 
 def _opened(ledger: OpenLedger, key: Key, sealed: bytes) -> Answer:
