@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
+from scim.body import has_lone_surrogate
+
 V1_BYTES_MAX: Final = 2**20  # of a request to /v1
 STRANGER_BYTES_MAX: Final = 16 * 2**10  # of one that carries no valid token
 
@@ -63,8 +65,10 @@ class Body(BaseModel):
     def _keepable(cls, value: Any) -> Any:
         """Refused here, where the field has a name: the writer would only see that some value was refused."""
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and "\0" in text:
+            if not isinstance(text, str):
+                continue
+            if "\0" in text:
                 raise TextError("text has a NUL character here: remove it")
-            if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
+            if has_lone_surrogate(text):
                 raise TextError("text has half of a surrogate pair here, which is no character: remove it")
         return value

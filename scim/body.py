@@ -70,6 +70,15 @@ def read_json(raw: bytes, *, depth_max: int = 32) -> dict[str, Any]:
     return document
 
 
+def has_lone_surrogate(text: str) -> bool:
+    """Whether a text holds half of a surrogate pair, which is no character: UTF-8 cannot write it, and PostgreSQL not keep it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def _holds_too_many(raw: bytes) -> bool:
     objects, colons = raw.count(b"{") + raw.count(b"["), raw.count(b":")
     return (

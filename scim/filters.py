@@ -11,6 +11,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from scim.body import has_lone_surrogate
 from scim.errors import InvalidFilter
 from scim.schema import GROUP, USER, Attribute, ResourceType, is_of_scim
 from scim.urns import Name, core_urns, readings, split_urn, type_in, with_colon
@@ -448,7 +449,7 @@ class Reader:
 
 def _text(token: Token) -> str:
     text = json.loads(token.text)
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if has_lone_surrogate(text):
         raise InvalidFilter(f"The text at character {token.at + 1} holds half of a surrogate pair.")
     return text
 
@@ -614,7 +615,7 @@ def parse_filter(text: str, rt: ResourceType | None) -> Filter:
 def _parse(text: str, rt: ResourceType | None) -> Filter:
     if len(text) > TEXT_BYTES_MAX or len(text.encode("utf-8", "replace")) > TEXT_BYTES_MAX:
         raise InvalidFilter(f"The filter is longer than {TEXT_BYTES_MAX} bytes: narrow it or split it.")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if has_lone_surrogate(text):
         raise InvalidFilter("The filter holds half of a surrogate pair.")
     reader = Reader(text, _resolver(rt or _ANY))
     read = reader.filter()
