@@ -59,7 +59,7 @@ class Authentication:
         wait = self._strangers.failed(address)
         return TooManyRequests(_SLOWED, retry_after=wait) if wait else why
 
-    async def now(self, hashed: bytes) -> Token | None:
+    async def current(self, hashed: bytes) -> Token | None:
         """The token of a request that was let in, if it is still good. All who ask at the same moment share one query."""
         return await self._tokens.get(hashed)
 

@@ -26,7 +26,7 @@ async def still_allowed(services: Services, hashed: bytes | None) -> datetime:
     """
     if hashed is None:
         return ENDLESS
-    token = await services.authentication.now(hashed)
+    token = await services.authentication.current(hashed)
     if token is None:
         raise Unauthorized("The token was revoked or has expired while the request waited. Issue a new one.")
     return token.expires_at

@@ -100,7 +100,7 @@ class _Follower:
             if loop.time() >= beat_at:
                 beat_at = loop.time() + interval
                 with contextlib.suppress(*AWAY):  # nothing new can have come meanwhile
-                    await still_allowed(self.services, self.token)
+                    await self._make_sure()
                 yield self._covered() if self.filtered else b": still here\n\n"
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(arrival.wait(), max(beat_at - loop.time(), 0.0))
@@ -138,6 +138,7 @@ class _Follower:
         return asyncio.get_running_loop().time() < self.sure_until and now < self.ends_at
 
     async def _make_sure(self) -> None:
+        """Ask for the token now. Raises what `still_allowed` raises."""
         asked = asyncio.get_running_loop().time()
         self.ends_at = await still_allowed(self.services, self.token)
         self.sure_until = asked + SURE_S
@@ -146,7 +147,7 @@ class _Follower:
         start = 0
         while start < len(events):
             piece, end = self._piece(events, start)
-            await still_allowed(self.services, self.token)
+            await self._make_sure()
             yield piece
             self.cursor = self.services.ledger.feed.cursor_after(events[end - 1], self.selection)
             start = end

@@ -47,7 +47,8 @@ async def set_profile(ledger: OpenLedger, caller: Caller, directory: Directory, 
     """Change how a directory's IdP is understood, from the next request on; nothing stored changes.
 
     A Profile is one of the operator's own, and is stored. The event itself carries the profile that it ends.
-    `weight`: bytes of the request. Raises RefusedError for an unknown profile, StateError for a document under a name that is taken and for a closed directory.
+    `weight`: bytes of the request. Raises RefusedError for an unknown profile, StateError for a document under a
+    name that is taken and for a closed directory.
     """
     async with ledger.connection() as conn:
         profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked

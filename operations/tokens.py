@@ -38,8 +38,8 @@ async def issue(
 ) -> Issued:
     """Issue a token within the caller's own scopes.
 
-    Raises TokenRefusedError for a role or a scope that cannot be, InvalidError for a directory that is not there, StateError for one that was closed,
-    ForbiddenError for what lies beyond the caller.
+    Raises TokenRefusedError for a role or a scope that cannot be, InvalidError for a directory that is not there, StateError for
+    one that was closed, ForbiddenError for what lies beyond the caller.
     """
     async with ledger.connection() as conn:
         issuer = await _issuer(ledger, conn, caller)

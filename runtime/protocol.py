@@ -41,9 +41,7 @@ class Limits:
     head_bytes: int = 32_768  # request line and headers, and as much again for trailers and whatever else frames a body
     target_bytes: int = 16_384  # of the request line; the longest filters of IdPs are a few hundred bytes
     headers: int = 128  # each costs an object
-    pipelined: int = (
-        64  # requests behind the one that is being answered: reading pauses then, so they came in one read; no IdP sends any
-    )
+    pipelined: int = 64  # requests behind the one being answered, all of one read (reading pauses then); no IdP sends any
     farewell_s: float = 2.0  # a client that is still sending gets this long to read why it was refused ...
     farewell_bytes: int = 2**20  # ... and may send this much, which is thrown away unread
     turned_away: int = 64  # connections beyond `connections` that are told so at once; further ones are cut

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
@@ -32,7 +32,6 @@ from scim.errors import InvalidSyntax, PayloadTooLarge, ScimError, TooMany, Unau
 from scim.patch import PATCH_URN
 from scim.work import Work
 
-T = TypeVar("T")
 BULK_BYTES_MAX = 16 * 2**20
 CHANGED_BYTES_MAX = 128 * 2**20  # of the resources that a request changes: each is read, compared and written again
 BULK_STEPS = 2_000_000  # of all PATCHes of a request together: ten seconds of one core
@@ -154,10 +153,8 @@ class _Run:
 
     def _shares(self, operation: BulkOperation) -> bool:
         """A creation that reaches the writer's queue at once. Anything else could overtake, or see what comes before it half done."""
-        named = (
-            operation.segment == "Groups" and self._directory.speaks.unknown_member != "refuse"
-        )  # its members are looked up first
-        return operation.method == "POST" and operation.size <= THREAD_BYTES_MIN and not named
+        looks_up = operation.segment == "Groups" and self._directory.speaks.unknown_member != "refuse"  # its members, first
+        return operation.method == "POST" and operation.size <= THREAD_BYTES_MIN and not looks_up
 
     async def _carry_out(self, together: Sequence[tuple[BulkOperation, Any]]) -> None:
         answers = await asyncio.gather(*(self._answer(operation, data) for operation, data in together))

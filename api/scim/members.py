@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from ledger.commands import parse_id
@@ -16,7 +16,6 @@ from scim.filters import fold
 from scim.mentions import named_members, with_member_ids
 from scim.patch import Patch
 
-T = TypeVar("T")
 MEANT_AT_ONCE: Final = 2_000  # members looked up by one statement: others have the connection between two of them
 FEW: Final = 50  # whose keys are made on the event loop: a fifth of a millisecond
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -31,7 +31,6 @@ from scim.projection import Projection, needs, project, read_projection
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import Order, sort_key
 
-T = TypeVar("T")
 LONG_TEXT = 512  # characters of filter, attributes and sortBy together: reading more takes over a millisecond
 JOINED_BYTES_MAX = 2**20  # of an answer put together on the event loop
 
