@@ -15,6 +15,7 @@ from ledger.directories import Directory
 from ledger.feed import Page, Selection
 from ledger.sealing import Kek
 from ledger.transaction import Outcome, Submission
+from operations.consumers import Webhooks
 from runtime.bootstrap import _SQL
 from runtime.identifiers import uuid7
 from runtime.wiring import open_services
@@ -76,7 +77,9 @@ def id_of(outcome: Outcome) -> UUID:
 
 
 @asynccontextmanager
-async def opened(url: str, *, serve_through: str | None = None, kek: Kek | None = None) -> AsyncIterator[Ledger]:
+async def opened(
+    url: str, *, serve_through: str | None = None, kek: Kek | None = None, webhooks: Webhooks | None = None
+) -> AsyncIterator[Ledger]:
     """Make directory `acme` in a fresh database and open the services on it (`serve_through` another address of it)."""
     kek = kek or Kek.of(os.urandom(32))
     conn = await connect(url)
@@ -88,5 +91,5 @@ async def opened(url: str, *, serve_through: str | None = None, kek: Kek | None 
             await acts.create_directory("acme")
         directory = await acts.directory("acme")
     assert directory is not None
-    async with open_services(serve_through or url, kek, "http://ledger.test") as services:
+    async with open_services(serve_through or url, kek, "http://ledger.test", webhooks) as services:
         yield Ledger(services, directory)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,12 +11,10 @@ import psycopg
 import pytest
 
 from api.app import make_app
-from ledger.sealing import Kek
 from operations import idempotency, tokens
 from operations.idempotency import Answer, key_of
 from operations.refusals import ConflictError
 from runtime.bootstrap import machine
-from runtime.wiring import open_services
 from tests.postgres.ledgers import opened
 
 BODY = {"role": "auditor", "name": "for March"}
@@ -39,10 +36,8 @@ class Admin:
 
 @asynccontextmanager
 async def admin(url: str) -> AsyncIterator[Admin]:
-    kek = Kek.of(os.urandom(32))
-    async with opened(url, kek=kek):
-        pass
-    async with open_services(url, kek, "http://ledger.test") as services:
+    async with opened(url) as ledger:
+        services = ledger.services
         made = await tokens.issue(services.ledger, machine(), "admin", "test", ("*",), None, days=1)
         headers = {"Authorization": f"Bearer {made.text}"}
         transport = httpx.ASGITransport(make_app(services))

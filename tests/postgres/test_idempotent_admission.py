@@ -5,7 +5,6 @@ Every POST route is walked: whoever adds one finds it here by itself.
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from starlette.routing import Route
 from api.app import _fastapi, make_app
 from delivery.consumers import Allowed
 from ledger.bindings import sealed
-from ledger.sealing import Kek
 from ledger.tokens import find
 from operations import consumers, directories, idempotency, replays, tokens
 from operations.caller import Caller
@@ -28,7 +26,6 @@ from operations.idempotency import Answer, key_of
 from operations.permissions import TABLE
 from operations.replays import Wanted
 from runtime.bootstrap import machine
-from runtime.wiring import open_services
 from tests.postgres.ledgers import opened
 
 LOOPBACK = Webhooks(Allowed.read("127.0.0.0/8"), 1.0)
@@ -89,10 +86,8 @@ def body_of(operation: str) -> bytes:
 
 @asynccontextmanager
 async def world(url: str) -> AsyncIterator[World]:
-    kek = Kek.of(os.urandom(32))
-    async with opened(url, kek=kek):
-        pass
-    async with open_services(url, kek, "http://ledger.test", LOOPBACK) as services:
+    async with opened(url, webhooks=LOOPBACK) as ledger:
+        services = ledger.services
         transport = httpx.ASGITransport(make_app(services))
         async with httpx.AsyncClient(transport=transport, base_url="http://ledger.test") as http:
             yield await filled(services, http)

@@ -5,7 +5,6 @@ What is expected is worked out here from the words of CONTRACT §2, not by the f
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -23,14 +22,12 @@ from starlette.routing import Route
 from api.app import _fastapi, make_app
 from api.scim.app import ROUTES, SEARCHES
 from delivery.consumers import Allowed
-from ledger.sealing import Kek
 from ledger.tokens import Scope
 from operations import consumers, directories, replays, tokens
 from operations.consumers import Webhooks
 from operations.permissions import ROLES, TABLE
 from operations.replays import Wanted
 from runtime.bootstrap import machine
-from runtime.wiring import open_services
 from tests.postgres.ledgers import opened
 
 LOOPBACK = Webhooks(Allowed.read("127.0.0.0/8"), 1.0)
@@ -127,10 +124,8 @@ class World:
 
 @asynccontextmanager
 async def world(url: str) -> AsyncIterator[World]:
-    kek = Kek.of(os.urandom(32))
-    async with opened(url, kek=kek):
-        pass
-    async with open_services(url, kek, "http://ledger.test", LOOPBACK) as services:
+    async with opened(url, webhooks=LOOPBACK) as ledger:
+        services = ledger.services
         made = World(make_app(services), services)
         await fill(made)
         with structlog.testing.capture_logs():

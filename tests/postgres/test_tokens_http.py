@@ -1,7 +1,6 @@
 """Tokens over HTTP as CONTRACT §2 says: issue, list, show, rotate with overlap, revoke, each within the caller's own scopes."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -11,10 +10,8 @@ import httpx
 import pytest
 
 from api.app import make_app
-from ledger.sealing import Kek
 from operations import directories, tokens
 from runtime.bootstrap import machine
-from runtime.wiring import open_services
 from tests.postgres.ledgers import opened
 
 FIELDS = {
@@ -42,10 +39,8 @@ class Edge:
 
 @asynccontextmanager
 async def edge(url: str) -> AsyncIterator[Edge]:
-    kek = Kek.of(os.urandom(32))
-    async with opened(url, kek=kek):
-        pass
-    async with open_services(url, kek, "http://ledger.test") as services:
+    async with opened(url) as ledger:
+        services = ledger.services
         async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app(services)), base_url="http://ledger.test") as http:
             made = Edge(http, services.ledger)
             await directories.create(services.ledger, machine(), "other", "generic@1")
