@@ -223,7 +223,7 @@ def test_commands_that_are_named_exist(page: Path) -> None:
 def test_decisions_are_numbered_and_say_why() -> None:
     records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     numbers = [int(path.name[:4]) for path in records]
-    assert numbers == sorted(set(numbers)), "a number stands for one decision; one that is reserved may be missing yet"
+    assert numbers == sorted(set(numbers)), "each once: numbers are given out before the records are written"
     for path in records:
         text = path.read_text(encoding="utf-8")
         for part in ("**Context.**", "**Decision.**", "**Consequences.**"):
