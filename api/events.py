@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -47,8 +48,9 @@ def routes(services: Services) -> APIRouter:
             await still_allowed(services, presented(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
-                return await page_response(page)
-            cursor = page.after if page.covered_to > cursor.number else cursor
+                # It speaks for all that was looked at since the request came, not for the last look alone.
+                return await page_response(replace(page, covered_from=reading.cursor.number + 1))
+            cursor = page.after
             await until_news(arrival, left)
 
     @router.get("/v1/events/{event_id}", name="events.show")
