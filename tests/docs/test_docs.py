@@ -20,6 +20,7 @@ from operations.permissions import TABLE
 from runtime import protocol
 from runtime.cli import app
 from runtime.settings import Settings
+from tests.docs import deadlines
 from tests.docs.permissions import generated, table
 from tests.served import served
 from tests.test_tidy import CODE, where
@@ -136,6 +137,11 @@ def test_the_table_of_routes_is_current() -> None:
     "path",
     [path for path in routes() if path.startswith("/v1/events") or path.endswith(("/snapshot", "/audit", "z", "/metrics"))],
 )
+def test_the_table_of_deadlines_is_that_of_the_code() -> None:
+    text = read("docs/operations.md")
+    assert deadlines.generated(text) == text, "write it anew with `make docs`"
+
+
 def test_each_route_that_programs_read_is_described(path: str) -> None:
     """What people ask through the command line is in the table of routes; what programs read needs a description."""
     pages = ("docs/operations.md", "docs/events.md", "docs/consumers.md")
