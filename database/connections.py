@@ -202,8 +202,7 @@ async def connect(
 
 async def connect_owner(url: str) -> Connection:
     """The same as the role that logs in: making and swapping tables is not a right of the serving role. Its statements may take long."""
-    settings = {name: value for name, value in OURS.items() if name != "search_path"}
-    return await _opened(url, settings, READ.seconds, long_work=True, pulse=None)
+    return await _opened(url, OURS, READ.seconds, long_work=True, pulse=None)
 
 
 async def _opened(

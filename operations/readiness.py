@@ -6,9 +6,12 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from database.connections import Connection
 from database.faults import NO_ANSWER, Fault
 from database.server import Concern, concerns, is_read_only
+from ledger.clocks import apart
 from ledger.obstacles import Obstacle, obstacles
+from ledger.tokens import database_clock
 from operations.open_ledger import OpenLedger
 
 _log = structlog.get_logger("operations")
@@ -35,6 +38,9 @@ _READ_ONLY: Final = Broken("database", "read_only", "the database is read-only; 
 _MIGRATIONS: Final = Broken(
     "migrations", "other_schema", "the schema of the database is not that of this release: run `scim-ledger migrate`"
 )
+_CLOCKS_DISAGREE: Final = Broken(
+    "clock", "clocks_disagree", "the clocks of the service and of its database are more than 60 seconds apart (clocks_disagree)"
+)
 _LOCK_HELD: Final = Broken(
     "writer", "lock_held", "another session of the database holds a lock of the write path; the log of the service says which"
 )
@@ -56,9 +62,11 @@ class Readiness:
                 await conn.close()  # a session keeps what it was opened with: the next look opens another one
                 return _READ_ONLY
             self.concerns = await concerns(conn)
-            in_the_way = await obstacles(conn)
+            in_the_way, clocks_apart = await obstacles(conn), await self._clocks_apart(conn)
         if not await self._migrated():
             return _MIGRATIONS
+        if clocks_apart:
+            return _CLOCKS_DISAGREE
         self._tell(in_the_way)
         if in_the_way:
             return _LOCK_HELD
@@ -69,6 +77,10 @@ class Readiness:
             return _WRITER_ENDED
         trouble = self._own.trouble()
         return Broken("database", trouble.reason, trouble.says) if trouble is not None else None
+
+    async def _clocks_apart(self, conn: Connection) -> bool:
+        began, database = self._ledger.clock(), await database_clock(conn)
+        return apart(began, round(database.timestamp() * 1e6), self._ledger.clock())
 
     def _tell(self, in_the_way: Sequence[Obstacle]) -> None:
         for obstacle in in_the_way:

@@ -57,14 +57,14 @@ SHARED_TIMEOUT = "set statement_timeout = '200ms'"  # of a read that is shared: 
 _log = structlog.get_logger("runtime")
 
 
-def make_transaction(kek: Kek) -> Transaction:
-    """The write transaction with its inline read models and its randomness."""
-    return Transaction(kek, core.project, os.urandom)
-
-
 def now_us() -> int:
     """µs since the epoch, by this machine's clock."""
     return time.time_ns() // 1_000
+
+
+def make_transaction(kek: Kek, clock: Callable[[], int] = now_us) -> Transaction:
+    """The write transaction with its inline read models and its randomness."""
+    return Transaction(kek, core.project, os.urandom, clock)
 
 
 @asynccontextmanager
@@ -114,7 +114,13 @@ def _writing_links(url: str, pulse: Pulse) -> Links:
 
 @asynccontextmanager
 async def open_services(
-    url: str, kek: Kek, base_url: str, webhooks: Webhooks | None = None, pooled: str | None = None
+    url: str,
+    kek: Kek,
+    base_url: str,
+    webhooks: Webhooks | None = None,
+    pooled: str | None = None,
+    *,
+    clock: Callable[[], int] = now_us,
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process; on leaving, finish what is queued and close them.
 
@@ -124,16 +130,16 @@ async def open_services(
     pool = Pool(pooled or url, size=POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
     await pool.open()
     directories = Directories(kek)
-    writer = Writer(make_transaction(kek), _writing_links(url, pulse), observe_batch)
+    writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch)
     arrivals = Arrivals()
     shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek)
     feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
     tail = Tail(feed, pool.connection, arrivals)
     turns = Turns(pool.connection, pool.max_size)
-    ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, now_us, uuid4, os.urandom)
+    ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, clock, uuid4, os.urandom)
     shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
     services = Services(
-        base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), now_us, Strangers()),
+        base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
         reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=hooks, journal=Journal(pool, kek, os.urandom),
         scrapes=Scrapes(ledger, lambda: writer.queued),
         readiness=Readiness(ledger, _migrated(pool.connection), Own(lambda: writer.running, lambda: writer.trouble)),

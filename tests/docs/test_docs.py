@@ -133,15 +133,15 @@ def test_the_table_of_routes_is_current() -> None:
     assert len(table().splitlines()) > len(TABLE)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in routes() if path.startswith("/v1/events") or path.endswith(("/snapshot", "/audit", "z", "/metrics"))],
-)
 def test_the_table_of_deadlines_is_that_of_the_code() -> None:
     text = read("docs/operations.md")
     assert deadlines.generated(text) == text, "write it anew with `make docs`"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in routes() if path.startswith("/v1/events") or path.endswith(("/snapshot", "/audit", "z", "/metrics"))],
+)
 def test_each_route_that_programs_read_is_described(path: str) -> None:
     """What people ask through the command line is in the table of routes; what programs read needs a description."""
     pages = ("docs/operations.md", "docs/events.md", "docs/consumers.md")
@@ -228,7 +228,8 @@ def test_commands_that_are_named_exist(page: Path) -> None:
 
 def test_decisions_are_numbered_and_say_why() -> None:
     records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-    assert [int(path.name[:4]) for path in records] == list(range(1, len(records) + 1))
+    numbers = [int(path.name[:4]) for path in records]
+    assert numbers == sorted(set(numbers)), "each once: numbers are given out before the records are written"
     for path in records:
         text = path.read_text(encoding="utf-8")
         for part in ("**Context.**", "**Decision.**", "**Consequences.**"):
