@@ -11,9 +11,8 @@ from starlette.exceptions import HTTPException
 from api.bodies import BodyTooLargeError, TextError
 from database.connections import AWAY
 from delivery.consumers import ConsumerRefusedError
-from delivery.progress import PlaceMovedError
 from delivery.replays import ReplayRefusedError
-from delivery.starts import PlaceError
+from delivery.starts import PlaceError, PlaceMovedError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
 from ledger.lifecycle import LifecycleError

@@ -1,17 +1,23 @@
-"""Which of a consumer's open events goes next: retries that are due, batches, the rate of replays, a receiver that is away. No IO."""
+"""Which of a consumer's open events goes next: first tries, retries, batches, the rate of replays, a receiver in doubt. No IO.
+
+No first try of a live event waits for what others failed at: it has places of its own among the requests under way, and its turn
+comes before retries and replays, three times out of four. What ends somebody's access comes before everything else.
+"""
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from delivery.consumers import Terms
-from delivery.lanes import Item
+from delivery.doubt import Doubt
+from delivery.lanes import ORDINARY, RANKS, Item
 from delivery.progress import RETRYING, WAITING, Exceptional
 from delivery.replays import Run
 
-CIRCUIT: Final = 8  # different events failing in a row: the receiver is away, and one is enough to find out when it is back
-PROBED_MAX: Final = 64  # of these, how many take turns in finding out
+RESERVED: Final = 4  # of the requests at once, those that are kept for first tries of live events
+OTHERS_TURN: Final = 4  # every so many turns retries and replays come first, so that a flood of new events never starves them
 
 
 @dataclass(eq=False, slots=True)
@@ -24,13 +30,21 @@ class Open:
     alone: bool = False  # it failed in a batch by its own fault, or may have
     json: bytes = b""
     again: bool = False  # a replay sends what was delivered before
-    urgent: bool = False  # of a replay: a live event waits for it
+    urgent: bool = False  # the end of somebody's access waits for it; or it is of a replay and a live event waits for it
+    aside: bool = False  # it failed because nobody was there, and waits until somebody is
+    early: bool = False  # it is tried before its time, which uses up no attempt
+    hasty: bool = False  # it failed so since its last attempt
+    probes: int = 0  # how often it was tried before its time
 
     @property
     def may_go(self) -> bool:
         if self.under_way or not self.item.ready:
             return False
         return self.exceptional is None or self.exceptional.state == WAITING
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.urgent else RANKS.get(self.item.kind, ORDINARY)
 
 
 @dataclass(slots=True)
@@ -47,6 +61,14 @@ class Replay:
     at: float = 0.0  # when that was so
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A request under way."""
+
+    began: float
+    fresh: bool  # the first try of live events
+
+
 class Choosing:
     """The queues of what may go. `opens` and `replays` are the pusher's own, and change under it."""
 
@@ -54,16 +76,19 @@ class Choosing:
         self._definition = definition
         self._open = opens
         self._replays = replays
-        self.failing: dict[int, None] = {}  # positions that failed since the last success
-        self.away = False  # whether the last failure said that nobody is there
+        self._flights: dict[Open, _Flight] = {}  # by the first of each
+        self._turn = 0
+        self.doubt = Doubt()
         self.reset()
 
     def reset(self) -> None:
         """Forget the queues, before everything that is open is queued anew."""
-        self._ready: list[int] = []
-        self._due: list[tuple[float, int]] = []
-        self._replay_ready: list[int] = []
-        self._urgent: list[int] = []  # of replays: a live event waits for them
+        self._ready: list[tuple[int, int]] = []  # rank and position
+        self._due: list[tuple[float, int]] = []  # by the time of the next attempt
+        self._late: list[tuple[int, int, int]] = []  # of these, whose time has come: attempts, rank, position
+        self._aside: dict[int, None] = {}
+        self._replay_ready: list[tuple[int, int]] = []
+        self._urgent: list[tuple[int, int]] = []  # of replays: a live event waits for them
 
     @property
     def idle(self) -> bool:
@@ -75,72 +100,163 @@ class Choosing:
         if not found.item.ready or found.under_way:
             return
         exceptional = found.exceptional
-        if exceptional is not None and exceptional.state == RETRYING:
+        if found.aside:
+            self._aside[found.item.position] = None
+        elif exceptional is not None and exceptional.state == RETRYING:
             heapq.heappush(self._due, (exceptional.next_at or 0.0, found.item.position))
         elif found.may_go:
-            heapq.heappush(self._heap_of(found), found.item.position)
+            heapq.heappush(self._heap_of(found), self._key_of(found))
 
-    def _heap_of(self, found: Open) -> list[int]:
+    def _heap_of(self, found: Open) -> list[tuple[int, int]]:
         if not self._of_run(found):
             return self._ready
         return self._urgent if found.urgent else self._replay_ready
+
+    def _key_of(self, found: Open) -> tuple[int, int]:
+        return 0 if self._of_run(found) else found.rank, found.item.position  # a run goes in the order of the log
 
     def _of_run(self, found: Open) -> bool:
         return found.again and found.item.replay in self._replays
 
     def hurry(self, found: Open) -> None:
-        """A live event first drains the replay of its subject, ahead of the rate."""
+        """A live event first drains the replay of its subject, ahead of the rate; the end of somebody's access all that it waits for."""
         if found.item.replay is not None:
             return
-        waiting = list(found.item.replays)
+        whole = found.rank == 0
+        waiting = [item for item in found.item.behind if whole or item.sent_again]
         while waiting:
             item = waiting.pop()
             if item.gate:
-                waiting += item.replays
-                item.replays = []  # once for all that wait behind it
+                waiting += item.behind
+                item.behind = []  # once for all that wait behind it
                 continue
             blocker = self._open.get(item.position)
             if blocker is not None and not blocker.urgent:
                 blocker.urgent = True
-                waiting += blocker.item.replays
+                waiting += [before for before in blocker.item.behind if whole or before.sent_again]
                 self.queue(blocker)
 
-    @property
-    def circuit_open(self) -> bool:
-        """Whether the receiver seems to take nothing. Blocked events alone say nothing of it."""
-        return len(self.failing) >= CIRCUIT and self._probe() is not None
+    # -- what became of it --------------------------------------------------
 
-    def _probe(self) -> Open | None:
-        """While the receiver is away one event is tried at a time, in turn: the first may be the one that it cannot take."""
-        failed = [self._open[p] for p in self.failing if p in self._open and state_of(self._open[p]) == RETRYING]
-        return min(failed, key=lambda o: (attempts_of(o), o.item.position), default=None)
+    def ended(self, first: Open) -> None:
+        """The request that began with this one is over."""
+        self._flights.pop(first, None)
+
+    def accepted(self) -> bool:
+        """A success. Gives whether it ends a doubt; then everything else is tried again, once its report is stored: reopen()."""
+        ends = self.doubt.open or bool(self._aside)
+        self.doubt.accepted()
+        return ends
+
+    def reopen(self) -> None:
+        """The receiver is back: what failed meanwhile is tried before its time, each once between two attempts of its schedule."""
+        for position in list(self._aside):
+            found = self._open.get(position)
+            if found is not None:
+                found.aside = False
+                self.queue(found)
+        self._aside.clear()
+        for found in self._open.values():
+            if state_of(found) == RETRYING and not found.under_way and not found.hasty:
+                self._hasten(found)
+
+    def blamed(self, found: Open, now: float, *, away: bool) -> bool:
+        """A failure of an event that went alone. Gives whether it uses up an attempt; otherwise it keeps its place in the schedule."""
+        blamed = self.doubt.failed(found.item.position, now, away=away) or state_of(found) == RETRYING
+        blamed = blamed and not found.early
+        found.hasty = not blamed
+        found.aside = not blamed and state_of(found) != RETRYING
+        found.early = False
+        found.alone = True
+        return blamed
+
+    def taken_apart(self, batch: Sequence[Open], now: float) -> None:
+        """A failure of several, of which one may be to blame: each goes alone, at once, and none has used up an attempt by it."""
+        self.doubt.strain(now)
+        for found in batch:
+            found.alone, found.under_way = True, False
+            self.queue(found)
+
+    def _hasten(self, found: Open) -> None:
+        found.early = True
+        heapq.heappush(self._late, (attempts_of(found), found.rank, found.item.position))
+
+    # -- what goes next -----------------------------------------------------
 
     def next_batch(self, now: float) -> list[Open]:
-        """What to send now, in the order of the log; empty where nothing may go."""
-        if self.circuit_open:
-            # Where somebody is there but refuses, the next event may be one that is taken: many poison events hold back no others.
-            fresh = None if self.away else self._pop(self._ready) or self._next_replayed(now)
-            if fresh is not None:
-                return [fresh]
-            probe = self._probe()
-            due = probe is not None and probe.exceptional is not None and (probe.exceptional.next_at or 0.0) <= now
-            return [probe] if probe is not None and due and not probe.under_way else []
+        """What to send now, in the order of the log; empty where nothing may go. Whoever takes it says when its request ended()."""
+        self._come_due(now)
+        room = self.doubt.room(self._began(), now)
+        if len(self._flights) >= room or not self.doubt.may_try(now):
+            return []
+        first, fresh = self._first(now, room), True
+        if first is not None:
+            fresh = not self._of_run(first) and state_of(first) != RETRYING
+        elif self.doubt.open and now >= self.doubt.probe_at(now):
+            first, fresh = self._probe(), False
+        if first is None:
+            return []
+        self.doubt.tried(now)
+        self._flights[first] = _Flight(now, fresh)
+        lonely = first.alone or self.doubt.open or state_of(first) == RETRYING
+        return [first] if lonely else self._extended(first)
+
+    def _first(self, now: float, room: int) -> Open | None:
+        """Turns between first tries of live events and everything else, which leaves some places to them."""
+        self._turn += 1
+        may_others = self._may_others(room)
+        if may_others and self._turn % OTHERS_TURN == 0:
+            return self._other(now) or self._pop(self._ready)
+        return self._pop(self._ready) or (self._other(now) if may_others else None)
+
+    def _may_others(self, room: int) -> bool:
+        return len([flight for flight in self._flights.values() if not flight.fresh]) < room - RESERVED
+
+    def _other(self, now: float) -> Open | None:
+        return self._pop_late(now) or self._next_replayed(now)
+
+    def _began(self) -> list[float]:
+        return [flight.began for flight in self._flights.values()]
+
+    def _come_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             found = self._open.get(heapq.heappop(self._due)[1])
-            if found is not None and not found.under_way and found.item.ready and state_of(found) == RETRYING:
-                return [found] if found.alone else self._extended(found)
-        first = self._pop(self._ready) or self._next_replayed(now)
-        return self._extended(first) if first is not None else []
+            if found is not None:
+                heapq.heappush(self._late, (attempts_of(found), found.rank, found.item.position))
+
+    def _pop_late(self, now: float) -> Open | None:
+        """Of the retries whose time has come the one that was tried least: the turn goes round over all lanes."""
+        while self._late:
+            found = self._open.get(heapq.heappop(self._late)[2])
+            if found is None or found.under_way or not found.item.ready or state_of(found) != RETRYING:
+                continue
+            assert found.exceptional is not None, "it has a state"
+            if found.early or (found.exceptional.next_at or 0.0) <= now:
+                found.early = (found.exceptional.next_at or 0.0) > now
+                return found
+        return None
+
+    def _probe(self) -> Open | None:
+        """One that failed, before its time: the least probed, so that it is never always the same; what ends access first."""
+        some = [self._open[p] for p in (*self.doubt.failing, *self._aside) if p in self._open]
+        fit = [o for o in some if not o.under_way and o.item.ready and (o.aside or state_of(o) == RETRYING)]
+        found = min(fit, key=lambda o: (o.probes, o.rank, o.item.position), default=None)
+        if found is not None:
+            found.probes += 1
+            found.early = True
+            found.aside = False
+            self._aside.pop(found.item.position, None)
+        return found
 
     def upcoming(self, count: int) -> list[Open]:
         """About `count` of those that go soon: the tops of the heaps, unsorted, because there may be hundreds of thousands."""
-        tops = [position for heap in (self._ready, self._urgent, self._replay_ready) for position in heap[:count]]
+        tops = [key[-1] for heap in (self._ready, self._urgent, self._replay_ready) for key in heap[:count]]
         return [found for position in tops[:count] if (found := self._open.get(position)) is not None and found.may_go]
 
-    def _pop(self, heap: list[int]) -> Open | None:
+    def _pop(self, heap: list[tuple[int, int]]) -> Open | None:
         while heap:
-            found = self._open.get(heapq.heappop(heap))
-            if found is not None and found.may_go:
+            found = self._open.get(heapq.heappop(heap)[-1])
+            if found is not None and found.may_go and not found.aside:
                 return found
         return None
 
@@ -149,8 +265,8 @@ class Choosing:
         if urgent is not None:
             return urgent
         while self._replay_ready:
-            found = self._open.get(self._replay_ready[0])
-            if found is None or not found.may_go:
+            found = self._open.get(self._replay_ready[0][-1])
+            if found is None or not found.may_go or found.aside:
                 heapq.heappop(self._replay_ready)
                 continue
             replay = self._replays[found.item.replay] if found.item.replay is not None else None
@@ -199,19 +315,26 @@ class Choosing:
         if found is first:
             found = self._pop(heap)
         if found is not None and (found.alone or found.item.replay != first.item.replay):
-            heapq.heappush(heap, found.item.position)
+            heapq.heappush(heap, self._key_of(found))
             return None
         return found
 
-    def times(self, *, busy: bool) -> list[float]:
+    def times(self, now: float) -> list[float]:
         """When something may go by the clock alone."""
+        self._come_due(now)
+        room = self.doubt.room(self._began(), now)
+        others = self._may_others(room) and bool(self._late or self._urgent)
         replays = [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
-        if not self.circuit_open:
-            return [self._due[0][0], *replays] if self._due else replays
-        probe = self._probe()
-        if busy or probe is None or probe.exceptional is None:
-            return []  # one at a time: its end is what to wait for
-        return [probe.exceptional.next_at or 0.0, *([] if self.away else replays)]
+        times = [at for at, _ in self._due[:1]] + (replays if self._may_others(room) else [])
+        if len(self._flights) >= room:
+            sooner = self.doubt.room_at(self._began(), now)
+            return [] if sooner is None else [sooner]
+        if self.doubt.open:
+            paced = self.doubt.may_try_at(now)
+            times = [max(at, paced) for at in times] + ([paced] if self._ready or others else [])
+            if self._aside or self.doubt.failing:
+                times.append(max(self.doubt.probe_at(now), paced))
+        return times
 
 
 def state_of(found: Open) -> int:
@@ -223,7 +346,8 @@ def attempts_of(found: Open) -> int:
 
 
 def _plain(found: Open) -> bool:
-    return not found.under_way and not found.alone and (found.exceptional is None or found.exceptional.state == WAITING)
+    fresh = found.exceptional is None or found.exceptional.state == WAITING
+    return fresh and not found.under_way and not found.alone and not found.aside
 
 
 def _spend(replay: Replay, now: float) -> bool:

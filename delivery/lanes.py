@@ -19,11 +19,13 @@ from typing import Final, Literal, TypeVar
 from uuid import UUID
 
 from ledger.events import (
+    ACCESS_REVOKED,
     DIRECTORY_CLOSED,
     DIRECTORY_DELETED,
     GROUP_CREATED,
     GROUP_DELETED,
     GROUP_ERASED,
+    MEMBER_REMOVED,
     USER_CREATED,
     USER_DEACTIVATED,
     USER_DELETED,
@@ -41,6 +43,11 @@ LIFECYCLE: Final = frozenset(
     )
 )  # fmt: skip
 ENDS: Final = frozenset(kind.number for kind in (USER_DELETED, USER_ERASED, GROUP_DELETED, GROUP_ERASED))
+RANKS: Final = {
+    **{kind.number: 0 for kind in (USER_DEACTIVATED, USER_DELETED, USER_ERASED, DIRECTORY_CLOSED)},
+    **{kind.number: 1 for kind in (MEMBER_REMOVED, ACCESS_REVOKED, GROUP_DELETED)},
+}  # what ends somebody's access and so is told first, all of it before a part
+ORDINARY: Final = 2
 
 
 @dataclass(eq=False, slots=True)
@@ -57,12 +64,17 @@ class Item:
     replay: UUID | None = None  # the run that sends it again
     waits: int = 0  # how many unfinished items it depends on
     dependants: "list[Item]" = field(default_factory=list["Item"])
-    replays: "list[Item]" = field(default_factory=list["Item"])  # those of a replay that it waits for, and gates
+    behind: "list[Item]" = field(default_factory=list["Item"])  # what it waits for
     gate: bool = False  # no event: it stands for all that those behind it wait for, with one link from each
 
     @property
     def ready(self) -> bool:
         return self.waits == 0
+
+    @property
+    def sent_again(self) -> bool:
+        """Whether it is of a replay, or stands for such."""
+        return self.gate or self.replay is not None
 
 
 class Lanes:
@@ -108,6 +120,7 @@ class Lanes:
         return self._let_go(item)
 
     def _let_go(self, item: Item) -> list[Item]:
+        item.behind = []  # or whoever waits for it would hold all that ever went before
         ready: list[Item] = []
         for dependant in item.dependants:
             dependant.waits -= 1
@@ -176,7 +189,7 @@ def rebuilt(ordering: Ordering, under_way: Iterable[Item], waiting: Iterable[Ite
 
 def _link(item: Item, blockers: dict[Item, None]) -> None:
     item.waits = len(blockers)
-    item.replays = [blocker for blocker in blockers if blocker.gate or blocker.replay is not None]
+    item.behind = list(blockers)
     for blocker in blockers:
         blocker.dependants.append(item)
 

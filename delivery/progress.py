@@ -10,6 +10,7 @@ from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.consumers import Consumer
+from delivery.starts import PlaceMovedError
 from ledger.events import DIRECTORY_CLOSED, USER_DEACTIVATED, USER_DELETED
 
 SQL: Final = load_queries(__file__)
@@ -18,14 +19,6 @@ STATES: Final = {WAITING: "waiting", RETRYING: "retrying", BLOCKED: "blocked", H
 # What ends somebody's access, and so has a time to its acknowledgement.
 REVOCATION_KINDS: Final = (USER_DEACTIVATED.number, USER_DELETED.number, DIRECTORY_CLOSED.number)
 REVOCATIONS: Final = sum(1 << kind for kind in REVOCATION_KINDS)
-
-
-class PlaceMovedError(Exception):
-    """The consumer was moved, or its filter changed, since the page was read that is acknowledged. `through`: where it is now."""
-
-    def __init__(self, through: int) -> None:
-        super().__init__(through)
-        self.through = through
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from database.queries import load_queries
 from delivery import consumers as acts
 from delivery.backoff import delay_s
 from delivery.brake import Limit
-from delivery.choosing import PROBED_MAX, Choosing, Open, Replay, attempts_of, state_of
+from delivery.choosing import Choosing, Open, Replay, attempts_of, state_of
 from delivery.consumers import Consumer
 from delivery.lanes import Item, Lanes, rebuilt
 from delivery.progress import (
@@ -55,7 +56,8 @@ from ledger.tail import Tail
 SQL: Final = load_queries(__file__)
 WINDOW_MAX: Final = 1_000  # events read ahead of the low watermark
 OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops and its lag shows
-IN_FLIGHT_MAX: Final = 16  # requests at once to one consumer
+OPEN_IN_DOUBT_MAX: Final = 20_000  # the same while nobody seems to be there: far enough to find leavers
+PAUSE_MAX_S: Final = 60.0  # how long a 429 holds up what it was not said of
 PAGE: Final = 500
 PREFETCH: Final = 100  # events whose JSON is fetched together
 HELD_BYTES_MAX: Final = BODIES_BYTES_MAX  # JSON of a consumer's open events in memory; what is beyond is fetched when it goes
@@ -159,10 +161,10 @@ class Push:
 
     async def _rest(self) -> None:
         """Until something happens: an arrival, a recorded delivery, a time for the next attempt."""
-        times = self._choosing.times(busy=bool(self._tasks))
         now = self._parts.clock()
+        times = self._choosing.times(now)
         # Without a time to wait for, an arrival will come: the worker sends one at least every second.
-        timeout = max(min(times) - now, 0.001) if times and len(self._tasks) < IN_FLIGHT_MAX and self._may_send() else None
+        timeout = max(min(times) - now, 0.001) if times and self._may_send() else None
         if timeout is not None and self._not_before > now:
             timeout = max(timeout, self._not_before - now)
         try:
@@ -290,12 +292,16 @@ class Push:
             await self._make_room()
 
     @property
+    def _nobody_there(self) -> bool:
+        return self._choosing.doubt.open and self._choosing.doubt.away
+
+    @property
     def _exceptions(self) -> int:
         return len(self._open) - len(self._window) - sum(len(replay.left) for replay in self._replays.values())
 
     async def _read_on(self) -> None:
         """Read while there is room for more. Events at the end of the log come from the tail that all consumers share."""
-        while not (self._choosing.circuit_open and self._choosing.away) and self._exceptions < OPEN_MAX:
+        while self._exceptions < (OPEN_IN_DOUBT_MAX if self._nobody_there else OPEN_MAX):
             if len(self._window) >= WINDOW_MAX:
                 await self._make_room()
                 if len(self._window) >= WINDOW_MAX:
@@ -350,16 +356,24 @@ class Push:
             await self._recorded()
 
     async def _make_room(self) -> None:
-        """Move what waits behind something stuck out of the window, so that a poison event never stops the watermark."""
-        if self._tasks or not self._choosing.idle or self._all_stuck() or self._exceptions >= OPEN_MAX:
+        """Move what waits behind something stuck out of the window, so that a poison event never stops the watermark.
+
+        In doubt also what has not been tried yet: a leaver may be behind it.
+        """
+        if self._all_stuck() or self._exceptions >= OPEN_MAX:
             return
-        for position in list(self._window):
-            found = self._open[position]
+        if not self._choosing.doubt.open and (self._tasks or not self._choosing.idle):
+            return
+        moved = [found for position in self._window if not (found := self._open[position]).under_way]
+        for found in moved:
+            item = found.item
             self._hold(found, b"")
-            found.exceptional = Exceptional(position, found.item.directory, found.item.seq, WAITING, stored=False)
+            found.exceptional = Exceptional(item.position, item.directory, item.seq, WAITING, stored=False)
             self._report.begun.append(found.exceptional)
-        self._window.clear()
-        await self._recorded()
+            del self._window[item.position]
+            self._through = max(self._through, item.position)
+        if moved:
+            await self._recorded()
 
     def _all_stuck(self) -> bool:
         """Whether reading on can bring nothing that may go: each directory of an ordered consumer has something stuck."""
@@ -373,9 +387,9 @@ class Push:
 
     def _start(self) -> None:
         now = self._parts.clock()
-        if now < self._not_before:
+        if now < self._not_before <= now + PAUSE_MAX_S:  # further only where the clock was set back
             return
-        while len(self._tasks) < (1 if self._choosing.circuit_open else IN_FLIGHT_MAX) and self._may_send():
+        while self._may_send():
             if self._tasks and (self._fetching or self._sent_bytes >= HELD_BYTES_MAX):
                 return  # the end of a fetch, or of a delivery, comes here again
             batch = self._choosing.next_batch(now)
@@ -388,10 +402,11 @@ class Push:
             self._sent_bytes += size
             task = asyncio.create_task(self._deliver(batch, size))
             self._tasks.add(task)
-            task.add_done_callback(self._finished)
+            task.add_done_callback(partial(self._finished, batch[0]))
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finished(self, first: Open, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._choosing.ended(first)
         self._fetching = self._fetching and bool(self._tasks)  # what failed while it fetched
         self.arrival.set()
         if not task.cancelled() and task.exception() is not None:
@@ -427,10 +442,11 @@ class Push:
             await self._gone(batch)
         elif result.expected_previous_seq is not None and await self._rewound(batch, result):
             return
-        elif len(batch) > 1 and not result.of_the_receiver:
-            self._split(batch)
+        elif len(batch) > 1:
+            self._pause(result)
+            self._choosing.taken_apart(batch, self._parts.clock())
         else:
-            await self._refused(batch, result)
+            await self._refused(batch[0], result)
 
     def _within_budget(self, batch: list[Open]) -> list[Open]:
         """The beginning of a batch that may leave together; what is behind it goes back to its queue. Its order allows that."""
@@ -502,11 +518,10 @@ class Push:
     async def _accepted(self, batch: Sequence[Open]) -> None:
         for found in batch:
             self._settle(found)
-        again = self._choosing.circuit_open
-        self._choosing.failing.clear()
+        back = self._choosing.accepted()
         await self._recorded()
-        if again:
-            self._retry_all()
+        if back:
+            self._choosing.reopen()
         for found in batch:
             self._hold(found, b"")
             del self._open[found.item.position]
@@ -535,44 +550,29 @@ class Push:
                 replay.done += 1
                 replay.ahead.add(item.position)
 
-    def _retry_all(self) -> None:
-        """The receiver is back: what failed meanwhile is due."""
-        now = self._parts.clock()
-        for found in self._open.values():
-            if found.exceptional is not None and found.exceptional.state == RETRYING and not found.under_way:
-                found.exceptional.next_at = now
-                self._choosing.queue(found)
-
-    def _split(self, batch: Sequence[Open]) -> None:
-        """One event of a batch may be to blame: each goes alone, at once, and none has used up an attempt by it."""
-        for found in batch:
-            found.alone, found.under_way = True, False
-            self._choosing.queue(found)
-
-    async def _refused(self, batch: Sequence[Open], result: Result) -> None:
-        now, self._choosing.away = self._parts.clock(), result.of_the_receiver
+    def _pause(self, result: Result) -> None:
+        """A 429 speaks of the whole receiver, but whoever has nothing to do with it is tried after a minute."""
         if result.status == 429 and result.retry_after_s is not None:
-            self._not_before = now + result.retry_after_s
-        answer = self._sealed(result)
-        blocked: list[Open] = []
-        for found in batch:
+            self._not_before = self._parts.clock() + min(result.retry_after_s, PAUSE_MAX_S)
+
+    async def _refused(self, found: Open, result: Result) -> None:
+        self._pause(result)
+        now, blocked = self._parts.clock(), False
+        if self._choosing.blamed(found, now, away=result.of_the_receiver):
             exceptional = self._exception_of(found, now)
             exceptional.attempts += 1
-            exceptional.error, exceptional.answer = result.error, answer
+            exceptional.error, exceptional.answer = result.error, self._sealed(result)
             schedule = self.consumer.definition.retry_schedule
             delay = delay_s(schedule, exceptional.attempts, self._parts.random(), result.retry_after_s)
+            blocked = delay is None
             exceptional.state = BLOCKED if delay is None else RETRYING
             exceptional.next_at = None if delay is None else now + delay
-            if delay is None:
-                blocked.append(found)
-            if len(self._choosing.failing) < PROBED_MAX:
-                self._choosing.failing[found.item.position] = None
-        await self._recorded()
-        for found in batch:
-            self._hold(found, b"")  # the next attempt may be hours away
-            found.under_way = False
-            self._choosing.queue(found)
-        await self._tell(blocked)
+            await self._recorded()
+        self._hold(found, b"")  # the next attempt may be hours away
+        found.under_way = False
+        self._choosing.queue(found)
+        if blocked:
+            await self._tell([found])
 
     def _exception_of(self, found: Open, now: float) -> Exceptional:
         """Its row, made at the first failure: from then on the watermark passes it."""

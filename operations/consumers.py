@@ -12,9 +12,10 @@ from delivery import consumers as acts
 from delivery.audit import audit as recompute
 from delivery.audit import summary
 from delivery.consumers import NAME, Allowed, Consumer, Definition, check_definition, consumer_named
-from delivery.progress import PlaceMovedError, place_of
 from delivery.progress import acknowledge as advance
+from delivery.progress import place_of
 from delivery.signing import new_secret
+from delivery.starts import PlaceMovedError
 from delivery.status import status_of
 from delivery.surges import held_commits, limits
 from delivery.transports.webhook import Message, Sender

@@ -203,10 +203,10 @@ def test_a_directory_in_order_has_one_delivery_at_a_time(drawn: Any, choices: li
 
 def _hurried(item: Item) -> set[Item]:
     """What an item names of replays, through gates."""
-    found, waiting = set[Item](), list(item.replays)
+    found, waiting = set[Item](), [b for b in item.behind if b.sent_again]
     while waiting:
         named = waiting.pop()
-        waiting += named.replays
+        waiting += [b for b in named.behind if b.sent_again]
         found |= set() if named.gate else {named}
     return found
 

@@ -1,0 +1,249 @@
+"""What goes next, with receivers that stumble, hang and go away: who has nothing to do with it hears within a minute."""
+
+import heapq
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID, uuid5
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from delivery.backoff import SCHEDULE_S, delay_s
+from delivery.choosing import Choosing, Open, Replay, state_of
+from delivery.consumers import Terms
+from delivery.doubt import BLAMED_MAX, CIRCUIT, HUNG_MAX, IN_FLIGHT_MAX, PROBE_S, Doubt
+from delivery.lanes import Item, Lanes
+from delivery.progress import BLOCKED, RETRYING, Exceptional
+from delivery.replays import Range, Run
+from ledger import events as e
+
+MINUTE = 60.0
+TIMEOUT_S = 15.0
+NAMES = UUID(int=7)
+RUN = Run(
+    UUID(int=9), "", 1, "", Range(0, 0, 0, ()), 0, None, "", "running", 0, 0, datetime.fromtimestamp(0, UTC), None, 0, 0, (), None
+)
+CREATED, UPDATED, DEACTIVATED = e.USER_CREATED.number, e.USER_UPDATED.number, e.USER_DEACTIVATED.number
+
+
+@dataclass
+class Simulation:
+    """A consumer at work: events arrive, requests take their time, a receiver says what it says. No process, no clock."""
+
+    batch_max: int = 1
+    poison: dict[UUID, str] = field(default_factory=dict)  # how the receiver fails at a subject: hang, late (502), refuse (422)
+    away: list[tuple[float, float]] = field(default_factory=list)
+    now: float = 1_000.0
+    position: int = 0
+    tries: list[tuple[float, Item]] = field(default_factory=list)
+    taken: dict[int, float] = field(default_factory=dict)
+    came: dict[int, float] = field(default_factory=dict)
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        self.open: dict[int, Open] = {}
+        self.subjects: dict[int, UUID] = {}
+        self.lanes = Lanes("subject")
+        terms = Terms(("*",), ("*",), "webhook", "subject", self.batch_max, SCHEDULE_S)
+        self.choosing = Choosing(terms, self.open, {RUN.id: Replay(RUN, {}, set(), set(), 0, 0)})
+        self.flights: list[tuple[float, int, list[Open], str]] = []
+
+    def arrive(self, kind: int, subject: UUID, *, again: bool = False) -> int:
+        self.position += 1
+        item = Item(self.position, 1, self.position, kind, subject, replay=RUN.id if again else None)
+        found = self.open[self.position] = Open(item, again=again)
+        self.came[self.position], self.subjects[self.position] = self.now, subject
+        self.lanes.admit(found.item)
+        self.choosing.hurry(found)
+        self.choosing.queue(found)
+        return self.position
+
+    def run(self, seconds: float) -> None:
+        """Let time go by."""
+        end = self.now + seconds
+        while True:
+            while batch := self.choosing.next_batch(self.now):
+                self._send(batch)
+            times = [self.flights[0][0]] if self.flights else []
+            times += [at for at in self.choosing.times(self.now) if at > self.now]
+            if not times or min(times) > end:
+                self.now = end
+                return
+            self.now = min(times)
+            while self.flights and self.flights[0][0] <= self.now:
+                _, _, batch, answer = heapq.heappop(self.flights)
+                self._answered(batch, answer)
+
+    def _send(self, batch: list[Open]) -> None:
+        self.tries += [(self.now, found.item) for found in batch]
+        for found in batch:
+            assert found.item.ready or len(batch) > 1
+            found.under_way = True
+        gone = any(start <= self.now < end for start, end in self.away)
+        answer = "late" if gone else next((self.poison[f.item.obj] for f in batch if f.item.obj in self.poison), "")
+        takes = {"hang": TIMEOUT_S, "": 0.02}.get(answer, 0.005)
+        heapq.heappush(self.flights, (self.now + takes, len(self.tries), batch, answer))
+        self.most = max(self.most, len(self.flights))
+
+    def _answered(self, batch: list[Open], answer: str) -> None:
+        self.choosing.ended(batch[0])
+        for found in batch:
+            found.under_way = False
+        if not answer:
+            self._accepted(batch)
+        elif len(batch) > 1:
+            self.choosing.taken_apart(batch, self.now)
+        else:
+            self._failed(batch[0], away=answer != "refuse")
+
+    def _accepted(self, batch: list[Open]) -> None:
+        if self.choosing.accepted():
+            self.choosing.reopen()
+        for found in batch:
+            del self.open[found.item.position]
+            self.taken[found.item.position] = self.now
+            for item in self.lanes.settle(found.item):
+                self.choosing.queue(self.open[item.position])
+
+    def _failed(self, found: Open, *, away: bool) -> None:
+        if self.choosing.blamed(found, self.now, away=away):
+            row = found.exceptional = found.exceptional or Exceptional(found.item.position, 1, found.item.seq, RETRYING)
+            row.attempts += 1
+            delay = delay_s(SCHEDULE_S, row.attempts, 0.5)
+            row.state, row.next_at = (RETRYING, self.now + delay) if delay is not None else (BLOCKED, None)
+        self.choosing.queue(found)
+
+    def first_try(self, position: int) -> float:
+        return next((at for at, item in self.tries if item.position == position), float("inf"))
+
+
+def subject(name: object) -> UUID:
+    return uuid5(NAMES, str(name))
+
+
+def stumbling(count: int, how: str, *, again: bool = False, **more: object) -> Simulation:
+    """A receiver that fails at `count` subjects, all of which it was sent already."""
+    found = Simulation(poison={subject(n): how for n in range(count)}, **more)  # pyright: ignore[reportArgumentType]
+    for n in range(count):
+        found.arrive(CREATED, subject(n), again=again)
+    found.run(20)
+    return found
+
+
+@pytest.mark.parametrize("how", ["hang", "late", "refuse"])
+@pytest.mark.parametrize("batch_max", [1, 50])
+@pytest.mark.parametrize("count", [8, 40, 200])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_leaver_who_has_nothing_to_do_with_it_is_told_at_once(how: str, batch_max: int, count: int, *, again: bool) -> None:
+    """Whatever stumbles: live events or those of a replay, alone or in batches."""
+    s = stumbling(count, how, batch_max=batch_max, again=again)
+    leaver = s.arrive(DEACTIVATED, subject("leaver"))
+    s.run(MINUTE)
+    assert s.first_try(leaver) - s.came[leaver] <= HUNG_MAX / IN_FLIGHT_MAX
+    assert leaver in s.taken
+
+
+def test_a_leaver_whose_earlier_events_wait_is_told_with_them_ahead_of_the_others() -> None:
+    s = stumbling(10, "hang")
+    for n in range(500):
+        s.arrive(CREATED, subject(f"newcomer {n}"))
+        s.poison[subject(f"newcomer {n}")] = "hang"
+    s.arrive(UPDATED, subject("leaver"))
+    leaver = s.arrive(DEACTIVATED, subject("leaver"))
+    s.run(5)
+    assert leaver in s.taken
+
+
+def test_a_receiver_that_was_away_for_two_seconds_gets_a_new_leaver_at_once() -> None:
+    s = Simulation(away=[(1_000.0, 1_002.0)])
+    for n in range(10):
+        s.arrive(CREATED, subject(n))
+    s.run(3)
+    leaver = s.arrive(DEACTIVATED, subject("leaver"))
+    s.run(0.1)
+    assert s.first_try(leaver) == s.came[leaver]
+    s.run(1)
+    assert len(s.taken) == 11, "the first success makes all due"
+
+
+def test_the_probe_goes_round_over_different_lanes_ends_of_access_first() -> None:
+    """Nothing new comes for an hour: what waits is tried in turn, and a success for one opens it for all."""
+    s = Simulation(away=[(0.0, 4_000.0)])
+    for n in range(300):
+        s.arrive(CREATED, subject(n))
+    leavers = [s.arrive(DEACTIVATED, subject(f"leaver {n}")) for n in range(100)]
+    s.run(2_000)
+    assert {s.open[p].probes for p in leavers} == {0, 1}, "nobody twice before everybody once"
+    assert not any(o.probes for p, o in s.open.items() if p not in leavers)
+    assert sum(o.probes for o in s.open.values()) > 20
+    s.run(1_000 + PROBE_S + MINUTE)
+    assert len(s.taken) == 400
+
+
+def test_an_outage_uses_up_attempts_of_few_and_no_more_than_the_schedule_has() -> None:
+    s = Simulation(away=[(0.0, 1_000.0 + 80 * 3_600)])
+    for n in range(500):
+        s.arrive(CREATED, subject(n))
+    s.run(79 * 3_600)
+    assert len([o for o in s.open.values() if state_of(o) == BLOCKED]) <= BLAMED_MAX + IN_FLIGHT_MAX
+    s.run(2 * 3_600)
+    assert len(s.taken) >= 500 - BLAMED_MAX - IN_FLIGHT_MAX
+
+
+def test_a_poison_event_is_blocked_no_sooner_because_others_are_taken() -> None:
+    s = stumbling(20, "hang")
+    for n in range(600):
+        s.arrive(CREATED, subject(f"innocent {n}"))
+        s.run(1)
+    assert len(s.taken) == 600
+    assert max(o.exceptional.attempts for o in s.open.values() if o.exceptional is not None) <= 5, "in ten minutes"
+
+
+lanes = st.lists(
+    st.tuples(
+        st.sampled_from([CREATED, UPDATED, DEACTIVATED]),
+        st.integers(0, 60),
+        st.sampled_from([0.0, 0.0, 0.0, 0.05, 1.0, 20.0]),
+    ),
+    min_size=1,
+    max_size=150,
+)
+faults = st.dictionaries(st.integers(0, 60), st.sampled_from(["hang", "late", "refuse"]), max_size=50)
+outages = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 30)), max_size=2)
+
+
+@settings(max_examples=150)
+@given(drawn=lanes, faulty=faults, gone=outages, batch_max=st.sampled_from([1, 7]))
+def test_no_innocent_lane_waits_longer_than_a_minute_for_its_first_try(
+    drawn: list[tuple[int, int, float]], faulty: dict[int, str], gone: list[tuple[float, float]], batch_max: int
+) -> None:
+    s = Simulation(batch_max, {subject(n): how for n, how in faulty.items()}, [(1_000 + a, 1_000 + a + b) for a, b in gone])
+    for kind, name, pause in drawn:
+        s.arrive(kind, subject(name))
+        s.run(pause)
+    s.run(5 * MINUTE)
+    innocent = {p: o for p, o in s.open.items() if o.item.obj not in s.poison}
+    assert not innocent, "whoever is back gets all"
+    ready = dict(s.came)
+    for position, at in sorted(s.taken.items()):  # an event is ready when the one before it in its lane was taken
+        lane = [p for p in s.came if p > position and s.subjects[p] == s.subjects[position]]
+        if lane:
+            ready[lane[0]] = max(ready[lane[0]], at)
+    late = {p: s.first_try(p) - ready[p] for p in s.taken if s.first_try(p) - ready[p] > MINUTE}
+    assert not late
+    assert s.most <= HUNG_MAX
+
+
+def test_doubt_is_not_misled_by_a_clock_that_is_set() -> None:
+    doubt = Doubt()
+    for n in range(CIRCUIT):
+        doubt.tried(1_000.0)
+        assert doubt.failed(n, 1_000.0, away=True)
+    assert doubt.open
+    assert not doubt.may_try(1_000.0)
+    assert not doubt.may_try(10.0), "an hour back"
+    assert doubt.may_try_at(10.0) - 10.0 < 1.0
+    assert doubt.probe_at(10.0) <= 10.0 + PROBE_S
+    assert not doubt.strained(10.0)
+    assert doubt.may_try(11.0)
