@@ -123,8 +123,8 @@ delete from open_deliveries where consumer = $1 and position > $2;
 select pg_notify('ledger_consumers', '');
 
 -- places --
--- How far consumers are: the newest checkpoint of the current epoch, or its start.
-select c.id, c.epoch, coalesce(k.low, e.start), coalesce(k.through, e.start), coalesce(k.open, '{}'), coalesce(k.at, e.at)
+-- How far consumers are: the newest checkpoint of the current epoch, or its start; and where and when that epoch began.
+select c.id, c.epoch, coalesce(k.low, e.start), coalesce(k.through, e.start), coalesce(k.open, '{}'), coalesce(k.at, e.at), e.start, e.at
 from unnest($1::int4[]) i join consumers c on c.id = i
 join consumer_epochs e on e.consumer = c.id and e.epoch = c.epoch
 left join lateral (select low, through, open, at from checkpoints where consumer = c.id and epoch = c.epoch order by id desc limit 1) k on true;

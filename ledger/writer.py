@@ -17,9 +17,10 @@ import structlog
 from database.arrays import int4s, uuids
 from database.connections import LOST, Connection
 from database.queries import load_queries
+from ledger.clocks import ClockError
 from ledger.obstacles import obstacles
 from ledger.queue import FairQueue
-from ledger.transaction import ClockBehindLedgerError, Outcome, Report, Submission, Transaction
+from ledger.transaction import Outcome, Report, Submission, Transaction
 from scim.errors import InvalidValue, TooManyRequests, Unavailable
 
 SQL = load_queries(__file__)
@@ -73,6 +74,7 @@ class Writer:
         self._on_batch = on_batch
         self._stopping = False
         self._obstructed = False  # a lock did not come, and nobody has looked since whether it is free
+        self._clocks_told: dict[str, str] = {}  # by directory, what the log said of clocks
         self.running = False
 
     @property
@@ -205,12 +207,8 @@ class Writer:
 
     def _conclude(self, report: Report) -> None:
         for submission, result in report.settled:
-            if isinstance(result, ClockBehindLedgerError):
-                submission.settle(
-                    Unavailable("The clock of the database is behind the ledger (clock_behind_ledger).", retry_after=5)
-                )
-            else:
-                submission.settle(result)
+            submission.settle(result)
+        self._tell_clocks(report)
         for submission in report.run_alone:
             submission.needs = replace(submission.needs, whole=True)
         for submission in report.heavy:
@@ -227,6 +225,16 @@ class Writer:
             self._open_lane(submissions)
         if again or report.run_alone or report.heavy:
             self._wake.set()
+
+    def _tell_clocks(self, report: Report) -> None:
+        """Say once which directories wait for a clock: an IdP repeats what is refused, which must not fill the log."""
+        for submission, result in report.settled:
+            slug = submission.directory.slug
+            if not isinstance(result, ClockError):
+                self._clocks_told.pop(slug, None)
+            elif self._clocks_told.get(slug) != result.code:
+                self._clocks_told[slug] = result.code
+                _log.error(result.code, directory=slug)
 
     async def _one_by_one(self, link: Link, batch: Sequence[Submission], refused: psycopg.Error, *, wait_for_locks: bool) -> None:
         if len(batch) > 1:

@@ -5,7 +5,10 @@ from typing import Final
 
 import structlog
 
+from database.connections import Connection
+from ledger.clocks import apart
 from ledger.obstacles import Obstacle, obstacles
+from ledger.tokens import database_clock
 from operations.open_ledger import OpenLedger
 
 _log = structlog.get_logger("operations")
@@ -23,13 +26,19 @@ class Readiness:
     async def broken_part(self) -> Broken | None:
         """The part, or None. Raises what the database raises while it is away."""
         async with self._ledger.connection() as conn:
-            in_the_way = await obstacles(conn)
+            in_the_way, clocks_apart = await obstacles(conn), await self._clocks_apart(conn)
         if not await self._migrated():
             return "migrations", "the schema of the database is not that of this release: run `scim-ledger migrate`"
+        if clocks_apart:
+            return "clock", "the clocks of the service and of its database are more than 60 seconds apart (clocks_disagree)"
         self._tell(in_the_way)
         if in_the_way:
             return "writer", "another session of the database holds a lock of the write path; the log of the service says which"
         return None if self._writing() else ("writer", "the writer of this process has ended")
+
+    async def _clocks_apart(self, conn: Connection) -> bool:
+        began, database = self._ledger.clock(), await database_clock(conn)
+        return apart(began, round(database.timestamp() * 1e6), self._ledger.clock())
 
     def _tell(self, in_the_way: Sequence[Obstacle]) -> None:
         for obstacle in in_the_way:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString, cast
 
-from ledger.directories import Directory
 from ledger.sealing import Kek
 from replay.side import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables, run
 
@@ -32,9 +31,7 @@ class Result:
     locked_ms: float
 
 
-async def rebuild(
-    conn: Owner, reader: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress, *, only: Sequence[str] = TABLES
-) -> Result:
+async def rebuild(conn: Owner, reader: Owner, kek: Kek, progress: Progress, *, only: Sequence[str] = TABLES) -> Result:
     """Rebuild the read models (`only` some of TABLES). Interrupted, the next call goes on after the last whole chunk.
 
     Raises RebuildRefusedError when another rebuild is running.
@@ -43,7 +40,7 @@ async def rebuild(
     if not row or not row[0]:
         raise RebuildRefusedError("Another rebuild is running on this database. Wait for it, or end its process.")
     try:
-        side = SideTables(conn, reader, kek, directories, progress, record=True)
+        side = SideTables(conn, reader, kek, progress, record=True)
         resumed = await _prepare(side)
         await side.catch_up(await heads(conn))
         await _index(conn)

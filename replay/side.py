@@ -1,7 +1,7 @@
 """Side tables: the read models recomputed from the log beside the live ones, by the writer's own functions."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, LiteralString, cast
@@ -14,7 +14,7 @@ from psycopg.rows import TupleRow
 from database.arrays import int4s, register_arrays, uuids
 from database.connections import APPLICATION_NAME
 from database.queries import load_queries
-from ledger.directories import Directory
+from ledger.directories import Directories
 from ledger.sealing import Kek
 from projections import core
 from replay.fold import StoredEvent, UnreadableEventError, changed, recorded
@@ -29,7 +29,7 @@ Owner = AsyncConnection[TupleRow]
 async def connect_owner(url: str) -> Owner:
     """Open a connection of the owner role: making and swapping tables is not a right of the serving role."""
     conn = await AsyncConnection.connect(
-        url, autocommit=True, prepare_threshold=0, cursor_factory=AsyncRawCursor, options="-c timezone=UTC -c jit=off",
+        url, autocommit=True, prepare_threshold=0, cursor_factory=AsyncRawCursor, options="-c timezone=UTC -c jit=off -c search_path=ledger",
         application_name=APPLICATION_NAME,
     )  # fmt: skip
     register_arrays(conn)
@@ -86,15 +86,13 @@ class SideTables:
     it does not matter that the two have different snapshots.
     """
 
-    def __init__(
-        self, conn: Owner, reader: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress, *, record: bool
-    ) -> None:
+    def __init__(self, conn: Owner, reader: Owner, kek: Kek, progress: Progress, *, record: bool) -> None:
         self.conn = conn
         self.done: dict[int, int] = {}
         self.unreadable: list[UnreadableEventError] | None = None  # a list gathers them; otherwise the first is raised
         self._reader = reader
         self._kek = kek
-        self._directories = {directory.id: directory for directory in directories}
+        self._directories = Directories(kek)  # read when their events are: more are made meanwhile
         self._progress = progress
         self._record = record
 
@@ -126,11 +124,12 @@ class SideTables:
         if place is None:
             return None
         number, _, last = place
+        directory = await self._directories.by_id(self._reader, number)
         rows = await (await self._reader.cursor(binary=True).execute(SQL["events_with_keys"], place)).fetchall()
 
         def prepare() -> _Chunk:
             stored = [StoredEvent(*row) for row in rows]
-            events = recorded(self._kek, self._directories[number], stored, self.unreadable)
+            events = recorded(self._kek, directory, stored, self.unreadable)
             return _Chunk(number, last, len(rows), core.fold(events), changed(events))
 
         return await anyio.to_thread.run_sync(prepare)

@@ -6,7 +6,8 @@ The read models: recomputed in temporary tables and compared row by row.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString, cast
 from uuid import UUID
@@ -22,7 +23,7 @@ from proofs.body import BodyError
 from proofs.keys import WrapError
 from proofs.leaf import LeafError, check_leaf, leaf_hash
 from replay.fold import StoredEvent
-from replay.side import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables
+from replay.side import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables, run
 
 CHUNK = 5_000
 FINDINGS_MAX = 20
@@ -60,7 +61,8 @@ async def verify_log(conn: Owner, directories: Sequence[Directory], progress: Pr
             rows = await (await conn.cursor(binary=True).execute(SQL["events_with_keys"], params)).fetchall()
             if not rows:
                 break
-            commits = await _commits(conn, params)
+            # Only as far as the rows just read: beside writes, commits have begun behind them meanwhile.
+            commits = await _commits(conn, (directory.id, expected.seq, rows[-1][0]))
             for row in rows:
                 _check_event(directory, StoredEvent(*row), expected, streams, commits, findings)
                 if len(findings) >= FINDINGS_MAX:
@@ -177,8 +179,7 @@ async def verify_tokens(conn: Owner, kek: Kek, directories: Sequence[Directory])
     if system is None:
         return []
     findings: list[Finding] = []
-    async with conn.transaction():
-        await conn.execute("set local search_path to ledger")
+    async with one_snapshot(conn, "ledger"):
         for row in await find_all(conn):
             problem = await _token_problem(conn, kek, system, row)
             if problem is not None:
@@ -197,27 +198,41 @@ async def _token_problem(conn: Owner, kek: Kek, system: Directory, row: TokenRow
     return differs(kek, row, said)
 
 
-async def verify_read_models(
-    conn: Owner, reader: Owner, kek: Kek, directories: Sequence[Directory], progress: Progress
-) -> list[Finding]:
-    """Recompute the read models in temporary tables and compare row by row, all in one snapshot that is rolled back."""
-    findings: list[Finding] = []
+@asynccontextmanager
+async def one_snapshot(conn: Owner, *schemas: LiteralString) -> AsyncGenerator[None]:
+    """See everything as of one instant; what the block makes is rolled back.
+
+    The read models are locked first (against nothing but being swapped): a snapshot from before a rebuild's swap sees none of
+    the rows that were swapped in. LOCK takes no snapshot, the statement after it does.
+    """
     await conn.execute("begin isolation level repeatable read")
     try:
-        await conn.execute("set local search_path to pg_temp, ledger")
+        for table in TABLES:
+            await run(conn, "lock table ledger.{} in access share mode", table)
+        await conn.execute(f"set local search_path to {', '.join(schemas)}")
+        yield
+    finally:
+        await conn.execute("rollback")
+
+
+async def verify_read_models(conn: Owner, reader: Owner, kek: Kek, progress: Progress) -> list[Finding]:
+    """Recompute the read models in temporary tables and compare row by row, all in one snapshot that is rolled back."""
+    async with one_snapshot(conn, "pg_temp", "ledger"):
         await make_tables(conn, temporary=True)
-        side = SideTables(conn, reader, kek, directories, progress, record=False)
+        side = SideTables(conn, reader, kek, progress, record=False)
         side.unreadable = []
         await side.catch_up(await heads(conn))
         if side.unreadable:  # what was recomputed without them would only repeat the news
             return [Finding(found.place, found.problem) for found in side.unreadable[:FINDINGS_MAX]]
-        for table in TABLES:
-            for text, problem in (_LIVE_ONLY, _LOG_ONLY):
-                statement = cast("LiteralString", text.format(table=table, limit=FINDINGS_MAX))
-                rows = await (await conn.execute(statement)).fetchall()
-                findings += [Finding(f"table {table}", f"{problem}: {orjson.dumps(row[0]).decode()}") for row in rows]
-    finally:
-        await conn.execute("rollback")
+        return [finding for table in TABLES for finding in await _compare(conn, table)]
+
+
+async def _compare(conn: Owner, table: str) -> list[Finding]:
+    findings = list[Finding]()
+    for text, problem in (_LIVE_ONLY, _LOG_ONLY):
+        statement = cast("LiteralString", text.format(table=table, limit=FINDINGS_MAX))
+        rows = await (await conn.execute(statement)).fetchall()
+        findings += [Finding(f"table {table}", f"{problem}: {orjson.dumps(row[0]).decode()}") for row in rows]
     return findings
 
 

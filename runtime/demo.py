@@ -324,14 +324,14 @@ async def _rebuild_and_verify(urls: Urls, settings: Settings) -> tuple[Result, l
     directories = await all_directories(urls, kek)
     async with owner_pair(urls.migrate) as (conn, reader):
         try:
-            result = await rebuild(conn, reader, kek, directories, _unseen)
+            result = await rebuild(conn, reader, kek, _unseen)
         except RebuildRefusedError as refused:
             raise DemoError(str(refused)) from refused
     async with owner_pair(urls.migrate) as (conn, reader):
         total = sum((await heads(conn)).values())
         findings = await verify_log(conn, directories, _unseen, total)
         findings += await verify_tokens(conn, kek, directories)
-        return result, findings + await verify_read_models(conn, reader, kek, directories, _unseen), total
+        return result, findings + await verify_read_models(conn, reader, kek, _unseen), total
 
 
 def _unseen(_done: int, _total: int) -> None:

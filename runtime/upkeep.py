@@ -45,10 +45,9 @@ def rebuild_here(only: tuple[str, ...], bar: Bar) -> tuple[tuple[str, ...], Resu
 
 
 async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...], bar: Bar) -> Result:
-    directories = await all_directories(urls, kek)
     async with owner_pair(urls.migrate) as (conn, reader):
         with bar("rebuilding") as progress:
-            return await rebuild(conn, reader, kek, directories, progress, only=only)
+            return await rebuild(conn, reader, kek, progress, only=only)
 
 
 def verify_here(bar: Bar) -> tuple[list[Finding], int]:
@@ -69,7 +68,7 @@ async def _verify(urls: Urls, kek: Kek, bar: Bar) -> tuple[list[Finding], int]:
         if findings:
             return findings, total  # read models recomputed from a changed log would only repeat the news
         with bar("checking the read models") as progress:
-            findings += await verify_read_models(conn, reader, kek, directories, progress)
+            findings += await verify_read_models(conn, reader, kek, progress)
         return findings, total
 
 

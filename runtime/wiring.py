@@ -56,14 +56,14 @@ SHARED_TIMEOUT = "set statement_timeout = '200ms'"  # of a read that is shared: 
 _log = structlog.get_logger("runtime")
 
 
-def make_transaction(kek: Kek) -> Transaction:
-    """The write transaction with its inline read models and its randomness."""
-    return Transaction(kek, core.project, os.urandom)
-
-
 def now_us() -> int:
     """µs since the epoch, by this machine's clock."""
     return time.time_ns() // 1_000
+
+
+def make_transaction(kek: Kek, clock: Callable[[], int] = now_us) -> Transaction:
+    """The write transaction with its inline read models and its randomness."""
+    return Transaction(kek, core.project, os.urandom, clock)
 
 
 @asynccontextmanager
@@ -102,21 +102,25 @@ def webhooks_of(settings: Settings) -> Webhooks:
 
 
 @asynccontextmanager
-async def open_services(url: str, kek: Kek, base_url: str, webhooks: Webhooks | None = None) -> AsyncGenerator[Services]:
+async def open_services(
+    url: str, kek: Kek, base_url: str, webhooks: Webhooks | None = None, *, clock: Callable[[], int] = now_us
+) -> AsyncGenerator[Services]:
     """Open all parts of a serving process; on leaving, finish what is queued and close them."""
     pool = open_pool(url, size=POOL_SIZE)
     await pool.open()
     directories = Directories(kek)
-    writer = Writer(make_transaction(kek), lambda: connect(url, pinned=True, lock_timeout_ms=LOCK_TIMEOUT_MS), observe_batch)
+    writer = Writer(
+        make_transaction(kek, clock), lambda: connect(url, pinned=True, lock_timeout_ms=LOCK_TIMEOUT_MS), observe_batch
+    )
     arrivals = Arrivals()
     shared_reads = _SharedReads(lambda: connect(url, pinned=True), kek)
     feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
     tail = Tail(feed, pool.connection, arrivals)
     turns = Turns(pool.connection, pool.max_size)
-    ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, now_us, uuid4, os.urandom)
+    ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, clock, uuid4, os.urandom)
     shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
     services = Services(
-        base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), now_us, Strangers()),
+        base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
         reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=hooks, journal=Journal(pool, kek, os.urandom),
         scrapes=Scrapes(ledger, lambda: writer.queued),
         readiness=Readiness(ledger, _migrated(pool.connection), lambda: writer.running),

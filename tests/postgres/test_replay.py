@@ -26,7 +26,7 @@ async def _directories(ledger: Ledger) -> list[Directory]:
 async def _rebuild(ledger: Ledger, owner_url: str, progress=_unheard, **options) -> Result:
     conn, reader = await connect_owner(owner_url), await connect_owner(owner_url)
     try:
-        return await rebuild(conn, reader, ledger.services.ledger.kek, await _directories(ledger), progress, **options)
+        return await rebuild(conn, reader, ledger.services.ledger.kek, progress, **options)
     finally:
         await conn.close()
         await reader.close()
@@ -37,7 +37,7 @@ async def _verify(ledger: Ledger, owner_url: str) -> list[Finding]:
     try:
         directories = await _directories(ledger)
         found = await verify_log(conn, directories, _unheard, sum((await heads(conn)).values()))
-        return found + await verify_read_models(conn, reader, ledger.services.ledger.kek, directories, _unheard)
+        return found + await verify_read_models(conn, reader, ledger.services.ledger.kek, _unheard)
     finally:
         await conn.close()
         await reader.close()

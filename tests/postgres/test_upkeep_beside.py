@@ -1,0 +1,132 @@
+"""What an operator runs beside the service (verify, rebuild) and writes that go on: neither is wrong, and neither waits for the other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from uuid import UUID
+
+import pytest
+
+from database.connections import Connection
+from ledger.bindings import TokenRow
+from ledger.sealing import Kek
+from replay import verify
+from replay.side import heads, owner_pair
+from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
+from tests.postgres.ledgers import Ledger, id_of, opened
+from tests.postgres.machine import Machine, administration
+
+KEK = Kek.of(b"k" * 32)
+
+
+def unheard(_done: int, _total: int) -> None:
+    pass
+
+
+async def verified(ledger: Ledger, owner_url: str) -> list[Finding]:
+    """As `scim-ledger replay verify` does it."""
+    async with owner_pair(owner_url) as (conn, reader), ledger.services.ledger.connection() as serving:
+        directories = await ledger.services.ledger.directories.all(serving)
+        found = await verify_log(conn, directories, unheard, sum((await heads(conn)).values()))
+        found += await verify_tokens(conn, KEK, directories)
+        return found + await verify_read_models(conn, reader, KEK, unheard)
+
+
+class Busy:
+    """Writers that go on as long as somebody lets them: unbounded, they make the log grow faster than it can be read here."""
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(0)
+        self._over = asyncio.Event()
+        self.rounds = 0
+
+    def go_on(self, rounds: int) -> None:
+        for _ in range(rounds):
+            self._turns.release()
+
+    async def repeat(self, work: Callable[[int], Awaitable[object]]) -> None:
+        for number in count():
+            await self._turns.acquire()
+            if self._over.is_set():
+                return
+            await work(number)
+            self.rounds += 1
+
+    def end(self) -> None:
+        self._over.set()
+        self.go_on(100)
+
+
+def provisioning(ledger: Ledger, writer: int, group: UUID) -> Callable[[int], Awaitable[object]]:
+    """An IdP: people come, join, change, leave."""
+
+    async def work(number: int) -> None:
+        user = id_of(await ledger.create_user(f"w{writer}n{number}"))
+        await ledger.add_member(group, user)
+        await ledger.patch_user(user, {"op": "replace", "path": "active", "value": bool(number % 2)})
+        if number % 3 == 0:
+            await ledger.delete_user(user)
+
+    return work
+
+
+def administering(acts: Machine) -> Callable[[int], Awaitable[object]]:
+    """An operator: tokens and directories come and go."""
+
+    async def work(number: int) -> None:
+        await acts.create_directory(f"made-{number}")
+        expires = datetime(2100, 1, 1, tzinfo=UTC) - timedelta(days=number)
+        text = await acts.issue_token("scim", f"t{number}", (f"made-{number}",), expires)
+        await acts.revoke_token(UUID(text.split("_")[2]))
+
+    return work
+
+
+@asynccontextmanager
+async def busy(ledger: Ledger, app_url: str) -> AsyncIterator[Busy]:
+    """Writers for the time of the block."""
+    working = Busy()
+    async with administration(app_url, KEK) as acts:
+        works = [provisioning(ledger, n, id_of(await ledger.create_group(f"group {n}"))) for n in range(3)]
+        writers = [asyncio.create_task(working.repeat(work)) for work in (*works, administering(acts))]
+        try:
+            yield working
+        finally:
+            working.end()
+            await asyncio.gather(*writers)
+
+
+def test_verify_never_cries_wolf_beside_writers(app_url: str, owner_url: str) -> None:
+    """Twenty times: users, groups, tokens and whole directories come and go meanwhile, and nothing differs."""
+
+    async def run() -> None:
+        async with opened(app_url, kek=KEK) as ledger, busy(ledger, app_url) as working:
+            for _ in range(20):
+                working.go_on(10)
+                assert await verified(ledger, owner_url) == []
+            assert working.rounds > 100, "nobody wrote meanwhile"
+
+    asyncio.run(run())
+
+
+def test_a_token_revoked_between_its_row_and_its_events_is_no_finding(
+    app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows and events of tokens are read in different statements: both as of one instant."""
+
+    async def run() -> None:
+        async with opened(app_url, kek=KEK) as ledger, administration(app_url, KEK) as acts:
+            text = await acts.issue_token("scim", "idp", ("acme",), datetime(2100, 1, 1, tzinfo=UTC))
+            read = verify.find_all
+
+            async def revoked_meanwhile(conn: Connection) -> list[TokenRow]:
+                rows = await read(conn)
+                await acts.revoke_token(UUID(text.split("_")[2]))
+                return rows
+
+            monkeypatch.setattr(verify, "find_all", revoked_meanwhile)
+            assert await verified(ledger, owner_url) == []
+
+    asyncio.run(run())
