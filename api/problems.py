@@ -11,10 +11,9 @@ from starlette.exceptions import HTTPException
 
 from api.bodies import BodyTooLargeError, TextError
 from api.database_errors import met
-from database.faults import Fault, Kind
 from delivery.consumers import ConsumerRefusedError
 from delivery.replays import ReplayRefusedError
-from delivery.starts import PlaceError
+from delivery.starts import PlaceError, PlaceMovedError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
 from ledger.lifecycle import LifecycleError
@@ -42,18 +41,8 @@ def problem_of(error: Exception) -> ProblemError:
     match error:
         case ProblemError():
             return error
-        case InvalidCursorError():
-            return ProblemError(
-                400,
-                "invalid_cursor",
-                "The place is neither a cursor of this ledger nor an event id. Take `after` of a page, or start without.",
-            )
-        case CursorAheadError():
-            why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state, then go on."
-            return ProblemError(409, "cursor_ahead", why, cursor=error.number, head=error.head)
-        case CursorForkedError():
-            why = f"Another event stands at {error.number} now: the ledger was restored and went on differently. Compare your state."
-            return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
+        case InvalidCursorError() | CursorAheadError() | CursorForkedError() | PlaceMovedError():
+            return _of_a_place(error)
         case OperationError():
             return ProblemError(_STATUSES[type(error)], error.code, error.detail)
         case StateError():
@@ -78,10 +67,27 @@ def problem_of(error: Exception) -> ProblemError:
             return ProblemError(500, "internal_error", "An unexpected error. It was logged under this request's id.")
 
 
-def _of_database(fault: Fault) -> ProblemError:
-    if fault.kind is Kind.CLIENT:
-        return ProblemError(400, "refused", f"{fault.says} Nothing was changed.")
-    return ProblemError(503, "database_unavailable", f"{fault.says} Try again in a moment.")
+def _of_a_place(error: InvalidCursorError | CursorAheadError | CursorForkedError | PlaceMovedError) -> ProblemError:
+    """A place in the log that is none, is gone, or is the caller's no more."""
+    match error:
+        case InvalidCursorError():
+            return ProblemError(
+                400,
+                "invalid_cursor",
+                "The place is neither a cursor of this ledger nor an event id. Take `after` of a page, or start without.",
+            )
+        case CursorAheadError():
+            why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state, then go on."
+            return ProblemError(409, "cursor_ahead", why, cursor=error.number, head=error.head)
+        case CursorForkedError():
+            why = f"Another event stands at {error.number} now: the ledger was restored and went on differently. Compare your state."
+            return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
+        case PlaceMovedError():
+            why = (
+                "The consumer was moved, or its filter changed, after the page was read: what it acknowledges changes nothing. "
+                f"Read on with GET /v1/consumers/{{name}}/events, which begins after position {error.through}."
+            )
+            return ProblemError(409, "place_moved", why, acked_position=error.through)
 
 
 _STATUSES: dict[type[OperationError], int] = {ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, InvalidError: 400}
@@ -150,6 +156,6 @@ def request_id_of(request: Request) -> str:
 
 # What problem_of knows by name; anything else is a defect of ours.
 EXPECTED = (
-    ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, *_REFUSED, ScimError,
-    RequestValidationError, HTTPException, psycopg.Error,
+    ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, PlaceMovedError, *_REFUSED,
+    ScimError, RequestValidationError, HTTPException, psycopg.Error,
 )  # fmt: skip
