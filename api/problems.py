@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from api.bodies import BodyTooLargeError, TextError
 from api.database_errors import met
+from database.faults import Fault, Kind
 from delivery.consumers import ConsumerRefusedError
 from delivery.replays import ReplayRefusedError
 from delivery.starts import PlaceError, PlaceMovedError
@@ -88,6 +89,12 @@ def _of_a_place(error: InvalidCursorError | CursorAheadError | CursorForkedError
                 f"Read on with GET /v1/consumers/{{name}}/events, which begins after position {error.through}."
             )
             return ProblemError(409, "place_moved", why, acked_position=error.through)
+
+
+def _of_database(fault: Fault) -> ProblemError:
+    if fault.kind is Kind.CLIENT:
+        return ProblemError(400, "refused", f"{fault.says} Nothing was changed.")
+    return ProblemError(503, "database_unavailable", f"{fault.says} Try again in a moment.")
 
 
 _STATUSES: dict[type[OperationError], int] = {ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, InvalidError: 400}
