@@ -10,13 +10,14 @@ leaves (recording.py), so a killed process repeats at most what was under way or
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 from uuid import UUID
 
 import anyio.to_thread
+import psycopg
 import structlog
 
 from database.arrays import int8s
@@ -44,7 +45,7 @@ from delivery.progress import (
 from delivery.replays import Planned, Run, moved, plan, runs_of
 from delivery.signing import batch_id, body_of_batch, body_of_one
 from delivery.surges import held_commits
-from delivery.transports.webhook import ON_LOOP_BYTES, Message, Result, Sender
+from delivery.transports.webhook import ON_LOOP_BYTES, Message, Result, Sender, TooLateError
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
@@ -87,6 +88,7 @@ class Parts:
     record: "Callable[[Push], Awaitable[None]]"
     limits: Mapping[int, Limit]
     clock: Callable[[], float]
+    steady: Callable[[], float]  # nobody sets it, and it goes on while the process is stopped
     random: Callable[[], float]
     entropy: Callable[[int], bytes]
 
@@ -98,7 +100,7 @@ class Push:
         self._parts = parts
         self.consumer = consumer
         self.fence = fence
-        self.lease_until = 0.0  # of the loop's clock; the worker sets it with each renewal
+        self.lease_until = 0.0  # of the steady clock; the worker sets it with each renewal
         self.arrival = asyncio.Event()  # something may have come, or changed
         self._secrets = consumer.secrets(parts.kek)
         self._url = consumer.url(parts.kek)  # once, not for each delivery
@@ -210,7 +212,8 @@ class Push:
             places = [(found.item.directory, found.item.seq) for found in blocked]
             events = await self._parts.feed.at(conn, places, bodies=False) if blocked else []
         for event in events:
-            await self._parts.act(_blocked(self.consumer, self._open[event.position], _event_id(event.json)))
+            with suppress(psycopg.errors.NotNullViolation):  # told already, by who held the lease before, or holds it now
+                await self._parts.act(_blocked(self.consumer, self._open[event.position], _event_id(event.json)))
 
     async def _join_runs(self, conn: Connection, runs: Sequence[Run], aside: set[int]) -> None:
         """Take up the runs of this consumer; what an operator parked, or skipped since, is no part of them any more."""
@@ -258,18 +261,11 @@ class Push:
                 continue
             replay.left[p.position] = None
             known = self._open.get(p.position)
-            if known is not None:
-                self._adopt(known, run)
+            if known is not None:  # sent once, as part of the run. In memory only: if that is cancelled it stays open
+                known.item.replay = run.id
             elif p.position <= self._read_to:  # what lies further is taken up when it is read
                 item = Item(p.position, p.directory, p.seq, p.kind, p.obj, p.mem, p.at, run.id)
                 self._open[p.position] = Open(item, again=True)
-
-    def _adopt(self, known: Open, run: Run) -> None:
-        """An event that is open anyway is delivered once, as part of the run. In memory only: if that is cancelled it stays open."""
-        known.item.replay = run.id
-        if known.exceptional is not None and known.exceptional.state in {BLOCKED, RETRYING}:
-            known.exceptional.state, known.exceptional.attempts, known.exceptional.next_at = RETRYING, 0, self._parts.clock()
-            self._report.went_on.append(known.exceptional)
 
     def _rebuild(self) -> None:
         """Lanes and queues anew, from what is open."""
@@ -415,9 +411,12 @@ class Push:
                 _log.error("delivery_failed", consumer=self.consumer.name, error=type(task.exception()).__name__)
 
     def _may_send(self) -> bool:
+        return self._leased and not self._stopping and not self._lost
+
+    @property
+    def _leased(self) -> bool:
         """A request must end before the lease does: nobody else may have begun meanwhile."""
-        left = self.lease_until - asyncio.get_running_loop().time()
-        return left > self._parts.timeout_s + SEND_MARGIN_S and not self._stopping and not self._lost
+        return self.lease_until - self._parts.steady() > self._parts.timeout_s + SEND_MARGIN_S
 
     # -- sending ------------------------------------------------------------
 
@@ -433,7 +432,10 @@ class Push:
             batch = self._within_budget(batch)
             message = await self._message(batch)
             assert self._url is not None, "a webhook has a URL"
-            result = await self._parts.sender.send(self._url, self._secrets, message)
+            result = await self._parts.sender.send(self._url, self._secrets, message, lambda: self._leased)
+        except TooLateError:  # it may still be ours, when the lease is renewed; if not, the next look ends this
+            self._not_sent(batch)
+            return
         finally:
             self._sent_bytes -= size
         if result.ok:
@@ -448,15 +450,18 @@ class Push:
         else:
             await self._refused(batch[0], result)
 
+    def _not_sent(self, batch: Sequence[Open]) -> None:
+        for found in batch:
+            found.under_way = False
+            self._choosing.queue(found)
+
     def _within_budget(self, batch: list[Open]) -> list[Open]:
         """The beginning of a batch that may leave together; what is behind it goes back to its queue. Its order allows that."""
         size = end = 0
         while end < len(batch) and batch[end].json and (not end or size + len(batch[end].json) <= BODIES_BYTES_MAX):
             size += len(batch[end].json) if end else 0
             end += 1
-        for found in batch[end:]:
-            found.under_way = False
-            self._choosing.queue(found)
+        self._not_sent(batch[end:])
         return batch[:end]
 
     async def _fetch(self, batch: Sequence[Open]) -> None:
@@ -521,7 +526,7 @@ class Push:
         back = self._choosing.accepted()
         await self._recorded()
         if back:
-            self._choosing.reopen()
+            self._choosing.reopen(self._parts.clock())
         for found in batch:
             self._hold(found, b"")
             del self._open[found.item.position]
@@ -588,7 +593,7 @@ class Push:
                 replay.stuck.add(item.position)
         if found.exceptional.since is None:
             found.exceptional.since = now
-        target = self._report.went_on if found.exceptional.stored and found.exceptional.attempts else self._report.begun
+        target = self._report.went_on if found.exceptional.stored else self._report.begun
         if found.exceptional not in target:
             target.append(found.exceptional)
         found.exceptional.stored = True

@@ -123,8 +123,8 @@ delete from open_deliveries where consumer = $1 and position > $2;
 select pg_notify('ledger_consumers', '');
 
 -- places --
--- How far consumers are: the newest checkpoint of the current epoch, or its start.
-select c.id, c.epoch, coalesce(k.low, e.start), coalesce(k.through, e.start), coalesce(k.open, '{}'), coalesce(k.at, e.at)
+-- How far consumers are: the newest checkpoint of the current epoch, or its start; and where and when that epoch began.
+select c.id, c.epoch, coalesce(k.low, e.start), coalesce(k.through, e.start), coalesce(k.open, '{}'), coalesce(k.at, e.at), e.start, e.at
 from unnest($1::int4[]) i join consumers c on c.id = i
 join consumer_epochs e on e.consumer = c.id and e.epoch = c.epoch
 left join lateral (select low, through, open, at from checkpoints where consumer = c.id and epoch = c.epoch order by id desc limit 1) k on true;
@@ -160,13 +160,14 @@ from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int2[], $6::int4
 left join lateral (select id from replays where id = r and state in ('running', 'paused') limit 1) run on true
 where r is null or run.id is not null
 on conflict (consumer, position) do update set state = excluded.state, attempts = excluded.attempts, since = excluded.since,
-    next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay, told = false;
+    next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay;
 
 -- update_open --
 -- Exceptions that went on. One that an operator skipped or parked meanwhile stays so.
-update open_deliveries o set state = st, attempts = a, next_at = to_timestamp(n), error = e, answer = an, replay = r,
-                             told = told and o.state = 3 and st = 3
-from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::float8[], $6::text[], $7::bytea[], $8::uuid[]) v(c, p, st, a, n, e, an, r)
+update open_deliveries o set state = st, attempts = a, since = coalesce(o.since, to_timestamp(si)), next_at = to_timestamp(n), error = e,
+                             answer = an, replay = r
+from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::float8[], $6::float8[], $7::text[], $8::bytea[], $9::uuid[])
+     v(c, p, st, a, si, n, e, an, r)
 where o.consumer = v.c and o.position = v.p and o.state <> 5;
 
 -- untold --
@@ -174,8 +175,8 @@ where o.consumer = v.c and o.position = v.p and o.state <> 5;
 select position from open_deliveries where consumer = $1 and state = 3 and not told order by position;
 
 -- note_told --
--- In the commit of delivery.blocked.
-update open_deliveries set told = true where consumer = $1 and position = $2 and state = 3;
+-- In the commit of delivery.blocked. Where another process told it meanwhile the column refuses the null, and with it the second event.
+update open_deliveries set told = nullif(not told, false) where consumer = $1 and position = $2 and state = 3;
 
 -- open_page --
 -- Exceptions of one state, after a position.
@@ -231,16 +232,18 @@ select r.id, c.name, greatest(extract(epoch from r.at)::float8 - r.happened / 1e
 from revocation_acks r join consumers c on c.id = r.consumer where r.id > $1 and r.at < now() - interval '1 second' order by r.id limit $2;
 
 -- claim_lease --
--- Take a consumer that nobody holds, or whose holder let its lease run out. The fence shuts out whoever held it before.
-insert into consumer_leases (consumer, holder, fence, until)
-select $1, $2, 1, clock_timestamp() + make_interval(secs => $3)
-on conflict (consumer) do update set holder = excluded.holder, fence = consumer_leases.fence + 1, until = excluded.until
-where consumer_leases.until < clock_timestamp()
+-- Take a consumer that nobody holds, or whose holder gave it back, or let it stand as it was ($4, $5) when this process looked. The fence
+-- shuts out whoever held it before.
+insert into consumer_leases (consumer, holder, fence, until, lease_s)
+select $1, $2, 1, clock_timestamp() + make_interval(secs => $3), $3
+on conflict (consumer) do update
+    set holder = excluded.holder, fence = consumer_leases.fence + 1, until = excluded.until, lease_s = excluded.lease_s
+where consumer_leases.until = '-infinity' or (consumer_leases.fence = $4 and consumer_leases.until::text = $5)
 returning fence;
 
 -- renew_leases --
 -- Of one holder; what is missing in the answer was lost.
-update consumer_leases set until = clock_timestamp() + make_interval(secs => $3) where holder = $1 and consumer = any($2::int4[])
+update consumer_leases set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3 where holder = $1 and consumer = any($2::int4[])
 returning consumer;
 
 -- release_leases --
@@ -248,16 +251,16 @@ returning consumer;
 update consumer_leases set until = '-infinity' where holder = $1 and consumer = any($2::int4[]);
 
 -- leases_held --
--- Which consumers somebody delivers for.
-select consumer from consumer_leases where until > clock_timestamp();
+-- Which consumers somebody delivers for; fence and until change with each sign of life.
+select consumer, fence, until::text, lease_s::float8 from consumer_leases where until > '-infinity';
 
 -- beat_worker --
 -- One row per delivery process, so that each knows what its share is.
 insert into delivery_workers (id, seen_at) values ($1, clock_timestamp()) on conflict (id) do update set seen_at = excluded.seen_at;
 
 -- live_workers --
--- Delivery processes seen lately.
-select id from delivery_workers where seen_at > clock_timestamp() - make_interval(secs => $1);
+-- Delivery processes, each with a sign of life that changes.
+select id, seen_at::text from delivery_workers;
 
 -- forget_worker --
 -- On a clean stop, and for those that were killed long ago.
@@ -397,6 +400,11 @@ insert into surge_alarms (directory, seq) values ($1, $2) on conflict do nothing
 -- In the transaction that records replay.started.
 insert into replays (id, sealed_name, consumer, from_position, to_position, head, types, directories, subjects, rate_per_second, superseded, sealed_reason, state, total, skipped)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running', $13, $14);
+
+-- due_in_run --
+-- In the transaction that records replay.started: what failed in vain before, of these positions, is tried again with a schedule that begins anew.
+update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp()
+where consumer = $1 and position = any($2::int8[]) and state in (2, 3) and replay is null;
 
 -- set_replay_state --
 -- Paused, running again, cancelled or finished.

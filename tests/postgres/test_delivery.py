@@ -14,13 +14,17 @@ from aiohttp import web
 
 from delivery import consumers as acts
 from delivery import push, surges
+from delivery import worker as worker_module
 from delivery.audit import Audit, audit
 from delivery.brake import Limit
+from delivery.choosing import Open
 from delivery.doubt import IN_FLIGHT_MAX
+from delivery.lanes import Item
 from delivery.operating import parked, retried, skipped
-from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, record
+from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, exceptions, record
 from delivery.replays import Range, moved, plan, run_of
 from delivery.signing import new_secret
+from delivery.starts import PlaceMovedError
 from delivery.worker import Worker
 from ledger.commands import DeleteGroup
 from ledger.tail import Tail
@@ -721,6 +725,80 @@ def test_a_lease_is_not_taken_while_its_former_holder_is_recording(app_url: str)
     run(body())
 
 
+@pytest.mark.parametrize("step", ["- interval '1 hour'", "+ interval '1 hour'"])
+def test_no_step_of_the_databases_clock_takes_a_lease_from_a_living_holder(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What a clock that was set does to `until`: ahead by an hour, every lease seems to have run out an hour ago."""
+
+    async def body() -> None:
+        monkeypatch.setattr(worker_module, "LOOK_S", 0.1)
+        async with scene(app_url) as s:
+            await s.make()
+            async with s.working() as first:
+                await s.until(lambda: len(first._held) == 1)
+                async with s.working():
+                    for _ in range(12):
+                        await s.sql(f"update consumer_leases set until = until {step}")
+                        seen = await s.sql("select min(seen_at) from delivery_workers")
+                        await s.until(lambda seen=seen: _differs(s, "select min(seen_at) from delivery_workers", seen))
+                    await s.ledger.create_user("u")
+                    await s.settled()
+                    assert await s.sql("select fence from consumer_leases") == [(1,)]
+            assert len(s.hook.tried) == 1
+
+    run(body())
+
+
+def test_a_holder_that_gives_no_sign_of_life_loses_its_lease_whatever_its_clock_said(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        monkeypatch.setattr(worker_module, "LEASE_MARGIN_S", 1.5)
+        monkeypatch.setattr(push, "SEND_MARGIN_S", 0.1)
+        async with scene(app_url) as s:
+            consumer = await s.make()
+            await s.sql("insert into consumer_leases values (%s, %s, 5, 'infinity')", consumer.id, uuid4())
+            await s.ledger.create_user("u")
+            began = asyncio.get_running_loop().time()
+            async with s.working(timeout_s=0.5):
+                await s.settled()
+            assert asyncio.get_running_loop().time() - began >= 2.0, "a whole lease was waited for"
+            assert await s.sql("select fence from consumer_leases") == [(6,)]
+
+    run(body())
+
+
+def test_what_was_about_to_leave_when_the_process_was_stopped_for_longer_than_its_lease_does_not(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It woke up and sent its old page, after newer events of another process. Now it looks at its lease before the first byte."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make()
+            stopped, message = 0, push.Push._message
+
+            async def late(self: push.Push, batch: Any) -> Any:
+                nonlocal stopped
+                found, stopped = await message(self, batch), stopped + 1
+                if stopped == 1:
+                    self.lease_until -= 3_600  # the hour in which it was stopped, here
+                return found
+
+            monkeypatch.setattr(push.Push, "_message", late)
+            await s.ledger.create_user("u")
+            async with s.working():
+                await s.until(lambda: stopped == 1)
+                assert not s.hook.tried
+                await s.settled()
+            assert stopped == 2, "the lease was renewed: nobody had taken it"
+            assert [e["type"] for e in s.hook.tried] == ["user.created"]
+            assert {h["ledger-attempt"] for h in s.hook.headers} == {"1"}
+
+    run(body())
+
+
 async def _differs(s: Scene, statement: str, before: Any) -> bool:
     return await s.sql(statement) != before
 
@@ -887,6 +965,54 @@ def test_a_live_event_waits_for_the_replay_of_its_subject_and_hurries_it(app_url
     run(body())
 
 
+def test_what_is_blocked_inside_a_run_stays_so_and_is_told_once_whoever_takes_it_over(app_url: str) -> None:
+    """One was blocked before the run and is tried anew by it, once, and not at each take-over; one is blocked by the run itself."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            users = [id_of(await s.ledger.create_user(f"u{n}")) for n in range(6)]
+            created = {subject_of(e): e["position"] for e in await s.wanted()}
+            s.hook.verdict = lambda e: 500 if subject_of(e) == users[0] else None
+            await s.make()
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {created[users[0]]: BLOCKED}))
+                await s.settled_but(1)
+            s.hook.verdict = lambda e: 500 if subject_of(e) in users[:2] else None
+            ran = await s.replay()
+            for _ in range(4):
+                async with s.working() as worker:
+                    await s.until(lambda worker=worker: len(worker._held) == 1)
+                    await s.until(lambda: _is(s.states(), dict.fromkeys((created[u] for u in users[:2]), BLOCKED), only=True))
+            tries = [e["position"] for e in s.hook.tried]
+            assert [tries.count(created[user]) for user in users] == [3 + 3, 1 + 3, 2, 2, 2, 2]
+            told = [e["data"]["object"]["event_id"] for e in await s.wanted("delivery.blocked")]
+            assert len(told) == len(set(told)) == 2
+            async with s.conn() as conn:
+                found = await run_of(conn, s.kek, ran.id)
+            assert found is not None
+            assert (found.state, found.done) == ("running", 4)
+
+    run(body())
+
+
+def test_a_blocking_that_two_processes_tell_stands_in_the_log_once(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.ledger.create_user("poison")
+            s.hook.verdict = lambda _: 500
+            consumer = await s.make(retry_schedule=(0,))
+            async with s.working() as worker:
+                await s.until(lambda: _told(s, "delivery.blocked", 1))
+                async with s.conn() as conn:
+                    (row,) = await exceptions(conn, consumer)
+                late = Open(Item(row.position, row.directory, row.seq, 0, uuid4()), row)
+                with pytest.raises(psycopg.errors.NotNullViolation):
+                    await worker.act(push._blocked(consumer, late, "evt"))
+            assert await _told(s, "delivery.blocked", 1)
+
+    run(body())
+
+
 @pytest.mark.parametrize("state", ["paused", "cancelled"])
 def test_a_run_that_is_stopped_sends_nothing_more_and_a_paused_one_goes_on_later(app_url: str, state: Any) -> None:
     async def body() -> None:
@@ -1008,7 +1134,8 @@ def test_an_acknowledgement_is_idempotent_never_backwards_and_lost_to_a_seek(app
                 assert not await acknowledge(conn, consumer, wanted[2], reach)
                 assert (await s.place()).through == wanted[5]
                 await s.act(acts.sought(consumer, wanted[1], "again"))
-                assert not await acknowledge(conn, consumer, wanted[-1], reach), "what was read before the seek"
+                with pytest.raises(PlaceMovedError):  # what was read before the seek
+                    await acknowledge(conn, consumer, wanted[-1], reach)
                 assert (await s.place()).through == wanted[1]
                 assert await acknowledge(conn, await s.consumer(), wanted[-1], reach)
             assert why(await audited(s)) == {}
