@@ -89,6 +89,7 @@ class Auditor:
         self._log, self._doubts = log, doubts
         self._at: dict[tuple[str, int], dict[str, Any]] = {}
         self._position = 0
+        self._acts: Counter[tuple[str, str]] = Counter()  # by what each is known by
         self.acknowledged = self.unsure = self.events = 0
 
     def settle(self, events: Events, round_: Ledgered, acts: list[Act], models: list[Any], crowd: Any) -> None:
@@ -131,7 +132,7 @@ class Auditor:
             raise Violation(f"the answer said that nothing was changed; these are stored: {sorted(wrong)[:5]}")
 
     def _acts_once(self, acts: list[Act], events: Events) -> None:
-        found: Counter[tuple[str, str]] = Counter()
+        found = self._acts
         for event in events:
             if event["type"] in {"token.issued", "token.revoked"}:
                 found[event["type"], event["data"]["object"]["name"]] += 1

@@ -48,6 +48,7 @@ class Client:
     def __init__(self, history: History, tokens: dict[str, str]) -> None:
         self.history, self.tokens = history, tokens
         self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S))
+        self.http._retry_connection = False  # a request is sent once: what was sent twice behind our back could not be judged
         self.slowest = 0.0  # of answers in this round
         self.answers = 0
 
@@ -314,11 +315,21 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An act that was answered, in the words of its event."""
+    """An act that was carried out, as the service says, in the words of its event."""
 
     kind: str
     mark: str
-    answered: bool  # False: it was begun and given up, so it happened once or never
+
+
+@dataclass
+class Asked:
+    """An act on its way: sent again with the same key until there is an answer, over rounds."""
+
+    act: Act
+    method: str
+    path: str
+    body: Any
+    key: str
 
 
 class Administrator:
@@ -327,51 +338,51 @@ class Administrator:
     def __init__(self, parties: Parties, rng: Any) -> None:
         self._parties, self._rng = parties, rng
         self.acts: list[Act] = []
+        self._asked: Asked | None = None
         self._turn = 0
 
     async def run(self) -> None:
         while True:
             await self._parties.gate.enter()
             try:
-                await (self._token() if self._rng.random() < 0.9 else self._schema())
+                await self._one()
             finally:
                 self._parties.gate.leave()
-            await self._parties.gate.pause(0.5)
+            await self._parties.gate.pause(0.3)
 
-    async def _until_answered(self, method: str, path: str, body: Any) -> Answer | None:
-        """None where the answer was lost: the act was carried out, as the service says."""
-        key = uuid4().hex if method == "POST" else ""
-        for _ in range(400):
-            self._turn += 1
-            answer = await self._parties.client.ask(self._parties.alternate(self._turn), "admin", method, path, body, key=key)
-            if answer is not None and answer.status < 300:
-                return answer
-            code = (answer.body or {}).get("code") if answer is not None else None
-            if code == "idempotency_answer_lost":
-                return None
-            if answer is not None and answer.status < 500 and answer.status != 429 and code != "idempotency_in_progress":
-                raise Violation(f"{method} {path} was refused: {answer.status} {answer.detail}")
-            await self._parties.gate.pause(0.1)
-            await asyncio.sleep(0)
-        raise Violation(f"{method} {path} was never answered")
+    async def _one(self) -> None:
+        asked = self._asked = self._asked or self._next()
+        self._turn += 1
+        answer = await self._parties.client.ask(
+            self._parties.alternate(self._turn), "admin", asked.method, asked.path, asked.body, key=asked.key
+        )
+        code = (answer.body or {}).get("code") if answer is not None else None
+        if answer is not None and (answer.status < 300 or code == "idempotency_answer_lost"):
+            self._asked = None
+            self.acts.append(asked.act)
+            if answer.status < 300 and asked.act.kind == "token.issued":
+                path = f"/v1/tokens/{answer.body['id']}"
+                self._asked = Asked(Act("token.revoked", asked.act.mark), "DELETE", path, {"reason": "drill"}, "")
+                self._token = answer.body["token"]
+            elif asked.act.kind == "token.revoked":
+                await self._is_refused()
+        elif answer is not None and answer.status < 500 and answer.status != 429 and code != "idempotency_in_progress":
+            raise Violation(f"{asked.method} {asked.path} was refused: {answer.status} {answer.detail}")
 
-    async def _token(self) -> None:
+    _token = ""
+
+    def _next(self) -> Asked:
         mark = uuid4().hex
-        body = {"role": "auditor", "name": mark, "directories": ["acme"], "expires_in_days": 1}
-        answer = await self._until_answered("POST", "/v1/tokens", body)
-        self.acts.append(Act("token.issued", mark, answer is not None))
-        if answer is None:
-            return
-        made = answer.body
-        await self._until_answered("DELETE", f"/v1/tokens/{made['id']}", {"reason": "drill"})
-        self.acts.append(Act("token.revoked", mark, True))
+        if self._rng.random() < 0.9:
+            body = {"role": "auditor", "name": mark, "directories": ["acme"], "expires_in_days": 1}
+            return Asked(Act("token.issued", mark), "POST", "/v1/tokens", body, mark)
+        urn = f"urn:drill:{mark}"
+        schema = {"id": urn, "name": "Drill", "attributes": [{"name": "number", "type": "string", "multiValued": False}]}
+        act = Act("directory.profile_changed", urn)
+        return Asked(act, "POST", "/v1/directories/big/schemas", {"schema": schema}, mark)
+
+    async def _is_refused(self) -> None:
         for instance in self._parties.fleet:
-            seen = await self._parties.client.ask(instance, made["token"], "GET", "/v1/audit/acme/population?limit=1")
+            seen = await self._parties.client.ask(instance, self._token, "GET", "/v1/audit/acme/population?limit=1")
             if seen is not None and seen.status < 400:
                 raise Violation(f"a revoked token was taken by {instance.name}")
-
-    async def _schema(self) -> None:
-        mark = f"urn:drill:{uuid4().hex}"
-        schema = {"id": mark, "name": "Drill", "attributes": [{"name": "number", "type": "string", "multiValued": False}]}
-        answer = await self._until_answered("POST", "/v1/directories/big/schemas", {"schema": schema})
-        self.acts.append(Act("directory.profile_changed", mark, answer is not None))
