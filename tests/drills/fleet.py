@@ -8,7 +8,6 @@ from typing import Final
 
 from runtime.bootstrap import DATABASE
 from tests.acceptance.conftest import Service
-from tests.drills.database import Database
 from tests.drills.road import Road
 
 PLAIN: Final = "sslmode=disable&gssencmode=disable"
@@ -17,12 +16,12 @@ PLAIN: Final = "sslmode=disable&gssencmode=disable"
 class Instance:
     """One service: `scim-ledger serve` with its workers and delivery processes."""
 
-    def __init__(self, name: str, work: Path, road: Road, database: Database, kek: Path, **more: str) -> None:
+    def __init__(self, name: str, work: Path, road: Road, kek: Path, **more: str) -> None:
         self.name, self.road = name, road
         self.service = Service(
             work / name,
             LEDGER_DATABASE_URL=f"postgresql://ledger_app@127.0.0.1:{road.port}/{DATABASE}?{PLAIN}",
-            LEDGER_MIGRATE_URL=database.urls.migrate,
+            LEDGER_MIGRATE_URL=f"postgresql://ledger_owner@127.0.0.1:{road.port}/{DATABASE}?{PLAIN}",
             LEDGER_KEK_FILE=str(kek),
             LEDGER_WEBHOOK_ALLOW="127.0.0.0/8",
             LEDGER_WEBHOOK_TIMEOUT_S="3",

@@ -22,7 +22,10 @@ from tests.drills.readers import Filtered, InOrderOfDirectories, InOrderOfSubjec
 from tests.drills.road import Road
 
 IDPS: Final = 6
-BACK_S: Final = 25.0  # the contract says 15; the rest is for a machine that does many things at once
+# The contract says 15 s and 10 s; the rest is for a machine that does many things at once.
+BACK_S: Final = 25.0
+ANSWER_S: Final = 13.0
+UNBOUNDED: Final = {"kill_service", "stop_worker"}  # a process that is frozen or not yet there answers when it can
 CAUGHT_UP_S: Final = 60.0
 WARM_UP: Final = 12  # acknowledged changes before something breaks
 VERIFY_EVERY: Final = 50
@@ -112,6 +115,8 @@ class Drill:
         await self._while_sound(self._back(name, healed))
         await self._while_sound(parties.gate.close())
         await self._settle(name, CAUGHT_UP_S)
+        if name not in UNBOUNDED and parties.client.slowest > ANSWER_S:
+            raise Violation(f"an answer took {parties.client.slowest:.1f} s at {name}")
         self.report.rounds[name] += 1
         _longest(self.report.answer_s, name, parties.client.slowest)
 
@@ -202,16 +207,16 @@ class Drill:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(database.stop)
             await asyncio.to_thread(database.start)
-            roads = [await self._road(stack, database) for _ in range(2)]
+            roads = [await self._road(stack, database) for _ in range(3)]
             fleet = [
-                Instance("one", work, roads[0], database, work / "kek", LEDGER_WORKERS="2"),
-                Instance("two", work, roads[1], database, work / "kek", LEDGER_WORKERS="1"),
+                Instance("one", work, roads[0], work / "kek", LEDGER_WORKERS="2"),
+                Instance("two", work, roads[1], work / "kek", LEDGER_WORKERS="1"),
             ]
             stack.push_async_callback(_end, fleet)
             await asyncio.to_thread(fleet[0].service.start)
             await asyncio.to_thread(database.set_clock)
             await asyncio.to_thread(fleet[1].service.start)
-            stage = Stage(database, fleet, self._rng, self.plan.hold_s)
+            stage = Stage(database, fleet, roads[2], self._rng, self.plan.hold_s)
             if database.disk_refused:
                 self.report.skipped.append(f"fill_disk: no disk of its own ({database.disk_refused})")
             await self._peopled(stack, fleet)

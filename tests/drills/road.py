@@ -116,6 +116,11 @@ class Road:
         for end in list(self._ends):
             end.transport.abort()
 
+    def lead_to(self, target: Path) -> None:
+        """Connections go to another server from now on."""
+        self._target = target
+        self.break_all()
+
     def cut(self, cut: Cut | None) -> None:
         self._cut = cut
 
@@ -153,6 +158,8 @@ class Road:
             while data := await reader.read(CHUNK):
                 await self._flows.wait()
                 for message, statement in statements.split(data):
+                    if up.is_closing():
+                        return
                     cut = self._hits(statements, statement)
                     if cut is None:
                         up.write(message)
@@ -188,6 +195,8 @@ class Road:
                 await self._flows.wait()
                 if answer.is_set():
                     self._sever(down, up)
+                    return
+                if down.is_closing():
                     return
                 down.write(data)
                 await down.drain()

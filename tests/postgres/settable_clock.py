@@ -24,9 +24,14 @@ class SettableClock:
 
     def __init__(self, superuser_url: str) -> None:
         self._url = superuser_url
+
+    @staticmethod
+    def put_aside(superuser_url: str) -> bool:
+        """Put the built-in clock of a database aside, once; True."""
         with psycopg.connect(superuser_url, autocommit=True) as conn:
             conn.execute("set allow_system_table_mods = on")
             conn.execute(_PUT_ASIDE)
+        return True
 
     def ahead(self, **by: float) -> None:
         """From now on it is off by so much of real time: `ahead(hours=1)`, `ahead(days=-1)`."""

@@ -83,6 +83,7 @@ async def _scene(app_url: str, clocks: Clocks, check: Check) -> None:
 @pytest.fixture
 def on_clocks(superuser_url: str, app_url: str) -> Callable[[Check], None]:
     def go(check: Check) -> None:
+        assert SettableClock.put_aside(superuser_url)
         asyncio.run(_scene(app_url, Clocks(SettableClock(superuser_url)), check))
 
     return go
