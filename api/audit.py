@@ -14,7 +14,7 @@ from ledger.events import USER
 from ledger.feed import rfc3339
 from operations import audit
 from operations.audit import AUDIT_STEPS, PAGE_MAX, Rows
-from projections.history import Point, State
+from projections.history import Point, State, frozen
 
 ROWS_AT_ONCE: Final = 500  # written as JSON on the event loop
 TOO_MUCH: Final = (
@@ -83,7 +83,7 @@ def _scim(base_url: str, slug: str, state: State) -> dict[str, Any]:
 
 
 def _as_of(point: Point) -> dict[str, Any]:
-    return {"seq": point.seq, "time": rfc3339(point.at), "requested": point.requested}
+    return {"seq": point.seq, "time": rfc3339(point.at), **frozen(point), "requested": point.requested}
 
 
 async def _many(point: Point, rows: Rows, after: str | None, *, begin: Point | None = None) -> Response:

@@ -57,4 +57,8 @@ def routes(services: Services) -> APIRouter:
     async def close_directory(request: Request, directory: str, body: CloseBody) -> Response:
         return as_json(shown(await directories.close(ledger, caller_of(request), directory, body.reason, body.confirm)))
 
+    @router.post("/v1/directories/{directory}/accept-clock", name="directories.accept_clock")
+    async def accept_clock(request: Request, directory: str, body: ReasonBody) -> Response:
+        return as_json(shown(await directories.accept_clock(ledger, caller_of(request), directory, body.reason)))
+
     return router

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+import psycopg
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api.bodies import BodyTooLargeError, TextError
-from database.connections import AWAY
+from api.database_errors import met
+from database.faults import Fault, Kind
 from delivery.consumers import ConsumerRefusedError
 from delivery.replays import ReplayRefusedError
-from delivery.starts import PlaceError
+from delivery.starts import PlaceError, PlaceMovedError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
 from ledger.lifecycle import LifecycleError
@@ -40,18 +42,8 @@ def problem_of(error: Exception) -> ProblemError:
     match error:
         case ProblemError():
             return error
-        case InvalidCursorError():
-            return ProblemError(
-                400,
-                "invalid_cursor",
-                "The place is neither a cursor of this ledger nor an event id. Take `after` of a page, or start without.",
-            )
-        case CursorAheadError():
-            why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state, then go on."
-            return ProblemError(409, "cursor_ahead", why, cursor=error.number, head=error.head)
-        case CursorForkedError():
-            why = f"Another event stands at {error.number} now: the ledger was restored and went on differently. Compare your state."
-            return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
+        case InvalidCursorError() | CursorAheadError() | CursorForkedError() | PlaceMovedError():
+            return _of_a_place(error)
         case OperationError():
             return ProblemError(_STATUSES[type(error)], error.code, error.detail)
         case StateError():
@@ -70,10 +62,39 @@ def problem_of(error: Exception) -> ProblemError:
             code = _CODES.get(error.status_code, "refused")
             ours = error.detail if isinstance(error, BodyTooLargeError) else None
             return ProblemError(error.status_code, code, ours or _TEXTS.get(code, "The request was refused."))
-        case _ if isinstance(error, AWAY):
-            return ProblemError(503, "database_unavailable", "The database does not answer. Try again in a moment.")
+        case psycopg.Error():
+            return _of_database(met(error))
         case _:
             return ProblemError(500, "internal_error", "An unexpected error. It was logged under this request's id.")
+
+
+def _of_a_place(error: InvalidCursorError | CursorAheadError | CursorForkedError | PlaceMovedError) -> ProblemError:
+    """A place in the log that is none, is gone, or is the caller's no more."""
+    match error:
+        case InvalidCursorError():
+            return ProblemError(
+                400,
+                "invalid_cursor",
+                "The place is neither a cursor of this ledger nor an event id. Take `after` of a page, or start without.",
+            )
+        case CursorAheadError():
+            why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state, then go on."
+            return ProblemError(409, "cursor_ahead", why, cursor=error.number, head=error.head)
+        case CursorForkedError():
+            why = f"Another event stands at {error.number} now: the ledger was restored and went on differently. Compare your state."
+            return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
+        case PlaceMovedError():
+            why = (
+                "The consumer was moved, or its filter changed, after the page was read: what it acknowledges changes nothing. "
+                f"Read on with GET /v1/consumers/{{name}}/events, which begins after position {error.through}."
+            )
+            return ProblemError(409, "place_moved", why, acked_position=error.through)
+
+
+def _of_database(fault: Fault) -> ProblemError:
+    if fault.kind is Kind.CLIENT:
+        return ProblemError(400, "refused", f"{fault.says} Nothing was changed.")
+    return ProblemError(503, "database_unavailable", f"{fault.says} Try again in a moment.")
 
 
 _STATUSES: dict[type[OperationError], int] = {ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, InvalidError: 400}
@@ -142,6 +163,6 @@ def request_id_of(request: Request) -> str:
 
 # What problem_of knows by name; anything else is a defect of ours.
 EXPECTED = (
-    ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, *_REFUSED, ScimError,
-    RequestValidationError, HTTPException, *AWAY,
+    ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, PlaceMovedError, *_REFUSED,
+    ScimError, RequestValidationError, HTTPException, psycopg.Error,
 )  # fmt: skip

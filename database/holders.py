@@ -6,18 +6,23 @@ changes one asks first, waits for a moment only, lets go, and says for whom it w
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, LiteralString, cast
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from database.connections import APPLICATION_NAME
+from database.deadlines import FROZEN, SCHEMA_LOCK
 from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
-# What a change of tables may wait for them, and so keep others waiting. The half of it for one lock is less than PostgreSQL's
-# deadlock_timeout: whoever deadlocks with us gets our lock, and no error.
-GIVES_UP: Final = "select set_config('lock_timeout', '500ms', true), set_config('statement_timeout', '1s', true)"
+# Said in the transaction of a change: how long it may wait, and so keep others waiting. For one lock half of it, which is less than
+# PostgreSQL's deadlock_timeout: whoever deadlocks with us gets our lock, and no error. A process of ours that is stopped meanwhile loses it.
+GIVES_UP: Final = cast(
+    "LiteralString",
+    f"select set_config('lock_timeout', '{SCHEMA_LOCK.ms // 2}', true), set_config('statement_timeout', '{SCHEMA_LOCK.ms}', true), "
+    f"set_config('idle_in_transaction_session_timeout', '{FROZEN.ms}', true)",
+)
 
 
 @dataclass(frozen=True, slots=True)

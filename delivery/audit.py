@@ -1,9 +1,10 @@
 """What a consumer acknowledged, recomputed from its checkpoints and held against the log: holes are named, not trusted away."""
 
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any, Final
 
 from database.arrays import int4s
@@ -18,6 +19,7 @@ from ledger.sealing import Kek, open_optional
 SQL: Final = load_queries(__file__)
 PAGE: Final = 5_000
 EVERY: Final = 2**62
+NONE_OF_ITS_OWN: Final = frozenset({"before_start", "filtered_out"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,56 @@ class Epoch:
     start: int
     through: int
     open: frozenset[int]
-    directories: tuple[str, ...]
-    types: tuple[str, ...]
+    mask: int
+    reach: frozenset[int]
+
+    def takes(self, directory: int, kind: int) -> bool:
+        """Whether an event was, or is, one of the consumer's own."""
+        return bool((1 << kind) & self.mask) and directory in self.reach
+
+    def passed(self, position: int) -> bool:
+        return self.start < position <= self.through
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """All that is on record of a consumer: what it read under which filter, its exceptions and what an operator gave up."""
+
+    epochs: Sequence[Epoch]
+    states: dict[int, tuple[str, str | None]]  # of exceptions: the state, and the reason or the error
+    skipped: dict[int, str | None]
+
+    @property
+    def through(self) -> int:
+        return max(epoch.through for epoch in self.epochs)
+
+    @property
+    def start(self) -> int:
+        return min(epoch.start for epoch in self.epochs)
+
+    def verdict(self, position: int, directory: int, kind: int) -> tuple[str | None, str | None]:
+        """Why an event is not acknowledged, with an operator's reason where there is one; None where it is.
+
+        `before_start` and `filtered_out` are of events that were none of the consumer's own when its place passed them.
+        """
+        if position in self.states:
+            return self.states[position]
+        if position in self.skipped:
+            return "skipped", self.skipped[position]
+        own = [epoch for epoch in self.epochs if epoch.takes(directory, kind)]
+        if any(epoch.passed(position) and position not in epoch.open for epoch in own):
+            return None, None
+        last = self.epochs[-1]
+        if last in own and (position in last.open or position > last.start):
+            return ("under_way" if position <= self.through else "to_come"), None
+        if position <= self.start:
+            return "before_start", None
+        return ("sought_over" if self._over(position) in own or any(e.passed(position) for e in own) else "filtered_out"), None
+
+    def _over(self, position: int) -> Epoch | None:
+        """Under whose filter the consumer left an event behind: the epoch that passed it, or the last one that began before it."""
+        passed = next((epoch for epoch in reversed(self.epochs) if epoch.passed(position)), None)
+        return passed or next(epoch for epoch in reversed(self.epochs) if epoch.start < position)
 
 
 @dataclass(slots=True)
@@ -58,46 +108,41 @@ class Audit:
     broken: list[str] = field(default_factory=list[str])
 
 
-async def audit(
-    conn: Connection, kek: Kek, consumer: Consumer, directories: Sequence[Directory], *, after: int = 0, through: int = EVERY
-) -> Audit:
-    """Recompute what a consumer acknowledged in (after, through]. The head is that of the first look."""
+async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directories: Sequence[Directory]) -> Readings:
+    """What is on record of a consumer now."""
     rows = await (await conn.cursor(binary=True).execute(SQL["epochs_of"], (consumer.id,))).fetchall()
-    epochs = [Epoch(row[1], row[2], frozenset(row[3]), tuple(row[4]), tuple(row[5])) for row in rows]
+    epochs = [
+        Epoch(row[1], row[2], frozenset(row[3]), type_mask(row[5]) or 0, frozenset(reach_of(row[4], directories))) for row in rows
+    ]
     # A delivery that a replay repeats was acknowledged before.
     open_ = [e for e in await exceptions(conn, consumer) if e.replay is None]
     parked = ((e, open_optional(kek, e.sealed_reason, kind="parked", owner=consumer.uuid)) for e in open_)
     states = {e.position: (STATES[e.state], reason or e.error) for e, reason in parked}
     rows = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (consumer.id,))).fetchall()
-    skipped = {row[0]: open_optional(kek, row[1], kind="skipped", owner=consumer.uuid) for row in rows}
-    found = Audit(through=min(max(e.through for e in epochs), through))
-    begin = max(min(e.start for e in epochs), after)
+    return Readings(epochs, states, {row[0]: open_optional(kek, row[1], kind="skipped", owner=consumer.uuid) for row in rows})
+
+
+async def audit(
+    conn: Connection, kek: Kek, consumer: Consumer, directories: Sequence[Directory], *, after: int = 0, through: int = EVERY
+) -> Audit:
+    """Recompute what a consumer acknowledged in (after, through]. The head is that of the first look."""
+    readings = await readings_of(conn, kek, consumer, directories)
+    found = Audit(through=min(readings.through, through))
+    begin = max(readings.start, after)
     found.broken = await _broken(conn, begin, found.through)
-    for position in await _matching(conn, epochs, directories, begin, through):
-        if position > max(e.through for e in epochs):
+    async for position, directory, kind in _matching(conn, readings, begin, through):
+        why, reason = readings.verdict(position, directory, kind)
+        if why in NONE_OF_ITS_OWN:
+            continue
+        if why is not None and position > readings.through:
             found.ahead += 1
             continue
         found.expected += 1
-        why, reason = _verdict(position, epochs, states, skipped)
         if why is None:
             found.acknowledged += 1
         else:
             _add(found.holes, why, reason, position)
     return found
-
-
-def _verdict(
-    position: int, epochs: Sequence[Epoch], states: dict[int, tuple[str, str | None]], skipped: dict[int, str | None]
-) -> tuple[str | None, str | None]:
-    if position in states:
-        return states[position]
-    if position in skipped:
-        return "skipped", skipped[position]
-    if any(e.start < position <= e.through and position not in e.open for e in epochs):
-        return None, None
-    if position in epochs[-1].open or position > epochs[-1].start:
-        return "under_way", None
-    return "sought_over", None
 
 
 def _add(holes: list[Hole], why: str, reason: str | None, position: int) -> None:
@@ -108,42 +153,18 @@ def _add(holes: list[Hole], why: str, reason: str | None, position: int) -> None
         holes.append(Hole(why, position, position, 1, reason))
 
 
-async def _matching(
-    conn: Connection, epochs: Sequence[Epoch], directories: Sequence[Directory], after: int, through: int
-) -> list[int]:
-    """Positions of the consumer's own events: of each under the filter that held when its place passed it, the last one beyond."""
-    bounds = [epoch.start for epoch in epochs]
-    masks = [type_mask(epoch.types) or 0 for epoch in epochs]
-    reach = [frozenset(reach_of(epoch.directories, directories)) for epoch in epochs]
-    every = sorted(set[int]().union(*reach))
-    positions: list[int] = []
+async def _matching(conn: Connection, readings: Readings, after: int, through: int) -> AsyncIterator[tuple[int, int, int]]:
+    """Position, directory and type of the events that any filter of the consumer takes, or took."""
+    every = int4s(sorted(set[int]().union(*(epoch.reach for epoch in readings.epochs))))
+    mask = reduce(or_, (epoch.mask for epoch in readings.epochs))
     while True:
-        params = (after, through, int4s(every), _joined(masks), PAGE, None)
+        params = (after, through, every, mask, PAGE, None)
         rows = await (await conn.cursor(binary=True).execute(SQL["positions_matching"], params)).fetchall()
         for position, directory, _, kind, *_ in rows:
-            if any((1 << kind) & masks[n] and directory in reach[n] for n in _epochs_over(position, epochs, bounds)):
-                positions.append(position)
+            yield position, directory, kind
         if len(rows) < PAGE:
-            return positions
+            return
         after = rows[-1][0]
-
-
-def _epochs_over(position: int, epochs: Sequence[Epoch], bounds: Sequence[int]) -> list[int]:
-    """The epochs whose place passed a position; where none did, the last that began before it."""
-    passed = [n for n, epoch in enumerate(epochs) if epoch.start < position <= epoch.through]
-    if passed:
-        return passed
-    if position > epochs[-1].start:
-        return [len(epochs) - 1]
-    before = bisect_right(sorted(bounds), position - 1)
-    return [n for n, start in enumerate(bounds) if start < position][-1:] if before else []
-
-
-def _joined(masks: Sequence[int]) -> int:
-    joined = 0
-    for mask in masks:
-        joined |= mask
-    return joined
 
 
 async def _broken(conn: Connection, after: int, through: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.consumers import Consumer
+from delivery.starts import PlaceMovedError
 from ledger.events import DIRECTORY_CLOSED, USER_DEACTIVATED, USER_DELETED
 
 SQL: Final = load_queries(__file__)
@@ -28,6 +30,13 @@ class Place:
     through: int
     open: tuple[int, ...] = ()
     at: Any = None
+    start: int = 0  # where the epoch began, and when
+    began: datetime | None = None
+
+    def reading(self, consumer: UUID) -> bytes:
+        """What tells this epoch of this consumer from any other, also from one of the same number after a restore."""
+        assert self.began is not None, "as it was read"
+        return b"%b %d %d %d" % (consumer.bytes, self.epoch, self.start, int(self.began.timestamp() * 1_000_000))
 
 
 @dataclass(slots=True)
@@ -65,7 +74,7 @@ class Report:
 async def places(conn: Connection, consumers: Sequence[int]) -> dict[int, Place]:
     """Where consumers are, by their number."""
     rows = await (await conn.cursor(binary=True).execute(SQL["places"], (int4s(consumers),))).fetchall()
-    return {row[0]: Place(row[1], row[2], row[3], tuple(row[4]), row[5]) for row in rows}
+    return {row[0]: Place(row[1], row[2], row[3], tuple(row[4]), *row[5:]) for row in rows}
 
 
 async def place_of(conn: Connection, consumer: Consumer) -> Place:
@@ -115,7 +124,7 @@ def _statements(reports: Sequence[Report]) -> list[tuple[str, tuple[Any, ...]]]:
     if went_on:
         statements.append(("update_open", (
             int4s([c for c, _ in went_on]), int8s([e.position for _, e in went_on]), int2s([e.state for _, e in went_on]),
-            int4s([e.attempts for _, e in went_on]), [e.next_at for _, e in went_on], texts([e.error for _, e in went_on]),
+            int4s([e.attempts for _, e in went_on]), [e.since for _, e in went_on], [e.next_at for _, e in went_on], texts([e.error for _, e in went_on]),
             byteas([e.answer for _, e in went_on]), uuids([e.replay for _, e in went_on]),
         )))  # fmt: skip
     if acked:
@@ -135,12 +144,16 @@ def _array(positions: Sequence[int]) -> str:
 
 
 async def acknowledge(conn: Connection, consumer: Consumer, through: int, reach: Sequence[int]) -> bool:
-    """Move a consumer that pulls to `through`; False where it is there already, or further."""
+    """Move a consumer that pulls to `through`; False where it is there already, or further.
+
+    Raises PlaceMovedError where it reads in another epoch by now than `consumer` says: what was read before such an act does not
+    speak for what comes after it.
+    """
     async with conn.transaction():
         await conn.execute(SQL["lock_consumer"], (consumer.id,))
         before = await place_of(conn, consumer)
         if before.epoch != consumer.epoch:
-            return False  # moved by a seek meanwhile: an acknowledgement of what was read before it changes nothing
+            raise PlaceMovedError(before.through)
         row = await (await conn.execute(SQL["insert_pull_checkpoint"], (consumer.id, through, consumer.epoch))).fetchone()
         if row is None:
             return False

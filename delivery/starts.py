@@ -18,6 +18,14 @@ class PlaceError(ValueError):
     """The text names no place in the log; it says what to send."""
 
 
+class PlaceMovedError(Exception):
+    """The consumer was moved, or its filter changed, since the page was read that is acknowledged. `through`: where it is now."""
+
+    def __init__(self, through: int) -> None:
+        super().__init__(through)
+        self.through = through
+
+
 HINT: Final = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
 
 

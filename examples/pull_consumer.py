@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 import sys
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -25,6 +26,15 @@ def call(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     data = json.dumps(body).encode() if body is not None else None
     with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
         return json.load(answer)
+
+
+def acknowledge(place: str, through: str) -> None:
+    """Move the place in the ledger. Where an operator moved it meanwhile (409 `place_moved`) the next page begins there."""
+    try:
+        call(f"{place}/ack", {"through": through})
+    except urllib.error.HTTPError as refused:
+        if refused.code != 409 or json.load(refused)["code"] != "place_moved":
+            raise
 
 
 def apply(db: sqlite3.Connection, event: dict[str, Any]) -> None:
@@ -59,7 +69,7 @@ def main(base: str, consumer: str, path: str, once: bool) -> None:
             if db.execute("insert or ignore into applied values (?)", (event["id"],)).rowcount:
                 apply(db, event)
         db.execute("commit")  # first kept, then acknowledged
-        call(f"{place}/ack", {"through": page["list_metadata"]["after"]})
+        acknowledge(place, page["list_metadata"]["after"])
         if once and not page["has_more"]:
             return
 

@@ -81,7 +81,7 @@ class _Builder:
     def pieces(self, decided: Sequence[Decided]) -> Iterator[Built]:
         for item in decided:
             tail = self._state.tails[item.directory.id]
-            first, at = tail.seq + 1, max(tail.clock, tail.at)
+            first, at = tail.seq + 1, tail.now
             commit = Commit(item.directory.uuid, first, len(item.drafts), at, item.actor, item.request, item.directory.profile)
             types = etag_rv = 0
             for offset, draft in enumerate(item.drafts):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, LiteralString, TypeAlias
 from uuid import UUID
 
+from ledger.clocks import Clock
 from ledger.events import ACTIVE, Draft
 from scim.errors import PreconditionFailed, TooMany
 from scim.patch import Patch
@@ -117,6 +118,11 @@ class RecordFacts:
     # Of an act that changes what a directory is: the states it leads out of, as they stand in the transaction. In any other it does
     # nothing, so that the same act twice, or at once from two sides, makes one event. Such an act is alone in its transaction.
     leaves: frozenset[str] = frozenset()
+    accepts_clock: bool = False  # the same: it does nothing but where the clock is behind the directory's last event
+
+    def counts(self, directory: str, clock: Clock) -> bool:
+        """Whether there is something to do, as the directory stands."""
+        return (not self.leaves or directory in self.leaves) and (not self.accepts_clock or clock == "behind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,11 @@ class Needs:
     def alone(self) -> bool:
         """Whether it runs in a transaction of its own, beside those that others share."""
         return self.whole or self.heavy
+
+
+def of_the_idp(command: Command) -> bool:
+    """Whether an IdP asked for it; the rest is what operators and the ledger itself do, which is never held up."""
+    return not isinstance(command, RecordFacts | CleanUp)
 
 
 def parse_id(text: str) -> UUID | None:
@@ -228,7 +239,7 @@ def needs_of(command: Command) -> Needs:
             return Needs(whole=True)
         case _:
             # What is decided with a directory's state must see what the commands before it made of it, and they not its own.
-            return Needs(whole=bool(command.leaves))
+            return Needs(whole=bool(command.leaves) or command.accepts_clock)
 
 
 def _group_patch_needs(command: PatchGroup) -> Needs:
@@ -295,6 +306,7 @@ class State:
     """What the decisions of one directory's commands in a batch look at."""
 
     directory: str = ACTIVE  # what it is: active, paused, closed, deleted
+    clock: Clock = "running"  # what its events take their time from
 
     users: dict[UUID, UserState] = field(default_factory=dict[UUID, UserState])
     groups: dict[UUID, GroupState] = field(default_factory=dict[UUID, GroupState])

@@ -8,7 +8,11 @@ from typing import Final
 
 _PACKED: Final = Struct("!BIq8s")  # kind, directory, number, mark
 _PACKED_BEFORE: Final = Struct("!BIq4s")
-_LEDGER_BEFORE, _DIRECTORY_BEFORE, _LEDGER, _DIRECTORY = 1, 2, 3, 4
+_PACKED_READING: Final = Struct("!BIq8s8s")  # the same and what a consumer's reading is told from any other by
+_LEDGER_BEFORE, _DIRECTORY_BEFORE, _LEDGER, _DIRECTORY, _READING = 1, 2, 3, 4, 5
+_FORMS: Final = {
+    _LEDGER_BEFORE: _PACKED_BEFORE, _DIRECTORY_BEFORE: _PACKED_BEFORE, _LEDGER: _PACKED, _DIRECTORY: _PACKED, _READING: _PACKED_READING,
+}  # fmt: skip
 MARK_SIZE_BEFORE: Final = 4  # of cursors whose mark is the start of a leaf hash: clients hold them, none is made any more
 
 
@@ -18,14 +22,21 @@ class InvalidCursorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """After event `number`: a position, or with `directory` a seq of it. `mark` tells that event from any other, to us alone."""
+    """After event `number`: a position, or with `directory` a seq of it. `mark` tells that event from any other, to us alone.
+
+    `generation`, of a cursor that a consumer's page carries: the reading that the page belongs to. A seek, another filter and
+    the making of another consumer of that name begin another reading. Empty in cursors of the feed.
+    """
 
     number: int
     mark: bytes
     directory: int = 0
+    generation: bytes = b""
 
     def encode(self) -> str:
-        if len(self.mark) == MARK_SIZE_BEFORE:
+        if self.generation:
+            packed = _PACKED_READING.pack(_READING, self.directory, self.number, self.mark, self.generation)
+        elif len(self.mark) == MARK_SIZE_BEFORE:
             kind = _DIRECTORY_BEFORE if self.directory else _LEDGER_BEFORE
             packed = _PACKED_BEFORE.pack(kind, self.directory, self.number, self.mark)
         else:
@@ -44,13 +55,12 @@ def decode_cursor(text: str) -> Cursor:
     raw = text[2:]
     try:
         packed = base64.b64decode(raw + "=" * (-len(raw) % 4), altchars=b"-_", validate=True)
-        form = _PACKED if packed[:1] in {bytes((_LEDGER,)), bytes((_DIRECTORY,))} else _PACKED_BEFORE
-        kind, directory, number, mark = form.unpack(packed)
-    except (ValueError, StructError) as broken:
+        _, directory, number, mark, *reading = _FORMS[packed[0]].unpack(packed)
+    except (ValueError, IndexError, KeyError, StructError) as broken:
         raise InvalidCursorError from broken
-    cursor = Cursor(number, mark, directory)
-    # `kind` says nothing that directory and form do not; base64 leaves bits unused: one place has one text.
-    if kind not in {_LEDGER_BEFORE, _DIRECTORY_BEFORE, _LEDGER, _DIRECTORY} or number < 0 or cursor.encode() != text:
+    cursor = Cursor(number, mark, directory, *reading)
+    # The kind says nothing that directory and form do not; base64 leaves bits unused: one place has one text.
+    if number < 0 or (reading and directory) or cursor.encode() != text:
         raise InvalidCursorError
     return cursor
 

@@ -27,6 +27,7 @@ from ledger.commands import (
     ReplaceUser,
     State,
     UserState,
+    of_the_idp,
     parse_id,
     too_many_events,
 )
@@ -153,7 +154,7 @@ def _decide(state: State, command: Command, tolerances: Tolerances, used: set[st
         case CleanUp():
             return _clean_up(state, command)
         case _:
-            return Decision(command.drafts if not command.leaves or state.directory in command.leaves else ())
+            return Decision(command.drafts if command.counts(state.directory, state.clock) else ())
 
 
 # -- directories ------------------------------------------------------------
@@ -161,10 +162,9 @@ def _decide(state: State, command: Command, tolerances: Tolerances, used: set[st
 
 def _refuse_where_nothing_may_be_written(directory: str, command: Command) -> None:
     """A paused directory takes nothing from its IdP, a closed one nothing that would change what it was. The rest goes on."""
-    of_the_idp = not isinstance(command, RecordFacts | CleanUp)
-    if directory == PAUSED and of_the_idp:
+    if directory == PAUSED and of_the_idp(command):
         raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
-    if directory in {CLOSED, DELETED} and (of_the_idp or _changes_how_it_speaks(command)):
+    if directory in {CLOSED, DELETED} and (of_the_idp(command) or _changes_how_it_speaks(command)):
         raise Forbidden(CLOSED_SAYS)
 
 

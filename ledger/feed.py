@@ -10,7 +10,7 @@ Opening leaves the event loop where it is much, and holds no connection.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -201,9 +201,10 @@ class Feed:
             fetched, covered_to, head = await self._fetch(conn, selection, after.number, limit, budget)
             mark = after.mark if covered_to == after.number else await self._mark(conn, selection, covered_to)
         await self._open(fetched, budget)
-        if fetched.whole:
-            return Page(fetched.events, Cursor(covered_to, mark, _own(selection)), after.number + 1, covered_to, head)
-        last = self.cursor_after(fetched.looked_at[-1], selection)
+        last = Cursor(covered_to, mark, _own(selection))
+        if not fetched.whole:
+            last = self.cursor_after(fetched.looked_at[-1], selection)
+        last = replace(last, generation=after.generation)
         return Page(fetched.events, last, after.number + 1, last.number, head)
 
     async def read(
@@ -224,6 +225,11 @@ class Feed:
     def cursor_after(self, event: Event, selection: Selection) -> Cursor:
         """The same of an event that was read here."""
         return Cursor(_number(event, selection), cursor_mark(self._cursor_key, event.leaf_hash), _own(selection))
+
+    async def mark_of(self, conn: Connection, facts: bytes) -> bytes:
+        """A mark of 8 bytes for a cursor, which tells these facts from any other, to us alone."""
+        await self._learn_key(conn)
+        return cursor_mark(self._cursor_key, facts)
 
     async def event(self, conn: Connection, event_id: EventId, sight: Selection) -> bytes | None:
         """Give one rendered event, or None where no such event stands in the log for a reader who sees what `sight` takes."""

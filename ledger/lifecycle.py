@@ -1,4 +1,4 @@
-"""Pausing, resuming and closing a directory: acts in its own log. What each means for a write is decided in decide.py.
+"""Pausing, resuming and closing a directory, accepting its frozen clock: acts in its own log. What each means for a write is decided in decide.py.
 
 Each takes the directory as it was last seen and gives the act, or None where there is nothing to do. What the directory is when the act
 is written decides again, so the same act from two sides makes one event.
@@ -7,11 +7,13 @@ is written decides again, so the same act from two sides makes one event.
 from typing import Any, Final
 
 from database.queries import load_queries
+from ledger.clocks import Tail
 from ledger.commands import RecordFacts
 from ledger.directories import SYSTEM, Directory
 from ledger.events import (
     ACTIVE,
     DIRECTORY,
+    DIRECTORY_CLOCK_ACCEPTED,
     DIRECTORY_CLOSED,
     DIRECTORY_PAUSED,
     DIRECTORY_RESUMED,
@@ -22,6 +24,7 @@ from ledger.events import (
     EventType,
 )
 from ledger.refused import StateError
+from ledger.rendering import rfc3339
 
 SQL: Final = load_queries(__file__)
 
@@ -60,6 +63,28 @@ def closed(directory: Directory, reason: str, confirm: str) -> RecordFacts | Non
             f'Closing ends all access of the directory and cannot be undone. To do it, repeat its name: "confirm": "{directory.slug}".'
         )
     return None if directory.is_closed else _act(DIRECTORY_CLOSED, directory, {ACTIVE, PAUSED}, reason)
+
+
+def clock_accepted(directory: Directory, tail: Tail, reason: str) -> RecordFacts | None:
+    """The act of accepting that events have the time of the last one until the clock has caught up with it. None where that was accepted.
+
+    Raises StateError where the clock is not behind, or for a closed directory, LifecycleError for the ledger's own.
+    """
+    if directory.slug == SYSTEM:
+        raise LifecycleError("This is the ledger's own directory: what is written there is never held up by a clock.")
+    check_open(directory)
+    if tail.state == "running":
+        raise StateError(
+            "The clock is not more than 60 seconds behind the last event of this directory: writes go on.", "clock_not_behind"
+        )
+    if tail.state == "frozen":
+        return None
+    facts = {
+        "id": str(directory.uuid), "slug": directory.slug, "reason": reason,
+        "clock": rfc3339(tail.clock), "frozen_at": rfc3339(tail.at),
+    }  # fmt: skip
+    draft = Draft(DIRECTORY_CLOCK_ACCEPTED, directory.uuid, DIRECTORY, cause=OPERATOR, body=Body(facts, [], directory.slug))
+    return RecordFacts((draft,), accepts_clock=True)
 
 
 def _check(directory: Directory) -> None:

@@ -16,9 +16,14 @@ where t.revoked_at is null and t.expires_at > clock_timestamp();
 
 -- tails --
 -- The last commit of each directory, the database's clock in µs, and what the directory is: read under its lock, so a pause or a
--- closing holds from its commit on.
-select d, c.seq + c.size - 1, c.at, (extract(epoch from clock_timestamp()) * 1000000)::int8, coalesce(t.state, 'active')
+-- closing holds from its commit on. Where the commit is ahead of the clock: whether an operator accepted that time, by the events
+-- of the directory itself, which are few.
+select d, c.seq + c.size - 1, c.at, n.now, coalesce(t.state, 'active'),
+       case when c.at > n.now then exists (
+           select from events e where e.obj = (select o.uuid from directories o where o.id = d) and e.type = 50
+           and (select k.at from commits k where k.directory = d and k.seq = e.seq) = c.at) else false end
 from unnest($1::int4[]) d
+cross join lateral (select (extract(epoch from clock_timestamp()) * 1000000)::int8 as now offset 0) n
 left join lateral (select seq, size, at from commits where directory = d order by seq desc limit 1) c on true
 left join lateral (select state from directory_states where directory = d offset 0) t on true;
 
@@ -132,6 +137,10 @@ select pg_notify('ledger', 'wake');
 -- commits_of_requests --
 -- After a lost connection: which requests did commit, and where.
 select c.req, c.op, c.directory, c.seq, c.size from unnest($1::uuid[], $2::int4[]) k(r, o) join commits c on c.req = k.r and c.op = k.o;
+
+-- wait_for_standby --
+-- Writes to the WAL and nothing else, so that COMMIT waits for the synchronous standby as any write does, and with it for all before.
+select pg_logical_emit_message(true, 'scim-ledger', 'a lost commit was looked up');
 
 -- directory_by_slug --
 -- The directory of a request path.

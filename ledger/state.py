@@ -14,7 +14,9 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from database.arrays import byteas, int4s, uuids
+from database.connections import Connection
 from database.queries import load_queries
+from ledger.clocks import Tail
 from ledger.commands import UNKNOWN_ENOUGH, CleanUp, Command, GroupState, Last, Needs, RecordFacts, State, UserState
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES
@@ -42,19 +44,6 @@ class Placed(Protocol):
     def directory(self) -> Directory: ...
     @property
     def needs(self) -> Needs: ...
-
-
-@dataclass(slots=True)
-class Tail:
-    """The end of a directory's log while a batch extends it; times are µs since the epoch."""
-
-    seq: int
-    at: int
-    clock: int
-
-    @property
-    def ahead_of_clock(self) -> int:
-        return self.at - self.clock
 
 
 @dataclass(slots=True)
@@ -94,6 +83,18 @@ class BatchState:
     def in_groups(self, submission: Placed) -> bool:
         user = submission.needs.user
         return user is not None and user in (users := self.of(submission.directory).users) and users[user].in_groups
+
+
+def tail_of(row: TupleRow) -> Tail:
+    """From a row of `tails`."""
+    return Tail(row[1] or 0, row[2] or 0, row[3], row[5])
+
+
+async def tail_now(conn: Connection, directory: Directory) -> Tail:
+    """The end of a directory's log as it is now, without its lock."""
+    row = await (await conn.execute(SQL["tails"], (int4s([directory.id]),))).fetchone()
+    assert row is not None
+    return tail_of(row)
 
 
 async def _at_once(work: Callable[[], None]) -> None:
@@ -199,8 +200,8 @@ class StateReads:
         """Wait for the answers. Directories that are not `locked` are left out: their reads may be stale."""
         state = BatchState()
         for row in await self._rows("tails"):
-            state.tails[row[0]] = Tail(row[1] or 0, row[2] or 0, row[3])
-            self._of(state, row[0]).directory = row[4]
+            tail = state.tails[row[0]] = tail_of(row)
+            self._of(state, row[0]).directory, self._of(state, row[0]).clock = row[4], tail.state
         for directory, mac_, user in await self._rows("names_taken"):
             self._of(state, directory).names[self._names[directory, mac_]] = user
         users, groups = await self._rows("users_state"), await self._rows("groups_state")

@@ -20,11 +20,12 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from database.arrays import byteas, int2s, int4s, int8s, uuids
-from database.connections import Connection
+from database.connections import Connection, refuse_if_warned
 from database.queries import load_queries
 from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
-from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts
+from ledger.clocks import ClockError
+from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts, of_the_idp
 from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.directories import Directory
 from ledger.events import USER, Body, Draft, Recorded
@@ -38,7 +39,6 @@ from scim.profile import Profile, is_test_object, mapped_user
 from scim.work import Work
 
 SQL = load_queries(__file__)
-CLOCK_BEHIND_MAX_US = 5_000_000
 LOOP_BYTES_MAX = 256 * 1024  # of the requests of a batch that is built on the event loop
 PIECE_EVENTS = 5_000  # built, sent and forgotten together; bounds the memory of a giant commit
 
@@ -49,10 +49,6 @@ class InlineProjection(Protocol):
     """A read model kept in the commit: gives the statements that apply events to it. Pure; rebuild calls the same one."""
 
     def __call__(self, events: Sequence[Recorded]) -> list[Statement]: ...
-
-
-class ClockBehindLedgerError(Exception):
-    """The last event is more than 5 s ahead of the database's clock: writing now would bend time."""
 
 
 DAMAGED_SAYS: Final = (
@@ -121,19 +117,26 @@ class Transaction:
     kek: Kek
     project: InlineProjection
     random: Callable[[int], bytes]
+    service_clock: Callable[
+        [], int
+    ]  # µs since the epoch: what the database's clock is compared with, never what an event is stamped by
 
     async def run(self, conn: Connection, batch: Sequence[Submission], report: Report, *, wait_for_locks: bool) -> None:
         """Write a batch in one transaction.
 
         Fills `report` as it goes, so that the caller knows what was under way if the connection breaks: `committing` holds
-        what is being committed when COMMIT is cut. Raises psycopg errors as they come; the caller rolls back.
+        what is being committed when COMMIT is cut, or not known to be on a synchronous standby. Raises psycopg errors as they
+        come; the caller rolls back.
         """
+        began = self.service_clock()
         async with conn.pipeline():
             reads = _Reads(conn)
             await reads.execute("begin")
             await reads.lock(batch, wait=wait_for_locks)
             locked = await reads.load(batch, self.kek)
             batch_state = await reads.collect(self.kek, locked)
+            for tail in batch_state.tails.values():
+                tail.compare(began, self.service_clock())
             mine = self._sort_out(batch, locked, batch_state, report)
             large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > LOOP_BYTES_MAX
             work = self._work(mine, batch_state, report)
@@ -141,6 +144,7 @@ class Transaction:
                 for sql, params in piece:
                     await conn.execute(sql, params)
             await conn.execute("commit")
+        refuse_if_warned(conn)
         report.settled += report.committing
         report.committing = []
 
@@ -153,8 +157,8 @@ class Transaction:
             elif submission.token is not None and submission.token not in locked.tokens:
                 refused = Unauthorized("The token was revoked or has expired. Issue a new one and put it into the IdP.")
                 report.settled.append((submission, refused))
-            elif state.tails[submission.directory.id].ahead_of_clock > CLOCK_BEHIND_MAX_US:
-                report.settled.append((submission, ClockBehindLedgerError()))
+            elif of_the_idp(submission.command) and (trouble := state.tails[submission.directory.id].trouble) is not None:
+                report.settled.append((submission, ClockError(trouble)))
             elif submission.needs.user in state.large or submission.needs.group in state.large:
                 report.heavy.append(submission)
             else:

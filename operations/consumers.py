@@ -15,6 +15,7 @@ from delivery.consumers import NAME, Allowed, Consumer, Definition, check_defini
 from delivery.progress import acknowledge as advance
 from delivery.progress import place_of
 from delivery.signing import new_secret
+from delivery.starts import PlaceMovedError
 from delivery.status import status_of
 from delivery.surges import held_commits, limits
 from delivery.transports.webhook import Message, Sender
@@ -23,7 +24,7 @@ from ledger.directories import Directory
 from ledger.feed import Page, Selection, rfc3339
 from operations import places
 from operations.acts import record
-from operations.admission import on_consumer, operation, owned, owns
+from operations.admission import on_consumer, operation, owned, owns, reached_consumer
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, ForbiddenError, InvalidError
@@ -203,15 +204,39 @@ class Acknowledged:
 
 @on_consumer("consumers.acknowledge")
 async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, through: str) -> Acknowledged:
-    """Acknowledge everything up to a cursor or an event. Idempotent; a lower one changes nothing."""
+    """Acknowledge everything up to a cursor or an event. Idempotent; a lower one changes nothing.
+
+    Raises PlaceMovedError for a cursor of a page that was read before the consumer was moved or its filter changed. An event id,
+    and a cursor of the feed, belong to no page of the consumer: they are the caller's own claim about what it has done.
+    """
     check_pulling(consumer)
-    if parse_event_id(through) is None and decode_cursor(through).directory:
+    cursor = None if parse_event_id(through) is not None else decode_cursor(through)
+    if cursor is not None and cursor.directory:
         raise InvalidCursorError  # of the feed of one directory: it counts otherwise
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         position = await places.before(ledger, conn, caller, through, [])
-        changed = await advance(conn, consumer, position, consumer.reach(directories))
+        if cursor is not None and cursor.generation:
+            await _check_reading(ledger, conn, consumer, cursor.generation)
+            changed = await advance(conn, consumer, position, consumer.reach(directories))
+        else:
+            changed = await _claimed(conn, consumer, position, consumer.reach(directories))
         return Acknowledged((await place_of(conn, consumer)).low, changed)
+
+
+async def _check_reading(ledger: OpenLedger, conn: Connection, consumer: Consumer, generation: bytes) -> None:
+    """Raises PlaceMovedError for a page of another reading than the one that the consumer is in."""
+    place = await place_of(conn, consumer)
+    if generation != await ledger.feed.mark_of(conn, place.reading(consumer.uuid)):
+        raise PlaceMovedError(place.through)
+
+
+async def _claimed(conn: Connection, consumer: Consumer, position: int, reach: Sequence[int]) -> bool:
+    """An acknowledgement that belongs to no page. One that meets a seek comes before it, and the seek stands."""
+    try:
+        return await advance(conn, consumer, position, reach)
+    except PlaceMovedError:
+        return False
 
 
 @on_consumer("consumers.pull")
@@ -220,8 +245,14 @@ async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: in
     check_pulling(consumer)
     async with ledger.connection() as conn:
         place = await place_of(conn, consumer)
+    while place.epoch != consumer.epoch:  # changed since it was looked up: the page must be of the filter that its cursor tells
+        consumer = await reached_consumer(ledger, caller, consumer.name)
+        async with ledger.connection() as conn:
+            place = await place_of(conn, consumer)
+    async with ledger.connection() as conn:
         selection = consumer.selection(await ledger.directories.all(conn), bodies=caller.token.bodies)
-        cursor = await ledger.feed.cursor_at(conn, selection, place.through)
+        generation = await ledger.feed.mark_of(conn, place.reading(consumer.uuid))
+        cursor = replace(await ledger.feed.cursor_at(conn, selection, place.through), generation=generation)
     page = await ledger.feed.page(ledger.connection, selection, cursor, limit)
     async with ledger.connection() as conn:
         await _mark_held(conn, page)

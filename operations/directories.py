@@ -3,9 +3,10 @@
 from ledger.commands import RecordFacts
 from ledger.directories import PROFILE, SLUG, SYSTEM, Directory
 from ledger.events import DIRECTORY, DIRECTORY_CREATED, OPERATOR, Body, Draft
-from ledger.lifecycle import closed, paused, resumed
+from ledger.lifecycle import clock_accepted, closed, paused, resumed
 from ledger.profiles import SQL, known_profile
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, wrap_key
+from ledger.state import tail_now
 from operations.acts import record_in
 from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
@@ -79,6 +80,14 @@ async def resume(ledger: OpenLedger, caller: Caller, directory: Directory, reaso
 async def close(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str, confirm: str) -> Directory:
     """End all access of a directory at once and for ever; the rest is taken away afterwards. Raises LifecycleError."""
     return await _moved(ledger, caller, directory, closed(directory, reason, confirm))
+
+
+@on_directory("directories.accept_clock")
+async def accept_clock(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
+    """Let writes go on with the time of the last event until the clock has caught up with it. Raises StateError where it is not behind."""
+    async with ledger.connection() as conn:
+        tail = await tail_now(conn, directory)
+    return await _moved(ledger, caller, directory, clock_accepted(directory, tail, reason))
 
 
 async def _moved(ledger: OpenLedger, caller: Caller, directory: Directory, facts: RecordFacts | None) -> Directory:

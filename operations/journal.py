@@ -10,6 +10,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.directories import Directory
 from ledger.sealing import Kek, NoteKind, open_note
+from ledger.state import tail_now
 from ledger.tokens import Token
 from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
@@ -73,6 +74,7 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
     """How the IdP of a directory is doing, with what the person who runs it should do, worst first."""
     async with ledger.connection() as conn:
         report = await directory_health(conn, ledger.kek, directory, hours)
+        report["clock"] = (await tail_now(conn, directory)).state
     return {**report, "advice": advice(report, datetime.fromtimestamp(ledger.clock() / 1e6, UTC))}
 
 
@@ -145,7 +147,17 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
 
 def advice(report: dict[str, Any], now: datetime) -> list[str]:
     """What the person who runs the IdP should know, worst first."""
-    return [*_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
+    return [*_clock(report), *_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
+
+
+def _clock(report: dict[str, Any]) -> list[str]:
+    name = report["directory"]
+    says = {
+        "behind": "No change is taken: the last event is more than 60 seconds ahead of the database's clock. Put the clock right, or "
+        f"accept it: scim-ledger directory accept-clock {name} --reason … (docs/operations.md, clock_behind_ledger).",
+        "frozen": "Changes have the time of the last event until the database's clock has caught up with it, as an operator accepted.",
+    }
+    return [says[report["clock"]]] if report.get("clock") in says else []
 
 
 def _storms(report: dict[str, Any]) -> list[str]:

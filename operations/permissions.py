@@ -82,6 +82,7 @@ directories.create        .        .    .        .        .       yes    all
 directories.pause         .        .    .        .        .       yes    directory
 directories.resume        .        .    .        .        .       yes    directory
 directories.close         .        .    .        .        .       yes    directory
+directories.accept_clock  .        .    .        yes      .       yes    directory
 
 tokens.issue              .        .    .        .        .       yes    within
 tokens.list               .        .    .        .        .       yes    within

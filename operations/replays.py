@@ -1,18 +1,20 @@
 """Replays of deliveries (CONTRACT §6): plan, start, follow, pause, resume, cancel."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
+import anyio.to_thread
 import orjson
 
 from database.arrays import int8s
 from database.connections import Connection
+from delivery.audit import readings_of
 from delivery.consumers import SQL as DELIVERY_SQL
 from delivery.consumers import Consumer, consumers
-from delivery.progress import exceptions, place_of
 from delivery.replays import Plan, Range, ReplayRefusedError, Run, Superseded, moved, plan, run_of, runs_of, started
 from ledger.commands import parse_id
 from ledger.feed import Selection, rfc3339, type_mask
@@ -44,7 +46,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run sends: how many, the first and the last event, the range as positions and times, how many were acknowledged."""
+    """What a run sends: how many, the first and the last event, the range as positions and times.
+
+    `already_acked` of them were acknowledged; the others were not, for one reason each, in the words of the consumer's audit.
+    """
 
     run: Run
     first: str | None
@@ -52,6 +57,7 @@ class Preview:
     from_time: str | None
     to_time: str | None
     already_acked: int
+    not_acked: dict[str, int]
 
     @property
     def estimated_s(self) -> int:
@@ -78,11 +84,11 @@ async def create(
             len(planned.events), planned.superseded, now, None, 0, where.after, (), None,
         )  # fmt: skip
         preview = Preview(
-            run, *await _ends(ledger, conn, planned), *await _times(conn, where), await _acked(conn, consumer, planned)
+            run, *await _ends(ledger, conn, planned), *await _times(conn, where), *await _acked(ledger, conn, consumer, planned)
         )
     if dry_run:
         return preview, None
-    await record(ledger, caller, started(run, kek=ledger.kek, random=ledger.entropy))
+    await record(ledger, caller, started(run, [e.position for e in planned.events], kek=ledger.kek, random=ledger.entropy))
     if not planned.events:
         await record(ledger, caller, moved(run, "finished"), op=1)
     return preview, await _run(ledger, run.id)
@@ -132,10 +138,13 @@ async def _times(conn: Connection, where: Range) -> tuple[str | None, str | None
     return (rfc3339(rows[0][0]), rfc3339(rows[1][0])) if len(rows) == 2 else (None, None)
 
 
-async def _acked(conn: Connection, consumer: Consumer, planned: Plan) -> int:
-    place = await place_of(conn, consumer)
-    still = {*place.open, *(e.position for e in await exceptions(conn, consumer))}
-    return sum(event.position <= place.through and event.position not in still for event in planned.events)
+async def _acked(ledger: OpenLedger, conn: Connection, consumer: Consumer, planned: Plan) -> tuple[int, dict[str, int]]:
+    """How many were acknowledged, and how many were not for which reason."""
+    readings = await readings_of(conn, ledger.kek, consumer, await ledger.directories.all(conn))
+    verdicts = await anyio.to_thread.run_sync(
+        lambda: Counter(readings.verdict(event.position, event.directory, event.kind)[0] for event in planned.events)
+    )
+    return verdicts[None], {why: count for why, count in verdicts.items() if why is not None}
 
 
 async def _run(ledger: OpenLedger, number: UUID) -> Run:

@@ -15,7 +15,7 @@ from operations.admission import on_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ForbiddenError
-from projections.history import Person, Point, documents_at, members_packed, population, resolve, shown
+from projections.history import Person, Point, documents_at, frozen, members_packed, population, resolve, shown
 from scim.errors import Unauthorized
 from scim.profile import mapped_user
 
@@ -44,7 +44,7 @@ class Snapshot:
         self._bodies = bodies
         self._cursor = cursor
         self._seq = point.seq
-        self._at = point.at
+        self._point = point
         self._counts = {"users": 0, "groups": 0, "memberships": 0}
 
     async def lines(self, check: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
@@ -68,7 +68,7 @@ class Snapshot:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         yield _line({
-            "object": "snapshot", "directory": self._directory.slug, "seq": self._seq, "time": rfc3339(self._at), "after": self._cursor.encode(),
+            "object": "snapshot", "directory": self._directory.slug, "seq": self._seq, "time": rfc3339(self._point.at), **frozen(self._point), "after": self._cursor.encode(),
         })  # fmt: skip
         async for _, piece in self._resources(USER):
             yield piece

@@ -39,11 +39,20 @@ class InvalidAsOfError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in a directory's history: the state after event `seq`, which happened at `at` (µs)."""
+    """A place in a directory's history: the state after event `seq`, which happened at `at` (µs).
+
+    `frozen`: the times around it are not those at which things happened; the order is.
+    """
 
     seq: int
     at: int
     requested: str
+    frozen: bool = False
+
+
+def frozen(point: Point) -> dict[str, str]:
+    """What an answer says of the clock where times were frozen; nothing elsewhere."""
+    return {"clock": "frozen"} if point.frozen else {}
 
 
 async def resolve(conn: Connection, directory: Directory, as_of: str, *, now: int) -> Point:
@@ -51,11 +60,22 @@ async def resolve(conn: Connection, directory: Directory, as_of: str, *, now: in
 
     Raises InvalidAsOfError for the future, a time before the directory was created, a bare date or anything else: never "now".
     """
-    if as_of.startswith("seq:"):
-        return await _resolve_seq(conn, directory, as_of)
-    at = _instant(as_of)
-    if at > now:
+    at = None if as_of.startswith("seq:") else _instant(as_of)
+    if at is not None and at > now and at not in {end for _, end in await _stretches(conn, directory)}:
         raise InvalidAsOfError("as_of lies in the future. Ask for an instant that has passed.")
+    point = await (_resolve_seq(conn, directory, as_of) if at is None else _resolve_time(conn, directory, as_of, at))
+    # Read after the point: what was accepted meanwhile may be what the point stands in.
+    stretches = await _stretches(conn, directory)
+    return replace(point, frozen=any(point.at == end or (at or 0) in range(begin, end + 1) for begin, end in stretches))
+
+
+async def _stretches(conn: Connection, directory: Directory) -> list[tuple[int, int]]:
+    """From what the clock told at an acceptance to the time that events had until it had caught up (µs)."""
+    rows = await (await conn.execute(SQL["frozen_stretches"], (directory.id, directory.uuid))).fetchall()
+    return [(begin, end) for begin, end in rows]
+
+
+async def _resolve_time(conn: Connection, directory: Directory, as_of: str, at: int) -> Point:
     row = await (await conn.execute(SQL["point_at_time"], (directory.id, at))).fetchone()
     if row is None:
         raise InvalidAsOfError("as_of lies before the directory was created.")

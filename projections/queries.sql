@@ -214,6 +214,14 @@ cross join lateral (
 -- As-of T is the last commit with at <= T, whole.
 select seq + size - 1, at from commits where directory = $1 and at <= $2 order by at desc, seq desc limit 1;
 
+-- frozen_stretches --
+-- Where an operator accepted that the clock was behind: what it told then, by the id of the request, and the time that events have until it
+-- had caught up (µs). By the events of the directory itself, which are few.
+select ('x' || translate(left(k.req::text, 13), '-', ''))::bit(48)::int8 * 1000, k.at
+from events e
+cross join lateral (select req, at from commits where directory = $1 and seq = e.seq offset 0) k
+where e.obj = $2 and e.type = 50;
+
 -- point_at_seq --
 -- A seq inside a commit means the end of that commit.
 select seq + size - 1, at from commits where directory = $1 and seq <= $2 order by seq desc limit 1;

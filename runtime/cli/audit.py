@@ -87,7 +87,8 @@ def _show_pages(pages: Iterator[dict[str, Any]], as_json: bool) -> None:
 
 
 def _heading(answer: dict[str, Any]) -> str:
-    return f"as of seq {answer['as_of']['seq']}, {answer['as_of']['time']}"
+    point = answer["as_of"]
+    return f"as of seq {point['seq']}, {point['time']}" + (" (the clock was frozen)" if "clock" in point else "")
 
 
 def _stream(pages: Iterator[dict[str, Any]]) -> None:

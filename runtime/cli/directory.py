@@ -72,6 +72,17 @@ def close(
     say(as_json, found, f"Directory {directory} is closed: all access through it has ended.")
 
 
+@app.command("accept-clock")
+def accept_clock(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+    """Take writes again although the clock is behind the last event: they have its time until the clock has caught up."""
+    found = ask("directory accept-clock", body={"reason": reason}, key=key, directory=directory)
+    say(
+        as_json,
+        found,
+        f"Directory {directory} takes writes; until the clock has caught up they all have the time of its last event.",
+    )
+
+
 @app.command()
 def snapshot(directory: str, *, as_json: AsJson = True) -> None:
     """Print all state of a directory as of now, one line of JSON for each user, group and membership."""

@@ -181,6 +181,8 @@ def _planned(found: dict[str, Any]) -> str:
         f"{found['count']} events for {found['consumer']}, positions {place['from_position']} to {place['to_position']}{times}.",
         f"{found['already_acked']} of them were acknowledged before; about {found['estimated_seconds']} s.",
     ]
+    if found["not_acked"]:
+        lines.append("The others were not: " + ", ".join(f"{n} {why}" for why, n in sorted(found["not_acked"].items())) + ".")
     if found["superseded"]:
         lines.append(f"{found['superseded']} grants are left out because a later event took them back.")
     return "\n".join(lines)

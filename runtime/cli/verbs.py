@@ -37,6 +37,7 @@ VERBS: Final[Mapping[str, Route]] = {
     "directory pause": _post(f"{_DIRECTORY}/pause"),
     "directory resume": _post(f"{_DIRECTORY}/resume"),
     "directory close": _post(f"{_DIRECTORY}/close"),
+    "directory accept-clock": _post(f"{_DIRECTORY}/accept-clock"),
     "directory doctor": _get(f"{_DIRECTORY}/health"),
     "directory snapshot": _get(f"{_DIRECTORY}/snapshot"),
     "directory profile list": _get("/v1/profiles"),

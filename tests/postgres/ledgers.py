@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,7 +18,7 @@ from ledger.transaction import Outcome, Submission
 from operations.consumers import Webhooks
 from runtime.bootstrap import _SQL
 from runtime.identifiers import uuid7
-from runtime.wiring import open_services
+from runtime.wiring import now_us, open_services
 from scim.filters import fold
 from scim.patch import read_patch
 from scim.schema import GROUP, USER
@@ -78,8 +78,9 @@ def id_of(outcome: Outcome) -> UUID:
 
 @asynccontextmanager
 async def opened(
-    url: str, *, serve_through: str | None = None, kek: Kek | None = None, webhooks: Webhooks | None = None
-) -> AsyncIterator[Ledger]:
+    url: str, *, serve_through: str | None = None, kek: Kek | None = None, webhooks: Webhooks | None = None,
+    clock: Callable[[], int] = now_us,
+) -> AsyncIterator[Ledger]:  # fmt: skip
     """Make directory `acme` in a fresh database and open the services on it (`serve_through` another address of it)."""
     kek = kek or Kek.of(os.urandom(32))
     conn = await connect(url)
@@ -91,5 +92,5 @@ async def opened(
             await acts.create_directory("acme")
         directory = await acts.directory("acme")
     assert directory is not None
-    async with open_services(serve_through or url, kek, "http://ledger.test", webhooks) as services:
+    async with open_services(serve_through or url, kek, "http://ledger.test", webhooks, clock=clock) as services:
         yield Ledger(services, directory)

@@ -16,11 +16,14 @@ from delivery import consumers as acts
 from delivery import push, surges
 from delivery.audit import Audit, audit
 from delivery.brake import Limit
+from delivery.choosing import Open
 from delivery.doubt import IN_FLIGHT_MAX
+from delivery.lanes import Item
 from delivery.operating import parked, retried, skipped
-from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, record
+from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, exceptions, record
 from delivery.replays import Range, moved, plan, run_of
 from delivery.signing import new_secret
+from delivery.starts import PlaceMovedError
 from delivery.worker import Worker
 from ledger.commands import DeleteGroup
 from ledger.tail import Tail
@@ -887,6 +890,54 @@ def test_a_live_event_waits_for_the_replay_of_its_subject_and_hurries_it(app_url
     run(body())
 
 
+def test_what_is_blocked_inside_a_run_stays_so_and_is_told_once_whoever_takes_it_over(app_url: str) -> None:
+    """One was blocked before the run and is tried anew by it, once, and not at each take-over; one is blocked by the run itself."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            users = [id_of(await s.ledger.create_user(f"u{n}")) for n in range(6)]
+            created = {subject_of(e): e["position"] for e in await s.wanted()}
+            s.hook.verdict = lambda e: 500 if subject_of(e) == users[0] else None
+            await s.make()
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {created[users[0]]: BLOCKED}))
+                await s.settled_but(1)
+            s.hook.verdict = lambda e: 500 if subject_of(e) in users[:2] else None
+            ran = await s.replay()
+            for _ in range(4):
+                async with s.working() as worker:
+                    await s.until(lambda worker=worker: len(worker._held) == 1)
+                    await s.until(lambda: _is(s.states(), dict.fromkeys((created[u] for u in users[:2]), BLOCKED), only=True))
+            tries = [e["position"] for e in s.hook.tried]
+            assert [tries.count(created[user]) for user in users] == [3 + 3, 1 + 3, 2, 2, 2, 2]
+            told = [e["data"]["object"]["event_id"] for e in await s.wanted("delivery.blocked")]
+            assert len(told) == len(set(told)) == 2
+            async with s.conn() as conn:
+                found = await run_of(conn, s.kek, ran.id)
+            assert found is not None
+            assert (found.state, found.done) == ("running", 4)
+
+    run(body())
+
+
+def test_a_blocking_that_two_processes_tell_stands_in_the_log_once(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.ledger.create_user("poison")
+            s.hook.verdict = lambda _: 500
+            consumer = await s.make(retry_schedule=(0,))
+            async with s.working() as worker:
+                await s.until(lambda: _told(s, "delivery.blocked", 1))
+                async with s.conn() as conn:
+                    (row,) = await exceptions(conn, consumer)
+                late = Open(Item(row.position, row.directory, row.seq, 0, uuid4()), row)
+                with pytest.raises(psycopg.errors.NotNullViolation):
+                    await worker.act(push._blocked(consumer, late, "evt"))
+            assert await _told(s, "delivery.blocked", 1)
+
+    run(body())
+
+
 @pytest.mark.parametrize("state", ["paused", "cancelled"])
 def test_a_run_that_is_stopped_sends_nothing_more_and_a_paused_one_goes_on_later(app_url: str, state: Any) -> None:
     async def body() -> None:
@@ -1008,7 +1059,8 @@ def test_an_acknowledgement_is_idempotent_never_backwards_and_lost_to_a_seek(app
                 assert not await acknowledge(conn, consumer, wanted[2], reach)
                 assert (await s.place()).through == wanted[5]
                 await s.act(acts.sought(consumer, wanted[1], "again"))
-                assert not await acknowledge(conn, consumer, wanted[-1], reach), "what was read before the seek"
+                with pytest.raises(PlaceMovedError):  # what was read before the seek
+                    await acknowledge(conn, consumer, wanted[-1], reach)
                 assert (await s.place()).through == wanted[1]
                 assert await acknowledge(conn, await s.consumer(), wanted[-1], reach)
             assert why(await audited(s)) == {}

@@ -12,6 +12,7 @@ import pytest
 from api.app import make_app
 from operations import directories, tokens
 from runtime.bootstrap import machine
+from runtime.wiring import now_us
 from tests.postgres.ledgers import opened
 
 FIELDS = {
@@ -38,8 +39,8 @@ class Edge:
 
 
 @asynccontextmanager
-async def edge(url: str) -> AsyncIterator[Edge]:
-    async with opened(url) as ledger:
+async def edge(url: str, clock: Callable[[], int] = now_us) -> AsyncIterator[Edge]:
+    async with opened(url, clock=clock) as ledger:
         services = ledger.services
         async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app(services)), base_url="http://ledger.test") as http:
             made = Edge(http, services.ledger)

@@ -11,7 +11,10 @@ from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode
 
 marks = st.binary(min_size=4, max_size=4)
 keyed = st.binary(min_size=8, max_size=8)
-cursors = st.builds(Cursor, number=st.integers(0, 2**63 - 1), mark=marks | keyed, directory=st.integers(0, 2**31 - 1))
+numbers = st.integers(0, 2**63 - 1)
+cursors = st.builds(Cursor, number=numbers, mark=marks | keyed, directory=st.integers(0, 2**31 - 1)) | st.builds(
+    Cursor, number=numbers, mark=keyed, generation=keyed
+)
 slugs = st.just("_system") | st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 event_ids = st.builds(EventId, slug=slugs, seq=st.integers(1, 10**18 - 1), mark=marks)
 
@@ -61,6 +64,9 @@ def test_any_text_is_a_cursor_or_refused(text: str) -> None:
         "evt_acme_1_00000000",
         packed(3, 0, 1),
         packed(5, 0, 1, 8),
+        packed(6, 0, 1, 8),
+        packed(5, 0, -1, 16),
+        packed(5, 7, 1, 16),
         packed(3, 7, 1, 8),
         packed(4, 0, 1, 8),
         packed(3, 0, -1, 8),

@@ -14,10 +14,11 @@ import orjson
 import pytest
 
 from ledger.build import Built, Decided, build
+from ledger.clocks import Tail
 from ledger.directories import Directory
 from ledger.events import CONSUMER, DIRECTORY, EVENT_TYPES, GROUP, OPERATOR, REPLAY, SURGE, TOKEN, USER, Body, Draft, EventType
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
-from ledger.state import BatchState, Tail
+from ledger.state import BatchState
 from proofs.leaf import check_leaf, leaf_hash
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "events.json"
@@ -36,7 +37,7 @@ OWNERS = {
     "delivery": CONSUMER,
     "replay": REPLAY,
 }
-RELEASES = (0, 21, 41, len(EVENT_TYPES))  # where the types of a release begin
+RELEASES = (0, 21, 41, 44, len(EVENT_TYPES))  # where the types of a release begin
 DOCUMENT = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "Zoë", "id": str(OBJ), "active": True}
 
 

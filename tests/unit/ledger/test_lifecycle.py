@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from ledger import commands as c
+from ledger.clocks import Tail
 from ledger.commands import CleanUp, Last, RecordFacts, State, needs_of
 from ledger.decide import CLOSED_SAYS, PAUSED_SAYS, Decision, decide
 from ledger.directories import Directory
@@ -21,7 +22,7 @@ from ledger.events import (
     TOKEN_REVOKED,
     Draft,
 )
-from ledger.lifecycle import LifecycleError, closed, paused, resumed
+from ledger.lifecycle import LifecycleError, clock_accepted, closed, paused, resumed
 from ledger.refused import StateError
 from scim.errors import Forbidden, Unavailable
 from scim.patch import Patch
@@ -82,6 +83,24 @@ def test_an_act_makes_its_event_only_out_of_the_states_it_leaves(state: str) -> 
         assert needs_of(act).whole, "what comes after in its directory is decided by what it made of it"
         told = [(draft.kind.topic, draft.cause, draft.body and draft.body.object["reason"]) for draft in _when(state, act).drafts]
         assert told == ([(topic, "operator", "r")] if state in leaves else [])
+
+
+def test_a_clock_is_accepted_only_where_it_is_behind() -> None:
+    """As it stands in the transaction too, so that the same from two sides makes one event."""
+    behind = Tail(9, 1_700_000_000_000_000, 1_600_000_000_000_000)
+    act = clock_accepted(HERE, behind, "r")
+    assert act is not None
+    assert needs_of(act).whole
+    for clock, topics in (("running", []), ("frozen", []), ("behind", ["directory.clock_accepted"])):
+        told = decide(State(clock=clock), act, GENERIC, set()).drafts
+        assert [draft.kind.topic for draft in told] == topics
+    assert clock_accepted(HERE, replace(behind, accepted=True), "r") is None
+    with pytest.raises(StateError, match="writes go on"):
+        clock_accepted(HERE, Tail(9, 5, 5), "r")
+    with pytest.raises(StateError, match="closed for good"):
+        clock_accepted(replace(HERE, state=CLOSED), behind, "r")
+    with pytest.raises(LifecycleError, match="never held up"):
+        clock_accepted(replace(HERE, slug="_system"), behind, "r")
 
 
 def test_there_is_nothing_to_do_where_it_is_so_already() -> None:

@@ -1,0 +1,238 @@
+"""Clocks that are set back, ahead and apart (CONTRACT §11): the database's by the one function it tells time with, the service's by wiring."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from ledger.rendering import rfc3339
+from runtime.wiring import now_us
+from tests.postgres.ledgers import CORE_USER
+from tests.postgres.settable_clock import SettableClock, settable_clock
+from tests.postgres.test_tokens_http import Edge, edge
+
+REASON = {"reason": "the time server was wrong"}
+
+
+class Clocks:
+    """The two clocks, each off real time by so much."""
+
+    def __init__(self, database: SettableClock) -> None:
+        self._database, self._off_us = database, 0
+
+    def service(self) -> int:
+        return now_us() + self._off_us
+
+    def both(self, **off: float) -> None:
+        self.set(off, off)
+
+    def set(self, database: dict[str, float], service: dict[str, float]) -> None:
+        self._database.ahead(**database)
+        self._off_us = round(timedelta(**service).total_seconds() * 1e6)
+
+
+class Scene:
+    """A service with two directories, and the clocks it goes by."""
+
+    def __init__(self, edge: Edge, clocks: Clocks, tokens: dict[str, str]) -> None:
+        self.edge, self.clocks, self._tokens, self._made = edge, clocks, tokens, 0
+
+    async def create(self, slug: str = "acme") -> httpx.Response:
+        self._made += 1
+        body = {"schemas": [CORE_USER], "userName": f"u{self._made}"}
+        return await self.edge.ask("POST", f"/scim/{slug}/v2/Users", body, self._tokens[slug])
+
+    async def created(self, slug: str = "acme") -> int:
+        """Give the seq of one more user."""
+        answer = await self.create(slug)
+        assert answer.status_code == 201, answer.text
+        return int(answer.headers["Ledger-Seq"])
+
+    async def refused(self, code: str, slug: str = "acme") -> None:
+        answer = await self.create(slug)
+        assert (answer.status_code, code in answer.json()["detail"]) == (503, True), answer.text
+        assert int(answer.headers["Retry-After"]) > 0
+
+    async def asked(self, method: str, path: str, body: Any = None, **params: str) -> Any:
+        answer = await self.edge.ask(method, path, body, **params)
+        assert answer.status_code < 300, (path, answer.text)
+        return answer.json() if answer.content else None
+
+    async def events(self, slug: str) -> list[dict[str, Any]]:
+        page = await self.asked("GET", "/v1/events", limit="1000", **({} if slug == "*" else {"directory": slug}))
+        return page["data"]
+
+    async def as_of(self, point: str) -> dict[str, Any]:
+        return (await self.asked("GET", "/v1/audit/acme/population", as_of=point))["as_of"]
+
+
+Check = Callable[[Scene], Awaitable[None]]
+
+
+@contextmanager
+def _clocks(superuser_url: str) -> Iterator[Clocks]:
+    with settable_clock(superuser_url) as database:
+        yield Clocks(database)
+
+
+async def _scene(app_url: str, clocks: Clocks, check: Check) -> None:
+    async with edge(app_url, clocks.service) as made:
+        tokens = {slug: (await made.issue(role="scim", directories=[slug]))["token"] for slug in ("acme", "other")}
+        await check(Scene(made, clocks, tokens))
+
+
+@pytest.fixture
+def on_clocks(superuser_url: str, app_url: str) -> Callable[[Check], None]:
+    def go(check: Check) -> None:
+        with _clocks(superuser_url) as clocks:
+            asyncio.run(_scene(app_url, clocks, check))
+
+    return go
+
+
+def _times(events: list[dict[str, Any]]) -> list[datetime]:
+    return [datetime.fromisoformat(event["time"]) for event in events]
+
+
+APART = [{"seconds": 62}, {"seconds": -62}, {"hours": 1}, {"hours": -1}, {"days": -400}]
+
+
+@pytest.mark.parametrize("who", ["database", "service"])
+def test_clocks_that_disagree_hold_up_the_idp_and_nobody_else(on_clocks: Callable[[Check], None], who: str) -> None:
+    async def check(scene: Scene) -> None:
+        for off in APART:
+            spare = await scene.edge.issue(role="scim", directories=["acme"])
+            await scene.created()
+            scene.clocks.set(off if who == "database" else {}, off if who == "service" else {})
+            await scene.refused("clocks_disagree")
+            await _acts_go_on(scene, spare)
+            scene.clocks.both()
+            await scene.created()
+            now = datetime.now(UTC)
+            for slug in ("acme", "_system"):
+                times = _times(await scene.events(slug))
+                assert times == sorted(times)
+                assert times[-1] <= now + timedelta(seconds=1), "an act must not bring a wrong time into the log"
+        scene.clocks.set(off if who == "database" else {}, off if who == "service" else {})
+        ready = await scene.edge.http.get("/readyz")
+        assert (ready.status_code, ready.json()["part"]) == (503, "clock")
+        assert "clocks_disagree" in ready.json()["reason"]
+
+    on_clocks(check)
+
+
+async def _acts_go_on(scene: Scene, token: dict[str, Any]) -> None:
+    """Whatever an operator does while IdPs wait for a clock; a revocation holds at once."""
+    await scene.asked("DELETE", f"/v1/tokens/{token['id']}", REASON)
+    assert (await scene.edge.ask("GET", "/scim/acme/v2/Users", token=token["token"])).status_code == 401
+    await scene.asked("POST", "/v1/directories/acme/pause", REASON)
+    await scene.asked("POST", "/v1/directories/acme/resume", REASON)
+    await scene.asked("PUT", "/v1/consumers/app", {"directories": ["acme"], "start": "now"})
+    await scene.asked("PUT", "/v1/directories/acme/profile", {"profile": "okta"})
+    await scene.asked("POST", "/v1/tokens", {"role": "scim", "name": "n", "directories": ["acme"]})
+    told = {event["type"] for slug in ("acme", "_system") for event in await scene.events(slug)}
+    assert {"token.revoked", "directory.paused", "consumer.created", "directory.profile_changed"} <= told
+
+
+def test_a_last_event_of_up_to_a_minute_ahead_lends_its_time(on_clocks: Callable[[Check], None]) -> None:
+    async def check(scene: Scene) -> None:
+        scene.clocks.both(seconds=55)
+        ahead = await scene.created()
+        scene.clocks.both()
+        for _ in range(3):
+            last = await scene.created()
+        times = _times(await scene.events("acme"))
+        assert len(set(times[ahead - 1 : last])) == 1
+        scene.clocks.both(seconds=56)
+        await scene.created()
+        assert _times(await scene.events("acme"))[-1] > times[-1], "the clock has caught up"
+        assert "clock" not in await scene.as_of("seq:head")
+        assert (await scene.edge.http.get("/readyz")).status_code == 200
+
+    on_clocks(check)
+
+
+def test_a_last_event_further_ahead_waits_for_an_operator_and_other_directories_do_not(
+    on_clocks: Callable[[Check], None],
+) -> None:
+    async def check(scene: Scene) -> None:
+        before = await scene.created()
+        began = rfc3339(now_us())
+        scene.clocks.both(hours=1)
+        ahead = await scene.created()
+        frozen = (await scene.events("acme"))[-1]["time"]
+        scene.clocks.both()
+        await scene.refused("clock_behind_ledger")
+        await scene.created("other")
+        assert (await scene.edge.http.get("/readyz")).status_code == 200
+        await _acts_go_on(scene, await scene.edge.issue(role="scim", directories=["acme"]))
+        await scene.refused("clock_behind_ledger")
+        advice = (await scene.asked("GET", "/v1/directories/acme/health"))["advice"]
+        assert "accept-clock acme" in advice[0]
+
+        await scene.asked("POST", "/v1/directories/acme/accept-clock", REASON)
+        await scene.asked("POST", "/v1/directories/acme/accept-clock", REASON)
+        events = await scene.events("acme")
+        assert [event["type"] for event in events].count("directory.clock_accepted") == 1
+        told = next(event for event in events if event["type"] == "directory.clock_accepted")
+        assert told["data"]["object"]["reason"] == REASON["reason"]
+        assert told["data"]["object"]["frozen_at"] == told["time"] == frozen
+        after = await scene.created()
+        assert {event["time"] for event in (await scene.events("acme"))[ahead - 1 :]} == {frozen}
+        for point in (f"seq:{after}", f"seq:{ahead}", "seq:head", rfc3339(now_us()), frozen):
+            assert (await scene.as_of(point)).get("clock") == "frozen", point
+        for point in (f"seq:{before}", began):
+            assert "clock" not in await scene.as_of(point), point
+        snapshot = await scene.edge.ask("GET", "/v1/directories/acme/snapshot")
+        assert json.loads(snapshot.text.splitlines()[0])["clock"] == "frozen"
+        diff = await scene.asked("GET", "/v1/audit/acme/diff", **{"from": f"seq:{before}"})
+        assert ("clock" in diff["from"], diff["as_of"]["clock"]) == (False, "frozen")
+        during = rfc3339(now_us())
+
+        scene.clocks.both(hours=1, seconds=5)
+        await scene.created()
+        assert (await scene.events("acme"))[-1]["time"] > frozen
+        assert "clock" not in await scene.as_of("seq:head")
+        assert (await scene.as_of(during))["clock"] == "frozen", "it stays known what was written with another time"
+        answer = await scene.edge.ask("POST", "/v1/directories/acme/accept-clock", REASON)
+        assert (answer.status_code, answer.json()["code"]) == (409, "clock_not_behind")
+
+        scene.clocks.both()
+        await scene.refused("clock_behind_ledger")  # what was accepted was the other time
+        scene.clocks.both(hours=1, seconds=6)
+        await scene.created()
+
+    on_clocks(check)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_time_never_runs_backwards_whatever_the_clocks_do(on_clocks: Callable[[Check], None], seed: int) -> None:
+    """Steps of both clocks, ahead and back, small and large: what is acknowledged is in order, what is not says why."""
+    rng = random.Random(seed)
+
+    async def check(scene: Scene) -> None:
+        acknowledged = 0
+        for _ in range(25):
+            off = {"seconds": rng.choice([0, 0, 20, -20, 59, 90, -90, 3_600, -3_600])}
+            scene.clocks.set(off, rng.choice([off, off, {}]))
+            for slug in rng.sample(["acme", "acme", "other"], 2):
+                answer = await scene.create(slug)
+                acknowledged += answer.status_code == 201
+                detail = "" if answer.status_code == 201 else answer.json()["detail"]
+                assert answer.status_code == 201 or "clocks_disagree" in detail or "clock_behind_ledger" in detail, answer.text
+                if "clock_behind_ledger" in detail:
+                    await scene.edge.ask("POST", f"/v1/directories/{slug}/accept-clock", REASON)
+        scene.clocks.both(hours=2)
+        everything = await scene.events("*")
+        assert [event["type"] for event in everything].count("user.created") == acknowledged > 10
+        for slug in ("acme", "other", "_system"):
+            times = _times([event for event in everything if event["directory"] == slug])
+            assert times == sorted(times)
+
+    on_clocks(check)

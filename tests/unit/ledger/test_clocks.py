@@ -1,0 +1,41 @@
+"""When a clock is believed, and what an event is stamped with: pure."""
+
+import pytest
+
+from ledger.clocks import APART_MAX_US, CLOCK_BEHIND, CLOCKS_DISAGREE, Tail, apart
+
+NOON = 1_700_000_000_000_000
+
+
+@pytest.mark.parametrize(("off", "doubted"), [(0, False), (APART_MAX_US, False), (-APART_MAX_US, False), (APART_MAX_US + 1, True), (-APART_MAX_US - 1, True)])  # fmt: skip
+def test_clocks_are_apart_beyond_a_minute(off: int, doubted: bool) -> None:
+    assert apart(NOON, NOON + off, NOON) is doubted
+
+
+def test_a_look_that_took_long_proves_nothing() -> None:
+    """Behind a giant commit the database's clock is read a minute after the question was sent."""
+    assert not apart(NOON, NOON + 2 * APART_MAX_US, NOON + 2 * APART_MAX_US)
+    assert not apart(NOON, NOON, NOON + 2 * APART_MAX_US)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "accepted", "state", "trouble"),
+    [
+        (0, False, "running", None),
+        (APART_MAX_US, False, "running", None),
+        (APART_MAX_US + 1, False, "behind", CLOCK_BEHIND),
+        (APART_MAX_US + 1, True, "frozen", None),
+        (APART_MAX_US, True, "running", None),
+    ],
+)
+def test_what_a_last_event_ahead_of_the_clock_means(ahead: int, accepted: bool, state: str, trouble: str | None) -> None:
+    tail = Tail(1, NOON + ahead, NOON, accepted)
+    tail.compare(NOON, NOON)
+    assert (tail.state, tail.trouble, tail.now) == (state, trouble, NOON + ahead)
+
+
+@pytest.mark.parametrize("off", [-2 * APART_MAX_US, 2 * APART_MAX_US])
+def test_of_two_clocks_that_disagree_acts_go_by_the_earlier_but_never_back(off: int) -> None:
+    tail = Tail(1, NOON - 5, NOON + off)
+    tail.compare(NOON, NOON)
+    assert (tail.trouble, tail.now) == (CLOCKS_DISAGREE, max(NOON - 5, min(NOON, NOON + off)))
