@@ -13,10 +13,6 @@ select pid, coalesce(usename::text, ''), left(application_name, 64), '' from pg_
 where datname = current_database() and pid <> pg_backend_pid() and usesysid is not null and backend_xmin is not null
   and application_name <> $1;
 
--- tables_of_the_ledger --
--- What migrations may change.
-select 'ledger.' || quote_ident(tablename) from pg_tables where schemaname = 'ledger';
-
 -- frozen_sessions --
 -- Sessions of our name and login, within a transaction that holds an advisory lock, that have waited for their process for $2 seconds.
 -- Within a pipeline the state is `active` while the server waits; `state_change` is then when its last statement began.
