@@ -232,16 +232,18 @@ select r.id, c.name, greatest(extract(epoch from r.at)::float8 - r.happened / 1e
 from revocation_acks r join consumers c on c.id = r.consumer where r.id > $1 and r.at < now() - interval '1 second' order by r.id limit $2;
 
 -- claim_lease --
--- Take a consumer that nobody holds, or whose holder let its lease run out. The fence shuts out whoever held it before.
-insert into consumer_leases (consumer, holder, fence, until)
-select $1, $2, 1, clock_timestamp() + make_interval(secs => $3)
-on conflict (consumer) do update set holder = excluded.holder, fence = consumer_leases.fence + 1, until = excluded.until
-where consumer_leases.until < clock_timestamp()
+-- Take a consumer that nobody holds, or whose holder gave it back, or let it stand as it was ($4, $5) when this process looked. The fence
+-- shuts out whoever held it before.
+insert into consumer_leases (consumer, holder, fence, until, lease_s)
+select $1, $2, 1, clock_timestamp() + make_interval(secs => $3), $3
+on conflict (consumer) do update
+    set holder = excluded.holder, fence = consumer_leases.fence + 1, until = excluded.until, lease_s = excluded.lease_s
+where consumer_leases.until = '-infinity' or (consumer_leases.fence = $4 and consumer_leases.until::text = $5)
 returning fence;
 
 -- renew_leases --
 -- Of one holder; what is missing in the answer was lost.
-update consumer_leases set until = clock_timestamp() + make_interval(secs => $3) where holder = $1 and consumer = any($2::int4[])
+update consumer_leases set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3 where holder = $1 and consumer = any($2::int4[])
 returning consumer;
 
 -- release_leases --
@@ -249,16 +251,16 @@ returning consumer;
 update consumer_leases set until = '-infinity' where holder = $1 and consumer = any($2::int4[]);
 
 -- leases_held --
--- Which consumers somebody delivers for.
-select consumer from consumer_leases where until > clock_timestamp();
+-- Which consumers somebody delivers for; fence and until change with each sign of life.
+select consumer, fence, until::text, lease_s::float8 from consumer_leases where until > '-infinity';
 
 -- beat_worker --
 -- One row per delivery process, so that each knows what its share is.
 insert into delivery_workers (id, seen_at) values ($1, clock_timestamp()) on conflict (id) do update set seen_at = excluded.seen_at;
 
 -- live_workers --
--- Delivery processes seen lately.
-select id from delivery_workers where seen_at > clock_timestamp() - make_interval(secs => $1);
+-- Delivery processes, each with a sign of life that changes.
+select id, seen_at::text from delivery_workers;
 
 -- forget_worker --
 -- On a clean stop, and for those that were killed long ago.
