@@ -112,7 +112,7 @@ from moved m;
 -- begin_epoch_at --
 -- A seek.
 with moved as (update consumers set epoch = epoch + 1, version = version + 1 where id = $1 returning id, epoch)
-insert into consumer_epochs (consumer, epoch, start, directories, types) select m.id, m.epoch, $2, $3, $4 from moved m;
+insert into consumer_epochs (consumer, epoch, start, directories, types, sealed_reason) select m.id, m.epoch, $2, $3, $4, $5 from moved m;
 
 -- forget_open_after --
 -- What lies behind the place of a seek is read again from the log.
@@ -189,8 +189,15 @@ select position, directory, seq, state, attempts, extract(epoch from since)::flo
 from open_deliveries where consumer = $1 and directory = $2 and seq = $3;
 
 -- retry_open --
--- An operator's retry: due now, with a schedule that begins again. A parked one comes back.
-update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp(), told = false where consumer = $1 and position = $2;
+-- An operator's retry: due now, with a schedule that begins again. A parked one comes back. Where $3 says that it is a grant and a later
+-- event took it back meanwhile, the column refuses the null, and with it the act.
+update open_deliveries o set state = 2, next_at = clock_timestamp(), told = false, attempts = case when $3 and exists (
+    select from events g where g.directory = o.directory and g.seq = o.seq and (
+        exists (select from events e where g.mem is not null and e.directory = g.directory and e.mem = g.mem and e.obj = g.obj and e.seq > g.seq
+                and e.type in (11, 12))
+        or exists (select from events e where g.mem is null and e.directory = g.directory and e.obj = g.obj and e.seq > g.seq and e.type in (2, 4, 5))
+        or exists (select from directory_states t where t.directory = g.directory and t.closed_seq > g.seq))) then null else 0 end
+where consumer = $1 and position = $2;
 
 -- park_open --
 -- Set aside in sight: it holds up nothing, and stays until an operator brings it back or skips it.
@@ -338,7 +345,7 @@ order by 1 limit $5;
 
 -- epochs_of --
 -- Everything a consumer ever read: each epoch with its last checkpoint.
-select e.epoch, e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.at
+select e.epoch, e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.at, e.sealed_reason
 from consumer_epochs e
 left join lateral (select through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k on true
 where e.consumer = $1 order by e.epoch;

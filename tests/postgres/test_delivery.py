@@ -402,14 +402,14 @@ def test_a_seek_back_delivers_again_and_one_forward_leaves_holes_in_sight(app_ur
             await s.make()
             async with s.working():
                 await s.settled()
-                await s.act(acts.sought(await s.consumer(), wanted[4], "again"))
+                await s.act(acts.sought(await s.consumer(), wanted[4], "again", kek=s.kek, random=os.urandom))
                 await s.until(lambda: len(s.hook.took) == 2 * len(wanted) - 5)
                 await s.settled()
             assert sorted(s.hook.positions()) == sorted([*wanted, *wanted[5:]])
             assert why(await audited(s)) == {}
             await s.ledger.create_user("passed-over")
             missed = (await s.wanted())[-1]["position"]
-            await s.act(acts.sought(await s.consumer(), await s.head(), "not wanted"))
+            await s.act(acts.sought(await s.consumer(), await s.head(), "not wanted", kek=s.kek, random=os.urandom))
             async with s.working():
                 await s.ledger.create_user("after")
                 await s.until(lambda: len(s.hook.took) == 2 * len(wanted) - 4)
@@ -429,8 +429,8 @@ def test_a_blocked_event_that_two_seeks_passed_over_is_a_hole(app_url: str) -> N
             async with s.working():
                 await s.until(lambda: _is(s.states(), {first: BLOCKED}))
             expected = dict.fromkeys((first, *(e["position"] for e in wanted if must_follow(e, wanted[0]) and e != wanted[0])))
-            await s.act(acts.sought(await s.consumer(), first - 1, "back"))
-            await s.act(acts.sought(await s.consumer(), await s.head(), "forth"))
+            await s.act(acts.sought(await s.consumer(), first - 1, "back", kek=s.kek, random=os.urandom))
+            await s.act(acts.sought(await s.consumer(), await s.head(), "forth", kek=s.kek, random=os.urandom))
             found = await audited(s)
             assert found.acknowledged == len(wanted) - len(expected)
             assert why(found) == {"sought_over": len(expected)}
@@ -453,7 +453,7 @@ def test_an_event_that_was_under_way_when_its_consumer_was_moved_forward_is_ackn
             await s.make()
             async with s.working():
                 await s.until(lambda: _open(s, wanted[0]["position"], wanted[-1]["position"]))
-                await s.act(acts.sought(await s.consumer(), await s.head(), "on"))
+                await s.act(acts.sought(await s.consumer(), await s.head(), "on", kek=s.kek, random=os.urandom))
                 hold.set()
                 await s.settled()
                 await s.until(lambda: _is(s.states(), {}, only=True))
@@ -1133,7 +1133,7 @@ def test_an_acknowledgement_is_idempotent_never_backwards_and_lost_to_a_seek(app
                 assert not await acknowledge(conn, consumer, wanted[5], reach)
                 assert not await acknowledge(conn, consumer, wanted[2], reach)
                 assert (await s.place()).through == wanted[5]
-                await s.act(acts.sought(consumer, wanted[1], "again"))
+                await s.act(acts.sought(consumer, wanted[1], "again", kek=s.kek, random=os.urandom))
                 with pytest.raises(PlaceMovedError):  # what was read before the seek
                     await acknowledge(conn, consumer, wanted[-1], reach)
                 assert (await s.place()).through == wanted[1]
@@ -1163,6 +1163,6 @@ def test_the_first_acknowledgement_of_each_revocation_is_kept(app_url: str, mode
                 assert [row[:2] for row in rows] == [(consumer.id, e["seq"]) for e in off]
                 assert not kept or kept == rows
                 kept = rows
-                await s.act(acts.sought(await s.consumer(), 0, "all over"))
+                await s.act(acts.sought(await s.consumer(), 0, "all over", kek=s.kek, random=os.urandom))
 
     run(body())
