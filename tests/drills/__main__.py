@@ -9,9 +9,10 @@ import argparse
 import asyncio
 import secrets
 import sys
+from collections.abc import Container, Iterable
 from pathlib import Path
 
-from tests.drills.faults import FAULTS
+from tests.drills.faults import FAULTS, SLOW
 from tests.drills.history import History, Violation
 from tests.drills.play import Drill, Plan, Report
 
@@ -43,12 +44,19 @@ def _plan() -> Plan:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--hold", type=float, default=2.0, help="the longest that a fault lasts, in seconds")
     parser.add_argument("--faults", default="", help=f"only these, with commas: {', '.join(FAULTS)}")
+    parser.add_argument(
+        "--quick", action="store_true", help="without the faults that take long to heal: services killed, failover"
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "var" / "drills", help="where the database, logs and the history go")
     asked = parser.parse_args()
-    faults = tuple(asked.faults.split(",")) if asked.faults else ()
+    faults = tuple(asked.faults.split(",")) if asked.faults else tuple(set_aside(FAULTS, SLOW) if asked.quick else FAULTS)
     if unknown := set(faults) - set(FAULTS):
         parser.error(f"there is no fault {', '.join(sorted(unknown))}")
     return Plan(asked.rounds, asked.seed, asked.hold, asked.work / f"seed-{asked.seed}", faults)
+
+
+def set_aside(names: Iterable[str], without: Container[str]) -> list[str]:
+    return [name for name in names if name not in without]
 
 
 def show(plan: Plan, report: Report) -> None:

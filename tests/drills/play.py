@@ -25,7 +25,7 @@ IDPS: Final = 6
 # The contract says 15 s and 10 s; the rest is for a machine that does many things at once.
 BACK_S: Final = 25.0
 ANSWER_S: Final = 13.0
-UNBOUNDED: Final = {"kill_service", "stop_worker"}  # a process that is frozen or not yet there answers when it can
+UNBOUNDED: Final = {"kill_service", "kill_worker", "stop_worker"}  # a process that is frozen or not yet there answers when it can
 CAUGHT_UP_S: Final = 60.0
 WARM_UP: Final = 12  # acknowledged changes before something breaks
 VERIFY_EVERY: Final = 50
@@ -40,7 +40,7 @@ class Plan:
     seed: int
     hold_s: float
     work: Path
-    faults: tuple[str, ...] = ()
+    faults: tuple[str, ...]
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Drill:
     # -- a round ------------------------------------------------------------
 
     def _draw(self, stage: Stage) -> str:
-        names = [name for name in FAULTS if not self.plan.faults or name in self.plan.faults]
+        names = [name for name in FAULTS if name in self.plan.faults]
         if stage.database.disk_refused and "fill_disk" in names:
             names.remove("fill_disk")
         return self._rng.choices(names, [FAULTS[name][1] for name in names])[0]

@@ -15,7 +15,7 @@ from tests.drills.history import Violation
 from tests.drills.load import Parties
 
 Events = list[dict[str, Any]]
-RETRY_S: Final = 0.1
+RETRY_S: Final = 0.05
 SILENT_S: Final = 20.0  # a stream that says nothing for longer is opened anew: its heartbeat comes every 15 s
 
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -36,15 +37,14 @@ class Statements:
         self.open = False  # within a transaction
         self.count = 0  # of statements in it
 
-    def split(self, data: bytes) -> list[tuple[bytes, str | None]]:
-        """Whole messages, each with the statement that it executes, if any."""
+    def split(self, data: bytes) -> Iterator[tuple[bytes, str | None]]:
+        """Whole messages, each with the statement that it executes, if any; `open` and `count` are as of the message given last."""
         self._waiting += data
-        found: list[tuple[bytes, str | None]] = []
         while (size := self._size()) and len(self._waiting) >= size:
             message, self._waiting = self._waiting[:size], self._waiting[size:]
-            found.append((message, self._executes(message) if self._started else None))
+            executes = self._executes(message) if self._started else None
             self._started = True
-        return found
+            yield message, executes
 
     def _size(self) -> int:
         if not self._started:
