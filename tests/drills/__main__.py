@@ -45,7 +45,7 @@ def _plan() -> Plan:
     parser.add_argument("--hold", type=float, default=2.0, help="the longest that a fault lasts, in seconds")
     parser.add_argument("--faults", default="", help=f"only these, with commas: {', '.join(FAULTS)}")
     parser.add_argument(
-        "--quick", action="store_true", help="without the faults that take long to heal: services killed, failover"
+        "--quick", action="store_true", help="without the faults that take long to heal: services and deliveries killed, failover"
     )
     parser.add_argument("--work", type=Path, default=ROOT / "var" / "drills", help="where the database, logs and the history go")
     asked = parser.parse_args()

@@ -193,7 +193,7 @@ async def set_clock(stage: Stage) -> Struck:
     return Struck({"seconds": off}, heal)
 
 
-SLOW: Final = frozenset({"kill_service", "fail_over"})  # seconds until a process has started
+SLOW: Final = frozenset({"kill_service", "kill_delivery", "fail_over"})  # seconds until a process has started, or a lease is over
 # How often each is drawn, in parts.
 FAULTS: Final[dict[str, tuple[Strike, int]]] = {
     "calm": (calm, 1),

@@ -101,7 +101,7 @@ class Drill:
         parties.round, parties.client.slowest = Ledgered(), 0.0
         parties.done = dict.fromkeys(parties.done, 0)
         self._administrator.acts.clear()
-        hold = rng.uniform(0.1, min(1.0, self.plan.hold_s)) if rng.random() < 0.8 else rng.uniform(0.5, self.plan.hold_s)
+        hold = rng.uniform(0.1, min(1.0, self.plan.hold_s) if rng.random() < 0.8 else self.plan.hold_s)
         parties.gate.open()
         await self._while_sound(parties.until(lambda: sum(parties.done.values()) >= rng.randrange(3, WARM_UP), 5))
         self.history.tell("strike", fault=name, hold=round(hold, 2))
