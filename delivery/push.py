@@ -188,7 +188,10 @@ class Push:
             every = await exceptions(conn, self.consumer)
             runs = await runs_of(conn, self._parts.kek, self.consumer.id, open_only=True)
             resting = {run.id for run in runs if run.state == "paused"}
-            rows = [row for row in every if row.state != PARKED and row.replay not in resting]
+            # What earlier releases held beyond the place is judged when the place comes to it: it must not overtake what is between.
+            beyond = {row.position for row in every if row.state == HELD and row.replay is None and row.position > place.through}
+            self._report.settled += beyond
+            rows = [r for r in every if r.state != PARKED and r.replay not in resting and r.position not in beyond]
             aside = {row.position for row in every if row.state == PARKED}
             found = await (await conn.cursor(binary=True).execute(SQL["places_at"], (int8s(place.open),))).fetchall()
             known = {row.position for row in rows}
@@ -338,8 +341,6 @@ class Push:
             async with self._parts.connection() as conn:
                 held = await self._held_of(conn, events)
         for event in events:
-            if event.position in self._open:
-                continue  # it has a row: an earlier release recorded such beyond the place
             exceptional = None
             if (event.directory, event.commit) in held:
                 exceptional = Exceptional(event.position, event.directory, event.seq, HELD, stored=False)

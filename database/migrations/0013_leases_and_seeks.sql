@@ -5,7 +5,3 @@ alter table consumer_leases add lease_s real;
 
 -- Why an operator moved a consumer, sealed, for the hole in the audit. Of seeks of earlier releases only the event consumer.sought says it.
 alter table consumer_epochs add sealed_reason bytea;
-
--- Who loses access by any way, for the surge brake. 6164: user.deactivated, user.deleted, group.member_removed, group.member_access_revoked.
--- commits_revoking stays, for processes of the release before.
-create index commits_ending_access on commits (directory, at, seq) where types & 6164 <> 0;
