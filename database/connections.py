@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 import structlog
@@ -60,6 +60,7 @@ INDEXED_PLANS: Final[Mapping[str, str]] = {"enable_seqscan": "off", "enable_hash
 Connection = AsyncConnection[TupleRow]
 RV = TypeVar("RV")
 LOST: Final = (OperationalError, InterfaceError)  # what a statement, or a pool, raises whose connection, or server, is gone
+PATIENCE_MIN_S: Final = 0.5
 _INTERVAL_S: Final = 0.1  # how often psycopg looks for an interruption
 _log = structlog.get_logger("database")
 
@@ -88,6 +89,13 @@ class Pulse:
         return self.failing_since is not None and time.monotonic() - self.failing_since >= AWAY_DEADLINE.seconds
 
 
+def sever_all(pulse: Pulse) -> None:
+    """Break every connection of a process that ends: whatever waits on one ends now."""
+    for conn in list(_OPEN):
+        if conn.pulse is pulse and not conn.closed:
+            conn.sever()
+
+
 class Bounded(AsyncConnection[TupleRow]):
     """A connection on which nothing waits for ever.
 
@@ -96,6 +104,7 @@ class Bounded(AsyncConnection[TupleRow]):
     """
 
     patience_s: float = READ.seconds
+    patience_at_most_s: float = READ.seconds
     warned: bool = False  # the server sent a warning: see refuse_if_warned
     pulse: Pulse | None = None
     long_work: str | None = None  # the URL to ask on
@@ -144,9 +153,9 @@ class Bounded(AsyncConnection[TupleRow]):
             if at_work is None:
                 break
         _log.warning("database_silent", backend=pid)
-        self._sever()
+        self.sever()
 
-    def _sever(self) -> None:
+    def sever(self) -> None:
         """The waiting statement sees the end of the connection."""
         with socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:
             ours.shutdown(socket.SHUT_RDWR)
@@ -220,7 +229,8 @@ async def _opened(
         if pulse is not None:
             pulse.failed()
         raise
-    conn.patience_s, conn.pulse, conn.long_work = patience_s, pulse, url if long_work else None
+    conn.patience_s = conn.patience_at_most_s = patience_s
+    conn.pulse, conn.long_work = pulse, url if long_work else None
     _note(conn)
     try:
         await _set(conn, settings, local=False)
@@ -232,7 +242,16 @@ async def _opened(
     return conn
 
 
+def bound(conn: Connection, seconds: float) -> None:
+    """Let no wait on it take longer than that from now on, if that is less than it has; a connection for long work has no such bound."""
+    if isinstance(conn, Bounded):
+        conn.patience_s = max(min(conn.patience_at_most_s, seconds), PATIENCE_MIN_S)
+
+
 def _note(conn: Bounded) -> None:
+    """Remember it, and what the server warns of."""
+    _OPEN.add(conn)
+
     def heard(notice: Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING":
             conn.warned = True
@@ -261,6 +280,7 @@ def _set_config(settings: Mapping[str, str], *, local: bool) -> tuple[bytes, tup
     return f"select {calls}".encode(), tuple(word for pair in settings.items() for word in pair)
 
 
+_OPEN: Final = WeakSet[Bounded]()  # those with a pulse
 _checked: WeakKeyDictionary[AsyncConnection[TupleRow], float] = WeakKeyDictionary()
 CHECK_INTERVAL_S = 1.0
 
@@ -304,7 +324,7 @@ class Pool:
         await self._pool.open()
 
     async def close(self) -> None:
-        await self._pool.close()
+        await self._pool.close(timeout=CHECK.seconds)
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
