@@ -19,6 +19,7 @@ from database.connections import Pool, connect, probe
 from database.deadlines import LISTEN, LOCK
 from delivery.brake import Limit
 from delivery.consumers import Allowed, Consumer
+from delivery.leases import steady
 from delivery.push import Parts, Push
 from delivery.recording import Recording
 from delivery.transports.webhook import Sender
@@ -86,14 +87,14 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
         await record(ledger, Caller(MACHINE, uuid7()), facts)
 
     parts = Parts(
-        pool.connection, feed, directories, kek, tail, sender, timeout_s, act, recording.record, limits, time.time, random.random,
-        os.urandom,
+        pool.connection, feed, directories, kek, tail, sender, timeout_s, act, recording.record, limits, time.time, steady,
+        random.random, os.urandom,
     )  # fmt: skip
 
     def make_push(consumer: Consumer, fence: int) -> Push:
         return Push(parts, consumer, fence)
 
-    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4)
+    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, steady)
     background = [
         asyncio.create_task(probe(url, pool.pulse)),
         asyncio.create_task(frozen.watch(pool.connection)),

@@ -191,7 +191,7 @@ alter table replays rename sealed_reason to reason;
 alter table replays alter name set not null, alter reason set not null;
 alter table consumer_epochs add reason text not null default 'created';
 alter table consumer_epochs alter reason drop default;
-delete from migrations where number >= 10;
+delete from migrations where number = 10;
 """
 
 
