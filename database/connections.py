@@ -106,6 +106,7 @@ class Bounded(AsyncConnection[TupleRow]):
     patience_s: float = READ.seconds
     patience_at_most_s: float = READ.seconds
     warned: bool = False  # the server sent a warning: see refuse_if_warned
+    stale: bool = False  # not to be lent again
     pulse: Pulse | None = None
     long_work: str | None = None  # the URL to ask on
 
@@ -260,6 +261,12 @@ def _note(conn: Bounded) -> None:
     conn.add_notice_handler(heard)
 
 
+def discard(conn: Connection) -> None:
+    """Let the pool lend it to nobody else: another one is opened."""
+    if isinstance(conn, Bounded):
+        conn.stale = True
+
+
 def refuse_if_warned(conn: Connection) -> None:
     """Raise psycopg.OperationalError where the server warned since the connection was opened: such a commit may not outlive a failover.
 
@@ -341,7 +348,7 @@ class Pool:
         try:
             async with conn, self._settled(conn):
                 yield conn
-            if conn.warned:
+            if conn.warned or conn.stale:
                 await conn.close()
                 refuse_if_warned(conn)
         finally:
@@ -364,6 +371,24 @@ class Pool:
         register_arrays(conn)
         if not self._by_transaction:
             await _set(conn, self._settings, local=False)
+
+
+async def lends_transactions(url: str) -> bool:
+    """Whether the URL leads to a pooler that lends a server for one transaction only.
+
+    Behind any pooler the session's number is another than the server's own; in transaction mode two connections that ask one
+    after the other are lent the same server.
+    """
+    async with await connect_owner(url) as first, await connect_owner(url) as second:
+        numbers = [await _server_of(conn) for conn in (first, second, first, second)]
+        pooled = numbers[0] != first.info.backend_pid
+    return pooled and len(set(numbers)) < 2
+
+
+async def _server_of(conn: Connection) -> int:
+    row = await (await conn.execute("select pg_backend_pid()", prepare=False)).fetchone()
+    assert row is not None
+    return row[0]
 
 
 async def probe(url: str, pulse: Pulse) -> None:

@@ -8,15 +8,23 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from database.connections import Connection, connect_owner
+from database.connections import Connection, connect_owner, lends_transactions
 from database.deadlines import START
 from database.server import Concern, ServerRefusedError, check_server
+from runtime.bootstrap import Urls
 from runtime.deliver import CONNECTIONS as DELIVERING
 from runtime.exits import UNREACHABLE, CommandError
 from runtime.settings import Settings
 from runtime.wiring import CONNECTIONS as SERVING
 
 PAUSE_S: Final = 0.25  # between two tries
+
+
+_LENT: Final = (
+    "The database is reached through a pooler that lends a server for one transaction only (pgbouncer: pool_mode = transaction). Locks, "
+    "notifications and migrations need a session: set LEDGER_DIRECT_URL, and LEDGER_MIGRATE_URL where you use it, to addresses past the "
+    "pooler, or set pool_mode = session. LEDGER_DATABASE_URL may stay as it is."
+)
 
 
 class UnfitServerError(Exception):
@@ -29,21 +37,39 @@ def connections_of(settings: Settings) -> int:
 
 
 def reach(url: str, settings: Settings, given_up: Callable[[], bool]) -> Sequence[Concern]:
-    """Wait for the server, then look at it. Gives what an operator should put right.
+    """Wait for the server, then look at it, as the owner. Gives what an operator should put right.
 
     `given_up`: whether a signal to stop came. Raises CommandError (UNREACHABLE) naming host and port, UnfitServerError.
     """
     return asyncio.run(_reach(url, settings, given_up))
 
 
+def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> None:
+    """The same for the addresses that are served from, once the serving role is there."""
+    for url in dict.fromkeys((urls.serve, urls.pooled or urls.serve)):
+        asyncio.run(_reach_as_served(url, settings, given_up, pooled=url == urls.pooled))
+
+
 async def _reach(url: str, settings: Settings, given_up: Callable[[], bool]) -> Sequence[Concern]:
     conn = await _connected(url, settings.database_wait_s, given_up)
     try:
+        await _refuse_lent(url)
         return await check_server(conn, connections_of(settings))
     except ServerRefusedError as unfit:
         raise UnfitServerError(str(unfit)) from unfit
     finally:
         await conn.close()
+
+
+async def _reach_as_served(url: str, settings: Settings, given_up: Callable[[], bool], *, pooled: bool) -> None:
+    await (await _connected(url, settings.database_wait_s, given_up)).close()
+    if not pooled:
+        await _refuse_lent(url)
+
+
+async def _refuse_lent(url: str) -> None:
+    if await lends_transactions(url):
+        raise UnfitServerError(_LENT)
 
 
 async def _connected(url: str, wait_s: float, given_up: Callable[[], bool]) -> Connection:

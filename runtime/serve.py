@@ -35,7 +35,7 @@ from runtime.listening import BACKLOG, listen, make_room
 from runtime.local_socket import ASGIApp, local_socket, marked_local
 from runtime.logs import configure_logs
 from runtime.protocol import Doorkeeper, Limits, Protocol
-from runtime.reaching import connections_of, reach
+from runtime.reaching import connections_of, reach, reach_as_served
 from runtime.settings import Settings, load_settings
 from runtime.wiring import open_alone, open_services, webhooks_of
 
@@ -186,6 +186,7 @@ def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals)
             _log.info("migrated", migration=name)
     except migrate.MigrationError as broken:
         raise StartError(str(broken)) from broken
+    reach_as_served(urls, settings, lambda: signals.seen)
     first = asyncio.run(_prepare(settings, urls))
     if signals.seen:
         return
@@ -253,7 +254,7 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings)) as services:
+    async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled) as services:
         server = _Server(services, settings.connections, doors)
         signals.server = server
         if signals.seen:
