@@ -41,7 +41,7 @@ from runtime.crew import Beat, beating
 from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.settings import Settings
-from runtime.wiring import LISTEN_RETRY_S, make_transaction, now_us, read_kek
+from runtime.wiring import LISTEN_RETRY_S, make_transaction, note_release, now_us, read_kek
 
 POOL_SIZE = 8
 CONNECTIONS = POOL_SIZE + 5  # of a delivery process at most: recording, acts, two listeners, probe
@@ -139,6 +139,7 @@ async def _listen_for_changes(url: str, changes: asyncio.Event) -> None:
     while True:
         with contextlib.suppress(psycopg.Error):
             async with await connect(url) as conn:
+                await note_release(conn)
                 await conn.execute("listen ledger_consumers")
                 while True:
                     async for _ in conn.notifies(timeout=LISTEN.seconds):

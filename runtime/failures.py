@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import psycopg
 
+from database.migrate import MigrationError
 from ledger.refused import RefusedError
 from proofs.body import BodyError
 from proofs.keys import WrapError
@@ -20,7 +21,7 @@ def explained(settings: Settings) -> Generator[None]:
     """Turn what is known to go wrong into a CommandError; anything else is a defect of ours and shows its traceback."""
     try:
         yield
-    except (StartError, UnfitServerError, RefusedError, ProfileError, UnknownProfileError) as refused:
+    except (StartError, UnfitServerError, MigrationError, RefusedError, ProfileError, UnknownProfileError) as refused:
         raise CommandError(str(refused), USAGE) from refused  # something on this machine must be put right first
     except (psycopg.OperationalError, ConnectionError) as away:
         url = settings.database_url.get_secret_value() if settings.database_url else "host=localhost"

@@ -1,3 +1,4 @@
+-- serves: 0010
 -- consumer_leases.lease_s: for how long its holder may send after a renewal. Whoever takes over waits for as long, by its own clock.
 -- Null where an earlier release holds it. `until` is only looked at for changes now; earlier releases beside us still compare it.
 alter table consumer_leases add lease_s real;
