@@ -37,7 +37,7 @@ _STATE = Gauge("ledger_consumer_state", "1 for the state a consumer is in", ["co
 _OPEN = Gauge("ledger_consumer_exceptions", "Deliveries that are not simply next", ["consumer", "state"], registry=NAMED)
 _REPLAYED = Gauge("ledger_replay_events_remaining", "Deliveries that runs have still to send again", ["consumer"], registry=NAMED)
 _REVOCATIONS = Gauge(
-    "ledger_directory_revocations_last_hour", "Users deactivated or deleted in the last hour", ["directory"], registry=NAMED
+    "ledger_directory_revocations_last_hour", "Users who lost access in the last hour", ["directory"], registry=NAMED
 )
 _SURGE = Gauge("ledger_directory_surge", "1 while that is more than the directory's limit", ["directory"], registry=NAMED)
 

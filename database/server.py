@@ -7,7 +7,7 @@ from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
 VERSION_MIN: Final = 150_000
-SPARE_CONNECTIONS: Final = 5  # for operators, backups, the commands of this machine
+SPARE_CONNECTIONS: Final = 20  # for operators, backups, the commands of this machine, and those that only superusers get
 
 
 class Concern(NamedTuple):
@@ -56,6 +56,6 @@ async def check_server(conn: Connection, connections: int) -> list[Concern]:
     if room < connections:
         raise ServerRefusedError(
             f"max_connections leaves room for {room} sessions; this service may open {connections} (LEDGER_WORKERS, "
-            f"LEDGER_DELIVERY_WORKERS). Raise max_connections to at least {connections + SPARE_CONNECTIONS + 3}, or have fewer workers."
+            f"LEDGER_DELIVERY_WORKERS). Raise max_connections to at least {connections + SPARE_CONNECTIONS}, or have fewer workers."
         )
     return await concerns(conn)

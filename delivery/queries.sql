@@ -407,15 +407,31 @@ on conflict (directory) do update set per_hour = excluded.per_hour, action = exc
 insert into surge_limits (directory, per_hour, action, released) values ($1, $3, $4, $2)
 on conflict (directory) do update set released = greatest(surge_limits.released, excluded.released);
 
--- revocations_between --
--- Commits that end somebody's access, for the brake: first seq and time. 20 = user.deactivated and user.deleted, as in the index.
-select seq, at from commits where directory = $1 and at > $2 and at <= $3 and types & 20 <> 0 order by seq;
+-- losses_between --
+-- Commits of a directory that end somebody's access, with the users who lose some: first seq, time, users. Of an edge only where it gave
+-- access; of a group in a group everybody inside who was active. At most $4 events, the newest. 6164: user.deactivated, user.deleted,
+-- group.member_removed, group.member_access_revoked, as in the index.
+with recursive ended as (
+    select c.seq as commit, c.at, e.seq, coalesce(e.mem, e.obj) as who, position('\x226d74223a2247726f757022'::bytea in e.leaf) > 0 as whole
+    from commits c join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and e.type in (2, 4, 11, 12)
+    where c.directory = $1 and c.at > $2 and c.at <= $3 and c.types & 6164 <> 0
+      and (e.mem is null or position('\x22656666223a74727565'::bytea in e.leaf) > 0)
+    order by e.seq desc limit $4
+), inside as (
+    select commit, at, seq, who, whole from ended
+    union
+    select i.commit, i.at, i.seq, m.mem, m.mt = 1 from inside i
+    join memberships m on i.whole and m.directory = $1 and m.grp = i.who and m.from_seq <= i.seq and m.to_seq > i.seq
+    where m.mt = 1 or exists (select from states s where s.directory = $1 and s.obj = m.mem and s.from_seq <= i.seq and s.to_seq > i.seq and s.active)
+)
+select commit, at, array_agg(distinct who) filter (where not whole) from inside group by commit, at order by commit;
 
--- revocations_lately --
--- How many a directory had in the hour until now, and the newest. A closed one has none: its end was no accident.
-select d.id, count(c.seq), coalesce(max(c.seq), 0)
+-- losses_lately --
+-- Directories where access ended in the hour until now, with the newest commit, and when that hour began. A closed one is left out: its end
+-- was no accident.
+select d.id, max(c.seq), (extract(epoch from clock_timestamp()) * 1000000)::int8 - $1
 from directories d
-join commits c on c.directory = d.id and c.at > (extract(epoch from clock_timestamp()) * 1000000)::int8 - $1 and c.types & 20 <> 0
+join commits c on c.directory = d.id and c.at > (extract(epoch from clock_timestamp()) * 1000000)::int8 - $1 and c.types & 6164 <> 0
 where not exists (select from directory_states where directory = d.id and closed_seq is not null)
 group by d.id;
 

@@ -17,6 +17,7 @@ import structlog
 
 from database.arrays import int4s
 from database.connections import LOST, Connection
+from database.deadlines import DELIVERIES_AT_STOP
 from database.queries import load_queries
 from delivery.brake import Limit
 from delivery.consumers import Consumer, consumers
@@ -203,8 +204,8 @@ class Worker:
         for held in self._held.values():
             held.push.stop()
         if self._held:
-            # Longer than any request; what cannot be recorded by then (the database is away) is delivered again.
-            _, late = await asyncio.wait(self.served, timeout=self.lease_s)
+            # What cannot be recorded by then (the receiver is slow, the database away) is delivered again.
+            _, late = await asyncio.wait(self.served, timeout=min(self.lease_s, DELIVERIES_AT_STOP.seconds))
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from database.connections import Connection
+from database.connections import Connection, discard
 from database.faults import NO_ANSWER, Fault
 from database.releases import Standing
 from database.server import Concern, concerns, is_read_only
@@ -68,7 +68,7 @@ class Readiness:
         """The part, or None. Raises what the database raises while it is away."""
         async with self._ledger.connection() as conn:
             if await is_read_only(conn):
-                await conn.close()  # a session keeps what it was opened with: the next look opens another one
+                discard(conn)  # a session keeps what it was opened with: the next look opens another one
                 return _READ_ONLY
             self.concerns = await concerns(conn)
             in_the_way, clocks_apart = await obstacles(conn), await self._clocks_apart(conn)
