@@ -1,3 +1,8 @@
+-- without_standby --
+-- The journal is no part of the log: it does not wait for a synchronous standby. Where that hangs, every batch that was given up and tried
+-- again would leave a session behind in the server, until there is none left for anybody.
+select set_config('synchronous_commit', 'local', true);
+
 -- insert_requests --
 -- One batch of the journal.
 insert into requests (directory, at, method, route, shape, status, scim_type, detail, reason, profile, tolerances, events, duration_us, request_id, token)
