@@ -7,7 +7,7 @@ deliver at once; what it reports late is shut out by the fence.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +24,7 @@ from delivery.consumers import Consumer, consumers
 from delivery.leases import Signs
 from delivery.push import LeaseLostError, Push
 from delivery.surges import detected, limits, surging
+from delivery.thinning import Thinning
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
 from ledger.tail import Tail
@@ -231,7 +232,7 @@ class Worker:
 
     async def _watch(self) -> None:
         """Tell of surges, and thin out old checkpoints. One process at a time does it."""
-        thin_at = 0.0
+        thin_at, thinning = 0.0, Thinning()
         while True:
             await asyncio.sleep(WATCH_S)
             try:
@@ -244,7 +245,7 @@ class Worker:
                         await self._tell_of_surges(conn)
                         if now >= thin_at:
                             thin_at = now + THIN_S
-                            await self._thin(conn, await consumers(conn))
+                            await thinning.run(conn, now)
                     finally:
                         await conn.execute(SQL["end_watch"])
             except LOST:
@@ -258,11 +259,6 @@ class Worker:
             limit = self.limits.get(number, Limit())
             _log.warning("surge", directory=directory.slug, revocations=count, per_hour=limit.per_hour, action=limit.action)
             await self.act(detected(self.new_id(), directory, count, seq, limit))
-
-    async def _thin(self, conn: Connection, known: Sequence[Consumer]) -> None:
-        for consumer in known:
-            await conn.execute(SQL["thin_checkpoints"], (consumer.id,))
-        await conn.execute(SQL["thin_replay_progress"])
 
 
 def _told(held: _Held) -> BaseException | None:
