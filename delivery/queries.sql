@@ -263,9 +263,16 @@ where consumer_leases.until = '-infinity' or (consumer_leases.fence = $4 and con
 returning fence;
 
 -- renew_leases --
--- Of one holder; what is missing in the answer was lost.
-update consumer_leases set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3 where holder = $1 and consumer = any($2::int4[])
-returning consumer;
+-- Of one holder, with what it sees of its consumers; what is missing in the answer was lost.
+update consumer_leases l set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3, limited_by = v.l, answer_s = v.a, record_s = v.r,
+                             events_s = v.e
+from unnest($2::int4[], $4::int2[], $5::float8[], $6::float8[], $7::float8[]) v(c, l, a, r, e) where l.holder = $1 and l.consumer = v.c
+returning l.consumer;
+
+-- pace_of --
+-- What whoever delivers for a consumer sees of it; nothing where nobody does. A minute is more than any lease that is renewed.
+select limited_by, answer_s::float8, record_s::float8, events_s::float8 from consumer_leases
+where consumer = $1 and until > clock_timestamp() - interval '1 minute';
 
 -- release_leases --
 -- Given back cleanly: nothing is under way, another may begin at once.
