@@ -134,18 +134,32 @@ left join lateral (select low, through, open, at from checkpoints where consumer
 select k.c from unnest($1::int4[], $2::int8[], $3::int4[]) k(c, f, e)
 join consumer_leases l on l.consumer = k.c and l.fence = k.f join consumers c on c.id = k.c and c.epoch = k.e;
 
--- insert_checkpoints --
--- Open places as text, because an array of arrays must be rectangular.
+-- move_checkpoints --
+-- Within a second the newest is moved in place, at most 50 times; then another begins. Open places as text, because an array of arrays must be rectangular.
+with v as (select * from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) v(c, e, l, t, o)),
+moved as (
+    update checkpoints k set low = v.l, through = v.t, open = v.o::bigint[], at = clock_timestamp(), moves = k.moves + 1
+    from v cross join lateral (select id, begun, moves from checkpoints where consumer = v.c and epoch = v.e order by id desc limit 1) n
+    where k.consumer = v.c and k.epoch = v.e and k.id = n.id and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+    returning k.consumer)
 insert into checkpoints (consumer, epoch, low, through, open)
-select c, e, l, t, o::bigint[] from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) v(c, e, l, t, o);
+select c, e, l, t, o::bigint[] from v where not exists (select from moved m where m.consumer = v.c);
 
--- insert_pull_checkpoint --
--- An acknowledgement: never backwards within an epoch.
-insert into checkpoints (consumer, epoch, low, through)
-select c.id, c.epoch, $2, $2 from consumers c
-where c.id = $1 and c.epoch = $3 and $2 > coalesce((select through from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
-                                                   (select start from consumer_epochs where consumer = $1 and epoch = $3))
-returning through;
+-- move_pull_checkpoint --
+-- An acknowledgement, in place like those of deliveries: never backwards within an epoch.
+with newest as (select id, through, begun, moves from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
+moved as (
+    update checkpoints k set low = $2, through = $2, open = '{}', at = clock_timestamp(), moves = k.moves + 1 from newest n
+    where k.consumer = $1 and k.epoch = $3 and k.id = n.id and $2 > n.through and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+      and exists (select from consumers where id = $1 and epoch = $3)
+    returning k.through),
+begun as (
+    insert into checkpoints (consumer, epoch, low, through)
+    select c.id, c.epoch, $2, $2 from consumers c
+    where c.id = $1 and c.epoch = $3 and not exists (select from moved)
+      and $2 > coalesce((select through from newest), (select start from consumer_epochs where consumer = $1 and epoch = $3))
+    returning through)
+select through from moved union all select through from begun;
 
 -- delete_open --
 -- Exceptions that were settled.
@@ -249,9 +263,16 @@ where consumer_leases.until = '-infinity' or (consumer_leases.fence = $4 and con
 returning fence;
 
 -- renew_leases --
--- Of one holder; what is missing in the answer was lost.
-update consumer_leases set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3 where holder = $1 and consumer = any($2::int4[])
-returning consumer;
+-- Of one holder, with what it sees of its consumers; what is missing in the answer was lost.
+update consumer_leases l set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3, limited_by = v.l, answer_s = v.a, record_s = v.r,
+                             events_s = v.e
+from unnest($2::int4[], $4::int2[], $5::float8[], $6::float8[], $7::float8[]) v(c, l, a, r, e) where l.holder = $1 and l.consumer = v.c
+returning l.consumer;
+
+-- pace_of --
+-- What whoever delivers for a consumer sees of it; nothing where nobody does. A minute is more than any lease that is renewed.
+select limited_by, answer_s::float8, record_s::float8, events_s::float8 from consumer_leases
+where consumer = $1 and until > clock_timestamp() - interval '1 minute';
 
 -- release_leases --
 -- Given back cleanly: nothing is under way, another may begin at once.
@@ -274,13 +295,23 @@ select id, seen_at::text from delivery_workers;
 delete from delivery_workers where id = $1 or seen_at < clock_timestamp() - interval '1 hour';
 
 -- thin_checkpoints --
--- One for each second is enough to look back; the newest of an epoch always stays. Old ones go to one a day.
-delete from checkpoints k using (
-    select consumer, epoch, id, lead(at) over w as following from checkpoints where consumer = $1 window w as (partition by epoch order by id)
-) t
-where k.consumer = t.consumer and k.epoch = t.epoch and k.id = t.id and t.following is not null
-  and date_trunc(case when k.at < now() - interval '30 days' then 'day' else 'second' end, t.following)
-    = date_trunc(case when k.at < now() - interval '30 days' then 'day' else 'second' end, k.at);
+-- Of the checkpoints that have come to an age of $2 seconds since the last time, the last of each $3 seconds stays ($1 is the number of this step).
+-- Whole steps of time only, at most $4 rows of each epoch. Gives how many were looked at in the epoch with most of them, and how many are gone.
+with stretch as (
+    select e.consumer, e.epoch, k.id, date_bin(make_interval(secs => $3), k.at, '2000-01-01Z') as step
+    from consumer_epochs e left join thinned t on t.consumer = e.consumer and t.epoch = e.epoch and t.step = $1::int2
+    cross join lateral (
+        select id, at from checkpoints where consumer = e.consumer and epoch = e.epoch and id > coalesce(t.through, 0)
+          and at < date_bin(make_interval(secs => $3), now() - make_interval(secs => $2), '2000-01-01Z')
+        order by id limit $4) k),
+marked as (select consumer, epoch, id, step, lead(step) over (partition by consumer, epoch order by id) as following from stretch),
+gone as (
+    delete from checkpoints k using marked m where m.following = m.step and k.consumer = m.consumer and k.epoch = m.epoch and k.id = m.id
+    returning k.id),
+noted as (
+    insert into thinned (consumer, epoch, step, through) select consumer, epoch, $1::int2, max(id) from stretch group by consumer, epoch
+    on conflict (consumer, epoch, step) do update set through = excluded.through)
+select coalesce((select max(n) from (select count(*) as n from stretch group by consumer, epoch) v), 0), (select count(*) from gone);
 
 -- position_at_time --
 -- The last position before an instant: time never runs backwards in a directory, so each is asked alone.
@@ -458,14 +489,23 @@ from replays r join consumers c on c.id = r.consumer
 left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
 where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in ('running', 'paused')) order by r.created_at desc limit $3;
 
--- insert_replay_progress --
--- Appended like the checkpoints of consumers.
-insert into replay_progress (replay, done, through, ahead) select r, d, t, o::bigint[] from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o);
+-- move_replay_progress --
+-- Only the newest of a run is needed: moved in place 50 times, then another begins.
+with v as (select * from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o)),
+moved as (
+    update replay_progress p set done = v.d, through = v.t, ahead = v.o::bigint[], at = clock_timestamp(), moves = p.moves + 1
+    from v cross join lateral (select id, moves from replay_progress where replay = v.r order by id desc limit 1) n
+    where p.replay = v.r and p.id = n.id and n.moves < 50
+    returning p.replay)
+insert into replay_progress (replay, done, through, ahead)
+select r, d, t, o::bigint[] from v where not exists (select from moved m where m.replay = v.r);
 
 -- thin_replay_progress --
--- Only the newest of each run is needed.
-delete from replay_progress p using (select replay, max(id) as newest from replay_progress group by replay) n
-where p.replay = n.replay and p.id < n.newest;
+-- Only the newest of each run is needed. Not looked at again: runs that ended an hour ago.
+delete from replay_progress p using (
+    select n.replay, n.id from replays r cross join lateral (select replay, id from replay_progress where replay = r.id order by id desc limit 1) n
+    where r.ended_at is null or r.ended_at > now() - interval '1 hour') newest
+where p.replay = newest.replay and p.id < newest.id;
 
 -- taken_back --
 -- Which grants a later event took back, up to a head: edges removed or revoked, users deactivated or deleted. And all of a directory that

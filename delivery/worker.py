@@ -7,7 +7,7 @@ deliver at once; what it reports late is shut out by the fence.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from database.arrays import int4s
+from database.arrays import int2s, int4s
 from database.connections import LOST, Connection
 from database.deadlines import DELIVERIES_AT_STOP
 from database.queries import load_queries
@@ -24,6 +24,7 @@ from delivery.consumers import Consumer, consumers
 from delivery.leases import Signs
 from delivery.push import LeaseLostError, Push
 from delivery.surges import detected, limits, surging
+from delivery.thinning import Thinning
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
 from ledger.tail import Tail
@@ -131,7 +132,11 @@ class Worker:
 
     async def _renew(self, conn: Connection) -> None:
         asked = self.steady()
-        params = (self.id, int4s(list(self._held)), self.lease_s)
+        paces = [held.push.pace() for held in self._held.values()]
+        params = (
+            self.id, int4s(list(self._held)), self.lease_s, int2s([pace.limit for pace in paces]), [pace.answer_s for pace in paces],
+            [pace.record_s for pace in paces], [pace.events_s for pace in paces],
+        )  # fmt: skip
         kept = {row[0] for row in await (await conn.execute(SQL["renew_leases"], params)).fetchall()}
         for number, held in self._held.items():
             if number in kept:
@@ -227,7 +232,7 @@ class Worker:
 
     async def _watch(self) -> None:
         """Tell of surges, and thin out old checkpoints. One process at a time does it."""
-        thin_at = 0.0
+        thin_at, thinning = 0.0, Thinning()
         while True:
             await asyncio.sleep(WATCH_S)
             try:
@@ -240,7 +245,7 @@ class Worker:
                         await self._tell_of_surges(conn)
                         if now >= thin_at:
                             thin_at = now + THIN_S
-                            await self._thin(conn, await consumers(conn))
+                            await thinning.run(conn, now)
                     finally:
                         await conn.execute(SQL["end_watch"])
             except LOST:
@@ -254,11 +259,6 @@ class Worker:
             limit = self.limits.get(number, Limit())
             _log.warning("surge", directory=directory.slug, revocations=count, per_hour=limit.per_hour, action=limit.action)
             await self.act(detected(self.new_id(), directory, count, seq, limit))
-
-    async def _thin(self, conn: Connection, known: Sequence[Consumer]) -> None:
-        for consumer in known:
-            await conn.execute(SQL["thin_checkpoints"], (consumer.id,))
-        await conn.execute(SQL["thin_replay_progress"])
 
 
 def _told(held: _Held) -> BaseException | None:

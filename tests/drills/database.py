@@ -60,6 +60,12 @@ class Database:
         assert self._cluster is not None
         return self._cluster.socket_dir / f".s.PGSQL.{self._cluster.port}"
 
+    def url_of_both(self, role: str) -> str:
+        """A connection string that names the server and its standby: the one that takes writes is found."""
+        hosts = [str(each.socket_dir) for each in (self._cluster, self._standby) if each is not None]
+        ports = [str(embedded.PORT)] * len(hosts)
+        return make_conninfo(host=",".join(hosts), port=",".join(ports), user=role, dbname=DATABASE)
+
     @property
     def superuser_url(self) -> str:
         assert self._cluster is not None

@@ -30,7 +30,7 @@ WRITTEN = {
         "insert_commits commits_of_requests"
     ),
     "delivery": (
-        "share_consumers guard insert_checkpoints delete_open insert_open update_open insert_revocation_acks insert_replay_progress"
+        "share_consumers guard move_checkpoints delete_open insert_open update_open insert_revocation_acks move_replay_progress"
     ),
     "projections": (
         "close_states insert_states close_memberships insert_memberships delete_users delete_groups update_users insert_users "
@@ -45,7 +45,7 @@ READ = {
     ),
     "delivery": (
         "consumer_named places places_at open_page open_at oldest_failing oldest_open_time open_counts epoch_start epochs_of skips_of "
-        "claim_lease renew_leases release_leases insert_pull_checkpoint ack_revocations revocation_seconds times_at position_of_seq "
+        "claim_lease renew_leases release_leases move_pull_checkpoint ack_revocations revocation_seconds times_at position_of_seq "
         "previous_matching matching_between matching_after positions_matching losses_between grant_flags taken_back "
         "replay_by_id replays_of gaps_between carry_open close_epoch begin_epoch_here forget_open_after"
     ),
