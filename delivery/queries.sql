@@ -366,11 +366,16 @@ select count(*), min(at) from (
     order by c.position limit $5) v;
 
 -- positions_matching --
--- Events of a filter in (after, through], with what the order depends on.
-select c.position + (e.seq - c.seq), e.directory, e.seq, e.type, e.obj, e.mem, c.at from commits c
+-- Events of a filter in (after, through], with what the order depends on. A page must not cost what lies behind it: no more commits are
+-- looked at than a page has events, and one, of which all may lie before it; each other has one at least, but of a subject.
+select c.position + (e.seq - c.seq), e.directory, e.seq, e.type, e.obj, e.mem, c.at
+from (
+    select position, directory, seq, size, at from commits
+    where position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and position <= $2
+      and directory = any($3::int4[]) and types & $4 <> 0
+    order by position limit case when $6::uuid[] is null then $5 + 1 end) c
 join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and (1::bigint << e.type) & $4 <> 0
-where c.position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and c.position <= $2
-  and c.directory = any($3::int4[]) and c.types & $4 <> 0 and c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
+where c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
   and ($6::uuid[] is null or e.obj = any($6) or e.mem = any($6))
 order by 1 limit $5;
 

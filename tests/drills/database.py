@@ -117,6 +117,16 @@ class Database:
             while conn.execute("select from pg_stat_replication where sync_state = 'sync'").fetchone() is None:
                 conn.execute("select pg_sleep(0.05)")
 
+    def dismiss(self) -> None:
+        """Wait for the standby no more, and take it away."""
+        standby, self._standby = self._standby, None
+        assert standby is not None
+        with psycopg.connect(self.superuser_url, autocommit=True) as conn:
+            conn.execute("alter system reset synchronous_standby_names")
+            conn.execute("select pg_reload_conf()")
+        embedded.stop(standby)
+        shutil.rmtree(standby.data_dir)
+
     def fail_over(self) -> None:
         """Kill the server for good and promote the standby."""
         first, second = self._cluster, self._standby
