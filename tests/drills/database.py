@@ -168,6 +168,8 @@ class Database:
         if self._standby is not None:
             embedded.stop(self._standby)
         if self._cluster is not None:
+            if not self.disk_refused:
+                self.give_disk()  # a round that was broken off may have left it full
             self.revive()
             embedded.stop(self._cluster)
         if not self.disk_refused:
