@@ -7,6 +7,7 @@ from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
 VERSION_MIN: Final = 150_000
+STANDBY_S: Final = 3.0  # a standby that is there answers within milliseconds
 SPARE_CONNECTIONS: Final = 20  # for operators, backups, the commands of this machine, and those that only superusers get
 
 
@@ -30,6 +31,12 @@ _OFF: Final = {
 async def is_read_only(conn: Connection) -> bool:
     """A standby, or a database or role that is set to read-only transactions."""
     row = await (await conn.execute(SQL["read_only"])).fetchone()
+    return row is not None and bool(row[0])
+
+
+async def is_standby_awaited(conn: Connection) -> bool:
+    """Whether commits wait for a synchronous standby (`synchronous_standby_names`) that does not answer."""
+    row = await (await conn.execute(SQL["standby_awaited"], (STANDBY_S,))).fetchone()
     return row is not None and bool(row[0])
 
 

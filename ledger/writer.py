@@ -19,7 +19,7 @@ import structlog
 from database.arrays import int4s, uuids
 from database.connections import LOST, Connection, Pulse, bound, refuse_if_warned
 from database.deadlines import LOCK_BEHIND_OURS, WRITE_SETTLED, WRITES_AT_STOP
-from database.faults import Fault, Kind, fault_of, no_fault
+from database.faults import NO_ANSWER, Fault, Kind, fault_of, no_fault
 from database.queries import load_queries
 from ledger.clocks import ClockError
 from ledger.commands import RecordFacts
@@ -371,7 +371,9 @@ class Writer:
         """Which of the requests are stored; None where it cannot be known in time. Tried until then."""
         while True:
             try:
-                return await self._committed(await self._reconnected(attempt.link, until), attempt.left)
+                conn = await self._reconnected(attempt.link, until)
+                bound(conn, until - asyncio.get_running_loop().time())
+                return await self._committed(conn, attempt.left)
             except LOST:  # also a lock that does not come: the lost transaction is at work in the server still
                 await attempt.link.close()
                 if asyncio.get_running_loop().time() > min(until, self._until):
@@ -393,6 +395,7 @@ class Writer:
 
     def _refuse_away(self, attempt: "_Attempt", why: str) -> None:
         """Refuse the batch, and what waited behind it: that would wait as long again."""
+        self._trouble = asyncio.get_running_loop().time(), NO_ANSWER
         self._refuse(attempt.left, why)
         attempt.left = []
         self._refuse(self._queue.drain(), _AWAY)

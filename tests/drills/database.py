@@ -60,6 +60,12 @@ class Database:
         assert self._cluster is not None
         return self._cluster.socket_dir / f".s.PGSQL.{self._cluster.port}"
 
+    def url_of_both(self, role: str) -> str:
+        """A connection string that names the server and its standby: the one that takes writes is found."""
+        hosts = [str(each.socket_dir) for each in (self._cluster, self._standby) if each is not None]
+        ports = [str(embedded.PORT)] * len(hosts)
+        return make_conninfo(host=",".join(hosts), port=",".join(ports), user=role, dbname=DATABASE)
+
     @property
     def superuser_url(self) -> str:
         assert self._cluster is not None
@@ -110,6 +116,16 @@ class Database:
             conn.execute("select pg_reload_conf()")
             while conn.execute("select from pg_stat_replication where sync_state = 'sync'").fetchone() is None:
                 conn.execute("select pg_sleep(0.05)")
+
+    def dismiss(self) -> None:
+        """Wait for the standby no more, and take it away."""
+        standby, self._standby = self._standby, None
+        assert standby is not None
+        with psycopg.connect(self.superuser_url, autocommit=True) as conn:
+            conn.execute("alter system reset synchronous_standby_names")
+            conn.execute("select pg_reload_conf()")
+        embedded.stop(standby)
+        shutil.rmtree(standby.data_dir)
 
     def fail_over(self) -> None:
         """Kill the server for good and promote the standby."""
