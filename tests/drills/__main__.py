@@ -27,11 +27,12 @@ def main() -> int:
     drill = Drill(plan, history, lambda rounds, what: print(f"{rounds} of {plan.rounds} rounds: {what}", flush=True))
     try:
         report = asyncio.run(_played(drill))
-    except Violation as broken:
+    except (Violation, AssertionError) as broken:
         history.tell("violation", why=str(broken))
         print(f"{history.end()}\n\nA promise was broken in round {history.round} of seed {plan.seed}: {broken}")
         print(f"Whole history: {history.path}; logs of the services beside it in {plan.work}.")
-        print(f'Again: make drills ARGS="--rounds {plan.rounds} --seed {plan.seed} --hold {plan.hold_s}"')
+        only = "" if set(plan.faults) == set(FAULTS) else f" --faults {','.join(plan.faults)}"
+        print(f'Again: make drills ARGS="--rounds {plan.rounds} --seed {plan.seed} --hold {plan.hold_s}{only}"')
         return 1
     finally:
         history.close()

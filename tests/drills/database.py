@@ -78,12 +78,19 @@ class Database:
         self._cluster = embedded.start(self._cluster.data_dir, settings=SETTINGS)
 
     def kill(self) -> None:
-        """SIGKILL every process of it at once."""
+        """SIGKILL every process of it at once, as a host dies.
+
+        All are stopped first: a session that waits for a standby takes the death of the postmaster for the end of its wait, and in the
+        milliseconds until its own death others would see a commit that no standby has.
+        """
         assert self._cluster is not None
         postmaster = self._cluster.pid
-        for pid in (postmaster, *_children(postmaster)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        os.kill(postmaster, signal.SIGSTOP)  # from now on it starts none
+        every = [*_children(postmaster), postmaster]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in every:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def revive(self) -> None:
         """Start it again if it died; crash recovery included."""
@@ -168,6 +175,8 @@ class Database:
         if self._standby is not None:
             embedded.stop(self._standby)
         if self._cluster is not None:
+            if not self.disk_refused:
+                self.give_disk()  # a round that was broken off may have left it full
             self.revive()
             embedded.stop(self._cluster)
         if not self.disk_refused:
