@@ -110,14 +110,24 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
+@pytest.fixture(scope="session")
+def first_started(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a service after its first start: each service of a test begins with a copy, in half of the time."""
+    service = Service(tmp_path_factory.mktemp("first") / "ledger").start()
+    assert service.stop() == 0
+    return service.data_dir
+
+
 @pytest.fixture
-def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Make services of one's own; they are stopped with the test."""
+def make_service(tmp_path: Path, first_started: Path) -> Iterator[Callable[..., Service]]:
+    """Make services of one's own; they are stopped with the test. `fresh`: the first start is what the test is about."""
     made: list[Service] = []
 
-    def make(name: str = "ledger", **environment: str) -> Service:
-        service = Service(tmp_path / name, **environment).start()
-        made.append(service)
+    def make(name: str = "ledger", *, fresh: bool = False, **environment: str) -> Service:
+        service = Service(tmp_path / name, **environment)
+        if not fresh and not service.data_dir.exists() and "LEDGER_DATABASE_URL" not in environment:
+            subprocess.run(["cp", "-a", str(first_started), str(service.data_dir)], check=True)
+        made.append(service.start())
         return service
 
     yield make
