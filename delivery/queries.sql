@@ -135,22 +135,23 @@ select k.c from unnest($1::int4[], $2::int8[], $3::int4[]) k(c, f, e)
 join consumer_leases l on l.consumer = k.c and l.fence = k.f join consumers c on c.id = k.c and c.epoch = k.e;
 
 -- move_checkpoints --
--- Within a second the newest is moved in place, at most 50 times; then another begins. Open places as text, because an array of arrays must be rectangular.
+-- Within a second the newest is moved in place, at most 50 times; then another begins. By ctid: joined by its key, a plan made while there are
+-- few looks at every checkpoint of the epoch. Open places as text, because an array of arrays must be rectangular.
 with v as (select * from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) v(c, e, l, t, o)),
 moved as (
     update checkpoints k set low = v.l, through = v.t, open = v.o::bigint[], at = clock_timestamp(), moves = k.moves + 1
-    from v cross join lateral (select id, begun, moves from checkpoints where consumer = v.c and epoch = v.e order by id desc limit 1) n
-    where k.consumer = v.c and k.epoch = v.e and k.id = n.id and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+    from v cross join lateral (select ctid, begun, moves from checkpoints where consumer = v.c and epoch = v.e order by id desc limit 1) n
+    where k.ctid = n.ctid and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
     returning k.consumer)
 insert into checkpoints (consumer, epoch, low, through, open)
 select c, e, l, t, o::bigint[] from v where not exists (select from moved m where m.consumer = v.c);
 
 -- move_pull_checkpoint --
 -- An acknowledgement, in place like those of deliveries: never backwards within an epoch.
-with newest as (select id, through, begun, moves from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
+with newest as (select ctid, through, begun, moves from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
 moved as (
     update checkpoints k set low = $2, through = $2, open = '{}', at = clock_timestamp(), moves = k.moves + 1 from newest n
-    where k.consumer = $1 and k.epoch = $3 and k.id = n.id and $2 > n.through and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+    where k.ctid = n.ctid and $2 > n.through and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
       and exists (select from consumers where id = $1 and epoch = $3)
     returning k.through),
 begun as (
@@ -506,8 +507,8 @@ where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in
 with v as (select * from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o)),
 moved as (
     update replay_progress p set done = v.d, through = v.t, ahead = v.o::bigint[], at = clock_timestamp(), moves = p.moves + 1
-    from v cross join lateral (select id, moves from replay_progress where replay = v.r order by id desc limit 1) n
-    where p.replay = v.r and p.id = n.id and n.moves < 50
+    from v cross join lateral (select ctid, moves from replay_progress where replay = v.r order by id desc limit 1) n
+    where p.ctid = n.ctid and n.moves < 50
     returning p.replay)
 insert into replay_progress (replay, done, through, ahead)
 select r, d, t, o::bigint[] from v where not exists (select from moved m where m.replay = v.r);
