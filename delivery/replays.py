@@ -218,8 +218,8 @@ def moved(run: Run, state: Literal["running", "paused", "cancelled", "finished"]
         raise StateError(f"This run was {run.state} already. Start another one.", "replay_ended")
     kinds = {"running": REPLAY_RESUMED, "paused": REPLAY_PAUSED, "cancelled": REPLAY_CANCELLED, "finished": REPLAY_FINISHED}
     facts = {"done": run.done, "total": run.total, **({"reason": reason} if reason else {})}
-    forget = ((SQL["forget_replay"], (run.id,)),) if state == "cancelled" else ()
-    return _act(kinds[state], run, facts, (SQL["set_replay_state"], (run.id, state)), *forget)
+    forget = {"cancelled": (SQL["forget_replay"], (run.id,)), "running": (SQL["drop_superseded"], (run.id,))}.get(state)
+    return _act(kinds[state], run, facts, (SQL["set_replay_state"], (run.id, state)), *([forget] if forget else []))
 
 
 def _act(kind: EventType, run: Run, facts: dict[str, Any], *statements: tuple[Any, ...]) -> RecordFacts:
