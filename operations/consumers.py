@@ -1,5 +1,6 @@
 """Consumers: making and changing them, moving their place, and how they are doing (CONTRACT §5)."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
@@ -12,6 +13,7 @@ from delivery import consumers as acts
 from delivery.audit import audit as recompute
 from delivery.audit import summary
 from delivery.consumers import NAME, Allowed, Consumer, Definition, check_definition, consumer_named
+from delivery.forks import closed, forks_of, lost_place, misplaced, open_fork
 from delivery.progress import acknowledge as advance
 from delivery.progress import place_of
 from delivery.signing import new_secret
@@ -22,10 +24,11 @@ from delivery.transports.webhook import Message, Sender
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import Page, Selection, rfc3339
+from ledger.refused import RefusedError
 from operations import places
 from operations.acts import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
-from operations.caller import Caller
+from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, ForbiddenError, InvalidError
 
@@ -213,6 +216,8 @@ async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, th
     cursor = None if parse_event_id(through) is not None else decode_cursor(through)
     if cursor is not None and cursor.directory:
         raise InvalidCursorError  # of the feed of one directory: it counts otherwise
+    if await _put_into_log(ledger, consumer):
+        consumer = await reached_consumer(ledger, caller, consumer.name)
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         position = await places.before(ledger, conn, caller, through, [])
@@ -222,6 +227,20 @@ async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, th
         else:
             changed = await _claimed(conn, consumer, position, consumer.reach(directories))
         return Acknowledged((await place_of(conn, consumer)).low, changed)
+
+
+async def _put_into_log(ledger: OpenLedger, consumer: Consumer) -> bool:
+    """Move a consumer whose place is gone from the log back to what the log and the one that was read have in common.
+
+    The machine's own act, whoever asks: nothing of the log as it is now may be passed over.
+    """
+    async with ledger.connection() as conn:
+        if not await misplaced(conn, consumer.id):
+            return False
+        act = await lost_place(conn, consumer, await ledger.directories.all(conn))
+    with contextlib.suppress(RefusedError):  # another request, or a delivery process, did it in the same moment
+        await record(ledger, Caller(MACHINE, ledger.new_id()), act)
+    return True
 
 
 async def _check_reading(ledger: OpenLedger, conn: Connection, consumer: Consumer, generation: bytes) -> None:
@@ -243,6 +262,7 @@ async def _claimed(conn: Connection, consumer: Consumer, position: int, reach: S
 async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: int) -> Page:
     """The next events after what is acknowledged; reading moves nothing. Raises ConflictError."""
     check_pulling(consumer)
+    await _put_into_log(ledger, consumer)
     async with ledger.connection() as conn:
         place = await place_of(conn, consumer)
     while place.epoch != consumer.epoch:  # changed since it was looked up: the page must be of the filter that its cursor tells
@@ -308,6 +328,17 @@ async def _matching(conn: Connection, consumer: Consumer, reach: Sequence[int], 
     return row[0]
 
 
+@on_consumer("consumers.close_fork")
+async def close_fork(ledger: OpenLedger, caller: Caller, consumer: Consumer, reason: str) -> dict[str, Any]:
+    """An operator has seen to what a receiver made of events that are gone from the log. Raises ConflictError where nothing is open."""
+    async with ledger.connection() as conn:
+        known = await open_fork(conn, consumer.id)
+    if known is None:
+        raise ConflictError("Nothing that this consumer was sent is gone from the log, or it was closed already.", "not_forked")
+    await record(ledger, caller, closed(consumer, reason, kek=ledger.kek, random=ledger.entropy))
+    return await _status(ledger, consumer.name)
+
+
 @on_consumer("consumers.audit")
 async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: str | None, to: str | None) -> dict[str, Any]:
     """What it acknowledged, held against the log; of a part of it where `from` and `to` say so."""
@@ -317,4 +348,6 @@ async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: s
         head = await ledger.feed.head(conn, Selection())
         first = await places.before(ledger, conn, caller, start, named) if start else 0
         last = await places.through(ledger, conn, caller, to, named) if to else head
-        return summary(await recompute(conn, ledger.kek, consumer, directories, after=first, through=last))
+        found = await recompute(conn, ledger.kek, consumer, directories, after=first, through=last)
+        gone = (await forks_of(conn, [consumer.id])).get(consumer.id, [])
+        return {**summary(found), "gone": [known.shown() for known in gone], "gone_count": sum(known.count for known in gone)}

@@ -6,9 +6,10 @@ import os
 import random
 import signal
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import structlog
@@ -17,6 +18,7 @@ import uvloop
 from database.connections import connect, open_pool
 from delivery.brake import Limit
 from delivery.consumers import Allowed, Consumer
+from delivery.forks import Trail
 from delivery.push import Parts, Push
 from delivery.recording import Recording
 from delivery.transports.webhook import Sender
@@ -69,6 +71,7 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     directories = Directories(kek)
     feed = Feed(kek, directories)
     hints, changes, limits = Arrivals(), asyncio.Event(), dict[int, Limit]()
+    trails = defaultdict[UUID, Trail](Trail)
     tail = Tail(feed, pool.connection, hints)
     sender = Sender(allowed, timeout_s, time.time)
     recording = Recording(lambda: connect(url, pinned=True))
@@ -82,13 +85,13 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
 
     parts = Parts(
         pool.connection, feed, directories, kek, tail, sender, timeout_s, act, recording.record, limits, time.time, random.random,
-        os.urandom,
+        os.urandom, trails,
     )  # fmt: skip
 
     def make_push(consumer: Consumer, fence: int) -> Push:
         return Push(parts, consumer, fence)
 
-    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4)
+    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, kek, trails)
     background = [
         asyncio.create_task(tail.run()),
         asyncio.create_task(recording.run()),
