@@ -45,6 +45,7 @@ bench: $(READY) ## the figures, measured on this machine
 docs: $(READY) ## write the generated parts of docs anew
 	.venv/bin/python -m tests.docs.idp
 	.venv/bin/python -m tests.docs.permissions
+	.venv/bin/python -m tests.docs.deadlines
 
 format: $(READY) ## format the code and mend what the linter can
 	.venv/bin/ruff format .

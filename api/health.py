@@ -1,5 +1,7 @@
 """Probes and metrics."""
 
+from typing import Any
+
 import psycopg
 from fastapi import APIRouter, Request, Response
 
@@ -7,7 +9,6 @@ from api.recent import Recent
 from api.scrapes import MEDIA_TYPE
 from api.services import Services
 from api.strangers import address_of
-from database.connections import AWAY
 from operations.figures import sees_names
 from operations.readiness import DATABASE_SILENT, Broken, Readiness
 
@@ -24,12 +25,13 @@ def routes(services: Services) -> APIRouter:
         return {"status": "ok"}
 
     @router.get("/readyz", name="probes.ready")
-    async def readyz(response: Response) -> dict[str, str]:
-        part = await broken.get()
-        if part is None:
-            return {"status": "ready"}
+    async def readyz(response: Response) -> dict[str, Any]:
+        found = await broken.get()
+        warnings = [concern._asdict() for concern in services.readiness.concerns]
+        if found is None:
+            return {"status": "ready", "warnings": warnings} if warnings else {"status": "ready"}
         response.status_code = 503
-        return {"status": "not_ready", "part": part[0], "reason": part[1]}
+        return {"status": "not_ready", **found._asdict()}
 
     @router.get("/metrics", name="metrics.show")
     async def metrics(request: Request) -> Response:
@@ -47,5 +49,5 @@ def routes(services: Services) -> APIRouter:
 async def _broken_part(readiness: Readiness) -> Broken | None:
     try:
         return await readiness.broken_part()
-    except (*AWAY, psycopg.Error):
+    except psycopg.Error:
         return DATABASE_SILENT

@@ -16,11 +16,10 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from api.metrics import count_dropped
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
-from database.connections import AWAY, Connection
+from database.connections import LOST, Pool
 from database.queries import load_queries
 from ledger.sealing import Kek, NoteKind, seal_note
 
@@ -59,9 +58,7 @@ class Entry:
 class Journal:
     """Collects entries; run() writes them."""
 
-    def __init__(
-        self, pool: AsyncConnectionPool[Connection], kek: Kek, random: Callable[[int], bytes], kept_max: int = KEPT_MAX
-    ) -> None:
+    def __init__(self, pool: Pool, kek: Kek, random: Callable[[int], bytes], kept_max: int = KEPT_MAX) -> None:
         self._pool = pool
         self._kek = kek
         self._random = random
@@ -107,7 +104,7 @@ class Journal:
         try:
             async with self._pool.connection() as conn:
                 await conn.execute(SQL["insert_requests"], self._columns(batch))
-        except AWAY:
+        except LOST:
             self._put_back(batch)
             return False
         except psycopg.Error:
@@ -134,7 +131,7 @@ class Journal:
             async with self._pool.connection() as conn:
                 while (await conn.execute(SQL["prune_requests"], (DAYS_KEPT, PRUNE_BATCH))).rowcount == PRUNE_BATCH:
                     pass
-        except (psycopg.Error, PoolTimeout):
+        except psycopg.Error:
             _log.warning("journal_not_pruned")
 
     def _sealed(self, text: str | None, kind: NoteKind, entry: Entry) -> bytes | None:

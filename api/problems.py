@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+import psycopg
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api.bodies import BodyTooLargeError, TextError
-from database.connections import AWAY
+from api.database_errors import met
+from database.faults import Fault, Kind
 from delivery.consumers import ConsumerRefusedError
 from delivery.replays import ReplayRefusedError
 from delivery.starts import PlaceError, PlaceMovedError
@@ -60,8 +62,8 @@ def problem_of(error: Exception) -> ProblemError:
             code = _CODES.get(error.status_code, "refused")
             ours = error.detail if isinstance(error, BodyTooLargeError) else None
             return ProblemError(error.status_code, code, ours or _TEXTS.get(code, "The request was refused."))
-        case _ if isinstance(error, AWAY):
-            return ProblemError(503, "database_unavailable", "The database does not answer. Try again in a moment.")
+        case psycopg.Error():
+            return _of_database(met(error))
         case _:
             return ProblemError(500, "internal_error", "An unexpected error. It was logged under this request's id.")
 
@@ -87,6 +89,12 @@ def _of_a_place(error: InvalidCursorError | CursorAheadError | CursorForkedError
                 f"Read on with GET /v1/consumers/{{name}}/events, which begins after position {error.through}."
             )
             return ProblemError(409, "place_moved", why, acked_position=error.through)
+
+
+def _of_database(fault: Fault) -> ProblemError:
+    if fault.kind is Kind.CLIENT:
+        return ProblemError(400, "refused", f"{fault.says} Nothing was changed.")
+    return ProblemError(503, "database_unavailable", f"{fault.says} Try again in a moment.")
 
 
 _STATUSES: dict[type[OperationError], int] = {ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, InvalidError: 400}
@@ -160,5 +168,5 @@ def request_id_of(request: Request) -> str:
 # What problem_of knows by name; anything else is a defect of ours.
 EXPECTED = (
     ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, PlaceMovedError, *_REFUSED,
-    ScimError, RequestValidationError, HTTPException, *AWAY,
+    ScimError, RequestValidationError, HTTPException, psycopg.Error,
 )  # fmt: skip

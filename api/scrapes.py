@@ -6,7 +6,7 @@ from typing import Final
 
 from api.metrics import REVOCATION_SECONDS, exposition, named_exposition, show_consumers, show_surges
 from api.recent import Recent
-from database.connections import AWAY
+from database.connections import LOST
 from operations.figures import figures, head_of, revocations_acknowledged
 from operations.open_ledger import OpenLedger
 
@@ -24,13 +24,13 @@ class Scrapes:
 
     async def _nameless(self) -> bytes:
         head = -1  # scrapes go on while the database is away
-        with contextlib.suppress(*AWAY):
+        with contextlib.suppress(*LOST):
             head = await head_of(self._ledger)
         return exposition(self._queued(), head)
 
     async def _whole(self) -> bytes:
         nameless = await self.nameless.get()
-        with contextlib.suppress(*AWAY):  # the figures are then those of before
+        with contextlib.suppress(*LOST):  # the figures are then those of before
             of_consumers, of_directories = await figures(self._ledger)
             show_consumers(of_consumers)
             show_surges(of_directories)

@@ -17,7 +17,7 @@ from api.gate import caller_of
 from api.problems import document, problem_of
 from api.revocation import presented, still_allowed
 from api.services import Services
-from database.connections import AWAY
+from database.connections import LOST
 from ledger.cursor import Anchor, Cursor
 from ledger.events import BY_NUMBER, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.feed import CursorAheadError, CursorForkedError, Page, Selection
@@ -96,13 +96,13 @@ class _Follower:
             try:
                 async for block in self._news():
                     yield block
-            except AWAY:
+            except LOST:
                 self.place = None  # goes on where it was once the database is back
             if self.services.stopping:
                 return
             if loop.time() >= beat_at:
                 beat_at = loop.time() + interval
-                with contextlib.suppress(*AWAY):  # nothing new can have come meanwhile
+                with contextlib.suppress(*LOST):  # nothing new can have come meanwhile
                     await self._make_sure()
                 yield self._covered() if self.filtered else b": still here\n\n"
             with contextlib.suppress(TimeoutError):

@@ -1,86 +1,358 @@
-"""Connections of the serving role."""
+"""Connections of ours to PostgreSQL: what each session is set to, and that no wait on it is without a deadline.
 
+Session settings are SET after connecting, not sent as startup options, which poolers refuse. Behind a pooler that lends a server
+for one transaction only (`pooled_transactions`), a session keeps nothing: there each use of a connection is one transaction with
+settings of its own.
+"""
+
+import asyncio
+import os
+import socket
 import time
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+import psycopg
+import structlog
 from psycopg import AsyncConnection, AsyncRawCursor, InterfaceError, OperationalError
+from psycopg.abc import PQGen
+from psycopg.errors import Diagnostic, PipelineAborted
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from database.arrays import register_arrays
+from database.deadlines import (
+    AWAY as AWAY_DEADLINE,
+)
+from database.deadlines import (
+    CHECK,
+    CONNECT,
+    LONG_LOOK,
+    POOL,
+    PROBE,
+    READ,
+    SERVER_SIDE,
+    STATEMENT,
+    with_deadlines,
+)
 
 APPLICATION_NAME = "scim-ledger"  # so that an operator knows our sessions in pg_stat_activity
 
+# What the product relies on, whatever the server, the database or the role say otherwise.
+OURS: Final[Mapping[str, str]] = {
+    "search_path": "ledger", "jit": "off", "timezone": "UTC", "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed", "default_transaction_deferrable": "off", **SERVER_SIDE,
+}  # fmt: skip
+# Serving always happens as ledger_app, whoever logs in: append-only is a grant to that role.
+SERVING: Final[Mapping[str, str]] = {**OURS, "role": "ledger_app"}
 # A generic plan made while a table is empty is a sequential scan until the next analyse; these options leave the planner
 # only index plans, which are the right ones for every block of the hot path at every size.
-PINNED_PLANS = (
-    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off "
-    "-c enable_bitmapscan=off -c enable_material=off -c jit=off"
-)
+PINNED_PLANS: Final[Mapping[str, str]] = {
+    "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+    "enable_bitmapscan": "off", "enable_material": "off",
+}  # fmt: skip
 # Reads that are not on the hot path: the same, but a GIN index (e-mail addresses) needs a bitmap scan.
-INDEXED_PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-# Serving always happens as ledger_app, whoever logs in: append-only is a grant to that role.
-SERVING = "-c search_path=ledger -c role=ledger_app -c jit=off -c synchronous_commit=on -c timezone=UTC"
+INDEXED_PLANS: Final[Mapping[str, str]] = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 Connection = AsyncConnection[TupleRow]
-LOST: Final = (OperationalError, InterfaceError)  # what a statement raises whose connection, or server, is gone
-AWAY: Final = (*LOST, PoolTimeout)  # the same where connections come from a pool
+RV = TypeVar("RV")
+LOST: Final = (OperationalError, InterfaceError)  # what a statement, or a pool, raises whose connection, or server, is gone
+_INTERVAL_S: Final = 0.1  # how often psycopg looks for an interruption
+_log = structlog.get_logger("database")
 
 
-async def connect(url: str, *, pinned: bool = False, lock_timeout_ms: int = 0) -> Connection:
-    """Open an autocommit connection that speaks binary, knows encoded arrays and prepares each statement at first use.
+@dataclass(slots=True)
+class Pulse:
+    """Whether the database answers this process: what waits for it need not find out one after the other.
 
-    `lock_timeout_ms`: how long a statement waits for a lock before it is refused; 0 for ever. Raises psycopg.OperationalError when the server is not there.
+    Times are of the monotonic clock. `failing_since`: when the first wait began that was in vain, since the last answer.
     """
-    options = f"{SERVING} {PINNED_PLANS}" if pinned else SERVING
-    options += f" -c lock_timeout={lock_timeout_ms}"
-    conn = await AsyncConnection.connect(
-        url,
-        autocommit=True,
-        options=options,
-        prepare_threshold=0,
-        application_name=APPLICATION_NAME,
-        cursor_factory=AsyncRawCursor,
-    )
+
+    failing_since: float | None = None
+    answered_at: float = 0.0
+
+    def answered(self) -> None:
+        self.failing_since, self.answered_at = None, time.monotonic()
+
+    def failed(self, waited_s: float = 0.0) -> None:
+        """It refused or broke a connection, or did not answer in so many seconds."""
+        if self.failing_since is None:
+            self.failing_since = time.monotonic() - waited_s
+
+    @property
+    def away(self) -> bool:
+        """Whether it has not answered for so long that requests are refused at once."""
+        return self.failing_since is not None and time.monotonic() - self.failing_since >= AWAY_DEADLINE.seconds
+
+
+class Bounded(AsyncConnection[TupleRow]):
+    """A connection on which nothing waits for ever.
+
+    An answer that does not come within `patience_s` ends the connection: OperationalError, as where it breaks. With `long_work`,
+    the server is asked on another connection whether it is at work, and the wait goes on for as long as it is.
+    """
+
+    patience_s: float = READ.seconds
+    warned: bool = False  # the server sent a warning: see refuse_if_warned
+    pulse: Pulse | None = None
+    long_work: str | None = None  # the URL to ask on
+
+    async def wait(self, gen: PQGen[RV], interval: float = _INTERVAL_S, timeout: float | None = None) -> RV:  # noqa: ASYNC109  # psycopg's own signature
+        """Raises psycopg.OperationalError, with the connection closed, where no answer comes. With a `timeout`: as psycopg."""
+        if timeout is not None:
+            return await super().wait(gen, interval, timeout)
+        if self.long_work is not None:
+            return await self._wait_long(gen, interval, self.long_work)
+        try:
+            answer = await super().wait(gen, interval, self.patience_s)
+        except OperationalError as broken:
+            self._end_if_silent(broken)
+            raise
+        if self.pulse is not None:
+            self.pulse.answered()
+        return answer
+
+    def _end_if_silent(self, broken: OperationalError) -> None:
+        """An error that no server sent, on a connection that stands: the wait was over. What may still come belongs to nobody."""
+        if broken.sqlstate is not None or isinstance(broken, PipelineAborted):
+            return
+        silent = not self.broken
+        if silent:
+            _log.warning("database_silent", seconds=self.patience_s)
+            self.pgconn.finish()
+        if self.pulse is not None:
+            self.pulse.failed(self.patience_s if silent else 0.0)
+
+    async def _wait_long(self, gen: PQGen[RV], interval: float, url: str) -> RV:
+        looking = asyncio.create_task(self._look(url, self.info.backend_pid))
+        try:
+            return await super().wait(gen, interval)
+        finally:
+            looking.cancel()
+
+    async def _look(self, url: str, pid: int) -> None:
+        """Cut the connection once the server is not at work on it any more, or cannot be asked."""
+        pause, idle = LONG_LOOK.seconds, 0
+        while idle < 2:  # an answer may just be on its way
+            await asyncio.sleep(pause)
+            at_work = await _at_work(url, pid)
+            idle = 0 if at_work else idle + 1
+            pause = PROBE.seconds if idle else LONG_LOOK.seconds
+            if at_work is None:
+                break
+        _log.warning("database_silent", backend=pid)
+        self._sever()
+
+    def _sever(self) -> None:
+        """The waiting statement sees the end of the connection."""
+        with socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
+
+
+class BoundedThread(psycopg.Connection[TupleRow]):
+    """The same for code that waits in threads: the recorder of the eventsourcing library."""
+
+    def wait(self, gen: PQGen[RV], interval: float = _INTERVAL_S, timeout: float | None = None) -> RV:
+        """Raises psycopg.OperationalError, with the connection closed, where no answer comes. With a `timeout`: as psycopg."""
+        try:
+            return super().wait(gen, interval, READ.seconds if timeout is None else timeout)
+        except OperationalError as broken:
+            if timeout is None and broken.sqlstate is None and not isinstance(broken, PipelineAborted):
+                self.pgconn.finish()
+            raise
+
+
+def set_for_threads(conn: BoundedThread) -> None:
+    """Set a session of the serving role, as `connect` does."""
+    conn.execute(*_set_config(SERVING, local=False), prepare=False)
+
+
+async def _at_work(url: str, pid: int) -> bool | None:
+    """Whether a session runs a statement, or waits for something in the server; None where nobody answers."""
+    question = "select state = 'active' and wait_event_type is distinct from 'Client' from pg_stat_activity where pid = %s"
+    try:
+        async with asyncio.timeout(CONNECT.seconds), await Bounded.connect(with_deadlines(url), autocommit=True) as conn:
+            row = await (await conn.execute(question, (pid,))).fetchone()
+    except (*LOST, TimeoutError):
+        return None
+    return row is not None and bool(row[0])
+
+
+async def connect(
+    url: str,
+    *,
+    pinned: bool = False,
+    lock_timeout_ms: int = 0,
+    patience_s: float = READ.seconds,
+    long_work: bool = False,
+    pulse: Pulse | None = None,
+) -> Connection:
+    """Open an autocommit connection of the serving role that speaks binary, knows encoded arrays and prepares each statement at first use.
+
+    `lock_timeout_ms`: how long a statement waits for a lock before it is refused; 0 for ever. `patience_s` and `long_work`: see
+    Bounded. Raises psycopg.OperationalError when the server is not there.
+    """
+    plans = PINNED_PLANS if pinned else {}
+    settings = {**SERVING, **plans, "lock_timeout": str(lock_timeout_ms)}
+    return await _opened(url, settings, patience_s, long_work=long_work, pulse=pulse)
+
+
+async def connect_owner(url: str) -> Connection:
+    """The same as the role that logs in: making and swapping tables is not a right of the serving role. Its statements may take long."""
+    return await _opened(url, OURS, READ.seconds, long_work=True, pulse=None)
+
+
+async def _opened(
+    url: str, settings: Mapping[str, str], patience_s: float, *, long_work: bool, pulse: Pulse | None
+) -> Connection:
+    try:
+        conn = await Bounded.connect(
+            with_deadlines(url),
+            autocommit=True,
+            prepare_threshold=0,
+            application_name=APPLICATION_NAME,
+            cursor_factory=AsyncRawCursor,
+        )
+    except OperationalError:
+        if pulse is not None:
+            pulse.failed()
+        raise
+    conn.patience_s, conn.pulse, conn.long_work = patience_s, pulse, url if long_work else None
+    _note(conn)
+    try:
+        await _set(conn, settings, local=False)
+    except BaseException:
+        await conn.close()
+        raise
     conn.prepared_max = 300
     register_arrays(conn)
     return conn
 
 
-async def _prepare(conn: Connection) -> None:
-    conn.prepared_max = 300
-    register_arrays(conn)
+def _note(conn: Bounded) -> None:
+    def heard(notice: Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            conn.warned = True
+            _log.warning("database_warned", sqlstate=notice.sqlstate, message=notice.message_primary)
+
+    conn.add_notice_handler(heard)
 
 
-_checked: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+def refuse_if_warned(conn: Connection) -> None:
+    """Raise psycopg.OperationalError where the server warned since the connection was opened: such a commit may not outlive a failover.
+
+    A COMMIT whose wait for a synchronous standby is cancelled succeeds, with a warning alone. None of our statements warns otherwise.
+    """
+    if isinstance(conn, Bounded) and conn.warned:
+        raise OperationalError("The server warned, so it is not known whether a synchronous standby has this.")
+
+
+async def _set(conn: Connection, settings: Mapping[str, str], *, local: bool) -> None:
+    await conn.execute(*_set_config(settings, local=local), prepare=False)
+
+
+def _set_config(settings: Mapping[str, str], *, local: bool) -> tuple[bytes, tuple[str, ...]]:
+    """All in one statement: a round trip for each would make a connection twice as slow to open."""
+    places = range(1, 2 * len(settings), 2)
+    calls = ", ".join(f"set_config(${n}, ${n + 1}, {'true' if local else 'false'})" for n in places)
+    return f"select {calls}".encode(), tuple(word for pair in settings.items() for word in pair)
+
+
+_checked: WeakKeyDictionary[AsyncConnection[TupleRow], float] = WeakKeyDictionary()
 CHECK_INTERVAL_S = 1.0
 
 
-async def _check_idle(conn: Connection) -> None:
+async def _check_idle(conn: Bounded) -> None:
     """Check a pooled connection before it is used, but not more than once a second: each check is a round trip."""
     now = time.monotonic()
     if now - _checked.get(conn, 0.0) > CHECK_INTERVAL_S:
-        await AsyncConnectionPool.check_connection(conn)
+        conn.patience_s = CHECK.seconds
+        try:
+            await AsyncConnectionPool.check_connection(conn)
+        finally:
+            conn.patience_s = READ.seconds
         _checked[conn] = now
 
 
-def open_pool(url: str, *, size: int) -> AsyncConnectionPool[Connection]:
-    """Make a pool of serving connections (not yet opened)."""
-    kwargs: dict[str, Any] = {
-        "autocommit": True,
-        "options": f"{SERVING} {INDEXED_PLANS}",
-        "prepare_threshold": 0,
-        "application_name": APPLICATION_NAME,
-        "cursor_factory": AsyncRawCursor,
-    }
-    return AsyncConnectionPool(
-        url,
-        kwargs=kwargs,
-        configure=_prepare,
-        min_size=1,
-        max_size=size,
-        open=False,
-        timeout=5,
-        check=_check_idle,
-    )
+class Pool:
+    """Serving connections that are lent for a few statements each; not yet open.
+
+    `pooled_transactions`: the URL leads to a pooler that lends a server for one transaction only.
+    """
+
+    def __init__(self, url: str, *, size: int, pulse: Pulse | None = None, pooled_transactions: bool = False) -> None:
+        self.pulse = pulse or Pulse()
+        self.max_size = size
+        self._by_transaction = pooled_transactions
+        self._settings = {**SERVING, **INDEXED_PLANS, "statement_timeout": str(STATEMENT.ms)}
+        kwargs: dict[str, Any] = {
+            "autocommit": True,
+            "prepare_threshold": None if pooled_transactions else 0,
+            "application_name": APPLICATION_NAME,
+            "cursor_factory": AsyncRawCursor,
+        }
+        self._pool: AsyncConnectionPool[Bounded] = AsyncConnectionPool(
+            with_deadlines(url), kwargs=kwargs, connection_class=Bounded, configure=self._prepare, min_size=1, max_size=size,
+            open=False, timeout=POOL.seconds, check=_check_idle,
+            reconnect_timeout=CONNECT.seconds,  # then whoever asks next begins anew, without the pauses that have grown meanwhile
+        )  # fmt: skip
+
+    async def open(self) -> None:
+        await self._pool.open()
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Connection]:
+        """Lend a connection. Raises PoolTimeout: at once where the database has been away for a while, else after POOL."""
+        if self.pulse.away:
+            raise PoolTimeout("The database does not answer.")
+        asked = time.monotonic()
+        try:
+            conn = await self._pool.getconn()
+        except PoolTimeout:
+            if self.pulse.answered_at < asked:  # else others kept them all
+                self.pulse.failed(POOL.seconds)
+            raise
+        try:
+            async with conn, self._settled(conn):
+                yield conn
+            if conn.warned:
+                await conn.close()
+                refuse_if_warned(conn)
+        finally:
+            await self._pool.putconn(conn)
+
+    @asynccontextmanager
+    async def _settled(self, conn: Bounded) -> AsyncGenerator[None]:
+        """Set to what the product relies on: for the session it is already, for a transaction it must be each time."""
+        if not self._by_transaction:
+            yield
+            return
+        async with conn.transaction():
+            await _set(conn, self._settings, local=True)
+            yield
+
+    async def _prepare(self, conn: Bounded) -> None:
+        conn.pulse = self.pulse
+        _note(conn)
+        conn.prepared_max = 300
+        register_arrays(conn)
+        if not self._by_transaction:
+            await _set(conn, self._settings, local=False)
+
+
+async def probe(url: str, pulse: Pulse) -> None:
+    """Until cancelled: while the database fails, look whether it answers again."""
+    while True:
+        await asyncio.sleep(PROBE.seconds)
+        if pulse.failing_since is not None:
+            try:
+                conn = await connect(url, patience_s=CONNECT.seconds, pulse=pulse)
+            except LOST:
+                continue
+            await conn.close()

@@ -33,7 +33,7 @@ class Open:
     urgent: bool = False  # the end of somebody's access waits for it; or it is of a replay and a live event waits for it
     aside: bool = False  # it failed because nobody was there, and waits until somebody is
     early: bool = False  # it is tried before its time, which uses up no attempt
-    hasty: bool = False  # it failed so since its last attempt
+    hasty: bool = False  # its next attempt was made sooner once, because the receiver was back
     probes: int = 0  # how often it was tried before its time
 
     @property
@@ -148,8 +148,8 @@ class Choosing:
         self.doubt.accepted()
         return ends
 
-    def reopen(self) -> None:
-        """The receiver is back: what failed meanwhile is tried before its time, each once between two attempts of its schedule."""
+    def reopen(self, now: float) -> None:
+        """The receiver is back: what failed meanwhile is due. Each once: what fails again has a fault of its own, and its schedule."""
         for position in list(self._aside):
             found = self._open.get(position)
             if found is not None:
@@ -157,14 +157,15 @@ class Choosing:
                 self.queue(found)
         self._aside.clear()
         for found in self._open.values():
-            if state_of(found) == RETRYING and not found.under_way and not found.hasty:
-                self._hasten(found)
+            exceptional = found.exceptional
+            if exceptional is not None and exceptional.state == RETRYING and not found.under_way and not found.hasty:
+                found.hasty, exceptional.next_at = True, min(exceptional.next_at or now, now)
+                self.queue(found)
 
     def blamed(self, found: Open, now: float, *, away: bool) -> bool:
         """A failure of an event that went alone. Gives whether it uses up an attempt; otherwise it keeps its place in the schedule."""
         blamed = self.doubt.failed(found.item.position, now, away=away) or state_of(found) == RETRYING
         blamed = blamed and not found.early
-        found.hasty = not blamed
         found.aside = not blamed and state_of(found) != RETRYING
         found.early = False
         found.alone = True
@@ -177,10 +178,6 @@ class Choosing:
             found.alone, found.under_way = True, False
             self.queue(found)
 
-    def _hasten(self, found: Open) -> None:
-        found.early = True
-        heapq.heappush(self._late, (attempts_of(found), found.rank, found.item.position))
-
     # -- what goes next -----------------------------------------------------
 
     def next_batch(self, now: float) -> list[Open]:
@@ -192,7 +189,7 @@ class Choosing:
         first, fresh = self._first(now, room), True
         if first is not None:
             fresh = not self._of_run(first) and state_of(first) != RETRYING
-        elif self.doubt.open and now >= self.doubt.probe_at(now):
+        elif self.doubt.silent(now):
             first, fresh = self._probe(), False
         if first is None:
             return []
@@ -230,9 +227,7 @@ class Choosing:
             found = self._open.get(heapq.heappop(self._late)[2])
             if found is None or found.under_way or not found.item.ready or state_of(found) != RETRYING:
                 continue
-            assert found.exceptional is not None, "it has a state"
-            if found.early or (found.exceptional.next_at or 0.0) <= now:
-                found.early = (found.exceptional.next_at or 0.0) > now
+            if found.exceptional is not None and (found.exceptional.next_at or 0.0) <= now:
                 return found
         return None
 
@@ -332,7 +327,7 @@ class Choosing:
         if self.doubt.open:
             paced = self.doubt.may_try_at(now)
             times = [max(at, paced) for at in times] + ([paced] if self._ready or others else [])
-            if self._aside or self.doubt.failing:
+            if self.doubt.away:
                 times.append(max(self.doubt.probe_at(now), paced))
         return times
 

@@ -75,6 +75,10 @@ class Doubt:
         self._tried = min(self._tried, now)  # a clock that was set back
         return self._tried + PROBE_S
 
+    def silent(self, now: float) -> bool:
+        """Whether nobody seems to be there and nothing was tried for so long that one should."""
+        return self.open and self.away and now >= self.probe_at(now)
+
     def room(self, began: list[float], now: float) -> int:
         """How many requests may be under way at once, where those that are began at these times."""
         usual = IN_DOUBT_MAX if self.open else IN_FLIGHT_MAX

@@ -132,7 +132,7 @@ def _statements(reports: Sequence[Report]) -> list[tuple[str, tuple[Any, ...]]]:
     if went_on:
         statements.append(("update_open", (
             int4s([c for c, _ in went_on]), int8s([e.position for _, e in went_on]), int2s([e.state for _, e in went_on]),
-            int4s([e.attempts for _, e in went_on]), [e.next_at for _, e in went_on], texts([e.error for _, e in went_on]),
+            int4s([e.attempts for _, e in went_on]), [e.since for _, e in went_on], [e.next_at for _, e in went_on], texts([e.error for _, e in went_on]),
             byteas([e.answer for _, e in went_on]), uuids([e.replay for _, e in went_on]),
         )))  # fmt: skip
     if acked:

@@ -10,13 +10,14 @@ leaves (recording.py), so a killed process repeats at most what was under way or
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 from uuid import UUID
 
 import anyio.to_thread
+import psycopg
 import structlog
 
 from database.arrays import int8s
@@ -223,7 +224,8 @@ class Push:
             places = [(found.item.directory, found.item.seq) for found in blocked]
             events = await self._parts.feed.at(conn, places, bodies=False) if blocked else []
         for event in events:
-            await self._parts.act(_blocked(self.consumer, self._open[event.position], _event_id(event.json)))
+            with suppress(psycopg.errors.NotNullViolation):  # told already, by who held the lease before, or holds it now
+                await self._parts.act(_blocked(self.consumer, self._open[event.position], _event_id(event.json)))
 
     async def _join_runs(self, conn: Connection, runs: Sequence[Run], aside: set[int]) -> None:
         """Take up the runs of this consumer; what an operator parked, or skipped since, is no part of them any more."""
@@ -271,18 +273,11 @@ class Push:
                 continue
             replay.left[p.position] = None
             known = self._open.get(p.position)
-            if known is not None:
-                self._adopt(known, run)
+            if known is not None:  # sent once, as part of the run. In memory only: if that is cancelled it stays open
+                known.item.replay = run.id
             elif p.position <= self._read_to.position:  # what lies further is taken up when it is read
                 item = Item(p.position, p.directory, p.seq, p.kind, p.obj, p.mem, p.at, run.id)
                 self._open[p.position] = Open(item, again=True)
-
-    def _adopt(self, known: Open, run: Run) -> None:
-        """An event that is open anyway is delivered once, as part of the run. In memory only: if that is cancelled it stays open."""
-        known.item.replay = run.id
-        if known.exceptional is not None and known.exceptional.state in {BLOCKED, RETRYING}:
-            known.exceptional.state, known.exceptional.attempts, known.exceptional.next_at = RETRYING, 0, self._parts.clock()
-            self._report.went_on.append(known.exceptional)
 
     def _rebuild(self) -> None:
         """Lanes and queues anew, from what is open."""
@@ -542,7 +537,7 @@ class Push:
         back = self._choosing.accepted()
         await self._recorded()
         if back:
-            self._choosing.reopen()
+            self._choosing.reopen(self._parts.clock())
         for found in batch:
             self._hold(found, b"")
             del self._open[found.item.position]
@@ -609,7 +604,7 @@ class Push:
                 replay.stuck.add(item.position)
         if found.exceptional.since is None:
             found.exceptional.since = now
-        target = self._report.went_on if found.exceptional.stored and found.exceptional.attempts else self._report.begun
+        target = self._report.went_on if found.exceptional.stored else self._report.begun
         if found.exceptional not in target:
             target.append(found.exceptional)
         found.exceptional.stored = True

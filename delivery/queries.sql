@@ -171,13 +171,14 @@ from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int2[], $6::int4
 left join lateral (select id from replays where id = r and state in ('running', 'paused') limit 1) run on true
 where r is null or run.id is not null
 on conflict (consumer, position) do update set state = excluded.state, attempts = excluded.attempts, since = excluded.since,
-    next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay, told = false;
+    next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay;
 
 -- update_open --
 -- Exceptions that went on. One that an operator skipped or parked meanwhile stays so.
-update open_deliveries o set state = st, attempts = a, next_at = to_timestamp(n), error = e, answer = an, replay = r,
-                             told = told and o.state = 3 and st = 3
-from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::float8[], $6::text[], $7::bytea[], $8::uuid[]) v(c, p, st, a, n, e, an, r)
+update open_deliveries o set state = st, attempts = a, since = coalesce(o.since, to_timestamp(si)), next_at = to_timestamp(n), error = e,
+                             answer = an, replay = r
+from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::float8[], $6::float8[], $7::text[], $8::bytea[], $9::uuid[])
+     v(c, p, st, a, si, n, e, an, r)
 where o.consumer = v.c and o.position = v.p and o.state <> 5;
 
 -- untold --
@@ -185,8 +186,8 @@ where o.consumer = v.c and o.position = v.p and o.state <> 5;
 select position from open_deliveries where consumer = $1 and state = 3 and not told order by position;
 
 -- note_told --
--- In the commit of delivery.blocked.
-update open_deliveries set told = true where consumer = $1 and position = $2 and state = 3;
+-- In the commit of delivery.blocked. Where another process told it meanwhile the column refuses the null, and with it the second event.
+update open_deliveries set told = nullif(not told, false) where consumer = $1 and position = $2 and state = 3;
 
 -- open_page --
 -- Exceptions of one state, after a position.
@@ -469,6 +470,11 @@ insert into surge_alarms (directory, seq) values ($1, $2) on conflict do nothing
 -- In the transaction that records replay.started.
 insert into replays (id, sealed_name, consumer, from_position, to_position, head, types, directories, subjects, rate_per_second, superseded, sealed_reason, state, total, skipped)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running', $13, $14);
+
+-- due_in_run --
+-- In the transaction that records replay.started: what failed in vain before, of these positions, is tried again with a schedule that begins anew.
+update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp()
+where consumer = $1 and position = any($2::int8[]) and state in (2, 3) and replay is null;
 
 -- set_replay_state --
 -- Paused, running again, cancelled, finished or failed.

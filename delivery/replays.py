@@ -190,8 +190,11 @@ def _run(kek: Kek, row: tuple[Any, ...]) -> Run:
 # -- acts -------------------------------------------------------------------
 
 
-def started(run: Run, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
-    """The act of starting a run. Its name and its reason are the operator's own words: stored sealed."""
+def started(run: Run, positions: Sequence[int], *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
+    """The act of starting a run over these positions. What was blocked there is due again, once: a run that is taken up later finds it as it is.
+
+    Its name and its reason are the operator's own words: stored sealed.
+    """
     r = run.range
     name = seal_note(kek, run.name, kind="replay_name", owner=run.id, random=random)
     reason = seal_note(kek, run.reason, kind="replay_reason", owner=run.id, random=random)
@@ -202,7 +205,8 @@ def started(run: Run, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFact
     facts = {
         "from_position": r.after + 1, "to_position": r.through, "count": run.total, "superseded": run.skipped, "reason": run.reason,
     }  # fmt: skip
-    return _act(REPLAY_STARTED, run, facts, (SQL["insert_replay"], row))
+    due = (SQL["due_in_run"], (run.consumer, int8s(positions)))
+    return _act(REPLAY_STARTED, run, facts, (SQL["insert_replay"], row), due)
 
 
 def moved(run: Run, state: State, reason: str = "") -> RecordFacts:

@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 
 from database.arrays import int4s
-from database.connections import AWAY, Connection
+from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import forks
 from delivery.brake import Limit
@@ -83,7 +83,7 @@ class Worker:
                 self.changes.clear()
                 try:
                     await self._look()
-                except AWAY:
+                except LOST:
                     _log.warning("worker_away")
                 except Exception:  # one consumer that cannot be served must not end the others
                     _log.exception("worker_look_failed")
@@ -243,7 +243,7 @@ class Worker:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        with contextlib.suppress(*AWAY):
+        with contextlib.suppress(*LOST):
             async with self.connection() as conn:
                 await conn.execute(SQL["release_leases"], (self.id, int4s(list(self._held))))
                 await conn.execute(SQL["forget_worker"], (self.id,))
@@ -278,7 +278,7 @@ class Worker:
                             await self._thin(conn, await consumers(conn))
                     finally:
                         await conn.execute(SQL["end_watch"])
-            except AWAY:
+            except LOST:
                 continue
             except Exception:  # a defect here must not end deliveries
                 _log.exception("watch_failed")

@@ -138,6 +138,10 @@ select pg_notify('ledger', 'wake');
 -- After a lost connection: which requests did commit, and where.
 select c.req, c.op, c.directory, c.seq, c.size from unnest($1::uuid[], $2::int4[]) k(r, o) join commits c on c.req = k.r and c.op = k.o;
 
+-- wait_for_standby --
+-- Writes to the WAL and nothing else, so that COMMIT waits for the synchronous standby as any write does, and with it for all before.
+select pg_logical_emit_message(true, 'scim-ledger', 'a lost commit was looked up');
+
 -- directory_by_slug --
 -- The directory of a request path.
 select id, uuid, slug, profile, index_key, created_at,

@@ -73,6 +73,11 @@ class FairQueue:
             line.weight += submission.weight
             self._count += 1
 
+    def drain(self) -> list[Submission]:
+        """Take everything out."""
+        lines, self._lines, self._count = self._lines, {}, 0
+        return [submission for line in lines.values() for submission in line.waiting]
+
     def take(self, busy: set[int]) -> tuple[list[Submission], list[Submission]]:
         """Give (a batch, commands that run alone): round-robin over the directories that are not busy.
 

@@ -30,7 +30,8 @@ from psycopg import Connection, RawCursor
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
 
-from database.connections import SERVING
+from database.connections import BoundedThread, set_for_threads
+from database.deadlines import POOL, with_deadlines
 from database.queries import load_queries
 from ledger.events import BY_TOPIC, EVENT_TYPES
 from ledger.rendering import DAMAGED, UNREADABLE
@@ -63,12 +64,15 @@ class LedgerRecorder(ApplicationRecorder):
     def __init__(self, url: str, kek: Kek) -> None:
         self._url = url
         self._kek = kek
-        self._pool: ConnectionPool[Connection[TupleRow]] = ConnectionPool(
-            url,
+        self._pool: ConnectionPool[BoundedThread] = ConnectionPool(
+            with_deadlines(url),
+            connection_class=BoundedThread,
+            configure=set_for_threads,
             min_size=1,
             max_size=READ_POOL_MAX,
             open=True,
-            kwargs={"autocommit": True, "options": SERVING, "cursor_factory": RawCursor},
+            timeout=POOL.seconds,
+            kwargs={"autocommit": True, "cursor_factory": RawCursor},
         )
         self._directories: dict[int, UUID] = {}
 
@@ -170,7 +174,8 @@ class _Listener:
     def __init__(self, url: str, wake: Any) -> None:
         self._wake = wake
         self._stopped = False
-        self._conn = psycopg.connect(url, autocommit=True, options=SERVING)
+        self._conn = BoundedThread.connect(with_deadlines(url), autocommit=True, cursor_factory=RawCursor)
+        set_for_threads(self._conn)
         self._conn.execute("listen ledger")
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()

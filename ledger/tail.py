@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from database.connections import AWAY, Connection
+from database.connections import LOST, Connection
 from ledger.cursor import Anchor
 from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
 from ledger.rendering import BODIES_BYTES_MAX, Event
@@ -118,7 +118,7 @@ class Tail:
             hint = self._hints.next()
             try:
                 await self._look()
-            except AWAY:
+            except LOST:
                 _log.warning("tail_away")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):

@@ -20,7 +20,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from database.arrays import byteas, int2s, int4s, int8s, uuids
-from database.connections import Connection
+from database.connections import Connection, refuse_if_warned
 from database.queries import load_queries
 from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
@@ -125,7 +125,8 @@ class Transaction:
         """Write a batch in one transaction.
 
         Fills `report` as it goes, so that the caller knows what was under way if the connection breaks: `committing` holds
-        what is being committed when COMMIT is cut. Raises psycopg errors as they come; the caller rolls back.
+        what is being committed when COMMIT is cut, or not known to be on a synchronous standby. Raises psycopg errors as they
+        come; the caller rolls back.
         """
         began = self.service_clock()
         async with conn.pipeline():
@@ -143,6 +144,7 @@ class Transaction:
                 for sql, params in piece:
                     await conn.execute(sql, params)
             await conn.execute("commit")
+        refuse_if_warned(conn)
         report.settled += report.committing
         report.committing = []
 

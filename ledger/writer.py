@@ -1,21 +1,24 @@
 """The group-commit writer: one per process, batches from the fair queue, lanes for what runs alone, and the error rules.
 
-Errors (DESIGN §4): SQLSTATE class 22/23 - the batch's commands one by one, so that only the guilty one fails; 40001 and
-40P01 - the batch again; connection lost - reconnect, look the requests up in `commits`: found - answer from it, not found -
-once more, unknown - 503. Never blind. A lock that does not come within LOCK_TIMEOUT_MS - 503 where it is not a writer of
-ours that holds it; behind one of ours, which writes something giant, the batch goes on waiting for LOCK_WAIT_MAX_S.
+Errors (database/faults.py sorts them): the client's own (SQLSTATE class 22/23) - the batch's commands one by one, so that only
+the guilty one fails; a conflict (class 40) - the batch again; connection lost - reconnect, look the requests up in `commits`:
+found - answer from it, not found - once more, unknown - 503. Never blind. The operator's (read-only, disk full) - 503, and why.
+A lock that does not come in time - 503 where it is not a writer of ours that holds it; behind one of ours, which writes
+something giant, the batch goes on waiting. While the database is away nothing waits for longer than database/deadlines.py says.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import psycopg
 import structlog
 
 from database.arrays import int4s, uuids
-from database.connections import LOST, Connection
+from database.connections import LOST, Connection, Pulse, refuse_if_warned
+from database.deadlines import LOCK_BEHIND_OURS, WRITE_SETTLED
+from database.faults import Fault, Kind, fault_of
 from database.queries import load_queries
 from ledger.clocks import ClockError
 from ledger.obstacles import obstacles
@@ -27,15 +30,34 @@ SQL = load_queries(__file__)
 LANES_MAX = 3  # transactions beside the main one: giant commits, and directories another process holds
 DEFERRALS_MAX = 2
 CONFLICT_TRIES_MAX = 5
-RECONNECT_TRIES = 6
-RECONNECT_DELAY_S = 0.25  # grows with each try: about 4 s in all, then 503
-LOCK_TIMEOUT_MS = 4_000  # the ledger's lock is held for a COMMIT, a directory's for a batch: what takes longer is looked into
-LOCK_WAIT_MAX_S = 60.0
+RECONNECT_PAUSE_S = 0.25  # doubles with each try
+RECONNECT_PAUSE_MAX_S = 1.0
+LOOK_UP_S = 1.5  # for looking a lost commit up, where the batch took long before
+TROUBLE_S = 5.0  # for how long a fault of the operator's is told by the probe after the last write that met it
 _RETRY_AFTER_S = 1
 _HELD = "Another session of the database holds a lock that this change needs; nothing was changed. Send it again."
 
+_AWAY = "The database does not answer; nothing was changed. Send it again."
+_UNSURE = "The database does not answer, so this change may or may not be stored. Send the request again."
+
 Connect = Callable[[], Awaitable[Connection]]
 _log = structlog.get_logger("ledger.writer")
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A batch on its way: what is left of it, since when. Times are of the loop's clock."""
+
+    link: "Link"
+    left: list[Submission]
+    began: float
+    wait_for_locks: bool
+    tries: int = 0
+
+    @property
+    def until(self) -> float:
+        """When it is answered, while the database is away."""
+        return self.began + WRITE_SETTLED.seconds
 
 
 class Link:
@@ -59,13 +81,23 @@ class Link:
                 await conn.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Links:
+    """How the writer reaches the database: `main` for batches, `lane` for what may take long. `pulse` is that of the process."""
+
+    main: Connect
+    lane: Connect
+    pulse: Pulse
+
+
 class Writer:
     """Accepts submissions, writes them in batches, settles each one's waiter."""
 
-    def __init__(self, transaction: Transaction, connect: Connect, on_batch: Callable[[int, float], None]) -> None:
+    def __init__(self, transaction: Transaction, links: Links, on_batch: Callable[[int, float], None]) -> None:
         self._transaction = transaction
-        self._main = Link(connect)
-        self._idle_lanes = [Link(connect) for _ in range(LANES_MAX)]
+        self._pulse = links.pulse
+        self._main = Link(links.main)
+        self._idle_lanes = [Link(links.lane) for _ in range(LANES_MAX)]
         self._queue = FairQueue()
         self._wake = asyncio.Event()
         self._busy: set[int] = set()
@@ -74,17 +106,30 @@ class Writer:
         self._on_batch = on_batch
         self._stopping = False
         self._obstructed = False  # a lock did not come, and nobody has looked since whether it is free
+        self._trouble: tuple[float, Fault] | None = None
         self._clocks_told: dict[str, str] = {}  # by directory, what the log said of clocks
         self.running = False
+
+    @property
+    def trouble(self) -> Fault | None:
+        """What the last writes were refused for, until one is stored or none has been tried for a while."""
+        if self._trouble is None or self._trouble[0] < asyncio.get_running_loop().time() - TROUBLE_S:
+            return None
+        return self._trouble[1]
 
     @property
     def queued(self) -> int:
         return len(self._queue)
 
     def submit(self, submission: Submission) -> "asyncio.Future[Outcome]":
-        """Queue a command. Raises TooManyRequests when the directory's queue is full, Unavailable while stopping."""
+        """Queue a command.
+
+        Raises TooManyRequests when the directory's queue is full, Unavailable while stopping or while the database is away.
+        """
         if self._stopping:
             raise Unavailable("The service is stopping. Send the request again in a moment.", retry_after=_RETRY_AFTER_S)
+        if self._pulse.away:
+            raise Unavailable(_AWAY, retry_after=_RETRY_AFTER_S)
         if not self._queue.put(submission):
             raise TooManyRequests(
                 "This directory has too many changes waiting. Send the request again.", retry_after=_RETRY_AFTER_S
@@ -150,43 +195,60 @@ class Writer:
         self._on_batch(len(batch), asyncio.get_running_loop().time() - started)
 
     async def _attempt(self, link: Link, batch: Sequence[Submission], *, wait_for_locks: bool) -> None:
-        left, tries, began = list(batch), 0, asyncio.get_running_loop().time()
-        while tries < CONFLICT_TRIES_MAX:
-            report = Report()
-            try:
-                conn = await self._reconnected(link)
-                left = await self._past_obstacles(conn, left)
-                if not left:
-                    return
-                await self._transaction.run(conn, left, report, wait_for_locks=wait_for_locks)
-            except psycopg.errors.LockNotAvailable:  # before LOST: psycopg counts it among the operational errors
-                await self._rolled_back(link)
-                self._obstructed = True
-                if asyncio.get_running_loop().time() - began > LOCK_WAIT_MAX_S:
-                    self._refuse(left, _HELD)
-                    return
-                continue
-            except psycopg.errors.TransactionRollback:
-                await self._rolled_back(link)
-                tries += 1
-                continue
-            except (psycopg.DataError, psycopg.IntegrityError) as refused:
-                await self._rolled_back(link)
-                await self._one_by_one(link, left, refused, wait_for_locks=wait_for_locks)
+        attempt = _Attempt(link, list(batch), asyncio.get_running_loop().time(), wait_for_locks)
+        while attempt.tries < CONFLICT_TRIES_MAX:
+            if await self._tried(attempt):
                 return
-            except LOST as lost:
-                await link.close()
-                left = await self._resolve_lost(link, left, report, lost)
-                if not left:
-                    return
-                tries += 1
-                continue
-            except BaseException:
-                await self._rolled_back(link)
-                raise
-            self._conclude(report)
-            return
-        self._refuse(left, "The database could not take this change after several tries. Send the request again.")
+        self._refuse(attempt.left, "The database could not take this change after several tries. Send the request again.")
+
+    async def _tried(self, attempt: "_Attempt") -> bool:
+        """Write what is left once; give whether nothing is left to be tried. Behind writers that work it waits here."""
+        report = Report()
+        try:
+            conn = await self._reconnected(attempt.link, attempt.until)
+            attempt.left = await self._past_obstacles(conn, attempt.left)
+            if attempt.left:
+                await self._transaction.run(conn, attempt.left, report, wait_for_locks=attempt.wait_for_locks)
+        except psycopg.Error as broken:
+            return await self._after(broken, attempt, report)
+        except BaseException:
+            await self._rolled_back(attempt.link)
+            raise
+        self._trouble = None
+        self._conclude(report)
+        return True
+
+    async def _after(self, broken: psycopg.Error, attempt: "_Attempt", report: Report) -> bool:
+        fault = fault_of(broken)
+        if isinstance(broken, psycopg.errors.LockNotAvailable):
+            return await self._locked(attempt)
+        attempt.tries += 1
+        if fault.kind is Kind.LOST:
+            await attempt.link.close()
+            await self._resolve_lost(attempt, report, broken)
+            return not attempt.left
+        await self._rolled_back(attempt.link)
+        if fault.kind is Kind.CLIENT:
+            await self._one_by_one(attempt, fault, broken)
+        elif fault.kind is Kind.OPERATOR:
+            await self._troubled(attempt, fault, broken)
+        return fault.kind is not Kind.AGAIN
+
+    async def _locked(self, attempt: "_Attempt") -> bool:
+        """A lock did not come: before the next try what holds it is looked at."""
+        await self._rolled_back(attempt.link)
+        self._obstructed = True
+        if asyncio.get_running_loop().time() - attempt.began > LOCK_BEHIND_OURS.seconds:
+            self._refuse(attempt.left, _HELD)
+            return True
+        return False
+
+    async def _troubled(self, attempt: "_Attempt", fault: Fault, broken: psycopg.Error) -> None:
+        """Refuse, and reconnect: a server that is read-only may be the standby of another by now, or a session opened too early."""
+        _log.error("database_refused_write", sqlstate=broken.sqlstate, reason=fault.reason)
+        await attempt.link.close()
+        self._trouble = asyncio.get_running_loop().time(), fault
+        self._refuse(attempt.left, f"{fault.says} Nothing was changed. Send the request again later.")
 
     async def _past_obstacles(self, conn: Connection, batch: list[Submission]) -> list[Submission]:
         """Refuse what a stranger's lock keeps back; give the rest.
@@ -236,13 +298,14 @@ class Writer:
                 self._clocks_told[slug] = result.code
                 _log.error(result.code, directory=slug)
 
-    async def _one_by_one(self, link: Link, batch: Sequence[Submission], refused: psycopg.Error, *, wait_for_locks: bool) -> None:
-        if len(batch) > 1:
-            for submission in batch:
-                await self._attempt(link, [submission], wait_for_locks=wait_for_locks)
+    async def _one_by_one(self, attempt: "_Attempt", fault: Fault, refused: psycopg.Error) -> None:
+        if len(attempt.left) > 1:
+            for submission in attempt.left:
+                await self._attempt(attempt.link, [submission], wait_for_locks=attempt.wait_for_locks)
             return
-        _log.error("database_refused_command", sqlstate=refused.sqlstate, command=type(batch[0].command).__name__)
-        batch[0].settle(InvalidValue("The database refused a value of this request. Nothing was changed."))
+        (guilty,) = attempt.left
+        _log.error("database_refused_command", sqlstate=refused.sqlstate, command=type(guilty.command).__name__)
+        guilty.settle(InvalidValue(f"{fault.says} Nothing was changed."))
 
     async def _rolled_back(self, link: Link) -> None:
         try:
@@ -252,34 +315,51 @@ class Writer:
 
     # -- a lost connection --------------------------------------------------
 
-    async def _reconnected(self, link: Link) -> Connection:
-        for tries in range(1, RECONNECT_TRIES):
+    async def _reconnected(self, link: Link, until: float) -> Connection:
+        """Try until then. Raises psycopg.OperationalError."""
+        clock, pause = asyncio.get_running_loop().time, RECONNECT_PAUSE_S
+        while True:
             try:
-                return await link.get()
+                async with asyncio.timeout_at(until):
+                    return await link.get()
+            except TimeoutError as late:
+                raise psycopg.OperationalError("no answer in time") from late
             except psycopg.OperationalError:
-                await asyncio.sleep(RECONNECT_DELAY_S * tries)
-        return await link.get()
+                if clock() + pause > until:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RECONNECT_PAUSE_MAX_S)
 
-    async def _resolve_lost(
-        self, link: Link, batch: Sequence[Submission], report: Report, lost: psycopg.Error
-    ) -> list[Submission]:
-        """Settle what did commit; give what did not and may be tried again."""
+    async def _resolve_lost(self, attempt: "_Attempt", report: Report, lost: psycopg.Error) -> None:
+        """Settle what did commit; what did not and may be tried again is left."""
         _log.warning("database_connection_lost", sqlstate=lost.sqlstate, committing=len(report.committing))
-        try:
-            found = await self._committed(await self._reconnected(link), batch)
-        except LOST:
-            why = "The database does not answer, so this change may or may not be stored. Send the request again."
-            self._refuse(batch, why if report.committing else "The database does not answer; nothing was changed. Send it again.")
-            return []
+        clock = asyncio.get_running_loop().time
+        until = max(attempt.until, clock() + LOOK_UP_S)
+        found = await self._looked_up(attempt, until)
+        if found is None:
+            self._refuse(attempt.left, _UNSURE if report.committing else _AWAY)
+            self._refuse_waiting()
+            attempt.left = []
+            return
         outcomes = {id(submission): outcome for submission, outcome in report.committing}
         left: list[Submission] = []
-        for submission in batch:
+        for submission in attempt.left:
             outcome = outcomes.get(id(submission))
             if outcome is not None and (submission.request, submission.op) in found:
                 submission.settle(outcome)
             else:
                 left.append(submission)
-        return left
+        attempt.left = left
+
+    async def _looked_up(self, attempt: "_Attempt", until: float) -> set[tuple[object, int]] | None:
+        """Which of the requests are stored; None where it cannot be known in time. Tried until then."""
+        while True:
+            try:
+                return await self._committed(await self._reconnected(attempt.link, until), attempt.left)
+            except LOST:  # also a lock that does not come: the lost transaction is at work in the server still
+                await attempt.link.close()
+                if asyncio.get_running_loop().time() > until:
+                    return None
 
     async def _committed(self, conn: Connection, batch: Sequence[Submission]) -> set[tuple[object, int]]:
         # Taking the directories' locks first: the lost transaction may still be at work in the server.
@@ -288,7 +368,20 @@ class Writer:
             await conn.execute(SQL["lock_directories"], (directories,))
             params = (uuids([s.request for s in batch]), int4s([s.op for s in batch]))
             rows = await (await conn.execute(SQL["commits_of_requests"], params)).fetchall()
+            if (
+                rows
+            ):  # a row may be seen here that a synchronous standby never got: our own commit waits until it has what is before
+                await conn.execute(SQL["wait_for_standby"])
+        refuse_if_warned(conn)
         return {(row[0], row[1]) for row in rows}
+
+    def _refuse_waiting(self) -> None:
+        """They waited behind what the database did not answer, and would wait as long again."""
+        self._refuse(self._queue.drain(), _AWAY)
+        for submissions in self._waiting_alone:
+            self._refuse(submissions, _AWAY)
+            self._busy.discard(submissions[0].directory.id)
+        self._waiting_alone.clear()
 
     def _refuse(self, batch: Sequence[Submission], why: str) -> None:
         for submission in batch:

@@ -1,40 +1,82 @@
 """Whether the service can do its work, and what stands in the way."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import structlog
 
 from database.connections import Connection
+from database.faults import NO_ANSWER, Fault
+from database.server import Concern, concerns, is_read_only
 from ledger.clocks import apart
 from ledger.obstacles import Obstacle, obstacles
 from ledger.tokens import database_clock
 from operations.open_ledger import OpenLedger
 
 _log = structlog.get_logger("operations")
-Broken = tuple[str, str]  # the part, and why in words that name nobody: whoever asks is a stranger
-DATABASE_SILENT: Final[Broken] = "database", "the database does not answer"
+
+
+class Broken(NamedTuple):
+    """The part that keeps the service from its work; a word for programs; a sentence that names nobody: whoever asks is a stranger."""
+
+    part: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What readiness asks of its own process: whether its writer runs, and what that was refused lately."""
+
+    writing: Callable[[], bool]
+    trouble: Callable[[], Fault | None]
+
+
+DATABASE_SILENT: Final = Broken("database", NO_ANSWER.reason, "the database does not answer")
+_READ_ONLY: Final = Broken("database", "read_only", "the database is read-only; reads go on, writes are answered 503")
+_MIGRATIONS: Final = Broken(
+    "migrations", "other_schema", "the schema of the database is not that of this release: run `scim-ledger migrate`"
+)
+_CLOCKS_DISAGREE: Final = Broken(
+    "clock", "clocks_disagree", "the clocks of the service and of its database are more than 60 seconds apart (clocks_disagree)"
+)
+_LOCK_HELD: Final = Broken(
+    "writer", "lock_held", "another session of the database holds a lock of the write path; the log of the service says which"
+)
+_WRITER_ENDED: Final = Broken("writer", "ended", "the writer of this process has ended")
 
 
 class Readiness:
-    """Finds the part that keeps the service from its work. `writing`: whether the writer of this process runs."""
+    """Finds the part that keeps the service from its work."""
 
-    def __init__(self, ledger: OpenLedger, migrated: Callable[[], Awaitable[bool]], writing: Callable[[], bool]) -> None:
-        self._ledger, self._migrated, self._writing = ledger, migrated, writing
+    def __init__(self, ledger: OpenLedger, migrated: Callable[[], Awaitable[bool]], own: Own) -> None:
+        self._ledger, self._migrated, self._own = ledger, migrated, own
         self._told = set[int]()  # sessions that were named in the log: whoever polls the probe must not fill it
+        self.concerns: Sequence[Concern] = ()  # of the last look: nothing is broken, but an operator should know
 
     async def broken_part(self) -> Broken | None:
         """The part, or None. Raises what the database raises while it is away."""
         async with self._ledger.connection() as conn:
+            if await is_read_only(conn):
+                await conn.close()  # a session keeps what it was opened with: the next look opens another one
+                return _READ_ONLY
+            self.concerns = await concerns(conn)
             in_the_way, clocks_apart = await obstacles(conn), await self._clocks_apart(conn)
         if not await self._migrated():
-            return "migrations", "the schema of the database is not that of this release: run `scim-ledger migrate`"
+            return _MIGRATIONS
         if clocks_apart:
-            return "clock", "the clocks of the service and of its database are more than 60 seconds apart (clocks_disagree)"
+            return _CLOCKS_DISAGREE
         self._tell(in_the_way)
         if in_the_way:
-            return "writer", "another session of the database holds a lock of the write path; the log of the service says which"
-        return None if self._writing() else ("writer", "the writer of this process has ended")
+            return _LOCK_HELD
+        return self._broken_here()
+
+    def _broken_here(self) -> Broken | None:
+        if not self._own.writing():
+            return _WRITER_ENDED
+        trouble = self._own.trouble()
+        return Broken("database", trouble.reason, trouble.says) if trouble is not None else None
 
     async def _clocks_apart(self, conn: Connection) -> bool:
         began, database = self._ledger.clock(), await database_clock(conn)

@@ -88,7 +88,7 @@ async def create(
         )
     if dry_run:
         return preview, None
-    await record(ledger, caller, started(run, kek=ledger.kek, random=ledger.entropy))
+    await record(ledger, caller, started(run, [e.position for e in planned.events], kek=ledger.kek, random=ledger.entropy))
     if not planned.events:
         await record(ledger, caller, moved(run, "finished"), op=1)
     return preview, await _run(ledger, run.id)

@@ -8,11 +8,10 @@ from typing import Final, LiteralString, cast
 from uuid import UUID
 
 import anyio.to_thread
-from psycopg import AsyncConnection, AsyncRawCursor, sql
-from psycopg.rows import TupleRow
+from psycopg import sql
 
-from database.arrays import int4s, register_arrays, uuids
-from database.connections import APPLICATION_NAME
+from database.arrays import int4s, uuids
+from database.connections import Connection, connect_owner
 from database.queries import load_queries
 from ledger.directories import Directories
 from ledger.sealing import Kek
@@ -23,17 +22,7 @@ SQL: Final = load_queries(__file__)
 CHUNK_EVENTS: Final = 5_000
 TABLES: Final = ("directory_states", "groups", "memberships", "states", "users")
 Progress = Callable[[int, int], None]  # (events done, events in all)
-Owner = AsyncConnection[TupleRow]
-
-
-async def connect_owner(url: str) -> Owner:
-    """Open a connection of the owner role: making and swapping tables is not a right of the serving role."""
-    conn = await AsyncConnection.connect(
-        url, autocommit=True, prepare_threshold=0, cursor_factory=AsyncRawCursor, options="-c timezone=UTC -c jit=off -c search_path=ledger",
-        application_name=APPLICATION_NAME,
-    )  # fmt: skip
-    register_arrays(conn)
-    return conn
+Owner = Connection
 
 
 @asynccontextmanager

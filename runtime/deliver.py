@@ -15,7 +15,9 @@ import psycopg
 import structlog
 import uvloop
 
-from database.connections import connect, open_pool
+from database import frozen
+from database.connections import Pool, connect, probe
+from database.deadlines import LISTEN, LOCK
 from delivery.brake import Limit
 from delivery.consumers import Allowed, Consumer
 from delivery.forks import Trail
@@ -42,7 +44,6 @@ from runtime.settings import Settings
 from runtime.wiring import LISTEN_RETRY_S, make_transaction, now_us, read_kek
 
 POOL_SIZE = 8
-FOLLOWED_LOOK_S = 5.0  # how late a process that serves nobody any more stops listening
 _log = structlog.get_logger("runtime.deliver")
 
 
@@ -66,7 +67,7 @@ async def _deliver(settings: Settings, urls: Urls) -> None:
 @asynccontextmanager
 async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) -> AsyncGenerator[Worker]:
     """All parts of a delivery process, wired."""
-    pool = open_pool(url, size=POOL_SIZE)
+    pool = Pool(url, size=POOL_SIZE)
     await pool.open()
     directories = Directories(kek)
     feed = Feed(kek, directories)
@@ -74,7 +75,7 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     trails = defaultdict[UUID, Trail](Trail)
     tail = Tail(feed, pool.connection, hints)
     sender = Sender(allowed, timeout_s, time.time)
-    recording = Recording(lambda: connect(url, pinned=True))
+    recording = Recording(lambda: connect(url, pinned=True, pulse=pool.pulse))
     alone = _Alone(url, kek)
     ledger = OpenLedger(
         pool.connection, Turns(pool.connection, pool.max_size), directories, feed, kek, alone.submit, now_us, uuid4, os.urandom
@@ -93,6 +94,8 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
 
     worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, kek, trails)
     background = [
+        asyncio.create_task(probe(url, pool.pulse)),
+        asyncio.create_task(frozen.watch(pool.connection)),
         asyncio.create_task(tail.run()),
         asyncio.create_task(recording.run()),
         asyncio.create_task(_listen_for_changes(url, changes)),
@@ -113,7 +116,7 @@ class _Alone:
     """Writes what a delivery process puts on record in `_system`: a receiver that is gone, a lane that is blocked, a run at its end."""
 
     def __init__(self, url: str, kek: Kek) -> None:
-        self._link = Link(lambda: connect(url, pinned=True))
+        self._link = Link(lambda: connect(url, pinned=True, lock_timeout_ms=LOCK.ms))
         self._transaction = make_transaction(kek)
         self._one = asyncio.Lock()
 
@@ -135,8 +138,10 @@ async def _listen_for_changes(url: str, changes: asyncio.Event) -> None:
         with contextlib.suppress(psycopg.Error):
             async with await connect(url) as conn:
                 await conn.execute("listen ledger_consumers")
-                async for _ in conn.notifies():
-                    changes.set()
+                while True:
+                    async for _ in conn.notifies(timeout=LISTEN.seconds):
+                        changes.set()
+                    await conn.execute("")  # else a connection that broke in silence is listened to for ever
         await asyncio.sleep(LISTEN_RETRY_S)
 
 
@@ -149,7 +154,8 @@ async def _listen_for_events(url: str, hints: Arrivals, tail: Tail) -> None:
                 await conn.execute("listen ledger")
                 while tail.followed:
                     hints.announce()
-                    async for _ in conn.notifies(timeout=FOLLOWED_LOOK_S):
+                    async for _ in conn.notifies(timeout=LISTEN.seconds):
                         hints.announce()
+                    await conn.execute("")
         if tail.followed:
             await asyncio.sleep(LISTEN_RETRY_S)

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import PoolTimeout
 
 from ledger.refused import RefusedError
 from proofs.body import BodyError
@@ -23,7 +22,7 @@ def explained(settings: Settings) -> Generator[None]:
         yield
     except (StartError, RefusedError, ProfileError, UnknownProfileError) as refused:
         raise CommandError(str(refused), USAGE) from refused  # something on this machine must be put right first
-    except (psycopg.OperationalError, PoolTimeout, ConnectionError) as away:
+    except (psycopg.OperationalError, ConnectionError) as away:
         text = f"The database{_place(settings)} cannot be reached. Is the service running (make run), and is LEDGER_DATABASE_URL right?"
         raise CommandError(text, UNREACHABLE) from away
     except (WrapError, BodyError) as sealed:

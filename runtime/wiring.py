@@ -19,10 +19,11 @@ from api.metrics import observe_batch
 from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
-from database import migrate
+from database import frozen, migrate
 from database.arrays import uuids
 from database.coalesce import Coalescer
-from database.connections import LOST, Connection, connect, open_pool
+from database.connections import LOST, Connection, Pool, Pulse, connect, probe
+from database.deadlines import LISTEN, LOCK, SHARED_READ, WRITE
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
@@ -34,11 +35,11 @@ from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
-from ledger.writer import LOCK_TIMEOUT_MS, Link, Writer
+from ledger.writer import Link, Links, Writer
 from operations import idempotency
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
-from operations.readiness import Readiness
+from operations.readiness import Own, Readiness
 from projections import core, reads
 from projections.reads import ALONE, Alone, GroupOf, Resource
 from runtime.bootstrap import StartError, check_kek, stored_kek_id
@@ -101,19 +102,37 @@ def webhooks_of(settings: Settings) -> Webhooks:
     return Webhooks(Allowed.read(settings.webhook_allow), settings.webhook_timeout_s)
 
 
+def _writing_links(url: str, pulse: Pulse) -> Links:
+    def lane() -> Awaitable[Connection]:
+        return connect(url, pinned=True, lock_timeout_ms=LOCK.ms, long_work=True, pulse=pulse)
+
+    def main() -> Awaitable[Connection]:
+        return connect(url, pinned=True, lock_timeout_ms=LOCK.ms, patience_s=WRITE.seconds, pulse=pulse)
+
+    return Links(main, lane, pulse)
+
+
 @asynccontextmanager
 async def open_services(
-    url: str, kek: Kek, base_url: str, webhooks: Webhooks | None = None, *, clock: Callable[[], int] = now_us
+    url: str,
+    kek: Kek,
+    base_url: str,
+    webhooks: Webhooks | None = None,
+    pooled: str | None = None,
+    *,
+    clock: Callable[[], int] = now_us,
 ) -> AsyncGenerator[Services]:
-    """Open all parts of a serving process; on leaving, finish what is queued and close them."""
-    pool = open_pool(url, size=POOL_SIZE)
+    """Open all parts of a serving process; on leaving, finish what is queued and close them.
+
+    `pooled`: the URL of a pooler that lends a server for one transaction; requests read through it.
+    """
+    pulse = Pulse()
+    pool = Pool(pooled or url, size=POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
     await pool.open()
     directories = Directories(kek)
-    writer = Writer(
-        make_transaction(kek, clock), lambda: connect(url, pinned=True, lock_timeout_ms=LOCK_TIMEOUT_MS), observe_batch
-    )
+    writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch)
     arrivals = Arrivals()
-    shared_reads = _SharedReads(lambda: connect(url, pinned=True), kek)
+    shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek)
     feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
     tail = Tail(feed, pool.connection, arrivals)
     turns = Turns(pool.connection, pool.max_size)
@@ -123,13 +142,15 @@ async def open_services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
         reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=hooks, journal=Journal(pool, kek, os.urandom),
         scrapes=Scrapes(ledger, lambda: writer.queued),
-        readiness=Readiness(ledger, _migrated(pool.connection), lambda: writer.running),
+        readiness=Readiness(ledger, _migrated(pool.connection), Own(lambda: writer.running, lambda: writer.trouble)),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())
     changed = asyncio.Event()
-    cleanups = CleanUps(lambda: connect(url, pinned=True), make_transaction(kek), directories, uuid7)
+    cleanups = CleanUps(lambda: connect(url, pinned=True, long_work=True), make_transaction(kek), directories, uuid7)
     background = [
+        asyncio.create_task(probe(url, pulse)),
+        asyncio.create_task(frozen.watch(pool.connection)),
         asyncio.create_task(_listen(url, arrivals, changed)),
         asyncio.create_task(tail.run()),
         asyncio.create_task(_follow_directories(services, changed, cleanups.wake)),
@@ -154,13 +175,14 @@ async def open_services(
 class _SharedReads:
     """The connections that concurrent point reads share, one for each kind of question."""
 
-    def __init__(self, open_connection: Callable[[], Awaitable[Connection]], kek: Kek) -> None:
+    def __init__(self, open_connection: Callable[[], Awaitable[Connection]], pulse: Pulse, kek: Kek) -> None:
         async def impatient() -> Connection:
             conn = await open_connection()
             await conn.execute(SHARED_TIMEOUT)
             return conn
 
         self._links = {name: Link(open_connection) for name in ("tokens", "users", "names")} | {"groups": Link(impatient)}
+        self._pulse = pulse
         self._kek = kek
         self.directories: Directories | None = None
 
@@ -194,7 +216,12 @@ class _SharedReads:
         return [(await self.directories.by_id(conn, number), key) for number, key in keys]
 
     async def _twice(self, name: str, read: Callable[[Connection], Awaitable[T]]) -> T:
-        """A connection that broke while idle is noticed only when used: a read may simply be repeated on a fresh one."""
+        """A connection that broke while idle is noticed only when used: a read may simply be repeated on a fresh one.
+
+        Raises psycopg.OperationalError, at once where the database has been away for a while.
+        """
+        if self._pulse.away:
+            raise psycopg.OperationalError("The database does not answer.")
         link = self._links[name]
         try:
             return await read(await link.get())
@@ -226,10 +253,12 @@ async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
             async with conn:
                 await conn.execute("listen ledger")
                 arrivals.announce()
-                async for notice in conn.notifies():
-                    arrivals.announce()
-                    if notice.payload == "directories":
-                        changed.set()
+                while True:
+                    async for notice in conn.notifies(timeout=LISTEN.seconds):
+                        arrivals.announce()
+                        if notice.payload == "directories":
+                            changed.set()
+                    await conn.execute("")  # else a connection that broke in silence is listened to for ever
         except psycopg.Error:
             _log.warning("listen_lost")
         arrivals.announce()

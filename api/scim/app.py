@@ -9,9 +9,11 @@ from typing import Final
 from urllib.parse import unquote
 from uuid import UUID
 
+import psycopg
 import structlog
 
 from api.authentication import presented
+from api.database_errors import scim_error
 from api.journal import Entry
 from api.memory import GIANT_EVENTS, release
 from api.metrics import method_shown, observe
@@ -22,7 +24,6 @@ from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
 from api.strangers import address_of
-from database.connections import AWAY
 from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
 from ledger.events import PAUSED
@@ -167,8 +168,8 @@ class ScimApp:
             return
         except ScimError as refused:
             error = refused
-        except AWAY:
-            error = Unavailable("The database does not answer; nothing was changed. Send it again.", retry_after=1)
+        except psycopg.Error as broken:
+            error = scim_error(broken)
         except Exception:  # the last fence: a defect of ours is logged, never shown
             _log.exception("request_failed", request_id=str(request_id), method=method_shown(method), path=template)
             error = ScimError("An unexpected error. It was logged under this request's id.")
@@ -199,7 +200,7 @@ class ScimApp:
             await send_answer(send, answer, request_id)
         except AbandonedError:  # amid a large answer
             return False
-        except AWAY:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
+        except psycopg.Error:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
             _log.warning("answer_cut", request_id=str(request_id), path=template)
         finally:
             if call is not None:

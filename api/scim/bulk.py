@@ -8,11 +8,12 @@ from urllib.parse import quote
 from uuid import UUID
 
 import orjson
+import psycopg
 
+from api.database_errors import scim_error
 from api.scim.http import REQUEST_STEPS, Answer, Call, Content, Refusal, as_json, of_error, read_condition
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
-from database.connections import AWAY
 from ledger.commands import Condition
 from ledger.directories import Directory
 from ledger.tokens import Token
@@ -315,8 +316,8 @@ class _Run:
             return answer
         except ScimError as refused:
             return of_error(refused)
-        except AWAY:
-            return of_error(Unavailable("The database does not answer. Send this operation again.", retry_after=1))
+        except psycopg.Error as broken:
+            return of_error(scim_error(broken))
 
     def _described(self, operation: BulkOperation, answer: Answer) -> dict[str, Any]:
         found = _named(operation) | {"status": str(answer.status)}

@@ -103,7 +103,7 @@ class Scene:
             planned.superseded, datetime.fromtimestamp(0, UTC), None, 0, wanted.after, (), None,
         )  # fmt: skip
         if start:
-            await self.act(started(run, kek=self.kek, random=os.urandom))
+            await self.act(started(run, [e.position for e in planned.events], kek=self.kek, random=os.urandom))
         return run
 
     # -- looking ------------------------------------------------------------
@@ -175,6 +175,14 @@ class Scene:
             return lag.events == 0 and lag.acked_position >= await self.head() - 5
 
         await self.until(done, "everything is acknowledged")
+
+    async def settled_but(self, count: int, name: str = "app") -> None:
+        """Until all but so many are acknowledged."""
+
+        async def done() -> bool:
+            return (await self.lag(name)).events == count
+
+        await self.until(done, f"all but {count} are acknowledged")
 
     @asynccontextmanager
     async def working(self, timeout_s: float = 3.0) -> AsyncIterator[Worker]:

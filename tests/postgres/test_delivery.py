@@ -16,9 +16,11 @@ from delivery import consumers as acts
 from delivery import push, surges
 from delivery.audit import Audit, audit
 from delivery.brake import Limit
+from delivery.choosing import Open
 from delivery.doubt import IN_FLIGHT_MAX
+from delivery.lanes import Item
 from delivery.operating import parked, retried, skipped
-from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, record
+from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, exceptions, record
 from delivery.replays import Range, moved, plan, run_of
 from delivery.signing import new_secret
 from delivery.starts import PlaceMovedError
@@ -884,6 +886,54 @@ def test_a_live_event_waits_for_the_replay_of_its_subject_and_hurries_it(app_url
             mine = [(e["position"], "ledger-replay" in headers) for e, headers in sent if subject_of(e) == busy]
             again = [(e["position"], True) for e in await s.wanted() if subject_of(e) == busy and e["position"] != last]
             assert mine == [*again, (last, False)]
+
+    run(body())
+
+
+def test_what_is_blocked_inside_a_run_stays_so_and_is_told_once_whoever_takes_it_over(app_url: str) -> None:
+    """One was blocked before the run and is tried anew by it, once, and not at each take-over; one is blocked by the run itself."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            users = [id_of(await s.ledger.create_user(f"u{n}")) for n in range(6)]
+            created = {subject_of(e): e["position"] for e in await s.wanted()}
+            s.hook.verdict = lambda e: 500 if subject_of(e) == users[0] else None
+            await s.make()
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {created[users[0]]: BLOCKED}))
+                await s.settled_but(1)
+            s.hook.verdict = lambda e: 500 if subject_of(e) in users[:2] else None
+            ran = await s.replay()
+            for _ in range(4):
+                async with s.working() as worker:
+                    await s.until(lambda worker=worker: len(worker._held) == 1)
+                    await s.until(lambda: _is(s.states(), dict.fromkeys((created[u] for u in users[:2]), BLOCKED), only=True))
+            tries = [e["position"] for e in s.hook.tried]
+            assert [tries.count(created[user]) for user in users] == [3 + 3, 1 + 3, 2, 2, 2, 2]
+            told = [e["data"]["object"]["event_id"] for e in await s.wanted("delivery.blocked")]
+            assert len(told) == len(set(told)) == 2
+            async with s.conn() as conn:
+                found = await run_of(conn, s.kek, ran.id)
+            assert found is not None
+            assert (found.state, found.done) == ("running", 4)
+
+    run(body())
+
+
+def test_a_blocking_that_two_processes_tell_stands_in_the_log_once(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.ledger.create_user("poison")
+            s.hook.verdict = lambda _: 500
+            consumer = await s.make(retry_schedule=(0,))
+            async with s.working() as worker:
+                await s.until(lambda: _told(s, "delivery.blocked", 1))
+                async with s.conn() as conn:
+                    (row,) = await exceptions(conn, consumer)
+                late = Open(Item(row.position, row.directory, row.seq, 0, uuid4()), row)
+                with pytest.raises(psycopg.errors.NotNullViolation):
+                    await worker.act(push._blocked(consumer, late, "evt"))
+            assert await _told(s, "delivery.blocked", 1)
 
     run(body())
 

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from api.journal import BATCH_MAX, DAYS_KEPT, PRUNE_BATCH, Entry, Journal
 from api.metrics import exposition
-from database.connections import open_pool
+from database.connections import Pool
 from database.migrate import migrate
 from ledger.sealing import Kek, NoteKind, open_note
 from operations.journal import directory_health
@@ -24,6 +26,14 @@ from tests.postgres.proxy import proxied
 
 KEPT = BATCH_MAX + 5
 KEK = Kek.of(bytes(range(32)))
+
+
+@asynccontextmanager
+async def pooled(url: str) -> AsyncIterator[Pool]:
+    pool = Pool(url, size=1)
+    await pool.open()
+    yield pool
+    await pool.close()
 
 
 def entry(number: int) -> Entry:
@@ -49,7 +59,7 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
 
     async def run() -> None:
         async with proxied(str(cluster.socket_dir), tmp_path) as (proxy, through):
-            async with open_pool(make_conninfo(app_url, host=through), size=1) as pool:
+            async with pooled(make_conninfo(app_url, host=through)) as pool:
                 journal = Journal(pool, KEK, os.urandom, kept_max=KEPT)
                 journal.add(entry(0))
                 await journal.flush()
@@ -76,7 +86,7 @@ def test_a_flush_that_is_cancelled_loses_nothing(app_url: str) -> None:
     """At the end of the process the background flush is cancelled, and a last one writes what is there."""
 
     async def run() -> None:
-        async with open_pool(app_url, size=1) as pool:
+        async with pooled(app_url) as pool:
             journal = Journal(pool, KEK, os.urandom)
             for number in range(3):
                 journal.add(entry(number))
@@ -103,7 +113,7 @@ def test_pruning_goes_by_age_alone_and_to_the_end(app_url: str) -> None:
         )
 
     async def run() -> None:
-        async with open_pool(app_url, size=1) as pool:
+        async with pooled(app_url) as pool:
             await Journal(pool, KEK, os.urandom).prune()
 
     asyncio.run(run())
@@ -120,7 +130,7 @@ def test_sentences_and_filters_are_sealed_for_their_request(app_url: str) -> Non
     second = replace(first, directory=2, request_id=UUID(int=2))
 
     async def run() -> None:
-        async with open_pool(app_url, size=1) as pool:
+        async with pooled(app_url) as pool:
             journal = Journal(pool, KEK, os.urandom)
             for each in (first, second):
                 journal.add(each)

@@ -13,8 +13,10 @@ from psycopg.conninfo import make_conninfo
 from structlog.testing import capture_logs
 
 from database.connections import APPLICATION_NAME
+from database.deadlines import Deadline
 from database.migrate import migrate
 from ledger import writer
+from operations.readiness import Broken
 from runtime import wiring
 from scim.errors import Unavailable
 from tests.postgres.ledgers import Ledger, opened
@@ -23,10 +25,10 @@ from tests.postgres.machine import administration
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "LOCK_TIMEOUT_MS", 100)
+    monkeypatch.setattr(wiring, "LOCK", Deadline(0.1, "a lock", "503"))
 
 
-async def broken(ledger: Ledger) -> tuple[str, str] | None:
+async def broken(ledger: Ledger) -> Broken | None:
     return await ledger.services.readiness.broken_part()
 
 
@@ -59,9 +61,9 @@ def test_a_lock_of_the_ledger_held_by_a_stranger_refuses_writes_soon(app_url: st
             assert {type(error) for error in refused} == {Unavailable}
             assert all("holds a lock" in str(error) for error in refused)
             assert (found := await broken(ledger)) is not None
-            assert found[0] == "writer"
-            assert "holds a lock" in found[1]
-            assert not re.search(f"{user}|psql|{stranger.info.backend_pid}", found[1])
+            assert (found.part, found.reason) == ("writer", "lock_held")
+            assert "holds a lock" in found.detail
+            assert not re.search(f"{user}|psql|{stranger.info.backend_pid}", " ".join(found))
             told = [entry for entry in logs if entry["event"] == "lock_in_the_way"]
             expected = {"pid": stranger.info.backend_pid, "user": user, "application": "psql of a stranger", "directory": None}
             assert expected.items() <= told[0].items()
@@ -113,7 +115,7 @@ def test_behind_a_writer_of_ours_a_write_goes_on_waiting(app_url: str, superuser
 
 def test_a_write_does_not_wait_for_ever_for_one_of_ours_either(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The neighbour's host may be frozen."""
-    monkeypatch.setattr(writer, "LOCK_WAIT_MAX_S", 0.3)
+    monkeypatch.setattr(writer, "LOCK_BEHIND_OURS", Deadline(0.3, "a lock", "503"))
 
     async def check(ledger: Ledger) -> None:
         with holding(app_url, 2, 0, application_name=APPLICATION_NAME):

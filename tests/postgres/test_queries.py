@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
@@ -80,9 +80,10 @@ def is_definition(block: str) -> bool:
     return re.sub(r"^--.*\n", "", block, flags=re.MULTILINE).lstrip().startswith("create")
 
 
-def connect(ledger_url: str, block: str, options: str = SERVING) -> Connection[TupleRow]:
+def connect(ledger_url: str, block: str, settings: Mapping[str, str] = SERVING) -> Connection[TupleRow]:
     if block.partition(":")[0] in OWNED:
         return psycopg.connect(make_conninfo(ledger_url, user="ledger_owner"), options="-c search_path=ledger")
+    options = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
     return psycopg.connect(make_conninfo(ledger_url, user="ledger_app"), options=options)
 
 
@@ -167,12 +168,12 @@ def test_every_block_can_be_prepared_and_is_allowed_to_its_role(ledger_url: str,
 @pytest.mark.parametrize("name", listed(WRITTEN))
 def test_what_the_writer_sends_never_scans_a_table(ledger_url: str, name: str) -> None:
     """Its plans are made once, while the tables may be empty, and kept: a scan then would get slower with every event."""
-    with connect(ledger_url, name, f"{SERVING} {PINNED_PLANS}") as connection:
+    with connect(ledger_url, name, {**SERVING, **PINNED_PLANS}) as connection:
         assert list(full_scans(plan_of(connection, name))) == []
 
 
 @pytest.mark.parametrize("name", listed(READ))
 def test_what_a_request_reads_never_scans_a_table(ledger_url: str, name: str) -> None:
     """Prepared on a young ledger, the plan is kept by a connection of the pool for as long as it lives."""
-    with connect(ledger_url, name, f"{SERVING} {INDEXED_PLANS}") as connection:
+    with connect(ledger_url, name, {**SERVING, **INDEXED_PLANS}) as connection:
         assert list(full_scans(plan_of(connection, name))) == []

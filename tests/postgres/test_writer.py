@@ -1,6 +1,8 @@
 """The group-commit writer on a real database: order, batching, the error rules, lost connections."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -9,6 +11,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from ledger.cursor import BEGINNING, Cursor
+from ledger.transaction import Outcome
 from projections import core
 from runtime import embedded
 from scim.errors import InvalidValue, ScimError, Unavailable, Uniqueness
@@ -140,11 +143,21 @@ def test_the_database_going_away_is_503_and_it_recovers_without_a_restart(
                 await proxy.vanish()
                 with pytest.raises(Unavailable):
                     await ledger.create_user("meanwhile")
+                with pytest.raises(Unavailable):  # at once: it was found to be away
+                    ledger.create_user("meanwhile")
                 await proxy.listen()
-                outcome = await ledger.create_user("after")
-                assert outcome.seq == 3
+                assert (await _as_a_client(lambda: ledger.create_user("after"))).seq == 3
 
     asyncio.run(run())
+
+
+async def _as_a_client(write: Callable[[], "asyncio.Future[Outcome]"]) -> Outcome:
+    """Send it again for as long as the answer is 503, at most for the time in which it must be back."""
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(Unavailable):
+                return await write()
+            await asyncio.sleep(0)
 
 
 def test_a_giant_commit_does_not_stall_other_directories(app_url: str) -> None:

@@ -99,7 +99,7 @@ class Simulation:
 
     def _accepted(self, batch: list[Open]) -> None:
         if self.choosing.accepted():
-            self.choosing.reopen()
+            self.choosing.reopen(self.now)
         for found in batch:
             del self.open[found.item.position]
             self.taken[found.item.position] = self.now

@@ -1,0 +1,101 @@
+"""How long anything waits for the database, or a process for another: the one place. docs/operations.md shows the same table.
+
+Whatever the database does, a request is answered within ANSWER: what it waits for one after the other adds up to less.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """So many seconds, for what, and what happens when they are over."""
+
+    seconds: float
+    of: str
+    then: str
+
+    @property
+    def ms(self) -> int:
+        """The same in milliseconds, as PostgreSQL's settings take it."""
+        return round(self.seconds * 1000)
+
+
+ANSWER: Final = Deadline(
+    10, "a request, while the database is dead, silent, read-only, full or in failover", "503 with Retry-After"
+)
+CONNECT: Final = Deadline(3, "opening a connection, for each host of the URL (`connect_timeout`)", "the next host, then 503")
+KEEPALIVE_IDLE: Final = Deadline(4, "a quiet TCP connection until it is asked whether it lives (`keepalives_idle`)", "probes")
+KEEPALIVE_INTERVAL: Final = Deadline(
+    2, "each of two probes (`keepalives_interval`, `keepalives_count`)", "the connection is lost"
+)
+UNACKNOWLEDGED: Final = Deadline(
+    6, "bytes that the other host does not acknowledge (`tcp_user_timeout`)", "the connection is lost"
+)
+CHECK: Final = Deadline(1, "a pooled connection that is asked whether it lives, before it is used", "another one is taken")
+POOL: Final = Deadline(2.5, "a connection of the pool", "503")
+STATEMENT: Final = Deadline(4, "the server, at a statement of a request (`statement_timeout`)", "the statement is cancelled, 503")
+READ: Final = Deadline(4.5, "the answer to a statement of a request", "the connection is cut, 503")
+SHARED_READ: Final = Deadline(
+    3, "the answer to a read that requests share", "the connection is cut, once more on a fresh one, then 503"
+)
+WRITE: Final = Deadline(4, "the answer to a part of a write transaction", "the connection is cut, the write is looked up")
+WRITE_SETTLED: Final = Deadline(
+    9, "a batch of writes, from its beginning, while the database is away", "503: what is known of it"
+)
+LOCK: Final = Deadline(2, "a lock of the write path", "what holds it is looked into; behind a writer that works, again")
+LOCK_BEHIND_OURS: Final = Deadline(60, "the locks of the write path behind writers that work", "503")
+LONG_LOOK: Final = Deadline(
+    3, "the answer to a statement that may take long (a giant commit, a clean-up, a rebuild), until it is asked whether the server is at it",
+    "if not, the connection is cut",
+)  # fmt: skip
+SCHEMA_LOCK: Final = Deadline(
+    1, "a lock on a table that a migration or a rebuild changes", "let go, and tried again after a pause"
+)
+FROZEN: Final = Deadline(5, "a session of ours that holds locks and waits for its process", "another process ends the session")
+AWAY: Final = Deadline(3, "a database that cannot be reached", "requests are refused at once, until it answers again")
+PROBE: Final = Deadline(1, "between two looks whether a database that is away is back, or a session frozen", "the next look")
+LISTEN: Final = Deadline(5, "a notification", "a question on the same connection: is it alive?")
+HEARTBEAT: Final = Deadline(15, "a sign of life of a serving or delivery process", "it is killed and replaced")
+FIRST_HEARTBEAT: Final = Deadline(60, "the first sign of life of such a process", "it is killed and replaced")
+START: Final = Deadline(8, "the database at start, beyond LEDGER_DATABASE_WAIT_S", "exit code 3")
+REQUESTS_AT_STOP: Final = Deadline(8, "requests under way after SIGTERM", "they are cut")
+PARTS_AT_STOP: Final = Deadline(
+    12, "after SIGTERM: what is queued, and deliveries under way", "they are given up; nothing acknowledged is lost"
+)
+PROCESSES_AT_STOP: Final = Deadline(15, "further processes after SIGTERM", "they are killed")
+STOP: Final = Deadline(19, "the whole service after SIGTERM, without the embedded PostgreSQL", "it ends, with exit code 1")
+
+TABLE: Final = {name: value for name, value in globals().items() if isinstance(value, Deadline)}
+
+# Ours unless the URL says otherwise. The client's side of a silent network; SERVER_SIDE is the server's.
+_CLIENT_SIDE: Final = {
+    "connect_timeout": int(CONNECT.seconds),
+    "keepalives": 1,
+    "keepalives_idle": int(KEEPALIVE_IDLE.seconds),
+    "keepalives_interval": int(KEEPALIVE_INTERVAL.seconds),
+    "keepalives_count": 2,
+    "tcp_user_timeout": UNACKNOWLEDGED.ms,
+}
+# Of every session of ours: the server lets go of the locks of a host that vanished as soon as we notice that it vanished.
+SERVER_SIDE: Final = {
+    "tcp_keepalives_idle": str(int(KEEPALIVE_IDLE.seconds)),
+    "tcp_keepalives_interval": str(int(KEEPALIVE_INTERVAL.seconds)),
+    "tcp_keepalives_count": "2",
+    "tcp_user_timeout": str(UNACKNOWLEDGED.ms),
+    "client_connection_check_interval": str(KEEPALIVE_INTERVAL.ms),
+}
+
+
+def with_deadlines(url: str) -> str:
+    """The URL, or connection string, with our deadlines where it says nothing; of several hosts the one that takes writes.
+
+    Raises psycopg.ProgrammingError for what is no connection string.
+    """
+    said = conninfo_to_dict(url)
+    ours: dict[str, str | int] = dict(_CLIENT_SIDE)
+    if "," in str(said.get("host", "")) or "," in str(said.get("hostaddr", "")):
+        ours["target_session_attrs"] = "read-write"
+    return make_conninfo(url, **{name: value for name, value in ours.items() if name not in said})

@@ -1,0 +1,25 @@
+"""Writes the table of deadlines in docs/operations.md; `make docs`."""
+
+from pathlib import Path
+
+from database.deadlines import TABLE
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+BEGIN, END = "<!-- generated: deadlines -->\n", "<!-- end -->"
+
+
+def table() -> str:
+    """What waits, for how long, and what happens then."""
+    lines = ["| waits for | at most | then |", "|---|---|---|"]
+    lines += [f"| {deadline.of} | {deadline.seconds:g} s | {deadline.then} |" for deadline in TABLE.values()]
+    return "\n".join(lines) + "\n"
+
+
+def generated(text: str) -> str:
+    """The page with its table as it should be."""
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + table() + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(generated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
