@@ -354,6 +354,13 @@ from (select position, directory, seq, size from commits where position <= $1 or
 join events e on e.directory = c.directory and e.seq = c.seq + ($1 - c.position)
 where $1 < c.position + c.size;
 
+-- leaves_at --
+-- What stands at positions: leaf hashes, for the eventsourcing view.
+select k.p, e.leaf_hash from unnest($1::int8[]) k(p)
+cross join lateral (select position, directory, seq, size from commits where position <= k.p order by position desc limit 1) c
+join events e on e.directory = c.directory and e.seq = c.seq + (k.p - c.position)
+where k.p < c.position + c.size;
+
 -- stream_of --
 -- The events of one resource, for the eventsourcing view.
 select e.directory, e.seq, e.rv, e.type, e.leaf, b.ct, s.wrapped, e.obj from events e
