@@ -24,7 +24,7 @@ grant select, insert on replays, replay_progress, surge_limits, surge_alarms to 
 grant update (state, ended_at, sealed_name, sealed_reason, failure) on replays to ledger_app;
 grant select, insert on consumer_forks to ledger_app;
 grant usage on sequence consumer_forks_id_seq to ledger_app;
-grant update (common_position, common, gone, gone_count, closed_at, sealed_reason) on consumer_forks to ledger_app;
+grant update (common_position, common, gone, gone_count, places_lost, closed_at, sealed_reason) on consumer_forks to ledger_app;
 grant delete on skips to ledger_app;  -- of events that a restored log does not have
 grant update (happened, at) on revocation_acks to ledger_app;  -- where another event stands now at that seq
 grant delete on replay_progress to ledger_app;

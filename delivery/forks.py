@@ -4,24 +4,28 @@ A log loses its end when a backup is restored or a standby promoted that lagged.
 this process sent is known to its memory alone. Both are compared with the log at every look.
 """
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
+import structlog
 
 from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.consumers import Consumer, Statement
+from delivery.consumers import Consumer, Statement, consumers
 from delivery.progress import Place, place_of
+from delivery.replays import moved, runs_of
 from ledger.commands import RecordFacts
 from ledger.cursor import START, Anchor, EventId, parse_event_id
-from ledger.directories import Directory
+from ledger.directories import Directories, Directory
 from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERATOR, Body, Draft
-from ledger.rendering import rfc3339
+from ledger.refused import RefusedError, StateError
+from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, seal_note
 
 SQL: Final = load_queries(__file__)
@@ -33,6 +37,7 @@ LOG_FORKED: Final = "log_forked"  # why a run failed
 _PACKED: Final = Struct("!qiq4s")  # position, number of the slug, seq, start of the leaf hash
 _MARK: Final = 4  # bytes of a leaf hash that an event id shows
 _CHUNK: Final = 5_000
+_log = structlog.get_logger("delivery.forks")
 
 
 @dataclass(eq=False, slots=True)
@@ -48,11 +53,23 @@ class Trail:
         """It may have reached the receiver."""
         parsed = parse_event_id(event_id)
         assert parsed is not None, "as we made it"
-        if parsed.slug not in self._slugs:
-            self._slugs.append(parsed.slug)
-        self.sent.append(_PACKED.pack(position, self._slugs.index(parsed.slug), parsed.seq, parsed.mark))
+        self.sent.append(_PACKED.pack(position, self._number(parsed.slug), parsed.seq, parsed.mark))
         if position >= self.highest.position:
             self.highest = Anchor(position, parsed.mark)
+
+    def note_shown(self, events: Sequence[Event], slugs: Mapping[int, str]) -> None:
+        """A page of them goes to a consumer that pulls; one that comes again is known already."""
+        for event in events:
+            if event.position > self.highest.position:
+                self.sent.append(
+                    _PACKED.pack(event.position, self._number(slugs[event.directory]), event.seq, event.leaf_hash[:_MARK])
+                )
+                self.highest = Anchor(event.position, event.leaf_hash[:_MARK])
+
+    def _number(self, slug: str) -> int:
+        if slug not in self._slugs:
+            self._slugs.append(slug)
+        return self._slugs.index(slug)
 
     def note_read(self, place: Anchor) -> None:
         """Reading came to this place."""
@@ -88,6 +105,7 @@ class Fork:
     common: dict[str, int]
     gone: tuple[str, ...]
     count: int
+    places_lost: int = 0  # acknowledged positions, where nobody knows which events stood there
 
 
 async def parted(conn: Connection, trails: Sequence[Trail]) -> list[Trail]:
@@ -148,7 +166,7 @@ async def fork_of(
     slugs = {event.slug for event in gone.values()} or {d.slug for d in directories if d.id in consumer.reach(directories)}
     seqs = dict(await (await conn.cursor(binary=True).execute(SQL["seqs_at_position"], (common,))).fetchall())
     ends = {d.slug: seqs.get(d.id, 0) for d in directories if d.slug in slugs}
-    return Fork(common, {slug: ends.get(slug, 0) for slug in sorted(slugs)}, tuple(ids[:GONE_SHOWN]), len(ids) or lost)
+    return Fork(common, {slug: ends.get(slug, 0) for slug in sorted(slugs)}, tuple(ids[:GONE_SHOWN]), len(ids), lost)
 
 
 # -- acts -------------------------------------------------------------------
@@ -174,10 +192,10 @@ def moved_back(consumer: Consumer, fork: Fork) -> RecordFacts:
 
 def _forked(consumer: Consumer, fork: Fork, *statements: Statement) -> RecordFacts:
     common = orjson.dumps(fork.common).decode()
-    add = (SQL["add_fork"], (consumer.id, fork.common_position, common, list(fork.gone), fork.count))
+    add = (SQL["add_fork"], (consumer.id, fork.common_position, common, list(fork.gone), fork.count, fork.places_lost))
     facts = {
         "id": str(consumer.uuid), "name": consumer.name, "common_position": fork.common_position, "common": fork.common,
-        "gone_count": fork.count, "gone": list(fork.gone),
+        "gone_count": max(fork.count, fork.places_lost), "gone": list(fork.gone),
     }  # fmt: skip
     lock = (SQL["lock_consumer"], (consumer.id,))
     draft = Draft(CONSUMER_FORKED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
@@ -237,9 +255,55 @@ def _micros(moment: Any) -> int:
     return int(moment.timestamp() * 1_000_000)
 
 
-async def lost_place(conn: Connection, consumer: Consumer, directories: Sequence[Directory]) -> RecordFacts:
-    """The act that puts a misplaced consumer back into the log, where no process knows what it was sent."""
+# -- looking ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Compares with the log what one process sent, and where consumers are: its end may be gone since the last look."""
+
+    trails: defaultdict[UUID, Trail]  # by consumer
+    directories: Directories
+    kek: Kek
+    act: Callable[[RecordFacts], Awaitable[None]]
+
+    async def look(self, conn: Connection, *, places: bool, lose: Callable[[int], None]) -> None:
+        """Tell what is gone. `places`: look at the stored places too. `lose` is called with each consumer whose deliveries are to stop."""
+        away = await misplaced(conn) if places else {}
+        apart = await parted(conn, list(self.trails.values()))
+        if not away and not apart:
+            return
+        every = await consumers(conn)
+        for consumer in every:
+            if consumer.id in away or any(trail is self.trails.get(consumer.uuid) for trail in apart):
+                lose(consumer.id)
+                await self.tell(conn, consumer)
+        for uuid in self.trails.keys() - {consumer.uuid for consumer in every}:  # deleted, or made after what was restored
+            del self.trails[uuid]
+
+    async def tell(self, conn: Connection, consumer: Consumer) -> None:
+        """Put on record what of one consumer's is gone, end its runs, and move it back where its place is gone too."""
+        trail = self.trails[consumer.uuid]
+        directories = await self.directories.all(conn)
+        gone, common, standing = await compared(conn, trail)
+        try:
+            for run in await runs_of(conn, self.kek, consumer.id, open_only=True):
+                await self.act(moved(run, "failed", LOG_FORKED))
+            if await misplaced(conn, consumer.id):
+                await self.act(await _moved_back(conn, consumer, directories, gone, common))
+            elif gone:
+                await self.act(forked(consumer, await fork_of(conn, consumer, directories, gone, common)))
+        except (RefusedError, StateError):  # another process did it in the same moment; what is left is told at the next look
+            _log.info("fork_told_elsewhere", consumer=consumer.name)
+            return
+        trail.forget(list(gone), standing)
+        _log.warning("consumer_forked", consumer=consumer.name, gone=len(gone), common_position=common)
+
+
+async def _moved_back(
+    conn: Connection, consumer: Consumer, directories: Sequence[Directory], gone: dict[int, EventId], common: int
+) -> RecordFacts:
     place = await place_of(conn, consumer)
-    common = await last_common(conn, consumer, place)
+    common = await last_common(conn, consumer, place, common)
     lost = place.through - common - sum(position > common for position in place.open)
-    return moved_back(consumer, await fork_of(conn, consumer, directories, {}, common, lost))
+    return moved_back(consumer, await fork_of(conn, consumer, directories, gone, common, lost))

@@ -323,10 +323,11 @@ insert into consumer_epochs (consumer, epoch, start, directories, types, leaf) v
 
 -- add_fork --
 -- In the commit of consumer.forked. Where one is open already, as of another process that sent for the consumer too, it is the same one.
-insert into consumer_forks (consumer, common_position, common, gone, gone_count) values ($1, $2, $3::jsonb, $4, $5)
+insert into consumer_forks (consumer, common_position, common, gone, gone_count, places_lost) values ($1, $2, $3::jsonb, $4, $5, $6)
 on conflict (consumer) where closed_at is null do update set
     common_position = least(consumer_forks.common_position, excluded.common_position), common = excluded.common || consumer_forks.common,
-    gone = (consumer_forks.gone || excluded.gone)[1:1000], gone_count = consumer_forks.gone_count + excluded.gone_count;
+    gone = (consumer_forks.gone || excluded.gone)[1:1000], gone_count = consumer_forks.gone_count + excluded.gone_count,
+    places_lost = greatest(consumer_forks.places_lost, excluded.places_lost);
 
 -- close_fork --
 -- In the commit of consumer.fork_closed.
@@ -334,7 +335,7 @@ update consumer_forks set closed_at = clock_timestamp(), sealed_reason = $2 wher
 
 -- forks_of --
 -- Of consumers, the newest last.
-select consumer, since, common_position, common::text, gone, gone_count, closed_at from consumer_forks where consumer = any($1::int4[]) order by id;
+select consumer, since, common_position, common::text, gone, greatest(gone_count, places_lost), closed_at from consumer_forks where consumer = any($1::int4[]) order by id;
 
 -- thin_checkpoints --
 -- One for each second is enough to look back; the newest of an epoch always stays. Old ones go to one a day.

@@ -17,18 +17,13 @@ import structlog
 from database.arrays import int4s
 from database.connections import LOST, Connection
 from database.queries import load_queries
-from delivery import forks
 from delivery.brake import Limit
 from delivery.consumers import Consumer, consumers
-from delivery.forks import Trail
-from delivery.progress import place_of
+from delivery.forks import Watch
 from delivery.push import LeaseLostError, Push
-from delivery.replays import moved, runs_of
 from delivery.surges import detected, limits, surging
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
-from ledger.refused import RefusedError, StateError
-from ledger.sealing import Kek
 from ledger.tail import Tail
 
 SQL: Final = load_queries(__file__)
@@ -66,8 +61,7 @@ class Worker:
     limits: dict[int, Limit]
     timeout_s: float
     new_id: Callable[[], UUID]
-    kek: Kek
-    trails: dict[UUID, Trail]  # what this process sent, by consumer
+    forks: Watch
     _held: dict[int, _Held] = field(default_factory=dict[int, _Held])
     _stopping: bool = False
 
@@ -112,11 +106,8 @@ class Worker:
             await self._follow_limits(conn)
             await conn.execute(SQL["beat_worker"], (self.id,))
             await self._renew(conn)
-            await self._follow_log(conn)
-            every = await consumers(conn)
-            for gone in self.trails.keys() - {c.uuid for c in every}:
-                del self.trails[gone]
-            wanted = {c.id: c for c in every if c.definition.mode == "webhook" and c.state == "active"}
+            await self.forks.look(conn, places=True, lose=self._lose)
+            wanted = {c.id: c for c in await consumers(conn) if c.definition.mode == "webhook" and c.state == "active"}
             await self._let_go(conn, wanted)
             await self._claim(conn, wanted)
         if self._held:
@@ -145,39 +136,9 @@ class Worker:
             else:
                 held.push.stop()
 
-    async def _follow_log(self, conn: Connection) -> None:
-        """Compare with the log what was sent and where consumers are: its end may be gone since the last look."""
-        away = await forks.misplaced(conn)
-        parted = await forks.parted(conn, list(self.trails.values()))
-        if not away and not parted:
-            return
-        for consumer in await consumers(conn):
-            trail = self.trails.get(consumer.uuid)
-            if consumer.id not in away and trail not in parted:
-                continue
-            try:
-                await self._tell_of_fork(conn, consumer, trail or Trail(), moves=consumer.id in away)
-            except (RefusedError, StateError):  # another process told it in the same moment
-                _log.info("fork_told_elsewhere", consumer=consumer.name)
-
-    async def _tell_of_fork(self, conn: Connection, consumer: Consumer, trail: Trail, *, moves: bool) -> None:
-        if consumer.id in self._held:
-            self._held[consumer.id].push.lose()
-        directories = await self.directories.all(conn)
-        gone, common, standing = await forks.compared(conn, trail)
-        for run in await runs_of(conn, self.kek, consumer.id, open_only=True):
-            await self.act(moved(run, "failed", forks.LOG_FORKED))
-        if moves:
-            place = await place_of(conn, consumer)
-            common = await forks.last_common(conn, consumer, place, common)
-            lost = place.through - common - sum(position > common for position in place.open)
-            fork = await forks.fork_of(conn, consumer, directories, gone, common, lost)
-            await self.act(forks.moved_back(consumer, fork))
-        else:
-            fork = await forks.fork_of(conn, consumer, directories, gone, common)
-            await self.act(forks.forked(consumer, fork))
-        trail.forget(list(gone), standing)
-        _log.warning("consumer_forked", consumer=consumer.name, gone=fork.count, common_position=common)
+    def _lose(self, number: int) -> None:
+        if number in self._held:
+            self._held[number].push.lose()
 
     async def _let_go(self, conn: Connection, wanted: dict[int, Consumer]) -> None:
         """Stop what changed or is not ours to serve; start again what goes on under another definition."""

@@ -1,6 +1,5 @@
 """Consumers: making and changing them, moving their place, and how they are doing (CONTRACT §5)."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
@@ -13,7 +12,7 @@ from delivery import consumers as acts
 from delivery.audit import audit as recompute
 from delivery.audit import summary
 from delivery.consumers import NAME, Allowed, Consumer, Definition, check_definition, consumer_named
-from delivery.forks import closed, forks_of, lost_place, misplaced, open_fork
+from delivery.forks import Watch, closed, forks_of, misplaced, open_fork
 from delivery.progress import acknowledge as advance
 from delivery.progress import place_of
 from delivery.signing import new_secret
@@ -21,10 +20,10 @@ from delivery.starts import PlaceMovedError
 from delivery.status import status_of
 from delivery.surges import held_commits, limits
 from delivery.transports.webhook import Message, Sender
+from ledger.commands import RecordFacts
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import Page, Selection, rfc3339
-from ledger.refused import RefusedError
 from operations import places
 from operations.acts import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
@@ -237,10 +236,17 @@ async def _put_into_log(ledger: OpenLedger, consumer: Consumer) -> bool:
     async with ledger.connection() as conn:
         if not await misplaced(conn, consumer.id):
             return False
-        act = await lost_place(conn, consumer, await ledger.directories.all(conn))
-    with contextlib.suppress(RefusedError):  # another request, or a delivery process, did it in the same moment
-        await record(ledger, Caller(MACHINE, ledger.new_id()), act)
+        await watch_of(ledger).tell(conn, consumer)
     return True
+
+
+def watch_of(ledger: OpenLedger) -> Watch:
+    """What looks for a lost end of the log in a serving process. Each of its acts is the machine's own."""
+
+    async def act(facts: RecordFacts) -> None:
+        await record(ledger, Caller(MACHINE, ledger.new_id()), facts)
+
+    return Watch(ledger.trails, ledger.directories, ledger.kek, act)
 
 
 async def _check_reading(ledger: OpenLedger, conn: Connection, consumer: Consumer, generation: bytes) -> None:
@@ -276,6 +282,8 @@ async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: in
     page = await ledger.feed.page(ledger.connection, selection, cursor, limit)
     async with ledger.connection() as conn:
         await _mark_held(conn, page)
+        slugs = {number: (await ledger.directories.by_id(conn, number)).slug for number in {e.directory for e in page.events}}
+    ledger.trails[consumer.uuid].note_shown(page.events, slugs)
     return page
 
 

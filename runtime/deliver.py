@@ -20,7 +20,7 @@ from database.connections import Pool, connect, probe
 from database.deadlines import LISTEN, LOCK
 from delivery.brake import Limit
 from delivery.consumers import Allowed, Consumer
-from delivery.forks import Trail
+from delivery.forks import Trail, Watch
 from delivery.push import Parts, Push
 from delivery.recording import Recording
 from delivery.transports.webhook import Sender
@@ -89,10 +89,12 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
         os.urandom, trails,
     )  # fmt: skip
 
+    forks = Watch(trails, directories, kek, act)
+
     def make_push(consumer: Consumer, fence: int) -> Push:
         return Push(parts, consumer, fence)
 
-    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, kek, trails)
+    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, forks)
     background = [
         asyncio.create_task(probe(url, pool.pulse)),
         asyncio.create_task(frozen.watch(pool.connection)),

@@ -11,7 +11,8 @@ create table consumer_forks (
     common_position bigint not null,            -- the last position that is known to be in both logs
     common          jsonb not null,             -- the same as a seq, by the slug of each directory that lost something
     gone            text[] not null,            -- ids of events, at most 1 000
-    gone_count      bigint not null,
+    gone_count      bigint not null,            -- of events whose ids a process knew
+    places_lost     bigint not null,            -- acknowledged positions, where nobody knows which events stood there
     closed_at       timestamptz,
     sealed_reason   bytea                       -- an operator's
 );

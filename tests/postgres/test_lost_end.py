@@ -111,6 +111,12 @@ class World(Scene):
 
         await self.until(back, "the database is back")
 
+    async def wanted(self, *topics: str) -> list[dict[str, Any]]:
+        """As soon as a connection of the pool is one that was made since."""
+        while True:
+            with suppress(psycopg.Error):
+                return await super().wanted(*topics)
+
     async def named(self, prefix: str) -> list[dict[str, Any]]:
         """The events about users of such names that stand in the log."""
         return [e for e in await self.wanted() if _about(e).startswith(prefix)]
@@ -176,6 +182,8 @@ async def lost(w: World) -> Held:
     gone = [e["id"] for e in await w.named("lost")]
     await w.until(lambda: {e["id"] for e in w.took("lost")} == set(gone))
     page = await w.get("consumers/puller/events", limit=1000)
+    acked = await w.http.post("/v1/consumers/puller/ack", json={"through": page["list_metadata"]["after"]})
+    assert acked.status_code == 200, acked.text
     whole = await w.get("events", limit=1000)
     position = whole["data"][-1]["position"]
     return Held(
@@ -281,9 +289,10 @@ def test_a_lost_end_under_running_services(app_url: str, admin_url: str, grows: 
                 subscriber.close()
                 polled = await asyncio.wait_for(polling, WAIT_S)
                 assert polled.status_code in {409, 503}, polled.text
-            status = await forked(w)
-            assert (status["gone"], status["gone_count"]) == (held.gone, LOST)
-            assert (status["common_seq"], status["common"]) == (held.common_seq, {"acme": held.common_seq})
+            for name in ("app", "puller"):
+                status = await forked(w, name)
+                assert (status["gone"], status["gone_count"]) == (held.gone, LOST)
+                assert (status["common_seq"], status["common"]) == (held.common_seq, {"acme": held.common_seq})
             await told(w, held)
             await w.users("newer", 3)
             await nothing_is_passed_over(w)
@@ -292,9 +301,9 @@ def test_a_lost_end_under_running_services(app_url: str, admin_url: str, grows: 
     run(check)
 
 
-async def forked(w: World) -> dict[str, Any]:
+async def forked(w: World, name: str) -> dict[str, Any]:
     async def seen() -> Any:
-        return (await w.get("consumers/app"))["forked"]
+        return (await w.get(f"consumers/{name}"))["forked"]
 
     await w.until(seen, "the status says it")
     return await seen()
@@ -304,13 +313,12 @@ async def on_record(w: World, number: str, held: Held) -> None:
     """What an operator sees of it, until it is closed, and what stays."""
     replay = await w.get(f"replays/{number}")
     assert (replay["status"], replay["failure"]) == ("failed", "log_forked")
-    (event,) = await w.system("consumer.forked")
-    assert event["data"]["object"]["gone"] == held.gone
+    events = {e["data"]["object"]["name"]: e["data"]["object"]["gone"] for e in await w.system("consumer.forked")}
+    assert events == {"app": held.gone, "puller": held.gone}
     assert len(await w.system("replay.failed")) == 1
     assert 'ledger_consumer_forked{consumer="app"} 1.0' in (await w.http.get("/metrics")).text
     audit = await w.get("consumers/app/audit")
     assert (audit["gone_count"], audit["gone"][0]["gone"]) == (LOST, held.gone)
-    assert (await w.get("consumers/puller"))["forked"] is None
     answer = await w.http.post("/v1/consumers/app/forked/close", json={"reason": "the leavers were taken out by hand"})
     assert (answer.status_code, answer.json()["forked"]) == (200, None), answer.text
     assert (await w.http.post("/v1/consumers/app/forked/close", json={"reason": "twice"})).json()["code"] == "not_forked"
@@ -354,8 +362,6 @@ def test_a_log_that_was_cut_by_hand_below_the_places_of_consumers(
                 await prepared(w)
                 head = await w.head()
                 held = await lost(w)
-                pulled = await w.get("consumers/puller/events", limit=1000)
-                await w.http.post("/v1/consumers/puller/ack", json={"through": pulled["list_metadata"]["after"]})
                 await w.settled()
                 if running:
                     cut_log(superuser_url, head)
@@ -370,10 +376,105 @@ def test_a_log_that_was_cut_by_hand_below_the_places_of_consumers(
 
 async def after_the_cut(w: World, grows: int, held: Held, *, told_ids: bool) -> None:
     await w.users("new", grows)
-    status = await forked(w)
-    assert status["gone_count"] >= LOST
-    assert status["gone"] == (held.gone if told_ids else [])
+    for name in ("app", "puller"):
+        await forked(w, name)
+        if told_ids:
+            await w.until(lambda name=name: _gone_of(w, name, held.gone), "who sent them says which")
+        status = await forked(w, name)
+        assert status["gone_count"] >= LOST
+        assert status["gone"] == (held.gone if told_ids else [])
     await told(w, held)
     await w.users("newer", 3)
     await nothing_is_passed_over(w)
-    assert (await w.get("consumers/puller"))["forked"]["gone_count"] >= LOST
+
+
+async def _gone_of(w: World, name: str, gone: list[str]) -> bool:
+    return (await forked(w, name))["gone"] == gone
+
+
+@pytest.mark.parametrize("ordering", ["subject", "directory"])
+def test_what_had_not_been_delivered_of_the_old_end_never_is(app_url: str, admin_url: str, ordering: str) -> None:
+    """Its deliveries failed, and waited for another try, when the log was restored: nothing is gone for the receiver, so nothing is told."""
+
+    async def check() -> None:
+        kek, there = Kek.of(os.urandom(32)), database(app_url, admin_url)
+        async with receiving() as hook, world(app_url, kek, hook) as w:
+            await w.users("base", BASE)
+            await w.make(types=("user.*",), ordering=ordering)
+            async with w.working():
+                await w.settled()
+            there.back_up()
+            await w.answers()
+            hook.verdict = lambda event: 500 if _about(event).startswith("lost") else None
+            async with w.working():
+                await w.users("lost", LOST)
+                await w.until(lambda: any(_about(e).startswith("lost") for e in hook.tried))
+                there.restore()
+                await w.users("new", LOST + 1)
+                fresh = [e["id"] for e in await w.named("new")]
+                await w.until(lambda: set(fresh) <= {e["id"] for e in hook.took}, "the webhook got the new log")
+                hook.verdict = lambda _: None
+                await w.settled()
+            assert not w.took("lost")
+            assert (await w.get("consumers/app"))["forked"] is None
+            assert await w.system("consumer.forked") == []
+
+    run(check)
+
+
+def test_what_was_made_after_the_backup_is_known_no_more(app_url: str, admin_url: str) -> None:
+    """A directory, and a consumer with its webhook: their numbers are given again after a restore, to others."""
+
+    async def check() -> None:
+        kek, there = Kek.of(os.urandom(32)), database(app_url, admin_url)
+        async with receiving() as hook, world(app_url, kek, hook) as w, w.working():
+            await w.users("base", BASE)
+            there.back_up()
+            await w.answers()
+            assert (await w.http.post("/v1/directories", json={"slug": "gone"})).status_code == 201
+            await w.make("early", types=("user.*",))
+            await w.until(lambda: len(w.took("base")) == BASE)
+            directories = w.ledger.services.ledger.directories
+            assert directories.known("gone") is not None
+            there.restore()
+            await w.answers()
+            await w.until(lambda: directories.known("gone") is None, "the directory is forgotten")
+            assert (await w.http.post("/v1/directories", json={"slug": "other"})).status_code == 201
+            assert (await w.http.get("/v1/directories/gone")).status_code == 403
+            await w.make("late", types=("user.*",))
+            await w.until(lambda: len(w.took("base")) == 2 * BASE, "the consumer of the same number begins at its own beginning")
+            assert (await w.get("consumers/late"))["forked"] is None
+
+    run(check)
+
+
+def test_each_process_tells_what_it_sent(app_url: str, admin_url: str) -> None:
+    """The consumer went from one delivery process to another before the end was lost: both know a part."""
+
+    async def check() -> None:
+        kek, there = Kek.of(os.urandom(32)), database(app_url, admin_url)
+        async with receiving() as hook, world(app_url, kek, hook) as w:
+            await w.users("base", BASE)
+            await w.make(types=("user.*",))
+            async with w.working() as first:
+                await w.settled()
+                there.back_up()
+                await w.answers()
+                await w.users("lost", 2)
+                await w.settled()
+                (held,) = first._held.values()
+                held.push.stop()
+                async with w.working():
+                    await w.users("lost_too", 3)
+                    gone = [e["id"] for e in await w.named("lost")]
+                    await w.until(lambda: {e["id"] for e in w.took("lost")} == set(gone))
+                    there.restore()
+                    await w.answers()
+                    await w.until(lambda: _all_gone(w, gone), "both said their part")
+
+    run(check)
+
+
+async def _all_gone(w: World, gone: list[str]) -> bool:
+    status = (await w.get("consumers/app"))["forked"]
+    return status is not None and set(status["gone"]) == set(gone) and status["gone_count"] == len(gone)
