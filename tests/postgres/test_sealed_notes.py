@@ -35,13 +35,14 @@ SETUP = "how data of a directory is shaped: no data (docs/concepts.md)"
 COLUMNS = {
     "consumers": {"name": SLUGS, "mode": OURS, "ordering": OURS, "directories": SLUGS, "types": SLUGS, "state": OURS},
     "consumer_epochs": {"directories": SLUGS, "types": SLUGS},
+    "consumer_forks": {"common": SLUGS, "gone": SLUGS},
     "directories": {"slug": SLUGS, "profile": SLUGS},
     "directory_states": {"state": OURS},
     "extension_schemas": {"resource_type": OURS, "urn": SETUP, "document": SETUP},
     "migrations": {"name": OURS, "checksum": OURS},
     "open_deliveries": {"error": OURS},
     "profiles": {"name": SLUGS, "document": SETUP},
-    "replays": {"superseded": OURS, "state": OURS},
+    "replays": {"superseded": OURS, "state": OURS, "failure": OURS},
     "requests": {"method": OURS, "route": OURS, "scim_type": OURS, "profile": SLUGS, "tolerances": OURS},
     "surge_limits": {"action": OURS},
     "tokens": {
@@ -191,7 +192,7 @@ alter table replays rename sealed_reason to reason;
 alter table replays alter name set not null, alter reason set not null;
 alter table consumer_epochs add reason text not null default 'created';
 alter table consumer_epochs alter reason drop default;
-delete from migrations where number >= 10;
+delete from migrations where number = 10;
 """
 
 
