@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
@@ -56,6 +56,10 @@ class SeekBody(Body):
 
 class ReasonBody(Body):
     reason: Reason
+
+
+class RetryBody(ReasonBody):
+    superseded: Literal["skip", "include"] = "skip"
 
 
 class RotateBody(Body):
@@ -179,12 +183,24 @@ def _add_deliveries(router: APIRouter, services: Services) -> None:
         rows, more = await deliveries.list_parked(ledger, caller_of(request), name, after, limit)
         return listed(rows, after=more)
 
+    async def act(request: Request, name: str, event_id: str, verb: Verb, body: ReasonBody, *, of_parked: bool) -> Response:
+        again = body.superseded if isinstance(body, RetryBody) else "skip"
+        caller = caller_of(request)
+        await deliveries.act(ledger, caller, name, event_id, verb, body.reason, of_parked=of_parked, superseded=again)
+        return as_json({"object": "delivery", "consumer": name, "event_id": event_id, "done": verb, "reason": body.reason})
+
     def add(state: str, verb: Verb) -> None:
-        @router.post(f"/v1/consumers/{{name}}/{state}/{{event_id}}/{verb}", name="deliveries.act")
-        async def act(request: Request, name: str, event_id: str, body: ReasonBody) -> Response:
-            caller, of_parked = caller_of(request), state == "parked"
-            await deliveries.act(ledger, caller, name, event_id, verb, body.reason, of_parked=of_parked)
-            return as_json({"object": "delivery", "consumer": name, "event_id": event_id, "done": verb, "reason": body.reason})
+        place = f"/v1/consumers/{{name}}/{state}/{{event_id}}/{verb}"
+        if verb == "retry":
+
+            @router.post(place, name="deliveries.act")
+            async def retry(request: Request, name: str, event_id: str, body: RetryBody) -> Response:
+                return await act(request, name, event_id, verb, body, of_parked=state == "parked")
+        else:
+
+            @router.post(place, name="deliveries.act")
+            async def aside(request: Request, name: str, event_id: str, body: ReasonBody) -> Response:
+                return await act(request, name, event_id, verb, body, of_parked=state == "parked")
 
     for state, verb in DELIVERY_ACTS:
         add(state, verb)

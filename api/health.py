@@ -9,6 +9,7 @@ from api.recent import Recent
 from api.scrapes import MEDIA_TYPE
 from api.services import Services
 from api.strangers import address_of
+from database.releases import Standing
 from operations.figures import sees_names
 from operations.readiness import DATABASE_SILENT, Broken, Readiness
 
@@ -29,7 +30,8 @@ def routes(services: Services) -> APIRouter:
         found = await broken.get()
         warnings = [concern._asdict() for concern in services.readiness.concerns]
         if found is None:
-            return {"status": "ready", "warnings": warnings} if warnings else {"status": "ready"}
+            schema = {"schema": "newer"} if services.readiness.schema is Standing.NEWER else {}
+            return {"status": "ready", **schema, **({"warnings": warnings} if warnings else {})}
         response.status_code = 503
         return {"status": "not_ready", **found._asdict()}
 

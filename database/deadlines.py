@@ -54,6 +54,11 @@ LONG_LOOK: Final = Deadline(
 SCHEMA_LOCK: Final = Deadline(
     1, "a lock on a table that a migration or a rebuild changes", "let go, and tried again after a pause"
 )
+SCHEMA_CHANGE: Final = Deadline(
+    600,
+    "readers of tables that a migration changes, or another process that migrates",
+    "the start, or `migrate`, ends and says who",
+)
 FROZEN: Final = Deadline(5, "a session of ours that holds locks and waits for its process", "another process ends the session")
 AWAY: Final = Deadline(3, "a database that cannot be reached", "requests are refused at once, until it answers again")
 PROBE: Final = Deadline(1, "between two looks whether a database that is away is back, or a session frozen", "the next look")

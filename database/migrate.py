@@ -1,34 +1,44 @@
-"""Numbered migrations under an advisory lock, with checksums; then roles and grants."""
+"""Numbered migrations under an advisory lock, with checksums; then roles and grants.
+
+Nothing here keeps the service waiting: a table is locked for a change for a moment only, and whoever reads it for long is waited for
+with every lock let go. Processes of other releases go on beside: releases.py says which.
+"""
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+import re
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import Final, LiteralString, TypeVar, cast
 
 import psycopg
 import structlog
-from psycopg import Connection, sql
+from psycopg import Connection, RawCursor, sql
 from psycopg.rows import TupleRow
 
+from database.connections import APPLICATION_NAME
+from database.deadlines import FROZEN, SCHEMA_CHANGE, SCHEMA_LOCK, with_deadlines
+from database.holders import Holder, waits_for
+from database.queries import load_queries
+from database.releases import Applied, Migration, Standing, refusal, standing
+
+SQL: Final = load_queries(__file__)
 _HERE = Path(__file__).parent
-_LOCK = 7_302_001  # any fixed number: two migrations never run at once
+_TRY_TURN: Final = "select pg_try_advisory_lock(7302001)"  # any fixed number: two migrations never run at once
+_PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0)  # between two tries; the last goes on
 POSTGRES_VERSION_MIN = 150_000
+_BRIEFLY: Final = cast(
+    "LiteralString",
+    f"set local lock_timeout = {SCHEMA_LOCK.ms // 2}; set local idle_in_transaction_session_timeout = {FROZEN.ms}",
+)
+_HELD: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+_T = TypeVar("_T")
 _log = structlog.get_logger("database")
 
 
 class MigrationError(Exception):
     """The schema cannot be brought to this release's version; the text says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One numbered SQL file; never edited once shipped (its checksum is stored)."""
-
-    number: int
-    name: str
-    sql: LiteralString
-    checksum: str
 
 
 def shipped() -> list[Migration]:
@@ -42,18 +52,33 @@ def shipped() -> list[Migration]:
     return found
 
 
-def migrate(url: str) -> list[str]:
+def migrate(url: str, migrations: Sequence[Migration] = (), *, patience_s: float = SCHEMA_CHANGE.seconds) -> list[str]:
     """Bring the schema `ledger` to this release; give the names of the migrations applied.
 
-    `url` logs in as the owner role (or a superuser). Raises MigrationError, or psycopg.OperationalError when the server
+    Beside a newer schema that this release may serve nothing is done: its grants are the newer release's.
+    `url` logs in as the owner role (or a superuser). `migrations`: others than those shipped. `patience_s`: for how long readers of
+    tables, and another process that migrates, are waited for. Raises MigrationError, or psycopg.OperationalError when the server
     cannot be reached.
     """
-    with psycopg.connect(url, autocommit=True) as conn:
+    ours = list(migrations) or shipped()
+    until = time.monotonic() + patience_s
+    with psycopg.connect(with_deadlines(url), autocommit=True, application_name=APPLICATION_NAME) as conn:
         if conn.info.server_version < POSTGRES_VERSION_MIN:
             raise MigrationError(f"PostgreSQL 15 or newer is needed; this server is {conn.info.server_version // 10_000}.")
-        conn.execute("select pg_advisory_lock(%s)", (_LOCK,))
+        _take_turn(conn, until)
         _make_room(conn)
-        return _apply(conn)
+        known = _known(conn)
+        if standing(ours, known.values()) is Standing.NEWER:
+            _log.info("schema_newer", migrations=[f"{number:04}" for number in sorted(known.keys() - {m.number for m in ours})])
+            return []
+        return _apply(conn, ours, known, until)
+
+
+def _take_turn(conn: Connection[TupleRow], until: float) -> None:
+    while not _true(conn, _TRY_TURN):
+        if time.monotonic() > until:
+            raise MigrationError("Another process is changing the schema of this database. Start again when it has ended.")
+        time.sleep(_PAUSES_S[0])
 
 
 def _make_room(conn: Connection[TupleRow]) -> None:
@@ -68,31 +93,101 @@ def _make_room(conn: Connection[TupleRow]) -> None:
     conn.execute("set search_path to ledger")
     conn.execute(
         "create table if not exists migrations (number int primary key, name text not null, checksum text not null, "
-        "applied_at timestamptz not null default clock_timestamp())"
+        "applied_at timestamptz not null default clock_timestamp(), serves int)"
     )
 
 
-def _known(conn: Connection[TupleRow]) -> dict[int, str]:
-    return dict(conn.execute("select number, checksum from ledger.migrations").fetchall())
+def _known(conn: Connection[TupleRow]) -> dict[int, Applied]:
+    rows = RawCursor(conn).execute(SQL["migrations_applied"]).fetchall()
+    return {row[0]: Applied(*row) for row in rows}
 
 
-def _apply(conn: Connection[TupleRow]) -> list[str]:
-    known, applied = _known(conn), list[str]()
-    _refuse_foreign(known)
-    for migration in shipped():
-        if migration.number in known:
-            continue
-        with conn.transaction():
-            conn.execute(migration.sql)
-            conn.execute(
-                "insert into migrations (number, name, checksum) values (%s, %s, %s)",
-                (migration.number, migration.name, migration.checksum),
-            )
-        applied.append(f"{migration.number:04} {migration.name}")
+def _apply(conn: Connection[TupleRow], ours: Sequence[Migration], known: dict[int, Applied], until: float) -> list[str]:
+    if (why := refusal(ours, known)) is not None:
+        raise MigrationError(why)
+    missing = [migration for migration in ours if migration.number not in known]
+    if missing:
+        _refuse_older_processes(conn, missing)
+        _patiently(conn, until, lambda: _note_what_each_serves(conn))
+    for migration in missing:
+        if migration.one_by_one:
+            _run_one_by_one(conn, migration, until)
+        else:
+            _patiently(conn, until, lambda migration=migration: _run(conn, migration))
     with conn.transaction():
         conn.execute(cast("LiteralString", (_HERE / "grants.sql").read_text(encoding="utf-8")))
     _close_to_strangers(conn)
-    return applied
+    return [str(migration) for migration in missing]
+
+
+def _refuse_older_processes(conn: Connection[TupleRow], missing: Sequence[Migration]) -> None:
+    """Say before anything is changed what running processes could not go on beside."""
+    for migration in missing:
+        rows = RawCursor(conn).execute(SQL["older_processes"], (migration.serves,)).fetchall()
+        if rows:
+            raise MigrationError(
+                f"Migration {migration} cannot be applied beside processes of a release older than {migration.serves:04}, and "
+                f"{len(rows)} of such a release serve this database. Nothing was changed. Stop them, then start this release."
+            )
+
+
+def _patiently(conn: Connection[TupleRow], until: float, work: Callable[[], _T]) -> _T:
+    """Do something that needs a table alone, as soon as nobody holds it. In between every lock is let go."""
+    pauses = iter(_PAUSES_S)
+    while True:
+        try:
+            with conn.transaction():
+                conn.execute(_BRIEFLY)
+                return work()
+        except _HELD as held:
+            who = waits_for(_holders(conn))
+            if time.monotonic() > until:
+                raise MigrationError(f"A table that a migration changes is in use; nothing was changed. Gave up {who}.") from held
+            _log.warning("migration_waits", reason=who)
+        time.sleep(next(pauses, _PAUSES_S[-1]))
+
+
+def _holders(conn: Connection[TupleRow]) -> list[Holder]:
+    tables = [row[0] for row in conn.execute("select format('ledger.%I', tablename) from pg_tables where schemaname = 'ledger'")]
+    return [Holder(*row) for row in RawCursor(conn).execute(SQL["table_holders"], (tables,)).fetchall()]
+
+
+def _note_what_each_serves(conn: Connection[TupleRow]) -> None:
+    """Make room for it in a database of a release that did not know of it."""
+    there = "select exists (select from pg_attribute where attrelid = 'migrations'::regclass and attname = 'serves')"
+    if not _true(conn, there):  # asked first: the lock would be taken in any case
+        conn.execute("alter table migrations add column serves int")
+
+
+def _run(conn: Connection[TupleRow], migration: Migration) -> None:
+    conn.execute(migration.sql)
+    conn.execute(
+        "insert into migrations (number, name, checksum, serves) values (%s, %s, %s, %s)",
+        (migration.number, migration.name, migration.checksum, migration.serves),
+    )
+
+
+def _run_one_by_one(conn: Connection[TupleRow], migration: Migration, until: float) -> None:
+    """Indexes made concurrently: they wait for whoever has an older snapshot, and keep nobody waiting. One that was interrupted goes first."""
+    for (broken,) in conn.execute(SQL["broken_indexes"]).fetchall():
+        conn.execute(sql.SQL("drop index concurrently ledger.{}").format(sql.Identifier(broken)))
+    conn.execute(cast("LiteralString", f"set statement_timeout = {max(int((until - time.monotonic()) * 1000), 1)}"))
+    try:
+        for statement in re.split(r";\s*\n", re.sub(r"^--.*\n", "", migration.sql, flags=re.MULTILINE)):
+            if statement.strip():
+                conn.execute(cast("LiteralString", statement))
+    except psycopg.errors.QueryCanceled as late:
+        who = waits_for(_holders(conn))
+        raise MigrationError(
+            f"Migration {migration} did not come to its end in time; it begins anew at the next start. {who}"
+        ) from late
+    finally:
+        conn.execute("set statement_timeout = 0")
+    with conn.transaction():
+        conn.execute(
+            "insert into migrations (number, name, checksum, serves) values (%s, %s, %s, %s)",
+            (migration.number, migration.name, migration.checksum, migration.serves),
+        )
 
 
 def _close_to_strangers(conn: Connection[TupleRow]) -> None:
@@ -121,17 +216,3 @@ def _close_to_strangers(conn: Connection[TupleRow]) -> None:
 def _true(conn: Connection[TupleRow], question: LiteralString) -> bool:
     row = conn.execute(question).fetchone()
     return row is not None and bool(row[0])
-
-
-def _refuse_foreign(known: dict[int, str]) -> None:
-    ours = {m.number: m for m in shipped()}
-    for number, checksum in known.items():
-        if number not in ours:
-            raise MigrationError(
-                f"The database has migration {number:04}, which this release does not know. Run the newer release."
-            )
-        if ours[number].checksum != checksum:
-            raise MigrationError(
-                f"Migration {number:04} {ours[number].name} was applied with other content than this release ships. "
-                "Restore the file, never edit a shipped migration; add a new one."
-            )

@@ -1,3 +1,37 @@
+-- migrations_applied --
+-- What the schema is, of any release: the column `serves` is as young as the migrations that say it.
+select number, checksum, (to_jsonb(m) ->> 'serves')::int from migrations m order by number;
+
+-- note_release --
+-- Held by one session of each process for as long as it serves ($1: its newest migration), so that a newer one knows who runs beside it.
+select pg_advisory_lock_shared(6, $1);
+
+-- older_processes --
+-- Processes of releases older than $1 that serve this database.
+select pid from pg_locks
+where locktype = 'advisory' and granted and classid = 6 and objsubid = 2 and objid::int8 < $1::int4
+  and database = (select oid from pg_database where datname = current_database());
+
+-- broken_indexes --
+-- What an interrupted CREATE INDEX CONCURRENTLY left.
+select c.relname::text from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = 'ledger' and not i.indisvalid;
+
+-- table_holders --
+-- Other sessions that hold a lock on one of these tables, each with its transaction: one that is still the same a moment later stays.
+select distinct a.pid, coalesce(a.usename::text, 'autovacuum'), left(a.application_name, 64), l.virtualtransaction
+from pg_locks l join pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'relation' and l.granted and l.pid <> pg_backend_pid()
+  and l.database = (select oid from pg_database where datname = current_database())
+  and l.relation in (select to_regclass(t)::oid from unnest($1::text[]) t);
+
+-- strangers_with_snapshots --
+-- Sessions that are none of ours ($1 is our application name) and see this database as it was a while ago: a dump has its snapshot
+-- before it has its locks, and would find a table that was exchanged in between empty.
+select pid, coalesce(usename::text, ''), left(application_name, 64), '' from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid() and usesysid is not null and backend_xmin is not null
+  and application_name <> $1;
+
 -- frozen_sessions --
 -- Sessions of our name and login, within a transaction that holds an advisory lock, that have waited for their process for $2 seconds.
 -- Within a pipeline the state is `active` while the server waits; `state_change` is then when its last statement began.

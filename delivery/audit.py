@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ class Epoch:
     open: frozenset[int]
     mask: int
     reach: frozenset[int]
+    reason: str | None = None  # of the seek that began it
 
     def takes(self, directory: int, kind: int) -> bool:
         """Whether an event was, or is, one of the consumer's own."""
@@ -73,7 +75,14 @@ class Readings:
             return ("under_way" if position <= self.through else "to_come"), None
         if position <= self.start:
             return "before_start", None
-        return ("sought_over" if self._over(position) in own or any(e.passed(position) for e in own) else "filtered_out"), None
+        if self._over(position) in own or any(e.passed(position) for e in own):
+            return "sought_over", self._why_sought(position)
+        return "filtered_out", None
+
+    def _why_sought(self, position: int) -> str | None:
+        """The reason of the last seek that went over it."""
+        over = (later for before, later in pairwise(self.epochs) if before.start < position <= later.start)
+        return next((epoch.reason for epoch in reversed(list(over))), None)
 
     def _over(self, position: int) -> Epoch | None:
         """Under whose filter the consumer left an event behind: the epoch that passed it, or the last one that began before it."""
@@ -112,7 +121,15 @@ async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directorie
     """What is on record of a consumer now."""
     rows = await (await conn.cursor(binary=True).execute(SQL["epochs_of"], (consumer.id,))).fetchall()
     epochs = [
-        Epoch(row[1], row[2], frozenset(row[3]), type_mask(row[5]) or 0, frozenset(reach_of(row[4], directories))) for row in rows
+        Epoch(
+            row[1],
+            row[2],
+            frozenset(row[3]),
+            type_mask(row[5]) or 0,
+            frozenset(reach_of(row[4], directories)),
+            open_optional(kek, row[7], kind="sought", owner=consumer.uuid),
+        )
+        for row in rows
     ]
     # A delivery that a replay repeats was acknowledged before.
     open_ = [e for e in await exceptions(conn, consumer) if e.replay is None]

@@ -27,6 +27,7 @@ from ledger.events import (
     CONSUMER_SECRET_ROTATED,
     CONSUMER_SOUGHT,
     CONSUMER_UPDATED,
+    DELIVERY_RETRIED,
     OPERATOR,
     Body,
     Draft,
@@ -53,6 +54,7 @@ CHANGES: Final = frozenset(  # of what a consumer gets, from where, how it is si
         CONSUMER_DISABLED,
         CONSUMER_DELETED,
         CONSUMER_SECRET_ROTATED,
+        DELIVERY_RETRIED,
     )
 )
 Statement = tuple[LiteralString, tuple[Any, ...]]
@@ -342,16 +344,17 @@ def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[
     )  # fmt: skip
 
 
-def sought(consumer: Consumer, start: int, reason: str) -> RecordFacts:
+def sought(consumer: Consumer, start: int, reason: str, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
     """The act of moving a consumer: it reads everything after position `start` again, or for the first time."""
     d = consumer.definition
     facts = {**_name(consumer), "position": start, "reason": reason}
+    sealed = seal_note(kek, reason, kind="sought", owner=consumer.uuid, random=random)
     return _act(
         CONSUMER_SOUGHT, consumer.uuid, consumer.name, facts, _locked(consumer),
         (SQL["carry_open"], (consumer.id, start)),
         (SQL["leave_open"], (consumer.id, start)),
         (SQL["forget_open_after"], (consumer.id, start)),
-        (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types))),
+        (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types), sealed)),
     )  # fmt: skip
 
 

@@ -12,9 +12,12 @@ from ledger.sealing import Kek, seal_note
 SQL: Final = load_queries(__file__)
 
 
-def retried(consumer: Consumer, position: int, event_id: str, reason: str) -> RecordFacts:
-    """The act of trying again now, with a schedule that begins anew. A parked one goes before newer ones of its subject."""
-    return _act(DELIVERY_RETRIED, consumer, event_id, reason, (SQL["retry_open"], (consumer.id, position)))
+def retried(consumer: Consumer, position: int, event_id: str, reason: str, *, grant: bool = False) -> RecordFacts:
+    """The act of trying again now, with a schedule that begins anew. A parked one goes before newer ones of its subject.
+
+    `grant`: it lets somebody in, and must not where a later event took that back: such an act is refused.
+    """
+    return _act(DELIVERY_RETRIED, consumer, event_id, reason, (SQL["retry_open"], (consumer.id, position, grant)))
 
 
 def parked(

@@ -46,7 +46,7 @@ from delivery.progress import (
 from delivery.replays import Planned, Run, moved, plan, runs_of
 from delivery.signing import batch_id, body_of_batch, body_of_one
 from delivery.surges import held_commits
-from delivery.transports.webhook import ON_LOOP_BYTES, Message, Result, Sender
+from delivery.transports.webhook import ON_LOOP_BYTES, Message, Result, Sender, TooLateError
 from ledger.commands import RecordFacts
 from ledger.cursor import START, Anchor
 from ledger.directories import Directories
@@ -90,6 +90,7 @@ class Parts:
     record: "Callable[[Push], Awaitable[None]]"
     limits: Mapping[int, Limit]
     clock: Callable[[], float]
+    steady: Callable[[], float]  # nobody sets it, and it goes on while the process is stopped
     random: Callable[[], float]
     entropy: Callable[[int], bytes]
     trails: Mapping[UUID, Trail]  # of every consumer that there is: one that is new gets its own by being asked for
@@ -102,7 +103,7 @@ class Push:
         self._parts = parts
         self.consumer = consumer
         self.fence = fence
-        self.lease_until = 0.0  # of the loop's clock; the worker sets it with each renewal
+        self.lease_until = 0.0  # of the steady clock; the worker sets it with each renewal
         self.arrival = asyncio.Event()  # something may have come, or changed
         self._secrets = consumer.secrets(parts.kek)
         self._url = consumer.url(parts.kek)  # once, not for each delivery
@@ -428,9 +429,12 @@ class Push:
                 _log.error("delivery_failed", consumer=self.consumer.name, error=type(task.exception()).__name__)
 
     def _may_send(self) -> bool:
+        return self._leased and not self._stopping and not self._lost
+
+    @property
+    def _leased(self) -> bool:
         """A request must end before the lease does: nobody else may have begun meanwhile."""
-        left = self.lease_until - asyncio.get_running_loop().time()
-        return left > self._parts.timeout_s + SEND_MARGIN_S and not self._stopping and not self._lost
+        return self.lease_until - self._parts.steady() > self._parts.timeout_s + SEND_MARGIN_S
 
     # -- sending ------------------------------------------------------------
 
@@ -446,7 +450,10 @@ class Push:
             batch = self._within_budget(batch)
             message = await self._message(batch)
             assert self._url is not None, "a webhook has a URL"
-            result = await self._parts.sender.send(self._url, self._secrets, message)
+            result = await self._parts.sender.send(self._url, self._secrets, message, lambda: self._leased)
+        except TooLateError:  # it may still be ours, when the lease is renewed; if not, the next look ends this
+            self._not_sent(batch)
+            return
         finally:
             self._sent_bytes -= size
         if result.may_have_arrived:
@@ -464,15 +471,18 @@ class Push:
         else:
             await self._refused(batch[0], result)
 
+    def _not_sent(self, batch: Sequence[Open]) -> None:
+        for found in batch:
+            found.under_way = False
+            self._choosing.queue(found)
+
     def _within_budget(self, batch: list[Open]) -> list[Open]:
         """The beginning of a batch that may leave together; what is behind it goes back to its queue. Its order allows that."""
         size = end = 0
         while end < len(batch) and batch[end].json and (not end or size + len(batch[end].json) <= BODIES_BYTES_MAX):
             size += len(batch[end].json) if end else 0
             end += 1
-        for found in batch[end:]:
-            found.under_way = False
-            self._choosing.queue(found)
+        self._not_sent(batch[end:])
         return batch[:end]
 
     async def _fetch(self, batch: Sequence[Open]) -> None:

@@ -113,7 +113,7 @@ select m.id, m.epoch, k.through, k.leaf, $2, $3 from moved m cross join lateral 
 -- begin_epoch_at --
 -- A seek.
 with moved as (update consumers set epoch = epoch + 1, version = version + 1 where id = $1 returning id, epoch)
-insert into consumer_epochs (consumer, epoch, start, directories, types, leaf) select m.id, m.epoch, $2, $3, $4,
+insert into consumer_epochs (consumer, epoch, start, directories, types, sealed_reason, leaf) select m.id, m.epoch, $2, $3, $4, $5,
     (select v.leaf_hash from (select position, directory, seq, size from commits where position <= $2 order by position desc limit 1) s
     join events v on v.directory = s.directory and v.seq = s.seq + ($2 - s.position) where $2 < s.position + s.size)
 from moved m;
@@ -200,8 +200,15 @@ select position, directory, seq, state, attempts, extract(epoch from since)::flo
 from open_deliveries where consumer = $1 and directory = $2 and seq = $3;
 
 -- retry_open --
--- An operator's retry: due now, with a schedule that begins again. A parked one comes back.
-update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp(), told = false where consumer = $1 and position = $2;
+-- An operator's retry: due now, with a schedule that begins again. A parked one comes back. Where $3 says that it is a grant and a later
+-- event took it back meanwhile, the column refuses the null, and with it the act.
+update open_deliveries o set state = 2, next_at = clock_timestamp(), told = false, attempts = case when $3 and exists (
+    select from events g where g.directory = o.directory and g.seq = o.seq and (
+        exists (select from events e where g.mem is not null and e.directory = g.directory and e.mem = g.mem and e.obj = g.obj and e.seq > g.seq
+                and e.type in (11, 12))
+        or exists (select from events e where g.mem is null and e.directory = g.directory and e.obj = g.obj and e.seq > g.seq and e.type in (2, 4, 5))
+        or exists (select from directory_states t where t.directory = g.directory and t.closed_seq > g.seq))) then null else 0 end
+where consumer = $1 and position = $2;
 
 -- park_open --
 -- Set aside in sight: it holds up nothing, and stays until an operator brings it back or skips it.
@@ -244,16 +251,18 @@ select r.id, c.name, greatest(extract(epoch from r.at)::float8 - r.happened / 1e
 from revocation_acks r join consumers c on c.id = r.consumer where r.id > $1 and r.at < now() - interval '1 second' order by r.id limit $2;
 
 -- claim_lease --
--- Take a consumer that nobody holds, or whose holder let its lease run out. The fence shuts out whoever held it before.
-insert into consumer_leases (consumer, holder, fence, until)
-select $1, $2, 1, clock_timestamp() + make_interval(secs => $3)
-on conflict (consumer) do update set holder = excluded.holder, fence = consumer_leases.fence + 1, until = excluded.until
-where consumer_leases.until < clock_timestamp()
+-- Take a consumer that nobody holds, or whose holder gave it back, or let it stand as it was ($4, $5) when this process looked. The fence
+-- shuts out whoever held it before.
+insert into consumer_leases (consumer, holder, fence, until, lease_s)
+select $1, $2, 1, clock_timestamp() + make_interval(secs => $3), $3
+on conflict (consumer) do update
+    set holder = excluded.holder, fence = consumer_leases.fence + 1, until = excluded.until, lease_s = excluded.lease_s
+where consumer_leases.until = '-infinity' or (consumer_leases.fence = $4 and consumer_leases.until::text = $5)
 returning fence;
 
 -- renew_leases --
 -- Of one holder; what is missing in the answer was lost.
-update consumer_leases set until = clock_timestamp() + make_interval(secs => $3) where holder = $1 and consumer = any($2::int4[])
+update consumer_leases set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3 where holder = $1 and consumer = any($2::int4[])
 returning consumer;
 
 -- release_leases --
@@ -261,16 +270,16 @@ returning consumer;
 update consumer_leases set until = '-infinity' where holder = $1 and consumer = any($2::int4[]);
 
 -- leases_held --
--- Which consumers somebody delivers for.
-select consumer from consumer_leases where until > clock_timestamp();
+-- Which consumers somebody delivers for; fence and until change with each sign of life.
+select consumer, fence, until::text, lease_s::float8 from consumer_leases where until > '-infinity';
 
 -- beat_worker --
 -- One row per delivery process, so that each knows what its share is.
 insert into delivery_workers (id, seen_at) values ($1, clock_timestamp()) on conflict (id) do update set seen_at = excluded.seen_at;
 
 -- live_workers --
--- Delivery processes seen lately.
-select id from delivery_workers where seen_at > clock_timestamp() - make_interval(secs => $1);
+-- Delivery processes, each with a sign of life that changes.
+select id, seen_at::text from delivery_workers;
 
 -- forget_worker --
 -- On a clean stop, and for those that were killed long ago.
@@ -409,7 +418,7 @@ order by 1 limit $5;
 
 -- epochs_of --
 -- Everything a consumer ever read: each epoch with its last checkpoint.
-select e.epoch, e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.at
+select e.epoch, e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.at, e.sealed_reason
 from consumer_epochs e
 left join lateral (select through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k on true
 where e.consumer = $1 order by e.epoch;

@@ -125,11 +125,13 @@ async def plan(conn: Connection, wanted: Range, head: int) -> Plan:
         after = rows[-1][0]
     if wanted.superseded == "include":
         return Plan(events, 0)
-    gone = await _taken_back(conn, [event for event in events if event.kind in GRANTS], head)
+    gone = await taken_back(conn, events, head)
     return Plan([event for event in events if event.position not in gone], len(gone))
 
 
-async def _taken_back(conn: Connection, candidates: Sequence[Planned], head: int) -> set[int]:
+async def taken_back(conn: Connection, events: Sequence[Planned], head: int) -> set[int]:
+    """Which of these let somebody in although an event up to `head` took that back."""
+    candidates = [event for event in events if event.kind in GRANTS]
     heads = dict(await (await conn.cursor(binary=True).execute(SQL["seqs_at_position"], (head,))).fetchall())
     gone: set[int] = set()
     for start in range(0, len(candidates), PAGE):
@@ -141,6 +143,11 @@ async def _taken_back(conn: Connection, candidates: Sequence[Planned], head: int
         rows = await (await conn.cursor(binary=True).execute(SQL["taken_back"], params)).fetchall()
         gone |= {grants[row[0] - 1].position for row in rows}
     return gone
+
+
+async def gives_access(conn: Connection, event: Planned) -> bool:
+    """Whether an event lets somebody in."""
+    return event.kind in GRANTS and bool(await _giving_access(conn, [event]))
 
 
 async def _giving_access(conn: Connection, candidates: Sequence[Planned]) -> list[Planned]:

@@ -113,5 +113,9 @@ async def _before_instant(conn: Connection, text: str) -> int:
         raise PlaceError(f"An instant needs a time and an offset. {HINT}")
     micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
     row = await (await conn.execute(SQL["position_at_time"], (micros,))).fetchone()
+    clock = await (await conn.execute(SQL["clock"])).fetchone()
     assert row is not None
+    assert clock is not None
+    if micros > clock[0]:
+        raise PlaceError('That instant is still to come. Say "now" for the end of the ledger.')
     return row[0]

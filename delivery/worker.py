@@ -1,7 +1,8 @@
 """A delivery process: which consumers it serves (leases), and what it watches on the side (surges, old checkpoints).
 
 A lease is longer than a request may take. Its holder renews it every second and begins nothing that could outlast it; whoever
-takes over waits until it has run out. So a killed or stalled process delays its consumers, and never lets two deliver at once.
+takes over has seen no renewal for that long (leases.py). So a killed or stalled process delays its consumers, and never lets two
+deliver at once; what it reports late is shut out by the fence.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from database.queries import load_queries
 from delivery.brake import Limit
 from delivery.consumers import Consumer, consumers
 from delivery.forks import Watch
+from delivery.leases import Signs
 from delivery.push import LeaseLostError, Push
 from delivery.surges import detected, limits, surging
 from ledger.commands import RecordFacts
@@ -42,7 +44,7 @@ class _Held:
 
     consumer: Consumer
     fence: int
-    until: float  # of the loop's clock
+    until: float  # of the steady clock
     push: Push
     task: asyncio.Task[None]
 
@@ -62,6 +64,9 @@ class Worker:
     timeout_s: float
     new_id: Callable[[], UUID]
     forks: Watch
+    steady: Callable[[], float]
+    _leases: Signs[int] = field(default_factory=Signs[int])
+    _workers: Signs[UUID] = field(default_factory=Signs[UUID])
     _held: dict[int, _Held] = field(default_factory=dict[int, _Held])
     _stopping: bool = False
 
@@ -127,7 +132,7 @@ class Worker:
                     held.push.stop()
 
     async def _renew(self, conn: Connection) -> None:
-        asked = asyncio.get_running_loop().time()
+        asked = self.steady()
         params = (self.id, int4s(list(self._held)), self.lease_s)
         kept = {row[0] for row in await (await conn.execute(SQL["renew_leases"], params)).fetchall()}
         for number, held in self._held.items():
@@ -154,34 +159,39 @@ class Worker:
             lost = isinstance(_told(held), LeaseLostError)
             consumer = wanted.get(number)
             del self._held[number]
-            if consumer is not None and len(self._held) < share and asyncio.get_running_loop().time() < held.until and not lost:
+            if consumer is not None and len(self._held) < share and self.steady() < held.until and not lost:
                 self._serve(consumer, held.fence, held.until)
             else:
                 await conn.execute(SQL["release_leases"], (self.id, int4s([number])))
 
     async def _share(self, conn: Connection, count: int) -> int:
         """How many consumers each process serves, rounded up."""
-        alive = await (await conn.execute(SQL["live_workers"], (ALIVE_S,))).fetchall()
+        signs = dict(await (await conn.execute(SQL["live_workers"])).fetchall())
+        self._workers.look(signs, self.steady())
+        alive = [worker for worker in signs if self._workers.quiet_s(worker) < ALIVE_S]
         return -(-count // max(len(alive), 1))
 
     async def _claim(self, conn: Connection, wanted: dict[int, Consumer]) -> None:
         share = await self._share(conn, len(wanted))
-        taken = {row[0] for row in await (await conn.execute(SQL["leases_held"])).fetchall()}
+        leases = {row[0]: row for row in await (await conn.execute(SQL["leases_held"])).fetchall()}
+        self._leases.look({number: row[1:3] for number, row in leases.items()}, self.steady())
         for number, consumer in wanted.items():
-            if number in self._held or number in taken or len(self._held) >= share or self._stopping:
+            seen = leases.get(number)
+            alive = seen is not None and self._leases.quiet_s(number) < max(seen[3] or 0.0, self.lease_s)
+            if number in self._held or alive or len(self._held) >= share or self._stopping:
                 continue
-            asked = asyncio.get_running_loop().time()
-            row = await self._claimed(conn, number)
+            asked = self.steady()
+            row = await self._claimed(conn, number, seen[1:3] if seen is not None else (None, None))
             if row is not None:
                 self._serve(consumer, row[0], asked + self.lease_s)
 
-    async def _claimed(self, conn: Connection, number: int) -> tuple[int] | None:
+    async def _claimed(self, conn: Connection, number: int, seen: tuple[int | None, str | None]) -> tuple[int] | None:
         """The fence of a lease that was free. Not while its former holder is recording, late: the place would move afterwards."""
         async with conn.transaction():
             free = await (await conn.execute(SQL["try_lock_consumer"], (number,))).fetchone()
             if free is None or not free[0]:
                 return None
-            return await (await conn.execute(SQL["claim_lease"], (number, self.id, self.lease_s))).fetchone()
+            return await (await conn.execute(SQL["claim_lease"], (number, self.id, self.lease_s, *seen))).fetchone()
 
     def _serve(self, consumer: Consumer, fence: int, until: float) -> None:
         push = self.make_push(consumer, fence)

@@ -324,7 +324,7 @@ async def seek(ledger: OpenLedger, caller: Caller, consumer: Consumer, to: str, 
         first, last = sorted((position, place.through))
         count = await _matching(conn, consumer, consumer.reach(directories), first, last)
     if not dry_run:
-        await record(ledger, caller, acts.sought(consumer, position, reason))
+        await record(ledger, caller, acts.sought(consumer, position, reason, kek=ledger.kek, random=ledger.entropy))
     return Moved(position < place.through, place.through, position, count)
 
 

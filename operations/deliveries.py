@@ -1,6 +1,6 @@
 """Deliveries that are not simply next: what is blocked or parked, and what an operator does about one of them."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import anyio.to_thread
 
@@ -8,6 +8,7 @@ from database.connections import Connection
 from delivery.consumers import Consumer
 from delivery.operating import parked, retried, skipped
 from delivery.progress import BLOCKED, PARKED, RETRYING, Exceptional, exception_at, exceptions
+from delivery.replays import Planned, Superseded, gives_access, taken_back
 from delivery.status import rows_of
 from ledger.cursor import parse_event_id
 from ledger.feed import CursorForkedError, Selection
@@ -15,9 +16,13 @@ from operations.acts import record
 from operations.admission import on_consumer
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import NotFoundError
+from operations.refusals import ConflictError, NotFoundError
 
 Verb = Literal["retry", "park", "skip"]
+SUPERSEDED: Final = (
+    'A later event took back what this one grants: sent now it would let somebody in again. Skip it, or say "superseded": "include" '
+    "and why in `reason`."
+)
 
 
 async def _listed(
@@ -49,20 +54,43 @@ async def list_parked(
 
 @on_consumer("deliveries.act")
 async def act(
-    ledger: OpenLedger, caller: Caller, consumer: Consumer, event_id: str, verb: Verb, reason: str, *, of_parked: bool
+    ledger: OpenLedger,
+    caller: Caller,
+    consumer: Consumer,
+    event_id: str,
+    verb: Verb,
+    reason: str,
+    *,
+    of_parked: bool,
+    superseded: Superseded = "skip",
 ) -> None:
-    """Retry, park or skip one delivery, with a reason. Raises NotFoundError where it is not in that state (any more)."""
+    """Retry, park or skip one delivery, with a reason.
+
+    Raises NotFoundError where it is not in that state (any more); ConflictError for a grant that a later event took back, unless
+    `superseded` is "include".
+    """
     states = (PARKED,) if of_parked else (BLOCKED, RETRYING)
     async with ledger.connection() as conn:
         found = await _exceptional(ledger, conn, consumer, event_id)
     if found is None or found.state not in states:
         raise NotFoundError("There is no such delivery here now. GET …/blocked and …/parked list them.")
     if verb == "retry":
-        facts = retried(consumer, found.position, event_id, reason)
+        kept = superseded == "skip" and await _reopens_nothing(ledger, found)
+        facts = retried(consumer, found.position, event_id, reason, grant=kept)
     else:
         aside = parked if verb == "park" else skipped
         facts = aside(consumer, found.position, event_id, reason, kek=ledger.kek, random=ledger.entropy)
     await record(ledger, caller, facts)
+
+
+async def _reopens_nothing(ledger: OpenLedger, found: Exceptional) -> bool:
+    """Whether it lets somebody in, which nothing took back until now. Raises ConflictError where something did."""
+    async with ledger.connection() as conn:
+        (event,) = await ledger.feed.at(conn, [(found.directory, found.seq)], bodies=False)
+        again = Planned(event.position, event.directory, event.seq, event.kind, event.obj, event.mem, event.at)
+        if await taken_back(conn, [again], await ledger.feed.head(conn, Selection())):
+            raise ConflictError(SUPERSEDED, "superseded")
+        return await gives_access(conn, again)
 
 
 async def _exceptional(ledger: OpenLedger, conn: Connection, consumer: Consumer, event_id: str) -> Exceptional | None:

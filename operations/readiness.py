@@ -8,6 +8,7 @@ import structlog
 
 from database.connections import Connection
 from database.faults import NO_ANSWER, Fault
+from database.releases import Standing
 from database.server import Concern, concerns, is_read_only
 from ledger.clocks import apart
 from ledger.obstacles import Obstacle, obstacles
@@ -35,9 +36,16 @@ class Own:
 
 DATABASE_SILENT: Final = Broken("database", NO_ANSWER.reason, "the database does not answer")
 _READ_ONLY: Final = Broken("database", "read_only", "the database is read-only; reads go on, writes are answered 503")
-_MIGRATIONS: Final = Broken(
-    "migrations", "other_schema", "the schema of the database is not that of this release: run `scim-ledger migrate`"
-)
+_SCHEMA: Final = {
+    Standing.OLDER: Broken(
+        "migrations", "other_schema", "the schema of the database is not that of this release: run `scim-ledger migrate`"
+    ),
+    Standing.FOREIGN: Broken(
+        "migrations",
+        "other_schema",
+        "the schema of the database is one that this release cannot go on beside: run the newer release",
+    ),
+}
 _CLOCKS_DISAGREE: Final = Broken(
     "clock", "clocks_disagree", "the clocks of the service and of its database are more than 60 seconds apart (clocks_disagree)"
 )
@@ -50,9 +58,10 @@ _WRITER_ENDED: Final = Broken("writer", "ended", "the writer of this process has
 class Readiness:
     """Finds the part that keeps the service from its work."""
 
-    def __init__(self, ledger: OpenLedger, migrated: Callable[[], Awaitable[bool]], own: Own) -> None:
-        self._ledger, self._migrated, self._own = ledger, migrated, own
+    def __init__(self, ledger: OpenLedger, schema: Callable[[], Awaitable[Standing]], own: Own) -> None:
+        self._ledger, self._schema, self._own = ledger, schema, own
         self._told = set[int]()  # sessions that were named in the log: whoever polls the probe must not fill it
+        self.schema = Standing.SAME  # at the last look
         self.concerns: Sequence[Concern] = ()  # of the last look: nothing is broken, but an operator should know
 
     async def broken_part(self) -> Broken | None:
@@ -63,8 +72,9 @@ class Readiness:
                 return _READ_ONLY
             self.concerns = await concerns(conn)
             in_the_way, clocks_apart = await obstacles(conn), await self._clocks_apart(conn)
-        if not await self._migrated():
-            return _MIGRATIONS
+        self.schema = await self._schema()
+        if self.schema in _SCHEMA:
+            return _SCHEMA[self.schema]
         if clocks_apart:
             return _CLOCKS_DISAGREE
         self._tell(in_the_way)

@@ -15,6 +15,10 @@ insert into rebuild.progress (directory, seq) values ($1, $2) on conflict (direc
 select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'rebuild' and c.relkind = 'r' and c.relname <> 'progress';
 
+-- tables_in --
+-- What a schema holds, for whoever drops it.
+select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1::text and c.relkind = 'r';
+
 -- live_indexes --
 -- The definitions that the side tables need before they can serve.
 select tablename::text, indexname::text, indexdef from pg_indexes where schemaname = 'ledger' and tablename = any($1::text[]);
@@ -27,10 +31,6 @@ select indexname::text from pg_indexes where schemaname = 'rebuild';
 -- The last seq of every directory.
 select d.id, coalesce(c.s, 0) from ledger.directories d
 left join lateral (select seq + size - 1 s from ledger.commits where directory = d.id order by seq desc limit 1) c on true order by d.id;
-
--- lock_all_directories --
--- In id order, as every waiting writer does.
-select pg_advisory_xact_lock(1, d) from (select id d from ledger.directories order by id offset 0) ordered;
 
 -- events_with_keys --
 -- A stretch of one directory's log with what the read models need of it.

@@ -88,6 +88,8 @@ class SideTables:
     async def catch_up(self, until: dict[int, int]) -> int:
         """Apply everything up to these seqs, each chunk in a transaction with its progress; give the number of events."""
         total, applied = sum(until.values()), 0
+        for number in until:  # here and not by the reader: it would wait for directory_states while that is being swapped
+            await self._directories.by_id(self.conn, number)
         places = self._places(until)
         upcoming = await self._read(places)
         while upcoming is not None:
@@ -113,7 +115,7 @@ class SideTables:
         if place is None:
             return None
         number, _, last = place
-        directory = await self._directories.by_id(self._reader, number)
+        directory = await self._directories.by_id(self.conn, number)
         rows = await (await self._reader.cursor(binary=True).execute(SQL["events_with_keys"], place)).fetchall()
 
         def prepare() -> _Chunk:

@@ -21,6 +21,7 @@ from database.deadlines import LISTEN, LOCK
 from delivery.brake import Limit
 from delivery.consumers import Allowed, Consumer
 from delivery.forks import Trail, Watch
+from delivery.leases import steady
 from delivery.push import Parts, Push
 from delivery.recording import Recording
 from delivery.transports.webhook import Sender
@@ -41,7 +42,7 @@ from runtime.bootstrap import Urls
 from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.settings import Settings
-from runtime.wiring import LISTEN_RETRY_S, make_transaction, now_us, read_kek
+from runtime.wiring import LISTEN_RETRY_S, make_transaction, note_release, now_us, read_kek
 
 POOL_SIZE = 8
 _log = structlog.get_logger("runtime.deliver")
@@ -85,8 +86,8 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
         await record(ledger, Caller(MACHINE, uuid7()), facts)
 
     parts = Parts(
-        pool.connection, feed, directories, kek, tail, sender, timeout_s, act, recording.record, limits, time.time, random.random,
-        os.urandom, trails,
+        pool.connection, feed, directories, kek, tail, sender, timeout_s, act, recording.record, limits, time.time, steady,
+        random.random, os.urandom, trails,
     )  # fmt: skip
 
     forks = Watch(trails, directories, kek, act)
@@ -94,7 +95,7 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     def make_push(consumer: Consumer, fence: int) -> Push:
         return Push(parts, consumer, fence)
 
-    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, forks)
+    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, forks, steady)
     background = [
         asyncio.create_task(probe(url, pool.pulse)),
         asyncio.create_task(frozen.watch(pool.connection)),
@@ -139,6 +140,7 @@ async def _listen_for_changes(url: str, changes: asyncio.Event) -> None:
     while True:
         with contextlib.suppress(psycopg.Error):
             async with await connect(url) as conn:
+                await note_release(conn)
                 await conn.execute("listen ledger_consumers")
                 while True:
                     async for _ in conn.notifies(timeout=LISTEN.seconds):

@@ -322,11 +322,10 @@ def _reachable_database(settings: Settings) -> Urls | None:
 async def _rebuild_and_verify(urls: Urls, settings: Settings) -> tuple[Result, list[Finding], int]:
     kek = await read_kek(urls.serve, settings.kek_path)
     directories = await all_directories(urls, kek)
-    async with owner_pair(urls.migrate) as (conn, reader):
-        try:
-            result = await rebuild(conn, reader, kek, _unseen)
-        except RebuildRefusedError as refused:
-            raise DemoError(str(refused)) from refused
+    try:
+        result = await rebuild(urls.migrate, kek, _unseen, lambda _text: None)
+    except RebuildRefusedError as refused:
+        raise DemoError(str(refused)) from refused
     async with owner_pair(urls.migrate) as (conn, reader):
         total = sum((await heads(conn)).values())
         findings = await verify_log(conn, directories, _unseen, total)

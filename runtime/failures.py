@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from database.migrate import MigrationError
 from ledger.refused import RefusedError
 from proofs.body import BodyError
 from proofs.keys import WrapError
@@ -20,7 +21,7 @@ def explained(settings: Settings) -> Generator[None]:
     """Turn what is known to go wrong into a CommandError; anything else is a defect of ours and shows its traceback."""
     try:
         yield
-    except (StartError, RefusedError, ProfileError, UnknownProfileError) as refused:
+    except (StartError, MigrationError, RefusedError, ProfileError, UnknownProfileError) as refused:
         raise CommandError(str(refused), USAGE) from refused  # something on this machine must be put right first
     except (psycopg.OperationalError, ConnectionError) as away:
         text = f"The database{_place(settings)} cannot be reached. Is the service running (make run), and is LEDGER_DATABASE_URL right?"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from database.connections import connect
 from database.migrate import migrate
@@ -19,7 +19,18 @@ from runtime.failures import explained
 from runtime.serve import main_settings, running_urls
 from runtime.wiring import read_kek
 
-Bar: TypeAlias = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+class Shown(Protocol):
+    """How far something is, as whoever asked sees it."""
+
+    def __call__(self, done: int, total: int) -> None: ...
+
+    def waits(self, text: str) -> None:
+        """It goes on once somebody else has finished."""
+        ...
+
+
+Bar: TypeAlias = Callable[[str], AbstractContextManager[Shown]]
 
 
 def migrate_here() -> list[str]:
@@ -45,9 +56,8 @@ def rebuild_here(only: tuple[str, ...], bar: Bar) -> tuple[tuple[str, ...], Resu
 
 
 async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...], bar: Bar) -> Result:
-    async with owner_pair(urls.migrate) as (conn, reader):
-        with bar("rebuilding") as progress:
-            return await rebuild(conn, reader, kek, progress, only=only)
+    with bar("rebuilding") as progress:
+        return await rebuild(urls.migrate, kek, progress, progress.waits, only=only)
 
 
 def verify_here(bar: Bar) -> tuple[list[Finding], int]:

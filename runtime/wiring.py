@@ -24,6 +24,7 @@ from database.arrays import uuids
 from database.coalesce import Coalescer
 from database.connections import LOST, Connection, Pool, Pulse, connect, probe
 from database.deadlines import LISTEN, LOCK, SHARED_READ, WRITE
+from database.releases import Applied, Standing, standing
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
@@ -144,7 +145,7 @@ async def open_services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
         reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=hooks, journal=Journal(pool, kek, os.urandom),
         scrapes=Scrapes(ledger, lambda: writer.queued),
-        readiness=Readiness(ledger, _migrated(pool.connection), Own(lambda: writer.running, lambda: writer.trouble)),
+        readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble)),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run())
@@ -237,15 +238,20 @@ class _SharedReads:
             await link.close()
 
 
-def _migrated(connection: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> Callable[[], Awaitable[bool]]:
-    shipped = {m.number: m.checksum for m in migrate.shipped()}
+def _schema(connection: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> Callable[[], Awaitable[Standing]]:
+    shipped = migrate.shipped()
 
-    async def check() -> bool:
+    async def check() -> Standing:
         async with connection() as conn:
-            rows = await (await conn.execute("select number, checksum from migrations")).fetchall()
-        return dict(rows) == shipped
+            rows = await (await conn.execute(migrate.SQL["migrations_applied"])).fetchall()
+        return standing(shipped, (Applied(*row) for row in rows))
 
     return check
+
+
+async def note_release(conn: Connection) -> None:
+    """For as long as this session lasts, let processes of newer releases know that one of this release serves."""
+    await conn.execute(migrate.SQL["note_release"], (max(m.number for m in migrate.shipped()),))
 
 
 async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
@@ -254,6 +260,7 @@ async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
         try:
             conn = await connect(url)
             async with conn:
+                await note_release(conn)
                 await conn.execute("listen ledger")
                 arrivals.announce()
                 while True:

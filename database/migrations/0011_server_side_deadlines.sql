@@ -1,3 +1,4 @@
+-- serves: 0010
 -- The server's side of database/deadlines.py, for whoever logs in as ledger_app without being a process of ours. Sessions of ours set
 -- the same for themselves. Altering a role takes more than owning the database: where this login may not, that is all there is.
 do $$ begin

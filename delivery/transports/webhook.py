@@ -76,7 +76,27 @@ class AddressRefusedError(OSError):
     """The host leads to an address that a webhook may not reach."""
 
 
+class TooLateError(Exception):
+    """Whoever asked for it may not send any more: the request did not leave."""
+
+
 _host: ContextVar[str] = ContextVar("host")
+
+
+_may_leave: ContextVar[Callable[[], bool]] = ContextVar("may_leave")
+
+
+def _always() -> bool:
+    return True
+
+
+class _Request(aiohttp.ClientRequest):
+    """Asks once more before the first byte: a connection may have taken long, or the process stood still meanwhile."""
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        if not _may_leave.get(_always)():
+            raise TooLateError
+        return await super().send(conn)
 
 
 class Sender:
@@ -93,13 +113,17 @@ class Sender:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"User-Agent": USER_AGENT, "Content-Type": "application/json"},
+            request_class=_Request,
         )
 
     async def close(self) -> None:
         await self._session.close()
 
-    async def send(self, url: str, secrets: Sequence[str], message: Message) -> Result:
-        """Sign and post a message. Never raises: whatever happens is a Result."""
+    async def send(self, url: str, secrets: Sequence[str], message: Message, may_leave: Callable[[], bool] = _always) -> Result:
+        """Sign and post a message. Whatever happens is a Result.
+
+        `may_leave` is asked when the connection stands, directly before the first byte; where it says no this raises TooLateError.
+        """
         timestamp, large = int(self._clock()), len(message.body) > ON_LOOP_BYTES
         signed = (secrets, message.id, timestamp, message.body)
         headers = {
@@ -111,6 +135,7 @@ class Sender:
         data = io.BytesIO(message.body) if large else message.body  # a file is sent in pieces
         try:
             _host.set(urlsplit(url).hostname or "")
+            _may_leave.set(may_leave)
             async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
                 return self._result(response.status, response.headers, await _answer(response.content))
         except TimeoutError:

@@ -11,6 +11,7 @@ from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
 blocked = new_group("Deliveries that failed: blocked ones, and those that are tried again.")
 parked = new_group("Deliveries that were set aside in sight.")
 Limit = Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")]
+Superseded = Annotated[bool, typer.Option("--include-superseded", help="Also a grant that a later event took back.")]
 STUCK: Final = ("event_id", "type", "state", "attempts", "last_error", "since", "next_attempt_at", "reason")
 
 
@@ -21,9 +22,11 @@ def list_blocked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> N
 
 
 @blocked.command("retry")
-def retry_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+def retry_blocked(
+    name: str, event_id: str, *, reason: Reason, include_superseded: Superseded = False, key: Key = None, as_json: AsJson = False
+) -> None:
     """Try a failed delivery again now."""
-    _act("blocked retry", name, event_id, reason, key, as_json)
+    _act("blocked retry", name, event_id, reason, key, as_json, **_asked(include_superseded))
 
 
 @blocked.command("park")
@@ -45,9 +48,11 @@ def list_parked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> No
 
 
 @parked.command("retry")
-def retry_parked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+def retry_parked(
+    name: str, event_id: str, *, reason: Reason, include_superseded: Superseded = False, key: Key = None, as_json: AsJson = False
+) -> None:
     """Bring a parked delivery back, before newer ones of its subject that have not left yet."""
-    _act("parked retry", name, event_id, reason, key, as_json)
+    _act("parked retry", name, event_id, reason, key, as_json, **_asked(include_superseded))
 
 
 @parked.command("skip")
@@ -56,6 +61,10 @@ def skip_parked(name: str, event_id: str, *, reason: Reason, key: Key = None, as
     _act("parked skip", name, event_id, reason, key, as_json)
 
 
-def _act(verb: str, name: str, event_id: str, reason: str, key: str | None, as_json: bool) -> None:
-    found = ask(verb, body={"reason": reason}, key=key, name=name, event_id=event_id)
+def _asked(include: bool) -> dict[str, str]:
+    return {"superseded": "include"} if include else {}
+
+
+def _act(verb: str, name: str, event_id: str, reason: str, key: str | None, as_json: bool, **asked: str) -> None:
+    found = ask(verb, body={"reason": reason, **asked}, key=key, name=name, event_id=event_id)
     say(as_json, found, f"{event_id}: {verb.split()[1]}, on record.")

@@ -1,15 +1,30 @@
-"""A progress bar with ETA on a terminal, nothing elsewhere."""
+"""A progress bar with ETA on a terminal, nothing elsewhere; for whom it waits is said in both."""
 
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 
+class Shown:
+    """Called with (done, total) it moves; `waits` says what it waits for, once for each text."""
+
+    def __init__(self, move: Callable[[int, int], None], tell: Callable[[str], None]) -> None:
+        self._move, self._tell, self._told = move, tell, ""
+
+    def __call__(self, done: int, total: int) -> None:
+        self._move(done, total)
+
+    def waits(self, text: str) -> None:
+        if text != self._told:
+            self._told = text
+            self._tell(text)
+
+
 @contextmanager
-def progress_bar(what: str) -> Generator[Callable[[int, int], None]]:
-    """Give a function (done, total) that moves the bar."""
+def progress_bar(what: str) -> Generator[Shown]:
+    """Give what moves the bar."""
     if not sys.stderr.isatty():
-        yield lambda _done, _total: None
+        yield Shown(lambda _done, _total: None, lambda text: print(f"{what}: {text}", file=sys.stderr, flush=True))
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,4 +36,4 @@ def progress_bar(what: str) -> Generator[Callable[[int, int], None]]:
         def move(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        yield move
+        yield Shown(move, lambda text: bar.print(f"{what}: {text}", markup=False))

@@ -43,7 +43,7 @@ def rebuild(
     report = {
         "events": result.events, "resumed_at": result.resumed_at, "drifted": list(result.drifted), "locked_ms": result.locked_ms,
     }  # fmt: skip
-    text = f"Rebuilt {', '.join(wanted)} from {result.events} events; directories were locked for {result.locked_ms} ms."
+    text = f"Rebuilt {', '.join(wanted)} from {result.events} events; writes waited for {result.locked_ms} ms."
     if result.drifted:
         text += f"\nThe live {', '.join(result.drifted)} differed from the log and were replaced."
     say(as_json, report, text)

@@ -23,6 +23,7 @@ class Service:
         self.process: subprocess.Popen[str] | None = None
         self.port = 0
         self.log = data_dir.with_suffix(".log")
+        self.root = ROOT  # the code that it runs
 
     def start(self) -> "Service":
         """Start and wait until it says that it listens (connections made from then on are served)."""
@@ -37,7 +38,7 @@ class Service:
         command = [sys.executable, "-c", "from runtime.cli import main; main()", "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+                command, env=env, cwd=self.root, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
             )
         assert self.process.stdout is not None
         for line in self.process.stdout:

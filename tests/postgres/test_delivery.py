@@ -14,6 +14,7 @@ from aiohttp import web
 
 from delivery import consumers as acts
 from delivery import push, surges
+from delivery import worker as worker_module
 from delivery.audit import Audit, audit
 from delivery.brake import Limit
 from delivery.choosing import Open
@@ -401,14 +402,14 @@ def test_a_seek_back_delivers_again_and_one_forward_leaves_holes_in_sight(app_ur
             await s.make()
             async with s.working():
                 await s.settled()
-                await s.act(acts.sought(await s.consumer(), wanted[4], "again"))
+                await s.act(acts.sought(await s.consumer(), wanted[4], "again", kek=s.kek, random=os.urandom))
                 await s.until(lambda: len(s.hook.took) == 2 * len(wanted) - 5)
                 await s.settled()
             assert sorted(s.hook.positions()) == sorted([*wanted, *wanted[5:]])
             assert why(await audited(s)) == {}
             await s.ledger.create_user("passed-over")
             missed = (await s.wanted())[-1]["position"]
-            await s.act(acts.sought(await s.consumer(), await s.head(), "not wanted"))
+            await s.act(acts.sought(await s.consumer(), await s.head(), "not wanted", kek=s.kek, random=os.urandom))
             async with s.working():
                 await s.ledger.create_user("after")
                 await s.until(lambda: len(s.hook.took) == 2 * len(wanted) - 4)
@@ -428,8 +429,8 @@ def test_a_blocked_event_that_two_seeks_passed_over_is_a_hole(app_url: str) -> N
             async with s.working():
                 await s.until(lambda: _is(s.states(), {first: BLOCKED}))
             expected = dict.fromkeys((first, *(e["position"] for e in wanted if must_follow(e, wanted[0]) and e != wanted[0])))
-            await s.act(acts.sought(await s.consumer(), first - 1, "back"))
-            await s.act(acts.sought(await s.consumer(), await s.head(), "forth"))
+            await s.act(acts.sought(await s.consumer(), first - 1, "back", kek=s.kek, random=os.urandom))
+            await s.act(acts.sought(await s.consumer(), await s.head(), "forth", kek=s.kek, random=os.urandom))
             found = await audited(s)
             assert found.acknowledged == len(wanted) - len(expected)
             assert why(found) == {"sought_over": len(expected)}
@@ -452,7 +453,7 @@ def test_an_event_that_was_under_way_when_its_consumer_was_moved_forward_is_ackn
             await s.make()
             async with s.working():
                 await s.until(lambda: _open(s, wanted[0]["position"], wanted[-1]["position"]))
-                await s.act(acts.sought(await s.consumer(), await s.head(), "on"))
+                await s.act(acts.sought(await s.consumer(), await s.head(), "on", kek=s.kek, random=os.urandom))
                 hold.set()
                 await s.settled()
                 await s.until(lambda: _is(s.states(), {}, only=True))
@@ -720,6 +721,80 @@ def test_a_lease_is_not_taken_while_its_former_holder_is_recording(app_url: str)
                 await conn.close()
                 await s.until(lambda: len(worker._held) == 1)
                 assert await s.sql("select fence from consumer_leases") == [(2,)]
+
+    run(body())
+
+
+@pytest.mark.parametrize("step", ["- interval '1 hour'", "+ interval '1 hour'"])
+def test_no_step_of_the_databases_clock_takes_a_lease_from_a_living_holder(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What a clock that was set does to `until`: ahead by an hour, every lease seems to have run out an hour ago."""
+
+    async def body() -> None:
+        monkeypatch.setattr(worker_module, "LOOK_S", 0.1)
+        async with scene(app_url) as s:
+            await s.make()
+            async with s.working() as first:
+                await s.until(lambda: len(first._held) == 1)
+                async with s.working():
+                    for _ in range(12):
+                        await s.sql(f"update consumer_leases set until = until {step}")
+                        seen = await s.sql("select min(seen_at) from delivery_workers")
+                        await s.until(lambda seen=seen: _differs(s, "select min(seen_at) from delivery_workers", seen))
+                    await s.ledger.create_user("u")
+                    await s.settled()
+                    assert await s.sql("select fence from consumer_leases") == [(1,)]
+            assert len(s.hook.tried) == 1
+
+    run(body())
+
+
+def test_a_holder_that_gives_no_sign_of_life_loses_its_lease_whatever_its_clock_said(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        monkeypatch.setattr(worker_module, "LEASE_MARGIN_S", 1.5)
+        monkeypatch.setattr(push, "SEND_MARGIN_S", 0.1)
+        async with scene(app_url) as s:
+            consumer = await s.make()
+            await s.sql("insert into consumer_leases values (%s, %s, 5, 'infinity')", consumer.id, uuid4())
+            await s.ledger.create_user("u")
+            began = asyncio.get_running_loop().time()
+            async with s.working(timeout_s=0.5):
+                await s.settled()
+            assert asyncio.get_running_loop().time() - began >= 2.0, "a whole lease was waited for"
+            assert await s.sql("select fence from consumer_leases") == [(6,)]
+
+    run(body())
+
+
+def test_what_was_about_to_leave_when_the_process_was_stopped_for_longer_than_its_lease_does_not(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It woke up and sent its old page, after newer events of another process. Now it looks at its lease before the first byte."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make()
+            stopped, message = 0, push.Push._message
+
+            async def late(self: push.Push, batch: Any) -> Any:
+                nonlocal stopped
+                found, stopped = await message(self, batch), stopped + 1
+                if stopped == 1:
+                    self.lease_until -= 3_600  # the hour in which it was stopped, here
+                return found
+
+            monkeypatch.setattr(push.Push, "_message", late)
+            await s.ledger.create_user("u")
+            async with s.working():
+                await s.until(lambda: stopped == 1)
+                assert not s.hook.tried
+                await s.settled()
+            assert stopped == 2, "the lease was renewed: nobody had taken it"
+            assert [e["type"] for e in s.hook.tried] == ["user.created"]
+            assert {h["ledger-attempt"] for h in s.hook.headers} == {"1"}
 
     run(body())
 
@@ -1058,7 +1133,7 @@ def test_an_acknowledgement_is_idempotent_never_backwards_and_lost_to_a_seek(app
                 assert not await acknowledge(conn, consumer, wanted[5], reach)
                 assert not await acknowledge(conn, consumer, wanted[2], reach)
                 assert (await s.place()).through == wanted[5]
-                await s.act(acts.sought(consumer, wanted[1], "again"))
+                await s.act(acts.sought(consumer, wanted[1], "again", kek=s.kek, random=os.urandom))
                 with pytest.raises(PlaceMovedError):  # what was read before the seek
                     await acknowledge(conn, consumer, wanted[-1], reach)
                 assert (await s.place()).through == wanted[1]
@@ -1088,6 +1163,6 @@ def test_the_first_acknowledgement_of_each_revocation_is_kept(app_url: str, mode
                 assert [row[:2] for row in rows] == [(consumer.id, e["seq"]) for e in off]
                 assert not kept or kept == rows
                 kept = rows
-                await s.act(acts.sought(await s.consumer(), 0, "all over"))
+                await s.act(acts.sought(await s.consumer(), 0, "all over", kek=s.kek, random=os.urandom))
 
     run(body())

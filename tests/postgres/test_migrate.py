@@ -1,18 +1,21 @@
 """Migrations and grants on a real server: once, safely together, never over an edited file; append-only for everyone."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
+from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege, RestrictViolation
 
 from database import migrate as database_migrate
-from database.migrate import MigrationError, migrate, shipped
+from database.migrate import SQL, MigrationError, migrate, shipped
+from database.releases import Migration
 from runtime import embedded
 
 GRANTS = Path(database_migrate.__file__).with_name("grants.sql").read_text(encoding="utf-8")
@@ -174,3 +177,109 @@ def test_a_login_that_may_not_create_roles_is_told_what_to_do(admin_url: str, ow
                 migrate(owner_url)
         finally:
             connection.execute("ALTER ROLE ledger_app_away RENAME TO ledger_app")
+
+
+# -- beside processes that go on ----------------------------------------------
+
+
+def made(number: int, sql: str, serves: int | None = None) -> Migration:
+    """A migration that nobody shipped."""
+    said = "" if serves is None else f"-- serves: {serves:04}\n"
+    return Migration(number, "made_up", cast("LiteralString", said + sql), str(number))
+
+
+NEWEST = max(migration.number for migration in shipped())
+NEXT = made(NEWEST + 1, "alter table consumers add made_up int;", NEWEST)
+
+
+def test_every_migration_says_which_release_it_serves() -> None:
+    """From 0011 on: whoever writes one decides whether older processes may go on, and says so."""
+    assert [m for m in shipped() if m.number > 10 and "\n-- serves: " not in f"\n{m.sql}"] == []
+
+
+def test_no_migration_makes_an_index_that_keeps_writers_waiting() -> None:
+    """On a table that is there already an index is made concurrently."""
+    for migration in (m for m in shipped() if m.number > 10):
+        text = re.sub(r"--.*", "", migration.sql)
+        new = set(re.findall(r"create table (\w+)", text))
+        assert set(re.findall(r"create (?:unique )?index (?!concurrently)\w+ on (\w+)", text)) <= new, migration
+
+
+def test_an_older_release_starts_beside_a_newer_schema_and_leaves_it_alone(owner_url: str) -> None:
+    """Its grants would take back what the newer release has given."""
+    assert migrate(owner_url, [*shipped(), NEXT]) == [str(NEXT)]
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("GRANT DELETE ON ledger.consumers TO ledger_app")
+        assert migrate(owner_url) == []
+        kept = "SELECT has_table_privilege('ledger_app', 'ledger.consumers', 'DELETE')"
+        assert connection.execute(kept).fetchone() == (True,)
+
+
+def test_a_migration_that_serves_nobody_older_is_refused_while_they_serve(owner_url: str, app_url: str) -> None:
+    """What cannot be done beside them says so before anything is changed."""
+    contract = [*shipped(), NEXT, made(NEWEST + 2, "alter table consumers drop made_up;", NEWEST + 1)]
+    with psycopg.connect(app_url, autocommit=True) as serving:
+        psycopg.RawCursor(serving).execute(SQL["note_release"], (NEWEST,))
+        with pytest.raises(MigrationError, match=rf"{NEWEST + 2:04} made_up cannot be applied beside .* Nothing was changed"):
+            migrate(owner_url, contract)
+        with psycopg.connect(owner_url) as connection:
+            applied = connection.execute("SELECT max(number) FROM ledger.migrations").fetchone()
+        assert applied == (NEWEST,)
+    assert migrate(owner_url, contract) == [str(m) for m in contract[-2:]]
+    with pytest.raises(MigrationError, match="cannot go on beside it"):
+        migrate(owner_url)
+
+
+def test_a_migration_waits_for_a_long_reader_and_nobody_queues_behind_it(owner_url: str, superuser_url: str) -> None:
+    """A dump holds the table that is changed: writers of it go on; once the dump is through the change is made."""
+    asked = Event()
+
+    def notice(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if entry["event"] == "migration_waits" and "dump" in entry["reason"]:
+            asked.set()
+        return entry
+
+    structlog.configure(processors=[notice, structlog.processors.KeyValueRenderer()])
+    try:
+        with (
+            psycopg.connect(superuser_url, application_name="dump") as dump,
+            psycopg.connect(superuser_url, autocommit=True, options="-c lock_timeout=2s -c search_path=ledger") as writer,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            dump.execute("LOCK TABLE ledger.consumers IN ACCESS SHARE MODE")
+            migrating = threads.submit(migrate, owner_url, [*shipped(), NEXT])
+            for _ in range(3):
+                asked.clear()
+                assert asked.wait(10)
+                writer.execute("UPDATE consumers SET version = version + 1")
+            dump.commit()
+            assert migrating.result(30) == [str(NEXT)]
+    finally:
+        structlog.reset_defaults()
+
+
+def test_a_reader_that_stays_too_long_is_named(owner_url: str, superuser_url: str) -> None:
+    with psycopg.connect(superuser_url, application_name="dump") as dump:
+        dump.execute("LOCK TABLE ledger.consumers IN ACCESS SHARE MODE")
+        with pytest.raises(MigrationError, match=rf"nothing was changed.*pid {dump.info.backend_pid} \(postgres, dump\)"):
+            migrate(owner_url, [*shipped(), NEXT], patience_s=0)
+
+
+def test_an_index_of_a_migration_is_made_beside_writers_and_begun_anew_after_an_interruption(
+    owner_url: str, superuser_url: str
+) -> None:
+    """It waits for an older snapshot, keeps no writer waiting, and what an interrupted try left goes first."""
+    index = made(
+        NEWEST + 1, "-- one by one\ncreate index concurrently if not exists made_up on requests (status);\n", serves=NEWEST
+    )
+    with psycopg.connect(superuser_url, application_name="dump") as dump:
+        dump.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        dump.execute("SELECT count(*) FROM ledger.requests")
+        with pytest.raises(MigrationError, match="begins anew at the next start"):
+            migrate(owner_url, [*shipped(), index], patience_s=0.5)
+        with psycopg.connect(superuser_url, options="-c lock_timeout=1s") as writer:
+            writer.execute("DELETE FROM ledger.requests")
+    assert migrate(owner_url, [*shipped(), index]) == [str(index)]
+    with psycopg.connect(owner_url) as connection:
+        valid = connection.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'ledger.made_up'::regclass").fetchone()
+    assert valid == (True,)

@@ -24,12 +24,7 @@ async def _directories(ledger: Ledger) -> list[Directory]:
 
 
 async def _rebuild(ledger: Ledger, owner_url: str, progress=_unheard, **options) -> Result:
-    conn, reader = await connect_owner(owner_url), await connect_owner(owner_url)
-    try:
-        return await rebuild(conn, reader, ledger.services.ledger.kek, progress, **options)
-    finally:
-        await conn.close()
-        await reader.close()
+    return await rebuild(owner_url, ledger.services.ledger.kek, progress, lambda _text: None, **options)
 
 
 async def _verify(ledger: Ledger, owner_url: str) -> list[Finding]:

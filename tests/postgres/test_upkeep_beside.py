@@ -1,23 +1,29 @@
 """What an operator runs beside the service (verify, rebuild) and writes that go on: neither is wrong, and neither waits for the other."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from database.connections import Connection
 from ledger.bindings import TokenRow
+from ledger.events import USER_CREATED, USER_DELETED
 from ledger.sealing import Kek
 from replay import verify
+from replay.rebuild import Result, rebuild
 from replay.side import heads, owner_pair
 from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
+from runtime import embedded
 from tests.postgres.ledgers import Ledger, id_of, opened
 from tests.postgres.machine import Machine, administration
 
+PG_DUMP = str(embedded._programs(None) / "pg_dump")
 KEK = Kek.of(b"k" * 32)
 
 
@@ -130,3 +136,94 @@ def test_a_token_revoked_between_its_row_and_its_events_is_no_finding(
             assert await verified(ledger, owner_url) == []
 
     asyncio.run(run())
+
+
+async def rebuilt(owner_url: str, waits: Callable[[str], None]) -> Result:
+    return await rebuild(owner_url, KEK, unheard, waits)
+
+
+class Waiting:
+    """What a rebuild says, to be waited for."""
+
+    def __init__(self) -> None:
+        self.said = list[str]()
+        self._more = asyncio.Event()
+
+    def __call__(self, text: str) -> None:
+        self.said.append(text)
+        self._more.set()
+
+    async def again(self) -> None:
+        self._more.clear()
+        await self._more.wait()
+
+
+DUMP = "lock table ledger.users, ledger.groups, ledger.memberships, ledger.states, ledger.directory_states in access share mode"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        pytest.param(("begin isolation level repeatable read", "select 1", DUMP), id="a dump under way"),
+        pytest.param(("begin isolation level repeatable read", "select 1"), id="a dump that has its snapshot and no lock yet"),
+        pytest.param(("begin", "select count(*) from ledger.users"), id="a session that was left in its transaction"),
+    ],
+)
+def test_a_rebuild_waits_for_a_long_reader_and_nobody_waits_for_the_rebuild(
+    app_url: str, superuser_url: str, owner_url: str, begin: tuple[str, ...]
+) -> None:
+    """The reader sees what it saw before; writes are answered all the time; the rebuild says for whom it waits, then ends."""
+
+    async def run() -> None:
+        async with opened(app_url, kek=KEK) as ledger:
+            for number in range(3):
+                await ledger.create_user(f"before{number}")
+            waiting = Waiting()
+            with psycopg.connect(superuser_url, application_name="dump", autocommit=True) as reader:
+                for statement in begin:
+                    reader.execute(statement)  # type: ignore[arg-type]
+                rebuilding = asyncio.create_task(rebuilt(owner_url, waiting))
+                for number in range(3):
+                    await waiting.again()
+                    async with asyncio.timeout(2):
+                        await ledger.create_user(f"meanwhile{number}")
+                assert f"pid {reader.info.backend_pid} (postgres, dump)" in waiting.said[-1]
+                seen = reader.execute("select count(*) from ledger.users").fetchone()
+                assert seen == (3,) if "repeatable" in begin[0] else seen == (6,)
+                reader.execute("commit")
+            assert (await rebuilding).drifted == ()
+            await ledger.create_user("after")
+            assert await verified(ledger, owner_url) == []
+
+    asyncio.run(run())
+
+
+def test_dumps_verifications_rebuilds_and_writes_run_beside_each_other(app_url: str, superuser_url: str, owner_url: str) -> None:
+    """A dump that is taken while tables are swapped holds just the users that its events made."""
+
+    async def dump() -> None:
+        for _ in range(3):
+            done = await asyncio.to_thread(
+                subprocess.run, [PG_DUMP, "--schema=ledger", superuser_url], capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            types = [row.split("\t")[2] for row in rows_of(done.stdout, "events")]
+            made, gone = types.count(str(USER_CREATED.number)), types.count(str(USER_DELETED.number))
+            assert len(rows_of(done.stdout, "users")) == made - gone
+
+    async def run() -> None:
+        async with opened(app_url, kek=KEK) as ledger, busy(ledger, app_url) as working:
+            for _ in range(3):
+                working.go_on(10)
+                result, found, _ = await asyncio.gather(
+                    rebuilt(owner_url, lambda _text: None), verified(ledger, owner_url), dump()
+                )
+                assert (result.drifted, found) == ((), [])
+            assert await verified(ledger, owner_url) == []
+
+    asyncio.run(run())
+
+
+def rows_of(dump: str, table: str) -> list[str]:
+    """The rows of a table in the text of a dump."""
+    return dump.partition(f"COPY ledger.{table} (")[2].partition("\n")[2].partition("\\.\n")[0].splitlines()

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from delivery.consumers import Allowed
-from delivery.transports.webhook import ANSWER_BYTES_MAX, ANSWER_SHOWN, Message, Result, Sender
+from delivery.transports.webhook import ANSWER_BYTES_MAX, ANSWER_SHOWN, Message, Result, Sender, TooLateError
 
 NOW = 1_700_000_000
 LOOPBACK = Allowed.read("127.0.0.0/8")
@@ -418,3 +418,17 @@ def test_a_server_without_tls_is_not_spoken_to_in_the_clear() -> None:
             assert receiver.requests == []
 
     asyncio.run(run())
+
+
+def test_what_may_not_leave_any_more_when_the_connection_stands_does_not() -> None:
+    """Not on a new connection and not on one that is used again; and the sender goes on being usable."""
+
+    async def story() -> None:
+        async with serving(http(204)) as receiver, sending() as sender:
+            for _ in range(2):
+                with pytest.raises(TooLateError):
+                    await sender.send(receiver.url(), SECRETS[:1], MESSAGE, lambda: False)
+                assert (await sender.send(receiver.url(), SECRETS[:1], MESSAGE, lambda: True)).ok
+            assert len(receiver.requests) == 2
+
+    asyncio.run(story())

@@ -1,0 +1,7 @@
+-- serves: 0010
+-- consumer_leases.lease_s: for how long its holder may send after a renewal. Whoever takes over waits for as long, by its own clock.
+-- Null where an earlier release holds it. `until` is only looked at for changes now; earlier releases beside us still compare it.
+alter table consumer_leases add lease_s real;
+
+-- Why an operator moved a consumer, sealed, for the hole in the audit. Of seeks of earlier releases only the event consumer.sought says it.
+alter table consumer_epochs add sealed_reason bytea;

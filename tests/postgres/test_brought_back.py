@@ -1,0 +1,191 @@
+"""What an operator brings back reopens nothing, no act names a moment that is still to come, and a seek's reason stands in the hole."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import pytest
+
+from delivery.operating import retried
+from delivery.progress import BLOCKED, PARKED
+from delivery.starts import PlaceError
+from operations import consumers, deliveries, directories, replays
+from operations.consumers import Changes
+from operations.refusals import ConflictError
+from operations.replays import Wanted
+from runtime.bootstrap import machine
+from scim.errors import ScimError
+from tests.postgres.deliveries import LOOPBACK, Scene, scene
+from tests.postgres.ledgers import id_of
+from tests.postgres.test_delivery import OFF, ON, audited, run, why
+
+Story = Callable[[Scene], Awaitable[str]]
+
+
+async def created_then_deleted(s: Scene) -> str:
+    await s.ledger.delete_user(id_of(await s.ledger.create_user("leaver")))
+    return "user.created"
+
+
+async def created_then_deactivated(s: Scene) -> str:
+    await s.ledger.patch_user(id_of(await s.ledger.create_user("leaver")), OFF)
+    return "user.created"
+
+
+async def back_and_away_again(s: Scene) -> str:
+    user = id_of(await s.ledger.create_user("leaver"))
+    for patch in (OFF, ON, OFF):
+        await s.ledger.patch_user(user, patch)
+    return "user.reactivated"
+
+
+async def member_then_removed(s: Scene) -> str:
+    user = id_of(await s.ledger.create_user("leaver"))
+    group = id_of(await s.ledger.create_group("team", (user,)))
+    await s.ledger.patch_group(group, {"op": "remove", "path": f'members[value eq "{user}"]'})
+    return "group.member_added"
+
+
+async def member_then_deleted(s: Scene) -> str:
+    user = id_of(await s.ledger.create_user("leaver"))
+    await s.ledger.create_group("team", (user,))
+    await s.ledger.delete_user(user)
+    return "group.member_added"
+
+
+async def created_then_closed(s: Scene) -> str:
+    await s.ledger.create_user("leaver")
+    await directories.close(s.ledger.services.ledger, machine(), "acme", "over", "acme")
+    return "user.created"
+
+
+STORIES = (created_then_deleted, created_then_deactivated, back_and_away_again, member_then_removed, member_then_deleted)
+
+
+async def retry(s: Scene, event_id: str, *, of_parked: bool, superseded: Literal["skip", "include"] = "skip") -> None:
+    ledger = s.ledger.services.ledger
+    await deliveries.act(ledger, machine(), "app", event_id, "retry", "mended", of_parked=of_parked, superseded=superseded)
+
+
+async def stuck(s: Scene, story: Story, *, park: bool) -> dict[str, Any]:
+    """The grant of a story, blocked or set aside; everything else that may go is delivered."""
+    await s.make(retry_schedule=(0,), ordering="subject")
+    refused = ["user.created", "user.reactivated", "group.member_added"]
+    s.hook.verdict = lambda e: 500 if e["type"] in refused else None
+    topic = await story(s)
+    refused[:] = [topic]
+    grant = (await s.wanted(topic))[0]
+
+    async def is_blocked() -> bool:
+        return (await s.states()).get(grant["position"]) == BLOCKED
+
+    async with s.working():
+        await s.until(is_blocked)
+        if park:
+            await deliveries.act(s.ledger.services.ledger, machine(), "app", grant["id"], "park", "later", of_parked=False)
+            await s.settled()
+    return grant
+
+
+@pytest.mark.parametrize("story", [*STORIES, created_then_closed])
+@pytest.mark.parametrize("park", [False, True])
+def test_a_grant_that_was_taken_back_is_not_brought_back_unless_asked_for(app_url: str, story: Story, *, park: bool) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            grant = await stuck(s, story, park=park)
+            before = len(s.hook.tried)
+            with pytest.raises(ConflictError, match="let somebody in again") as refused:
+                await retry(s, grant["id"], of_parked=park)
+            assert refused.value.code == "superseded"
+            assert await s.wanted("delivery.retried") == []
+            s.hook.verdict = lambda _: None
+            if park:
+                async with s.working():
+                    await s.settled()
+                assert len(s.hook.tried) == before
+            await retry(s, grant["id"], of_parked=park, superseded="include")
+            async with s.working():
+                await s.settled()
+            assert grant["id"] in {e["id"] for e in s.hook.took}
+
+    run(body())
+
+
+def test_a_grant_that_is_taken_back_while_it_is_brought_back_stays_where_it_is(app_url: str) -> None:
+    """Between the question and the commit: the act itself asks again."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            grant = await stuck(s, created_then_deleted, park=True)
+            with pytest.raises(ScimError):
+                await s.act(retried(await s.consumer(), grant["position"], grant["id"], "mended", grant=True))
+            assert await s.states() == {grant["position"]: PARKED}
+            assert await s.wanted("delivery.retried") == []
+
+    run(body())
+
+
+def test_what_grants_nothing_or_was_not_taken_back_comes_back(app_url: str) -> None:
+    async def still_there(s: Scene) -> str:
+        await s.ledger.create_user("stays")
+        return "user.created"
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            grant = await stuck(s, still_there, park=True)
+            s.hook.verdict = lambda _: None
+            await retry(s, grant["id"], of_parked=True)
+            async with s.working():
+                await s.settled()
+            assert [e["id"] for e in s.hook.took] == [grant["id"]]
+
+    run(body())
+
+
+def test_no_act_names_an_instant_that_is_still_to_come(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make()
+            await s.ledger.create_user("u")
+            ledger, soon = s.ledger.services.ledger, (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+            past = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
+            for text in (soon, f"time:{soon}"):
+                for act in (
+                    consumers.seek(ledger, machine(), "app", text, "mistyped", dry_run=False),
+                    consumers.put(ledger, machine(), "new", Changes(directories=("acme",)), text, LOOPBACK),
+                    replays.create(ledger, machine(), "app", _wanted(text, None), dry_run=True),
+                    replays.create(ledger, machine(), "app", _wanted(past, text), dry_run=True),
+                    consumers.audit(ledger, machine(), "app", None, text),
+                ):
+                    with pytest.raises(PlaceError, match="still to come"):
+                        await act
+            assert (await s.consumer()).epoch == 1
+            assert (await consumers.seek(ledger, machine(), "app", past, "back", dry_run=False)).to_position < await s.head()
+
+    run(body())
+
+
+def _wanted(start: str, to: str | None) -> Wanted:
+    return Wanted("again", start, to, None, None, None, None, "skip", "an outage")
+
+
+def test_the_reason_of_a_seek_stands_in_the_hole_that_it_left(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(8)))
+            wanted = [e["position"] for e in await s.wanted()]
+            await s.make(mode="pull", url=None, start=wanted[0])
+            ledger = s.ledger.services.ledger
+            for to, reason in ((wanted[3] + 1, "first"), (wanted[1] + 1, "back"), (wanted[5] + 1, "second")):
+                await consumers.seek(ledger, machine(), "app", str(to), reason, dry_run=False)
+            found = await audited(s)
+            assert why(found) == {"sought_over": 5}
+            assert [(hole.first, hole.last, hole.reason) for hole in found.holes] == [
+                (wanted[1], wanted[1], "first"),
+                (wanted[2], wanted[5], "second"),
+            ]
+            (sealed,) = await s.sql("select sealed_reason from consumer_epochs where epoch = 4")
+            assert b"second" not in sealed[0]
+
+    run(body())

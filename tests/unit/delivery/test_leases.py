@@ -1,0 +1,49 @@
+"""Who is alive, as another process sees it: by changes alone, whatever clocks say, and not in time that nobody looked."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delivery.leases import GAP_MAX_S, Signs
+
+LEASE_S = 20.0
+looks = st.lists(st.tuples(st.floats(0.1, 300), st.booleans()), min_size=1, max_size=80)
+
+
+@given(looks)
+def test_a_lease_is_quiet_for_as_long_as_it_was_seen_unchanged(drawn: list[tuple[float, bool]]) -> None:
+    signs, now, sign, quiet = Signs[int](), 1_000.0, 0, 0.0
+    signs.look({1: sign}, now)
+    for gap, renewed in drawn:
+        now += gap
+        sign += renewed
+        quiet = 0.0 if renewed else quiet + min(gap, GAP_MAX_S)
+        signs.look({1: sign}, now)
+        assert abs(signs.quiet_s(1) - quiet) < 1e-6
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=50))
+def test_no_step_of_the_databases_clock_makes_a_living_holder_quiet(steps: list[float]) -> None:
+    """What a holder writes is some time of the database, renewed each second: only that it differs is looked at."""
+    signs, clock = Signs[int](), 0.0
+    for second, step in enumerate(steps):
+        clock += 1.0 + step
+        signs.look({1: (7, second, clock)}, float(second))
+        assert signs.quiet_s(1) == 0.0
+
+
+def test_one_who_was_stopped_itself_takes_nobody_for_dead_when_it_wakes_up() -> None:
+    signs = Signs[int]()
+    signs.look({1: "a"}, 0.0)
+    signs.look({1: "a"}, 3_600.0)
+    assert signs.quiet_s(1) < LEASE_S
+    signs.look({1: "b"}, 3_601.0)
+    assert signs.quiet_s(1) == 0.0
+
+
+def test_who_comes_back_or_comes_anew_begins_anew() -> None:
+    signs = Signs[int]()
+    for second in range(30):
+        signs.look({1: "a"}, float(second))
+    signs.look({}, 30.0)
+    signs.look({1: "a", 2: "x"}, 31.0)
+    assert (signs.quiet_s(1), signs.quiet_s(2)) == (0.0, 0.0)
