@@ -21,7 +21,7 @@ import psycopg
 import structlog
 
 from database.arrays import int8s
-from database.connections import Connection
+from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
 from delivery.backoff import delay_s
@@ -329,6 +329,8 @@ class Push:
             except (CursorAheadError, CursorForkedError):
                 self.lose()
                 return
+            except LOST:
+                return  # an arrival comes when the database is back
             async with self._parts.connection() as conn:
                 if not await self._as_known(conn):
                     self.stop()

@@ -335,7 +335,9 @@ insert into consumer_epochs (consumer, epoch, start, directories, types, leaf) v
 insert into consumer_forks (consumer, common_position, common, gone, gone_count, places_lost) values ($1, $2, $3::jsonb, $4, $5, $6)
 on conflict (consumer) where closed_at is null do update set
     common_position = least(consumer_forks.common_position, excluded.common_position), common = excluded.common || consumer_forks.common,
-    gone = (consumer_forks.gone || excluded.gone)[1:1000], gone_count = consumer_forks.gone_count + excluded.gone_count,
+    gone = (consumer_forks.gone || array(select g from unnest(excluded.gone) g where g <> all(consumer_forks.gone)))[1:1000],
+    gone_count = consumer_forks.gone_count + excluded.gone_count
+                 - (select count(*) from unnest(excluded.gone) g where g = any(consumer_forks.gone)),
     places_lost = greatest(consumer_forks.places_lost, excluded.places_lost);
 
 -- close_fork --

@@ -142,6 +142,7 @@ class Worker:
                 held.push.stop()
 
     def _lose(self, number: int) -> None:
+        self.tail.doubt()
         if number in self._held:
             self._held[number].push.lose()
 

@@ -65,6 +65,7 @@ class Tail:
         self._followers: set[object] = set()
         self._wanted = asyncio.Event()
         self.place = _NOWHERE
+        self._sure = False  # whether what is in memory was compared with the log since the database was last away
         self._before = b""  # the leaf hash at the position before the first of the events
         self.arrivals = Arrivals()  # told after each look that found something
 
@@ -74,13 +75,14 @@ class Tail:
         return self.place.position
 
     def since(self, place: Anchor) -> list[Event] | None:
-        """All events after a place, or None where some of them are not in memory (any more, or not yet), or the log is another one.
+        """All events after a place, or None where some of them are not in memory (any more, or not yet), or the log may be another one.
 
         They are shared by all who follow: nobody changes them, and nobody keeps more of them than it is just sending.
         """
         first = self.read_to - len(self._events) + 1
         if (
-            self.read_to < place.position
+            not self._sure
+            or self.read_to < place.position
             or place.position + 1 < first
             or self._leaf_at(place.position - first) != place.leaf_hash
         ):
@@ -90,6 +92,10 @@ class Tail:
     def _leaf_at(self, number: int) -> bytes:
         """What stands where one of the events in memory does, by its number among them, or before the first of them (-1)."""
         return self._events[number].leaf_hash if number >= 0 else self._before
+
+    def doubt(self) -> None:
+        """Give nothing out until the next look has compared it: the database was away, or the log was found to be another one."""
+        self._sure = False
 
     @property
     def followed(self) -> bool:
@@ -119,6 +125,7 @@ class Tail:
             try:
                 await self._look()
             except LOST:
+                self.doubt()
                 _log.warning("tail_away")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
@@ -130,9 +137,12 @@ class Tail:
             known = self.read_to == 0 or leaf_hash == self.place.leaf_hash
             if not known and self.read_to > 0:
                 _log.warning("log_forked", read_to=self.read_to, head=head)
-            if not known or head - max(self.read_to, 0) > KEPT:
+            anew = not known or head - max(self.read_to, 0) > KEPT
+            if anew:
                 # First look, a log that was exchanged, or more at once than is kept: followers read it themselves.
                 self._begin_at(await self._feed.anchor_at(conn, head) or _NOWHERE)
+            news, self._sure = anew or not self._sure, True
+            if news:
                 self.arrivals.announce()
         try:
             await self._read(head)
