@@ -14,7 +14,7 @@ COVERAGE_GATE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check gates demo bench docs format
+.PHONY: help run test check gates demo bench drills docs format
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ demo: $(READY) ## an IdP story end to end, narrated, against a service it starts
 
 bench: $(READY) ## the figures, measured on this machine
 	@.venv/bin/python bench/run.py $(ARGS)
+
+drills: $(READY) ## break everything while everybody works, and audit it; ARGS="--rounds 1000 --seed 7"
+	@.venv/bin/python -m tests.drills $(ARGS)
 
 docs: $(READY) ## write the generated parts of docs anew
 	.venv/bin/python -m tests.docs.idp

@@ -102,7 +102,8 @@ class Journal:
     async def _write(self, batch: Sequence[Entry]) -> bool:
         """Write a batch, or put it back: False while the database is away."""
         try:
-            async with self._pool.connection() as conn:
+            async with self._pool.connection() as conn, conn.transaction():
+                await conn.execute(SQL["without_standby"])
                 await conn.execute(SQL["insert_requests"], self._columns(batch))
         except LOST:
             self._put_back(batch)

@@ -43,7 +43,7 @@ _FORKED = Gauge(
     registry=NAMED,
 )
 _REVOCATIONS = Gauge(
-    "ledger_directory_revocations_last_hour", "Users deactivated or deleted in the last hour", ["directory"], registry=NAMED
+    "ledger_directory_revocations_last_hour", "Users who lost access in the last hour", ["directory"], registry=NAMED
 )
 _SURGE = Gauge("ledger_directory_surge", "1 while that is more than the directory's limit", ["directory"], registry=NAMED)
 

@@ -1,3 +1,8 @@
+-- without_standby --
+-- The journal is no part of the log: it does not wait for a synchronous standby. Where that hangs, every batch that was given up and tried
+-- again would leave a session behind in the server, until there is none left for anybody.
+select set_config('synchronous_commit', 'local', true);
+
 -- insert_requests --
 -- One batch of the journal.
 insert into requests (directory, at, method, route, shape, status, scim_type, detail, reason, profile, tolerances, events, duration_us, request_id, token)
@@ -6,5 +11,6 @@ from unnest($1::int4[], $2::int8[], $3::text[], $4::text[], $5::bytea[], $6::int
             $11::text[], $12::int4[], $13::int4[], $14::uuid[], $15::uuid[]) v(d, a, m, r, s, st, t, de, re, p, tol, e, du, rq, tk);
 
 -- prune_requests --
--- What is older than the journal keeps, in bounded pieces.
-delete from requests where id in (select id from requests where at < now() - make_interval(days => $1) order by id limit $2);
+-- What is older than the journal keeps, in bounded pieces: only its first rows are looked at, however many there are.
+delete from requests where id in (
+    select id from (select id, at from requests order by id limit $2) oldest where at < now() - make_interval(days => $1));

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 import structlog
@@ -60,6 +60,7 @@ INDEXED_PLANS: Final[Mapping[str, str]] = {"enable_seqscan": "off", "enable_hash
 Connection = AsyncConnection[TupleRow]
 RV = TypeVar("RV")
 LOST: Final = (OperationalError, InterfaceError)  # what a statement, or a pool, raises whose connection, or server, is gone
+PATIENCE_MIN_S: Final = 0.5
 _INTERVAL_S: Final = 0.1  # how often psycopg looks for an interruption
 _log = structlog.get_logger("database")
 
@@ -88,6 +89,13 @@ class Pulse:
         return self.failing_since is not None and time.monotonic() - self.failing_since >= AWAY_DEADLINE.seconds
 
 
+def sever_all(pulse: Pulse) -> None:
+    """Break every connection of a process that ends: whatever waits on one ends now."""
+    for conn in list(_OPEN):
+        if conn.pulse is pulse and not conn.closed:
+            conn.sever()
+
+
 class Bounded(AsyncConnection[TupleRow]):
     """A connection on which nothing waits for ever.
 
@@ -96,7 +104,9 @@ class Bounded(AsyncConnection[TupleRow]):
     """
 
     patience_s: float = READ.seconds
+    patience_at_most_s: float = READ.seconds
     warned: bool = False  # the server sent a warning: see refuse_if_warned
+    stale: bool = False  # not to be lent again
     pulse: Pulse | None = None
     long_work: str | None = None  # the URL to ask on
 
@@ -144,9 +154,9 @@ class Bounded(AsyncConnection[TupleRow]):
             if at_work is None:
                 break
         _log.warning("database_silent", backend=pid)
-        self._sever()
+        self.sever()
 
-    def _sever(self) -> None:
+    def sever(self) -> None:
         """The waiting statement sees the end of the connection."""
         with socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:
             ours.shutdown(socket.SHUT_RDWR)
@@ -220,7 +230,8 @@ async def _opened(
         if pulse is not None:
             pulse.failed()
         raise
-    conn.patience_s, conn.pulse, conn.long_work = patience_s, pulse, url if long_work else None
+    conn.patience_s = conn.patience_at_most_s = patience_s
+    conn.pulse, conn.long_work = pulse, url if long_work else None
     _note(conn)
     try:
         await _set(conn, settings, local=False)
@@ -232,13 +243,28 @@ async def _opened(
     return conn
 
 
+def bound(conn: Connection, seconds: float) -> None:
+    """Let no wait on it take longer than that from now on, if that is less than it has; a connection for long work has no such bound."""
+    if isinstance(conn, Bounded):
+        conn.patience_s = max(min(conn.patience_at_most_s, seconds), PATIENCE_MIN_S)
+
+
 def _note(conn: Bounded) -> None:
+    """Remember it, and what the server warns of."""
+    _OPEN.add(conn)
+
     def heard(notice: Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING":
             conn.warned = True
             _log.warning("database_warned", sqlstate=notice.sqlstate, message=notice.message_primary)
 
     conn.add_notice_handler(heard)
+
+
+def discard(conn: Connection) -> None:
+    """Let the pool lend it to nobody else: another one is opened."""
+    if isinstance(conn, Bounded):
+        conn.stale = True
 
 
 def refuse_if_warned(conn: Connection) -> None:
@@ -261,6 +287,7 @@ def _set_config(settings: Mapping[str, str], *, local: bool) -> tuple[bytes, tup
     return f"select {calls}".encode(), tuple(word for pair in settings.items() for word in pair)
 
 
+_OPEN: Final = WeakSet[Bounded]()  # those with a pulse
 _checked: WeakKeyDictionary[AsyncConnection[TupleRow], float] = WeakKeyDictionary()
 CHECK_INTERVAL_S = 1.0
 
@@ -304,7 +331,7 @@ class Pool:
         await self._pool.open()
 
     async def close(self) -> None:
-        await self._pool.close()
+        await self._pool.close(timeout=CHECK.seconds)
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
@@ -321,7 +348,7 @@ class Pool:
         try:
             async with conn, self._settled(conn):
                 yield conn
-            if conn.warned:
+            if conn.warned or conn.stale:
                 await conn.close()
                 refuse_if_warned(conn)
         finally:
@@ -344,6 +371,24 @@ class Pool:
         register_arrays(conn)
         if not self._by_transaction:
             await _set(conn, self._settings, local=False)
+
+
+async def lends_transactions(url: str) -> bool:
+    """Whether the URL leads to a pooler that lends a server for one transaction only.
+
+    Behind any pooler the session's number is another than the server's own; in transaction mode two connections that ask one
+    after the other are lent the same server.
+    """
+    async with await connect_owner(url) as first, await connect_owner(url) as second:
+        numbers = [await _server_of(conn) for conn in (first, second, first, second)]
+        pooled = numbers[0] != first.info.backend_pid
+    return pooled and len(set(numbers)) < 2
+
+
+async def _server_of(conn: Connection) -> int:
+    row = await (await conn.execute("select pg_backend_pid()", prepare=False)).fetchone()
+    assert row is not None
+    return row[0]
 
 
 async def probe(url: str, pulse: Pulse) -> None:

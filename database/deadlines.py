@@ -66,12 +66,16 @@ LISTEN: Final = Deadline(5, "a notification", "a question on the same connection
 HEARTBEAT: Final = Deadline(15, "a sign of life of a serving or delivery process", "it is killed and replaced")
 FIRST_HEARTBEAT: Final = Deadline(60, "the first sign of life of such a process", "it is killed and replaced")
 START: Final = Deadline(8, "the database at start, beyond LEDGER_DATABASE_WAIT_S", "exit code 3")
-REQUESTS_AT_STOP: Final = Deadline(8, "requests under way after SIGTERM", "they are cut")
-PARTS_AT_STOP: Final = Deadline(
-    12, "after SIGTERM: what is queued, and deliveries under way", "they are given up; nothing acknowledged is lost"
+REQUESTS_AT_STOP: Final = Deadline(7, "requests under way after SIGTERM", "they are cut")
+WRITES_AT_STOP: Final = Deadline(
+    4, "writes under way after SIGTERM, then for what the process keeps in memory", "they are answered 503"
 )
-PROCESSES_AT_STOP: Final = Deadline(15, "further processes after SIGTERM", "they are killed")
-STOP: Final = Deadline(19, "the whole service after SIGTERM, without the embedded PostgreSQL", "it ends, with exit code 1")
+DELIVERIES_AT_STOP: Final = Deadline(9, "deliveries under way after SIGTERM", "they are given up, and made again later")
+PROCESSES_AT_STOP: Final = Deadline(13, "further processes after SIGTERM", "they are killed")
+POSTGRES_AT_STOP: Final = Deadline(
+    4, "the embedded PostgreSQL, once the service has ended", "it ends without a checkpoint, and recovers at its next start"
+)
+STOP: Final = Deadline(19, "the whole service after SIGTERM", "it ends, with exit code 1")
 
 TABLE: Final = {name: value for name, value in globals().items() if isinstance(value, Deadline)}
 

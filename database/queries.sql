@@ -58,3 +58,8 @@ select name from pg_settings where name = any($1::text[]) and setting = 'off' or
 select current_setting('server_version_num')::int4, pg_encoding_to_char(encoding)::text,
        current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4, datname::text
 from pg_database where datname = current_database();
+
+-- standby_awaited --
+-- Whether a commit has waited for a synchronous standby for longer than $1 seconds.
+select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep'
+               and state_change < clock_timestamp() - make_interval(secs => $1));

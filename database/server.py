@@ -7,7 +7,8 @@ from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
 VERSION_MIN: Final = 150_000
-SPARE_CONNECTIONS: Final = 5  # for operators, backups, the commands of this machine
+STANDBY_S: Final = 3.0  # a standby that is there answers within milliseconds
+SPARE_CONNECTIONS: Final = 20  # for operators, backups, the commands of this machine, and those that only superusers get
 
 
 class Concern(NamedTuple):
@@ -30,6 +31,12 @@ _OFF: Final = {
 async def is_read_only(conn: Connection) -> bool:
     """A standby, or a database or role that is set to read-only transactions."""
     row = await (await conn.execute(SQL["read_only"])).fetchone()
+    return row is not None and bool(row[0])
+
+
+async def is_standby_awaited(conn: Connection) -> bool:
+    """Whether commits wait for a synchronous standby (`synchronous_standby_names`) that does not answer."""
+    row = await (await conn.execute(SQL["standby_awaited"], (STANDBY_S,))).fetchone()
     return row is not None and bool(row[0])
 
 
@@ -56,6 +63,6 @@ async def check_server(conn: Connection, connections: int) -> list[Concern]:
     if room < connections:
         raise ServerRefusedError(
             f"max_connections leaves room for {room} sessions; this service may open {connections} (LEDGER_WORKERS, "
-            f"LEDGER_DELIVERY_WORKERS). Raise max_connections to at least {connections + SPARE_CONNECTIONS + 3}, or have fewer workers."
+            f"LEDGER_DELIVERY_WORKERS). Raise max_connections to at least {connections + SPARE_CONNECTIONS}, or have fewer workers."
         )
     return await concerns(conn)

@@ -1,19 +1,25 @@
-"""The surge brake: which revocations of a directory are more than its limit allows in an hour. Pure.
+"""The surge brake: when more users of a directory lose access in an hour than its limit allows. Pure.
+
+Access is lost by whatever takes it: a user is deactivated or deleted, or taken out of a group, whoever's write that was.
 
 It follows from the log and the limit alone, so whoever asks, whenever, gets the same answer; nothing is stored per event.
 """
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
+from uuid import UUID
 
-from ledger.events import USER_DEACTIVATED, USER_DELETED
+from ledger.events import ACCESS_REVOKED, MEMBER_REMOVED, USER_DEACTIVATED, USER_DELETED
 
 Action = Literal["alarm", "hold"]
 HOUR_US: Final = 3_600_000_000
-PER_HOUR: Final = 100  # revocations of a directory in an hour before somebody is told, unless its operator says otherwise
-REVOKING: Final = USER_DEACTIVATED.bit | USER_DELETED.bit  # bits of the event types that end a user's access
+PER_HOUR: Final = (
+    100  # users of a directory who lose access in an hour before somebody is told, unless its operator says otherwise
+)
+# Bits of the event types that end some of a user's access.
+REVOKING: Final = USER_DEACTIVATED.bit | USER_DELETED.bit | MEMBER_REMOVED.bit | ACCESS_REVOKED.bit
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +35,29 @@ class Limit:
     closed: bool = False
 
 
-def excess(revocations: Iterable[tuple[int, int]], limit: Limit) -> list[int]:
-    """The first seqs of the commits over the limit, of (first seq, time in µs) in the order of the log.
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A commit by which users lose access: its first seq, its time in µs, the users, each once."""
+
+    seq: int
+    at: int
+    users: Collection[UUID]
+
+
+def excess(losses: Iterable[Loss], limit: Limit) -> list[int]:
+    """The first seqs of the commits over the limit, of commits in the order of the log.
 
     The first must lie an hour before the first that is asked for: each is counted with those of the hour that ends with it.
     """
     if limit.closed:
         return []
-    window: deque[int] = deque()
+    window, users = deque[Loss](), Counter[UUID]()
     found: list[int] = []
-    for seq, at in revocations:
-        window.append(at)
-        while window[0] <= at - HOUR_US:
-            window.popleft()
-        if len(window) > limit.per_hour and seq > limit.released:
-            found.append(seq)
+    for loss in losses:
+        window.append(loss)
+        users.update(loss.users)
+        while window[0].at <= loss.at - HOUR_US:
+            users -= Counter(window.popleft().users)  # keeps what is above zero
+        if len(users) > limit.per_hour and loss.seq > limit.released:
+            found.append(loss.seq)
     return found

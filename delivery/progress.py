@@ -116,7 +116,7 @@ def _statements(reports: Sequence[Report]) -> list[tuple[str, tuple[Any, ...]]]:
     replays = [replay for r in reports for replay in r.replays]
     statements: list[tuple[str, tuple[Any, ...]]] = []
     if reports:
-        statements.append(("insert_checkpoints", (
+        statements.append(("move_checkpoints", (
             int4s([r.consumer for r in reports]), int4s([r.place.epoch for r in reports]), int8s([r.place.low for r in reports]),
             int8s([r.place.through for r in reports]), texts([_array(r.place.open) for r in reports]),
         )))  # fmt: skip
@@ -140,7 +140,7 @@ def _statements(reports: Sequence[Report]) -> list[tuple[str, tuple[Any, ...]]]:
             int4s([a[0] for a in acked]), int4s([a[1] for a in acked]), int8s([a[2] for a in acked]), int8s([a[3] for a in acked]),
         )))  # fmt: skip
     if replays:
-        statements.append(("insert_replay_progress", (
+        statements.append(("move_replay_progress", (
             uuids([r[0] for r in replays]), int8s([r[1] for r in replays]), int8s([r[2] for r in replays]),
             texts([_array(r[3]) for r in replays]),
         )))  # fmt: skip
@@ -162,7 +162,7 @@ async def acknowledge(conn: Connection, consumer: Consumer, through: int, reach:
         before = await place_of(conn, consumer)
         if before.epoch != consumer.epoch:
             raise PlaceMovedError(before.through)
-        row = await (await conn.execute(SQL["insert_pull_checkpoint"], (consumer.id, through, consumer.epoch))).fetchone()
+        row = await (await conn.execute(SQL["move_pull_checkpoint"], (consumer.id, through, consumer.epoch))).fetchone()
         if row is None:
             return False
         if consumer.mask & REVOCATIONS:

@@ -199,13 +199,16 @@ class Push:
             every = await exceptions(conn, self.consumer)
             runs = await runs_of(conn, self._parts.kek, self.consumer.id, open_only=True)
             resting = {run.id for run in runs if run.state == "paused"}
-            rows = [row for row in every if row.state != PARKED and row.replay not in resting]
+            # What earlier releases held beyond the place is judged when the place comes to it: it must not overtake what is between.
+            beyond = {row.position for row in every if row.state == HELD and row.replay is None and row.position > place.through}
+            self._report.settled += beyond
+            rows = [r for r in every if r.state != PARKED and r.replay not in resting and r.position not in beyond]
             aside = {row.position for row in every if row.state == PARKED}
             found = await (await conn.cursor(binary=True).execute(SQL["places_at"], (int8s(place.open),))).fetchall()
             known = {row.position for row in rows}
             opens = [(d, seq) for position, d, seq in found if position not in known]
             events = await self._events(conn, [*opens, *((row.directory, row.seq) for row in rows)])
-            held = await held_commits(conn, self._parts.limits, events.values())
+            held = await self._held_of(conn, events.values())
             self._through = self._reported = place.through
             self._read_to = here
             self._trail.note_read(here)
@@ -355,12 +358,13 @@ class Push:
         held: set[tuple[int, int]] = set()
         if any(limit.action == "hold" for limit in self._parts.limits.values()):
             async with self._parts.connection() as conn:
-                held = await held_commits(conn, self._parts.limits, events)
+                held = await self._held_of(conn, events)
         for event in events:
             exceptional = None
             if (event.directory, event.commit) in held:
                 exceptional = Exceptional(event.position, event.directory, event.seq, HELD, stored=False)
                 self._report.begun.append(exceptional)
+                self._through = max(self._through, event.position)
             found = self._remember(event, exceptional)
             found.item.replay = next((run for run, replay in self._replays.items() if event.position in replay.left), None)
             self._lanes.admit(found.item)
@@ -370,6 +374,15 @@ class Push:
         self._trail.note_read(self._read_to)
         if any(e.state == HELD for e in self._report.begun):
             await self._recorded()
+
+    async def _held_of(self, conn: Connection, events: Iterable[Event]) -> set[tuple[int, int]]:
+        """Which commits the brake holds, by the limits as they are now: nobody looks again at what was held by those of before."""
+        events = list(events)
+        while True:
+            limits = dict(self._parts.limits)
+            held = await held_commits(conn, limits, events)
+            if limits == self._parts.limits:
+                return held
 
     async def _make_room(self) -> None:
         """Move what waits behind something stuck out of the window, so that a poison event never stops the watermark.

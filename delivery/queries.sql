@@ -142,21 +142,36 @@ join consumer_leases l on l.consumer = k.c and l.fence = k.f join consumers c on
 where k.p = 0 or k.h = (select v.leaf_hash from (select position, directory, seq, size from commits where position <= k.p order by position desc limit 1) s
     join events v on v.directory = s.directory and v.seq = s.seq + (k.p - s.position) where k.p < s.position + s.size);
 
--- insert_checkpoints --
--- Open places as text, because an array of arrays must be rectangular.
-insert into checkpoints (consumer, epoch, low, through, open, leaf)
-select c, e, l, t, o::bigint[], (select v.leaf_hash from (select position, directory, seq, size from commits where position <= t order by position desc limit 1) s
-    join events v on v.directory = s.directory and v.seq = s.seq + (t - s.position) where t < s.position + s.size)
-from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) v(c, e, l, t, o);
+-- move_checkpoints --
+-- Within a second the newest is moved in place, at most 50 times; then another begins. Open places as text, because an array of arrays must be rectangular.
+with v as (select c, e, l, t, o, (select x.leaf_hash from (select position, directory, seq, size from commits where position <= t order by position desc limit 1) s
+    join events x on x.directory = s.directory and x.seq = s.seq + (t - s.position) where t < s.position + s.size) as h
+    from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) k(c, e, l, t, o)),
+moved as (
+    update checkpoints k set low = v.l, through = v.t, leaf = v.h, open = v.o::bigint[], at = clock_timestamp(), moves = k.moves + 1
+    from v cross join lateral (select id, begun, moves from checkpoints where consumer = v.c and epoch = v.e order by id desc limit 1) n
+    where k.consumer = v.c and k.epoch = v.e and k.id = n.id and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+    returning k.consumer)
+insert into checkpoints (consumer, epoch, low, through, leaf, open)
+select c, e, l, t, h, o::bigint[] from v where not exists (select from moved m where m.consumer = v.c);
 
--- insert_pull_checkpoint --
--- An acknowledgement: never backwards within an epoch.
-insert into checkpoints (consumer, epoch, low, through, leaf)
-select c.id, c.epoch, $2, $2, (select v.leaf_hash from (select position, directory, seq, size from commits where position <= $2 order by position desc limit 1) s
-    join events v on v.directory = s.directory and v.seq = s.seq + ($2 - s.position) where $2 < s.position + s.size) from consumers c
-where c.id = $1 and c.epoch = $3 and $2 > coalesce((select through from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
-                                                   (select start from consumer_epochs where consumer = $1 and epoch = $3))
-returning through;
+-- move_pull_checkpoint --
+-- An acknowledgement, in place like those of deliveries: never backwards within an epoch.
+with place as (select (select x.leaf_hash from (select position, directory, seq, size from commits where position <= $2 order by position desc limit 1) s
+    join events x on x.directory = s.directory and x.seq = s.seq + ($2 - s.position) where $2 < s.position + s.size) as h),
+newest as (select id, through, begun, moves from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
+moved as (
+    update checkpoints k set low = $2, through = $2, leaf = p.h, open = '{}', at = clock_timestamp(), moves = k.moves + 1 from newest n, place p
+    where k.consumer = $1 and k.epoch = $3 and k.id = n.id and $2 > n.through and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+      and exists (select from consumers where id = $1 and epoch = $3)
+    returning k.through),
+begun as (
+    insert into checkpoints (consumer, epoch, low, through, leaf)
+    select c.id, c.epoch, $2, $2, p.h from consumers c cross join place p
+    where c.id = $1 and c.epoch = $3 and not exists (select from moved)
+      and $2 > coalesce((select through from newest), (select start from consumer_epochs where consumer = $1 and epoch = $3))
+    returning through)
+select through from moved union all select through from begun;
 
 -- delete_open --
 -- Exceptions that were settled.
@@ -349,13 +364,23 @@ update consumer_forks set closed_at = clock_timestamp(), sealed_reason = $2 wher
 select consumer, since, common_position, common::text, gone, greatest(gone_count, places_lost), closed_at from consumer_forks where consumer = any($1::int4[]) order by id;
 
 -- thin_checkpoints --
--- One for each second is enough to look back; the newest of an epoch always stays. Old ones go to one a day.
-delete from checkpoints k using (
-    select consumer, epoch, id, lead(at) over w as following from checkpoints where consumer = $1 window w as (partition by epoch order by id)
-) t
-where k.consumer = t.consumer and k.epoch = t.epoch and k.id = t.id and t.following is not null
-  and date_trunc(case when k.at < now() - interval '30 days' then 'day' else 'second' end, t.following)
-    = date_trunc(case when k.at < now() - interval '30 days' then 'day' else 'second' end, k.at);
+-- Of the checkpoints that have come to an age of $2 seconds since the last time, the last of each $3 seconds stays ($1 is the number of this step).
+-- Whole steps of time only, at most $4 rows of each epoch. Gives how many were looked at in the epoch with most of them, and how many are gone.
+with stretch as (
+    select e.consumer, e.epoch, k.id, date_bin(make_interval(secs => $3), k.at, '2000-01-01Z') as step
+    from consumer_epochs e left join thinned t on t.consumer = e.consumer and t.epoch = e.epoch and t.step = $1::int2
+    cross join lateral (
+        select id, at from checkpoints where consumer = e.consumer and epoch = e.epoch and id > coalesce(t.through, 0)
+          and at < date_bin(make_interval(secs => $3), now() - make_interval(secs => $2), '2000-01-01Z')
+        order by id limit $4) k),
+marked as (select consumer, epoch, id, step, lead(step) over (partition by consumer, epoch order by id) as following from stretch),
+gone as (
+    delete from checkpoints k using marked m where m.following = m.step and k.consumer = m.consumer and k.epoch = m.epoch and k.id = m.id
+    returning k.id),
+noted as (
+    insert into thinned (consumer, epoch, step, through) select consumer, epoch, $1::int2, max(id) from stretch group by consumer, epoch
+    on conflict (consumer, epoch, step) do update set through = excluded.through)
+select coalesce((select max(n) from (select count(*) as n from stretch group by consumer, epoch) v), 0), (select count(*) from gone);
 
 -- position_at_time --
 -- The last position before an instant: time never runs backwards in a directory, so each is asked alone.
@@ -458,15 +483,31 @@ on conflict (directory) do update set per_hour = excluded.per_hour, action = exc
 insert into surge_limits (directory, per_hour, action, released) values ($1, $3, $4, $2)
 on conflict (directory) do update set released = greatest(surge_limits.released, excluded.released);
 
--- revocations_between --
--- Commits that end somebody's access, for the brake: first seq and time. 20 = user.deactivated and user.deleted, as in the index.
-select seq, at from commits where directory = $1 and at > $2 and at <= $3 and types & 20 <> 0 order by seq;
+-- losses_between --
+-- Commits of a directory that end somebody's access, with the users who lose some: first seq, time, users. Of an edge only where it gave
+-- access; of a group in a group everybody inside who was active. At most $4 events, the newest. 6164: user.deactivated, user.deleted,
+-- group.member_removed, group.member_access_revoked, as in the index.
+with recursive ended as (
+    select c.seq as commit, c.at, e.seq, coalesce(e.mem, e.obj) as who, position('\x226d74223a2247726f757022'::bytea in e.leaf) > 0 as whole
+    from commits c join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and e.type in (2, 4, 11, 12)
+    where c.directory = $1 and c.at > $2 and c.at <= $3 and c.types & 6164 <> 0
+      and (e.mem is null or position('\x22656666223a74727565'::bytea in e.leaf) > 0)
+    order by e.seq desc limit $4
+), inside as (
+    select commit, at, seq, who, whole from ended
+    union
+    select i.commit, i.at, i.seq, m.mem, m.mt = 1 from inside i
+    join memberships m on i.whole and m.directory = $1 and m.grp = i.who and m.from_seq <= i.seq and m.to_seq > i.seq
+    where m.mt = 1 or exists (select from states s where s.directory = $1 and s.obj = m.mem and s.from_seq <= i.seq and s.to_seq > i.seq and s.active)
+)
+select commit, at, array_agg(distinct who) filter (where not whole) from inside group by commit, at order by commit;
 
--- revocations_lately --
--- How many a directory had in the hour until now, and the newest. A closed one has none: its end was no accident.
-select d.id, count(c.seq), coalesce(max(c.seq), 0)
+-- losses_lately --
+-- Directories where access ended in the hour until now, with the newest commit, and when that hour began. A closed one is left out: its end
+-- was no accident.
+select d.id, max(c.seq), (extract(epoch from clock_timestamp()) * 1000000)::int8 - $1
 from directories d
-join commits c on c.directory = d.id and c.at > (extract(epoch from clock_timestamp()) * 1000000)::int8 - $1 and c.types & 20 <> 0
+join commits c on c.directory = d.id and c.at > (extract(epoch from clock_timestamp()) * 1000000)::int8 - $1 and c.types & 6164 <> 0
 where not exists (select from directory_states where directory = d.id and closed_seq is not null)
 group by d.id;
 
@@ -512,14 +553,23 @@ from replays r join consumers c on c.id = r.consumer
 left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
 where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in ('running', 'paused')) order by r.created_at desc limit $3;
 
--- insert_replay_progress --
--- Appended like the checkpoints of consumers.
-insert into replay_progress (replay, done, through, ahead) select r, d, t, o::bigint[] from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o);
+-- move_replay_progress --
+-- Only the newest of a run is needed: moved in place 50 times, then another begins.
+with v as (select * from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o)),
+moved as (
+    update replay_progress p set done = v.d, through = v.t, ahead = v.o::bigint[], at = clock_timestamp(), moves = p.moves + 1
+    from v cross join lateral (select id, moves from replay_progress where replay = v.r order by id desc limit 1) n
+    where p.replay = v.r and p.id = n.id and n.moves < 50
+    returning p.replay)
+insert into replay_progress (replay, done, through, ahead)
+select r, d, t, o::bigint[] from v where not exists (select from moved m where m.replay = v.r);
 
 -- thin_replay_progress --
--- Only the newest of each run is needed.
-delete from replay_progress p using (select replay, max(id) as newest from replay_progress group by replay) n
-where p.replay = n.replay and p.id < n.newest;
+-- Only the newest of each run is needed. Not looked at again: runs that ended an hour ago.
+delete from replay_progress p using (
+    select n.replay, n.id from replays r cross join lateral (select replay, id from replay_progress where replay = r.id order by id desc limit 1) n
+    where r.ended_at is null or r.ended_at > now() - interval '1 hour') newest
+where p.replay = newest.replay and p.id < newest.id;
 
 -- taken_back --
 -- Which grants a later event took back, up to a head: edges removed or revoked, users deactivated or deleted. And all of a directory that

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.brake import HOUR_US, REVOKING, Action, Limit, excess
+from delivery.brake import HOUR_US, REVOKING, Action, Limit, Loss, excess
 from ledger.commands import RecordFacts
 from ledger.directories import Directory
 from ledger.events import (
@@ -24,6 +24,8 @@ from ledger.rendering import Event
 
 SQL: Final = load_queries(__file__)
 PER_HOUR_MAX: Final = 1_000_000
+LATELY_MAX: Final = 20_000  # events that a count of the last hour looks at; beyond, it is a lower bound
+EVER: Final = 2**62
 Commit = tuple[int, int]  # directory, first seq
 
 
@@ -41,30 +43,41 @@ async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Ite
             asked[event.directory].append(event.at)
     found: set[Commit] = set()
     for directory, times in asked.items():
-        params = (directory, min(times) - HOUR_US, max(times))
-        rows = await (await conn.cursor(binary=True).execute(SQL["revocations_between"], params)).fetchall()
-        found |= {(directory, seq) for seq in excess([(row[0], row[1]) for row in rows], known[directory])}
+        losses = await _losses(conn, directory, min(times) - HOUR_US, max(times))
+        found |= {(directory, seq) for seq in excess(losses, known[directory])}
     return found
 
 
+async def _losses(conn: Connection, directory: int, after: int, until: int, limit: int = 2**31) -> list[Loss]:
+    params = (directory, after, until, limit)
+    rows = await (await conn.cursor(binary=True).execute(SQL["losses_between"], params)).fetchall()
+    return [Loss(seq, at, users or ()) for seq, at, users in rows]
+
+
 async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[int, int, int]]:
-    """(directory, revocations in the last hour, newest seq) where that is more than the limit and nobody was told for `quiet_s`."""
-    rows = await (await conn.execute(SQL["revocations_lately"], (HOUR_US,))).fetchall()
-    over = [row for row in rows if row[1] > known.get(row[0], Limit()).per_hour]
-    if not over:
-        return []
+    """(directory, users who lost access in the last hour, newest seq) where that is more than the limit and nobody was told for `quiet_s`."""
     told = {row[0] for row in await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()}
-    return [(row[0], row[1], row[2]) for row in over if row[0] not in told]
+    counts = [(d, await _users(conn, d, since), newest) for d, newest, since in await _lately(conn) if d not in told]
+    return [found for found in counts if found[1] > known.get(found[0], Limit()).per_hour]
 
 
 async def lately(conn: Connection) -> dict[int, int]:
-    """Revocations of each directory in the last hour."""
-    rows = await (await conn.execute(SQL["revocations_lately"], (HOUR_US,))).fetchall()
-    return {row[0]: row[1] for row in rows}
+    """Users of each directory who lost access in the last hour."""
+    return {directory: await _users(conn, directory, since) for directory, _, since in await _lately(conn)}
+
+
+async def _lately(conn: Connection) -> list[tuple[int, int, int]]:
+    return await (await conn.execute(SQL["losses_lately"], (HOUR_US,))).fetchall()
+
+
+async def _users(conn: Connection, directory: int, since: int) -> int:
+    """How many users lost access after an instant, in µs; looked at are the newest LATELY_MAX events."""
+    losses = await _losses(conn, directory, since, EVER, LATELY_MAX)
+    return len({user for loss in losses for user in loss.users})
 
 
 def detected(surge: UUID, directory: Directory, count: int, seq: int, limit: Limit) -> RecordFacts:
-    """The act of telling that a directory revokes more than is ordinary."""
+    """The act of telling that a directory takes access from more users than is ordinary."""
     facts = {
         "directory": directory.slug,
         "revocations_last_hour": count,

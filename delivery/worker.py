@@ -7,7 +7,7 @@ deliver at once; what it reports late is shut out by the fence.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,6 +17,7 @@ import structlog
 
 from database.arrays import int4s
 from database.connections import LOST, Connection
+from database.deadlines import DELIVERIES_AT_STOP
 from database.queries import load_queries
 from delivery.brake import Limit
 from delivery.consumers import Consumer, consumers
@@ -24,6 +25,7 @@ from delivery.forks import Watch
 from delivery.leases import Signs
 from delivery.push import LeaseLostError, Push
 from delivery.surges import detected, limits, surging
+from delivery.thinning import Thinning
 from ledger.commands import RecordFacts
 from ledger.directories import Directories
 from ledger.tail import Tail
@@ -210,8 +212,8 @@ class Worker:
         for held in self._held.values():
             held.push.stop()
         if self._held:
-            # Longer than any request; what cannot be recorded by then (the database is away) is delivered again.
-            _, late = await asyncio.wait(self.served, timeout=self.lease_s)
+            # What cannot be recorded by then (the receiver is slow, the database away) is delivered again.
+            _, late = await asyncio.wait(self.served, timeout=min(self.lease_s, DELIVERIES_AT_STOP.seconds))
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -234,7 +236,7 @@ class Worker:
 
     async def _watch(self) -> None:
         """Tell of surges, and thin out old checkpoints. One process at a time does it."""
-        thin_at = 0.0
+        thin_at, thinning = 0.0, Thinning()
         while True:
             await asyncio.sleep(WATCH_S)
             try:
@@ -247,7 +249,7 @@ class Worker:
                         await self._tell_of_surges(conn)
                         if now >= thin_at:
                             thin_at = now + THIN_S
-                            await self._thin(conn, await consumers(conn))
+                            await thinning.run(conn, now)
                     finally:
                         await conn.execute(SQL["end_watch"])
             except LOST:
@@ -261,11 +263,6 @@ class Worker:
             limit = self.limits.get(number, Limit())
             _log.warning("surge", directory=directory.slug, revocations=count, per_hour=limit.per_hour, action=limit.action)
             await self.act(detected(self.new_id(), directory, count, seq, limit))
-
-    async def _thin(self, conn: Connection, known: Sequence[Consumer]) -> None:
-        for consumer in known:
-            await conn.execute(SQL["thin_checkpoints"], (consumer.id,))
-        await conn.execute(SQL["thin_replay_progress"])
 
 
 def _told(held: _Held) -> BaseException | None:

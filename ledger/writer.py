@@ -9,6 +9,7 @@ something giant, the batch goes on waiting. While the database is away nothing w
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,9 +17,9 @@ import psycopg
 import structlog
 
 from database.arrays import int4s, uuids
-from database.connections import LOST, Connection, Pulse, refuse_if_warned
-from database.deadlines import LOCK_BEHIND_OURS, WRITE_SETTLED
-from database.faults import Fault, Kind, fault_of
+from database.connections import LOST, Connection, Pulse, bound, refuse_if_warned
+from database.deadlines import LOCK_BEHIND_OURS, WRITE_SETTLED, WRITES_AT_STOP
+from database.faults import NO_ANSWER, Fault, Kind, fault_of
 from database.queries import load_queries
 from ledger.clocks import ClockError
 from ledger.obstacles import obstacles
@@ -105,6 +106,7 @@ class Writer:
         self._waiting_alone: list[list[Submission]] = []
         self._on_batch = on_batch
         self._stopping = False
+        self._until = math.inf  # of the loop's clock: then what is under way is given up, as far as the database is away
         self._obstructed = False  # a lock did not come, and nobody has looked since whether it is free
         self._trouble: tuple[float, Fault] | None = None
         self._clocks_told: dict[str, str] = {}  # by directory, what the log said of clocks
@@ -155,8 +157,9 @@ class Writer:
             await link.close()
 
     def stop(self) -> None:
-        """Refuse new commands; run() ends when the queue is empty."""
+        """Refuse new commands; run() ends when the queue is empty. While the database is away that is soon."""
         self._stopping = True
+        self._until = asyncio.get_running_loop().time() + WRITES_AT_STOP.seconds
         self._wake.set()
 
     # -- lanes --------------------------------------------------------------
@@ -206,6 +209,7 @@ class Writer:
         report = Report()
         try:
             conn = await self._reconnected(attempt.link, attempt.until)
+            bound(conn, attempt.until - asyncio.get_running_loop().time())
             attempt.left = await self._past_obstacles(conn, attempt.left)
             if attempt.left:
                 await self._transaction.run(conn, attempt.left, report, wait_for_locks=attempt.wait_for_locks)
@@ -226,6 +230,8 @@ class Writer:
         if fault.kind is Kind.LOST:
             await attempt.link.close()
             await self._resolve_lost(attempt, report, broken)
+            if attempt.left and asyncio.get_running_loop().time() > attempt.until - LOOK_UP_S:
+                self._refuse_away(attempt, _AWAY)
             return not attempt.left
         await self._rolled_back(attempt.link)
         if fault.kind is Kind.CLIENT:
@@ -320,12 +326,12 @@ class Writer:
         clock, pause = asyncio.get_running_loop().time, RECONNECT_PAUSE_S
         while True:
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(min(until, self._until)):
                     return await link.get()
             except TimeoutError as late:
                 raise psycopg.OperationalError("no answer in time") from late
             except psycopg.OperationalError:
-                if clock() + pause > until:
+                if clock() + pause > min(until, self._until):
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, RECONNECT_PAUSE_MAX_S)
@@ -337,9 +343,7 @@ class Writer:
         until = max(attempt.until, clock() + LOOK_UP_S)
         found = await self._looked_up(attempt, until)
         if found is None:
-            self._refuse(attempt.left, _UNSURE if report.committing else _AWAY)
-            self._refuse_waiting()
-            attempt.left = []
+            self._refuse_away(attempt, _UNSURE if report.committing else _AWAY)
             return
         outcomes = {id(submission): outcome for submission, outcome in report.committing}
         left: list[Submission] = []
@@ -355,10 +359,12 @@ class Writer:
         """Which of the requests are stored; None where it cannot be known in time. Tried until then."""
         while True:
             try:
-                return await self._committed(await self._reconnected(attempt.link, until), attempt.left)
+                conn = await self._reconnected(attempt.link, until)
+                bound(conn, until - asyncio.get_running_loop().time())
+                return await self._committed(conn, attempt.left)
             except LOST:  # also a lock that does not come: the lost transaction is at work in the server still
                 await attempt.link.close()
-                if asyncio.get_running_loop().time() > until:
+                if asyncio.get_running_loop().time() > min(until, self._until):
                     return None
 
     async def _committed(self, conn: Connection, batch: Sequence[Submission]) -> set[tuple[object, int]]:
@@ -375,8 +381,11 @@ class Writer:
         refuse_if_warned(conn)
         return {(row[0], row[1]) for row in rows}
 
-    def _refuse_waiting(self) -> None:
-        """They waited behind what the database did not answer, and would wait as long again."""
+    def _refuse_away(self, attempt: "_Attempt", why: str) -> None:
+        """Refuse the batch, and what waited behind it: that would wait as long again."""
+        self._trouble = asyncio.get_running_loop().time(), NO_ANSWER
+        self._refuse(attempt.left, why)
+        attempt.left = []
         self._refuse(self._queue.drain(), _AWAY)
         for submissions in self._waiting_alone:
             self._refuse(submissions, _AWAY)

@@ -6,10 +6,10 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from database.connections import Connection
+from database.connections import Connection, discard
 from database.faults import NO_ANSWER, Fault
 from database.releases import Standing
-from database.server import Concern, concerns, is_read_only
+from database.server import Concern, concerns, is_read_only, is_standby_awaited
 from ledger.clocks import apart
 from ledger.obstacles import Obstacle, obstacles
 from ledger.tokens import database_clock
@@ -36,6 +36,11 @@ class Own:
 
 DATABASE_SILENT: Final = Broken("database", NO_ANSWER.reason, "the database does not answer")
 _READ_ONLY: Final = Broken("database", "read_only", "the database is read-only; reads go on, writes are answered 503")
+_STANDBY_SILENT: Final = Broken(
+    "database",
+    "standby_silent",
+    "no synchronous standby answers (synchronous_standby_names): writes wait for one, and are answered 503",
+)
 _SCHEMA: Final = {
     Standing.OLDER: Broken(
         "migrations", "other_schema", "the schema of the database is not that of this release: run `scim-ledger migrate`"
@@ -68,8 +73,10 @@ class Readiness:
         """The part, or None. Raises what the database raises while it is away."""
         async with self._ledger.connection() as conn:
             if await is_read_only(conn):
-                await conn.close()  # a session keeps what it was opened with: the next look opens another one
+                discard(conn)  # a session keeps what it was opened with: the next look opens another one
                 return _READ_ONLY
+            if await is_standby_awaited(conn):
+                return _STANDBY_SILENT
             self.concerns = await concerns(conn)
             in_the_way, clocks_apart = await obstacles(conn), await self._clocks_apart(conn)
         self.schema = await self._schema()

@@ -23,6 +23,11 @@ select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oi
 -- The definitions that the side tables need before they can serve.
 select tablename::text, indexname::text, indexdef from pg_indexes where schemaname = 'ledger' and tablename = any($1::text[]);
 
+-- table_settings --
+-- Storage settings of the live tables that have any.
+select c.relname::text, c.reloptions from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = 'ledger' and c.relname = any($1::text[]) and c.reloptions is not null;
+
 -- rebuilt_indexes --
 -- What an interrupted run has indexed already.
 select indexname::text from pg_indexes where schemaname = 'rebuild';

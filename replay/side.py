@@ -45,7 +45,9 @@ async def make_tables(conn: Owner, *, temporary: bool) -> None:
         await run(conn, f"create {kind} {{}} (like ledger.{{}} including defaults including storage)", table, table)
     for table in ("users", "groups"):
         await run(conn, "alter table {} add primary key (directory, id)", table)
-        await run(conn, "alter table {} set (fillfactor = 85)", table)
+    if not temporary:  # they will be live: with the room on their pages and the vacuum that live ones have
+        for table, options in await (await conn.execute(SQL["table_settings"], (list(TABLES),))).fetchall():
+            await run(conn, f"alter table {{}} set ({', '.join(options)})", table)
     await run(conn, "alter table directory_states add primary key (directory)")
     open_rows = "where to_seq = 9223372036854775807"
     await run(conn, f"create unique index memberships_open on memberships (directory, grp, mem) {open_rows}")

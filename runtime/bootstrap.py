@@ -36,10 +36,14 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """How to reach the database: as the serving role, and as the owner for migrations and rebuilds."""
+    """How to reach the database: as the serving role, and as the owner for migrations and rebuilds.
+
+    `pooled` leads to a pooler that lends a server for one transaction: what needs a session goes past it.
+    """
 
     serve: str = field(repr=False)  # with its password
     migrate: str = field(repr=False)
+    pooled: str | None = field(default=None, repr=False)
 
 
 def embedded_urls(cluster: embedded.Cluster) -> Urls:
@@ -57,8 +61,10 @@ def configured_urls(settings: Settings) -> Urls | None:
     """The URLs of an outside PostgreSQL, or None where the embedded one is to be used. Raises StartError for what is no URL."""
     if settings.database_url is None:
         return None
-    serve = _checked("LEDGER_DATABASE_URL", settings.database_url)
-    return Urls(serve, _checked("LEDGER_MIGRATE_URL", settings.migrate_url) if settings.migrate_url else serve)
+    given = _checked("LEDGER_DATABASE_URL", settings.database_url)
+    direct = _checked("LEDGER_DIRECT_URL", settings.direct_url) if settings.direct_url else None
+    migrate = _checked("LEDGER_MIGRATE_URL", settings.migrate_url) if settings.migrate_url else direct or given
+    return Urls(direct or given, migrate, given if direct else None)
 
 
 def _checked(name: str, secret: SecretStr) -> str:

@@ -1,60 +1,118 @@
 """Further processes of a service, kept alive: serving ones behind one socket (LEDGER_WORKERS), and those that deliver to webhooks.
 
+One that dies is replaced; one that stands still is killed and replaced: it gives a sign of life each second from its event loop.
 Imports next to nothing: a new process imports this module before what it runs.
 """
 
+import asyncio
 import multiprocessing
 import multiprocessing.connection
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from ctypes import c_double
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawValue
+from typing import TypeAlias
 
 import structlog
 
+from database.deadlines import FIRST_HEARTBEAT, HEARTBEAT, PROCESSES_AT_STOP
+
 _log = structlog.get_logger("runtime.crew")
 NOTICE_S = 0.2  # how late a stop is noticed
+BEAT_S = 1.0
+GAP_MAX_S = 1.0  # of silence that one look can add: this process itself may have stood still
+Beat: TypeAlias = Callable[[], None]
+Member: TypeAlias = "partial[None]"  # called with its Beat
+
+
+@dataclass(slots=True)
+class _Running:
+    """A member's process, with its last sign of life (seconds of the machine's monotonic clock) and for how long none was seen."""
+
+    process: BaseProcess
+    beat: c_double
+    seen: float = 0.0
+    silent_s: float = 0.0
+
+    def silent_for(self, gap_s: float) -> float:
+        if self.beat.value != self.seen:
+            self.seen, self.silent_s = self.beat.value, 0.0
+        else:
+            self.silent_s += min(gap_s, GAP_MAX_S)
+        return self.silent_s
+
+    @property
+    def patience_s(self) -> float:
+        return HEARTBEAT.seconds if self.seen else FIRST_HEARTBEAT.seconds
 
 
 class Crew(threading.Thread):
-    """Processes that are kept alive: one that dies is replaced, until finish()."""
+    """Processes that are kept alive until finish()."""
 
-    def __init__(self, members: Sequence["partial[None]"]) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         super().__init__(daemon=True)
         self._members = members
         self._context = multiprocessing.get_context("spawn")
         self._over = threading.Event()
-        self._processes: list[BaseProcess] = []
+        self._dismissed = False
+        self._running: list[_Running] = []
 
     def run(self) -> None:
-        self._processes = [self._start(member) for member in self._members]
-        while not self._over.is_set():
-            # Wakes at once when one ends; the time limit only bounds how late a stop is noticed.
-            multiprocessing.connection.wait([process.sentinel for process in self._processes], timeout=NOTICE_S)
-            for place, process in enumerate(self._processes):
-                if process.exitcode is not None and not self._over.is_set():
-                    _log.error("worker_died", exitcode=process.exitcode)
-                    self._over.wait(NOTICE_S)  # one that cannot live must not be born a thousand times a second
-                    self._processes[place] = self._start(self._members[place])
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join()
+        self._running = [self._start(member) for member in self._members]
+        looked = time.monotonic()
+        while not self._over.is_set() and not self._dismissed:
+            # Wakes at once when one ends; the time limit only bounds how late a stop, or a silence, is noticed.
+            multiprocessing.connection.wait([each.process.sentinel for each in self._running], timeout=NOTICE_S)
+            now = time.monotonic()
+            for place, each in enumerate(self._running):
+                self._look_after(place, each, now - looked)
+            looked = now
+        self._end()
 
-    def _start(self, member: "partial[None]") -> BaseProcess:
-        process = self._context.Process(target=_member, args=(member,))
+    def _look_after(self, place: int, each: _Running, gap_s: float) -> None:
+        if each.process.exitcode is None and each.silent_for(gap_s) > each.patience_s:
+            _log.error("worker_silent", pid=each.process.pid, seconds=round(each.silent_s))
+            each.process.kill()
+            each.process.join()
+        if each.process.exitcode is not None and not self._over.is_set() and not self._dismissed:
+            _log.error("worker_died", exitcode=each.process.exitcode)
+            self._over.wait(NOTICE_S)  # one that cannot live must not be born a thousand times a second
+            self._running[place] = self._start(self._members[place])
+
+    def _end(self) -> None:
+        for each in self._running:
+            each.process.terminate()
+        until = time.monotonic() + PROCESSES_AT_STOP.seconds
+        for each in self._running:
+            each.process.join(max(until - time.monotonic(), 0.0))
+            if each.process.exitcode is None:
+                _log.error("worker_killed_at_stop", pid=each.process.pid)
+                each.process.kill()
+                each.process.join()
+
+    def _start(self, member: Member) -> _Running:
+        beat = RawValue(c_double)  # without a lock: whoever stands still would hold it
+        process = self._context.Process(target=_member, args=(member, beat))
         process.start()
-        return process
+        return _Running(process, beat)
+
+    def dismiss(self) -> None:
+        """Ask all to stop (SIGTERM), soon, without waiting for it. Safe in a signal handler: takes no lock."""
+        self._dismissed = True
 
     def finish(self) -> None:
-        """Ask all to stop (SIGTERM), and wait until they have."""
+        """Ask all to stop, and wait until they have; who has not by PROCESSES_AT_STOP is killed."""
         self._over.set()
         if self.is_alive():
             self.join()
 
 
-def _member(member: "partial[None]") -> None:
+def _member(member: Member, beat: c_double) -> None:
     """What runs in the new process. If the service is killed it ends at once: nobody would be there to stop it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -63,5 +121,15 @@ def _member(member: "partial[None]") -> None:
         parent.join()
         os._exit(1)
 
+    def alive() -> None:
+        beat.value = time.monotonic()
+
     threading.Thread(target=die_with_parent, daemon=True).start()
-    member()
+    member(alive)
+
+
+async def beating(beat: Beat) -> None:
+    """Give a sign of life each second, until cancelled, for as long as the event loop turns."""
+    while True:
+        beat()
+        await asyncio.sleep(BEAT_S)

@@ -39,30 +39,34 @@ from operations.acts import record
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
 from runtime.bootstrap import Urls
+from runtime.crew import Beat, beating
 from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.settings import Settings
 from runtime.wiring import LISTEN_RETRY_S, make_transaction, note_release, now_us, read_kek
 
 POOL_SIZE = 8
+CONNECTIONS = POOL_SIZE + 5  # of a delivery process at most: recording, acts, two listeners, probe
 _log = structlog.get_logger("runtime.deliver")
 
 
-def run_delivery(settings: Settings, urls: Urls) -> None:
+def run_delivery(settings: Settings, urls: Urls, beat: Beat) -> None:
     """The entry of a delivery process: push until SIGTERM, then finish what is under way."""
     configure_logs(settings.log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_deliver(settings, urls))
+        runner.run(_deliver(settings, urls, beat))
 
 
-async def _deliver(settings: Settings, urls: Urls) -> None:
+async def _deliver(settings: Settings, urls: Urls, beat: Beat) -> None:
+    alive = asyncio.create_task(beating(beat))
     kek = await read_kek(urls.serve, settings.kek_path)
     allowed = Allowed.read(settings.webhook_allow)
     async with open_worker(urls.serve, kek, allowed, settings.webhook_timeout_s) as worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
         await worker.run()
+    alive.cancel()
 
 
 @asynccontextmanager

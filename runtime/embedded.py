@@ -36,6 +36,8 @@ from types import MappingProxyType
 from typing import BinaryIO
 from urllib.parse import quote
 
+from database.deadlines import POSTGRES_AT_STOP
+
 PORT = 5432  # names the socket file only: nothing listens on the network
 SUPERUSER = "postgres"
 
@@ -44,6 +46,7 @@ LOG_BYTES_MAX = 8 * 1024 * 1024  # a larger log becomes the older generation at 
 LOG_LINES_SHOWN = 12
 REPORT_INTERVAL_S = 3.0
 POLL_INTERVAL_S = 0.02
+FORCED_STOP_S = 1.5  # for a server that is told to end at once
 
 SERVER_ACCOUNTS = ("postgres", "nobody")  # under which root runs the server, the first that exists
 SHARED_PROGRAM_DIRS = (Path("/var/lib/scim-ledger"), Path(tempfile.gettempdir()) / "scim-ledger")
@@ -183,21 +186,41 @@ def revive(cluster: Cluster, *, settings: Mapping[str, str] = NO_SETTINGS, repor
 def stop(cluster: Cluster) -> None:
     """Stop the server in order (fast shutdown: running transactions are rolled back) and wait until it is gone.
 
+    One that does not end within POSTGRES_AT_STOP is made to, at last by force: what was committed is recovered at the next start.
     Does nothing on a cluster that was stopped before, and lets go of the lock when the server has ended by itself.
     """
     if cluster.hold is None or cluster.hold.closed:
         return
     try:
-        if cluster.process is not None:
-            cluster.process.send_signal(signal.SIGINT)
-            cluster.process.wait()
-        elif _listening(cluster.socket_dir):
-            with suppress(ProcessLookupError):
-                os.kill(cluster.pid, signal.SIGINT)
-        with (cluster.data_dir / "server.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # granted when the last process of the server has ended
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            _signalled(cluster, number)
+            if _gone(cluster, POSTGRES_AT_STOP.seconds if number == signal.SIGINT else FORCED_STOP_S):
+                break
     finally:
         cluster.hold.close()
+
+
+def _signalled(cluster: Cluster, number: signal.Signals) -> None:
+    if cluster.process is not None:
+        cluster.process.send_signal(number)
+    elif _listening(cluster.socket_dir):
+        with suppress(ProcessLookupError):
+            os.kill(cluster.pid, number)
+
+
+def _gone(cluster: Cluster, seconds: float) -> bool:
+    """Whether the last process of the server ends in time: then the lock that each of them holds is free."""
+    until = time.monotonic() + seconds
+    with (cluster.data_dir / "server.lock").open("ab") as lock:
+        while True:
+            if cluster.process is not None:
+                cluster.process.poll()
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            if time.monotonic() > until:
+                return False
+            time.sleep(POLL_INTERVAL_S)
 
 
 # --- the two locks ---------------------------------------------------------------------------------------------------

@@ -43,7 +43,9 @@ async def _open(stack: AsyncExitStack, settings: Settings, urls: Urls) -> ASGIAp
     with contextlib.suppress(psycopg.errors.UndefinedTable):  # a schema before 0010: there is nothing to seal yet
         async with await connect(urls.serve) as conn:
             await seal_leftovers(conn, kek, os.urandom)  # the command may be the first to come after a migration
-    services = await stack.enter_async_context(open_services(urls.serve, kek, settings.base_url, webhooks_of(settings)))
+    services = await stack.enter_async_context(
+        open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled)
+    )
     return marked_local(make_app(services))
 
 

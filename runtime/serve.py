@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
 
-import psycopg
 import structlog
 import uvicorn
 import uvloop
@@ -23,17 +22,20 @@ from api.metrics import count_cut, show_connections
 from api.services import Services
 from database import migrate
 from database.connections import connect
+from database.deadlines import REQUESTS_AT_STOP, STOP
+from database.server import SPARE_CONNECTIONS
 from delivery.leftovers import seal_leftovers
 from operations.tokens import bind
 from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start, machine
-from runtime.crew import Crew
+from runtime.crew import Beat, Crew, beating
 from runtime.deliver import run_delivery
 from runtime.exits import USAGE, CommandError
 from runtime.listening import BACKLOG, listen, make_room
 from runtime.local_socket import ASGIApp, local_socket, marked_local
 from runtime.logs import configure_logs
 from runtime.protocol import Doorkeeper, Limits, Protocol
+from runtime.reaching import connections_of, reach, reach_as_served
 from runtime.settings import Settings, load_settings
 from runtime.wiring import open_alone, open_services, webhooks_of
 
@@ -42,8 +44,8 @@ SWITCH_INTERVAL_S = 0.001
 _log = structlog.get_logger("runtime")
 INNER_CONNECTIONS = 100  # of this machine's commands and scrapers
 KEEPER_INTERVAL_S = 0.5  # how late the death of the embedded PostgreSQL is noticed
+EMBEDDED_CONNECTIONS_MIN = 100  # what the embedded PostgreSQL takes at least
 SIGNAL_NOTICE_S = 0.2  # how late a signal is noticed where other processes serve
-STOP_TIMEOUT_S = 60  # for requests under way when a signal comes
 
 
 @contextlib.contextmanager
@@ -54,7 +56,11 @@ def database(settings: Settings) -> Generator[Urls]:
         yield urls
         return
     try:
-        cluster = embedded.start(settings.data_dir.absolute() / "postgres", report=lambda line: print(line, file=sys.stderr))
+        cluster = embedded.start(
+            settings.data_dir.absolute() / "postgres",
+            settings={"max_connections": str(max(EMBEDDED_CONNECTIONS_MIN, connections_of(settings) + SPARE_CONNECTIONS))},
+            report=lambda line: print(line, file=sys.stderr),
+        )
     except embedded.EmbeddedPostgresError as broken:
         raise StartError(str(broken)) from broken
     keeper = _Keeper(cluster)
@@ -129,12 +135,25 @@ class Signals:
     """Remembers SIGTERM and SIGINT that come before the HTTP server listens for them."""
 
     server: uvicorn.Server | None = None
+    crew: Crew | None = None
     seen: bool = False
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.seen:
+            last = threading.Timer(STOP.seconds, _give_up)
+            last.daemon = True
+            last.start()
         self.seen = True
+        if self.crew is not None:
+            self.crew.dismiss()
         if self.server is not None:
             self.server.should_exit = True
+
+
+def _give_up() -> None:
+    """The last resort: something hangs that no other deadline bounds. What was acknowledged is in the database."""
+    _log.critical("killed_at_stop", seconds=STOP.seconds)
+    os._exit(1)
 
 
 def serve(settings: Settings) -> None:
@@ -160,11 +179,14 @@ def _scrapes(settings: Settings) -> list[socket.socket | None]:
 
 
 def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals) -> None:
+    for concern in reach(urls.migrate, settings, lambda: signals.seen):
+        _log.warning(concern.reason, says=concern.says)
     try:
         for name in migrate.migrate(urls.migrate):
             _log.info("migrated", migration=name)
-    except (migrate.MigrationError, psycopg.OperationalError) as broken:
-        raise StartError(_without_secrets(broken)) from broken
+    except migrate.MigrationError as broken:
+        raise StartError(str(broken)) from broken
+    reach_as_served(urls, settings, lambda: signals.seen)
     first = asyncio.run(_prepare(settings, urls))
     if signals.seen:
         return
@@ -191,7 +213,7 @@ def _run(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals) -
     several = settings.workers > 1
     serving = [partial(_work, settings, urls, each) for each in doors] if several else []
     delivering = [partial(run_delivery, settings, urls)] * settings.delivery_workers
-    crew = Crew([*serving, *delivering])
+    crew = signals.crew = Crew([*serving, *delivering])
     crew.start()
     try:
         while several and not signals.seen:
@@ -202,24 +224,29 @@ def _run(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals) -
         crew.finish()
 
 
-def _work(settings: Settings, urls: Urls, doors: Doors) -> None:
+def _work(settings: Settings, urls: Urls, doors: Doors, beat: Beat) -> None:
     """A serving process among several."""
     configure_logs(settings.log_format)
     signals = Signals()
     signal.signal(signal.SIGTERM, signals.handle)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
-    run_http(settings, urls, doors, signals)
+    run_http(settings, urls, doors, signals, beat)
 
 
-def run_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals") -> None:
-    """Serve HTTP on bound sockets until told to stop."""
+def run_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", beat: Beat = lambda: None) -> None:
+    """Serve HTTP on bound sockets until told to stop; `beat` tells whoever watches this process that it lives."""
     make_room(settings.connections)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_http(settings, urls, doors, signals))
+        runner.run(_serve_http(settings, urls, doors, signals, beat))
 
 
-async def _serve_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals") -> None:
+async def _serve_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", beat: Beat) -> None:
+    async with _beside(beating(beat)):
+        await _served(settings, urls, doors, signals)
+
+
+async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signals") -> None:
     conn = await connect(urls.serve)
     kek = await ensure_kek(conn, settings.kek_path)
     await conn.close()
@@ -227,7 +254,7 @@ async def _serve_http(settings: Settings, urls: Urls, doors: Doors, signals: "Si
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings)) as services:
+    async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled) as services:
         server = _Server(services, settings.connections, doors)
         signals.server = server
         if signals.seen:
@@ -252,7 +279,7 @@ def _config(app: ASGIApp, keeper: Doorkeeper) -> uvicorn.Config:
     return uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", server_header=False, date_header=True,
         headers=[("X-Content-Type-Options", "nosniff")],
-        timeout_graceful_shutdown=STOP_TIMEOUT_S, ws="none", backlog=BACKLOG,
+        timeout_graceful_shutdown=int(REQUESTS_AT_STOP.seconds), ws="none", backlog=BACKLOG,
         http=keeper.protocol,  # pyright: ignore[reportArgumentType]  # uvicorn only calls it
         proxy_headers=False,  # LEDGER_PUBLIC_URL says how clients reach us; nothing here believes X-Forwarded headers
     )  # fmt: skip
@@ -320,12 +347,6 @@ def _announce(settings: Settings, first: bool) -> None:
     lines.append(f"  events  {settings.base_url}/v1/events")
     lines.append(f"  health  {settings.base_url}/readyz")
     print("\n".join(lines), flush=True)
-
-
-def _without_secrets(error: Exception) -> str:
-    if isinstance(error, psycopg.OperationalError):
-        return "The database of LEDGER_MIGRATE_URL or LEDGER_DATABASE_URL cannot be reached. Check address, role and password."
-    return str(error)
 
 
 def main_settings() -> Settings:

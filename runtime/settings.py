@@ -16,6 +16,13 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(None, description="PostgreSQL 15 or newer to serve from; unset: the embedded one")
     migrate_url: SecretStr | None = Field(None, description="The same database with the owner role, for migrations and rebuilds")
+    direct_url: SecretStr | None = Field(
+        None,
+        description="The same database past a pooler that lends a server for one transaction, which LEDGER_DATABASE_URL leads to",
+    )
+    database_wait_s: float = Field(
+        0, ge=0, le=3_600, description="Seconds that a start waits for a database that does not answer yet"
+    )
     data_dir: Path = Field(Path("var"), description="Where the embedded PostgreSQL, the key file and first-run.json live")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on")

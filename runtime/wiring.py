@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -22,8 +22,8 @@ from api.strangers import Strangers
 from database import frozen, migrate
 from database.arrays import uuids
 from database.coalesce import Coalescer
-from database.connections import LOST, Connection, Pool, Pulse, connect, probe
-from database.deadlines import LISTEN, LOCK, SHARED_READ, WRITE
+from database.connections import LOST, Connection, Pool, Pulse, connect, probe, sever_all
+from database.deadlines import CHECK, LISTEN, LOCK, SHARED_READ, WRITE, WRITES_AT_STOP, Deadline
 from database.releases import Applied, Standing, standing
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
@@ -36,7 +36,7 @@ from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
-from ledger.writer import Link, Links, Writer
+from ledger.writer import LANES_MAX, Link, Links, Writer
 from operations import idempotency
 from operations.consumers import Webhooks, watch_of
 from operations.open_ledger import OpenLedger
@@ -51,6 +51,9 @@ from scim.errors import Unavailable
 T = TypeVar("T")
 K = TypeVar("K")
 POOL_SIZE = 12
+CONNECTIONS = (
+    POOL_SIZE + 1 + LANES_MAX + 4 + 3
+)  # of a serving process at most: writer, lanes, shared reads; listener, clean-up, probe
 LISTEN_RETRY_S = 1.0
 WEBHOOK_TIMEOUT_S = 15.0
 DIRECTORIES_INTERVAL_S = 1.0
@@ -148,7 +151,7 @@ async def open_services(
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble)),
     )  # fmt: skip
     shared_reads.directories = directories
-    writing = asyncio.create_task(writer.run())
+    writing = asyncio.create_task(writer.run(), name="writer")
     changed = asyncio.Event()
     cleanups = CleanUps(lambda: connect(url, pinned=True, long_work=True), make_transaction(kek), directories, uuid7)
     background = [
@@ -167,13 +170,26 @@ async def open_services(
         yield services
     finally:
         writer.stop()
-        await writing
+        await _ended([writing], WRITES_AT_STOP)
+        await _ended([asyncio.create_task(services.journal.flush(), name="journal")], CHECK)
+        sever = asyncio.get_running_loop().call_later(CHECK.seconds, sever_all, pulse)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await services.journal.flush()
         await shared_reads.close()
         await pool.close()
+        sever.cancel()
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]], deadline: Deadline) -> None:
+    """Wait until they have ended; those that do not in time are given up. Raises what they raised."""
+    _, late = await asyncio.wait(tasks, timeout=deadline.seconds)
+    for task in late:
+        _log.warning("given_up_at_stop", part=task.get_name())
+        task.cancel()
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 class _SharedReads:

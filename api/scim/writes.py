@@ -1,12 +1,14 @@
 """SCIM writes: from a request body to a command, and from what became of it to the answer."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
+import psycopg
+import structlog
 
 from api.scim.http import Answer, Content, streamed
 from api.scim.members import meant, named_in, with_ids
@@ -33,9 +35,9 @@ from ledger.directories import Directory
 from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
 from projections import reads
-from projections.reads import GroupOf, Resource
+from projections.reads import GroupOf, Resource, Sealed
 from scim.apply import changed_names
-from scim.errors import NotFound
+from scim.errors import NotFound, TooMany
 from scim.filters import fold
 from scim.normalise import normalise
 from scim.patch import Patch, read_patch
@@ -49,7 +51,7 @@ HEAVY_BYTES = 64 * 1024  # of a request whose command shares no batch with other
 GROUPS_SHOWN_MAX = 500  # of a user whose answer is put together on the event loop
 THREAD_BYTES_MIN = 10_000  # a larger body is parsed and validated off the event loop: it takes over a millisecond
 
-
+_log = structlog.get_logger("api.scim")
 T = TypeVar("T")
 
 
@@ -221,7 +223,7 @@ class Write:
     async def _changed_user(self, user: UUID, outcome: Outcome) -> Answer:
         kind, groups = self._directory.user_type, None
         if self._call.shows and outcome.in_groups and needs(self._projection(kind), "groups"):
-            groups = await groups_of_user(self._services, self._directory, user, self._call.work)
+            groups = await self._besides(groups_of_user(self._services, self._directory, user, self._call.work))
         return await self._answer(200, kind, user, outcome, groups)
 
     async def _answer(
@@ -246,10 +248,10 @@ class Write:
         if not self._call.shows and outcome.document is not None:  # nothing is read to be thrown away
             return await self._answer(status, self._directory.group_type, group, outcome, None)
         projection = self._projection(self._directory.group_type)
-        wanted = self._call.shows and needs(projection, "members")
-        async with self._services.ledger.turns.connection(self._directory.id) as conn:
-            rows, _ = await reads.page(conn, self._directory, GROUP.name, [group])
-            members = (await reads.members_of(conn, self._directory, [group])).get(group) if wanted else None
+        found = await self._besides(self._group_now(group, members=self._call.shows and needs(projection, "members")))
+        if found is None:
+            return await self._without_reading(status, group, outcome)
+        rows, members = found
         if not rows:
             raise NotFound("The group was deleted by another request meanwhile.")
 
@@ -264,6 +266,25 @@ class Write:
         return await streamed(
             status, each(group_json(head, projection, members or reads.Members(), self._base)), _headers(document, outcome)
         )
+
+    async def _group_now(self, group: UUID, *, members: bool) -> tuple[Sequence[Sealed], reads.Members | None]:
+        async with self._services.ledger.turns.connection(self._directory.id) as conn:
+            rows, _ = await reads.page(conn, self._directory, GROUP.name, [group])
+            return rows, (await reads.members_of(conn, self._directory, [group])).get(group) if members else None
+
+    async def _without_reading(self, status: int, group: UUID, outcome: Outcome) -> Answer:
+        """What the change itself knows of the group: its attributes, where they were decided, and no members."""
+        if outcome.document is None:
+            return Answer(204, headers=[*_ledger_seq(outcome), (b"etag", etag(outcome.etag_rv).encode())])
+        return await self._answer(status, self._directory.group_type, group, outcome, None)
+
+    async def _besides(self, reading: Awaitable[T]) -> T | None:
+        """What an answer shows besides the change, or None where it cannot be read: the change is stored, so nothing may deny it."""
+        try:
+            return await reading
+        except (psycopg.Error, TooMany) as unread:
+            _log.warning("answer_without", request_id=str(self._call.request_id), reason=type(unread).__name__)
+            return None
 
 
 def _headers(document: dict[str, Any], outcome: Outcome) -> list[tuple[bytes, bytes]]:

@@ -1,3 +1,4 @@
+-- serves: 0010
 -- A place in the log carries the leaf hash of the event that stands there: a log that lost its end (an older backup, a standby that
 -- lagged) and went on differently is told from the one that was read. Null in rows of earlier releases, and at position 0.
 alter table checkpoints add leaf bytea;         -- at through

@@ -46,6 +46,7 @@ class Service:
                 self.port = int(line.rsplit(":", 1)[1])
             if "health" in line:
                 return self
+        self.process.stdout.close()
         raise AssertionError(f"the service ended with {self.process.wait()}: {self.log.read_text()[-2000:]}")
 
     def stop(self) -> int:
@@ -61,7 +62,7 @@ class Service:
         """SIGKILL the service and every process of its PostgreSQL, at once."""
         assert self.process is not None
         postmaster = self.postmaster()
-        children = _children(postmaster)
+        children = children_of(postmaster)
         for pid in (self.process.pid, postmaster, *children):
             with_suppressed_kill(pid)
         self.process.wait()
@@ -102,7 +103,7 @@ def with_suppressed_kill(pid: int) -> None:
         pass
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:

@@ -53,7 +53,7 @@ class Fold:
         elif kind.startswith("group.member_"):
             self._membership(kind, subject, data)
         if event["seq"] == event["commit"]["first_seq"] + event["commit"]["size"] - 1:
-            self._whole_commit()
+            self.whole_commit()
 
     def _directory(self, kind: str) -> None:
         before = {"directory.paused": {"active"}, "directory.resumed": {"paused"}, "directory.deleted": {"closed"}}
@@ -86,7 +86,7 @@ class Fold:
             assert edge not in self.access
             self.access.add(edge)
 
-    def _whole_commit(self) -> None:
+    def whole_commit(self) -> None:
         """At every commit nobody inactive or gone has access, and every active member has it."""
         expected = {
             (g, m)
@@ -100,10 +100,11 @@ class Fold:
 class Workload:
     """Random SCIM requests whose outcomes the model foresees."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, prefix: str = "") -> None:
         self.random = random.Random(seed)
         self.model = Model()
         self.count = 0
+        self.prefix = prefix  # of all names, where several make their own in one directory
 
     def step(self) -> tuple[str, str, dict[str, Any] | None, Any]:
         """Give (method, path, body, what to do to the model with the answer)."""
@@ -119,7 +120,7 @@ class Workload:
 
     def _name(self) -> str:
         self.count += 1
-        return f"Person{self.count}@Example.org"
+        return f"{self.prefix}Person{self.count}@Example.org"
 
     def create_user(self, users, groups):
         name, active = self._name(), self.random.random() < 0.85
@@ -173,7 +174,7 @@ class Workload:
 
     def create_group(self, users, groups):
         self.count += 1
-        name, members = f"Group {self.count}", self._some(users)
+        name, members = f"{self.prefix}Group {self.count}", self._some(users)
         body = {"schemas": [GROUP], "displayName": name, "members": [{"value": m} for m in members]}
 
         def done(answer):
@@ -213,7 +214,7 @@ class Workload:
 
     def put_group(self, users, groups):
         self.count += 1
-        group, members, name = self.random.choice(groups), self._some(users), f"Put {self.count}"
+        group, members, name = self.random.choice(groups), self._some(users), f"{self.prefix}Put {self.count}"
         body = {"schemas": [GROUP], "displayName": name, "members": [{"value": m} for m in members]}
         return "PUT", f"/Groups/{group}", body, lambda _: self.model.groups[group].update(members=set(members), displayName=name)
 
@@ -226,7 +227,7 @@ class Workload:
 
     def rename_group(self, users, groups):
         self.count += 1
-        group, name = self.random.choice(groups), f"Renamed {self.count}"
+        group, name = self.random.choice(groups), f"{self.prefix}Renamed {self.count}"
         operation = {"op": "replace", "value": {"id": group, "displayName": name}}
         return "PATCH", f"/Groups/{group}", self._patch(operation), lambda _: self.model.groups[group].update(displayName=name)
 

@@ -8,60 +8,35 @@ import os
 import random
 import signal
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.acceptance.conftest import Service
+from tests.acceptance.lanes import Lanes, needed_before
 from tests.acceptance.receiver import Answer, Delivery, Receiver
 from tests.acceptance.test_consumers import Operator, hook, operator, pushing
 
 __all__ = ["hook", "operator", "pushing"]
 
 DRILL_EVENTS = int(os.environ.get("LEDGER_DRILL_EVENTS", "2000"))
-LIFECYCLE = {"user.created", "user.deactivated", "user.reactivated", "user.deleted", "group.created", "group.deleted"}
 OUTAGE_EVENTS = int(os.environ.get("LEDGER_OUTAGE_EVENTS", "300"))
 IN_FLIGHT_MAX = 16
 
 
-def lanes_of(event: dict[str, Any]) -> list[tuple[str, ...]]:
-    """What must stay in order with this event, said anew and not taken from the code under test."""
-    subject = event["subject"]["id"]
-    if "member" not in event["data"]:
-        return [("resource", subject)]
-    member = event["data"]["member"]["id"]
-    return [("edge", subject, member)]
-
-
 def judge(deliveries: list[Delivery], expected: list[dict[str, Any]], *, repeats_in_place: bool = True) -> Counter[str]:
-    """Everything expected was kept, in order on each lane; gives how often each event came.
-
-    A repetition stands in the place of the original, too: nothing newer of its lane came between. Not so in a batch that was
-    kept without an answer and is repeated whole.
-    """
-    newest: dict[tuple[str, ...], int] = {}
-    kept: Counter[str] = Counter()
-    for event in (e for d in deliveries if d.accepted for e in d.events):
-        kept[event["id"]] += 1
-        for lane in lanes_of(event):
-            if repeats_in_place or kept[event["id"]] == 1:
-                assert newest.get(lane, 0) <= event["seq"], f"{event['id']} came after {newest[lane]} of its lane"
-                newest[lane] = event["seq"]
-    assert set(kept) == {e["id"] for e in expected}, "nothing missing, nothing that was not asked for"
-    return kept
+    """Everything expected was kept, in order on each lane; gives how often each event came."""
+    lanes = Lanes(repeats_in_place=repeats_in_place)
+    lanes.keep(e for d in deliveries if d.accepted for e in d.events)
+    assert set(lanes.kept) == {e["id"] for e in expected}, "nothing missing, nothing that was not asked for"
+    return lanes.kept
 
 
 def membership_after_lifecycle(deliveries: list[Delivery], expected: list[dict[str, Any]]) -> None:
     """At the first delivery of a membership event, all earlier lifecycle events of its user and group had been kept."""
-    before: dict[str, list[str]] = {}
-    so_far: defaultdict[str, list[str]] = defaultdict(list)
-    for event in expected:
-        if "member" in event["data"]:
-            before[event["id"]] = [*so_far[event["subject"]["id"]], *so_far[event["data"]["member"]["id"]]]
-        elif event["type"] in LIFECYCLE:
-            so_far[event["subject"]["id"]].append(event["id"])
+    before = needed_before(expected)
     kept: set[str] = set()
     for event in (e for d in deliveries if d.accepted for e in d.events):
         assert kept.issuperset(before.get(event["id"], ())), event["id"]

@@ -4,8 +4,6 @@ Functions belong to a database, so the built-in one is put aside under another n
 place. Nothing of the product takes part: statements, plans and processes are those of the service.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import psycopg
@@ -22,20 +20,20 @@ create function pg_catalog.clock_timestamp() returns timestamptz language sql vo
 
 
 class SettableClock:
-    """The clock of one database."""
+    """The clock of one database, which is entered as the superuser."""
 
-    def __init__(self, conn: psycopg.Connection) -> None:
-        self._conn = conn
+    def __init__(self, superuser_url: str) -> None:
+        self._url = superuser_url
+
+    @staticmethod
+    def put_aside(superuser_url: str) -> bool:
+        """Put the built-in clock of a database aside, once; True."""
+        with psycopg.connect(superuser_url, autocommit=True) as conn:
+            conn.execute("set allow_system_table_mods = on")
+            conn.execute(_PUT_ASIDE)
+        return True
 
     def ahead(self, **by: float) -> None:
         """From now on it is off by so much of real time: `ahead(hours=1)`, `ahead(days=-1)`."""
-        self._conn.execute("update public.clock_offset set off = %s", (timedelta(**by),))
-
-
-@contextmanager
-def settable_clock(superuser_url: str) -> Iterator[SettableClock]:
-    """Put the built-in clock of this database aside, before anybody else connects to it."""
-    with psycopg.connect(superuser_url, autocommit=True) as conn:
-        conn.execute("set allow_system_table_mods = on")
-        conn.execute(_PUT_ASIDE)
-        yield SettableClock(conn)
+        with psycopg.connect(self._url, autocommit=True) as conn:
+            conn.execute("update public.clock_offset set off = %s", (timedelta(**by),))

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from ledger.rendering import rfc3339
 from runtime.wiring import now_us
 from tests.postgres.ledgers import CORE_USER
-from tests.postgres.settable_clock import SettableClock, settable_clock
+from tests.postgres.settable_clock import SettableClock
 from tests.postgres.test_tokens_http import Edge, edge
 
 REASON = {"reason": "the time server was wrong"}
@@ -75,12 +74,6 @@ class Scene:
 Check = Callable[[Scene], Awaitable[None]]
 
 
-@contextmanager
-def _clocks(superuser_url: str) -> Iterator[Clocks]:
-    with settable_clock(superuser_url) as database:
-        yield Clocks(database)
-
-
 async def _scene(app_url: str, clocks: Clocks, check: Check) -> None:
     async with edge(app_url, clocks.service) as made:
         tokens = {slug: (await made.issue(role="scim", directories=[slug]))["token"] for slug in ("acme", "other")}
@@ -90,8 +83,8 @@ async def _scene(app_url: str, clocks: Clocks, check: Check) -> None:
 @pytest.fixture
 def on_clocks(superuser_url: str, app_url: str) -> Callable[[Check], None]:
     def go(check: Check) -> None:
-        with _clocks(superuser_url) as clocks:
-            asyncio.run(_scene(app_url, clocks, check))
+        assert SettableClock.put_aside(superuser_url)
+        asyncio.run(_scene(app_url, Clocks(SettableClock(superuser_url)), check))
 
     return go
 

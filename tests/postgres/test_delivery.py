@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -1098,6 +1098,102 @@ def test_revocations_over_the_limit_are_held_and_go_when_they_are_released(app_u
                 await s.settled()
             assert in_order(s.hook.took)
             assert sorted(s.hook.positions()) == [e["position"] for e in events]
+
+    run(body())
+
+
+Harm = Callable[[Scene, list[UUID], list[UUID]], Awaitable[None]]
+
+
+async def emptied(s: Scene, _: list[UUID], groups: list[UUID]) -> None:
+    await asyncio.gather(*(s.ledger.patch_group(group, {"op": "remove", "path": "members"}) for group in groups))
+
+
+async def taken_out_one_by_one(s: Scene, users: list[UUID], groups: list[UUID]) -> None:
+    for user in users:
+        await s.ledger.patch_group(groups[0], {"op": "remove", "path": f'members[value eq "{user}"]'})
+
+
+async def deleted_groups(s: Scene, _: list[UUID], groups: list[UUID]) -> None:
+    for group in groups:
+        await s.ledger.submit(DeleteGroup(group))
+
+
+async def taken_out_with_their_group(s: Scene, users: list[UUID], groups: list[UUID]) -> None:
+    """A group in a group: everybody inside loses what the outer one gave, by one edge."""
+    outer = id_of(await s.ledger.create_group("outer", tuple(groups)))
+    await s.ledger.patch_group(outer, {"op": "remove", "path": f'members[value eq "{groups[0]}"]'})
+    assert users
+
+
+@pytest.mark.parametrize("harm", [emptied, taken_out_one_by_one, deleted_groups, taken_out_with_their_group])
+def test_harm_to_groups_is_a_surge_too(app_url: str, harm: Harm) -> None:
+    """Twelve groups were emptied at once, with nothing held and no word: only deactivations and deletions counted."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            users = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(6)))]
+            groups = [id_of(await s.ledger.create_group(f"g{n}", tuple(users))) for n in range(2)]
+            await s.act(surges.limited(uuid4(), s.ledger.directory, 4, "hold"))
+            await s.make()
+            await harm(s, users, groups)
+            async with s.conn() as conn:
+                assert (await surges.lately(conn))[s.ledger.directory.id] == 6
+                ((directory, count, _),) = await surges.surging(conn, await surges.limits(conn), quiet_s=60)
+                assert (directory, count) == (s.ledger.directory.id, 6)
+            removed = [e["position"] for e in await s.wanted("group.member_removed")]
+            async with s.working():
+                await s.until(lambda: _is_held(s))
+                assert len([p for p in removed if p in s.hook.positions()]) <= 4
+                await s.act(surges.released(uuid4(), s.ledger.directory, 10**6, Limit(4, "hold"), "expected"))
+                await s.settled()
+            assert set(removed) <= set(s.hook.positions())
+
+    run(body())
+
+
+async def _is_held(s: Scene) -> bool:
+    return HELD in (await s.states()).values()
+
+
+def test_what_took_no_access_is_no_surge(app_url: str) -> None:
+    """Cleaning up after people who had lost it already, and moving one person about."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            users = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(6)))]
+            group = id_of(await s.ledger.create_group("g", tuple(users)))
+            for user in users[:5]:
+                await s.ledger.patch_user(user, OFF)
+            for user in users[:5]:
+                await s.ledger.patch_group(group, {"op": "remove", "path": f'members[value eq "{user}"]'})
+            for _ in range(3):
+                await s.ledger.patch_group(group, {"op": "remove", "path": f'members[value eq "{users[5]}"]'})
+                await s.ledger.patch_group(group, {"op": "add", "path": "members", "value": [{"value": str(users[5])}]})
+            removed = await s.wanted("group.member_removed")
+            async with s.conn() as conn:
+                losses = await surges._losses(conn, s.ledger.directory.id, 0, surges.EVER)
+            of = {loss.seq: set(loss.users) for loss in losses}
+            assert [of.get(e["commit"]["first_seq"], set()) for e in removed] == [set()] * 5 + [{users[5]}] * 3
+
+    run(body())
+
+
+def test_what_was_held_beyond_the_place_is_sent_once_when_the_place_comes_to_it(app_url: str) -> None:
+    """Earlier releases recorded it so; it waited for itself then, for ever."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            consumer = await s.make()
+            await s.ledger.patch_user(id_of(await s.ledger.create_user("u")), OFF)
+            last = (await s.wanted())[-1]
+            row = (consumer.id, last["position"], s.ledger.directory.id, last["seq"], HELD)
+            await s.sql(
+                "insert into open_deliveries (consumer, position, directory, seq, state) values (%s, %s, %s, %s, %s)", *row
+            )
+            async with s.working():
+                await s.settled()
+            assert [e["type"] for e in s.hook.tried] == ["user.created", "user.deactivated"]
 
     run(body())
 

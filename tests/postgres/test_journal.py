@@ -82,6 +82,27 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
     assert counted() - before == 7
 
 
+def test_a_batch_waits_for_no_standby(app_url: str, superuser_url: str) -> None:
+    """Where a synchronous standby hangs, each batch that was given up and tried again would keep a session of the server."""
+    with psycopg.connect(superuser_url, autocommit=True) as conn:
+        conn.execute("create table public.waits (how text)")
+        conn.execute("grant insert on public.waits to ledger_app")
+        conn.execute(
+            "create function public.tell() returns trigger language plpgsql as "
+            "$$ begin insert into public.waits values (current_setting('synchronous_commit')); return null; end $$"
+        )
+        conn.execute("create trigger tells after insert on ledger.requests for each statement execute function public.tell()")
+
+        async def run() -> None:
+            async with pooled(app_url) as pool:
+                journal = Journal(pool, KEK, os.urandom)
+                journal.add(entry(1))
+                await journal.flush()
+
+        asyncio.run(run())
+        assert conn.execute("select how from public.waits").fetchall() == [("local",)]
+
+
 def test_a_flush_that_is_cancelled_loses_nothing(app_url: str) -> None:
     """At the end of the process the background flush is cancelled, and a last one writes what is there."""
 

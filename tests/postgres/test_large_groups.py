@@ -42,7 +42,7 @@ async def listed(ledger: Ledger, **asked: str) -> dict[str, Any]:
 async def rows_read(ledger: Ledger, url: str) -> int:
     """Membership rows that were fetched so far; each connection of the pool is told to report what it did."""
     async with contextlib.AsyncExitStack() as all_of_them:
-        for _ in range(ledger.services.ledger.connection.__self__.get_stats()["pool_size"]):
+        for _ in range(ledger.services.ledger.connection.__self__._pool.get_stats()["pool_size"]):
             conn = await all_of_them.enter_async_context(ledger.services.ledger.connection())
             await conn.execute("select pg_stat_force_next_flush()")
     with psycopg.connect(url) as conn:

@@ -30,7 +30,7 @@ WRITTEN = {
         "insert_commits commits_of_requests"
     ),
     "delivery": (
-        "share_consumers guard insert_checkpoints delete_open insert_open update_open insert_revocation_acks insert_replay_progress"
+        "share_consumers guard move_checkpoints delete_open insert_open update_open insert_revocation_acks move_replay_progress"
     ),
     "projections": (
         "close_states insert_states close_memberships insert_memberships delete_users delete_groups update_users insert_users "
@@ -45,8 +45,8 @@ READ = {
     ),
     "delivery": (
         "consumer_named places places_at open_page open_at oldest_failing oldest_open_time open_counts epoch_start epochs_of skips_of "
-        "claim_lease renew_leases release_leases insert_pull_checkpoint ack_revocations revocation_seconds times_at position_of_seq "
-        "previous_matching matching_between matching_after positions_matching revocations_between grant_flags taken_back "
+        "claim_lease renew_leases release_leases move_pull_checkpoint ack_revocations revocation_seconds times_at position_of_seq "
+        "previous_matching matching_between matching_after positions_matching losses_between grant_flags taken_back "
         "replay_by_id replays_of gaps_between carry_open close_epoch begin_epoch_here forget_open_after"
     ),
     "projections": "users_by_id user_ids_by_key owners_of_user_names owners_of_external_ids ids_among group_ids_by_key open_members open_members_among open_groups point_at_time point_at_seq state_at members_at groups_at",

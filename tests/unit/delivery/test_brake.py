@@ -2,74 +2,87 @@
 
 import re
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from database.queries import load_queries
-from delivery.brake import HOUR_US, PER_HOUR, REVOKING, Limit, excess
+from delivery.brake import HOUR_US, PER_HOUR, REVOKING, Limit, Loss, excess
 from delivery.progress import REVOCATIONS
 from ledger import events as e
 
 PROJECT = Path(__file__).parents[3]
 SQL = load_queries(str(PROJECT / "delivery" / "queries.sql"))
-steps = st.lists(st.sampled_from([0, 1, HOUR_US // 3, HOUR_US // 2, HOUR_US - 1, HOUR_US]), max_size=40)
+USERS = [UUID(int=n) for n in range(5)]
+gaps = st.sampled_from([0, 1, HOUR_US // 3, HOUR_US // 2, HOUR_US - 1, HOUR_US])
+steps = st.lists(st.tuples(gaps, st.frozensets(st.sampled_from(USERS), max_size=3)), max_size=40)
+Steps = list[tuple[int, frozenset[UUID]]]
 
 
-def history(steps: list[int]) -> list[tuple[int, int]]:
+def history(steps: Steps) -> list[Loss]:
     found, at = [], 10 * HOUR_US
-    for number, step in enumerate(steps, 1):
+    for number, (step, users) in enumerate(steps, 1):
         at += step
-        found.append((number * 3, at))
+        found.append(Loss(number * 3, at, users))
     return found
 
 
-def naive(revocations: list[tuple[int, int]], limit: Limit) -> list[int]:
+def naive(losses: list[Loss], limit: Limit) -> list[int]:
     over = []
-    for n, (seq, at) in enumerate(revocations):
-        with_it = [t for _, t in revocations[: n + 1] if at - HOUR_US < t <= at]
-        if len(with_it) > limit.per_hour and seq > limit.released:
-            over.append(seq)
+    for n, loss in enumerate(losses):
+        users = {user for before in losses[: n + 1] if loss.at - HOUR_US < before.at <= loss.at for user in before.users}
+        if len(users) > limit.per_hour and loss.seq > limit.released:
+            over.append(loss.seq)
     return over
 
 
-@given(steps, st.integers(0, 6), st.integers(0, 60))
-def test_what_is_over_the_limit_is_what_a_plain_count_says(steps: list[int], per_hour: int, released: int) -> None:
-    revocations, limit = history(steps), Limit(per_hour, "hold", released)
-    assert excess(revocations, limit) == naive(revocations, limit)
+@given(steps, st.integers(0, 4), st.integers(0, 60))
+def test_what_is_over_the_limit_is_what_a_plain_count_of_users_says(steps: Steps, per_hour: int, released: int) -> None:
+    losses, limit = history(steps), Limit(per_hour, "hold", released)
+    assert excess(losses, limit) == naive(losses, limit)
 
 
-@given(steps, st.integers(0, 6), st.integers(0, 40))
-def test_an_answer_does_not_depend_on_how_much_older_history_was_read(steps: list[int], per_hour: int, first: int) -> None:
+@given(steps, st.integers(0, 4), st.integers(0, 40))
+def test_an_answer_does_not_depend_on_how_much_older_history_was_read(steps: Steps, per_hour: int, first: int) -> None:
     """Whoever asks of a commit reads the hour before it, and no more: all must agree on what is held."""
-    revocations, limit = history(steps), Limit(per_hour)
-    for seq, at in revocations[first:]:
-        hour = [r for r in revocations if at - HOUR_US < r[1] <= at]
-        assert (seq in excess(hour, limit)) == (seq in naive(revocations, limit))
+    losses, limit = history(steps), Limit(per_hour)
+    for loss in losses[first:]:
+        hour = [other for other in losses if loss.at - HOUR_US < other.at <= loss.at]
+        assert (loss.seq in excess(hour, limit)) == (loss.seq in naive(losses, limit))
+
+
+def one_each(count: int) -> list[Loss]:
+    return [Loss(n, n, [UUID(int=n)]) for n in range(1, count + 1)]
 
 
 def test_an_ordinary_directory_is_told_of_above_a_hundred_an_hour() -> None:
-    calm = [(n, n) for n in range(1, PER_HOUR + 1)]
-    assert excess(calm, Limit()) == []
-    assert excess([*calm, (500, 500)], Limit()) == [500]
+    assert excess(one_each(PER_HOUR), Limit()) == []
+    assert excess([*one_each(PER_HOUR), Loss(500, 500, [UUID(int=500)])], Limit()) == [500]
+    assert excess([*one_each(PER_HOUR), Loss(500, 500, [UUID(int=1)])], Limit()) == [], "the same user once more"
     assert Limit().action == "alarm", "holding is on request"
 
 
 def test_the_bits_in_sql_are_the_event_types_that_end_a_users_access() -> None:
     """An index needs a literal; the one who changes the numbers finds it here."""
-    assert REVOKING == e.USER_DEACTIVATED.bit | e.USER_DELETED.bit
+    ends = e.USER_DEACTIVATED.bit | e.USER_DELETED.bit
+    assert REVOKING == ends | e.MEMBER_REMOVED.bit | e.ACCESS_REVOKED.bit
     migrations = "".join(p.read_text(encoding="utf-8") for p in (PROJECT / "database" / "migrations").glob("*.sql"))
     literals = re.findall(r"types & (\d+) <> 0", "".join(SQL.values()) + migrations)
     assert len(literals) >= 4
-    assert {int(number) for number in literals} == {REVOKING, REVOCATIONS}
-    assert REVOCATIONS == REVOKING | e.DIRECTORY_CLOSED.bit
+    assert {int(number) for number in literals} == {REVOKING, REVOCATIONS, ends}, "the last in the index of an earlier release"
+    assert REVOCATIONS == ends | e.DIRECTORY_CLOSED.bit
+    kinds = (e.USER_DEACTIVATED, e.USER_DELETED, e.MEMBER_REMOVED, e.ACCESS_REVOKED)
+    assert f"e.type in ({', '.join(str(kind.number) for kind in kinds)})" in SQL["losses_between"]
+    for words in (b'"mt":"Group"', b'"eff":true'):
+        assert words.hex() in SQL["losses_between"]
     assert re.search(r"types & (\d+) <> 0", SQL["ack_revocations"])[1] == str(REVOCATIONS)  # pyright: ignore[reportOptionalSubscript]
 
 
 def test_nothing_of_a_closed_directory_is_held() -> None:
     """Not what the clean-up does either, nor what was held when it was closed."""
-    storm = [(n, n) for n in range(1, 10)]
+    storm = one_each(9)
     assert excess(storm, Limit(2, "hold")) == [3, 4, 5, 6, 7, 8, 9]
     assert excess(storm, Limit(2, "hold", closed=True)) == []
 

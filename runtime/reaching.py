@@ -1,0 +1,109 @@
+"""The database at start: waited for, named where it does not answer, looked at before anything is written."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from database.connections import Connection, connect_owner, lends_transactions
+from database.deadlines import START
+from database.server import Concern, ServerRefusedError, check_server
+from runtime.bootstrap import Urls
+from runtime.deliver import CONNECTIONS as DELIVERING
+from runtime.exits import UNREACHABLE, CommandError
+from runtime.settings import Settings
+from runtime.wiring import CONNECTIONS as SERVING
+
+PAUSE_S: Final = 0.25  # between two tries
+
+
+_LENT: Final = (
+    "The database is reached through a pooler that lends a server for one transaction only (pgbouncer: pool_mode = transaction). Locks, "
+    "notifications and migrations need a session: set LEDGER_DIRECT_URL, and LEDGER_MIGRATE_URL where you use it, to addresses past the "
+    "pooler, or set pool_mode = session. LEDGER_DATABASE_URL may stay as it is."
+)
+
+
+class UnfitServerError(Exception):
+    """The server answers, and the ledger cannot live in it; the text says why and what to do."""
+
+
+def connections_of(settings: Settings) -> int:
+    """How many sessions the processes of this service open at most."""
+    return settings.workers * SERVING + settings.delivery_workers * DELIVERING
+
+
+def reach(url: str, settings: Settings, given_up: Callable[[], bool]) -> Sequence[Concern]:
+    """Wait for the server, then look at it, as the owner. Gives what an operator should put right.
+
+    `given_up`: whether a signal to stop came. Raises CommandError (UNREACHABLE) naming host and port, UnfitServerError.
+    """
+    return asyncio.run(_reach(url, settings, given_up))
+
+
+def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> None:
+    """The same for the addresses that are served from, once the serving role is there."""
+    for url in dict.fromkeys((urls.serve, urls.pooled or urls.serve)):
+        asyncio.run(_reach_as_served(url, settings, given_up, pooled=url == urls.pooled))
+
+
+async def _reach(url: str, settings: Settings, given_up: Callable[[], bool]) -> Sequence[Concern]:
+    conn = await _connected(url, settings.database_wait_s, given_up)
+    try:
+        await _refuse_lent(url)
+        return await check_server(conn, connections_of(settings))
+    except ServerRefusedError as unfit:
+        raise UnfitServerError(str(unfit)) from unfit
+    finally:
+        await conn.close()
+
+
+async def _reach_as_served(url: str, settings: Settings, given_up: Callable[[], bool], *, pooled: bool) -> None:
+    await (await _connected(url, settings.database_wait_s, given_up)).close()
+    if not pooled:
+        await _refuse_lent(url)
+
+
+async def _refuse_lent(url: str) -> None:
+    if await lends_transactions(url):
+        raise UnfitServerError(_LENT)
+
+
+async def _connected(url: str, wait_s: float, given_up: Callable[[], bool]) -> Connection:
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            async with asyncio.timeout(START.seconds):
+                return await connect_owner(url)
+        except (psycopg.OperationalError, TimeoutError) as away:
+            if time.monotonic() >= until or given_up():
+                raise unreachable(url, away) from away
+        await asyncio.sleep(PAUSE_S)
+
+
+def unreachable(url: str, away: Exception) -> CommandError:
+    """Which database does not answer, and how; never its user or password."""
+    return CommandError(
+        f"The database at {places_of(url)} cannot be reached: {_how(away)}. Is it running, and is LEDGER_DATABASE_URL right? "
+        "LEDGER_DATABASE_WAIT_S waits for one that starts beside the service.",
+        UNREACHABLE,
+    )
+
+
+def places_of(url: str) -> str:
+    """Host and port of each server that the connection string names."""
+    parts = conninfo_to_dict(url)
+    hosts = str(parts.get("host") or parts.get("hostaddr") or "localhost").split(",")
+    ports = str(parts.get("port") or 5432).split(",")
+    return ", ".join(f"{host}:{ports[min(n, len(ports) - 1)]}" for n, host in enumerate(hosts))
+
+
+def _how(away: Exception) -> str:
+    """In our words, or the server's where it had some: libpq's would name the user."""
+    text = str(away)
+    if "FATAL" in text:
+        return "it refuses the connection (its log says why)"
+    return "connection refused" if "refused" in text else "no answer"

@@ -1,0 +1,213 @@
+"""What goes wrong in a round: one fault each, struck and healed while everybody works."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.drills.database import Database
+from tests.drills.fleet import Instance
+from tests.drills.road import Cut, Road
+
+STATEMENTS: Final = 26  # of the longest write transaction, and some
+
+
+@dataclass
+class Stage:
+    """What faults reach. `hold_s`: the longest that one lasts."""
+
+    database: Database
+    fleet: list[Instance]
+    wire: Road  # from a standby to the database
+    rng: random.Random
+    hold_s: float
+    cuts: int = 0
+
+    def any(self) -> Instance:
+        return self.rng.choice(self.fleet)
+
+
+@dataclass
+class Struck:
+    """A fault that is on: what it hit, and how it is healed."""
+
+    facts: dict[str, Any]
+    heal: Callable[[], Awaitable[None]]
+    over: asyncio.Event | None = None  # set when there is nothing to wait for any more
+    least_s: float = 0.0
+
+
+Strike = Callable[[Stage], Awaitable[Struck]]
+
+
+async def _nothing() -> None:
+    return
+
+
+async def calm(_stage: Stage) -> Struck:
+    """No fault: what the others are compared with."""
+    return Struck({}, _nothing)
+
+
+async def kill_worker(stage: Stage) -> Struck:
+    """A serving process among several is killed; the supervisor starts another."""
+    instance = stage.fleet[0]
+    pid = stage.rng.choice(instance.serving())
+    os.kill(pid, signal.SIGKILL)
+    return Struck({"service": instance.name, "pid": pid}, _nothing)
+
+
+async def kill_delivery(stage: Stage) -> Struck:
+    """A delivery process is killed with deliveries under way."""
+    instance = stage.any()
+    pids = instance.delivering()
+    for pid in pids[:1]:
+        os.kill(pid, signal.SIGKILL)
+    return Struck({"service": instance.name, "pids": pids[:1]}, _nothing)
+
+
+async def kill_service(stage: Stage) -> Struck:
+    """All processes of a service are killed at once; it is started again."""
+    instance = stage.any()
+    instance.kill()
+
+    async def heal() -> None:
+        await asyncio.to_thread(instance.service.start)
+
+    return Struck({"service": instance.name}, heal)
+
+
+async def stop_worker(stage: Stage) -> Struck:
+    """A serving process is frozen with whatever it holds, and wakes up later."""
+    instance = stage.any()
+    pid = stage.rng.choice(instance.serving())
+    instance.freeze(pid)
+
+    async def heal() -> None:
+        instance.thaw()
+
+    return Struck({"service": instance.name, "pid": pid}, heal)
+
+
+async def stop_delivery(stage: Stage) -> Struck:
+    """A delivery process is frozen between two deliveries, or within one."""
+    instance = stage.any()
+    for pid in instance.delivering():
+        instance.freeze(pid)
+
+    async def heal() -> None:
+        instance.thaw()
+
+    return Struck({"service": instance.name, "pids": sorted(instance.frozen)}, heal)
+
+
+async def cut(stage: Stage) -> Struck:
+    """A connection is cut at a statement of a transaction: each in turn, before it, after it, or at its answer."""
+    instance = stage.any()
+    at, stage.cuts = 1 + stage.cuts % STATEMENTS, stage.cuts + 1
+    wanted = Cut(at, stage.rng.choice(["before", "after", "answer"]))
+    instance.road.cut(wanted)
+    facts: dict[str, Any] = {"service": instance.name, "at": at, "moment": wanted.moment}
+
+    async def heal() -> None:
+        instance.road.cut(None)
+        facts["statement"] = wanted.statement[:60]
+
+    return Struck(facts, heal, wanted.done)
+
+
+async def black_hole(stage: Stage) -> Struck:
+    """The network between a service and the database swallows everything; afterwards it comes late, or never."""
+    instance, broken = stage.any(), stage.rng.random() < 0.5
+    instance.road.swallow()
+
+    async def heal() -> None:
+        instance.road.give_back(broken=broken)
+
+    return Struck({"service": instance.name, "broken": broken}, heal)
+
+
+async def break_connections(stage: Stage) -> Struck:
+    """All connections of a service are broken at once."""
+    instance = stage.any()
+    instance.road.break_all()
+    return Struck({"service": instance.name}, _nothing)
+
+
+async def restart_database(stage: Stage) -> Struck:
+    """The database is stopped in order and started again."""
+    await asyncio.to_thread(stage.database.restart)
+    return Struck({}, _nothing)
+
+
+async def kill_database(stage: Stage) -> Struck:
+    """Every process of the database is killed; crash recovery brings it back."""
+    stage.database.kill()
+
+    async def heal() -> None:
+        await asyncio.to_thread(stage.database.revive)
+
+    return Struck({}, heal)
+
+
+async def fail_over(stage: Stage) -> Struck:
+    """The database gets a synchronous standby, dies for good, perhaps while the standby lags, and the standby takes its place."""
+    await asyncio.to_thread(stage.database.stand_by, stage.wire.port)
+    lags = stage.rng.random() < 0.5
+
+    async def heal() -> None:
+        await asyncio.to_thread(stage.database.kill)
+        stage.wire.give_back(broken=True)
+        await asyncio.to_thread(stage.database.fail_over)
+        stage.wire.lead_to(stage.database.socket)
+        for instance in stage.fleet:
+            instance.road.lead_to(stage.database.socket)
+
+    if lags:
+        stage.wire.swallow()  # commits wait for the standby, and are not acknowledged
+    return Struck({"lags": lags}, heal)
+
+
+async def fill_disk(stage: Stage) -> Struck:
+    """The disk of the database is full; afterwards there is room again, and what died is started."""
+    await asyncio.to_thread(stage.database.fill_disk)
+
+    async def heal() -> None:
+        await asyncio.to_thread(stage.database.give_disk)
+        await asyncio.to_thread(stage.database.revive)
+
+    return Struck({}, heal, least_s=0.5)
+
+
+async def set_clock(stage: Stage) -> Struck:
+    """The database's clock is set ahead or back, and put right again."""
+    off = stage.rng.choice([-3_600, -90, -20, 20, 40, 90, 3_600])
+    await asyncio.to_thread(stage.database.set_clock, seconds=off)
+
+    async def heal() -> None:
+        await asyncio.to_thread(stage.database.set_clock)
+
+    return Struck({"seconds": off}, heal)
+
+
+SLOW: Final = frozenset({"kill_service", "kill_delivery", "fail_over"})  # seconds until a process has started, or a lease is over
+# How often each is drawn, in parts.
+FAULTS: Final[dict[str, tuple[Strike, int]]] = {
+    "calm": (calm, 1),
+    "kill_worker": (kill_worker, 3),
+    "kill_delivery": (kill_delivery, 3),
+    "kill_service": (kill_service, 1),
+    "stop_worker": (stop_worker, 3),
+    "stop_delivery": (stop_delivery, 3),
+    "cut": (cut, 8),
+    "break_connections": (break_connections, 2),
+    "black_hole": (black_hole, 3),
+    "restart_database": (restart_database, 1),
+    "kill_database": (kill_database, 2),
+    "fail_over": (fail_over, 1),
+    "fill_disk": (fill_disk, 1),
+    "set_clock": (set_clock, 2),
+}
