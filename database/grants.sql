@@ -19,7 +19,7 @@ grant usage on sequence consumers_id_seq, checkpoints_id_seq, revocation_acks_id
 grant update on consumers, open_deliveries, consumer_leases to ledger_app;
 grant update (sealed_reason, at) on skips to ledger_app;  -- one that came again after a seek is skipped again
 grant delete on checkpoints, open_deliveries to ledger_app;
-grant update (low, through, open, at, moves) on checkpoints to ledger_app;
+grant update (low, through, open, at, moves, leaf) on checkpoints to ledger_app;
 grant select, insert, update on thinned to ledger_app;
 grant select, insert, update, delete on delivery_workers to ledger_app;
 grant select, insert on replays, replay_progress, surge_limits, surge_alarms to ledger_app;
