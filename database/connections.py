@@ -338,13 +338,7 @@ class Pool:
         """Lend a connection. Raises PoolTimeout: at once where the database has been away for a while, else after POOL."""
         if self.pulse.away:
             raise PoolTimeout("The database does not answer.")
-        asked = time.monotonic()
-        try:
-            conn = await self._pool.getconn()
-        except PoolTimeout:
-            if self.pulse.answered_at < asked:  # else others kept them all
-                self.pulse.failed(POOL.seconds)
-            raise
+        conn = await self._got()
         try:
             async with conn, self._settled(conn):
                 yield conn
@@ -353,6 +347,21 @@ class Pool:
                 refuse_if_warned(conn)
         finally:
             await self._pool.putconn(conn)
+
+    async def _got(self) -> Bounded:
+        """A connection. A cancellation that comes in the moment in which it is handed over is lost in the pool: it is raised here."""
+        asked, task = time.monotonic(), asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        try:
+            conn = await self._pool.getconn()
+        except PoolTimeout:
+            if self.pulse.answered_at < asked:  # else others kept them all
+                self.pulse.failed(POOL.seconds)
+            raise
+        if task is not None and task.cancelling() > cancelled:
+            await self._pool.putconn(conn)
+            raise asyncio.CancelledError
+        return conn
 
     @asynccontextmanager
     async def _settled(self, conn: Bounded) -> AsyncGenerator[None]:

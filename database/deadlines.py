@@ -60,6 +60,9 @@ SCHEMA_CHANGE: Final = Deadline(
     "the start, or `migrate`, ends and says who",
 )
 FROZEN: Final = Deadline(5, "a session of ours that holds locks and waits for its process", "another process ends the session")
+FROZEN_ROLE: Final = Deadline(
+    60, "the same, between transactions, with a role that one process has (clean-up, watching surges)", "the same"
+)
 AWAY: Final = Deadline(3, "a database that cannot be reached", "requests are refused at once, until it answers again")
 PROBE: Final = Deadline(1, "between two looks whether a database that is away is back, or a session frozen", "the next look")
 LISTEN: Final = Deadline(5, "a notification", "a question on the same connection: is it alive?")

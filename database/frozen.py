@@ -15,7 +15,7 @@ import psycopg
 import structlog
 
 from database.connections import APPLICATION_NAME, Connection
-from database.deadlines import FROZEN, PROBE
+from database.deadlines import FROZEN, FROZEN_ROLE, PROBE
 from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
@@ -24,7 +24,7 @@ _log = structlog.get_logger("database")
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that has waited for its process since `since`, within a transaction that holds an advisory lock of ours."""
+    """A session that has waited for its process since `since`, while it holds an advisory lock of ours."""
 
     pid: int
     since: datetime
@@ -32,10 +32,12 @@ class Session:
 
 
 async def frozen(conn: Connection) -> set[Session]:
-    """Those that have waited for longer than FROZEN."""
+    """Those that have waited for longer than FROZEN within a transaction, or than FROZEN_ROLE with the lock of a role."""
     async with conn.transaction():
         await conn.execute("set local role none")  # a session is seen, and ended, by the role that logged in as it did
-        rows = await (await conn.execute(SQL["frozen_sessions"], (APPLICATION_NAME, FROZEN.seconds))).fetchall()
+        rows = await (
+            await conn.execute(SQL["frozen_sessions"], (APPLICATION_NAME, FROZEN.seconds, FROZEN_ROLE.seconds))
+        ).fetchall()
     return {Session(*row) for row in rows}
 
 

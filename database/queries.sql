@@ -33,17 +33,20 @@ where datname = current_database() and pid <> pg_backend_pid() and usesysid is n
   and application_name <> $1;
 
 -- frozen_sessions --
--- Sessions of our name and login, within a transaction that holds an advisory lock, that have waited for their process for $2 seconds.
+-- Sessions of our name and login that have waited for their process: for $2 seconds within a transaction that holds an advisory lock, or
+-- for $3 seconds with the lock of a role that one process has at a time (4 watches surges, 5 cleans up).
 -- Within a pipeline the state is `active` while the server waits; `state_change` is then when its last statement began.
 select a.pid, a.state_change, coalesce(a.client_addr::text, 'local') from pg_stat_activity a
 where a.datname = current_database() and a.application_name = $1 and a.usename = session_user and a.pid <> pg_backend_pid()
-  and a.xact_start is not null and a.wait_event_type = 'Client' and a.state_change < clock_timestamp() - make_interval(secs => $2)
-  and exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory' and l.granted);
+  and a.wait_event_type = 'Client' and a.state_change < clock_timestamp() - make_interval(secs => $2)
+  and exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory' and l.granted
+              and (a.xact_start is not null
+                   or l.classid in (4, 5) and l.objsubid = 2 and a.state_change < clock_timestamp() - make_interval(secs => $3)));
 
 -- end_session --
 -- Only while it still waits since the same moment: its number may be another session's by now.
 select pg_terminate_backend(pid) from pg_stat_activity
-where pid = $1 and state_change = $2 and xact_start is not null and wait_event_type = 'Client';
+where pid = $1 and state_change = $2 and wait_event_type = 'Client';
 
 -- read_only --
 -- Whether this session can write; a session keeps the default that it was opened with.

@@ -13,6 +13,7 @@ from uuid import UUID
 from delivery.consumers import Terms
 from delivery.doubt import Doubt
 from delivery.lanes import ORDINARY, RANKS, Item
+from delivery.pace import Moment
 from delivery.progress import RETRYING, WAITING, Exceptional
 from delivery.replays import Run
 
@@ -66,6 +67,7 @@ class _Flight:
     """A request under way."""
 
     began: float
+    events: int
     fresh: bool  # the first try of live events
 
 
@@ -194,9 +196,18 @@ class Choosing:
         if first is None:
             return []
         self.doubt.tried(now)
-        self._flights[first] = _Flight(now, fresh)
         lonely = first.alone or self.doubt.open or state_of(first) == RETRYING
-        return [first] if lonely else self._extended(first)
+        batch = [first] if lonely else self._extended(first)
+        self._flights[first] = _Flight(now, len(batch), fresh)
+        return batch
+
+    def moment(self, now: float, *, unread: bool) -> Moment:
+        """What keeps the next event from going."""
+        under_way = sum(flight.events for flight in self._flights.values())
+        full = len(self._flights) >= self.doubt.room(self._began(), now)
+        retries = bool(self._due or self._late)
+        paced = bool(self._replay_ready) and any(replay.run.rate_per_second for replay in self._replays.values())
+        return Moment(len(self._open), under_way, full, bool(self._ready), self.doubt.open, retries, paced, unread)
 
     def _first(self, now: float, room: int) -> Open | None:
         """Turns between first tries of live events and everything else, which leaves some places to them."""

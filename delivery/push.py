@@ -30,6 +30,7 @@ from delivery.choosing import Choosing, Open, Replay, attempts_of, state_of
 from delivery.consumers import Consumer
 from delivery.forks import Trail
 from delivery.lanes import Item, Lanes, rebuilt
+from delivery.pace import Finding, Pace, limit_of
 from delivery.progress import (
     BLOCKED,
     HELD,
@@ -122,6 +123,7 @@ class Push:
         self._known_to = 0  # no change of the consumer up to here is unknown to us
         self._epoch = consumer.epoch
         self._choosing = Choosing(consumer.definition, self._open, self._replays)
+        self._pace = Pace()
         self._previous: dict[int, int] = {}
         self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
         self._not_before = 0.0
@@ -160,6 +162,11 @@ class Push:
         """Begin nothing more; run() ends when what is under way is recorded."""
         self._stopping = True
         self.arrival.set()
+
+    def pace(self) -> Finding:
+        """What has limited it lately; asked once a second."""
+        moment = self._choosing.moment(self._parts.clock(), unread=self._read_to.position < self._parts.tail.read_to)
+        return self._pace.look(limit_of(moment), self._parts.steady())
 
     @property
     def moved_on(self) -> bool:
@@ -465,7 +472,9 @@ class Push:
             batch = self._within_budget(batch)
             message = await self._message(batch)
             assert self._url is not None, "a webhook has a URL"
+            began = self._parts.steady()
             result = await self._parts.sender.send(self._url, self._secrets, message, lambda: self._leased)
+            self._pace.answered(self._parts.steady() - began)
         except TooLateError:  # it may still be ours, when the lease is renewed; if not, the next look ends this
             self._not_sent(batch)
             return
@@ -559,8 +568,9 @@ class Push:
     async def _accepted(self, batch: Sequence[Open]) -> None:
         for found in batch:
             self._settle(found)
-        back = self._choosing.accepted()
+        back, began = self._choosing.accepted(), self._parts.steady()
         await self._recorded()
+        self._pace.recorded(self._parts.steady() - began, len(batch))
         if back:
             self._choosing.reopen(self._parts.clock())
         for found in batch:

@@ -276,9 +276,16 @@ where consumer_leases.until = '-infinity' or (consumer_leases.fence = $4 and con
 returning fence;
 
 -- renew_leases --
--- Of one holder; what is missing in the answer was lost.
-update consumer_leases set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3 where holder = $1 and consumer = any($2::int4[])
-returning consumer;
+-- Of one holder, with what it sees of its consumers; what is missing in the answer was lost.
+update consumer_leases l set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3, limited_by = v.l, answer_s = v.a, record_s = v.r,
+                             events_s = v.e
+from unnest($2::int4[], $4::int2[], $5::float8[], $6::float8[], $7::float8[]) v(c, l, a, r, e) where l.holder = $1 and l.consumer = v.c
+returning l.consumer;
+
+-- pace_of --
+-- What whoever delivers for a consumer sees of it; nothing where nobody does. A minute is more than any lease that is renewed.
+select limited_by, answer_s::float8, record_s::float8, events_s::float8 from consumer_leases
+where consumer = $1 and until > clock_timestamp() - interval '1 minute';
 
 -- release_leases --
 -- Given back cleanly: nothing is under way, another may begin at once.
@@ -435,11 +442,16 @@ select count(*), min(at) from (
     order by c.position limit $5) v;
 
 -- positions_matching --
--- Events of a filter in (after, through], with what the order depends on.
-select c.position + (e.seq - c.seq), e.directory, e.seq, e.type, e.obj, e.mem, c.at from commits c
+-- Events of a filter in (after, through], with what the order depends on. A page must not cost what lies behind it: no more commits are
+-- looked at than a page has events, and one, of which all may lie before it; each other has one at least, but of a subject.
+select c.position + (e.seq - c.seq), e.directory, e.seq, e.type, e.obj, e.mem, c.at
+from (
+    select position, directory, seq, size, at from commits
+    where position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and position <= $2
+      and directory = any($3::int4[]) and types & $4 <> 0
+    order by position limit case when $6::uuid[] is null then $5 + 1 end) c
 join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and (1::bigint << e.type) & $4 <> 0
-where c.position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and c.position <= $2
-  and c.directory = any($3::int4[]) and c.types & $4 <> 0 and c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
+where c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
   and ($6::uuid[] is null or e.obj = any($6) or e.mem = any($6))
 order by 1 limit $5;
 

@@ -11,6 +11,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from delivery.consumers import Consumer
 from delivery.forks import open_fork
+from delivery.pace import NAMES, UNLIMITED, Finding, advice
 from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional, failing, place_of
 from ledger.directories import Directory
 from ledger.feed import Feed, Selection
@@ -18,6 +19,7 @@ from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
+LAGGING_S: Final = 5.0  # behind for so long, it is said what limits it
 LAG_COUNTED_MAX: Final = 10_000  # counting further costs more than it tells
 
 
@@ -89,8 +91,40 @@ async def status_of(
         "blocked_on": (await shown(conn, feed, kek, consumer, [stuck]))[0] if stuck is not None else None,
         "blocked": blocked, "retrying": lag.by_state.get(STATES[RETRYING], 0), "waiting": lag.by_state.get(STATES[WAITING], 0),
         "held": lag.by_state.get(STATES[HELD], 0), "parked": lag.by_state.get(STATES[PARKED], 0),
-        "revocation_seconds": await revocation_seconds(conn, consumer), "forked": None if fork is None else fork.shown(),
+        "revocation_seconds": await revocation_seconds(conn, consumer), "limited_by": await limited_by(conn, consumer, lag),
+        "forked": None if fork is None else fork.shown(),
     }  # fmt: skip
+
+
+async def limited_by(conn: Connection, consumer: Consumer, lag: Lag) -> dict[str, Any] | None:
+    """What limits a consumer that is behind, and what would help; None where it is not, or is paused, or waits for an operator alone."""
+    waits = (
+        lag.events
+        - lag.by_state.get(STATES[BLOCKED], 0)
+        - lag.by_state.get(STATES[WAITING], 0)
+        - lag.by_state.get(STATES[HELD], 0)
+    )
+    if lag.seconds < LAGGING_S or waits <= 0 or consumer.state != "active":
+        return None
+    d = consumer.definition
+    if d.mode != "webhook":
+        return _limit(
+            "application", "The application acknowledges more slowly than events come. What helps: larger pages, several at work."
+        )
+    row = await (await conn.execute(SQL["pace_of"], (consumer.id,))).fetchone()
+    if row is None:
+        return _limit(
+            "no_process", "No process delivers for it. What helps: LEDGER_DELIVERY_WORKERS above 0 on one of the machines."
+        )
+    found = Finding(row[0] or UNLIMITED, *(figure or 0.0 for figure in row[1:]))
+    if found.limit == UNLIMITED:
+        return None
+    says = advice(found, ordering=d.ordering, batch_max=d.batch_max)
+    return _limit(NAMES[found.limit], says, answer_ms=round(found.answer_s * 1000, 1), events_per_second=round(found.events_s, 1))
+
+
+def _limit(what: str, says: str, *, answer_ms: float | None = None, events_per_second: float | None = None) -> dict[str, Any]:
+    return {"what": what, "answer_ms": answer_ms, "events_per_second": events_per_second, "advice": says}
 
 
 async def shown(conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, some: Sequence[Exceptional]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from database.arrays import int4s
+from database.arrays import int2s, int4s
 from database.connections import LOST, Connection
 from database.deadlines import DELIVERIES_AT_STOP
 from database.queries import load_queries
@@ -135,7 +135,11 @@ class Worker:
 
     async def _renew(self, conn: Connection) -> None:
         asked = self.steady()
-        params = (self.id, int4s(list(self._held)), self.lease_s)
+        paces = [held.push.pace() for held in self._held.values()]
+        params = (
+            self.id, int4s(list(self._held)), self.lease_s, int2s([pace.limit for pace in paces]), [pace.answer_s for pace in paces],
+            [pace.record_s for pace in paces], [pace.events_s for pace in paces],
+        )  # fmt: skip
         kept = {row[0] for row in await (await conn.execute(SQL["renew_leases"], params)).fetchall()}
         for number, held in self._held.items():
             if number in kept:

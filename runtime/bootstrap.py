@@ -13,7 +13,8 @@ from psycopg.abc import ConnDict
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from database.connections import Connection
+from database.connections import BoundedThread, Connection
+from database.deadlines import with_deadlines
 from database.queries import load_queries
 from ledger.directories import SYSTEM
 from ledger.sealing import KEY_SIZE, Kek
@@ -48,7 +49,7 @@ class Urls:
 
 def embedded_urls(cluster: embedded.Cluster) -> Urls:
     """Make the roles and the database on the first start of the embedded cluster; give its URLs."""
-    with psycopg.connect(cluster.url(embedded.SUPERUSER, "postgres"), autocommit=True) as conn:
+    with BoundedThread.connect(with_deadlines(cluster.url(embedded.SUPERUSER, "postgres")), autocommit=True) as conn:
         for role in ("ledger_owner", "ledger_app"):
             if conn.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone() is None:
                 conn.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))

@@ -53,6 +53,11 @@ def _consumers(found: Service) -> list[dict[str, str]]:
     every: list[dict[str, Any]] = [row for page in found.pages("consumer list") for row in page["data"]]
     rows = [_row("consumer", row["name"], f"It is {row['state']}.") for row in every if row["state"] not in NEEDS_NOBODY]
     rows += [_row("consumer", row["name"], _forked(row["name"], row["forked"])) for row in every if row["forked"]]
+    rows += [
+        _row("consumer", row["name"], f"{row['lag_seconds']:.0f} s behind. {row['limited_by']['advice']}")
+        for row in every
+        if row["limited_by"] and row["limited_by"]["what"] != "failures"  # those are tried again, or blocked and named above
+    ]
     return rows + [
         _row("consumer", row["name"], f"{row['parked']} deliveries are parked: scim-ledger parked list {row['name']}")
         for row in every

@@ -49,10 +49,14 @@ class Network:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._door.accept()
+                client, _ = self._door.accept()  # ends with the door
                 server = socket.socket(socket.AF_UNIX)
                 self._sockets |= {client, server}
-                server.connect(str(self._target))
+                try:
+                    server.connect(str(self._target))
+                except OSError:  # the server is gone
+                    self._end(client, server)
+                    continue
                 hears = threading.Event()
                 hears.set()
                 threading.Thread(target=self._ask, args=(client, server, hears), daemon=True).start()

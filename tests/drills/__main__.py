@@ -8,6 +8,7 @@ make drills ARGS="--rounds 50 --faults cut,black_hole --hold 12"
 import argparse
 import asyncio
 import secrets
+import signal
 import sys
 from collections.abc import Container, Iterable
 from pathlib import Path
@@ -23,19 +24,28 @@ def main() -> int:
     """Exit 0 when every promise held, 1 when one did not: with the seed, the history's file and its end."""
     plan = _plan()
     history = History(plan.work.with_suffix(".jsonl"))
-    drill = Drill(plan, history)
+    drill = Drill(plan, history, lambda rounds, what: print(f"{rounds} of {plan.rounds} rounds: {what}", flush=True))
     try:
-        report = asyncio.run(drill.run())
-    except Violation as broken:
+        report = asyncio.run(_played(drill))
+    except (Violation, AssertionError) as broken:
         history.tell("violation", why=str(broken))
         print(f"{history.end()}\n\nA promise was broken in round {history.round} of seed {plan.seed}: {broken}")
         print(f"Whole history: {history.path}; logs of the services beside it in {plan.work}.")
-        print(f'Again: make drills ARGS="--rounds {plan.rounds} --seed {plan.seed} --hold {plan.hold_s}"')
+        only = "" if set(plan.faults) == set(FAULTS) else f" --faults {','.join(plan.faults)}"
+        print(f'Again: make drills ARGS="--rounds {plan.rounds} --seed {plan.seed} --hold {plan.hold_s}{only}"')
         return 1
     finally:
         history.close()
     show(plan, report)
     return 0
+
+
+async def _played(drill: Drill) -> Report:
+    """SIGTERM ends it as Ctrl-C does: nothing that was started stays behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await drill.run()
 
 
 def _plan() -> Plan:
@@ -45,7 +55,7 @@ def _plan() -> Plan:
     parser.add_argument("--hold", type=float, default=2.0, help="the longest that a fault lasts, in seconds")
     parser.add_argument("--faults", default="", help=f"only these, with commas: {', '.join(FAULTS)}")
     parser.add_argument(
-        "--quick", action="store_true", help="without the faults that take long to heal: services and deliveries killed, failover"
+        "--quick", action="store_true", help="without the faults that take long to heal: services and deliveries killed, standbys"
     )
     parser.add_argument("--work", type=Path, default=ROOT / "var" / "drills", help="where the database, logs and the history go")
     asked = parser.parse_args()

@@ -60,6 +60,12 @@ class Database:
         assert self._cluster is not None
         return self._cluster.socket_dir / f".s.PGSQL.{self._cluster.port}"
 
+    def url_of_both(self, role: str) -> str:
+        """A connection string that names the server and its standby: the one that takes writes is found."""
+        hosts = [str(each.socket_dir) for each in (self._cluster, self._standby) if each is not None]
+        ports = [str(embedded.PORT)] * len(hosts)
+        return make_conninfo(host=",".join(hosts), port=",".join(ports), user=role, dbname=DATABASE)
+
     @property
     def superuser_url(self) -> str:
         assert self._cluster is not None
@@ -72,12 +78,19 @@ class Database:
         self._cluster = embedded.start(self._cluster.data_dir, settings=SETTINGS)
 
     def kill(self) -> None:
-        """SIGKILL every process of it at once."""
+        """SIGKILL every process of it at once, as a host dies.
+
+        All are stopped first: a session that waits for a standby takes the death of the postmaster for the end of its wait, and in the
+        milliseconds until its own death others would see a commit that no standby has.
+        """
         assert self._cluster is not None
         postmaster = self._cluster.pid
-        for pid in (postmaster, *_children(postmaster)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        os.kill(postmaster, signal.SIGSTOP)  # from now on it starts none
+        every = [*_children(postmaster), postmaster]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in every:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def revive(self) -> None:
         """Start it again if it died; crash recovery included."""
@@ -110,6 +123,16 @@ class Database:
             conn.execute("select pg_reload_conf()")
             while conn.execute("select from pg_stat_replication where sync_state = 'sync'").fetchone() is None:
                 conn.execute("select pg_sleep(0.05)")
+
+    def dismiss(self) -> None:
+        """Wait for the standby no more, and take it away."""
+        standby, self._standby = self._standby, None
+        assert standby is not None
+        with psycopg.connect(self.superuser_url, autocommit=True) as conn:
+            conn.execute("alter system reset synchronous_standby_names")
+            conn.execute("select pg_reload_conf()")
+        embedded.stop(standby)
+        shutil.rmtree(standby.data_dir)
 
     def fail_over(self) -> None:
         """Kill the server for good and promote the standby."""
@@ -152,6 +175,8 @@ class Database:
         if self._standby is not None:
             embedded.stop(self._standby)
         if self._cluster is not None:
+            if not self.disk_refused:
+                self.give_disk()  # a round that was broken off may have left it full
             self.revive()
             embedded.stop(self._cluster)
         if not self.disk_refused:

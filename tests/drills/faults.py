@@ -12,7 +12,7 @@ from tests.drills.database import Database
 from tests.drills.fleet import Instance
 from tests.drills.road import Cut, Road
 
-STATEMENTS: Final = 26  # of the longest write transaction, and some
+STATEMENTS: Final = 20  # of the longest write transaction, and some
 
 
 @dataclass
@@ -108,7 +108,7 @@ async def cut(stage: Stage) -> Struck:
     """A connection is cut at a statement of a transaction: each in turn, before it, after it, or at its answer."""
     instance = stage.any()
     at, stage.cuts = 1 + stage.cuts % STATEMENTS, stage.cuts + 1
-    wanted = Cut(at, stage.rng.choice(["before", "after", "answer"]))
+    wanted = Cut(at, stage.rng.choice(["before", "after", "answer"]), of_a_writer=stage.rng.random() < 0.7)
     instance.road.cut(wanted)
     facts: dict[str, Any] = {"service": instance.name, "at": at, "moment": wanted.moment}
 
@@ -171,6 +171,18 @@ async def fail_over(stage: Stage) -> Struck:
     return Struck({"lags": lags}, heal)
 
 
+async def hang_standby(stage: Stage) -> Struck:
+    """The synchronous standby hangs: commits wait for it and are not acknowledged; then it goes on, and is dismissed."""
+    await asyncio.to_thread(stage.database.stand_by, stage.wire.port)
+    stage.wire.swallow()
+
+    async def heal() -> None:
+        stage.wire.give_back(broken=False)
+        await asyncio.to_thread(stage.database.dismiss)
+
+    return Struck({}, heal)
+
+
 async def fill_disk(stage: Stage) -> Struck:
     """The disk of the database is full; afterwards there is room again, and what died is started."""
     await asyncio.to_thread(stage.database.fill_disk)
@@ -193,7 +205,9 @@ async def set_clock(stage: Stage) -> Struck:
     return Struck({"seconds": off}, heal)
 
 
-SLOW: Final = frozenset({"kill_service", "kill_delivery", "fail_over"})  # seconds until a process has started, or a lease is over
+SLOW: Final = frozenset(
+    {"kill_service", "kill_delivery", "fail_over", "hang_standby"}
+)  # seconds until a process has started, or a lease is over
 # How often each is drawn, in parts.
 FAULTS: Final[dict[str, tuple[Strike, int]]] = {
     "calm": (calm, 1),
@@ -208,6 +222,7 @@ FAULTS: Final[dict[str, tuple[Strike, int]]] = {
     "restart_database": (restart_database, 1),
     "kill_database": (kill_database, 2),
     "fail_over": (fail_over, 1),
+    "hang_standby": (hang_standby, 1),
     "fill_disk": (fill_disk, 1),
     "set_clock": (set_clock, 2),
 }

@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -67,9 +67,9 @@ def _longest(kept: dict[str, float], name: str, seconds: float) -> None:
 class Drill:
     """One database, its services, who writes and who reads."""
 
-    def __init__(self, plan: Plan, history: History) -> None:
+    def __init__(self, plan: Plan, history: History, tell: Callable[[int, str], None]) -> None:
         self.plan, self.history, self.report = plan, history, Report()
-        self._rng = random.Random(plan.seed)
+        self._rng, self._tell = random.Random(plan.seed), tell
         self._tasks: list[asyncio.Task[None]] = []
         self._probe = ""
 
@@ -83,6 +83,7 @@ class Drill:
                 await self._round(stage, self._draw(stage))
                 if number % VERIFY_EVERY == 0:
                     await self._verified()
+                    self._tell(number, f"{time.monotonic() - began:.0f} s, all promises held")
             await self._verified()
             await self._consumers_audited()
         self.report.seconds = time.monotonic() - began

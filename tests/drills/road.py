@@ -14,14 +14,16 @@ from typing import Final, Literal
 
 Moment = Literal["before", "after", "answer"]
 CHUNK: Final = 1 << 18
+LOCKS_A_DIRECTORY: Final = "advisory_xact_lock(1,"
 
 
 @dataclass
 class Cut:
-    """The next transaction of any connection is cut at its `at`-th statement, or at its last where it has fewer."""
+    """The next transaction is cut at its `at`-th statement, or at its last where it has fewer; of a writer, or of any connection."""
 
     at: int
     moment: Moment
+    of_a_writer: bool
     statement: str = ""  # what it hit
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -34,6 +36,7 @@ class Statements:
         self._started = False
         self._texts: dict[bytes, str] = {}
         self._bound = ""
+        self.writes = False  # takes the locks of directories: it is a writer's
         self.open = False  # within a transaction
         self.count = 0  # of statements in it
 
@@ -71,6 +74,7 @@ class Statements:
         if word == "begin":
             self.open, self.count = True, 0
         self.count += 1
+        self.writes = self.writes or LOCKS_A_DIRECTORY in text
         if word in {"commit", "rollback"}:
             self.open = False
         return text
@@ -177,7 +181,7 @@ class Road:
 
     def _hits(self, statements: Statements, statement: str | None) -> Cut | None:
         cut = self._cut
-        if cut is None or statement is None or statements.count == 0:
+        if cut is None or statement is None or statements.count == 0 or (cut.of_a_writer and not statements.writes):
             return None
         last = not statements.open and statement.lower().startswith("commit")
         if not (last or (statements.open and statements.count >= cut.at)):

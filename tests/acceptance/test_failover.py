@@ -1,0 +1,82 @@
+"""The server is lost for good, its synchronous standby takes its place, the URL names both: nothing acknowledged is lost."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+
+from tests.acceptance.conftest import Service
+from tests.acceptance.network import Network
+from tests.drills.database import Database
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+WRITERS = 6
+BACK_S = 15.0
+
+
+def test_what_was_acknowledged_outlives_a_failover(tmp_path: Path) -> None:
+    database = Database(tmp_path / "database")
+    database.start()
+    with closing(Network(database.socket)) as wire:
+        database.stand_by(wire.port)
+        urls = {
+            "LEDGER_DATABASE_URL": database.url_of_both("ledger_app"),
+            "LEDGER_MIGRATE_URL": database.url_of_both("ledger_owner"),
+        }
+        service = Service(tmp_path / "ledger", LEDGER_DELIVERY_WORKERS="0", **urls).start()
+        try:
+            _fail_over(database, service)
+        finally:
+            assert service.stop() == 0
+            database.stop()
+
+
+def _fail_over(database: Database, service: Service) -> None:
+    acknowledged: list[tuple[float, str]] = []
+    statuses: set[int] = set()
+    over = threading.Event()
+
+    def write(writer: int) -> None:
+        with service.client("scim") as client:
+            for n in range(100_000):
+                if over.is_set():
+                    return
+                name = f"w{writer}-{n}"
+                answer = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": name})
+                statuses.add(answer.status_code)
+                if answer.status_code == 201:
+                    acknowledged.append((time.monotonic(), name))
+
+    writers = [threading.Thread(target=write, args=(writer,)) for writer in range(WRITERS)]
+    for each in writers:
+        each.start()
+    _until(lambda: len(acknowledged) > 100)
+    killed = time.monotonic()
+    database.fail_over()
+    _until(lambda: acknowledged[-1][0] > killed + 1)
+    over.set()
+    for each in writers:
+        each.join()
+    assert statuses <= {201, 503}
+    stored = _stored(service)
+    assert {name for _, name in acknowledged} <= stored
+    _until(lambda: httpx.get(service.base + "/readyz").status_code == 200)
+
+
+def _until(done: Callable[[], bool]) -> None:
+    began = time.monotonic()
+    while not done():
+        assert time.monotonic() - began < BACK_S
+
+
+def _stored(service: Service) -> set[str]:
+    found = set[str]()
+    with service.client("scim") as client:
+        while True:
+            page = client.get(service.scim + "/Users", params={"startIndex": len(found) + 1, "attributes": "userName"}).json()
+            found |= {user["userName"] for user in page.get("Resources", [])}
+            if len(found) >= page["totalResults"]:
+                return found

@@ -1,0 +1,76 @@
+"""Sessions of ours that hold a lock and wait for their process: who is ended, who is not."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from database import frozen
+from database.connections import APPLICATION_NAME, Pool
+from database.deadlines import Deadline
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FROZEN", "FROZEN_ROLE", "PROBE"):
+        monkeypatch.setattr(frozen, name, Deadline(0.05, "a test", "the end"))
+
+
+@contextmanager
+def session(url: str, *statements: str, name: str = APPLICATION_NAME) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(make_conninfo(url, application_name=name), autocommit=True) as conn:
+        for statement in statements:
+            conn.execute(statement)  # type: ignore[arg-type]
+        yield conn
+
+
+WITHIN = ("begin", "select pg_advisory_xact_lock(1, 1)")
+ROLE = ("select pg_advisory_lock(5, 0)",)
+
+
+def ended(url: str, conn: psycopg.Connection) -> bool:
+    """Whether a watch of a second's length ends the session."""
+
+    async def run() -> bool:
+        pool = Pool(url, size=1)
+        await pool.open()
+        watching = asyncio.create_task(frozen.watch(pool.connection))
+        try:
+            for _ in range(40):
+                async with pool.connection() as other:
+                    asked = await other.execute(
+                        "select pg_sleep(0.02), count(*) from pg_stat_activity where pid = $1", (conn.info.backend_pid,)
+                    )
+                    row = await asked.fetchone()
+                    if row is not None and row[1] == 0:
+                        return True
+            return False
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await pool.close()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("statements", [WITHIN, ROLE], ids=["within a transaction", "with a role"])
+def test_who_holds_a_lock_and_stands_still_is_ended(app_url: str, statements: tuple[str, ...]) -> None:
+    with session(app_url, *statements) as conn:
+        assert ended(app_url, conn)
+        with pytest.raises(psycopg.OperationalError):  # when it wakes up, what it was in the middle of is gone
+            conn.execute("commit")
+
+
+def test_who_holds_nothing_or_is_somebody_else_is_left_alone(app_url: str, superuser_url: str) -> None:
+    for url, statements, name in (
+        (app_url, (), APPLICATION_NAME),
+        (app_url, ("begin", "select 1"), APPLICATION_NAME),
+        (app_url, WITHIN, "psql of an operator"),
+        (superuser_url, WITHIN, APPLICATION_NAME),
+    ):
+        with session(url, *statements, name=name) as conn:
+            assert not ended(app_url, conn), (url, statements, name)
+            conn.execute("select 1")

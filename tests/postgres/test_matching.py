@@ -1,0 +1,120 @@
+"""The log as audits and replays walk it: page by page, each at the cost of a page, nothing left out and nothing twice."""
+
+import asyncio
+import random
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from database.arrays import int4s, uuids
+from database.connections import connect
+from delivery import audit
+from delivery.audit import SQL
+
+EVERY = 2**62
+Row = tuple[int, int, int, UUID]  # position, directory, type, obj
+
+
+def filled(url: str, seed: int, *, missing: int = 0) -> list[Row]:
+    """A log of two directories, commits of one to five events of four types; one commit may be missing in the order of positions."""
+    rng, rows, position, seqs = random.Random(seed), list[Row](), 1, {1: 0, 2: 0}
+    subjects = [uuid4() for _ in range(5)]
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("set search_path = ledger")
+        for number in range(120):
+            directory, size = rng.choice([1, 1, 1, 2]), rng.randint(1, 5)
+            kinds, objs = [rng.randint(0, 3) for _ in range(size)], [rng.choice(subjects) for _ in range(size)]
+            first = seqs[directory] + 1
+            seqs[directory] += size
+            if number != missing or not missing:
+                mask = 0
+                for offset, (kind, obj) in enumerate(zip(kinds, objs, strict=True)):
+                    rows.append((position + offset, directory, kind, obj))
+                    mask |= 1 << kind
+                    values = (directory, first + offset, kind, position + offset, position + offset, obj)
+                    conn.execute("insert into events values (%s, %s, %s, %s, %s, %s, null, '', '')", values)
+                conn.execute(
+                    "insert into commits values (%s, %s, %s, %s, %s, %s, %s, 0)",
+                    (position, directory, first, size, mask, number, uuid4()),
+                )
+            position += size
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pages_give_all_that_matches_once_and_in_order(superuser_url: str, app_url: str, seed: int) -> None:
+    rows = filled(superuser_url, seed)
+    rng = random.Random(seed)
+
+    async def pages(
+        conn: Any, after: int, through: int, reach: list[int], mask: int, page: int, of: list[UUID] | None
+    ) -> list[int]:
+        found: list[int] = []
+        while True:
+            params = (after, through, int4s(reach), mask, page, None if of is None else uuids(of))
+            some = [
+                row[0] for row in await (await conn.cursor(binary=True).execute(SQL["positions_matching"], params)).fetchall()
+            ]
+            found += some
+            if len(some) < page:
+                return found
+            after = some[-1]
+
+    async def check() -> None:
+        conn = await connect(app_url)
+        async with conn:
+            for _ in range(60):
+                after = rng.randint(0, len(rows))
+                through = rng.choice([EVERY, after + rng.randint(0, len(rows))])
+                reach, mask = rng.choice([[1], [2], [1, 2]]), rng.choice([1, 2, 6, 15])
+                of = rng.choice([None, None, [rng.choice(rows)[3]]])
+                expected = [
+                    p
+                    for p, d, kind, obj in rows
+                    if after < p <= through and d in reach and 1 << kind & mask and (of is None or obj in of)
+                ]
+                assert await pages(conn, after, through, reach, mask, rng.choice([1, 2, 7, 1_000]), of) == expected
+
+    asyncio.run(check())
+
+
+def test_a_page_does_not_cost_what_lies_behind_it(superuser_url: str, app_url: str) -> None:
+    """The time of a statement is limited: with a long log behind it every page would be refused."""
+    rows = filled(superuser_url, 1)
+
+    async def looked_at() -> int:
+        conn = await connect(app_url)
+        async with conn:
+            explain: Any = "explain (analyze, format json) " + SQL["positions_matching"]
+            cursor = await conn.execute(explain, (0, EVERY, int4s([1, 2]), -1, 3, None))
+            row = await cursor.fetchone()
+        assert row is not None
+
+        def events(plan: dict[str, Any]) -> float:
+            own = plan["Actual Rows"] * plan["Actual Loops"] if plan.get("Alias") == "e" else 0
+            return own + sum(events(part) for part in plan.get("Plans", ()))
+
+        return round(events(row[0][0]["Plan"]))
+
+    assert asyncio.run(looked_at()) <= 4 * 5 < len(rows)
+
+
+def test_what_is_missing_in_the_log_is_named_wherever_it_lies(
+    superuser_url: str, app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = filled(superuser_url, 2, missing=60)
+    positions = [row[0] for row in rows]
+    first = next(p for p in range(1, positions[-1]) if p not in positions)
+    last = next(p for p in range(first, positions[-1]) if p + 1 in positions)
+
+    async def check() -> None:
+        conn = await connect(app_url)
+        async with conn:
+            for stretch in (3, 50, 100_000):
+                monkeypatch.setattr(audit, "STRETCH", stretch)
+                found = await audit._broken(conn, 0, positions[-1])
+                assert found == [f"positions {first} to {last} are missing in the log"], stretch
+
+    asyncio.run(check())

@@ -1,0 +1,101 @@
+"""A consumer that is behind: its status names what limits it, and what would help."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from delivery import status
+from delivery import worker as worker_module
+from operations import consumers
+from runtime.bootstrap import machine
+from tests.postgres.deliveries import Scene, scene
+from tests.postgres.ledgers import id_of
+from tests.postgres.test_delivery import run
+
+
+async def limited(s: Scene, name: str = "app") -> dict[str, Any] | None:
+    return (await consumers.show(s.ledger.services.ledger, machine(), name))["limited_by"]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "LAGGING_S", 0.0)
+    monkeypatch.setattr(worker_module, "LOOK_S", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("asked", "what", "helps"),
+    [
+        ({"ordering": "directory"}, "order", "`ordering: subject`"),
+        ({"ordering": "directory", "batch_max": 10}, "order", "(now 10, up to 100)"),
+        ({"ordering": "subject"}, "answer_time", "`batch_max`"),
+        ({"ordering": "subject", "batch_max": 100}, "order", "a faster answer"),
+    ],
+)
+def test_a_slow_receiver_is_named_with_what_would_help(app_url: str, asked: dict[str, Any], what: str, helps: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            answer = asyncio.Event()
+
+            async def slow(_: dict[str, Any]) -> None:
+                await answer.wait()
+
+            s.hook.verdict = slow
+            users = await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(40)))
+            await s.make(**asked)
+
+            async def is_named() -> bool:
+                found = await limited(s)
+                return found is not None and found["what"] == what
+
+            async with s.working():
+                await s.until(lambda: len(s.hook.tried) > 0)
+                if what == "order" and asked["ordering"] == "subject":
+                    await s.ledger.patch_user(id_of(users[0]), {"op": "replace", "path": "displayName", "value": "x"})
+                await s.until(is_named)
+                found = await limited(s)
+                assert found is not None
+                assert helps in found["advice"]
+                answer.set()
+                await s.settled()
+            assert await limited(s) is None
+
+    run(body())
+
+
+def test_nobody_who_delivers_and_an_application_that_does_not_acknowledge_are_named(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make()
+            await s.make("pulls", mode="pull", url=None)
+            assert [await limited(s, name) for name in ("app", "pulls")] == [None, None]
+            await s.ledger.create_user("u")
+            found = [await limited(s, name) for name in ("app", "pulls")]
+            assert [limit["what"] for limit in found if limit is not None] == ["no_process", "application"]
+
+    run(body())
+
+
+def test_a_receiver_that_refuses_is_named_and_what_waits_for_an_operator_is_not(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.ledger.create_user("u")
+            s.hook.verdict = lambda _: 500
+            await s.make(retry_schedule=(0, 3_600))
+            await s.make("hopeless", retry_schedule=(0,))
+
+            async def is_named() -> bool:
+                found = await limited(s)
+                return found is not None and found["what"] == "failures"
+
+            async with s.working():
+                await s.until(is_named)
+                await s.until(lambda: _is_blocked(s))
+                assert await limited(s, "hopeless") is None
+
+    run(body())
+
+
+async def _is_blocked(s: Scene) -> bool:
+    return (await consumers.show(s.ledger.services.ledger, machine(), "hopeless"))["blocked"] == 1
