@@ -20,6 +20,7 @@ import structlog
 from api.metrics import count_dropped
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import LOST, Pool
+from database.faults import Fault, no_fault
 from database.queries import load_queries
 from ledger.sealing import Kek, NoteKind, seal_note
 
@@ -58,8 +59,16 @@ class Entry:
 class Journal:
     """Collects entries; run() writes them."""
 
-    def __init__(self, pool: Pool, kek: Kek, random: Callable[[int], bytes], kept_max: int = KEPT_MAX) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        kek: Kek,
+        random: Callable[[int], bytes],
+        room: Callable[[], Fault | None] = no_fault,
+        kept_max: int = KEPT_MAX,
+    ) -> None:
         self._pool = pool
+        self._room = room  # why nothing may be written, or None: entries wait then as they do while the database is away
         self._kek = kek
         self._random = random
         self._kept_max = kept_max
@@ -88,10 +97,12 @@ class Journal:
                 await self.prune()
 
     async def flush(self) -> None:
-        """Write what is there. While the database is away the entries wait."""
+        """Write what is there. While the database is away, or its disk has no room, the entries wait."""
         try:
-            while self._entries and await self._write(
-                [self._entries.popleft() for _ in range(min(BATCH_MAX, len(self._entries)))]
+            while (
+                self._entries
+                and self._room() is None
+                and await self._write([self._entries.popleft() for _ in range(min(BATCH_MAX, len(self._entries)))])
             ):
                 pass
         finally:

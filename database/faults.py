@@ -70,6 +70,11 @@ _BY_SQLSTATE: Final = {
 }  # fmt: skip
 
 
+def no_fault() -> Fault | None:
+    """Of what nobody looks at."""
+    return None
+
+
 def fault_of(error: psycopg.Error) -> Fault:
     """The meaning of an error that a statement, a connection or a pool raised."""
     sqlstate = getattr(error, "sqlstate", None)

@@ -79,6 +79,7 @@ class Choosing:
         self._open = opens
         self._replays = replays
         self._flights: dict[Open, _Flight] = {}  # by the first of each
+        self._others = 0  # of the requests under way, those of retries and replays
         self._turn = 0
         self.doubt = Doubt()
         self.reset()
@@ -142,7 +143,8 @@ class Choosing:
 
     def ended(self, first: Open) -> None:
         """The request that began with this one is over."""
-        self._flights.pop(first, None)
+        flight = self._flights.pop(first, None)
+        self._others -= flight is not None and not flight.fresh
 
     def accepted(self) -> bool:
         """A success. Gives whether it ends a doubt; then everything else is tried again, once its report is stored: reopen()."""
@@ -185,7 +187,7 @@ class Choosing:
     def next_batch(self, now: float) -> list[Open]:
         """What to send now, in the order of the log; empty where nothing may go. Whoever takes it says when its request ended()."""
         self._come_due(now)
-        room = self.doubt.room(self._began(), now)
+        room = self._room(now)
         if len(self._flights) >= room or not self.doubt.may_try(now):
             return []
         first, fresh = self._first(now, room), True
@@ -199,12 +201,13 @@ class Choosing:
         lonely = first.alone or self.doubt.open or state_of(first) == RETRYING
         batch = [first] if lonely else self._extended(first)
         self._flights[first] = _Flight(now, len(batch), fresh)
+        self._others += not fresh
         return batch
 
     def moment(self, now: float, *, unread: bool) -> Moment:
         """What keeps the next event from going."""
         under_way = sum(flight.events for flight in self._flights.values())
-        full = len(self._flights) >= self.doubt.room(self._began(), now)
+        full = len(self._flights) >= self._room(now)
         retries = bool(self._due or self._late)
         paced = bool(self._replay_ready) and any(replay.run.rate_per_second for replay in self._replays.values())
         return Moment(len(self._open), under_way, full, bool(self._ready), self.doubt.open, retries, paced, unread)
@@ -218,10 +221,13 @@ class Choosing:
         return self._pop(self._ready) or (self._other(now) if may_others else None)
 
     def _may_others(self, room: int) -> bool:
-        return len([flight for flight in self._flights.values() if not flight.fresh]) < room - RESERVED
+        return self._others < room - RESERVED
 
     def _other(self, now: float) -> Open | None:
         return self._pop_late(now) or self._next_replayed(now)
+
+    def _room(self, now: float) -> int:
+        return self.doubt.room(self._began(), now) if self.doubt.strained(now) else self.doubt.room([], now)
 
     def _began(self) -> list[float]:
         return [flight.began for flight in self._flights.values()]
@@ -328,7 +334,7 @@ class Choosing:
     def times(self, now: float) -> list[float]:
         """When something may go by the clock alone."""
         self._come_due(now)
-        room = self.doubt.room(self._began(), now)
+        room = self._room(now)
         others = self._may_others(room) and bool(self._late or self._urgent)
         replays = [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
         times = [at for at, _ in self._due[:1]] + (replays if self._may_others(room) else [])

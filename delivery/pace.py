@@ -94,7 +94,7 @@ def advice(found: Finding, *, ordering: str, batch_max: int) -> str:
     """What limits it, and what would help, for whoever runs the receiver or this service."""
     cycle = found.answer_s + found.record_s
     most = f"{batch_max / cycle:,.0f} events/s" if cycle else "what the answers allow"
-    takes = f"the receiver answers in {found.answer_s * 1000:,.0f} ms"
+    takes = f"the receiver answers in {found.answer_s * 1000:,.0f} ms" if found.answer_s else "the receiver has not answered yet"
     batches = f"`batch_max` (now {batch_max}, up to {BATCH_MAX}) sends more in one request" if batch_max < BATCH_MAX else ""
     match found.limit:
         case limit if limit == ORDER and ordering == "directory":

@@ -19,9 +19,10 @@ import structlog
 from database.arrays import int4s, uuids
 from database.connections import LOST, Connection, Pulse, bound, refuse_if_warned
 from database.deadlines import LOCK_BEHIND_OURS, WRITE_SETTLED, WRITES_AT_STOP
-from database.faults import NO_ANSWER, Fault, Kind, fault_of
+from database.faults import NO_ANSWER, Fault, Kind, fault_of, no_fault
 from database.queries import load_queries
 from ledger.clocks import ClockError
+from ledger.commands import RecordFacts
 from ledger.obstacles import obstacles
 from ledger.queue import FairQueue
 from ledger.transaction import Outcome, Report, Submission, Transaction
@@ -36,6 +37,7 @@ RECONNECT_PAUSE_MAX_S = 1.0
 LOOK_UP_S = 1.5  # for looking a lost commit up, where the batch took long before
 TROUBLE_S = 5.0  # for how long a fault of the operator's is told by the probe after the last write that met it
 _RETRY_AFTER_S = 1
+_RETRY_AFTER_FULL_S = 30
 _HELD = "Another session of the database holds a lock that this change needs; nothing was changed. Send it again."
 
 _AWAY = "The database does not answer; nothing was changed. Send it again."
@@ -94,8 +96,15 @@ class Links:
 class Writer:
     """Accepts submissions, writes them in batches, settles each one's waiter."""
 
-    def __init__(self, transaction: Transaction, links: Links, on_batch: Callable[[int, float], None]) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        links: Links,
+        on_batch: Callable[[int, float], None],
+        room: Callable[[], Fault | None] = no_fault,
+    ) -> None:
         self._transaction = transaction
+        self._room = room  # why nothing may be written on the disk, or None
         self._pulse = links.pulse
         self._main = Link(links.main)
         self._idle_lanes = [Link(links.lane) for _ in range(LANES_MAX)]
@@ -126,10 +135,13 @@ class Writer:
     def submit(self, submission: Submission) -> "asyncio.Future[Outcome]":
         """Queue a command.
 
-        Raises TooManyRequests when the directory's queue is full, Unavailable while stopping or while the database is away.
+        Raises TooManyRequests when the directory's queue is full, Unavailable while stopping, while the database is away, and while
+        its disk has no room: what operators do (tokens, directories) is written even then.
         """
         if self._stopping:
             raise Unavailable("The service is stopping. Send the request again in a moment.", retry_after=_RETRY_AFTER_S)
+        if not isinstance(submission.command, RecordFacts) and (full := self._room()) is not None:
+            raise Unavailable(f"{full.says} Nothing was changed. Send the request again later.", retry_after=_RETRY_AFTER_FULL_S)
         if self._pulse.away:
             raise Unavailable(_AWAY, retry_after=_RETRY_AFTER_S)
         if not self._queue.put(submission):

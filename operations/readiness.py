@@ -28,10 +28,11 @@ class Broken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What readiness asks of its own process: whether its writer runs, and what that was refused lately."""
+    """What readiness asks of its own process: whether its writer runs, what that was refused lately, and room."""
 
     writing: Callable[[], bool]
     trouble: Callable[[], Fault | None]
+    room: Callable[[], Fault | None]  # of the disk
 
 
 DATABASE_SILENT: Final = Broken("database", NO_ANSWER.reason, "the database does not answer")
@@ -71,6 +72,8 @@ class Readiness:
 
     async def broken_part(self) -> Broken | None:
         """The part, or None. Raises what the database raises while it is away."""
+        if (full := self._own.room()) is not None:  # first: a server whose disk is full may not answer
+            return Broken("disk", full.reason, full.says)
         async with self._ledger.connection() as conn:
             if await is_read_only(conn):
                 discard(conn)  # a session keeps what it was opened with: the next look opens another one

@@ -45,6 +45,7 @@ class Urls:
     serve: str = field(repr=False)  # with its password
     migrate: str = field(repr=False)
     pooled: str | None = field(default=None, repr=False)
+    place: Path | None = None  # of the embedded PostgreSQL: on whose disk there must be room
 
 
 def embedded_urls(cluster: embedded.Cluster) -> Urls:
@@ -55,7 +56,7 @@ def embedded_urls(cluster: embedded.Cluster) -> Urls:
                 conn.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
         if conn.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
             conn.execute("create database ledger owner ledger_owner")
-    return Urls(cluster.url("ledger_app", DATABASE), cluster.url("ledger_owner", DATABASE))
+    return Urls(cluster.url("ledger_app", DATABASE), cluster.url("ledger_owner", DATABASE), place=cluster.data_dir)
 
 
 def configured_urls(settings: Settings) -> Urls | None:

@@ -15,6 +15,7 @@ ours (root may not run PostgreSQL) gets its directories as open file descriptors
 the directories above them.
 """
 
+import errno
 import fcntl
 import importlib.metadata
 import importlib.util
@@ -27,8 +28,8 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -41,6 +42,9 @@ from database.deadlines import POSTGRES_AT_STOP
 PORT = 5432  # names the socket file only: nothing listens on the network
 SUPERUSER = "postgres"
 
+FREE_BYTES_MIN = 256 * 2**20  # less is kept for crash recovery, clean-up and shutdown
+WAL_BYTES_MAX = 2 * 2**30  # of WAL between two checkpoints; an eighth of a smaller disk
+WAL_BYTES_MIN = 80 * 2**20
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of sockaddr_un without its closing NUL
 LOG_BYTES_MAX = 8 * 1024 * 1024  # a larger log becomes the older generation at the next start
 LOG_LINES_SHOWN = 12
@@ -61,7 +65,6 @@ SERVER_SETTINGS: Mapping[str, str] = MappingProxyType(
         "fsync": "on",
         "synchronous_commit": "on",
         "max_connections": "100",
-        "max_wal_size": "2GB",
         "timezone": "UTC",
         "log_timezone": "UTC",
         # Personal data stays out of the log: no statements, no parameters, no DETAIL (which quotes key values).
@@ -138,20 +141,19 @@ def start(data_dir: Path, *, settings: Mapping[str, str] = NO_SETTINGS, report: 
     server that is taken over).
 
     Raises EmbeddedPostgresError when another process serves from `data_dir`, when the account may not do what is
-    needed, and when the server ends instead of starting, with the end of its log.
+    needed, when the disk is full, read-only or does not keep what is synced, and when the server ends instead of starting, with
+    the end of its log.
     """
     data_dir = data_dir.absolute()
     _refuse_nameless_user()
-    try:
+    with in_words(data_dir):
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         hold = _take_serving_lock(data_dir)
-    except PermissionError as error:
-        raise _not_permitted(data_dir, error) from error
     try:
-        return _start_held(_Server(data_dir, report), settings, hold)
-    except PermissionError as error:
-        hold.close()
-        raise _not_permitted(data_dir, error) from error
+        with in_words(data_dir):
+            if settings.get("fsync") != "off":
+                _refuse_without_fsync(data_dir)
+            return _start_held(_Server(data_dir, report), settings, hold)
     except BaseException:
         hold.close()
         raise
@@ -176,11 +178,17 @@ def alive(cluster: Cluster) -> bool:
 def revive(cluster: Cluster, *, settings: Mapping[str, str] = NO_SETTINGS, report: Callable[[str], None] = _unheard) -> Cluster:
     """Start the server of a cluster that we hold again after it died (crash recovery included), at the same address.
 
-    Raises EmbeddedPostgresError when it ends instead of starting.
+    Raises EmbeddedPostgresError when it ends instead of starting, and when its files are gone: a new cluster is never made here.
     """
     if cluster.hold is None or cluster.hold.closed:
         raise EmbeddedPostgresError(f"{cluster.data_dir} was stopped in order; start it instead.")
-    return _start_held(_Server(cluster.data_dir, report), settings, cluster.hold)
+    if not (cluster.data_dir / "data").exists():
+        raise EmbeddedPostgresError(
+            f"The cluster in {cluster.data_dir} is gone. If its disk was unmounted, mount it again: the service goes on by itself. "
+            "If it was deleted, stop the service and restore the data directory from a backup."
+        )
+    with in_words(cluster.data_dir):
+        return _start_held(_Server(cluster.data_dir, report), settings, cluster.hold)
 
 
 def stop(cluster: Cluster) -> None:
@@ -211,7 +219,11 @@ def _signalled(cluster: Cluster, number: signal.Signals) -> None:
 def _gone(cluster: Cluster, seconds: float) -> bool:
     """Whether the last process of the server ends in time: then the lock that each of them holds is free."""
     until = time.monotonic() + seconds
-    with (cluster.data_dir / "server.lock").open("ab") as lock:
+    try:
+        lock = (cluster.data_dir / "server.lock").open("rb")
+    except OSError:  # on a disk that is gone
+        return _ended(cluster, seconds)
+    with lock:
         while True:
             if cluster.process is not None:
                 cluster.process.poll()
@@ -221,6 +233,16 @@ def _gone(cluster: Cluster, seconds: float) -> bool:
             if time.monotonic() > until:
                 return False
             time.sleep(POLL_INTERVAL_S)
+
+
+def _ended(cluster: Cluster, seconds: float) -> bool:
+    """The same by its first process alone."""
+    if cluster.process is None:
+        return not _listening(cluster.socket_dir)
+    with suppress(subprocess.TimeoutExpired):
+        cluster.process.wait(seconds)
+        return True
+    return False
 
 
 # --- the two locks ---------------------------------------------------------------------------------------------------
@@ -330,6 +352,11 @@ def _prepare(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> No
 
 def _create_cluster(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> None:
     """Run initdb beside the final place and rename, so that `data` is always a whole cluster."""
+    if (free := free_bytes(server.data_dir)) < FREE_BYTES_MIN:
+        raise EmbeddedPostgresError(
+            f"Only {free // 2**20} MiB are free in {server.data_dir}; a new ledger needs {FREE_BYTES_MIN // 2**20}. "
+            "Free some, or set LEDGER_DATA_DIR to a larger disk."
+        )
     server.report(f"creating the PostgreSQL cluster in {server.data_dir}")
     draft = server.data_dir / "data.new"
     shutil.rmtree(draft, ignore_errors=True)
@@ -424,6 +451,7 @@ def _launch(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> "su
         access = handover.path(server.access)
         options = {
             **SERVER_SETTINGS,
+            "max_wal_size": f"{_wal_bytes(server.data_dir) // 2**20}MB",
             **settings,
             "unix_socket_directories": f'"{handover.path(server.socket_dir)}"',
             "hba_file": f"{access}/pg_hba.conf",
@@ -499,7 +527,9 @@ def _wait_until_ready(server: _Server, process: "subprocess.Popen[bytes]") -> No
     while _pid_file(server) != (process.pid, "ready"):
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL_INTERVAL_S)
-            raise EmbeddedPostgresError(f"PostgreSQL ended instead of starting.\n{_log_end(server)}")
+            raise EmbeddedPostgresError(
+                f"PostgreSQL ended instead of starting.{_short_of_room(server.data_dir)}\n{_log_end(server)}"
+            )
         progress.tick("PostgreSQL is starting")
 
 
@@ -553,6 +583,61 @@ def _refuse_foreign_cluster(server: _Server) -> None:
             f"The cluster in {server.data} belongs to user id {owner}, the server would run as {ours}. "
             "Start as its owner or as root, or choose another data directory."
         )
+
+
+@contextmanager
+def in_words(data_dir: Path) -> Generator[None]:
+    """What the operating system refuses in the data directory, as an EmbeddedPostgresError that says what to do."""
+    try:
+        yield
+    except PermissionError as error:
+        raise _not_permitted(data_dir, error) from error
+    except OSError as error:
+        says = _SAYS.get(error.errno or 0, "The data directory {} cannot be used.").format(data_dir)
+        raise EmbeddedPostgresError(f"{says} ({error})") from error
+
+
+_FULL = "The disk of the data directory {} is full. Free at least 256 MiB."
+_NO_SYNC = (
+    "The file system of the data directory {} does not keep what is synced to it (fsync), so nothing acknowledged would be safe. "
+    "Set LEDGER_DATA_DIR to a local disk."
+)
+_SAYS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "The data directory {} is read-only. Mount it for writing, or set LEDGER_DATA_DIR to another one.",
+    errno.ENOENT: "The data directory {} is gone. Mount its disk again, or restore it from a backup.",
+    errno.ENOTDIR: "The data directory {} is no directory. Set LEDGER_DATA_DIR to one.",
+    errno.EEXIST: "The data directory {} is no directory. Set LEDGER_DATA_DIR to one.",
+    errno.EIO: "The disk of the data directory {} does not answer, or is damaged.",
+    errno.EINVAL: _NO_SYNC,
+    errno.ENOSYS: _NO_SYNC,
+    errno.ENOTSUP: _NO_SYNC,
+}
+
+
+def _refuse_without_fsync(data_dir: Path) -> None:
+    """Raises OSError where a file or a directory cannot be synced."""
+    with (data_dir / "serving.lock").open("ab") as file:
+        os.fsync(file.fileno())
+    _sync_directory(data_dir)
+
+
+def free_bytes(place: Path) -> int:
+    """Bytes that an ordinary account may still write there. Raises OSError where the place is gone."""
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
+
+
+def _wal_bytes(data_dir: Path) -> int:
+    """How much WAL may lie there: on a small disk it would fill it by itself."""
+    found = os.statvfs(data_dir)
+    return max(WAL_BYTES_MIN, min(WAL_BYTES_MAX, found.f_blocks * found.f_frsize // 8))
+
+
+def _short_of_room(data_dir: Path) -> str:
+    free = free_bytes(data_dir)
+    return f" Only {free // 2**20} MiB are free on its disk; free at least 256." if free < FREE_BYTES_MIN else ""
 
 
 def _not_permitted(data_dir: Path, error: PermissionError) -> EmbeddedPostgresError:

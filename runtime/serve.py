@@ -23,6 +23,7 @@ from api.services import Services
 from database import migrate
 from database.connections import connect
 from database.deadlines import REQUESTS_AT_STOP, STOP
+from database.faults import no_fault
 from database.server import SPARE_CONNECTIONS
 from delivery.leftovers import seal_leftovers
 from operations.tokens import bind
@@ -30,6 +31,7 @@ from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start, machine
 from runtime.crew import Beat, Crew, beating
 from runtime.deliver import run_delivery
+from runtime.disk import Disk
 from runtime.exits import USAGE, CommandError
 from runtime.listening import BACKLOG, listen, make_room
 from runtime.local_socket import ASGIApp, local_socket, marked_local
@@ -44,6 +46,7 @@ SWITCH_INTERVAL_S = 0.001
 _log = structlog.get_logger("runtime")
 INNER_CONNECTIONS = 100  # of this machine's commands and scrapers
 KEEPER_INTERVAL_S = 0.5  # how late the death of the embedded PostgreSQL is noticed
+KEEPER_PAUSE_MAX_S = 10.0  # between two tries to start it again
 EMBEDDED_CONNECTIONS_MIN = 100  # what the embedded PostgreSQL takes at least
 SIGNAL_NOTICE_S = 0.2  # how late a signal is noticed where other processes serve
 
@@ -81,14 +84,20 @@ class _Keeper(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(KEEPER_INTERVAL_S):
-            if embedded.alive(self._cluster):
-                continue
-            _log.error("postgres_died", restarting=True)
-            try:
+        pause = KEEPER_INTERVAL_S
+        while not self._over.wait(pause):
+            pause = KEEPER_INTERVAL_S if self._kept_alive() else min(2 * pause, KEEPER_PAUSE_MAX_S)
+
+    def _kept_alive(self) -> bool:
+        """Whether it runs, also after having been started again. Whatever is missing may come back: nothing ends the watching."""
+        try:
+            if not embedded.alive(self._cluster):
+                _log.error("postgres_died", restarting=True)
                 self._cluster = embedded.revive(self._cluster)
-            except embedded.EmbeddedPostgresError:
-                _log.exception("postgres_restart_failed")
+        except (embedded.EmbeddedPostgresError, OSError) as missing:
+            _log.error("postgres_restart_failed", reason=str(missing))
+            return False
+        return True
 
     def finish(self) -> embedded.Cluster:
         """Stop watching; give the cluster as it is now."""
@@ -162,7 +171,7 @@ def serve(settings: Settings) -> None:
     signals = Signals()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signals.handle)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_data_dir(settings)
     # Bound before anything is started: a taken port is known at once, and port 0 gets its number.
     with contextlib.ExitStack() as bound:
         sock = bound.enter_context(contextlib.closing(listen(settings.host, settings.port, "LEDGER_PORT")))
@@ -170,6 +179,14 @@ def serve(settings: Settings) -> None:
         doors = [Doors(sock, scrapes and bound.enter_context(contextlib.closing(scrapes))) for scrapes in _scrapes(settings)]
         with database(settings) as urls:
             _start(settings, urls, doors, signals)
+
+
+def _make_data_dir(settings: Settings) -> None:
+    try:
+        with embedded.in_words(settings.data_dir):
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except embedded.EmbeddedPostgresError as broken:
+        raise StartError(str(broken)) from broken
 
 
 def _scrapes(settings: Settings) -> list[socket.socket | None]:
@@ -254,7 +271,8 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled) as services:
+    room = no_fault if urls.place is None else Disk(urls.place).trouble
+    async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, room=room) as services:
         server = _Server(services, settings.connections, doors)
         signals.server = server
         if signals.seen:

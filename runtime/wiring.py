@@ -24,6 +24,7 @@ from database.arrays import uuids
 from database.coalesce import Coalescer
 from database.connections import LOST, Connection, Pool, Pulse, connect, probe, sever_all
 from database.deadlines import CHECK, LISTEN, LOCK, SHARED_READ, WRITE, WRITES_AT_STOP, Deadline
+from database.faults import Fault, no_fault
 from database.releases import Applied, Standing, standing
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
@@ -127,16 +128,17 @@ async def open_services(
     pooled: str | None = None,
     *,
     clock: Callable[[], int] = now_us,
+    room: Callable[[], Fault | None] = no_fault,
 ) -> AsyncGenerator[Services]:
     """Open all parts of a serving process; on leaving, finish what is queued and close them.
 
-    `pooled`: the URL of a pooler that lends a server for one transaction; requests read through it.
+    `pooled`: the URL of a pooler that lends a server for one transaction; requests read through it. `room`: why the disk takes no more.
     """
     pulse = Pulse()
     pool = Pool(pooled or url, size=POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
     await pool.open()
     directories = Directories(kek)
-    writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch)
+    writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch, room)
     arrivals = Arrivals()
     shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek)
     feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
@@ -146,9 +148,9 @@ async def open_services(
     shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
-        reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=hooks, journal=Journal(pool, kek, os.urandom),
+        reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=hooks, journal=Journal(pool, kek, os.urandom, room),
         scrapes=Scrapes(ledger, lambda: writer.queued),
-        readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble)),
+        readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
     shared_reads.directories = directories
     writing = asyncio.create_task(writer.run(), name="writer")

@@ -212,6 +212,53 @@ def test_a_receiver_that_twenty_events_crash_still_hears_of_a_leaver(app_url: st
     run(body())
 
 
+def test_a_leaver_far_behind_in_the_log_is_found_while_nobody_seems_to_be_there(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading goes on, and what has not been tried yet makes room: it is in its turn afterwards, and nothing comes twice."""
+
+    async def body() -> None:
+        monkeypatch.setattr(push, "WINDOW_MAX", 40)
+        monkeypatch.setattr(push, "PAGE", 20)
+        async with scene(app_url) as s:
+            good = id_of(await s.ledger.create_user("good"))
+            head = await s.head()
+            await asyncio.gather(*(s.ledger.create_user(f"bad{n}") for n in range(300)))
+            await s.ledger.patch_user(good, OFF)
+            mended = False
+            s.hook.verdict = lambda e: None if mended or subject_of(e) == good else 503
+            await s.make(start=head, retry_schedule=(0, 3_600, 3_600))
+            async with s.working():
+                await s.until(lambda: [e["type"] for e in s.hook.took] == ["user.deactivated"])
+                assert len(s.hook.tried) < 250, "it did not wait for its turn"
+                mended = True
+                await s.ledger.patch_user(good, ON)
+                await s.settled()
+            assert sorted(s.hook.positions()) == [e["position"] for e in await s.wanted() if e["position"] > head]
+            assert await s.states() == {}
+
+    run(body())
+
+
+def test_a_429_pauses_its_event_for_as_long_as_it_says_and_the_others_for_a_minute_at_most(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        monkeypatch.setattr(push, "PAUSE_MAX_S", 0.3)
+        async with scene(app_url) as s:
+            bad = id_of(await s.ledger.create_user("bad"))
+            patience = {"Retry-After": "3600"}
+            s.hook.verdict = lambda e: web.Response(status=429, headers=patience) if subject_of(e) == bad else None
+            await s.make(retry_schedule=(0, 0, 0))
+            async with s.working():
+                await s.until(lambda: _is_retrying(s, 1))
+                good = id_of(await s.ledger.create_user("good"))
+                await s.until(lambda: [subject_of(e) for e in s.hook.took] == [good])
+            assert [subject_of(e) for e in s.hook.tried] == [bad, good]
+
+    run(body())
+
+
 async def _is_retrying(s: Scene, count: int) -> bool:
     return list((await s.states()).values()).count(RETRYING) == count
 

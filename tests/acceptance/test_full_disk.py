@@ -1,0 +1,212 @@
+"""The embedded PostgreSQL on a disk that fills up, becomes read-only or goes away: said in a sentence, and it heals by itself."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from runtime import embedded
+from runtime.disk import GONE, NEARLY_FULL, Disk
+from runtime.embedded import FREE_BYTES_MIN, EmbeddedPostgresError
+from tests.acceptance.conftest import Service
+
+MIB = 2**20
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, 600 MiB; skipped where this account may not mount one."""
+    place = tmp_path / "disk"
+    place.mkdir(mode=0o755)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m,mode=755", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("this account may not mount a file system; the tests with a made-up one stand in for it")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path, leave: int) -> Path:
+    """Take all room but so many bytes."""
+    file = place / "ballast"
+    with file.open("ab") as out:
+        os.posix_fallocate(out.fileno(), 0, max(1, file.stat().st_size + embedded.free_bytes(place) - leave))
+    return file
+
+
+def logged(service: Service, event: str) -> list[dict]:
+    lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def until(met: Callable[[], bool]) -> None:
+    """Ask the service again and again: what it does has no signal that reaches this process."""
+    began = time.monotonic()
+    while not met():
+        assert time.monotonic() - began < 60, "it did not come about"
+
+
+def create(client: httpx.Client, service: Service, name: str) -> httpx.Response:
+    return client.post(f"{service.scim}/Users", json={"schemas": [USER], "userName": name})
+
+
+def ready(service: Service) -> dict:
+    return httpx.get(f"{service.base}/readyz", trust_env=False, timeout=20).json()
+
+
+def test_a_nearly_full_disk_refuses_writes_with_a_sentence_and_lets_operators_act(disk: Path) -> None:
+    """Reads, an operator's acts and the end of the service still work; with room again so do writes, by themselves."""
+    service = Service(disk / "ledger").start()
+    with service.client("scim") as scim, service.client("admin") as admin:
+        assert create(scim, service, "before").status_code == 201
+        ballast = fill(disk, FREE_BYTES_MIN - 20 * MIB)
+        until(lambda: ready(service)["status"] == "not_ready")
+        refused = create(scim, service, "meanwhile")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+        assert "Less than 256 MiB are free" in refused.json()["detail"]
+        assert {key: ready(service)[key] for key in ("part", "reason")} == {"part": "disk", "reason": "disk_nearly_full"}
+        assert scim.get(f"{service.scim}/Users").json()["totalResults"] == 1
+        token = admin.post(
+            f"{service.base}/v1/tokens", json={"role": "scim", "name": "t", "directories": ["acme"]},
+            headers={"Content-Type": "application/json"},
+        )  # fmt: skip
+        assert token.status_code == 201, token.text
+        assert admin.delete(f"{service.base}/v1/tokens/{token.json()['id']}").status_code in {200, 204}
+        ballast.unlink()
+        until(lambda: ready(service)["status"] == "ready")
+        assert create(scim, service, "after").status_code == 201
+        fill(disk, FREE_BYTES_MIN - 20 * MIB)
+        assert service.stop() == 0
+    assert service.start().stop() == 0, "it starts on a nearly full disk, too"
+
+
+def test_a_full_disk_ends_the_server_and_not_the_service(disk: Path, tmp_path: Path) -> None:
+    """It cannot even start: that is tried again with pauses, the log says what is missing, and nothing acknowledged is lost."""
+    service = Service(disk / "ledger")
+    service.log = tmp_path / "service.log"
+    service.start()
+    with service.client("scim") as scim:
+        assert create(scim, service, "before").status_code == 201
+        ballast = fill(disk, 0)
+        os.kill(service.postmaster(), signal.SIGKILL)
+        until(lambda: bool(ready(service)) and len(logged(service, "postgres_restart_failed")) >= 2)
+        assert "MiB are free" in logged(service, "postgres_restart_failed")[-1]["reason"]
+        assert create(scim, service, "meanwhile").status_code == 503
+        assert ready(service)["reason"] == "disk_nearly_full"
+        ballast.unlink()
+        until(lambda: ready(service)["status"] == "ready")
+        assert create(scim, service, "after").status_code == 201
+        found = scim.get(f"{service.scim}/Users").json()["Resources"]
+        assert [user["userName"] for user in found] == ["before", "after"]
+    assert service.stop() == 0
+
+
+def test_a_log_that_cannot_be_written_keeps_nobody_from_anything(disk: Path) -> None:
+    """Standard error often lies on the same disk."""
+    service = Service(disk / "ledger").start()  # its log too
+    with service.client("scim") as scim:
+        ballast = fill(disk, 0)
+        os.kill(service.postmaster(), signal.SIGKILL)
+        for number in range(20):
+            assert create(scim, service, f"meanwhile-{number}").status_code == 503
+        ballast.unlink()
+        until(lambda: ready(service)["status"] == "ready")
+        assert create(scim, service, "after").status_code == 201
+    assert service.stop() == 0
+
+
+def test_a_data_directory_that_goes_away_is_no_new_ledger(tmp_path: Path) -> None:
+    """Unmounted, or deleted: what is not there is waited for, and never made anew beneath a running service."""
+    service = Service(tmp_path / "ledger").start()
+    data, aside = service.data_dir / "postgres" / "data", service.data_dir / "aside"
+    with service.client("scim") as scim:
+        assert create(scim, service, "before").status_code == 201
+        until(lambda: ready(service)["status"] == "ready")
+        postmaster = service.postmaster()
+        data.rename(aside)
+        os.kill(postmaster, signal.SIGKILL)
+        until(lambda: bool(ready(service)) and len(logged(service, "postgres_restart_failed")) >= 1)
+        assert "is gone" in logged(service, "postgres_restart_failed")[-1]["reason"]
+        assert not data.exists()
+        assert create(scim, service, "meanwhile").status_code == 503
+        aside.rename(data)
+        until(lambda: ready(service)["status"] == "ready")
+        assert scim.get(f"{service.scim}/Users").json()["totalResults"] == 1
+    service.stop()
+
+
+def test_a_disk_without_room_for_a_new_ledger_is_refused_at_the_start(disk: Path) -> None:
+    fill(disk, 100 * MIB)
+    with pytest.raises(EmbeddedPostgresError, match=r"Only 99 MiB are free in .*; a new ledger needs 256"):
+        embedded.start(disk / "pg")
+
+
+def test_a_read_only_data_directory_is_named(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(EmbeddedPostgresError, match=r"data directory .* is read-only"):
+        embedded.start(disk / "pg")
+    ended = subprocess.run(
+        ["env", f"LEDGER_DATA_DIR={disk}/ledger", "LEDGER_PORT=0", os.sys.executable, "-c", "from runtime.cli import main; main()", "serve"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "is read-only" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EINVAL, "does not keep what is synced"),
+        (errno.ENOSYS, "does not keep what is synced"),
+        (errno.ENOSPC, "is full"),
+        (errno.EROFS, "is read-only"),
+        (errno.EIO, "does not answer, or is damaged"),
+        (errno.EMFILE, "cannot be used"),
+    ],
+)
+def test_what_a_file_system_refuses_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str
+) -> None:
+    """No such file system can be mounted here, so the call that it would refuse is made to fail."""
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("runtime.embedded.os.fsync", refuse)
+    with pytest.raises(EmbeddedPostgresError, match=says):
+        embedded.start(tmp_path / "pg")
+
+
+def test_a_file_where_the_data_directory_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pg").write_text("")
+    with pytest.raises(EmbeddedPostgresError, match="is no directory"):
+        embedded.start(tmp_path / "pg")
+
+
+def test_the_disk_is_looked_at_now_and_then_and_not_at_each_write(tmp_path: Path) -> None:
+    now, free, looks = [0.0], [FREE_BYTES_MIN], [0]
+
+    def look(_place: Path) -> int:
+        looks[0] += 1
+        if free[0] < 0:
+            raise OSError
+        return free[0]
+
+    disk = Disk(tmp_path, look, lambda: now[0])
+    assert disk.trouble() is None
+    free[0] -= 1
+    assert [disk.trouble() for _ in range(100)] == [None] * 100
+    assert looks == [1]
+    now[0] += 1
+    assert disk.trouble() is NEARLY_FULL
+    free[0] = -1
+    now[0] += 1
+    assert disk.trouble() is GONE
