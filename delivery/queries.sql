@@ -143,14 +143,15 @@ where k.p = 0 or k.h = (select v.leaf_hash from (select position, directory, seq
     join events v on v.directory = s.directory and v.seq = s.seq + (k.p - s.position) where k.p < s.position + s.size);
 
 -- move_checkpoints --
--- Within a second the newest is moved in place, at most 50 times; then another begins. Open places as text, because an array of arrays must be rectangular.
+-- Within a second the newest is moved in place, at most 50 times; then another begins. By ctid: joined by its key, a plan made while there are
+-- few looks at every checkpoint of the epoch. Open places as text, because an array of arrays must be rectangular.
 with v as (select c, e, l, t, o, (select x.leaf_hash from (select position, directory, seq, size from commits where position <= t order by position desc limit 1) s
     join events x on x.directory = s.directory and x.seq = s.seq + (t - s.position) where t < s.position + s.size) as h
     from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) k(c, e, l, t, o)),
 moved as (
     update checkpoints k set low = v.l, through = v.t, leaf = v.h, open = v.o::bigint[], at = clock_timestamp(), moves = k.moves + 1
-    from v cross join lateral (select id, begun, moves from checkpoints where consumer = v.c and epoch = v.e order by id desc limit 1) n
-    where k.consumer = v.c and k.epoch = v.e and k.id = n.id and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+    from v cross join lateral (select ctid, begun, moves from checkpoints where consumer = v.c and epoch = v.e order by id desc limit 1) n
+    where k.ctid = n.ctid and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
     returning k.consumer)
 insert into checkpoints (consumer, epoch, low, through, leaf, open)
 select c, e, l, t, h, o::bigint[] from v where not exists (select from moved m where m.consumer = v.c);
@@ -159,10 +160,10 @@ select c, e, l, t, h, o::bigint[] from v where not exists (select from moved m w
 -- An acknowledgement, in place like those of deliveries: never backwards within an epoch.
 with place as (select (select x.leaf_hash from (select position, directory, seq, size from commits where position <= $2 order by position desc limit 1) s
     join events x on x.directory = s.directory and x.seq = s.seq + ($2 - s.position) where $2 < s.position + s.size) as h),
-newest as (select id, through, begun, moves from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
+newest as (select ctid, through, begun, moves from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
 moved as (
     update checkpoints k set low = $2, through = $2, leaf = p.h, open = '{}', at = clock_timestamp(), moves = k.moves + 1 from newest n, place p
-    where k.consumer = $1 and k.epoch = $3 and k.id = n.id and $2 > n.through and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+    where k.ctid = n.ctid and $2 > n.through and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
       and exists (select from consumers where id = $1 and epoch = $3)
     returning k.through),
 begun as (
@@ -570,8 +571,8 @@ where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in
 with v as (select * from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o)),
 moved as (
     update replay_progress p set done = v.d, through = v.t, ahead = v.o::bigint[], at = clock_timestamp(), moves = p.moves + 1
-    from v cross join lateral (select id, moves from replay_progress where replay = v.r order by id desc limit 1) n
-    where p.replay = v.r and p.id = n.id and n.moves < 50
+    from v cross join lateral (select ctid, moves from replay_progress where replay = v.r order by id desc limit 1) n
+    where p.ctid = n.ctid and n.moves < 50
     returning p.replay)
 insert into replay_progress (replay, done, through, ahead)
 select r, d, t, o::bigint[] from v where not exists (select from moved m where m.replay = v.r);
