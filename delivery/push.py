@@ -239,11 +239,14 @@ class Push:
                 await self._parts.act(_blocked(self.consumer, self._open[event.position], _event_id(event.json)))
 
     async def _join_runs(self, conn: Connection, runs: Sequence[Run], aside: set[int]) -> None:
-        """Take up the runs of this consumer; what an operator parked, or skipped since, is no part of them any more."""
+        """Take up the runs of this consumer; what an operator parked, or skipped since, is no part of them any more.
+
+        Nor is a grant that was taken back since the run started: while it was paused that was delivered, and it would come last.
+        """
         skips = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (self.consumer.id,))).fetchall()
         for run in runs:
             gone = aside | {row[0] for row in skips if row[2] >= run.created_at}
-            planned = (await plan(conn, run.range, run.head)).events
+            planned = (await plan(conn, run.range, max(run.head, self._known_to))).events
             self._join(run, [p for p in planned if p.position not in gone])
 
     async def _events(self, conn: Connection, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Event]:

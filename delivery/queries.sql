@@ -550,6 +550,18 @@ update replays set state = $2, ended_at = case when $2 in ('cancelled', 'finishe
 -- What a cancelled run still wanted to send again. Events that are open by themselves stay.
 delete from open_deliveries where replay = $1;
 
+-- drop_superseded --
+-- In the transaction that resumes a run: what failed of it and lets somebody in, although a later event took that back while it rested and
+-- was delivered, is no part of it any more.
+delete from open_deliveries o using events g
+where o.replay = $1 and g.directory = o.directory and g.seq = o.seq and g.type in (0, 3, 10, 13)
+  and position(case when g.mem is null then '\x22616374697665223a74727565'::bytea else '\x22656666223a74727565'::bytea end in g.leaf) > 0
+  and exists (select from replays where id = $1 and superseded = 'skip')
+  and (exists (select from events e where g.mem is not null and e.directory = g.directory and e.mem = g.mem and e.obj = g.obj and e.seq > g.seq
+               and e.type in (11, 12))
+    or exists (select from events e where g.mem is null and e.directory = g.directory and e.obj = g.obj and e.seq > g.seq and e.type in (2, 4, 5))
+    or exists (select from directory_states t where t.directory = g.directory and t.closed_seq > g.seq));
+
 -- replay_by_id --
 -- One run with how far it is.
 select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,

@@ -225,9 +225,10 @@ def moved(run: Run, state: State, reason: str = "") -> RecordFacts:
         "failed": REPLAY_FAILED,
     }  # fmt: skip
     facts = {"done": run.done, "total": run.total, **({"reason": reason} if reason else {})}
-    forget = ((SQL["forget_replay"], (run.id,)),) if state in {"cancelled", "failed"} else ()
-    failure = reason if state == "failed" else None
-    return _act(kinds[state], run, facts, (SQL["set_replay_state"], (run.id, state, failure)), *forget)
+    given_up, resumed = (SQL["forget_replay"], (run.id,)), (SQL["drop_superseded"], (run.id,))
+    forget = {"cancelled": given_up, "failed": given_up, "running": resumed}.get(state)
+    change = (SQL["set_replay_state"], (run.id, state, reason if state == "failed" else None))
+    return _act(kinds[state], run, facts, change, *([forget] if forget else []))
 
 
 def _act(kind: EventType, run: Run, facts: dict[str, Any], *statements: tuple[Any, ...]) -> RecordFacts:
