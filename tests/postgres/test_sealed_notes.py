@@ -38,13 +38,14 @@ SETUP = "how data of a directory is shaped: no data (docs/concepts.md)"
 COLUMNS = {
     "consumers": {"name": SLUGS, "mode": OURS, "ordering": OURS, "directories": SLUGS, "types": SLUGS, "state": OURS},
     "consumer_epochs": {"directories": SLUGS, "types": SLUGS},
+    "consumer_forks": {"common": SLUGS, "gone": SLUGS},
     "directories": {"slug": SLUGS, "profile": SLUGS},
     "directory_states": {"state": OURS},
     "extension_schemas": {"resource_type": OURS, "urn": SETUP, "document": SETUP},
     "migrations": {"name": OURS, "checksum": OURS},
     "open_deliveries": {"error": OURS},
     "profiles": {"name": SLUGS, "document": SETUP},
-    "replays": {"superseded": OURS, "state": OURS},
+    "replays": {"superseded": OURS, "state": OURS, "failure": OURS},
     "requests": {"method": OURS, "route": OURS, "scim_type": OURS, "profile": SLUGS, "tolerances": OURS},
     "surge_limits": {"action": OURS},
     "tokens": {
