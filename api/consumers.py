@@ -111,6 +111,10 @@ def _add_states(router: APIRouter, services: Services) -> None:
     async def resume_consumer(request: Request, name: str) -> Response:
         return as_json(await consumers.resume(ledger, caller_of(request), name))
 
+    @router.post("/v1/consumers/{name}/forked/close", name="consumers.close_fork")
+    async def close_fork(request: Request, name: str, body: ReasonBody) -> Response:
+        return as_json(await consumers.close_fork(ledger, caller_of(request), name, body.reason))
+
     @router.post("/v1/consumers/{name}/rotate-secret", name="consumers.rotate_secret")
     async def rotate_secret(request: Request, name: str, body: RotateBody) -> Response:
         secret = await consumers.rotate_secret(ledger, caller_of(request), name, body.overlap_seconds)

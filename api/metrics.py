@@ -36,6 +36,12 @@ _LAG_SECONDS = Gauge("ledger_consumer_lag_seconds", "Age of the oldest of them",
 _STATE = Gauge("ledger_consumer_state", "1 for the state a consumer is in", ["consumer", "state"], registry=NAMED)
 _OPEN = Gauge("ledger_consumer_exceptions", "Deliveries that are not simply next", ["consumer", "state"], registry=NAMED)
 _REPLAYED = Gauge("ledger_replay_events_remaining", "Deliveries that runs have still to send again", ["consumer"], registry=NAMED)
+_FORKED = Gauge(
+    "ledger_consumer_forked",
+    "1 while events that it was sent are gone from the log, and no operator closed it",
+    ["consumer"],
+    registry=NAMED,
+)
 _REVOCATIONS = Gauge(
     "ledger_directory_revocations_last_hour", "Users who lost access in the last hour", ["directory"], registry=NAMED
 )
@@ -79,13 +85,14 @@ NAMED.register(REVOCATION_SECONDS)
 
 def show_consumers(figures: Iterable[ConsumerFigures]) -> None:
     """Set the gauges of consumers; those of consumers that are gone disappear."""
-    for gauge in (_LAG_EVENTS, _LAG_SECONDS, _STATE, _OPEN, _REPLAYED):
+    for gauge in (_LAG_EVENTS, _LAG_SECONDS, _STATE, _OPEN, _REPLAYED, _FORKED):
         gauge.clear()
     for consumer in figures:
         _LAG_EVENTS.labels(consumer.name).set(consumer.lag_events)
         _LAG_SECONDS.labels(consumer.name).set(consumer.lag_seconds)
         _STATE.labels(consumer.name, consumer.state).set(1)
         _REPLAYED.labels(consumer.name).set(consumer.replay_remaining)
+        _FORKED.labels(consumer.name).set(int(consumer.forked))
         for state, count in consumer.exceptions.items():
             _OPEN.labels(consumer.name, state).set(count)
 

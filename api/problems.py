@@ -146,15 +146,19 @@ def name_places(places: Sequence[str], between: str = ", ", length_max: int = PL
     return between.join([*shown, *more])
 
 
-def answer(problem: ProblemError, request_id: str) -> Response:
-    body = {
+def document(problem: ProblemError, request_id: str) -> bytes:
+    """The problem as JSON, on one line."""
+    return orjson.dumps({
         "type": f"urn:scim-ledger:problem:{problem.code}", "title": problem.code.replace("_", " "), "status": problem.status,
         "code": problem.code, "detail": problem.detail, "request_id": request_id, **problem.members,
-    }  # fmt: skip
+    })  # fmt: skip
+
+
+def answer(problem: ProblemError, request_id: str) -> Response:
     headers = {"WWW-Authenticate": 'Bearer realm="scim-ledger"'} if problem.status == 401 else {}
     if problem.status in {429, 503}:
         headers["Retry-After"] = str(problem.retry_after)
-    return Response(orjson.dumps(body), problem.status, headers, "application/problem+json")
+    return Response(document(problem, request_id), problem.status, headers, "application/problem+json")
 
 
 def request_id_of(request: Request) -> str:

@@ -97,6 +97,7 @@ def _shown(run: Run, now: int) -> dict[str, Any]:
     eta = seconds_left(run, now)
     return {
         "object": "replay", "id": str(run.id), "name": run.name, "consumer": run.consumer_name, "status": run.state, "reason": run.reason,
+        "failure": run.failure,
         "done": run.done, "total": run.total, "superseded": run.skipped, "rate_per_second": run.rate_per_second,
         "created_at": run.created_at,
         "ended_at": run.ended_at, "eta_seconds": eta,

@@ -14,12 +14,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
 from api.gate import caller_of
+from api.problems import document, problem_of
 from api.revocation import presented, still_allowed
 from api.services import Services
 from database.connections import LOST
-from ledger.cursor import Cursor
+from ledger.cursor import Anchor, Cursor
 from ledger.events import BY_NUMBER, TOKEN_REVOKED, TOKEN_ROTATED
-from ledger.feed import Page, Selection
+from ledger.feed import CursorAheadError, CursorForkedError, Page, Selection
 from ledger.rendering import Event, withheld
 from ledger.tokens import ENDLESS
 from operations import events
@@ -59,14 +60,14 @@ def routes(services: Services) -> APIRouter:
 
 @dataclass(eq=False, slots=True)
 class _Follower:
-    """One reader of the stream. `position` is how far in the ledger it has seen everything, once it has caught up."""
+    """One reader of the stream. `place` is how far in the ledger it has seen everything, once it has caught up."""
 
     services: Services
     selection: Selection
     cursor: Cursor
     token: bytes | None
     filtered: bool
-    position: int | None = None
+    place: Anchor | None = None
     told: int = 0  # the number up to which `covered` was told
     sure_until: float = 0.0  # until then, by the loop's clock, the token need not be asked for again
     ends_at: datetime = ENDLESS
@@ -79,6 +80,8 @@ class _Follower:
                 yield block
         except Unauthorized:
             return
+        except (CursorAheadError, CursorForkedError) as lost:  # the log was restored, or a standby promoted that lagged
+            yield self._lost(lost)
         finally:
             self.services.tail.leave(self)
 
@@ -94,7 +97,7 @@ class _Follower:
                 async for block in self._news():
                     yield block
             except LOST:
-                self.position = None  # goes on where it was once the database is back
+                self.place = None  # goes on where it was once the database is back
             if self.services.stopping:
                 return
             if loop.time() >= beat_at:
@@ -108,7 +111,7 @@ class _Follower:
     async def _news(self) -> AsyncIterator[bytes]:
         """What is new, in pieces; what a slow client does not take yet is read again later, not kept for it here."""
         while True:
-            events = self.services.tail.since(self.position) if self.position is not None else None
+            events = self.services.tail.since(self.place) if self.place is not None else None
             if events is None:
                 page = await self._page()
                 async for piece in self._pieces(page.events):
@@ -127,7 +130,7 @@ class _Follower:
                 await self._make_sure()
             if piece:
                 yield piece
-            self.position, self.cursor = after
+            self.place, self.cursor = after
 
     def _sure(self) -> bool:
         """Whether the token lived when the events at hand were committed, for all that is known.
@@ -165,21 +168,21 @@ class _Follower:
                 size += len(block)
         return b"".join(blocks), len(events)
 
-    def _passed(self, events: list[Event]) -> tuple[int, Cursor]:
+    def _passed(self, events: list[Event]) -> tuple[Anchor, Cursor]:
         """Where this reader is behind what was looked at, whether it was shown or filtered out."""
-        position, own = events[-1].position, self.selection.directory
+        place, own = Anchor(events[-1].position, events[-1].leaf_hash), self.selection.directory
         last = events[-1] if own is None else next((event for event in reversed(events) if event.directory == own.id), None)
         if last is None or (own is not None and last.seq <= self.cursor.number):
-            return position, self.cursor
-        return position, self.services.ledger.feed.cursor_after(last, self.selection)
+            return place, self.cursor
+        return place, self.services.ledger.feed.cursor_after(last, self.selection)
 
     async def _page(self) -> Page:
         """The next page from the log; once it ends at the head, the tail goes on from where the head was before."""
-        known, self.sure_until = self.services.tail.read_to, 0.0  # the page may pass over the end of a token
+        known, self.sure_until = self.services.tail.place, 0.0  # the page may pass over the end of a token
         feed, connection = self.services.ledger.feed, self.services.ledger.connection
         page = await feed.page(connection, self.selection, self.cursor, PAGE, budget=PAGE_BYTES)
         if not page.has_more:
-            self.position = page.covered_to if self.selection.directory is None else known
+            self.place = Anchor(page.covered_to, page.leaf_hash) if self.selection.directory is None else known
         return page
 
     def _new(self, event: Event) -> bool:
@@ -190,6 +193,10 @@ class _Follower:
         cursor = self.services.ledger.feed.cursor_after(event, self.selection).encode()
         shown = event.json if self.selection.bodies else withheld(event)
         return b"".join((f"id: {cursor}\nevent: {BY_NUMBER[event.kind].topic}\ndata: ".encode(), shown, b"\n\n"))
+
+    def _lost(self, error: Exception) -> bytes:
+        """Told without an id: a client that comes back with its last one is told the same by the status of the answer."""
+        return b"event: error\ndata: " + document(problem_of(error), str(self.services.new_request_id())) + b"\n\n"
 
     def _covered(self) -> bytes:
         """What the reader has seen everything of that is its own: together these tile the log."""

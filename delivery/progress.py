@@ -11,6 +11,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from delivery.consumers import Consumer
 from delivery.starts import PlaceMovedError
+from ledger.cursor import START, Anchor
 from ledger.events import DIRECTORY_CLOSED, USER_DEACTIVATED, USER_DELETED
 
 SQL: Final = load_queries(__file__)
@@ -32,6 +33,7 @@ class Place:
     at: Any = None
     start: int = 0  # where the epoch began, and when
     began: datetime | None = None
+    leaf: bytes | None = None  # what stood at `through`; None where an earlier release wrote it
 
     def reading(self, consumer: UUID) -> bytes:
         """What tells this epoch of this consumer from any other, also from one of the same number after a restore."""
@@ -59,7 +61,10 @@ class Exceptional:
 
 @dataclass(slots=True)
 class Report:
-    """What became of a consumer's deliveries since the last report, and where it stands. `fence` is that of its lease."""
+    """What became of a consumer's deliveries since the last report, and where it stands. `fence` is that of its lease.
+
+    `read_to` is where reading the log for it ended: a report that was read from another log than there is now is left out.
+    """
 
     consumer: int
     fence: int
@@ -69,6 +74,7 @@ class Report:
     went_on: list[Exceptional] = field(default_factory=list[Exceptional])
     revocations: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])  # (directory, seq, µs)
     replays: list[tuple[UUID, int, int, tuple[int, ...]]] = field(default_factory=list[tuple[UUID, int, int, tuple[int, ...]]])
+    read_to: Anchor = START
 
 
 async def places(conn: Connection, consumers: Sequence[int]) -> dict[int, Place]:
@@ -85,12 +91,14 @@ async def place_of(conn: Connection, consumer: Consumer) -> Place:
 async def record(conn: Connection, reports: Sequence[Report]) -> set[int]:
     """Store what was delivered, in one transaction. Gives the consumers whose report was stored.
 
-    A report whose lease or epoch is another by now is left out: the deliveries belong to whoever holds the lease.
+    A report whose lease or epoch is another by now is left out: the deliveries belong to whoever holds the lease. So is one that was read
+    from a log that has lost its end since.
     """
     async with conn.transaction():
         await conn.execute(SQL["share_consumers"], (int4s(sorted(r.consumer for r in reports)),))
         params = (
             int4s([r.consumer for r in reports]), int8s([r.fence for r in reports]), int4s([r.place.epoch for r in reports]),
+            int8s([r.read_to.position for r in reports]), byteas([r.read_to.leaf_hash for r in reports]),
         )  # fmt: skip
         rows = await (await conn.cursor(binary=True).execute(SQL["guard"], params)).fetchall()
         held = {row[0] for row in rows}

@@ -21,13 +21,14 @@ import psycopg
 import structlog
 
 from database.arrays import int8s
-from database.connections import Connection
+from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
 from delivery.backoff import delay_s
 from delivery.brake import Limit
 from delivery.choosing import Choosing, Open, Replay, attempts_of, state_of
 from delivery.consumers import Consumer
+from delivery.forks import Trail
 from delivery.lanes import Item, Lanes, rebuilt
 from delivery.pace import Finding, Pace, limit_of
 from delivery.progress import (
@@ -48,9 +49,10 @@ from delivery.signing import batch_id, body_of_batch, body_of_one
 from delivery.surges import held_commits
 from delivery.transports.webhook import ON_LOOP_BYTES, Message, Result, Sender, TooLateError
 from ledger.commands import RecordFacts
+from ledger.cursor import START, Anchor
 from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
-from ledger.feed import Feed, Selection
+from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
 from ledger.rendering import BODIES_BYTES_MAX, Event, rfc3339
 from ledger.sealing import Kek, seal_note
 from ledger.tail import Tail
@@ -92,6 +94,7 @@ class Parts:
     steady: Callable[[], float]  # nobody sets it, and it goes on while the process is stopped
     random: Callable[[], float]
     entropy: Callable[[int], bytes]
+    trails: Mapping[UUID, Trail]  # of every consumer that there is: one that is new gets its own by being asked for
 
 
 class Push:
@@ -114,7 +117,9 @@ class Push:
         self._sent_bytes = 0  # of that, what is under way
         self._fetching = False  # of the batches under way at most one waits for its JSON
         self._replays: dict[UUID, Replay] = {}
-        self._read_to = self._through = 0
+        self._read_to = START
+        self._through = 0
+        self._trail = parts.trails[consumer.uuid]
         self._known_to = 0  # no change of the consumer up to here is unknown to us
         self._epoch = consumer.epoch
         self._choosing = Choosing(consumer.definition, self._open, self._replays)
@@ -148,6 +153,11 @@ class Push:
         if self.moved_on:
             await self._parts.record(self)
 
+    def lose(self) -> None:
+        """Begin nothing more and record nothing: the log that this was read from has lost its end."""
+        self._lost = True
+        self.arrival.set()
+
     def stop(self) -> None:
         """Begin nothing more; run() ends when what is under way is recorded."""
         self._stopping = True
@@ -155,7 +165,7 @@ class Push:
 
     def pace(self) -> Finding:
         """What has limited it lately; asked once a second."""
-        moment = self._choosing.moment(self._parts.clock(), unread=self._read_to < self._parts.tail.read_to)
+        moment = self._choosing.moment(self._parts.clock(), unread=self._read_to.position < self._parts.tail.read_to)
         return self._pace.look(limit_of(moment), self._parts.steady())
 
     @property
@@ -188,8 +198,9 @@ class Push:
         async with self._parts.connection() as conn:
             place = await place_of(conn, self.consumer)
             self._known_to = await self._parts.feed.head(conn, Selection())
-            if not await self._as_known(conn):
-                self._lost = True
+            here = await self._parts.feed.anchor_at(conn, place.through)
+            if here is None or here.leaf_hash != (place.leaf or here.leaf_hash) or not await self._as_known(conn):
+                self._lost = True  # the worker looks after a place that is not in the log
                 return
             self._selection = self.consumer.selection(await self._parts.directories.all(conn))
             every = await exceptions(conn, self.consumer)
@@ -205,7 +216,9 @@ class Push:
             opens = [(d, seq) for position, d, seq in found if position not in known]
             events = await self._events(conn, [*opens, *((row.directory, row.seq) for row in rows)])
             held = await self._held_of(conn, events.values())
-            self._read_to = self._through = self._reported = place.through
+            self._through = self._reported = place.through
+            self._read_to = here
+            self._trail.note_read(here)
             for place_ in opens:
                 self._remember(events[place_], None)
             for row in rows:
@@ -226,11 +239,14 @@ class Push:
                 await self._parts.act(_blocked(self.consumer, self._open[event.position], _event_id(event.json)))
 
     async def _join_runs(self, conn: Connection, runs: Sequence[Run], aside: set[int]) -> None:
-        """Take up the runs of this consumer; what an operator parked, or skipped since, is no part of them any more."""
+        """Take up the runs of this consumer; what an operator parked, or skipped since, is no part of them any more.
+
+        Nor is a grant that was taken back since the run started: while it was paused that was delivered, and it would come last.
+        """
         skips = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (self.consumer.id,))).fetchall()
         for run in runs:
             gone = aside | {row[0] for row in skips if row[2] >= run.created_at}
-            planned = (await plan(conn, run.range, run.head)).events
+            planned = (await plan(conn, run.range, max(run.head, self._known_to))).events
             self._join(run, [p for p in planned if p.position not in gone])
 
     async def _events(self, conn: Connection, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Event]:
@@ -273,7 +289,7 @@ class Push:
             known = self._open.get(p.position)
             if known is not None:  # sent once, as part of the run. In memory only: if that is cancelled it stays open
                 known.item.replay = run.id
-            elif p.position <= self._read_to:  # what lies further is taken up when it is read
+            elif p.position <= self._read_to.position:  # what lies further is taken up when it is read
                 item = Item(p.position, p.directory, p.seq, p.kind, p.obj, p.mem, p.at, run.id)
                 self._open[p.position] = Open(item, again=True)
 
@@ -317,17 +333,23 @@ class Push:
                 if any(self._changed_by(e) for e in events):
                     self.stop()
                 else:
-                    await self._take([e for e in events if self._selection.takes(e)], self._parts.tail.read_to)
+                    await self._take([e for e in events if self._selection.takes(e)], self._parts.tail.place)
                 return
             # What would not be kept is not unsealed: it is fetched when it goes.
             selection = replace(self._selection, rendered=self._held_bytes < HELD_BYTES_MAX)
-            some, covered_to, head = await self._parts.feed.read(self._parts.connection, selection, self._read_to, PAGE)
+            try:
+                some, covered_to, head = await self._parts.feed.read(self._parts.connection, selection, self._read_to, PAGE)
+            except (CursorAheadError, CursorForkedError):
+                self.lose()
+                return
+            except LOST:
+                return  # an arrival comes when the database is back
             async with self._parts.connection() as conn:
                 if not await self._as_known(conn):
                     self.stop()
                     return
             await self._take(some, covered_to)
-            if covered_to >= head:
+            if covered_to.position >= head:
                 return
 
     def _changed_by(self, event: Event) -> bool:
@@ -339,7 +361,7 @@ class Push:
         params = (self.consumer.id, self.consumer.version)
         return await (await conn.execute(SQL["consumer_unchanged"], params)).fetchone() is not None
 
-    async def _take(self, events: Sequence[Event], covered_to: int) -> None:
+    async def _take(self, events: Sequence[Event], covered_to: Anchor) -> None:
         if self._replays and any(e.kind == DIRECTORY_CLOSED.number and e.position > self._known_to for e in events):
             self.stop()  # runs are planned anew, without the grants of a directory that is closed now
             return
@@ -358,7 +380,8 @@ class Push:
             self._lanes.admit(found.item)
             self._choosing.hurry(found)
             self._choosing.queue(found)
-        self._read_to = max(self._read_to, covered_to)
+        self._read_to = max(self._read_to, covered_to, key=lambda place: place.position)
+        self._trail.note_read(self._read_to)
         if any(e.state == HELD for e in self._report.begun):
             await self._recorded()
 
@@ -460,6 +483,9 @@ class Push:
             return
         finally:
             self._sent_bytes -= size
+        if result.may_have_arrived:
+            for found in batch:
+                self._trail.note_sent(found.item.position, _event_id(found.json))
         if result.ok:
             await self._accepted(batch)
         elif result.gone:
@@ -688,7 +714,7 @@ class Push:
     def take_report(self) -> Report:
         """What happened since the last one, with the place as it is now. Whoever takes it stores it."""
         report, self._report = self._report, Report(self.consumer.id, self.fence, Place(self._epoch, 0, 0))
-        report.place = self._place()
+        report.place, report.read_to = self._place(), self._read_to
         self._reported, self._noted = report.place.through, self._parts.clock()
         report.replays = [_progress(replay) for replay in self._replays.values()]
         return report
@@ -696,7 +722,7 @@ class Push:
     def _place(self) -> Place:
         """Everything up to `through` is settled but `open` and what has a row."""
         if not self._window:
-            return Place(self._epoch, self._read_to, self._read_to)
+            return Place(self._epoch, self._read_to.position, self._read_to.position)
         first = next(iter(self._window))
         through = max(self._through, first - 1)
         still: list[int] = []

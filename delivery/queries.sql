@@ -25,7 +25,9 @@ overriding system value values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- insert_epoch --
 -- From where it reads under which filter.
-insert into consumer_epochs (consumer, epoch, start, directories, types) values ($1, $2, $3, $4, $5);
+insert into consumer_epochs (consumer, epoch, start, directories, types, leaf) values ($1, $2, $3, $4, $5,
+    (select v.leaf_hash from (select position, directory, seq, size from commits where position <= $3 order by position desc limit 1) s
+    join events v on v.directory = s.directory and v.seq = s.seq + ($3 - s.position) where $3 < s.position + s.size));
 
 -- filters_of --
 -- Every filter that consumers have or had.
@@ -81,14 +83,14 @@ where p <= $2 on conflict do nothing;
 
 -- close_epoch --
 -- What was open stands in rows now.
-insert into checkpoints (consumer, epoch, low, through)
-select k.consumer, k.epoch, k.through, k.through from checkpoints k join consumers s on s.id = k.consumer and s.epoch = k.epoch
+insert into checkpoints (consumer, epoch, low, through, leaf)
+select k.consumer, k.epoch, k.through, k.through, k.leaf from checkpoints k join consumers s on s.id = k.consumer and s.epoch = k.epoch
 where k.consumer = $1 order by k.id desc limit 1;
 
 -- leave_open --
 -- Before a seek to $2: what lies behind it and is open, or has a row, was never acknowledged. The newest epoch that passed it says so for ever.
-insert into checkpoints (consumer, epoch, low, through, open)
-select e.consumer, e.epoch, k.low, k.through, array(
+insert into checkpoints (consumer, epoch, low, through, leaf, open)
+select e.consumer, e.epoch, k.low, k.through, k.leaf, array(
     select p from unnest(k.open) p where p > $2 or e.epoch < c.epoch
     union
     select o.position from open_deliveries o
@@ -97,22 +99,24 @@ select e.consumer, e.epoch, k.low, k.through, array(
                       where n.consumer = c.id and n.epoch > e.epoch and o.position > n.start and o.position <= l.through)
     order by 1)
 from consumers c join consumer_epochs e on e.consumer = c.id
-cross join lateral (select low, through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k
+cross join lateral (select low, through, open, leaf from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k
 where c.id = $1;
 
 -- begin_epoch_here --
 -- The same place under another filter.
 with moved as (update consumers set epoch = epoch + 1, version = version + 1 where id = $1 returning id, epoch)
-insert into consumer_epochs (consumer, epoch, start, directories, types)
-select m.id, m.epoch,
-       coalesce((select through from checkpoints k where k.consumer = $1 and k.epoch = m.epoch - 1 order by k.id desc limit 1),
-                (select start from consumer_epochs e where e.consumer = $1 and e.epoch = m.epoch - 1)), $2, $3
-from moved m;
+insert into consumer_epochs (consumer, epoch, start, leaf, directories, types)
+select m.id, m.epoch, k.through, k.leaf, $2, $3 from moved m cross join lateral (
+    (select through, leaf, 1 from checkpoints where consumer = $1 and epoch = m.epoch - 1 order by id desc limit 1) union all
+    (select start, leaf, 2 from consumer_epochs where consumer = $1 and epoch = m.epoch - 1) order by 3 limit 1) k;
 
 -- begin_epoch_at --
 -- A seek.
 with moved as (update consumers set epoch = epoch + 1, version = version + 1 where id = $1 returning id, epoch)
-insert into consumer_epochs (consumer, epoch, start, directories, types, sealed_reason) select m.id, m.epoch, $2, $3, $4, $5 from moved m;
+insert into consumer_epochs (consumer, epoch, start, directories, types, sealed_reason, leaf) select m.id, m.epoch, $2, $3, $4, $5,
+    (select v.leaf_hash from (select position, directory, seq, size from commits where position <= $2 order by position desc limit 1) s
+    join events v on v.directory = s.directory and v.seq = s.seq + ($2 - s.position) where $2 < s.position + s.size)
+from moved m;
 
 -- forget_open_after --
 -- What lies behind the place of a seek is read again from the log.
@@ -123,39 +127,48 @@ delete from open_deliveries where consumer = $1 and position > $2;
 select pg_notify('ledger_consumers', '');
 
 -- places --
--- How far consumers are: the newest checkpoint of the current epoch, or its start; and where and when that epoch began.
-select c.id, c.epoch, coalesce(k.low, e.start), coalesce(k.through, e.start), coalesce(k.open, '{}'), coalesce(k.at, e.at), e.start, e.at
+-- How far consumers are: the newest checkpoint of the current epoch, or its start; where and when that epoch began; and what stood there.
+select c.id, c.epoch, coalesce(k.low, e.start), coalesce(k.through, e.start), coalesce(k.open, '{}'), coalesce(k.at, e.at), e.start, e.at,
+       case when k.through is null then e.leaf else k.leaf end
 from unnest($1::int4[]) i join consumers c on c.id = i
 join consumer_epochs e on e.consumer = c.id and e.epoch = c.epoch
-left join lateral (select low, through, open, at from checkpoints where consumer = c.id and epoch = c.epoch order by id desc limit 1) k on true;
+left join lateral (select low, through, open, at, leaf from checkpoints where consumer = c.id and epoch = c.epoch order by id desc limit 1) k on true;
 
 -- guard --
--- Whose lease still holds, in the epoch that the deliveries belong to.
-select k.c from unnest($1::int4[], $2::int8[], $3::int4[]) k(c, f, e)
-join consumer_leases l on l.consumer = k.c and l.fence = k.f join consumers c on c.id = k.c and c.epoch = k.e;
+-- Whose lease still holds, in the epoch that the deliveries belong to, and in the log that they were read from: what stood where the
+-- reading ended stands there still.
+select k.c from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::bytea[]) k(c, f, e, p, h)
+join consumer_leases l on l.consumer = k.c and l.fence = k.f join consumers c on c.id = k.c and c.epoch = k.e
+where k.p = 0 or k.h = (select v.leaf_hash from (select position, directory, seq, size from commits where position <= k.p order by position desc limit 1) s
+    join events v on v.directory = s.directory and v.seq = s.seq + (k.p - s.position) where k.p < s.position + s.size);
 
 -- move_checkpoints --
--- Within a second the newest is moved in place, at most 50 times; then another begins. Open places as text, because an array of arrays must be rectangular.
-with v as (select * from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) v(c, e, l, t, o)),
+-- Within a second the newest is moved in place, at most 50 times; then another begins. By ctid: joined by its key, a plan made while there are
+-- few looks at every checkpoint of the epoch. Open places as text, because an array of arrays must be rectangular.
+with v as (select c, e, l, t, o, (select x.leaf_hash from (select position, directory, seq, size from commits where position <= t order by position desc limit 1) s
+    join events x on x.directory = s.directory and x.seq = s.seq + (t - s.position) where t < s.position + s.size) as h
+    from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[], $5::text[]) k(c, e, l, t, o)),
 moved as (
-    update checkpoints k set low = v.l, through = v.t, open = v.o::bigint[], at = clock_timestamp(), moves = k.moves + 1
-    from v cross join lateral (select id, begun, moves from checkpoints where consumer = v.c and epoch = v.e order by id desc limit 1) n
-    where k.consumer = v.c and k.epoch = v.e and k.id = n.id and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+    update checkpoints k set low = v.l, through = v.t, leaf = v.h, open = v.o::bigint[], at = clock_timestamp(), moves = k.moves + 1
+    from v cross join lateral (select ctid, begun, moves from checkpoints where consumer = v.c and epoch = v.e order by id desc limit 1) n
+    where k.ctid = n.ctid and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
     returning k.consumer)
-insert into checkpoints (consumer, epoch, low, through, open)
-select c, e, l, t, o::bigint[] from v where not exists (select from moved m where m.consumer = v.c);
+insert into checkpoints (consumer, epoch, low, through, leaf, open)
+select c, e, l, t, h, o::bigint[] from v where not exists (select from moved m where m.consumer = v.c);
 
 -- move_pull_checkpoint --
 -- An acknowledgement, in place like those of deliveries: never backwards within an epoch.
-with newest as (select id, through, begun, moves from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
+with place as (select (select x.leaf_hash from (select position, directory, seq, size from commits where position <= $2 order by position desc limit 1) s
+    join events x on x.directory = s.directory and x.seq = s.seq + ($2 - s.position) where $2 < s.position + s.size) as h),
+newest as (select ctid, through, begun, moves from checkpoints where consumer = $1 and epoch = $3 order by id desc limit 1),
 moved as (
-    update checkpoints k set low = $2, through = $2, open = '{}', at = clock_timestamp(), moves = k.moves + 1 from newest n
-    where k.consumer = $1 and k.epoch = $3 and k.id = n.id and $2 > n.through and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
+    update checkpoints k set low = $2, through = $2, leaf = p.h, open = '{}', at = clock_timestamp(), moves = k.moves + 1 from newest n, place p
+    where k.ctid = n.ctid and $2 > n.through and n.begun > clock_timestamp() - interval '1 second' and n.moves < 50
       and exists (select from consumers where id = $1 and epoch = $3)
     returning k.through),
 begun as (
-    insert into checkpoints (consumer, epoch, low, through)
-    select c.id, c.epoch, $2, $2 from consumers c
+    insert into checkpoints (consumer, epoch, low, through, leaf)
+    select c.id, c.epoch, $2, $2, p.h from consumers c cross join place p
     where c.id = $1 and c.epoch = $3 and not exists (select from moved)
       and $2 > coalesce((select through from newest), (select start from consumer_epochs where consumer = $1 and epoch = $3))
     returning through)
@@ -228,9 +241,10 @@ on conflict (consumer, position) do update set sealed_reason = excluded.sealed_r
 update consumers set version = version + 1 where id = $1;
 
 -- insert_revocation_acks --
--- Evidence that an end of access was acknowledged; the first acknowledgement counts.
+-- Evidence that an end of access was acknowledged; the first acknowledgement counts. One of another time at that seq speaks of an event
+-- that is no longer in the log.
 insert into revocation_acks (consumer, directory, seq, happened) select c, d, s, h from unnest($1::int4[], $2::int4[], $3::int8[], $4::int8[]) v(c, d, s, h)
-on conflict do nothing;
+on conflict (consumer, directory, seq) do update set happened = excluded.happened, at = excluded.at where revocation_acks.happened <> excluded.happened;
 
 -- ack_revocations --
 -- The same for a consumer that pulls, of everything between two positions.
@@ -239,7 +253,7 @@ select $1, e.directory, e.seq, c.at from commits c
 join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and e.type = any($4::int2[])
 where c.position >= coalesce((select position from commits where position <= $2 order by position desc limit 1), 0) and c.position <= $3
   and c.position + (e.seq - c.seq) > $2 and c.position + (e.seq - c.seq) <= $3 and c.types & 65556 <> 0 and c.directory = any($5::int4[])
-on conflict do nothing;
+on conflict (consumer, directory, seq) do update set happened = excluded.happened, at = excluded.at where revocation_acks.happened <> excluded.happened;
 
 -- revocation_seconds --
 -- Percentiles of the time from the commit to a consumer's acknowledgement, of the last 30 days.
@@ -293,6 +307,69 @@ select id, seen_at::text from delivery_workers;
 -- forget_worker --
 -- On a clean stop, and for those that were killed long ago.
 delete from delivery_workers where id = $1 or seen_at < clock_timestamp() - interval '1 hour';
+
+-- misplaced --
+-- Consumers whose place is not in the log as it now is: another event stands there, or none. $1: one of them, or all.
+select c.id, p.through from consumers c
+join consumer_epochs e on e.consumer = c.id and e.epoch = c.epoch
+left join lateral (select through, leaf from checkpoints where consumer = c.id and epoch = c.epoch order by id desc limit 1) k on true
+cross join lateral (select coalesce(k.through, e.start) as through, case when k.through is null then e.leaf else k.leaf end as leaf) p
+left join lateral (select v.leaf_hash from (select position, directory, seq, size from commits where position <= p.through order by position desc limit 1) s
+    join events v on v.directory = s.directory and v.seq = s.seq + (p.through - s.position) where p.through < s.position + s.size) v on true
+where c.deleted_at is null and ($1::int4 is null or c.id = $1) and p.through > 0 and (v.leaf_hash is null or v.leaf_hash <> p.leaf)
+order by c.id;
+
+-- last_standing --
+-- The last place of a consumer, of its newest $2, at which the log still holds what stood there.
+select max(k.through) from (select through, leaf from checkpoints where consumer = $1 and leaf is not null order by epoch desc, id desc limit $2) k
+where k.leaf = (select v.leaf_hash from (select position, directory, seq, size from commits where position <= k.through order by position desc limit 1) s
+    join events v on v.directory = s.directory and v.seq = s.seq + (k.through - s.position) where k.through < s.position + s.size);
+
+-- leaves_at --
+-- What stands at positions: leaf hashes.
+select p, v.leaf_hash from unnest($1::int8[]) p cross join lateral (
+    select v.leaf_hash from (select position, directory, seq, size from commits where position <= p order by position desc limit 1) s
+    join events v on v.directory = s.directory and v.seq = s.seq + (p - s.position) where p < s.position + s.size) v;
+
+-- cut_epochs --
+-- No epoch passed more than the log and the one that was read have in common, up to $2.
+insert into checkpoints (consumer, epoch, low, through, leaf, open)
+select e.consumer, e.epoch, least(k.low, $2), $2,
+       (select v.leaf_hash from (select position, directory, seq, size from commits where position <= $2 order by position desc limit 1) s
+        join events v on v.directory = s.directory and v.seq = s.seq + ($2 - s.position) where $2 < s.position + s.size),
+       array(select p from unnest(k.open) p where p <= $2 order by 1)
+from consumer_epochs e
+cross join lateral (select low, through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k
+where e.consumer = $1 and k.through > $2;
+
+-- forget_skips_after --
+-- What an operator gave up of a log that is gone.
+delete from skips where consumer = $1 and position > $2;
+
+-- begin_epoch_after_fork --
+-- At what both logs have. $5 is the epoch that was seen: of two who see the same fork the second is refused by the key.
+with moved as (update consumers set epoch = $5 + 1, version = version + 1 where id = $1)
+insert into consumer_epochs (consumer, epoch, start, directories, types, leaf) values ($1, $5 + 1, $2, $3, $4,
+    (select v.leaf_hash from (select position, directory, seq, size from commits where position <= $2 order by position desc limit 1) s
+     join events v on v.directory = s.directory and v.seq = s.seq + ($2 - s.position) where $2 < s.position + s.size));
+
+-- add_fork --
+-- In the commit of consumer.forked. Where one is open already, as of another process that sent for the consumer too, it is the same one.
+insert into consumer_forks (consumer, common_position, common, gone, gone_count, places_lost) values ($1, $2, $3::jsonb, $4, $5, $6)
+on conflict (consumer) where closed_at is null do update set
+    common_position = least(consumer_forks.common_position, excluded.common_position), common = excluded.common || consumer_forks.common,
+    gone = (consumer_forks.gone || array(select g from unnest(excluded.gone) g where g <> all(consumer_forks.gone)))[1:1000],
+    gone_count = consumer_forks.gone_count + excluded.gone_count
+                 - (select count(*) from unnest(excluded.gone) g where g = any(consumer_forks.gone)),
+    places_lost = greatest(consumer_forks.places_lost, excluded.places_lost);
+
+-- close_fork --
+-- In the commit of consumer.fork_closed.
+update consumer_forks set closed_at = clock_timestamp(), sealed_reason = $2 where consumer = $1 and closed_at is null;
+
+-- forks_of --
+-- Of consumers, the newest last.
+select consumer, since, common_position, common::text, gone, greatest(gone_count, places_lost), closed_at from consumer_forks where consumer = any($1::int4[]) order by id;
 
 -- thin_checkpoints --
 -- Of the checkpoints that have come to an age of $2 seconds since the last time, the last of each $3 seconds stays ($1 is the number of this step).
@@ -466,17 +543,29 @@ update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp()
 where consumer = $1 and position = any($2::int8[]) and state in (2, 3) and replay is null;
 
 -- set_replay_state --
--- Paused, running again, cancelled or finished.
-update replays set state = $2, ended_at = case when $2 in ('cancelled', 'finished') then clock_timestamp() end where id = $1;
+-- Paused, running again, cancelled, finished or failed.
+update replays set state = $2, ended_at = case when $2 in ('cancelled', 'finished', 'failed') then clock_timestamp() end, failure = $3 where id = $1;
 
 -- forget_replay --
 -- What a cancelled run still wanted to send again. Events that are open by themselves stay.
 delete from open_deliveries where replay = $1;
 
+-- drop_superseded --
+-- In the transaction that resumes a run: what failed of it and lets somebody in, although a later event took that back while it rested and
+-- was delivered, is no part of it any more.
+delete from open_deliveries o using events g
+where o.replay = $1 and g.directory = o.directory and g.seq = o.seq and g.type in (0, 3, 10, 13)
+  and position(case when g.mem is null then '\x22616374697665223a74727565'::bytea else '\x22656666223a74727565'::bytea end in g.leaf) > 0
+  and exists (select from replays where id = $1 and superseded = 'skip')
+  and (exists (select from events e where g.mem is not null and e.directory = g.directory and e.mem = g.mem and e.obj = g.obj and e.seq > g.seq
+               and e.type in (11, 12))
+    or exists (select from events e where g.mem is null and e.directory = g.directory and e.obj = g.obj and e.seq > g.seq and e.type in (2, 4, 5))
+    or exists (select from directory_states t where t.directory = g.directory and t.closed_seq > g.seq));
+
 -- replay_by_id --
 -- One run with how far it is.
 select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
-       r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at
+       r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at, r.failure
 from replays r join consumers c on c.id = r.consumer
 left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
 where r.id = $1;
@@ -484,7 +573,7 @@ where r.id = $1;
 -- replays_of --
 -- The runs of a consumer, newest first; of all where $1 is null.
 select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
-       r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at
+       r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at, r.failure
 from replays r join consumers c on c.id = r.consumer
 left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
 where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in ('running', 'paused')) order by r.created_at desc limit $3;
@@ -494,8 +583,8 @@ where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in
 with v as (select * from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o)),
 moved as (
     update replay_progress p set done = v.d, through = v.t, ahead = v.o::bigint[], at = clock_timestamp(), moves = p.moves + 1
-    from v cross join lateral (select id, moves from replay_progress where replay = v.r order by id desc limit 1) n
-    where p.replay = v.r and p.id = n.id and n.moves < 50
+    from v cross join lateral (select ctid, moves from replay_progress where replay = v.r order by id desc limit 1) n
+    where p.ctid = n.ctid and n.moves < 50
     returning p.replay)
 insert into replay_progress (replay, done, through, ahead)
 select r, d, t, o::bigint[] from v where not exists (select from moved m where m.replay = v.r);

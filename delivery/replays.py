@@ -19,6 +19,7 @@ from ledger.events import (
     OPERATOR,
     REPLAY,
     REPLAY_CANCELLED,
+    REPLAY_FAILED,
     REPLAY_FINISHED,
     REPLAY_PAUSED,
     REPLAY_RESUMED,
@@ -36,7 +37,8 @@ SQL: Final = load_queries(__file__)
 EVENTS_MAX: Final = 500_000  # of one run; a longer stretch is a seek
 PAGE: Final = 5_000
 ON_LOOP_RUNS: Final = 200  # whose notes are opened in about a millisecond
-ENDED: Final = ("cancelled", "finished")
+ENDED: Final = ("cancelled", "finished", "failed")
+State = Literal["running", "paused", "cancelled", "finished", "failed"]
 GRANTS: Final = frozenset(kind.number for kind in (USER_CREATED, USER_REACTIVATED, MEMBER_ADDED, ACCESS_RESTORED))
 Superseded = Literal["skip", "include"]
 
@@ -80,7 +82,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A replay as it stands. All planned up to `through` are done, and those in `ahead`."""
+    """A replay as it stands. All planned up to `through` are done, and those in `ahead`. `failure`: a word of ours, why it failed."""
 
     id: UUID
     name: str
@@ -99,6 +101,7 @@ class Run:
     through: int
     ahead: tuple[int, ...]
     at: datetime | None
+    failure: str | None = None
 
 
 async def plan(conn: Connection, wanted: Range, head: int) -> Plan:
@@ -180,13 +183,14 @@ def _runs(kek: Kek, rows: Sequence[tuple[Any, ...]]) -> list[Run]:
 def _run(kek: Kek, row: tuple[Any, ...]) -> Run:
     (
         number, sealed_name, consumer, consumer_name, after, through, head, types, directories, subjects, rate, superseded, sealed_reason, state, total,
-        skipped, created, ended, done, reached, ahead, at,
+        skipped, created, ended, done, reached, ahead, at, failure,
     ) = row  # fmt: skip
     wanted = Range(after, through, types, tuple(directories), None if subjects is None else tuple(subjects), superseded)
     name = open_optional(kek, sealed_name, kind="replay_name", owner=number) or ""
     reason = open_optional(kek, sealed_reason, kind="replay_reason", owner=number) or ""
     return Run(
-        number, name, consumer, consumer_name, wanted, head, rate, reason, state, total, skipped, created, ended, done, reached, tuple(ahead), at
+        number, name, consumer, consumer_name, wanted, head, rate, reason, state, total, skipped, created, ended, done, reached, tuple(ahead), at,
+        failure,
     )  # fmt: skip
 
 
@@ -212,14 +216,19 @@ def started(run: Run, positions: Sequence[int], *, kek: Kek, random: Callable[[i
     return _act(REPLAY_STARTED, run, facts, (SQL["insert_replay"], row), due)
 
 
-def moved(run: Run, state: Literal["running", "paused", "cancelled", "finished"], reason: str = "") -> RecordFacts:
-    """The act of pausing, resuming, cancelling or finishing a run. Raises StateError where it has ended."""
+def moved(run: Run, state: State, reason: str = "") -> RecordFacts:
+    """The act of pausing, resuming, cancelling, finishing or giving up a run. Raises StateError where it has ended."""
     if run.state in ENDED:
         raise StateError(f"This run was {run.state} already. Start another one.", "replay_ended")
-    kinds = {"running": REPLAY_RESUMED, "paused": REPLAY_PAUSED, "cancelled": REPLAY_CANCELLED, "finished": REPLAY_FINISHED}
+    kinds = {
+        "running": REPLAY_RESUMED, "paused": REPLAY_PAUSED, "cancelled": REPLAY_CANCELLED, "finished": REPLAY_FINISHED,
+        "failed": REPLAY_FAILED,
+    }  # fmt: skip
     facts = {"done": run.done, "total": run.total, **({"reason": reason} if reason else {})}
-    forget = ((SQL["forget_replay"], (run.id,)),) if state == "cancelled" else ()
-    return _act(kinds[state], run, facts, (SQL["set_replay_state"], (run.id, state)), *forget)
+    given_up, resumed = (SQL["forget_replay"], (run.id,)), (SQL["drop_superseded"], (run.id,))
+    forget = {"cancelled": given_up, "failed": given_up, "running": resumed}.get(state)
+    change = (SQL["set_replay_state"], (run.id, state, reason if state == "failed" else None))
+    return _act(kinds[state], run, facts, change, *([forget] if forget else []))
 
 
 def _act(kind: EventType, run: Run, facts: dict[str, Any], *statements: tuple[Any, ...]) -> RecordFacts:

@@ -10,6 +10,7 @@ from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.consumers import Consumer
+from delivery.forks import open_fork
 from delivery.pace import NAMES, UNLIMITED, Finding, advice
 from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional, failing, place_of
 from ledger.directories import Directory
@@ -77,7 +78,7 @@ async def status_of(
 ) -> dict[str, Any]:
     """The status of CONTRACT §5, with the definition beside it."""
     lag = await lag_of(conn, feed, consumer, directories)
-    stuck = await failing(conn, consumer)
+    stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id)
     blocked = lag.by_state.get(STATES[BLOCKED], 0)
     d = consumer.definition
     return {
@@ -91,6 +92,7 @@ async def status_of(
         "blocked": blocked, "retrying": lag.by_state.get(STATES[RETRYING], 0), "waiting": lag.by_state.get(STATES[WAITING], 0),
         "held": lag.by_state.get(STATES[HELD], 0), "parked": lag.by_state.get(STATES[PARKED], 0),
         "revocation_seconds": await revocation_seconds(conn, consumer), "limited_by": await limited_by(conn, consumer, lag),
+        "forked": None if fork is None else fork.shown(),
     }  # fmt: skip
 
 

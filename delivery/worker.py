@@ -21,6 +21,7 @@ from database.deadlines import DELIVERIES_AT_STOP
 from database.queries import load_queries
 from delivery.brake import Limit
 from delivery.consumers import Consumer, consumers
+from delivery.forks import Watch
 from delivery.leases import Signs
 from delivery.push import LeaseLostError, Push
 from delivery.surges import detected, limits, surging
@@ -64,6 +65,7 @@ class Worker:
     limits: dict[int, Limit]
     timeout_s: float
     new_id: Callable[[], UUID]
+    forks: Watch
     steady: Callable[[], float]
     _leases: Signs[int] = field(default_factory=Signs[int])
     _workers: Signs[UUID] = field(default_factory=Signs[UUID])
@@ -111,6 +113,7 @@ class Worker:
             await self._follow_limits(conn)
             await conn.execute(SQL["beat_worker"], (self.id,))
             await self._renew(conn)
+            await self.forks.look(conn, places=True, lose=self._lose)
             wanted = {c.id: c for c in await consumers(conn) if c.definition.mode == "webhook" and c.state == "active"}
             await self._let_go(conn, wanted)
             await self._claim(conn, wanted)
@@ -143,6 +146,11 @@ class Worker:
                 held.until = held.push.lease_until = asked + self.lease_s
             else:
                 held.push.stop()
+
+    def _lose(self, number: int) -> None:
+        self.tail.doubt()
+        if number in self._held:
+            self._held[number].push.lose()
 
     async def _let_go(self, conn: Connection, wanted: dict[int, Consumer]) -> None:
         """Stop what changed or is not ours to serve; start again what goes on under another definition."""

@@ -45,6 +45,18 @@ class Cursor:
         return "c_" + base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A position with the leaf hash found there: who comes back to it knows whether the log is still the one that was read.
+
+    After a restore, or the promotion of a standby that lagged, another event stands there, or none. At 0 nothing ever stands.
+    """
+
+    position: int
+    leaf_hash: bytes = b""
+
+
+START: Final = Anchor(0)
 BEGINNING: Final = bytes(8)  # the mark of number 0, where no event stands
 
 

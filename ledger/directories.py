@@ -107,7 +107,16 @@ class Directories:
 
     async def all(self, conn: Connection) -> list[Directory]:
         rows = await (await conn.execute(SQL["directories_all"])).fetchall()
-        return [self._remember(row) for row in rows]
+        found = [self._remember(row) for row in rows]
+        self._forget_others({directory.id: directory.uuid for directory in found})
+        return found
+
+    def _forget_others(self, there: dict[int, UUID]) -> None:
+        """A ledger that was restored to an earlier state lacks those that were made since, and may give their numbers again."""
+        for number, known in list(self._by_id.items()):
+            if there.get(number) != known.uuid:
+                del self._by_id[number]
+                self._by_slug.pop(known.slug, None)
 
     def known(self, slug: str) -> Directory | None:
         """The same without asking the database."""
@@ -123,7 +132,9 @@ class Directories:
         assert row is not None
         if row[0] == self._mark:
             return
-        for number, profile, schemas, own, state, since in await (await conn.execute(SQL["profiles_all"])).fetchall():
+        rows = await (await conn.execute(SQL["profiles_all"])).fetchall()
+        self._forget_others({row[0]: row[6] for row in rows})
+        for number, profile, schemas, own, state, since, _ in rows:
             known = self._by_id.get(number)
             if known is None or (known.profile, known.schemas, known.state, known.since) == (profile, schemas, state, since):
                 continue

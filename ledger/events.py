@@ -68,6 +68,9 @@ DIRECTORY_SURGE_RELEASED = EventType("directory.surge_released", 40)
 DIRECTORY_PAUSED = EventType("directory.paused", 41)
 DIRECTORY_RESUMED = EventType("directory.resumed", 42)
 TOKEN_BOUND = EventType("token.bound", 43)
+CONSUMER_FORKED = EventType("consumer.forked", 44)
+CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45)
+REPLAY_FAILED = EventType("replay.failed", 46)
 DIRECTORY_CLOCK_ACCEPTED = EventType("directory.clock_accepted", 50)
 
 EVENT_TYPES: Final = (
@@ -81,7 +84,7 @@ EVENT_TYPES: Final = (
     REPLAY_STARTED, REPLAY_PAUSED, REPLAY_RESUMED, REPLAY_CANCELLED, REPLAY_FINISHED,
     DIRECTORY_SURGE_LIMITED, DIRECTORY_SURGE_DETECTED, DIRECTORY_SURGE_RELEASED,
     DIRECTORY_PAUSED, DIRECTORY_RESUMED, TOKEN_BOUND,
-    DIRECTORY_CLOCK_ACCEPTED,
+    CONSUMER_FORKED, CONSUMER_FORK_CLOSED, REPLAY_FAILED, DIRECTORY_CLOCK_ACCEPTED,
 )  # fmt: skip
 BY_TOPIC: Final = {kind.topic: kind for kind in EVENT_TYPES}
 BY_NUMBER: Final = {kind.number: kind for kind in EVENT_TYPES}

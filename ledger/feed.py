@@ -10,7 +10,7 @@ Opening leaves the event loop where it is much, and holds no connection.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,7 +19,7 @@ import anyio.to_thread
 from database.arrays import int4s, int8s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.cursor import BEGINNING, MARK_SIZE_BEFORE, Cursor, EventId
+from ledger.cursor import BEGINNING, MARK_SIZE_BEFORE, Anchor, Cursor, EventId
 from ledger.directories import SYSTEM, Directories, Directory
 from ledger.events import BY_TOPIC, EVENT_TYPES
 from ledger.rendering import BODIES_BYTES_MAX, Budget, Event, Sealed, rendered
@@ -89,13 +89,14 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`covered` says which part of the log the page speaks for (to < from: nothing new)."""
+    """`covered` says which part of the log the page speaks for (to < from: nothing new); `leaf_hash` stands at its end."""
 
     events: list[Event]
     after: Cursor
     covered_from: int
     covered_to: int
     head: int
+    leaf_hash: bytes = b""
 
     @property
     def has_more(self) -> bool:
@@ -196,27 +197,51 @@ class Feed:
     async def page(
         self, connection: Connecting, selection: Selection, after: Cursor, limit: int, *, budget: int = BODIES_BYTES_MAX
     ) -> Page:
-        """Read the next page. `after` must have been checked; limit is 1 to 1 000 events, `budget` bytes besides the first."""
+        """Read the next page; limit is 1 to 1 000 events, `budget` bytes besides the first.
+
+        `after` must have been made by `check`, or here. Raises CursorAheadError or CursorForkedError where its event is not in
+        this log any more, also of a reader that waits from look to look.
+        """
         async with connection() as conn:
-            fetched, covered_to, head = await self._fetch(conn, selection, after.number, limit, budget)
-            mark = after.mark if covered_to == after.number else await self._mark(conn, selection, covered_to)
+            await self._learn_key(conn)
+
+            def known(leaf_hash: bytes) -> bool:
+                return cursor_mark(self._cursor_key, leaf_hash) == after.mark
+
+            fetched, end, leaf_hash, head = await self._fetch(conn, selection, after.number, known, limit, budget)
         await self._open(fetched, budget)
-        last = Cursor(covered_to, mark, _own(selection))
         if not fetched.whole:
-            last = self.cursor_after(fetched.looked_at[-1], selection)
-        last = replace(last, generation=after.generation)
-        return Page(fetched.events, last, after.number + 1, last.number, head)
+            end, leaf_hash = _end_of(fetched.looked_at, selection)
+        mark = after.mark if end == after.number else cursor_mark(self._cursor_key, leaf_hash)
+        last = Cursor(end, mark, _own(selection), after.generation)
+        return Page(fetched.events, last, after.number + 1, end, head, leaf_hash)
 
     async def read(
-        self, connection: Connecting, selection: Selection, after: int, limit: int, *, budget: int = BODIES_BYTES_MAX
-    ) -> tuple[list[Event], int, int]:
-        """The same by number: (events, the number up to which they speak for the log, the head)."""
+        self, connection: Connecting, selection: Selection, after: Anchor, limit: int, *, budget: int = BODIES_BYTES_MAX
+    ) -> tuple[list[Event], Anchor, int]:
+        """The same of the whole ledger by position: (events, the place up to which they speak for the log, the head)."""
         async with connection() as conn:
-            fetched, covered_to, head = await self._fetch(conn, selection, after, limit, budget)
+            known = after.leaf_hash.__eq__
+            fetched, end, leaf_hash, head = await self._fetch(conn, selection, after.position, known, limit, budget)
         await self._open(fetched, budget)
         if not fetched.whole:
-            covered_to = _number(fetched.looked_at[-1], selection)
-        return fetched.events, covered_to, head
+            end, leaf_hash = _end_of(fetched.looked_at, selection)
+        return fetched.events, Anchor(end, leaf_hash), head
+
+    async def standing(self, conn: Connection, selection: Selection, number: int) -> tuple[int, bytes | None]:
+        """The head, and the leaf hash at a number (None where no event stands there), of one moment."""
+        if selection.directory is not None:
+            name, params = "directory_head_and_leaf", (selection.directory.id, number)
+        else:
+            name, params = "head_and_leaf", (number,)
+        row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    async def anchor_at(self, conn: Connection, position: int) -> Anchor | None:
+        """A position with what stands there; None where nothing does."""
+        _, leaf_hash = await self.standing(conn, Selection(), position)
+        return None if leaf_hash is None and position else Anchor(position, leaf_hash or b"")
 
     async def cursor_at(self, conn: Connection, selection: Selection, number: int) -> Cursor:
         """The cursor after an event that is in the log."""
@@ -337,12 +362,21 @@ class Feed:
     # -- reading ------------------------------------------------------------
 
     async def _fetch(
-        self, conn: Connection, selection: Selection, after: int, limit: int, budget: int
-    ) -> tuple[Fetched, int, int]:
-        await self._learn_key(conn)
-        head = await self.head(conn, selection)
-        slices, covered_to = await self._choose(conn, selection, after, head, limit)
-        return await self._events(conn, selection, slices, budget), covered_to, head
+        self, conn: Connection, selection: Selection, after: int, known: Callable[[bytes], bool], limit: int, budget: int
+    ) -> tuple[Fetched, int, bytes, int]:
+        """What a page holds, its end, the leaf hash there, and the head. `known` says whether the leaf hash at `after` is the one it was."""
+        head, leaf_hash = await self.standing(conn, selection, after)
+        if after and leaf_hash is None:
+            raise CursorAheadError(after, head)
+        if after and not known(leaf_hash or b""):
+            raise CursorForkedError(after, head)
+        slices, end = await self._choose(conn, selection, after, head, limit)
+        fetched = await self._events(conn, selection, slices, budget)
+        if end != after:
+            number, leaf_hash = _end_of(fetched.looked_at, selection) if fetched.looked_at else (0, None)
+            if number != end:
+                _, leaf_hash = await self.standing(conn, selection, end)
+        return fetched, end, leaf_hash or b"", head
 
     async def _events(self, conn: Connection, selection: Selection, slices: Sequence[_Slice], budget: int) -> Fetched:
         fetched = Fetched(selection)
@@ -401,6 +435,10 @@ class Feed:
 
 def _own(selection: Selection) -> int:
     return selection.directory.id if selection.directory else 0
+
+
+def _end_of(looked_at: Sequence[Event], selection: Selection) -> tuple[int, bytes]:
+    return _number(looked_at[-1], selection), looked_at[-1].leaf_hash
 
 
 def _number(event: Event, selection: Selection) -> int:

@@ -160,14 +160,14 @@ from directories d left join directory_states t on t.directory = d.id order by i
 
 -- profiles_mark --
 -- One value that moves when any directory's profile, schemas or state do, so that looking costs one row.
-select md5(coalesce(string_agg(concat_ws(' ', id, profile, t.state, t.since), ',' order by id), '')) || (select count(*) from extension_schemas)
+select md5(coalesce(string_agg(concat_ws(' ', id, uuid, profile, t.state, t.since), ',' order by id), '')) || (select count(*) from extension_schemas)
 from directories d left join directory_states t on t.directory = d.id;
 
 -- profiles_all --
--- What the directories speak, the schemas of their own, the document of a profile that is not one of the release, and what they are.
+-- What the directories speak, the schemas of their own, the document of a profile that is not one of the release, what they are, and who.
 select id, profile, (select coalesce(json_agg(json_build_array(resource_type, document) order by x.id), '[]')::text
        from extension_schemas x where x.directory = d.id),
-       (select document::text from profiles p where p.name = d.profile), coalesce(t.state, 'active'), coalesce(t.since, 0)
+       (select document::text from profiles p where p.name = d.profile), coalesce(t.state, 'active'), coalesce(t.since, 0), d.uuid
 from directories d left join directory_states t on t.directory = d.id;
 
 -- insert_schema --
@@ -289,6 +289,17 @@ insert into ledger (id, kek_id) values ($1, $2) on conflict do nothing;
 -- The last readable position; 0 for an empty ledger.
 select coalesce((select position + size - 1 from commits order by position desc limit 1), 0);
 
+-- head_and_leaf --
+-- The last readable position, and what stands at $1: a reader's place is compared whenever the head is looked at.
+select coalesce((select position + size - 1 from commits order by position desc limit 1), 0), (
+    select e.leaf_hash from (select position, directory, seq, size from commits where position <= $1 order by position desc limit 1) c
+    join events e on e.directory = c.directory and e.seq = c.seq + ($1 - c.position) where $1 < c.position + c.size);
+
+-- directory_head_and_leaf --
+-- The same of one directory, by seq.
+select coalesce((select seq + size - 1 from commits where directory = $1 order by seq desc limit 1), 0),
+       (select leaf_hash from events where directory = $1 and seq = $2);
+
 -- directory_head --
 -- The last seq of a directory and its time; 0 when it is empty.
 select coalesce(max(t.s), 0), coalesce(max(t.at), 0)
@@ -342,6 +353,13 @@ select e.directory, e.seq, e.obj, e.leaf, e.leaf_hash, c.position + (e.seq - c.s
 from (select position, directory, seq, size from commits where position <= $1 order by position desc limit 1) c
 join events e on e.directory = c.directory and e.seq = c.seq + ($1 - c.position)
 where $1 < c.position + c.size;
+
+-- leaves_at --
+-- What stands at positions: leaf hashes, for the eventsourcing view.
+select k.p, e.leaf_hash from unnest($1::int8[]) k(p)
+cross join lateral (select position, directory, seq, size from commits where position <= k.p order by position desc limit 1) c
+join events e on e.directory = c.directory and e.seq = c.seq + (k.p - c.position)
+where k.p < c.position + c.size;
 
 -- stream_of --
 -- The events of one resource, for the eventsourcing view.

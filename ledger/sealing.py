@@ -61,7 +61,7 @@ def unwrap_key(kek: Kek, wrapped: bytes, *, directory: UUID, obj: UUID) -> bytes
 
 
 NoteKind = Literal[
-    "secret", "answer", "reply", "refusal", "filter", "url", "parked", "skipped", "sought", "replay_name", "replay_reason"
+    "secret", "answer", "reply", "refusal", "filter", "url", "parked", "skipped", "sought", "replay_name", "replay_reason", "fork"
 ]  # fmt: skip
 
 
@@ -69,7 +69,8 @@ def seal_note(kek: Kek, text: str, *, kind: NoteKind, owner: UUID, random: Calla
     """Seal a short text that is no event. Opens only as that kind, and only for its owner: none can be put in another's place.
 
     secret: with which a consumer's webhooks are signed. url: where they go. answer: of a receiver. parked and skipped: why an
-    operator set a delivery aside, or gave it up. sought: why one moved a consumer. replay_name and replay_reason: of a replay. reply: kept for an Idempotency-Key.
+    operator set a delivery aside, or gave it up. sought: why one moved a consumer. replay_name and replay_reason: of a replay. fork: why
+    one was closed. reply: kept for an Idempotency-Key.
     refusal and filter: of a request in the journal.
     """
     nonce = random(NONCE_SIZE)

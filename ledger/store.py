@@ -5,10 +5,10 @@ originator_id = resource id, originator_version = rv, notification id = position
 """
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread, current_thread
 from typing import Any, ClassVar, Final, NoReturn
 from uuid import UUID
 
@@ -21,7 +21,9 @@ from eventsourcing.persistence import (
     Mapper,
     Notification,
     OperationalError,
+    PersistenceError,
     ProgrammingError,
+    ShutDown,
     StoredEvent,
     Subscription,
     TrackingRecorder,
@@ -30,29 +32,67 @@ from psycopg import Connection, RawCursor
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
 
-from database.connections import BoundedThread, set_for_threads
+from database.connections import LOST, BoundedThread, set_for_threads
 from database.deadlines import POOL, with_deadlines
 from database.queries import load_queries
+from ledger.cursor import START, Anchor
 from ledger.events import BY_TOPIC, EVENT_TYPES
 from ledger.rendering import DAMAGED, UNREADABLE
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
+from proofs.leaf import encode_leaf, leaf_hash
 
 SQL: Final = load_queries(__file__)
 READ_POOL_MAX: Final = 4
+LOOK_S: Final = 0.5  # between two looks of a subscription for which no notification comes
 _READ_ONLY: Final = "The ledger is read-only here: send a SCIM request, its events follow."
 
 
-class LedgerSubscription(ListenNotifySubscription["LedgerRecorder"]):
-    """Follows the log; woken by the ledger's NOTIFY, which is a hint only: what it yields is read from the log."""
+class LostEndError(PersistenceError):
+    """The log has lost its end since a reader was there: a backup was restored, or a standby promoted that lagged.
 
-    def __init__(self, recorder: "LedgerRecorder", gt: int | None = None, topics: Sequence[str] = ()) -> None:
+    What the reader made of the events that are gone is to be undone; then it reads on from a position that it knows to stand.
+    """
+
+    def __init__(self, position: int, what: str) -> None:
+        super().__init__(f"The log is not the one that was read up to position {position}: {what}. See docs/operations.md.")
+        self.position = position
+
+
+class LedgerSubscription(ListenNotifySubscription["LedgerRecorder"]):
+    """Follows the log; woken by the ledger's NOTIFY, which is a hint only: what it yields is read from the log.
+
+    Its place carries the leaf hash found there. Where the log has lost its end since, iterating raises LostEndError. While the
+    database is away it waits and goes on by itself.
+    """
+
+    def __init__(
+        self, recorder: "LedgerRecorder", gt: int | None = None, topics: Sequence[str] = (), *, leaf_hash: bytes | None = None
+    ) -> None:
+        self._place = recorder.place(gt or 0, leaf_hash)
         super().__init__(recorder=recorder, gt=gt, topics=topics)
         self._stop_listening = recorder.on_wake(self._has_been_notified.set)
 
     def stop(self) -> None:
         """End the iteration."""
         super().stop()
-        self._stop_listening()
+        if current_thread() is not self._pull_thread:  # which ends by itself after an error, and may not wait for the listener
+            self._stop_listening()
+
+    def _pull(self) -> None:
+        while not self._has_been_stopped:
+            self._has_been_notified.clear()
+            try:
+                found, self._place = self._recorder.read_on(self._place, self._select_limit, self._topics)
+            except OperationalError:
+                return  # the listener wakes it again
+            if found:
+                try:
+                    self._notifications_queue.put(found)
+                except ShutDown:
+                    return
+                self._last_notification_id = found[-1].id
+            if len(found) < self._select_limit:
+                return
 
 
 class LedgerRecorder(ApplicationRecorder):
@@ -130,9 +170,40 @@ class LedgerRecorder(ApplicationRecorder):
             row = conn.execute(SQL["head"]).fetchone()
         return row[0] if row and row[0] else None
 
-    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
-        """Follow the log from after position `gt`."""
-        return LedgerSubscription(self, gt, topics)
+    def subscribe(
+        self, gt: int | None = None, topics: Sequence[str] = (), *, leaf_hash: bytes | None = None
+    ) -> Subscription[ApplicationRecorder]:
+        """Follow the log from after position `gt`.
+
+        `leaf_hash`, of the event that stood there (LedgerEvent.leaf_hash), tells a log that lost its end and grew again from the one that
+        was read: the library's tracking keeps the number alone. Raises LostEndError where it does not stand there.
+        """
+        return LedgerSubscription(self, gt, topics, leaf_hash=leaf_hash)
+
+    def place(self, position: int, leaf_hash: bytes | None = None) -> Anchor:
+        """A position with what stands there. Raises LostEndError where nothing does, or not that."""
+        if position == 0:
+            return START
+        found = self._leaves([position]).get(position)
+        if found is None:
+            raise LostEndError(position, "it ends before")
+        if leaf_hash is not None and found != leaf_hash:
+            raise LostEndError(position, "another event stands there now")
+        return Anchor(position, found)
+
+    def read_on(self, place: Anchor, limit: int, topics: Sequence[str] = ()) -> tuple[Sequence[Notification], Anchor]:
+        """The next events after a place, and the place behind them. Raises LostEndError."""
+        found = self.select_notifications(place.position, limit, topics=topics, inclusive_of_start=False)
+        last = found[-1].id if found else place.position
+        leaves = self._leaves([place.position, last])  # after the events: so they were of the log that holds the place
+        stands = leaves.get(place.position)
+        if place.position and stands != place.leaf_hash:
+            raise LostEndError(place.position, "it ends before" if stands is None else "another event stands there now")
+        return found, Anchor(last, leaves.get(last, b""))
+
+    def _leaves(self, positions: Sequence[int]) -> dict[int, bytes]:
+        with self._reading() as conn:
+            return dict(conn.execute(SQL["leaves_at"], (list(positions),)).fetchall())
 
     def on_wake(self, wake: Any) -> Any:
         """Call `wake` at each NOTIFY until the returned function is called."""
@@ -143,7 +214,7 @@ class LedgerRecorder(ApplicationRecorder):
         try:
             with self._pool.connection() as conn:
                 yield conn
-        except psycopg.OperationalError as lost:
+        except LOST as lost:
             raise OperationalError("PostgreSQL cannot be reached") from lost
 
     def _state(self, directory: int, obj: UUID, seq: int, leaf: bytes, ct: bytes | None, wrapped: bytes | None) -> bytes:
@@ -169,28 +240,37 @@ class LedgerRecorder(ApplicationRecorder):
 
 
 class _Listener:
-    """A thread that waits for NOTIFY on a connection of its own."""
+    """A thread that waits for NOTIFY on a connection of its own. It also wakes by itself, so that a lost end is noticed soon."""
 
     def __init__(self, url: str, wake: Any) -> None:
+        self._url = url
         self._wake = wake
-        self._stopped = False
-        self._conn = BoundedThread.connect(with_deadlines(url), autocommit=True, cursor_factory=RawCursor)
-        set_for_threads(self._conn)
-        self._conn.execute("listen ledger")
+        self._stopped = Event()
+        self._conn = self._connected()
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 
+    def _connected(self) -> BoundedThread:
+        conn = BoundedThread.connect(with_deadlines(self._url), autocommit=True, cursor_factory=RawCursor)
+        set_for_threads(conn)
+        conn.execute("listen ledger")
+        return conn
+
     def _run(self) -> None:
-        while not self._stopped:
+        while not self._stopped.is_set():
             try:
-                # The time limit only bounds how long stop() waits for the thread.
-                for _ in self._conn.notifies(timeout=0.5, stop_after=1):
-                    self._wake()
+                # The time limit bounds how long stop() waits for the thread, and how late a lost notification is.
+                for _ in self._conn.notifies(timeout=LOOK_S, stop_after=1):
+                    pass
             except psycopg.Error:
-                return  # the subscription goes on by its own polling interval
+                self._stopped.wait(LOOK_S)
+                with suppress(psycopg.Error):
+                    self._conn.close()
+                    self._conn = self._connected()
+            self._wake()
 
     def stop(self) -> None:
-        self._stopped = True
+        self._stopped.set()
         self._thread.join()
         self._conn.close()
 
@@ -203,6 +283,11 @@ class LedgerEvent:
     originator_version: int
     leaf: dict[str, Any]
     data: dict[str, Any] | None
+
+    @property
+    def leaf_hash(self) -> bytes:
+        """What the log holds at this event's position, and at no other: kept beside a tracking it tells a lost end of the log."""
+        return leaf_hash(encode_leaf(self.leaf))
 
     TOPIC: ClassVar[str] = ""
     class_version: ClassVar[int] = 1

@@ -14,7 +14,8 @@ from typing import Final
 import structlog
 
 from database.connections import LOST, Connection
-from ledger.feed import Feed, Selection
+from ledger.cursor import Anchor
+from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
 from ledger.rendering import BODIES_BYTES_MAX, Event
 
 KEPT: Final = 2_000  # events in memory; whoever is further behind reads the log
@@ -22,6 +23,7 @@ KEPT_BYTES: Final = BODIES_BYTES_MAX  # of their JSON, besides the newest
 PAGE: Final = 500
 POLL_S: Final = 1.0
 _EVERYTHING: Final = Selection()
+_NOWHERE: Final = Anchor(-1)  # before the first look
 _log = structlog.get_logger("ledger.tail")
 
 
@@ -41,9 +43,10 @@ class Arrivals:
 
 
 class Tail:
-    """Reads the end of the log while run() runs and somebody follows. `read_to` is the position up to which it has read.
+    """Reads the end of the log while run() runs and somebody follows. `place` is how far it has read.
 
-    Without followers it reads nothing: every event that is written would be unsealed for nobody.
+    Without followers it reads nothing: every event that is written would be unsealed for nobody. Each look compares what stands at its
+    place: where the log is another one by now, followers are sent to the log, and learn there that theirs is gone.
     """
 
     def __init__(
@@ -61,18 +64,38 @@ class Tail:
         self._bytes = 0
         self._followers: set[object] = set()
         self._wanted = asyncio.Event()
-        self.read_to = -1  # before the first look
+        self.place = _NOWHERE
+        self._sure = False  # whether what is in memory was compared with the log since the database was last away
+        self._before = b""  # the leaf hash at the position before the first of the events
         self.arrivals = Arrivals()  # told after each look that found something
 
-    def since(self, position: int) -> list[Event] | None:
-        """All events after a position, or None where some of them are not in memory (any more, or not yet).
+    @property
+    def read_to(self) -> int:
+        """The position up to which it has read; -1 before the first look."""
+        return self.place.position
+
+    def since(self, place: Anchor) -> list[Event] | None:
+        """All events after a place, or None where some of them are not in memory (any more, or not yet), or the log may be another one.
 
         They are shared by all who follow: nobody changes them, and nobody keeps more of them than it is just sending.
         """
         first = self.read_to - len(self._events) + 1
-        if self.read_to < position or position + 1 < first:
+        if (
+            not self._sure
+            or self.read_to < place.position
+            or place.position + 1 < first
+            or self._leaf_at(place.position - first) != place.leaf_hash
+        ):
             return None
-        return list(islice(self._events, position + 1 - first, None))
+        return list(islice(self._events, place.position + 1 - first, None))
+
+    def _leaf_at(self, number: int) -> bytes:
+        """What stands where one of the events in memory does, by its number among them, or before the first of them (-1)."""
+        return self._events[number].leaf_hash if number >= 0 else self._before
+
+    def doubt(self) -> None:
+        """Give nothing out until the next look has compared it: the database was away, or the log was found to be another one."""
+        self._sure = False
 
     @property
     def followed(self) -> bool:
@@ -92,8 +115,7 @@ class Tail:
         self._followers.discard(who)
         if not self._followers:
             self._wanted.clear()
-            self._forget()
-            self.read_to = -1
+            self._begin_at(_NOWHERE)
 
     async def run(self) -> None:
         """Read until cancelled. While the database is away nothing new is told."""
@@ -103,6 +125,7 @@ class Tail:
             try:
                 await self._look()
             except LOST:
+                self.doubt()
                 _log.warning("tail_away")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
@@ -110,19 +133,30 @@ class Tail:
 
     async def _look(self) -> None:
         async with self._connection() as conn:
-            head = await self._feed.head(conn, self._selection)
-        if head < self.read_to or head - max(self.read_to, 0) > KEPT or self.read_to < 0:
-            # First look, a log that was exchanged, or more at once than is kept: followers read it themselves.
-            self._forget()
-            self.read_to = head
-            self.arrivals.announce()
+            head, leaf_hash = await self._feed.standing(conn, self._selection, max(self.read_to, 0))
+            known = self.read_to == 0 or leaf_hash == self.place.leaf_hash
+            if not known and self.read_to > 0:
+                _log.warning("log_forked", read_to=self.read_to, head=head)
+            anew = not known or head - max(self.read_to, 0) > KEPT
+            if anew:
+                # First look, a log that was exchanged, or more at once than is kept: followers read it themselves.
+                self._begin_at(await self._feed.anchor_at(conn, head) or _NOWHERE)
+            news, self._sure = anew or not self._sure, True
+            if news:
+                self.arrivals.announce()
+        try:
+            await self._read(head)
+        except (CursorAheadError, CursorForkedError):
+            return  # exchanged just now: the next look begins anew
+
+    async def _read(self, head: int) -> None:
         while self.read_to < head and self._followers:
-            before = self.read_to
-            events, covered_to, head = await self._feed.read(self._connection, self._selection, before, PAGE)
-            if self.read_to != before:
+            before = self.place
+            events, place, head = await self._feed.read(self._connection, self._selection, before, PAGE)
+            if self.place != before:
                 return  # the last follower left meanwhile
             self._keep(events)
-            self.read_to = covered_to
+            self.place = place
             self.arrivals.announce()
 
     def _keep(self, events: Sequence[Event]) -> None:
@@ -130,8 +164,12 @@ class Tail:
         self._events.extend(events)
         self._bytes += sum(len(event.json) for event in events)
         while len(self._events) > KEPT or (len(self._events) > 1 and self._bytes - len(self._events[-1].json) > KEPT_BYTES):
-            self._bytes -= len(self._events.popleft().json)
+            oldest = self._events.popleft()
+            self._bytes -= len(oldest.json)
+            self._before = oldest.leaf_hash
 
-    def _forget(self) -> None:
+    def _begin_at(self, place: Anchor) -> None:
+        """With nothing in memory."""
         self._events.clear()
         self._bytes = 0
+        self.place, self._before = place, place.leaf_hash

@@ -12,6 +12,7 @@ from delivery import consumers as acts
 from delivery.audit import audit as recompute
 from delivery.audit import summary
 from delivery.consumers import NAME, Allowed, Consumer, Definition, check_definition, consumer_named
+from delivery.forks import Watch, closed, forks_of, misplaced, open_fork
 from delivery.progress import acknowledge as advance
 from delivery.progress import place_of
 from delivery.signing import new_secret
@@ -19,13 +20,14 @@ from delivery.starts import PlaceMovedError
 from delivery.status import status_of
 from delivery.surges import held_commits, limits
 from delivery.transports.webhook import Message, Sender
+from ledger.commands import RecordFacts
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import Page, Selection, rfc3339
 from operations import places
 from operations.acts import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
-from operations.caller import Caller
+from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, ForbiddenError, InvalidError
 
@@ -213,6 +215,8 @@ async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, th
     cursor = None if parse_event_id(through) is not None else decode_cursor(through)
     if cursor is not None and cursor.directory:
         raise InvalidCursorError  # of the feed of one directory: it counts otherwise
+    if await _put_into_log(ledger, consumer):
+        consumer = await reached_consumer(ledger, caller, consumer.name)
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         position = await places.before(ledger, conn, caller, through, [])
@@ -222,6 +226,27 @@ async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, th
         else:
             changed = await _claimed(conn, consumer, position, consumer.reach(directories))
         return Acknowledged((await place_of(conn, consumer)).low, changed)
+
+
+async def _put_into_log(ledger: OpenLedger, consumer: Consumer) -> bool:
+    """Move a consumer whose place is gone from the log back to what the log and the one that was read have in common.
+
+    The machine's own act, whoever asks: nothing of the log as it is now may be passed over.
+    """
+    async with ledger.connection() as conn:
+        if not await misplaced(conn, consumer.id):
+            return False
+        await watch_of(ledger).tell(conn, consumer)
+    return True
+
+
+def watch_of(ledger: OpenLedger) -> Watch:
+    """What looks for a lost end of the log in a serving process. Each of its acts is the machine's own."""
+
+    async def act(facts: RecordFacts) -> None:
+        await record(ledger, Caller(MACHINE, ledger.new_id()), facts)
+
+    return Watch(ledger.trails, ledger.directories, ledger.kek, act)
 
 
 async def _check_reading(ledger: OpenLedger, conn: Connection, consumer: Consumer, generation: bytes) -> None:
@@ -243,6 +268,7 @@ async def _claimed(conn: Connection, consumer: Consumer, position: int, reach: S
 async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: int) -> Page:
     """The next events after what is acknowledged; reading moves nothing. Raises ConflictError."""
     check_pulling(consumer)
+    await _put_into_log(ledger, consumer)
     async with ledger.connection() as conn:
         place = await place_of(conn, consumer)
     while place.epoch != consumer.epoch:  # changed since it was looked up: the page must be of the filter that its cursor tells
@@ -256,6 +282,8 @@ async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: in
     page = await ledger.feed.page(ledger.connection, selection, cursor, limit)
     async with ledger.connection() as conn:
         await _mark_held(conn, page)
+        slugs = {number: (await ledger.directories.by_id(conn, number)).slug for number in {e.directory for e in page.events}}
+    ledger.trails[consumer.uuid].note_shown(page.events, slugs)
     return page
 
 
@@ -308,6 +336,17 @@ async def _matching(conn: Connection, consumer: Consumer, reach: Sequence[int], 
     return row[0]
 
 
+@on_consumer("consumers.close_fork")
+async def close_fork(ledger: OpenLedger, caller: Caller, consumer: Consumer, reason: str) -> dict[str, Any]:
+    """An operator has seen to what a receiver made of events that are gone from the log. Raises ConflictError where nothing is open."""
+    async with ledger.connection() as conn:
+        known = await open_fork(conn, consumer.id)
+    if known is None:
+        raise ConflictError("Nothing that this consumer was sent is gone from the log, or it was closed already.", "not_forked")
+    await record(ledger, caller, closed(consumer, reason, kek=ledger.kek, random=ledger.entropy))
+    return await _status(ledger, consumer.name)
+
+
 @on_consumer("consumers.audit")
 async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: str | None, to: str | None) -> dict[str, Any]:
     """What it acknowledged, held against the log; of a part of it where `from` and `to` say so."""
@@ -317,4 +356,6 @@ async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: s
         head = await ledger.feed.head(conn, Selection())
         first = await places.before(ledger, conn, caller, start, named) if start else 0
         last = await places.through(ledger, conn, caller, to, named) if to else head
-        return summary(await recompute(conn, ledger.kek, consumer, directories, after=first, through=last))
+        found = await recompute(conn, ledger.kek, consumer, directories, after=first, through=last)
+        gone = (await forks_of(conn, [consumer.id])).get(consumer.id, [])
+        return {**summary(found), "gone": [known.shown() for known in gone], "gone_count": sum(known.count for known in gone)}

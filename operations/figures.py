@@ -6,6 +6,7 @@ from typing import Final
 from database.connections import Connection
 from delivery.brake import Limit
 from delivery.consumers import SQL, Consumer, consumers
+from delivery.forks import open_fork
 from delivery.progress import BLOCKED, STATES
 from delivery.replays import runs_of
 from delivery.status import lag_of
@@ -29,6 +30,7 @@ class ConsumerFigures:
     lag_seconds: float
     exceptions: dict[str, int]
     replay_remaining: int
+    forked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ async def _of_consumer(ledger: OpenLedger, conn: Connection, consumer: Consumer,
     runs = await runs_of(conn, ledger.kek, consumer.id, open_only=True)
     state = "blocked" if lag.by_state.get(STATES[BLOCKED]) and consumer.state == "active" else consumer.state
     left = sum(run.total - run.done for run in runs)
-    return ConsumerFigures(consumer.name, state, lag.events, lag.seconds, lag.by_state, left)
+    forked = await open_fork(conn, consumer.id) is not None
+    return ConsumerFigures(consumer.name, state, lag.events, lag.seconds, lag.by_state, left, forked)
 
 
 async def revocations_acknowledged(ledger: OpenLedger, seen: int) -> list[tuple[int, str, float]]:

@@ -1,12 +1,14 @@
 """An open ledger: the few parts that operations work with."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from database.connections import Connection
+from delivery.forks import Trail
 from ledger.directories import Directories
 from ledger.feed import Feed
 from ledger.sealing import Kek
@@ -27,6 +29,9 @@ class OpenLedger:
     clock: Callable[[], int]  # µs, only to refuse questions about the future and to show what is left
     new_id: Callable[[], UUID]  # of resources: random
     entropy: Callable[[int], bytes]
+    trails: "defaultdict[UUID, Trail]" = field(
+        default_factory=lambda: defaultdict(Trail)
+    )  # what consumers that pull were shown here
 
 
 def waiter() -> "asyncio.Future[Outcome]":

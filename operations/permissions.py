@@ -47,6 +47,7 @@ consumers.delete          .        .    .        yes      .       yes    consume
 consumers.pause           .        .    .        yes      .       yes    consumer
 consumers.resume          .        .    .        yes      .       yes    consumer
 consumers.seek            .        .    .        yes      .       yes    consumer
+consumers.close_fork      .        .    .        yes      .       yes    consumer
 consumers.rotate_secret   .        .    .        yes      .       yes    consumer
 consumers.ping            .        .    .        yes      .       yes    consumer
 consumers.audit           .        .    .        yes      yes     yes    consumer

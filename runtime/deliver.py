@@ -6,9 +6,10 @@ import os
 import random
 import signal
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import structlog
@@ -19,6 +20,7 @@ from database.connections import Pool, connect, probe
 from database.deadlines import LISTEN, LOCK
 from delivery.brake import Limit
 from delivery.consumers import Allowed, Consumer
+from delivery.forks import Trail, Watch
 from delivery.leases import steady
 from delivery.push import Parts, Push
 from delivery.recording import Recording
@@ -75,6 +77,7 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     directories = Directories(kek)
     feed = Feed(kek, directories)
     hints, changes, limits = Arrivals(), asyncio.Event(), dict[int, Limit]()
+    trails = defaultdict[UUID, Trail](Trail)
     tail = Tail(feed, pool.connection, hints)
     sender = Sender(allowed, timeout_s, time.time)
     recording = Recording(lambda: connect(url, pinned=True, pulse=pool.pulse))
@@ -88,13 +91,15 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
 
     parts = Parts(
         pool.connection, feed, directories, kek, tail, sender, timeout_s, act, recording.record, limits, time.time, steady,
-        random.random, os.urandom,
+        random.random, os.urandom, trails,
     )  # fmt: skip
+
+    forks = Watch(trails, directories, kek, act)
 
     def make_push(consumer: Consumer, fence: int) -> Push:
         return Push(parts, consumer, fence)
 
-    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, steady)
+    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, forks, steady)
     background = [
         asyncio.create_task(probe(url, pool.pulse)),
         asyncio.create_task(frozen.watch(pool.connection)),

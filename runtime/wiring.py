@@ -39,7 +39,7 @@ from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
 from ledger.writer import LANES_MAX, Link, Links, Writer
 from operations import idempotency
-from operations.consumers import Webhooks
+from operations.consumers import Webhooks, watch_of
 from operations.open_ledger import OpenLedger
 from operations.readiness import Own, Readiness
 from projections import core, reads
@@ -47,6 +47,7 @@ from projections.reads import ALONE, Alone, GroupOf, Resource
 from runtime.bootstrap import StartError, check_kek, stored_kek_id
 from runtime.identifiers import uuid7
 from runtime.settings import Settings
+from scim.errors import Unavailable
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -57,6 +58,7 @@ CONNECTIONS = (
 LISTEN_RETRY_S = 1.0
 WEBHOOK_TIMEOUT_S = 15.0
 DIRECTORIES_INTERVAL_S = 1.0
+LOG_LOOK_S = 1.0
 PRUNE_INTERVAL_S = 3_600.0
 SHARED_TIMEOUT = "set statement_timeout = '200ms'"  # of a read that is shared: one directory's must not hold up another's
 _log = structlog.get_logger("runtime")
@@ -161,6 +163,7 @@ async def open_services(
         asyncio.create_task(tail.run()),
         asyncio.create_task(_follow_directories(services, changed, cleanups.wake)),
         asyncio.create_task(cleanups.run()),
+        asyncio.create_task(_watch_log(ledger)),
         asyncio.create_task(_touch_tokens(services)),
         asyncio.create_task(_prune_idempotent(ledger)),
         asyncio.create_task(services.journal.run()),
@@ -304,6 +307,20 @@ async def _follow_directories(services: Services, changed: asyncio.Event, cleani
         if services.ledger.directories.changes != seen:  # not what this look found: a request may have looked before
             seen = services.ledger.directories.changes
             cleaning.set()
+
+
+async def _watch_log(ledger: OpenLedger) -> None:
+    """Tell of what consumers that pull were shown here and is gone from the log. Delivery processes look at what they sent themselves."""
+    watch = watch_of(ledger)
+    while True:
+        await asyncio.sleep(LOG_LOOK_S)
+        try:
+            async with ledger.connection() as conn:
+                await watch.look(conn, places=False, lose=lambda _: None)
+        except (*LOST, Unavailable):
+            continue
+        except Exception:  # a defect here must not end the watch
+            _log.exception("watch_failed")
 
 
 async def _prune_idempotent(ledger: OpenLedger) -> None:

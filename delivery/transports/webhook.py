@@ -58,6 +58,11 @@ class Result:
         return not self.error
 
     @property
+    def may_have_arrived(self) -> bool:
+        """Whether the receiver has it, for all that is known: what it refused it does not have."""
+        return self.ok or self.error in {"timeout", "connection_broken"}
+
+    @property
     def gone(self) -> bool:
         return self.status == 410
 

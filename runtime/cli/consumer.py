@@ -86,6 +86,10 @@ def audit(
         )
         for line in found["broken"]:
             print(f"! {line}")
+        if found["gone_count"]:
+            print(
+                f"! {found['gone_count']} events that it was sent are no longer in the log, which was restored: --json names them"
+            )
         if found["holes"]:
             print_rows(False, found["holes"])
     if found["broken"] or any(hole["why"] not in NOT_YET for hole in found["holes"]):
@@ -170,6 +174,13 @@ def delete(name: str, *, as_json: AsJson = False) -> None:
     """End a consumer. What it acknowledged stays on record; its name becomes free."""
     ask("consumer delete", name=name)
     say(as_json, {"deleted": name}, f"Deleted {name}.")
+
+
+@app.command("close-fork")
+def close_fork(name: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+    """Say that what a receiver made of events that are gone from the log has been seen to. `consumer audit` goes on listing them."""
+    found = ask("consumer close-fork", body={"reason": reason}, key=key, name=name)
+    say(as_json, found, f"Closed. {name} is at position {found['acked_position']}.")
 
 
 @app.command("rotate-secret")

@@ -52,6 +52,7 @@ def _directories(found: Service) -> list[dict[str, str]]:
 def _consumers(found: Service) -> list[dict[str, str]]:
     every: list[dict[str, Any]] = [row for page in found.pages("consumer list") for row in page["data"]]
     rows = [_row("consumer", row["name"], f"It is {row['state']}.") for row in every if row["state"] not in NEEDS_NOBODY]
+    rows += [_row("consumer", row["name"], _forked(row["name"], row["forked"])) for row in every if row["forked"]]
     rows += [
         _row("consumer", row["name"], f"{row['lag_seconds']:.0f} s behind. {row['limited_by']['advice']}")
         for row in every
@@ -62,3 +63,10 @@ def _consumers(found: Service) -> list[dict[str, str]]:
         for row in every
         if row["parked"]
     ]
+
+
+def _forked(name: str, fork: dict[str, Any]) -> str:
+    return (
+        f"{fork['gone_count']} events that it was sent are no longer in the log, which was restored: undo what it made of them "
+        f"(scim-ledger consumer show {name}), then scim-ledger consumer close-fork {name} --reason …"
+    )

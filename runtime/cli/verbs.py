@@ -65,6 +65,7 @@ VERBS: Final[Mapping[str, Route]] = {
     "consumer delete": Route("DELETE", _CONSUMER),
     "consumer pause": _post(f"{_CONSUMER}/pause"),
     "consumer resume": _post(f"{_CONSUMER}/resume"),
+    "consumer close-fork": _post(f"{_CONSUMER}/forked/close"),
     "consumer rotate-secret": _post(f"{_CONSUMER}/rotate-secret"),
     "consumer ping": _post(f"{_CONSUMER}/ping"),
     "consumer pull": _get(f"{_CONSUMER}/events"),

@@ -85,7 +85,8 @@ class Database:
         """
         assert self._cluster is not None
         postmaster = self._cluster.pid
-        os.kill(postmaster, signal.SIGSTOP)  # from now on it starts none
+        with suppress(ProcessLookupError):
+            os.kill(postmaster, signal.SIGSTOP)  # from now on it starts none
         every = [*_children(postmaster), postmaster]
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in every:

@@ -242,6 +242,7 @@ class Drill:
         stack.push_async_callback(client.close)
         doubts = Doubts()
         parties = self._parties = Parties(client, Gate(), fleet, doubts)
+        await self._awake(fleet)
         self._log, self._own = Log("the log", parties), Log("the ledger's own log", parties, "&directory=_system")
         self._auditor = Auditor(self._log, doubts)
         seed = self.plan.seed
@@ -288,6 +289,13 @@ class Drill:
         assert answer is not None, path
         assert answer.status in {200, 201}, answer.body
         return answer.body
+
+    async def _awake(self, fleet: Sequence[Instance]) -> None:
+        """The door is open before the processes behind it have started: on a busy machine that takes longer than a request waits."""
+        for instance in fleet:
+            for _ in range(6):
+                if await self._parties.client.ask(instance, "admin", "GET", "/v1/directories") is not None:
+                    break
 
     async def _sent_home(self) -> None:
         for task in self._tasks:

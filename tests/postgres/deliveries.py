@@ -196,8 +196,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(url: str) -> AsyncIterator[Scene]:
-    kek, hook = Kek.of(os.urandom(32)), Hook()
+async def receiving() -> AsyncIterator[Hook]:
+    """A receiver on loopback."""
+    hook = Hook()
     app = web.Application(client_max_size=64 << 20)
     app.router.add_post("/hooks", hook.post)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -206,10 +207,16 @@ async def scene(url: str) -> AsyncIterator[Scene]:
     await site.start()
     hook.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hooks"
     try:
-        async with opened(url, kek=kek) as ledger:
-            yield Scene(ledger, hook, url, kek)
+        yield hook
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def scene(url: str) -> AsyncIterator[Scene]:
+    kek = Kek.of(os.urandom(32))
+    async with receiving() as hook, opened(url, kek=kek) as ledger:
+        yield Scene(ledger, hook, url, kek)
 
 
 def subject_of(event: dict[str, Any]) -> UUID:

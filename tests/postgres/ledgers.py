@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from api.services import Services
 from database.connections import connect
+from database.faults import Fault, no_fault
 from ledger.commands import Command, CreateGroup, CreateUser, DeleteUser, PatchGroup, PatchUser, as_members, needs_of
 from ledger.cursor import BEGINNING, Cursor
 from ledger.directories import Directory
@@ -79,7 +80,7 @@ def id_of(outcome: Outcome) -> UUID:
 @asynccontextmanager
 async def opened(
     url: str, *, serve_through: str | None = None, kek: Kek | None = None, webhooks: Webhooks | None = None,
-    clock: Callable[[], int] = now_us,
+    clock: Callable[[], int] = now_us, room: Callable[[], Fault | None] = no_fault,
 ) -> AsyncIterator[Ledger]:  # fmt: skip
     """Make directory `acme` in a fresh database and open the services on it (`serve_through` another address of it)."""
     kek = kek or Kek.of(os.urandom(32))
@@ -92,5 +93,5 @@ async def opened(
             await acts.create_directory("acme")
         directory = await acts.directory("acme")
     assert directory is not None
-    async with open_services(serve_through or url, kek, "http://ledger.test", webhooks, clock=clock) as services:
+    async with open_services(serve_through or url, kek, "http://ledger.test", webhooks, clock=clock, room=room) as services:
         yield Ledger(services, directory)

@@ -143,6 +143,48 @@ def test_what_grants_nothing_or_was_not_taken_back_comes_back(app_url: str) -> N
     run(body())
 
 
+@pytest.mark.parametrize("tried", [False, True])
+def test_a_run_that_was_paused_brings_back_no_grant_that_was_taken_back_meanwhile(app_url: str, *, tried: bool) -> None:
+    """The deletion was delivered while the run rested; what the run had not sent yet, or had sent in vain, would come after it."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make()
+            users = [id_of(await s.ledger.create_user(f"u{n}")) for n in range(4)]
+            async with s.working():
+                await s.settled()
+            before = len(s.hook.took)
+            refusing = tried
+            s.hook.verdict = lambda _: 500 if refusing else None
+            ran = await s.replay(**({} if tried else {"rate": 1}))
+            ledger = s.ledger.services.ledger
+            if tried:
+                async with s.working():
+                    await s.until(lambda: _blocked(s, 4))
+            await replays.pause(ledger, machine(), str(ran.id))
+            refusing = False
+            await s.ledger.delete_user(users[3])
+            async with s.working():
+                await s.until(lambda: any(e["type"] == "user.deleted" for e in s.hook.took))
+                await replays.resume(ledger, machine(), str(ran.id))
+                for position in await s.states() if tried else ():
+                    await s.act(retried(await s.consumer(), position, "evt", "mended"))
+                await s.until(lambda: len(s.hook.took) >= before + 1 + 3)
+                await s.until(lambda: _state(s, str(ran.id), "finished"))
+            last = [e["type"] for e in s.hook.took if e["subject"]["id"] == str(users[3])]
+            assert last == ["user.created", "user.deleted"]
+
+    run(body())
+
+
+async def _blocked(s: Scene, count: int) -> bool:
+    return list((await s.states()).values()) == [BLOCKED] * count
+
+
+async def _state(s: Scene, number: str, state: str) -> bool:
+    return (await replays.show(s.ledger.services.ledger, machine(), number)).state == state
+
+
 def test_no_act_names_an_instant_that_is_still_to_come(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:

@@ -1114,6 +1114,10 @@ def test_a_delivery_of_a_cancelled_run_that_fails_afterwards_leaves_nothing(app_
 # -- the brake ------------------------------------------------------------------
 
 
+async def _why(s: Scene, expected: dict[str, int]) -> bool:
+    return why(await audited(s)) == expected
+
+
 def test_revocations_over_the_limit_are_held_and_go_when_they_are_released(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1132,7 +1136,7 @@ def test_revocations_over_the_limit_are_held_and_go_when_they_are_released(app_u
                 await s.until(lambda: len(s.hook.took) == len(events) - 8)
                 await s.until(lambda: _is(s.states(), dict.fromkeys(held, HELD), only=True))
                 assert {e["position"] for e in events} - held == set(s.hook.positions())
-                assert why(await audited(s)) == {"held": 8}
+                await s.until(lambda: _why(s, {"held": 8}), "what was taken is on record")
                 limit = Limit(2, "hold")
                 await s.act(surges.released(uuid4(), s.ledger.directory, off[3]["seq"], limit, "expected"))
                 await s.until(lambda: len(s.hook.took) == len(events) - 4)

@@ -6,12 +6,18 @@ from pathlib import Path
 from uuid import uuid4
 
 import psycopg
+import pytest
 
 from database.connections import connect
 from delivery.progress import Place, Report, acknowledge, record
 from delivery.thinning import DAY, STEPS, Thinning
+from ledger.commands import RecordFacts
+from ledger.directories import Directory
+from ledger.events import OPERATOR, TOKEN, TOKEN_REVOKED, Body, Draft
+from runtime.disk import NEARLY_FULL
+from scim.errors import Unavailable
 from tests.postgres.deliveries import Scene, scene
-from tests.postgres.ledgers import opened
+from tests.postgres.ledgers import Ledger, opened
 from tests.postgres.test_upkeep_beside import KEK, rebuilt
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -163,3 +169,29 @@ def test_a_rebuilt_table_keeps_its_settings(app_url: str, owner_url: str) -> Non
                 assert conn.execute(settings).fetchall() == before
 
     asyncio.run(body())
+
+
+def test_without_room_writes_of_idps_are_refused_and_acts_of_operators_are_not(app_url: str) -> None:
+    """Room is made up here: tests/acceptance/test_full_disk.py fills a real disk, where the account may mount one."""
+    full = [NEARLY_FULL]
+
+    async def body() -> None:
+        async with opened(app_url, kek=KEK, room=lambda: full[0] if full else None) as ledger:
+            with pytest.raises(Unavailable, match=r"Less than 256 MiB are free .* Nothing was changed"):
+                await ledger.create_user("u")
+            assert await ledger.services.readiness.broken_part() == ("disk", NEARLY_FULL.reason, NEARLY_FULL.says)
+            system = await _system(ledger)
+            facts = Draft(TOKEN_REVOKED, uuid4(), TOKEN, cause=OPERATOR, body=Body({"id": "x"}, [], "x"))
+            assert (await ledger.submit(RecordFacts((facts,), ()), system)).seq
+            full.clear()
+            assert (await ledger.create_user("u")).seq
+            assert await ledger.services.readiness.broken_part() is None
+
+    asyncio.run(body())
+
+
+async def _system(ledger: Ledger) -> Directory:
+    async with ledger.services.ledger.connection() as conn:
+        found = await ledger.services.ledger.directories.by_slug(conn, "_system")
+    assert found is not None
+    return found

@@ -32,7 +32,7 @@ LOOPBACK = Webhooks(Allowed.read("127.0.0.0/8"), 1.0)
 BEFORE = b"what was answered before"
 BODIES: dict[str, Any] = {
     "tokens.issue": {"role": "auditor", "name": "n", "directories": ["own"]}, "consumers.acknowledge": {"through": "c_"},
-    "consumers.seek": {"to": "now", "reason": "r"}, "consumers.rotate_secret": {}, "tokens.rotate": {},
+    "consumers.seek": {"to": "now", "reason": "r"}, "consumers.rotate_secret": {}, "consumers.close_fork": {"reason": "r"}, "tokens.rotate": {},
     "replays.create": {"consumer": "hook", "from": "beginning", "reason": "r"}, "directories.create": {"slug": "new"},
     "directories.close": {"reason": "r", "confirm": "own"}, "schemas.register": {"schema": {}},
     "profiles.try": {"profile": "okta", "directory": "own", "requests": [{"method": "POST", "path": "/Users", "body": {}}]},

@@ -10,11 +10,14 @@ import pytest
 from aiohttp import web
 
 from database.connections import connect
+from database.deadlines import Deadline
 from database.migrate import migrate
 from delivery import consumers as acts
+from delivery import leftovers
 from delivery.leftovers import seal_leftovers
 from delivery.operating import parked, skipped
 from delivery.progress import BLOCKED
+from ledger.refused import RefusedError
 from ledger.sealing import open_note
 from operations import consumers, deliveries, directories, replays, surges, tokens
 from operations.consumers import Changes
@@ -35,13 +38,14 @@ SETUP = "how data of a directory is shaped: no data (docs/concepts.md)"
 COLUMNS = {
     "consumers": {"name": SLUGS, "mode": OURS, "ordering": OURS, "directories": SLUGS, "types": SLUGS, "state": OURS},
     "consumer_epochs": {"directories": SLUGS, "types": SLUGS},
+    "consumer_forks": {"common": SLUGS, "gone": SLUGS},
     "directories": {"slug": SLUGS, "profile": SLUGS},
     "directory_states": {"state": OURS},
     "extension_schemas": {"resource_type": OURS, "urn": SETUP, "document": SETUP},
     "migrations": {"name": OURS, "checksum": OURS},
     "open_deliveries": {"error": OURS},
     "profiles": {"name": SLUGS, "document": SETUP},
-    "replays": {"superseded": OURS, "state": OURS},
+    "replays": {"superseded": OURS, "state": OURS, "failure": OURS},
     "requests": {"method": OURS, "route": OURS, "scim_type": OURS, "profile": SLUGS, "tolerances": OURS},
     "surge_limits": {"action": OURS},
     "tokens": {
@@ -252,6 +256,25 @@ def test_an_upgrade_seals_what_was_in_clear_and_deliveries_go_on(app_url: str, o
             await s.ledger.create_user("later")
             async with s.working():
                 await s.until(lambda: any(event["data"].get("object", {}).get("userName") == "later" for event in s.hook.took))
+
+    run(body())
+
+
+def test_a_dump_beside_the_first_start_after_an_upgrade_is_named(
+    app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sealed is truncated, and a dump holds the table for as long as it lasts: the start says so instead of waiting."""
+    monkeypatch.setattr(leftovers, "STATEMENT", Deadline(0.1, "a lock", "refused"))
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            with psycopg.connect(superuser_url, autocommit=True) as dump:
+                dump.execute("insert into ledger.unsealed_notes (kind, owner, content) values ('url', gen_random_uuid(), 'x')")
+                with dump.transaction():
+                    dump.execute("lock table ledger.unsealed_notes in access share mode")
+                    with pytest.raises(RefusedError, match="another session reads it"):
+                        await sealed_now(s)
+            assert await sealed_now(s) == 1
 
     run(body())
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from ledger.cursor import BEGINNING, Cursor
+from ledger.cursor import BEGINNING, Anchor, Cursor
 from ledger.feed import Selection
 from ledger.tail import KEPT, Arrivals, Tail
 from tests.postgres.ledgers import Ledger, opened
@@ -61,8 +61,9 @@ def test_what_a_tail_remembers_is_the_log(app_url: str) -> None:
             task = asyncio.create_task(tail.run())
             await asyncio.wait_for(first.wait(), 10)
             start = tail.read_to
-            assert tail.since(start) == []
-            assert tail.since(start - 1) is None, "from before its first look"
+            assert tail.since(tail.place) == []
+            assert tail.since(Anchor(start - 1)) is None, "from before its first look"
+            assert tail.since(Anchor(start, b"of another log")) is None
             await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(20)))
             async with ledger.services.ledger.connection() as conn:
                 head = await ledger.services.ledger.feed.head(conn, Selection())
@@ -71,9 +72,11 @@ def test_what_a_tail_remembers_is_the_log(app_url: str) -> None:
                 hints.announce()
                 await asyncio.wait_for(arrival.wait(), 10)
             page = await ledger.page(Cursor(0, BEGINNING))
-            for place in range(start, head + 1):
-                assert [e.json for e in tail.since(place) or ()] == [e.json for e in page.events if e.position > place]
-            assert tail.since(head + 1) is None
+            for event in page.events[-(head - start) - 1 :]:
+                found = tail.since(Anchor(event.position, event.leaf_hash))
+                assert [e.json for e in found or ()] == [e.json for e in page.events if e.position > event.position]
+                assert tail.since(Anchor(event.position, b"of another log")) is None
+            assert tail.since(Anchor(head + 1)) is None
             assert head < KEPT
             task.cancel()
             await asyncio.wait([task], timeout=10)
@@ -96,14 +99,15 @@ def test_nothing_is_read_for_nobody(app_url: str) -> None:
             tail.follow("somebody")
             await asyncio.wait_for(arrival.wait(), 10)
             assert tail.read_to == head
+            place = tail.place
             await ledger.create_user("heard")
-            while not tail.since(head):
+            while not tail.since(place):
                 arrival = tail.arrivals.next()
                 await asyncio.wait_for(arrival.wait(), 10)
             tail.follow("another")
             tail.leave("another")
-            assert tail.since(head)
+            assert tail.since(place)
             tail.leave("somebody")
-            assert tail.since(head) is None
+            assert tail.since(place) is None
 
     asyncio.run(run())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from database.queries import load_queries
 from delivery.brake import HOUR_US, PER_HOUR, REVOKING, Limit, Loss, excess
 from delivery.progress import REVOCATIONS
+from delivery.replays import GRANTS
 from ledger import events as e
 
 PROJECT = Path(__file__).parents[3]
@@ -98,3 +99,10 @@ def test_the_numbers_in_sql_are_those_that_take_a_grant_back(where: str, kinds: 
     found = re.search(re.escape(where) + r" \(([\d, ]+)\)", SQL["taken_back"])
     assert found is not None
     assert tuple(map(int, found.group(1).split(", "))) == tuple(kind.number for kind in kinds)
+
+
+def test_the_words_in_sql_that_let_somebody_in_are_those_of_a_leaf() -> None:
+    kinds = ", ".join(str(kind) for kind in sorted(GRANTS))
+    assert f"g.type in ({kinds})" in SQL["drop_superseded"]
+    for words in (b'"active":true', b'"eff":true'):
+        assert words.hex() in SQL["drop_superseded"]

@@ -1,0 +1,309 @@
+"""A lost end of the log, as consumers see it (CONTRACT §11): who was sent what is gone, and from where deliveries go on.
+
+A log loses its end when a backup is restored or a standby promoted that lagged. What a consumer's place says is restored with it; what
+this process sent is known to its memory alone. Both are compared with the log at every look.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+import structlog
+
+from database.arrays import int4s, int8s
+from database.connections import Connection
+from database.queries import load_queries
+from delivery.consumers import Consumer, Statement, consumers
+from delivery.progress import Place, place_of
+from delivery.replays import moved, runs_of
+from ledger.commands import RecordFacts
+from ledger.cursor import START, Anchor, EventId, parse_event_id
+from ledger.directories import Directories, Directory
+from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERATOR, Body, Draft
+from ledger.refused import RefusedError, StateError
+from ledger.rendering import Event, rfc3339
+from ledger.sealing import Kek, seal_note
+
+SQL: Final = load_queries(__file__)
+SENT_KEPT: Final = 50_000  # deliveries of a consumer that a process remembers: 4 MB at most
+READ_KEPT: Final = 1_000  # places that it read to
+GONE_SHOWN: Final = 1_000  # ids; the others are counted
+STANDING_LOOKED_MAX: Final = 10_000  # checkpoints that are looked through for the last one that the log still bears out
+LOG_FORKED: Final = "log_forked"  # why a run failed
+_PACKED: Final = Struct("!qiq4s")  # position, number of the slug, seq, start of the leaf hash
+_MARK: Final = 4  # bytes of a leaf hash that an event id shows
+_CHUNK: Final = 5_000
+_log = structlog.get_logger("delivery.forks")
+
+
+@dataclass(eq=False, slots=True)
+class Trail:
+    """What one process sent to a consumer, and to where it read for it: enough to know what of it is gone from the log."""
+
+    sent: deque[bytes] = field(default_factory=lambda: deque[bytes](maxlen=SENT_KEPT))
+    read: deque[Anchor] = field(default_factory=lambda: deque[Anchor](maxlen=READ_KEPT))
+    highest: Anchor = START  # of what was sent; the start of its leaf hash only
+    _slugs: list[str] = field(default_factory=list[str])
+
+    def note_sent(self, position: int, event_id: str) -> None:
+        """It may have reached the receiver."""
+        parsed = parse_event_id(event_id)
+        assert parsed is not None, "as we made it"
+        self.sent.append(_PACKED.pack(position, self._number(parsed.slug), parsed.seq, parsed.mark))
+        if position >= self.highest.position:
+            self.highest = Anchor(position, parsed.mark)
+
+    def note_shown(self, events: Sequence[Event], slugs: Mapping[int, str]) -> None:
+        """A page of them goes to a consumer that pulls; one that comes again is known already."""
+        for event in events:
+            if event.position > self.highest.position:
+                self.sent.append(
+                    _PACKED.pack(event.position, self._number(slugs[event.directory]), event.seq, event.leaf_hash[:_MARK])
+                )
+                self.highest = Anchor(event.position, event.leaf_hash[:_MARK])
+
+    def _number(self, slug: str) -> int:
+        if slug not in self._slugs:
+            self._slugs.append(slug)
+        return self._slugs.index(slug)
+
+    def note_read(self, place: Anchor) -> None:
+        """Reading came to this place."""
+        if not self.read or self.read[-1] != place:
+            self.read.append(place)
+
+    def deliveries(self) -> dict[int, EventId]:
+        """What was sent, by position."""
+        found: dict[int, EventId] = {}
+        for packed in self.sent:
+            position, slug, seq, mark = _PACKED.unpack(packed)
+            found[position] = EventId(self._slugs[slug], seq, mark)
+        return found
+
+    def forget(self, gone: Sequence[int], places: Sequence[Anchor]) -> None:
+        """What is gone was told; what comes now belongs to the log as it is."""
+        lost = set(gone)
+        kept = [packed for packed in self.sent if _PACKED.unpack(packed)[0] not in lost]
+        self.sent.clear()
+        self.sent.extend(kept)
+        self.read.clear()
+        self.read.extend(places)
+        tops = [_PACKED.unpack(packed) for packed in kept]
+        top = max(tops, key=lambda entry: entry[0], default=None)
+        self.highest = Anchor(top[0], top[3]) if top is not None else START
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """What of a consumer's is gone. Both logs are known to be the same up to `common_position`; `common`: the same as a seq, by slug."""
+
+    common_position: int
+    common: dict[str, int]
+    gone: tuple[str, ...]
+    count: int
+    places_lost: int = 0  # acknowledged positions, where nobody knows which events stood there
+
+
+async def parted(conn: Connection, trails: Sequence[Trail]) -> list[Trail]:
+    """Those whose newest delivery is of an event that is no longer in the log. One query, whatever the number."""
+    sent = [trail for trail in trails if trail.sent]
+    if not sent:
+        return []
+    leaves = await _leaves(conn, [trail.highest.position for trail in sent])
+    return [trail for trail in sent if leaves.get(trail.highest.position, b"")[:_MARK] != trail.highest.leaf_hash]
+
+
+async def misplaced(conn: Connection, consumer: int | None = None) -> dict[int, int]:
+    """Consumers whose stored place is not in this log (of one, or of all), with that place."""
+    return dict(await (await conn.cursor(binary=True).execute(SQL["misplaced"], (consumer,))).fetchall())
+
+
+async def compared(conn: Connection, trail: Trail) -> tuple[dict[int, EventId], int, list[Anchor]]:
+    """What was sent and is gone; the last position at which the log is still the one that was read; the places that stand."""
+    sent = trail.deliveries()
+    leaves = await _leaves(conn, sorted({*sent, *(place.position for place in trail.read)}))
+    gone = {p: event for p, event in sorted(sent.items()) if leaves.get(p, b"")[:_MARK] != event.mark}
+    standing = [place for place in trail.read if leaves.get(place.position) == place.leaf_hash]
+    common = max((*(p for p in sent if p not in gone), *(place.position for place in standing)), default=0)
+    return gone, common, standing
+
+
+async def _leaves(conn: Connection, positions: Sequence[int]) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    for start in range(0, len(positions), _CHUNK):
+        params = (int8s(positions[start : start + _CHUNK]),)
+        found |= dict(await (await conn.cursor(binary=True).execute(SQL["leaves_at"], params)).fetchall())
+    return found
+
+
+async def last_common(conn: Connection, consumer: Consumer, place: Place, known: int = 0) -> int:
+    """Where a misplaced consumer goes on: the last place that both logs are known to have.
+
+    By its own checkpoints, and by what this process knows (`known`). Where neither helps, by time: what the logs have in common was
+    committed before the place was stored, what the log went on with after that.
+    """
+    params = (consumer.id, STANDING_LOOKED_MAX)
+    row = await (await conn.execute(SQL["last_standing"], params)).fetchone()
+    assert row is not None
+    found = max(row[0] or 0, known)
+    if not found:
+        stored = int(place.at.timestamp() * 1_000_000)
+        row = await (await conn.execute(SQL["position_at_time"], (stored,))).fetchone()
+        assert row is not None
+        found = row[0]
+    return min(found, place.through)
+
+
+async def fork_of(
+    conn: Connection, consumer: Consumer, directories: Sequence[Directory], gone: dict[int, EventId], common: int, lost: int = 0
+) -> Fork:
+    """The same in the words of the status. `lost`: how many positions were acknowledged beyond, where nobody knows which events stood there."""
+    ids = [str(event) for event in gone.values()]
+    slugs = {event.slug for event in gone.values()} or {d.slug for d in directories if d.id in consumer.reach(directories)}
+    seqs = dict(await (await conn.cursor(binary=True).execute(SQL["seqs_at_position"], (common,))).fetchall())
+    ends = {d.slug: seqs.get(d.id, 0) for d in directories if d.slug in slugs}
+    return Fork(common, {slug: ends.get(slug, 0) for slug in sorted(slugs)}, tuple(ids[:GONE_SHOWN]), len(ids), lost)
+
+
+# -- acts -------------------------------------------------------------------
+
+
+def forked(consumer: Consumer, fork: Fork) -> RecordFacts:
+    """The act of telling that a consumer was sent what is gone. Its stored place is in the log, and stays."""
+    return _forked(consumer, fork, (SQL["touch_consumer"], (consumer.id,)))
+
+
+def moved_back(consumer: Consumer, fork: Fork) -> RecordFacts:
+    """The same of one whose stored place is gone too: it goes on at what both logs have, in an epoch of its own."""
+    d, common = consumer.definition, fork.common_position
+    return _forked(
+        consumer, fork,
+        (SQL["carry_open"], (consumer.id, common)),
+        (SQL["forget_open_after"], (consumer.id, common)),
+        (SQL["forget_skips_after"], (consumer.id, common)),
+        (SQL["cut_epochs"], (consumer.id, common)),
+        (SQL["begin_epoch_after_fork"], (consumer.id, common, list(d.directories), list(d.types), consumer.epoch)),
+    )  # fmt: skip
+
+
+def _forked(consumer: Consumer, fork: Fork, *statements: Statement) -> RecordFacts:
+    common = orjson.dumps(fork.common).decode()
+    add = (SQL["add_fork"], (consumer.id, fork.common_position, common, list(fork.gone), fork.count, fork.places_lost))
+    facts = {
+        "id": str(consumer.uuid), "name": consumer.name, "common_position": fork.common_position, "common": fork.common,
+        "gone_count": max(fork.count, fork.places_lost), "gone": list(fork.gone),
+    }  # fmt: skip
+    lock = (SQL["lock_consumer"], (consumer.id,))
+    draft = Draft(CONSUMER_FORKED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
+    return RecordFacts((draft,), (lock, *statements, add, (SQL["wake_consumers"], ())))
+
+
+def closed(consumer: Consumer, reason: str, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
+    """The act of an operator who has seen to what a receiver made of the events that are gone."""
+    sealed = seal_note(kek, reason, kind="fork", owner=consumer.uuid, random=random)
+    facts = {"id": str(consumer.uuid), "name": consumer.name, "reason": reason}
+    draft = Draft(CONSUMER_FORK_CLOSED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
+    return RecordFacts((draft,), ((SQL["close_fork"], (consumer.id, sealed)),))
+
+
+# -- reading ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A fork as it is on record. `since` and `closed_at` in µs."""
+
+    since: int
+    common_position: int
+    common: dict[str, int]
+    gone: tuple[str, ...]
+    count: int
+    closed_at: int | None
+
+    def shown(self) -> dict[str, Any]:
+        """As the status has it. `common_seq` is of the directory of the first event that is gone, `common` of each."""
+        first = parse_event_id(self.gone[0]) if self.gone else None
+        slug = first.slug if first is not None else next(iter(self.common), None)
+        return {
+            "since": rfc3339(self.since), "common_seq": self.common.get(slug) if slug is not None else None, "common": self.common,
+            "common_position": self.common_position, "gone": list(self.gone), "gone_count": self.count,
+        }  # fmt: skip
+
+
+async def forks_of(conn: Connection, consumers: Sequence[int]) -> dict[int, list[Known]]:
+    """The forks of consumers, the newest last; closed ones too."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["forks_of"], (int4s(consumers),))).fetchall()
+    found: dict[int, list[Known]] = {}
+    for number, since, position, common, gone, count, ended in rows:
+        known = Known(
+            _micros(since), position, orjson.loads(common), tuple(gone), count, None if ended is None else _micros(ended)
+        )
+        found.setdefault(number, []).append(known)
+    return found
+
+
+async def open_fork(conn: Connection, consumer: int) -> Known | None:
+    """The one that no operator has closed yet, or None."""
+    return next((known for known in (await forks_of(conn, [consumer])).get(consumer, []) if known.closed_at is None), None)
+
+
+def _micros(moment: Any) -> int:
+    return int(moment.timestamp() * 1_000_000)
+
+
+# -- looking ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Compares with the log what one process sent, and where consumers are: its end may be gone since the last look."""
+
+    trails: defaultdict[UUID, Trail]  # by consumer
+    directories: Directories
+    kek: Kek
+    act: Callable[[RecordFacts], Awaitable[None]]
+
+    async def look(self, conn: Connection, *, places: bool, lose: Callable[[int], None]) -> None:
+        """Tell what is gone. `places`: look at the stored places too. `lose` is called with each consumer whose deliveries are to stop."""
+        away = await misplaced(conn) if places else {}
+        apart = await parted(conn, list(self.trails.values()))
+        if not away and not apart:
+            return
+        every = await consumers(conn)
+        for consumer in every:
+            if consumer.id in away or any(trail is self.trails.get(consumer.uuid) for trail in apart):
+                lose(consumer.id)
+                await self.tell(conn, consumer)
+        for uuid in self.trails.keys() - {consumer.uuid for consumer in every}:  # deleted, or made after what was restored
+            del self.trails[uuid]
+
+    async def tell(self, conn: Connection, consumer: Consumer) -> None:
+        """Put on record what of one consumer's is gone, end its runs, and move it back where its place is gone too."""
+        trail = self.trails[consumer.uuid]
+        directories = await self.directories.all(conn)
+        gone, common, standing = await compared(conn, trail)
+        try:
+            for run in await runs_of(conn, self.kek, consumer.id, open_only=True):
+                await self.act(moved(run, "failed", LOG_FORKED))
+            if await misplaced(conn, consumer.id):
+                await self.act(await _moved_back(conn, consumer, directories, gone, common))
+            elif gone:
+                await self.act(forked(consumer, await fork_of(conn, consumer, directories, gone, common)))
+        except (RefusedError, StateError):  # another process did it in the same moment; what is left is told at the next look
+            _log.info("fork_told_elsewhere", consumer=consumer.name)
+            return
+        trail.forget(list(gone), standing)
+        _log.warning("consumer_forked", consumer=consumer.name, gone=len(gone), common_position=common)
+
+
+async def _moved_back(
+    conn: Connection, consumer: Consumer, directories: Sequence[Directory], gone: dict[int, EventId], common: int
+) -> RecordFacts:
+    place = await place_of(conn, consumer)
+    common = await last_common(conn, consumer, place, common)
+    lost = place.through - common - sum(position > common for position in place.open)
+    return moved_back(consumer, await fork_of(conn, consumer, directories, gone, common, lost))

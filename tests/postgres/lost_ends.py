@@ -1,0 +1,74 @@
+"""A log that loses its end: a database is copied, written on, and put back, as a restore of a backup does it.
+
+A standby that lagged and was promoted looks the same to whoever was connected: the connections break, and what answers then lacks the
+newest commits.
+"""
+
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+
+@dataclass
+class Database:
+    """A test's own database, with the means of the superuser."""
+
+    admin_url: str
+    name: str
+
+    def back_up(self) -> None:
+        """Copy it as it is now. Whoever is connected loses its connection, for a moment."""
+        with psycopg.connect(self.admin_url, autocommit=True) as conn:
+            self._cut_off(conn)
+            _do(conn, "create database {} template {} owner ledger_owner", self.backup, self.name)
+            _do(conn, "alter database {} allow_connections true", self.name)
+
+    def restore(self) -> None:
+        """Put the copy in its place: what was written since is lost. The copy can be put back once."""
+        with psycopg.connect(self.admin_url, autocommit=True) as conn:
+            self._cut_off(conn)
+            _do(conn, "drop database {} with (force)", self.name)
+            _do(conn, "alter database {} rename to {}", self.backup, self.name)
+
+    @property
+    def backup(self) -> str:
+        return f"{self.name}_backup"
+
+    def _cut_off(self, conn: psycopg.Connection[Any]) -> None:
+        _do(conn, "alter database {} allow_connections false", self.name)
+        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (self.name,))
+        while conn.execute("select 1 from pg_stat_activity where datname = %s limit 1", (self.name,)).fetchone():
+            pass
+
+
+def _do(conn: psycopg.Connection[Any], statement: LiteralString, *names: str) -> None:
+    conn.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def cut_log(superuser_url: str, position: int) -> None:
+    """Take everything behind a position out of the log, and leave all else as it is: what no restore does, and a repair by hand may."""
+    with psycopg.connect(superuser_url, autocommit=True) as conn, conn.transaction():
+        conn.execute("set local search_path to ledger")
+        for table in ("events", "commits", "bodies"):
+            _do(conn, "alter table {} disable trigger all", table)
+        conn.execute(
+            "delete from events e using commits c where c.position > %s and e.directory = c.directory and e.seq between c.seq and c.seq + c.size - 1",
+            (position,),
+        )
+        conn.execute(
+            "delete from bodies b where not exists (select from events e where e.directory = b.directory and e.seq = b.seq)"
+        )
+        conn.execute("delete from commits where position > %s", (position,))
+        for table in ("events", "commits", "bodies"):
+            _do(conn, "alter table {} enable always trigger append_only", table)
+        for model in ("users", "groups", "memberships", "states"):
+            conn.execute(
+                sql.SQL(
+                    "delete from {} x where not exists (select from events e where e.directory = x.directory and e.seq = x.{})"
+                ).format(sql.Identifier(model), sql.Identifier("body_seq" if model in {"users", "groups"} else "from_seq"))
+            )
+        conn.execute(
+            "delete from subject_keys k where not exists (select from events e where e.obj = k.obj) and not exists (select from directories d where d.uuid = k.obj)"
+        )
