@@ -1,32 +1,19 @@
-"""Thirty rounds of `make drills`, of a seed that is new every day: a failure names it, and prints what happened."""
+"""Thirty rounds of `make drills`: a failure prints what happened. The seed is fixed, so that a change is judged by itself; `make drills` draws others."""
 
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.drills.faults import FAULTS
 from tests.drills.road import Statements
 
 ROOT = Path(__file__).parents[2]
+SEED = 4
 
 
 def test_thirty_rounds_break_no_promise(tmp_path: Path) -> None:
-    seed = datetime.now(UTC).toordinal()
-    command = [
-        sys.executable,
-        "-m",
-        "tests.drills",
-        "--rounds",
-        "30",
-        "--seed",
-        str(seed),
-        "--hold",
-        "1",
-        "--quick",
-        "--work",
-        str(tmp_path),
-    ]
+    asked = ["--rounds", "30", "--seed", str(SEED), "--hold", "1", "--quick", "--work", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.drills", *asked]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-5_000:]
     assert "30 rounds" in done.stdout
