@@ -156,18 +156,12 @@ async def open_services(
     writing = asyncio.create_task(writer.run(), name="writer")
     changed = asyncio.Event()
     cleanups = CleanUps(lambda: connect(url, pinned=True, long_work=True), make_transaction(kek), directories, uuid7)
-    background = [
-        asyncio.create_task(probe(url, pulse)),
-        asyncio.create_task(frozen.watch(pool.connection)),
-        asyncio.create_task(_listen(url, arrivals, changed)),
-        asyncio.create_task(tail.run()),
-        asyncio.create_task(_follow_directories(services, changed, cleanups.wake)),
-        asyncio.create_task(cleanups.run()),
-        asyncio.create_task(_watch_log(ledger)),
-        asyncio.create_task(_touch_tokens(services)),
-        asyncio.create_task(_prune_idempotent(ledger)),
-        asyncio.create_task(services.journal.run()),
-    ]
+    works = (
+        probe(url, pulse), frozen.watch(pool.connection), _listen(url, arrivals, changed), tail.run(),
+        _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
+        _prune_idempotent(ledger), services.journal.run(),
+    )  # fmt: skip
+    background = [asyncio.create_task(work) for work in works]
     try:
         yield services
     finally:
