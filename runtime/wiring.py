@@ -163,9 +163,7 @@ async def open_services(
         asyncio.create_task(tail.run()),
         asyncio.create_task(_follow_directories(services, changed, cleanups.wake)),
         asyncio.create_task(cleanups.run()),
-        asyncio.create_task(_watch_log(ledger)),
-        asyncio.create_task(_touch_tokens(services)),
-        asyncio.create_task(_prune_idempotent(ledger)),
+        *(asyncio.create_task(part) for part in (_watch_log(ledger), _touch_tokens(services), _prune_idempotent(ledger))),
         asyncio.create_task(services.journal.run()),
     ]
     try:
