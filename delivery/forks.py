@@ -110,11 +110,11 @@ class Fork:
 
 async def parted(conn: Connection, trails: Sequence[Trail]) -> list[Trail]:
     """Those whose newest delivery is of an event that is no longer in the log. One query, whatever the number."""
-    sent = [trail for trail in trails if trail.sent]
+    sent = [(trail, trail.highest) for trail in trails if trail.sent]  # as they are now: deliveries go on meanwhile
     if not sent:
         return []
-    leaves = await _leaves(conn, [trail.highest.position for trail in sent])
-    return [trail for trail in sent if leaves.get(trail.highest.position, b"")[:_MARK] != trail.highest.leaf_hash]
+    leaves = await _leaves(conn, [highest.position for _, highest in sent])
+    return [trail for trail, highest in sent if leaves.get(highest.position, b"")[:_MARK] != highest.leaf_hash]
 
 
 async def misplaced(conn: Connection, consumer: int | None = None) -> dict[int, int]:
@@ -286,12 +286,15 @@ class Watch:
         trail = self.trails[consumer.uuid]
         directories = await self.directories.all(conn)
         gone, common, standing = await compared(conn, trail)
+        moves = bool(await misplaced(conn, consumer.id))
+        if not gone and not moves:
+            return  # another process put it right meanwhile
         try:
             for run in await runs_of(conn, self.kek, consumer.id, open_only=True):
                 await self.act(moved(run, "failed", LOG_FORKED))
-            if await misplaced(conn, consumer.id):
+            if moves:
                 await self.act(await _moved_back(conn, consumer, directories, gone, common))
-            elif gone:
+            else:
                 await self.act(forked(consumer, await fork_of(conn, consumer, directories, gone, common)))
         except (RefusedError, StateError):  # another process did it in the same moment; what is left is told at the next look
             _log.info("fork_told_elsewhere", consumer=consumer.name)
