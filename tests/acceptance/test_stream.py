@@ -48,7 +48,7 @@ class Stream:
                         continue
                     if "data" in block:
                         with self._changed:
-                            self.blocks.append((block["id"], block["event"], json.loads(block["data"])))
+                            self.blocks.append((block.get("id", ""), block["event"], json.loads(block["data"])))
                             self._changed.notify_all()
                     block = {}
         except (httpx.HTTPError, OSError):

@@ -135,6 +135,15 @@ class Database:
         embedded.stop(standby)
         shutil.rmtree(standby.data_dir)
 
+    def wait_for_nobody(self) -> None:
+        """The standby follows from now on as it can: what is acknowledged may be missing there. It has all that was written before."""
+        with psycopg.connect(self.superuser_url, autocommit=True) as conn:
+            conn.execute("alter system reset synchronous_standby_names")
+            conn.execute("select pg_reload_conf()")
+            behind = "select from pg_stat_replication where flush_lsn >= pg_current_wal_flush_lsn()"
+            while conn.execute(behind).fetchone() is None:
+                conn.execute("select pg_sleep(0.05)")
+
     def fail_over(self) -> None:
         """Kill the server for good and promote the standby."""
         first, second = self._cluster, self._standby
