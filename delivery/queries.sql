@@ -357,7 +357,10 @@ insert into consumer_epochs (consumer, epoch, start, directories, types, leaf) v
 -- In the commit of consumer.forked. Where one is open already, as of another process that sent for the consumer too, it is the same one.
 insert into consumer_forks (consumer, common_position, common, gone, gone_count, places_lost) values ($1, $2, $3::jsonb, $4, $5, $6)
 on conflict (consumer) where closed_at is null do update set
-    common_position = least(consumer_forks.common_position, excluded.common_position), common = excluded.common || consumer_forks.common,
+    common_position = least(consumer_forks.common_position, excluded.common_position),
+    common = coalesce((select jsonb_object_agg(slug, seq) from (
+        select slug, min(seq::int8) as seq from (select * from jsonb_each_text(consumer_forks.common) union all select * from jsonb_each_text(excluded.common)) u(slug, seq)
+        group by slug) m), '{}'),
     gone = (consumer_forks.gone || array(select g from unnest(excluded.gone) g where g <> all(consumer_forks.gone)))[1:1000],
     gone_count = consumer_forks.gone_count + excluded.gone_count
                  - (select count(*) from unnest(excluded.gone) g where g = any(consumer_forks.gone)),
