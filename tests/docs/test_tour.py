@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Service, make_service
+from tests.acceptance.conftest import Service, first_started, make_service
 
-__all__ = ["make_service"]
+__all__ = ["first_started", "make_service"]
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -51,7 +51,7 @@ def as_script(pairs: list[tuple[str, str]], service: Service) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="the tour is told with curl and bash")
 def test_the_tour_of_the_readme_works_as_written(make_service: Callable[..., Service]) -> None:
     """A first page that does not work is worse than none."""
-    service = make_service()
+    service = make_service(fresh=True)
     pairs = tour()
     assert len(pairs) >= 7, "the tour was not found"
     done = subprocess.run(["bash", "-c", as_script(pairs, service)], cwd=ROOT, capture_output=True, text=True, timeout=300)
