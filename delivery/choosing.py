@@ -93,6 +93,14 @@ class Choosing:
         self._replay_ready: list[tuple[int, int]] = []
         self._urgent: list[tuple[int, int]] = []  # of replays: a live event waits for them
 
+    def set_back(self, seconds: float) -> None:
+        """The clock was set back by so much: what waits for a time waits no longer than it would have. Everything is queued anew then."""
+        for found in self._open.values():
+            if found.exceptional is not None and found.exceptional.next_at is not None:
+                found.exceptional.next_at -= seconds
+        for replay in self._replays.values():
+            replay.at -= seconds
+
     @property
     def idle(self) -> bool:
         """Whether no live event may go for the first time."""
@@ -367,7 +375,7 @@ def _spend(replay: Replay, now: float) -> bool:
     rate = replay.run.rate_per_second
     if rate is None:
         return True
-    replay.allowance = min(replay.allowance + (now - replay.at) * rate, float(max(rate, 1)))
+    replay.allowance = min(replay.allowance + max(now - replay.at, 0.0) * rate, float(max(rate, 1)))
     replay.at = now
     if replay.allowance < 1.0:
         return False

@@ -68,6 +68,7 @@ HELD_BYTES_MAX: Final = BODIES_BYTES_MAX  # JSON of a consumer's open events in 
 SEND_MARGIN_S: Final = 1.0  # of lease that must be left beyond the timeout when a request begins
 REWINDS_MAX: Final = 3  # of a directory in an hour
 REWIND_EVENTS_MAX: Final = 1_000
+CLOCK_SET_S: Final = 1.0  # back in one look; less is a clock that is corrected slowly
 NOTE_S: Final = 1.0  # how often passing over events of others is put on record
 _log = structlog.get_logger("delivery.push")
 
@@ -127,6 +128,7 @@ class Push:
         self._previous: dict[int, int] = {}
         self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
         self._not_before = 0.0
+        self._ahead = parts.clock() - parts.steady()  # of the clock, before the steady one
         self._tasks: set[asyncio.Task[None]] = set()
         self._report = Report(consumer.id, fence, Place(consumer.epoch, 0, 0))
         self._reported = -1
@@ -140,6 +142,7 @@ class Push:
             await self._load()
             while not self._stopping and not self._lost:
                 self.arrival.clear()
+                self._follow_clock()
                 await self._refill()
                 self._start()
                 if not self._tasks and self.moved_on and self._parts.clock() - self._noted >= NOTE_S:
@@ -292,6 +295,14 @@ class Push:
             elif p.position <= self._read_to.position:  # what lies further is taken up when it is read
                 item = Item(p.position, p.directory, p.seq, p.kind, p.obj, p.mem, p.at, run.id)
                 self._open[p.position] = Open(item, again=True)
+
+    def _follow_clock(self) -> None:
+        """Where somebody set the clock back, nothing waits until it says again what it said."""
+        ahead = self._parts.clock() - self._parts.steady()
+        back, self._ahead = self._ahead - ahead, ahead
+        if back > CLOCK_SET_S:
+            self._choosing.set_back(back)
+            self._rebuild()
 
     def _rebuild(self) -> None:
         """Lanes and queues anew, from what is open."""

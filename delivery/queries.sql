@@ -216,9 +216,9 @@ select position, directory, seq, state, attempts, extract(epoch from since)::flo
 from open_deliveries where consumer = $1 and directory = $2 and seq = $3;
 
 -- retry_open --
--- An operator's retry: due now, with a schedule that begins again. A parked one comes back. Where $3 says that it is a grant and a later
+-- An operator's retry: due at once, whatever any clock says, with a schedule that begins again. A parked one comes back. Where $3 says that it is a grant and a later
 -- event took it back meanwhile, the column refuses the null, and with it the act.
-update open_deliveries o set state = 2, next_at = clock_timestamp(), told = false, attempts = case when $3 and exists (
+update open_deliveries o set state = 2, next_at = null, told = false, attempts = case when $3 and exists (
     select from events g where g.directory = o.directory and g.seq = o.seq and (
         exists (select from events e where g.mem is not null and e.directory = g.directory and e.mem = g.mem and e.obj = g.obj and e.seq > g.seq
                 and e.type in (11, 12))
@@ -543,7 +543,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running', $13, $14);
 
 -- due_in_run --
 -- In the transaction that records replay.started: what failed in vain before, of these positions, is tried again with a schedule that begins anew.
-update open_deliveries set state = 2, attempts = 0, next_at = clock_timestamp()
+update open_deliveries set state = 2, attempts = 0, next_at = null
 where consumer = $1 and position = any($2::int8[]) and state in (2, 3) and replay is null;
 
 -- set_replay_state --

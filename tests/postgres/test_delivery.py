@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -378,6 +380,51 @@ async def blocked_user(s: Scene) -> tuple[int, list[dict[str, Any]]]:
     s.hook.verdict = lambda e: 500 if e["position"] == first else None
     await s.make(retry_schedule=(0,))
     return first, wanted
+
+
+def test_a_clock_that_is_set_back_delays_no_retry(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's own, by an hour: whoever left was told an hour later."""
+    offset = set_by(monkeypatch)
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            s.hook.verdict = lambda _: 500
+            await s.make(retry_schedule=(0, 2))
+            async with s.working():
+                await s.ledger.create_user("u")
+                await s.until(lambda: _is_retrying(s, 1))
+                s.hook.verdict = lambda _: None
+                offset[0] = -3_600.0
+                await s.settled()
+
+    run(body())
+
+
+@pytest.mark.parametrize("again", ["retry", "replay"])
+def test_what_an_operator_sends_again_is_due_by_no_clock(app_url: str, monkeypatch: pytest.MonkeyPatch, again: str) -> None:
+    """It was due by the database's clock: an hour later where the service's is an hour behind."""
+    set_by(monkeypatch)[0] = -3_600.0
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            first, _ = await blocked_user(s)
+            async with s.working():
+                await s.until(lambda: _is(s.states(), {first: BLOCKED}))
+                s.hook.verdict = lambda _: None
+                if again == "retry":
+                    await s.act(retried(await s.consumer(), first, "evt", "mended"))
+                else:
+                    await s.replay()
+                await s.settled()
+
+    run(body())
+
+
+def set_by(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """By how many seconds the clock of the workers is set from now on."""
+    offset = [0.0]
+    monkeypatch.setattr("runtime.deliver.time", SimpleNamespace(time=lambda: time.time() + offset[0]))
+    return offset
 
 
 def test_a_retry_by_an_operator_delivers_it_and_what_waited(app_url: str) -> None:

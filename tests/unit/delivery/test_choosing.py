@@ -1,7 +1,7 @@
 """What goes next, with receivers that stumble, hang and go away: who has nothing to do with it hears within a minute."""
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
@@ -247,3 +247,31 @@ def test_doubt_is_not_misled_by_a_clock_that_is_set() -> None:
     assert doubt.probe_at(10.0) <= 10.0 + PROBE_S
     assert not doubt.strained(10.0)
     assert doubt.may_try(11.0)
+
+
+def test_a_clock_that_is_set_back_delays_no_retry_and_no_replay() -> None:
+    """By an hour: a retry of five seconds came after an hour, a replay of ten a second went on after one."""
+    s = Simulation(poison={subject("u"): "refuse"})
+    failed = s.arrive(CREATED, subject("u"))
+    s.run(1)
+    slow = Replay(replace(RUN, rate_per_second=10), {}, set(), set(), 0, 0, allowance=1.0, at=s.now)
+    s.choosing = Choosing(Terms(("*",), ("*",), "webhook", "subject", 1, SCHEDULE_S), s.open, {RUN.id: slow})
+    again = s.arrive(CREATED, subject("other"), again=True)
+    s.now -= 3_600
+    s.choosing.set_back(3_600)
+    s.choosing.queue(s.open[failed])
+    s.poison.clear()
+    s.run(6)
+    assert set(s.taken) == {failed, again}
+
+
+def test_a_rate_survives_a_clock_that_is_set_back() -> None:
+    s = Simulation()
+    replay = Replay(replace(RUN, rate_per_second=10), {}, set(), set(), 0, 0, allowance=1.0, at=s.now)
+    s.choosing = Choosing(Terms(("*",), ("*",), "webhook", "subject", 1, SCHEDULE_S), s.open, {RUN.id: replay})
+    s.now -= 3_600
+    for n in range(2):
+        s.arrive(CREATED, subject(n), again=True)
+    s.run(1)
+    s.run(1)
+    assert len(s.taken) == 2
