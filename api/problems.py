@@ -114,6 +114,7 @@ _CODES = {
     405: "method_not_allowed",
     413: "too_large",
     429: "too_many_requests",
+    503: "database_unavailable",
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
+import psycopg
 import structlog
 
 from database.arrays import int4s, int8s
@@ -28,6 +29,7 @@ from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERA
 from ledger.refused import RefusedError, StateError
 from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, seal_note
+from scim.errors import InvalidValue
 
 SQL: Final = load_queries(__file__)
 SENT_KEPT: Final = 50_000  # deliveries of a consumer that a process remembers: 4 MB at most
@@ -232,6 +234,10 @@ class Known:
             "common_position": self.common_position, "gone": list(self.gone), "gone_count": self.count,
         }  # fmt: skip
 
+    def listed(self) -> dict[str, Any]:
+        """As an audit has it: the same, and since when an operator is done with it."""
+        return {**self.shown(), "closed_at": None if self.closed_at is None else rfc3339(self.closed_at)}
+
 
 async def forks_of(conn: Connection, consumers: Sequence[int]) -> dict[int, list[Known]]:
     """The forks of consumers, the newest last; closed ones too."""
@@ -295,7 +301,12 @@ class Watch:
                 await self.act(await _moved_back(conn, consumer, directories, gone, common))
             else:
                 await self.act(forked(consumer, await fork_of(conn, consumer, directories, gone, common)))
-        except (RefusedError, StateError):  # another process did it in the same moment; what is left is told at the next look
+        except (
+            RefusedError,
+            StateError,
+            InvalidValue,
+            psycopg.IntegrityError,
+        ):  # another process did it in the same moment; what is left is told at the next look
             _log.info("fork_told_elsewhere", consumer=consumer.name)
             return
         trail.forget(list(gone), standing)

@@ -357,7 +357,10 @@ insert into consumer_epochs (consumer, epoch, start, directories, types, leaf) v
 -- In the commit of consumer.forked. Where one is open already, as of another process that sent for the consumer too, it is the same one.
 insert into consumer_forks (consumer, common_position, common, gone, gone_count, places_lost) values ($1, $2, $3::jsonb, $4, $5, $6)
 on conflict (consumer) where closed_at is null do update set
-    common_position = least(consumer_forks.common_position, excluded.common_position), common = excluded.common || consumer_forks.common,
+    common_position = least(consumer_forks.common_position, excluded.common_position),
+    common = coalesce((select jsonb_object_agg(slug, seq) from (
+        select slug, min(seq::int8) as seq from (select * from jsonb_each_text(consumer_forks.common) union all select * from jsonb_each_text(excluded.common)) u(slug, seq)
+        group by slug) m), '{}'),
     gone = (consumer_forks.gone || array(select g from unnest(excluded.gone) g where g <> all(consumer_forks.gone)))[1:1000],
     gone_count = consumer_forks.gone_count + excluded.gone_count
                  - (select count(*) from unnest(excluded.gone) g where g = any(consumer_forks.gone)),
@@ -504,14 +507,15 @@ on conflict (directory) do update set released = greatest(surge_limits.released,
 
 -- losses_between --
 -- Commits of a directory that end somebody's access, with the users who lose some: first seq, time, users. Of an edge only where it gave
--- access; of a group in a group everybody inside who was active. At most $4 events, the newest. 6164: user.deactivated, user.deleted,
+-- access; of a group in a group everybody inside who was active. At most $4 events, the newest, each commit with the lowest seq of them;
+-- those of a time of exactly $3 only below the seq $5, which is where the page before ended. 6164: user.deactivated, user.deleted,
 -- group.member_removed, group.member_access_revoked, as in the index.
 with recursive ended as (
     select c.seq as commit, c.at, e.seq, coalesce(e.mem, e.obj) as who, position('\x226d74223a2247726f757022'::bytea in e.leaf) > 0 as whole
     from commits c join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and e.type in (2, 4, 11, 12)
-    where c.directory = $1 and c.at > $2 and c.at <= $3 and c.types & 6164 <> 0
+    where c.directory = $1 and c.at > $2 and c.at <= $3 and c.types & 6164 <> 0 and (c.at < $3 or e.seq < $5)
       and (e.mem is null or position('\x22656666223a74727565'::bytea in e.leaf) > 0)
-    order by e.seq desc limit $4
+    order by c.at desc, c.seq desc, e.seq desc limit $4  -- as in the index, so that a page reads no more than itself
 ), inside as (
     select commit, at, seq, who, whole from ended
     union
@@ -519,7 +523,7 @@ with recursive ended as (
     join memberships m on i.whole and m.directory = $1 and m.grp = i.who and m.from_seq <= i.seq and m.to_seq > i.seq
     where m.mt = 1 or exists (select from states s where s.directory = $1 and s.obj = m.mem and s.from_seq <= i.seq and s.to_seq > i.seq and s.active)
 )
-select commit, at, array_agg(distinct who) filter (where not whole) from inside group by commit, at order by commit;
+select commit, at, array_agg(distinct who) filter (where not whole), min(seq) from inside group by commit, at order by commit;
 
 -- losses_lately --
 -- Directories where access ended in the hour until now, with the newest commit, and when that hour began. A closed one is left out: its end

@@ -360,4 +360,4 @@ async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: s
         last = await places.through(ledger, conn, caller, to, named, reads) if to else head
         found = await recompute(conn, ledger.kek, consumer, directories, after=first, through=last)
         gone = (await forks_of(conn, [consumer.id])).get(consumer.id, [])
-        return {**summary(found), "gone": [known.shown() for known in gone], "gone_count": sum(known.count for known in gone)}
+        return {**summary(found), "gone": [known.listed() for known in gone], "gone_count": sum(known.count for known in gone)}

@@ -17,6 +17,7 @@ from operations.admission import on_consumer
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, NotFoundError
+from scim.errors import InvalidValue
 
 Verb = Literal["retry", "park", "skip"]
 SUPERSEDED: Final = (
@@ -76,11 +77,13 @@ async def act(
         raise NotFoundError("There is no such delivery here now. GET …/blocked and …/parked list them.")
     if verb == "retry":
         kept = superseded == "skip" and await _reopens_nothing(ledger, found)
-        facts = retried(consumer, found.position, event_id, reason, grant=kept)
-    else:
-        aside = parked if verb == "park" else skipped
-        facts = aside(consumer, found.position, event_id, reason, kek=ledger.kek, random=ledger.entropy)
-    await record(ledger, caller, facts)
+        try:
+            await record(ledger, caller, retried(consumer, found.position, event_id, reason, grant=kept))
+        except InvalidValue as refused:  # the statement refuses what was taken back since we looked
+            raise ConflictError(SUPERSEDED, "superseded") from refused
+        return
+    aside = parked if verb == "park" else skipped
+    await record(ledger, caller, aside(consumer, found.position, event_id, reason, kek=ledger.kek, random=ledger.entropy))
 
 
 async def _reopens_nothing(ledger: OpenLedger, found: Exceptional) -> bool:

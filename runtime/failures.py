@@ -5,12 +5,13 @@ from contextlib import contextmanager
 
 import psycopg
 
+from database.faults import UNKNOWN, fault_of
 from database.migrate import MigrationError
 from ledger.refused import RefusedError
 from proofs.body import BodyError
 from proofs.keys import WrapError
 from runtime.bootstrap import StartError
-from runtime.exits import FINDING, USAGE, CommandError
+from runtime.exits import FINDING, UNREACHABLE, USAGE, CommandError
 from runtime.reaching import UnfitServerError, unreachable
 from runtime.settings import Settings
 from scim.profile import ProfileError, UnknownProfileError
@@ -26,6 +27,10 @@ def explained(settings: Settings) -> Generator[None]:
     except (psycopg.OperationalError, ConnectionError) as away:
         url = settings.database_url.get_secret_value() if settings.database_url else "host=localhost"
         raise unreachable(url, away) from away
+    except psycopg.InternalError as refused:  # read-only, most likely: what the server itself stands in the way of
+        if (fault := fault_of(refused)) is UNKNOWN:
+            raise
+        raise CommandError(fault.says, UNREACHABLE) from refused
     except (WrapError, BodyError) as sealed:
         text = "A stored key or body does not open with this key-encryption key. Run `scim-ledger replay verify`."
         raise CommandError(text, FINDING) from sealed

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from database.connections import Connection, connect_owner, lends_transactions
 from database.deadlines import START
-from database.server import Concern, ServerRefusedError, check_server
+from database.server import Concern, ServerRefusedError, check_server, is_read_only
 from runtime.bootstrap import Urls
 from runtime.deliver import CONNECTIONS as DELIVERING
 from runtime.exits import UNREACHABLE, CommandError
@@ -20,6 +20,7 @@ from runtime.wiring import CONNECTIONS as SERVING
 PAUSE_S: Final = 0.25  # between two tries
 
 
+_READ_ONLY: Final = "it is read-only (a standby, or default_transaction_read_only is on)"
 _LENT: Final = (
     "The database is reached through a pooler that lends a server for one transaction only (pgbouncer: pool_mode = transaction). Locks, "
     "notifications and migrations need a session: set LEDGER_DIRECT_URL, and LEDGER_MIGRATE_URL where you use it, to addresses past the "
@@ -51,7 +52,7 @@ def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]
 
 
 async def _reach(url: str, settings: Settings, given_up: Callable[[], bool]) -> Sequence[Concern]:
-    conn = await _connected(url, settings.database_wait_s, given_up)
+    conn = await _connected(url, settings.database_wait_s, given_up, to_write=True)
     try:
         await _refuse_lent(url)
         return await check_server(conn, connections_of(settings))
@@ -72,22 +73,30 @@ async def _refuse_lent(url: str) -> None:
         raise UnfitServerError(_LENT)
 
 
-async def _connected(url: str, wait_s: float, given_up: Callable[[], bool]) -> Connection:
+async def _connected(url: str, wait_s: float, given_up: Callable[[], bool], *, to_write: bool = False) -> Connection:
     until = time.monotonic() + wait_s
     while True:
         try:
             async with asyncio.timeout(START.seconds):
-                return await connect_owner(url)
+                return await _writable(await connect_owner(url)) if to_write else await connect_owner(url)
         except (psycopg.OperationalError, TimeoutError) as away:
             if time.monotonic() >= until or given_up():
                 raise unreachable(url, away) from away
         await asyncio.sleep(PAUSE_S)
 
 
+async def _writable(conn: Connection) -> Connection:
+    """Raises psycopg.OperationalError where it is read-only: a start writes, and waits for that as for the server itself."""
+    if await is_read_only(conn):
+        await conn.close()
+        raise psycopg.OperationalError(_READ_ONLY)
+    return conn
+
+
 def unreachable(url: str, away: Exception) -> CommandError:
     """Which database does not answer, and how; never its user or password."""
     return CommandError(
-        f"The database at {places_of(url)} cannot be reached: {_how(away)}. Is it running, and is LEDGER_DATABASE_URL right? "
+        f"The database at {places_of(url)} cannot be used: {_how(away)}. Is it running, and is LEDGER_DATABASE_URL right? "
         "LEDGER_DATABASE_WAIT_S waits for one that starts beside the service.",
         UNREACHABLE,
     )
@@ -104,6 +113,8 @@ def places_of(url: str) -> str:
 def _how(away: Exception) -> str:
     """In our words, or the server's where it had some: libpq's would name the user."""
     text = str(away)
+    if text == _READ_ONLY:
+        return _READ_ONLY
     if "FATAL" in text:
         return "it refuses the connection (its log says why)"
     return "connection refused" if "refused" in text else "no answer"

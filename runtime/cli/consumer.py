@@ -92,7 +92,8 @@ def audit(
             )
         if found["holes"]:
             print_rows(False, found["holes"])
-    if found["broken"] or any(hole["why"] not in NOT_YET for hole in found["holes"]):
+    forked = any(known["closed_at"] is None for known in found["gone"])
+    if found["broken"] or forked or any(hole["why"] not in NOT_YET for hole in found["holes"]):
         raise SystemExit(FINDING)
 
 

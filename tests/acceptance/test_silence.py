@@ -15,6 +15,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+from psycopg import sql
 
 from database.deadlines import ANSWER
 from runtime import embedded
@@ -224,3 +225,17 @@ def test_a_start_waits_for_a_database_that_starts_beside_it(cluster: embedded.Cl
         threading.Timer(1, way.restore).start()
         with serving(way, app_url, tmp_path, LEDGER_DATABASE_WAIT_S="30") as service:
             assert httpx.get(service.base + "/readyz").status_code == 200
+
+
+def test_a_start_against_a_read_only_database_says_so(
+    cluster: embedded.Cluster, superuser_url: str, app_url: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(superuser_url, autocommit=True) as conn:
+        name = sql.Identifier(conn.info.dbname)
+        conn.execute(sql.SQL("alter database {} set default_transaction_read_only = on").format(name))
+    with network(cluster) as way:
+        service = Service(tmp_path / "ledger", **urls(way, app_url))
+        with pytest.raises(AssertionError, match=f"ended with {UNREACHABLE}"):
+            service.start()
+        assert "read-only" in service.log.read_text()
+        assert "Traceback" not in service.log.read_text()
