@@ -394,11 +394,17 @@ noted as (
 select coalesce((select max(n) from (select count(*) as n from stretch group by consumer, epoch) v), 0), (select count(*) from gone);
 
 -- position_at_time --
--- The last position before an instant: time never runs backwards in a directory, so each is asked alone.
-select least((select coalesce(max(position + size - 1), 0) from (select position, size from commits order by position desc limit 1) t),
-             coalesce(min(c.position) - 1, 9223372036854775807))
-from directories d
-left join lateral (select position from commits where directory = d.id and at >= $1 order by at, seq limit 1) c on true;
+-- An instant as a place for a reader of directories ($2, or null: all, but none of $3): the last position before which nothing of theirs
+-- is from then or later, and the last position at or below which all of theirs from before it is. Time never runs backwards in a directory, so
+-- each is asked alone; between directories it may, where the clock was set, and then the two differ.
+select f.before, greatest(f.before, f.through) from (
+    select least((select coalesce(max(position + size - 1), 0) from (select position, size from commits order by position desc limit 1) t),
+                 coalesce(min(c.position) - 1, 9223372036854775807)) as before, max(b.through) as through
+    from directories d
+    left join lateral (select position from commits where directory = d.id and at >= $1 order by at, seq limit 1) c on true
+    left join lateral (
+        select position + size - 1 as through from commits where directory = d.id and at < $1 order by at desc, seq desc limit 1) b on true
+    where ($2::int4[] is null or d.id = any($2)) and d.id <> all($3::int4[])) f;
 
 -- places_at --
 -- Directory and seq of positions.
