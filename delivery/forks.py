@@ -21,6 +21,7 @@ from database.queries import load_queries
 from delivery.consumers import Consumer, Statement, consumers
 from delivery.progress import Place, place_of
 from delivery.replays import moved, runs_of
+from delivery.starts import EVERYTHING, at_instant
 from ledger.commands import RecordFacts
 from ledger.cursor import START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
@@ -154,9 +155,7 @@ async def last_common(conn: Connection, consumer: Consumer, place: Place, known:
     found = max(row[0] or 0, known)
     if not found:
         stored = int(place.at.timestamp() * 1_000_000)
-        row = await (await conn.execute(SQL["position_at_time"], (stored,))).fetchone()
-        assert row is not None
-        found = row[0]
+        found, _ = await at_instant(conn, stored, EVERYTHING)  # of all: one whose clock was ahead only brings more again
     return min(found, place.through)
 
 

@@ -394,11 +394,17 @@ noted as (
 select coalesce((select max(n) from (select count(*) as n from stretch group by consumer, epoch) v), 0), (select count(*) from gone);
 
 -- position_at_time --
--- The last position before an instant: time never runs backwards in a directory, so each is asked alone.
-select least((select coalesce(max(position + size - 1), 0) from (select position, size from commits order by position desc limit 1) t),
-             coalesce(min(c.position) - 1, 9223372036854775807))
-from directories d
-left join lateral (select position from commits where directory = d.id and at >= $1 order by at, seq limit 1) c on true;
+-- An instant as a place for a reader of directories ($2, or null: all, but none of $3): the last position before which nothing of theirs
+-- is from then or later, and the last position at or below which all of theirs from before it is. Time never runs backwards in a directory, so
+-- each is asked alone; between directories it may, where the clock was set, and then the two differ.
+select f.before, greatest(f.before, f.through) from (
+    select least((select coalesce(max(position + size - 1), 0) from (select position, size from commits order by position desc limit 1) t),
+                 coalesce(min(c.position) - 1, 9223372036854775807)) as before, max(b.through) as through
+    from directories d
+    left join lateral (select position from commits where directory = d.id and at >= $1 order by at, seq limit 1) c on true
+    left join lateral (
+        select position + size - 1 as through from commits where directory = d.id and at < $1 order by at desc, seq desc limit 1) b on true
+    where ($2::int4[] is null or d.id = any($2)) and d.id <> all($3::int4[])) f;
 
 -- places_at --
 -- Directory and seq of positions.
@@ -501,14 +507,15 @@ on conflict (directory) do update set released = greatest(surge_limits.released,
 
 -- losses_between --
 -- Commits of a directory that end somebody's access, with the users who lose some: first seq, time, users. Of an edge only where it gave
--- access; of a group in a group everybody inside who was active. At most $4 events, the newest. 6164: user.deactivated, user.deleted,
+-- access; of a group in a group everybody inside who was active. At most $4 events, the newest, each commit with the lowest seq of them;
+-- those of a time of exactly $3 only below the seq $5, which is where the page before ended. 6164: user.deactivated, user.deleted,
 -- group.member_removed, group.member_access_revoked, as in the index.
 with recursive ended as (
     select c.seq as commit, c.at, e.seq, coalesce(e.mem, e.obj) as who, position('\x226d74223a2247726f757022'::bytea in e.leaf) > 0 as whole
     from commits c join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and e.type in (2, 4, 11, 12)
-    where c.directory = $1 and c.at > $2 and c.at <= $3 and c.types & 6164 <> 0
+    where c.directory = $1 and c.at > $2 and c.at <= $3 and c.types & 6164 <> 0 and (c.at < $3 or e.seq < $5)
       and (e.mem is null or position('\x22656666223a74727565'::bytea in e.leaf) > 0)
-    order by e.seq desc limit $4
+    order by c.at desc, c.seq desc, e.seq desc limit $4  -- as in the index, so that a page reads no more than itself
 ), inside as (
     select commit, at, seq, who, whole from ended
     union
@@ -516,7 +523,7 @@ with recursive ended as (
     join memberships m on i.whole and m.directory = $1 and m.grp = i.who and m.from_seq <= i.seq and m.to_seq > i.seq
     where m.mt = 1 or exists (select from states s where s.directory = $1 and s.obj = m.mem and s.from_seq <= i.seq and s.to_seq > i.seq and s.active)
 )
-select commit, at, array_agg(distinct who) filter (where not whole) from inside group by commit, at order by commit;
+select commit, at, array_agg(distinct who) filter (where not whole), min(seq) from inside group by commit, at order by commit;
 
 -- losses_lately --
 -- Directories where access ended in the hour until now, with the newest commit, and when that hour began. A closed one is left out: its end

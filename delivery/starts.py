@@ -29,11 +29,19 @@ class PlaceMovedError(Exception):
 HINT: Final = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
 
 
-async def before(conn: Connection, feed: Feed, text: str, directories: Sequence[Directory], sight: Selection = EVERYTHING) -> int:
+async def before(
+    conn: Connection,
+    feed: Feed,
+    text: str,
+    directories: Sequence[Directory],
+    sight: Selection = EVERYTHING,
+    reads: Selection = EVERYTHING,
+) -> int:
     """The position after which to read so that the named place comes first.
 
     A cursor and an event id name what has been read already: what follows them comes first. `directories` are the ones that a
-    seq may belong to: it must be one. An event that `sight` does not take is answered as one that is not there.
+    seq may belong to: it must be one. An event that `sight` does not take is answered as one that is not there. `reads`: whose
+    directories an instant is about; the clock of another one says nothing.
     Raises PlaceError, CursorAheadError, CursorForkedError.
     """
     text = text.strip().removeprefix("position:")
@@ -48,16 +56,35 @@ async def before(conn: Connection, feed: Feed, text: str, directories: Sequence[
         return await _after_event(conn, feed, text, head, sight)
     if text.startswith("seq:") or text.isdigit():
         return await _before_number(conn, text, directories, head)
-    return await _before_instant(conn, text.removeprefix("time:"))
+    return (await _at_instant(conn, text, reads))[0]
 
 
 async def through(
-    conn: Connection, feed: Feed, text: str, directories: Sequence[Directory], sight: Selection = EVERYTHING
+    conn: Connection,
+    feed: Feed,
+    text: str,
+    directories: Sequence[Directory],
+    sight: Selection = EVERYTHING,
+    reads: Selection = EVERYTHING,
 ) -> int:
-    """The last position of a range that ends with the named place: a seq or position itself, or what came before an instant."""
+    """The last position of a range that ends with the named place: a seq or position itself, or all that came before an instant."""
     text = text.strip().removeprefix("position:")
-    place = await before(conn, feed, text, directories, sight)
-    return place + 1 if text.startswith("seq:") or text.isdigit() else place
+    if text.startswith("seq:") or text.isdigit():
+        return await before(conn, feed, text, directories, sight) + 1
+    if text in {"beginning", "now"} or text.startswith(("c_", "evt_")):
+        return await before(conn, feed, text, directories, sight)
+    return (await _at_instant(conn, text, reads))[1]
+
+
+async def at_instant(conn: Connection, micros: int, reads: Selection) -> tuple[int, int]:
+    """Where a reader begins for whatever is from an instant (µs) or later, and where it ends for all that came before it.
+
+    The two differ only where a clock that was set left directories apart.
+    """
+    some = None if reads.directories is None else list(reads.directories)
+    row = await (await conn.execute(SQL["position_at_time"], (micros, some, list(reads.without)))).fetchone()
+    assert row is not None
+    return row[0], row[1]
 
 
 async def seq_at(conn: Connection, directory: Directory, position: int) -> int:
@@ -104,7 +131,8 @@ async def _before_number(conn: Connection, text: str, directories: Sequence[Dire
     return row[0] - 1
 
 
-async def _before_instant(conn: Connection, text: str) -> int:
+async def _at_instant(conn: Connection, text: str, reads: Selection) -> tuple[int, int]:
+    text = text.removeprefix("time:")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as broken:
@@ -112,10 +140,8 @@ async def _before_instant(conn: Connection, text: str) -> int:
     if moment.tzinfo is None or len(text) <= 10:
         raise PlaceError(f"An instant needs a time and an offset. {HINT}")
     micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
-    row = await (await conn.execute(SQL["position_at_time"], (micros,))).fetchone()
     clock = await (await conn.execute(SQL["clock"])).fetchone()
-    assert row is not None
     assert clock is not None
     if micros > clock[0]:
         raise PlaceError('That instant is still to come. Say "now" for the end of the ledger.')
-    return row[0]
+    return await at_instant(conn, micros, reads)

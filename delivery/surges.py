@@ -24,7 +24,7 @@ from ledger.rendering import Event
 
 SQL: Final = load_queries(__file__)
 PER_HOUR_MAX: Final = 1_000_000
-LATELY_MAX: Final = 20_000  # events that a count of the last hour looks at; beyond, it is a lower bound
+LATELY_PAGE: Final = 20_000  # events that a count of the last hour looks at together
 EVER: Final = 2**62
 Commit = tuple[int, int]  # directory, first seq
 
@@ -48,32 +48,45 @@ async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Ite
     return found
 
 
-async def _losses(conn: Connection, directory: int, after: int, until: int, limit: int = 2**31) -> list[Loss]:
-    params = (directory, after, until, limit)
-    rows = await (await conn.cursor(binary=True).execute(SQL["losses_between"], params)).fetchall()
-    return [Loss(seq, at, users or ()) for seq, at, users in rows]
+async def _losses(conn: Connection, directory: int, after: int, until: int) -> list[Loss]:
+    return [Loss(seq, at, users or ()) for seq, at, users, _ in await _page(conn, directory, after, (until, EVER), 2**31)]
+
+
+async def _page(
+    conn: Connection, directory: int, after: int, before: tuple[int, int], limit: int
+) -> list[tuple[int, int, list[UUID] | None, int]]:
+    """First seq, time, users and lowest seq looked at of commits; `before` is the time and the seq where the page before ended."""
+    params = (directory, after, before[0], limit, before[1])
+    return await (await conn.cursor(binary=True).execute(SQL["losses_between"], params)).fetchall()
 
 
 async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[int, int, int]]:
     """(directory, users who lost access in the last hour, newest seq) where that is more than the limit and nobody was told for `quiet_s`."""
     told = {row[0] for row in await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()}
-    counts = [(d, await _users(conn, d, since), newest) for d, newest, since in await _lately(conn) if d not in told]
+    counts = [(d, await _users(conn, d, since, known), newest) for d, newest, since in await _lately(conn) if d not in told]
     return [found for found in counts if found[1] > known.get(found[0], Limit()).per_hour]
 
 
-async def lately(conn: Connection) -> dict[int, int]:
-    """Users of each directory who lost access in the last hour."""
-    return {directory: await _users(conn, directory, since) for directory, _, since in await _lately(conn)}
+async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[int, int]:
+    """Users of each directory who lost access in the last hour; where that is more than the limit there may be more of them."""
+    return {directory: await _users(conn, directory, since, known) for directory, _, since in await _lately(conn)}
 
 
 async def _lately(conn: Connection) -> list[tuple[int, int, int]]:
     return await (await conn.execute(SQL["losses_lately"], (HOUR_US,))).fetchall()
 
 
-async def _users(conn: Connection, directory: int, since: int) -> int:
-    """How many users lost access after an instant, in µs; looked at are the newest LATELY_MAX events."""
-    losses = await _losses(conn, directory, since, EVER, LATELY_MAX)
-    return len({user for loss in losses for user in loss.users})
+async def _users(conn: Connection, directory: int, since: int, known: Mapping[int, Limit]) -> int:
+    """How many users lost access after an instant, in µs: all, or more than the limit. One leaver of many groups is many events."""
+    per_hour = known.get(directory, Limit()).per_hour
+    users, before = set[UUID](), (EVER, EVER)
+    while len(users) <= per_hour:
+        page = await _page(conn, directory, since, before, LATELY_PAGE)
+        if not page:
+            break
+        users.update(user for _, _, lost, _ in page for user in lost or ())
+        before = min((at, seq) for _, at, _, seq in page)
+    return len(users)
 
 
 def detected(surge: UUID, directory: Directory, count: int, seq: int, limit: Limit) -> RecordFacts:

@@ -23,7 +23,7 @@ from delivery.transports.webhook import Message, Sender
 from ledger.commands import RecordFacts
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
-from ledger.feed import Page, Selection, rfc3339
+from ledger.feed import Page, Selection, reached, rfc3339
 from operations import places
 from operations.acts import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
@@ -102,7 +102,8 @@ async def _start(
     ledger: OpenLedger, conn: Connection, caller: Caller, asked: Definition, start: str | None, directories: Sequence[Directory]
 ) -> int:
     named = [d for d in directories if d.slug in asked.directories]
-    return await places.before(ledger, conn, caller, start or "beginning", named)
+    some, without = reached(asked.directories, directories)
+    return await places.before(ledger, conn, caller, start or "beginning", named, Selection(directories=some, without=without))
 
 
 async def _created(ledger: OpenLedger, caller: Caller, number: int, name: str, asked: Definition, position: int) -> Put:
@@ -219,7 +220,7 @@ async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, th
         consumer = await reached_consumer(ledger, caller, consumer.name)
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
-        position = await places.before(ledger, conn, caller, through, [])
+        position = await places.before(ledger, conn, caller, through, [], consumer.selection(directories))
         if cursor is not None and cursor.generation:
             await _check_reading(ledger, conn, consumer, cursor.generation)
             changed = await advance(conn, consumer, position, consumer.reach(directories))
@@ -319,7 +320,7 @@ async def seek(ledger: OpenLedger, caller: Caller, consumer: Consumer, to: str, 
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         named = [d for d in directories if d.slug in consumer.definition.directories]
-        position = await places.before(ledger, conn, caller, to, named)
+        position = await places.before(ledger, conn, caller, to, named, consumer.selection(directories))
         place = await place_of(conn, consumer)
         first, last = sorted((position, place.through))
         count = await _matching(conn, consumer, consumer.reach(directories), first, last)
@@ -354,8 +355,9 @@ async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: s
         directories = await ledger.directories.all(conn)
         named = [d for d in directories if d.slug in consumer.definition.directories]
         head = await ledger.feed.head(conn, Selection())
-        first = await places.before(ledger, conn, caller, start, named) if start else 0
-        last = await places.through(ledger, conn, caller, to, named) if to else head
+        reads = consumer.selection(directories)
+        first = await places.before(ledger, conn, caller, start, named, reads) if start else 0
+        last = await places.through(ledger, conn, caller, to, named, reads) if to else head
         found = await recompute(conn, ledger.kek, consumer, directories, after=first, through=last)
         gone = (await forks_of(conn, [consumer.id])).get(consumer.id, [])
         return {**summary(found), "gone": [known.listed() for known in gone], "gone_count": sum(known.count for known in gone)}

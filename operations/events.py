@@ -132,7 +132,7 @@ async def _cursor_after_event(ledger: OpenLedger, conn: Connection, caller: Call
 async def _cursor_before(ledger: OpenLedger, conn: Connection, caller: Caller, selection: Selection, place: str) -> Cursor:
     """The cursor before a place that a person names, for whoever has none yet: `now`, an instant, a seq of the directory."""
     own = selection.directory
-    number = await places.before(ledger, conn, caller, place, [own] if own else [])
+    number = await places.before(ledger, conn, caller, place, [own] if own else [], selection)
     if own is not None:
         number = await starts.seq_at(conn, own, number)
     return await ledger.feed.cursor_at(conn, selection, number)

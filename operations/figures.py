@@ -58,7 +58,8 @@ async def figures(ledger: OpenLedger) -> tuple[list[ConsumerFigures], list[Surge
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         of_consumers = [await _of_consumer(ledger, conn, consumer, directories) for consumer in await consumers(conn)]
-        per_hour, counts = await limits(conn), await lately(conn)
+        per_hour = await limits(conn)
+        counts = await lately(conn, per_hour)
     of_directories = [
         SurgeFigures(d.slug, counts.get(d.id, 0), counts.get(d.id, 0) > per_hour.get(d.id, Limit()).per_hour)
         for d in directories

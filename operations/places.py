@@ -11,21 +11,26 @@ from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 
 
-async def before(ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory]) -> int:
-    """The position after which to read so that the named place comes first. `named`: the directories that a seq may belong to.
+async def before(
+    ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
+) -> int:
+    """The position after which to read so that the named place comes first.
 
+    `named`: the directories that a seq may belong to; `reads`: whose directories an instant is about.
     Raises PlaceError, CursorAheadError, CursorForkedError; InvalidCursorError for an event or a cursor of a directory that the
     caller does not reach, whether it is there or not. An event of a type that it may not read is answered as one that is not
     there.
     """
     await _check_reach(ledger, conn, caller, text.strip())
-    return await starts.before(conn, ledger.feed, text, named, sight_of(caller))
+    return await starts.before(conn, ledger.feed, text, named, sight_of(caller), reads)
 
 
-async def through(ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory]) -> int:
+async def through(
+    ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
+) -> int:
     """The last position of a range that ends with the named place. Raises as `before` does."""
     await _check_reach(ledger, conn, caller, text.strip())
-    return await starts.through(conn, ledger.feed, text, named, sight_of(caller))
+    return await starts.through(conn, ledger.feed, text, named, sight_of(caller), reads)
 
 
 def sight_of(caller: Caller) -> Selection:

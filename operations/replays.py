@@ -105,8 +105,9 @@ async def _range(ledger: OpenLedger, conn: Connection, caller: Caller, consumer:
     asked = type_mask(wanted.types) if wanted.types else -1
     if asked is None:
         raise InvalidError("`types` names an event type that does not exist. See docs/events.md for the list.", "invalid_types")
-    after = await places.before(ledger, conn, caller, wanted.start, named)
-    through = await places.through(ledger, conn, caller, wanted.to, named) if wanted.to is not None else head
+    reads = Selection(directories=frozenset(d.id for d in chosen))
+    after = await places.before(ledger, conn, caller, wanted.start, named, reads)
+    through = await places.through(ledger, conn, caller, wanted.to, named, reads) if wanted.to is not None else head
     if through < after:
         raise ReplayRefusedError("`to` lies before `from`.")
     subjects = _subjects(wanted.subjects)

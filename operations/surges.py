@@ -23,8 +23,8 @@ class Surge:
 
 async def _surge(ledger: OpenLedger, directory: Directory) -> Surge:
     async with ledger.connection() as conn:
-        limit = (await limits(conn)).get(directory.id, Limit())
-        return Surge(directory.slug, limit, (await lately(conn)).get(directory.id, 0))
+        known = await limits(conn)
+        return Surge(directory.slug, known.get(directory.id, Limit()), (await lately(conn, known)).get(directory.id, 0))
 
 
 @on_directory("surges.show")

@@ -204,6 +204,43 @@ def test_a_last_event_further_ahead_waits_for_an_operator_and_other_directories_
     on_clocks(check)
 
 
+def test_a_directory_ahead_hides_nothing_of_the_others_from_whoever_asks_by_time(on_clocks: Callable[[Check], None]) -> None:
+    """An instant is one of the directories that are asked about, at either end of a range, and a range never ends before it begins."""
+
+    async def check(scene: Scene) -> None:
+        await scene.created("other")
+        await scene.asked("PUT", "/v1/consumers/app", {"directories": ["other"], "types": ["user.*"]})
+        await scene.asked("PUT", "/v1/consumers/all", {"types": ["user.*"]})
+        scene.clocks.both(days=1)
+        await scene.created("acme")
+        scene.clocks.both()
+        begin = rfc3339(now_us())
+        for _ in range(3):
+            await scene.created("other")
+        end = rfc3339(now_us())
+        for name, count in (("app", 3), ("all", 4)):  # a stretch of the log holds what lies between, whatever its time
+            assert await _count(scene, name, begin, end) == count
+            audit = await scene.asked("GET", f"/v1/consumers/{name}/audit", **{"from": begin, "to": end})
+            assert audit["to_come"] == count
+        assert await _count(scene, "app", end, end) == 0
+        assert await _count(scene, "all", begin, end, directories=["other"]) == 3
+        assert await _count(scene, "all", begin, end, directories=["acme"]) == 0
+        sought = await scene.asked("POST", "/v1/consumers/app/seek", {"to": end, "reason": "r", "dry_run": True})
+        assert sought["passed_over"] == 4
+        made = await scene.asked("PUT", "/v1/consumers/late", {"directories": ["other"], "types": ["user.*"], "start": begin})
+        assert len((await scene.asked("GET", f"/v1/consumers/{made['name']}/events"))["data"]) == 3
+        assert len((await scene.asked("GET", "/v1/events", directory="other", **{"from": begin}))["data"]) == 3
+
+    on_clocks(check)
+
+
+async def _count(scene: Scene, consumer: str, begin: str, end: str, **more: Any) -> int:
+    """How many a replay of that time would send."""
+    body = {"name": "x", "consumer": consumer, "from": begin, "to": end, "reason": "r", "dry_run": True}
+    plan = await scene.asked("POST", "/v1/replays", body | more)
+    return plan["count"]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_time_never_runs_backwards_whatever_the_clocks_do(on_clocks: Callable[[Check], None], seed: int) -> None:
     """Steps of both clocks, ahead and back, small and large: what is acknowledged is in order, what is not says why."""

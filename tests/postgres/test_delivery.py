@@ -1185,7 +1185,7 @@ def test_harm_to_groups_is_a_surge_too(app_url: str, harm: Harm) -> None:
             await s.make()
             await harm(s, users, groups)
             async with s.conn() as conn:
-                assert (await surges.lately(conn))[s.ledger.directory.id] == 6
+                assert (await surges.lately(conn, {}))[s.ledger.directory.id] == 6
                 ((directory, count, _),) = await surges.surging(conn, await surges.limits(conn), quiet_s=60)
                 assert (directory, count) == (s.ledger.directory.id, 6)
             removed = [e["position"] for e in await s.wanted("group.member_removed")]
@@ -1195,6 +1195,26 @@ def test_harm_to_groups_is_a_surge_too(app_url: str, harm: Harm) -> None:
                 await s.act(surges.released(uuid4(), s.ledger.directory, 10**6, Limit(4, "hold"), "expected"))
                 await s.settled()
             assert set(removed) <= set(s.hook.positions())
+
+    run(body())
+
+
+def test_a_surge_is_seen_however_many_events_one_leaver_is(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve people of nine groups each are 120 events: the newest page alone says two of them, which is no surge."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            users = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(12)))]
+            for n in range(9):
+                await s.ledger.create_group(f"g{n}", tuple(users))
+            for user in users:
+                await s.ledger.delete_user(user)
+            directory = s.ledger.directory.id
+            monkeypatch.setattr(surges, "LATELY_PAGE", 15)  # ends within a leaver
+            async with s.conn() as conn:
+                assert (await surges.lately(conn, {directory: Limit(12)})) == {directory: 12}
+                assert [found[1] for found in await surges.surging(conn, {directory: Limit(11)}, quiet_s=60)] == [12]
+                assert await surges.surging(conn, {directory: Limit(12)}, quiet_s=60) == []
 
     run(body())
 

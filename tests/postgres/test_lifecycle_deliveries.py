@@ -116,7 +116,7 @@ def test_the_brake_holds_nothing_of_a_closing_and_lets_go_what_it_held(app_url: 
             async with s.conn() as conn:
                 assert (await surges.limits(conn))[s.ledger.directory.id] == Limit(2, "hold", closed=True)
                 assert await surges.surging(conn, {}, quiet_s=0) == []
-                assert s.ledger.directory.id not in await surges.lately(conn)
+                assert s.ledger.directory.id not in await surges.lately(conn, {})
 
     run(body())
 
