@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Service, make_service
+from tests.acceptance.conftest import Service, first_started, make_service
 
-__all__ = ["make_service"]
+__all__ = ["first_started", "make_service"]
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
