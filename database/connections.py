@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -45,6 +45,7 @@ APPLICATION_NAME = "scim-ledger"  # so that an operator knows our sessions in pg
 OURS: Final[Mapping[str, str]] = {
     "search_path": "ledger", "jit": "off", "timezone": "UTC", "synchronous_commit": "on",
     "default_transaction_isolation": "read committed", "default_transaction_deferrable": "off", **SERVER_SIDE,
+    "client_min_messages": "notice", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0",
 }  # fmt: skip
 # Serving always happens as ledger_app, whoever logs in: append-only is a grant to that role.
 SERVING: Final[Mapping[str, str]] = {**OURS, "role": "ledger_app"}
@@ -61,6 +62,7 @@ Connection = AsyncConnection[TupleRow]
 RV = TypeVar("RV")
 LOST: Final = (OperationalError, InterfaceError)  # what a statement, or a pool, raises whose connection, or server, is gone
 PATIENCE_MIN_S: Final = 0.5
+_WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # the function of PostgreSQL that warns; the text is in the server's language
 _INTERVAL_S: Final = 0.1  # how often psycopg looks for an interruption
 _log = structlog.get_logger("database")
 
@@ -106,6 +108,7 @@ class Bounded(AsyncConnection[TupleRow]):
     patience_s: float = READ.seconds
     patience_at_most_s: float = READ.seconds
     warned: bool = False  # the server sent a warning: see refuse_if_warned
+    server_pid: int = 0  # of the session; behind a pooler another one than the connection was given
     stale: bool = False  # not to be lent again
     pulse: Pulse | None = None
     long_work: str | None = None  # the URL to ask on
@@ -137,7 +140,7 @@ class Bounded(AsyncConnection[TupleRow]):
             self.pulse.failed(self.patience_s if silent else 0.0)
 
     async def _wait_long(self, gen: PQGen[RV], interval: float, url: str) -> RV:
-        looking = asyncio.create_task(self._look(url, self.info.backend_pid))
+        looking = asyncio.create_task(self._look(url, self.server_pid or self.info.backend_pid))
         try:
             return await super().wait(gen, interval)
         finally:
@@ -158,7 +161,7 @@ class Bounded(AsyncConnection[TupleRow]):
 
     def sever(self) -> None:
         """The waiting statement sees the end of the connection."""
-        with socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:
+        with suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:  # it may be dead already
             ours.shutdown(socket.SHUT_RDWR)
 
 
@@ -186,8 +189,8 @@ async def _at_work(url: str, pid: int) -> bool | None:
     try:
         async with asyncio.timeout(CONNECT.seconds), await Bounded.connect(with_deadlines(url), autocommit=True) as conn:
             row = await (await conn.execute(question, (pid,))).fetchone()
-    except (*LOST, TimeoutError):
-        return None
+    except (*LOST, TimeoutError) as away:
+        return True if "FATAL" in str(away) else None  # a server that refuses one more connection is there
     return row is not None and bool(row[0])
 
 
@@ -235,6 +238,8 @@ async def _opened(
     _note(conn)
     try:
         await _set(conn, settings, local=False)
+        if long_work:
+            conn.server_pid = await _server_of(conn)
     except BaseException:
         await conn.close()
         raise
@@ -255,7 +260,7 @@ def _note(conn: Bounded) -> None:
 
     def heard(notice: Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING":
-            conn.warned = True
+            conn.warned = conn.warned or notice.source_function == _WAIT_FOR_STANDBY
             _log.warning("database_warned", sqlstate=notice.sqlstate, message=notice.message_primary)
 
     conn.add_notice_handler(heard)
@@ -268,9 +273,9 @@ def discard(conn: Connection) -> None:
 
 
 def refuse_if_warned(conn: Connection) -> None:
-    """Raise psycopg.OperationalError where the server warned since the connection was opened: such a commit may not outlive a failover.
+    """Raise psycopg.OperationalError where the server warned of a commit since the connection was opened: it may not outlive a failover.
 
-    A COMMIT whose wait for a synchronous standby is cancelled succeeds, with a warning alone. None of our statements warns otherwise.
+    A COMMIT whose wait for a synchronous standby is cancelled succeeds, with a warning alone.
     """
     if isinstance(conn, Bounded) and conn.warned:
         raise OperationalError("The server warned, so it is not known whether a synchronous standby has this.")
@@ -391,7 +396,8 @@ async def lends_transactions(url: str) -> bool:
     async with await connect_owner(url) as first, await connect_owner(url) as second:
         numbers = [await _server_of(conn) for conn in (first, second, first, second)]
         pooled = numbers[0] != first.info.backend_pid
-    return pooled and len(set(numbers)) < 2
+    kept = numbers[0] == numbers[2] != numbers[1] == numbers[3]  # each has a server of its own
+    return pooled and not kept
 
 
 async def _server_of(conn: Connection) -> int:
@@ -407,6 +413,6 @@ async def probe(url: str, pulse: Pulse) -> None:
         if pulse.failing_since is not None:
             try:
                 conn = await connect(url, patience_s=CONNECT.seconds, pulse=pulse)
-            except LOST:
+            except (psycopg.Error, OSError):  # whatever it is: whoever ends here is away for ever
                 continue
             await conn.close()

@@ -215,15 +215,18 @@ class Worker:
     async def _leave(self) -> None:
         for held in self._held.values():
             held.push.stop()
+        late = set[asyncio.Task[None]]()
         if self._held:
             # What cannot be recorded by then (the receiver is slow, the database away) is delivered again.
             _, late = await asyncio.wait(self.served, timeout=min(self.lease_s, DELIVERIES_AT_STOP.seconds))
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        # A receiver may still be at work on what was late: that lease runs out by itself, or the next delivery could overtake.
+        given_back = [number for number, held in self._held.items() if held.task not in late]
         with contextlib.suppress(*LOST):
             async with self.connection() as conn:
-                await conn.execute(SQL["release_leases"], (self.id, int4s(list(self._held))))
+                await conn.execute(SQL["release_leases"], (self.id, int4s(given_back)))
                 await conn.execute(SQL["forget_worker"], (self.id,))
 
     # -- on the side --------------------------------------------------------
@@ -250,14 +253,14 @@ class Worker:
                         continue
                     try:
                         now = asyncio.get_running_loop().time()
-                        await self._tell_of_surges(conn)
-                        if now >= thin_at:
+                        if now >= thin_at:  # first: a surge that takes long to count must not keep it from its turn
                             thin_at = now + THIN_S
                             await thinning.run(conn, now)
+                        await self._tell_of_surges(conn)
                     finally:
                         await conn.execute(SQL["end_watch"])
-            except LOST:
-                continue
+            except LOST as lost:
+                _log.warning("watch_away", sqlstate=getattr(lost, "sqlstate", None))
             except Exception:  # a defect here must not end deliveries
                 _log.exception("watch_failed")
 

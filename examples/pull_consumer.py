@@ -28,15 +28,6 @@ def call(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return json.load(answer)
 
 
-def acknowledge(place: str, through: str) -> None:
-    """Move the place in the ledger. Where an operator moved it meanwhile (409 `place_moved`) the next page begins there."""
-    try:
-        call(f"{place}/ack", {"through": through})
-    except urllib.error.HTTPError as refused:
-        if refused.code != 409 or json.load(refused)["code"] != "place_moved":
-            raise
-
-
 def apply(db: sqlite3.Connection, event: dict[str, Any]) -> None:
     """Take one event over; access is granted only by an effective membership, and taken away by everything that ends one."""
     subject, data, directory = event["subject"]["id"], event["data"], event["directory"]
@@ -54,8 +45,6 @@ def apply(db: sqlite3.Connection, event: dict[str, Any]) -> None:
         case "directory.closed":  # ends all access of the directory at once
             db.execute("delete from members where directory = ?", (directory,))
             db.execute("update people set active = 0 where directory = ?", (directory,))
-        case _:
-            pass  # nothing that opens or closes a door
 
 
 def main(base: str, consumer: str, path: str, once: bool) -> None:
@@ -69,7 +58,11 @@ def main(base: str, consumer: str, path: str, once: bool) -> None:
             if db.execute("insert or ignore into applied values (?)", (event["id"],)).rowcount:
                 apply(db, event)
         db.execute("commit")  # first kept, then acknowledged
-        acknowledge(place, page["list_metadata"]["after"])
+        try:
+            call(f"{place}/ack", {"through": page["list_metadata"]["after"]})
+        except urllib.error.HTTPError as moved:  # 409: an operator moved the place meanwhile, the next page begins there
+            if moved.code != 409:
+                raise
         if once and not page["has_more"]:
             return
 

@@ -127,6 +127,9 @@ class Tail:
             except LOST:
                 self.doubt()
                 _log.warning("tail_away")
+            except Exception:  # whatever it is: were this to end, every reader of it would wait in vain
+                self.doubt()
+                _log.exception("tail_failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await hint.wait()

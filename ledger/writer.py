@@ -209,8 +209,10 @@ class Writer:
                 submission.settle(broken)
         self._on_batch(len(batch), asyncio.get_running_loop().time() - started)
 
-    async def _attempt(self, link: Link, batch: Sequence[Submission], *, wait_for_locks: bool) -> None:
-        attempt = _Attempt(link, list(batch), asyncio.get_running_loop().time(), wait_for_locks)
+    async def _attempt(
+        self, link: Link, batch: Sequence[Submission], *, wait_for_locks: bool, began: float | None = None
+    ) -> None:
+        attempt = _Attempt(link, list(batch), began or asyncio.get_running_loop().time(), wait_for_locks)
         while attempt.tries < CONFLICT_TRIES_MAX:
             if await self._tried(attempt):
                 return
@@ -319,7 +321,10 @@ class Writer:
     async def _one_by_one(self, attempt: "_Attempt", fault: Fault, refused: psycopg.Error) -> None:
         if len(attempt.left) > 1:
             for submission in attempt.left:
-                await self._attempt(attempt.link, [submission], wait_for_locks=attempt.wait_for_locks)
+                if self._pulse.away:
+                    self._refuse([submission], _AWAY)
+                else:  # each in what is left of the time of all
+                    await self._attempt(attempt.link, [submission], wait_for_locks=attempt.wait_for_locks, began=attempt.began)
             return
         (guilty,) = attempt.left
         _log.error("database_refused_command", sqlstate=refused.sqlstate, command=type(guilty.command).__name__)

@@ -12,7 +12,7 @@ from delivery import consumers as acts
 from delivery.audit import audit as recompute
 from delivery.audit import summary
 from delivery.consumers import NAME, Allowed, Consumer, Definition, check_definition, consumer_named
-from delivery.forks import Watch, closed, forks_of, misplaced, open_fork
+from delivery.forks import Watch, closed, forks_of, misplaced, open_fork, parted
 from delivery.progress import acknowledge as advance
 from delivery.progress import place_of
 from delivery.signing import new_secret
@@ -283,9 +283,19 @@ async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: in
     page = await ledger.feed.page(ledger.connection, selection, cursor, limit)
     async with ledger.connection() as conn:
         await _mark_held(conn, page)
-        slugs = {number: (await ledger.directories.by_id(conn, number)).slug for number in {e.directory for e in page.events}}
-    ledger.trails[consumer.uuid].note_shown(page.events, slugs)
+        await _note_shown(ledger, conn, consumer, page)
     return page
+
+
+async def _note_shown(ledger: OpenLedger, conn: Connection, consumer: Consumer, page: Page) -> None:
+    """What of the log's lost end was shown is told first: what stands at its positions now would hide it from the next look."""
+    trail = ledger.trails[consumer.uuid]
+    if await parted(conn, [trail]):
+        await watch_of(ledger).tell(conn, consumer)
+        if await parted(conn, [trail]):
+            return  # another process told of its own in the same moment; the next look tells of this one's
+    slugs = {number: (await ledger.directories.by_id(conn, number)).slug for number in {e.directory for e in page.events}}
+    trail.note_shown(page.events, slugs)
 
 
 async def _mark_held(conn: Connection, page: Page) -> None:

@@ -82,7 +82,10 @@ class Crew(threading.Thread):
         if each.process.exitcode is not None and not self._over.is_set() and not self._dismissed:
             _log.error("worker_died", exitcode=each.process.exitcode)
             self._over.wait(NOTICE_S)  # one that cannot live must not be born a thousand times a second
-            self._running[place] = self._start(self._members[place])
+            try:
+                self._running[place] = self._start(self._members[place])
+            except OSError as refused:  # no memory, no process: the next look tries again
+                _log.error("worker_not_started", reason=str(refused))
 
     def _end(self) -> None:
         for each in self._running:

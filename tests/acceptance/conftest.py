@@ -78,6 +78,12 @@ class Service:
         command = [sys.executable, "-c", "from runtime.cli import main; main()", *words]
         return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
+    def note_address(self) -> None:
+        """A copy has the address of the first service in its first-run.json."""
+        path = self.data_dir / "first-run.json"
+        if path.exists():
+            path.write_text(json.dumps({**self.first_run, "base_url": self.base, "scim_base_url": self.scim}))
+
     @property
     def first_run(self) -> dict:
         return json.loads((self.data_dir / "first-run.json").read_text())
@@ -128,6 +134,7 @@ def make_service(tmp_path: Path, first_started: Path) -> Iterator[Callable[..., 
         if not fresh and not service.data_dir.exists() and "LEDGER_DATABASE_URL" not in environment:
             subprocess.run(["cp", "-a", str(first_started), str(service.data_dir)], check=True)
         made.append(service.start())
+        service.note_address()
         return service
 
     yield make

@@ -209,5 +209,14 @@ def test_a_spike_is_a_minute_far_above_the_ordinary_one(app_url: str) -> None:
     ((minute, requests, times),) = found[901]
     assert (requests, times, found[902], found[903]) == (70, 23.3, [], [])
     spike = {"minute": minute, "requests": requests, "times_the_median": times}
-    report = {"retry_storms": [], "operations": [], "hours": 24, "last_request": minute, "spikes": [spike], "tokens": []}
+    report = {
+        "directory": "acme",
+        "clock": None,
+        "retry_storms": [],
+        "operations": [],
+        "hours": 24,
+        "last_request": minute,
+        "spikes": [spike],
+        "tokens": [],
+    }
     assert "23.3 times the usual" in advice(report, minute)[-1]

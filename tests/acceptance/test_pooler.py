@@ -1,5 +1,6 @@
 """Behind Debian's pgbouncer: session mode as it comes, transaction mode with a direct address beside it, refused without."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -14,6 +15,8 @@ import httpx
 import psycopg
 import pytest
 
+from database import connections
+from database.deadlines import Deadline
 from runtime import embedded
 from runtime.exits import USAGE
 from tests.acceptance.conftest import Service
@@ -98,6 +101,21 @@ def works(service: Service) -> None:
         )
         assert admin.get(service.base + "/v1/audit/acme/population?as_of=seq:head").status_code == 200
     assert httpx.get(service.base + "/readyz").status_code == 200
+
+
+def test_long_work_through_a_pooler(
+    pgbouncer: str, cluster: embedded.Cluster, app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is asked about its own session, not about the number that the pooler gave."""
+    monkeypatch.setattr(connections, "LONG_LOOK", Deadline(0.1, "a look", "the end"))
+    monkeypatch.setattr(connections, "PROBE", Deadline(0.1, "a look", "the end"))
+
+    async def run(url: str) -> None:
+        async with await connections.connect_owner(url) as conn:
+            await conn.execute("select pg_sleep(1)")
+
+    with pooling(pgbouncer, cluster, "session") as port:
+        asyncio.run(run(urls(port, app_url)["LEDGER_MIGRATE_URL"]))
 
 
 def test_session_mode(pgbouncer: str, cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ledger.sealing import Kek
 from ledger.store import LedgerRecorder, LostEndError
 from operations import tokens
 from operations.consumers import Webhooks
+from runtime import wiring
 from runtime.bootstrap import machine
 from scim.errors import Unavailable
 from tests.postgres.deliveries import LOOPBACK, Hook, Scene, receiving
@@ -446,6 +447,50 @@ def test_what_was_made_after_the_backup_is_known_no_more(app_url: str, admin_url
             assert (await w.get("consumers/late"))["forked"] is None
 
     run(check)
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_who_pulls_before_the_next_look_is_told_too(
+    app_url: str, admin_url: str, monkeypatch: pytest.MonkeyPatch, *, acknowledged: bool
+) -> None:
+    """A page of the log as it is now must not hide what of the old end was shown at the same positions."""
+    monkeypatch.setattr(wiring, "LOG_LOOK_S", 3_600.0)
+
+    async def check() -> None:
+        kek, there = Kek.of(os.urandom(32)), database(app_url, admin_url)
+        async with receiving() as hook, world(app_url, kek, hook) as w:
+            await w.users("base", BASE)
+            await w.make("puller", mode="pull", url=None, types=("user.*",))
+            there.back_up()
+            await w.answers()
+            await w.users("lost", LOST)
+            gone = [e["id"] for e in await w.named("lost")]
+            page = await _pulled(w)
+            if acknowledged:
+                answer = await w.http.post("/v1/consumers/puller/ack", json={"through": page["list_metadata"]["after"]})
+                assert answer.status_code == 200, answer.text
+            there.restore()
+            await w.users("new", 2 * LOST)
+            pulled = await _pulled(w)
+            assert [_about(e) for e in pulled["data"]][-1].startswith("new")
+            status = (await w.get("consumers/puller"))["forked"]
+            assert (status["gone"], status["gone_count"]) == (gone, LOST)
+            await _pulled(w)
+            assert len(await w.system("consumer.forked")) == 1
+
+    run(check)
+
+
+async def _pulled(w: World) -> dict[str, Any]:
+    """A page, as soon as no connection is left that the restore broke."""
+    pages: list[httpx.Response] = []
+
+    async def answered() -> bool:
+        pages.append(await w.http.get("/v1/consumers/puller/events", params={"limit": 1000}))
+        return pages[-1].status_code == 200
+
+    await w.until(answered, "a page comes")
+    return pages[-1].json()
 
 
 def test_each_process_tells_what_it_sent(app_url: str, admin_url: str) -> None:

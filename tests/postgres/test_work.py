@@ -168,7 +168,7 @@ def test_no_connection_is_held_while_it_is_found_out_whom_a_member_means(
 
 
 def _held(services: Services) -> int:
-    stats = services.ledger.connection.__self__.get_stats()
+    stats = services.ledger.connection.__self__._pool.get_stats()
     return stats["pool_size"] - stats["pool_available"]
 
 
