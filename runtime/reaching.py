@@ -95,8 +95,9 @@ async def _writable(conn: Connection) -> Connection:
 
 def unreachable(url: str, away: Exception) -> CommandError:
     """Which database does not answer, and how; never its user or password."""
+    how = _how(away)
     return CommandError(
-        f"The database at {places_of(url)} cannot be used: {_how(away)}. Is it running, and is LEDGER_DATABASE_URL right? "
+        f"The database at {places_of(url)} cannot be {'written to' if how == _READ_ONLY else 'reached'}: {how}. Is it running, and is LEDGER_DATABASE_URL right? "
         "LEDGER_DATABASE_WAIT_S waits for one that starts beside the service.",
         UNREACHABLE,
     )
