@@ -29,51 +29,38 @@ class PlaceMovedError(Exception):
 HINT: Final = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
 
 
-async def before(
+async def around(
     conn: Connection,
     feed: Feed,
     text: str,
     directories: Sequence[Directory],
     sight: Selection = EVERYTHING,
     reads: Selection = EVERYTHING,
-) -> int:
-    """The position after which to read so that the named place comes first.
+) -> tuple[int, int]:
+    """The position after which to read so that the named place comes first, and the last position of a range that ends with it.
 
-    A cursor and an event id name what has been read already: what follows them comes first. `directories` are the ones that a
-    seq may belong to: it must be one. An event that `sight` does not take is answered as one that is not there. `reads`: whose
-    directories an instant is about; the clock of another one says nothing.
+    A cursor and an event id name what has been read already: what follows them comes first. A range ends with a seq or a position
+    itself, and with all that came before an instant. `directories` are the ones that a seq may belong to: it must be one. An event
+    that `sight` does not take is answered as one that is not there. `reads`: whose directories an instant is about; the clock of
+    another one says nothing.
     Raises PlaceError, CursorAheadError, CursorForkedError.
     """
     text = text.strip().removeprefix("position:")
     head = await feed.head(conn, Selection())
+    if text.startswith("seq:") or text.isdigit():
+        position = await _before_number(conn, text, directories, head)
+        return position, position + 1
     if text == "beginning":
-        return 0
-    if text == "now":
-        return head
-    if text.startswith("c_"):
-        return await _after_cursor(conn, feed, text)
-    if text.startswith("evt_"):
-        return await _after_event(conn, feed, text, head, sight)
-    if text.startswith("seq:") or text.isdigit():
-        return await _before_number(conn, text, directories, head)
-    return (await _at_instant(conn, text, reads))[0]
-
-
-async def through(
-    conn: Connection,
-    feed: Feed,
-    text: str,
-    directories: Sequence[Directory],
-    sight: Selection = EVERYTHING,
-    reads: Selection = EVERYTHING,
-) -> int:
-    """The last position of a range that ends with the named place: a seq or position itself, or all that came before an instant."""
-    text = text.strip().removeprefix("position:")
-    if text.startswith("seq:") or text.isdigit():
-        return await before(conn, feed, text, directories, sight) + 1
-    if text in {"beginning", "now"} or text.startswith(("c_", "evt_")):
-        return await before(conn, feed, text, directories, sight)
-    return (await _at_instant(conn, text, reads))[1]
+        place = 0
+    elif text == "now":
+        place = head
+    elif text.startswith("c_"):
+        place = await _after_cursor(conn, feed, text)
+    elif text.startswith("evt_"):
+        place = await _after_event(conn, feed, text, head, sight)
+    else:
+        return await _at_instant(conn, text, reads)
+    return place, place
 
 
 async def at_instant(conn: Connection, micros: int, reads: Selection) -> tuple[int, int]:

@@ -21,16 +21,21 @@ async def before(
     caller does not reach, whether it is there or not. An event of a type that it may not read is answered as one that is not
     there.
     """
-    await _check_reach(ledger, conn, caller, text.strip())
-    return await starts.before(conn, ledger.feed, text, named, sight_of(caller), reads)
+    return (await _around(ledger, conn, caller, text, named, reads))[0]
 
 
 async def through(
     ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
 ) -> int:
     """The last position of a range that ends with the named place. Raises as `before` does."""
+    return (await _around(ledger, conn, caller, text, named, reads))[1]
+
+
+async def _around(
+    ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
+) -> tuple[int, int]:
     await _check_reach(ledger, conn, caller, text.strip())
-    return await starts.through(conn, ledger.feed, text, named, sight_of(caller), reads)
+    return await starts.around(conn, ledger.feed, text, named, sight_of(caller), reads)
 
 
 def sight_of(caller: Caller) -> Selection:
