@@ -30,6 +30,7 @@ from database.deadlines import (
 from database.deadlines import (
     CHECK,
     CONNECT,
+    LISTEN,
     LONG_LOOK,
     POOL,
     PROBE,
@@ -129,8 +130,8 @@ class Bounded(AsyncConnection[TupleRow]):
         return answer
 
     def _end_if_silent(self, broken: OperationalError) -> None:
-        """An error that no server sent, on a connection that stands: the wait was over. What may still come belongs to nobody."""
-        if broken.sqlstate is not None or isinstance(broken, PipelineAborted):
+        """Where the wait was over on a connection that stands, what may still come belongs to nobody."""
+        if not _of_no_server(broken):
             return
         silent = not self.broken
         if silent:
@@ -173,9 +174,14 @@ class BoundedThread(psycopg.Connection[TupleRow]):
         try:
             return super().wait(gen, interval, READ.seconds if timeout is None else timeout)
         except OperationalError as broken:
-            if timeout is None and broken.sqlstate is None and not isinstance(broken, PipelineAborted):
+            if timeout is None and _of_no_server(broken):
                 self.pgconn.finish()
             raise
+
+
+def _of_no_server(broken: OperationalError) -> bool:
+    """An error that no server sent: the connection is gone, or a wait was over."""
+    return broken.sqlstate is None and not isinstance(broken, PipelineAborted)
 
 
 def set_for_threads(conn: BoundedThread) -> None:
@@ -234,8 +240,8 @@ async def _opened(
             pulse.failed()
         raise
     conn.patience_s = conn.patience_at_most_s = patience_s
-    conn.pulse, conn.long_work = pulse, url if long_work else None
-    _note(conn)
+    conn.long_work = url if long_work else None
+    _make_ready(conn, pulse)
     try:
         await _set(conn, settings, local=False)
         if long_work:
@@ -243,19 +249,14 @@ async def _opened(
     except BaseException:
         await conn.close()
         raise
-    conn.prepared_max = 300
-    register_arrays(conn)
     return conn
 
 
-def bound(conn: Connection, seconds: float) -> None:
-    """Let no wait on it take longer than that from now on, if that is less than it has; a connection for long work has no such bound."""
-    if isinstance(conn, Bounded):
-        conn.patience_s = max(min(conn.patience_at_most_s, seconds), PATIENCE_MIN_S)
-
-
-def _note(conn: Bounded) -> None:
-    """Remember it, and what the server warns of."""
+def _make_ready(conn: Bounded, pulse: Pulse | None) -> None:
+    """What is of the client alone: arrays that it knows, statements that it keeps, warnings that it hears."""
+    conn.pulse = pulse
+    conn.prepared_max = 300
+    register_arrays(conn)
     _OPEN.add(conn)
 
     def heard(notice: Diagnostic) -> None:
@@ -264,6 +265,12 @@ def _note(conn: Bounded) -> None:
             _log.warning("database_warned", sqlstate=notice.sqlstate, message=notice.message_primary)
 
     conn.add_notice_handler(heard)
+
+
+def bound(conn: Connection, seconds: float) -> None:
+    """Let no wait on it take longer than that from now on, if that is less than it has; a connection for long work has no such bound."""
+    if isinstance(conn, Bounded):
+        conn.patience_s = max(min(conn.patience_at_most_s, seconds), PATIENCE_MIN_S)
 
 
 def discard(conn: Connection) -> None:
@@ -292,7 +299,7 @@ def _set_config(settings: Mapping[str, str], *, local: bool) -> tuple[bytes, tup
     return f"select {calls}".encode(), tuple(word for pair in settings.items() for word in pair)
 
 
-_OPEN: Final = WeakSet[Bounded]()  # those with a pulse
+_OPEN: Final = WeakSet[Bounded]()  # of this process
 _checked: WeakKeyDictionary[AsyncConnection[TupleRow], float] = WeakKeyDictionary()
 CHECK_INTERVAL_S = 1.0
 
@@ -379,10 +386,7 @@ class Pool:
             yield
 
     async def _prepare(self, conn: Bounded) -> None:
-        conn.pulse = self.pulse
-        _note(conn)
-        conn.prepared_max = 300
-        register_arrays(conn)
+        _make_ready(conn, self.pulse)
         if not self._by_transaction:
             await _set(conn, self._settings, local=False)
 
@@ -404,6 +408,19 @@ async def _server_of(conn: Connection) -> int:
     row = await (await conn.execute("select pg_backend_pid()", prepare=False)).fetchone()
     assert row is not None
     return row[0]
+
+
+async def notices(conn: Connection) -> AsyncGenerator[str | None]:
+    """What comes to a connection that listens, for ever: each payload, and now and then None, when the connection was found alive.
+
+    Without that question a connection that broke in silence would be listened to for ever. Leave it at a None only: between two
+    payloads psycopg holds the connection. Raises psycopg.Error.
+    """
+    while True:
+        async for notice in conn.notifies(timeout=LISTEN.seconds):
+            yield notice.payload
+        await conn.execute("")
+        yield None
 
 
 async def probe(url: str, pulse: Pulse) -> None:

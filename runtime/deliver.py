@@ -16,8 +16,8 @@ import structlog
 import uvloop
 
 from database import frozen
-from database.connections import Pool, connect, probe
-from database.deadlines import LISTEN, LOCK
+from database.connections import Pool, connect, notices, probe
+from database.deadlines import LOCK
 from delivery.brake import Limit
 from delivery.consumers import Allowed, Consumer
 from delivery.forks import Trail, Watch
@@ -146,10 +146,9 @@ async def _listen_for_changes(url: str, changes: asyncio.Event) -> None:
             async with await connect(url) as conn:
                 await note_release(conn)
                 await conn.execute("listen ledger_consumers")
-                while True:
-                    async for _ in conn.notifies(timeout=LISTEN.seconds):
+                async for payload in notices(conn):
+                    if payload is not None:
                         changes.set()
-                    await conn.execute("")  # else a connection that broke in silence is listened to for ever
         await asyncio.sleep(LISTEN_RETRY_S)
 
 
@@ -160,10 +159,10 @@ async def _listen_for_events(url: str, hints: Arrivals, tail: Tail) -> None:
         with contextlib.suppress(psycopg.Error):
             async with await connect(url) as conn:
                 await conn.execute("listen ledger")
-                while tail.followed:
+                hints.announce()
+                async for payload in notices(conn):
                     hints.announce()
-                    async for _ in conn.notifies(timeout=LISTEN.seconds):
-                        hints.announce()
-                    await conn.execute("")
+                    if payload is None and not tail.followed:
+                        break
         if tail.followed:
             await asyncio.sleep(LISTEN_RETRY_S)

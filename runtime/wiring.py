@@ -22,8 +22,8 @@ from api.strangers import Strangers
 from database import frozen, migrate
 from database.arrays import uuids
 from database.coalesce import Coalescer
-from database.connections import LOST, Connection, Pool, Pulse, connect, probe, sever_all
-from database.deadlines import CHECK, LISTEN, LOCK, SHARED_READ, WRITE, WRITES_AT_STOP, Deadline
+from database.connections import LOST, Connection, Pool, Pulse, connect, notices, probe, sever_all
+from database.deadlines import CHECK, LOCK, SHARED_READ, WRITE, WRITES_AT_STOP, Deadline
 from database.faults import Fault, no_fault
 from database.releases import Applied, Standing, standing
 from delivery.consumers import Allowed
@@ -275,12 +275,11 @@ async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
                 await note_release(conn)
                 await conn.execute("listen ledger")
                 arrivals.announce()
-                while True:
-                    async for notice in conn.notifies(timeout=LISTEN.seconds):
+                async for payload in notices(conn):
+                    if payload is not None:
                         arrivals.announce()
-                        if notice.payload == "directories":
-                            changed.set()
-                    await conn.execute("")  # else a connection that broke in silence is listened to for ever
+                    if payload == "directories":
+                        changed.set()
         except psycopg.Error:
             _log.warning("listen_lost")
         arrivals.announce()
