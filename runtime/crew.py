@@ -21,34 +21,29 @@ from typing import TypeAlias
 import structlog
 
 from database.deadlines import FIRST_HEARTBEAT, HEARTBEAT, PROCESSES_AT_STOP
+from delivery.leases import Signs
 
 _log = structlog.get_logger("runtime.crew")
 NOTICE_S = 0.2  # how late a stop is noticed
 BEAT_S = 1.0
-GAP_MAX_S = 1.0  # of silence that one look can add: this process itself may have stood still
 Beat: TypeAlias = Callable[[], None]
 Member: TypeAlias = "partial[None]"  # called with its Beat
 
 
 @dataclass(slots=True)
 class _Running:
-    """A member's process, with its last sign of life (seconds of the machine's monotonic clock) and for how long none was seen."""
+    """A member's process. `beat`: when it last gave a sign of life, of the machine's monotonic clock; 0 before the first."""
 
     process: BaseProcess
     beat: c_double
-    seen: float = 0.0
-    silent_s: float = 0.0
 
-    def silent_for(self, gap_s: float) -> float:
-        if self.beat.value != self.seen:
-            self.seen, self.silent_s = self.beat.value, 0.0
-        else:
-            self.silent_s += min(gap_s, GAP_MAX_S)
-        return self.silent_s
+    @property
+    def sign(self) -> tuple[int | None, float]:
+        return self.process.pid, self.beat.value
 
     @property
     def patience_s(self) -> float:
-        return HEARTBEAT.seconds if self.seen else FIRST_HEARTBEAT.seconds
+        return HEARTBEAT.seconds if self.beat.value else FIRST_HEARTBEAT.seconds
 
 
 class Crew(threading.Thread):
@@ -61,22 +56,22 @@ class Crew(threading.Thread):
         self._over = threading.Event()
         self._dismissed = False
         self._running: list[_Running] = []
+        self._signs = Signs[int]()
 
     def run(self) -> None:
         self._running = [self._start(member) for member in self._members]
-        looked = time.monotonic()
         while not self._over.is_set() and not self._dismissed:
             # Wakes at once when one ends; the time limit only bounds how late a stop, or a silence, is noticed.
             multiprocessing.connection.wait([each.process.sentinel for each in self._running], timeout=NOTICE_S)
-            now = time.monotonic()
+            self._signs.look({place: each.sign for place, each in enumerate(self._running)}, time.monotonic())
             for place, each in enumerate(self._running):
-                self._look_after(place, each, now - looked)
-            looked = now
+                self._look_after(place, each)
         self._end()
 
-    def _look_after(self, place: int, each: _Running, gap_s: float) -> None:
-        if each.process.exitcode is None and each.silent_for(gap_s) > each.patience_s:
-            _log.error("worker_silent", pid=each.process.pid, seconds=round(each.silent_s))
+    def _look_after(self, place: int, each: _Running) -> None:
+        silent_s = self._signs.quiet_s(place)
+        if each.process.exitcode is None and silent_s > each.patience_s:
+            _log.error("worker_silent", pid=each.process.pid, seconds=round(silent_s))
             each.process.kill()
             each.process.join()
         if each.process.exitcode is not None and not self._over.is_set() and not self._dismissed:
