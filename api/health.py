@@ -13,7 +13,7 @@ from database.releases import Standing
 from operations.figures import sees_names
 from operations.readiness import DATABASE_SILENT, Broken, Readiness
 
-READY_S = 0.5  # anybody may ask, and each answer costs the database two questions
+READY_S = 0.5  # anybody may ask, and each answer costs the database a few questions
 
 
 def routes(services: Services) -> APIRouter:

@@ -22,12 +22,12 @@ from database.deadlines import FROZEN, SCHEMA_CHANGE, SCHEMA_LOCK, with_deadline
 from database.holders import Holder, waits_for
 from database.queries import load_queries
 from database.releases import Applied, Migration, Standing, refusal, standing
+from database.server import refuse_old
 
 SQL: Final = load_queries(__file__)
 _HERE = Path(__file__).parent
 _TRY_TURN: Final = "select pg_try_advisory_lock(7302001)"  # any fixed number: two migrations never run at once
 _PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0)  # between two tries; the last goes on
-POSTGRES_VERSION_MIN = 150_000
 _BRIEFLY: Final = cast(
     "LiteralString",
     f"set local lock_timeout = {SCHEMA_LOCK.ms // 2}; set local idle_in_transaction_session_timeout = {FROZEN.ms}",
@@ -63,8 +63,7 @@ def migrate(url: str, migrations: Sequence[Migration] = (), *, patience_s: float
     ours = list(migrations) or shipped()
     until = time.monotonic() + patience_s
     with psycopg.connect(with_deadlines(url), autocommit=True, application_name=APPLICATION_NAME) as conn:
-        if conn.info.server_version < POSTGRES_VERSION_MIN:
-            raise MigrationError(f"PostgreSQL 15 or newer is needed; this server is {conn.info.server_version // 10_000}.")
+        refuse_old(conn.info.server_version)
         _take_turn(conn, until)
         _make_room(conn)
         known = _known(conn)

@@ -48,21 +48,16 @@ where a.datname = current_database() and a.application_name = $1 and a.usename =
 select pg_terminate_backend(pid) from pg_stat_activity
 where pid = $1 and state_change = $2 and wait_event_type = 'Client';
 
--- read_only --
--- Whether this session can write; a session keeps the default that it was opened with.
-select pg_is_in_recovery() or current_setting('transaction_read_only')::bool;
-
--- settings_off --
--- Which of these settings are off.
-select name from pg_settings where name = any($1::text[]) and setting = 'off' order by name;
+-- condition --
+-- Whether this session cannot write (it keeps the default that it was opened with), whether a commit has waited for a synchronous standby
+-- for longer than $1 seconds, and which of the settings $2 are off.
+select pg_is_in_recovery() or current_setting('transaction_read_only')::bool,
+       exists (select from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep'
+               and state_change < clock_timestamp() - make_interval(secs => $1)),
+       array(select name from pg_settings where name = any($2::text[]) and setting = 'off' order by name);
 
 -- server --
 -- Version, encoding, and for how many sessions that are no superuser's there is room. The reserve of the server is taken off.
 select current_setting('server_version_num')::int4, pg_encoding_to_char(encoding)::text,
        current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4, datname::text
 from pg_database where datname = current_database();
-
--- standby_awaited --
--- Whether a commit has waited for a synchronous standby for longer than $1 seconds.
-select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'SyncRep'
-               and state_change < clock_timestamp() - make_interval(secs => $1));

@@ -28,22 +28,26 @@ _OFF: Final = {
 }
 
 
-async def is_read_only(conn: Connection) -> bool:
-    """A standby, or a database or role that is set to read-only transactions."""
-    row = await (await conn.execute(SQL["read_only"])).fetchone()
-    return row is not None and bool(row[0])
+class Condition(NamedTuple):
+    """`read_only`: a standby, or set to read-only transactions. `standby_silent`: commits wait for a synchronous standby that does not answer."""
+
+    read_only: bool
+    standby_silent: bool
+    concerns: list[Concern]  # settings that weaken what the ledger promises
 
 
-async def is_standby_awaited(conn: Connection) -> bool:
-    """Whether commits wait for a synchronous standby (`synchronous_standby_names`) that does not answer."""
-    row = await (await conn.execute(SQL["standby_awaited"], (STANDBY_S,))).fetchone()
-    return row is not None and bool(row[0])
+async def condition(conn: Connection) -> Condition:
+    """How the server is now, as far as this session can tell."""
+    row = await (await conn.execute(SQL["condition"], (STANDBY_S, list(_OFF)))).fetchone()
+    assert row is not None
+    read_only, standby_silent, off = row
+    return Condition(read_only, standby_silent, [Concern(f"{name}_off", _OFF[name]) for name in off])
 
 
-async def concerns(conn: Connection) -> list[Concern]:
-    """The settings of the server that weaken what the ledger promises."""
-    rows = await (await conn.execute(SQL["settings_off"], (list(_OFF),))).fetchall()
-    return [Concern(f"{name}_off", _OFF[name]) for (name,) in rows]
+def refuse_old(version: int) -> None:
+    """Raises ServerRefusedError for a server (`server_version_num`) that is too old."""
+    if version < VERSION_MIN:
+        raise ServerRefusedError(f"PostgreSQL 15 or newer is needed; this server is {version // 10_000}.")
 
 
 async def check_server(conn: Connection, connections: int) -> list[Concern]:
@@ -54,8 +58,7 @@ async def check_server(conn: Connection, connections: int) -> list[Concern]:
     row = await (await conn.execute(SQL["server"])).fetchone()
     assert row is not None
     version, encoding, room, name = row
-    if version < VERSION_MIN:
-        raise ServerRefusedError(f"PostgreSQL 15 or newer is needed; this server is {version // 10_000}.")
+    refuse_old(version)
     if encoding != "UTF8":
         raise ServerRefusedError(
             f'The database "{name}" has encoding {encoding}; the ledger needs UTF8. Make one: createdb -E UTF8 -T template0.'
@@ -65,4 +68,4 @@ async def check_server(conn: Connection, connections: int) -> list[Concern]:
             f"max_connections leaves room for {room} sessions; this service may open {connections} (LEDGER_WORKERS, "
             f"LEDGER_DELIVERY_WORKERS). Raise max_connections to at least {connections + SPARE_CONNECTIONS}, or have fewer workers."
         )
-    return await concerns(conn)
+    return (await condition(conn)).concerns

@@ -9,7 +9,7 @@ import structlog
 from database.connections import Connection, discard
 from database.faults import NO_ANSWER, Fault
 from database.releases import Standing
-from database.server import Concern, concerns, is_read_only, is_standby_awaited
+from database.server import Concern, condition
 from ledger.clocks import apart
 from ledger.obstacles import Obstacle, obstacles
 from ledger.tokens import database_clock
@@ -75,12 +75,13 @@ class Readiness:
         if (full := self._own.room()) is not None:  # first: a server whose disk is full may not answer
             return Broken("disk", full.reason, full.says)
         async with self._ledger.connection() as conn:
-            if await is_read_only(conn):
+            server = await condition(conn)
+            if server.read_only:
                 discard(conn)  # a session keeps what it was opened with: the next look opens another one
                 return _READ_ONLY
-            if await is_standby_awaited(conn):
+            if server.standby_silent:
                 return _STANDBY_SILENT
-            self.concerns = await concerns(conn)
+            self.concerns = server.concerns
             in_the_way, clocks_apart = await obstacles(conn), await self._clocks_apart(conn)
         self.schema = await self._schema()
         if self.schema in _SCHEMA:

@@ -7,12 +7,13 @@ import psycopg
 
 from database.faults import UNKNOWN, fault_of
 from database.migrate import MigrationError
+from database.server import ServerRefusedError
 from ledger.refused import RefusedError
 from proofs.body import BodyError
 from proofs.keys import WrapError
 from runtime.bootstrap import StartError
 from runtime.exits import FINDING, UNREACHABLE, USAGE, CommandError
-from runtime.reaching import UnfitServerError, unreachable
+from runtime.reaching import unreachable
 from runtime.settings import Settings
 from scim.profile import ProfileError, UnknownProfileError
 
@@ -22,7 +23,7 @@ def explained(settings: Settings) -> Generator[None]:
     """Turn what is known to go wrong into a CommandError; anything else is a defect of ours and shows its traceback."""
     try:
         yield
-    except (StartError, UnfitServerError, MigrationError, RefusedError, ProfileError, UnknownProfileError) as refused:
+    except (StartError, ServerRefusedError, MigrationError, RefusedError, ProfileError, UnknownProfileError) as refused:
         raise CommandError(str(refused), USAGE) from refused  # something on this machine must be put right first
     except (psycopg.OperationalError, ConnectionError) as away:
         url = settings.database_url.get_secret_value() if settings.database_url else "host=localhost"

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from database.connections import Connection, connect_owner, lends_transactions
 from database.deadlines import START
-from database.server import Concern, ServerRefusedError, check_server, is_read_only
+from database.server import Concern, ServerRefusedError, check_server, condition
 from runtime.bootstrap import Urls
 from runtime.deliver import CONNECTIONS as DELIVERING
 from runtime.exits import UNREACHABLE, CommandError
@@ -28,10 +28,6 @@ _LENT: Final = (
 )
 
 
-class UnfitServerError(Exception):
-    """The server answers, and the ledger cannot live in it; the text says why and what to do."""
-
-
 def connections_of(settings: Settings) -> int:
     """How many sessions the processes of this service open at most."""
     return settings.workers * SERVING + settings.delivery_workers * DELIVERING
@@ -40,7 +36,7 @@ def connections_of(settings: Settings) -> int:
 def reach(url: str, settings: Settings, given_up: Callable[[], bool]) -> Sequence[Concern]:
     """Wait for the server, then look at it, as the owner. Gives what an operator should put right.
 
-    `given_up`: whether a signal to stop came. Raises CommandError (UNREACHABLE) naming host and port, UnfitServerError.
+    `given_up`: whether a signal to stop came. Raises CommandError (UNREACHABLE) naming host and port, ServerRefusedError.
     """
     return asyncio.run(_reach(url, settings, given_up))
 
@@ -56,8 +52,6 @@ async def _reach(url: str, settings: Settings, given_up: Callable[[], bool]) -> 
     try:
         await _refuse_lent(url)
         return await check_server(conn, connections_of(settings))
-    except ServerRefusedError as unfit:
-        raise UnfitServerError(str(unfit)) from unfit
     finally:
         await conn.close()
 
@@ -70,7 +64,7 @@ async def _reach_as_served(url: str, settings: Settings, given_up: Callable[[], 
 
 async def _refuse_lent(url: str) -> None:
     if await lends_transactions(url):
-        raise UnfitServerError(_LENT)
+        raise ServerRefusedError(_LENT)
 
 
 async def _connected(url: str, wait_s: float, given_up: Callable[[], bool], *, to_write: bool = False) -> Connection:
@@ -87,7 +81,7 @@ async def _connected(url: str, wait_s: float, given_up: Callable[[], bool], *, t
 
 async def _writable(conn: Connection) -> Connection:
     """Raises psycopg.OperationalError where it is read-only: a start writes, and waits for that as for the server itself."""
-    if await is_read_only(conn):
+    if (await condition(conn)).read_only:
         await conn.close()
         raise psycopg.OperationalError(_READ_ONLY)
     return conn

@@ -16,7 +16,7 @@ from api.problems import problem_of
 from database import server
 from database.connections import connect, connect_owner
 from database.faults import Kind, fault_of
-from database.server import ServerRefusedError, check_server, concerns
+from database.server import ServerRefusedError, check_server, condition
 from runtime.wiring import open_services
 from scim.errors import InvalidValue, Unavailable
 from tests.postgres.ledgers import Ledger, opened
@@ -164,7 +164,7 @@ def test_settings_that_weaken_what_is_promised_are_told(app_url: str) -> None:
     async def run() -> list[str]:
         conn = await connect(app_url)
         async with conn:
-            return [concern.reason for concern in await concerns(conn)]
+            return [concern.reason for concern in (await condition(conn)).concerns]
 
     assert asyncio.run(run()) == ["fsync_off", "full_page_writes_off"]  # as the cluster of these tests is set
 
