@@ -1,10 +1,14 @@
 """A real service: `scim-ledger serve` as a process of its own, with the embedded PostgreSQL, on a free port of loopback."""
 
+import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +16,24 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+def until(done: Callable[[], bool], seconds: float = 30.0) -> float:
+    """Ask until it is so; give how long it took. What is asked takes its time itself."""
+    began = time.monotonic()
+    while not done():
+        assert time.monotonic() - began < seconds, f"not within {seconds} s"
+    return time.monotonic() - began
+
+
+def free_port(count: int = 1) -> int:
+    """The first of so many free ports in a row, of those that the kernel gives to nobody by itself: none is taken before it is used."""
+    while True:
+        first = random.randrange(20_000, 30_000)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 class Service:
@@ -95,6 +117,16 @@ class Service:
     @property
     def scim(self) -> str:
         return f"{self.base}/scim/acme/v2"
+
+    def user_names(self) -> set[str]:
+        """Every user of directory acme, by list."""
+        found = set[str]()
+        with self.client("scim") as client:
+            while True:
+                page = client.get(self.scim + "/Users", params={"startIndex": len(found) + 1, "attributes": "userName"}).json()
+                found |= {user["userName"] for user in page.get("Resources", [])}
+                if len(found) >= page["totalResults"]:
+                    return found
 
     def client(self, role: str) -> httpx.Client:
         """An HTTP client with the first-run token of a role."""

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import ROOT, Service
+from tests.acceptance.conftest import ROOT, Service, free_port
 from tests.acceptance.test_consumers import Operator, operator, pushing
 
 __all__ = ["operator", "pushing"]
@@ -78,12 +77,6 @@ def test_the_webhook_receiver_checks_and_asks_for_what_it_lacks(operator: Operat
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def test_the_walk_through_with_curl(service: Service) -> None:

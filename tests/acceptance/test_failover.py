@@ -2,13 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import httpx
 
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, until
 from tests.acceptance.network import Network
 from tests.drills.database import Database
 
@@ -53,30 +52,13 @@ def _fail_over(database: Database, service: Service) -> None:
     writers = [threading.Thread(target=write, args=(writer,)) for writer in range(WRITERS)]
     for each in writers:
         each.start()
-    _until(lambda: len(acknowledged) > 100)
+    until(lambda: len(acknowledged) > 100, BACK_S)
     killed = time.monotonic()
     database.fail_over()
-    _until(lambda: acknowledged[-1][0] > killed + 1)
+    until(lambda: acknowledged[-1][0] > killed + 1, BACK_S)
     over.set()
     for each in writers:
         each.join()
     assert statuses <= {201, 503}
-    stored = _stored(service)
-    assert {name for _, name in acknowledged} <= stored
-    _until(lambda: httpx.get(service.base + "/readyz").status_code == 200)
-
-
-def _until(done: Callable[[], bool]) -> None:
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < BACK_S
-
-
-def _stored(service: Service) -> set[str]:
-    found = set[str]()
-    with service.client("scim") as client:
-        while True:
-            page = client.get(service.scim + "/Users", params={"startIndex": len(found) + 1, "attributes": "userName"}).json()
-            found |= {user["userName"] for user in page.get("Resources", [])}
-            if len(found) >= page["totalResults"]:
-                return found
+    assert {name for _, name in acknowledged} <= service.user_names()
+    until(lambda: httpx.get(service.base + "/readyz").status_code == 200, BACK_S)

@@ -5,8 +5,7 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,9 +14,10 @@ import pytest
 from runtime import embedded
 from runtime.disk import GONE, NEARLY_FULL, Disk
 from runtime.embedded import FREE_BYTES_MIN, EmbeddedPostgresError
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, until
 
 MIB = 2**20
+PATIENCE_S = 60.0  # what it does has no signal that reaches this process: it is asked again and again
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
@@ -46,13 +46,6 @@ def logged(service: Service, event: str) -> list[dict]:
     return [line for line in lines if line["event"] == event]
 
 
-def until(met: Callable[[], bool]) -> None:
-    """Ask the service again and again: what it does has no signal that reaches this process."""
-    began = time.monotonic()
-    while not met():
-        assert time.monotonic() - began < 60, "it did not come about"
-
-
 def create(client: httpx.Client, service: Service, name: str) -> httpx.Response:
     return client.post(f"{service.scim}/Users", json={"schemas": [USER], "userName": name})
 
@@ -67,7 +60,7 @@ def test_a_nearly_full_disk_refuses_writes_with_a_sentence_and_lets_operators_ac
     with service.client("scim") as scim, service.client("admin") as admin:
         assert create(scim, service, "before").status_code == 201
         ballast = fill(disk, FREE_BYTES_MIN - 20 * MIB)
-        until(lambda: ready(service)["status"] == "not_ready")
+        until(lambda: ready(service)["status"] == "not_ready", PATIENCE_S)
         refused = create(scim, service, "meanwhile")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
         assert "Less than 256 MiB are free" in refused.json()["detail"]
@@ -80,7 +73,7 @@ def test_a_nearly_full_disk_refuses_writes_with_a_sentence_and_lets_operators_ac
         assert token.status_code == 201, token.text
         assert admin.delete(f"{service.base}/v1/tokens/{token.json()['id']}").status_code in {200, 204}
         ballast.unlink()
-        until(lambda: ready(service)["status"] == "ready")
+        until(lambda: ready(service)["status"] == "ready", PATIENCE_S)
         assert create(scim, service, "after").status_code == 201
         fill(disk, FREE_BYTES_MIN - 20 * MIB)
         assert service.stop() == 0
@@ -96,12 +89,12 @@ def test_a_full_disk_ends_the_server_and_not_the_service(disk: Path, tmp_path: P
         assert create(scim, service, "before").status_code == 201
         ballast = fill(disk, 0)
         os.kill(service.postmaster(), signal.SIGKILL)
-        until(lambda: bool(ready(service)) and len(logged(service, "postgres_restart_failed")) >= 2)
+        until(lambda: bool(ready(service)) and len(logged(service, "postgres_restart_failed")) >= 2, PATIENCE_S)
         assert "MiB are free" in logged(service, "postgres_restart_failed")[-1]["reason"]
         assert create(scim, service, "meanwhile").status_code == 503
         assert ready(service)["reason"] == "disk_nearly_full"
         ballast.unlink()
-        until(lambda: ready(service)["status"] == "ready")
+        until(lambda: ready(service)["status"] == "ready", PATIENCE_S)
         assert create(scim, service, "after").status_code == 201
         found = scim.get(f"{service.scim}/Users").json()["Resources"]
         assert [user["userName"] for user in found] == ["before", "after"]
@@ -117,7 +110,7 @@ def test_a_log_that_cannot_be_written_keeps_nobody_from_anything(disk: Path) -> 
         for number in range(20):
             assert create(scim, service, f"meanwhile-{number}").status_code == 503
         ballast.unlink()
-        until(lambda: ready(service)["status"] == "ready")
+        until(lambda: ready(service)["status"] == "ready", PATIENCE_S)
         assert create(scim, service, "after").status_code == 201
     assert service.stop() == 0
 
@@ -128,16 +121,16 @@ def test_a_data_directory_that_goes_away_is_no_new_ledger(tmp_path: Path) -> Non
     data, aside = service.data_dir / "postgres" / "data", service.data_dir / "aside"
     with service.client("scim") as scim:
         assert create(scim, service, "before").status_code == 201
-        until(lambda: ready(service)["status"] == "ready")
+        until(lambda: ready(service)["status"] == "ready", PATIENCE_S)
         postmaster = service.postmaster()
         data.rename(aside)
         os.kill(postmaster, signal.SIGKILL)
-        until(lambda: bool(ready(service)) and len(logged(service, "postgres_restart_failed")) >= 1)
+        until(lambda: bool(ready(service)) and len(logged(service, "postgres_restart_failed")) >= 1, PATIENCE_S)
         assert "is gone" in logged(service, "postgres_restart_failed")[-1]["reason"]
         assert not data.exists()
         assert create(scim, service, "meanwhile").status_code == 503
         aside.rename(data)
-        until(lambda: ready(service)["status"] == "ready")
+        until(lambda: ready(service)["status"] == "ready", PATIENCE_S)
         assert scim.get(f"{service.scim}/Users").json()["totalResults"] == 1
     service.stop()
 

@@ -19,7 +19,7 @@ from database import connections
 from database.deadlines import Deadline
 from runtime import embedded
 from runtime.exits import USAGE
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, free_port
 from tests.acceptance.network import network
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -40,8 +40,7 @@ def pgbouncer() -> str:
 @contextmanager
 def pooling(program: str, cluster: embedded.Cluster, mode: str) -> Iterator[int]:
     """pgbouncer in front of the cluster of the test; gives its port. It does not run as root, so it gets a place and a way of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with network(cluster) as way, tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "users").write_text('"ledger_app" ""\n"ledger_owner" ""\n')

@@ -1,14 +1,13 @@
 """A standby that lagged is promoted under a running service: the end of the log is lost, and nobody goes on as if nothing had happened."""
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, until
 from tests.acceptance.network import Network
 from tests.acceptance.receiver import Receiver, receiver
 from tests.acceptance.test_consumers import Operator
@@ -17,14 +16,6 @@ from tests.drills.database import Database
 
 LOST, NEW = 10, 15
 TOLD_S = 5.0
-
-
-def until(done: Callable[[], bool], seconds: float) -> float:
-    """Ask until it is so; give how long it took."""
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < seconds, f"not within {seconds} s"
-    return time.monotonic() - began
 
 
 def ready(service: Service) -> bool:

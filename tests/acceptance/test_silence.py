@@ -20,7 +20,7 @@ from psycopg import sql
 from database.deadlines import ANSWER
 from runtime import embedded
 from runtime.exits import UNREACHABLE
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, until
 from tests.acceptance.network import Network, network
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -50,14 +50,6 @@ def serving(way: Network, app_url: str, tmp_path: Path, name: str = "ledger", **
 
 def create(client: httpx.Client, service: Service, name: str) -> httpx.Response:
     return client.post(service.scim + "/Users", json={"schemas": [USER], "userName": name})
-
-
-def until(done: Callable[[], bool], seconds: float) -> float:
-    """Ask until it is so; give how long it took. What is asked takes its time itself."""
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < seconds, f"not within {seconds} s"
-    return time.monotonic() - began
 
 
 def asked(service: Service) -> dict[str, Callable[[], httpx.Response]]:

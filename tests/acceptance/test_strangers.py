@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, free_port, until
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 MIB = 2**20
@@ -29,12 +29,6 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("strangers") / "ledger", LEDGER_CONNECTIONS="60", LEDGER_METRICS_PORT=metrics)
     yield service.start()
     assert service.stop() == 0
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def well_formed(role: str = "scim") -> str:
@@ -72,12 +66,6 @@ def cpu_seconds(service: Service) -> float:
     assert service.process is not None
     fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 209715200", b"Transfer-Encoding: chunked"])
@@ -304,7 +292,7 @@ def test_40_idle_sockets_of_four_kinds_are_gone_within_75_seconds(own: Service) 
 
 
 def test_each_worker_has_a_port_for_metrics(make_service: Callable[..., Service]) -> None:
-    first = free_port()
+    first = free_port(2)
     make_service(LEDGER_WORKERS="2", LEDGER_METRICS_PORT=str(first))
     for port in (first, first + 1):
         until(lambda port=port: _scraped(port), 120)
