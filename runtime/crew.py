@@ -36,6 +36,7 @@ class _Running:
 
     process: BaseProcess
     beat: c_double
+    announced: bool = False
 
     @property
     def sign(self) -> tuple[int | None, float]:
@@ -69,6 +70,9 @@ class Crew(threading.Thread):
         self._end()
 
     def _look_after(self, place: int, each: _Running) -> None:
+        if each.beat.value and not each.announced:
+            each.announced = True
+            _log.info("worker_started", pid=each.process.pid)
         silent_s = self._signs.quiet_s(place)
         if each.process.exitcode is None and silent_s > each.patience_s:
             _log.error("worker_silent", pid=each.process.pid, seconds=round(silent_s))

@@ -163,6 +163,7 @@ def test_a_worker_that_stands_still_is_replaced(cluster: embedded.Cluster, app_u
     ):
         assert create(client, service, "before").status_code == 201
         stopped = members_of(service)[0]
+        until(lambda: f'"pid":{stopped},"event":"worker_started"' in service.log.read_text())  # one still starting has longer
         os.kill(stopped, signal.SIGSTOP)
         until(lambda: one_more(service), NEIGHBOUR_S)
         until(lambda: "worker_silent" in service.log.read_text(), 25)
