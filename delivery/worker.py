@@ -269,7 +269,12 @@ class Worker:
             directory = await self.directories.by_id(conn, number)
             limit = self.limits.get(number, Limit())
             _log.warning("surge", directory=directory.slug, revocations=count, per_hour=limit.per_hour, action=limit.action)
-            await self.act(detected(self.new_id(), directory, count, seq, limit))
+            try:
+                await self.act(detected(self.new_id(), directory, count, seq, limit))
+            except LOST:
+                raise
+            except Exception:  # of one directory: the others are told of
+                _log.exception("surge_not_told", directory=directory.slug)
 
 
 def _told(held: _Held) -> BaseException | None:

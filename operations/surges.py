@@ -24,7 +24,9 @@ class Surge:
 async def _surge(ledger: OpenLedger, directory: Directory) -> Surge:
     async with ledger.connection() as conn:
         known = await limits(conn)
-        return Surge(directory.slug, known.get(directory.id, Limit()), (await lately(conn, known)).get(directory.id, 0))
+        return Surge(
+            directory.slug, known.get(directory.id, Limit()), (await lately(conn, known, directory.id)).get(directory.id, 0)
+        )
 
 
 @on_directory("surges.show")
