@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final, LiteralString
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -11,7 +12,7 @@ from bench.figures import Figure, Sizes, count, median, ms
 from bench.stage import Service, Stage, patch_body
 from database.connections import Connection, Pool
 from delivery import surges
-from delivery.brake import HOUR_US, REVOKING, Limit
+from delivery.brake import REVOKING, Limit
 from delivery.surges import PER_HOUR_MAX
 from delivery.worker import WATCH_S
 from ledger.rendering import Event
@@ -67,10 +68,10 @@ async def _measured(service: Service, people: int) -> list[Figure]:
         await pool.close()
 
 
-_ENDED = f"""
+_ENDED: Final[LiteralString] = """
 select e.directory, e.seq, e.type, e.obj, e.mem, c.at, c.seq, c.types from ledger.commits c
 join ledger.events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and (1::bigint << e.type) & $1 <> 0
-where c.at > (extract(epoch from clock_timestamp()) * 1000000)::int8 - {HOUR_US} order by e.seq desc
+where c.at > (extract(epoch from clock_timestamp()) * 1000000)::int8 - 3600000000 order by e.seq desc
 """
 
 

@@ -73,14 +73,18 @@ async def _add_inside(
         )
         rows = await (await conn.cursor(binary=True).execute(SQL["edges_inside"], params)).fetchall()
         read, last = [0] * len(some), list(some)
-        for number, member, is_group, active, to_seq, from_seq in rows:
+        new = set[UUID]()
+        for number, member, is_group, to_seq, from_seq in rows:
             read[number - 1] += 1
             last[number - 1] = some[number - 1][0], to_seq, from_seq
             if is_group and member not in seen:
                 seen.add(member)
                 left.append((member, 0, 0))
-            elif active and not is_group:
-                users.add(member)
+            elif not is_group and member not in users:
+                new.add(member)
+        params = (directory, at_seq, uuids(tuple(new)))
+        rows = await (await conn.cursor(binary=True).execute(SQL["active_at"], params)).fetchall() if new else []
+        users.update(user for (user,) in rows)
         left += [place for place, count in zip(last, read, strict=True) if count == each]
 
 

@@ -544,17 +544,20 @@ select commit, at, array_agg(distinct who) filter (where not whole), array_agg(d
 select set_config('enable_bitmapscan', 'off', true);
 
 -- edges_inside --
--- Memberships of groups as of a seq: which of the groups, the member, whether it is a group, whether it is active. Of each at most $6, after
--- the place where the page before ended ($4, $5): a group has one edge of each from_seq.
-select g.n, m.mem, m.mt = 1, coalesce((
-    select s.active from states s where m.mt = 0 and s.directory = $1 and s.obj = m.mem and s.to_seq > $2 and s.from_seq <= $2 limit 1), false),
-       m.to_seq, m.from_seq
+-- Memberships of groups as of a seq: which of the groups, the member, whether it is a group. Of each at most $6, after the place where the
+-- page before ended ($4, $5): a group has one edge of each from_seq.
+select g.n, m.mem, m.mt = 1, m.to_seq, m.from_seq
 from unnest($3::uuid[], $4::int8[], $5::int8[]) with ordinality g(grp, t, f, n)
 cross join lateral (
     select mem, mt, to_seq, from_seq from memberships
     where directory = $1 and grp = g.grp and to_seq > $2 and from_seq <= $2 and (to_seq, from_seq) > (g.t, g.f)
     order by to_seq, from_seq limit $6) m
 order by g.n, m.to_seq, m.from_seq;
+
+-- active_at --
+-- Which of these users were active as of a seq.
+select u from unnest($3::uuid[]) u
+where (select s.active from states s where s.directory = $1 and s.obj = u and s.to_seq > $2 and s.from_seq <= $2 limit 1);
 
 -- losses_lately --
 -- Directories where access ended in the hour until now, with the newest commit, and when that hour began. A closed one is left out: its end
