@@ -279,7 +279,9 @@ left join subject_keys s on s.obj = e.obj order by e.obj, e.rv;
 
 -- touch_tokens --
 -- Once a minute for all tokens used, so that reading writes no hot rows. Never backwards: the trigger would refuse the others with it.
-update tokens set last_used_at = greatest(last_used_at, clock_timestamp()) where id = any($1::uuid[]);
+-- It promises nothing, so it does not wait for a synchronous standby.
+update tokens set last_used_at = greatest(last_used_at, clock_timestamp()) where id = any($1::uuid[])
+returning set_config('synchronous_commit', 'local', true);
 
 -- ledger_row --
 -- Who we are, and which key-encryption key wraps the others.
