@@ -62,8 +62,11 @@ async def _page(
 
 async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[int, int, int]]:
     """(directory, users who lost access in the last hour, newest seq) where that is more than the limit and nobody was told for `quiet_s`."""
-    told = {row[0] for row in await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()}
-    counts = [(d, await _users(conn, d, since, known), newest) for d, newest, since in await _lately(conn) if d not in told]
+    rows = await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()
+    told = {directory for directory, seq in rows if seq is None}
+    before = {(directory, seq) for directory, seq in rows if seq is not None}
+    untold = [row for row in await _lately(conn) if row[0] not in told and row[:2] not in before]
+    counts = [(directory, await _users(conn, directory, since, known), newest) for directory, newest, since in untold]
     return [found for found in counts if found[1] > known.get(found[0], Limit()).per_hour]
 
 

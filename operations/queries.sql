@@ -8,6 +8,10 @@ select i.fingerprint, i.request, i.over or i.begun_at < clock_timestamp() - make
        exists (select from commits c where c.req = i.request)
 from idempotent_requests i where i.owner = $1 and i.key = $2;
 
+-- lower_idempotent --
+-- Begun before the clock was set back: it must have ended so and so long after somebody first asked, not when the clock has caught up.
+update idempotent_requests set begun_at = clock_timestamp() where owner = $1 and key = $2 and begun_at > clock_timestamp() and not over;
+
 -- take_over_idempotent --
 -- From a request that ended and did nothing; of two who try, one gets it.
 update idempotent_requests set request = $4, begun_at = clock_timestamp(), over = false where owner = $1 and key = $2 and request = $3 and answer is null
