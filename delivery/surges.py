@@ -75,6 +75,13 @@ async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[int, int]
     return {directory: await _users(conn, directory, since, known) for directory, _, since in await _lately(conn)}
 
 
+async def lately_in(conn: Connection, directory: Directory, limit: Limit) -> int:
+    """Users of one directory who lost access in the last hour; where that is more than the limit there may be more of them."""
+    row = await (await conn.execute(SQL["clock"])).fetchone()
+    assert row is not None
+    return 0 if directory.is_closed else await _users(conn, directory.id, row[0] - HOUR_US, {directory.id: limit})
+
+
 async def _lately(conn: Connection) -> list[tuple[int, int, int]]:
     return await (await conn.execute(SQL["losses_lately"], (HOUR_US,))).fetchall()
 
