@@ -17,7 +17,7 @@ grant usage on sequence requests_id_seq to ledger_app;
 grant select, insert on consumers, consumer_epochs, checkpoints, open_deliveries, skips, revocation_acks, consumer_leases to ledger_app;
 grant usage on sequence consumers_id_seq, checkpoints_id_seq, revocation_acks_id_seq, replay_progress_id_seq to ledger_app;
 grant update on consumers, open_deliveries, consumer_leases to ledger_app;
-grant update (sealed_reason, at) on skips to ledger_app;  -- one that came again after a seek is skipped again
+grant update (sealed_reason, at, replay) on skips to ledger_app;  -- one that came again after a seek is skipped again
 grant delete on checkpoints, open_deliveries to ledger_app;
 grant update (low, through, open, at, moves, leaf) on checkpoints to ledger_app;
 grant select, insert, update on thinned to ledger_app;
@@ -27,7 +27,8 @@ grant update (state, ended_at, sealed_name, sealed_reason, failure) on replays t
 grant select, insert on consumer_forks to ledger_app;
 grant usage on sequence consumer_forks_id_seq to ledger_app;
 grant update (common_position, common, gone, gone_count, places_lost, closed_at, sealed_reason) on consumer_forks to ledger_app;
-grant delete on skips to ledger_app;  -- of events that a restored log does not have
+grant select, insert on replayed to ledger_app;
+grant delete on skips, replayed to ledger_app;  -- of events that were delivered after all, or that a restored log does not have
 grant update (happened, at) on revocation_acks to ledger_app;  -- where another event stands now at that seq
 grant delete on replay_progress to ledger_app;
 grant update (done, through, ahead, at, moves) on replay_progress to ledger_app;

@@ -50,6 +50,7 @@ class Readings:
     epochs: Sequence[Epoch]
     states: dict[int, tuple[str, str | None]]  # of exceptions: the state, and the reason or the error
     skipped: dict[int, str | None]
+    replayed: frozenset[int] = frozenset()  # delivered by a run, whatever the epochs say
 
     @property
     def through(self) -> int:
@@ -68,6 +69,8 @@ class Readings:
             return self.states[position]
         if position in self.skipped:
             return "skipped", self.skipped[position]
+        if position in self.replayed:
+            return None, None
         own = [epoch for epoch in self.epochs if epoch.takes(directory, kind)]
         if any(epoch.passed(position) and position not in epoch.open for epoch in own):
             return None, None
@@ -132,12 +135,14 @@ async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directorie
         )
         for row in rows
     ]
-    # A delivery that a replay repeats was acknowledged before.
+    # Of what a run repeats the other deliveries speak: it was acknowledged before, or is a hole until the run has delivered it.
     open_ = [e for e in await exceptions(conn, consumer) if e.replay is None]
     parked = ((e, open_optional(kek, e.sealed_reason, kind="parked", owner=consumer.uuid)) for e in open_)
     states = {e.position: (STATES[e.state], reason or e.error) for e, reason in parked}
     rows = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (consumer.id,))).fetchall()
-    return Readings(epochs, states, {row[0]: open_optional(kek, row[1], kind="skipped", owner=consumer.uuid) for row in rows})
+    skipped = {row[0]: open_optional(kek, row[1], kind="skipped", owner=consumer.uuid) for row in rows if row[3] is None}
+    rows = await (await conn.cursor(binary=True).execute(SQL["replayed_of"], (consumer.id,))).fetchall()
+    return Readings(epochs, states, skipped, frozenset(row[0] for row in rows))
 
 
 async def audit(

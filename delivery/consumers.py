@@ -354,6 +354,7 @@ def sought(consumer: Consumer, start: int, reason: str, *, kek: Kek, random: Cal
         (SQL["carry_open"], (consumer.id, start)),
         (SQL["leave_open"], (consumer.id, start)),
         (SQL["forget_open_after"], (consumer.id, start)),
+        (SQL["forget_skips_after"], (consumer.id, start)),
         (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types), sealed)),
     )  # fmt: skip
 

@@ -186,6 +186,7 @@ def moved_back(consumer: Consumer, fork: Fork) -> RecordFacts:
         (SQL["carry_open"], (consumer.id, common)),
         (SQL["forget_open_after"], (consumer.id, common)),
         (SQL["forget_skips_after"], (consumer.id, common)),
+        (SQL["forget_replayed_after"], (consumer.id, common)),
         (SQL["cut_epochs"], (consumer.id, common)),
         (SQL["begin_epoch_after_fork"], (consumer.id, common, list(d.directories), list(d.types), consumer.epoch)),
     )  # fmt: skip

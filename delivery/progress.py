@@ -90,6 +90,7 @@ class Report:
     fence: int
     place: Place
     settled: list[int] = field(default_factory=list[int])  # positions whose rows go
+    replayed: list[int] = field(default_factory=list[int])  # positions that only a run delivered
     begun: list[Exceptional] = field(default_factory=list[Exceptional])
     went_on: list[Exceptional] = field(default_factory=list[Exceptional])
     revocations: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])  # (directory, seq, µs)
@@ -130,6 +131,7 @@ async def record(conn: Connection, reports: Sequence[Report]) -> set[int]:
 
 def _statements(reports: Sequence[Report]) -> list[tuple[str, tuple[Any, ...]]]:
     gone = [(r.consumer, position) for r in reports for position in r.settled]
+    replayed = [(r.consumer, position) for r in reports for position in r.replayed]
     begun = [(r.consumer, e) for r in reports for e in r.begun]
     went_on = [(r.consumer, e) for r in reports for e in r.went_on]
     acked = [(r.consumer, *revocation) for r in reports for revocation in r.revocations]
@@ -142,6 +144,8 @@ def _statements(reports: Sequence[Report]) -> list[tuple[str, tuple[Any, ...]]]:
         )))  # fmt: skip
     if gone:
         statements.append(("delete_open", (int4s([c for c, _ in gone]), int8s([p for _, p in gone]))))
+    if replayed:
+        statements.append(("insert_replayed", (int4s([c for c, _ in replayed]), int8s([p for _, p in replayed]))))
     if begun:
         statements.append(("insert_open", (
             int4s([c for c, _ in begun]), int8s([e.position for _, e in begun]), int4s([e.directory for _, e in begun]),

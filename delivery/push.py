@@ -24,6 +24,7 @@ from database.arrays import int8s
 from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
+from delivery.audit import Readings, readings_of
 from delivery.brake import Limit
 from delivery.choosing import Choosing, Open, Replay, attempts_of, failed, state_of
 from delivery.consumers import Consumer
@@ -120,6 +121,7 @@ class Push:
         self._replays: dict[UUID, Replay] = {}
         self._read_to = START
         self._through = 0
+        self._readings: Readings | None = None  # what it had acknowledged when its runs were taken up
         self._trail = parts.trails[consumer.uuid]
         self._known_to = 0  # no change of the consumer up to here is unknown to us
         self._epoch = consumer.epoch
@@ -247,6 +249,9 @@ class Push:
 
         Nor is a grant that was taken back since the run started: while it was paused that was delivered, and it would come last.
         """
+        if runs:
+            directories = await self._parts.directories.all(conn)
+            self._readings = await readings_of(conn, self._parts.kek, self.consumer, directories)
         skips = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (self.consumer.id,))).fetchall()
         for run in runs:
             gone = aside | {row[0] for row in skips if row[2] >= run.created_at}
@@ -603,6 +608,8 @@ class Push:
         item = found.item
         if found.exceptional is not None:
             self._report.settled.append(item.position)
+        if found.again and self._readings is not None and self._readings.verdict(item.position, item.directory, item.kind)[0]:
+            self._report.replayed.append(item.position)  # a hole until now
         if item.position in self._window:
             del self._window[item.position]
             self._through = max(self._through, item.position)

@@ -88,12 +88,13 @@ select k.consumer, k.epoch, k.through, k.through, k.leaf from checkpoints k join
 where k.consumer = $1 order by k.id desc limit 1;
 
 -- leave_open --
--- Before a seek to $2: what lies behind it and is open, or has a row, was never acknowledged. The newest epoch that passed it says so for ever.
+-- Before a seek to $2: what lies behind it and is open, has a row, or was given up, was never acknowledged. The newest epoch that passed it says so for ever.
 insert into checkpoints (consumer, epoch, low, through, leaf, open)
 select e.consumer, e.epoch, k.low, k.through, k.leaf, array(
     select p from unnest(k.open) p where p > $2 or e.epoch < c.epoch
     union
-    select o.position from open_deliveries o
+    select o.position from (
+        select consumer, position, replay from open_deliveries union all select consumer, position, replay from skips) o
     where o.consumer = c.id and o.position > $2 and o.replay is null and o.position > e.start and o.position <= k.through
       and not exists (select from consumer_epochs n join checkpoints l on l.consumer = n.consumer and l.epoch = n.epoch
                       where n.consumer = c.id and n.epoch > e.epoch and o.position > n.start and o.position <= l.through)
@@ -175,8 +176,15 @@ begun as (
 select through from moved union all select through from begun;
 
 -- delete_open --
--- Exceptions that were settled.
+-- Exceptions that were settled. What an operator gave up while it was under way, and was accepted, was not given up.
+with accepted as (delete from skips s using unnest($1::int4[], $2::int8[]) k(c, p) where s.consumer = k.c and s.position = k.p)
 delete from open_deliveries o using unnest($1::int4[], $2::int8[]) k(c, p) where o.consumer = k.c and o.position = k.p;
+
+-- insert_replayed --
+-- What a run delivered and the consumer's place does not speak for. What was given up before is not any more.
+with delivered as (select c, p from unnest($1::int4[], $2::int8[]) k(c, p)),
+accepted as (delete from skips s using delivered where s.consumer = c and s.position = p)
+insert into replayed (consumer, position) select c, p from delivered on conflict do nothing;
 
 -- insert_open --
 -- Exceptions that began; of a run only while it is open (it may have been cancelled while the delivery was under way).
@@ -234,10 +242,11 @@ where consumer = $1 and position = $2;
 update open_deliveries set state = 5, next_at = null, sealed_reason = $3 where consumer = $1 and position = $2;
 
 -- skip_open --
--- Never to be delivered; the reason stays, sealed.
-with gone as (delete from open_deliveries where consumer = $1 and position = $2 returning consumer, position)
-insert into skips (consumer, position, sealed_reason) select consumer, position, $3 from gone
-on conflict (consumer, position) do update set sealed_reason = excluded.sealed_reason, at = excluded.at;
+-- Never to be delivered; the reason stays, sealed. Of what a run repeats only the repetition is given up, unless the event itself was.
+with gone as (delete from open_deliveries where consumer = $1 and position = $2 returning consumer, position, replay)
+insert into skips (consumer, position, sealed_reason, replay) select consumer, position, $3, replay from gone
+on conflict (consumer, position) do update set sealed_reason = excluded.sealed_reason, at = excluded.at,
+    replay = case when skips.replay is not null then excluded.replay end;
 
 -- touch_consumer --
 -- Something about its exceptions changed: whoever delivers reads them again.
@@ -347,8 +356,12 @@ cross join lateral (select low, through, open from checkpoints where consumer = 
 where e.consumer = $1 and k.through > $2;
 
 -- forget_skips_after --
--- What an operator gave up of a log that is gone.
+-- What an operator gave up behind a place: it is read from there again, or the log does not hold it any more.
 delete from skips where consumer = $1 and position > $2;
+
+-- forget_replayed_after --
+-- What runs delivered of a log that is gone.
+delete from replayed where consumer = $1 and position > $2;
 
 -- begin_epoch_after_fork --
 -- At what both logs have. $5 is the epoch that was seen: of two who see the same fork the second is refused by the key.
@@ -420,7 +433,7 @@ cross join lateral (select position, directory, seq from commits where position 
 select e.seq, c.position + (e.seq - c.seq) from events e
 cross join lateral (select position, seq from commits where directory = $1 and seq <= e.seq order by seq desc limit 1) c
 where e.directory = $1 and e.seq < $2 and (1::bigint << e.type) & $3 <> 0
-  and not exists (select from skips s where s.consumer = $4 and s.position = c.position + (e.seq - c.seq))
+  and not exists (select from skips s where s.consumer = $4 and s.position = c.position + (e.seq - c.seq) and s.replay is null)
   and not exists (select from open_deliveries o where o.consumer = $4 and o.position = c.position + (e.seq - c.seq))
 order by e.seq desc limit 1;
 
@@ -433,7 +446,7 @@ select start from consumer_epochs where consumer = $1 and epoch = $2;
 select e.seq, e.type, e.obj, e.mem, c.at, c.position + (e.seq - c.seq), c.seq, c.types from events e
 cross join lateral (select position, seq, at, types from commits where directory = $1 and seq <= e.seq order by seq desc limit 1) c
 where e.directory = $1 and e.seq > $2 and e.seq < $3 and (1::bigint << e.type) & $4 <> 0
-  and not exists (select from skips s where s.consumer = $6 and s.position = c.position + (e.seq - c.seq))
+  and not exists (select from skips s where s.consumer = $6 and s.position = c.position + (e.seq - c.seq) and s.replay is null)
   and not exists (select from open_deliveries o where o.consumer = $6 and o.position = c.position + (e.seq - c.seq) and o.state = 5)
 order by e.seq limit $5;
 
@@ -477,8 +490,12 @@ left join lateral (select through, open from checkpoints where consumer = e.cons
 where e.consumer = $1 order by e.epoch;
 
 -- skips_of --
--- What an operator decided not to deliver.
-select position, sealed_reason, at from skips where consumer = $1 order by position;
+-- What an operator decided not to deliver; with the run whose repetition it was.
+select position, sealed_reason, at, replay from skips where consumer = $1 order by position;
+
+-- replayed_of --
+-- What runs delivered and the place of a consumer does not speak for.
+select position from replayed where consumer = $1;
 
 -- open_counts --
 -- Exceptions by state, for status and metrics.
