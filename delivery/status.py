@@ -1,6 +1,6 @@
 """How a consumer is doing: how far behind, for how long, and what it is stuck on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,11 +79,16 @@ async def revocation_seconds(conn: Connection, consumer: Consumer) -> dict[str, 
 
 
 async def status_of(
-    conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, directories: Sequence[Directory]
+    conn: Connection,
+    feed: Feed,
+    kek: Kek,
+    consumer: Consumer,
+    directories: Sequence[Directory],
+    reaches: Callable[[str], bool],
 ) -> dict[str, Any]:
-    """The status of CONTRACT §5, with the definition beside it."""
+    """The status of CONTRACT §5, with the definition beside it, for whoever `reaches` these directories."""
     lag = await lag_of(conn, feed, consumer, directories)
-    stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id)
+    stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id, reaches)
     d = consumer.definition
     return {
         "object": "consumer", "name": consumer.name, "mode": d.mode, "ordering": d.ordering, "directories": list(d.directories),

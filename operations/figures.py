@@ -6,7 +6,7 @@ from typing import Final
 from database.connections import Connection
 from delivery.brake import Limit
 from delivery.consumers import SQL, Consumer, consumers
-from delivery.forks import open_fork
+from delivery.forks import everywhere, open_fork
 from delivery.replays import runs_of
 from delivery.status import lag_of, state_shown
 from delivery.surges import lately, limits
@@ -71,7 +71,7 @@ async def _of_consumer(ledger: OpenLedger, conn: Connection, consumer: Consumer,
     lag = await lag_of(conn, ledger.feed, consumer, directories)
     runs = await runs_of(conn, ledger.kek, consumer.id, open_only=True)
     left = sum(run.total - run.done for run in runs)
-    forked = await open_fork(conn, consumer.id) is not None
+    forked = await open_fork(conn, consumer.id, everywhere) is not None
     return ConsumerFigures(consumer.name, state_shown(consumer, lag), lag.events, lag.seconds, lag.by_state, left, forked)
 
 
