@@ -531,21 +531,25 @@ on conflict (directory) do update set released = greatest(surge_limits.released,
 -- Commits of a directory that end somebody's access, with the users who lose some: first seq, time, users. Of an edge only where it gave
 -- access; of a group in a group everybody inside who was active. At most $4 events, the newest, each commit with the lowest seq of them;
 -- those of a time of exactly $3 only below the seq $5, which is where the page before ended. 6164: user.deactivated, user.deleted,
--- group.member_removed, group.member_access_revoked, as in the index.
+-- group.member_removed, group.member_access_revoked, as in the index. Last, when it was made: where the clock was behind the log, commits have
+-- the time of the one before (docs/decisions/0038), and the id of a request (a UUIDv7) still says when that came.
 with recursive ended as (
-    select c.seq as commit, c.at, e.seq, coalesce(e.mem, e.obj) as who, position('\x226d74223a2247726f757022'::bytea in e.leaf) > 0 as whole
+    select c.seq as commit, c.at, c.req, e.seq, coalesce(e.mem, e.obj) as who, position('\x226d74223a2247726f757022'::bytea in e.leaf) > 0 as whole
     from commits c join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and e.type in (2, 4, 11, 12)
     where c.directory = $1 and c.at > $2 and c.at <= $3 and c.types & 6164 <> 0 and (c.at < $3 or e.seq < $5)
       and (e.mem is null or position('\x22656666223a74727565'::bytea in e.leaf) > 0)
     order by c.at desc, c.seq desc, e.seq desc limit $4  -- as in the index, so that a page reads no more than itself
 ), inside as (
-    select commit, at, seq, who, whole from ended
+    select commit, at, req, seq, who, whole from ended
     union
-    select i.commit, i.at, i.seq, m.mem, m.mt = 1 from inside i
+    select i.commit, i.at, i.req, i.seq, m.mem, m.mt = 1 from inside i
     join memberships m on i.whole and m.directory = $1 and m.grp = i.who and m.from_seq <= i.seq and m.to_seq > i.seq
     where m.mt = 1 or exists (select from states s where s.directory = $1 and s.obj = m.mem and s.from_seq <= i.seq and s.to_seq > i.seq and s.active)
 )
-select commit, at, array_agg(distinct who) filter (where not whole), min(seq) from inside group by commit, at order by commit;
+select commit, at, array_agg(distinct who) filter (where not whole), min(seq),
+       case when substr(req::text, 15, 1) = '7' and at - 60000000 > ('x' || translate(left(req::text, 13), '-', ''))::bit(48)::int8 * 1000
+            then ('x' || translate(left(req::text, 13), '-', ''))::bit(48)::int8 * 1000 else at end
+from inside group by commit, at, req order by commit;
 
 -- losses_lately --
 -- Directories where access ended in the hour until now, with the newest commit, and when that hour began. A closed one is left out: its end

@@ -49,13 +49,13 @@ async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Ite
 
 
 async def _losses(conn: Connection, directory: int, after: int, until: int) -> list[Loss]:
-    return [Loss(seq, at, users or ()) for seq, at, users, _ in await _page(conn, directory, after, (until, EVER), 2**31)]
+    return [Loss(seq, made, users or ()) for seq, _, users, _, made in await _page(conn, directory, after, (until, EVER), 2**31)]
 
 
 async def _page(
     conn: Connection, directory: int, after: int, before: tuple[int, int], limit: int
-) -> list[tuple[int, int, list[UUID] | None, int]]:
-    """First seq, time, users and lowest seq looked at of commits; `before` is the time and the seq where the page before ended."""
+) -> list[tuple[int, int, list[UUID] | None, int, int]]:
+    """First seq, time, users, lowest seq looked at, and when it was made, of commits; `before` is where the page before ended: time and seq."""
     params = (directory, after, before[0], limit, before[1])
     return await (await conn.cursor(binary=True).execute(SQL["losses_between"], params)).fetchall()
 
@@ -94,8 +94,8 @@ async def _users(conn: Connection, directory: int, since: int, known: Mapping[in
         page = await _page(conn, directory, since, before, LATELY_PAGE)
         if not page:
             break
-        users.update(user for _, _, lost, _ in page for user in lost or ())
-        before = min((at, seq) for _, at, _, seq in page)
+        users.update(user for _, _, lost, _, made in page if made > since for user in lost or ())
+        before = min((at, seq) for _, at, _, seq, _ in page)
     return len(users)
 
 

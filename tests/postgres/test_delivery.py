@@ -1347,6 +1347,38 @@ async def _is_held(s: Scene) -> bool:
     return HELD in (await s.states()).values()
 
 
+def test_a_day_of_leavers_while_the_clock_stands_is_no_surge(app_url: str, superuser_url: str) -> None:
+    """All have the time of an event that was a day ahead, as an operator accepted; when each was made its request's id says."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            directory = s.ledger.directory.id
+            for n in range(6):
+                await s.ledger.delete_user(id_of(await s.ledger.create_user(f"u{n}")))
+            with psycopg.connect(superuser_url) as conn:
+                conn.execute("alter table ledger.commits disable trigger all")
+                conn.execute("update ledger.commits set at = at + 86400000000 where directory = %s", (directory,))
+                found = conn.execute(
+                    "select seq, req from ledger.commits where directory = %s and types & 16 <> 0 order by seq", (directory,)
+                )
+                ends = found.fetchall()
+                for seq, req in ends[:4]:
+                    earlier = UUID(int=req.int - (2 * 3_600_000 << 80))
+                    conn.execute(
+                        "update ledger.commits set req = %s where directory = %s and seq = %s", (earlier, directory, seq)
+                    )
+            limits = {directory: Limit(3, "hold")}
+            feed = s.ledger.services.ledger.feed
+            async with s.conn() as conn:
+                assert (await surges.lately(conn, limits))[directory] == 2
+                every = await feed.at(conn, [(directory, seq) for seq, _ in ends], bodies=False)
+                assert await surges.held_commits(conn, limits, every) == {(directory, ends[3][0])}, (
+                    "of each hour what is beyond the limit"
+                )
+
+    run(body())
+
+
 def test_what_took_no_access_is_no_surge(app_url: str) -> None:
     """Cleaning up after people who had lost it already, and moving one person about."""
 
