@@ -23,7 +23,7 @@ run: $(READY) ## start the service, on a fresh machine too; Ctrl-C stops it, a s
 	@exec .venv/bin/scim-ledger serve
 
 test: $(READY) ## the whole test suite; COVERAGE=1 adds the coverage gate, ARGS=... goes to pytest
-	.venv/bin/pytest -n auto $(if $(COVERAGE),$(COVERAGE_GATE)) $(ARGS)
+	.venv/bin/pytest -n auto --dist worksteal $(if $(COVERAGE),$(COVERAGE_GATE)) $(ARGS)
 
 check: gates ## everything a change must pass: gates, tests, full branch coverage of the pure modules
 	@$(MAKE) --no-print-directory test COVERAGE=1

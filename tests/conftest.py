@@ -22,6 +22,13 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TEMPLATE = "template_ledger"
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, for `-n auto`
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as cores: a third of what tests do is to wait, for processes and for deadlines."""
+    cores = os.cpu_count() or 1
+    return cores + cores // 2
+
+
 def prepare_template(url: str) -> None:
     """Bring the template database to the current schema, as its owner; every test database is a copy of it.
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, pause, until
 from tests.acceptance.receiver import Answer, Receiver, receiver
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -74,6 +74,7 @@ class Operator:
                 return found
             if time.monotonic() >= deadline:
                 raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
+            pause()
 
     def when_run(self, number: str, state: str, seconds: float = 60, *, done: int = 0) -> dict[str, Any]:
         """A run once it is in a state, with so many deliveries on record."""
@@ -84,6 +85,7 @@ class Operator:
                 return found
             if time.monotonic() >= deadline:
                 raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
+            pause()
 
     def user(self, **attributes: Any) -> str:
         made = self.idp.post(
@@ -149,9 +151,7 @@ def test_how_long_a_leaver_kept_access_is_known_for_each_consumer(operator: Oper
     seconds = operator.status(name)["revocation_seconds"]
     assert 0 < seconds["p50"] <= seconds["p99"] < 60
     line = f'ledger_revocation_seconds_count{{consumer="{name}"}} 1.0'
-    deadline = time.monotonic() + 20
-    while line not in operator.admin.get(f"{pushing.base}/metrics").text:
-        assert time.monotonic() < deadline
+    until(lambda: line in operator.admin.get(f"{pushing.base}/metrics").text, 20)
 
 
 def test_a_seek_says_before_what_it_does_and_does_it(operator: Operator, pushing: Service) -> None:
@@ -412,9 +412,9 @@ def test_a_surge_is_told_and_on_request_held_until_it_is_released(operator: Oper
         ]
     ):
         assert time.monotonic() < deadline
+        pause()
     assert told[0]["data"]["object"]["per_hour"] == 2
-    while f'ledger_directory_surge{{directory="{slug}"}} 1.0' not in operator.admin.get(f"{pushing.base}/metrics").text:
-        assert time.monotonic() < deadline
+    until(lambda: f'ledger_directory_surge{{directory="{slug}"}} 1.0' in operator.admin.get(f"{pushing.base}/metrics").text)
     answer = operator.post(f"directories/{slug}/surge/release", reason="the office in Lisbon closed")
     assert answer.status_code == 200
     hook.wait(lambda: len(hook.accepted) == 6)

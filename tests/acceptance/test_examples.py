@@ -88,7 +88,7 @@ def test_the_walk_through_with_curl(service: Service) -> None:
     assert said[1:] == [str(four), "True", "behind by 1", str(four[3:]), "True", "4 of 4, holes: []", "3", "back", str(four[1:])]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(filter(Path.is_file, (ROOT / "examples").iterdir())), ids=lambda path: path.name)
 def test_each_example_is_run_by_a_test(path: Path) -> None:
     tests = "".join(found.read_text() for found in (ROOT / "tests").rglob("test_*.py"))
     assert path.name in tests or path.stem in tests

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, until
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
@@ -219,12 +219,9 @@ def _operate(service: Service, word: str) -> None:
 
 def _failing(operator: httpx.Client, place: str) -> str:
     """The id of an event whose delivery was tried in vain."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        found = operator.get(place).json()["data"]
-        if found:
-            return found[0]["event_id"]
-    raise AssertionError("no delivery has failed")
+    found = list[dict[str, Any]]()
+    until(lambda: bool(found.extend(operator.get(place).json()["data"]) or found), 60)
+    return found[0]["event_id"]
 
 
 def _patch(client: httpx.Client, url: str, operation: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 import json
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +12,7 @@ import psycopg
 import pytest
 
 from runtime import embedded
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, until
 from tests.acceptance.test_consumers import Operator
 
 MADE_UP = "00000000"
@@ -50,9 +49,7 @@ def expire(people: Operator, number: str, client: httpx.Client) -> None:
     """Let a token run out: replaced by another one, with an overlap of a second. Returns when it is refused."""
     answer = people.admin.post(f"{people.service.base}/v1/tokens/{number}/rotate", json={"overlap_seconds": 1})
     assert answer.status_code == 201, answer.text
-    deadline = time.monotonic() + 20
-    while client.get(f"{people.service.base}/v1/events", params={"limit": 1}).status_code == 200:
-        assert time.monotonic() < deadline, "the overlap is over, and it is still let in"
+    until(lambda: client.get(f"{people.service.base}/v1/events", params={"limit": 1}).status_code != 200, 20)
 
 
 def ended(people: Operator, how: str, number: str, client: httpx.Client) -> None:
