@@ -28,6 +28,7 @@ from api.scim.app import ScimApp
 from api.scim.http import NO_STORE
 from api.scrapes import MEDIA_TYPE
 from api.services import Services
+from database import patience
 from operations.idempotency import AnsweredBeforeError
 
 _PARTS = (
@@ -66,6 +67,7 @@ class _Fence:
         self._gate = Gate(app, services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        patience.begin()
         request_id = str(self._services.new_request_id())
         scope["request_id"] = request_id
         status = 0
@@ -78,6 +80,8 @@ class _Fence:
                 headers.append((b"x-request-id", request_id.encode()))
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append(NO_STORE)
+            else:
+                patience.renew()  # a stream goes on for as long as it has something to send
             await send(message)
 
         loop_time = self._services.ledger.clock

@@ -4,16 +4,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import psycopg
+import structlog
 from fastapi import Request, Response
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from database import patience
 from operations import idempotency
 from operations.caller import Caller
 from operations.idempotency import Answer, AnsweredBeforeError, Taking
 from operations.open_ledger import OpenLedger
 
 REPLAYED = {"Idempotent-Replayed": "true"}
+KEEPING_S = 1.0  # for keeping an answer, however long it took
+_log = structlog.get_logger("api")
 
 
 def asks_once(scope: Scope) -> bool:
@@ -35,9 +40,18 @@ async def once(app: ASGIApp, ledger: OpenLedger, scope: Scope, receive: Receive,
     try:
         await app(scope, _again(body, receive), answer.take)
     finally:
-        await taking.finish(answer.whole())
+        await _kept(taking, answer.whole())
     for message in answer.messages:
         await send(message)
+
+
+async def _kept(taking: Taking, answer: Answer) -> None:
+    """Keep the answer, where that is possible: what was carried out is told in any case."""
+    patience.renew(KEEPING_S)
+    try:
+        await taking.finish(answer)
+    except psycopg.Error:
+        _log.warning("answer_not_kept", status=answer.status)
 
 
 async def answered_before(_request: Request, error: Exception) -> Response:

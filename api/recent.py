@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from database import patience
+
 V = TypeVar("V")
 
 
@@ -20,7 +22,7 @@ class Recent(Generic[V]):
         if self._made is not None and asyncio.get_running_loop().time() - self._made[0] < self._seconds:
             return self._made[1]
         if self._task is None:
-            self._task = asyncio.create_task(self._remake())
+            self._task = asyncio.create_task(self._remake(), context=patience.NOBODYS)
         return await asyncio.shield(self._task)  # one who goes away takes nothing from the others
 
     async def _remake(self) -> V:

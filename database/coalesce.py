@@ -7,6 +7,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from psycopg_pool import PoolTimeout
+
+from database import patience
+from database.deadlines import REQUEST_WAITS, SHARED_ANSWER
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -27,15 +32,18 @@ class Coalescer(Generic[K, V]):
         if waiter is None:
             waiter = self._waiting[key] = asyncio.get_running_loop().create_future()
             if self._task is None:
-                self._task = asyncio.create_task(self._run())
-        return await asyncio.shield(waiter)
+                self._task = asyncio.create_task(self._run(), context=patience.NOBODYS)
+        if patience.left() < REQUEST_WAITS.seconds:  # most requests have not waited yet: they pay for no timer
+            return await patience.within(REQUEST_WAITS.seconds, asyncio.shield(waiter))
+        with patience.charged():
+            return await asyncio.shield(waiter)
 
     async def _run(self) -> None:
         while self._waiting:
             keys = list(self._waiting)[:KEYS_MAX]
             waiters = [(key, self._waiting.pop(key)) for key in keys]
             try:
-                found = await self._fetch(keys)
+                found = await self._fetched(keys)
             except Exception as broken:  # every reader of this query learns of it
                 for _, waiter in waiters:
                     waiter.set_exception(broken)
@@ -44,3 +52,10 @@ class Coalescer(Generic[K, V]):
             for key, waiter in waiters:
                 waiter.set_result(found.get(key))
         self._task = None
+
+    async def _fetched(self, keys: list[K]) -> dict[K, V]:
+        try:
+            async with asyncio.timeout(SHARED_ANSWER.seconds):
+                return await self._fetch(keys)
+        except TimeoutError as late:
+            raise PoolTimeout("no answer in time") from late

@@ -20,9 +20,12 @@ import structlog
 from psycopg import AsyncConnection, AsyncRawCursor, InterfaceError, OperationalError
 from psycopg.abc import PQGen
 from psycopg.errors import Diagnostic, PipelineAborted
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
+from psycopg.waiting import wait_async
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from database import patience
 from database.arrays import register_arrays
 from database.deadlines import (
     AWAY as AWAY_DEADLINE,
@@ -31,6 +34,7 @@ from database.deadlines import (
     CHECK,
     CONNECT,
     LISTEN,
+    LONG_ASK,
     LONG_LOOK,
     POOL,
     PROBE,
@@ -77,19 +81,27 @@ class Pulse:
 
     failing_since: float | None = None
     answered_at: float = 0.0
+    unreachable: bool = False  # no connection could be opened since the last answer
 
     def answered(self) -> None:
-        self.failing_since, self.answered_at = None, time.monotonic()
+        self.failing_since, self.answered_at, self.unreachable = None, time.monotonic(), False
 
     def failed(self, waited_s: float = 0.0) -> None:
-        """It refused or broke a connection, or did not answer in so many seconds."""
+        """It broke a connection, or did not answer in so many seconds: that may be one slow statement, so `probe` looks."""
         if self.failing_since is None:
-            self.failing_since = time.monotonic() - waited_s
+            self.failing_since = max(time.monotonic() - waited_s, self.answered_at)
+
+    def refused(self, waited_s: float = 0.0) -> None:
+        """It refused a connection, or a new one got no answer in so many seconds: that is no slow statement."""
+        self.failed(waited_s)
+        self.unreachable = True
 
     @property
     def away(self) -> bool:
-        """Whether it has not answered for so long that requests are refused at once."""
-        return self.failing_since is not None and time.monotonic() - self.failing_since >= AWAY_DEADLINE.seconds
+        """Whether it has not answered, and let nobody in, for so long that requests are refused at once."""
+        return (
+            self.unreachable and self.failing_since is not None and time.monotonic() - self.failing_since >= AWAY_DEADLINE.seconds
+        )
 
 
 def sever_all(pulse: Pulse) -> None:
@@ -109,6 +121,7 @@ class Bounded(AsyncConnection[TupleRow]):
     patience_s: float = READ.seconds
     patience_at_most_s: float = READ.seconds
     warned: bool = False  # the server sent a warning: see refuse_if_warned
+    heard_at: float = 0.0  # of the monotonic clock: the last sign that the server is at long work
     server_pid: int = 0  # of the session; behind a pooler another one than the connection was given
     stale: bool = False  # not to be lent again
     pulse: Pulse | None = None
@@ -120,43 +133,55 @@ class Bounded(AsyncConnection[TupleRow]):
             return await super().wait(gen, interval, timeout)
         if self.long_work is not None:
             return await self._wait_long(gen, interval, self.long_work)
+        seconds = max(min(self.patience_s, patience.left()), PATIENCE_MIN_S)
         try:
-            answer = await super().wait(gen, interval, self.patience_s)
+            with patience.charged():
+                answer = await self._waited(gen, interval, seconds)
         except OperationalError as broken:
-            self._end_if_silent(broken)
+            self._end_if_silent(broken, seconds)
             raise
         if self.pulse is not None:
             self.pulse.answered()
         return answer
 
-    def _end_if_silent(self, broken: OperationalError) -> None:
+    async def _waited(self, gen: PQGen[RV], interval: float, seconds: float | None) -> RV:
+        """As psycopg waits, but who is cancelled cuts the connection instead of waiting for the server to cancel the statement."""
+        try:
+            return await wait_async(gen, self.pgconn.socket, interval=interval, timeout=seconds)
+        except asyncio.CancelledError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
+
+    def _end_if_silent(self, broken: OperationalError, seconds: float) -> None:
         """Where the wait was over on a connection that stands, what may still come belongs to nobody."""
         if not _of_no_server(broken):
             return
         silent = not self.broken
         if silent:
-            _log.warning("database_silent", seconds=self.patience_s)
+            _log.warning("database_silent", seconds=round(seconds, 3))
             self.pgconn.finish()
         if self.pulse is not None:
-            self.pulse.failed(self.patience_s if silent else 0.0)
+            self.pulse.failed(seconds if silent else 0.0)
 
     async def _wait_long(self, gen: PQGen[RV], interval: float, url: str) -> RV:
         looking = asyncio.create_task(self._look(url, self.server_pid or self.info.backend_pid))
         try:
-            return await super().wait(gen, interval)
+            answer = await self._waited(gen, interval, None)
         finally:
             looking.cancel()
+        self.heard_at = time.monotonic()
+        return answer
 
     async def _look(self, url: str, pid: int) -> None:
-        """Cut the connection once the server is not at work on it any more, or cannot be asked."""
+        """Cut the connection once the server is not at work on it any more, or cannot be asked: found twice in a row."""
         pause, idle = LONG_LOOK.seconds, 0
-        while idle < 2:  # an answer may just be on its way
+        while idle < 2:  # an answer may just be on its way, and one question may be lost
             await asyncio.sleep(pause)
-            at_work = await _at_work(url, pid)
-            idle = 0 if at_work else idle + 1
-            pause = PROBE.seconds if idle else LONG_LOOK.seconds
-            if at_work is None:
-                break
+            if await _at_work(url, pid):
+                pause, idle, self.heard_at = LONG_LOOK.seconds, 0, time.monotonic()
+            else:
+                pause, idle = PROBE.seconds, idle + 1
         _log.warning("database_silent", backend=pid)
         self.sever()
 
@@ -189,14 +214,14 @@ def set_for_threads(conn: BoundedThread) -> None:
     conn.execute(*_set_config(SERVING, local=False), prepare=False)
 
 
-async def _at_work(url: str, pid: int) -> bool | None:
-    """Whether a session runs a statement, or waits for something in the server; None where nobody answers."""
+async def _at_work(url: str, pid: int) -> bool:
+    """Whether a session runs a statement, or waits for something in the server; False where nobody answers."""
     question = "select state = 'active' and wait_event_type is distinct from 'Client' from pg_stat_activity where pid = %s"
     try:
-        async with asyncio.timeout(CONNECT.seconds), await Bounded.connect(with_deadlines(url), autocommit=True) as conn:
+        async with asyncio.timeout(LONG_ASK.seconds), await Bounded.connect(with_deadlines(url), autocommit=True) as conn:
             row = await (await conn.execute(question, (pid,))).fetchone()
     except (*LOST, TimeoutError) as away:
-        return True if "FATAL" in str(away) else None  # a server that refuses one more connection is there
+        return "FATAL" in str(away)  # a server that refuses one more connection is there
     return row is not None and bool(row[0])
 
 
@@ -227,6 +252,7 @@ async def connect_owner(url: str) -> Connection:
 async def _opened(
     url: str, settings: Mapping[str, str], patience_s: float, *, long_work: bool, pulse: Pulse | None
 ) -> Connection:
+    began = time.monotonic()
     try:
         conn = await Bounded.connect(
             with_deadlines(url),
@@ -235,21 +261,26 @@ async def _opened(
             application_name=APPLICATION_NAME,
             cursor_factory=AsyncRawCursor,
         )
-    except OperationalError:
-        if pulse is not None:
-            pulse.failed()
+        conn.patience_s = conn.patience_at_most_s = patience_s
+        _make_ready(conn, pulse)
+        await _set_up(conn, settings, url if long_work else None)
+    except OperationalError as refused:
+        if pulse is not None and _of_no_server(refused):
+            pulse.refused(time.monotonic() - began)
         raise
-    conn.patience_s = conn.patience_at_most_s = patience_s
-    conn.long_work = url if long_work else None
-    _make_ready(conn, pulse)
+    return conn
+
+
+async def _set_up(conn: Bounded, settings: Mapping[str, str], long_work: str | None) -> None:
+    """Set a fresh session, or close it. Its first statements take no long time, whatever it is for."""
     try:
         await _set(conn, settings, local=False)
-        if long_work:
+        if long_work is not None:
             conn.server_pid = await _server_of(conn)
     except BaseException:
         await conn.close()
         raise
-    return conn
+    conn.long_work, conn.heard_at = long_work, time.monotonic()
 
 
 def _make_ready(conn: Bounded, pulse: Pulse | None) -> None:
@@ -365,10 +396,11 @@ class Pool:
         asked, task = time.monotonic(), asyncio.current_task()
         cancelled = task.cancelling() if task else 0
         try:
-            conn = await self._pool.getconn()
+            with patience.charged():
+                conn = await self._pool.getconn(max(min(POOL.seconds, patience.left()), _INTERVAL_S))
         except PoolTimeout:
             if self.pulse.answered_at < asked:  # else others kept them all
-                self.pulse.failed(POOL.seconds)
+                self.pulse.failed(time.monotonic() - asked)
             raise
         if task is not None and task.cancelling() > cancelled:
             await self._pool.putconn(conn)

@@ -1,6 +1,7 @@
 """How long anything waits for the database, or a process for another: the one place. docs/operations.md shows the same table.
 
-Whatever the database does, a request is answered within ANSWER: what it waits for one after the other adds up to less.
+Whatever the database does, a request is answered within ANSWER: its waits one after the other have one budget, REQUEST_WAITS
+(database/patience.py).
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ class Deadline:
 ANSWER: Final = Deadline(
     10, "a request, while the database is dead, silent, read-only, full or in failover", "503 with Retry-After"
 )
+REQUEST_WAITS: Final = Deadline(
+    8, "all waits of a request for the database that take longer than a moment, together", "503 with Retry-After"
+)
+TURN: Final = Deadline(
+    7, "a turn of the directory at worker threads, connections and large bodies, behind its own requests", "503 with Retry-After"
+)
 CONNECT: Final = Deadline(3, "opening a connection, for each host of the URL (`connect_timeout`)", "the next host, then 503")
 KEEPALIVE_IDLE: Final = Deadline(4, "a quiet TCP connection until it is asked whether it lives (`keepalives_idle`)", "probes")
 KEEPALIVE_INTERVAL: Final = Deadline(
@@ -38,19 +45,33 @@ CHECK: Final = Deadline(1, "a pooled connection that is asked whether it lives, 
 POOL: Final = Deadline(2.5, "a connection of the pool", "503")
 STATEMENT: Final = Deadline(4, "the server, at a statement of a request (`statement_timeout`)", "the statement is cancelled, 503")
 READ: Final = Deadline(4.5, "the answer to a statement of a request", "the connection is cut, 503")
+SHARED_STATEMENT: Final = Deadline(
+    2.5, "the server, at a statement that requests share (`statement_timeout`)", "the statement is cancelled, 503"
+)
 SHARED_READ: Final = Deadline(
     3, "the answer to a read that requests share", "the connection is cut, once more on a fresh one, then 503"
 )
+SHARED_ANSWER: Final = Deadline(
+    3.75, "a read that requests share, with all its tries; who came behind it waits for their own as long", "503"
+)
 WRITE: Final = Deadline(4, "the answer to a part of a write transaction", "the connection is cut, the write is looked up")
 WRITE_SETTLED: Final = Deadline(
-    9, "a batch of writes, from its beginning, while the database is away", "503: what is known of it"
-)
-LOCK: Final = Deadline(2, "a lock of the write path", "what holds it is looked into; behind a writer that works, again")
-LOCK_BEHIND_OURS: Final = Deadline(60, "the locks of the write path behind writers that work", "503")
-LONG_LOOK: Final = Deadline(
-    3, "the answer to a statement that may take long (a giant commit, a clean-up, a rebuild), until it is asked whether the server is at it",
-    "if not, the connection is cut",
+    8, "a write, until it is begun, and until it is settled while the database is away; a giant commit, since the last sign of the server",
+    "503: what is known of it",
 )  # fmt: skip
+LOCK: Final = Deadline(
+    2, "a lock of the write path", "what holds it is looked into; behind a writer that works, again while the write has time"
+)
+LONG_LOOK: Final = Deadline(
+    2, "the answer to a statement that may take long (a giant commit, a clean-up, a rebuild), until it is asked whether the server is at it",
+    "if not, or if two questions in a row get no answer, the connection is cut",
+)  # fmt: skip
+LONG_ASK: Final = Deadline(2, "the answer to that question", "asked again, then as if the server were not at it")
+SIGN: Final = Deadline(
+    2,
+    "a sign to the server while a thread of ours computes what comes next in a transaction that holds locks",
+    "a statement that does nothing",
+)
 SCHEMA_LOCK: Final = Deadline(
     1, "a lock on a table that a migration or a rebuild changes", "let go, and tried again after a pause"
 )
@@ -63,7 +84,11 @@ FROZEN: Final = Deadline(5, "a session of ours that holds locks and waits for it
 FROZEN_ROLE: Final = Deadline(
     60, "the same, between transactions, with a role that one process has (clean-up, watching surges)", "the same"
 )
-AWAY: Final = Deadline(3, "a database that cannot be reached", "requests are refused at once, until it answers again")
+AWAY: Final = Deadline(
+    3,
+    "a database that gives no answer, and to which no connection can be opened",
+    "requests are refused at once, until it answers again",
+)
 PROBE: Final = Deadline(1, "between two looks whether a database that is away is back, or a session frozen", "the next look")
 LISTEN: Final = Deadline(5, "a notification", "a question on the same connection: is it alive?")
 HEARTBEAT: Final = Deadline(15, "a sign of life of a serving or delivery process", "it is killed and replaced")

@@ -68,8 +68,9 @@ select pg_advisory_xact_lock(3, $1);
 select pg_try_advisory_xact_lock(3, $1);
 
 -- share_consumers --
--- Taken before the guard is read, in a statement of its own, so that the guard's snapshot does not predate it.
-select pg_advisory_xact_lock_shared(3, c) from (select c from unnest($1::int4[]) c order by c offset 0) ordered;
+-- Taken before the guard is read, in a statement of its own, so that the guard's snapshot does not predate it. The second lock is against
+-- recordings of the same: one that was given up and waits for a synchronous standby is followed by no second session that waits.
+select pg_advisory_xact_lock_shared(3, c), pg_advisory_xact_lock(7, c) from (select c from unnest($1::int4[]) c order by c offset 0) ordered;
 
 -- carry_open --
 -- Places still open at or below $2 become rows, so that they are delivered although another epoch begins.
@@ -289,11 +290,12 @@ where consumer_leases.until = '-infinity' or (consumer_leases.fence = $4 and con
 returning fence, coalesce(extract(epoch from not_before), 0)::float8;
 
 -- renew_leases --
--- Of one holder, with what it sees of its consumers; what is missing in the answer was lost.
+-- Of one holder, with what it sees of its consumers; what is missing in the answer was lost. A sign of life promises nothing to anybody, so it
+-- does not wait for a synchronous standby: where that hangs, each would leave a session behind that waits.
 update consumer_leases l set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3, limited_by = v.l, answer_s = v.a, record_s = v.r,
                              events_s = v.e, not_before = to_timestamp(v.n)
 from unnest($2::int4[], $4::int2[], $5::float8[], $6::float8[], $7::float8[], $8::float8[]) v(c, l, a, r, e, n) where l.holder = $1 and l.consumer = v.c
-returning l.consumer;
+returning l.consumer, set_config('synchronous_commit', 'local', true);
 
 -- pace_of --
 -- What whoever delivers for a consumer sees of it; nothing where nobody does. A minute is more than any lease that is renewed, two
@@ -310,8 +312,9 @@ update consumer_leases set until = '-infinity' where holder = $1 and consumer = 
 select consumer, fence, until::text, lease_s::float8 from consumer_leases where until > '-infinity';
 
 -- beat_worker --
--- One row per delivery process, so that each knows what its share is.
-insert into delivery_workers (id, seen_at) values ($1, clock_timestamp()) on conflict (id) do update set seen_at = excluded.seen_at;
+-- One row per delivery process, so that each knows what its share is. A sign of life, as above.
+insert into delivery_workers (id, seen_at) values ($1, clock_timestamp()) on conflict (id) do update set seen_at = excluded.seen_at
+returning set_config('synchronous_commit', 'local', true);
 
 -- live_workers --
 -- Delivery processes, each with a sign of life that changes.

@@ -109,6 +109,10 @@ insert into bodies (directory, seq, ct) select * from unnest($1::int4[], $2::int
 -- A new resource's wrapped key; a second one for the same resource is refused.
 insert into subject_keys (obj, directory, wrapped) select * from unnest($1::uuid[], $2::int4[], $3::bytea[]);
 
+-- sign --
+-- Nothing, so that the session is seen to go on.
+select 1;
+
 -- lock_ledger --
 -- Held from here to the end of COMMIT: positions are dense in commit order because only one transaction is past this line.
 select pg_advisory_xact_lock(2, 0);
@@ -275,7 +279,9 @@ left join subject_keys s on s.obj = e.obj order by e.obj, e.rv;
 
 -- touch_tokens --
 -- Once a minute for all tokens used, so that reading writes no hot rows. Never backwards: the trigger would refuse the others with it.
-update tokens set last_used_at = greatest(last_used_at, clock_timestamp()) where id = any($1::uuid[]);
+-- It promises nothing, so it does not wait for a synchronous standby.
+update tokens set last_used_at = greatest(last_used_at, clock_timestamp()) where id = any($1::uuid[])
+returning set_config('synchronous_commit', 'local', true);
 
 -- ledger_row --
 -- Who we are, and which key-encryption key wraps the others.

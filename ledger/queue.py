@@ -78,6 +78,18 @@ class FairQueue:
         lines, self._lines, self._count = self._lines, {}, 0
         return [submission for line in lines.values() for submission in line.waiting]
 
+    def overdue(self, now: float) -> list[Submission]:
+        """Take out what should have been begun by now."""
+        found: list[Submission] = []
+        for line in self._lines.values():
+            late = [submission for submission in line.waiting if submission.until <= now]
+            if late:
+                line.waiting = deque(submission for submission in line.waiting if submission.until > now)
+                line.weight -= sum(submission.weight for submission in late)
+                found += late
+        self._count -= len(found)
+        return found
+
     def take(self, busy: set[int]) -> tuple[list[Submission], list[Submission]]:
         """Give (a batch, commands that run alone): round-robin over the directories that are not busy.
 

@@ -10,6 +10,7 @@ statement's snapshot predates its lock. Positions become visible in order becaus
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, LiteralString, Protocol
@@ -21,6 +22,7 @@ from psycopg.rows import TupleRow
 
 from database.arrays import byteas, int2s, int4s, int8s, uuids
 from database.connections import Connection, refuse_if_warned
+from database.deadlines import SIGN
 from database.queries import load_queries
 from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
@@ -88,6 +90,7 @@ class Submission:
     used: set[str] = field(default_factory=set[str])  # tolerances it relied on
     work: Work = field(default_factory=lambda: Work(PATCH_STEPS))  # what its decision may compute; a bulk request has one for all
     deferrals: int = 0  # how often another process held the directory
+    until: float = math.inf  # of the loop's clock: by then it is answered, unless it has begun and the database is at it
 
     def settle(self, result: Outcome | Exception) -> None:
         """Answer, unless the client went away meanwhile."""
@@ -140,7 +143,7 @@ class Transaction:
             mine = self._sort_out(batch, locked, batch_state, report)
             large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > LOOP_BYTES_MAX
             work = self._work(mine, batch_state, report)
-            while (piece := await anyio.to_thread.run_sync(next, work, None) if large else next(work, None)) is not None:
+            while (piece := await _in_a_thread(conn, work) if large else next(work, None)) is not None:
                 for sql, params in piece:
                     await conn.execute(sql, params)
             await conn.execute("commit")
@@ -253,6 +256,18 @@ class _Reads:
     async def collect(self, kek: Kek, locked: _Locked) -> BatchState:
         assert self._state is not None
         return await self._state.collect(kek, locked.directories)
+
+
+async def _in_a_thread(conn: Connection, work: Iterator[list[Statement]]) -> list[Statement] | None:
+    """The next piece. However long it takes: the server sees signs of life, else a neighbour would end the session for its locks."""
+    computing = asyncio.ensure_future(anyio.to_thread.run_sync(next, work, None))
+    try:
+        while not (await asyncio.wait([computing], timeout=SIGN.seconds))[0]:
+            await conn.execute(SQL["sign"])
+    finally:
+        if not computing.done():  # the connection broke, or somebody cancelled: the thread goes on for a moment
+            await asyncio.wait([computing])
+    return computing.result()
 
 
 def _decided(submission: Submission, decision: Decision) -> Decided:

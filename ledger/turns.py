@@ -12,10 +12,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, TypeVar
 
 import anyio.to_thread
+from psycopg_pool import PoolTimeout
 
+from database import patience
 from database.connections import Connection
+from database.deadlines import TURN
+from scim.errors import Unavailable
 
 T = TypeVar("T")
+_RETRY_AFTER_S: Final = 5
+_LATE: Final = "This directory has too much under way; nothing was done. Send the request again in a moment."
 THREADS: Final = 3  # one directory computes in one of them, so that others always find one free
 THREADS_OF_ONE: Final = 1
 CONNECTIONS_OF_ONE: Final = 4  # of the pool's twelve
@@ -36,7 +42,7 @@ class Line:
 
     @asynccontextmanager
     async def place(self, key: int) -> AsyncGenerator[None]:
-        """Hold a place for the key."""
+        """Hold a place for the key. Raises Unavailable where its turn does not come in time."""
         await self._enter(key)
         try:
             yield
@@ -47,11 +53,15 @@ class Line:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, deque()).append(turn)
         self._admit()
+        if turn.done():  # most find a place free: they pay for no timer
+            return
         try:
-            await turn
-        except asyncio.CancelledError:
+            await patience.within(TURN.seconds, turn)
+        except (asyncio.CancelledError, PoolTimeout) as ended:
             if not turn.cancelled():  # its turn came in the same moment
                 self._leave(key)
+            if isinstance(ended, PoolTimeout):
+                raise Unavailable(_LATE, retry_after=_RETRY_AFTER_S) from ended
             raise
 
     def _leave(self, key: int) -> None:

@@ -4,21 +4,24 @@ Errors (database/faults.py sorts them): the client's own (SQLSTATE class 22/23) 
 the guilty one fails; a conflict (class 40) - the batch again; connection lost - reconnect, look the requests up in `commits`:
 found - answer from it, not found - once more, unknown - 503. Never blind. The operator's (read-only, disk full) - 503, and why.
 A lock that does not come in time - 503 where it is not a writer of ours that holds it; behind one of ours, which writes
-something giant, the batch goes on waiting. While the database is away nothing waits for longer than database/deadlines.py says.
+something giant, the batch goes on waiting. Nothing waits for longer than database/deadlines.py says: neither in the queue, nor for a
+lock, nor for a database that is away.
 """
 
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import psycopg
 import structlog
 
+from database import patience
 from database.arrays import int4s, uuids
-from database.connections import LOST, Connection, Pulse, bound, refuse_if_warned
-from database.deadlines import LOCK_BEHIND_OURS, WRITE_SETTLED, WRITES_AT_STOP
+from database.connections import LOST, Bounded, Connection, Pulse, bound, refuse_if_warned
+from database.deadlines import WRITE_SETTLED, WRITES_AT_STOP
 from database.faults import NO_ANSWER, Fault, Kind, fault_of, no_fault
 from database.queries import load_queries
 from ledger.clocks import ClockError
@@ -34,12 +37,14 @@ DEFERRALS_MAX = 2
 CONFLICT_TRIES_MAX = 5
 RECONNECT_PAUSE_S = 0.25  # doubles with each try
 RECONNECT_PAUSE_MAX_S = 1.0
-LOOK_UP_S = 1.5  # for looking a lost commit up, where the batch took long before
+LOOK_UP_S = 1.5  # for looking a lost commit up, where the batch took long before: what has less left is not begun
+SWEEP_S = 0.5  # how often the queue is looked through for what has waited too long
 TROUBLE_S = 5.0  # for how long a fault of the operator's is told by the probe after the last write that met it
 _RETRY_AFTER_S = 1
 _RETRY_AFTER_FULL_S = 30
+_RETRY_AFTER_BEHIND_S = 5
 _HELD = "Another session of the database holds a lock that this change needs; nothing was changed. Send it again."
-
+_BEHIND = "Changes before this one take long; nothing was changed. Send it again in a moment."
 _AWAY = "The database does not answer; nothing was changed. Send it again."
 _UNSURE = "The database does not answer, so this change may or may not be stored. Send the request again."
 
@@ -49,18 +54,24 @@ _log = structlog.get_logger("ledger.writer")
 
 @dataclass(slots=True)
 class _Attempt:
-    """A batch on its way: what is left of it, since when. Times are of the loop's clock."""
+    """A batch on its way: what is left of it, and until when it is answered while the database is away, by the loop's clock."""
 
     link: "Link"
     left: list[Submission]
-    began: float
+    until: float
     wait_for_locks: bool
     tries: int = 0
 
     @property
-    def until(self) -> float:
-        """When it is answered, while the database is away."""
-        return self.began + WRITE_SETTLED.seconds
+    def late(self) -> bool:
+        """Whether too little is left to begin anything."""
+        return asyncio.get_running_loop().time() > self.until - LOOK_UP_S
+
+    def begin_anew(self) -> None:
+        """A giant commit was lost: it may have taken minutes, so its time counts from the last sign of the server."""
+        conn = self.link.opened
+        if isinstance(conn, Bounded) and conn.long_work is not None:
+            self.until = max(self.until, conn.heard_at + WRITE_SETTLED.seconds)
 
 
 class Link:
@@ -68,17 +79,17 @@ class Link:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._conn: Connection | None = None
+        self.opened: Connection | None = None  # it may be broken by now
 
     async def get(self) -> Connection:
         """Raises psycopg.OperationalError when the database stays away."""
-        if self._conn is None or self._conn.closed or self._conn.broken:
+        if self.opened is None or self.opened.closed:
             await self.close()
-            self._conn = await self._connect()
-        return self._conn
+            self.opened = await self._connect()
+        return self.opened
 
     async def close(self) -> None:
-        conn, self._conn = self._conn, None
+        conn, self.opened = self.opened, None
         if conn is not None:
             with contextlib.suppress(*LOST):
                 await conn.close()
@@ -144,6 +155,7 @@ class Writer:
             raise Unavailable(f"{full.says} Nothing was changed. Send the request again later.", retry_after=_RETRY_AFTER_FULL_S)
         if self._pulse.away:
             raise Unavailable(_AWAY, retry_after=_RETRY_AFTER_S)
+        submission.until = asyncio.get_running_loop().time() + min(WRITE_SETTLED.seconds, patience.left())
         if not self._queue.put(submission):
             raise TooManyRequests(
                 "This directory has too many changes waiting. Send the request again.", retry_after=_RETRY_AFTER_S
@@ -154,6 +166,7 @@ class Writer:
     async def run(self) -> None:
         """Write until stop() was called and everything queued is answered."""
         self.running = True
+        sweeping = asyncio.create_task(self._sweep())
         while not (self._stopping and not self._queue and not self._lanes):
             await self._wake.wait()
             self._wake.clear()
@@ -165,6 +178,7 @@ class Writer:
                     break
                 await self._write(self._main, batch, wait_for_locks=False)
         self.running = False
+        sweeping.cancel()
         for link in (self._main, *self._idle_lanes):
             await link.close()
 
@@ -173,6 +187,22 @@ class Writer:
         self._stopping = True
         self._until = asyncio.get_running_loop().time() + WRITES_AT_STOP.seconds
         self._wake.set()
+
+    async def _sweep(self) -> None:
+        """Until cancelled, answer what has waited in vain: for the batch before it, for its directory, or for a lane."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = asyncio.get_running_loop().time() + LOOK_UP_S
+            overdue = self._queue.overdue(now)
+            for submissions in list(self._waiting_alone):
+                late = [submission for submission in submissions if submission.until <= now]
+                if len(late) == len(submissions):
+                    self._waiting_alone.remove(submissions)
+                    self._busy.discard(late[0].directory.id)
+                submissions[:] = [submission for submission in submissions if submission not in late]
+                overdue += late
+            if overdue:
+                self._refuse_behind(overdue)
 
     # -- lanes --------------------------------------------------------------
 
@@ -210,9 +240,10 @@ class Writer:
         self._on_batch(len(batch), asyncio.get_running_loop().time() - started)
 
     async def _attempt(
-        self, link: Link, batch: Sequence[Submission], *, wait_for_locks: bool, began: float | None = None
+        self, link: Link, batch: Sequence[Submission], *, wait_for_locks: bool, until: float | None = None
     ) -> None:
-        attempt = _Attempt(link, list(batch), began or asyncio.get_running_loop().time(), wait_for_locks)
+        least = asyncio.get_running_loop().time() + LOOK_UP_S
+        attempt = _Attempt(link, list(batch), until or max(least, min(s.until for s in batch)), wait_for_locks)
         while attempt.tries < CONFLICT_TRIES_MAX:
             if await self._tried(attempt):
                 return
@@ -242,10 +273,11 @@ class Writer:
             return await self._locked(attempt)
         attempt.tries += 1
         if fault.kind is Kind.LOST:
+            attempt.begin_anew()
             await attempt.link.close()
             await self._resolve_lost(attempt, report, broken)
-            if attempt.left and asyncio.get_running_loop().time() > attempt.until - LOOK_UP_S:
-                self._refuse_away(attempt, _AWAY)
+            if attempt.left and attempt.late:  # looked up, so none of it is stored; what waits behind it has time of its own
+                self._refuse_lost(attempt, _AWAY)
             return not attempt.left
         await self._rolled_back(attempt.link)
         if fault.kind is Kind.CLIENT:
@@ -258,10 +290,9 @@ class Writer:
         """A lock did not come: before the next try what holds it is looked at."""
         await self._rolled_back(attempt.link)
         self._obstructed = True
-        if asyncio.get_running_loop().time() - attempt.began > LOCK_BEHIND_OURS.seconds:
-            self._refuse(attempt.left, _HELD)
-            return True
-        return False
+        if attempt.late:
+            self._refuse_behind(attempt.left)
+        return attempt.late
 
     async def _troubled(self, attempt: "_Attempt", fault: Fault, broken: psycopg.Error) -> None:
         """Refuse, and reconnect: a server that is read-only may be the standby of another by now, or a session opened too early."""
@@ -324,7 +355,7 @@ class Writer:
                 if self._pulse.away:
                     self._refuse([submission], _AWAY)
                 else:  # each in what is left of the time of all
-                    await self._attempt(attempt.link, [submission], wait_for_locks=attempt.wait_for_locks, began=attempt.began)
+                    await self._attempt(attempt.link, [submission], wait_for_locks=attempt.wait_for_locks, until=attempt.until)
             return
         (guilty,) = attempt.left
         _log.error("database_refused_command", sqlstate=refused.sqlstate, command=type(guilty.command).__name__)
@@ -332,7 +363,8 @@ class Writer:
 
     async def _rolled_back(self, link: Link) -> None:
         try:
-            await (await link.get()).execute("rollback")
+            if link.opened is not None and not link.opened.closed:  # with the connection the transaction ended
+                await link.opened.execute("rollback")
         except psycopg.Error:
             await link.close()
 
@@ -356,11 +388,12 @@ class Writer:
     async def _resolve_lost(self, attempt: "_Attempt", report: Report, lost: psycopg.Error) -> None:
         """Settle what did commit; what did not and may be tried again is left."""
         _log.warning("database_connection_lost", sqlstate=lost.sqlstate, committing=len(report.committing))
-        clock = asyncio.get_running_loop().time
-        until = max(attempt.until, clock() + LOOK_UP_S)
-        found = await self._looked_up(attempt, until)
+        began = time.monotonic()
+        found = await self._looked_up(attempt, max(attempt.until, asyncio.get_running_loop().time() + LOOK_UP_S))
         if found is None:
-            self._refuse_away(attempt, _UNSURE if report.committing else _AWAY)
+            self._refuse_lost(attempt, _UNSURE if report.committing else _AWAY)
+            if self._pulse.answered_at < began:
+                self._refuse_waiting()
             return
         outcomes = {id(submission): outcome for submission, outcome in report.committing}
         left: list[Submission] = []
@@ -398,17 +431,25 @@ class Writer:
         refuse_if_warned(conn)
         return {(row[0], row[1]) for row in rows}
 
-    def _refuse_away(self, attempt: "_Attempt", why: str) -> None:
-        """Refuse the batch, and what waited behind it: that would wait as long again."""
+    def _refuse_lost(self, attempt: "_Attempt", why: str) -> None:
         self._trouble = asyncio.get_running_loop().time(), NO_ANSWER
         self._refuse(attempt.left, why)
         attempt.left = []
+
+    def _refuse_waiting(self) -> None:
+        """Nothing of the database answered, whoever asked it: what waits behind would wait as long again."""
         self._refuse(self._queue.drain(), _AWAY)
         for submissions in self._waiting_alone:
             self._refuse(submissions, _AWAY)
             self._busy.discard(submissions[0].directory.id)
         self._waiting_alone.clear()
 
-    def _refuse(self, batch: Sequence[Submission], why: str) -> None:
+    def _refuse_behind(self, batch: Sequence[Submission]) -> None:
+        if self._pulse.failing_since is not None:
+            self._refuse(batch, _AWAY)
+        else:
+            self._refuse(batch, _BEHIND, _RETRY_AFTER_BEHIND_S)
+
+    def _refuse(self, batch: Sequence[Submission], why: str, retry_after: int = _RETRY_AFTER_S) -> None:
         for submission in batch:
-            submission.settle(Unavailable(why, retry_after=_RETRY_AFTER_S))
+            submission.settle(Unavailable(why, retry_after=retry_after))

@@ -1,11 +1,13 @@
 """The one way to record an administrative act: one commit in the log it belongs to, with the rows that follow from it."""
 
+from database import patience
 from ledger.commands import RecordFacts, needs_of
 from ledger.directories import SYSTEM, Directory
 from ledger.transaction import Submission
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger, waiter
 
+AFTER_CHANGE_S = 2.0  # for what is read of a change that is stored: its answer has waited for that already
 WEIGHT = 1_000  # bytes of a request without a large body, for the bound of the queue
 
 
@@ -27,4 +29,6 @@ async def record_in(
     submission = Submission(
         directory, facts, needs_of(facts), caller.actor, caller.request, op, waiter(), caller.token_id, weight
     )
-    await ledger.submit(submission)
+    with patience.charged():
+        await ledger.submit(submission)
+    patience.renew(AFTER_CHANGE_S)

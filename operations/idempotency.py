@@ -10,8 +10,10 @@ from typing import Final
 from uuid import UUID
 
 import orjson
+import psycopg
 
 from database.connections import Connection
+from database.deadlines import LOCK
 from database.queries import load_queries
 from ledger.sealing import open_note, seal_note
 from operations.caller import Caller
@@ -109,7 +111,7 @@ async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key)
         raise ConflictError("This Idempotency-Key was sent with another request. Take a new one.", "idempotency_key_reused")
     if answer is not None:
         return _opened(ledger, key, bytes(answer))
-    if committed and over:
+    if over and (committed or await _committed_since(conn, request)):
         raise ConflictError(
             "The request was carried out, but it ended before it could answer. Look at what there is now.",
             "idempotency_answer_lost",
@@ -120,6 +122,21 @@ async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key)
             return None
     await conn.execute(SQL["lower_idempotent"], (key.owner, key.hash))
     raise ConflictError(_UNDER_WAY, "idempotency_in_progress")
+
+
+async def _committed_since(conn: Connection, request: UUID) -> bool:
+    """Whether it committed anything, once nothing is under way any more: its last commit may have been given up, and wait still.
+
+    Raises ConflictError where that takes long.
+    """
+    try:
+        async with conn.transaction():
+            await conn.execute(SQL["patience"], (str(LOCK.ms),))
+            await conn.execute(SQL["no_commit_under_way"])
+            row = await (await conn.execute(SQL["committed"], (request,))).fetchone()
+    except psycopg.errors.LockNotAvailable as held:
+        raise ConflictError(_UNDER_WAY, "idempotency_in_progress") from held
+    return row is not None and bool(row[0])
 
 
 _UNDER_WAY: Final = "A request with this Idempotency-Key is under way. Send it again in a moment."

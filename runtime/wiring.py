@@ -23,7 +23,7 @@ from database import frozen, migrate
 from database.arrays import uuids
 from database.coalesce import Coalescer
 from database.connections import LOST, Connection, Pool, Pulse, connect, notices, probe, sever_all
-from database.deadlines import CHECK, LOCK, SHARED_READ, WRITE, WRITES_AT_STOP, Deadline
+from database.deadlines import CHECK, LOCK, SHARED_READ, SHARED_STATEMENT, WRITE, WRITES_AT_STOP, Deadline
 from database.faults import Fault, no_fault
 from database.releases import Applied, Standing, standing
 from delivery.consumers import Allowed
@@ -60,7 +60,7 @@ WEBHOOK_TIMEOUT_S = 15.0
 DIRECTORIES_INTERVAL_S = 1.0
 LOG_LOOK_S = 1.0
 PRUNE_INTERVAL_S = 3_600.0
-SHARED_TIMEOUT = "set statement_timeout = '200ms'"  # of a read that is shared: one directory's must not hold up another's
+GROUPS_MS = 200  # of the groups of users, which may be many and deep: one directory's must not hold up another's
 _log = structlog.get_logger("runtime")
 
 
@@ -192,12 +192,15 @@ class _SharedReads:
     """The connections that concurrent point reads share, one for each kind of question."""
 
     def __init__(self, open_connection: Callable[[], Awaitable[Connection]], pulse: Pulse, kek: Kek) -> None:
-        async def impatient() -> Connection:
-            conn = await open_connection()
-            await conn.execute(SHARED_TIMEOUT)
-            return conn
+        def link(timeout_ms: int) -> Link:
+            async def opened() -> Connection:
+                conn = await open_connection()
+                await conn.execute(f"set statement_timeout = {timeout_ms}".encode())
+                return conn
 
-        self._links = {name: Link(open_connection) for name in ("tokens", "users", "names")} | {"groups": Link(impatient)}
+            return Link(opened)
+
+        self._links = {name: link(SHARED_STATEMENT.ms) for name in ("tokens", "users", "names")} | {"groups": link(GROUPS_MS)}
         self._pulse = pulse
         self._kek = kek
         self.directories: Directories | None = None
@@ -239,10 +242,12 @@ class _SharedReads:
         if self._pulse.away:
             raise psycopg.OperationalError("The database does not answer.")
         link = self._links[name]
+        conn = await link.get()
         try:
-            return await read(await link.get())
+            return await read(conn)
         except LOST:
-            await link.close()
+            if not conn.closed:  # the server answered: one statement was too slow, and would be again
+                raise
             return await read(await link.get())
 
     async def close(self) -> None:

@@ -24,6 +24,7 @@ from api.scim.search import COUNT_MAX, filter_in, from_message, from_query
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
 from api.strangers import address_of
+from database import patience
 from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
 from ledger.events import PAUSED
@@ -155,6 +156,7 @@ class ScimApp:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        patience.begin()
         started = asyncio.get_running_loop().time()
         request_id = self._services.new_request_id()
         method: str = scope["method"]
@@ -200,7 +202,10 @@ class ScimApp:
             await send_answer(send, answer, request_id)
         except AbandonedError:  # amid a large answer
             return False
-        except psycopg.Error:  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
+        except (
+            psycopg.Error,
+            Unavailable,
+        ):  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
             _log.warning("answer_cut", request_id=str(request_id), path=template)
         finally:
             if call is not None:
@@ -214,13 +219,15 @@ class ScimApp:
         if call.filter is not None and len(call.filter) > LONG_TEXT:
             # Read here, remembered there: its shape takes a while to find.
             shape = partial(filter_shape, call.filter, _kind(call, directory))
-            await self._services.ledger.turns.compute(directory.id, shape)
+            with contextlib.suppress(Unavailable):  # the directory has too much under way: then it is found later, elsewhere
+                await self._services.ledger.turns.compute(directory.id, shape)
         entry = _entry(self._services, call, template, status, error, seconds)
         self._services.journal.add(entry)
         for part in call.refusals:
             self._services.journal.add(_of_part(entry, part))
         if call.large or call.events >= GIANT_EVENTS:
-            await self._services.ledger.turns.compute(directory.id, release)
+            with contextlib.suppress(Unavailable):  # the next giant request gives it back
+                await self._services.ledger.turns.compute(directory.id, release)
 
     def _call(self, scope: Scope, receive: Receive, method: str, request_id: UUID) -> Call:
         segments = scope["raw_path"].decode("latin-1").split("/")[1:] if scope.get("raw_path") else scope["path"].split("/")[1:]

@@ -14,6 +14,7 @@ from api.database_errors import scim_error
 from api.scim.http import REQUEST_STEPS, Answer, Call, Content, Refusal, as_json, of_error, read_condition
 from api.scim.writes import THREAD_BYTES_MIN, Write
 from api.services import Services
+from database import patience
 from ledger.commands import Condition
 from ledger.directories import Directory
 from ledger.tokens import Token
@@ -39,6 +40,7 @@ BULK_STEPS = 2_000_000  # of all PATCHes of a request together: ten seconds of o
 TOGETHER_MAX = 16  # creations under way at once: as many as a directory has in a batch of the writer, each a commit of its own
 LOOP_OPERATIONS_MAX = 50  # put in order on the event loop
 _TOO_MUCH = "The operations of this request need too much work together. Send several requests."
+_NOT_TRIED = "An operation before this one could not be carried out now, so this one was not tried. Send it again."
 _LEFT_BEHIND = "The resource was created, but not all that it refers to, and taking it back failed too. Delete it, then send the operation again."
 _NAMES = {"POST": "create", "PUT": "replace", "PATCH": "patch", "DELETE": "delete"}
 
@@ -124,6 +126,7 @@ class _Run:
         self._extra = OPERATIONS_MAX  # the numbers of what circular references need besides
         self._errors = 0
         self._dead = False  # the token: whatever would come next is refused too
+        self._down = False  # what an operation needs: whatever would come next would wait for it as long again
         self.results: dict[int, dict[str, Any]] = {}
 
     async def all(self) -> None:
@@ -191,6 +194,7 @@ class _Run:
         )
         self._errors += 1
         self._dead = self._dead or answer.status == 401
+        self._down = self._down or answer.status == 503
         if operation.method == "POST" and operation.bulk_id is not None:
             self._ids[operation.bulk_id] = None
         self._call.refusals.append(_refusal(operation, self.results[operation.index]))
@@ -296,6 +300,9 @@ class _Run:
     async def _answer(self, operation: BulkOperation, data: Any) -> Answer:
         if operation.fault is not None:
             return of_error(operation.fault)
+        if self._down:
+            return of_error(Unavailable(_NOT_TRIED, retry_after=1))
+        patience.begin()  # for each: those before it were carried out
         kind = operation.segment.removesuffix("s").lower()
         try:
             if self._call.changed_bytes > CHANGED_BYTES_MAX:

@@ -12,6 +12,7 @@ from uuid import UUID
 import orjson
 
 from api.watching import until_gone
+from database import patience
 from ledger.commands import Condition, Tags
 from ledger.directories import Directory
 from ledger.tokens import Token
@@ -244,5 +245,6 @@ async def send_answer(send: Send, answer: Answer, request_id: UUID) -> None:
         return
     await send({"type": "http.response.body", "body": answer.body, "more_body": True})
     async for part in answer.rest:
+        patience.renew()
         await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

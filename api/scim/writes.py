@@ -15,6 +15,7 @@ from api.scim.members import meant, named_in, with_ids
 from api.scim.points import groups_of_user
 from api.scim.resources import each, etag, group_json, shown_groups, with_meta
 from api.services import Services
+from database import patience
 from ledger.commands import (
     Command,
     Condition,
@@ -34,10 +35,11 @@ from ledger.commands import (
 from ledger.directories import Directory
 from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
+from operations.acts import AFTER_CHANGE_S
 from projections import reads
 from projections.reads import GroupOf, Resource, Sealed
 from scim.apply import changed_names
-from scim.errors import NotFound, TooMany
+from scim.errors import NotFound, TooMany, Unavailable
 from scim.filters import fold
 from scim.normalise import normalise
 from scim.patch import Patch, read_patch
@@ -201,7 +203,9 @@ class Write:
             self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
             self._weight, self._used, self._call.effort,
         )  # fmt: skip
-        outcome = await self._services.ledger.submit(submission)
+        with patience.charged():
+            outcome = await self._services.ledger.submit(submission)
+        patience.renew(AFTER_CHANGE_S)
         self._call.events += outcome.events
         self._call.changed_bytes += outcome.size
         return outcome
@@ -242,7 +246,9 @@ class Write:
             return orjson.dumps(project(self._projection(kind), document))
 
         large = outcome.large or len(groups or ()) > GROUPS_SHOWN_MAX
-        return Answer(status, await self._services.ledger.turns.compute(self._directory.id, body) if large else body(), headers)
+        if not large:
+            return Answer(status, body(), headers)
+        return Answer(status, await self._besides(self._services.ledger.turns.compute(self._directory.id, body)) or b"", headers)
 
     async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
         if not self._call.shows and outcome.document is not None:  # nothing is read to be thrown away
@@ -260,7 +266,10 @@ class Write:
             document = with_meta(resource, self._base)
             return document, orjson.dumps(project(projection, document)) if self._call.shows else b""
 
-        document, head = await self._services.ledger.turns.compute(self._directory.id, read)
+        shown = await self._besides(self._services.ledger.turns.compute(self._directory.id, read))
+        if shown is None:
+            return await self._without_reading(status, group, outcome)
+        document, head = shown
         if not self._call.shows:
             return Answer(status, headers=_headers(document, outcome))
         return await streamed(
@@ -282,7 +291,7 @@ class Write:
         """What an answer shows besides the change, or None where it cannot be read: the change is stored, so nothing may deny it."""
         try:
             return await reading
-        except (psycopg.Error, TooMany) as unread:
+        except (psycopg.Error, TooMany, Unavailable) as unread:
             _log.warning("answer_without", request_id=str(self._call.request_id), reason=type(unread).__name__)
             return None
 

@@ -99,7 +99,7 @@ def test_the_pool_refuses_at_once_while_the_database_is_away(app_url: str) -> No
         pulse = Pulse()
         pool = Pool(app_url, size=2, pulse=pulse)
         await pool.open()
-        pulse.failed(waited_s=READ.seconds)
+        pulse.refused(waited_s=READ.seconds)
         started = asyncio.get_running_loop().time()
         with pytest.raises(psycopg.OperationalError):
             async with pool.connection():

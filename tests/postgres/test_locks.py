@@ -115,11 +115,11 @@ def test_behind_a_writer_of_ours_a_write_goes_on_waiting(app_url: str, superuser
 
 def test_a_write_does_not_wait_for_ever_for_one_of_ours_either(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The neighbour's host may be frozen."""
-    monkeypatch.setattr(writer, "LOCK_BEHIND_OURS", Deadline(0.3, "a lock", "503"))
+    monkeypatch.setattr(writer, "WRITE_SETTLED", Deadline(2, "a write", "503"))
 
     async def check(ledger: Ledger) -> None:
         with holding(app_url, 2, 0, application_name=APPLICATION_NAME):
-            with pytest.raises(Unavailable, match="holds a lock"):
+            with pytest.raises(Unavailable, match="before this one take long"):
                 await asyncio.wait_for(ledger.create_user("late"), 10)
         await ledger.create_user("late")
 

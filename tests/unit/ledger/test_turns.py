@@ -3,7 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from database.deadlines import Deadline
+from ledger import turns
 from ledger.turns import Line
+from scim.errors import Unavailable
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -104,5 +109,27 @@ def test_whoever_goes_away_in_the_moment_its_turn_comes_leaves_it_too():
         assert await visitors.go("last") == []
         visitors.come("again", 2)
         assert await visitors.settle() == ["again"]
+
+    run(test)
+
+
+def test_a_turn_that_does_not_come_is_refused_and_takes_no_place(monkeypatch: pytest.MonkeyPatch):
+    """Whoever waits behind its own directory for too long is told to come again; those after it lose nothing."""
+    monkeypatch.setattr(turns, "TURN", Deadline(0.05, "a turn", "503"))
+
+    async def test() -> None:
+        line = Line(2, 1)
+        visitors = Visitors(line)
+        visitors.come("first", 1)
+        assert await visitors.settle() == ["first"]
+        with pytest.raises(Unavailable, match="too much under way") as refused:
+            async with line.place(1):
+                raise AssertionError("it has no turn")
+        assert refused.value.retry_after > 0
+        assert await visitors.go("first") == []
+        visitors.come("next", 1)
+        visitors.come("other", 2)
+        assert await visitors.settle() == ["next", "other"]
+        await visitors.go("next", "other")
 
     run(test)

@@ -1,0 +1,75 @@
+"""How long a request may still wait for the database: one budget of all its waits, from where the request begins.
+
+Each wait has a deadline of its own. A request makes several of them, one after the other: it may not wait for their sum.
+The budget belongs to the task of the request, so that nothing in between hands it on. Short waits cost nothing: they are a database
+that works, however many there are of them. Without a request (what runs in the background) there is no budget.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Generator
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from psycopg_pool import PoolTimeout
+
+from database.deadlines import REQUEST_WAITS
+
+T = TypeVar("T")
+SHORT_S: Final = 0.25
+NOBODYS: Final = Context()  # for tasks that work for many requests: none of them pays for what the others wait
+
+
+@dataclass(slots=True)
+class _Budget:
+    left: float  # seconds
+
+
+_OF_REQUEST: ContextVar[_Budget | None] = ContextVar("patience", default=None)
+
+
+def begin(seconds: float = REQUEST_WAITS.seconds) -> None:
+    """The task is that of a request from now on, or of a part of one, and may wait for so long."""
+    _OF_REQUEST.set(_Budget(seconds))
+
+
+def renew(seconds: float = REQUEST_WAITS.seconds) -> None:
+    """Part of the work is done, or of the answer sent: what comes next may wait for so long, whatever was waited before."""
+    budget = _OF_REQUEST.get()
+    if budget is not None:
+        budget.left = max(budget.left, seconds)
+
+
+def left() -> float:
+    """Seconds; without end where the task is no request's."""
+    budget = _OF_REQUEST.get()
+    return math.inf if budget is None else max(budget.left, 0.0)
+
+
+@contextmanager
+def charged() -> Generator[None]:
+    """Waits within count, those at the same time once."""
+    budget = _OF_REQUEST.get()
+    if budget is None:
+        yield
+        return
+    before, began = budget.left, time.monotonic()
+    try:
+        yield
+    finally:
+        waited = time.monotonic() - began
+        if waited > SHORT_S:
+            budget.left = min(budget.left, before - waited)
+
+
+async def within(seconds: float, waiting: Awaitable[T]) -> T:
+    """Wait for at most so long, and for no longer than the request may. Raises PoolTimeout."""
+    with charged():
+        try:
+            async with asyncio.timeout(min(seconds, left())):
+                return await waiting
+        except TimeoutError as late:
+            raise PoolTimeout("no answer in time") from late

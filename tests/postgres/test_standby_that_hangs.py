@@ -1,0 +1,103 @@
+"""A synchronous standby that hangs: what is done again and again leaves few sessions behind, and a key never lets an act be done twice."""
+
+import asyncio
+from contextlib import suppress
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from api import idempotency as edge
+from database import patience
+from database.arrays import int2s, int4s, uuids
+from database.connections import Connection, connect
+from database.deadlines import Deadline
+from delivery.progress import Place, Report, acknowledge, record
+from delivery.worker import SQL as DELIVERY
+from ledger.feed import SQL as LEDGER
+from operations import idempotency, tokens
+from operations.idempotency import Answer
+from operations.refusals import ConflictError
+from runtime.bootstrap import machine
+from tests.postgres.deliveries import scene
+from tests.postgres.ledgers import opened
+from tests.postgres.test_idempotency import key_of
+from tests.postgres.test_server import WAITING, waiting, waiting_for_a_standby
+
+TRIES = 3
+
+
+def left_behind(conn: psycopg.Connection) -> int:
+    return len(conn.execute(WAITING).fetchall())
+
+
+async def impatient(url: str) -> Connection:
+    return await connect(url, pinned=True, patience_s=0.3)
+
+
+def test_what_is_tried_again_and_again_leaves_no_session_for_each_try(app_url: str, superuser_url: str) -> None:
+    async def run() -> None:
+        async with scene(app_url) as s:
+            hooked, pulled = await s.make("hooked"), await s.make("pulled", mode="pull", url=None)
+            holder = uuid4()
+            await s.sql("insert into consumer_leases values (%s, %s, 7, 'infinity')", hooked.id, holder)
+            with waiting_for_a_standby(superuser_url) as conn:
+                paces = (int4s([hooked.id]), int2s([0]), [0.0], [0.0], [0.0])
+                for _ in range(TRIES):
+                    async with await impatient(app_url) as alive:  # signs of life do not wait at all
+                        await alive.execute(DELIVERY["beat_worker"], (holder,))
+                        await alive.execute(DELIVERY["renew_leases"], (holder, paces[0], 15.0, *paces[1:]))
+                        await alive.execute(LEDGER["touch_tokens"], (uuids([uuid4()]),))
+                assert left_behind(conn) == 0
+                for n in range(TRIES):
+                    given_up = await impatient(app_url)
+                    with pytest.raises(psycopg.OperationalError):
+                        await record(given_up, [Report(hooked.id, 7, Place(1, n + 1, n + 1))])
+                assert left_behind(conn) == 1
+                for n in range(TRIES):
+                    given_up = await impatient(app_url)
+                    with pytest.raises(psycopg.OperationalError):
+                        await acknowledge(given_up, pulled, n + 1, [])
+                assert left_behind(conn) == 2
+
+    asyncio.run(run())
+
+
+def test_a_key_whose_act_hangs_does_it_once(app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first try is refused, its commit waits on in the server, seen by nobody: the next try waits for it, and finds it done."""
+    monkeypatch.setattr(idempotency, "LOCK", Deadline(0.2, "a lock", "409"))
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            parts, first = ledger.services.ledger, machine()
+            key = key_of(first, "key", b"POST")
+            with waiting_for_a_standby(superuser_url) as conn:
+                assert await idempotency.begin(parts, first, key) is None  # a key does not wait for the standby
+                act = asyncio.ensure_future(tokens.issue(parts, first, "auditor", "n", ("*",), None, days=1))
+                await waiting(conn)
+                await idempotency.finish(parts, first, key, Answer(503, "text/plain", b""))
+                with pytest.raises(ConflictError, match="under way"):
+                    await idempotency.begin(parts, machine(), key)
+            with suppress(psycopg.Error):
+                await act
+            with pytest.raises(ConflictError, match="was carried out"):
+                await idempotency.begin(parts, machine(), key)
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_cannot_be_kept_is_given_all_the_same(app_url: str, superuser_url: str) -> None:
+    """The act is done: an error in place of its answer would be a lie."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            caller = machine()
+            taking = idempotency.Taking(ledger.services.ledger, caller, key_of(caller, "key", b"POST"))
+            await taking()
+            patience.begin(0.1)  # it has waited for everything else
+            with psycopg.connect(superuser_url) as stranger:
+                stranger.execute("lock table ledger.idempotent_requests in access exclusive mode")
+                await edge._kept(taking, Answer(201, "text/plain", b"made"))
+                stranger.rollback()
+
+    asyncio.run(run())

@@ -1,0 +1,230 @@
+"""Waits that add up: of a bulk request, of what stands behind a long change, of reads that share a connection, of a lost connection."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from structlog.testing import capture_logs
+
+from api.scim.bulk import bulk
+from api.scim.http import Call
+from database import connections
+from database.connections import APPLICATION_NAME, connect, connect_owner
+from database.deadlines import Deadline
+from ledger import transaction, writer
+from projections import core
+from runtime import embedded, wiring
+from runtime.identifiers import uuid7
+from scim.errors import Unavailable
+from tests.acceptance.network import network
+from tests.postgres.ledgers import CORE_USER, id_of, opened
+from tests.postgres.machine import administration
+from tests.postgres.proxy import proxied
+
+BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
+
+
+def soon(seconds: float) -> Deadline:
+    return Deadline(seconds, "a test", "503")
+
+
+@contextmanager
+def holding(url: str, *lock: int, **options: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(make_conninfo(url, **options)) as conn:
+        conn.execute("select pg_advisory_xact_lock(%s, %s)", lock)
+        yield conn
+        conn.rollback()
+
+
+def call(body: Any) -> Call:
+    messages = [{"type": "http.request", "body": orjson.dumps(body), "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop() if messages else await asyncio.Future()  # the client stays
+
+    return Call("POST", ["Bulk"], "acme", {b"content-type": b"application/json"}, {}, uuid7(), receive)
+
+
+def test_a_bulk_request_waits_once_for_what_does_not_come(
+    app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second operation would wait as long as the first, and the thousandth too: none of them is tried."""
+    monkeypatch.setattr(wiring, "LOCK", soon(0.1))
+    operations = [
+        {"method": "PUT", "path": f"/Users/{uuid4()}", "data": {"schemas": [CORE_USER], "userName": f"u{n}"}} for n in range(30)
+    ]
+
+    async def run() -> None:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
+            text = await acts.issue_token("scim", "t", ("acme",), datetime.now(UTC) + timedelta(days=1))
+            token = await ledger.services.authentication.authenticate(f"Bearer {text}")
+            with holding(superuser_url, 1, ledger.directory.id), capture_logs() as logs:
+                answer = await bulk(ledger.services, call({"schemas": [BULK], "Operations": operations}), ledger.directory, token)
+            results = orjson.loads(answer.body)["Operations"]
+            assert [result["status"] for result in results] == ["503"] * 30
+            said = [result["response"]["detail"] for result in results]
+            assert "holds a lock" in said[0]
+            assert all("was not tried" in each for each in said[1:])
+            assert len([entry for entry in logs if entry["event"] == "lock_in_the_way"]) < 5
+            again = await bulk(ledger.services, call({"schemas": [BULK], "Operations": operations}), ledger.directory, token)
+            assert {result["status"] for result in orjson.loads(again.body)["Operations"]} == {"404"}, "it is tried again"
+
+    asyncio.run(run())
+
+
+def test_what_stands_behind_a_long_change_is_answered_in_time(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the queue of its directory, for a lane, for a lock that a writer of ours holds: all the same, and nothing of it is done later."""
+    monkeypatch.setattr(writer, "WRITE_SETTLED", soon(2.0))
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await ledger.create_user("before")
+            with holding(app_url, 1, ledger.directory.id, application_name=APPLICATION_NAME) as giant:
+                began = time.monotonic()
+                groups = [ledger.create_group(f"g{n}", tuple(str(uuid4()) for _ in range(1_100))) for n in range(3)]
+                users = [ledger.create_user(f"u{n}") for n in range(100)]
+                refused = await asyncio.gather(*groups, *users, return_exceptions=True)
+                assert time.monotonic() - began < 5
+                assert {type(error) for error in refused} == {Unavailable}
+                assert all("take long" in str(error) for error in refused)
+                assert all(error.retry_after > 1 for error in refused if isinstance(error, Unavailable))
+                giant.rollback()
+            page = await ledger.page(directories=frozenset({ledger.directory.id}))
+            names = [orjson.loads(event.json)["data"]["object"].get("userName") for event in page.events[1:]]
+            assert names == ["before"]
+            assert (await ledger.create_user("after")).seq == 3
+
+    asyncio.run(run())
+
+
+def test_a_lost_connection_refuses_nobody_elses_write(
+    cluster: embedded.Cluster, app_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too late to be tried again, but looked up: the database answers, so what waits behind it is written."""
+    monkeypatch.setattr(writer, "LOOK_UP_S", writer.WRITE_SETTLED.seconds - 0.0001)  # everything is late at once
+    monkeypatch.setattr(writer, "SWEEP_S", 60.0, raising=False)
+
+    async def run() -> None:
+        async with (
+            proxied(cluster.socket_dir, tmp_path) as (proxy, host),
+            opened(app_url, serve_through=make_conninfo(app_url, host=host)) as ledger,
+        ):
+            await ledger.create_user("before")
+            proxy.lose_request = 1
+            lost = ledger.create_user("lost")
+            while proxy.lose_request:
+                await asyncio.sleep(0)
+            behind = ledger.create_user("behind")
+            with pytest.raises(Unavailable):
+                await lost
+            assert (await behind).seq == 3
+
+    asyncio.run(run())
+
+
+def test_a_slow_shared_read_is_refused_alone(app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that somebody has locked keeps its readers waiting, and is no sign that the database is away."""
+    monkeypatch.setattr(wiring, "SHARED_STATEMENT", soon(0.2), raising=False)
+    monkeypatch.setattr(wiring, "SHARED_READ", soon(0.6))
+    monkeypatch.setattr(connections, "AWAY_DEADLINE", soon(0.3))
+
+    async def run() -> None:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
+            text = await acts.issue_token("scim", "t", ("acme",), datetime.now(UTC) + timedelta(days=1))
+            with psycopg.connect(superuser_url) as stranger:
+                stranger.execute("lock table ledger.tokens in access exclusive mode")
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    await ledger.services.authentication.authenticate(f"Bearer {text}")
+                async with ledger.services.ledger.connection() as conn:  # nobody else is refused
+                    await conn.execute("select 1")
+                stranger.rollback()
+            await ledger.services.authentication.authenticate(f"Bearer {text}")
+
+    asyncio.run(run())
+
+
+def test_long_work_outlives_one_question_that_got_lost(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LONG_LOOK", soon(0.05))
+    monkeypatch.setattr(connections, "PROBE", soon(0.05))
+    asked: list[str] = []
+    at_work = connections._at_work
+
+    async def lost_once(url: str, pid: int) -> Any:
+        asked.append(url)
+        return await at_work("host=/nowhere" if len(asked) == 1 else url, pid)
+
+    monkeypatch.setattr(connections, "_at_work", lost_once)
+
+    async def run() -> None:
+        async with await connect_owner(app_url) as conn:
+            await conn.execute("select pg_sleep(0.5)")
+
+    asyncio.run(run())
+    assert len(asked) > 1
+
+
+def test_who_is_cancelled_does_not_wait_for_a_silent_server(cluster: embedded.Cluster, app_url: str) -> None:
+    """psycopg would ask the server to cancel the statement, and wait five seconds twice."""
+    name = psycopg.conninfo.conninfo_to_dict(app_url)["dbname"]
+
+    async def run(url: str, silence: Any) -> None:
+        conn = await connect(url)
+        silence()
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await conn.execute("select 1")
+        assert time.monotonic() - began < 1
+        assert conn.closed
+        await conn.close()
+
+    with network(cluster) as way:
+        asyncio.run(run(f"postgresql://ledger_app@127.0.0.1:{way.port}/{name}", way.silence))
+
+
+def test_a_transaction_that_computes_shows_that_it_lives(
+    app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the lock of its directory: to a neighbour it would stand still like a process that was stopped."""
+    monkeypatch.setattr(transaction, "SIGN", soon(0.02))
+    computes, goes_on = threading.Event(), threading.Event()
+
+    def slow(events: Any) -> Any:
+        if len(events) > 1_000:
+            computes.set()
+            assert goes_on.wait(10)
+        return core.project(events)
+
+    asked = """select a.state_change from pg_stat_activity a join pg_locks l on l.pid = a.pid
+               where l.locktype = 'advisory' and l.classid = 1 and l.granted and a.application_name = %s"""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            some = [await asyncio.gather(*(ledger.create_user(f"u{k}-{n}") for n in range(550))) for k in range(2)]
+            users = [str(id_of(wrote)) for wrote in (*some[0], *some[1])]
+            object.__setattr__(ledger.services.ledger.submit.__self__._transaction, "project", slow)  # type: ignore[attr-defined]
+            group = ledger.create_group("large", tuple(users))
+            await asyncio.to_thread(computes.wait, 10)
+            seen = set[Any]()
+            with psycopg.connect(superuser_url, autocommit=True) as watcher:
+                async with asyncio.timeout(10):
+                    while len(seen) < 3:
+                        seen |= {row[0] for row in watcher.execute(asked, (APPLICATION_NAME,)).fetchall()}
+                        await asyncio.sleep(0)
+            goes_on.set()
+            assert (await group).events > 1_000
+
+    try:
+        asyncio.run(run())
+    finally:
+        goes_on.set()
