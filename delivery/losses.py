@@ -39,11 +39,11 @@ async def losses(
     until = time.monotonic() + COUNT.seconds
     while True:
         page = await (await conn.cursor(binary=True).execute(SQL["losses_between"], (directory, after, at, PAGE, seq))).fetchall()
-        for commit, when, users, groups, lowest in page:
+        for commit, when, users, groups, lowest, made in page:
             found = set[UUID](users or ())
             known = set[UUID]() if seen is None else seen
             await _add_inside(conn, (directory, commit - 1, until), groups or (), found, enough, known)
-            yield Loss(commit, when, found)
+            yield Loss(commit, made, found)
             at, seq = when, commit if len(found) >= enough else lowest
         if not page:
             return
@@ -88,8 +88,10 @@ async def _add_inside(
         left += [place for place, count in zip(last, read, strict=True) if count == each]
 
 
-async def users_between(conn: Connection, directory: int, after: int, through: int, most: int) -> int:
+async def users_between(conn: Connection, directory: int, after: int, through: int, most: int, *, made_after: int = 0) -> int:
     """How many users lost access after an instant and until another, in µs: all, or more than `most`. Raises UncountedError.
+
+    `made_after`: only by commits that were made later, whatever their time says.
 
     One leaver of many groups is many events.
     """
@@ -97,7 +99,7 @@ async def users_between(conn: Connection, directory: int, after: int, through: i
     try:
         async with aclosing(losses(conn, directory, after, through, enough=most + 1, seen=set())) as walk:
             async for loss in walk:
-                users.update(loss.users)
+                users.update(loss.users if loss.at > made_after else ())
                 if len(users) > most:
                     break
     except UncountedError as late:

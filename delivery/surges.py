@@ -83,16 +83,24 @@ async def _counting(conn: Connection) -> AsyncGenerator[None]:
 
 async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[int, int, int]]:
     """(directory, users who lost access in the last hour, newest seq) where that is more than the limit and nobody was told for `quiet_s`."""
-    told = {row[0] for row in await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()}
-    some = [(directory, newest, since) for directory, newest, since in await _lately(conn) if directory not in told]
-    counts = [(directory, await _users(conn, directory, since, known), newest) for directory, newest, since in some]
+    rows = await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()
+    told = {directory for directory, seq in rows if seq is None}
+    before = {(directory, seq) for directory, seq in rows if seq is not None}
+    untold = [row for row in await _lately(conn) if row[0] not in told and row[:2] not in before]
+    counts = [(directory, await _users(conn, directory, since, known), newest) for directory, newest, since in untold]
     return [found for found in counts if found[1] > known.get(found[0], Limit()).per_hour]
 
 
-async def lately(conn: Connection, known: Mapping[int, Limit], only: int | None = None) -> dict[int, int]:
-    """Users of each directory, or of one, who lost access in the last hour; of more than the limit and COUNTED_MAX there may be more."""
-    hours = {directory: since for directory, _, since in await _lately(conn) if only in {None, directory}}
-    return {directory: await _users(conn, directory, since, known) for directory, since in hours.items()}
+async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[int, int]:
+    """Users of each directory who lost access in the last hour; of more than the limit and COUNTED_MAX there may be more."""
+    return {directory: await _users(conn, directory, since, known) for directory, _, since in await _lately(conn)}
+
+
+async def lately_in(conn: Connection, directory: Directory, limit: Limit) -> int:
+    """Users of one directory who lost access in the last hour, likewise."""
+    row = await (await conn.execute(SQL["clock"])).fetchone()
+    assert row is not None
+    return 0 if directory.is_closed else await _users(conn, directory.id, row[0] - HOUR_US, {directory.id: limit})
 
 
 async def _lately(conn: Connection) -> list[tuple[int, int, int]]:
@@ -104,7 +112,7 @@ async def _users(conn: Connection, directory: int, since: int, known: Mapping[in
     per_hour = known.get(directory, Limit()).per_hour
     try:
         async with _counting(conn):
-            return await users_between(conn, directory, since, EVER, max(per_hour, COUNTED_MAX))
+            return await users_between(conn, directory, since, EVER, max(per_hour, COUNTED_MAX), made_after=since)
     except (QueryCanceled, UncountedError) as late:
         if isinstance(late, UncountedError) and late.users > per_hour:
             return late.users

@@ -101,7 +101,7 @@ def test_commits_far_apart_are_judged_by_their_own_hours(app_url: str, monkeypat
         async with opened(app_url) as ledger, ledger.services.ledger.connection() as conn:
             asked: list[tuple[int, int]] = []
 
-            async def between(_: Connection, __: int, after: int, through: int, *___: Any) -> int:
+            async def between(_: Connection, __: int, after: int, through: int, *___: Any, **____: Any) -> int:
                 asked.append((after, through))
                 return 0
 
