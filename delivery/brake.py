@@ -7,7 +7,7 @@ It follows from the log and the limit alone, so whoever asks, whenever, gets the
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from uuid import UUID
 
@@ -37,7 +37,10 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A commit by which users lose access: its first seq, its time in µs, the users, each once."""
+    """A commit by which users lose access: its first seq, when it was made in µs, the users, each once.
+
+    That is its time, but where the clock stood: then many hours have one time, and each its own here.
+    """
 
     seq: int
     at: int
@@ -54,6 +57,7 @@ def excess(losses: Iterable[Loss], limit: Limit) -> list[int]:
     window, users = deque[Loss](), Counter[UUID]()
     found: list[int] = []
     for loss in losses:
+        _set_back(window, loss.at)
         window.append(loss)
         users.update(loss.users)
         while window[0].at <= loss.at - HOUR_US:
@@ -61,3 +65,11 @@ def excess(losses: Iterable[Loss], limit: Limit) -> list[int]:
         if len(users) > limit.per_hour and loss.seq > limit.released:
             found.append(loss.seq)
     return found
+
+
+def _set_back(window: deque[Loss], at: int) -> None:
+    """What was made before something is no later than it, whatever a clock that was ahead said."""
+    later: list[Loss] = []
+    while window and window[-1].at > at:
+        later.append(replace(window.pop(), at=at))
+    window.extend(reversed(later))

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from delivery.backoff import delay_s
 from delivery.consumers import Terms
 from delivery.doubt import Doubt
 from delivery.lanes import ORDINARY, RANKS, Item
 from delivery.pace import Moment
-from delivery.progress import RETRYING, WAITING, Exceptional
+from delivery.progress import BLOCKED, RETRYING, WAITING, Exceptional
 from delivery.replays import Run
 
 RESERVED: Final = 4  # of the requests at once, those that are kept for first tries of live events
@@ -41,7 +42,21 @@ class Open:
     def may_go(self) -> bool:
         if self.under_way or not self.item.ready:
             return False
-        return self.exceptional is None or self.exceptional.state == WAITING
+        return self.exceptional is None or (self.exceptional.state == WAITING and not self.exceptional.asked_s)
+
+    @property
+    def not_before(self) -> float:
+        """Until when the receiver asked to be left alone with it; 0 where it did not."""
+        return self.exceptional.not_before if self.exceptional is not None else 0.0
+
+    @property
+    def due_at(self) -> float | None:
+        """When it is tried again; None of what was not tried, or waits for no time."""
+        if self.exceptional is None:
+            return None
+        if self.exceptional.state == RETRYING:
+            return self.exceptional.next_at or 0.0
+        return self.exceptional.not_before if self.exceptional.state == WAITING and self.exceptional.asked_s else None
 
     @property
     def rank(self) -> int:
@@ -96,8 +111,8 @@ class Choosing:
     def set_back(self, seconds: float) -> None:
         """The clock was set back by so much: what waits for a time waits no longer than it would have. Everything is queued anew then."""
         for found in self._open.values():
-            if found.exceptional is not None and found.exceptional.next_at is not None:
-                found.exceptional.next_at -= seconds
+            if found.exceptional is not None:
+                found.exceptional.set_back(seconds)
         for replay in self._replays.values():
             replay.at -= seconds
 
@@ -110,11 +125,11 @@ class Choosing:
         """Put an open event where it is found when it may go; nothing happens while it may not."""
         if not found.item.ready or found.under_way:
             return
-        exceptional = found.exceptional
+        due_at = found.due_at
         if found.aside:
             self._aside[found.item.position] = None
-        elif exceptional is not None and exceptional.state == RETRYING:
-            heapq.heappush(self._due, (exceptional.next_at or 0.0, found.item.position))
+        elif due_at is not None:
+            heapq.heappush(self._due, (due_at, found.item.position))
         elif found.may_go:
             heapq.heappush(self._heap_of(found), self._key_of(found))
 
@@ -161,17 +176,22 @@ class Choosing:
         return ends
 
     def reopen(self, now: float) -> None:
-        """The receiver is back: what failed meanwhile is due. Each once: what fails again has a fault of its own, and its schedule."""
+        """The receiver is back: what failed meanwhile is due. Each once: what fails again has a fault of its own, and its schedule.
+
+        None before the receiver asked for it: that it takes others does not say that it takes this one.
+        """
         for position in list(self._aside):
             found = self._open.get(position)
             if found is not None:
                 found.aside = False
+                if found.exceptional is not None and found.not_before <= now:
+                    found.exceptional.asked_s = None
                 self.queue(found)
         self._aside.clear()
         for found in self._open.values():
             exceptional = found.exceptional
             if exceptional is not None and exceptional.state == RETRYING and not found.under_way and not found.hasty:
-                found.hasty, exceptional.next_at = True, min(exceptional.next_at or now, now)
+                found.hasty, exceptional.next_at = True, max(min(exceptional.next_at or now, now), exceptional.not_before)
                 self.queue(found)
 
     def blamed(self, found: Open, now: float, *, away: bool) -> bool:
@@ -200,9 +220,9 @@ class Choosing:
             return []
         first, fresh = self._first(now, room), True
         if first is not None:
-            fresh = not self._of_run(first) and state_of(first) != RETRYING
+            fresh = not self._of_run(first) and first.due_at is None
         elif self.doubt.silent(now):
-            first, fresh = self._probe(), False
+            first, fresh = self._probe(now), False
         if first is None:
             return []
         self.doubt.tried(now)
@@ -250,16 +270,20 @@ class Choosing:
         """Of the retries whose time has come the one that was tried least: the turn goes round over all lanes."""
         while self._late:
             found = self._open.get(heapq.heappop(self._late)[2])
-            if found is None or found.under_way or not found.item.ready or state_of(found) != RETRYING:
+            if found is None or found.under_way or not found.item.ready or found.aside:
                 continue
-            if found.exceptional is not None and (found.exceptional.next_at or 0.0) <= now:
+            if found.due_at is not None and found.due_at <= now:
                 return found
         return None
 
-    def _probe(self) -> Open | None:
-        """One that failed, before its time: the least probed, so that it is never always the same; what ends access first."""
+    def _probes(self) -> list[Open]:
+        """Those that failed, and may be tried before their time."""
         some = [self._open[p] for p in (*self.doubt.failing, *self._aside) if p in self._open]
-        fit = [o for o in some if not o.under_way and o.item.ready and (o.aside or state_of(o) == RETRYING)]
+        return [o for o in some if not o.under_way and o.item.ready and (o.aside or o.due_at is not None)]
+
+    def _probe(self, now: float) -> Open | None:
+        """One of them: the least probed, so that it is never always the same; what ends access first; none before the receiver asked for it."""
+        fit = [o for o in self._probes() if o.not_before <= now]
         found = min(fit, key=lambda o: (o.probes, o.rank, o.item.position), default=None)
         if found is not None:
             found.probes += 1
@@ -343,8 +367,8 @@ class Choosing:
         """When something may go by the clock alone."""
         self._come_due(now)
         room = self._room(now)
-        others = self._may_others(room) and bool(self._late or self._urgent)
         replays = [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
+        others = self._may_others(room) and bool(self._late or self._urgent or (self._replay_ready and not replays))
         times = [at for at, _ in self._due[:1]] + (replays if self._may_others(room) else [])
         if len(self._flights) >= room:
             sooner = self.doubt.room_at(self._began(), now)
@@ -352,9 +376,14 @@ class Choosing:
         if self.doubt.open:
             paced = self.doubt.may_try_at(now)
             times = [max(at, paced) for at in times] + ([paced] if self._ready or others else [])
-            if self.doubt.away:
-                times.append(max(self.doubt.probe_at(now), paced))
+            if self.doubt.away and (probe := self._probe_at(now)) is not None:
+                times.append(max(probe, paced))
         return times
+
+    def _probe_at(self, now: float) -> float | None:
+        """When one is tried before its time. Which one is looked for only once there was silence for so long: they may be many."""
+        at = self.doubt.probe_at(now)
+        return at if at > now else min((max(at, found.not_before) for found in self._probes()), default=None)
 
 
 def state_of(found: Open) -> int:
@@ -363,6 +392,19 @@ def state_of(found: Open) -> int:
 
 def attempts_of(found: Open) -> int:
     return found.exceptional.attempts if found.exceptional is not None else 0
+
+
+def failed(
+    row: Exceptional, schedule: Sequence[int], now: float, random: float, *, blamed: bool, asked_s: float | None = None
+) -> None:
+    """An attempt failed: when the next one is, or that there is none. Without blame the place in the schedule stays."""
+    row.tried_at, row.asked_s = now, asked_s or None
+    if blamed:
+        row.attempts += 1
+        delay = delay_s(schedule, row.attempts, random, asked_s)
+        row.state, row.next_at = (BLOCKED, None) if delay is None else (RETRYING, now + delay)
+    elif row.next_at is not None:
+        row.next_at = max(row.next_at, row.not_before)
 
 
 def _plain(found: Open) -> bool:

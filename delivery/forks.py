@@ -6,7 +6,7 @@ this process sent is known to its memory alone. Both are compared with the log a
 
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import Any, Final
 from uuid import UUID
@@ -226,6 +226,14 @@ class Known:
     count: int
     closed_at: int | None
 
+    def within(self, reaches: Callable[[str], bool]) -> "Known | None":
+        """What of it whoever reaches these directories may see; None where all that is known to be gone lies beyond."""
+        gone = tuple(event for event in self.gone if (parsed := parse_event_id(event)) is not None and reaches(parsed.slug))
+        common = {slug: seq for slug, seq in self.common.items() if reaches(slug)}
+        if gone == self.gone and common == self.common:
+            return self
+        return replace(self, gone=gone, common=common, count=len(gone)) if gone else None
+
     def shown(self) -> dict[str, Any]:
         """As the status has it. `common_seq` is of the directory of the first event that is gone, `common` of each."""
         first = parse_event_id(self.gone[0]) if self.gone else None
@@ -252,9 +260,15 @@ async def forks_of(conn: Connection, consumers: Sequence[int]) -> dict[int, list
     return found
 
 
-async def open_fork(conn: Connection, consumer: int) -> Known | None:
-    """The one that no operator has closed yet, or None."""
-    return next((known for known in (await forks_of(conn, [consumer])).get(consumer, []) if known.closed_at is None), None)
+async def open_fork(conn: Connection, consumer: int, reaches: Callable[[str], bool]) -> Known | None:
+    """The one that no operator has closed yet, as far as whoever asks reaches it; or None."""
+    known = next((known for known in (await forks_of(conn, [consumer])).get(consumer, []) if known.closed_at is None), None)
+    return None if known is None else known.within(reaches)
+
+
+def everywhere(_slug: str) -> bool:
+    """The reach of whoever sees all directories."""
+    return True
 
 
 def _micros(moment: Any) -> int:

@@ -9,6 +9,7 @@ from uuid import UUID
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
 from database.queries import load_queries
+from delivery.backoff import DELAY_S_MAX, JITTER
 from delivery.consumers import Consumer
 from delivery.starts import PlaceMovedError
 from ledger.cursor import START, Anchor
@@ -56,7 +57,26 @@ class Exceptional:
     answer: bytes | None = field(default=None, repr=False)
     sealed_reason: bytes | None = field(default=None, repr=False)  # an operator's, of a parked one
     replay: UUID | None = None
+    tried_at: float | None = None  # when the last attempt failed
+    asked_s: float | None = None  # for how long after it the receiver asked to be left alone
     stored: bool = True  # whether it has a row already
+
+    @property
+    def not_before(self) -> float:
+        """Until when the receiver asked to be left alone with it; 0 where it did not."""
+        return (self.tried_at or 0.0) + self.asked_s if self.asked_s else 0.0
+
+    def read_at(self, now: float) -> None:
+        """What was stored by a clock that says less by now, or by another one that is ahead, waits no longer than it would have."""
+        if self.tried_at is not None and self.tried_at > now:
+            self.set_back(self.tried_at - now)
+        if self.next_at is not None:
+            self.next_at = min(self.next_at, now + DELAY_S_MAX * (1 + JITTER))
+
+    def set_back(self, seconds: float) -> None:
+        """The clock was set back by so much."""
+        self.next_at = None if self.next_at is None else self.next_at - seconds
+        self.tried_at = None if self.tried_at is None else self.tried_at - seconds
 
 
 @dataclass(slots=True)
@@ -131,13 +151,15 @@ def _statements(reports: Sequence[Report]) -> list[tuple[str, tuple[Any, ...]]]:
             int4s([c for c, _ in begun]), int8s([e.position for _, e in begun]), int4s([e.directory for _, e in begun]),
             int8s([e.seq for _, e in begun]), int2s([e.state for _, e in begun]), int4s([e.attempts for _, e in begun]),
             [e.since for _, e in begun], [e.next_at for _, e in begun], texts([e.error for _, e in begun]),
-            byteas([e.answer for _, e in begun]), uuids([e.replay for _, e in begun]),
+            byteas([e.answer for _, e in begun]), uuids([e.replay for _, e in begun]), [e.tried_at for _, e in begun],
+            [e.asked_s for _, e in begun],
         )))  # fmt: skip
     if went_on:
         statements.append(("update_open", (
             int4s([c for c, _ in went_on]), int8s([e.position for _, e in went_on]), int2s([e.state for _, e in went_on]),
             int4s([e.attempts for _, e in went_on]), [e.since for _, e in went_on], [e.next_at for _, e in went_on], texts([e.error for _, e in went_on]),
-            byteas([e.answer for _, e in went_on]), uuids([e.replay for _, e in went_on]),
+            byteas([e.answer for _, e in went_on]), uuids([e.replay for _, e in went_on]), [e.tried_at for _, e in went_on],
+            [e.asked_s for _, e in went_on],
         )))  # fmt: skip
     if acked:
         statements.append(("insert_revocation_acks", (

@@ -25,9 +25,8 @@ from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
 from delivery.audit import Readings, readings_of
-from delivery.backoff import delay_s
 from delivery.brake import Limit
-from delivery.choosing import Choosing, Open, Replay, attempts_of, state_of
+from delivery.choosing import Choosing, Open, Replay, attempts_of, failed, state_of
 from delivery.consumers import Consumer
 from delivery.forks import Trail
 from delivery.lanes import Item, Lanes, rebuilt
@@ -107,6 +106,7 @@ class Push:
         self.consumer = consumer
         self.fence = fence
         self.lease_until = 0.0  # of the steady clock; the worker sets it with each renewal
+        self.not_before = 0.0  # until then the receiver asked for nothing at all; the worker keeps it with the lease
         self.arrival = asyncio.Event()  # something may have come, or changed
         self._secrets = consumer.secrets(parts.kek)
         self._url = consumer.url(parts.kek)  # once, not for each delivery
@@ -129,7 +129,6 @@ class Push:
         self._pace = Pace()
         self._previous: dict[int, int] = {}
         self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
-        self._not_before = 0.0
         self._ahead = parts.clock() - parts.steady()  # of the clock, before the steady one
         self._tasks: set[asyncio.Task[None]] = set()
         self._report = Report(consumer.id, fence, Place(consumer.epoch, 0, 0))
@@ -189,8 +188,8 @@ class Push:
         times = self._choosing.times(now)
         # Without a time to wait for, an arrival will come: the worker sends one at least every second.
         timeout = max(min(times) - now, 0.001) if times and self._may_send() else None
-        if timeout is not None and self._not_before > now:
-            timeout = max(timeout, self._not_before - now)
+        if timeout is not None and self.not_before > now:
+            timeout = max(timeout, self.not_before - now)
         try:
             async with asyncio.timeout(timeout):
                 await self.arrival.wait()
@@ -209,6 +208,8 @@ class Push:
                 return
             self._selection = self.consumer.selection(await self._parts.directories.all(conn))
             every = await exceptions(conn, self.consumer)
+            for row in every:
+                row.read_at(self._parts.clock())
             runs = await runs_of(conn, self._parts.kek, self.consumer.id, open_only=True)
             resting = {run.id for run in runs if run.state == "paused"}
             # What earlier releases held beyond the place is judged when the place comes to it: it must not overtake what is between.
@@ -281,7 +282,7 @@ class Push:
         if row.state == HELD and (event.directory, event.commit) not in held:
             row.state = WAITING  # an operator let it go
         found = self._remember(event, row)
-        found.alone = row.state in {RETRYING, BLOCKED}
+        found.alone = row.state in {RETRYING, BLOCKED} or row.tried_at is not None
         found.item.replay, found.again = row.replay, row.replay is not None
 
     def _join(self, run: Run, planned: Iterable[Planned]) -> None:
@@ -442,7 +443,7 @@ class Push:
 
     def _start(self) -> None:
         now = self._parts.clock()
-        if now < self._not_before <= now + PAUSE_MAX_S:  # further only where the clock was set back
+        if now < self.not_before <= now + PAUSE_MAX_S:  # further only where the clock was set back
             return
         while self._may_send():
             if self._tasks and (self._fetching or self._sent_bytes >= HELD_BYTES_MAX):
@@ -509,8 +510,7 @@ class Push:
         elif result.expected_previous_seq is not None and await self._rewound(batch, result):
             return
         elif len(batch) > 1:
-            self._pause(result)
-            self._choosing.taken_apart(batch, self._parts.clock())
+            await self._taken_apart(batch, result)
         else:
             await self._refused(batch[0], result)
 
@@ -625,32 +625,44 @@ class Push:
     def _pause(self, result: Result) -> None:
         """A 429 speaks of the whole receiver, but whoever has nothing to do with it is tried after a minute."""
         if result.status == 429 and result.retry_after_s is not None:
-            self._not_before = self._parts.clock() + min(result.retry_after_s, PAUSE_MAX_S)
+            self.not_before = self._parts.clock() + min(result.retry_after_s, PAUSE_MAX_S)
+
+    async def _taken_apart(self, batch: Sequence[Open], result: Result) -> None:
+        """One of them may be to blame, so each goes alone: at once, or after as much of what the receiver asked for as holds for all."""
+        self._pause(result)
+        now = self._parts.clock()
+        if result.retry_after_s:
+            for found in batch:
+                patience = replace(result, retry_after_s=min(result.retry_after_s, PAUSE_MAX_S))
+                self._note(found, patience, now, blamed=False)
+            await self._recorded()
+        self._choosing.taken_apart(batch, now)
 
     async def _refused(self, found: Open, result: Result) -> None:
         self._pause(result)
-        now, blocked = self._parts.clock(), False
-        if self._choosing.blamed(found, now, away=result.of_the_receiver):
-            exceptional = self._exception_of(found, now)
-            exceptional.attempts += 1
-            exceptional.error, exceptional.answer = result.error, self._sealed(result)
-            schedule = self.consumer.definition.retry_schedule
-            delay = delay_s(schedule, exceptional.attempts, self._parts.random(), result.retry_after_s)
-            blocked = delay is None
-            exceptional.state = BLOCKED if delay is None else RETRYING
-            exceptional.next_at = None if delay is None else now + delay
+        now = self._parts.clock()
+        blamed = self._choosing.blamed(found, now, away=result.of_the_receiver)
+        if blamed or result.retry_after_s:
+            self._note(found, result, now, blamed=blamed)
             await self._recorded()
         self._hold(found, b"")  # the next attempt may be hours away
         found.under_way = False
         self._choosing.queue(found)
-        if blocked:
+        if blamed and state_of(found) == BLOCKED:
             await self._tell([found])
 
-    def _exception_of(self, found: Open, now: float) -> Exceptional:
-        """Its row, made at the first failure: from then on the watermark passes it."""
+    def _note(self, found: Open, result: Result, now: float, *, blamed: bool) -> None:
+        """Note on its row what the receiver answered; the next report stores it."""
+        exceptional = self._exception_of(found, now, RETRYING if blamed else WAITING)
+        exceptional.error, exceptional.answer = result.error, self._sealed(result)
+        schedule, asked_s = self.consumer.definition.retry_schedule, result.retry_after_s
+        failed(exceptional, schedule, now, self._parts.random(), blamed=blamed, asked_s=asked_s)
+
+    def _exception_of(self, found: Open, now: float, state: int = RETRYING) -> Exceptional:
+        """Its row, made in this state at the first failure: from then on the watermark passes it."""
         if found.exceptional is None:
             item = found.item
-            found.exceptional = Exceptional(item.position, item.directory, item.seq, RETRYING, stored=False)
+            found.exceptional = Exceptional(item.position, item.directory, item.seq, state, stored=False)
             found.exceptional.replay = item.replay if found.again else None
             self._window.pop(item.position, None)
             self._through = max(self._through, 0 if found.again else item.position)

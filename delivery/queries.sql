@@ -189,21 +189,22 @@ insert into replayed (consumer, position) select c, p from delivered on conflict
 
 -- insert_open --
 -- Exceptions that began; of a run only while it is open (it may have been cancelled while the delivery was under way).
-insert into open_deliveries (consumer, position, directory, seq, state, attempts, since, next_at, error, answer, replay)
-select c, p, d, s, st, a, to_timestamp(si), to_timestamp(n), e, an, r
-from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int2[], $6::int4[], $7::float8[], $8::float8[], $9::text[], $10::bytea[], $11::uuid[])
-     v(c, p, d, s, st, a, si, n, e, an, r)
+insert into open_deliveries (consumer, position, directory, seq, state, attempts, since, next_at, error, answer, replay, tried_at, asked_s)
+select c, p, d, s, st, a, to_timestamp(si), to_timestamp(n), e, an, r, to_timestamp(tr), q
+from unnest($1::int4[], $2::int8[], $3::int4[], $4::int8[], $5::int2[], $6::int4[], $7::float8[], $8::float8[], $9::text[], $10::bytea[], $11::uuid[],
+            $12::float8[], $13::float8[]) v(c, p, d, s, st, a, si, n, e, an, r, tr, q)
 left join lateral (select id from replays where id = r and state in ('running', 'paused') limit 1) run on true
 where r is null or run.id is not null
 on conflict (consumer, position) do update set state = excluded.state, attempts = excluded.attempts, since = excluded.since,
-    next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay;
+    next_at = excluded.next_at, error = excluded.error, answer = excluded.answer, replay = excluded.replay, tried_at = excluded.tried_at,
+    asked_s = excluded.asked_s;
 
 -- update_open --
 -- Exceptions that went on. One that an operator skipped or parked meanwhile stays so.
 update open_deliveries o set state = st, attempts = a, since = coalesce(o.since, to_timestamp(si)), next_at = to_timestamp(n), error = e,
-                             answer = an, replay = r
-from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::float8[], $6::float8[], $7::text[], $8::bytea[], $9::uuid[])
-     v(c, p, st, a, si, n, e, an, r)
+                             answer = an, replay = r, tried_at = to_timestamp(tr), asked_s = q
+from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::float8[], $6::float8[], $7::text[], $8::bytea[], $9::uuid[], $10::float8[],
+            $11::float8[]) v(c, p, st, a, si, n, e, an, r, tr, q)
 where o.consumer = v.c and o.position = v.p and o.state <> 5;
 
 -- untold --
@@ -216,18 +217,20 @@ update open_deliveries set told = nullif(not told, false) where consumer = $1 an
 
 -- open_page --
 -- Exceptions of one state, after a position.
-select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, sealed_reason, replay
+select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, sealed_reason, replay,
+       extract(epoch from tried_at)::float8, asked_s::float8
 from open_deliveries where consumer = $1 and state = any($2::int2[]) and position > $3 order by position limit $4;
 
 -- open_at --
 -- One exception.
-select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, sealed_reason, replay
+select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, sealed_reason, replay,
+       extract(epoch from tried_at)::float8, asked_s::float8
 from open_deliveries where consumer = $1 and directory = $2 and seq = $3;
 
 -- retry_open --
 -- An operator's retry: due at once, whatever any clock says, with a schedule that begins again. A parked one comes back. Where $3 says that it is a grant and a later
 -- event took it back meanwhile, the column refuses the null, and with it the act.
-update open_deliveries o set state = 2, next_at = null, told = false, attempts = case when $3 and exists (
+update open_deliveries o set state = 2, next_at = null, asked_s = null, told = false, attempts = case when $3 and exists (
     select from events g where g.directory = o.directory and g.seq = o.seq and (
         exists (select from events e where g.mem is not null and e.directory = g.directory and e.mem = g.mem and e.obj = g.obj and e.seq > g.seq
                 and e.type in (11, 12))
@@ -284,20 +287,21 @@ select $1, $2, 1, clock_timestamp() + make_interval(secs => $3), $3
 on conflict (consumer) do update
     set holder = excluded.holder, fence = consumer_leases.fence + 1, until = excluded.until, lease_s = excluded.lease_s
 where consumer_leases.until = '-infinity' or (consumer_leases.fence = $4 and consumer_leases.until::text = $5)
-returning fence;
+returning fence, coalesce(extract(epoch from not_before), 0)::float8;
 
 -- renew_leases --
 -- Of one holder, with what it sees of its consumers; what is missing in the answer was lost. A sign of life promises nothing to anybody, so it
 -- does not wait for a synchronous standby: where that hangs, each would leave a session behind that waits.
 update consumer_leases l set until = clock_timestamp() + make_interval(secs => $3), lease_s = $3, limited_by = v.l, answer_s = v.a, record_s = v.r,
-                             events_s = v.e
-from unnest($2::int4[], $4::int2[], $5::float8[], $6::float8[], $7::float8[]) v(c, l, a, r, e) where l.holder = $1 and l.consumer = v.c
+                             events_s = v.e, not_before = to_timestamp(v.n)
+from unnest($2::int4[], $4::int2[], $5::float8[], $6::float8[], $7::float8[], $8::float8[]) v(c, l, a, r, e, n) where l.holder = $1 and l.consumer = v.c
 returning l.consumer, set_config('synchronous_commit', 'local', true);
 
 -- pace_of --
--- What whoever delivers for a consumer sees of it; nothing where nobody does. A minute is more than any lease that is renewed.
+-- What whoever delivers for a consumer sees of it; nothing where nobody does. A minute is more than any lease that is renewed, two
+-- are further ahead than any: that was before the clock was set back.
 select limited_by, answer_s::float8, record_s::float8, events_s::float8 from consumer_leases
-where consumer = $1 and until > clock_timestamp() - interval '1 minute';
+where consumer = $1 and until > clock_timestamp() - interval '1 minute' and until < clock_timestamp() + interval '2 minutes';
 
 -- release_leases --
 -- Given back cleanly: nothing is under way, another may begin at once.
@@ -502,7 +506,8 @@ select consumer, state, count(*) from open_deliveries where consumer = any($1::i
 
 -- oldest_failing --
 -- What a consumer is stuck on: the oldest that was tried in vain, blocked before retried.
-select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, sealed_reason, replay
+select position, directory, seq, state, attempts, extract(epoch from since)::float8, extract(epoch from next_at)::float8, error, answer, sealed_reason, replay,
+       extract(epoch from tried_at)::float8, asked_s::float8
 from open_deliveries where consumer = $1 and state in (2, 3) order by (state = 3) desc, position limit 1;
 
 -- oldest_open_time --
@@ -529,21 +534,25 @@ on conflict (directory) do update set released = greatest(surge_limits.released,
 -- Commits of a directory that end somebody's access, with the users who lose some: first seq, time, users. Of an edge only where it gave
 -- access; of a group in a group everybody inside who was active. At most $4 events, the newest, each commit with the lowest seq of them;
 -- those of a time of exactly $3 only below the seq $5, which is where the page before ended. 6164: user.deactivated, user.deleted,
--- group.member_removed, group.member_access_revoked, as in the index.
+-- group.member_removed, group.member_access_revoked, as in the index. Last, when it was made: where the clock was behind the log, commits have
+-- the time of the one before (docs/decisions/0038), and the id of a request (a UUIDv7) still says when that came.
 with recursive ended as (
-    select c.seq as commit, c.at, e.seq, coalesce(e.mem, e.obj) as who, position('\x226d74223a2247726f757022'::bytea in e.leaf) > 0 as whole
+    select c.seq as commit, c.at, c.req, e.seq, coalesce(e.mem, e.obj) as who, position('\x226d74223a2247726f757022'::bytea in e.leaf) > 0 as whole
     from commits c join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and e.type in (2, 4, 11, 12)
     where c.directory = $1 and c.at > $2 and c.at <= $3 and c.types & 6164 <> 0 and (c.at < $3 or e.seq < $5)
       and (e.mem is null or position('\x22656666223a74727565'::bytea in e.leaf) > 0)
     order by c.at desc, c.seq desc, e.seq desc limit $4  -- as in the index, so that a page reads no more than itself
 ), inside as (
-    select commit, at, seq, who, whole from ended
+    select commit, at, req, seq, who, whole from ended
     union
-    select i.commit, i.at, i.seq, m.mem, m.mt = 1 from inside i
+    select i.commit, i.at, i.req, i.seq, m.mem, m.mt = 1 from inside i
     join memberships m on i.whole and m.directory = $1 and m.grp = i.who and m.from_seq <= i.seq and m.to_seq > i.seq
     where m.mt = 1 or exists (select from states s where s.directory = $1 and s.obj = m.mem and s.from_seq <= i.seq and s.to_seq > i.seq and s.active)
 )
-select commit, at, array_agg(distinct who) filter (where not whole), min(seq) from inside group by commit, at order by commit;
+select commit, at, array_agg(distinct who) filter (where not whole), min(seq),
+       case when substr(req::text, 15, 1) = '7' and at - 60000000 > ('x' || translate(left(req::text, 13), '-', ''))::bit(48)::int8 * 1000
+            then ('x' || translate(left(req::text, 13), '-', ''))::bit(48)::int8 * 1000 else at end
+from inside group by commit, at, req order by commit;
 
 -- losses_lately --
 -- Directories where access ended in the hour until now, with the newest commit, and when that hour began. A closed one is left out: its end
@@ -555,8 +564,8 @@ where not exists (select from directory_states where directory = d.id and closed
 group by d.id;
 
 -- surge_alarmed_lately --
--- Whether a directory's surge was told already.
-select directory from surge_alarms where at > clock_timestamp() - make_interval(secs => $1);
+-- Which surges were told already; the seq where that was before the clock was set back, and so speaks of no more than it saw.
+select directory, case when at > clock_timestamp() then seq end from surge_alarms where at > clock_timestamp() - make_interval(secs => $1);
 
 -- insert_surge_alarm --
 -- In the transaction that records the event.
@@ -569,7 +578,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running', $13, $14);
 
 -- due_in_run --
 -- In the transaction that records replay.started: what failed in vain before, of these positions, is tried again with a schedule that begins anew.
-update open_deliveries set state = 2, attempts = 0, next_at = null
+update open_deliveries set state = 2, attempts = 0, next_at = null, asked_s = null
 where consumer = $1 and position = any($2::int8[]) and state in (2, 3) and replay is null;
 
 -- set_replay_state --

@@ -1,6 +1,6 @@
 """How a consumer is doing: how far behind, for how long, and what it is stuck on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,21 +11,24 @@ from database.connections import Connection
 from database.queries import load_queries
 from delivery.consumers import Consumer
 from delivery.forks import open_fork
-from delivery.pace import NAMES, UNLIMITED, Finding, advice
+from delivery.pace import UNLIMITED, Finding
 from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional, failing, place_of
+from delivery.standing import Standing, limited_by, state_of
 from ledger.directories import Directory
 from ledger.feed import Feed, Selection
 from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
-LAGGING_S: Final = 5.0  # behind for so long, it is said what limits it
 LAG_COUNTED_MAX: Final = 10_000  # counting further costs more than it tells
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a consumer is behind. `events` is counted up to LAG_COUNTED_MAX; `oldest` is when the oldest was committed (µs)."""
+    """How far a consumer is behind. `events` is counted up to LAG_COUNTED_MAX; `oldest` is when the oldest was committed (µs).
+
+    `moves`: those that wait for no operator and for no other event, as far as they are counted.
+    """
 
     acked_position: int
     head: int
@@ -34,6 +37,7 @@ class Lag:
     seconds: float
     oldest: int | None
     by_state: dict[str, int]
+    moves: int
 
 
 async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: Sequence[Directory]) -> Lag:
@@ -46,15 +50,16 @@ async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: 
     assert row is not None
     rows = await (await conn.execute(SQL["open_counts"], (int4s([consumer.id]),))).fetchall()
     by_state = {STATES[state]: count for _, state, count in rows}
-    parked = by_state.get(STATES[PARKED], 0)
-    events = row[0] + len(place.open) + sum(by_state.values()) - parked
+    coming, parked = row[0] + len(place.open), by_state.get(STATES[PARKED], 0)
+    events = coming + sum(by_state.values()) - parked
     oldest = [at for at in (row[1], *(await _oldest(conn, consumer, place.open))) if at is not None]
     clock = await (await conn.execute(SQL["clock"])).fetchone()
     assert clock is not None
     seconds = max(clock[0] - min(oldest), 0) / 1e6 if oldest else 0.0
     since = min(oldest, default=None)
     capped = row[0] >= LAG_COUNTED_MAX
-    return Lag(place.low, head, min(events, LAG_COUNTED_MAX) if capped else events, capped, seconds, since, by_state)
+    counted, moves = min(events, LAG_COUNTED_MAX) if capped else events, coming + by_state.get(STATES[RETRYING], 0)
+    return Lag(place.low, head, counted, capped, seconds, since, by_state, moves)
 
 
 async def _oldest(conn: Connection, consumer: Consumer, still: Sequence[int]) -> list[int | None]:
@@ -74,57 +79,42 @@ async def revocation_seconds(conn: Connection, consumer: Consumer) -> dict[str, 
 
 
 async def status_of(
-    conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, directories: Sequence[Directory]
+    conn: Connection,
+    feed: Feed,
+    kek: Kek,
+    consumer: Consumer,
+    directories: Sequence[Directory],
+    reaches: Callable[[str], bool],
 ) -> dict[str, Any]:
-    """The status of CONTRACT §5, with the definition beside it."""
+    """The status of CONTRACT §5, with the definition beside it, for whoever `reaches` these directories."""
     lag = await lag_of(conn, feed, consumer, directories)
-    stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id)
-    blocked = lag.by_state.get(STATES[BLOCKED], 0)
+    stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id, reaches)
     d = consumer.definition
     return {
         "object": "consumer", "name": consumer.name, "mode": d.mode, "ordering": d.ordering, "directories": list(d.directories),
         "types": list(d.types), "batch_max": d.batch_max, "url": consumer.url(kek), "retry_schedule": list(d.retry_schedule),
         "created_at": consumer.created_at,
-        "state": "blocked" if blocked and consumer.state == "active" else consumer.state,
+        "state": state_shown(consumer, lag),
         "acked_position": lag.acked_position, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
         "lag_seconds": round(lag.seconds, 3), "oldest_unacked_at": rfc3339(lag.oldest) if lag.oldest is not None else None,
         "blocked_on": (await shown(conn, feed, kek, consumer, [stuck]))[0] if stuck is not None else None,
-        "blocked": blocked, "retrying": lag.by_state.get(STATES[RETRYING], 0), "waiting": lag.by_state.get(STATES[WAITING], 0),
+        "blocked": lag.by_state.get(STATES[BLOCKED], 0), "retrying": lag.by_state.get(STATES[RETRYING], 0), "waiting": lag.by_state.get(STATES[WAITING], 0),
         "held": lag.by_state.get(STATES[HELD], 0), "parked": lag.by_state.get(STATES[PARKED], 0),
-        "revocation_seconds": await revocation_seconds(conn, consumer), "limited_by": await limited_by(conn, consumer, lag),
+        "revocation_seconds": await revocation_seconds(conn, consumer), "limited_by": await _limited_by(conn, consumer, lag),
         "forked": None if fork is None else fork.shown(),
     }  # fmt: skip
 
 
-async def limited_by(conn: Connection, consumer: Consumer, lag: Lag) -> dict[str, Any] | None:
-    """What limits a consumer that is behind, and what would help; None where it is not, or is paused, or waits for an operator alone."""
-    waits = (
-        lag.events
-        - lag.by_state.get(STATES[BLOCKED], 0)
-        - lag.by_state.get(STATES[WAITING], 0)
-        - lag.by_state.get(STATES[HELD], 0)
-    )
-    if lag.seconds < LAGGING_S or waits <= 0 or consumer.state != "active":
-        return None
+async def _limited_by(conn: Connection, consumer: Consumer, lag: Lag) -> dict[str, Any] | None:
     d = consumer.definition
-    if d.mode != "webhook":
-        return _limit(
-            "application", "The application acknowledges more slowly than events come. What helps: larger pages, several at work."
-        )
     row = await (await conn.execute(SQL["pace_of"], (consumer.id,))).fetchone()
-    if row is None:
-        return _limit(
-            "no_process", "No process delivers for it. What helps: LEDGER_DELIVERY_WORKERS above 0 on one of the machines."
-        )
-    found = Finding(row[0] or UNLIMITED, *(figure or 0.0 for figure in row[1:]))
-    if found.limit == UNLIMITED:
-        return None
-    says = advice(found, ordering=d.ordering, batch_max=d.batch_max)
-    return _limit(NAMES[found.limit], says, answer_ms=round(found.answer_s * 1000, 1), events_per_second=round(found.events_s, 1))
+    seen = Finding(row[0] or UNLIMITED, *(figure or 0.0 for figure in row[1:])) if row is not None else None
+    return limited_by(Standing(consumer.state, d.mode == "webhook", d.ordering, d.batch_max, lag.seconds, lag.moves), seen)
 
 
-def _limit(what: str, says: str, *, answer_ms: float | None = None, events_per_second: float | None = None) -> dict[str, Any]:
-    return {"what": what, "answer_ms": answer_ms, "events_per_second": events_per_second, "advice": says}
+def state_shown(consumer: Consumer, lag: Lag) -> str:
+    """The state of a consumer, as status and metrics have it."""
+    return state_of(consumer.state, blocked=lag.by_state.get(STATES[BLOCKED], 0), retrying=lag.by_state.get(STATES[RETRYING], 0))
 
 
 async def shown(conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, some: Sequence[Exceptional]) -> list[dict[str, Any]]:

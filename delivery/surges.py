@@ -49,27 +49,37 @@ async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Ite
 
 
 async def _losses(conn: Connection, directory: int, after: int, until: int) -> list[Loss]:
-    return [Loss(seq, at, users or ()) for seq, at, users, _ in await _page(conn, directory, after, (until, EVER), 2**31)]
+    return [Loss(seq, made, users or ()) for seq, _, users, _, made in await _page(conn, directory, after, (until, EVER), 2**31)]
 
 
 async def _page(
     conn: Connection, directory: int, after: int, before: tuple[int, int], limit: int
-) -> list[tuple[int, int, list[UUID] | None, int]]:
-    """First seq, time, users and lowest seq looked at of commits; `before` is the time and the seq where the page before ended."""
+) -> list[tuple[int, int, list[UUID] | None, int, int]]:
+    """First seq, time, users, lowest seq looked at, and when it was made, of commits; `before` is where the page before ended: time and seq."""
     params = (directory, after, before[0], limit, before[1])
     return await (await conn.cursor(binary=True).execute(SQL["losses_between"], params)).fetchall()
 
 
 async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[int, int, int]]:
     """(directory, users who lost access in the last hour, newest seq) where that is more than the limit and nobody was told for `quiet_s`."""
-    told = {row[0] for row in await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()}
-    counts = [(d, await _users(conn, d, since, known), newest) for d, newest, since in await _lately(conn) if d not in told]
+    rows = await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()
+    told = {directory for directory, seq in rows if seq is None}
+    before = {(directory, seq) for directory, seq in rows if seq is not None}
+    untold = [row for row in await _lately(conn) if row[0] not in told and row[:2] not in before]
+    counts = [(directory, await _users(conn, directory, since, known), newest) for directory, newest, since in untold]
     return [found for found in counts if found[1] > known.get(found[0], Limit()).per_hour]
 
 
 async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[int, int]:
     """Users of each directory who lost access in the last hour; where that is more than the limit there may be more of them."""
     return {directory: await _users(conn, directory, since, known) for directory, _, since in await _lately(conn)}
+
+
+async def lately_in(conn: Connection, directory: Directory, limit: Limit) -> int:
+    """Users of one directory who lost access in the last hour; where that is more than the limit there may be more of them."""
+    row = await (await conn.execute(SQL["clock"])).fetchone()
+    assert row is not None
+    return 0 if directory.is_closed else await _users(conn, directory.id, row[0] - HOUR_US, {directory.id: limit})
 
 
 async def _lately(conn: Connection) -> list[tuple[int, int, int]]:
@@ -84,8 +94,8 @@ async def _users(conn: Connection, directory: int, since: int, known: Mapping[in
         page = await _page(conn, directory, since, before, LATELY_PAGE)
         if not page:
             break
-        users.update(user for _, _, lost, _ in page for user in lost or ())
-        before = min((at, seq) for _, at, _, seq in page)
+        users.update(user for _, _, lost, _, made in page if made > since for user in lost or ())
+        before = min((at, seq) for _, at, _, seq, _ in page)
     return len(users)
 
 

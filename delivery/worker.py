@@ -138,7 +138,7 @@ class Worker:
         paces = [held.push.pace() for held in self._held.values()]
         params = (
             self.id, int4s(list(self._held)), self.lease_s, int2s([pace.limit for pace in paces]), [pace.answer_s for pace in paces],
-            [pace.record_s for pace in paces], [pace.events_s for pace in paces],
+            [pace.record_s for pace in paces], [pace.events_s for pace in paces], [held.push.not_before for held in self._held.values()],
         )  # fmt: skip
         kept = {row[0] for row in await (await conn.execute(SQL["renew_leases"], params)).fetchall()}
         for number, held in self._held.items():
@@ -167,7 +167,7 @@ class Worker:
             consumer = wanted.get(number)
             del self._held[number]
             if consumer is not None and len(self._held) < share and self.steady() < held.until and not lost:
-                self._serve(consumer, held.fence, held.until)
+                self._serve(consumer, held.fence, held.until, held.push.not_before)
             else:
                 await conn.execute(SQL["release_leases"], (self.id, int4s([number])))
 
@@ -190,19 +190,19 @@ class Worker:
             asked = self.steady()
             row = await self._claimed(conn, number, seen[1:3] if seen is not None else (None, None))
             if row is not None:
-                self._serve(consumer, row[0], asked + self.lease_s)
+                self._serve(consumer, row[0], asked + self.lease_s, row[1])
 
-    async def _claimed(self, conn: Connection, number: int, seen: tuple[int | None, str | None]) -> tuple[int] | None:
-        """The fence of a lease that was free. Not while its former holder is recording, late: the place would move afterwards."""
+    async def _claimed(self, conn: Connection, number: int, seen: tuple[int | None, str | None]) -> tuple[int, float] | None:
+        """The fence of a lease that was free, and until when the receiver asked for nothing. Not while its former holder is recording, late: the place would move afterwards."""
         async with conn.transaction():
             free = await (await conn.execute(SQL["try_lock_consumer"], (number,))).fetchone()
             if free is None or not free[0]:
                 return None
             return await (await conn.execute(SQL["claim_lease"], (number, self.id, self.lease_s, *seen))).fetchone()
 
-    def _serve(self, consumer: Consumer, fence: int, until: float) -> None:
+    def _serve(self, consumer: Consumer, fence: int, until: float, not_before: float) -> None:
         push = self.make_push(consumer, fence)
-        push.lease_until = until
+        push.lease_until, push.not_before = until, not_before
         task = asyncio.create_task(push.run())
         task.add_done_callback(self._ended)
         self._held[consumer.id] = _Held(consumer, fence, until, push, task)

@@ -87,7 +87,7 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
     if change is not None:
         await record(ledger, caller, change)
     warnings = ("`start` was ignored: the consumer exists. POST …/seek moves it.",) if start is not None else ()
-    return Put(await _status(ledger, name), created=False, secret=None, warnings=warnings)
+    return Put(await _status(ledger, caller, name), created=False, secret=None, warnings=warnings)
 
 
 def _check_reach(caller: Caller, name: str, asked: Definition) -> None:
@@ -110,16 +110,17 @@ async def _created(ledger: OpenLedger, caller: Caller, number: int, name: str, a
     secret = new_secret(ledger.entropy) if asked.mode == "webhook" else None
     made = acts.creation(number, ledger.new_id(), name, asked, position, kek=ledger.kek, secret=secret, random=ledger.entropy)
     await record(ledger, caller, made)
-    return Put(await _status(ledger, name), created=True, secret=secret, warnings=())
+    return Put(await _status(ledger, caller, name), created=True, secret=secret, warnings=())
 
 
-async def _status(ledger: OpenLedger, name: str) -> dict[str, Any]:
+async def _status(ledger: OpenLedger, caller: Caller, name: str) -> dict[str, Any]:
     """The status after an act. An act of another caller may have come between: what is gone is shown as it was asked for."""
     async with ledger.connection() as conn:
         found = await consumer_named(conn, name)
         if found is None:
             raise ConflictError("The consumer was deleted by another request meanwhile.", "consumer_deleted")
-        return await status_of(conn, ledger.feed, ledger.kek, found, await ledger.directories.all(conn))
+        directories = await ledger.directories.all(conn)
+        return await status_of(conn, ledger.feed, ledger.kek, found, directories, caller.token.reaches_log)
 
 
 @operation("consumers.list")
@@ -128,13 +129,14 @@ async def list_all(ledger: OpenLedger, caller: Caller) -> list[dict[str, Any]]:
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         mine = await owned(ledger, conn, caller, await acts.consumers(conn))
-        return [await status_of(conn, ledger.feed, ledger.kek, consumer, directories) for consumer in mine]
+        reaches = caller.token.reaches_log
+        return [await status_of(conn, ledger.feed, ledger.kek, consumer, directories, reaches) for consumer in mine]
 
 
 @on_consumer("consumers.show")
-async def show(ledger: OpenLedger, _caller: Caller, consumer: Consumer) -> dict[str, Any]:
+async def show(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[str, Any]:
     """The status of one."""
-    return await _status(ledger, consumer.name)
+    return await _status(ledger, caller, consumer.name)
 
 
 @on_consumer("consumers.delete")
@@ -149,7 +151,7 @@ async def pause(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[
     act = acts.paused(consumer)
     if act is not None:
         await record(ledger, caller, act)
-    return await _status(ledger, consumer.name)
+    return await _status(ledger, caller, consumer.name)
 
 
 @on_consumer("consumers.resume")
@@ -158,7 +160,7 @@ async def resume(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict
     act = acts.resumed(consumer)
     if act is not None:
         await record(ledger, caller, act)
-    return await _status(ledger, consumer.name)
+    return await _status(ledger, caller, consumer.name)
 
 
 @on_consumer("consumers.rotate_secret")
@@ -351,11 +353,11 @@ async def _matching(conn: Connection, consumer: Consumer, reach: Sequence[int], 
 async def close_fork(ledger: OpenLedger, caller: Caller, consumer: Consumer, reason: str) -> dict[str, Any]:
     """An operator has seen to what a receiver made of events that are gone from the log. Raises ConflictError where nothing is open."""
     async with ledger.connection() as conn:
-        known = await open_fork(conn, consumer.id)
+        known = await open_fork(conn, consumer.id, caller.token.reaches_log)
     if known is None:
         raise ConflictError("Nothing that this consumer was sent is gone from the log, or it was closed already.", "not_forked")
     await record(ledger, caller, closed(consumer, reason, kek=ledger.kek, random=ledger.entropy))
-    return await _status(ledger, consumer.name)
+    return await _status(ledger, caller, consumer.name)
 
 
 @on_consumer("consumers.audit")
@@ -369,5 +371,6 @@ async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: s
         first = await places.before(ledger, conn, caller, start, named, reads) if start else 0
         last = await places.through(ledger, conn, caller, to, named, reads) if to else head
         found = await recompute(conn, ledger.kek, consumer, directories, after=first, through=last)
-        gone = (await forks_of(conn, [consumer.id])).get(consumer.id, [])
+        every = (await forks_of(conn, [consumer.id])).get(consumer.id, [])
+        gone = [seen for known in every if (seen := known.within(caller.token.reaches_log)) is not None]
         return {**summary(found), "gone": [known.listed() for known in gone], "gone_count": sum(known.count for known in gone)}

@@ -6,10 +6,9 @@ from typing import Final
 from database.connections import Connection
 from delivery.brake import Limit
 from delivery.consumers import SQL, Consumer, consumers
-from delivery.forks import open_fork
-from delivery.progress import BLOCKED, STATES
+from delivery.forks import everywhere, open_fork
 from delivery.replays import runs_of
-from delivery.status import lag_of
+from delivery.status import lag_of, state_shown
 from delivery.surges import lately, limits
 from ledger.directories import SYSTEM, Directory
 from ledger.feed import Selection
@@ -71,10 +70,9 @@ async def figures(ledger: OpenLedger) -> tuple[list[ConsumerFigures], list[Surge
 async def _of_consumer(ledger: OpenLedger, conn: Connection, consumer: Consumer, directories: list[Directory]) -> ConsumerFigures:
     lag = await lag_of(conn, ledger.feed, consumer, directories)
     runs = await runs_of(conn, ledger.kek, consumer.id, open_only=True)
-    state = "blocked" if lag.by_state.get(STATES[BLOCKED]) and consumer.state == "active" else consumer.state
     left = sum(run.total - run.done for run in runs)
-    forked = await open_fork(conn, consumer.id) is not None
-    return ConsumerFigures(consumer.name, state, lag.events, lag.seconds, lag.by_state, left, forked)
+    forked = await open_fork(conn, consumer.id, everywhere) is not None
+    return ConsumerFigures(consumer.name, state_shown(consumer, lag), lag.events, lag.seconds, lag.by_state, left, forked)
 
 
 async def revocations_acknowledged(ledger: OpenLedger, seen: int) -> list[tuple[int, str, float]]:

@@ -120,6 +120,7 @@ async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key)
         params = (key.owner, key.hash, request, caller.request)
         if await (await conn.execute(SQL["take_over_idempotent"], params)).fetchone():
             return None
+    await conn.execute(SQL["lower_idempotent"], (key.owner, key.hash))
     raise ConflictError(_UNDER_WAY, "idempotency_in_progress")
 
 

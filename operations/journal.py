@@ -8,7 +8,10 @@ from uuid import UUID
 from database.arrays import int4s
 from database.connections import Connection
 from database.queries import load_queries
+from delivery.brake import Limit
+from delivery.surges import lately_in, limits
 from ledger.directories import Directory
+from ledger.events import CLOSED, DELETED, PAUSED
 from ledger.sealing import Kek, NoteKind, open_note
 from ledger.state import tail_now
 from ledger.tokens import Token
@@ -75,6 +78,10 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
     async with ledger.connection() as conn:
         report = await directory_health(conn, ledger.kek, directory, hours)
         report["clock"] = (await tail_now(conn, directory)).state
+        limit = (await limits(conn)).get(directory.id, Limit())
+        lost = await lately_in(conn, directory, limit)
+    report["state"] = directory.state
+    report["surge"] = {"revocations_last_hour": lost, "per_hour": limit.per_hour, "action": limit.action}
     return {**report, "advice": advice(report, datetime.fromtimestamp(ledger.clock() / 1e6, UTC))}
 
 
@@ -147,7 +154,10 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
 
 def advice(report: dict[str, Any], now: datetime) -> list[str]:
     """What the person who runs the IdP should know, worst first."""
-    return [*_clock(report), *_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
+    if report["state"] in {CLOSED, DELETED}:
+        return []
+    of_itself = [*_clock(report), *_surge(report), *_paused(report)]
+    return [*of_itself, *_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
 
 
 def _clock(report: dict[str, Any]) -> list[str]:
@@ -158,6 +168,23 @@ def _clock(report: dict[str, Any]) -> list[str]:
         "frozen": "Changes have the time of the last event until the database's clock has caught up with it, as an operator accepted.",
     }
     return [says[report["clock"]]] if report.get("clock") in says else []
+
+
+def _surge(report: dict[str, Any]) -> list[str]:
+    name, surge = report["directory"], report["surge"]
+    if surge["revocations_last_hour"] <= surge["per_hour"]:
+        return []
+    says = f"More than {surge['per_hour']} users lost access in the last hour."
+    stop = f"If nobody meant that, stop the IdP, and scim-ledger directory pause {name} --reason …"
+    if surge["action"] == "hold":
+        return [f"{says} What is beyond is not pushed. {stop}; otherwise scim-ledger directory surge release {name} --reason …"]
+    return [f"{says} {stop}"]
+
+
+def _paused(report: dict[str, Any]) -> list[str]:
+    if report["state"] != PAUSED:
+        return []
+    return [f"It is paused: its IdP is told to try again later. scim-ledger directory resume {report['directory']} --reason …"]
 
 
 def _storms(report: dict[str, Any]) -> list[str]:

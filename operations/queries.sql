@@ -10,6 +10,11 @@ select i.fingerprint, i.request, i.over or i.begun_at < clock_timestamp() - make
        exists (select from commits c where c.req = i.request)
 from idempotent_requests i where i.owner = $1 and i.key = $2;
 
+-- lower_idempotent --
+-- Begun before the clock was set back: it must have ended so and so long after somebody first asked, not when the clock has caught up.
+update idempotent_requests set begun_at = clock_timestamp() where owner = $1 and key = $2 and begun_at > clock_timestamp() and not over
+returning set_config('synchronous_commit', 'local', true);
+
 -- patience --
 -- How long a lock is waited for in this transaction, in milliseconds.
 select set_config('lock_timeout', $1, true);

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from delivery.brake import Action, Limit
-from delivery.surges import lately, limited, limits, released
+from delivery.surges import lately_in, limited, limits, released
 from ledger.directories import Directory
 from ledger.feed import Selection
 from operations.acts import record
@@ -23,8 +23,8 @@ class Surge:
 
 async def _surge(ledger: OpenLedger, directory: Directory) -> Surge:
     async with ledger.connection() as conn:
-        known = await limits(conn)
-        return Surge(directory.slug, known.get(directory.id, Limit()), (await lately(conn, known)).get(directory.id, 0))
+        limit = (await limits(conn)).get(directory.id, Limit())
+        return Surge(directory.slug, limit, await lately_in(conn, directory, limit))
 
 
 @on_directory("surges.show")

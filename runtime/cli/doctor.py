@@ -1,5 +1,6 @@
 """`scim-ledger doctor`: what needs attention, over everything that one may see."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from runtime.cli.client import Service, service
@@ -8,8 +9,26 @@ from runtime.cli.printing import AsJson, print_rows
 from runtime.exits import FINDING, UNREACHABLE, CommandError
 
 app = new_group("What needs attention.")
+Row = dict[str, Any]
 LIVING: Final = {"active", "paused"}  # a closed directory needs nobody
-NEEDS_NOBODY: Final = {"active", "retrying"}  # a consumer that goes on by itself
+
+# What to do about a consumer in each state; None where it goes on by itself.
+STATES: Final[Mapping[str, str | None]] = {
+    "active": None,
+    "retrying": None,  # as long as it lasts no longer than `limited_by` allows
+    "paused": "It is paused: scim-ledger consumer resume {name}",
+    "blocked": "{blocked} deliveries are blocked{last}, and what depends on them waits. Mend the receiver, then scim-ledger blocked list {name}, "
+    "and retry, park or skip each",
+    "disabled": "It is disabled, because its receiver said that it is gone (410): delete it, or scim-ledger consumer resume {name}",
+}
+# What to do about deliveries that are not simply next, by what the status counts; None where they go on by themselves.
+EXCEPTIONS: Final[Mapping[str, str | None]] = {
+    "waiting": None,
+    "retrying": None,
+    "blocked": None,  # said of the state, also where that is another one
+    "held": "{held} deliveries are held by the surge brake: scim-ledger directory surge show DIRECTORY, then surge release, or stop the IdP",
+    "parked": "{parked} deliveries are parked: scim-ledger parked list {name}",
+}
 
 
 @app.command()
@@ -31,12 +50,12 @@ def _row(about: str, name: str, advice: str) -> dict[str, str]:
 
 def _service(found: Service) -> list[dict[str, str]]:
     try:
-        found.ask("doctor")
+        ready = found.ask("doctor")
     except CommandError as broken:
         if broken.code != UNREACHABLE or broken.problem is None:
             raise
         return [_row("service", str(broken.problem.get("part", "")), broken.text)]
-    return []
+    return [_row("service", warning["reason"], warning["says"]) for warning in ready.get("warnings", ())]
 
 
 def _directories(found: Service) -> list[dict[str, str]]:
@@ -50,23 +69,44 @@ def _directories(found: Service) -> list[dict[str, str]]:
 
 
 def _consumers(found: Service) -> list[dict[str, str]]:
-    every: list[dict[str, Any]] = [row for page in found.pages("consumer list") for row in page["data"]]
-    rows = [_row("consumer", row["name"], f"It is {row['state']}.") for row in every if row["state"] not in NEEDS_NOBODY]
-    rows += [_row("consumer", row["name"], _forked(row["name"], row["forked"])) for row in every if row["forked"]]
-    rows += [
-        _row("consumer", row["name"], f"{row['lag_seconds']:.0f} s behind. {row['limited_by']['advice']}")
-        for row in every
-        if row["limited_by"] and row["limited_by"]["what"] != "failures"  # those are tried again, or blocked and named above
-    ]
-    return rows + [
-        _row("consumer", row["name"], f"{row['parked']} deliveries are parked: scim-ledger parked list {row['name']}")
-        for row in every
-        if row["parked"]
-    ]
+    every: list[Row] = [row for page in found.pages("consumer list") for row in page["data"]]
+    return [_row("consumer", row["name"], line) for row in every for line in of_consumer(row)]
 
 
-def _forked(name: str, fork: dict[str, Any]) -> str:
-    return (
-        f"{fork['gone_count']} events that it was sent are no longer in the log, which was restored: undo what it made of them "
-        f"(scim-ledger consumer show {name}), then scim-ledger consumer close-fork {name} --reason …"
-    )
+def of_consumer(row: Row) -> list[str]:
+    """What to do about a consumer, by its status: worst first."""
+    said: list[Callable[[Row], list[str]]] = [_forked, _stopped, _limited, _set_aside]
+    return [line for says in said for line in says(row)]
+
+
+def _forked(row: Row) -> list[str]:
+    fork, name = row["forked"], row["name"]
+    if not fork:
+        return []
+    what = f"{fork['gone_count']} events that it was sent are no longer in the log, which was restored"
+    undo = f"undo what it made of them (scim-ledger consumer show {name})"
+    return [f"{what}: {undo}, then scim-ledger consumer close-fork {name} --reason …"]
+
+
+def _stopped(row: Row) -> list[str]:
+    states = [row["state"]] + (["blocked"] if row["blocked"] and row["state"] != "blocked" else [])
+    return [text.format(**row, last=_last_answer(row)) for state in states if (text := STATES[state]) is not None]
+
+
+def _last_answer(row: Row) -> str:
+    stuck = row["blocked_on"]
+    return f" (the last answer to the oldest: {stuck['last_error']})" if stuck and stuck["last_error"] else ""
+
+
+def _limited(row: Row) -> list[str]:
+    limit = row["limited_by"]
+    if not limit:
+        return []
+    since = f"{row['lag_seconds']:.0f} s behind"
+    if limit["what"] == "failures":
+        return [f"{since}{_last_answer(row)}. {limit['advice']} Nothing is lost: everything comes when it is back."]
+    return [f"{since}. {limit['advice']}"]
+
+
+def _set_aside(row: Row) -> list[str]:
+    return [text.format(**row) for state, text in EXCEPTIONS.items() if row[state] and text is not None]

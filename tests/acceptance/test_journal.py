@@ -212,6 +212,8 @@ def test_a_spike_is_a_minute_far_above_the_ordinary_one(app_url: str) -> None:
     report = {
         "directory": "acme",
         "clock": None,
+        "state": "active",
+        "surge": {"revocations_last_hour": 0, "per_hour": 100, "action": "alarm"},
         "retry_storms": [],
         "operations": [],
         "hours": 24,

@@ -15,12 +15,12 @@ import pytest
 from aiohttp import web
 
 from delivery import consumers as acts
-from delivery import push, surges
+from delivery import doubt, push, surges
 from delivery import worker as worker_module
 from delivery.audit import Audit, audit
 from delivery.brake import Limit
 from delivery.choosing import Open
-from delivery.doubt import IN_FLIGHT_MAX
+from delivery.doubt import CIRCUIT, IN_FLIGHT_MAX
 from delivery.lanes import Item
 from delivery.operating import parked, retried, skipped
 from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, exceptions, record
@@ -398,6 +398,83 @@ def test_a_clock_that_is_set_back_delays_no_retry(app_url: str, monkeypatch: pyt
                 await s.settled()
 
     run(body())
+
+
+def test_a_retry_that_a_clock_a_day_ahead_stored_waits_no_longer_than_its_schedule(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process loads it once the clock was put right: whoever left was told a day later."""
+    offset = set_by(monkeypatch)
+    offset[0] = 86_400.0
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            s.hook.verdict = lambda _: 500
+            await s.make(retry_schedule=(0, 1))
+            async with s.working():
+                await s.ledger.create_user("u")
+                await s.until(lambda: _is_retrying(s, 1))
+            s.hook.verdict = lambda _: None
+            offset[0] = 0.0
+            async with s.working():
+                await s.settled()
+
+    run(body())
+
+
+def test_what_a_receiver_asked_for_holds_when_it_takes_others_and_for_the_next_process(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In doubt, where most failures use up no attempt: each has a row that says until when it is left alone."""
+    monkeypatch.setattr(doubt, "BLAMED_MAX", CIRCUIT)
+    monkeypatch.setattr(doubt, "PROBE_S", 0.0)
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            bad = {id_of(await s.ledger.create_user(f"bad {n}")) for n in range(CIRCUIT + 3)}
+            patience = {"Retry-After": "3600"}
+            s.hook.verdict = lambda e: web.Response(status=503, headers=patience) if subject_of(e) in bad else None
+            await s.make()
+            for name in ("while it is in doubt", "after a restart"):
+                async with s.working():
+                    await s.until(lambda: {subject_of(e) for e in s.hook.tried} >= bad)
+                    good = id_of(await s.ledger.create_user(name))
+                    await s.until(lambda good=good: subject_of(s.hook.took[-1]) == good if s.hook.took else False)
+                    await s.settled_but(len(bad))
+            assert len([e for e in s.hook.tried if subject_of(e) in bad]) == len(bad), "each once"
+            states = list((await s.states()).values())
+            assert (states.count(RETRYING), states.count(WAITING)) == (CIRCUIT, 3)
+
+    run(body())
+
+
+def test_a_429_pauses_the_next_process_too(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "PAUSE_MAX_S", 1.5)
+    monkeypatch.setattr(worker_module, "LOOK_S", 0.05)
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            bad = id_of(await s.ledger.create_user("bad"))
+            times: list[float] = []
+
+            def patient(event: dict[str, Any]) -> Any:
+                times.append(time.monotonic())
+                return web.Response(status=429, headers={"Retry-After": "3600"}) if subject_of(event) == bad else None
+
+            s.hook.verdict = patient
+            await s.make()
+            async with s.working():
+                await s.until(lambda: _paused(s))
+            await s.ledger.create_user("good")
+            async with s.working():
+                await s.until(lambda: len(s.hook.took) == 1)
+            assert times[1] - times[0] >= 1.5
+
+    run(body())
+
+
+async def _paused(s: Scene) -> bool:
+    return await s.sql("select 1 from consumer_leases where not_before > clock_timestamp()") != []
 
 
 @pytest.mark.parametrize("again", ["retry", "replay"])
@@ -1270,6 +1347,38 @@ async def _is_held(s: Scene) -> bool:
     return HELD in (await s.states()).values()
 
 
+def test_a_day_of_leavers_while_the_clock_stands_is_no_surge(app_url: str, superuser_url: str) -> None:
+    """All have the time of an event that was a day ahead, as an operator accepted; when each was made its request's id says."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            directory = s.ledger.directory.id
+            for n in range(6):
+                await s.ledger.delete_user(id_of(await s.ledger.create_user(f"u{n}")))
+            with psycopg.connect(superuser_url) as conn:
+                conn.execute("alter table ledger.commits disable trigger all")
+                conn.execute("update ledger.commits set at = at + 86400000000 where directory = %s", (directory,))
+                found = conn.execute(
+                    "select seq, req from ledger.commits where directory = %s and types & 16 <> 0 order by seq", (directory,)
+                )
+                ends = found.fetchall()
+                for seq, req in ends[:4]:
+                    earlier = UUID(int=req.int - (2 * 3_600_000 << 80))
+                    conn.execute(
+                        "update ledger.commits set req = %s where directory = %s and seq = %s", (earlier, directory, seq)
+                    )
+            limits = {directory: Limit(3, "hold")}
+            feed = s.ledger.services.ledger.feed
+            async with s.conn() as conn:
+                assert (await surges.lately(conn, limits))[directory] == 2
+                every = await feed.at(conn, [(directory, seq) for seq, _ in ends], bodies=False)
+                assert await surges.held_commits(conn, limits, every) == {(directory, ends[3][0])}, (
+                    "of each hour what is beyond the limit"
+                )
+
+    run(body())
+
+
 def test_what_took_no_access_is_no_surge(app_url: str) -> None:
     """Cleaning up after people who had lost it already, and moving one person about."""
 
@@ -1324,6 +1433,27 @@ def test_a_surge_is_told_once(app_url: str, monkeypatch: pytest.MonkeyPatch) -> 
                 await s.until(lambda: _told(s, "directory.surge_detected", 1))
                 await s.ledger.create_user("more")
             assert await _told(s, "directory.surge_detected", 1)
+
+    run(body())
+
+
+def test_an_alarm_that_was_told_before_the_clock_was_set_back_silences_no_new_one(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.act(surges.limited(uuid4(), s.ledger.directory, 1, "alarm"))
+            for n in range(3):
+                await s.ledger.delete_user(id_of(await s.ledger.create_user(f"u{n}")))
+
+            async def untold() -> list[tuple[int, int, int]]:
+                async with s.conn() as conn:
+                    return await surges.surging(conn, await surges.limits(conn), quiet_s=3_600)
+
+            ((number, _, seq),) = await untold()
+            alarm = "insert into surge_alarms (directory, seq, at) values (%s, %s, clock_timestamp() + interval '1 day')"
+            await s.sql(alarm, number, seq)
+            assert await untold() == [], "it is the same"
+            await s.ledger.delete_user(id_of(await s.ledger.create_user("another")))
+            assert [found[:2] for found in await untold()] == [(number, 4)]
 
     run(body())
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -130,6 +131,24 @@ def test_a_process_that_died_leaves_a_key_that_tells_what_it_did(app_url: str, s
         found = await idempotency.begin(ledger, machine(), key)
         assert found is not None
         assert found.body == b"of the heir"
+
+    run(app_url, check)
+
+
+def test_a_key_that_was_taken_before_the_clock_was_set_back_is_given_up_no_later(app_url: str, superuser_url: str) -> None:
+    """Whoever asks first starts the time after which a process that says nothing must have ended: not a day later."""
+
+    async def check(admin: Admin) -> None:
+        ledger, dead = admin.services.ledger, machine()
+        key = key_of(dead, "key", b"POST")
+        assert await idempotency.begin(ledger, dead, key) is None
+        with psycopg.connect(superuser_url, autocommit=True) as conn:
+            conn.execute("update ledger.idempotent_requests set begun_at = begun_at + interval '1 day'")
+            with pytest.raises(ConflictError, match="under way"):
+                await idempotency.begin(ledger, machine(), key)
+            later = timedelta(seconds=idempotency.UNDER_WAY_S_MAX + 1)
+            conn.execute("update ledger.idempotent_requests set begun_at = begun_at - %s", (later,))
+        assert await idempotency.begin(ledger, machine(), key) is None
 
     run(app_url, check)
 

@@ -85,6 +85,46 @@ def test_what_an_earlier_filter_left_keeps_a_consumer_from_whoever_does_not_reac
     run(body())
 
 
+def test_what_of_a_lost_end_lies_beyond_its_reach_is_not_shown_to_a_narrowed_token(app_url: str) -> None:
+    """Sent under the wider filter, then gone from the log: ids, hashes and seqs of a directory that it must not know of."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            ledger, _ = await narrowed(s)
+            await narrow(ledger)
+            who, everyone = Caller(NARROWED, uuid4()), machine()
+            await gone(s, ["evt_acme_3_00000001", "evt_other_2_00000002"], 1_200)
+            seen = (await consumers.show(ledger, who, "app"))["forked"]
+            assert (seen["gone"], seen["gone_count"], seen["common"], seen["common_seq"]) == (
+                ["evt_acme_3_00000001"],
+                1,
+                {"acme": 2},
+                2,
+            )
+            audit = await consumers.audit(ledger, who, "app", None, None)
+            assert (audit["gone"][0]["gone"], audit["gone_count"]) == (["evt_acme_3_00000001"], 1)
+            assert (await consumers.list_all(ledger, who))[0]["forked"] == seen
+            whole = (await consumers.show(ledger, everyone, "app"))["forked"]
+            assert (len(whole["gone"]), whole["gone_count"], set(whole["common"])) == (2, 1_200, {"acme", "other"})
+            await consumers.close_fork(ledger, everyone, "app", "seen to")
+            await gone(s, ["evt_other_2_00000002"], 1)
+            assert (await consumers.show(ledger, who, "app"))["forked"] is None
+            with pytest.raises(ConflictError, match="Nothing"):
+                await consumers.close_fork(ledger, who, "app", "not mine")
+            assert (await consumers.audit(ledger, who, "app", None, None))["gone_count"] == 1
+            assert (await consumers.audit(ledger, everyone, "app", None, None))["gone_count"] == 1_201
+
+    run(body())
+
+
+async def gone(s: Scene, ids: list[str], count: int) -> None:
+    """A lost end of the log is on record: these, of so many."""
+    await s.sql(
+        "insert into consumer_forks (consumer, common_position, common, gone, gone_count, places_lost) values (%s, 5, %s, %s, %s, 0)",
+        (await s.consumer()).id, '{"acme": 2, "other": 1}', ids, count,
+    )  # fmt: skip
+
+
 def test_the_consumer_belongs_to_the_narrower_token_again_when_nothing_is_left(app_url: str) -> None:
     """A run that has ended is history of the wider filter: it stays hidden, the consumer does not."""
 

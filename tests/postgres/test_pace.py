@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
-from delivery import status
+from delivery import standing
 from delivery import worker as worker_module
+from delivery.progress import BLOCKED, RETRYING
 from operations import consumers
 from runtime.bootstrap import machine
 from tests.postgres.deliveries import Scene, scene
 from tests.postgres.ledgers import id_of
 from tests.postgres.test_delivery import run
+from tests.unit.cli.test_doctor import DESCRIBES, SAID
 
 
 async def limited(s: Scene, name: str = "app") -> dict[str, Any] | None:
@@ -20,7 +22,7 @@ async def limited(s: Scene, name: str = "app") -> dict[str, Any] | None:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "LAGGING_S", 0.0)
+    monkeypatch.setattr(standing, "LAGGING_S", 0.0)
     monkeypatch.setattr(worker_module, "LOOK_S", 0.05)
 
 
@@ -93,6 +95,33 @@ def test_a_receiver_that_refuses_is_named_and_what_waits_for_an_operator_is_not(
                 await s.until(is_named)
                 await s.until(lambda: _is_blocked(s))
                 assert await limited(s, "hopeless") is None
+
+    run(body())
+
+
+def test_more_blocked_than_is_counted_hides_no_limit_and_the_doctor_knows_every_word(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is behind is counted up to a number, what is blocked is not: the difference was nothing, although events came."""
+    monkeypatch.setattr("delivery.status.LAG_COUNTED_MAX", 2)
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make()
+            consumer = await s.consumer()
+            for n in range(3):
+                await s.ledger.create_user(f"u{n}")
+            places = [(e["position"], e["seq"]) for e in await s.wanted()]
+            row = "insert into open_deliveries (consumer, position, directory, seq, state) values (%s, %s, %s, %s, %s)"
+            for position, seq in places:
+                await s.sql(row, consumer.id, position, s.ledger.directory.id, seq, BLOCKED)
+            found = await consumers.show(s.ledger.services.ledger, machine(), "app")
+            assert (found["state"], found["lag_events"], found["lag_events_capped"]) == ("blocked", 2, True)
+            assert found["limited_by"]["what"] == "no_process"
+            assert set(found) == SAID | DESCRIBES, "the doctor speaks of it, or somebody decided that it need not"
+            await s.sql("update open_deliveries set state = %s", RETRYING)
+            found = await consumers.show(s.ledger.services.ledger, machine(), "app")
+            assert (found["state"], found["blocked_on"]["state"]) == ("retrying", "retrying")
 
     run(body())
 

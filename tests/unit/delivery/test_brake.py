@@ -54,6 +54,20 @@ def test_an_answer_does_not_depend_on_how_much_older_history_was_read(steps: Ste
         assert (loss.seq in excess(hour, limit)) == (loss.seq in naive(losses, limit))
 
 
+@given(st.integers(0, 4), st.lists(st.integers(1, 3 * HOUR_US // 4), min_size=1, max_size=12))
+def test_a_clock_that_stands_makes_no_hour_of_a_day(per_hour: int, gaps: list[int]) -> None:
+    """Three lost access while the clocks were a day ahead; then they were put right, and each commit counts by when it was made."""
+    began, day = 100 * HOUR_US, 24 * HOUR_US
+    ahead = [Loss(n, began + day + n, [USERS[n]]) for n in range(3)]
+    made = [began + 10 + sum(gaps[: n + 1]) for n in range(len(gaps))]
+    after = [Loss(10 + n, at, [UUID(int=100 + n)]) for n, at in enumerate(made)]
+    true = [Loss(loss.seq, made[0], loss.users) for loss in ahead]
+    late = {loss.seq for loss in after}
+    assert late.intersection(excess([*ahead, *after], Limit(per_hour))) == late.intersection(
+        naive([*true, *after], Limit(per_hour))
+    )
+
+
 def one_each(count: int) -> list[Loss]:
     return [Loss(n, n, [UUID(int=n)]) for n in range(1, count + 1)]
 

@@ -3,18 +3,20 @@
 import heapq
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from uuid import UUID, uuid5
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delivery.backoff import SCHEDULE_S, delay_s
-from delivery.choosing import Choosing, Open, Replay, state_of
+from delivery.backoff import SCHEDULE_S
+from delivery.choosing import Choosing, Open, Replay, failed, state_of
 from delivery.consumers import Terms
 from delivery.doubt import BLAMED_MAX, CIRCUIT, HUNG_MAX, IN_FLIGHT_MAX, PROBE_S, Doubt
 from delivery.lanes import Item, Lanes
-from delivery.progress import BLOCKED, RETRYING, Exceptional
+from delivery.progress import BLOCKED, WAITING, Exceptional
+from delivery.push import PAUSE_MAX_S
 from delivery.replays import Range, Run
 from ledger import events as e
 
@@ -40,6 +42,7 @@ class Simulation:
     taken: dict[int, float] = field(default_factory=dict)
     came: dict[int, float] = field(default_factory=dict)
     most: int = 0
+    asks_s: float | None = None  # what the receiver says where it fails, in Retry-After
 
     def __post_init__(self) -> None:
         self.open: dict[int, Open] = {}
@@ -93,6 +96,8 @@ class Simulation:
         if not answer:
             self._accepted(batch)
         elif len(batch) > 1:
+            if self.asks_s:
+                self._noted(batch, blamed=False, asked_s=min(self.asks_s, PAUSE_MAX_S))
             self.choosing.taken_apart(batch, self.now)
         else:
             self._failed(batch[0], away=answer != "refuse")
@@ -107,12 +112,15 @@ class Simulation:
                 self.choosing.queue(self.open[item.position])
 
     def _failed(self, found: Open, *, away: bool) -> None:
-        if self.choosing.blamed(found, self.now, away=away):
-            row = found.exceptional = found.exceptional or Exceptional(found.item.position, 1, found.item.seq, RETRYING)
-            row.attempts += 1
-            delay = delay_s(SCHEDULE_S, row.attempts, 0.5)
-            row.state, row.next_at = (RETRYING, self.now + delay) if delay is not None else (BLOCKED, None)
+        blamed = self.choosing.blamed(found, self.now, away=away)
+        if blamed or self.asks_s:
+            self._noted([found], blamed=blamed, asked_s=self.asks_s)
         self.choosing.queue(found)
+
+    def _noted(self, batch: list[Open], *, blamed: bool, asked_s: float | None) -> None:
+        for found in batch:
+            row = found.exceptional = found.exceptional or Exceptional(found.item.position, 1, found.item.seq, WAITING)
+            failed(row, SCHEDULE_S, self.now, 0.5, blamed=blamed, asked_s=asked_s)
 
     def first_try(self, position: int) -> float:
         return next((at for at, item in self.tries if item.position == position), float("inf"))
@@ -233,6 +241,38 @@ def test_no_innocent_lane_waits_longer_than_a_minute_for_its_first_try(
     late = {p: s.first_try(p) - ready[p] for p in s.taken if s.first_try(p) - ready[p] > MINUTE}
     assert not late
     assert s.most <= HUNG_MAX
+
+
+@pytest.mark.parametrize("how", ["late", "refuse"])
+@pytest.mark.parametrize("batch_max", [1, 50])
+@pytest.mark.parametrize("count", [7, 8, 200])
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_receiver_asks_for_is_waited_for_in_doubt_and_when_it_is_back(
+    how: str, batch_max: int, count: int, *, again: bool
+) -> None:
+    """Retry-After of ten minutes: neither the probe nor the success of another comes before it, and nothing much later."""
+    s = stumbling(count, how, batch_max=batch_max, again=again, asks_s=10 * MINUTE)
+    s.run(2 * MINUTE)
+    leaver = s.arrive(DEACTIVATED, subject("leaver"))
+    s.run(48 * MINUTE)
+    assert s.taken[leaver] - s.came[leaver] < MINUTE
+    for position in range(1, count + 1):
+        times = [at for at, item in s.tries if item.position == position]
+        gaps = [after - before for before, after in pairwise(times)]
+        if batch_max > 1 and gaps:
+            assert gaps.pop(0) >= min(PAUSE_MAX_S, 10 * MINUTE), "the first went in a batch, of which one may be to blame"
+        assert all(gap >= 10 * MINUTE for gap in gaps), position
+        assert len(times) > 1
+    s.poison.clear()
+    s.run(62 * MINUTE)
+    assert not s.open
+
+
+def test_nothing_is_looked_for_all_the_time_while_a_receiver_is_to_be_left_alone() -> None:
+    s = stumbling(CIRCUIT, "late", asks_s=60 * MINUTE)
+    s.run(MINUTE)
+    assert s.choosing.doubt.silent(s.now)
+    assert min(s.choosing.times(s.now)) - s.now > 50 * MINUTE
 
 
 def test_doubt_is_not_misled_by_a_clock_that_is_set() -> None:

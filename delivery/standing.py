@@ -1,0 +1,56 @@
+"""How a consumer stands, in words: its state, and what limits it while it is behind. Pure."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from delivery.pace import NAMES, UNLIMITED, Finding, advice
+
+ACTIVE, RETRYING, PAUSED, BLOCKED, DISABLED = "active", "retrying", "paused", "blocked", "disabled"
+STATES: Final = (ACTIVE, RETRYING, PAUSED, BLOCKED, DISABLED)
+APPLICATION, NO_PROCESS = "application", "no_process"
+LIMITS: Final = (*NAMES.values(), APPLICATION, NO_PROCESS)  # every word of `limited_by`
+LAGGING_S: Final = 5.0  # behind for so long, it is said what limits it
+_SLOW: Final = "The application acknowledges more slowly than events come. What helps: larger pages, several at work."
+_NOBODY: Final = "No process delivers for it. What helps: LEDGER_DELIVERY_WORKERS above 0 on one of the machines."
+
+
+def state_of(asked: str, *, blocked: int, retrying: int) -> str:
+    """The state that is shown: what an operator or the receiver asked for (`asked`), else the worst of what became of deliveries."""
+    if asked != ACTIVE:
+        return asked
+    if blocked:
+        return BLOCKED
+    return RETRYING if retrying else ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a consumer. `seconds`: how far it is behind; `moves`: how many events wait for nobody's decision, and for no other event."""
+
+    asked: str
+    pushed: bool
+    ordering: str
+    batch_max: int
+    seconds: float
+    moves: int
+
+
+def limited_by(standing: Standing, seen: Finding | None) -> dict[str, Any] | None:
+    """What limits a consumer that is behind, and what would help; None where it is not behind, or is paused, or waits for an operator alone.
+
+    `seen`: what whoever delivers for it sees; None where nobody does.
+    """
+    if standing.asked != ACTIVE or standing.seconds < LAGGING_S or not standing.moves:
+        return None
+    if not standing.pushed:
+        return _limit(APPLICATION, _SLOW)
+    if seen is None:
+        return _limit(NO_PROCESS, _NOBODY)
+    if seen.limit == UNLIMITED:
+        return None
+    says = advice(seen, ordering=standing.ordering, batch_max=standing.batch_max)
+    return _limit(NAMES[seen.limit], says, answer_ms=round(seen.answer_s * 1000, 1), events_per_second=round(seen.events_s, 1))
+
+
+def _limit(what: str, says: str, *, answer_ms: float | None = None, events_per_second: float | None = None) -> dict[str, Any]:
+    return {"what": what, "answer_ms": answer_ms, "events_per_second": events_per_second, "advice": says}

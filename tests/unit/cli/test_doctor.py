@@ -1,0 +1,107 @@
+"""What `doctor` says of everything that a status can show: nothing that needs somebody is passed over."""
+
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+import pytest
+
+from delivery.pace import NAMES
+from delivery.progress import STATES as EXCEPTIONS
+from delivery.standing import LIMITS, STATES
+from ledger.events import ACTIVE, CLOSED, DELETED, PAUSED
+from operations.journal import advice
+from runtime.cli import doctor
+from runtime.cli.doctor import of_consumer
+from runtime.cli.verbs import VERBS
+
+# Of a status, what says that somebody is needed, and what only describes.
+SAID = {"state", "blocked", "retrying", "waiting", "held", "parked", "limited_by", "lag_seconds", "blocked_on", "forked", "name"}
+DESCRIBES = {
+    "object", "mode", "ordering", "directories", "types", "batch_max", "url", "retry_schedule", "created_at", "acked_position",
+    "head_position", "lag_events", "lag_events_capped", "oldest_unacked_at", "revocation_seconds",
+}  # fmt: skip
+STUCK = {"last_error": "http_503", "attempts": 3}
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+
+
+def status(**more: Any) -> dict[str, Any]:
+    well = {"name": "app", "state": "active", **dict.fromkeys(EXCEPTIONS.values(), 0), "limited_by": None, "lag_seconds": 0.0}
+    return {**well, "blocked_on": None, "forked": None, **more}
+
+
+def test_every_state_exception_and_limit_has_its_line() -> None:
+    assert set(doctor.STATES) == set(STATES)
+    assert set(doctor.EXCEPTIONS) == set(EXCEPTIONS.values()) <= SAID
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_state_that_does_not_go_on_by_itself_is_said_with_what_to_do(state: str) -> None:
+    said = of_consumer(status(state=state, blocked=state == "blocked", blocked_on=STUCK))
+    assert bool(said) == (state not in {"active", "retrying"})
+    assert all(f"scim-ledger {'blocked list' if state == 'blocked' else 'consumer resume'} app" in line for line in said)
+
+
+@pytest.mark.parametrize("kind", EXCEPTIONS.values())
+@pytest.mark.parametrize("state", STATES)
+def test_what_waits_for_an_operator_is_said_whatever_the_state_is(kind: str, state: str) -> None:
+    said = of_consumer(status(**{kind: 7, "state": state}))
+    assert any(line.startswith("7 ") and "scim-ledger" in line for line in said) == (kind in {"blocked", "held", "parked"})
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_whatever_limits_a_consumer_that_is_behind_is_said(what: str) -> None:
+    """A receiver that is down too: `failures` was left out."""
+    limit = {"what": what, "answer_ms": None, "events_per_second": None, "advice": "What helps: this."}
+    (said,) = of_consumer(status(state="retrying", retrying=1, limited_by=limit, lag_seconds=61.2, blocked_on=STUCK))
+    assert said.startswith("61 s behind")
+    assert "What helps: this." in said
+    assert ("http_503" in said) == (what == "failures")
+
+
+def test_a_lost_end_of_the_log_is_said_and_each_cause_has_a_line() -> None:
+    fork = {"gone_count": 3}
+    assert "3 events" in of_consumer(status(forked=fork))[0]
+    limit = {"what": "rate", "answer_ms": None, "events_per_second": None, "advice": "What helps: this."}
+    every = status(state="blocked", blocked=1, held=1, parked=1, retrying=1, waiting=1, limited_by=limit, forked=fork)
+    assert len(of_consumer(every)) == 5
+    assert of_consumer(status()) == []
+
+
+def test_no_two_limits_share_a_name() -> None:
+    assert len(set(LIMITS)) == len(LIMITS) == len(NAMES) + 2
+
+
+class _Service:
+    def __init__(self, ready: dict[str, Any]) -> None:
+        self.ready = ready
+
+    def ask(self, verb: str) -> dict[str, Any]:
+        assert verb in VERBS
+        return self.ready
+
+
+def test_what_weakens_the_service_is_said() -> None:
+    warnings = [{"reason": "fsync_off", "says": "fsync is off."}]
+    rows = doctor._service(_Service({"status": "ready", "warnings": warnings}))  # pyright: ignore[reportArgumentType]
+    assert rows == [{"about": "service", "name": "fsync_off", "advice": "fsync is off."}]
+    assert doctor._service(_Service({"status": "ready"})) == []  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("state", "action", "lost"), list(product([ACTIVE, PAUSED, CLOSED, DELETED], ["alarm", "hold"], [100, 101]))
+)
+def test_a_directory_that_surges_or_is_paused_is_said_and_one_that_ended_needs_nobody(state: str, action: str, lost: int) -> None:
+    until = datetime(2027, 11, 30, tzinfo=UTC)
+    token = {"name": "t", "revoked_at": None, "expires_at": until, "last_used_at": NOW, "created_at": NOW}
+    surge = {"revocations_last_hour": lost, "per_hour": 100, "action": action}
+    report = {
+        "directory": "acme", "clock": "running", "state": state, "surge": surge, "retry_storms": [], "operations": [], "hours": 24,
+        "last_request": NOW, "spikes": [], "tokens": [token],
+    }  # fmt: skip
+    said = advice(report, NOW)
+    ended = state in {CLOSED, DELETED}
+    assert any("lost access" in line for line in said) == (lost > 100 and not ended)
+    assert any("surge release" in line for line in said) == (lost > 100 and not ended and action == "hold")
+    assert any("It is paused" in line for line in said) == (state == PAUSED)
+    assert len(said) == ((lost > 100) + (state == PAUSED)) * (not ended)
