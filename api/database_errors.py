@@ -9,6 +9,7 @@ from database.faults import Fault, Kind, fault_of
 from scim.errors import InvalidValue, ScimError, Unavailable
 
 RETRY_AFTER_S: Final = 1
+GIVEN_UP: Final = "The service stopped before this was done, so a change may or may not be stored. Send the request again."
 _log = structlog.get_logger("api")
 
 

@@ -42,7 +42,7 @@ def test_what_is_tried_again_and_again_leaves_no_session_for_each_try(app_url: s
             holder = uuid4()
             await s.sql("insert into consumer_leases values (%s, %s, 7, 'infinity')", hooked.id, holder)
             with waiting_for_a_standby(superuser_url) as conn:
-                paces = (int4s([hooked.id]), int2s([0]), [0.0], [0.0], [0.0])
+                paces = (int4s([hooked.id]), int2s([0]), [0.0], [0.0], [0.0], [None])
                 for _ in range(TRIES):
                     async with await impatient(app_url) as alive:  # signs of life do not wait at all
                         await alive.execute(DELIVERY["beat_worker"], (holder,))

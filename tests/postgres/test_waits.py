@@ -6,20 +6,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import orjson
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from structlog.testing import capture_logs
 
+from api.app import make_app
 from api.scim.bulk import bulk
 from api.scim.http import Call
-from database import connections
-from database.connections import APPLICATION_NAME, connect, connect_owner
+from database import connections, patience
+from database.connections import APPLICATION_NAME, Pool, connect, connect_owner
 from database.deadlines import Deadline
 from ledger import transaction, writer
 from projections import core
@@ -228,3 +231,75 @@ def test_a_transaction_that_computes_shows_that_it_lives(
         asyncio.run(run())
     finally:
         goes_on.set()
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "body"),
+    [
+        ("scim", "/scim/acme/v2/Users", {"schemas": [CORE_USER], "userName": "u"}),
+        ("admin", "/v1/tokens", {"role": "auditor", "name": "n"}),
+    ],
+)
+def test_who_is_cut_at_the_end_of_the_process_is_told_so(
+    app_url: str, superuser_url: str, role: str, path: str, body: dict[str, Any]
+) -> None:
+    """uvicorn cancels what is still under way, and would answer 500: whether it was stored is not known."""
+    sent: list[Any] = []
+
+    async def run() -> None:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
+            text = await acts.issue_token(role, "t", ("acme" if role == "scim" else "*",), datetime.now(UTC) + timedelta(days=1))
+            app = make_app(ledger.services)
+            with holding(superuser_url, 2, 0):
+                async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ledger.test") as http:
+                    headers = {"Authorization": f"Bearer {text}"}
+                    asking = asyncio.create_task(http.post(path, json=body, headers=headers))
+                    with psycopg.connect(superuser_url, autocommit=True) as watcher:
+                        async with asyncio.timeout(10):
+                            while not watcher.execute("select 1 from pg_locks where classid = 2 and not granted").fetchone():
+                                await asyncio.sleep(0)
+                    asking.cancel()
+                    sent.append(await asking)
+
+    asyncio.run(run())
+    assert sent[0].status_code == 503
+    assert sent[0].headers["Retry-After"]
+    assert "may or may not be stored" in sent[0].json()["detail"]
+
+
+def test_a_request_that_has_waited_enough_waits_no_more(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements, and connections of the pool: whichever comes next has what is left."""
+    monkeypatch.setattr(connections, "PATIENCE_MIN_S", 0.2)
+
+    async def run() -> None:
+        pool = Pool(app_url, size=1)
+        await pool.open()
+        patience.begin(0.6)
+        began = time.monotonic()
+        async with pool.connection() as conn:
+            await conn.execute("select pg_sleep(0.4)")
+            with pytest.raises(psycopg.OperationalError):
+                await conn.execute("select pg_sleep(60)")
+        with pytest.raises(psycopg.OperationalError):
+            async with pool.connection() as conn:
+                await conn.execute("select pg_sleep(60)")
+        assert time.monotonic() - began < 2, "each of them would have had seconds"
+        await pool.close()
+
+    asyncio.run(run())
+
+
+def test_the_time_of_a_lost_giant_commit_counts_from_the_last_sign_of_the_server(app_url: str) -> None:
+    """It may have worked for minutes: looking it up, or doing it again, has its whole time."""
+
+    async def run() -> None:
+        now = asyncio.get_running_loop().time()
+        for long_work in (True, False):
+            link = writer.Link(partial(connect, app_url, long_work=long_work))
+            await (await link.get()).execute("select 1")
+            attempt = writer._Attempt(link, [], now - 60, wait_for_locks=True)
+            attempt.begin_anew()
+            assert attempt.late is not long_work
+            await link.close()
+
+    asyncio.run(run())
