@@ -232,13 +232,13 @@ class Choosing:
         self._others += not fresh
         return batch
 
-    def moment(self, now: float, *, unread: bool) -> Moment:
+    def moment(self, now: float, *, unread: bool, crowded: bool) -> Moment:
         """What keeps the next event from going."""
         under_way = sum(flight.events for flight in self._flights.values())
         full = len(self._flights) >= self._room(now)
         retries = bool(self._due or self._late)
         paced = bool(self._replay_ready) and any(replay.run.rate_per_second for replay in self._replays.values())
-        return Moment(len(self._open), under_way, full, bool(self._ready), self.doubt.open, retries, paced, unread)
+        return Moment(len(self._open), under_way, full, bool(self._ready), self.doubt.open, retries, paced, unread, crowded)
 
     def _first(self, now: float, room: int) -> Open | None:
         """Turns between first tries of live events and everything else, which leaves some places to them."""

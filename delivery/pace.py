@@ -6,7 +6,8 @@ from typing import Final
 
 LOOKS: Final = 15  # of which the most frequent finding counts
 SHARE: Final = 0.2  # of the newest in a running mean
-UNLIMITED, ANSWER_TIME, ORDER, RATE, OURS, FAILURES = range(6)
+UNLIMITED, ANSWER_TIME, ORDER, RATE, OURS, FAILURES, EXCEPTIONS = range(7)
+OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops, and it is said
 BATCH_MAX: Final = 100
 
 
@@ -68,10 +69,13 @@ class Moment:
     retries: bool
     paced: bool  # of a replay, until its rate allows them
     unread: bool  # there is more in the log
+    crowded: bool = False  # as many exceptions as may be: nothing more is read
 
 
 def limit_of(moment: Moment) -> int:
     """What keeps the next event from going."""
+    if moment.crowded and moment.unread:
+        return EXCEPTIONS
     if moment.doubt:
         return FAILURES
     if moment.full:
@@ -87,7 +91,14 @@ def limit_of(moment: Moment) -> int:
     return OURS if moment.unread else UNLIMITED
 
 
-NAMES: Final = {ANSWER_TIME: "answer_time", ORDER: "order", RATE: "rate", OURS: "ours", FAILURES: "failures"}
+NAMES: Final = {
+    ANSWER_TIME: "answer_time",
+    ORDER: "order",
+    RATE: "rate",
+    OURS: "ours",
+    FAILURES: "failures",
+    EXCEPTIONS: "exceptions",
+}
 
 
 def advice(found: Finding, *, ordering: str, batch_max: int) -> str:
@@ -110,6 +121,12 @@ def advice(found: Finding, *, ordering: str, batch_max: int) -> str:
             says, helps = "A replay keeps to its rate", ["another run with a higher `rate_per_second`"]
         case limit if limit == FAILURES:
             says, helps = "The receiver refuses, or does not answer", ["its last answer, in `blocked_on` or GET …/blocked"]
+        case limit if limit == EXCEPTIONS:
+            says = (
+                f"As many events as may ({OPEN_MAX:,}) are blocked, held, retried or wait behind such: nothing after them is read, "
+                "the end of somebody's access included"
+            )
+            helps = ["retry, park or skip what is blocked (GET …/blocked)", "release what is held"]
         case _:
             says = f"The receiver waits for this service: {found.record_s * 1000:,.0f} ms to record a delivery, and reading"
             helps = [

@@ -31,7 +31,7 @@ from delivery.choosing import Choosing, Open, Replay, attempts_of, failed, state
 from delivery.consumers import Consumer
 from delivery.forks import Trail
 from delivery.lanes import Item, Lanes, rebuilt
-from delivery.pace import Finding, Pace, limit_of
+from delivery.pace import OPEN_MAX, Finding, Pace, limit_of
 from delivery.progress import (
     BLOCKED,
     HELD,
@@ -60,7 +60,6 @@ from ledger.tail import Tail
 
 SQL: Final = load_queries(__file__)
 WINDOW_MAX: Final = 1_000  # events read ahead of the low watermark
-OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops and its lag shows
 OPEN_IN_DOUBT_MAX: Final = 20_000  # the same while nobody seems to be there: far enough to find leavers
 PAUSE_MAX_S: Final = 60.0  # how long a 429 holds up what it was not said of
 PAGE: Final = 500
@@ -174,7 +173,8 @@ class Push:
 
     def pace(self) -> Finding:
         """What has limited it lately; asked once a second."""
-        moment = self._choosing.moment(self._parts.clock(), unread=self._read_to.position < self._parts.tail.read_to)
+        unread = self._read_to.position < self._parts.tail.read_to
+        moment = self._choosing.moment(self._parts.clock(), unread=unread, crowded=self._exceptions >= OPEN_MAX)
         return self._pace.look(limit_of(moment), self._parts.steady())
 
     @property

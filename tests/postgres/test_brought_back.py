@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from uuid import UUID, uuid4
 
 import pytest
 
 from delivery.operating import retried
 from delivery.progress import BLOCKED, PARKED
 from delivery.starts import PlaceError
+from ledger.commands import DeleteGroup
 from operations import consumers, deliveries, directories, replays
 from operations.consumers import Changes
 from operations.refusals import ConflictError
@@ -108,6 +110,103 @@ def test_a_grant_that_was_taken_back_is_not_brought_back_unless_asked_for(app_ur
             async with s.working():
                 await s.settled()
             assert grant["id"] in {e["id"] for e in s.hook.took}
+
+    run(body())
+
+
+Attack = Callable[[Scene, UUID, UUID], Awaitable[None]]
+
+
+def remove(s: Scene, group: UUID, member: UUID) -> Awaitable[Any]:
+    return s.ledger.patch_group(group, {"op": "remove", "path": f'members[value eq "{member}"]'})
+
+
+async def group_deleted(s: Scene, _: UUID, group: UUID) -> None:
+    await s.ledger.submit(DeleteGroup(group))
+
+
+async def everybody_replaced(s: Scene, _: UUID, group: UUID) -> None:
+    other = id_of(await s.ledger.create_user(str(uuid4())))
+    await s.ledger.patch_group(group, {"op": "replace", "path": "members", "value": [{"value": str(other)}]})
+
+
+async def emptied(s: Scene, _: UUID, group: UUID) -> None:
+    await s.ledger.patch_group(group, {"op": "remove", "path": "members"})
+
+
+async def away_and_back(s: Scene, user: UUID, _: UUID) -> None:
+    await s.ledger.patch_user(user, OFF)
+    await s.ledger.patch_user(user, ON)
+
+
+async def removed_and_added(s: Scene, user: UUID, group: UUID) -> None:
+    await remove(s, group, user)
+    await s.ledger.add_member(group, user)
+
+
+async def deactivated_and_deleted(s: Scene, user: UUID, _: UUID) -> None:
+    await s.ledger.patch_user(user, OFF)
+    await s.ledger.delete_user(user)
+
+
+ATTACKS: tuple[Attack, ...] = (
+    group_deleted, everybody_replaced, emptied, away_and_back, removed_and_added, deactivated_and_deleted,
+)  # fmt: skip
+
+
+def test_no_way_of_taking_a_membership_back_lets_its_grant_in_again(app_url: str) -> None:
+    """Of users, of users who were brought back, and of groups in groups; whoever has access again has it by a later event."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make(retry_schedule=(0,))
+            wanted: list[tuple[str, UUID, UUID]] = []  # type, group, member
+            for attack in ATTACKS:
+                user = id_of(await s.ledger.create_user(str(uuid4())))
+                group = id_of(await s.ledger.create_group(str(uuid4()), (user,)))
+                wanted.append(("group.member_added", group, user))
+                await attack(s, user, group)
+                if attack in {group_deleted, everybody_replaced, emptied}:  # by a restore, and a group in the group
+                    back, inner = (
+                        id_of(await s.ledger.create_user(str(uuid4()))),
+                        id_of(await s.ledger.create_group(str(uuid4()))),
+                    )
+                    group = id_of(await s.ledger.create_group(str(uuid4()), (back, inner)))
+                    await away_and_back(s, back, group)
+                    wanted += [("group.member_access_restored", group, back), ("group.member_added", group, inner)]
+                    await attack(s, back, group)
+            outer, inner = [id_of(await s.ledger.create_group(str(uuid4()))) for _ in range(2)]
+            await s.ledger.add_member(outer, inner)
+            wanted.append(("group.member_added", outer, inner))
+            await s.ledger.submit(DeleteGroup(inner))
+            kept, member = id_of(await s.ledger.create_group(str(uuid4()))), id_of(await s.ledger.create_user(str(uuid4())))
+            held = id_of(await s.ledger.create_group(str(uuid4()), (member,)))
+            await s.ledger.add_member(kept, held)
+            await remove(s, held, member)
+            grants: dict[tuple[str, UUID, UUID], dict[str, Any]] = {}
+            for event in await s.wanted("group.member_added", "group.member_access_restored"):  # the first of each
+                key = event["type"], UUID(event["data"]["group"]["id"]), UUID(event["data"]["member"]["id"])
+                grants.setdefault(key, event)
+            stands = grants["group.member_added", kept, held]
+            aside = {grants[key]["id"]: grants[key] for key in wanted} | {stands["id"]: stands}
+            s.hook.verdict = lambda e: 500 if e["id"] in aside else None
+
+            async def all_blocked() -> bool:
+                return list((await s.states()).values()).count(BLOCKED) == len(aside)
+
+            async with s.working():
+                await s.until(all_blocked)
+                for grant in aside:
+                    await deliveries.act(s.ledger.services.ledger, machine(), "app", grant, "park", "later", of_parked=False)
+                await s.settled()
+                s.hook.verdict = lambda _: None
+                for grant in aside.keys() - {stands["id"]}:
+                    with pytest.raises(ConflictError, match="let somebody in again"):
+                        await retry(s, grant, of_parked=True)
+                await retry(s, stands["id"], of_parked=True)  # the outer group has it still, whoever is inside
+                await s.until(lambda: stands["id"] in {e["id"] for e in s.hook.took})
+            assert set((await s.states()).values()) == {PARKED}
+            assert not {e["id"] for e in s.hook.took} & (aside.keys() - {stands["id"]})
 
     run(body())
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from delivery import standing
+from delivery import push, standing
 from delivery import worker as worker_module
 from delivery.progress import BLOCKED, RETRYING
-from operations import consumers
+from operations import consumers, deliveries
 from runtime.bootstrap import machine
 from tests.postgres.deliveries import Scene, scene
 from tests.postgres.ledgers import id_of
@@ -128,3 +128,43 @@ def test_more_blocked_than_is_counted_hides_no_limit_and_the_doctor_knows_every_
 
 async def _is_blocked(s: Scene) -> bool:
     return (await consumers.show(s.ledger.services.ledger, machine(), "hopeless"))["blocked"] == 1
+
+
+def test_a_consumer_that_reads_no_further_says_so_and_goes_on_once_an_operator_decides(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many wait behind what is blocked as may: a leaver beyond is not read, and that is not this service's pace."""
+    monkeypatch.setattr(push, "OPEN_MAX", 5)
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            s.hook.verdict = lambda e: 500 if e["subject"]["id"] == str(poison) else None
+            poison = id_of(await s.ledger.create_user("poison"))
+            for n in range(8):
+                await s.ledger.patch_user(poison, {"op": "replace", "path": "displayName", "value": f"x{n}"})
+            await s.make(retry_schedule=(0,))
+
+            async def is_named() -> bool:
+                found = await limited(s)
+                return found is not None and found["what"] == "exceptions"
+
+            async with s.working():
+                await s.until(lambda: _told_of(s, 1))
+                leaver = id_of(await s.ledger.create_user("leaver"))
+                await s.ledger.delete_user(leaver)
+                await s.until(is_named)
+                found = await limited(s)
+                assert found is not None
+                assert "the end of somebody's access included" in found["advice"]
+                s.hook.verdict = lambda _: None
+                (first,) = [e for e in await s.wanted("user.created") if e["subject"]["id"] == str(poison)]
+                await deliveries.act(s.ledger.services.ledger, machine(), "app", first["id"], "skip", "known", of_parked=False)
+                await s.until(lambda: str(leaver) in {e["subject"]["id"] for e in s.hook.took})
+                await s.settled()
+            assert await limited(s) is None
+
+    run(body())
+
+
+async def _told_of(s: Scene, blocked: int) -> bool:
+    return list((await s.states()).values()).count(BLOCKED) == blocked

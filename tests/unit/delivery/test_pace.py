@@ -4,6 +4,7 @@ import pytest
 
 from delivery.pace import (
     ANSWER_TIME,
+    EXCEPTIONS,
     FAILURES,
     LOOKS,
     NAMES,
@@ -20,7 +21,7 @@ from delivery.pace import (
 
 
 def moment(**seen: int) -> Moment:
-    usual = {"open": 0, "under_way": 0, "full": 0, "ready": 0, "doubt": 0, "retries": 0, "paced": 0, "unread": 0}
+    usual = {"open": 0, "under_way": 0, "full": 0, "ready": 0, "doubt": 0, "retries": 0, "paced": 0, "unread": 0, "crowded": 0}
     return Moment(**{**usual, **seen})  # pyright: ignore[reportArgumentType]
 
 
@@ -38,6 +39,8 @@ def moment(**seen: int) -> Moment:
         ({"open": 900, "under_way": 1, "paced": 1}, RATE),
         ({"open": 900, "paced": 1}, RATE),
         ({"open": 9, "retries": 1}, FAILURES),
+        ({"open": 9, "retries": 1, "crowded": 1}, FAILURES),
+        ({"open": 9, "retries": 1, "doubt": 1, "crowded": 1, "unread": 1}, EXCEPTIONS),
         ({"open": 900, "under_way": 8, "full": 1, "doubt": 1, "retries": 1}, FAILURES),
     ],
 )
@@ -75,5 +78,5 @@ def test_figures_follow_what_happens() -> None:
 def test_advice_names_only_what_can_still_be_done(limit: int, ordering: str, batch_max: int) -> None:
     says = advice(Finding(limit, 0.0, 0.0, 0.0), ordering=ordering, batch_max=batch_max)
     assert "What helps: " in says
-    assert ("`batch_max`" in says) == (batch_max == 1 and limit not in {RATE, FAILURES})
+    assert ("`batch_max`" in says) == (batch_max == 1 and limit not in {RATE, FAILURES, EXCEPTIONS})
     assert ("`ordering: subject`" in says) == (limit == ORDER and ordering == "directory")
