@@ -27,6 +27,7 @@ PAGE_MAX = 1_000
 SILENCE_HOURS = 24  # IdPs synchronise at least daily
 ERROR_SHARE = 0.05
 SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
+LOOKED_MAX = 200_000  # requests of a directory that its doctor looks at: a statement has four seconds
 SPIKE_TIMES_MIN = 10  # the median minute
 _SEALED: Final[dict[str, NoteKind]] = {"detail": "refusal", "filter": "filter"}
 _NAMES = (
@@ -112,27 +113,31 @@ def _refused(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
 
 async def directory_health(conn: Connection, kek: Kek, directory: Directory, hours: int) -> dict[str, Any]:
     """Last request, errors per operation, refusals with reason and fix, spikes, retry storms, tolerances relied on, token ages."""
+    looked = await (await conn.execute(SQL["doctor_looked"], (directory.id, hours, LOOKED_MAX))).fetchone()
+    assert looked is not None
+    first, since, last, written = looked
 
     async def rows(name: str, *params: Any) -> list[tuple[Any, ...]]:
-        return await (await conn.execute(SQL[name], (directory.id, *params))).fetchall()
+        return await (await conn.execute(SQL[name], (directory.id, first, *params))).fetchall()
 
-    (last, written, busiest) = (await rows("doctor_activity", hours))[0]
+    ((busiest,),) = await rows("doctor_busiest")
     tokens = await (await conn.execute(SQL["doctor_tokens"], (directory.slug,))).fetchall()
-    relied = await rows("doctor_tolerances", hours)
+    relied = await rows("doctor_tolerances")
     names = ("method", "path", "requests", "errors", "too_many_requests", "p50_us", "last")
     return {
         "directory": directory.slug,
         "profile": directory.profile,
         "hours": hours,
+        "since": since,  # where more came than are looked at
         "last_request": last,
         "last_change": written,
         "busiest_minute_requests": busiest or 0,
-        "operations": [dict(zip(names, row, strict=True)) for row in await rows("doctor_operations", hours)],
+        "operations": [dict(zip(names, row, strict=True)) for row in await rows("doctor_operations")],
         "spikes": [
             dict(zip(("minute", "requests", "times_the_median"), row, strict=True))
-            for row in await rows("doctor_spikes", hours, SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)
+            for row in await rows("doctor_spikes", SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)
         ],
-        "refusals": [_refused(kek, row) for row in await rows("doctor_refusals", hours)],
+        "refusals": [_refused(kek, row) for row in await rows("doctor_refusals")],
         "retry_storms": [
             dict(zip(("method", "path", "status", "count", "first", "last"), row, strict=True))
             for row in await rows("doctor_retries")
@@ -218,7 +223,8 @@ def _errors(report: dict[str, Any]) -> list[str]:
     found: list[str] = []
     total, errors, limited = (sum(o[name] for o in report["operations"]) for name in ("requests", "errors", "too_many_requests"))
     if total and errors / total > ERROR_SHARE:
-        found.append(f"{errors} of {total} requests were refused in the last {report['hours']} hours; the reasons are below.")
+        span = f"since {report['since']:%Y-%m-%d %H:%M} UTC" if report["since"] else f"in the last {report['hours']} hours"
+        found.append(f"{errors} of {total} requests were refused {span}; the reasons are below.")
     if limited:
         found.append(f"{limited} requests were answered 429: the IdP sent faster than this directory's queue takes.")
     return found

@@ -53,43 +53,47 @@ from requests r join directories d on d.id = r.directory
 where ($1::int4[] is null or r.directory = any($1)) and r.id < $2 and ($3::bool is null or (r.status >= 400) = $3)
   and ($4::int2 is null or r.status = $4) order by r.id desc limit $5;
 
+-- doctor_looked --
+-- Of the newest $3 requests of a directory, which is all that its doctor looks at: the first of the last $2 hours, which is the bound ($2) of
+-- the others below; the time of the oldest, where more came in these hours; when the newest came, and the last accepted write.
+select coalesce(min(id) filter (where at > now() - make_interval(hours => $2)), 9223372036854775807),
+       case when count(*) = $3 and bool_and(at > now() - make_interval(hours => $2)) then min(at) end, max(at), max(at) filter (where events > 0)
+from (select id, at, events from requests where directory = $1 order by id desc limit $3) newest;
+
 -- doctor_operations --
 -- Requests, errors and 429s per operation of a directory in the last hours.
 select method, route, count(*), count(*) filter (where status >= 400 and status <> 429), count(*) filter (where status = 429),
        percentile_cont(0.5) within group (order by duration_us)::int8, max(at)
-from requests where directory = $1 and at > now() - make_interval(hours => $2) group by method, route order by 3 desc;
+from requests where directory = $1 and id >= $2 group by method, route order by 3 desc;
 
 -- doctor_refusals --
 -- Why requests were refused, most frequent first: counted by the mark of the sentence, shown by the newest that has it.
 select r.status, r.scim_type, r.detail, r.request_id, g.n, g.last
 from (select status, scim_type, reason, count(*) n, max(at) as last, max(id) newest from requests
-      where directory = $1 and at > now() - make_interval(hours => $2) and status >= 400
+      where directory = $1 and id >= $2 and status >= 400
       group by status, scim_type, reason order by 4 desc limit 10) g
 join requests r on r.id = g.newest order by g.n desc, g.newest desc;
 
 -- doctor_tolerances --
 -- Which deviations the IdP relies on.
 select tolerance, count(*) from requests, unnest(tolerances) tolerance
-where directory = $1 and at > now() - make_interval(hours => $2) group by tolerance order by 2 desc;
+where directory = $1 and id >= $2 group by tolerance order by 2 desc;
 
--- doctor_activity --
--- The last request and the last accepted write, and the busiest minute.
-select max(at), max(at) filter (where events > 0),
-       (select max(n) from (select count(*) n from requests where directory = $1 and at > now() - make_interval(hours => $2)
-                            group by date_trunc('minute', at)) minutes)
-from requests where directory = $1;
+-- doctor_busiest --
+-- The busiest minute.
+select max(n) from (select count(*) n from requests where directory = $1 and id >= $2 group by date_trunc('minute', at)) minutes;
 
 -- doctor_spikes --
 -- Minutes with many times the requests of an ordinary one (the median of the minutes that had any).
 with minutes as (select date_trunc('minute', at) as began, count(*) n from requests
-                 where directory = $1 and at > now() - make_interval(hours => $2) group by 1),
+                 where directory = $1 and id >= $2 group by 1),
      ordinary as (select percentile_cont(0.5) within group (order by n) n from minutes)
 select m.began, m.n, round((m.n / o.n)::numeric, 1)::float8 from minutes m, ordinary o where m.n >= $3 and m.n >= o.n * $4 order by m.n desc limit 5;
 
 -- doctor_retries --
 -- The same request refused again and again: a retry storm.
 select method, route, status, count(*), min(at), max(at) from requests
-where directory = $1 and at > now() - make_interval(hours => 1) and status >= 400
+where directory = $1 and id >= $2 and at > now() - make_interval(hours => 1) and status >= 400
 group by method, route, status having count(*) >= 20 order by 4 desc limit 5;
 
 -- doctor_tokens --

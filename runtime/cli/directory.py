@@ -119,7 +119,12 @@ def _print_health(report: dict[str, Any]) -> None:
         print(f"! {plain(line)}")
     for title in ("operations", "refusals", "tolerances"):
         if report[title]:
-            print(f"\n{title} of the last {report['hours']} hours")
+            span = (
+                f"since {cell(report['since'])} UTC, the newest of more"
+                if report["since"]
+                else f"of the last {report['hours']} hours"
+            )
+            print(f"\n{title} {span}")
             print_rows(False, report[title])
 
 

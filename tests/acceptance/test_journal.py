@@ -203,7 +203,7 @@ def test_a_spike_is_a_minute_far_above_the_ordinary_one(app_url: str) -> None:
                     (directory, ago, count),
                 )
         found = {
-            directory: conn.execute(SQL["doctor_spikes"], (directory, 24, SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)).fetchall()
+            directory: conn.execute(SQL["doctor_spikes"], (directory, 0, SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)).fetchall()
             for directory in (901, 902, 903)
         }
     ((minute, requests, times),) = found[901]
@@ -217,6 +217,7 @@ def test_a_spike_is_a_minute_far_above_the_ordinary_one(app_url: str) -> None:
         "retry_storms": [],
         "operations": [],
         "hours": 24,
+        "since": None,
         "last_request": minute,
         "spikes": [spike],
         "tokens": [],

@@ -6,7 +6,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -18,6 +20,7 @@ from api.metrics import exposition
 from database.connections import Pool
 from database.migrate import migrate
 from ledger.sealing import Kek, NoteKind, open_note
+from operations import journal
 from operations.journal import directory_health
 from proofs.keys import WrapError
 from runtime import embedded
@@ -196,6 +199,32 @@ def test_the_doctor_counts_equal_sentences(app_url: str) -> None:
     found = asyncio.run(run())
     assert found[0] == ("schemas: missing", 3)
     assert sorted(found[1:]) == [('the id "a" is none', 1), ('the id "b" is none', 1)]
+
+
+def test_the_doctor_of_a_busy_directory_looks_at_so_many_requests_and_says_since_when(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all that the journal keeps a statement had no time to count: the answer was 503."""
+    monkeypatch.setattr(journal, "LOOKED_MAX", 10)
+
+    async def run() -> tuple[dict[str, Any], dict[str, Any]]:
+        async with opened(app_url, kek=KEK) as ledger, ledger.services.ledger.connection() as conn:
+            await conn.execute(
+                "insert into requests (directory, at, method, route, status, profile, tolerances, events, duration_us, request_id) "
+                "select $1, now() - make_interval(secs => 30 - n), 'GET', '/', 400, 'generic@1', array['some'], 0, 1, gen_random_uuid() "
+                "from generate_series(1, $2) n", (ledger.directory.id, 25),
+            )  # fmt: skip
+            of_ten = await directory_health(conn, KEK, ledger.directory, 24)
+            monkeypatch.setattr(journal, "LOOKED_MAX", 26)
+            return of_ten, await directory_health(conn, KEK, ledger.directory, 24)
+
+    of_ten, of_all = asyncio.run(run())
+    for report, count in ((of_ten, 10), (of_all, 25)):
+        assert [row["requests"] for row in report["operations"]] == [count]
+        assert ([row["count"] for row in report["refusals"]], report["tolerances"][0]["requests"]) == ([count], count)
+        assert sum(row["count"] for row in report["retry_storms"]) == (count if count >= 20 else 0)
+    assert (of_all["since"], of_ten["last_request"]) == (None, of_all["last_request"])
+    assert of_ten["since"] > of_ten["last_request"] - timedelta(seconds=10)
 
 
 def test_what_stood_in_clear_is_gone_after_the_migration(owner_url: str, superuser_url: str) -> None:

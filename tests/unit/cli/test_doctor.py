@@ -96,7 +96,7 @@ def test_a_directory_that_surges_or_is_paused_is_said_and_one_that_ended_needs_n
     token = {"name": "t", "revoked_at": None, "expires_at": until, "last_used_at": NOW, "created_at": NOW}
     surge = {"revocations_last_hour": lost, "per_hour": 100, "action": action}
     report = {
-        "directory": "acme", "clock": "running", "state": state, "surge": surge, "retry_storms": [], "operations": [], "hours": 24,
+        "directory": "acme", "clock": "running", "state": state, "surge": surge, "retry_storms": [], "operations": [], "hours": 24, "since": None,
         "last_request": NOW, "spikes": [], "tokens": [token],
     }  # fmt: skip
     said = advice(report, NOW)
