@@ -21,12 +21,23 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bench import rows_cli, rows_create, rows_delivery, rows_groups, rows_log, rows_members, rows_reads, rows_storm, rows_thinning
+from bench import (
+    rows_cli,
+    rows_create,
+    rows_delivery,
+    rows_groups,
+    rows_log,
+    rows_members,
+    rows_reads,
+    rows_storm,
+    rows_surge,
+    rows_thinning,
+)
 from bench.dataset import Dataset
 from bench.figures import DEFAULT, FULL, QUICK, Figure, Sizes
 from bench.stage import ROOT, Stage
 
-ROWS = tuple(range(1, 19))
+ROWS = tuple(range(1, 20))
 
 
 def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int, Exception], None]) -> list[Figure]:
@@ -46,6 +57,7 @@ def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int,
         (12, lambda: rows_delivery.latency(stage, sizes)),
         (16, lambda: rows_delivery.catching_up(stage, sizes)),
         (18, lambda: rows_thinning.year(stage, sizes)),
+        (19, lambda: rows_surge.surge(stage, sizes)),
         (13, lambda: rows_storm.storm(stage, sizes)),
         (14, lambda: rows_storm.journal(stage, sizes)),
         (10, growth),

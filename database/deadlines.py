@@ -44,6 +44,9 @@ UNACKNOWLEDGED: Final = Deadline(
 CHECK: Final = Deadline(1, "a pooled connection that is asked whether it lives, before it is used", "another one is taken")
 POOL: Final = Deadline(2.5, "a connection of the pool", "503")
 STATEMENT: Final = Deadline(4, "the server, at a statement of a request (`statement_timeout`)", "the statement is cancelled, 503")
+COUNT: Final = Deadline(
+    3, "counting who lost access in a directory within an hour, for the surge brake", "it is asked again; until then what `hold` may mean is held"
+)  # fmt: skip
 READ: Final = Deadline(4.5, "the answer to a statement of a request", "the connection is cut, 503")
 SHARED_STATEMENT: Final = Deadline(
     2.5, "the server, at a statement that requests share (`statement_timeout`)", "the statement is cancelled, 503"

@@ -8,6 +8,7 @@ leaves (recording.py), so a killed process repeats at most what was under way or
 """
 
 import asyncio
+import math
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -68,6 +69,7 @@ HELD_BYTES_MAX: Final = BODIES_BYTES_MAX  # JSON of a consumer's open events in 
 SEND_MARGIN_S: Final = 1.0  # of lease that must be left beyond the timeout when a request begins
 REWINDS_MAX: Final = 3  # of a directory in an hour
 REWIND_EVENTS_MAX: Final = 1_000
+JUDGED_AGAIN_S: Final = 15.0  # after the brake could not say in time what it holds
 CLOCK_SET_S: Final = 1.0  # back in one look; less is a clock that is corrected slowly
 NOTE_S: Final = 1.0  # how often passing over events of others is put on record
 _log = structlog.get_logger("delivery.push")
@@ -121,6 +123,7 @@ class Push:
         self._replays: dict[UUID, Replay] = {}
         self._read_to = START
         self._through = 0
+        self._judge_at = math.inf  # of the steady clock: when the brake is asked again
         self._readings: Readings | None = None  # what it had acknowledged when its runs were taken up
         self._trail = parts.trails[consumer.uuid]
         self._known_to = 0  # no change of the consumer up to here is unknown to us
@@ -144,6 +147,8 @@ class Push:
             while not self._stopping and not self._lost:
                 self.arrival.clear()
                 self._follow_clock()
+                if self._parts.steady() >= self._judge_at:
+                    self.stop()  # the worker begins again, and what is held is judged then
                 await self._refill()
                 self._start()
                 if not self._tasks and self.moved_on and self._parts.clock() - self._noted >= NOTE_S:
@@ -403,13 +408,18 @@ class Push:
             await self._recorded()
 
     async def _held_of(self, conn: Connection, events: Iterable[Event]) -> set[tuple[int, int]]:
-        """Which commits the brake holds, by the limits as they are now: nobody looks again at what was held by those of before."""
+        """Which commits the brake holds, by the limits as they are now: nobody looks again at what was held by those of before.
+
+        What could not be judged in time is held as well, for a while: everything else goes on, and its lanes stay in order.
+        """
         events = list(events)
         while True:
             limits = dict(self._parts.limits)
             held = await held_commits(conn, limits, events)
             if limits == self._parts.limits:
-                return held
+                if not held.judged:
+                    self._judge_at = self._parts.steady() + JUDGED_AGAIN_S
+                return held.commits
 
     async def _make_room(self) -> None:
         """Move what waits behind something stuck out of the window, so that a poison event never stops the watermark.

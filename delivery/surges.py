@@ -1,13 +1,19 @@
 """The surge brake at work: limits of directories, which events are held, telling and letting go (the policy is brake.py's)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
+from psycopg.errors import QueryCanceled
+
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.brake import HOUR_US, REVOKING, Action, Limit, Loss, excess
+from delivery.brake import HOUR_US, REVOKING, Action, Limit, excess
+from delivery.losses import EVER, UncountedError, hours_of, users_between
 from ledger.commands import RecordFacts
 from ledger.directories import Directory
 from ledger.events import (
@@ -24,9 +30,16 @@ from ledger.rendering import Event
 
 SQL: Final = load_queries(__file__)
 PER_HOUR_MAX: Final = 1_000_000
-LATELY_PAGE: Final = 20_000  # events that a count of the last hour looks at together
-EVER: Final = 2**62
-Commit = tuple[int, int]  # directory, first seq
+COUNTED_MAX: Final = 10_000  # users: an alarm says how many lost access, up to here or the limit
+_log = structlog.get_logger("delivery.surges")
+
+
+@dataclass(slots=True)
+class Held:
+    """Which commits the brake holds: directory and first seq of each. Not `judged`: of some it is not known, and they are among them."""
+
+    commits: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    judged: bool = True
 
 
 async def limits(conn: Connection) -> dict[int, Limit]:
@@ -35,29 +48,37 @@ async def limits(conn: Connection) -> dict[int, Limit]:
     return {row[0]: Limit(*row[1:]) for row in rows}
 
 
-async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Iterable[Event]) -> set[Commit]:
-    """The commits of these events that the brake holds. Costs nothing where no directory asked for it."""
-    asked: defaultdict[int, list[int]] = defaultdict(list)
+async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Iterable[Event]) -> Held:
+    """The commits of these events that the brake holds. Costs nothing where no directory asked for it.
+
+    Where it takes too long to count, all of a directory's are held, and it is said that they were not judged: to be asked again.
+    """
+    asked: defaultdict[int, set[tuple[int, int]]] = defaultdict(set)
     for event in events:
         if event.types & REVOKING and known.get(event.directory, Limit()).action == "hold":
-            asked[event.directory].append(event.at)
-    found: set[Commit] = set()
-    for directory, times in asked.items():
-        losses = await _losses(conn, directory, min(times) - HOUR_US, max(times))
-        found |= {(directory, seq) for seq in excess(losses, known[directory])}
+            asked[event.directory].add((event.at, event.commit))
+    found = Held()
+    for directory, commits in asked.items():
+        limit = known[directory]
+        try:
+            async with _counting(conn):
+                hours = await hours_of(conn, directory, tuple(commits), limit)
+        except (QueryCanceled, UncountedError):
+            _log.warning("surge_not_judged", directory=directory, commits=len(commits))
+            found.judged = False
+            over = {seq for _, seq in commits}
+        else:
+            over = {seq for losses in hours for seq in excess(losses, limit)}
+        found.commits |= {(directory, seq) for _, seq in commits if seq in over}
     return found
 
 
-async def _losses(conn: Connection, directory: int, after: int, until: int) -> list[Loss]:
-    return [Loss(seq, made, users or ()) for seq, _, users, _, made in await _page(conn, directory, after, (until, EVER), 2**31)]
-
-
-async def _page(
-    conn: Connection, directory: int, after: int, before: tuple[int, int], limit: int
-) -> list[tuple[int, int, list[UUID] | None, int, int]]:
-    """First seq, time, users, lowest seq looked at, and when it was made, of commits; `before` is where the page before ended: time and seq."""
-    params = (directory, after, before[0], limit, before[1])
-    return await (await conn.cursor(binary=True).execute(SQL["losses_between"], params)).fetchall()
+@asynccontextmanager
+async def _counting(conn: Connection) -> AsyncGenerator[None]:
+    """A transaction, so that a statement that is cancelled leaves the connection fit for the next directory."""
+    async with conn.transaction():
+        await conn.execute(SQL["by_index_alone"])
+        yield
 
 
 async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[int, int, int]]:
@@ -71,12 +92,12 @@ async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int)
 
 
 async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[int, int]:
-    """Users of each directory who lost access in the last hour; where that is more than the limit there may be more of them."""
+    """Users of each directory who lost access in the last hour; of more than the limit and COUNTED_MAX there may be more."""
     return {directory: await _users(conn, directory, since, known) for directory, _, since in await _lately(conn)}
 
 
 async def lately_in(conn: Connection, directory: Directory, limit: Limit) -> int:
-    """Users of one directory who lost access in the last hour; where that is more than the limit there may be more of them."""
+    """Users of one directory who lost access in the last hour, likewise."""
     row = await (await conn.execute(SQL["clock"])).fetchone()
     assert row is not None
     return 0 if directory.is_closed else await _users(conn, directory.id, row[0] - HOUR_US, {directory.id: limit})
@@ -87,16 +108,16 @@ async def _lately(conn: Connection) -> list[tuple[int, int, int]]:
 
 
 async def _users(conn: Connection, directory: int, since: int, known: Mapping[int, Limit]) -> int:
-    """How many users lost access after an instant, in µs: all, or more than the limit. One leaver of many groups is many events."""
+    """How many users lost access after an instant; 0, with a word in the log, where it takes too long to say: the others go on."""
     per_hour = known.get(directory, Limit()).per_hour
-    users, before = set[UUID](), (EVER, EVER)
-    while len(users) <= per_hour:
-        page = await _page(conn, directory, since, before, LATELY_PAGE)
-        if not page:
-            break
-        users.update(user for _, _, lost, _, made in page if made > since for user in lost or ())
-        before = min((at, seq) for _, at, _, seq, _ in page)
-    return len(users)
+    try:
+        async with _counting(conn):
+            return await users_between(conn, directory, since, EVER, max(per_hour, COUNTED_MAX), made_after=since)
+    except (QueryCanceled, UncountedError) as late:
+        if isinstance(late, UncountedError) and late.users > per_hour:
+            return late.users
+        _log.warning("surge_not_counted", directory=directory)
+        return 0
 
 
 def detected(surge: UUID, directory: Directory, count: int, seq: int, limit: Limit) -> RecordFacts:

@@ -258,7 +258,10 @@ class Worker:
                             await thinning.run(conn, now)
                         await self._tell_of_surges(conn)
                     finally:
-                        await conn.execute(SQL["end_watch"])
+                        with contextlib.suppress(
+                            *LOST
+                        ):  # the role goes with the connection; whoever ends this task must not be overheard
+                            await conn.execute(SQL["end_watch"])
             except LOST as lost:
                 _log.warning("watch_away", sqlstate=getattr(lost, "sqlstate", None))
             except Exception:  # a defect here must not end deliveries
@@ -269,7 +272,12 @@ class Worker:
             directory = await self.directories.by_id(conn, number)
             limit = self.limits.get(number, Limit())
             _log.warning("surge", directory=directory.slug, revocations=count, per_hour=limit.per_hour, action=limit.action)
-            await self.act(detected(self.new_id(), directory, count, seq, limit))
+            try:
+                await self.act(detected(self.new_id(), directory, count, seq, limit))
+            except LOST:
+                raise
+            except Exception:  # of one directory: the others are told of
+                _log.exception("surge_not_told", directory=directory.slug)
 
 
 def _told(held: _Held) -> BaseException | None:

@@ -304,7 +304,7 @@ async def _mark_held(conn: Connection, page: Page) -> None:
     """Say of what the surge brake would hold back that it does: a reader decides for itself."""
     held = await held_commits(conn, await limits(conn), page.events)
     for event in page.events:
-        if (event.directory, event.commit) in held:
+        if (event.directory, event.commit) in held.commits:
             event.json = event.json[:-1] + b',"held":true}'
 
 

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from delivery import consumers as acts
-from delivery import doubt, push, surges
+from delivery import doubt, losses, push, surges
 from delivery import worker as worker_module
 from delivery.audit import Audit, audit
 from delivery.brake import Limit
@@ -1334,7 +1334,7 @@ def test_a_surge_is_seen_however_many_events_one_leaver_is(app_url: str, monkeyp
             for user in users:
                 await s.ledger.delete_user(user)
             directory = s.ledger.directory.id
-            monkeypatch.setattr(surges, "LATELY_PAGE", 15)  # ends within a leaver
+            monkeypatch.setattr(losses, "PAGE", 15)  # ends within a leaver
             async with s.conn() as conn:
                 assert (await surges.lately(conn, {directory: Limit(12)})) == {directory: 12}
                 assert [found[1] for found in await surges.surging(conn, {directory: Limit(11)}, quiet_s=60)] == [12]
@@ -1372,7 +1372,7 @@ def test_a_day_of_leavers_while_the_clock_stands_is_no_surge(app_url: str, super
             async with s.conn() as conn:
                 assert (await surges.lately(conn, limits))[directory] == 2
                 every = await feed.at(conn, [(directory, seq) for seq, _ in ends], bodies=False)
-                assert await surges.held_commits(conn, limits, every) == {(directory, ends[3][0])}, (
+                assert (await surges.held_commits(conn, limits, every)).commits == {(directory, ends[3][0])}, (
                     "of each hour what is beyond the limit"
                 )
 
@@ -1395,8 +1395,8 @@ def test_what_took_no_access_is_no_surge(app_url: str) -> None:
                 await s.ledger.patch_group(group, {"op": "add", "path": "members", "value": [{"value": str(users[5])}]})
             removed = await s.wanted("group.member_removed")
             async with s.conn() as conn:
-                losses = await surges._losses(conn, s.ledger.directory.id, 0, surges.EVER)
-            of = {loss.seq: set(loss.users) for loss in losses}
+                found = [loss async for loss in losses.losses(conn, s.ledger.directory.id, 0, losses.EVER, enough=9)]
+            of = {loss.seq: set(loss.users) for loss in found}
             assert [of.get(e["commit"]["first_seq"], set()) for e in removed] == [set()] * 5 + [{users[5]}] * 3
 
     run(body())
