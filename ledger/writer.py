@@ -75,21 +75,32 @@ class _Attempt:
 
 
 class Link:
-    """A connection that is opened when needed and replaced when it breaks."""
+    """A connection that is opened when needed and replaced when it breaks.
+
+    Who waits for it may go away: with several hosts in the URL, opening takes longer than a single wait. It goes on for whoever comes next.
+    """
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
+        self._opening: asyncio.Future[Connection] | None = None
         self.opened: Connection | None = None  # it may be broken by now
 
     async def get(self) -> Connection:
         """Raises psycopg.OperationalError when the database stays away."""
         if self.opened is None or self.opened.closed:
-            await self.close()
-            self.opened = await self._connect()
+            self._opening = opening = self._opening or asyncio.ensure_future(self._connect())
+            await asyncio.wait([opening])
+            self.opened, self._opening = None, None
+            self.opened = opening.result()
         return self.opened
 
     async def close(self) -> None:
+        opening, self._opening = self._opening, None
         conn, self.opened = self.opened, None
+        if opening is not None:
+            opening.cancel()
+            await asyncio.wait([opening])
+            conn = None if opening.cancelled() or opening.exception() else opening.result()
         if conn is not None:
             with contextlib.suppress(*LOST):
                 await conn.close()

@@ -303,3 +303,37 @@ def test_the_time_of_a_lost_giant_commit_counts_from_the_last_sign_of_the_server
             await link.close()
 
     asyncio.run(run())
+
+
+def test_a_connection_goes_on_opening_for_whoever_comes_next(app_url: str) -> None:
+    """The first hosts of the URL are silent: opening takes longer than any read that requests share may wait."""
+    tries: list[Any] = []
+    last_host = asyncio.Event()
+
+    async def slowly() -> Any:
+        tries.append(None)
+        await last_host.wait()
+        return await connect(app_url)
+
+    async def run() -> None:
+        link = writer.Link(slowly)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await link.get()
+        last_host.set()
+        conn = await link.get()
+        assert len(tries) == 1
+        await link.close()
+        assert conn.closed
+        last_host.clear()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await link.get()
+        await link.close()
+        last_host.set()
+        await (await link.get()).execute("select 1")
+        assert len(tries) == 3, "what was closed while it opened is opened anew"
+        await link.close()
+
+    asyncio.run(run())
