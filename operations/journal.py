@@ -179,7 +179,7 @@ def _surge(report: dict[str, Any]) -> list[str]:
     name, surge = report["directory"], report["surge"]
     if surge["revocations_last_hour"] <= surge["per_hour"]:
         return []
-    says = f"More than {surge['per_hour']} users lost access in the last hour."
+    says = f"More users lost access in the last hour than is usual here ({surge['per_hour']})."
     stop = f"If nobody meant that, stop the IdP, and scim-ledger directory pause {name} --reason …"
     if surge["action"] == "hold":
         return [f"{says} What is beyond is not pushed. {stop}; otherwise scim-ledger directory surge release {name} --reason …"]
