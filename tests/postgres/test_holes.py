@@ -8,6 +8,7 @@ from typing import Any, Literal, LiteralString, cast
 import psycopg
 import pytest
 
+from delivery.forks import Fork, moved_back
 from delivery.progress import acknowledge
 from operations import consumers, deliveries, replays
 from operations.consumers import Changes, Put
@@ -186,6 +187,24 @@ def test_a_repetition_that_is_given_up_leaves_no_hole(app_url: str) -> None:
                 await s.until(lambda: _ended(s, str(ran.id)))
             found = await audited(s)
             assert (why(found), found.holes[0].first, found.acknowledged) == ({"skipped": 1}, given_up["position"], 1)
+
+    run(body())
+
+
+def test_what_was_delivered_of_a_lost_end_says_nothing_of_what_stands_there_now(app_url: str) -> None:
+    async def body() -> None:
+        async with scene(app_url) as s:
+            consumer = await s.make()
+            for n in range(3):
+                await s.ledger.create_user(f"u{n}")
+            first, second, third = [e["position"] for e in await s.wanted()]
+            for position in (first, third):
+                await s.sql("insert into replayed (consumer, position) values (%s, %s)", consumer.id, position)
+            for position in (second, third):
+                await s.sql("insert into skips (consumer, position) values (%s, %s)", consumer.id, position)
+            await s.act(moved_back(consumer, Fork(second, {}, (), 0)))
+            assert await s.sql("select position from replayed") == [(first,)]
+            assert await s.sql("select position from skips") == [(second,)]
 
     run(body())
 
