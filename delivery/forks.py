@@ -316,12 +316,8 @@ class Watch:
                 await self.act(await _moved_back(conn, consumer, directories, gone, common))
             else:
                 await self.act(forked(consumer, await fork_of(conn, consumer, directories, gone, common)))
-        except (
-            RefusedError,
-            StateError,
-            InvalidValue,
-            psycopg.IntegrityError,
-        ):  # another process did it in the same moment; what is left is told at the next look
+        except (RefusedError, StateError, InvalidValue, psycopg.IntegrityError):
+            # Another process did it in the same moment; what is left is told at the next look.
             _log.info("fork_told_elsewhere", consumer=consumer.name)
             return
         trail.forget(list(gone), standing)

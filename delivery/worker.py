@@ -258,9 +258,8 @@ class Worker:
                             await thinning.run(conn, now)
                         await self._tell_of_surges(conn)
                     finally:
-                        with contextlib.suppress(
-                            *LOST
-                        ):  # the role goes with the connection; whoever ends this task must not be overheard
+                        # The role goes with the connection; whoever ends this task must not be overheard.
+                        with contextlib.suppress(*LOST):
                             await conn.execute(SQL["end_watch"])
             except LOST as lost:
                 _log.warning("watch_away", sqlstate=getattr(lost, "sqlstate", None))

@@ -126,9 +126,8 @@ class FairQueue:
             if share == 0 or room <= 0:
                 break
             submission = line.waiting.popleft()
-            if submission.needs.alone and (
-                skipped or taken
-            ):  # also after one that touches nothing: its lane would want the same lock
+            if submission.needs.alone and (skipped or taken):
+                # Also after one that touches nothing: its lane would want the same lock.
                 skipped.append(submission)
                 break
             if touched.admits(submission):

@@ -435,9 +435,8 @@ class Writer:
             await conn.execute(SQL["lock_directories"], (directories,))
             params = (uuids([s.request for s in batch]), int4s([s.op for s in batch]))
             rows = await (await conn.execute(SQL["commits_of_requests"], params)).fetchall()
-            if (
-                rows
-            ):  # a row may be seen here that a synchronous standby never got: our own commit waits until it has what is before
+            if rows:
+                # A row may be seen here that a synchronous standby never got: our own commit waits until it has what is before.
                 await conn.execute(SQL["wait_for_standby"])
         refuse_if_warned(conn)
         return {(row[0], row[1]) for row in rows}

@@ -204,10 +204,8 @@ class ScimApp:
             await send_answer(send, answer, request_id)
         except AbandonedError:  # amid a large answer
             return False
-        except (
-            psycopg.Error,
-            Unavailable,
-        ):  # amid a large answer: the server cuts the connection, so the client sees that it is not whole
+        except (psycopg.Error, Unavailable):
+            # Amid a large answer: the server cuts the connection, so the client sees that it is not whole.
             _log.warning("answer_cut", request_id=str(request_id), path=template)
         finally:
             if call is not None:

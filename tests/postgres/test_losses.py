@@ -115,6 +115,22 @@ def test_commits_far_apart_are_judged_by_their_own_hours(app_url: str, monkeypat
     run(body())
 
 
+def test_what_an_operator_released_goes_whether_it_can_be_counted_or_not(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with opened(app_url) as ledger, ledger.services.ledger.connection() as conn:
+            await history(ledger, 1)
+            directory = ledger.directory.id
+            *_, before, last = sorted(found.seq for found in await every_loss(conn, directory))
+            events = as_events(directory, await every_loss(conn, directory))
+            too_many_pages(monkeypatch, 0)
+            held = await held_commits(conn, {directory: Limit(1, "hold", released=before)}, events)
+            assert (held.commits, held.judged) == ({(directory, last)}, False)
+            held = await held_commits(conn, {directory: Limit(1, "hold", released=last)}, events)
+            assert (held.commits, held.judged) == (set(), True)
+
+    run(body())
+
+
 Late = Callable[[pytest.MonkeyPatch, int], None]
 
 
