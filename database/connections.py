@@ -83,8 +83,10 @@ class Pulse:
     answered_at: float = 0.0
     unreachable: bool = False  # no connection could be opened since the last answer
 
-    def answered(self) -> None:
-        self.failing_since, self.answered_at, self.unreachable = None, time.monotonic(), False
+    def answered(self, now: float | None = None) -> None:
+        """It answered, now."""
+        self.failing_since, self.unreachable = None, False
+        self.answered_at = time.monotonic() if now is None else now
 
     def failed(self, waited_s: float = 0.0) -> None:
         """It broke a connection, or did not answer in so many seconds: that may be one slow statement, so `probe` looks."""
@@ -133,25 +135,26 @@ class Bounded(AsyncConnection[TupleRow]):
             return await super().wait(gen, interval, timeout)
         if self.long_work is not None:
             return await self._wait_long(gen, interval, self.long_work)
-        seconds = max(min(self.patience_s, patience.left()), PATIENCE_MIN_S)
+        wait = patience.started()
+        seconds = max(min(self.patience_s, wait.left), PATIENCE_MIN_S)
         try:
-            with patience.charged():
-                answer = await self._waited(gen, interval, seconds)
+            answer = await wait_async(gen, self.pgconn.socket, interval, seconds)
+        except asyncio.CancelledError:
+            self._cut_if_active()
+            raise
         except OperationalError as broken:
+            patience.charge(wait)
             self._end_if_silent(broken, seconds)
             raise
+        now = patience.charge(wait)
         if self.pulse is not None:
-            self.pulse.answered()
+            self.pulse.answered(now)
         return answer
 
-    async def _waited(self, gen: PQGen[RV], interval: float, seconds: float | None) -> RV:
-        """As psycopg waits, but who is cancelled cuts the connection instead of waiting for the server to cancel the statement."""
-        try:
-            return await wait_async(gen, self.pgconn.socket, interval=interval, timeout=seconds)
-        except asyncio.CancelledError:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self.pgconn.finish()
-            raise
+    def _cut_if_active(self) -> None:
+        """Who is cancelled cuts the connection; psycopg would wait for the server to cancel the statement."""
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            self.pgconn.finish()
 
     def _end_if_silent(self, broken: OperationalError, seconds: float) -> None:
         """Where the wait was over on a connection that stands, what may still come belongs to nobody."""
@@ -167,7 +170,10 @@ class Bounded(AsyncConnection[TupleRow]):
     async def _wait_long(self, gen: PQGen[RV], interval: float, url: str) -> RV:
         looking = asyncio.create_task(self._look(url, self.server_pid or self.info.backend_pid))
         try:
-            answer = await self._waited(gen, interval, None)
+            answer = await wait_async(gen, self.pgconn.socket, interval)
+        except asyncio.CancelledError:
+            self._cut_if_active()
+            raise
         finally:
             looking.cancel()
         self.heard_at = time.monotonic()
@@ -383,8 +389,13 @@ class Pool:
             raise PoolTimeout("The database does not answer.")
         conn = await self._got()
         try:
-            async with conn, self._settled(conn):
-                yield conn
+            async with conn:
+                if self._by_transaction:  # what the product relies on is set for each; elsewhere the session has it already
+                    async with conn.transaction():
+                        await _set(conn, self._settings, local=True)
+                        yield conn
+                else:
+                    yield conn
             if conn.warned or conn.stale:
                 await conn.close()
                 refuse_if_warned(conn)
@@ -393,29 +404,20 @@ class Pool:
 
     async def _got(self) -> Bounded:
         """A connection. A cancellation that comes in the moment in which it is handed over is lost in the pool: it is raised here."""
-        asked, task = time.monotonic(), asyncio.current_task()
+        wait, task = patience.started(), asyncio.current_task()
         cancelled = task.cancelling() if task else 0
         try:
-            with patience.charged():
-                conn = await self._pool.getconn(max(min(POOL.seconds, patience.left()), _INTERVAL_S))
+            conn = await self._pool.getconn(max(min(POOL.seconds, wait.left), _INTERVAL_S))
         except PoolTimeout:
-            if self.pulse.answered_at < asked:  # else others kept them all
-                self.pulse.failed(time.monotonic() - asked)
+            if self.pulse.answered_at < wait.at:  # else others kept them all
+                self.pulse.failed(time.monotonic() - wait.at)
             raise
+        finally:
+            patience.charge(wait)
         if task is not None and task.cancelling() > cancelled:
             await self._pool.putconn(conn)
             raise asyncio.CancelledError
         return conn
-
-    @asynccontextmanager
-    async def _settled(self, conn: Bounded) -> AsyncGenerator[None]:
-        """Set to what the product relies on: for the session it is already, for a transaction it must be each time."""
-        if not self._by_transaction:
-            yield
-            return
-        async with conn.transaction():
-            await _set(conn, self._settings, local=True)
-            yield
 
     async def _prepare(self, conn: Bounded) -> None:
         _make_ready(conn, self.pulse)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from psycopg_pool import PoolTimeout
 
@@ -26,6 +26,14 @@ NOBODYS: Final = Context()  # for tasks that work for many requests: none of the
 @dataclass(slots=True)
 class _Budget:
     left: float  # seconds
+
+
+class Wait(NamedTuple):
+    """One that began `at` a time of the monotonic clock, when so many seconds were `left`: without end where no request waits."""
+
+    budget: _Budget | None
+    left: float
+    at: float
 
 
 _OF_REQUEST: ContextVar[_Budget | None] = ContextVar("patience", default=None)
@@ -49,20 +57,29 @@ def left() -> float:
     return math.inf if budget is None else max(budget.left, 0.0)
 
 
+def started() -> Wait:
+    """A wait begins, which `charge` ends: `charged` for where each microsecond counts."""
+    budget = _OF_REQUEST.get()
+    return Wait(budget, math.inf if budget is None else budget.left, time.monotonic())
+
+
+def charge(wait: Wait) -> float:
+    """The wait is over: it counts, and once what was waited for at the same time. Gives the time, of the monotonic clock."""
+    budget, before, began = wait
+    now = time.monotonic()
+    if budget is not None and now - began > SHORT_S:
+        budget.left = min(budget.left, before - (now - began))
+    return now
+
+
 @contextmanager
 def charged() -> Generator[None]:
     """Waits within count, those at the same time once."""
-    budget = _OF_REQUEST.get()
-    if budget is None:
-        yield
-        return
-    before, began = budget.left, time.monotonic()
+    wait = started()
     try:
         yield
     finally:
-        waited = time.monotonic() - began
-        if waited > SHORT_S:
-            budget.left = min(budget.left, before - waited)
+        charge(wait)
 
 
 async def within(seconds: float, waiting: Awaitable[T]) -> T:
