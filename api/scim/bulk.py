@@ -41,7 +41,7 @@ TOGETHER_MAX = 16  # creations under way at once: as many as a directory has in 
 LOOP_OPERATIONS_MAX = 50  # put in order on the event loop
 _TOO_MUCH = "The operations of this request need too much work together. Send several requests."
 _NOT_TRIED = "An operation before this one could not be carried out now, so this one was not tried. Send it again."
-_LEFT_BEHIND = "The resource was created, but not all that it refers to, and taking it back failed too. Delete it, then send the operation again."
+_LEFT_BEHIND = "The resource was created, but not all that it refers to, and could not be taken back. Delete it, then send the operation again."
 _NAMES = {"POST": "create", "PUT": "replace", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -127,6 +127,7 @@ class _Run:
         self._errors = 0
         self._dead = False  # the token: whatever would come next is refused too
         self._down = False  # what an operation needs: whatever would come next would wait for it as long again
+        self._stays = False  # what was to be taken back: the same of that, which is tried also after another operation failed
         self.results: dict[int, dict[str, Any]] = {}
 
     async def all(self) -> None:
@@ -161,7 +162,7 @@ class _Run:
         return operation.method == "POST" and operation.size <= THREAD_BYTES_MIN and not looks_up
 
     async def _carry_out(self, together: Sequence[tuple[BulkOperation, Any]]) -> None:
-        answers = await asyncio.gather(*(self._answer(operation, data) for operation, data in together))
+        answers = await asyncio.gather(*(self._answer(operation, data, down=self._down) for operation, data in together))
         for (operation, _), answer in zip(together, answers, strict=True):
             if answer.status >= 400:
                 self._failed(operation, answer)
@@ -285,6 +286,7 @@ class _Run:
         if undone.status in {204, 404}:
             self._failed(operation, why)
         else:
+            self._stays = self._stays or undone.status == 503
             self._failed(operation, of_error(Unavailable(_LEFT_BEHIND, retry_after=1)), location=location)
 
     async def _besides(self, operation: BulkOperation, method: str, data: Any) -> Answer:
@@ -293,14 +295,14 @@ class _Run:
         resource = self._ids[operation.bulk_id or ""]
         size = len(orjson.dumps(data))
         part = BulkOperation(self._extra, method, operation.segment, resource, None, None, data, size=size)
-        return await self._answer(part, data)
+        return await self._answer(part, data, down=self._stays if method == "DELETE" else self._down)
 
     # -- one operation ------------------------------------------------------
 
-    async def _answer(self, operation: BulkOperation, data: Any) -> Answer:
+    async def _answer(self, operation: BulkOperation, data: Any, *, down: bool) -> Answer:
         if operation.fault is not None:
             return of_error(operation.fault)
-        if self._down:
+        if down:
             return of_error(Unavailable(_NOT_TRIED, retry_after=1))
         patience.begin()  # for each: those before it were carried out
         kind = operation.segment.removesuffix("s").lower()

@@ -37,7 +37,9 @@ class _Scripted(edge._Run):
         self.done: list[tuple[str, str]] = []
         self.under_way = self.most_at_once = 0
 
-    async def _answer(self, operation: BulkOperation, data: Any) -> Answer:
+    async def _answer(self, operation: BulkOperation, data: Any, *, down: bool) -> Answer:
+        if down:
+            return Answer(503, orjson.dumps({"detail": "not tried"}))
         made = {known: bulk_id for bulk_id, known in self._ids.items()}
         resource = operation.resource or ""
         act = operation.method, operation.bulk_id or made.get(resource) or resource.removeprefix("bulkId:")
@@ -80,8 +82,28 @@ def test_what_cannot_be_taken_back_is_said_to_be_there() -> None:
     run = _run({("POST", "b"): 409, ("DELETE", "a"): 503})
     left = run.results[0]
     assert (left["status"], left["location"]) == ("503", "http://x/g")
-    assert "taking it back failed" in left["response"]["detail"]
+    assert "could not be taken back" in left["response"]["detail"]
     assert "version" not in left
+
+
+def test_what_is_to_be_taken_back_is_tried_whatever_failed_before_it() -> None:
+    """After a 503 nothing more is tried: what the request has left behind is no new operation."""
+    run = _run({("PATCH", "a"): 503})
+    assert run.done[-2:] == [("DELETE", "a"), ("DELETE", "b")]
+    several = _Scripted({("POST", "5"): 503}, *_ring(30, 1))
+    asyncio.run(several.all())
+    assert [act for act, _ in several.done] == ["POST"] * 16 + ["DELETE"] * 15
+    assert "could not be taken back" not in str(several.results)
+
+
+def test_once_taking_back_waits_in_vain_no_more_of_it_is_tried() -> None:
+    run = _Scripted({("POST", "5"): 503, ("DELETE", "4"): 503}, *_ring(30, 1))
+    asyncio.run(run.all())
+    tried = [bulk_id for act, bulk_id in run.done if act == "DELETE"]
+    assert tried == ["4"]
+    left = [result for result in run.results.values() if "could not be taken back" in result["response"]["detail"]]
+    assert len(left) == 15, "each is said to be there, whether it was tried or not"
+    assert all("location" in result for result in left)
 
 
 def _ring(size: int, step: int) -> list[dict[str, Any]]:
