@@ -16,7 +16,7 @@ from database.queries import load_queries
 from delivery.backoff import ATTEMPTS_MAX, SCHEDULE_S, attempts_of
 from delivery.lanes import Ordering
 from ledger.commands import RecordFacts
-from ledger.directories import Directory
+from ledger.directories import SYSTEM, Directory
 from ledger.events import (
     CONSUMER,
     CONSUMER_CREATED,
@@ -337,6 +337,7 @@ def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[
         (SQL["carry_open"], (consumer.id, ALL)),
         (SQL["close_epoch"], (consumer.id,)),
         (SQL["begin_epoch_here"], (consumer.id, list(after.directories), list(after.types))),
+        _read_again(consumer, after),
     )
     update = (SQL["update_consumer"], row)
     return _act(
@@ -354,9 +355,14 @@ def sought(consumer: Consumer, start: int, reason: str, *, kek: Kek, random: Cal
         (SQL["carry_open"], (consumer.id, start)),
         (SQL["leave_open"], (consumer.id, start)),
         (SQL["forget_open_after"], (consumer.id, start)),
-        (SQL["forget_skips_after"], (consumer.id, start)),
         (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types), sealed)),
+        _read_again(consumer, d),
     )  # fmt: skip
+
+
+def _read_again(consumer: Consumer, filtered: Terms) -> Statement:
+    """What was skipped and comes again under this filter, in the epoch that was just begun, is not skipped any more."""
+    return SQL["forget_skips_read_again"], (consumer.id, type_mask(filtered.types) or 0, SYSTEM)
 
 
 def deletion(consumer: Consumer) -> RecordFacts:

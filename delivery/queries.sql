@@ -358,8 +358,18 @@ from consumer_epochs e
 cross join lateral (select low, through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k
 where e.consumer = $1 and k.through > $2;
 
+-- forget_skips_read_again --
+-- What an operator gave up behind the place where the epoch just begun starts, as far as its filter takes it ($2: types as bits; $3: the
+-- directory that `*` leaves out): it is read from there again. Of the rest the skip stays the last word.
+delete from skips s using consumers c join consumer_epochs n on n.consumer = c.id and n.epoch = c.epoch
+where c.id = $1 and s.consumer = $1 and s.position > n.start and exists (
+    select from (select directory, seq, position from commits where position <= s.position order by position desc limit 1) k
+    join directories d on d.id = k.directory
+    join events e on e.directory = k.directory and e.seq = k.seq + (s.position - k.position)
+    where (d.slug = any(n.directories) or ('*' = any(n.directories) and d.slug <> $3)) and (1::bigint << e.type) & $2 <> 0);
+
 -- forget_skips_after --
--- What an operator gave up behind a place: it is read from there again, or the log does not hold it any more.
+-- What an operator gave up behind a place, where the log does not hold it any more.
 delete from skips where consumer = $1 and position > $2;
 
 -- forget_replayed_after --

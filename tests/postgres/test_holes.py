@@ -160,6 +160,44 @@ def test_what_is_given_up_while_it_is_accepted_was_accepted(app_url: str) -> Non
     run(body())
 
 
+@pytest.mark.parametrize("narrower", [{"types": ("group.*",)}, {"directories": ("_system",)}])
+def test_the_word_of_a_skip_stays_until_its_event_is_read_again(app_url: str, narrower: dict[str, Any]) -> None:
+    """A seek back under a filter that leaves the event out reads it no more: who gave it up, and why, stays on record."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            await s.make(types=("user.*", "group.*"), retry_schedule=(0,))
+            await s.ledger.create_group("g")
+            await s.ledger.create_user("poison")
+            (event,) = await s.wanted("user.created")
+            s.hook.verdict = lambda e: 500 if e["id"] == event["id"] else None
+            async with s.working():
+                await stuck(s, event)
+                await act(s, event, "skip")
+                await s.settled()
+            s.hook.verdict = lambda _: None
+            word = [("skipped", event["position"], "skip it")]
+            await changed(s, **narrower)
+            await sought(s, "beginning", "looked again")
+            assert await _words(s) == word
+            async with s.working():
+                await s.settled()
+            assert await _words(s) == word
+            await sought(s, "beginning", "looked again")
+            await changed(s, types=("user.*", "group.*"), directories=("*",))
+            assert await _words(s) == [("under_way", event["position"], None)], "it comes again"
+            async with s.working():
+                await s.settled()
+            found = await audited(s)
+            assert (found.acknowledged, found.holes) == (found.expected, [])
+
+    run(body())
+
+
+async def _words(s: Scene) -> list[tuple[str, int, str | None]]:
+    return [(hole.why, hole.first, hole.reason) for hole in (await audited(s)).holes]
+
+
 async def _acknowledged(s: Scene, count: int) -> bool:
     found = await audited(s)
     return (found.acknowledged, found.holes) == (count, [])
