@@ -22,7 +22,7 @@ class Recent(Generic[V]):
         if self._made is not None and asyncio.get_running_loop().time() - self._made[0] < self._seconds:
             return self._made[1]
         if self._task is None:
-            self._task = asyncio.create_task(self._remake(), context=patience.NOBODYS)
+            self._task = asyncio.create_task(self._remake(), context=patience.nobodys())
         return await asyncio.shield(self._task)  # one who goes away takes nothing from the others
 
     async def _remake(self) -> V:

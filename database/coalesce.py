@@ -32,11 +32,15 @@ class Coalescer(Generic[K, V]):
         if waiter is None:
             waiter = self._waiting[key] = asyncio.get_running_loop().create_future()
             if self._task is None:
-                self._task = asyncio.create_task(self._run(), context=patience.NOBODYS)
+                self._task = asyncio.create_task(self._run(), context=patience.nobodys())
         if patience.left() < REQUEST_WAITS.seconds:  # most requests have not waited yet: they pay for no timer
             return await patience.within(REQUEST_WAITS.seconds, asyncio.shield(waiter))
-        with patience.charged():
+        wait = patience.started()
+        try:
             return await asyncio.shield(waiter)
+        except Exception:
+            patience.charge(wait)
+            raise
 
     async def _run(self) -> None:
         while self._waiting:

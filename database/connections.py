@@ -66,7 +66,6 @@ INDEXED_PLANS: Final[Mapping[str, str]] = {"enable_seqscan": "off", "enable_hash
 Connection = AsyncConnection[TupleRow]
 RV = TypeVar("RV")
 LOST: Final = (OperationalError, InterfaceError)  # what a statement, or a pool, raises whose connection, or server, is gone
-PATIENCE_MIN_S: Final = 0.5
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # the function of PostgreSQL that warns; the text is in the server's language
 _INTERVAL_S: Final = 0.1  # how often psycopg looks for an interruption
 _log = structlog.get_logger("database")
@@ -83,10 +82,8 @@ class Pulse:
     answered_at: float = 0.0
     unreachable: bool = False  # no connection could be opened since the last answer
 
-    def answered(self, now: float | None = None) -> None:
-        """It answered, now."""
-        self.failing_since, self.unreachable = None, False
-        self.answered_at = time.monotonic() if now is None else now
+    def answered(self) -> None:
+        self.failing_since, self.answered_at, self.unreachable = None, time.monotonic(), False
 
     def failed(self, waited_s: float = 0.0) -> None:
         """It broke a connection, or did not answer in so many seconds: that may be one slow statement, so `probe` looks."""
@@ -136,7 +133,7 @@ class Bounded(AsyncConnection[TupleRow]):
         if self.long_work is not None:
             return await self._wait_long(gen, interval, self.long_work)
         wait = patience.started()
-        seconds = max(min(self.patience_s, wait.left), PATIENCE_MIN_S)
+        seconds = max(min(self.patience_s, wait.left), patience.LEAST_S)
         try:
             answer = await wait_async(gen, self.pgconn.socket, interval, seconds)
         except asyncio.CancelledError:
@@ -146,9 +143,8 @@ class Bounded(AsyncConnection[TupleRow]):
             patience.charge(wait)
             self._end_if_silent(broken, seconds)
             raise
-        now = patience.charge(wait)
         if self.pulse is not None:
-            self.pulse.answered(now)
+            self.pulse.answered()
         return answer
 
     def _cut_if_active(self) -> None:
@@ -307,7 +303,7 @@ def _make_ready(conn: Bounded, pulse: Pulse | None) -> None:
 def bound(conn: Connection, seconds: float) -> None:
     """Let no wait on it take longer than that from now on, if that is less than it has; a connection for long work has no such bound."""
     if isinstance(conn, Bounded):
-        conn.patience_s = max(min(conn.patience_at_most_s, seconds), PATIENCE_MIN_S)
+        conn.patience_s = max(min(conn.patience_at_most_s, seconds), patience.LEAST_S)
 
 
 def discard(conn: Connection) -> None:
@@ -409,11 +405,10 @@ class Pool:
         try:
             conn = await self._pool.getconn(max(min(POOL.seconds, wait.left), _INTERVAL_S))
         except PoolTimeout:
+            patience.charge(wait)
             if self.pulse.answered_at < wait.at:  # else others kept them all
                 self.pulse.failed(time.monotonic() - wait.at)
             raise
-        finally:
-            patience.charge(wait)
         if task is not None and task.cancelling() > cancelled:
             await self._pool.putconn(conn)
             raise asyncio.CancelledError

@@ -1,8 +1,9 @@
 """How long a request may still wait for the database: one budget of all its waits, from where the request begins.
 
 Each wait has a deadline of its own. A request makes several of them, one after the other: it may not wait for their sum.
-The budget belongs to the task of the request, so that nothing in between hands it on. Short waits cost nothing: they are a database
-that works, however many there are of them. Without a request (what runs in the background) there is no budget.
+The budget belongs to the task of the request, so that nothing in between hands it on. Waits for a read count where they were in vain:
+who got an answer waited for a database that works, however often. A write counts also where it was stored, for what is read after it.
+Without a request (what runs in the background) there is no budget.
 """
 
 import asyncio
@@ -19,8 +20,8 @@ from psycopg_pool import PoolTimeout
 from database.deadlines import REQUEST_WAITS
 
 T = TypeVar("T")
-SHORT_S: Final = 0.25
-NOBODYS: Final = Context()  # for tasks that work for many requests: none of them pays for what the others wait
+SHORT_S: Final = 0.25  # no wait at all
+LEAST_S: Final = 0.5  # of any wait, whatever is left: a database that works answers within that
 
 
 @dataclass(slots=True)
@@ -57,24 +58,27 @@ def left() -> float:
     return math.inf if budget is None else max(budget.left, 0.0)
 
 
+def nobodys() -> Context:
+    """For a task that works for many requests: none of them pays for what the others wait."""
+    return Context()
+
+
 def started() -> Wait:
-    """A wait begins, which `charge` ends: `charged` for where each microsecond counts."""
+    """A wait begins, which `charge` ends."""
     budget = _OF_REQUEST.get()
     return Wait(budget, math.inf if budget is None else budget.left, time.monotonic())
 
 
-def charge(wait: Wait) -> float:
-    """The wait is over: it counts, and once what was waited for at the same time. Gives the time, of the monotonic clock."""
-    budget, before, began = wait
-    now = time.monotonic()
-    if budget is not None and now - began > SHORT_S:
-        budget.left = min(budget.left, before - (now - began))
-    return now
+def charge(wait: Wait) -> None:
+    """The wait is over, and counts; several at the same time count once."""
+    waited = time.monotonic() - wait.at
+    if wait.budget is not None and waited > SHORT_S:
+        wait.budget.left = min(wait.budget.left, wait.left - waited)
 
 
 @contextmanager
 def charged() -> Generator[None]:
-    """Waits within count, those at the same time once."""
+    """What is waited for within counts, in vain or not."""
     wait = started()
     try:
         yield
@@ -84,9 +88,10 @@ def charged() -> Generator[None]:
 
 async def within(seconds: float, waiting: Awaitable[T]) -> T:
     """Wait for at most so long, and for no longer than the request may. Raises PoolTimeout."""
-    with charged():
-        try:
-            async with asyncio.timeout(min(seconds, left())):
-                return await waiting
-        except TimeoutError as late:
-            raise PoolTimeout("no answer in time") from late
+    wait = started()
+    try:
+        async with asyncio.timeout(max(min(seconds, wait.left), LEAST_S)):
+            return await waiting
+    except TimeoutError as late:
+        charge(wait)
+        raise PoolTimeout("no answer in time") from late

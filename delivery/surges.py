@@ -52,12 +52,12 @@ async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Ite
     """The commits of these events that the brake holds. Costs nothing where no directory asked for it.
 
     Where it takes too long to count, all of a directory's are held, and it is said that they were not judged: to be asked again.
-    What an operator has let go is not asked about: it goes, whether it can be counted or not.
+    What an operator has let go, or of a closed directory, is not asked about: it goes, whether it can be counted or not.
     """
     asked: defaultdict[int, set[tuple[int, int]]] = defaultdict(set)
     for event in events:
         limit = known.get(event.directory, Limit())
-        if event.types & REVOKING and limit.action == "hold" and event.commit > limit.released:
+        if event.types & REVOKING and limit.action == "hold" and not limit.closed and event.commit > limit.released:
             asked[event.directory].add((event.at, event.commit))
     found = Held()
     for directory, commits in asked.items():

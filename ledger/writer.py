@@ -21,7 +21,7 @@ import structlog
 from database import patience
 from database.arrays import int4s, uuids
 from database.connections import LOST, Bounded, Connection, Pulse, bound, refuse_if_warned
-from database.deadlines import WRITE_SETTLED, WRITES_AT_STOP
+from database.deadlines import LOCK, WRITE_SETTLED, WRITES_AT_STOP
 from database.faults import NO_ANSWER, Fault, Kind, fault_of, no_fault
 from database.queries import load_queries
 from ledger.clocks import ClockError
@@ -37,7 +37,9 @@ DEFERRALS_MAX = 2
 CONFLICT_TRIES_MAX = 5
 RECONNECT_PAUSE_S = 0.25  # doubles with each try
 RECONNECT_PAUSE_MAX_S = 1.0
-LOOK_UP_S = 1.5  # for looking a lost commit up, where the batch took long before: what has less left is not begun
+BEGIN_S = (
+    LOCK.seconds + 0.5
+)  # what has less left is not begun: a lock must be refused by the server before the wait for it is over
 SWEEP_S = 0.5  # how often the queue is looked through for what has waited too long
 TROUBLE_S = 5.0  # for how long a fault of the operator's is told by the probe after the last write that met it
 _RETRY_AFTER_S = 1
@@ -65,7 +67,18 @@ class _Attempt:
     @property
     def late(self) -> bool:
         """Whether too little is left to begin anything."""
-        return asyncio.get_running_loop().time() > self.until - LOOK_UP_S
+        return asyncio.get_running_loop().time() > self.until - BEGIN_S
+
+    def take_late(self) -> list[Submission]:
+        """Take out those that have too little time left, once one of them has; each has its own."""
+        if not self.late:
+            return []
+        soon = asyncio.get_running_loop().time() + BEGIN_S
+        late = [submission for submission in self.left if submission.until <= soon]
+        self.left = [submission for submission in self.left if submission.until > soon]
+        if self.left:
+            self.until = min(submission.until for submission in self.left)
+        return late
 
     def begin_anew(self) -> None:
         """A giant commit was lost: it may have taken minutes, so its time counts from the last sign of the server."""
@@ -88,6 +101,8 @@ class Link:
     async def get(self) -> Connection:
         """Raises psycopg.OperationalError when the database stays away."""
         if self.opened is None or self.opened.closed:
+            if self._opening is not None and self._opening.done() and self._opening.exception() is not None:
+                self._opening = None  # it failed after whoever waited had gone away: that says nothing of now
             self._opening = opening = self._opening or asyncio.ensure_future(self._connect())
             await asyncio.wait([opening])
             self.opened, self._opening = None, None
@@ -203,7 +218,7 @@ class Writer:
         """Until cancelled, answer what has waited in vain: for the batch before it, for its directory, or for a lane."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            now = asyncio.get_running_loop().time() + LOOK_UP_S
+            now = asyncio.get_running_loop().time() + BEGIN_S
             overdue = self._queue.overdue(now)
             for submissions in list(self._waiting_alone):
                 late = [submission for submission in submissions if submission.until <= now]
@@ -214,6 +229,7 @@ class Writer:
                 overdue += late
             if overdue:
                 self._refuse_behind(overdue)
+                self._wake.set()  # what came after it may be taken now
 
     # -- lanes --------------------------------------------------------------
 
@@ -253,7 +269,7 @@ class Writer:
     async def _attempt(
         self, link: Link, batch: Sequence[Submission], *, wait_for_locks: bool, until: float | None = None
     ) -> None:
-        least = asyncio.get_running_loop().time() + LOOK_UP_S
+        least = asyncio.get_running_loop().time() + BEGIN_S
         attempt = _Attempt(link, list(batch), until or max(least, min(s.until for s in batch)), wait_for_locks)
         while attempt.tries < CONFLICT_TRIES_MAX:
             if await self._tried(attempt):
@@ -287,8 +303,7 @@ class Writer:
             attempt.begin_anew()
             await attempt.link.close()
             await self._resolve_lost(attempt, report, broken)
-            if attempt.left and attempt.late:  # looked up, so none of it is stored; what waits behind it has time of its own
-                self._refuse_lost(attempt, _AWAY)
+            self._refuse_behind(attempt.take_late())  # looked up, so none of it is stored
             return not attempt.left
         await self._rolled_back(attempt.link)
         if fault.kind is Kind.CLIENT:
@@ -301,9 +316,8 @@ class Writer:
         """A lock did not come: before the next try what holds it is looked at."""
         await self._rolled_back(attempt.link)
         self._obstructed = True
-        if attempt.late:
-            self._refuse_behind(attempt.left)
-        return attempt.late
+        self._refuse_behind(attempt.take_late())
+        return not attempt.left
 
     async def _troubled(self, attempt: "_Attempt", fault: Fault, broken: psycopg.Error) -> None:
         """Refuse, and reconnect: a server that is read-only may be the standby of another by now, or a session opened too early."""
@@ -400,7 +414,7 @@ class Writer:
         """Settle what did commit; what did not and may be tried again is left."""
         _log.warning("database_connection_lost", sqlstate=lost.sqlstate, committing=len(report.committing))
         began = time.monotonic()
-        found = await self._looked_up(attempt, max(attempt.until, asyncio.get_running_loop().time() + LOOK_UP_S))
+        found = await self._looked_up(attempt, max(attempt.until, asyncio.get_running_loop().time() + BEGIN_S))
         if found is None:
             self._refuse_lost(attempt, _UNSURE if report.committing else _AWAY)
             if self._pulse.answered_at < began:

@@ -127,6 +127,8 @@ def test_what_an_operator_released_goes_whether_it_can_be_counted_or_not(app_url
             assert (held.commits, held.judged) == ({(directory, last)}, False)
             held = await held_commits(conn, {directory: Limit(1, "hold", released=last)}, events)
             assert (held.commits, held.judged) == (set(), True)
+            held = await held_commits(conn, {directory: Limit(1, "hold", closed=True)}, events)
+            assert (held.commits, held.judged) == (set(), True)
 
     run(body())
 

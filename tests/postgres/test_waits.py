@@ -22,7 +22,7 @@ from api.app import make_app
 from api.scim.bulk import bulk
 from api.scim.http import Call
 from database import connections, patience
-from database.connections import APPLICATION_NAME, Pool, connect, connect_owner
+from database.connections import APPLICATION_NAME, Connection, Pool, connect, connect_owner
 from database.deadlines import Deadline
 from ledger import transaction, writer
 from projections import core
@@ -30,7 +30,7 @@ from runtime import embedded, wiring
 from runtime.identifiers import uuid7
 from scim.errors import Unavailable
 from tests.acceptance.network import network
-from tests.postgres.ledgers import CORE_USER, id_of, opened
+from tests.postgres.ledgers import CORE_USER, Ledger, id_of, opened
 from tests.postgres.machine import administration
 from tests.postgres.proxy import proxied
 
@@ -110,11 +110,62 @@ def test_what_stands_behind_a_long_change_is_answered_in_time(app_url: str, monk
     asyncio.run(run())
 
 
+def test_one_whose_time_is_over_refuses_nobody_beside_it(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a time of its own; and a writer of ours that works long is no database that does not answer."""
+    monkeypatch.setattr(writer, "SWEEP_S", 60.0)
+
+    async def late(ledger: Ledger) -> None:
+        patience.begin(writer.BEGIN_S - 0.5)
+        await ledger.create_user("late")
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await ledger.create_user("before")
+            with holding(app_url, 2, 0, application_name=APPLICATION_NAME) as giant:
+                first = asyncio.create_task(late(ledger))
+                await asyncio.sleep(0)
+                others = [ledger.create_user(f"u{n}") for n in range(30)]
+                with pytest.raises(Unavailable, match="take long"):
+                    await first
+                giant.rollback()
+                assert {(await other).seq for other in others} == set(range(3, 33))
+            assert await ledger.services.readiness.broken_part() is None
+
+    asyncio.run(run())
+
+
+def test_an_opening_that_failed_when_nobody_waited_says_nothing_of_now(app_url: str) -> None:
+    refusing = asyncio.Event()
+    tries: list[None] = []
+
+    async def opening() -> Connection:
+        tries.append(None)
+        if len(tries) > 1:
+            return await connect(app_url)
+        await refusing.wait()
+        raise psycopg.OperationalError("no route")
+
+    async def run() -> None:
+        link = writer.Link(opening)
+        asked = asyncio.create_task(link.get())
+        while not tries:
+            await asyncio.sleep(0)
+        asked.cancel()
+        refusing.set()
+        await asyncio.wait([asked])
+        assert link._opening is not None
+        await asyncio.wait([link._opening])
+        await (await link.get()).execute("select 1")
+        await link.close()
+
+    asyncio.run(run())
+
+
 def test_a_lost_connection_refuses_nobody_elses_write(
     cluster: embedded.Cluster, app_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too late to be tried again, but looked up: the database answers, so what waits behind it is written."""
-    monkeypatch.setattr(writer, "LOOK_UP_S", writer.WRITE_SETTLED.seconds - 0.0001)  # everything is late at once
+    monkeypatch.setattr(writer, "BEGIN_S", writer.WRITE_SETTLED.seconds - 0.0001)  # everything is late at once
     monkeypatch.setattr(writer, "SWEEP_S", 60.0, raising=False)
 
     async def run() -> None:
@@ -269,7 +320,7 @@ def test_who_is_cut_at_the_end_of_the_process_is_told_so(
 
 def test_a_request_that_has_waited_enough_waits_no_more(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Statements, and connections of the pool: whichever comes next has what is left."""
-    monkeypatch.setattr(connections, "PATIENCE_MIN_S", 0.2)
+    monkeypatch.setattr(patience, "LEAST_S", 0.2)
 
     async def run() -> None:
         pool = Pool(app_url, size=1)

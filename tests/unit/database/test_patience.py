@@ -16,6 +16,7 @@ from database.deadlines import AWAY, REQUEST_WAITS, Deadline
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "SHORT_S", 0.0)
+    monkeypatch.setattr(patience, "LEAST_S", 0.0)
 
 
 def run(check: Callable[[], Awaitable[None]]) -> None:
@@ -56,6 +57,37 @@ def test_short_waits_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         patience.begin(1.0)
         await in_vain(0.01)
         assert patience.left() == 1.0
+
+    run(check)
+
+
+def test_waits_that_bring_something_cost_nothing() -> None:
+    """A database that is slow, and answers, refuses nobody; a write counts, for what is read after it."""
+
+    async def check() -> None:
+        loop = asyncio.get_running_loop()
+        patience.begin(0.05)
+        for _ in range(3):
+            answer = loop.create_future()
+            loop.call_later(0.03, answer.set_result, None)
+            await patience.within(1.0, answer)
+        assert patience.left() == 0.05
+        with patience.charged():
+            await asyncio.wait([loop.create_future()], timeout=0.1)
+        assert patience.left() == 0
+
+    run(check)
+
+
+def test_whoever_has_nothing_left_still_gets_an_answer_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "LEAST_S", 5.0)
+
+    async def check() -> None:
+        async def fetch(keys: list[int]) -> dict[int, int]:
+            return dict.fromkeys(keys, 7)
+
+        patience.begin(0.0)
+        assert await Coalescer(fetch).get(1) == 7
 
     run(check)
 
