@@ -27,9 +27,7 @@ class Deadline:
 ANSWER: Final = Deadline(
     10, "a request, while the database is dead, silent, read-only, full or in failover", "503 with Retry-After"
 )
-REQUEST_WAITS: Final = Deadline(
-    8, "all waits of a request for the database that are in vain, together", "503 with Retry-After"
-)
+REQUEST_WAITS: Final = Deadline(8, "all waits of a request for the database that are in vain, together", "503 with Retry-After")
 TURN: Final = Deadline(
     7, "a turn of the directory at worker threads, connections and large bodies, behind its own requests", "503 with Retry-After"
 )
