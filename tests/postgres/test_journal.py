@@ -23,7 +23,7 @@ from ledger.sealing import Kek, NoteKind, open_note
 from operations import journal
 from operations.journal import directory_health
 from proofs.keys import WrapError
-from runtime import embedded
+from runtime import embedded, wiring
 from tests.postgres.ledgers import opened
 from tests.postgres.proxy import proxied
 
@@ -83,6 +83,55 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
     asyncio.run(run())
     assert written(app_url) == [0, *range(8, KEPT + 8)], "the oldest go first"
     assert counted() - before == 7
+
+
+@asynccontextmanager
+async def refusing(superuser_url: str, table: str, sqlstate: str) -> AsyncIterator[None]:
+    """The server refuses each write of a table with this SQLSTATE."""
+    async with await psycopg.AsyncConnection.connect(superuser_url, autocommit=True) as conn:
+        await conn.execute(
+            "create function public.refuse() returns trigger language plpgsql as "
+            f"$$ begin raise exception 'no' using errcode = '{sqlstate}'; end $$".encode()
+        )
+        await conn.execute(
+            f"create trigger refuses before insert or update on {table} for each statement execute function public.refuse()".encode()
+        )
+        yield
+        await conn.execute("drop function public.refuse cascade")
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kept"), [("25006", True), ("42501", True), ("53100", True), ("XX001", True), ("22021", False)]
+)
+def test_entries_are_given_up_for_a_fault_of_their_own_only(
+    app_url: str, superuser_url: str, sqlstate: str, *, kept: bool
+) -> None:
+    """A read-only database cost every entry of the time: the batch was dropped for whatever was not a lost connection."""
+
+    async def run() -> None:
+        async with pooled(app_url) as pool:
+            journal = Journal(pool, KEK, os.urandom)
+            journal.add(entry(1))
+            async with refusing(superuser_url, "ledger.requests", sqlstate):
+                await journal.flush()
+            await journal.flush()
+
+    before = counted()
+    asyncio.run(run())
+    assert (written(app_url), counted() - before) == (([1], 0) if kept else ([], 1))
+
+
+def test_the_last_use_of_tokens_waits_while_the_database_takes_nothing(app_url: str, superuser_url: str) -> None:
+    async def run() -> tuple[set[UUID], set[UUID]]:
+        async with opened(app_url, kek=KEK) as ledger:
+            ledger.services.authentication.used = {UUID(int=1)}
+            async with refusing(superuser_url, "ledger.tokens", "25006"):
+                await wiring._touch_used(ledger.services)
+            waiting = set(ledger.services.authentication.used)
+            await wiring._touch_used(ledger.services)
+            return waiting, ledger.services.authentication.used
+
+    assert asyncio.run(run()) == ({UUID(int=1)}, set())
 
 
 def test_a_batch_waits_for_no_standby(app_url: str, superuser_url: str) -> None:

@@ -190,7 +190,8 @@ def test_a_server_that_the_ledger_cannot_live_in_is_refused_by_name(
     with psycopg.connect(admin_url, autocommit=True) as conn:
         conn.execute("create database ascii encoding 'SQL_ASCII' template template0 locale 'C'")
         try:
-            assert "UTF8" in checked(make_conninfo(admin_url, dbname="ascii"), 10)
+            said = checked(make_conninfo(admin_url, dbname="ascii"), 10)
+            assert said.startswith('The database "ascii" has encoding SQL_ASCII; the ledger needs UTF8.')
         finally:
             conn.execute("drop database ascii")
     monkeypatch.setattr(server, "VERSION_MIN", 990_000)
