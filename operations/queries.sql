@@ -55,10 +55,15 @@ where ($1::int4[] is null or r.directory = any($1)) and r.id < $2 and ($3::bool 
 
 -- doctor_looked --
 -- Of the newest $3 requests of a directory, which is all that its doctor looks at: the first of the last $2 hours, which is the bound ($2) of
--- the others below; the time of the oldest, where more came in these hours; when the newest came, and the last accepted write.
+-- the others below; the time of the oldest, where more came in these hours; when the newest came.
 select coalesce(min(id) filter (where at > now() - make_interval(hours => $2)), 9223372036854775807),
-       case when count(*) = $3 and bool_and(at > now() - make_interval(hours => $2)) then min(at) end, max(at), max(at) filter (where events > 0)
-from (select id, at, events from requests where directory = $1 order by id desc limit $3) newest;
+       case when count(*) = $3 and bool_and(at > now() - make_interval(hours => $2)) then min(at) end, max(at)
+from (select id, at from requests where directory = $1 order by id desc limit $3) newest;
+
+-- doctor_last_change --
+-- When the IdP last changed anything ($2: the types that it makes, as bits): of the log, which is not pruned, and finds it however many requests
+-- came since that changed nothing.
+select timestamptz 'epoch' + at * interval '1 microsecond' from commits where directory = $1 and types & $2 <> 0 order by seq desc limit 1;
 
 -- doctor_operations --
 -- Requests, errors and 429s per operation of a directory in the last hours.
