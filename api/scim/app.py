@@ -263,7 +263,10 @@ class ScimApp:
             self._services.authentication.forget(call.header(b"authorization"))
             raise
         except ScimError:
-            await self._token(call, fresh=True)  # refused before the transaction looked: a dead token is told that it is dead
+            # Refused before the transaction looked: a dead token is told that it is dead. Where that cannot be asked now, what was
+            # refused stays the answer: the writer alone knows whether something may be stored.
+            with contextlib.suppress(psycopg.Error, Unavailable):
+                await self._token(call, fresh=True)
             raise
 
     async def _handled(self, call: Call, token: Token) -> Answer:
