@@ -19,6 +19,13 @@ returning set_config('synchronous_commit', 'local', true);
 -- How long a lock is waited for in this transaction, in milliseconds.
 select set_config('lock_timeout', $1, true);
 
+-- no_write_under_way --
+-- A transaction that was lost on its way to COMMIT holds the locks of its directories, or waits for them: whatever holds or awaits one now is
+-- waited for, in the order of the writers, which take the lock of the ledger after these.
+select pg_advisory_xact_lock_shared(1, d) from (
+    select distinct objid::int4 d from pg_locks where locktype = 'advisory' and classid = 1 and objsubid = 2
+      and database = (select oid from pg_database where datname = current_database()) order by 1 offset 0) ordered;
+
 -- no_commit_under_way --
 -- A commit that was given up while it waited for a synchronous standby holds the lock of the ledger, and nobody sees it until it is there.
 select pg_advisory_xact_lock_shared(2, 0);
