@@ -6,11 +6,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import orjson
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -274,6 +275,26 @@ def test_the_doctor_of_a_busy_directory_looks_at_so_many_requests_and_says_since
         assert sum(row["count"] for row in report["retry_storms"]) == (count if count >= 20 else 0)
     assert (of_all["since"], of_ten["last_request"]) == (None, of_all["last_request"])
     assert of_ten["since"] > of_ten["last_request"] - timedelta(seconds=10)
+
+
+def test_the_last_change_is_known_however_long_ago_it_was(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An IdP that compares all of its users every hour changes nothing for days: the report said that it never had changed anything."""
+    monkeypatch.setattr(journal, "LOOKED_MAX", 10)
+
+    async def run() -> None:
+        async with opened(app_url, kek=KEK) as ledger, ledger.services.ledger.connection() as conn:
+            assert (await directory_health(conn, KEK, ledger.directory, 24))["last_change"] is None
+            await ledger.create_user("u")
+            (event,) = (await ledger.page(directories=frozenset({ledger.directory.id}))).events[1:]
+            await conn.execute(
+                "insert into requests (directory, at, method, route, status, profile, tolerances, events, duration_us, request_id) "
+                "select $1, now(), 'GET', '/', 200, 'generic@1', '{}', 0, 1, gen_random_uuid() from generate_series(1, 11)",
+                (ledger.directory.id,),
+            )
+            found = (await directory_health(conn, KEK, ledger.directory, 24))["last_change"]
+            assert found == datetime.fromisoformat(orjson.loads(event.json)["time"])
+
+    asyncio.run(run())
 
 
 def test_what_stood_in_clear_is_gone_after_the_migration(owner_url: str, superuser_url: str) -> None:
