@@ -19,8 +19,8 @@ import structlog
 
 from api.metrics import count_dropped
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
-from database.connections import LOST, Pool
-from database.faults import Fault, no_fault
+from database.connections import Pool
+from database.faults import Fault, Kind, fault_of, no_fault
 from database.queries import load_queries
 from ledger.sealing import Kek, NoteKind, seal_note
 
@@ -111,15 +111,18 @@ class Journal:
                 self._dropped = 0
 
     async def _write(self, batch: Sequence[Entry]) -> bool:
-        """Write a batch, or put it back: False while the database is away."""
+        """Write a batch, or put it back, unless the fault is its own: False while the database takes nothing."""
         try:
             async with self._pool.connection() as conn, conn.transaction():
                 await conn.execute(SQL["without_standby"])
                 await conn.execute(SQL["insert_requests"], self._columns(batch))
-        except LOST:
-            self._put_back(batch)
-            return False
-        except psycopg.Error:
+        except psycopg.Error as error:
+            fault = fault_of(error)
+            if fault.kind is not Kind.CLIENT:
+                if fault.kind is Kind.OPERATOR:  # of lost connections others tell
+                    _log.warning("journal_waits", reason=fault.reason, sqlstate=error.sqlstate)
+                self._put_back(batch)
+                return False
             _log.exception("journal_batch_lost", entries=len(batch))
             self._drop(len(batch))
         except asyncio.CancelledError:  # the process ends: the last flush takes it

@@ -51,6 +51,9 @@ OURS: Final[Mapping[str, str]] = {
     "search_path": "ledger", "jit": "off", "timezone": "UTC", "synchronous_commit": "on",
     "default_transaction_isolation": "read committed", "default_transaction_deferrable": "off", **SERVER_SIDE,
     "client_min_messages": "notice", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0",
+    # How values are written and read: psycopg takes no other dates than ISO's.
+    "datestyle": "ISO, MDY", "intervalstyle": "postgres", "bytea_output": "hex", "client_encoding": "UTF8",
+    "standard_conforming_strings": "on", "array_nulls": "on", "transform_null_equals": "off",
 }  # fmt: skip
 # Serving always happens as ledger_app, whoever logs in: append-only is a grant to that role.
 SERVING: Final[Mapping[str, str]] = {**OURS, "role": "ledger_app"}

@@ -29,7 +29,9 @@ ANSWER: Final = Deadline(
 )
 REQUEST_WAITS: Final = Deadline(8, "all waits of a request for the database that are in vain, together", "503 with Retry-After")
 TURN: Final = Deadline(
-    7, "a turn of the directory at worker threads, connections and large bodies, behind its own requests", "503 with Retry-After"
+    7,
+    "a turn of the directory at worker threads, connections and large bodies, behind its own requests, or others' where these have all places",
+    "503 with Retry-After",
 )
 CONNECT: Final = Deadline(3, "opening a connection, for each host of the URL (`connect_timeout`)", "the next host, then 503")
 KEEPALIVE_IDLE: Final = Deadline(4, "a quiet TCP connection until it is asked whether it lives (`keepalives_idle`)", "probes")

@@ -59,6 +59,8 @@ async def check_server(conn: Connection, connections: int) -> list[Concern]:
     assert row is not None
     version, encoding, room, name = row
     refuse_old(version)
+    if isinstance(encoding, bytes):  # a client of a database without an encoding (SQL_ASCII) is given no text
+        encoding, name = encoding.decode(), name.decode("utf-8", "replace")
     if encoding != "UTF8":
         raise ServerRefusedError(
             f'The database "{name}" has encoding {encoding}; the ledger needs UTF8. Make one: createdb -E UTF8 -T template0.'

@@ -109,6 +109,7 @@ class Fork:
     gone: tuple[str, ...]
     count: int
     places_lost: int = 0  # acknowledged positions, where nobody knows which events stood there
+    first_gone: int | None = None  # position of the first event that is gone, where it is known
 
 
 async def parted(conn: Connection, trails: Sequence[Trail]) -> list[Trail]:
@@ -167,7 +168,8 @@ async def fork_of(
     slugs = {event.slug for event in gone.values()} or {d.slug for d in directories if d.id in consumer.reach(directories)}
     seqs = dict(await (await conn.cursor(binary=True).execute(SQL["seqs_at_position"], (common,))).fetchall())
     ends = {d.slug: seqs.get(d.id, 0) for d in directories if d.slug in slugs}
-    return Fork(common, {slug: ends.get(slug, 0) for slug in sorted(slugs)}, tuple(ids[:GONE_SHOWN]), len(ids), lost)
+    shown = {slug: ends.get(slug, 0) for slug in sorted(slugs)}
+    return Fork(common, shown, tuple(ids[:GONE_SHOWN]), len(ids), lost, min(gone, default=None))
 
 
 # -- acts -------------------------------------------------------------------
@@ -194,7 +196,10 @@ def moved_back(consumer: Consumer, fork: Fork) -> RecordFacts:
 
 def _forked(consumer: Consumer, fork: Fork, *statements: Statement) -> RecordFacts:
     common = orjson.dumps(fork.common).decode()
-    add = (SQL["add_fork"], (consumer.id, fork.common_position, common, list(fork.gone), fork.count, fork.places_lost))
+    add = (
+        SQL["add_fork"],
+        (consumer.id, fork.common_position, common, list(fork.gone), fork.count, fork.places_lost, fork.first_gone),
+    )
     facts = {
         "id": str(consumer.uuid), "name": consumer.name, "common_position": fork.common_position, "common": fork.common,
         "gone_count": max(fork.count, fork.places_lost), "gone": list(fork.gone),

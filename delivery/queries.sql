@@ -384,13 +384,21 @@ insert into consumer_epochs (consumer, epoch, start, directories, types, leaf) v
      join events v on v.directory = s.directory and v.seq = s.seq + ($2 - s.position) where $2 < s.position + s.size));
 
 -- add_fork --
--- In the commit of consumer.forked. Where one is open already, as of another process that sent for the consumer too, it is the same one.
+-- In the commit of consumer.forked. Where one is open already, each report says up to where its process knows both logs to be the same: the
+-- greatest of what holds for all of them. A position holds no more where nothing stands there that was committed before the fork was told
+-- (the log lost its end once more, or went on), or where the report has something gone at or below it ($7: the first, or null).
 insert into consumer_forks (consumer, common_position, common, gone, gone_count, places_lost) values ($1, $2, $3::jsonb, $4, $5, $6)
-on conflict (consumer) where closed_at is null do update set
-    common_position = least(consumer_forks.common_position, excluded.common_position),
-    common = coalesce((select jsonb_object_agg(slug, seq) from (
-        select slug, min(seq::int8) as seq from (select * from jsonb_each_text(consumer_forks.common) union all select * from jsonb_each_text(excluded.common)) u(slug, seq)
-        group by slug) m), '{}'),
+on conflict (consumer) where closed_at is null do update set (common_position, common) = (
+        select m.p, (
+            select coalesce(jsonb_object_agg(u.slug, coalesce(t.s, 0)), '{}') from jsonb_object_keys(consumer_forks.common || excluded.common) u(slug)
+            left join directories d on d.slug = u.slug
+            left join lateral (
+                select seq + least(size - 1, m.p - position) as s from commits where directory = d.id and position <= m.p order by seq desc limit 1) t on true)
+        from (
+            select coalesce(max(k.p), least(consumer_forks.common_position, excluded.common_position)) as p
+            from (values (consumer_forks.common_position), (excluded.common_position)) k(p)
+            cross join lateral (select position, size, at from commits where position <= k.p order by position desc limit 1) c
+            where k.p < c.position + c.size and c.at < extract(epoch from consumer_forks.since) * 1000000 and k.p < coalesce($7, k.p + 1)) m),
     gone = (consumer_forks.gone || array(select g from unnest(excluded.gone) g where g <> all(consumer_forks.gone)))[1:1000],
     gone_count = consumer_forks.gone_count + excluded.gone_count
                  - (select count(*) from unnest(excluded.gone) g where g = any(consumer_forks.gone)),

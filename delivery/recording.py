@@ -13,6 +13,8 @@ from delivery.progress import Report, record
 from delivery.push import LeaseLostError, Push
 
 RETRY_S: Final = 0.5
+# A read-only database is no defect of these consumers: what was delivered would be delivered again.
+AWAY: Final = (*LOST, psycopg.errors.ReadOnlySqlTransaction)
 _log = structlog.get_logger("delivery.recording")
 
 
@@ -57,7 +59,7 @@ class Recording:
                 if self._conn is None or self._conn.closed or self._conn.broken:
                     self._conn = await self._connect()
                 return await record(self._conn, reports)
-            except LOST:
+            except AWAY:
                 _log.warning("recording_away", consumers=len(reports))
                 await self._close()
                 await asyncio.sleep(RETRY_S)

@@ -120,9 +120,14 @@ select pg_advisory_xact_lock(2, 0);
 -- locks_in_the_way --
 -- Holders of the write path's locks (two-key ones: class 1 a directory, class 2 the ledger) but our own writers, which have our
 -- application name, log in as we do or as the owner of the log, and are within a transaction that has not lasted long.
-select a.pid, a.usename::text, left(a.application_name, 64), case l.classid when 1 then l.objid::int4 end
+-- Locks of whole tables likewise, once the transaction has lasted a second as far as we may see that: writes queue behind whoever holds one that they
+-- conflict with (LOCK TABLE, CREATE INDEX, VACUUM FULL), and behind whoever waits for one.
+select distinct a.pid, a.usename::text, left(a.application_name, 64), case when l.locktype = 'advisory' and l.classid = 1 then l.objid::int4 end
 from pg_locks l join pg_stat_activity a on a.pid = l.pid
-where l.locktype = 'advisory' and l.granted and l.objsubid = 2 and (l.classid = 1 or (l.classid = 2 and l.objid = 0))
+where ((l.locktype = 'advisory' and l.granted and l.objsubid = 2 and (l.classid = 1 or (l.classid = 2 and l.objid = 0)))
+    or (l.locktype = 'relation' and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        and l.relation in (select oid from pg_class where relnamespace = 'ledger'::regnamespace and relkind in ('r', 'p'))
+        and coalesce(a.xact_start < clock_timestamp() - interval '1 second', true)))
   and l.database = (select oid from pg_database where datname = current_database())
   and not (a.application_name = $1 and coalesce(a.xact_start > clock_timestamp() - make_interval(secs => $2), true)
            and a.usename in (session_user, (select tableowner from pg_tables where schemaname = 'ledger' and tablename = 'commits')));

@@ -2,7 +2,7 @@
 
 Computing in a thread leaves the event loop free, but not the interpreter: more threads than a few only get in each other's way.
 So there are few places, each directory has a share of them, and whoever waits comes in the order of directories, not of requests:
-one that asks for a thousand things holds up its own, and nobody else.
+one that asks for a thousand things holds up its own, and others only while as many directories as there are places do the same.
 """
 
 import asyncio
@@ -21,7 +21,11 @@ from scim.errors import Unavailable
 
 T = TypeVar("T")
 _RETRY_AFTER_S: Final = 5
-_LATE: Final = "This directory has too much under way; nothing was done. Send the request again in a moment."
+_AGAIN: Final = "nothing was done. Send the request again in a moment."
+# Why a turn did not come: the directory's own requests may hold its share, or others hold all places. True of both.
+COMPUTING: Final = f"What came before this request is still being computed; {_AGAIN}"
+ASKING: Final = f"What came before this request still needs the connections to the database; {_AGAIN}"
+LARGE: Final = f"Other large requests, of this directory or of others, are still being carried out; {_AGAIN}"
 THREADS: Final = 3  # one directory computes in one of them, so that others always find one free
 THREADS_OF_ONE: Final = 1
 CONNECTIONS_OF_ONE: Final = 4  # of the pool's twelve
@@ -34,7 +38,9 @@ NO_DIRECTORY: Final = 0  # the turn of what operators ask that is of no director
 class Line:
     """So many places at a time, so many of them for one key; keys that wait take turns."""
 
-    def __init__(self, places: int, of_one: int) -> None:
+    def __init__(self, places: int, of_one: int, why: str) -> None:
+        """`why`: what whoever has waited in vain is told, whether its own key holds its share or others hold all places."""
+        self._why = why
         self._free = places
         self._of_one = of_one
         self._held: Counter[int] = Counter()
@@ -61,7 +67,7 @@ class Line:
             if not turn.cancelled():  # its turn came in the same moment
                 self._leave(key)
             if isinstance(ended, PoolTimeout):
-                raise Unavailable(_LATE, retry_after=_RETRY_AFTER_S) from ended
+                raise Unavailable(self._why, retry_after=_RETRY_AFTER_S) from ended
             raise
 
     def _leave(self, key: int) -> None:
@@ -92,9 +98,9 @@ class Turns:
 
     def __init__(self, connection: Callable[[], AbstractAsyncContextManager[Connection]], connections: int) -> None:
         self._connection = connection
-        self._threads = Line(THREADS, THREADS_OF_ONE)
-        self._connections = Line(connections, CONNECTIONS_OF_ONE)
-        self._large = Line(LARGE_AT_ONCE, 1)
+        self._threads = Line(THREADS, THREADS_OF_ONE, COMPUTING)
+        self._connections = Line(connections, CONNECTIONS_OF_ONE, ASKING)
+        self._large = Line(LARGE_AT_ONCE, 1, LARGE)
         self._limiter = anyio.CapacityLimiter(THREADS)
 
     async def compute(self, directory: int, work: Callable[[], T]) -> T:

@@ -125,13 +125,14 @@ async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key)
 
 
 async def _committed_since(conn: Connection, request: UUID) -> bool:
-    """Whether it committed anything, once nothing is under way any more: its last commit may have been given up, and wait still.
+    """Whether it committed anything, once nothing is under way any more: its last write may have been given up, and be at work still.
 
     Raises ConflictError where that takes long.
     """
     try:
         async with conn.transaction():
             await conn.execute(SQL["patience"], (str(LOCK.ms),))
+            await conn.execute(SQL["no_write_under_way"])
             await conn.execute(SQL["no_commit_under_way"])
             row = await (await conn.execute(SQL["committed"], (request,))).fetchone()
     except psycopg.errors.LockNotAvailable as held:

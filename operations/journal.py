@@ -11,7 +11,8 @@ from database.queries import load_queries
 from delivery.brake import Limit
 from delivery.surges import lately_in, limits
 from ledger.directories import Directory
-from ledger.events import CLOSED, DELETED, PAUSED
+from ledger.events import CLOSED, DELETED, GROUP_ERASED, PAUSED, USER_ERASED
+from ledger.feed import type_mask
 from ledger.sealing import Kek, NoteKind, open_note
 from ledger.state import tail_now
 from ledger.tokens import Token
@@ -29,6 +30,9 @@ ERROR_SHARE = 0.05
 SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
 LOOKED_MAX = 200_000  # requests of a directory that its doctor looks at: a statement has four seconds
 SPIKE_TIMES_MIN = 10  # the median minute
+CHANGES: Final = (type_mask(("user.*", "group.*")) or 0) & ~(
+    USER_ERASED.bit | GROUP_ERASED.bit
+)  # what an IdP does: operators erase
 _SEALED: Final[dict[str, NoteKind]] = {"detail": "refusal", "filter": "filter"}
 _NAMES = (
     "id", "directory", "time", "method", "path", "filter", "status", "scim_type", "detail", "profile", "tolerances", "events",
@@ -115,7 +119,8 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
     """Last request, errors per operation, refusals with reason and fix, spikes, retry storms, tolerances relied on, token ages."""
     looked = await (await conn.execute(SQL["doctor_looked"], (directory.id, hours, LOOKED_MAX))).fetchone()
     assert looked is not None
-    first, since, last, written = looked
+    first, since, last = looked
+    changed = await (await conn.execute(SQL["doctor_last_change"], (directory.id, CHANGES))).fetchone()
 
     async def rows(name: str, *params: Any) -> list[tuple[Any, ...]]:
         return await (await conn.execute(SQL[name], (directory.id, first, *params))).fetchall()
@@ -130,7 +135,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         "hours": hours,
         "since": since,  # where more came than are looked at
         "last_request": last,
-        "last_change": written,
+        "last_change": changed[0] if changed else None,
         "busiest_minute_requests": busiest or 0,
         "operations": [dict(zip(names, row, strict=True)) for row in await rows("doctor_operations")],
         "spikes": [

@@ -19,6 +19,13 @@ returning set_config('synchronous_commit', 'local', true);
 -- How long a lock is waited for in this transaction, in milliseconds.
 select set_config('lock_timeout', $1, true);
 
+-- no_write_under_way --
+-- A transaction that was lost on its way to COMMIT holds the locks of its directories, or waits for them: whatever holds or awaits one now is
+-- waited for, in the order of the writers, which take the lock of the ledger after these.
+select pg_advisory_xact_lock_shared(1, d) from (
+    select distinct objid::int4 d from pg_locks where locktype = 'advisory' and classid = 1 and objsubid = 2
+      and database = (select oid from pg_database where datname = current_database()) order by 1 offset 0) ordered;
+
 -- no_commit_under_way --
 -- A commit that was given up while it waited for a synchronous standby holds the lock of the ledger, and nobody sees it until it is there.
 select pg_advisory_xact_lock_shared(2, 0);
@@ -55,10 +62,15 @@ where ($1::int4[] is null or r.directory = any($1)) and r.id < $2 and ($3::bool 
 
 -- doctor_looked --
 -- Of the newest $3 requests of a directory, which is all that its doctor looks at: the first of the last $2 hours, which is the bound ($2) of
--- the others below; the time of the oldest, where more came in these hours; when the newest came, and the last accepted write.
+-- the others below; the time of the oldest, where more came in these hours; when the newest came.
 select coalesce(min(id) filter (where at > now() - make_interval(hours => $2)), 9223372036854775807),
-       case when count(*) = $3 and bool_and(at > now() - make_interval(hours => $2)) then min(at) end, max(at), max(at) filter (where events > 0)
-from (select id, at, events from requests where directory = $1 order by id desc limit $3) newest;
+       case when count(*) = $3 and bool_and(at > now() - make_interval(hours => $2)) then min(at) end, max(at)
+from (select id, at from requests where directory = $1 order by id desc limit $3) newest;
+
+-- doctor_last_change --
+-- When the IdP last changed anything ($2: the types that it makes, as bits): of the log, which is not pruned, and finds it however many requests
+-- came since that changed nothing.
+select timestamptz 'epoch' + at * interval '1 microsecond' from commits where directory = $1 and types & $2 <> 0 order by seq desc limit 1;
 
 -- doctor_operations --
 -- Requests, errors and 429s per operation of a directory in the last hours.

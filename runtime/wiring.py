@@ -332,8 +332,16 @@ async def _prune_idempotent(ledger: OpenLedger) -> None:
 async def _touch_tokens(services: Services) -> None:
     while True:
         await asyncio.sleep(TOUCH_INTERVAL_S)
-        used, services.authentication.used = services.authentication.used, set()
-        if used:
-            with contextlib.suppress(psycopg.Error):
-                async with services.ledger.connection() as conn:
-                    await conn.execute(LEDGER_SQL["touch_tokens"], (uuids(list(used)),))
+        await _touch_used(services)
+
+
+async def _touch_used(services: Services) -> None:
+    """Tokens wait for the next time while the database takes nothing."""
+    used, services.authentication.used = services.authentication.used, set()
+    if not used:
+        return
+    try:
+        async with services.ledger.connection() as conn:
+            await conn.execute(LEDGER_SQL["touch_tokens"], (uuids(list(used)),))
+    except psycopg.Error:
+        services.authentication.used |= used

@@ -219,7 +219,7 @@ class ScimApp:
         if call.filter is not None and len(call.filter) > LONG_TEXT:
             # Read here, remembered there: its shape takes a while to find.
             shape = partial(filter_shape, call.filter, _kind(call, directory))
-            with contextlib.suppress(Unavailable):  # the directory has too much under way: then it is found later, elsewhere
+            with contextlib.suppress(Unavailable):  # no turn in time: then it is found later, elsewhere
                 await self._services.ledger.turns.compute(directory.id, shape)
         entry = _entry(self._services, call, template, status, error, seconds)
         self._services.journal.add(entry)
@@ -263,7 +263,10 @@ class ScimApp:
             self._services.authentication.forget(call.header(b"authorization"))
             raise
         except ScimError:
-            await self._token(call, fresh=True)  # refused before the transaction looked: a dead token is told that it is dead
+            # Refused before the transaction looked: a dead token is told that it is dead. Where that cannot be asked now, what was
+            # refused stays the answer: the writer alone knows whether something may be stored.
+            with contextlib.suppress(psycopg.Error, Unavailable):
+                await self._token(call, fresh=True)
             raise
 
     async def _handled(self, call: Call, token: Token) -> Answer:

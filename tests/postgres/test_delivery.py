@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from delivery import consumers as acts
 from delivery import doubt, losses, push, surges
@@ -84,6 +85,32 @@ def test_everything_is_delivered_once_and_in_order(app_url: str, ordering: str, 
             if ordering == "directory" and batch_max == 1:
                 seqs = [str(e["seq"]) for e in s.hook.took]
                 assert [h["ledger-previous-seq"] for h in s.hook.headers] == ["0", *seqs[:-1]]
+
+    run(body())
+
+
+def test_what_was_delivered_while_the_database_is_read_only_is_recorded_then(app_url: str, superuser_url: str) -> None:
+    """It was taken for a defect, and the consumer loaded anew: everything under way was delivered a second time."""
+
+    async def body() -> None:
+        async with scene(app_url) as s, await psycopg.AsyncConnection.connect(superuser_url, autocommit=True) as conn:
+            await s.make()
+            async with s.working():
+                await s.settled()
+                await conn.execute(
+                    "create function public.refuse() returns trigger language plpgsql as "
+                    "$$ begin raise exception 'no' using errcode = '25006'; end $$"
+                )
+                await conn.execute(
+                    "create trigger refuses before insert on ledger.checkpoints for each statement execute function public.refuse()"
+                )
+                with capture_logs() as logs:
+                    await s.ledger.create_user("meanwhile")
+                    told = {"recording_away", "recording_failed"}
+                    await s.until(lambda: any(entry["event"] in told for entry in logs), "it is not recorded")
+                await conn.execute("drop function public.refuse cascade")
+                await s.settled()
+            assert len(s.hook.took) == 1
 
     run(body())
 

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, LiteralString, cast
 
 import psycopg
 import pytest
 
-from delivery.forks import Fork, moved_back
+from delivery.forks import Fork, forked, moved_back
 from delivery.progress import acknowledge
 from operations import consumers, deliveries, replays
 from operations.consumers import Changes, Put
@@ -243,6 +244,39 @@ def test_what_was_delivered_of_a_lost_end_says_nothing_of_what_stands_there_now(
             await s.act(moved_back(consumer, Fork(second, {}, (), 0)))
             assert await s.sql("select position from replayed") == [(first,)]
             assert await s.sql("select position from skips") == [(second,)]
+
+    run(body())
+
+
+TOLD: dict[str, tuple[list[tuple[int, int | None]], int]] = {  # common position and first that is gone, as users; what both are known to have
+    "one knows less": ([(1, 9), (-1, 9)], 1),
+    "one knows more": ([(-1, 9), (1, 9)], 1),
+    "one was sent what is gone below": ([(1, 9), (0, 1)], 0),
+    "a later fork": ([(1, 9), (3, 9)], 1),
+    "one knows positions alone": ([(1, None), (-1, None)], 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
+def test_what_both_logs_have_is_the_most_that_holds_for_every_report(
+    app_url: str, told: tuple[list[tuple[int, int | None]], int]
+) -> None:
+    """Each process knows what it sent alone. One that had sent nothing else made it nothing at all."""
+
+    async def body() -> None:
+        async with scene(app_url) as s:
+            consumer = await s.make()
+            for n in range(3):
+                await s.ledger.create_user(f"u{n}")
+            for number, (common, gone) in enumerate(told[0]):
+                places = {-1: 0, 9: 1_000} | {n: e["position"] for n, e in enumerate(await s.wanted())}
+                fork = Fork(places[common], {"acme": 0}, (f"evt_acme_99_0000000{number}",), 1)
+                await s.act(forked(consumer, replace(fork, first_gone=None if gone is None else places[gone])))
+                await s.ledger.create_user(f"later{number}")
+            event = (await s.wanted())[told[1]]
+            assert await s.sql("select common_position, common, gone_count from consumer_forks") == [
+                (event["position"], {"acme": event["seq"]}, 2)
+            ]
 
     run(body())
 

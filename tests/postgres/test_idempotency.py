@@ -5,13 +5,14 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import httpx
 import psycopg
 import pytest
 
 from api.app import make_app
+from database.deadlines import Deadline
 from operations import idempotency, tokens
 from operations.idempotency import Answer, key_of
 from operations.refusals import ConflictError
@@ -131,6 +132,27 @@ def test_a_process_that_died_leaves_a_key_that_tells_what_it_did(app_url: str, s
         found = await idempotency.begin(ledger, machine(), key)
         assert found is not None
         assert found.body == b"of the heir"
+
+    run(app_url, check)
+
+
+@pytest.mark.parametrize("lock", ["1, (select id from ledger.directories where slug = '_system')", "2, 0"])
+def test_a_write_that_was_lost_and_is_at_work_still_keeps_the_key(
+    app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch, lock: LiteralString
+) -> None:
+    """Before it comes to the lock of the ledger too: who took the key over did the act a second time."""
+    monkeypatch.setattr(idempotency, "LOCK", Deadline(0.1, "a lock", "409"))
+
+    async def check(admin: Admin) -> None:
+        ledger, lost = admin.services.ledger, machine()
+        key = key_of(lost, "key", b"POST")
+        assert await idempotency.begin(ledger, lost, key) is None
+        await idempotency.finish(ledger, lost, key, Answer(503, "text/plain", b""))
+        with psycopg.connect(superuser_url) as conn:
+            conn.execute(f"select pg_advisory_xact_lock({lock})")
+            with pytest.raises(ConflictError, match="under way"):
+                await idempotency.begin(ledger, machine(), key)
+        assert await idempotency.begin(ledger, machine(), key) is None
 
     run(app_url, check)
 

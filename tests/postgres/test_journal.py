@@ -6,11 +6,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import orjson
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -23,7 +24,7 @@ from ledger.sealing import Kek, NoteKind, open_note
 from operations import journal
 from operations.journal import directory_health
 from proofs.keys import WrapError
-from runtime import embedded
+from runtime import embedded, wiring
 from tests.postgres.ledgers import opened
 from tests.postgres.proxy import proxied
 
@@ -83,6 +84,55 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
     asyncio.run(run())
     assert written(app_url) == [0, *range(8, KEPT + 8)], "the oldest go first"
     assert counted() - before == 7
+
+
+@asynccontextmanager
+async def refusing(superuser_url: str, table: str, sqlstate: str) -> AsyncIterator[None]:
+    """The server refuses each write of a table with this SQLSTATE."""
+    async with await psycopg.AsyncConnection.connect(superuser_url, autocommit=True) as conn:
+        await conn.execute(
+            "create function public.refuse() returns trigger language plpgsql as "
+            f"$$ begin raise exception 'no' using errcode = '{sqlstate}'; end $$".encode()
+        )
+        await conn.execute(
+            f"create trigger refuses before insert or update on {table} for each statement execute function public.refuse()".encode()
+        )
+        yield
+        await conn.execute("drop function public.refuse cascade")
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kept"), [("25006", True), ("42501", True), ("53100", True), ("XX001", True), ("22021", False)]
+)
+def test_entries_are_given_up_for_a_fault_of_their_own_only(
+    app_url: str, superuser_url: str, sqlstate: str, *, kept: bool
+) -> None:
+    """A read-only database cost every entry of the time: the batch was dropped for whatever was not a lost connection."""
+
+    async def run() -> None:
+        async with pooled(app_url) as pool:
+            journal = Journal(pool, KEK, os.urandom)
+            journal.add(entry(1))
+            async with refusing(superuser_url, "ledger.requests", sqlstate):
+                await journal.flush()
+            await journal.flush()
+
+    before = counted()
+    asyncio.run(run())
+    assert (written(app_url), counted() - before) == (([1], 0) if kept else ([], 1))
+
+
+def test_the_last_use_of_tokens_waits_while_the_database_takes_nothing(app_url: str, superuser_url: str) -> None:
+    async def run() -> tuple[set[UUID], set[UUID]]:
+        async with opened(app_url, kek=KEK) as ledger:
+            ledger.services.authentication.used = {UUID(int=1)}
+            async with refusing(superuser_url, "ledger.tokens", "25006"):
+                await wiring._touch_used(ledger.services)
+            waiting = set(ledger.services.authentication.used)
+            await wiring._touch_used(ledger.services)
+            return waiting, ledger.services.authentication.used
+
+    assert asyncio.run(run()) == ({UUID(int=1)}, set())
 
 
 def test_a_batch_waits_for_no_standby(app_url: str, superuser_url: str) -> None:
@@ -225,6 +275,26 @@ def test_the_doctor_of_a_busy_directory_looks_at_so_many_requests_and_says_since
         assert sum(row["count"] for row in report["retry_storms"]) == (count if count >= 20 else 0)
     assert (of_all["since"], of_ten["last_request"]) == (None, of_all["last_request"])
     assert of_ten["since"] > of_ten["last_request"] - timedelta(seconds=10)
+
+
+def test_the_last_change_is_known_however_long_ago_it_was(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An IdP that compares all of its users every hour changes nothing for days: the report said that it never had changed anything."""
+    monkeypatch.setattr(journal, "LOOKED_MAX", 10)
+
+    async def run() -> None:
+        async with opened(app_url, kek=KEK) as ledger, ledger.services.ledger.connection() as conn:
+            assert (await directory_health(conn, KEK, ledger.directory, 24))["last_change"] is None
+            await ledger.create_user("u")
+            (event,) = (await ledger.page(directories=frozenset({ledger.directory.id}))).events[1:]
+            await conn.execute(
+                "insert into requests (directory, at, method, route, status, profile, tolerances, events, duration_us, request_id) "
+                "select $1, now(), 'GET', '/', 200, 'generic@1', '{}', 0, 1, gen_random_uuid() from generate_series(1, 11)",
+                (ledger.directory.id,),
+            )
+            found = (await directory_health(conn, KEK, ledger.directory, 24))["last_change"]
+            assert found == datetime.fromisoformat(orjson.loads(event.json)["time"])
+
+    asyncio.run(run())
 
 
 def test_what_stood_in_clear_is_gone_after_the_migration(owner_url: str, superuser_url: str) -> None:

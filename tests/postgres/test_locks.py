@@ -73,6 +73,27 @@ def test_a_lock_of_the_ledger_held_by_a_stranger_refuses_writes_soon(app_url: st
     run(app_url, check)
 
 
+@pytest.mark.parametrize("mode", ["access exclusive", "share"])
+def test_a_lock_of_a_table_is_told_like_one_of_the_ledger(app_url: str, superuser_url: str, mode: str) -> None:
+    """An operator at LOCK TABLE, CREATE INDEX or VACUUM FULL: no write goes, so the probe and the log say why."""
+
+    async def check(ledger: Ledger) -> None:
+        await ledger.create_user("before")
+        with psycopg.connect(superuser_url, application_name="psql of a stranger") as stranger, capture_logs() as logs:
+            stranger.execute(f"lock table ledger.users in {mode} mode")  # type: ignore[arg-type]
+            with pytest.raises(Unavailable, match="holds a lock"):
+                await asyncio.wait_for(ledger.create_user("held"), 10)
+            assert (found := await broken(ledger)) is not None
+            assert (found.part, found.reason) == ("writer", "lock_held")
+            told = [entry for entry in logs if entry["event"] == "lock_in_the_way"]
+            assert {"pid": stranger.info.backend_pid, "directory": None}.items() <= told[0].items()
+            stranger.rollback()
+        assert await broken(ledger) is None
+        await ledger.create_user("held")
+
+    run(app_url, check)
+
+
 def test_a_lock_of_a_directory_refuses_that_directory_alone(app_url: str, superuser_url: str) -> None:
     async def check(ledger: Ledger) -> None:
         async with administration(app_url, ledger.services.ledger.kek) as acts:

@@ -4,22 +4,27 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
+import httpx
 import psycopg
 import pytest
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 from structlog.testing import capture_logs
 
+from api.app import make_app
 from api.database_errors import scim_error
 from api.problems import problem_of
 from database import server
 from database.connections import connect, connect_owner
 from database.faults import Kind, fault_of
+from database.migrate import migrate
 from database.server import ServerRefusedError, check_server, condition
 from runtime.wiring import open_services
 from scim.errors import InvalidValue, Unavailable
 from tests.postgres.ledgers import Ledger, opened
+from tests.postgres.machine import administration
 
 
 def altered(superuser_url: str, setting: str) -> None:
@@ -53,6 +58,45 @@ def test_a_database_at_repeatable_read_takes_every_write(superuser_url: str, app
             other = Ledger(services, one.directory)
             writes = [ledger.create_user(f"u{n}-{k}") for n in range(60) for k, ledger in enumerate((one, other))]
             assert all(outcome.seq for outcome in await asyncio.gather(*writes))
+
+    asyncio.run(run())
+
+
+# What a database may say otherwise, each of them to break what is read or written in another way.
+ODD = {
+    "datestyle": "'SQL, DMY'", "intervalstyle": "'sql_standard'", "bytea_output": "'escape'", "client_encoding": "'LATIN1'",
+    "standard_conforming_strings": "off", "array_nulls": "off", "transform_null_equals": "on", "timezone": "'Asia/Kathmandu'",
+    "search_path": "'nowhere'", "jit": "on", "client_min_messages": "'error'", "statement_timeout": "'300ms'",
+    "idle_in_transaction_session_timeout": "'300ms'", "idle_session_timeout": "'300ms'", "default_transaction_deferrable": "on",
+}  # fmt: skip
+
+
+def test_a_database_that_writes_dates_otherwise_serves_like_any(superuser_url: str, app_url: str) -> None:
+    for name, value in ODD.items():
+        altered(superuser_url, f"set {name} = {value}")
+    migrate(make_conninfo(app_url, user="ledger_owner"))  # as each start does
+
+    async def run() -> None:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
+            assert (await ledger.create_user("Zoë \\ 'o'")).seq
+            text = await acts.issue_token("operator", "t", ("*",), datetime.now(UTC) + timedelta(days=1))
+            await acts.issue_token("consumer", "c", ("acme",), datetime.now(UTC) + timedelta(days=1))
+            transport = httpx.ASGITransport(make_app(ledger.services))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://ledger.test", headers={"Authorization": f"Bearer {text}"}
+            ) as http:
+                put = await http.put("/v1/consumers/app", json={"mode": "pull", "start": "beginning"})
+                assert put.status_code == 201, put.text
+                for path in (
+                    "/v1/consumers",
+                    "/v1/consumers/app",
+                    "/metrics",
+                    "/readyz",
+                    "/v1/directories",
+                ):
+                    answer = await http.get(path)
+                    assert answer.status_code == 200, (path, answer.text)
+            assert any('"Zoë' in event.json.decode() for event in (await ledger.page()).events)
 
     asyncio.run(run())
 
@@ -190,7 +234,8 @@ def test_a_server_that_the_ledger_cannot_live_in_is_refused_by_name(
     with psycopg.connect(admin_url, autocommit=True) as conn:
         conn.execute("create database ascii encoding 'SQL_ASCII' template template0 locale 'C'")
         try:
-            assert "UTF8" in checked(make_conninfo(admin_url, dbname="ascii"), 10)
+            said = checked(make_conninfo(admin_url, dbname="ascii"), 10)
+            assert said.startswith('The database "ascii" has encoding SQL_ASCII; the ledger needs UTF8.')
         finally:
             conn.execute("drop database ascii")
     monkeypatch.setattr(server, "VERSION_MIN", 990_000)

@@ -25,6 +25,7 @@ from database import connections, patience
 from database.connections import APPLICATION_NAME, Connection, Pool, connect, connect_owner
 from database.deadlines import Deadline
 from ledger import transaction, writer
+from ledger.tokens import Token
 from projections import core
 from runtime import embedded, wiring
 from runtime.identifiers import uuid7
@@ -106,6 +107,33 @@ def test_what_stands_behind_a_long_change_is_answered_in_time(app_url: str, monk
             names = [orjson.loads(event.json)["data"]["object"].get("userName") for event in page.events[1:]]
             assert names == ["before"]
             assert (await ledger.create_user("after")).seq == 3
+
+    asyncio.run(run())
+
+
+def test_what_the_writer_answered_outlives_a_token_that_cannot_be_asked_about(
+    app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It alone knows whether something may be stored: "nothing was changed" came instead, of a change that was."""
+    monkeypatch.setattr(wiring, "LOCK", soon(0.1))
+
+    async def run() -> None:
+        async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
+            text = await acts.issue_token("scim", "t", ("acme",), datetime.now(UTC) + timedelta(days=1))
+            found = ledger.services.authentication.authenticate
+
+            async def away(*asked: Any, fresh: bool = False) -> Token:
+                if fresh:
+                    raise psycopg.OperationalError("no answer in time")
+                return await found(*asked, fresh=fresh)
+
+            monkeypatch.setattr(ledger.services.authentication, "authenticate", away)
+            transport = httpx.ASGITransport(make_app(ledger.services))
+            async with httpx.AsyncClient(transport=transport, base_url="http://ledger.test") as http:
+                with holding(superuser_url, 1, ledger.directory.id):
+                    body, headers = {"schemas": [CORE_USER], "userName": "u"}, {"Authorization": f"Bearer {text}"}
+                    answer = await http.post("/scim/acme/v2/Users", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["detail"]) == (503, writer._HELD)
 
     asyncio.run(run())
 

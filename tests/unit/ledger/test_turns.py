@@ -1,13 +1,16 @@
 """Directories take turns: one that asks for much holds up itself."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 
 from database.deadlines import Deadline
 from ledger import turns
-from ledger.turns import Line
+from ledger.turns import LARGE_AT_ONCE, THREADS, Line, Turns
 from scim.errors import Unavailable
 
 
@@ -58,7 +61,7 @@ class Visitors:
 
 def test_one_key_has_its_share_and_another_finds_a_free_place():
     async def test() -> None:
-        visitors = Visitors(Line(3, 2))
+        visitors = Visitors(Line(3, 2, "busy"))
         for n in range(10):
             visitors.come(f"a{n}", 1)
         visitors.come("b", 2)
@@ -71,7 +74,7 @@ def test_one_key_has_its_share_and_another_finds_a_free_place():
 
 def test_whoever_waits_comes_in_the_order_of_keys():
     async def test() -> None:
-        visitors = Visitors(Line(1, 1))
+        visitors = Visitors(Line(1, 1, "busy"))
         for name, key in (("a0", 1), ("a1", 1), ("a2", 1), ("b0", 2), ("b1", 2), ("c0", 3)):
             visitors.come(name, key)
             await visitors.settle()
@@ -86,7 +89,7 @@ def test_whoever_waits_comes_in_the_order_of_keys():
 
 def test_whoever_goes_away_while_it_waits_leaves_its_turn_to_the_next():
     async def test() -> None:
-        visitors = Visitors(Line(1, 1))
+        visitors = Visitors(Line(1, 1, "busy"))
         for name in ("first", "gone", "last"):
             visitors.come(name, 1)
         await visitors.settle()
@@ -99,7 +102,7 @@ def test_whoever_goes_away_while_it_waits_leaves_its_turn_to_the_next():
 
 def test_whoever_goes_away_in_the_moment_its_turn_comes_leaves_it_too():
     async def test() -> None:
-        visitors = Visitors(Line(1, 1))
+        visitors = Visitors(Line(1, 1, "busy"))
         async with visitors.line.place(1):
             visitors.come("gone", 1)
             visitors.come("last", 1)
@@ -118,11 +121,11 @@ def test_a_turn_that_does_not_come_is_refused_and_takes_no_place(monkeypatch: py
     monkeypatch.setattr(turns, "TURN", Deadline(0.05, "a turn", "503"))
 
     async def test() -> None:
-        line = Line(2, 1)
+        line = Line(2, 1, "busy")
         visitors = Visitors(line)
         visitors.come("first", 1)
         assert await visitors.settle() == ["first"]
-        with pytest.raises(Unavailable, match="too much under way") as refused:
+        with pytest.raises(Unavailable, match="busy") as refused:
             async with line.place(1):
                 raise AssertionError("it has no turn")
         assert refused.value.retry_after > 0
@@ -131,5 +134,39 @@ def test_a_turn_that_does_not_come_is_refused_and_takes_no_place(monkeypatch: py
         visitors.come("other", 2)
         assert await visitors.settle() == ["next", "other"]
         await visitors.go("next", "other")
+
+    run(test)
+
+
+def test_who_finds_the_places_taken_by_others_is_not_told_that_it_asks_for_too_much(monkeypatch: pytest.MonkeyPatch):
+    """Large requests of three directories hold up a fourth, which has nothing under way: each line says what it waits for."""
+    monkeypatch.setattr(turns, "TURN", Deadline(0.05, "a turn", "503"))
+    go_on, newcomer = threading.Event(), 9
+    none: Any = None
+
+    @asynccontextmanager
+    async def connection() -> AsyncGenerator[Any]:
+        yield none
+
+    async def test() -> None:
+        taken = Turns(connection, 1)
+        computing = [asyncio.create_task(taken.compute(key, go_on.wait)) for key in range(THREADS)]
+        async with AsyncExitStack() as held:
+            for key in range(LARGE_AT_ONCE):
+                await held.enter_async_context(taken.in_hand(key))
+            await held.enter_async_context(taken.connection(0))
+            await a_step()
+            try:
+                for waiting, for_what in (
+                    (taken.compute(newcomer, none), "computed"),
+                    (held.enter_async_context(taken.connection(newcomer)), "connections"),
+                    (held.enter_async_context(taken.in_hand(newcomer)), "large requests, of this directory or of others,"),
+                ):
+                    with pytest.raises(Unavailable, match=for_what) as refused:
+                        await waiting
+                    assert "too much" not in str(refused.value)
+            finally:
+                go_on.set()
+                await asyncio.gather(*computing)
 
     run(test)
