@@ -1,6 +1,7 @@
 """Waits that add up: of a bulk request, of what stands behind a long change, of reads that share a connection, of a lost connection."""
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -253,6 +254,21 @@ def test_long_work_outlives_one_question_that_got_lost(app_url: str, monkeypatch
 
     asyncio.run(run())
     assert len(asked) > 1
+
+
+def test_long_work_on_one_host_outlives_another_that_is_silent(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"LONG_LOOK": 0.05, "PROBE": 0.05, "LONG_ASK": 0.2}.items():
+        monkeypatch.setattr(connections, name, soon(seconds))
+
+    async def run() -> None:
+        async with await connect_owner(app_url) as conn:
+            assert isinstance(conn, connections.Bounded)
+            with socket.create_server(("127.0.0.1", 0)) as silent:
+                hosts = {"host": f"127.0.0.1,{conn.info.host}", "port": f"{silent.getsockname()[1]},{conn.info.port}"}
+                conn.long_work = psycopg.conninfo.make_conninfo(app_url, **hosts)
+                await conn.execute("select pg_sleep(1)")
+
+    asyncio.run(run())
 
 
 def test_who_is_cancelled_does_not_wait_for_a_silent_server(cluster: embedded.Cluster, app_url: str) -> None:
