@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from database.connections import LOST, Connection, connect, connect_owner, lends_transactions
 from database.deadlines import CONNECT, START
+from database.hosts import Place, found_first, place_of
 from database.server import Concern, ServerRefusedError, check_server, condition
 from runtime.bootstrap import Urls
 from runtime.deliver import CONNECTIONS as DELIVERING
@@ -34,12 +36,12 @@ def connections_of(settings: Settings) -> int:
     return settings.workers * SERVING + settings.delivery_workers * DELIVERING
 
 
-def reach(url: str, settings: Settings, given_up: Callable[[], bool]) -> Sequence[Concern]:
-    """Wait for the server, then look at it, as the owner. Gives what an operator should put right.
+def reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> tuple[Urls, Sequence[Concern]]:
+    """Wait for the server, then look at it, as the owner. Gives the URLs, of several hosts with the found one first, and concerns.
 
-    `given_up`: whether a signal to stop came. Raises CommandError (UNREACHABLE) naming host and port, ServerRefusedError.
+    Concerns: what an operator should put right. `given_up`: whether a signal to stop came. Raises CommandError (UNREACHABLE) naming host and port, ServerRefusedError.
     """
-    return asyncio.run(_reach(url, settings, given_up))
+    return asyncio.run(_reach(urls, settings, given_up))
 
 
 def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> None:
@@ -48,13 +50,20 @@ def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]
         asyncio.run(_reach_as_served(url, settings, given_up, pooled=url == urls.pooled))
 
 
-async def _reach(url: str, settings: Settings, given_up: Callable[[], bool]) -> Sequence[Concern]:
-    conn = await _connected(url, settings.database_wait_s, given_up, to_write=True)
+async def _reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> tuple[Urls, Sequence[Concern]]:
+    conn = await _connected(urls.migrate, settings.database_wait_s, given_up, to_write=True)
     try:
-        await _refuse_lent(url)
-        return await check_server(conn, connections_of(settings))
+        urls = _with_first(urls, place_of(conn.info))
+        await _refuse_lent(urls.migrate)
+        return urls, await check_server(conn, connections_of(settings))
     finally:
         await conn.close()
+
+
+def _with_first(urls: Urls, place: Place) -> Urls:
+    """Each connection that is opened from now on passes no silent host before that one; the others stay, for a failover."""
+    pooled = found_first(urls.pooled, place) if urls.pooled else None
+    return replace(urls, serve=found_first(urls.serve, place), migrate=found_first(urls.migrate, place), pooled=pooled)
 
 
 async def _reach_as_served(url: str, settings: Settings, given_up: Callable[[], bool], *, pooled: bool) -> None:

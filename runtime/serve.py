@@ -196,7 +196,8 @@ def _scrapes(settings: Settings) -> list[socket.socket | None]:
 
 
 def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals) -> None:
-    for concern in reach(urls.migrate, settings, lambda: signals.seen):
+    urls, concerns = reach(urls, settings, lambda: signals.seen)
+    for concern in concerns:
         _log.warning(concern.reason, says=concern.says)
     try:
         for name in migrate.migrate(urls.migrate):
