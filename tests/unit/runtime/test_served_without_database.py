@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import socket
+import zlib
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,9 @@ from ledger.sealing import Kek
 from runtime import serve
 from runtime.bootstrap import Urls
 from runtime.settings import Settings
+
+
+WELL_FORMED = f"sl_scim_0_0{zlib.crc32(b'sl_scim_0_0'):08x}"
 
 
 def test_it_opens_its_door_and_says_what_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +37,7 @@ def test_it_opens_its_door_and_says_what_is_away(tmp_path: Path, monkeypatch: py
             )
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{door.getsockname()[1]}", timeout=8) as http:
                 asked = asyncio.gather(
-                    http.get("/readyz"), http.get("/scim/acme/v2/Users", headers={"Authorization": "Bearer x"})
+                    http.get("/readyz"), http.get("/scim/acme/v2/Users", headers={"Authorization": f"Bearer {WELL_FORMED}"})
                 )
                 await asyncio.wait([serving, asked], return_when=asyncio.FIRST_COMPLETED)
                 if serving.done():
