@@ -15,7 +15,6 @@ from runtime import serve
 from runtime.bootstrap import Urls
 from runtime.settings import Settings
 
-
 WELL_FORMED = f"sl_scim_0_0{zlib.crc32(b'sl_scim_0_0'):08x}"
 
 
