@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from database.connections import Connection, connect_owner, lends_transactions
-from database.deadlines import START
+from database.connections import LOST, Connection, connect, connect_owner, lends_transactions
+from database.deadlines import CONNECT, START
 from database.server import Concern, ServerRefusedError, check_server, condition
 from runtime.bootstrap import Urls
 from runtime.deliver import CONNECTIONS as DELIVERING
@@ -85,6 +86,32 @@ async def _writable(conn: Connection) -> Connection:
         await conn.close()
         raise psycopg.OperationalError(_READ_ONLY)
     return conn
+
+
+@contextmanager
+def standby_named(url: str) -> Generator[None]:
+    """Where a start writes what must be kept, as a first one does: one that waited in vain says so if it was for a synchronous standby.
+
+    Raises CommandError (UNREACHABLE) then, else what was raised. `url`: of the serving role.
+    """
+    try:
+        yield
+    except psycopg.OperationalError as away:
+        if not asyncio.run(_standby_silent(url)):
+            raise
+        text = (
+            f"The database at {places_of(url)} waits for a synchronous standby that does not answer (standby_silent), and this start writes "
+            "what must not get lost. Start again once one answers, or change synchronous_standby_names."
+        )
+        raise CommandError(text, UNREACHABLE) from away
+
+
+async def _standby_silent(url: str) -> bool:
+    try:
+        async with asyncio.timeout(CONNECT.seconds), await connect(url) as conn:
+            return (await condition(conn)).standby_silent
+    except (*LOST, TimeoutError):
+        return False
 
 
 def unreachable(url: str, away: Exception) -> CommandError:

@@ -47,7 +47,7 @@ from runtime.listening import BACKLOG, listen, make_room
 from runtime.local_socket import ASGIApp, local_socket, marked_local
 from runtime.logs import configure_logs
 from runtime.protocol import Doorkeeper, Limits, Protocol
-from runtime.reaching import connections_of, reach, reach_as_served
+from runtime.reaching import connections_of, reach, reach_as_served, standby_named
 from runtime.settings import Settings, load_settings
 from runtime.wiring import open_alone, open_services, webhooks_of
 
@@ -214,7 +214,8 @@ def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals)
     except migrate.MigrationError as broken:
         raise StartError(str(broken)) from broken
     reach_as_served(urls, settings, lambda: signals.seen)
-    first, kek_id = asyncio.run(_prepare(settings, urls))
+    with standby_named(urls.serve):
+        first, kek_id = asyncio.run(_prepare(settings, urls))
     if signals.seen:
         return
     with _local_door(settings) as local:

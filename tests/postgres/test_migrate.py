@@ -1,5 +1,6 @@
 """Migrations and grants on a real server: once, safely together, never over an edited file; append-only for everyone."""
 
+import asyncio
 import re
 from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from database import migrate as database_migrate
 from database.migrate import SQL, MigrationError, migrate, shipped
 from database.releases import Migration
 from runtime import embedded
+from tests.postgres.test_server import waiting, waiting_for_a_standby
 
 GRANTS = Path(database_migrate.__file__).with_name("grants.sql").read_text(encoding="utf-8")
 LOG = ("events", "commits")
@@ -48,6 +50,27 @@ def test_the_first_run_applies_every_migration_and_the_next_none(empty_url: str)
     """`serve` migrates at every start: a second start must find nothing to do."""
     assert migrate(empty_url) == names_of_all()
     assert migrate(empty_url) == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_no_start_waits_for_a_synchronous_standby(superuser_url: str, owner_url: str, empty_url: str, first: bool) -> None:
+    """Nobody is promised a schema or a grant; whatever is acknowledged later stands behind them in the log of the server."""
+    url = psycopg.conninfo.make_conninfo(empty_url if first else owner_url, options="-c synchronous_commit=on")
+    over = Event()
+
+    def write() -> None:
+        with psycopg.connect(superuser_url, autocommit=True, options="-c synchronous_commit=on") as conn:
+            while not over.is_set():
+                conn.execute("select pg_logical_emit_message(true, 'anybody', 'writes')")
+
+    with ThreadPoolExecutor(2) as threads, waiting_for_a_standby(superuser_url) as conn:
+        threads.submit(write)
+        try:
+            asyncio.run(waiting(conn))
+        finally:
+            over.set()
+        names = threads.submit(migrate, url).result(timeout=5)
+    assert names == (names_of_all() if first else [])
 
 
 def test_migrations_are_numbered_without_gaps_from_one() -> None:

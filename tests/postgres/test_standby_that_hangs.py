@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from api import idempotency as edge
-from database import patience
+from database import patience, server
 from database.arrays import int2s, int4s, uuids
 from database.connections import Connection, connect
 from database.deadlines import Deadline
@@ -19,6 +19,8 @@ from operations import idempotency, tokens
 from operations.idempotency import Answer
 from operations.refusals import ConflictError
 from runtime.bootstrap import machine
+from runtime.exits import UNREACHABLE, CommandError
+from runtime.reaching import standby_named
 from tests.postgres.deliveries import scene
 from tests.postgres.ledgers import opened
 from tests.postgres.test_idempotency import key_of
@@ -84,6 +86,23 @@ def test_a_key_whose_act_hangs_does_it_once(app_url: str, superuser_url: str, mo
                 await idempotency.begin(parts, machine(), key)
 
     asyncio.run(run())
+
+
+def test_a_start_that_waits_in_vain_says_for_what(app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a first start writes must be kept, so it waits; then the standby is named, and not a server that cannot be reached."""
+    monkeypatch.setattr(server, "STANDBY_S", 0.1)
+
+    async def start() -> None:
+        async with await impatient(app_url) as conn:
+            while True:  # until the server has read the setting
+                await conn.execute("select pg_logical_emit_message(true, 'a start', 'writes')")
+
+    with waiting_for_a_standby(superuser_url):
+        with pytest.raises(CommandError, match="standby_silent") as refused, standby_named(app_url):
+            asyncio.run(start())
+        assert refused.value.code == UNREACHABLE
+    with pytest.raises(psycopg.OperationalError, match="lost"), standby_named(app_url):
+        raise psycopg.OperationalError("lost")
 
 
 def test_an_answer_that_cannot_be_kept_is_given_all_the_same(app_url: str, superuser_url: str) -> None:
