@@ -28,7 +28,17 @@ from database.server import SPARE_CONNECTIONS
 from delivery.leftovers import seal_leftovers
 from operations.tokens import bind
 from runtime import embedded
-from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls, ensure_kek, first_start, machine
+from runtime.bootstrap import (
+    DATABASE,
+    StartError,
+    Urls,
+    check_kek,
+    configured_urls,
+    embedded_urls,
+    ensure_kek,
+    first_start,
+    machine,
+)
 from runtime.crew import Beat, Crew, beating
 from runtime.deliver import run_delivery
 from runtime.disk import Disk
@@ -206,12 +216,12 @@ def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals)
         raise StartError(str(broken)) from broken
     reach_as_served(urls, settings, lambda: signals.seen)
     with standby_named(urls.serve):
-        first = asyncio.run(_prepare(settings, urls))
+        first, kek_id = asyncio.run(_prepare(settings, urls))
     if signals.seen:
         return
     with _local_door(settings) as local:
         _announce(settings, first)
-        _run(settings, urls, [replace(each, local=local) for each in doors], signals)
+        _run(settings, urls, [replace(each, local=local) for each in doors], signals, kek_id)
 
 
 @contextlib.contextmanager
@@ -227,10 +237,10 @@ def _local_door(settings: Settings) -> Generator[socket.socket | None]:
         yield door
 
 
-def _run(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals) -> None:
+def _run(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals, kek_id: bytes) -> None:
     """Serve in this process, or have several serve; those that deliver to webhooks stand beside either."""
     several = settings.workers > 1
-    serving = [partial(_work, settings, urls, each) for each in doors] if several else []
+    serving = [partial(_work, settings, urls, each, kek_id) for each in doors] if several else []
     delivering = [partial(run_delivery, settings, urls)] * settings.delivery_workers
     crew = signals.crew = Crew([*serving, *delivering])
     crew.start()
@@ -238,37 +248,38 @@ def _run(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals) -
         while several and not signals.seen:
             crew.join(SIGNAL_NOTICE_S)
         if not several:
-            run_http(settings, urls, doors[0], signals)
+            run_http(settings, urls, doors[0], signals, kek_id)
     finally:
         crew.finish()
 
 
-def _work(settings: Settings, urls: Urls, doors: Doors, beat: Beat) -> None:
+def _work(settings: Settings, urls: Urls, doors: Doors, kek_id: bytes, beat: Beat) -> None:
     """A serving process among several."""
     configure_logs(settings.log_format)
     signals = Signals()
     signal.signal(signal.SIGTERM, signals.handle)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
-    run_http(settings, urls, doors, signals, beat)
+    run_http(settings, urls, doors, signals, kek_id, beat)
 
 
-def run_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", beat: Beat = lambda: None) -> None:
-    """Serve HTTP on bound sockets until told to stop; `beat` tells whoever watches this process that it lives."""
+def run_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, beat: Beat = lambda: None) -> None:
+    """Serve HTTP on bound sockets until told to stop; `beat` tells whoever watches this process that it lives.
+
+    `kek_id`: of the key of this ledger, as the start found it. A process that is replaced while the database is away serves without asking.
+    """
     make_room(settings.connections)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_http(settings, urls, doors, signals, beat))
+        runner.run(_serve_http(settings, urls, doors, signals, kek_id, beat))
 
 
-async def _serve_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", beat: Beat) -> None:
+async def _serve_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, beat: Beat) -> None:
     async with _beside(beating(beat)):
-        await _served(settings, urls, doors, signals)
+        await _served(settings, urls, doors, signals, kek_id)
 
 
-async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signals") -> None:
-    conn = await connect(urls.serve)
-    kek = await ensure_kek(conn, settings.kek_path)
-    await conn.close()
+async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes) -> None:
+    kek = check_kek(settings.kek_path, kek_id)
     # What start-up made lives as long as the process: looking through it at each collection costs 5 % of a create.
     gc.collect()
     gc.freeze()
@@ -341,7 +352,7 @@ async def _let_go(server: uvicorn.Server, services: Services) -> None:
     services.tail.arrivals.announce()
 
 
-async def _prepare(settings: Settings, urls: Urls) -> bool:
+async def _prepare(settings: Settings, urls: Urls) -> tuple[bool, bytes]:
     conn = await connect(urls.serve)
     try:
         kek = await ensure_kek(conn, settings.kek_path)
@@ -355,7 +366,7 @@ async def _prepare(settings: Settings, urls: Urls) -> bool:
         bound = await bind(ledger, machine())
     if bound:
         _log.info("tokens_bound", tokens=bound)
-    return first
+    return first, kek.id
 
 
 def _announce(settings: Settings, first: bool) -> None:
