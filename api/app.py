@@ -22,7 +22,7 @@ from api import (
     tokens,
 )
 from api.bodies import STRANGER_BYTES_MAX, V1_BYTES_MAX, limited
-from api.database_errors import GIVEN_UP, RETRY_AFTER_S
+from api.database_errors import given_up
 from api.gate import Gate
 from api.idempotency import answered_before, asks_once, once
 from api.metrics import observe
@@ -33,7 +33,6 @@ from api.scrapes import MEDIA_TYPE
 from api.services import Services
 from database import patience
 from operations.idempotency import AnsweredBeforeError
-from scim.errors import Unavailable
 
 _PARTS = (
     health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, tokens,
@@ -98,9 +97,8 @@ class _Fence:
                 await once(self._app, self._services.ledger, scope, bounded, tagged)  # pyright: ignore[reportArgumentType]
             else:
                 await self._app(scope, bounded, tagged)  # pyright: ignore[reportArgumentType]
-        except (Exception, asyncio.CancelledError) as error:  # cancelled: the process ends, and waits for it no longer
-            given_up = isinstance(error, asyncio.CancelledError)
-            problem = problem_of(Unavailable(GIVEN_UP, retry_after=RETRY_AFTER_S) if given_up else error)
+        except (Exception, asyncio.CancelledError) as error:
+            problem = problem_of(given_up() if isinstance(error, asyncio.CancelledError) else error)
             if problem.status == 500:
                 _log.exception("request_failed", request_id=request_id)
             if status == 0:

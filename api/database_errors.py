@@ -9,7 +9,6 @@ from database.faults import Fault, Kind, fault_of
 from scim.errors import InvalidValue, ScimError, Unavailable
 
 RETRY_AFTER_S: Final = 1
-GIVEN_UP: Final = "The service stopped before this was done, so a change may or may not be stored. Send the request again."
 _log = structlog.get_logger("api")
 
 
@@ -19,6 +18,12 @@ def met(error: psycopg.Error) -> Fault:
     if fault.kind is Kind.OPERATOR:
         _log.error("database_refused", sqlstate=error.sqlstate, reason=fault.reason)
     return fault
+
+
+def given_up() -> Unavailable:
+    """Whoever is cut because the process ends, and waits for it no longer."""
+    text = "The service stopped before this was done, so a change may or may not be stored. Send the request again."
+    return Unavailable(text, retry_after=RETRY_AFTER_S)
 
 
 def scim_error(error: psycopg.Error) -> ScimError:

@@ -37,9 +37,8 @@ DEFERRALS_MAX = 2
 CONFLICT_TRIES_MAX = 5
 RECONNECT_PAUSE_S = 0.25  # doubles with each try
 RECONNECT_PAUSE_MAX_S = 1.0
-BEGIN_S = (
-    LOCK.seconds + 0.5
-)  # what has less left is not begun: a lock must be refused by the server before the wait for it is over
+# What has less left is not begun: a lock must be refused by the server before the wait for it is over.
+BEGIN_S = LOCK.seconds + 0.5
 SWEEP_S = 0.5  # how often the queue is looked through for what has waited too long
 TROUBLE_S = 5.0  # for how long a fault of the operator's is told by the probe after the last write that met it
 _RETRY_AFTER_S = 1

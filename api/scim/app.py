@@ -13,7 +13,7 @@ import psycopg
 import structlog
 
 from api.authentication import presented
-from api.database_errors import GIVEN_UP, RETRY_AFTER_S, scim_error
+from api.database_errors import given_up, scim_error
 from api.journal import Entry
 from api.memory import GIANT_EVENTS, release
 from api.metrics import method_shown, observe
@@ -172,8 +172,8 @@ class ScimApp:
             error = refused
         except psycopg.Error as broken:
             error = scim_error(broken)
-        except asyncio.CancelledError:  # the process ends, and waits for it no longer
-            error = Unavailable(GIVEN_UP, retry_after=RETRY_AFTER_S)
+        except asyncio.CancelledError:
+            error = given_up()
         except Exception:  # the last fence: a defect of ours is logged, never shown
             _log.exception("request_failed", request_id=str(request_id), method=method_shown(method), path=template)
             error = ScimError("An unexpected error. It was logged under this request's id.")
