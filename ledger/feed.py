@@ -169,29 +169,24 @@ class Feed:
 
     async def head(self, conn: Connection, selection: Selection) -> int:
         """The last readable position, or seq where one directory is selected."""
-        if selection.directory is not None:
-            row = await (await conn.execute(SQL["directory_head"], (selection.directory.id,))).fetchone()
-        else:
-            row = await (await conn.execute(SQL["head"])).fetchone()
+        return await self._head(conn, _own(selection))
+
+    async def _head(self, conn: Connection, directory: int) -> int:
+        name, params = ("directory_head", (directory,)) if directory else ("head", ())
+        row = await (await conn.execute(SQL[name], params)).fetchone()
         return row[0] if row else 0
 
     async def check(self, conn: Connection, cursor: Cursor) -> Cursor:
         """Give a cursor as it is made today. Raises CursorAheadError or CursorForkedError where its event is not in this log."""
         if cursor.number == 0:
             return Cursor(0, BEGINNING, cursor.directory)
-        if cursor.directory:
-            name, params = "event_at", (cursor.directory, cursor.number)
-            head_row = await (await conn.execute(SQL["directory_head"], (cursor.directory,))).fetchone()
-        else:
-            name, params = "event_at_position", (cursor.number,)
-            head_row = await (await conn.execute(SQL["head"])).fetchone()
-        head = head_row[0] if head_row else 0
+        name, params = ("event_at", (cursor.directory, cursor.number)) if cursor.directory else ("event_at_position", (cursor.number,))
         row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
         if row is None:
-            raise CursorAheadError(cursor.number, head)
+            raise CursorAheadError(cursor.number, await self._head(conn, cursor.directory))
         mark = await self._marked(conn, row[4])
         if cursor.mark != (row[4][:MARK_SIZE_BEFORE] if len(cursor.mark) == MARK_SIZE_BEFORE else mark):
-            raise CursorForkedError(cursor.number, head)
+            raise CursorForkedError(cursor.number, await self._head(conn, cursor.directory))
         return Cursor(cursor.number, mark, cursor.directory)
 
     async def page(

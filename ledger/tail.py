@@ -135,32 +135,37 @@ class Tail:
                     await hint.wait()
 
     async def _look(self) -> None:
-        async with self._connection() as conn:
-            head, leaf_hash = await self._feed.standing(conn, self._selection, max(self.read_to, 0))
-            known = self.read_to == 0 or leaf_hash == self.place.leaf_hash
-            if not known and self.read_to > 0:
-                _log.warning("log_forked", read_to=self.read_to, head=head)
-            anew = not known or head - max(self.read_to, 0) > KEPT
-            if anew:
-                # First look, a log that was exchanged, or more at once than is kept: followers read it themselves.
-                self._begin_at(await self._feed.anchor_at(conn, head) or _NOWHERE)
-            news, self._sure = anew or not self._sure, True
-            if news:
-                self.arrivals.announce()
+        """Read what is new; at the first look, behind more than is kept, and in a log that was exchanged, begin at its end."""
+        if self.read_to < 0:
+            return await self._begin_at_the_end()
         try:
-            await self._read(head)
-        except (CursorAheadError, CursorForkedError):
-            return  # exchanged just now: the next look begins anew
+            await self._read()
+        except (CursorAheadError, CursorForkedError) as exchanged:
+            _log.warning("log_forked", read_to=self.read_to, head=exchanged.head)
+            await self._begin_at_the_end()
 
-    async def _read(self, head: int) -> None:
+    async def _begin_at_the_end(self) -> None:
+        """Followers read the log themselves up to there."""
+        async with self._connection() as conn:
+            head = await self._feed.head(conn, self._selection)
+            self._begin_at(await self._feed.anchor_at(conn, head) or _NOWHERE)
+        self._sure = True
+        self.arrivals.announce()
+
+    async def _read(self) -> None:
+        """Read page by page; each compares what stands at our place with what stood there."""
+        head = self.read_to + 1
         while self.read_to < head and self._followers:
             before = self.place
             events, place, head = await self._feed.read(self._connection, self._selection, before, PAGE)
             if self.place != before:
                 return  # the last follower left meanwhile
+            if head - before.position > KEPT:
+                return await self._begin_at_the_end()
             self._keep(events)
-            self.place = place
-            self.arrivals.announce()
+            news, self.place, self._sure = place != before or not self._sure, place, True
+            if news:
+                self.arrivals.announce()
 
     def _keep(self, events: Sequence[Event]) -> None:
         """Remember events, and forget the oldest beyond what is kept."""
