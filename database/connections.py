@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 import structlog
-from psycopg import AsyncConnection, AsyncRawCursor, InterfaceError, OperationalError
+from psycopg import AsyncConnection, AsyncRawCursor, InterfaceError, OperationalError, RawCursor
 from psycopg.abc import PQGen
 from psycopg.errors import Diagnostic, PipelineAborted
 from psycopg.pq import TransactionStatus
@@ -219,6 +219,11 @@ def _of_no_server(broken: OperationalError) -> bool:
 def set_for_threads(conn: BoundedThread) -> None:
     """Set a session of the serving role, as `connect` does."""
     conn.execute(*_set_config(SERVING, local=False), prepare=False)
+
+
+def set_for_the_owner(conn: psycopg.Connection[TupleRow], **otherwise: str) -> None:
+    """Set a session of the owner's role that changes the schema: ours, whatever the role or the database say, but for `otherwise`."""
+    RawCursor(conn).execute(*_set_config({**OURS, **otherwise}, local=False), prepare=False)
 
 
 async def _at_work(url: str, pid: int) -> bool:

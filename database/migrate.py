@@ -17,7 +17,7 @@ import structlog
 from psycopg import Connection, RawCursor, sql
 from psycopg.rows import TupleRow
 
-from database.connections import APPLICATION_NAME
+from database.connections import APPLICATION_NAME, set_for_the_owner
 from database.deadlines import FROZEN, SCHEMA_CHANGE, SCHEMA_LOCK, with_deadlines
 from database.holders import Holder, waits_for
 from database.queries import load_queries
@@ -65,7 +65,7 @@ def migrate(url: str, migrations: Sequence[Migration] = (), *, patience_s: float
     with psycopg.connect(with_deadlines(url), autocommit=True, application_name=APPLICATION_NAME) as conn:
         refuse_old(conn.info.server_version)
         # A standby that hangs keeps no start waiting: nothing here is promised to anybody, and what is acknowledged later has it before it.
-        conn.execute("set synchronous_commit = local")
+        set_for_the_owner(conn, synchronous_commit="local")
         _take_turn(conn, until)
         _make_room(conn)
         known = _known(conn)
@@ -91,7 +91,6 @@ def _make_room(conn: Connection[TupleRow]) -> None:
             hint = "Role ledger_app is missing and this login may not create it. As a superuser: create role ledger_app login;"
             raise MigrationError(hint) from refused
     conn.execute("create schema if not exists ledger")
-    conn.execute("set search_path to ledger")
     conn.execute(
         "create table if not exists migrations (number int primary key, name text not null, checksum text not null, "
         "applied_at timestamptz not null default clock_timestamp(), serves int)"

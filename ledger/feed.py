@@ -180,7 +180,9 @@ class Feed:
         """Give a cursor as it is made today. Raises CursorAheadError or CursorForkedError where its event is not in this log."""
         if cursor.number == 0:
             return Cursor(0, BEGINNING, cursor.directory)
-        name, params = ("event_at", (cursor.directory, cursor.number)) if cursor.directory else ("event_at_position", (cursor.number,))
+        name, params = (
+            ("event_at", (cursor.directory, cursor.number)) if cursor.directory else ("event_at_position", (cursor.number,))
+        )
         row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
         if row is None:
             raise CursorAheadError(cursor.number, await self._head(conn, cursor.directory))

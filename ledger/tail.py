@@ -159,7 +159,7 @@ class Tail:
             before = self.place
             events, place, head = await self._feed.read(self._connection, self._selection, before, PAGE)
             if self.place != before:
-                return  # the last follower left meanwhile
+                return None  # the last follower left meanwhile
             if head - before.position > KEPT:
                 return await self._begin_at_the_end()
             self._keep(events)

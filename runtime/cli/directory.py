@@ -109,12 +109,9 @@ def doctor(
 
 
 def _print_health(report: dict[str, Any]) -> None:
-    last = report["last_request"]
-    print(
-        f"{report['directory']} ({report['profile']}): last request {cell(last)} UTC"
-        if last
-        else f"{report['directory']}: no request yet"
-    )
+    last, changed = (f"{cell(report[name])} UTC" if report[name] else "" for name in ("last_request", "last_change"))
+    print(f"{report['directory']} ({report['profile']}): " + (f"last request {last}" if last else "no request yet"))
+    print(f"last change {changed}" if changed else "no change yet")
     for line in report["advice"]:
         print(f"! {plain(line)}")
     for title in ("operations", "refusals", "tolerances"):

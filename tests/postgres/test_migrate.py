@@ -73,6 +73,16 @@ def test_no_start_waits_for_a_synchronous_standby(superuser_url: str, owner_url:
     assert names == (names_of_all() if first else [])
 
 
+def test_what_the_database_says_for_every_session_does_not_reach_a_migration(empty_url: str) -> None:
+    """A statement_timeout that an operator set for people ended the index of a large table half-made."""
+    with psycopg.connect(empty_url, autocommit=True) as conn:
+        name = sql.Identifier(conn.info.dbname)
+        for setting in ("statement_timeout = '1ms'", "search_path = public", "datestyle = 'SQL, DMY'"):
+            conn.execute(sql.SQL("alter database {} set " + setting).format(name))
+    assert migrate(empty_url) == names_of_all()
+    assert migrate(empty_url) == []
+
+
 def test_migrations_are_numbered_without_gaps_from_one() -> None:
     """Two branches that both add a number, or one that leaves a gap, would apply in different orders on different ledgers."""
     assert [migration.number for migration in shipped()] == list(range(1, len(shipped()) + 1))
