@@ -137,7 +137,8 @@ class Tail:
     async def _look(self) -> None:
         """Read what is new; at the first look, behind more than is kept, and in a log that was exchanged, begin at its end."""
         if self.read_to < 0:
-            return await self._begin_at_the_end()
+            await self._begin_at_the_end()
+            return
         try:
             await self._read()
         except (CursorAheadError, CursorForkedError) as exchanged:
@@ -159,9 +160,10 @@ class Tail:
             before = self.place
             events, place, head = await self._feed.read(self._connection, self._selection, before, PAGE)
             if self.place != before:
-                return None  # the last follower left meanwhile
+                return  # the last follower left meanwhile
             if head - before.position > KEPT:
-                return await self._begin_at_the_end()
+                await self._begin_at_the_end()
+                return
             self._keep(events)
             news, self.place, self._sure = place != before or not self._sure, place, True
             if news:
