@@ -10,7 +10,7 @@ from api.bodies import Body
 from api.consumers import ReasonBody
 from api.gate import caller_of
 from api.services import Services
-from delivery.surges import PER_HOUR_MAX
+from delivery.surge_control import PER_HOUR_MAX
 from operations import surges
 from operations.surges import Surge
 

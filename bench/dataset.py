@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from bench.environment import Service, Stage
 from bench.figures import Sizes
-from bench.stage import Service, Stage
 
 SMALL_GROUPS = 400
 SMALL_GROUP_MEMBERS = 10

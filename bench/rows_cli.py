@@ -2,8 +2,8 @@
 
 import sys
 
+from bench.environment import Stage
 from bench.figures import Figure, Sizes, interleaved, median, ms
-from bench.stage import Stage
 
 BASE = "import typer, httpx"
 HELP_MAX, LIST_MAX = 1.5, 3.0

@@ -5,9 +5,9 @@ import time
 
 import psycopg
 
+from bench.environment import Stage
 from bench.figures import Figure, Sizes, count, interleaved, median, ms, percentile
 from bench.load import Job, drive
-from bench.stage import Stage
 
 REQUESTS_PER_SECOND = 7_000  # more than anything here answers
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
+from bench.environment import Service, Stage
 from bench.figures import Figure, Sizes, count, percentile
 from bench.load import Job, drive
-from bench.stage import Service, Stage
 
 DIRECTORIES = 8
 EVENTS_PER_S = 500

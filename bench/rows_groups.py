@@ -3,9 +3,9 @@
 import time
 
 from bench.dataset import OTHER, Dataset
+from bench.environment import add_member_body, group_body, patch_body
 from bench.figures import Figure, count, median, ms, percentile
 from bench.load import Job, Running, drive
-from bench.stage import add_member_body, group_body, patch_body
 
 PUT_MEMBERS = 10_000
 LEAVER_GROUPS = 5

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import psycopg
 
 from bench.dataset import Dataset
+from bench.environment import Service, Stage, patch_body
 from bench.figures import Figure, Sizes, count, interleaved, median
-from bench.stage import Service, Stage, patch_body
 
 HOT_USERS = 1_000
 WRITES = 1_000  # of a measured round: half creates, half updates

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from bench.dataset import Dataset
+from bench.environment import Service, add_member_body, group_body, patch_body
 from bench.figures import Figure, count, median, ms
 from bench.load import Job, drive
-from bench.stage import Service, add_member_body, group_body, patch_body
 
 CYCLES = 4
 POINTS = 50

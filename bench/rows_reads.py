@@ -7,9 +7,9 @@ import time
 from urllib.parse import quote
 
 from bench.dataset import TEAM_MEMBERS, Dataset
+from bench.environment import Service
 from bench.figures import Figure, count, interleaved, median, ms
 from bench.load import Job, drive, request
-from bench.stage import Service
 
 AFTER = re.compile(rb'"list_metadata":\{"after":"([^"]+)"')
 PAGES_MAX = 400

@@ -3,10 +3,10 @@
 import itertools
 
 from bench.dataset import OTHER
+from bench.environment import Service, Stage, patch_body
 from bench.figures import Figure, Sizes, count, interleaved, median, ms, percentile
 from bench.load import Job, Result, Running, drive
 from bench.rows_create import REQUESTS_PER_SECOND
-from bench.stage import Service, Stage, patch_body
 
 STEADY_PER_SECOND = 40.0
 STEADY_CONNECTIONS = 8

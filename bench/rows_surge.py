@@ -8,12 +8,12 @@ from typing import Final, LiteralString
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from bench.environment import Service, Stage, patch_body
 from bench.figures import Figure, Sizes, count, median, ms
-from bench.stage import Service, Stage, patch_body
 from database.connections import Connection, Pool
-from delivery import surges
-from delivery.brake import REVOKING, Limit
-from delivery.surges import PER_HOUR_MAX
+from delivery import surge_control
+from delivery.surge_control import PER_HOUR_MAX
+from delivery.surge_policy import REVOKING, Limit
 from delivery.worker import WATCH_S
 from ledger.rendering import Event
 
@@ -52,10 +52,14 @@ async def _measured(service: Service, people: int) -> list[Figure]:
         every = {events[0].directory: limit}
         few = {events[0].directory: Limit(100, "hold")}
         work: dict[str, Work] = {
-            "is it more than 100": lambda conn: surges.surging(conn, few, quiet_s=0),
-            "how many are they": lambda conn: surges.surging(conn, every, quiet_s=0),
-            f"which of {PAGE} newest events are held, limit 100": lambda conn: surges.held_commits(conn, few, events[:PAGE]),
-            f"which of {PAGE} oldest events are held, no limit": lambda conn: surges.held_commits(conn, every, events[-PAGE:]),
+            "is it more than 100": lambda conn: surge_control.surging(conn, few, quiet_s=0),
+            "how many are they": lambda conn: surge_control.surging(conn, every, quiet_s=0),
+            f"which of {PAGE} newest events are held, limit 100": lambda conn: surge_control.held_commits(
+                conn, few, events[:PAGE]
+            ),
+            f"which of {PAGE} oldest events are held, no limit": lambda conn: surge_control.held_commits(
+                conn, every, events[-PAGE:]
+            ),
         }
         bar = WATCH_S * 1000 / 2
         figures: list[Figure] = []

@@ -7,8 +7,8 @@ import time
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from bench.environment import Stage
 from bench.figures import Figure, Sizes, count, interleaved, median, ms
-from bench.stage import Stage
 from database.connections import connect
 from delivery.thinning import Thinning
 

@@ -34,8 +34,8 @@ from bench import (
     rows_thinning,
 )
 from bench.dataset import Dataset
+from bench.environment import ROOT, Stage
 from bench.figures import DEFAULT, FULL, QUICK, Figure, Sizes
-from bench.stage import ROOT, Stage
 
 ROWS = tuple(range(1, 20))
 

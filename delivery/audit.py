@@ -11,8 +11,8 @@ from typing import Any, Final
 from database.arrays import int4s
 from database.connections import Connection
 from database.queries import load_queries
+from delivery.checkpoints import STATES, exceptions
 from delivery.consumers import Consumer, reach_of
-from delivery.progress import STATES, exceptions
 from ledger.directories import Directory
 from ledger.feed import type_mask
 from ledger.sealing import Kek, open_optional

@@ -18,10 +18,10 @@ import structlog
 from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
+from delivery.checkpoints import Place, place_of
 from delivery.consumers import Consumer, Statement, consumers
-from delivery.progress import Place, place_of
+from delivery.log_positions import EVERYTHING, at_instant
 from delivery.replays import moved, runs_of
-from delivery.starts import EVERYTHING, at_instant
 from ledger.commands import RecordFacts
 from ledger.cursor import START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory

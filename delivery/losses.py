@@ -10,7 +10,7 @@ from database.arrays import int8s, uuids
 from database.connections import Connection
 from database.deadlines import COUNT
 from database.queries import load_queries
-from delivery.brake import HOUR_US, Limit, Loss
+from delivery.surge_policy import HOUR_US, Limit, Loss
 
 SQL: Final = load_queries(__file__)
 PAGE: Final = 5_000  # events that end somebody's access, in one look

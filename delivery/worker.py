@@ -19,12 +19,12 @@ from database.arrays import int2s, int4s
 from database.connections import LOST, Connection
 from database.deadlines import DELIVERIES_AT_STOP
 from database.queries import load_queries
-from delivery.brake import Limit
 from delivery.consumers import Consumer, consumers
+from delivery.dispatcher import LeaseLostError, Push
 from delivery.forks import Watch
 from delivery.leases import Signs
-from delivery.push import LeaseLostError, Push
-from delivery.surges import detected, limits, surging
+from delivery.surge_control import detected, limits, surging
+from delivery.surge_policy import Limit
 from delivery.thinning import Thinning
 from ledger.commands import RecordFacts
 from ledger.directories import Directories

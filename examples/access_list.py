@@ -19,7 +19,7 @@ class Ledger(Application):
     """The ledger as an application of the library; read-only."""
 
     name = "Ledger"
-    env = {"PERSISTENCE_MODULE": "ledger.store"}  # noqa: RUF012  # the library's own convention
+    env = {"PERSISTENCE_MODULE": "ledger.eventsourcing_recorder"}  # noqa: RUF012  # the library's own convention
 
 
 class AccessView(TrackingRecorder):

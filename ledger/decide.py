@@ -64,11 +64,11 @@ from ledger.events import (
 )
 from scim.apply import PATCH_STEPS, apply_patch
 from scim.diff import changes, in_order_of
-from scim.edges import EdgeOperation, no_such_member
 from scim.errors import Forbidden, InvalidValue, NotFound, TooMany, Unavailable, Uniqueness
 from scim.extension import check_immutable
+from scim.filter_dependencies import whole_members
 from scim.filters import fold, matches
-from scim.mentions import whole_members
+from scim.member_operations import EdgeOperation, no_such_member
 from scim.normalise import check_user_name
 from scim.patch import Patch
 from scim.schema import ResourceType

@@ -34,10 +34,10 @@ from ledger.events import USER, Body, Draft, Recorded
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
 from ledger.tokens import believed
-from scim.advice import TEST_OBJECT
 from scim.apply import PATCH_STEPS
 from scim.errors import ScimError, Unauthorized
 from scim.profile import Profile, is_test_object, mapped_user
+from scim.remedies import TEST_OBJECT
 from scim.work import Work
 
 SQL = load_queries(__file__)

@@ -11,21 +11,21 @@ from database.connections import Connection
 from delivery import consumers as acts
 from delivery.audit import audit as recompute
 from delivery.audit import summary
+from delivery.checkpoints import acknowledge as advance
+from delivery.checkpoints import place_of
 from delivery.consumers import NAME, Allowed, Consumer, Definition, check_definition, consumer_named
 from delivery.forks import Watch, closed, forks_of, misplaced, open_fork, parted
-from delivery.progress import acknowledge as advance
-from delivery.progress import place_of
+from delivery.log_positions import PlaceMovedError
 from delivery.signing import new_secret
-from delivery.starts import PlaceMovedError
 from delivery.status import status_of
-from delivery.surges import held_commits, limits
+from delivery.surge_control import held_commits, limits
 from delivery.transports.webhook import Message, Sender
 from ledger.commands import RecordFacts
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import Page, Selection, reached, rfc3339
 from operations import places
-from operations.acts import record
+from operations.admin_commands import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger

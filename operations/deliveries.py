@@ -5,14 +5,14 @@ from typing import Any, Final, Literal
 import anyio.to_thread
 
 from database.connections import Connection
+from delivery.checkpoints import BLOCKED, PARKED, RETRYING, Exceptional, exception_at, exceptions
 from delivery.consumers import Consumer
-from delivery.operating import parked, retried, skipped
-from delivery.progress import BLOCKED, PARKED, RETRYING, Exceptional, exception_at, exceptions
+from delivery.interventions import parked, retried, skipped
 from delivery.replays import Planned, Superseded, gives_access, taken_back
 from delivery.status import rows_of
 from ledger.cursor import parse_event_id
 from ledger.feed import CursorForkedError, Selection
-from operations.acts import record
+from operations.admin_commands import record
 from operations.admission import on_consumer
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger

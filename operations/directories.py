@@ -7,7 +7,7 @@ from ledger.lifecycle import clock_accepted, closed, paused, resumed
 from ledger.profiles import SQL, known_profile
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, wrap_key
 from ledger.state import tail_now
-from operations.acts import record_in
+from operations.admin_commands import record_in
 from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from database.connections import Connection
-from delivery import starts
+from delivery import log_positions
 from ledger.commands import parse_id
 from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.feed import CursorAheadError, Selection, reached, type_mask
@@ -134,5 +134,5 @@ async def _cursor_before(ledger: OpenLedger, conn: Connection, caller: Caller, s
     own = selection.directory
     number = await places.before(ledger, conn, caller, place, [own] if own else [], selection)
     if own is not None:
-        number = await starts.seq_at(conn, own, number)
+        number = await log_positions.seq_at(conn, own, number)
     return await ledger.feed.cursor_at(conn, selection, number)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from database.connections import Connection
-from delivery.brake import Limit
 from delivery.consumers import SQL, Consumer, consumers
 from delivery.forks import everywhere, open_fork
 from delivery.replays import runs_of
 from delivery.status import lag_of, state_shown
-from delivery.surges import lately, limits
+from delivery.surge_control import lately, limits
+from delivery.surge_policy import Limit
 from ledger.directories import SYSTEM, Directory
 from ledger.feed import Selection
 from ledger.tokens import Token

@@ -8,8 +8,8 @@ from uuid import UUID
 from database.arrays import int4s
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.brake import Limit
-from delivery.surges import lately_in, limits
+from delivery.surge_control import lately_in, limits
+from delivery.surge_policy import Limit
 from ledger.directories import Directory
 from ledger.events import CLOSED, DELETED, GROUP_ERASED, PAUSED, USER_ERASED
 from ledger.feed import type_mask
@@ -20,8 +20,8 @@ from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from proofs.keys import WrapError
-from scim.advice import TEST_OBJECT, fix_of, said
 from scim.profile import UnknownProfileError
+from scim.remedies import TEST_OBJECT, fix_of, said
 
 SQL: Final = load_queries(__file__)
 PAGE_MAX = 1_000

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from database.connections import Connection
-from delivery import starts
+from delivery import log_positions
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import Selection, type_mask
@@ -35,7 +35,7 @@ async def _around(
     ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
 ) -> tuple[int, int]:
     await _check_reach(ledger, conn, caller, text.strip())
-    return await starts.around(conn, ledger.feed, text, named, sight_of(caller), reads)
+    return await log_positions.around(conn, ledger.feed, text, named, sight_of(caller), reads)
 
 
 def sight_of(caller: Caller) -> Selection:

@@ -9,14 +9,14 @@ from ledger.directories import Directory
 from ledger.profiles import profile_facts
 from ledger.refused import RefusedError
 from ledger.turns import NO_DIRECTORY
-from operations.acts import record_in
+from operations.admin_commands import record_in
 from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import NotFoundError
+from scim.dry_run import try_request
 from scim.profile import Profile, read_profile
 from scim.schema import RESOURCE_TYPES
-from scim.trial import try_request
 
 
 @operation("profiles.list")

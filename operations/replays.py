@@ -19,7 +19,7 @@ from delivery.replays import Plan, Range, ReplayRefusedError, Run, Superseded, m
 from ledger.commands import parse_id
 from ledger.feed import Selection, rfc3339, type_mask
 from operations import places
-from operations.acts import record
+from operations.admin_commands import record
 from operations.admission import on_consumer, on_replay, operation, owned, reached_consumer, reaches_run
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger

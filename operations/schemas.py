@@ -4,7 +4,7 @@ from typing import Any
 
 from ledger.directories import Directory
 from ledger.extension_schemas import registered, schema_facts
-from operations.acts import record_in
+from operations.admin_commands import record_in
 from operations.admission import on_directory, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from delivery.brake import Action, Limit
-from delivery.surges import lately_in, limited, limits, released
+from delivery.surge_control import lately_in, limited, limits, released
+from delivery.surge_policy import Action, Limit
 from ledger.directories import Directory
 from ledger.feed import Selection
-from operations.acts import record
+from operations.admin_commands import record
 from operations.admission import on_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger

@@ -14,7 +14,7 @@ from ledger.bindings import STATES, TokenRow
 from ledger.directories import SYSTEM
 from ledger.lifecycle import check_open
 from ledger.tokens import Issuer, NewToken, Scope, Token, database_clock, shown, token_of
-from operations.acts import record
+from operations.admin_commands import record
 from operations.admission import on_token, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger

@@ -20,7 +20,7 @@ import psycopg
 
 from database.holders import GIVES_UP, Holder, holders, strangers_with_snapshots, waits_for
 from ledger.sealing import Kek
-from replay.side import SQL, TABLES, Owner, Progress, SideTables, connect_owner, heads, make_tables, run
+from replay.shadow_tables import SQL, TABLES, Owner, Progress, SideTables, connect_owner, heads, make_tables, run
 
 TAIL_MAX: Final = 500  # events applied while writers wait (target: under 200 ms)
 ROUNDS_MAX: Final = 50

@@ -22,8 +22,8 @@ from ledger.tokens import find_all, told
 from proofs.body import BodyError
 from proofs.keys import WrapError
 from proofs.leaf import LeafError, check_leaf, leaf_hash
-from replay.fold import StoredEvent
-from replay.side import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables, run
+from replay.shadow_tables import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables, run
+from replay.stored_events import StoredEvent
 
 CHUNK = 5_000
 FINDINGS_MAX = 20

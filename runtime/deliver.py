@@ -18,12 +18,12 @@ import uvloop
 from database import frozen
 from database.connections import Pool, connect, notices, probe
 from database.deadlines import LOCK
-from delivery.brake import Limit
+from delivery.checkpoint_writer import Recording
 from delivery.consumers import Allowed, Consumer
+from delivery.dispatcher import Parts, Push
 from delivery.forks import Trail, Watch
 from delivery.leases import steady
-from delivery.push import Parts, Push
-from delivery.recording import Recording
+from delivery.surge_policy import Limit
 from delivery.transports.webhook import Sender
 from delivery.worker import Worker
 from ledger.alone import write_alone
@@ -35,14 +35,14 @@ from ledger.tail import Arrivals, Tail
 from ledger.transaction import Outcome, Submission
 from ledger.turns import Turns
 from ledger.writer import Link
-from operations.acts import record
+from operations.admin_commands import record
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
 from runtime.bootstrap import Urls
-from runtime.crew import Beat, beating
 from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.settings import Settings
+from runtime.supervisor import Beat, beating
 from runtime.wiring import LISTEN_RETRY_S, make_transaction, note_release, now_us, read_kek
 
 POOL_SIZE = 8

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from replay.rebuild import RebuildRefusedError, Result, rebuild
-from replay.side import heads, owner_pair
+from replay.shadow_tables import heads, owner_pair
 from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
 from runtime import embedded
 from runtime.bootstrap import DATABASE, Urls, configured_urls

@@ -39,7 +39,6 @@ from runtime.bootstrap import (
     first_start,
     machine,
 )
-from runtime.crew import Beat, Crew, beating
 from runtime.deliver import run_delivery
 from runtime.disk import Disk
 from runtime.exits import USAGE, CommandError
@@ -49,6 +48,7 @@ from runtime.logs import configure_logs
 from runtime.protocol import Doorkeeper, Limits, Protocol
 from runtime.reaching import connections_of, reach, reach_as_served, standby_named
 from runtime.settings import Settings, load_settings
+from runtime.supervisor import Beat, Crew, beating
 from runtime.wiring import open_alone, open_services, webhooks_of
 
 # A thread that computes lets the event loop have the interpreter after so long: a request takes it back some ten times.

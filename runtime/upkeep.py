@@ -9,9 +9,9 @@ from database.connections import connect
 from database.migrate import migrate
 from ledger.directories import Directories, Directory
 from ledger.sealing import Kek
-from replay.fold import UnreadableEventError
 from replay.rebuild import RebuildRefusedError, Result, rebuild
-from replay.side import TABLES, heads, owner_pair
+from replay.shadow_tables import TABLES, heads, owner_pair
+from replay.stored_events import UnreadableEventError
 from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
 from runtime.bootstrap import Urls
 from runtime.exits import REFUSED, USAGE, CommandError

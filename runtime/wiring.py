@@ -42,7 +42,7 @@ from operations import idempotency
 from operations.consumers import Webhooks, watch_of
 from operations.open_ledger import OpenLedger
 from operations.readiness import Own, Readiness
-from projections import core, reads
+from projections import current_state, reads
 from projections.reads import ALONE, Alone, GroupOf, Resource
 from runtime.bootstrap import StartError, check_kek, stored_kek_id
 from runtime.identifiers import uuid7
@@ -71,7 +71,7 @@ def now_us() -> int:
 
 def make_transaction(kek: Kek, clock: Callable[[], int] = now_us) -> Transaction:
     """The write transaction with its inline read models and its randomness."""
-    return Transaction(kek, core.project, os.urandom, clock)
+    return Transaction(kek, current_state.project, os.urandom, clock)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import orjson
 
 from scim.errors import InvalidSyntax, InvalidValue, NotFound, PayloadTooLarge, ScimError
-from scim.misnomers import endpoint
+from scim.respelling import endpoint
 from scim.schema import GROUP
 from scim.tolerances import STRICT, Tolerances
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from scim.errors import InvalidSyntax, InvalidValue, Mutability
 from scim.filters import instant
-from scim.misnomers import is_path, of_today, place_of, with_values_at
+from scim.respelling import is_path, of_today, place_of, with_values_at
 from scim.schema import Attribute, Extension, ResourceType, is_of_scim
 from scim.tolerances import Tolerances
 from scim.urns import is_after_known_urn, readings, split_urn

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from scim.edges import MISSING, EdgeOperation, Op, element, read_edges
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, TooMany
 from scim.filters import unknown
-from scim.misnomers import renamed, respelled
+from scim.member_operations import MISSING, EdgeOperation, Op, element, read_edges
 from scim.normalise import (
     Used,
     as_list,
@@ -28,6 +27,7 @@ from scim.normalise import (
     unwrapped,
 )
 from scim.paths import Path, in_table, parse_path, refuse_of_scim
+from scim.respelling import renamed, respelled
 from scim.schema import Attribute, Extension, ResourceType
 from scim.tolerances import Tolerances
 from scim.urns import is_after_known_urn, split_urn

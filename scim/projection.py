@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from scim.errors import InvalidValue
-from scim.misnomers import names_as_meant
+from scim.respelling import names_as_meant
 from scim.schema import Attribute, ResourceType
 from scim.tolerances import Tolerances
 from scim.urns import is_after_known_urn, readings, split_urn

@@ -19,7 +19,7 @@ BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager
 MARKERS = re.compile("|".join(rf"\b{one}{two}\b" for one, two in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"))))
 ENTRY_POINTS = {
     "runtime.cli",  # named in pyproject.toml
-    "ledger.store",  # for other people's event-sourcing code
+    "ledger.eventsourcing_recorder",  # for other people's event-sourcing code
     "proofs.tree",  # for auditors, usable alone
     *(f"runtime.cli.{noun.module}" for noun in (*NOUNS.values(), *DIRECTORY_NOUNS.values())),  # imported when they are named
 }

@@ -34,9 +34,9 @@ from operations.permissions import TABLE, allowed
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
-from scim.misnomers import endpoint
+from scim.redaction import filter_shape
+from scim.respelling import endpoint
 from scim.schema import GROUP, USER, ResourceType
-from scim.shape import filter_shape
 from scim.work import AbandonedError
 
 SEARCH_BYTES_MAX = 2**20

@@ -25,9 +25,9 @@ from projections import reads
 from projections.reads import SCAN_MAX, SCAN_PAGE, GroupOf, Members, Sealed
 from scim.cursors import ANCHORS, Created, Place, Sorted
 from scim.errors import InvalidCursor, TooMany
+from scim.filter_dependencies import NONE as NOTHING
+from scim.filter_dependencies import asked, named_members, with_member_ids
 from scim.filters import Bounds, Filter, bounds, cover, matches
-from scim.mentions import NONE as NOTHING
-from scim.mentions import asked, named_members, with_member_ids
 from scim.projection import Projection, needs, project
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import Order, SortKey, in_runs

@@ -10,10 +10,10 @@ from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.turns import Turns
 from projections import reads
-from scim.edges import EdgeOperation
 from scim.errors import InvalidValue
+from scim.filter_dependencies import named_members, with_member_ids
 from scim.filters import fold
-from scim.mentions import named_members, with_member_ids
+from scim.member_operations import EdgeOperation
 from scim.patch import Patch
 
 MEANT_AT_ONCE: Final = 2_000  # members looked up by one statement: others have the connection between two of them

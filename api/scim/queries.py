@@ -24,10 +24,10 @@ from projections.reads import GroupOf, Members, Resource
 from scim.cursors import Place, Sorted, decode, encode, query_digest
 from scim.discovery import list_frame, list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound
+from scim.filter_dependencies import mentions
 from scim.filters import Filter, cover, either, matches, parse_filter
-from scim.mentions import mentions
-from scim.misnomers import filter_as_meant, names_as_meant
 from scim.projection import Projection, needs, project, read_projection
+from scim.respelling import filter_as_meant, names_as_meant
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import Order, sort_key
 

@@ -35,7 +35,7 @@ from ledger.commands import (
 from ledger.directories import Directory
 from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
-from operations.acts import AFTER_CHANGE_S
+from operations.admin_commands import AFTER_CHANGE_S
 from projections import reads
 from projections.reads import GroupOf, Resource, Sealed
 from scim.apply import changed_names

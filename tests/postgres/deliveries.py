@@ -15,8 +15,8 @@ import psycopg
 from aiohttp import web
 
 from delivery import consumers as acts
+from delivery.checkpoints import Place, exceptions, place_of
 from delivery.consumers import Allowed, Consumer, Definition, consumer_named
-from delivery.progress import Place, exceptions, place_of
 from delivery.replays import Range, Run, plan, started
 from delivery.signing import new_secret
 from delivery.status import Lag, lag_of

@@ -9,7 +9,7 @@ from ledger.commands import RecordFacts
 from ledger.directories import SYSTEM, Directory
 from ledger.sealing import Kek
 from ledger.tokens import Issuer, Scope, database_clock
-from operations import acts, directories, profiles, tokens
+from operations import admin_commands, directories, profiles, tokens
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from runtime.bootstrap import machine
@@ -64,7 +64,7 @@ class Machine:
             return Issuer(self.ledger.kek, self.ledger.entropy, await database_clock(conn), actor)
 
     async def record(self, facts: RecordFacts) -> None:
-        await acts.record(self.ledger, self.caller, facts)
+        await admin_commands.record(self.ledger, self.caller, facts)
 
 
 @asynccontextmanager

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from delivery.operating import retried
-from delivery.progress import BLOCKED, PARKED
-from delivery.starts import PlaceError
+from delivery.checkpoints import BLOCKED, PARKED
+from delivery.interventions import retried
+from delivery.log_positions import PlaceError
 from ledger.commands import DeleteGroup
 from operations import consumers, deliveries, directories, replays
 from operations.consumers import Changes

@@ -16,18 +16,18 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from delivery import consumers as acts
-from delivery import doubt, losses, push, surges
+from delivery import dispatcher, doubt, losses, surge_control
 from delivery import worker as worker_module
 from delivery.audit import Audit, audit
-from delivery.brake import Limit
-from delivery.choosing import Open
+from delivery.checkpoints import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, exceptions, record
 from delivery.doubt import CIRCUIT, IN_FLIGHT_MAX
+from delivery.interventions import parked, retried, skipped
 from delivery.lanes import Item
-from delivery.operating import parked, retried, skipped
-from delivery.progress import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, exceptions, record
+from delivery.log_positions import PlaceMovedError
 from delivery.replays import Range, moved, plan, run_of
+from delivery.scheduler import Open
 from delivery.signing import new_secret
-from delivery.starts import PlaceMovedError
+from delivery.surge_policy import Limit
 from delivery.worker import Worker
 from ledger.commands import DeleteGroup
 from ledger.tail import Tail
@@ -120,8 +120,8 @@ def test_a_delivery_holds_as_many_events_as_its_budget_of_bytes_allows(
     app_url: str, monkeypatch: pytest.MonkeyPatch, ordering: str, batch_max: int
 ) -> None:
     """Small and large ones, also one that is larger than the budget, come all, in order; what is not kept in memory is fetched."""
-    monkeypatch.setattr(push, "BODIES_BYTES_MAX", 30_000)
-    monkeypatch.setattr(push, "HELD_BYTES_MAX", 10_000)
+    monkeypatch.setattr(dispatcher, "BODIES_BYTES_MAX", 30_000)
+    monkeypatch.setattr(dispatcher, "HELD_BYTES_MAX", 10_000)
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -247,8 +247,8 @@ def test_a_leaver_far_behind_in_the_log_is_found_while_nobody_seems_to_be_there(
     """Reading goes on, and what has not been tried yet makes room: it is in its turn afterwards, and nothing comes twice."""
 
     async def body() -> None:
-        monkeypatch.setattr(push, "WINDOW_MAX", 40)
-        monkeypatch.setattr(push, "PAGE", 20)
+        monkeypatch.setattr(dispatcher, "WINDOW_MAX", 40)
+        monkeypatch.setattr(dispatcher, "PAGE", 20)
         async with scene(app_url) as s:
             good = id_of(await s.ledger.create_user("good"))
             head = await s.head()
@@ -273,7 +273,7 @@ def test_a_429_pauses_its_event_for_as_long_as_it_says_and_the_others_for_a_minu
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body() -> None:
-        monkeypatch.setattr(push, "PAUSE_MAX_S", 0.3)
+        monkeypatch.setattr(dispatcher, "PAUSE_MAX_S", 0.3)
         async with scene(app_url) as s:
             bad = id_of(await s.ledger.create_user("bad"))
             patience = {"Retry-After": "3600"}
@@ -297,14 +297,14 @@ def test_a_blocked_delivery_is_told_once_also_when_telling_fails(app_url: str, m
 
     async def body() -> None:
         failures = iter([True, True])
-        tell = push._blocked
+        tell = dispatcher._blocked
 
         def fragile(*args: Any) -> Any:
             if next(failures, False):
                 raise psycopg.OperationalError("the database went away")
             return tell(*args)
 
-        monkeypatch.setattr(push, "_blocked", fragile)
+        monkeypatch.setattr(dispatcher, "_blocked", fragile)
         async with scene(app_url) as s:
             user = id_of(await s.ledger.create_user("poison"))
             s.hook.verdict = lambda _: 500
@@ -361,7 +361,7 @@ def test_thousands_behind_a_poisoned_group_do_not_stop_the_watermark(app_url: st
     """Moved aside, they wait with a row each, and come in order when the group is taken at last."""
 
     async def body() -> None:
-        monkeypatch.setattr(push, "WINDOW_MAX", 500)
+        monkeypatch.setattr(dispatcher, "WINDOW_MAX", 500)
         async with scene(app_url) as s:
             users = list[UUID]()
             for start in range(0, 3_000, 500):
@@ -476,7 +476,7 @@ def test_what_a_receiver_asked_for_holds_when_it_takes_others_and_for_the_next_p
 
 
 def test_a_429_pauses_the_next_process_too(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "PAUSE_MAX_S", 1.5)
+    monkeypatch.setattr(dispatcher, "PAUSE_MAX_S", 1.5)
     monkeypatch.setattr(worker_module, "LOOK_S", 0.05)
 
     async def body() -> None:
@@ -760,7 +760,7 @@ def test_a_receiver_of_an_ordered_directory_gets_again_what_it_lacks_within_boun
     app_url: str, monkeypatch: pytest.MonkeyPatch, *, far: int, refused: bool
 ) -> None:
     async def body() -> None:
-        monkeypatch.setattr(push, "REWIND_EVENTS_MAX", 10)
+        monkeypatch.setattr(dispatcher, "REWIND_EVENTS_MAX", 10)
         async with scene(app_url) as s:
             await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(20)))
             wanted = await s.wanted()
@@ -798,7 +798,7 @@ def test_a_receiver_that_asks_again_and_again_is_blocked_after_three_rewinds(app
             await s.make(ordering="directory")
             async with s.working():
                 await s.until(lambda: _is(s.states(), {last: BLOCKED}))
-            assert s.hook.positions().count(wanted[3]["position"]) == 1 + push.REWINDS_MAX
+            assert s.hook.positions().count(wanted[3]["position"]) == 1 + dispatcher.REWINDS_MAX
 
     run(body())
 
@@ -953,7 +953,7 @@ def test_a_holder_that_gives_no_sign_of_life_loses_its_lease_whatever_its_clock_
 ) -> None:
     async def body() -> None:
         monkeypatch.setattr(worker_module, "LEASE_MARGIN_S", 1.5)
-        monkeypatch.setattr(push, "SEND_MARGIN_S", 0.1)
+        monkeypatch.setattr(dispatcher, "SEND_MARGIN_S", 0.1)
         async with scene(app_url) as s:
             consumer = await s.make()
             await s.sql("insert into consumer_leases values (%s, %s, 5, 'infinity')", consumer.id, uuid4())
@@ -975,16 +975,16 @@ def test_what_was_about_to_leave_when_the_process_was_stopped_for_longer_than_it
     async def body() -> None:
         async with scene(app_url) as s:
             await s.make()
-            stopped, message = 0, push.Push._message
+            stopped, message = 0, dispatcher.Push._message
 
-            async def late(self: push.Push, batch: Any) -> Any:
+            async def late(self: dispatcher.Push, batch: Any) -> Any:
                 nonlocal stopped
                 found, stopped = await message(self, batch), stopped + 1
                 if stopped == 1:
                     self.lease_until -= 3_600  # the hour in which it was stopped, here
                 return found
 
-            monkeypatch.setattr(push.Push, "_message", late)
+            monkeypatch.setattr(dispatcher.Push, "_message", late)
             await s.ledger.create_user("u")
             async with s.working():
                 await s.until(lambda: stopped == 1)
@@ -1205,7 +1205,7 @@ def test_a_blocking_that_two_processes_tell_stands_in_the_log_once(app_url: str)
                     (row,) = await exceptions(conn, consumer)
                 late = Open(Item(row.position, row.directory, row.seq, 0, uuid4()), row)
                 with pytest.raises(psycopg.errors.NotNullViolation):
-                    await worker.act(push._blocked(consumer, late, "evt"))
+                    await worker.act(dispatcher._blocked(consumer, late, "evt"))
             assert await _told(s, "delivery.blocked", 1)
 
     run(body())
@@ -1274,7 +1274,7 @@ def test_revocations_over_the_limit_are_held_and_go_when_they_are_released(app_u
         async with scene(app_url) as s:
             ids = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(6)))]
             await s.ledger.create_group("g", tuple(ids))
-            await s.act(surges.limited(uuid4(), s.ledger.directory, 2, "hold"))
+            await s.act(surge_control.limited(uuid4(), s.ledger.directory, 2, "hold"))
             for user in ids:
                 await s.ledger.patch_user(user, OFF)
             await s.ledger.create_user("ordinary")
@@ -1289,10 +1289,10 @@ def test_revocations_over_the_limit_are_held_and_go_when_they_are_released(app_u
                 assert {e["position"] for e in events} - held == set(s.hook.positions())
                 await s.until(lambda: _why(s, {"held": 8}), "what was taken is on record")
                 limit = Limit(2, "hold")
-                await s.act(surges.released(uuid4(), s.ledger.directory, off[3]["seq"], limit, "expected"))
+                await s.act(surge_control.released(uuid4(), s.ledger.directory, off[3]["seq"], limit, "expected"))
                 await s.until(lambda: len(s.hook.took) == len(events) - 4)
                 assert set((await s.states()).values()) == {HELD}
-                await s.act(surges.released(uuid4(), s.ledger.directory, off[-1]["seq"], limit, "expected"))
+                await s.act(surge_control.released(uuid4(), s.ledger.directory, off[-1]["seq"], limit, "expected"))
                 await s.settled()
             assert in_order(s.hook.took)
             assert sorted(s.hook.positions()) == [e["position"] for e in events]
@@ -1332,18 +1332,18 @@ def test_harm_to_groups_is_a_surge_too(app_url: str, harm: Harm) -> None:
         async with scene(app_url) as s:
             users = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(6)))]
             groups = [id_of(await s.ledger.create_group(f"g{n}", tuple(users))) for n in range(2)]
-            await s.act(surges.limited(uuid4(), s.ledger.directory, 4, "hold"))
+            await s.act(surge_control.limited(uuid4(), s.ledger.directory, 4, "hold"))
             await s.make()
             await harm(s, users, groups)
             async with s.conn() as conn:
-                assert (await surges.lately(conn, {}))[s.ledger.directory.id] == 6
-                ((directory, count, _),) = await surges.surging(conn, await surges.limits(conn), quiet_s=60)
+                assert (await surge_control.lately(conn, {}))[s.ledger.directory.id] == 6
+                ((directory, count, _),) = await surge_control.surging(conn, await surge_control.limits(conn), quiet_s=60)
                 assert (directory, count) == (s.ledger.directory.id, 6)
             removed = [e["position"] for e in await s.wanted("group.member_removed")]
             async with s.working():
                 await s.until(lambda: _is_held(s))
                 assert len([p for p in removed if p in s.hook.positions()]) <= 4
-                await s.act(surges.released(uuid4(), s.ledger.directory, 10**6, Limit(4, "hold"), "expected"))
+                await s.act(surge_control.released(uuid4(), s.ledger.directory, 10**6, Limit(4, "hold"), "expected"))
                 await s.settled()
             assert set(removed) <= set(s.hook.positions())
 
@@ -1363,9 +1363,9 @@ def test_a_surge_is_seen_however_many_events_one_leaver_is(app_url: str, monkeyp
             directory = s.ledger.directory.id
             monkeypatch.setattr(losses, "PAGE", 15)  # ends within a leaver
             async with s.conn() as conn:
-                assert (await surges.lately(conn, {directory: Limit(12)})) == {directory: 12}
-                assert [found[1] for found in await surges.surging(conn, {directory: Limit(11)}, quiet_s=60)] == [12]
-                assert await surges.surging(conn, {directory: Limit(12)}, quiet_s=60) == []
+                assert (await surge_control.lately(conn, {directory: Limit(12)})) == {directory: 12}
+                assert [found[1] for found in await surge_control.surging(conn, {directory: Limit(11)}, quiet_s=60)] == [12]
+                assert await surge_control.surging(conn, {directory: Limit(12)}, quiet_s=60) == []
 
     run(body())
 
@@ -1397,9 +1397,9 @@ def test_a_day_of_leavers_while_the_clock_stands_is_no_surge(app_url: str, super
             limits = {directory: Limit(3, "hold")}
             feed = s.ledger.services.ledger.feed
             async with s.conn() as conn:
-                assert (await surges.lately(conn, limits))[directory] == 2
+                assert (await surge_control.lately(conn, limits))[directory] == 2
                 every = await feed.at(conn, [(directory, seq) for seq, _ in ends], bodies=False)
-                assert (await surges.held_commits(conn, limits, every)).commits == {(directory, ends[3][0])}, (
+                assert (await surge_control.held_commits(conn, limits, every)).commits == {(directory, ends[3][0])}, (
                     "of each hour what is beyond the limit"
                 )
 
@@ -1451,7 +1451,7 @@ def test_what_was_held_beyond_the_place_is_sent_once_when_the_place_comes_to_it(
 def test_a_surge_is_told_once(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
-            await s.act(surges.limited(uuid4(), s.ledger.directory, 1, "alarm"))
+            await s.act(surge_control.limited(uuid4(), s.ledger.directory, 1, "alarm"))
             ids = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(3)))]
             for user in ids:
                 await s.ledger.delete_user(user)
@@ -1467,13 +1467,13 @@ def test_a_surge_is_told_once(app_url: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_alarm_that_was_told_before_the_clock_was_set_back_silences_no_new_one(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
-            await s.act(surges.limited(uuid4(), s.ledger.directory, 1, "alarm"))
+            await s.act(surge_control.limited(uuid4(), s.ledger.directory, 1, "alarm"))
             for n in range(3):
                 await s.ledger.delete_user(id_of(await s.ledger.create_user(f"u{n}")))
 
             async def untold() -> list[tuple[int, int, int]]:
                 async with s.conn() as conn:
-                    return await surges.surging(conn, await surges.limits(conn), quiet_s=3_600)
+                    return await surge_control.surging(conn, await surge_control.limits(conn), quiet_s=3_600)
 
             ((number, _, seq),) = await untold()
             alarm = "insert into surge_alarms (directory, seq, at) values (%s, %s, clock_timestamp() + interval '1 day')"

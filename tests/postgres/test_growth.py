@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from database.connections import connect
-from delivery.progress import Place, Report, acknowledge, record
+from delivery.checkpoints import Place, Report, acknowledge, record
 from delivery.thinning import DAY, STEPS, Thinning
 from ledger.commands import RecordFacts
 from ledger.directories import Directory

@@ -9,8 +9,8 @@ from typing import Any, Literal, LiteralString, cast
 import psycopg
 import pytest
 
+from delivery.checkpoints import acknowledge
 from delivery.forks import Fork, forked, moved_back
-from delivery.progress import acknowledge
 from operations import consumers, deliveries, replays
 from operations.consumers import Changes, Put
 from operations.replays import Wanted

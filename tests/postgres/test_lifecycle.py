@@ -308,7 +308,7 @@ async def _cleaned_up(ledger: Ledger, url: str) -> str:
 def test_rebuild_and_live_agree_after_every_piece(app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         monkeypatch.setattr(cleanup, "PIECE", 3)
-        monkeypatch.setattr("replay.side.CHUNK_EVENTS", 7)
+        monkeypatch.setattr("replay.shadow_tables.CHUNK_EVENTS", 7)
         async with opened(app_url) as ledger, held_clean_up(app_url):
             await some_of_everything(ledger)
             await pause(ledger)

@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 from aiohttp import web
 
-from delivery import push, surges
-from delivery.brake import Limit
-from delivery.operating import retried
-from delivery.progress import BLOCKED, HELD, acknowledge
+from delivery import dispatcher, surge_control
+from delivery.checkpoints import BLOCKED, HELD, acknowledge
+from delivery.interventions import retried
 from delivery.replays import run_of
+from delivery.surge_policy import Limit
 from ledger import cleanup
 from ledger.lifecycle import closed
 from tests.postgres.deliveries import Scene, edge_of, in_order, scene, subject_of
@@ -103,7 +103,7 @@ def test_the_brake_holds_nothing_of_a_closing_and_lets_go_what_it_held(app_url: 
         monkeypatch.setattr(cleanup, "PIECE", 2)
         async with scene(app_url) as s:
             ids = await people(s, 12)
-            await s.act(surges.limited(uuid4(), s.ledger.directory, 2, "hold"))
+            await s.act(surge_control.limited(uuid4(), s.ledger.directory, 2, "hold"))
             await s.make(types=ALL)
             async with s.working():
                 for user in ids[:4]:
@@ -114,9 +114,9 @@ def test_the_brake_holds_nothing_of_a_closing_and_lets_go_what_it_held(app_url: 
                 assert types(s).count("user.deactivated") == 4
                 assert types(s).count("user.deleted") == 12
             async with s.conn() as conn:
-                assert (await surges.limits(conn))[s.ledger.directory.id] == Limit(2, "hold", closed=True)
-                assert await surges.surging(conn, {}, quiet_s=0) == []
-                assert s.ledger.directory.id not in await surges.lately(conn, {})
+                assert (await surge_control.limits(conn))[s.ledger.directory.id] == Limit(2, "hold", closed=True)
+                assert await surge_control.surging(conn, {}, quiet_s=0) == []
+                assert s.ledger.directory.id not in await surge_control.lately(conn, {})
 
     run(body())
 
@@ -127,7 +127,7 @@ async def _held(s: Scene) -> bool:
 
 def test_a_replay_under_way_sends_no_grant_of_a_closed_directory(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
-        monkeypatch.setattr(push, "NOTE_S", 0.05)
+        monkeypatch.setattr(dispatcher, "NOTE_S", 0.05)
         async with scene(app_url) as s:
             await s.make(types=ALL)
             await people(s, 40)

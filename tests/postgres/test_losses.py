@@ -12,11 +12,11 @@ import pytest
 
 from database.connections import Connection
 from database.deadlines import COUNT, Deadline
-from delivery import losses, push, surges
-from delivery.brake import HOUR_US, Limit, Loss, excess
+from delivery import dispatcher, losses, surge_control
+from delivery.checkpoints import HELD
 from delivery.losses import EVER, users_between
-from delivery.progress import HELD
-from delivery.surges import held_commits
+from delivery.surge_control import held_commits
+from delivery.surge_policy import HOUR_US, Limit, Loss, excess
 from ledger.commands import DeleteGroup, DeleteUser
 from ledger.rendering import Event
 from tests.postgres.deliveries import Scene, in_order, scene
@@ -166,18 +166,18 @@ def test_a_directory_that_takes_too_long_to_count_does_not_keep_the_others_from_
             other, mine = await two_directories(s), s.ledger.directory.id
             limits = {mine: Limit(1), other: Limit(1)}
             async with s.conn() as conn:
-                assert {found[0] for found in await surges.surging(conn, limits, quiet_s=0)} == {mine, other}
+                assert {found[0] for found in await surge_control.surging(conn, limits, quiet_s=0)} == {mine, other}
                 await conn.execute("set statement_timeout = 300")
                 with monkeypatch.context() as patched:
                     canceled(patched, mine)
-                    assert [found[0] for found in await surges.surging(conn, limits, quiet_s=0)] == [other]
-                    assert await surges.lately(conn, limits) == {mine: 0, other: 3}
+                    assert [found[0] for found in await surge_control.surging(conn, limits, quiet_s=0)] == [other]
+                    assert await surge_control.lately(conn, limits) == {mine: 0, other: 3}
                 with monkeypatch.context() as patched:
                     too_many_pages(patched, mine)
-                    assert len(await surges.surging(conn, limits, quiet_s=0)) == 2, (
+                    assert len(await surge_control.surging(conn, limits, quiet_s=0)) == 2, (
                         "what was found in time is more than the limit"
                     )
-                    assert await surges.surging(conn, {mine: Limit(9), other: Limit(9)}, quiet_s=0) == []
+                    assert await surge_control.surging(conn, {mine: Limit(9), other: Limit(9)}, quiet_s=0) == []
                 await conn.execute("set statement_timeout = 4000")
 
     run(body())
@@ -188,7 +188,7 @@ def test_what_cannot_be_judged_in_time_is_held_until_it_is_and_everything_else_g
 ) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
-            await s.act(surges.limited(uuid4(), s.ledger.directory, 5, "hold"))
+            await s.act(surge_control.limited(uuid4(), s.ledger.directory, 5, "hold"))
             other = await two_directories(s)
             await s.make()
             wanted = await s.wanted()
@@ -201,7 +201,7 @@ def test_what_cannot_be_judged_in_time_is_held_until_it_is_and_everything_else_g
                     await s.until(lambda: len(s.hook.took) == len(wanted) - 3)
                     assert {p for p, state in (await s.states()).items() if state == HELD} == ends
                     assert in_order(s.hook.took)
-            monkeypatch.setattr(push, "JUDGED_AGAIN_S", 0.05)
+            monkeypatch.setattr(dispatcher, "JUDGED_AGAIN_S", 0.05)
             with monkeypatch.context() as patched:
                 too_many_pages(patched, 0)
                 async with s.working():

@@ -18,8 +18,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from api.app import make_app
 from api.services import Services
+from ledger.eventsourcing_recorder import LedgerRecorder, LostEndError
 from ledger.sealing import Kek
-from ledger.store import LedgerRecorder, LostEndError
 from operations import tokens
 from operations.consumers import Webhooks
 from runtime import wiring

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 
 from ledger.directories import Directory
-from replay.fold import UnreadableEventError
 from replay.rebuild import RebuildRefusedError, Result, rebuild
-from replay.side import CHUNK_EVENTS, connect_owner, heads
+from replay.shadow_tables import CHUNK_EVENTS, connect_owner, heads
+from replay.stored_events import UnreadableEventError
 from replay.verify import FINDINGS_MAX, Finding, verify_log, verify_read_models
 from tests.postgres.ledgers import Ledger, id_of, opened
 
@@ -158,7 +158,7 @@ def test_an_interrupted_rebuild_goes_on_where_it_was(app_url: str, owner_url: st
             raise Interrupted
 
     async def run() -> None:
-        monkeypatch.setattr("replay.side.CHUNK_EVENTS", 7)
+        monkeypatch.setattr("replay.shadow_tables.CHUNK_EVENTS", 7)
         async with opened(app_url) as ledger:
             await _history(ledger)
             with pytest.raises(Interrupted):
@@ -175,7 +175,7 @@ def test_an_interrupted_rebuild_goes_on_where_it_was(app_url: str, owner_url: st
 
 def test_writes_go_on_during_a_rebuild_and_nothing_is_lost(app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
-        monkeypatch.setattr("replay.side.CHUNK_EVENTS", 50)
+        monkeypatch.setattr("replay.shadow_tables.CHUNK_EVENTS", 50)
         async with opened(app_url) as ledger:
             await _history(ledger)
             over = asyncio.Event()

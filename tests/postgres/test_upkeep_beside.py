@@ -17,7 +17,7 @@ from ledger.events import USER_CREATED, USER_DELETED
 from ledger.sealing import Kek
 from replay import verify
 from replay.rebuild import Result, rebuild
-from replay.side import heads, owner_pair
+from replay.shadow_tables import heads, owner_pair
 from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
 from runtime import embedded
 from tests.postgres.ledgers import Ledger, id_of, opened

@@ -27,7 +27,7 @@ from database.connections import APPLICATION_NAME, Connection, Pool, connect, co
 from database.deadlines import Deadline
 from ledger import transaction, writer
 from ledger.tokens import Token
-from projections import core
+from projections import current_state
 from runtime import embedded, wiring
 from runtime.identifiers import uuid7
 from scim.errors import Unavailable
@@ -301,7 +301,7 @@ def test_a_transaction_that_computes_shows_that_it_lives(
         if len(events) > 1_000:
             computes.set()
             assert goes_on.wait(10)
-        return core.project(events)
+        return current_state.project(events)
 
     asked = """select a.state_change from pg_stat_activity a join pg_locks l on l.pid = a.pid
                where l.locktype = 'advisory' and l.classid = 1 and l.granted and a.application_name = %s"""

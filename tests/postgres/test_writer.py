@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from ledger.cursor import BEGINNING, Cursor
 from ledger.transaction import Outcome
-from projections import core
+from projections import current_state
 from runtime import embedded
 from scim.errors import InvalidValue, ScimError, Unavailable, Uniqueness
 from tests.postgres.ledgers import Ledger, id_of, opened
@@ -62,7 +62,7 @@ def test_a_value_the_database_refuses_fails_alone(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             # A lone surrogate never gets past the edge; here it stands for any value PostgreSQL or psycopg refuses.
-            original = core.project
+            original = current_state.project
 
             def poisoned(events):
                 statements = original(events)

@@ -13,11 +13,11 @@ from scim.attribute_map import read_path
 from scim.diff import in_order_of, same_values
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, NoTarget, ScimError
 from scim.filters import matches, parse_filter
-from scim.misnomers import endpoint, filter_as_meant
 from scim.normalise import normalise, schemas_of
 from scim.patch import PATCH_URN, read_patch
 from scim.profile import profile_of, shipped
 from scim.projection import project, read_projection
+from scim.respelling import endpoint, filter_as_meant
 from scim.schema import ENTERPRISE, USER, Attribute, Extension, with_extension
 from scim.sorting import sort_key
 from scim.tolerances import GENERIC, STRICT, Tolerances

@@ -9,8 +9,8 @@ from scim2_models import Group as OracleGroup
 from scim2_models import User as OracleUser
 
 from scim.apply import apply_patch, changed_names
-from scim.edges import EdgeOperation
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
+from scim.member_operations import EdgeOperation
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch
 from scim.paths import parse_path

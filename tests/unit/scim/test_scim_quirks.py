@@ -8,11 +8,11 @@ import pytest
 from scim.apply import apply_patch
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError
 from scim.filters import either
-from scim.misnomers import filter_as_meant, names_as_meant
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch
 from scim.profile import mapped_user, profile_of, shipped
 from scim.projection import parse_projection, read_projection
+from scim.respelling import filter_as_meant, names_as_meant
 from scim.schema import ENTERPRISE, GROUP, USER
 from scim.tolerances import GENERIC, STRICT, Tolerances
 

@@ -26,13 +26,7 @@ from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
 from delivery.audit import Readings, readings_of
-from delivery.brake import Limit
-from delivery.choosing import Choosing, Open, Replay, attempts_of, failed, state_of
-from delivery.consumers import Consumer
-from delivery.forks import Trail
-from delivery.lanes import Item, Lanes, rebuilt
-from delivery.pace import OPEN_MAX, Finding, Pace, limit_of
-from delivery.progress import (
+from delivery.checkpoints import (
     BLOCKED,
     HELD,
     PARKED,
@@ -45,9 +39,15 @@ from delivery.progress import (
     exceptions,
     place_of,
 )
+from delivery.consumers import Consumer
+from delivery.forks import Trail
+from delivery.lanes import Item, Lanes, rebuilt
+from delivery.pace import OPEN_MAX, Finding, Pace, limit_of
 from delivery.replays import Planned, Run, moved, plan, runs_of
+from delivery.scheduler import Choosing, Open, Replay, attempts_of, failed, state_of
 from delivery.signing import batch_id, body_of_batch, body_of_one
-from delivery.surges import held_commits
+from delivery.surge_control import held_commits
+from delivery.surge_policy import Limit
 from delivery.transports.webhook import ON_LOOP_BYTES, Message, Result, Sender, TooLateError
 from ledger.commands import RecordFacts
 from ledger.cursor import START, Anchor
@@ -71,7 +71,7 @@ REWIND_EVENTS_MAX: Final = 1_000
 JUDGED_AGAIN_S: Final = 15.0  # after the brake could not say in time what it holds
 CLOCK_SET_S: Final = 1.0  # back in one look; less is a clock that is corrected slowly
 NOTE_S: Final = 1.0  # how often passing over events of others is put on record
-_log = structlog.get_logger("delivery.push")
+_log = structlog.get_logger("delivery.dispatcher")
 
 
 class LeaseLostError(Exception):

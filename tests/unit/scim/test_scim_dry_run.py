@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from scim.dry_run import try_request
 from scim.extension import read_extension
 from scim.profile import profile_of
 from scim.schema import GROUP, with_extension
 from scim.schema import USER as USER_TYPE
-from scim.trial import try_request
 from tests.unit.scim.test_scim_extension import SCHEMA, URN
 
 CORE = "urn:ietf:params:scim:schemas:core:2.0:"

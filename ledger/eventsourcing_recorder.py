@@ -316,7 +316,7 @@ class LedgerMapper(Mapper[UUID]):
 
 
 class LedgerFactory(InfrastructureFactory[TrackingRecorder]):
-    """Makes the ledger a persistence module of the library: PERSISTENCE_MODULE=ledger.store, DATABASE_URL, KEK_FILE.
+    """Makes the ledger a persistence module of the library: PERSISTENCE_MODULE=ledger.eventsourcing_recorder, DATABASE_URL, KEK_FILE.
 
     In an application class named `Ledger` these are read as LEDGER_DATABASE_URL and LEDGER_KEK_FILE, as the service does.
     """

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scim.filters import TEXT_BYTES_MAX
+from scim.redaction import _shape, filter_shape
 from scim.schema import USER
-from scim.shape import _shape, filter_shape
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Those who hear of events: a webhook receiver and an SSE client in a process of their own, which note when each event arrived.
 
-    python bench/ears.py PORT_OF_THE_SERVICE TOKEN      prints its own port, then serves until its standard input ends
+    python bench/listeners.py PORT_OF_THE_SERVICE TOKEN      prints its own port, then serves until its standard input ends
 
 `GET /figures` gives what was heard since the last time: {"events", "seconds", "hook": [ms…], "stream": [ms…]}. Latency is from the
 time in the event, which the database's clock of the same machine stamped before the commit.

@@ -3,9 +3,9 @@
 import pytest
 
 from scim import errors
-from scim.advice import SAID, fix_of, said
 from scim.errors import ScimError
 from scim.profile import TOLERANCES
+from scim.remedies import SAID, fix_of, said
 
 KINDS = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ScimError) and kind is not ScimError

@@ -12,8 +12,8 @@ from psycopg.errors import QueryCanceled
 
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.brake import HOUR_US, REVOKING, Action, Limit, excess
 from delivery.losses import EVER, UncountedError, hours_of, users_between
+from delivery.surge_policy import HOUR_US, REVOKING, Action, Limit, excess
 from ledger.commands import RecordFacts
 from ledger.directories import Directory
 from ledger.events import (
@@ -31,7 +31,7 @@ from ledger.rendering import Event
 SQL: Final = load_queries(__file__)
 PER_HOUR_MAX: Final = 1_000_000
 COUNTED_MAX: Final = 10_000  # users: an alarm says how many lost access, up to here or the limit
-_log = structlog.get_logger("delivery.surges")
+_log = structlog.get_logger("delivery.surge_control")
 
 
 @dataclass(slots=True)

@@ -9,13 +9,13 @@ import psycopg
 import structlog
 
 from database.connections import LOST, Connection
-from delivery.progress import Report, record
-from delivery.push import LeaseLostError, Push
+from delivery.checkpoints import Report, record
+from delivery.dispatcher import LeaseLostError, Push
 
 RETRY_S: Final = 0.5
 # A read-only database is no defect of these consumers: what was delivered would be delivered again.
 AWAY: Final = (*LOST, psycopg.errors.ReadOnlySqlTransaction)
-_log = structlog.get_logger("delivery.recording")
+_log = structlog.get_logger("delivery.checkpoint_writer")
 
 
 class Recording:

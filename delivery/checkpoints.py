@@ -11,7 +11,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from delivery.backoff import DELAY_S_MAX, JITTER
 from delivery.consumers import Consumer
-from delivery.starts import PlaceMovedError
+from delivery.log_positions import PlaceMovedError
 from ledger.cursor import START, Anchor
 from ledger.events import DIRECTORY_CLOSED, USER_DEACTIVATED, USER_DELETED
 

@@ -22,9 +22,9 @@ from examples.access_list import follow
 from ledger.commands import RecordFacts, needs_of
 from ledger.directories import PROFILE, Directory
 from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
+from ledger.eventsourcing_recorder import LedgerMapper, LedgerRecorder
 from ledger.lifecycle import closed
 from ledger.sealing import Kek, wrap_key
-from ledger.store import LedgerMapper, LedgerRecorder
 from ledger.transaction import Report, Submission
 from runtime.identifiers import uuid7
 from runtime.wiring import make_transaction

@@ -23,7 +23,7 @@ import structlog
 from database.deadlines import FIRST_HEARTBEAT, HEARTBEAT, PROCESSES_AT_STOP
 from delivery.leases import Signs
 
-_log = structlog.get_logger("runtime.crew")
+_log = structlog.get_logger("runtime.supervisor")
 NOTICE_S = 0.2  # how late a stop is noticed
 BEAT_S = 1.0
 Beat: TypeAlias = Callable[[], None]

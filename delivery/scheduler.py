@@ -11,11 +11,11 @@ from typing import Final
 from uuid import UUID
 
 from delivery.backoff import delay_s
+from delivery.checkpoints import BLOCKED, RETRYING, WAITING, Exceptional
 from delivery.consumers import Terms
 from delivery.doubt import Doubt
 from delivery.lanes import ORDINARY, RANKS, Item
 from delivery.pace import Moment
-from delivery.progress import BLOCKED, RETRYING, WAITING, Exceptional
 from delivery.replays import Run
 
 RESERVED: Final = 4  # of the requests at once, those that are kept for first tries of live events

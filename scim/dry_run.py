@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
-from scim.advice import fix_of
 from scim.apply import apply_patch
-from scim.edges import EdgeOperation, no_such_member
 from scim.errors import InvalidSyntax, NotFound, ScimError
 from scim.extension import check_immutable
 from scim.filters import matches
-from scim.misnomers import endpoint
+from scim.member_operations import EdgeOperation, no_such_member
 from scim.normalise import check_user_name, normalise
 from scim.patch import Patch, read_patch
 from scim.profile import Profile, is_test_object, mapped_user
+from scim.remedies import fix_of
+from scim.respelling import endpoint
 from scim.schema import RESOURCE_TYPES, USER, ResourceType
 
 Types: TypeAlias = Mapping[str, ResourceType]

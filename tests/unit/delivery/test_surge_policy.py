@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from database.queries import load_queries
-from delivery.brake import HOUR_US, PER_HOUR, REVOKING, Limit, Loss, excess
-from delivery.progress import REVOCATIONS
+from delivery.checkpoints import REVOCATIONS
 from delivery.replays import GRANTS
+from delivery.surge_policy import HOUR_US, PER_HOUR, REVOKING, Limit, Loss, excess
 from ledger import events as e
 
 PROJECT = Path(__file__).parents[3]

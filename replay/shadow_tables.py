@@ -15,8 +15,8 @@ from database.connections import Connection, connect_owner
 from database.queries import load_queries
 from ledger.directories import Directories
 from ledger.sealing import Kek
-from projections import core
-from replay.fold import StoredEvent, UnreadableEventError, changed, recorded
+from projections import current_state
+from replay.stored_events import StoredEvent, UnreadableEventError, changed, recorded
 
 SQL: Final = load_queries(__file__)
 CHUNK_EVENTS: Final = 5_000
@@ -66,7 +66,7 @@ class _Chunk:
     directory: int
     last: int
     events: int
-    delta: core.Delta
+    delta: current_state.Delta
     touched: list[tuple[int, UUID]]
 
 
@@ -123,7 +123,7 @@ class SideTables:
         def prepare() -> _Chunk:
             stored = [StoredEvent(*row) for row in rows]
             events = recorded(self._kek, directory, stored, self.unreadable)
-            return _Chunk(number, last, len(rows), core.fold(events), changed(events))
+            return _Chunk(number, last, len(rows), current_state.fold(events), changed(events))
 
         return await anyio.to_thread.run_sync(prepare)
 
@@ -133,7 +133,7 @@ class SideTables:
             existing = await (await self.conn.cursor(binary=True).execute(SQL["existing_created"], params)).fetchall()
             created = {(d, i): at for d, i, at in existing}
             async with self.conn.pipeline():
-                for statement, values in core.statements(chunk.delta, rewrite=True, created_at=created):
+                for statement, values in current_state.statements(chunk.delta, rewrite=True, created_at=created):
                     await self.conn.execute(statement, values)
                 if self._record:
                     await self.conn.execute(SQL["record_progress"], (chunk.directory, chunk.last))
