@@ -7,7 +7,7 @@ import pytest
 
 from scim.apply import apply_patch
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError
-from scim.filters import either
+from scim.filter_parser import either
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch
 from scim.profile import mapped_user, profile_of, shipped
