@@ -1,4 +1,4 @@
-"""Replay of deliveries (CONTRACT §6): what a run would send again, and the acts on runs. Pushing them is push.py's."""
+"""Replay of deliveries (CONTRACT §6): what a run would send again, and the acts on runs. Sending them is dispatcher.py's."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
