@@ -110,10 +110,8 @@ class _PatchReader:
 
     def _of_today(self, name: str) -> str:
         """A key or path with the URN of today, where the profile forgives older ones."""
-        today = renamed(self.rt, name) if ":" in name and self.leniency.would_allow(Tolerance.OLD_SCHEMA_URIS) else name
-        if today != name:
-            self.leniency.note(Tolerance.OLD_SCHEMA_URIS)
-        return today
+        today = renamed(self.rt, name) if ":" in name else name
+        return today if today != name and self.leniency.allows(Tolerance.OLD_SCHEMA_URIS) else name
 
     def _is_resource(self, name: str) -> bool:
         """Whether it is the URN of the core schema: what is under it are the resource's own attributes."""

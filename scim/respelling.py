@@ -36,6 +36,8 @@ _OLD: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     }
 )
 
+_OLD_BEGINNING: Final = "urn:scim:"  # of every older URN of a schema; no current one begins so
+
 
 def of_today(uris: set[str], expected: str) -> set[str] | None:
     """Casefolded schema URIs with those of older drafts renamed; None where none of them means the expected one."""
@@ -56,7 +58,8 @@ def endpoint(segment: str, leniency: Leniency) -> str | None:
 
 def renamed(rt: ResourceType, name: str) -> str:
     """A key or path with the URN of an older draft at its beginning replaced by that of today; others as they are."""
-    folded = name.casefold()
+    if not (folded := name.casefold()).startswith(_OLD_BEGINNING):
+        return name
     for old, urn in _replaced(rt):
         if urn and folded == old:
             return urn
@@ -90,7 +93,8 @@ def place_of(rt: ResourceType, key: str, value: Any, leniency: Leniency) -> tupl
     if folded == rt.schema.casefold():
         forgiven = isinstance(value, dict) and leniency.would_allow(Tolerance.DOTTED_KEYS)
         return ((), Tolerance.DOTTED_KEYS) if forgiven else None
-    today = renamed(rt, key) if ":" in key and leniency.would_allow(Tolerance.OLD_SCHEMA_URIS) else key
+    today = renamed(rt, key) if ":" in key else key
+    today = today if today != key and leniency.would_allow(Tolerance.OLD_SCHEMA_URIS) else key
     if today != key:
         place = _place_today(rt, today, value)
         return None if place is None else (place, Tolerance.OLD_SCHEMA_URIS)
@@ -221,7 +225,7 @@ _VALUES: Final = re.compile(
 
 def filter_as_meant(text: str, rt: ResourceType, leniency: Leniency) -> str:
     """A filter as the RFC writes it, where another spelling is forgiven and makes it readable; otherwise as it is."""
-    if "urn:scim:" in text.lower():
+    if _OLD_BEGINNING in text.lower():
         # First: the URN of a draft reads like that of somebody's extension.
         text, relied = _respelt(text, rt, (_OLDER,), leniency)
         leniency.note(*relied)

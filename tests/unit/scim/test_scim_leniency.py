@@ -7,8 +7,11 @@ from pathlib import Path
 import orjson
 import pytest
 
+from scim import respelling
+from scim.filters import either
 from scim.leniency import LISTED, TEST_OBJECT, Leniency, Tolerance, sentence_of
 from scim.profile import format_schema, profile_of, shipped
+from scim.schema import GROUP, USER
 
 PROJECT = Path(__file__).parents[3]
 ENTRIES = PROJECT / "scim" / "leniency.py"
@@ -90,3 +93,10 @@ def test_requests_of_one_directory_do_not_share_what_they_used() -> None:
     first, second = Leniency(forgiven), Leniency(forgiven)
     assert first.allows(Tolerance.OP_CASE)
     assert not second.used
+
+
+def test_every_older_urn_is_recognised_by_its_beginning() -> None:
+    """Names are looked at for older URNs only where they begin so, because nearly none does."""
+    older = [urn for rt in (USER, GROUP, either(USER, GROUP)) for urn, _ in respelling._replaced(rt)]
+    assert older
+    assert all(urn.startswith(respelling._OLD_BEGINNING) for urn in older)
