@@ -63,11 +63,12 @@ from ledger.events import (
     EventType,
 )
 from scim.apply import PATCH_STEPS, apply_patch
+from scim.casefolding import casefold
 from scim.diff import changes, in_order_of
 from scim.errors import Forbidden, InvalidValue, NotFound, TooMany, Unavailable, Uniqueness
 from scim.extension import check_immutable
 from scim.filter_dependencies import whole_members
-from scim.filters import fold, matches
+from scim.filters import matches
 from scim.leniency import Leniency
 from scim.member_operations import EdgeOperation, no_such_member
 from scim.normalise import check_user_name
@@ -225,7 +226,7 @@ def _patch_user(state: State, command: PatchUser, leniency: Leniency, effort: Ef
 
 
 def _change_user(state: State, user: UserState, after: dict[str, Any]) -> Decision:
-    key = fold(after["userName"])
+    key = casefold(after["userName"])
     if key != user.key:
         _refuse_taken(state, key, user.id)
     check_user_name(after, user.document)
@@ -316,7 +317,7 @@ def _change_group(state: State, group: GroupState, document: dict[str, Any], wan
     found = changes(group.document, document)
     drafts: list[Draft] = []
     if found:
-        drafts.append(Draft(GROUP_UPDATED, group.id, GROUP, body=Body(document, found, fold(document["displayName"]))))
+        drafts.append(Draft(GROUP_UPDATED, group.id, GROUP, body=Body(document, found, casefold(document["displayName"]))))
     drafts += [_remove(state, group, member) for member in sorted(current - wanted)]
     drafts += [_add(state, group.id, member) for member in sorted(wanted - current)]
     return Decision(tuple(drafts), document)
@@ -328,7 +329,7 @@ def _delete_group(state: State, command: DeleteGroup) -> Decision:
         command.condition.check(group.etag_rv)
     own = [_remove(state, group, member, GROUP_WAS_DELETED) for member in group.members or ()]
     above = [_edge(MEMBER_REMOVED, parent, group.id, GROUP, GROUP_WAS_DELETED, effective=True) for parent in group.parents]
-    body = Body(group.document, [], fold(group.document["displayName"])) if group.document else None
+    body = Body(group.document, [], casefold(group.document["displayName"])) if group.document else None
     last = Draft(GROUP_DELETED, group.id, GROUP, body=body)
     return Decision((*own, *above, last))
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ledger.events import GROUP, Body, Macs
 from proofs.body import Sealed, open_body, seal
 from proofs.keys import WrapError, unwrap, wrap
-from scim.filters import fold
+from scim.casefolding import casefold
 
 USER_NAME, EXTERNAL_ID, DISPLAY_NAME, EMAIL = b"u", b"x", b"d", b"e"
 MAC_SIZE: Final = 16
@@ -151,8 +151,8 @@ def index_macs(index_key: bytes, ot: str, key: str, document: dict[str, Any]) ->
     return Macs(
         name=mac(index_key, USER_NAME, key),
         external_id=external_mac,
-        display_name=mac(index_key, DISPLAY_NAME, fold(display)) if isinstance(display, str) else None,
-        emails=tuple(mac(index_key, EMAIL, fold(value)) for value in _email_values(document.get("emails"))),
+        display_name=mac(index_key, DISPLAY_NAME, casefold(display)) if isinstance(display, str) else None,
+        emails=tuple(mac(index_key, EMAIL, casefold(value)) for value in _email_values(document.get("emails"))),
     )
 
 

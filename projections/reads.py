@@ -20,7 +20,7 @@ from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac
 from ledger.turns import Turns
 from proofs.body import PayloadTooLargeError
 from scim.errors import TooMany
-from scim.filters import Atom, Bounds
+from scim.filter_index import Atom, Bounds
 from scim.work import Work, reading
 
 SQL: Final = load_queries(__file__)

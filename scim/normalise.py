@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from scim.datetimes import instant
 from scim.errors import InvalidSyntax, InvalidValue, Mutability
-from scim.filters import instant
 from scim.leniency import Leniency, Tolerance
 from scim.respelling import is_path, of_today, place_of, with_values_at
 from scim.schema import Attribute, Extension, ResourceType, is_of_scim

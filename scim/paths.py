@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from scim.errors import InvalidPath
-from scim.filters import Filter, Reader, Reference, Token, shown, unknown
+from scim.filter_parser import Reader, Token, shown
+from scim.filters import Filter, Reference, unknown
 from scim.normalise import check_unknown
 from scim.schema import Attribute, ResourceType, is_of_scim
 from scim.urns import Name, Reading, Readings, is_after_known_urn, is_version, readings, split_urn

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Final
 
 from scim.errors import InvalidFilter
-from scim.filters import TEXT_BYTES_MAX, parse_filter
+from scim.filter_parser import TEXT_BYTES_MAX, parse_filter
 from scim.schema import ResourceType
 
 _UNREADABLE: Final = "(unreadable)"

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from scim.errors import InvalidFilter
-from scim.filters import parse_filter
+from scim.filter_parser import parse_filter
 from scim.leniency import Leniency, Tolerance
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, ResourceType
 from scim.urns import split_urn, with_colon

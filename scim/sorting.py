@@ -5,8 +5,11 @@ from dataclasses import replace
 from heapq import merge
 from typing import Any, Final, Protocol, TypeVar
 
+from scim.casefolding import casefold
+from scim.datetimes import instant
 from scim.errors import InvalidPath, InvalidValue
-from scim.filters import Present, Reference, fold, instant, parse_filter
+from scim.filter_parser import parse_filter
+from scim.filters import Present, Reference
 from scim.schema import Attribute, ResourceType
 from scim.work import Work
 
@@ -89,4 +92,4 @@ def _comparable(value: Any, kind: str, *, case_exact: bool) -> tuple[int, Any]:
     if isinstance(value, bool | int | float):
         return (0, value)
     text = value if isinstance(value, str) else str(value)
-    return (1, text if case_exact else fold(text))
+    return (1, text if case_exact else casefold(text))

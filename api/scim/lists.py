@@ -27,7 +27,8 @@ from scim.cursors import ANCHORS, Created, Place, Sorted
 from scim.errors import InvalidCursor, TooMany
 from scim.filter_dependencies import NONE as NOTHING
 from scim.filter_dependencies import asked, named_members, with_member_ids
-from scim.filters import Bounds, Filter, bounds, cover, matches
+from scim.filter_index import Bounds, bounds, cover
+from scim.filters import Filter, matches
 from scim.leniency import Leniency
 from scim.projection import Projection, needs, project
 from scim.schema import GROUP, USER, ResourceType

@@ -10,9 +10,9 @@ from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.turns import Turns
 from projections import reads
+from scim.casefolding import casefold
 from scim.errors import InvalidValue
 from scim.filter_dependencies import named_members, with_member_ids
-from scim.filters import fold
 from scim.leniency import Leniency, Tolerance
 from scim.member_operations import EdgeOperation
 from scim.patch import Patch
@@ -53,7 +53,7 @@ async def meant(turns: Turns, directory: Directory, values: Sequence[str], lenie
 
 def _keys(directory: Directory, key: str, values: Sequence[str]) -> _Keys:
     ids = {value: parsed for value in values if (parsed := parse_id(value)) is not None}
-    return _Keys(ids, {value: reads.blind(directory, key, fold(value) if key == "userName" else value) for value in values})
+    return _Keys(ids, {value: reads.blind(directory, key, casefold(value) if key == "userName" else value) for value in values})
 
 
 def _owned(key: str, keys: _Keys, ours: set[UUID], owners: Mapping[bytes, tuple[UUID, int]]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from ledger.directories import Directory
 from ledger.events import USER
 from projections import reads
 from projections.reads import Alone, GroupOf, Resource
-from scim.filters import Atom
+from scim.filter_index import Atom
 from scim.work import Work
 
 

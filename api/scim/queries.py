@@ -25,7 +25,9 @@ from scim.cursors import Place, Sorted, decode, encode, query_digest
 from scim.discovery import list_frame, list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound
 from scim.filter_dependencies import mentions
-from scim.filters import Filter, cover, either, matches, parse_filter
+from scim.filter_index import cover
+from scim.filter_parser import either, parse_filter
+from scim.filters import Filter, matches
 from scim.projection import Projection, needs, project, read_projection
 from scim.respelling import filter_as_meant, names_as_meant
 from scim.schema import GROUP, USER, ResourceType

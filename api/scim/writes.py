@@ -39,8 +39,8 @@ from operations.admin_commands import AFTER_CHANGE_S
 from projections import reads
 from projections.reads import GroupOf, Resource, Sealed
 from scim.apply import changed_names
+from scim.casefolding import casefold
 from scim.errors import NotFound, TooMany, Unavailable
-from scim.filters import fold
 from scim.leniency import Leniency
 from scim.normalise import normalise
 from scim.patch import Patch, read_patch
@@ -103,13 +103,13 @@ class Write:
 
     async def create_user(self) -> Answer:
         document = await self._read_resource(self._directory.user_type, USER_BYTES_MAX)
-        command = CreateUser(self._call.resource_id or self._services.ledger.new_id(), document, fold(document["userName"]))
+        command = CreateUser(self._call.resource_id or self._services.ledger.new_id(), document, casefold(document["userName"]))
         return await self._created(self._directory.user_type, command.id, await self._submit(command))
 
     async def replace_user(self, user: str) -> Answer:
         document = await self._read_resource(self._directory.user_type, USER_BYTES_MAX)
         outcome = await self._submit(
-            ReplaceUser(_id(user), document, fold(document["userName"]), self._call.condition(), self._directory.user_type)
+            ReplaceUser(_id(user), document, casefold(document["userName"]), self._call.condition(), self._directory.user_type)
         )
         return await self._changed_user(_id(user), outcome)
 
@@ -130,7 +130,7 @@ class Write:
         document = await self._read_resource(self._directory.group_type, GROUP_BYTES_MAX)
         members = await self._members(document)
         command = CreateGroup(
-            self._call.resource_id or self._services.ledger.new_id(), document, fold(document["displayName"]), members
+            self._call.resource_id or self._services.ledger.new_id(), document, casefold(document["displayName"]), members
         )
         outcome = await self._submit(command)
         return await self._whole_group(201, command.id, outcome)
@@ -139,7 +139,7 @@ class Write:
         document = await self._read_resource(self._directory.group_type, GROUP_BYTES_MAX)
         members = await self._members(document)
         command = ReplaceGroup(
-            _id(group), document, fold(document["displayName"]), members, self._call.condition(), self._directory.group_type
+            _id(group), document, casefold(document["displayName"]), members, self._call.condition(), self._directory.group_type
         )
         return await self._whole_group(200, _id(group), await self._submit(command))
 
@@ -312,7 +312,7 @@ def _id(text: str) -> UUID:
 def _names(patch: Patch) -> tuple[str, ...]:
     """The userNames a patch may set, so that uniqueness is read beforehand."""
     values = (op.value for op in patch.operations if op.path.attribute is USER_NAME)
-    return tuple(fold(value) for value in values if isinstance(value, str))
+    return tuple(casefold(value) for value in values if isinstance(value, str))
 
 
 USER_NAME = USER.attributes["username"]

@@ -20,7 +20,7 @@ from operations.consumers import Webhooks
 from runtime.bootstrap import _SQL
 from runtime.identifiers import uuid7
 from runtime.wiring import now_us, open_services
-from scim.filters import fold
+from scim.casefolding import casefold
 from scim.leniency import Leniency
 from scim.patch import read_patch
 from scim.profile import profile_of
@@ -48,13 +48,13 @@ class Ledger:
 
     def create_user(self, name: str, directory: Directory | None = None, **attributes: Any) -> "asyncio.Future[Outcome]":
         document = {"schemas": [CORE_USER], "userName": name, **attributes}
-        return self.submit(CreateUser(uuid4(), document, fold(name)), directory)
+        return self.submit(CreateUser(uuid4(), document, casefold(name)), directory)
 
     def create_group(
         self, name: str, members: tuple[UUID | str, ...] = (), directory: Directory | None = None
     ) -> "asyncio.Future[Outcome]":
         document = {"schemas": [CORE_GROUP], "displayName": name}
-        return self.submit(CreateGroup(uuid4(), document, fold(name), as_members(map(str, members))), directory)
+        return self.submit(CreateGroup(uuid4(), document, casefold(name), as_members(map(str, members))), directory)
 
     def patch_user(self, user: UUID, *operations: dict[str, Any]) -> "asyncio.Future[Outcome]":
         patch = read_patch(USER, {"schemas": [PATCH_OP], "Operations": list(operations)}, Leniency(GENERIC))

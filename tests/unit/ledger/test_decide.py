@@ -13,8 +13,8 @@ from ledger.commands import Condition, GroupState, State, Tags, UserState, needs
 from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.events import USER_CREATED, Draft
 from scim.apply import PATCH_STEPS
+from scim.casefolding import casefold
 from scim.errors import InvalidValue, NoTarget, NotFound, PreconditionFailed, TooMany, Uniqueness
-from scim.filters import fold
 from scim.leniency import Leniency
 from scim.patch import read_patch
 from scim.profile import profile_of
@@ -32,7 +32,9 @@ def _user(
     user: UUID = U1, *, active: bool = True, groups: tuple[UUID, ...] | None = (), name: str = "Ann", **more: Any
 ) -> UserState:
     document = {"schemas": [CORE_USER], "id": str(user), "userName": name, "active": active, **more}
-    return UserState(user, document, active, fold(name), 3, 3, 10, 20, in_groups=groups is None or bool(groups), groups=groups)
+    return UserState(
+        user, document, active, casefold(name), 3, 3, 10, 20, in_groups=groups is None or bool(groups), groups=groups
+    )
 
 
 def _group(group: UUID = G1, members: dict[UUID, str] | None = None, parents: tuple[UUID, ...] = ()) -> GroupState:
@@ -247,12 +249,12 @@ def test_a_user_name_with_white_space_around_it_is_refused_but_one_that_is_store
     document = {"schemas": [CORE_USER], "userName": name}
     state = State(users={U1: _user(name="bob")})
     for command in (
-        c.CreateUser(U3, document, fold(name)), c.ReplaceUser(U1, document, fold(name)), _set("userName", name),
+        c.CreateUser(U3, document, casefold(name)), c.ReplaceUser(U1, document, casefold(name)), _set("userName", name),
     ):  # fmt: skip
         with pytest.raises(InvalidValue, match="white space"):
             _when(state, command)
     stored = State(users={U1: _user(name=name)})
-    assert _told(_when(stored, c.ReplaceUser(U1, {**document, "active": False}, fold(name)))) == [
+    assert _told(_when(stored, c.ReplaceUser(U1, {**document, "active": False}, casefold(name)))) == [
         ("user.deactivated", str(U1), "idp")
     ]
     assert _told(_when(stored, _set("userName", "ann"))) == [("user.updated", str(U1), "idp")]

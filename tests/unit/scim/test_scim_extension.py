@@ -6,7 +6,8 @@ from scim.apply import apply_patch
 from scim.discovery import resource_types, schemas
 from scim.errors import InvalidFilter, InvalidPath, InvalidValue, Mutability
 from scim.extension import ATTRIBUTES_MAX, check_immutable, read_extension
-from scim.filters import either, matches, parse_filter
+from scim.filter_parser import either, parse_filter
+from scim.filters import matches
 from scim.leniency import Leniency
 from scim.normalise import normalise
 from scim.patch import read_patch

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from scim.errors import InvalidFilter
 from scim.filter_dependencies import NONE, asked, mentions, named_members, with_member_ids
-from scim.filters import matches, parse_filter
+from scim.filter_parser import parse_filter
+from scim.filters import matches
 from scim.schema import GROUP, USER
 
 A, B, C = ("00000000-0000-4000-8000-00000000000" + digit for digit in "abc")

@@ -12,7 +12,8 @@ from scim.apply import apply_patch
 from scim.attribute_map import read_path
 from scim.diff import in_order_of, same_values
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, NoTarget, ScimError
-from scim.filters import matches, parse_filter
+from scim.filter_parser import parse_filter
+from scim.filters import matches
 from scim.leniency import Leniency, Tolerance
 from scim.normalise import normalise, schemas_of
 from scim.patch import PATCH_URN, read_patch

@@ -6,7 +6,7 @@ import pytest
 
 from scim.apply import apply_patch
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError
-from scim.filters import either
+from scim.filter_parser import either
 from scim.leniency import Leniency, Note, Tolerance
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scim.filters import TEXT_BYTES_MAX
+from scim.filter_parser import TEXT_BYTES_MAX
 from scim.redaction import _shape, filter_shape
 from scim.schema import USER
 

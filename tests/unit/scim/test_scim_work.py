@@ -3,7 +3,8 @@
 import pytest
 
 from scim.errors import TooMany
-from scim.filters import matches, parse_filter
+from scim.filter_parser import parse_filter
+from scim.filters import matches
 from scim.schema import USER
 from scim.sorting import sort_key
 from scim.work import AbandonedError, Work, reading
