@@ -19,8 +19,9 @@ from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from proofs.keys import WrapError
+from scim.leniency import TEST_OBJECT, sentence_of
 from scim.profile import UnknownProfileError
-from scim.remedies import TEST_OBJECT, fix_of, said
+from scim.remedies import fix_of
 
 SQL: Final = load_queries(__file__)
 PAGE_MAX = 1_000
@@ -147,7 +148,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
             for row in await rows("doctor_retries")
         ],
         "tolerances": [
-            {"tolerance": name, "requests": count, "meaning": said(name)} for name, count in relied if name != TEST_OBJECT
+            {"tolerance": name, "requests": count, "meaning": sentence_of(name)} for name, count in relied if name != TEST_OBJECT
         ],
         "test_objects": sum(count for name, count in relied if name == TEST_OBJECT),
         "tokens": [

@@ -1,13 +1,13 @@
 """Trying a profile: what a recorded request would store under it, with nothing stored."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from scim.apply import apply_patch
 from scim.errors import InvalidSyntax, NotFound, ScimError
 from scim.extension import check_immutable
 from scim.filters import matches
+from scim.leniency import Leniency, Tolerance
 from scim.member_operations import EdgeOperation, no_such_member
 from scim.normalise import check_user_name, normalise
 from scim.patch import Patch, read_patch
@@ -31,22 +31,24 @@ def try_request(profile: Profile, request: Mapping[str, Any], types: Types = RES
     method = str(request.get("method") or request.get("do") or "").upper()
     path = str(request.get("path") or "")
     tried: dict[str, Any] = {"profile": profile.text, "method": method, "path": path}
-    used: set[str] = set()
+    leniency = Leniency(profile.tolerances)
     try:
-        tried |= _stored(profile, method, path, request, used, types)
+        tried |= _stored(profile, method, path, request, leniency, types)
     except ScimError as refused:
         tried |= {"error": refused.document(), "fix": fix_of(refused.status, refused.scim_type, refused.detail)}
-    tried["tolerances"] = sorted(used)
+    tried["tolerances"] = sorted(leniency.used)
     return tried
 
 
-def _stored(profile: Profile, method: str, path: str, request: Mapping[str, Any], used: set[str], types: Types) -> dict[str, Any]:
+def _stored(
+    profile: Profile, method: str, path: str, request: Mapping[str, Any], leniency: Leniency, types: Types
+) -> dict[str, Any]:
     segments = path.partition("?")[0].rstrip("/").split("/")
     if method not in _WRITES or (method == "POST" and segments[-1] == ".search"):
         return {"stores": "nothing: this request only reads"}
     if segments[-1] == "Bulk":
         return {"stores": "what its operations store: try them one by one, each as a request of its own"}
-    kind = _kind(profile, segments, types, used)
+    kind = _kind(segments, types, leniency)
     if method == "DELETE":
         return {"stores": "the end of the resource and of its memberships"}
     body: Any = request.get("body")
@@ -54,36 +56,36 @@ def _stored(profile: Profile, method: str, path: str, request: Mapping[str, Any]
         raise InvalidSyntax("The request has no body that is an object.")
     before: Any = request.get("before")
     if method == "PATCH":
-        return _patched(profile, kind, body, before, segments[-1], used)
-    document = normalise(kind, body, profile.tolerances, used)
+        return _patched(profile, kind, body, before, segments[-1], leniency)
+    document = normalise(kind, body, leniency)
     if method == "PUT":
         return _replaced(profile, kind, document, before)
     return {"document": document} | _as_user(profile, kind, {"active": True, **document})
 
 
-def _kind(profile: Profile, segments: list[str], types: Types, used: set[str]) -> ResourceType:
+def _kind(segments: list[str], types: Types, leniency: Leniency) -> ResourceType:
     for segment in segments:
-        meant = endpoint(segment, profile.tolerances, used)
+        meant = endpoint(segment, leniency)
         if meant is not None:
             return types[meant]
     raise NotFound("There is no such endpoint: the path names neither /Users nor /Groups.")
 
 
-def _patched(profile: Profile, kind: ResourceType, body: dict[str, Any], before: Any, own: str, used: set[str]) -> dict[str, Any]:
-    patch = read_patch(kind, body, profile.tolerances, used)
+def _patched(
+    profile: Profile, kind: ResourceType, body: dict[str, Any], before: Any, own: str, leniency: Leniency
+) -> dict[str, Any]:
+    patch = read_patch(kind, body, leniency)
     found: dict[str, Any] = {"operations": _operations(patch), "members": _edges(patch)}
     found = {name: value for name, value in found.items() if value}
     if not isinstance(before, dict):
         return found
-    document = _after(profile, kind, patch, _so_far(profile, kind, before), own, used)
+    document = _after(kind, patch, _so_far(profile, kind, before), own, leniency)
     return found | {"document": document} | _as_user(profile, kind, {"active": True, **document}, before)
 
 
-def _after(
-    profile: Profile, kind: ResourceType, patch: Patch, before: dict[str, Any], own: str, used: set[str]
-) -> dict[str, Any]:
+def _after(kind: ResourceType, patch: Patch, before: dict[str, Any], own: str, leniency: Leniency) -> dict[str, Any]:
     # IdPs repeat the id of the resource in a PATCH: it is that of the path where `before` does not show it.
-    document = apply_patch(kind, {"id": own, **before}, patch, profile.tolerances, used)
+    document = apply_patch(kind, {"id": own, **before}, patch, leniency)
     if "id" not in before:
         del document["id"]
     return _with_members(document, patch.edges) if patch.edges else document
@@ -101,7 +103,7 @@ def _replaced(profile: Profile, kind: ResourceType, document: dict[str, Any], be
 
 def _so_far(profile: Profile, kind: ResourceType, before: dict[str, Any]) -> dict[str, Any]:
     # It is what is stored, not what the IdP sends: without `schemas` it says nothing of the IdP.
-    document = normalise(kind, before, replace(profile.tolerances, missing_schemas=True), set())
+    document = normalise(kind, before, Leniency(profile.tolerances | {Tolerance.MISSING_SCHEMAS}))
     return document | {"id": before["id"]} if "id" in before else document
 
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, TooMany
 from scim.filters import unknown
+from scim.leniency import Leniency, Tolerance
 from scim.member_operations import MISSING, EdgeOperation, Op, element, read_edges
 from scim.normalise import (
-    Used,
     as_list,
     check_single,
     check_some,
@@ -29,7 +29,6 @@ from scim.normalise import (
 from scim.paths import Path, in_table, parse_path, refuse_of_scim
 from scim.respelling import renamed, respelled
 from scim.schema import Attribute, Extension, ResourceType
-from scim.tolerances import Tolerances
 from scim.urns import is_after_known_urn, split_urn
 
 PATCH_URN = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
@@ -57,31 +56,27 @@ class Patch:
 OPERATIONS_MAX: Final = 10_000  # of one PATCH: reading a path under a filter takes 0.2 ms, and IdPs send a handful
 
 
-def read_patch(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances, used: Used) -> Patch:
+def read_patch(rt: ResourceType, document: dict[str, Any], leniency: Leniency) -> Patch:
     """The operations of a PatchOp message, resolved and checked as far as the schema alone can tell.
 
     Raises InvalidSyntax for the message, InvalidPath, InvalidFilter, InvalidValue, Mutability and NoTarget for an operation.
     """
     message = {key.casefold(): value for key, value in document.items()}
-    if message.get("schemas") or not tolerances.missing_schemas:
-        listed_schemas(message.get("schemas"), PATCH_URN, tolerances, used)
-    else:
-        used.add("missing_schemas")
-    reader = _PatchReader(rt, tolerances, used)
-    for index, item in enumerate(_operations(message.get("operations"), tolerances, used)):
+    if message.get("schemas") or not leniency.allows(Tolerance.MISSING_SCHEMAS):
+        listed_schemas(message.get("schemas"), PATCH_URN, leniency)
+    reader = _PatchReader(rt, leniency)
+    for index, item in enumerate(_operations(message.get("operations"), leniency)):
         reader.read(index, item)
     return Patch(tuple(reader.operations), tuple(reader.edges))
 
 
-def _operations(listed: Any, tolerances: Tolerances, used: Used) -> list[Any]:
+def _operations(listed: Any, leniency: Leniency) -> list[Any]:
     if isinstance(listed, dict):
-        listed = as_list(listed, "Operations", tolerances, used)
+        listed = as_list(listed, "Operations", leniency)
     if not isinstance(listed, list):
         raise InvalidSyntax("Operations is missing: send a list of operations.")
-    if not listed:
-        if not tolerances.empty_operations:
-            raise InvalidSyntax("Operations is empty: send at least one operation.")
-        used.add("empty_operations")
+    if not listed and not leniency.allows(Tolerance.EMPTY_OPERATIONS):
+        raise InvalidSyntax("Operations is empty: send at least one operation.")
     if len(listed) > OPERATIONS_MAX:
         raise TooMany(f"Operations: send at most {OPERATIONS_MAX} in one request; many members belong into the value of one.")
     return listed
@@ -90,10 +85,9 @@ def _operations(listed: Any, tolerances: Tolerances, used: Used) -> list[Any]:
 class _PatchReader:
     """Collects the operations of one message."""
 
-    def __init__(self, rt: ResourceType, tolerances: Tolerances, used: Used) -> None:
+    def __init__(self, rt: ResourceType, leniency: Leniency) -> None:
         self.rt = rt
-        self.tolerances = tolerances
-        self.used = used
+        self.leniency = leniency
         self.operations: list[Operation] = []
         self.edges: list[EdgeOperation] = []
 
@@ -116,25 +110,18 @@ class _PatchReader:
 
     def _of_today(self, name: str) -> str:
         """A key or path with the URN of today, where the profile forgives older ones."""
-        today = renamed(self.rt, name) if ":" in name and self.tolerances.old_schema_uris else name
-        if today != name:
-            self.used.add("old_schema_uris")
-        return today
+        today = renamed(self.rt, name) if ":" in name else name
+        return today if today != name and self.leniency.allows(Tolerance.OLD_SCHEMA_URIS) else name
 
     def _is_resource(self, name: str) -> bool:
         """Whether it is the URN of the core schema: what is under it are the resource's own attributes."""
-        if name.casefold() != self.rt.schema.casefold() or not self.tolerances.dotted_keys:
-            return False
-        self.used.add("dotted_keys")
-        return True
+        return name.casefold() == self.rt.schema.casefold() and self.leniency.allows(Tolerance.DOTTED_KEYS)
 
     def _op(self, index: int, op: Any) -> Op:
         if not isinstance(op, str) or op.lower() not in _OPS:
             raise InvalidSyntax(f"The op of Operations[{index}] must be add, remove or replace.")
-        if op not in _OPS:
-            if not self.tolerances.op_case:
-                raise InvalidSyntax(f"The op of Operations[{index}] must be written in lower case.")
-            self.used.add("op_case")
+        if op not in _OPS and not self.leniency.allows(Tolerance.OP_CASE):
+            raise InvalidSyntax(f"The op of Operations[{index}] must be written in lower case.")
         return _OPS[op.lower()]
 
     def _path(self, text: str, index: int) -> Path:
@@ -148,19 +135,19 @@ class _PatchReader:
 
     def _respelled(self, text: str) -> Path | None:
         """The path that another spelling means, where the profile forgives it."""
-        spelling = respelled(self.rt, text, self.tolerances)
+        spelling = respelled(self.rt, text, self.leniency)
         if spelling is None:
             return None
         try:
             path = parse_path(spelling[0], self.rt)
         except (InvalidPath, InvalidFilter):
             return None
-        self.used.add(spelling[1])
+        self.leniency.note(spelling[1])
         return path
 
     def _spread(self, op: Op, value: Any, index: int) -> None:
         """A value without a path is a partial resource: one operation per attribute."""
-        value = unwrapped(value, self.tolerances, self.used)
+        value = unwrapped(value, self.leniency)
         if not isinstance(value, dict):
             raise InvalidValue(f"Operations[{index}] has no path: its value must be an object with attributes.")
         for name, inner in value.items():
@@ -186,11 +173,10 @@ class _PatchReader:
         path = self._path(key, index)
         if not any(mark in key for mark in ".:["):
             return path
-        if not self.tolerances.dotted_keys:
+        if not self.leniency.allows(Tolerance.DOTTED_KEYS):
             raise InvalidPath(
                 f"Operations[{index}]: a name in the value is a path: send it as the path of an operation of its own."
             )
-        self.used.add("dotted_keys")
         return path
 
     def _is_unknown_urn(self, key: str) -> bool:
@@ -208,7 +194,8 @@ class _PatchReader:
             return whole
         if path.doubt is not None:
             return path
-        return replace(path, whole=True) if path.attribute is not None and self.tolerances.dotted_keys else whole
+        is_path = path.attribute is not None and self.leniency.would_allow(Tolerance.DOTTED_KEYS)
+        return replace(path, whole=True) if is_path else whole
 
     def _one(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
         attribute = path.attribute
@@ -219,7 +206,7 @@ class _PatchReader:
         elif attribute.name == "schemas":
             self._schemas(op, value)
         elif self.rt.name == "Group" and path.urn is None and attribute.name == "members":
-            self.edges.extend(read_edges(op, path, value, self.tolerances, self.used))
+            self.edges.extend(read_edges(op, path, value, self.leniency))
         elif op == "remove":
             self._remove(path, value, index)
         else:
@@ -229,26 +216,26 @@ class _PatchReader:
         """`schemas` follows from the data; stating it changes nothing, taking it away cannot be honoured."""
         if op == "remove":
             raise Mutability("schemas follows from the attributes present: remove those of the extension instead.")
-        check_value(self.rt.attributes["schemas"], value, "schemas", self.tolerances, self.used)
+        check_value(self.rt.attributes["schemas"], value, "schemas", self.leniency)
 
     def _read_only(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
         refusal = Mutability(f"Operations[{index}]: {path.text} is read-only: leave it out.")
-        if op == "remove" or not self.tolerances.id_in_value:
+        if op == "remove" or not self.leniency.would_allow(Tolerance.ID_IN_VALUE):
             raise refusal
         if path.text == "id":
             self.operations.append(Operation(op, path, value, index))
         elif not echo and path.attribute is not self.rt.attributes.get("members"):
             raise refusal
         else:
-            self.used.add("id_in_value")
+            self.leniency.note(Tolerance.ID_IN_VALUE)
 
     def _extension(self, op: Op, path: Path, value: Any, index: int, *, echo: bool) -> None:
         urn = path.urn or ""
-        value = unnested(urn, unwrapped(value, self.tolerances, self.used), self.tolerances, self.used)
+        value = unnested(urn, unwrapped(value, self.leniency), self.leniency)
         if op == "remove" and value in (MISSING, None):
             self.operations.append(Operation("remove", path, None, index))
             return
-        if op == "replace" and (value is None or is_blank(value, self.tolerances, self.used)):
+        if op == "replace" and (value is None or is_blank(value, self.leniency)):
             self.operations.append(Operation("remove", path, None, index))
             return
         if not isinstance(value, dict) or (op == "remove" and not value):
@@ -274,8 +261,7 @@ class _PatchReader:
 
     def _remove(self, path: Path, value: Any, index: int) -> None:
         parts = self._parts(path, value)
-        if parts:
-            self.used.add("remove_value_list")
+        if parts and self.leniency.allows(Tolerance.REMOVE_VALUE_LIST):
             for sub in parts:
                 self._remove(replace(path, sub=sub), MISSING, index)
             return
@@ -285,17 +271,16 @@ class _PatchReader:
         self._keep(Operation("remove", path, None if value is MISSING else value, index))
 
     def _forgive_value_of_remove(self, index: int) -> None:
-        if not self.tolerances.remove_value_list:
+        if not self.leniency.allows(Tolerance.REMOVE_VALUE_LIST):
             raise InvalidValue(f"Operations[{index}]: remove has no value: select what to remove by a filter in the path.")
-        self.used.add("remove_value_list")
 
     def _parts(self, path: Path, value: Any) -> list[Attribute]:
         """The parts of a single complex value that a removal names; none where it names the whole, by its id or by nothing else."""
         attribute = path.attribute
         if attribute is None or attribute.multi_valued or attribute.type != "complex" or path.sub is not None:
             return []
-        value = unwrapped(value, self.tolerances, self.used)
-        if not isinstance(value, dict) or not self.tolerances.remove_value_list:
+        value = unwrapped(value, self.leniency)
+        if not isinstance(value, dict):
             return []
         subs = [_sub_of(path, name) for name in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         if any(sub.name in ("value", "$ref") for sub in subs):
@@ -313,7 +298,7 @@ class _PatchReader:
                 raise self._says_nothing(path, index)
             return None
         items = value if isinstance(value, list) else [value]
-        checked = [check_single(attribute, item, f"{path.text}[{n}]", self.tolerances, self.used) for n, item in enumerate(items)]
+        checked = [check_single(attribute, item, f"{path.text}[{n}]", self.leniency) for n, item in enumerate(items)]
         if items and all(item is None for item in checked):
             raise self._says_nothing(path, index)
         return checked
@@ -331,19 +316,19 @@ class _PatchReader:
         assert attribute is not None
         value = self._alone(attribute, value)
         if isinstance(value, dict):
-            value = nested_once(attribute, value, self.tolerances, self.used)
+            value = nested_once(attribute, value, self.leniency)
         if path.filter is not None and path.sub is None and value != []:
-            value = element(value, path, self.tolerances, self.used)
+            value = element(value, path, self.leniency)
         if value == "" and self._is_absence(path, attribute):
             value = None
         if (value is None or isinstance(value, (list, dict))) and self._is_nothing(op, path, attribute, value, index):
             self._unassign(op, path, index)
         elif attribute.type == "any":
-            self._keep(Operation(op, path, check_any(op, attribute.name, value, self.tolerances, self.used), index))
+            self._keep(Operation(op, path, check_any(op, attribute.name, value, self.leniency), index))
         elif (path.filter is not None and path.sub is None) or (attribute.type == "complex" and not attribute.multi_valued):
             self._keep(Operation(op, path, self._merge(op, attribute, value, path), index))
         else:
-            checked = check_value(attribute, value, path.text, self.tolerances, self.used)
+            checked = check_value(attribute, value, path.text, self.leniency)
             if checked is None:
                 self._unassign(op, path, index)  # a list of blanks only has no values, as in PUT
             else:
@@ -365,7 +350,7 @@ class _PatchReader:
     def _is_nothing_unknown(self, op: Op, path: Path, value: Any, index: int) -> bool:
         """The same without a schema: what `replace` by an empty object or list does is decided by what is stored."""
         if op == "add":
-            return adds_nothing(value, self.tolerances, self.used)
+            return adds_nothing(value, self.leniency)
         if value in ([], {}) and path.sub is not None:
             raise self._says_nothing(path, index)
         return False
@@ -378,18 +363,17 @@ class _PatchReader:
 
     def _alone(self, attribute: Attribute, value: Any) -> Any:
         """The scalar of a list with one, where a single one is due: SCIM-SDK's client sends all values of a PATCH in lists."""
-        if attribute.multi_valued or attribute.type in ("complex", "any") or not self.tolerances.wrapped_values:
+        if attribute.multi_valued or attribute.type in ("complex", "any"):
             return value
         if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], list | dict):
             return value
-        self.used.add("wrapped_values")
-        return value[0]
+        return value[0] if self.leniency.allows(Tolerance.WRAPPED_VALUES) else value
 
     def _merge(self, op: Op, attribute: Attribute, value: Any, path: Path) -> dict[str, Any]:
         """The members of a complex value, None for those to be unassigned: an `add` takes none away."""
-        value = unwrapped(value, self.tolerances, self.used)
+        value = unwrapped(value, self.leniency)
         check = check_some if attribute.type == "complex" else check_single
-        checked: Any = check(attribute, value, path.text, self.tolerances, self.used)
+        checked: Any = check(attribute, value, path.text, self.leniency)
         checked = {} if checked is None else checked
         if not isinstance(value, dict) or op == "add":
             return checked
@@ -408,8 +392,8 @@ class _PatchReader:
             path.sub is not None and path.sub.name == "value" and path.attribute is not None and not path.attribute.multi_valued
         )
         if of_manager or attribute.type == "complex" or attribute.multi_valued:
-            return is_blank("", self.tolerances, self.used)
-        return is_empty_string("", self.tolerances, self.used)
+            return is_blank("", self.leniency)
+        return is_empty_string("", self.leniency)
 
     def _keep(self, operation: Operation) -> None:
         named = (operation.path.attribute, operation.path.sub)
@@ -417,15 +401,15 @@ class _PatchReader:
             self.operations.append(operation)
 
 
-def adds_nothing(value: Any, tolerances: Tolerances, used: Used) -> bool:
+def adds_nothing(value: Any, leniency: Leniency) -> bool:
     """Whether an `add` of the value to an attribute without a schema has nothing to add."""
     items = value if isinstance(value, list) else [value]
     return all(item in (None, [], {}) for item in items) or (
-        isinstance(value, list) and all(item in (None, [], {}) or is_blank(item, tolerances, used) for item in value)  # pyright: ignore[reportUnknownVariableType]
+        isinstance(value, list) and all(item in (None, [], {}) or is_blank(item, leniency) for item in value)  # pyright: ignore[reportUnknownVariableType]
     )
 
 
-def check_any(op: Op, name: str, value: Any, tolerances: Tolerances, used: Used) -> Any:
+def check_any(op: Op, name: str, value: Any, leniency: Leniency) -> Any:
     """A value for an attribute without a schema. The parts of an object without a value are None for `replace`, left out for `add`.
 
     Raises InvalidSyntax for names that are none.
@@ -434,7 +418,7 @@ def check_any(op: Op, name: str, value: Any, tolerances: Tolerances, used: Used)
     if not isinstance(value, dict):
         return value
     parts: dict[str, Any] = value
-    gone = {key for key, inner in parts.items() if inner is None or is_empty_string(inner, tolerances, used)}
+    gone = {key for key, inner in parts.items() if inner is None or is_empty_string(inner, leniency)}
     if op == "replace":
         return parts | dict.fromkeys(gone) if gone else parts
     return {key: inner for key, inner in parts.items() if key not in gone and inner not in ([], {})}

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 
 from scim.errors import InvalidFilter
 from scim.filter_parser import parse_filter
+from scim.leniency import Leniency, Tolerance
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, ResourceType
-from scim.tolerances import Tolerances
 from scim.urns import split_urn, with_colon
 
 Place: TypeAlias = tuple[str, ...]
@@ -36,6 +36,8 @@ _OLD: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     }
 )
 
+_OLD_BEGINNING: Final = "urn:scim:"  # of every older URN of a schema; no current one begins so
+
 
 def of_today(uris: set[str], expected: str) -> set[str] | None:
     """Casefolded schema URIs with those of older drafts renamed; None where none of them means the expected one."""
@@ -48,20 +50,16 @@ def of_today(uris: set[str], expected: str) -> set[str] | None:
 _ENDPOINTS: Final[Mapping[str, str]] = MappingProxyType({"users": "Users", "groups": "Groups"})
 
 
-def endpoint(segment: str, tolerances: Tolerances, used: set[str]) -> str | None:
+def endpoint(segment: str, leniency: Leniency) -> str | None:
     """The endpoint of a type of resources that a segment of a path names, in another case where the profile forgives it."""
     known = _ENDPOINTS.get(segment.casefold())
-    if known is None or known == segment:
-        return known
-    if not tolerances.endpoint_case:
-        return None
-    used.add("endpoint_case")
-    return known
+    return known if known is None or known == segment or leniency.allows(Tolerance.ENDPOINT_CASE) else None
 
 
 def renamed(rt: ResourceType, name: str) -> str:
     """A key or path with the URN of an older draft at its beginning replaced by that of today; others as they are."""
-    folded = name.casefold()
+    if not (folded := name.casefold()).startswith(_OLD_BEGINNING):
+        return name
     for old, urn in _replaced(rt):
         if urn and folded == old:
             return urn
@@ -84,7 +82,7 @@ def _replaced(rt: ResourceType) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found.items(), key=lambda item: -len(item[0])))
 
 
-def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> tuple[Place, str] | None:
+def place_of(rt: ResourceType, key: str, value: Any, leniency: Leniency) -> tuple[Place, Tolerance] | None:
     """Where a top-level key that no schema has belongs, and the tolerance that says so; None where it is what it says.
 
     The place of the core schema's own URN is the resource itself, without a name.
@@ -93,30 +91,34 @@ def place_of(rt: ResourceType, key: str, value: Any, tolerances: Tolerances) -> 
     if folded in rt.extensions:
         return None
     if folded == rt.schema.casefold():
-        return ((), "dotted_keys") if tolerances.dotted_keys and isinstance(value, dict) else None
-    today = renamed(rt, key) if ":" in key and tolerances.old_schema_uris else key
+        forgiven = isinstance(value, dict) and leniency.would_allow(Tolerance.DOTTED_KEYS)
+        return ((), Tolerance.DOTTED_KEYS) if forgiven else None
+    today = renamed(rt, key) if ":" in key else key
+    today = today if today != key and leniency.would_allow(Tolerance.OLD_SCHEMA_URIS) else key
     if today != key:
         place = _place_today(rt, today, value)
-        return None if place is None else (place, "old_schema_uris")
+        return None if place is None else (place, Tolerance.OLD_SCHEMA_URIS)
     extension = rt.extensions.get(ENTERPRISE.urn.casefold())
     if "." in key or ":" in key:
-        place = _flat(rt, key) if tolerances.dotted_keys else None
-        return (place, "dotted_keys") if place is not None else _after_dot(rt, key, tolerances)
-    attribute = extension.attributes.get(folded) if extension is not None and tolerances.enterprise_names else None
+        place = _flat(rt, key) if leniency.would_allow(Tolerance.DOTTED_KEYS) else None
+        return (place, Tolerance.DOTTED_KEYS) if place is not None else _after_dot(rt, key, leniency)
+    attribute = None if extension is None else extension.attributes.get(folded)
     if extension is None or attribute is None or not _could_be(attribute, value):
         return None
-    return (extension.urn, attribute.name), "enterprise_names"
+    forgiven = leniency.would_allow(Tolerance.ENTERPRISE_NAMES)
+    return ((extension.urn, attribute.name), Tolerance.ENTERPRISE_NAMES) if forgiven else None
 
 
-def _after_dot(rt: ResourceType, key: str, tolerances: Tolerances) -> tuple[Place, str] | None:
+def _after_dot(rt: ResourceType, key: str, leniency: Leniency) -> tuple[Place, Tolerance] | None:
     """The place of `URN.department` as a key, also under a URN that has no schema here."""
-    spelt = with_colon(rt, key) if tolerances.dotted_keys and tolerances.path_spelling else None
+    forgiven = leniency.would_allow(Tolerance.DOTTED_KEYS) and leniency.would_allow(Tolerance.PATH_SPELLING)
+    spelt = with_colon(rt, key) if forgiven else None
     if spelt is None:
         return None
     urn, rest = split_urn(spelt, rt)
     unknown = urn is not None and urn.casefold() not in rt.extensions
     place = (urn, *rest.split(".")) if urn is not None and unknown else _flat(rt, spelt)
-    return None if place is None else (place, "path_spelling")
+    return None if place is None else (place, Tolerance.PATH_SPELLING)
 
 
 _END_OF_NAME: Final = re.compile(r"[.\[]")
@@ -187,14 +189,15 @@ def _with(holder: Mapping[str, Any], puts: list[tuple[Place, Any]]) -> dict[str,
     return whole
 
 
-def respelled(rt: ResourceType, text: str, tolerances: Tolerances) -> tuple[str, str] | None:
+def respelled(rt: ResourceType, text: str, leniency: Leniency) -> tuple[str, Tolerance] | None:
     """A path as the RFC writes it, and the tolerance that allows the other spelling; None where there is none."""
-    if tolerances.path_spelling:
+    if leniency.would_allow(Tolerance.PATH_SPELLING):
         path = _as_rfc(rt, text)
         if path != text:
-            return path, "path_spelling"
-    if tolerances.enterprise_names and ":" not in text and ENTERPRISE.urn.casefold() in rt.extensions:
-        return f"{ENTERPRISE.urn}:{text}", "enterprise_names"
+            return path, Tolerance.PATH_SPELLING
+    of_enterprise = ":" not in text and ENTERPRISE.urn.casefold() in rt.extensions
+    if of_enterprise and leniency.would_allow(Tolerance.ENTERPRISE_NAMES):
+        return f"{ENTERPRISE.urn}:{text}", Tolerance.ENTERPRISE_NAMES
     return None
 
 
@@ -220,18 +223,18 @@ _VALUES: Final = re.compile(
 )
 
 
-def filter_as_meant(text: str, rt: ResourceType, tolerances: Tolerances, used: set[str]) -> str:
+def filter_as_meant(text: str, rt: ResourceType, leniency: Leniency) -> str:
     """A filter as the RFC writes it, where another spelling is forgiven and makes it readable; otherwise as it is."""
-    if "urn:scim:" in text.lower():
+    if _OLD_BEGINNING in text.lower():
         # First: the URN of a draft reads like that of somebody's extension.
-        text = _respelt(text, rt, (_OLDER,), tolerances, used)
+        text, relied = _respelt(text, rt, (_OLDER,), leniency)
+        leniency.note(*relied)
     if _readable(text, rt):
         return text
-    relied = set[str]()
-    meant = _respelt(text, rt, (("unquoted_values", _quoted), *_SPELLINGS), tolerances, relied)
+    meant, relied = _respelt(text, rt, ((Tolerance.UNQUOTED_VALUES, _quoted), *_SPELLINGS), leniency)
     if not relied or not _readable(meant, rt):
         return text
-    used |= relied
+    leniency.note(*relied)
     return meant
 
 
@@ -270,22 +273,28 @@ def _with_enterprise_urn(rt: ResourceType, name: str) -> str:
     return f"{ENTERPRISE.urn}:{name}"
 
 
-_OLDER: Final = ("old_schema_uris", _by_name(renamed))
-_SPELLINGS: Final = (("path_spelling", _by_name(_with_colon)), ("enterprise_names", _by_name(_with_enterprise_urn)))
+_OLDER: Final = (Tolerance.OLD_SCHEMA_URIS, _by_name(renamed))
+_SPELLINGS: Final = (
+    (Tolerance.PATH_SPELLING, _by_name(_with_colon)),
+    (Tolerance.ENTERPRISE_NAMES, _by_name(_with_enterprise_urn)),
+)
 
 
 def _respelt(
-    text: str, rt: ResourceType, spellings: Iterable[tuple[str, Respelling]], tolerances: Tolerances, used: set[str]
-) -> str:
-    """The text with each spelling that the profile forgives, one after the other."""
+    text: str, rt: ResourceType, spellings: Iterable[tuple[Tolerance, Respelling]], leniency: Leniency
+) -> tuple[str, list[Tolerance]]:
+    """The text with each spelling that the profile forgives undone, one after the other, and the tolerances that took."""
+    relied: list[Tolerance] = []
     for tolerance, respelling in spellings:
-        spelt = respelling(text, rt) if getattr(tolerances, tolerance) else text
+        spelt = respelling(text, rt) if leniency.would_allow(tolerance) else text
         if spelt != text:
             text = spelt
-            used.add(tolerance)
-    return text
+            relied.append(tolerance)
+    return text, relied
 
 
-def names_as_meant(texts: str, rt: ResourceType, tolerances: Tolerances, used: set[str]) -> str:
+def names_as_meant(texts: str, rt: ResourceType, leniency: Leniency) -> str:
     """The names in `attributes`, `excludedAttributes` or `sortBy` as the RFC writes them, where that is forgiven."""
-    return _respelt(texts, rt, (_OLDER, *_SPELLINGS), tolerances, used)
+    meant, relied = _respelt(texts, rt, (_OLDER, *_SPELLINGS), leniency)
+    leniency.note(*relied)
+    return meant

@@ -29,6 +29,7 @@ from scim.filter_dependencies import NONE as NOTHING
 from scim.filter_dependencies import asked, named_members, with_member_ids
 from scim.filter_index import Bounds, bounds, cover
 from scim.filters import Filter, matches
+from scim.leniency import Leniency
 from scim.projection import Projection, needs, project
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import Order, SortKey, in_runs
@@ -69,9 +70,9 @@ class Shown:
 class Listing:
     """One list of one directory."""
 
-    def __init__(self, services: Services, directory: Directory, base: str, work: Work, used: set[str]) -> None:
+    def __init__(self, services: Services, directory: Directory, base: str, work: Work, leniency: Leniency) -> None:
         self._services, self._directory, self._base = services, directory, base
-        self._work, self._used = work, used
+        self._work, self._leniency = work, leniency
         self._kept: dict[UUID, Sealed] = {}  # what matched and need not be read again, as long as it is little
         self._kept_bytes = 0
 
@@ -117,7 +118,7 @@ class Listing:
         if self._directory.speaks.unknown_member == "refuse":
             return wanted
         named = named_members(wanted)
-        ids = await meant(self._services.ledger.turns, self._directory, list(named), self._used)
+        ids = await meant(self._services.ledger.turns, self._directory, list(named), self._leniency)
         return with_member_ids(wanted, ids)
 
     async def _matching(self, kind: ResourceType, wanted: Filter | None, sort_by: str | None, order: Order | None) -> list[Item]:

@@ -13,6 +13,7 @@ from projections import reads
 from scim.casefolding import casefold
 from scim.errors import InvalidValue
 from scim.filter_dependencies import named_members, with_member_ids
+from scim.leniency import Leniency, Tolerance
 from scim.member_operations import EdgeOperation
 from scim.patch import Patch
 
@@ -27,7 +28,7 @@ class _Keys(NamedTuple):
     macs: dict[str, bytes]
 
 
-async def meant(turns: Turns, directory: Directory, values: Sequence[str], used: set[str]) -> dict[str, str]:
+async def meant(turns: Turns, directory: Directory, values: Sequence[str], leniency: Leniency) -> dict[str, str]:
     """The ids of the users that these values name by the key that the profile of the directory says; none where it refuses them.
 
     An id of ours stays what it is, another service's may look like one; what is nobody's is left for the decision to refuse by
@@ -46,7 +47,7 @@ async def meant(turns: Turns, directory: Directory, values: Sequence[str], used:
             owners = await reads.owners(conn, directory, key, list(keys.macs.values()))
         found |= await turns.computed(directory.id, partial(_owned, key, keys, ours, owners), large=len(some) > FEW)
     if found:
-        used.add("unknown_member")
+        leniency.note(Tolerance.UNKNOWN_MEMBER)
     return found
 
 

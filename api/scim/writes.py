@@ -41,6 +41,7 @@ from projections.reads import GroupOf, Resource, Sealed
 from scim.apply import changed_names
 from scim.casefolding import casefold
 from scim.errors import NotFound, TooMany, Unavailable
+from scim.leniency import Leniency
 from scim.normalise import normalise
 from scim.patch import Patch, read_patch
 from scim.projection import Projection, after_write, needs, project, read_projection
@@ -75,7 +76,7 @@ class Source(Protocol):
     @property
     def query(self) -> Mapping[str, str]: ...
     @property
-    def used(self) -> set[str]: ...
+    def leniency(self) -> Leniency: ...
     @property
     def work(self) -> Work: ...
     @property
@@ -87,14 +88,14 @@ class Source(Protocol):
 
 
 class Write:
-    """One write request on its way; `used` collects the tolerances it relied on."""
+    """One write request on its way."""
 
     def __init__(self, services: Services, call: Source, directory: Directory, token: Token) -> None:
         self._services = services
         self._call = call
         self._directory = directory
         self._token = token
-        self._used = call.used
+        self._leniency = call.leniency
         self._sent: frozenset[tuple[str, str]] | None = None  # what a PATCH changes in extensions; a whole resource otherwise
         self._weight = 1_000
 
@@ -173,11 +174,11 @@ class Write:
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
         self._projection(kind)  # what is wrong with the answer asked for is refused before anything is done
-        return await self._parse(limit, lambda document: normalise(kind, document, self._directory.tolerances, self._used))
+        return await self._parse(limit, lambda document: normalise(kind, document, self._leniency))
 
     async def _read_patch(self, kind: ResourceType, limit: int) -> Patch:
         self._projection(kind)
-        patch = await self._parse(limit, lambda document: read_patch(kind, document, self._directory.tolerances, self._used))
+        patch = await self._parse(limit, lambda document: read_patch(kind, document, self._leniency))
         self._sent = changed_names(patch)
         return patch
 
@@ -185,7 +186,7 @@ class Write:
         """The ids of members that are named by another key, where the profile says that they may be."""
         if self._directory.speaks.unknown_member == "refuse" or not members:
             return {}  # most directories: no connection is asked for
-        return await meant(self._services.ledger.turns, self._directory, members, self._used)
+        return await meant(self._services.ledger.turns, self._directory, members, self._leniency)
 
     async def _members(self, document: dict[str, Any]) -> Members:
         """The members of a group, taken out of its document: they are edges."""
@@ -201,7 +202,7 @@ class Write:
             needs = replace(needs, heavy=True)
         submission = Submission(
             self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
-            self._weight, self._used, self._call.effort,
+            self._weight, self._leniency, self._call.effort,
         )  # fmt: skip
         with patience.charged():
             outcome = await self._services.ledger.submit(submission)
@@ -218,7 +219,7 @@ class Write:
 
     def _projection(self, kind: ResourceType) -> Projection:
         attributes, excluded = self._call.query.get("attributes"), self._call.query.get("excludedAttributes")
-        projection = read_projection(kind, attributes, excluded, self._directory.tolerances, self._used)
+        projection = read_projection(kind, attributes, excluded, self._leniency)
         return after_write(projection, self._sent)
 
     async def _created(self, kind: ResourceType, obj: UUID, outcome: Outcome) -> Answer:
