@@ -43,7 +43,8 @@ from delivery.consumers import Consumer
 from delivery.forks import Trail
 from delivery.lanes import Item, Lanes, rebuilt
 from delivery.pace import OPEN_MAX, Finding, Pace, limit_of
-from delivery.replays import Planned, Run, moved, plan, runs_of
+from delivery.replays import Replays
+from delivery.runs import Planned, Run
 from delivery.scheduler import Choosing, Open, Replay, attempts_of, failed, state_of
 from delivery.signing import batch_id, body_of_batch, body_of_one
 from delivery.surge_control import held_commits
@@ -54,6 +55,7 @@ from ledger.cursor import START, Anchor
 from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
 from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
+from ledger.refused import OvertakenError
 from ledger.rendering import BODIES_BYTES_MAX, Event, rfc3339
 from ledger.sealing import Kek, seal_note
 from ledger.tail import Tail
@@ -96,6 +98,7 @@ class Parts:
     steady: Callable[[], float]  # nobody sets it, and it goes on while the process is stopped
     random: Callable[[], float]
     entropy: Callable[[int], bytes]
+    replays: Replays
     trails: Mapping[UUID, Trail]  # of every consumer that there is: one that is new gets its own by being asked for
 
 
@@ -215,7 +218,7 @@ class Push:
             every = await exceptions(conn, self.consumer)
             for row in every:
                 row.read_at(self._parts.clock())
-            runs = await runs_of(conn, self._parts.kek, self.consumer.id, open_only=True)
+            runs = await self._parts.replays.unended(conn, self._parts.kek, self.consumer.id)
             resting = {run.id for run in runs if run.state == "paused"}
             # What earlier releases held beyond the place is judged when the place comes to it: it must not overtake what is between.
             beyond = {row.position for row in every if row.state == HELD and row.replay is None and row.position > place.through}
@@ -260,7 +263,7 @@ class Push:
         skips = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (self.consumer.id,))).fetchall()
         for run in runs:
             gone = aside | {row[0] for row in skips if row[2] >= run.created_at}
-            planned = (await plan(conn, run.range, max(run.head, self._known_to))).events
+            planned = await self._parts.replays.planned(conn, run, max(run.head, self._known_to))
             self._join(run, [p for p in planned if p.position not in gone])
 
     async def _events(self, conn: Connection, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Event]:
@@ -698,7 +701,8 @@ class Push:
         for found in batch:
             found.under_way = False
         self._stopping = True
-        await self._parts.act(acts.disabled(self.consumer, "the receiver answered 410"))
+        with suppress(OvertakenError):  # by an operator's act; who delivers next is told of its own 410
+            await self._parts.act(acts.disabled(self.consumer, "the receiver answered 410"))
 
     async def _rewound(self, batch: Sequence[Open], result: Result) -> bool:
         """Send again what a receiver of an ordered directory says it lacks; False where that is not for us to do."""
@@ -779,7 +783,8 @@ class Push:
         open_still = {found.item.replay for found in self._open.values()}  # accepted, but not on record yet
         for replay in [r for r in over if r.run.id not in open_still]:
             del self._replays[replay.run.id]
-            await self._parts.act(moved(replace(replay.run, done=replay.done), "finished"))
+            with suppress(OvertakenError):  # paused or cancelled just now
+                await self._parts.act(self._parts.replays.moved(replace(replay.run, done=replay.done), "finished", ""))
 
 
 def _item(event: Event) -> Item:

@@ -39,6 +39,7 @@ from ledger.events import (
     DIRECTORY,
     DIRECTORY_DELETED,
     DIRECTORY_PROFILE_CHANGED,
+    DIRECTORY_SCHEMA_REGISTERED,
     DIRECTORY_WAS_CLOSED,
     GROUP,
     GROUP_CREATED,
@@ -62,6 +63,7 @@ from ledger.events import (
     Draft,
     EventType,
 )
+from ledger.refused import OvertakenError
 from scim.apply import PATCH_STEPS, apply_patch
 from scim.casefolding import casefold
 from scim.diff import changes, in_order_of
@@ -155,6 +157,8 @@ def _decide(state: State, command: Command, leniency: Leniency, effort: Effort) 
         case CleanUp():
             return _clean_up(state, command)
         case _:
+            if not state.stands:
+                raise OvertakenError
             return Decision(command.drafts if command.counts(state.directory, state.clock) else ())
 
 
@@ -169,8 +173,11 @@ def _refuse_where_nothing_may_be_written(directory: str, command: Command) -> No
         raise Forbidden(CLOSED_SAYS)
 
 
+_SPEECH: Final = {DIRECTORY_PROFILE_CHANGED, DIRECTORY_SCHEMA_REGISTERED}
+
+
 def _changes_how_it_speaks(command: Command) -> bool:
-    return isinstance(command, RecordFacts) and any(draft.kind is DIRECTORY_PROFILE_CHANGED for draft in command.drafts)
+    return isinstance(command, RecordFacts) and any(draft.kind in _SPEECH for draft in command.drafts)
 
 
 def _clean_up(state: State, command: CleanUp) -> Decision:
