@@ -11,8 +11,7 @@ from database.queries import load_queries
 from delivery.surge_control import lately_in, limits
 from delivery.surge_policy import Limit
 from ledger.directories import Directory
-from ledger.events import CLOSED, DELETED, GROUP_ERASED, PAUSED, USER_ERASED
-from ledger.feed import type_mask
+from ledger.events import CLOSED, DELETED, EVENT_TYPES, GROUP, PAUSED, USER, Fact
 from ledger.sealing import Kek, NoteKind, open_note
 from ledger.state import tail_now
 from ledger.tokens import Token
@@ -31,9 +30,9 @@ ERROR_SHARE = 0.05
 SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
 LOOKED_MAX = 200_000  # requests of a directory that its doctor looks at: a statement has four seconds
 SPIKE_TIMES_MIN = 10  # the median minute
-CHANGES: Final = (type_mask(("user.*", "group.*")) or 0) & ~(
-    USER_ERASED.bit | GROUP_ERASED.bit
-)  # what an IdP does: operators erase
+CHANGES: Final = sum(  # of what an IdP does
+    kind.bit for kind in EVENT_TYPES if kind.subject in {USER, GROUP} and Fact.BY_OPERATOR not in kind.facts
+)
 _SEALED: Final[dict[str, NoteKind]] = {"detail": "refusal", "filter": "filter"}
 _NAMES = (
     "id", "directory", "time", "method", "path", "filter", "status", "scim_type", "detail", "profile", "tolerances", "events",

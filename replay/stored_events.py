@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 
 from ledger.directories import Directory
-from ledger.events import BY_NUMBER, GROUP, GROUP_DELETED, USER, USER_DELETED, Macs, Recorded
+from ledger.events import BY_NUMBER, GROUP, USER, Fact, Macs, Recorded
 from ledger.rendering import DAMAGED
 from ledger.sealing import Kek, index_macs, open_payload, unwrap_key
 from proofs.keys import WrapError
@@ -55,7 +55,7 @@ def _recorded(
     leaf: dict[str, Any] = orjson.loads(event.leaf)
     kind = BY_NUMBER[event.type]
     macs = None
-    if unseal and leaf["ot"] in {USER, GROUP} and kind not in {USER_DELETED, GROUP_DELETED}:
+    if unseal and leaf["ot"] in {USER, GROUP} and Fact.ENDS_RESOURCE not in kind.facts:
         try:
             macs = _macs(kek, directory, event, leaf["ot"])
         except UnreadableEventError as found:
