@@ -165,11 +165,11 @@ def _refuse_where_nothing_may_be_written(directory: str, command: Command) -> No
     """A paused directory takes nothing from its IdP, a closed one nothing that would change what it was. The rest goes on."""
     if directory == PAUSED and of_the_idp(command):
         raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
-    if directory in {CLOSED, DELETED} and (of_the_idp(command) or _changes_how_it_speaks(command)):
+    if directory in {CLOSED, DELETED} and (of_the_idp(command) or _changes_profile(command)):
         raise Forbidden(CLOSED_SAYS)
 
 
-def _changes_how_it_speaks(command: Command) -> bool:
+def _changes_profile(command: Command) -> bool:
     return isinstance(command, RecordFacts) and any(draft.kind is DIRECTORY_PROFILE_CHANGED for draft in command.drafts)
 
 
