@@ -69,10 +69,10 @@ from scim.casefolding import casefold
 from scim.diff import changes, in_order_of
 from scim.errors import Forbidden, InvalidValue, NotFound, TooMany, Unavailable, Uniqueness
 from scim.extension import check_immutable
-from scim.filter_dependencies import whole_members
+from scim.filter_dependencies import equated_members
 from scim.filters import matches
 from scim.leniency import Leniency
-from scim.member_operations import EdgeOperation, no_such_member
+from scim.member_operations import MemberOperation, no_such_member
 from scim.normalise import check_user_name
 from scim.patch import Patch
 from scim.schema import ResourceType
@@ -169,15 +169,15 @@ def _refuse_where_nothing_may_be_written(directory: str, command: Command) -> No
     """A paused directory takes nothing from its IdP, a closed one nothing that would change what it was. The rest goes on."""
     if directory == PAUSED and of_the_idp(command):
         raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
-    if directory in {CLOSED, DELETED} and (of_the_idp(command) or _changes_how_it_speaks(command)):
+    if directory in {CLOSED, DELETED} and (of_the_idp(command) or _changes_profile(command)):
         raise Forbidden(CLOSED_SAYS)
 
 
-_SPEECH: Final = {DIRECTORY_PROFILE_CHANGED, DIRECTORY_SCHEMA_REGISTERED}
+_PROFILE_CHANGES: Final = {DIRECTORY_PROFILE_CHANGED, DIRECTORY_SCHEMA_REGISTERED}
 
 
-def _changes_how_it_speaks(command: Command) -> bool:
-    return isinstance(command, RecordFacts) and any(draft.kind in _SPEECH for draft in command.drafts)
+def _changes_profile(command: Command) -> bool:
+    return isinstance(command, RecordFacts) and any(draft.kind in _PROFILE_CHANGES for draft in command.drafts)
 
 
 def _clean_up(state: State, command: CleanUp) -> Decision:
@@ -316,7 +316,7 @@ def _patch_group(state: State, command: PatchGroup, leniency: Leniency, effort: 
     document = group.document
     if command.patch.operations:
         document = in_order_of(document, effort.patched(command.kind, document, command.patch, leniency))
-    wanted, current = _fold_edges(state, group, command.patch.edges)
+    wanted, current = _fold_edges(state, group, command.patch.member_operations)
     return _change_group(state, group, document, wanted, current)
 
 
@@ -348,7 +348,7 @@ def _group(state: State, group: UUID) -> GroupState:
     return found
 
 
-def _fold_edges(state: State, group: GroupState, operations: tuple[EdgeOperation, ...]) -> tuple[set[UUID], set[UUID]]:
+def _fold_edges(state: State, group: GroupState, operations: tuple[MemberOperation, ...]) -> tuple[set[UUID], set[UUID]]:
     """Fold the member operations in their order; give (wanted, current) of the members they can concern.
 
     Without all members loaded only the named edges are looked at: that is what keeps one member cheap in a large group.
@@ -377,11 +377,11 @@ def _fold_edges(state: State, group: GroupState, operations: tuple[EdgeOperation
     return wanted, current
 
 
-def _named(edge: EdgeOperation) -> Iterator[UUID]:
+def _named(edge: MemberOperation) -> Iterator[UUID]:
     return (found for found in (parse_id(member) for member, _ in edge.members) if found is not None)
 
 
-def _selected(state: State, group: GroupState, edge: EdgeOperation, member: UUID) -> bool:
+def _selected(state: State, group: GroupState, edge: MemberOperation, member: UUID) -> bool:
     kind = (group.members or {}).get(member) or state.members[member][0]
     return edge.filter is not None and matches(edge.filter, {"value": str(member), "type": kind})
 
@@ -409,7 +409,7 @@ def _known_members(state: State, group: UUID, members: Iterable[UUID | str]) -> 
     return known
 
 
-def _refuse_no_ids(operations: tuple[EdgeOperation, ...]) -> None:
+def _refuse_no_ids(operations: tuple[MemberOperation, ...]) -> None:
     """Raises InvalidValue for a removal of what cannot be an id: it would be acknowledged, and the member would stay.
 
     An id that is merely absent is removed already.
@@ -420,7 +420,7 @@ def _refuse_no_ids(operations: tuple[EdgeOperation, ...]) -> None:
         if edge.kind == "remove":
             named |= dict.fromkeys(member for member, _ in edge.members if member not in required)
         elif edge.filter is not None:
-            named |= dict.fromkeys(sorted(whole_members(edge.filter)))
+            named |= dict.fromkeys(sorted(equated_members(edge.filter)))
     wrong = [member for member in named if parse_id(member) is None]
     if wrong:
         raise _nobody(wrong, "Name each member by the id that this service gave it.")

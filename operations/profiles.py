@@ -14,7 +14,7 @@ from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import NotFoundError
-from scim.dry_run import try_request
+from scim.dry_run import dry_run
 from scim.profile import Profile, read_profile
 from scim.schema import RESOURCE_TYPES
 
@@ -39,7 +39,7 @@ async def show(ledger: OpenLedger, _caller: Caller, name: str) -> Profile:
 @on_directory("profiles.of_directory")
 async def of_directory(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> Profile:
     """How a directory's IdP is understood."""
-    return directory.speaks
+    return directory.profile
 
 
 @on_directory("profiles.set")
@@ -77,9 +77,9 @@ async def tried(
     found = await reached_directory(ledger, caller, slug) if slug is not None else None
     await caller.admitted()
     if found is not None and asked == slug:
-        profile = found.speaks
+        profile = found.profile
     else:
         async with ledger.connection() as conn:
             profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
     types = {kind: found.typed(of) for kind, of in RESOURCE_TYPES.items()} if found is not None else RESOURCE_TYPES
-    return await ledger.turns.compute(NO_DIRECTORY, lambda: [try_request(profile, step, types) for step in requests])
+    return await ledger.turns.compute(NO_DIRECTORY, lambda: [dry_run(profile, step, types) for step in requests])

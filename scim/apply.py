@@ -22,7 +22,7 @@ from scim.normalise import (
     unnested,
     unwrapped,
 )
-from scim.patch import Operation, Patch, adds_nothing, check_any
+from scim.patch import Operation, Patch, adds_nothing, check_schemaless
 from scim.paths import DOT_AFTER_URN, Doubt, Path
 from scim.schema import Attribute, ResourceType
 from scim.urns import has_dot
@@ -205,7 +205,7 @@ def _change_whole(after: dict[str, Any], urn: str, operation: Operation, lenienc
         change = (
             Operation("remove", path, None, operation.index)
             if gone
-            else Operation(operation.op, path, check_any(operation.op, name, held, leniency), operation.index)
+            else Operation(operation.op, path, check_schemaless(operation.op, name, held, leniency), operation.index)
         )
         _change(inner, names.setdefault(name.casefold(), name), change, leniency)
     _assign(after, urn, inner)

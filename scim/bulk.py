@@ -11,7 +11,7 @@ import orjson
 
 from scim.errors import InvalidSyntax, InvalidValue, NotFound, PayloadTooLarge, ScimError
 from scim.leniency import Leniency
-from scim.respelling import endpoint
+from scim.respelling import endpoint_in
 from scim.schema import GROUP
 
 BULK_URN = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
@@ -122,7 +122,7 @@ def _target(path: Any, where: str, leniency: Leniency) -> tuple[str, str | None]
             f"{where}.path is missing: send /Users or /Groups, with the id of a resource unless the method is POST."
         )
     match = _PATH.fullmatch(path)
-    segment = match and endpoint(match[1], leniency)
+    segment = match and endpoint_in(match[1], leniency)
     if match is None or segment is None:
         raise NotFound(f"{where}.path must be /Users or /Groups, with the id of a resource unless the method is POST.")
     resource = match[2] and unquote(match[2])

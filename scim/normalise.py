@@ -9,8 +9,8 @@ from typing import Any
 from scim.datetimes import instant
 from scim.errors import InvalidSyntax, InvalidValue, Mutability
 from scim.leniency import Leniency, Tolerance
-from scim.respelling import is_path, of_today, place_of, with_values_at
-from scim.schema import Attribute, Extension, ResourceType, is_of_scim
+from scim.respelling import is_part_path, key_path, with_current_uris, with_keys_moved
+from scim.schema import Attribute, Extension, ResourceType, is_scim_urn
 from scim.urns import is_after_known_urn, readings, split_urn
 
 NAME_CHARACTERS_MAX = 128
@@ -30,7 +30,7 @@ def normalise(rt: ResourceType, document: dict[str, Any], leniency: Leniency) ->
     for key, value in document.items():
         attribute = rt.attributes.get(key) or rt.attributes.get(key.casefold())
         if attribute is None:
-            if place_of(rt, key, value, leniency) is not None:
+            if key_path(rt, key, value, leniency) is not None:
                 return normalise(rt, _unfolded(rt, document, leniency), leniency)
             _keep_other(rt, key, value, kept, leniency)
             if ":" in key and key.casefold() not in rt.extensions:
@@ -48,11 +48,11 @@ def _unfolded(rt: ResourceType, document: dict[str, Any], leniency: Leniency) ->
     """The document with every misplaced key where it belongs."""
     moved: dict[str, tuple[str, ...]] = {}
     for key, value in document.items():
-        found = place_of(rt, key, value, leniency) if key.casefold() not in rt.attributes else None
+        found = key_path(rt, key, value, leniency) if key.casefold() not in rt.attributes else None
         if found is not None:
             moved[key], tolerance = found
             leniency.note(tolerance)
-    return with_values_at(document, moved)
+    return with_keys_moved(document, moved)
 
 
 def check_user_name(document: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> None:
@@ -153,10 +153,10 @@ def listed_schemas(listed: Any, expected: str, leniency: Leniency) -> set[str]:
         raise InvalidSyntax("schemas must be a list of URIs.")
     folded = {urn.casefold() for urn in listed}
     if expected.casefold() not in folded:
-        renamed = of_today(folded, expected.casefold())
-        if renamed is None or not leniency.allows(Tolerance.OLD_SCHEMA_URIS):
+        current = with_current_uris(folded, expected.casefold())
+        if current is None or not leniency.allows(Tolerance.OLD_SCHEMA_URIS):
             raise InvalidSyntax(f"schemas must list {expected}.")
-        return renamed
+        return current
     return folded
 
 
@@ -176,11 +176,11 @@ def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], le
         raise InvalidSyntax(f"{rt.schema} is the resource's own schema, not an extension: send its attributes themselves.")
     if key.casefold().startswith(rt.schema.casefold() + ":"):
         raise InvalidSyntax("A top-level name is the URN of the resource's own schema with an attribute that it does not have.")
-    if is_of_scim(key):
+    if is_scim_urn(key):
         # Kept as an extension, an `active` in it would be acknowledged and have no effect.
         raise InvalidSyntax(f"A top-level name is a URN of SCIM itself that is not {rt.schema}: send its attributes themselves.")
     check_unknown(key, value)
-    if is_path(rt, key):
+    if is_part_path(rt, key):
         # Kept under this name, what was sent would not be among the attribute's values, and nobody would see it.
         raise InvalidSyntax("A top-level name is a path to a part of an attribute: send the attribute with all its values.")
     if ":" in key:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from scim.errors import InvalidValue
 from scim.leniency import Leniency
-from scim.respelling import names_as_meant
+from scim.respelling import respelt_names
 from scim.schema import Attribute, ResourceType
 from scim.urns import is_after_known_urn, readings, split_urn
 
@@ -38,7 +38,7 @@ def read_projection(rt: ResourceType, attributes: str | None, excluded: str | No
             raise InvalidValue(f"{parameter} has more than {NAMES_CHARACTERS_MAX} characters. Name fewer attributes.")
 
     def meant(names: str | None) -> str | None:
-        found = names_as_meant(names, rt, leniency) if names else names
+        found = respelt_names(names, rt, leniency) if names else names
         if names is None or found == names:
             return names
         return ",".join([found or "", *(name for name in names.split(",") if not is_after_known_urn(rt, name.strip()))])

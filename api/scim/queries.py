@@ -24,12 +24,12 @@ from projections.reads import GroupOf, Members, Resource
 from scim.cursors import Place, Sorted, decode, encode, query_digest
 from scim.discovery import list_frame, list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound
-from scim.filter_dependencies import mentions
+from scim.filter_dependencies import refers_to
 from scim.filter_index import cover
 from scim.filter_parser import either, parse_filter
 from scim.filters import Filter, matches
 from scim.projection import Projection, needs, project, read_projection
-from scim.respelling import filter_as_meant, names_as_meant
+from scim.respelling import respelt_filter, respelt_names
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import Order, sort_key
 
@@ -160,10 +160,10 @@ class Query:
     def _as_meant(self, kinds: Sequence[ResourceType], search: Search) -> Search:
         one, leniency = self._one_of(kinds), self._call.leniency
         if search.sort_by is not None:
-            search = replace(search, sort_by=names_as_meant(search.sort_by, one, leniency))
+            search = replace(search, sort_by=respelt_names(search.sort_by, one, leniency))
         if search.filter is None:
             return search
-        text = filter_as_meant(search.filter, one, leniency)
+        text = respelt_filter(search.filter, one, leniency)
         if text is search.filter:
             return search
         self._call.filter = text  # for the journal, which could not read it as it was sent
@@ -243,4 +243,4 @@ def _only_name(kinds: Sequence[ResourceType], asked: Asked) -> str | None:
     if atoms is None or len(atoms) != 1:
         return None
     (atom,) = atoms
-    return atom.value if atom.kind == "userName" and not mentions(wanted, "groups") else None
+    return atom.value if atom.kind == "userName" and not refers_to(wanted, "groups") else None

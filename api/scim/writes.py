@@ -11,7 +11,7 @@ import psycopg
 import structlog
 
 from api.scim.http import Answer, Content, streamed
-from api.scim.members import meant, named_in, with_ids
+from api.scim.members import members_named_in, patch_with_ids, resolve_members
 from api.scim.points import groups_of_user
 from api.scim.resources import each, etag, group_json, shown_groups, with_meta
 from api.services import Services
@@ -145,10 +145,10 @@ class Write:
 
     async def patch_group(self, group: str) -> Answer:
         patch = await self._read_patch(self._directory.group_type, GROUP_BYTES_MAX)
-        if self._directory.speaks.unknown_member != "refuse":
-            asked = patch
-            found = await self._meant(await self._computed(lambda: named_in(asked)))
-            patch = await self._computed(lambda: with_ids(asked, found))
+        if self._directory.profile.unknown_member != "refuse":
+            as_sent = patch
+            found = await self._member_ids(await self._computed(lambda: members_named_in(as_sent)))
+            patch = await self._computed(lambda: patch_with_ids(as_sent, found))
         outcome = await self._submit(PatchGroup(_id(group), patch, self._call.condition(), self._directory.group_type))
         if self._call.query.get("attributes"):
             # RFC 7644 §3.5.2: whoever asks for attributes MUST get them.
@@ -182,17 +182,17 @@ class Write:
         self._sent = changed_names(patch)
         return patch
 
-    async def _meant(self, members: Sequence[str]) -> dict[str, str]:
-        """The ids of members that are named by another key, where the profile says that they may be."""
-        if self._directory.speaks.unknown_member == "refuse" or not members:
+    async def _member_ids(self, members: Sequence[str]) -> dict[str, str]:
+        """The ids of members that are named by externalId or userName, where the profile says that they may be."""
+        if self._directory.profile.unknown_member == "refuse" or not members:
             return {}  # most directories: no connection is asked for
-        return await meant(self._services.ledger.turns, self._directory, members, self._leniency)
+        return await resolve_members(self._services.ledger.turns, self._directory, members, self._leniency)
 
     async def _members(self, document: dict[str, Any]) -> Members:
-        """The members of a group, taken out of its document: they are edges."""
-        # As many dicts are let go of, which takes as long as making them.
+        """The members of a group, taken out of its document: memberships are stored apart from it."""
+        # To free so many dicts takes as long as to make them: for a large group not on the event loop.
         named: list[str] = await self._computed(lambda: [member["value"] for member in document.pop("members", ())])
-        found = await self._meant(named)
+        found = await self._member_ids(named)
         return await self._computed(lambda: as_members(found.get(member, member) for member in named))
 
     async def _submit(self, command: Command) -> Outcome:

@@ -99,6 +99,6 @@ def test_requests_of_one_directory_do_not_share_what_they_used() -> None:
 
 def test_every_older_urn_is_recognised_by_its_beginning() -> None:
     """Names are looked at for older URNs only where they begin so, because nearly none does."""
-    older = [urn for rt in (USER, GROUP, either(USER, GROUP)) for urn, _ in respelling._replaced(rt)]
+    older = [urn for rt in (USER, GROUP, either(USER, GROUP)) for urn, _ in respelling._current_urns(rt)]
     assert older
     assert all(urn.startswith(respelling._OLD_BEGINNING) for urn in older)

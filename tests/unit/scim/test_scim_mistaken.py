@@ -19,7 +19,7 @@ from scim.normalise import normalise, schemas_of
 from scim.patch import PATCH_URN, read_patch
 from scim.profile import profile_of, shipped
 from scim.projection import project, read_projection
-from scim.respelling import endpoint, filter_as_meant
+from scim.respelling import endpoint_in, respelt_filter
 from scim.schema import ENTERPRISE, USER, Attribute, Extension, with_extension
 from scim.sorting import sort_key
 
@@ -460,7 +460,7 @@ def test_a_filter_and_an_order_with_a_dot_after_the_urn_find_what_is_meant_or_ar
 
 def _finds_or_is_refused(tolerances: frozenset[Tolerance], urn: str, spelling: str, value: str) -> None:
     stored, name = with_stored(urn, {"grade": "g1", "desk": {"floor": "3"}}), spelt(spelling, urn)
-    text = filter_as_meant(f'{name} eq "{value}"', RT, Leniency(tolerances))
+    text = respelt_filter(f'{name} eq "{value}"', RT, Leniency(tolerances))
     try:
         found = parse_filter(text, RT)
     except InvalidFilter:
@@ -496,7 +496,7 @@ def test_a_known_urn_with_a_dot_in_filters_and_names_is_understood_or_refused(to
         (f"{E}.manager:value", "26"),
         (f"{USER.schema}.title", "T"),
     ):
-        text = filter_as_meant(f'{name} eq "{value}"', RT, Leniency(tolerances))
+        text = respelt_filter(f'{name} eq "{value}"', RT, Leniency(tolerances))
         if Tolerance.PATH_SPELLING not in tolerances:
             with pytest.raises(InvalidFilter, match=r"dot before the attribute|SCIM itself"):
                 parse_filter(text, RT)
@@ -514,7 +514,7 @@ def test_older_urns_with_a_dot_mean_the_same() -> None:
     assert patched(GENERIC, {"op": "replace", "path": f"{old}.department", "value": "new"})[E]["department"] == "new"
     assert patched(GENERIC, {"op": "replace", "value": {f"{old}.department": "new"}})[E]["department"] == "new"
     assert patched(GENERIC, {"op": "replace", "path": "urn:scim:schemas:core:1.0.title", "value": "new"})["title"] == "new"
-    assert matches(parse_filter(filter_as_meant(f'{old}.department eq "D"', RT, Leniency(GENERIC)), RT), BEFORE)
+    assert matches(parse_filter(respelt_filter(f'{old}.department eq "D"', RT, Leniency(GENERIC)), RT), BEFORE)
 
 
 # ---- a value under its own name --------------------------------------------------------------------------------------------------
@@ -696,9 +696,9 @@ def test_text_that_looks_like_a_list_is_text() -> None:
 
 def test_an_endpoint_in_another_case_is_meant_where_the_profile_says_so() -> None:
     strict, leniency = Leniency(), Leniency(GENERIC)
-    assert endpoint("Users", strict) == "Users"
-    assert endpoint("users", strict) is None
-    assert endpoint("Schemas", leniency) is None
+    assert endpoint_in("Users", strict) == "Users"
+    assert endpoint_in("users", strict) is None
+    assert endpoint_in("Schemas", leniency) is None
     assert not strict.used | leniency.used
-    assert endpoint("GROUPS", leniency) == "Groups"
+    assert endpoint_in("GROUPS", leniency) == "Groups"
     assert leniency.used == {"endpoint_case"}

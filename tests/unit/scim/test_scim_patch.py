@@ -11,7 +11,7 @@ from scim2_models import User as OracleUser
 from scim.apply import apply_patch, changed_names
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
 from scim.leniency import Leniency, Tolerance
-from scim.member_operations import EdgeOperation
+from scim.member_operations import MemberOperation
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch
 from scim.paths import parse_path
@@ -63,7 +63,7 @@ def edges(*operations, tolerances=GENERIC):
     leniency = Leniency(tolerances)
     found = read_patch(GROUP, message(*operations), leniency)
     assert found.operations == ()
-    return found.edges, leniency.used
+    return found.member_operations, leniency.used
 
 
 def base(**more):
@@ -638,8 +638,8 @@ def test_an_extension_as_a_whole_is_an_object(operation):
 # ---- members ---------------------------------------------------------------------------------------------------------------------
 
 A, B = ("a", None), ("b", None)
-CLEAR = EdgeOperation("clear")
-HAS_A = EdgeOperation("require", (A,))
+CLEAR = MemberOperation("clear")
+HAS_A = MemberOperation("require", (A,))
 
 
 @pytest.mark.parametrize(
@@ -647,34 +647,34 @@ HAS_A = EdgeOperation("require", (A,))
     [
         (
             op("add", "members", [{"value": "a", "display": "A"}, {"value": "b", "type": "group"}]),
-            (EdgeOperation("add", (A, ("b", "Group"))),),
+            (MemberOperation("add", (A, ("b", "Group"))),),
         ),
-        (op("add", "members", {"value": "a"}), (EdgeOperation("add", (A,)),)),
-        (op("add", "members", ["a"]), (EdgeOperation("add", (A,)),)),
+        (op("add", "members", {"value": "a"}), (MemberOperation("add", (A,)),)),
+        (op("add", "members", ["a"]), (MemberOperation("add", (A,)),)),
         (op("add", "members", []), ()),
-        (op("add", None, {"members": [{"value": "a"}]}), (EdgeOperation("add", (A,)),)),
-        (op("replace", "members", [{"value": "a"}]), (CLEAR, EdgeOperation("add", (A,)))),
+        (op("add", None, {"members": [{"value": "a"}]}), (MemberOperation("add", (A,)),)),
+        (op("replace", "members", [{"value": "a"}]), (CLEAR, MemberOperation("add", (A,)))),
         (op("replace", "members", []), (CLEAR,)),
         (op("replace", None, {"members": None}), (CLEAR,)),
         (op("remove", "members"), (CLEAR,)),
         (op("remove", "members", None), (CLEAR,)),
-        (op("remove", "members", [{"$ref": None, "value": "b"}]), (EdgeOperation("remove", (B,)),)),
-        (op("remove", "members", []), (EdgeOperation("remove", ()),)),
-        (op("remove", 'members[value eq "a"]'), (EdgeOperation("remove", (A,)),)),
-        (op("remove", f'{GROUP.schema}:members[value eq "a" or value eq "b"]'), (EdgeOperation("remove", (A, B)),)),
-        (op("add", 'members[value eq "a"]', {"display": "x"}), (EdgeOperation("add", (A,)),)),
-        (op("add", 'members[value eq "a"]', None), (EdgeOperation("add", (A,)),)),
-        (op("add", 'members[value eq "a" or value eq "b"]', [{"value": "b"}]), (EdgeOperation("add", (B,)),)),
+        (op("remove", "members", [{"$ref": None, "value": "b"}]), (MemberOperation("remove", (B,)),)),
+        (op("remove", "members", []), (MemberOperation("remove", ()),)),
+        (op("remove", 'members[value eq "a"]'), (MemberOperation("remove", (A,)),)),
+        (op("remove", f'{GROUP.schema}:members[value eq "a" or value eq "b"]'), (MemberOperation("remove", (A, B)),)),
+        (op("add", 'members[value eq "a"]', {"display": "x"}), (MemberOperation("add", (A,)),)),
+        (op("add", 'members[value eq "a"]', None), (MemberOperation("add", (A,)),)),
+        (op("add", 'members[value eq "a" or value eq "b"]', [{"value": "b"}]), (MemberOperation("add", (B,)),)),
         (
             op("replace", 'members[value eq "a"]', {"value": "b"}),
-            (HAS_A, EdgeOperation("remove", (A,)), EdgeOperation("add", (B,))),
+            (HAS_A, MemberOperation("remove", (A,)), MemberOperation("add", (B,))),
         ),
         (
             op("replace", 'members[value eq "a"]', {"value": "a"}),
-            (HAS_A, EdgeOperation("remove", (A,)), EdgeOperation("add", (A,))),
+            (HAS_A, MemberOperation("remove", (A,)), MemberOperation("add", (A,))),
         ),
-        (op("replace", 'members[value eq "a"]', None), (HAS_A, EdgeOperation("remove", (A,)))),
-        (op("replace", 'members[value eq "a"]', []), (HAS_A, EdgeOperation("remove", (A,)))),
+        (op("replace", 'members[value eq "a"]', None), (HAS_A, MemberOperation("remove", (A,)))),
+        (op("replace", 'members[value eq "a"]', []), (HAS_A, MemberOperation("remove", (A,)))),
         (op("replace", 'members[value eq "a"].display', "x"), ()),
         (op("replace", "members.display", "x"), ()),
     ],

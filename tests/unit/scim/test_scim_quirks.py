@@ -12,7 +12,7 @@ from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch
 from scim.profile import mapped_user, profile_of, shipped
 from scim.projection import parse_projection, read_projection
-from scim.respelling import filter_as_meant, names_as_meant
+from scim.respelling import respelt_filter, respelt_names
 from scim.schema import ENTERPRISE, GROUP, USER
 
 GENERIC = profile_of("generic@1").tolerances
@@ -203,7 +203,7 @@ def test_removing_what_is_not_there_changes_nothing(operation: dict[str, Any]) -
 def edges(operation: dict[str, Any], tolerances: frozenset[Tolerance] = GENERIC) -> tuple[list[tuple[str, list[str]]], set[Note]]:
     leniency = Leniency(tolerances)
     patch = read_patch(GROUP, {"schemas": [PATCH_URN], "Operations": [operation]}, leniency)
-    return [(edge.kind, [member for member, _ in edge.members]) for edge in patch.edges], leniency.used
+    return [(edge.kind, [member for member, _ in edge.members]) for edge in patch.member_operations], leniency.used
 
 
 MEMBERS: list[tuple[dict[str, Any], list[tuple[str, list[str]]], set[str]]] = [
@@ -352,9 +352,9 @@ def test_a_flat_key_beside_a_value_that_is_no_object_wins() -> None:
     assert posted(GENERIC, **{"name": None, "name.givenName": "G"})[0] == user(name={"givenName": "G"})
 
 
-def respelt_filter(sent: str, tolerances: frozenset[Tolerance]) -> tuple[str, set[Note]]:
+def with_notes(sent: str, tolerances: frozenset[Tolerance]) -> tuple[str, set[Note]]:
     leniency = Leniency(tolerances)
-    return filter_as_meant(sent, USER, leniency), leniency.used
+    return respelt_filter(sent, USER, leniency), leniency.used
 
 
 @pytest.mark.parametrize(
@@ -369,9 +369,9 @@ def respelt_filter(sent: str, tolerances: frozenset[Tolerance]) -> tuple[str, se
 )
 def test_values_of_a_filter_without_quotes_are_text_where_that_is_forgiven(sent: str, meant: str) -> None:
     forgiving = frozenset({Tolerance.UNQUOTED_VALUES})
-    assert respelt_filter(sent, forgiving) == (meant, {"unquoted_values"})
-    assert respelt_filter(meant, forgiving) == (meant, set())
-    assert respelt_filter(sent, GENERIC) == (sent, set())
+    assert with_notes(sent, forgiving) == (meant, {"unquoted_values"})
+    assert with_notes(meant, forgiving) == (meant, set())
+    assert with_notes(sent, GENERIC) == (sent, set())
 
 
 @pytest.mark.parametrize(
@@ -390,13 +390,13 @@ def test_values_of_a_filter_without_quotes_are_text_where_that_is_forgiven(sent:
 def test_names_in_a_filter_mean_what_they_mean_elsewhere(sent: str, meant: str, relied: set[str]) -> None:
     """Before it writes a manager, Entra asks `id eq "…" and manager eq "…"` (Microsoft's tutorial of a SCIM endpoint)."""
     forgiving = profile_of("entra").tolerances | {Tolerance.OLD_SCHEMA_URIS, Tolerance.PATH_SPELLING}
-    assert respelt_filter(sent, forgiving) == (meant, relied)
-    assert respelt_filter(sent, STRICT) == (sent, set())
+    assert with_notes(sent, forgiving) == (meant, relied)
+    assert with_notes(sent, STRICT) == (sent, set())
 
 
 @pytest.mark.parametrize("text", ["userName eq", "noSuch eq x", "userName zz x", 'userName eq "a'])
 def test_a_filter_that_means_nothing_stays_as_it_is(text: str) -> None:
-    assert respelt_filter(text, frozenset({Tolerance.UNQUOTED_VALUES})) == (text, set())
+    assert with_notes(text, frozenset({Tolerance.UNQUOTED_VALUES})) == (text, set())
 
 
 def test_the_patch_message_of_a_draft_is_one_too() -> None:
@@ -529,7 +529,7 @@ def test_where_all_types_are_asked_for_the_core_schema_of_scim_1_means_both() ->
         ('urn:scim:schemas:core:2.0:Group:displayName eq "z"', f'{GROUP.schema}:displayName eq "z"'),
         (f'{OLD_USER}:userName eq "z"', f'{USER.schema}:userName eq "z"'),
     ):
-        assert filter_as_meant(sent, everything, Leniency(GENERIC)) == meant
+        assert respelt_filter(sent, everything, Leniency(GENERIC)) == meant
 
 
 @pytest.mark.parametrize(
@@ -543,9 +543,9 @@ def test_where_all_types_are_asked_for_the_core_schema_of_scim_1_means_both() ->
 )
 def test_names_asked_for_mean_what_they_mean_elsewhere(sent: str, meant: str, relied: set[str]) -> None:
     leniency = Leniency(GENERIC)
-    assert names_as_meant(sent, USER, leniency) == meant
+    assert respelt_names(sent, USER, leniency) == meant
     assert leniency.used == relied
-    assert names_as_meant(sent, USER, Leniency()) == sent
+    assert respelt_names(sent, USER, Leniency()) == sent
     # Beside what they say: an attribute without a schema may have that name, but not one with a dot after a known URN.
     both = meant if relied == {"path_spelling"} else f"{sent},{meant}"
     assert read_projection(USER, sent, None, leniency).include == parse_projection(USER, both, None).include
