@@ -46,9 +46,10 @@ READ = {
     "delivery": (
         "consumer_named places places_at open_page open_at oldest_failing oldest_open_time open_counts epoch_start epochs_of skips_of "
         "claim_lease renew_leases release_leases move_pull_checkpoint ack_revocations revocation_seconds times_at position_of_seq "
-        "previous_matching matching_between matching_after positions_matching losses_between grant_flags taken_back "
-        "replay_by_id replays_of gaps_between carry_open close_epoch begin_epoch_here forget_open_after"
+        "previous_matching matching_between matching_after positions_matching losses_between "
+        "gaps_between carry_open close_epoch begin_epoch_here forget_open_after"
     ),
+    "replay": "grant_flags taken_back replay_by_id replays_of",
     "projections": "users_by_id user_ids_by_key owners_of_user_names owners_of_external_ids ids_among group_ids_by_key open_members open_members_among open_groups point_at_time point_at_seq state_at members_at groups_at",
 }
 
