@@ -50,11 +50,11 @@ class ResourceType:
     description: str = ""
 
 
-def _table(attributes: list[Attribute]) -> Mapping[str, Attribute]:
+def _by_name(attributes: list[Attribute]) -> Mapping[str, Attribute]:
     return MappingProxyType({attribute.name.casefold(): attribute for attribute in attributes})
 
 
-def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
+def _attribute_of(document: Mapping[str, Any], prefix: str = "") -> Attribute:
     path = f"{prefix}{document['name']}"
     read = Attribute(
         name=document["name"],
@@ -65,7 +65,7 @@ def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
         mutability=document["mutability"],
         returned=document["returned"],
         uniqueness=document["uniqueness"],
-        sub_attributes=_table([_attribute(sub, f"{path}.") for sub in document.get("subAttributes") or ()]),
+        sub_attributes=_by_name([_attribute_of(sub, f"{path}.") for sub in document.get("subAttributes") or ()]),
         canonical_values=tuple(document.get("canonicalValues") or ()),
         reference_types=tuple(document.get("referenceTypes") or ()),
         description=" ".join(document.get("description", "").split()),
@@ -73,10 +73,9 @@ def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
     return replace(read, **_CORRECTIONS.get(path, {}))
 
 
-# What the ledger promises beyond the library's tables: the server derives display names and links of members itself,
-# the RFC asks for neither part of a manager (§8.7.1), and group types are computed.
-# Ids are compared ignoring case, as RFC 7643 §8.7.1 has it.
-# `active` always has a value here (absent on creation it is true) and cannot be unassigned: discovery says so as `required`.
+# Where this service differs from the library's tables: display names and links of members are derived and not stored, neither part of
+# a manager is required (RFC 7643 §8.7.1), the type of a user's group is computed, and ids are compared ignoring case (§8.7.1).
+# `active` always has a value (true where a creation does not say it) and cannot be removed: discovery shows it as `required`.
 _CORRECTIONS: Mapping[str, Mapping[str, Any]] = {
     "active": {"required": True},
     "manager.value": {"required": False},
@@ -92,7 +91,7 @@ _META = Attribute(
     "meta",
     "complex",
     mutability="readOnly",
-    sub_attributes=_table(
+    sub_attributes=_by_name(
         [
             Attribute("resourceType", "string", case_exact=True, mutability="readOnly"),
             Attribute("created", "dateTime", mutability="readOnly"),
@@ -110,19 +109,19 @@ COMMON = (
 )
 
 
-def _document(model: Any) -> Mapping[str, Any]:
+def _model_document(model: Any) -> Mapping[str, Any]:
     return model.to_schema().model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _resource_type(model: Any, endpoint: str, description: str) -> ResourceType:
-    document = _document(model)
-    own = [_attribute(attribute) for attribute in document["attributes"]]
-    return ResourceType(document["name"], endpoint, document["id"], _table([*COMMON, *own]), MappingProxyType({}), description)
+def _resource_type_of(model: Any, endpoint: str, description: str) -> ResourceType:
+    document = _model_document(model)
+    own = [_attribute_of(attribute) for attribute in document["attributes"]]
+    return ResourceType(document["name"], endpoint, document["id"], _by_name([*COMMON, *own]), MappingProxyType({}), description)
 
 
-def _extension(model: Any, name: str, description: str) -> Extension:
-    document = _document(model)
-    return Extension(document["id"], _table([_attribute(a) for a in document["attributes"]]), name, description)
+def _extension_of(model: Any, name: str, description: str) -> Extension:
+    document = _model_document(model)
+    return Extension(document["id"], _by_name([_attribute_of(a) for a in document["attributes"]]), name, description)
 
 
 # The namespaces of SCIM's own schemas and messages, those of its drafts included (RFC 7643 §10, draft-scim-core-schema-01 §9).
@@ -130,16 +129,16 @@ _OF_SCIM = ("urn:ietf:params:scim:schemas:core:", "urn:ietf:params:scim:api:", "
 
 
 def is_scim_urn(name: str) -> bool:
-    """Whether a name stands in a namespace of SCIM itself, where nobody's extension can be."""
+    """Whether a name begins with a namespace of SCIM itself, in which no extension of an operator or IdP can be."""
     return name.casefold().startswith(_OF_SCIM)
 
 
 def with_extension(rt: ResourceType, extension: Extension) -> ResourceType:
-    """The resource type with one more (or a newer) extension; `rt` itself is unchanged."""
+    """The resource type with this extension, which replaces an older one of the same URN; `rt` itself is unchanged."""
     return replace(rt, extensions=MappingProxyType({**rt.extensions, extension.urn.casefold(): extension}))
 
 
-ENTERPRISE = _extension(EnterpriseModel, "EnterpriseUser", "Enterprise User")
-USER = with_extension(_resource_type(UserModel, "/Users", "User Account"), ENTERPRISE)
-GROUP = _resource_type(GroupModel, "/Groups", "Group")
+ENTERPRISE = _extension_of(EnterpriseModel, "EnterpriseUser", "Enterprise User")
+USER = with_extension(_resource_type_of(UserModel, "/Users", "User Account"), ENTERPRISE)
+GROUP = _resource_type_of(GroupModel, "/Groups", "Group")
 RESOURCE_TYPES: Mapping[str, ResourceType] = MappingProxyType({"Users": USER, "Groups": GROUP})
