@@ -62,6 +62,7 @@ from ledger.events import (
     Draft,
     EventType,
 )
+from ledger.refused import OvertakenError
 from scim.apply import PATCH_STEPS, apply_patch
 from scim.casefolding import casefold
 from scim.diff import changes, in_order_of
@@ -155,6 +156,8 @@ def _decide(state: State, command: Command, leniency: Leniency, effort: Effort) 
         case CleanUp():
             return _clean_up(state, command)
         case _:
+            if not state.stands:
+                raise OvertakenError
             return Decision(command.drafts if command.counts(state.directory, state.clock) else ())
 
 
