@@ -1,13 +1,15 @@
-"""Attribute tables of the resource types, derived once from the scim2-models schema documents (RFC 7643 §4, §7, §8.7)."""
+"""Attribute tables of the resource types, read once from the schema documents in scim/schemas (RFC 7643 §4, §7, §8.7)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
-from scim2_models import EnterpriseUser as EnterpriseModel
-from scim2_models import Group as GroupModel
-from scim2_models import User as UserModel
+import orjson
+
+# The documents are those of the library scim2-models; a test compares them. Its import would be a third of a service's start.
+FOLDER: Final = Path(__file__).with_name("schemas")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +75,7 @@ def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
     return replace(read, **_CORRECTIONS.get(path, {}))
 
 
-# What the ledger promises beyond the library's tables: the server derives display names and links of members itself,
+# What the ledger promises beyond these documents: the server derives display names and links of members itself,
 # the RFC asks for neither part of a manager (§8.7.1), and group types are computed.
 # Ids are compared ignoring case, as RFC 7643 §8.7.1 has it.
 # `active` always has a value here (absent on creation it is true) and cannot be unassigned: discovery says so as `required`.
@@ -110,18 +112,18 @@ COMMON = (
 )
 
 
-def _document(model: Any) -> Mapping[str, Any]:
-    return model.to_schema().model_dump(mode="json", by_alias=True, exclude_none=True)
+def _document(name: str) -> Mapping[str, Any]:
+    return orjson.loads((FOLDER / f"{name}.json").read_bytes())
 
 
-def _resource_type(model: Any, endpoint: str, description: str) -> ResourceType:
-    document = _document(model)
+def _resource_type(name: str, endpoint: str, description: str) -> ResourceType:
+    document = _document(name)
     own = [_attribute(attribute) for attribute in document["attributes"]]
-    return ResourceType(document["name"], endpoint, document["id"], _table([*COMMON, *own]), MappingProxyType({}), description)
+    return ResourceType(name, endpoint, document["id"], _table([*COMMON, *own]), MappingProxyType({}), description)
 
 
-def _extension(model: Any, name: str, description: str) -> Extension:
-    document = _document(model)
+def _extension(name: str, description: str) -> Extension:
+    document = _document(name)
     return Extension(document["id"], _table([_attribute(a) for a in document["attributes"]]), name, description)
 
 
@@ -139,7 +141,7 @@ def with_extension(rt: ResourceType, extension: Extension) -> ResourceType:
     return replace(rt, extensions=MappingProxyType({**rt.extensions, extension.urn.casefold(): extension}))
 
 
-ENTERPRISE = _extension(EnterpriseModel, "EnterpriseUser", "Enterprise User")
-USER = with_extension(_resource_type(UserModel, "/Users", "User Account"), ENTERPRISE)
-GROUP = _resource_type(GroupModel, "/Groups", "Group")
+ENTERPRISE = _extension("EnterpriseUser", "Enterprise User")
+USER = with_extension(_resource_type("User", "/Users", "User Account"), ENTERPRISE)
+GROUP = _resource_type("Group", "/Groups", "Group")
 RESOURCE_TYPES: Mapping[str, ResourceType] = MappingProxyType({"Users": USER, "Groups": GROUP})
