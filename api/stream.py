@@ -60,7 +60,7 @@ def routes(services: Services) -> APIRouter:
 
 @dataclass(eq=False, slots=True)
 class _Follower:
-    """One reader of the stream. `place` is how far in the ledger it has seen everything, once it has caught up."""
+    """One reader of the stream. `place` is how far in the ledger it has seen everything, while it has caught up."""
 
     services: Services
     selection: Selection
@@ -181,8 +181,8 @@ class _Follower:
         known, self.sure_until = self.services.tail.place, 0.0  # the page may pass over the end of a token
         feed, connection = self.services.ledger.feed, self.services.ledger.connection
         page = await feed.page(connection, self.selection, self.cursor, PAGE, budget=PAGE_BYTES)
-        if not page.has_more:
-            self.place = Anchor(page.covered_to, page.leaf_hash) if self.selection.directory is None else known
+        here = Anchor(page.covered_to, page.leaf_hash) if self.selection.directory is None else known
+        self.place = None if page.has_more else here  # one of before the page would show what the page does once more
         return page
 
     def _new(self, event: Event) -> bool:

@@ -26,7 +26,7 @@ class Ears:
     """The receiving side, in a process of its own."""
 
     def __init__(self, service: Service) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("ears.py")), str(service.port), service.tokens["consumer"]]
+        command = [sys.executable, str(Path(__file__).with_name("listeners.py")), str(service.port), service.tokens["consumer"]]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())

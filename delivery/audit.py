@@ -14,7 +14,7 @@ from database.queries import load_queries
 from delivery.checkpoints import STATES, exceptions
 from delivery.consumers import Consumer, reach_of
 from ledger.directories import Directory
-from ledger.feed import type_mask
+from ledger.events import type_mask
 from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)

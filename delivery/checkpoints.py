@@ -13,14 +13,14 @@ from delivery.backoff import DELAY_S_MAX, JITTER
 from delivery.consumers import Consumer
 from delivery.log_positions import PlaceMovedError
 from ledger.cursor import START, Anchor
-from ledger.events import DIRECTORY_CLOSED, USER_DEACTIVATED, USER_DELETED
+from ledger.events import Fact, bits, numbers
 
 SQL: Final = load_queries(__file__)
 WAITING, RETRYING, BLOCKED, HELD, PARKED = 1, 2, 3, 4, 5
 STATES: Final = {WAITING: "waiting", RETRYING: "retrying", BLOCKED: "blocked", HELD: "held", PARKED: "parked"}
 # What ends somebody's access, and so has a time to its acknowledgement.
-REVOCATION_KINDS: Final = (USER_DEACTIVATED.number, USER_DELETED.number, DIRECTORY_CLOSED.number)
-REVOCATIONS: Final = sum(1 << kind for kind in REVOCATION_KINDS)
+REVOCATION_KINDS: Final = numbers(Fact.REVOCATION)
+REVOCATIONS: Final = bits(Fact.REVOCATION)
 
 
 @dataclass(frozen=True, slots=True)

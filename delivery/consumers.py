@@ -32,8 +32,9 @@ from ledger.events import (
     Body,
     Draft,
     EventType,
+    type_mask,
 )
-from ledger.feed import Selection, reached, type_mask
+from ledger.feed import Selection, reached
 from ledger.refused import StateError
 from ledger.sealing import Kek, open_note, open_optional, seal_note
 

@@ -1,7 +1,7 @@
 """The deliveries of one consumer, while this process holds its lease.
 
 The state in memory is what lanes.py says about the open events; what must survive is recorded before the next event of a lane
-leaves (recording.py), so a killed process repeats at most what was under way or accepted but not yet on record.
+leaves (checkpoint_writer.py), so a killed process repeats at most what was under way or accepted but not yet on record.
 
     window        events from the log that are simply next: they hold back `low`
     exceptional   events with a row of their own: tried in vain, blocked, held, or waiting behind such a one; `low` passes them

@@ -18,35 +18,17 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
 from uuid import UUID
 
-from ledger.events import (
-    ACCESS_REVOKED,
-    DIRECTORY_CLOSED,
-    DIRECTORY_DELETED,
-    GROUP_CREATED,
-    GROUP_DELETED,
-    GROUP_ERASED,
-    MEMBER_REMOVED,
-    USER_CREATED,
-    USER_DEACTIVATED,
-    USER_DELETED,
-    USER_ERASED,
-    USER_REACTIVATED,
-)
+from ledger.events import DIRECTORY_CLOSED, DIRECTORY_DELETED, Fact, numbers
 
 K = TypeVar("K", bound=Hashable)
 Ordering = Literal["directory", "subject"]
 Side = tuple[UUID, bool]  # a subject's live items (False) or replayed ones (True)
-LIFECYCLE: Final = frozenset(
-    kind.number
-    for kind in (
-        USER_CREATED, USER_DEACTIVATED, USER_REACTIVATED, USER_DELETED, USER_ERASED, GROUP_CREATED, GROUP_DELETED, GROUP_ERASED,
-    )
-)  # fmt: skip
-ENDS: Final = frozenset(kind.number for kind in (USER_DELETED, USER_ERASED, GROUP_DELETED, GROUP_ERASED))
-RANKS: Final = {
-    **{kind.number: 0 for kind in (USER_DEACTIVATED, USER_DELETED, USER_ERASED, DIRECTORY_CLOSED)},
-    **{kind.number: 1 for kind in (MEMBER_REMOVED, ACCESS_REVOKED, GROUP_DELETED)},
-}  # what ends somebody's access and so is told first, all of it before a part
+LIFECYCLE: Final = numbers(Fact.LIFECYCLE)
+ENDS: Final = numbers(Fact.ENDS_RESOURCE)
+RANKS: Final = {  # what ends somebody's access and so is told first, all of it before a part
+    **dict.fromkeys(numbers(Fact.ENDS_ALL_ACCESS), 0),
+    **dict.fromkeys(numbers(Fact.ENDS_SOME_ACCESS), 1),
+}
 ORDINARY: Final = 2
 
 

@@ -1,4 +1,4 @@
-"""Replay of deliveries (CONTRACT §6): what a run would send again, and the acts on runs. Pushing them is push.py's."""
+"""Replay of deliveries (CONTRACT §6): what a run would send again, and the acts on runs. Sending them is dispatcher.py's."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,6 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import RecordFacts
 from ledger.events import (
-    ACCESS_RESTORED,
-    MEMBER_ADDED,
     OPERATOR,
     REPLAY,
     REPLAY_CANCELLED,
@@ -24,11 +22,11 @@ from ledger.events import (
     REPLAY_PAUSED,
     REPLAY_RESUMED,
     REPLAY_STARTED,
-    USER_CREATED,
-    USER_REACTIVATED,
     Body,
     Draft,
     EventType,
+    Fact,
+    numbers,
 )
 from ledger.refused import StateError
 from ledger.sealing import Kek, open_optional, seal_note
@@ -39,7 +37,7 @@ PAGE: Final = 5_000
 ON_LOOP_RUNS: Final = 200  # whose notes are opened in about a millisecond
 ENDED: Final = ("cancelled", "finished", "failed")
 State = Literal["running", "paused", "cancelled", "finished", "failed"]
-GRANTS: Final = frozenset(kind.number for kind in (USER_CREATED, USER_REACTIVATED, MEMBER_ADDED, ACCESS_RESTORED))
+GRANTS: Final = numbers(Fact.GRANTS_ACCESS)
 Superseded = Literal["skip", "include"]
 
 

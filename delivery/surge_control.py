@@ -1,4 +1,4 @@
-"""The surge brake at work: limits of directories, which events are held, telling and letting go (the policy is brake.py's)."""
+"""The surge brake at work: limits of directories, which events are held, telling and letting go (the policy is surge_policy.py's)."""
 
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping

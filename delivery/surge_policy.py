@@ -11,15 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 from uuid import UUID
 
-from ledger.events import ACCESS_REVOKED, MEMBER_REMOVED, USER_DEACTIVATED, USER_DELETED
+from ledger.events import Fact, bits
 
 Action = Literal["alarm", "hold"]
 HOUR_US: Final = 3_600_000_000
 PER_HOUR: Final = (
     100  # users of a directory who lose access in an hour before somebody is told, unless its operator says otherwise
 )
-# Bits of the event types that end some of a user's access.
-REVOKING: Final = USER_DEACTIVATED.bit | USER_DELETED.bit | MEMBER_REMOVED.bit | ACCESS_REVOKED.bit
+REVOKING: Final = bits(Fact.SURGE)  # of the event types that end some of a user's access
 
 
 @dataclass(frozen=True, slots=True)

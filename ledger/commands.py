@@ -246,7 +246,7 @@ def _group_patch_needs(command: PatchGroup) -> Needs:
     added: list[str] = []
     touched: list[str] = []
     whole = False
-    for edge in command.patch.edges:
+    for edge in command.patch.member_operations:
         ids = [member for member, _ in edge.members]
         touched += ids
         if edge.kind == "add":

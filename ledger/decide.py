@@ -67,13 +67,13 @@ from scim.casefolding import casefold
 from scim.diff import changes, in_order_of
 from scim.errors import Forbidden, InvalidValue, NotFound, TooMany, Unavailable, Uniqueness
 from scim.extension import check_immutable
-from scim.filter_dependencies import whole_members
+from scim.filter_dependencies import equated_members
 from scim.filters import matches
-from scim.member_operations import EdgeOperation, no_such_member
+from scim.leniency import Leniency
+from scim.member_operations import MemberOperation, no_such_member
 from scim.normalise import check_user_name
 from scim.patch import Patch
 from scim.schema import ResourceType
-from scim.tolerances import Tolerances
 from scim.work import Work
 
 PAUSED_RETRY_S = 60  # what an IdP that heeds Retry-After waits: a pause is a matter of minutes or hours
@@ -99,12 +99,12 @@ class Effort:
     work: Work
     shared: bool
 
-    def patched(self, kind: ResourceType, before: dict[str, Any], patch: Patch, tolerances: Tolerances, used: set[str]) -> Any:
+    def patched(self, kind: ResourceType, before: dict[str, Any], patch: Patch, leniency: Leniency) -> Any:
         """The document after a PATCH. Raises TooHeavyError in a shared batch, TooMany once the budget is spent."""
         small = Work(min(SHARED_STEPS, self.work.left)) if self.shared else self.work
         allowed = small.left
         try:
-            after = apply_patch(kind, before, patch, tolerances, used, small)
+            after = apply_patch(kind, before, patch, leniency, small)
         except TooMany:
             if self.shared and self.work.left > allowed:
                 raise TooHeavyError from None
@@ -122,26 +122,26 @@ class Decision:
     document: dict[str, Any] | None = None
 
 
-def decide(state: State, command: Command, tolerances: Tolerances, used: set[str], effort: Effort | None = None) -> Decision:
+def decide(state: State, command: Command, leniency: Leniency, effort: Effort | None = None) -> Decision:
     """Decide one command; with what it may compute, where others share a batch with it or a request has several.
 
     Raises ScimError when it is refused, RunsAloneError when it needs all edges loaded, TooHeavyError when others would wait.
     """
     _refuse_where_nothing_may_be_written(state.directory, command)
-    decision = _decide(state, command, tolerances, used, effort or Effort(Work(PATCH_STEPS), shared=False))
+    decision = _decide(state, command, leniency, effort or Effort(Work(PATCH_STEPS), shared=False))
     if len(decision.drafts) > COMMIT_EVENTS_MAX:
         raise too_many_events(len(decision.drafts))
     return decision
 
 
-def _decide(state: State, command: Command, tolerances: Tolerances, used: set[str], effort: Effort) -> Decision:
+def _decide(state: State, command: Command, leniency: Leniency, effort: Effort) -> Decision:
     match command:
         case CreateUser():
             return _create_user(state, command)
         case ReplaceUser():
             return _replace_user(state, command)
         case PatchUser():
-            return _patch_user(state, command, tolerances, used, effort)
+            return _patch_user(state, command, leniency, effort)
         case DeleteUser():
             return _delete_user(state, command)
         case CreateGroup():
@@ -149,7 +149,7 @@ def _decide(state: State, command: Command, tolerances: Tolerances, used: set[st
         case ReplaceGroup():
             return _replace_group(state, command)
         case PatchGroup():
-            return _patch_group(state, command, tolerances, used, effort)
+            return _patch_group(state, command, leniency, effort)
         case DeleteGroup():
             return _delete_group(state, command)
         case CleanUp():
@@ -217,11 +217,11 @@ def _replace_user(state: State, command: ReplaceUser) -> Decision:
     return _change_user(state, user, document)
 
 
-def _patch_user(state: State, command: PatchUser, tolerances: Tolerances, used: set[str], effort: Effort) -> Decision:
+def _patch_user(state: State, command: PatchUser, leniency: Leniency, effort: Effort) -> Decision:
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
-    after = effort.patched(command.kind, user.document, command.patch, tolerances, used)
+    after = effort.patched(command.kind, user.document, command.patch, leniency)
     return _change_user(state, user, in_order_of(user.document, after))
 
 
@@ -302,14 +302,14 @@ def _replace_group(state: State, command: ReplaceGroup) -> Decision:
     return _change_group(state, group, document, wanted, set(group.members or ()))
 
 
-def _patch_group(state: State, command: PatchGroup, tolerances: Tolerances, used: set[str], effort: Effort) -> Decision:
+def _patch_group(state: State, command: PatchGroup, leniency: Leniency, effort: Effort) -> Decision:
     group = _group(state, command.id)
     if command.condition:
         command.condition.check(group.etag_rv)
     document = group.document
     if command.patch.operations:
-        document = in_order_of(document, effort.patched(command.kind, document, command.patch, tolerances, used))
-    wanted, current = _fold_edges(state, group, command.patch.edges)
+        document = in_order_of(document, effort.patched(command.kind, document, command.patch, leniency))
+    wanted, current = _fold_edges(state, group, command.patch.member_operations)
     return _change_group(state, group, document, wanted, current)
 
 
@@ -341,7 +341,7 @@ def _group(state: State, group: UUID) -> GroupState:
     return found
 
 
-def _fold_edges(state: State, group: GroupState, operations: tuple[EdgeOperation, ...]) -> tuple[set[UUID], set[UUID]]:
+def _fold_edges(state: State, group: GroupState, operations: tuple[MemberOperation, ...]) -> tuple[set[UUID], set[UUID]]:
     """Fold the member operations in their order; give (wanted, current) of the members they can concern.
 
     Without all members loaded only the named edges are looked at: that is what keeps one member cheap in a large group.
@@ -370,11 +370,11 @@ def _fold_edges(state: State, group: GroupState, operations: tuple[EdgeOperation
     return wanted, current
 
 
-def _named(edge: EdgeOperation) -> Iterator[UUID]:
+def _named(edge: MemberOperation) -> Iterator[UUID]:
     return (found for found in (parse_id(member) for member, _ in edge.members) if found is not None)
 
 
-def _selected(state: State, group: GroupState, edge: EdgeOperation, member: UUID) -> bool:
+def _selected(state: State, group: GroupState, edge: MemberOperation, member: UUID) -> bool:
     kind = (group.members or {}).get(member) or state.members[member][0]
     return edge.filter is not None and matches(edge.filter, {"value": str(member), "type": kind})
 
@@ -402,7 +402,7 @@ def _known_members(state: State, group: UUID, members: Iterable[UUID | str]) -> 
     return known
 
 
-def _refuse_no_ids(operations: tuple[EdgeOperation, ...]) -> None:
+def _refuse_no_ids(operations: tuple[MemberOperation, ...]) -> None:
     """Raises InvalidValue for a removal of what cannot be an id: it would be acknowledged, and the member would stay.
 
     An id that is merely absent is removed already.
@@ -413,7 +413,7 @@ def _refuse_no_ids(operations: tuple[EdgeOperation, ...]) -> None:
         if edge.kind == "remove":
             named |= dict.fromkeys(member for member, _ in edge.members if member not in required)
         elif edge.filter is not None:
-            named |= dict.fromkeys(sorted(whole_members(edge.filter)))
+            named |= dict.fromkeys(sorted(equated_members(edge.filter)))
     wrong = [member for member in named if parse_id(member) is None]
     if wrong:
         raise _nobody(wrong, "Name each member by the id that this service gave it.")

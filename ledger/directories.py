@@ -12,9 +12,9 @@ from database.queries import load_queries
 from ledger.events import ACTIVE, CLOSED, DELETED
 from ledger.sealing import Kek, unwrap_key
 from scim.extension import read_extension
+from scim.leniency import Leniency
 from scim.profile import Profile, ProfileError, UnknownProfileError, own_profile, profile_of
 from scim.schema import GROUP, USER, ResourceType, with_extension
-from scim.tolerances import Tolerances
 
 SQL = load_queries(__file__)
 SYSTEM = "_system"  # the ledger's own directory: tokens, consumers, replays
@@ -48,9 +48,9 @@ class Directory:
         """Whether it was closed, and perhaps cleaned up since. That is for ever."""
         return self.state in {CLOSED, DELETED}
 
-    @property
-    def tolerances(self) -> Tolerances:
-        return self.speaks.tolerances
+    def leniency(self) -> Leniency:
+        """What its profile forgives one request."""
+        return Leniency(self.speaks.tolerances)
 
 
 def _directory(kek: Kek, row: tuple[Any, ...]) -> Directory:

@@ -1,6 +1,8 @@
 """The event types and the two shapes an event has inside the process. Stored bytes are in leaf.py and sealing.py."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum, Flag, auto
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,84 +12,153 @@ MEMBER_TYPES: Final = {USER: 0, GROUP: 1}  # memberships.mt and states.ot
 MEMBER_TYPE_NAMES: Final = {number: name for name, number in MEMBER_TYPES.items()}
 
 
+class Fact(Flag):
+    """What is true of every event of a type. Delivery order, the surge brake, replays and `replay verify` go by these."""
+
+    MEMBERSHIP = auto()  # of the group `obj` and its member `mem`
+    DERIVED = auto()  # the ledger concluded it from another event of the commit; it moves no version of the resource
+    LIFECYCLE = auto()  # a resource begins, ends, is suspended or resumed: its later membership events wait for it
+    ENDS_RESOURCE = auto()  # the last of its resource but for its erasure
+    GRANTS_ACCESS = auto()  # somebody may get in by it
+    ENDS_ALL_ACCESS = auto()  # of a user, or of everybody in a directory
+    ENDS_SOME_ACCESS = auto()  # of a user, by one group
+    REVOCATION = auto()  # the time until consumers acknowledge it is measured
+    SURGE = auto()  # the surge brake counts the users of these
+    BY_OPERATOR = auto()  # of users and groups: never the IdP's doing
+
+
+class Effect(Enum):
+    """What an event of a type does to the tables of current state."""
+
+    NOTHING = auto()
+    CHANGES = auto()  # its resource begins, or has other values
+    ENDS = auto()  # its resource is gone
+    ADDS_MEMBER = auto()
+    REMOVES_MEMBER = auto()
+    MOVES_DIRECTORY = auto()  # what may be done with the directory
+
+
+NO_FACT: Final = Fact(0)
+
+
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """A kind of event. `topic` and `number` are stored for ever; `version` grows with an upcaster in records.py."""
+    """A kind of event. `topic` and `number` are stored for ever; `subject` is the type of the resource that it is about.
+
+    A new one is defined here, once: everything that depends on what it means asks its `effect` and `facts`, which have no default.
+    """
 
     topic: str
-    number: int  # events.type, and the bit of commits.types
-    version: int = 1
-    membership: bool = False
+    number: int  # events.type, and the bit of commits.types: below 63
+    subject: str
+    effect: Effect
+    facts: Fact
+    version: int = 1  # grows with an upcaster in eventsourcing_recorder.py
+    bit: int = field(init=False)
+    membership: bool = field(init=False)  # kept, because each event of a commit is asked
 
-    @property
-    def bit(self) -> int:
-        return 1 << self.number
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bit", 1 << self.number)
+        object.__setattr__(self, "membership", Fact.MEMBERSHIP in self.facts)
 
 
-USER_CREATED = EventType("user.created", 0)
-USER_UPDATED = EventType("user.updated", 1)
-USER_DEACTIVATED = EventType("user.deactivated", 2)
-USER_REACTIVATED = EventType("user.reactivated", 3)
-USER_DELETED = EventType("user.deleted", 4)
-USER_ERASED = EventType("user.erased", 5)
-GROUP_CREATED = EventType("group.created", 6)
-GROUP_UPDATED = EventType("group.updated", 7)
-GROUP_DELETED = EventType("group.deleted", 8)
-GROUP_ERASED = EventType("group.erased", 9)
-MEMBER_ADDED = EventType("group.member_added", 10, membership=True)
-MEMBER_REMOVED = EventType("group.member_removed", 11, membership=True)
-ACCESS_REVOKED = EventType("group.member_access_revoked", 12, membership=True)
-ACCESS_RESTORED = EventType("group.member_access_restored", 13, membership=True)
-DIRECTORY_CREATED = EventType("directory.created", 14)
-DIRECTORY_PROFILE_CHANGED = EventType("directory.profile_changed", 15)
-DIRECTORY_CLOSED = EventType("directory.closed", 16)
-DIRECTORY_DELETED = EventType("directory.deleted", 17)
-TOKEN_ISSUED = EventType("token.issued", 18)
-TOKEN_ROTATED = EventType("token.rotated", 19)
-TOKEN_REVOKED = EventType("token.revoked", 20)
-CONSUMER_CREATED = EventType("consumer.created", 21)
-CONSUMER_UPDATED = EventType("consumer.updated", 22)
-CONSUMER_DELETED = EventType("consumer.deleted", 23)
-CONSUMER_PAUSED = EventType("consumer.paused", 24)
-CONSUMER_RESUMED = EventType("consumer.resumed", 25)
-CONSUMER_DISABLED = EventType("consumer.disabled", 26)
-CONSUMER_SOUGHT = EventType("consumer.sought", 27)
-CONSUMER_SECRET_ROTATED = EventType("consumer.secret_rotated", 28)
-DELIVERY_BLOCKED = EventType("delivery.blocked", 29)
-DELIVERY_RETRIED = EventType("delivery.retried", 30)
-DELIVERY_PARKED = EventType("delivery.parked", 31)
-DELIVERY_SKIPPED = EventType("delivery.skipped", 32)
-REPLAY_STARTED = EventType("replay.started", 33)
-REPLAY_PAUSED = EventType("replay.paused", 34)
-REPLAY_RESUMED = EventType("replay.resumed", 35)
-REPLAY_CANCELLED = EventType("replay.cancelled", 36)
-REPLAY_FINISHED = EventType("replay.finished", 37)
-DIRECTORY_SURGE_LIMITED = EventType("directory.surge_limited", 38)
-DIRECTORY_SURGE_DETECTED = EventType("directory.surge_detected", 39)
-DIRECTORY_SURGE_RELEASED = EventType("directory.surge_released", 40)
-DIRECTORY_PAUSED = EventType("directory.paused", 41)
-DIRECTORY_RESUMED = EventType("directory.resumed", 42)
-TOKEN_BOUND = EventType("token.bound", 43)
-CONSUMER_FORKED = EventType("consumer.forked", 44)
-CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45)
-REPLAY_FAILED = EventType("replay.failed", 46)
-DIRECTORY_CLOCK_ACCEPTED = EventType("directory.clock_accepted", 50)
+USER_CREATED = EventType("user.created", 0, USER, Effect.CHANGES, Fact.LIFECYCLE | Fact.GRANTS_ACCESS)
+USER_UPDATED = EventType("user.updated", 1, USER, Effect.CHANGES, NO_FACT)
+USER_DEACTIVATED = EventType(
+    "user.deactivated", 2, USER, Effect.CHANGES, Fact.LIFECYCLE | Fact.ENDS_ALL_ACCESS | Fact.REVOCATION | Fact.SURGE
+)
+USER_REACTIVATED = EventType("user.reactivated", 3, USER, Effect.CHANGES, Fact.LIFECYCLE | Fact.GRANTS_ACCESS)
+USER_DELETED = EventType(
+    "user.deleted",
+    4,
+    USER,
+    Effect.ENDS,
+    Fact.LIFECYCLE | Fact.ENDS_RESOURCE | Fact.ENDS_ALL_ACCESS | Fact.REVOCATION | Fact.SURGE,
+)
+USER_ERASED = EventType(
+    "user.erased", 5, USER, Effect.NOTHING, Fact.LIFECYCLE | Fact.ENDS_RESOURCE | Fact.ENDS_ALL_ACCESS | Fact.BY_OPERATOR
+)
+GROUP_CREATED = EventType("group.created", 6, GROUP, Effect.CHANGES, Fact.LIFECYCLE)
+GROUP_UPDATED = EventType("group.updated", 7, GROUP, Effect.CHANGES, NO_FACT)
+GROUP_DELETED = EventType("group.deleted", 8, GROUP, Effect.ENDS, Fact.LIFECYCLE | Fact.ENDS_RESOURCE | Fact.ENDS_SOME_ACCESS)
+GROUP_ERASED = EventType("group.erased", 9, GROUP, Effect.NOTHING, Fact.LIFECYCLE | Fact.ENDS_RESOURCE | Fact.BY_OPERATOR)
+MEMBER_ADDED = EventType("group.member_added", 10, GROUP, Effect.ADDS_MEMBER, Fact.MEMBERSHIP | Fact.GRANTS_ACCESS)
+MEMBER_REMOVED = EventType(
+    "group.member_removed", 11, GROUP, Effect.REMOVES_MEMBER, Fact.MEMBERSHIP | Fact.ENDS_SOME_ACCESS | Fact.SURGE
+)
+ACCESS_REVOKED = EventType(
+    "group.member_access_revoked", 12, GROUP, Effect.NOTHING, Fact.MEMBERSHIP | Fact.DERIVED | Fact.ENDS_SOME_ACCESS | Fact.SURGE
+)
+ACCESS_RESTORED = EventType(
+    "group.member_access_restored", 13, GROUP, Effect.NOTHING, Fact.MEMBERSHIP | Fact.DERIVED | Fact.GRANTS_ACCESS
+)
+DIRECTORY_CREATED = EventType("directory.created", 14, DIRECTORY, Effect.NOTHING, NO_FACT)
+DIRECTORY_PROFILE_CHANGED = EventType("directory.profile_changed", 15, DIRECTORY, Effect.NOTHING, NO_FACT)
+DIRECTORY_CLOSED = EventType("directory.closed", 16, DIRECTORY, Effect.MOVES_DIRECTORY, Fact.ENDS_ALL_ACCESS | Fact.REVOCATION)
+DIRECTORY_DELETED = EventType("directory.deleted", 17, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT)
+TOKEN_ISSUED = EventType("token.issued", 18, TOKEN, Effect.NOTHING, NO_FACT)
+TOKEN_ROTATED = EventType("token.rotated", 19, TOKEN, Effect.NOTHING, NO_FACT)
+TOKEN_REVOKED = EventType("token.revoked", 20, TOKEN, Effect.NOTHING, NO_FACT)
+CONSUMER_CREATED = EventType("consumer.created", 21, CONSUMER, Effect.NOTHING, NO_FACT)
+CONSUMER_UPDATED = EventType("consumer.updated", 22, CONSUMER, Effect.NOTHING, NO_FACT)
+CONSUMER_DELETED = EventType("consumer.deleted", 23, CONSUMER, Effect.NOTHING, NO_FACT)
+CONSUMER_PAUSED = EventType("consumer.paused", 24, CONSUMER, Effect.NOTHING, NO_FACT)
+CONSUMER_RESUMED = EventType("consumer.resumed", 25, CONSUMER, Effect.NOTHING, NO_FACT)
+CONSUMER_DISABLED = EventType("consumer.disabled", 26, CONSUMER, Effect.NOTHING, NO_FACT)
+CONSUMER_SOUGHT = EventType("consumer.sought", 27, CONSUMER, Effect.NOTHING, NO_FACT)
+CONSUMER_SECRET_ROTATED = EventType("consumer.secret_rotated", 28, CONSUMER, Effect.NOTHING, NO_FACT)
+DELIVERY_BLOCKED = EventType("delivery.blocked", 29, CONSUMER, Effect.NOTHING, NO_FACT)
+DELIVERY_RETRIED = EventType("delivery.retried", 30, CONSUMER, Effect.NOTHING, NO_FACT)
+DELIVERY_PARKED = EventType("delivery.parked", 31, CONSUMER, Effect.NOTHING, NO_FACT)
+DELIVERY_SKIPPED = EventType("delivery.skipped", 32, CONSUMER, Effect.NOTHING, NO_FACT)
+REPLAY_STARTED = EventType("replay.started", 33, REPLAY, Effect.NOTHING, NO_FACT)
+REPLAY_PAUSED = EventType("replay.paused", 34, REPLAY, Effect.NOTHING, NO_FACT)
+REPLAY_RESUMED = EventType("replay.resumed", 35, REPLAY, Effect.NOTHING, NO_FACT)
+REPLAY_CANCELLED = EventType("replay.cancelled", 36, REPLAY, Effect.NOTHING, NO_FACT)
+REPLAY_FINISHED = EventType("replay.finished", 37, REPLAY, Effect.NOTHING, NO_FACT)
+DIRECTORY_SURGE_LIMITED = EventType("directory.surge_limited", 38, SURGE, Effect.NOTHING, NO_FACT)
+DIRECTORY_SURGE_DETECTED = EventType("directory.surge_detected", 39, SURGE, Effect.NOTHING, NO_FACT)
+DIRECTORY_SURGE_RELEASED = EventType("directory.surge_released", 40, SURGE, Effect.NOTHING, NO_FACT)
+DIRECTORY_PAUSED = EventType("directory.paused", 41, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT)
+DIRECTORY_RESUMED = EventType("directory.resumed", 42, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT)
+TOKEN_BOUND = EventType("token.bound", 43, TOKEN, Effect.NOTHING, NO_FACT)
+CONSUMER_FORKED = EventType("consumer.forked", 44, CONSUMER, Effect.NOTHING, NO_FACT)
+CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45, CONSUMER, Effect.NOTHING, NO_FACT)
+REPLAY_FAILED = EventType("replay.failed", 46, REPLAY, Effect.NOTHING, NO_FACT)
+DIRECTORY_CLOCK_ACCEPTED = EventType("directory.clock_accepted", 50, DIRECTORY, Effect.NOTHING, NO_FACT)
 
-EVENT_TYPES: Final = (
-    USER_CREATED, USER_UPDATED, USER_DEACTIVATED, USER_REACTIVATED, USER_DELETED, USER_ERASED,
-    GROUP_CREATED, GROUP_UPDATED, GROUP_DELETED, GROUP_ERASED,
-    MEMBER_ADDED, MEMBER_REMOVED, ACCESS_REVOKED, ACCESS_RESTORED,
-    DIRECTORY_CREATED, DIRECTORY_PROFILE_CHANGED, DIRECTORY_CLOSED, DIRECTORY_DELETED,
-    TOKEN_ISSUED, TOKEN_ROTATED, TOKEN_REVOKED,
-    CONSUMER_CREATED, CONSUMER_UPDATED, CONSUMER_DELETED, CONSUMER_PAUSED, CONSUMER_RESUMED, CONSUMER_DISABLED, CONSUMER_SOUGHT,
-    CONSUMER_SECRET_ROTATED, DELIVERY_BLOCKED, DELIVERY_RETRIED, DELIVERY_PARKED, DELIVERY_SKIPPED,
-    REPLAY_STARTED, REPLAY_PAUSED, REPLAY_RESUMED, REPLAY_CANCELLED, REPLAY_FINISHED,
-    DIRECTORY_SURGE_LIMITED, DIRECTORY_SURGE_DETECTED, DIRECTORY_SURGE_RELEASED,
-    DIRECTORY_PAUSED, DIRECTORY_RESUMED, TOKEN_BOUND,
-    CONSUMER_FORKED, CONSUMER_FORK_CLOSED, REPLAY_FAILED, DIRECTORY_CLOCK_ACCEPTED,
-)  # fmt: skip
+EVENT_TYPES: Final = tuple(
+    sorted((kind for kind in list(vars().values()) if isinstance(kind, EventType)), key=lambda kind: kind.number)
+)
 BY_TOPIC: Final = {kind.topic: kind for kind in EVENT_TYPES}
 BY_NUMBER: Final = {kind.number: kind for kind in EVENT_TYPES}
+
+
+def numbers(fact: Fact) -> frozenset[int]:
+    """The numbers of the event types of which a fact is true."""
+    return frozenset(kind.number for kind in EVENT_TYPES if fact in kind.facts)
+
+
+def bits(fact: Fact) -> int:
+    """The same as bits of commits.types."""
+    return sum(kind.bit for kind in EVENT_TYPES if fact in kind.facts)
+
+
+def type_mask(patterns: Iterable[str]) -> int | None:
+    """Turn `user.*`, `group.created`, `*` into bits of commits.types; None where a pattern names no event type."""
+    mask = 0
+    for pattern in patterns:
+        if pattern == "*":
+            found = -1
+        elif pattern.endswith(".*"):
+            found = sum(kind.bit for kind in EVENT_TYPES if kind.topic.startswith(pattern[:-1]))
+        else:
+            found = BY_TOPIC[pattern].bit if pattern in BY_TOPIC else 0
+        if not found:
+            return None
+        mask |= found
+    return mask
+
 
 # Why an event happened (CONTRACT §4).
 IDP: Final = "idp"

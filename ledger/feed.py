@@ -21,7 +21,6 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.cursor import BEGINNING, MARK_SIZE_BEFORE, Anchor, Cursor, EventId
 from ledger.directories import SYSTEM, Directories, Directory
-from ledger.events import BY_TOPIC, EVENT_TYPES
 from ledger.rendering import BODIES_BYTES_MAX, Budget, Event, Sealed, rendered
 from ledger.rendering import rfc3339 as rfc3339  # noqa: PLC0414 - times of places in the feed are written as the feed does
 from ledger.sealing import Kek, cursor_key, cursor_mark
@@ -101,22 +100,6 @@ class Page:
     @property
     def has_more(self) -> bool:
         return self.covered_to < self.head
-
-
-def type_mask(patterns: Iterable[str]) -> int | None:
-    """Turn `user.*`, `group.created`, `*` into a bit mask; None where a pattern names no event type."""
-    mask = 0
-    for pattern in patterns:
-        if pattern == "*":
-            bits = -1
-        elif pattern.endswith(".*"):
-            bits = sum(kind.bit for kind in EVENT_TYPES if kind.topic.startswith(pattern[:-1]))
-        else:
-            bits = BY_TOPIC[pattern].bit if pattern in BY_TOPIC else 0
-        if not bits:
-            return None
-        mask |= bits
-    return mask
 
 
 @dataclass(frozen=True, slots=True)

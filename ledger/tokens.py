@@ -21,8 +21,7 @@ from database.queries import load_queries
 from ledger.bindings import TokenRow, Told, differs, fault_of, sealed, token_row
 from ledger.commands import RecordFacts
 from ledger.directories import SYSTEM, Directory
-from ledger.events import OPERATOR, TOKEN, TOKEN_BOUND, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
-from ledger.feed import type_mask
+from ledger.events import OPERATOR, TOKEN, TOKEN_BOUND, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft, type_mask
 from ledger.refused import StateError
 from ledger.sealing import Kek, open_payload, unwrap_key
 from proofs.body import BodyError

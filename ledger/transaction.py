@@ -36,8 +36,8 @@ from ledger.state import BatchState, StateReads
 from ledger.tokens import believed
 from scim.apply import PATCH_STEPS
 from scim.errors import ScimError, Unauthorized
+from scim.leniency import TEST_OBJECT, Leniency
 from scim.profile import Profile, is_test_object, mapped_user
-from scim.remedies import TEST_OBJECT
 from scim.work import Work
 
 SQL = load_queries(__file__)
@@ -87,7 +87,7 @@ class Submission:
     waiter: "asyncio.Future[Outcome]"
     token: UUID | None = None
     weight: int = 1_000  # bytes of the request, for the bound of the queue
-    used: set[str] = field(default_factory=set[str])  # tolerances it relied on
+    leniency: Leniency = field(default_factory=Leniency)  # what the IdP is forgiven; an act of ours needs nothing
     work: Work = field(default_factory=lambda: Work(PATCH_STEPS))  # what its decision may compute; a bulk request has one for all
     deferrals: int = 0  # how often another process held the directory
     until: float = math.inf  # of the loop's clock: by then it is answered, unless it has begun and the database is at it
@@ -215,7 +215,7 @@ class Transaction:
         ):
             raise ScimError(DAMAGED_SAYS)
         effort = Effort(submission.work, shared=not needs.alone)
-        return decide(view, submission.command, submission.directory.tolerances, submission.used, effort)
+        return decide(view, submission.command, submission.leniency, effort)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ async def _in_a_thread(conn: Connection, work: Iterator[list[Statement]]) -> lis
 
 def _decided(submission: Submission, decision: Decision) -> Decided:
     if submission.directory.speaks.file.test_objects and any(_of_a_test(draft, submission) for draft in decision.drafts):
-        submission.used.add(TEST_OBJECT)
+        submission.leniency.note(TEST_OBJECT)
     drafts = tuple(_with_user(draft, submission.directory.speaks) for draft in decision.drafts)
     return Decided(submission.directory, drafts, decision.document, submission.actor, submission.request)
 

@@ -7,7 +7,8 @@ from database.connections import Connection
 from delivery import log_positions
 from ledger.commands import parse_id
 from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
-from ledger.feed import CursorAheadError, Selection, reached, type_mask
+from ledger.events import type_mask
+from ledger.feed import CursorAheadError, Selection, reached
 from operations import places
 from operations.admission import operation, reached_log
 from operations.caller import Caller

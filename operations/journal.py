@@ -11,8 +11,7 @@ from database.queries import load_queries
 from delivery.surge_control import lately_in, limits
 from delivery.surge_policy import Limit
 from ledger.directories import Directory
-from ledger.events import CLOSED, DELETED, GROUP_ERASED, PAUSED, USER_ERASED
-from ledger.feed import type_mask
+from ledger.events import CLOSED, DELETED, EVENT_TYPES, GROUP, PAUSED, USER, Fact
 from ledger.sealing import Kek, NoteKind, open_note
 from ledger.state import tail_now
 from ledger.tokens import Token
@@ -20,8 +19,9 @@ from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from proofs.keys import WrapError
+from scim.leniency import TEST_OBJECT, sentence_of
 from scim.profile import UnknownProfileError
-from scim.remedies import TEST_OBJECT, fix_of, said
+from scim.remedies import fix_of
 
 SQL: Final = load_queries(__file__)
 PAGE_MAX = 1_000
@@ -30,9 +30,9 @@ ERROR_SHARE = 0.05
 SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
 LOOKED_MAX = 200_000  # requests of a directory that its doctor looks at: a statement has four seconds
 SPIKE_TIMES_MIN = 10  # the median minute
-CHANGES: Final = (type_mask(("user.*", "group.*")) or 0) & ~(
-    USER_ERASED.bit | GROUP_ERASED.bit
-)  # what an IdP does: operators erase
+CHANGES: Final = sum(  # of what an IdP does
+    kind.bit for kind in EVENT_TYPES if kind.subject in {USER, GROUP} and Fact.BY_OPERATOR not in kind.facts
+)
 _SEALED: Final[dict[str, NoteKind]] = {"detail": "refusal", "filter": "filter"}
 _NAMES = (
     "id", "directory", "time", "method", "path", "filter", "status", "scim_type", "detail", "profile", "tolerances", "events",
@@ -148,7 +148,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
             for row in await rows("doctor_retries")
         ],
         "tolerances": [
-            {"tolerance": name, "requests": count, "meaning": said(name)} for name, count in relied if name != TEST_OBJECT
+            {"tolerance": name, "requests": count, "meaning": sentence_of(name)} for name, count in relied if name != TEST_OBJECT
         ],
         "test_objects": sum(count for name, count in relied if name == TEST_OBJECT),
         "tokens": [

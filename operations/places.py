@@ -6,7 +6,8 @@ from database.connections import Connection
 from delivery import log_positions
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
-from ledger.feed import Selection, type_mask
+from ledger.events import type_mask
+from ledger.feed import Selection
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 

@@ -14,7 +14,7 @@ from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import NotFoundError
-from scim.dry_run import try_request
+from scim.dry_run import dry_run
 from scim.profile import Profile, read_profile
 from scim.schema import RESOURCE_TYPES
 
@@ -82,4 +82,4 @@ async def tried(
         async with ledger.connection() as conn:
             profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
     types = {kind: found.typed(of) for kind, of in RESOURCE_TYPES.items()} if found is not None else RESOURCE_TYPES
-    return await ledger.turns.compute(NO_DIRECTORY, lambda: [try_request(profile, step, types) for step in requests])
+    return await ledger.turns.compute(NO_DIRECTORY, lambda: [dry_run(profile, step, types) for step in requests])

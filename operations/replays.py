@@ -17,7 +17,8 @@ from delivery.consumers import SQL as DELIVERY_SQL
 from delivery.consumers import Consumer, consumers
 from delivery.replays import Plan, Range, ReplayRefusedError, Run, Superseded, moved, plan, run_of, runs_of, started
 from ledger.commands import parse_id
-from ledger.feed import Selection, rfc3339, type_mask
+from ledger.events import type_mask
+from ledger.feed import Selection, rfc3339
 from operations import places
 from operations.admin_commands import record
 from operations.admission import on_consumer, on_replay, operation, owned, reached_consumer, reaches_run

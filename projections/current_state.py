@@ -20,15 +20,11 @@ from ledger.events import (
     DIRECTORY_RESUMED,
     GROUP,
     GROUP_CREATED,
-    GROUP_DELETED,
-    GROUP_UPDATED,
-    MEMBER_ADDED,
-    MEMBER_REMOVED,
     MEMBER_TYPES,
     PAUSED,
     USER,
     USER_CREATED,
-    USER_DELETED,
+    Effect,
     Macs,
     Recorded,
 )
@@ -81,9 +77,19 @@ def fold(events: Iterable[Recorded]) -> Delta:
     """Net a batch of events in order."""
     delta = Delta()
     for event in events:
-        apply = _APPLY.get(event.kind.topic)
-        if apply is not None:
-            apply(delta, event)
+        match event.kind.effect:
+            case Effect.NOTHING:
+                pass
+            case Effect.CHANGES:
+                _changed(delta, event)
+            case Effect.ENDS:
+                _ended(delta, event)
+            case Effect.ADDS_MEMBER:
+                _member_added(delta, event)
+            case Effect.REMOVES_MEMBER:
+                _member_removed(delta, event)
+            case Effect.MOVES_DIRECTORY:
+                _directory_moved(delta, event)
     return delta
 
 
@@ -94,18 +100,18 @@ def project(events: Sequence[Recorded]) -> list[Statement]:
 
 def _changed(delta: Delta, event: Recorded) -> None:
     obj = (event.directory, event.obj)
-    resources, ot = (delta.users, USER) if event.kind.topic.startswith(USER.lower()) else (delta.groups, GROUP)
+    resources, ot = (delta.users, USER) if event.kind.subject == USER else (delta.groups, GROUP)
     resources[obj] = event
-    if event.kind in {USER_CREATED, GROUP_CREATED}:
+    if event.kind is USER_CREATED or event.kind is GROUP_CREATED:
         delta.created[obj] = event.at
     _end_state(delta, obj, event.seq)
     active = True if event.active is None else event.active
     delta.states.setdefault(obj, []).append(_State(MEMBER_TYPES[ot], active, event.seq, event.seq))
 
 
-def _deleted(delta: Delta, event: Recorded) -> None:
+def _ended(delta: Delta, event: Recorded) -> None:
     obj = (event.directory, event.obj)
-    (delta.users if event.kind is USER_DELETED else delta.groups).pop(obj, None)
+    (delta.users if event.kind.subject == USER else delta.groups).pop(obj, None)
     if obj in delta.created:
         del delta.created[obj]
     else:
@@ -141,7 +147,7 @@ def _member_removed(delta: Delta, event: Recorded) -> None:
 
 def _directory_moved(delta: Delta, event: Recorded) -> None:
     before = delta.directories.get(event.directory)
-    standing = _Standing(_STANDINGS[event.kind.topic], event.at)
+    standing = _Standing(_STANDINGS[event.kind], event.at)
     if event.kind is DIRECTORY_CLOSED:
         standing.closed_seq, standing.closed_at = event.seq, event.at
     elif before is not None:
@@ -150,21 +156,10 @@ def _directory_moved(delta: Delta, event: Recorded) -> None:
 
 
 _STANDINGS: Final = {
-    DIRECTORY_PAUSED.topic: PAUSED,
-    DIRECTORY_RESUMED.topic: ACTIVE,
-    DIRECTORY_CLOSED.topic: CLOSED,
-    DIRECTORY_DELETED.topic: DELETED,
-}
-
-_APPLY: Final[dict[str, Callable[[Delta, Recorded], None]]] = {
-    **{f"user.{what}": _changed for what in ("created", "updated", "deactivated", "reactivated")},
-    GROUP_CREATED.topic: _changed,
-    GROUP_UPDATED.topic: _changed,
-    USER_DELETED.topic: _deleted,
-    GROUP_DELETED.topic: _deleted,
-    MEMBER_ADDED.topic: _member_added,
-    MEMBER_REMOVED.topic: _member_removed,
-    **dict.fromkeys(_STANDINGS, _directory_moved),
+    DIRECTORY_PAUSED: PAUSED,
+    DIRECTORY_RESUMED: ACTIVE,
+    DIRECTORY_CLOSED: CLOSED,
+    DIRECTORY_DELETED: DELETED,
 }
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 
-from ledger.events import BY_TOPIC
+from ledger.events import BY_TOPIC, Fact
 from proofs.leaf import INTEGER_MAX, LeafError, check_leaf, leaf_hash
 from replay.stored_events import Finding, Leaf, Origin, StoredEvent
 
@@ -93,7 +93,7 @@ class _Check:
         rv, etag_rv = self._versions.get(event.obj, _NEW)
         if event.rv != rv + 1:
             self.report(event.seq, f"rv {event.rv} follows rv {rv} of the same resource")
-        expected = event.rv if leaf["type"] not in _KEEPS_ETAG else etag_rv
+        expected = etag_rv if leaf["type"] in _DERIVED else event.rv
         if event.etag_rv != expected:
             self.report(event.seq, f"column etag_rv is {event.etag_rv}, {expected} follows from the events")
         self._versions[event.obj] = (event.rv, event.etag_rv)
@@ -114,7 +114,7 @@ class _Check:
 
 
 _NEW: Final = (0, 0)
-_KEEPS_ETAG: Final = frozenset(topic for topic in BY_TOPIC if topic.startswith("group.member_access_"))
+_DERIVED: Final = frozenset(kind.topic for kind in BY_TOPIC.values() if Fact.DERIVED in kind.facts)
 
 
 def _commit_of(leaf: Leaf) -> tuple[Any, ...]:

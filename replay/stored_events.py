@@ -7,14 +7,14 @@ from uuid import UUID
 import orjson
 
 from ledger.directories import Directory
-from ledger.events import BY_NUMBER, GROUP, GROUP_DELETED, USER, USER_DELETED, Macs, Recorded
+from ledger.events import BY_NUMBER, EVENT_TYPES, GROUP, USER, Fact, Macs, Recorded
 from ledger.rendering import DAMAGED
 from ledger.sealing import Kek, index_macs, open_payload, unwrap_key
 from proofs.keys import WrapError
 
 Leaf = Mapping[str, Any]
 _SEARCHED = frozenset({USER, GROUP})
-_ENDING = frozenset({USER_DELETED, GROUP_DELETED})
+_ENDING = frozenset(kind.number for kind in EVENT_TYPES if Fact.ENDS_RESOURCE in kind.facts)
 
 
 class Finding(NamedTuple):
@@ -72,7 +72,7 @@ def recorded(
     for event, leaf in zip(events, leaves, strict=True):
         kind, macs = BY_NUMBER[event.type], None
         if newest.get(event.obj) == event.seq:
-            if leaf["ot"] in _SEARCHED and kind not in _ENDING:
+            if leaf["ot"] in _SEARCHED and event.type not in _ENDING:
                 macs = bodies.macs(event, leaf["ot"])
             elif verifies and event.ct is not None:
                 bodies.opened(event)

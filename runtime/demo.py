@@ -11,6 +11,15 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from ledger.events import (
+    ACCESS_RESTORED,
+    ACCESS_REVOKED,
+    DIRECTORY_CREATED,
+    MEMBER_ADDED,
+    MEMBER_REMOVED,
+    USER_DEACTIVATED,
+    USER_DELETED,
+)
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.stored_events import Finding
 from replay.verify import verify
@@ -90,12 +99,12 @@ class Application:
     def _apply(self, event: dict[str, Any]) -> None:
         subject, data = event["subject"]["id"], event["data"]
         match event["type"]:
-            case "group.member_added" | "group.member_access_restored":
+            case MEMBER_ADDED.topic | ACCESS_RESTORED.topic:
                 if data["effective"]:
                     self.access.add((subject, data["member"]["id"]))
-            case "group.member_removed" | "group.member_access_revoked":
+            case MEMBER_REMOVED.topic | ACCESS_REVOKED.topic:
                 self.access.discard((subject, data["member"]["id"]))
-            case "user.deactivated" | "user.deleted":
+            case USER_DEACTIVATED.topic | USER_DELETED.topic:
                 self.access = {edge for edge in self.access if edge[1] != subject}
             case _:
                 pass
@@ -118,7 +127,7 @@ class Story:
 
     def tell(self) -> None:
         """Raises DemoError where something is not as promised."""
-        self._application.read_to_the_end("directory.created")  # the demo's part of the log begins here
+        self._application.read_to_the_end(DIRECTORY_CREATED.topic)  # the demo's part of the log begins here
         begin = self._application.covered_to
         self._provision()
         self._move()
@@ -177,7 +186,7 @@ class Story:
         seq = self._entra.deactivate_user(leaver).seq
         events = [event for event in self._application.read_to_the_end() if _last_seq(event) == seq]
         self._events(events)
-        if seq is None or len(events) < 2 or events[-1]["type"] != "user.deactivated":
+        if seq is None or len(events) < 2 or events[-1]["type"] != USER_DEACTIVATED.topic:
             raise DemoError("The end of access and the deactivation are not one commit.")
         before = events[0]["seq"] - 1
         self._say(

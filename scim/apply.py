@@ -10,8 +10,8 @@ from scim.diff import same_values
 from scim.errors import InvalidPath, InvalidValue, Mutability, NoTarget, TooMany
 from scim.extension import check_immutable
 from scim.filters import And, Compare, Filter, Not, Or, as_value, look_up, matches, unknown
+from scim.leniency import Leniency, Tolerance
 from scim.normalise import (
-    Used,
     check_primary,
     check_required,
     check_some,
@@ -22,10 +22,9 @@ from scim.normalise import (
     unnested,
     unwrapped,
 )
-from scim.patch import Operation, Patch, adds_nothing, check_any
+from scim.patch import Operation, Patch, adds_nothing, check_schemaless
 from scim.paths import DOT_AFTER_URN, Doubt, Path
 from scim.schema import Attribute, ResourceType
-from scim.tolerances import Tolerances
 from scim.urns import has_dot
 from scim.work import STEP_BYTES, Work
 
@@ -39,7 +38,7 @@ def changed_names(patch: Patch) -> frozenset[tuple[str, str]]:
 
 
 def apply_patch(
-    rt: ResourceType, before: dict[str, Any], patch: Patch, tolerances: Tolerances, used: Used, work: Work | None = None
+    rt: ResourceType, before: dict[str, Any], patch: Patch, leniency: Leniency, work: Work | None = None
 ) -> dict[str, Any]:
     """The document after all operations, as a new one; `before` is never changed, also when an operation fails.
 
@@ -49,14 +48,14 @@ def apply_patch(
     after = dict(before)
     work = work or Work(PATCH_STEPS)
     for asked in patch.operations:
-        operation = asked if asked.path.known else _decided(after, asked, tolerances, used)
+        operation = asked if asked.path.known else _decided(after, asked, leniency)
         try:
             work.spend(max(1, _visits(after, operation)))
         except TooMany:
             raise TooMany(
                 f"Operations[{operation.index}]: too many changes of long lists or large extensions in one request. Send several requests."
             ) from None
-        _apply(after, operation, tolerances, used)
+        _apply(after, operation, leniency)
     check_required(rt, after, before)
     check_immutable(rt, before, after)
     after["schemas"] = schemas_of(rt, after)
@@ -66,7 +65,7 @@ def apply_patch(
 # ---- where the URN of an extension without a schema ends --------------------------------------------------------------------------
 
 
-def _decided(after: Mapping[str, Any], operation: Operation, tolerances: Tolerances, used: Used) -> Operation:
+def _decided(after: Mapping[str, Any], operation: Operation, leniency: Leniency) -> Operation:
     """The operation with the one path that its name means in this document.
 
     Raises InvalidPath where nobody can tell, and where the URN ends at a dot that the profile does not forgive.
@@ -74,10 +73,9 @@ def _decided(after: Mapping[str, Any], operation: Operation, tolerances: Toleran
     path = operation.path
     if path.doubt is not None and not _is_extension(after, path.doubt.name):
         path = _meant(after, path.doubt, operation.index)
-        if path is operation.path.doubt.by_dot:  # pyright: ignore[reportOptionalMemberAccess]
-            if not tolerances.path_spelling:
-                raise InvalidPath(f"Operations[{operation.index}]: {DOT_AFTER_URN}")
-            used.add("path_spelling")
+        by_dot = path is operation.path.doubt.by_dot  # pyright: ignore[reportOptionalMemberAccess]
+        if by_dot and not leniency.allows(Tolerance.PATH_SPELLING):
+            raise InvalidPath(f"Operations[{operation.index}]: {DOT_AFTER_URN}")
     urn = path.urn or ""
     if operation.op != "remove" and has_dot(urn) and not _is_extension(after, urn) and not _is_extension(after, path.text):
         raise _unclear(operation.index)
@@ -144,15 +142,15 @@ def _terms(selection: Filter) -> int:
     return _terms(selection.term) if isinstance(selection, Not) else 1
 
 
-def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, used: Used) -> None:
+def _apply(after: dict[str, Any], operation: Operation, leniency: Leniency) -> None:
     path = operation.path
     attribute = path.attribute
     if path.urn is None:
         assert attribute is not None
         if attribute.name == "id":
-            _own_id(after, operation, used)
+            _own_id(after, operation, leniency)
         else:
-            _change(after, attribute.name, operation, tolerances, used)
+            _change(after, attribute.name, operation, leniency)
         return
     urn = path.urn if path.known else _stored_name(after, path.urn)
     if attribute is None:
@@ -160,10 +158,10 @@ def _apply(after: dict[str, Any], operation: Operation, tolerances: Tolerances, 
         return
     whole = None if path.known or path.filter is not None else _whole(after, urn, operation)
     if whole is not None:
-        _change_whole(after, whole, operation, tolerances, used)
+        _change_whole(after, whole, operation, leniency)
         return
     inner = dict(after.get(urn) or {})
-    _change(inner, attribute.name if path.known else _stored_name(inner, attribute.name), operation, tolerances, used)
+    _change(inner, attribute.name if path.known else _stored_name(inner, attribute.name), operation, leniency)
     _assign(after, urn, inner)
 
 
@@ -182,15 +180,15 @@ def _whole(after: Mapping[str, Any], shorter: str, operation: Operation) -> str 
     )
 
 
-def _change_whole(after: dict[str, Any], urn: str, operation: Operation, tolerances: Tolerances, used: Used) -> None:
+def _change_whole(after: dict[str, Any], urn: str, operation: Operation, leniency: Leniency) -> None:
     """Change an extension kept as sent, attribute by attribute."""
     if operation.op == "remove" and operation.value is None:
         del after[urn]
         return
-    if operation.op == "replace" and is_blank(operation.value, tolerances, used):
+    if operation.op == "replace" and is_blank(operation.value, leniency):
         after.pop(urn, None)
         return
-    given = unnested(urn, unwrapped(operation.value, tolerances, used), tolerances, used)
+    given = unnested(urn, unwrapped(operation.value, leniency), leniency)
     if operation.op == "remove" or not isinstance(given, dict):
         raise InvalidValue(f"Operations[{operation.index}]: the path names an extension: send an object with its attributes.")
     refuse_own_name(urn, given)
@@ -199,17 +197,17 @@ def _change_whole(after: dict[str, Any], urn: str, operation: Operation, toleran
     for name, value in given.items():
         if name.casefold() == "schemas":
             continue  # it says what the URN says already
-        gone = value is None or is_empty_string(value, tolerances, used)
-        if operation.op == "add" and (gone or adds_nothing(value, tolerances, used)):
+        gone = value is None or is_empty_string(value, leniency)
+        if operation.op == "add" and (gone or adds_nothing(value, leniency)):
             continue  # `add` takes nothing
         path = Path(urn, unknown(name), known=False)
-        held = unnested(name, value, tolerances, used)
+        held = unnested(name, value, leniency)
         change = (
             Operation("remove", path, None, operation.index)
             if gone
-            else Operation(operation.op, path, check_any(operation.op, name, held, tolerances, used), operation.index)
+            else Operation(operation.op, path, check_schemaless(operation.op, name, held, leniency), operation.index)
         )
-        _change(inner, names.setdefault(name.casefold(), name), change, tolerances, used)
+        _change(inner, names.setdefault(name.casefold(), name), change, leniency)
     _assign(after, urn, inner)
 
 
@@ -218,10 +216,10 @@ def _stored_name(holder: Mapping[str, Any], name: str) -> str:
     return name if name in holder else next((key for key in holder if key.casefold() == folded), name)
 
 
-def _own_id(after: dict[str, Any], operation: Operation, used: Used) -> None:
+def _own_id(after: dict[str, Any], operation: Operation, leniency: Leniency) -> None:
     if operation.value != after.get("id"):
         raise Mutability(f"Operations[{operation.index}]: id is read-only: leave it out.")
-    used.add("id_in_value")
+    leniency.note(Tolerance.ID_IN_VALUE)
 
 
 def _assign(holder: dict[str, Any], name: str, value: Any) -> None:
@@ -231,15 +229,15 @@ def _assign(holder: dict[str, Any], name: str, value: Any) -> None:
         holder[name] = value
 
 
-def _change(holder: dict[str, Any], name: str, operation: Operation, tolerances: Tolerances, used: Used) -> None:
+def _change(holder: dict[str, Any], name: str, operation: Operation, leniency: Leniency) -> None:
     """Change the attribute `name` of `holder`, which is already a copy."""
     path, old = operation.path, holder.get(name)
     attribute = path.attribute
     assert attribute is not None
     if path.filter is not None:
-        new = _change_selected(old, operation, tolerances, used)
+        new = _change_selected(old, operation, leniency)
     elif path.sub is not None:
-        new = _change_sub(old, operation, path.sub, tolerances, used)
+        new = _change_sub(old, operation, path.sub, leniency)
     elif operation.op == "remove":
         new = _without(attribute, old, operation.value)
     elif attribute.type == "any":
@@ -307,7 +305,7 @@ def _merged(old: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: inner for key, inner in new.items() if inner is not None}
 
 
-def _change_sub(old: Any, operation: Operation, sub: Attribute, tolerances: Tolerances, used: Used) -> Any:
+def _change_sub(old: Any, operation: Operation, sub: Attribute, leniency: Leniency) -> Any:
     value = {sub.name: None if operation.op == "remove" else operation.value}
     if isinstance(old, list) and all(isinstance(item, dict) for item in old):
         return _settled([_merged(item, value) for item in old], range(len(old)), operation)
@@ -316,9 +314,8 @@ def _change_sub(old: Any, operation: Operation, sub: Attribute, tolerances: Tole
     if operation.path.attribute is not None and operation.path.attribute.multi_valued:
         if operation.op == "remove":
             return None
-        if not tolerances.replace_creates:
+        if not leniency.allows(Tolerance.REPLACE_CREATES):
             raise NoTarget(f"Operations[{operation.index}]: {operation.path.text} has no value to change: add one to the list.")
-        used.add("replace_creates")
         return [value]
     return _merged(old or {}, value)
 
@@ -382,7 +379,7 @@ def _unflagged(value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: inner for key, inner in value.items() if key != "primary"}
 
 
-def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, used: Used) -> Any:
+def _change_selected(old: Any, operation: Operation, leniency: Leniency) -> Any:
     path = operation.path
     assert path.filter is not None
     items: list[Any] = old if isinstance(old, list) else [] if old is None else [old]
@@ -397,7 +394,7 @@ def _change_selected(old: Any, operation: Operation, tolerances: Tolerances, use
     if not chosen and value == {}:
         raise _selects_nothing(operation)
     if not chosen:
-        new.append(_described(operation, tolerances, used))
+        new.append(_described(operation, leniency))
         chosen = [len(items)]
     created = new[len(items) :]
     for n in chosen:
@@ -424,17 +421,16 @@ def _listed_again(old: Any, items: list[Any]) -> Any:
     return items if not isinstance(old, dict) else items[0] if items else None
 
 
-def _described(operation: Operation, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+def _described(operation: Operation, leniency: Leniency) -> dict[str, Any]:
     """The value that a filter of `eq` joined by `and` describes; NoTarget for any other filter."""
     path = operation.path
     assert path.filter is not None
     members = _equalities(path.filter)
     several = path.attribute is not None and path.attribute.multi_valued and path.attribute.type == "complex"
-    if members is None or not tolerances.replace_creates or not several:
+    if members is None or not several or not leniency.allows(Tolerance.REPLACE_CREATES):
         raise _selects_nothing(operation)
-    used.add("replace_creates")
     assert path.attribute is not None
-    return check_some(path.attribute, members, path.text, tolerances, used) or {}
+    return check_some(path.attribute, members, path.text, leniency) or {}
 
 
 def _selects_nothing(operation: Operation) -> NoTarget:

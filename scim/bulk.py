@@ -10,9 +10,9 @@ from urllib.parse import unquote
 import orjson
 
 from scim.errors import InvalidSyntax, InvalidValue, NotFound, PayloadTooLarge, ScimError
-from scim.respelling import endpoint
+from scim.leniency import Leniency
+from scim.respelling import endpoint_in
 from scim.schema import GROUP
-from scim.tolerances import STRICT, Tolerances
 
 BULK_URN = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE_URN = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
@@ -58,8 +58,8 @@ class BulkRequest:
     fail_on_errors: int | None
 
 
-def read_bulk(document: dict[str, Any], tolerances: Tolerances = STRICT, used: set[str] | None = None) -> BulkRequest:
-    """Read a BulkRequest message; `used` collects the tolerances it relied on.
+def read_bulk(document: dict[str, Any], leniency: Leniency) -> BulkRequest:
+    """Read a BulkRequest message.
 
     Raises InvalidSyntax for what is no bulk request, PayloadTooLarge for more than OPERATIONS_MAX operations. What is wrong with
     a single operation fails it alone.
@@ -76,21 +76,20 @@ def read_bulk(document: dict[str, Any], tolerances: Tolerances = STRICT, used: s
     fail = message.get("failonerrors")
     if fail is not None and (isinstance(fail, bool) or not isinstance(fail, int) or fail < 1):
         raise InvalidSyntax("failOnErrors must be a whole number from 1.")
-    used = set() if used is None else used
-    read = tuple(_read(item, index, tolerances, used) for index, item in enumerate(operations))
+    read = tuple(_read(item, index, leniency) for index, item in enumerate(operations))
     ids = [operation.bulk_id for operation in read if operation.bulk_id is not None and operation.method == "POST"]
     if len(set(ids)) != len(ids):
         raise InvalidSyntax("Each bulkId must be that of one creation only.")
     return BulkRequest(read, fail)
 
 
-def _read(item: Any, index: int, tolerances: Tolerances, used: set[str]) -> BulkOperation:
+def _read(item: Any, index: int, leniency: Leniency) -> BulkOperation:
     where = f"Operations[{index}]"
     if not isinstance(item, dict):
         return BulkOperation(index, "", "", None, None, None, None, fault=InvalidSyntax(f"{where} must be an object."))
     given = {str(key).casefold(): value for key, value in item.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     try:
-        return _understood(given, index, where, tolerances, used)
+        return _understood(given, index, where, leniency)
     except ScimError as fault:
         bulk_id, method = given.get("bulkid"), given.get("method")
         named = bulk_id if isinstance(bulk_id, str) and 0 < len(bulk_id) <= BULK_ID_CHARACTERS_MAX else None
@@ -98,11 +97,11 @@ def _read(item: Any, index: int, tolerances: Tolerances, used: set[str]) -> Bulk
         return BulkOperation(index, shown, "", None, named, None, None, fault=fault)
 
 
-def _understood(given: dict[str, Any], index: int, where: str, tolerances: Tolerances, used: set[str]) -> BulkOperation:
+def _understood(given: dict[str, Any], index: int, where: str, leniency: Leniency) -> BulkOperation:
     method = given.get("method")
     if not isinstance(method, str) or method.upper() not in METHODS:
         raise InvalidSyntax(f"{where}.method must be POST, PUT, PATCH or DELETE.")
-    method, (segment, resource) = method.upper(), _target(given.get("path"), where, tolerances, used)
+    method, (segment, resource) = method.upper(), _target(given.get("path"), where, leniency)
     if (resource is None) is not (method == "POST"):
         raise InvalidSyntax(f"{where}.path: POST names a collection, the other methods a resource in it.")
     bulk_id, version = _optional_text(given, "bulkId", where), _optional_text(given, "version", where)
@@ -117,13 +116,13 @@ def _understood(given: dict[str, Any], index: int, where: str, tolerances: Toler
     return BulkOperation(index, method, segment, resource, bulk_id or None, version, data, needs, len(orjson.dumps(data)))
 
 
-def _target(path: Any, where: str, tolerances: Tolerances, used: set[str]) -> tuple[str, str | None]:
+def _target(path: Any, where: str, leniency: Leniency) -> tuple[str, str | None]:
     if not isinstance(path, str):
         raise InvalidSyntax(
             f"{where}.path is missing: send /Users or /Groups, with the id of a resource unless the method is POST."
         )
     match = _PATH.fullmatch(path)
-    segment = match and endpoint(match[1], tolerances, used)
+    segment = match and endpoint_in(match[1], leniency)
     if match is None or segment is None:
         raise NotFound(f"{where}.path must be /Users or /Groups, with the id of a resource unless the method is POST.")
     resource = match[2] and unquote(match[2])

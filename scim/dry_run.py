@@ -1,19 +1,19 @@
-"""Trying a profile: what a recorded request would store under it, with nothing stored."""
+"""A dry run: what a recorded request would store under a profile. Nothing is stored."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from scim.apply import apply_patch
 from scim.errors import InvalidSyntax, NotFound, ScimError
 from scim.extension import check_immutable
 from scim.filters import matches
-from scim.member_operations import EdgeOperation, no_such_member
+from scim.leniency import Leniency, Tolerance
+from scim.member_operations import MemberOperation, no_such_member
 from scim.normalise import check_user_name, normalise
 from scim.patch import Patch, read_patch
 from scim.profile import Profile, is_test_object, mapped_user
 from scim.remedies import fix_of
-from scim.respelling import endpoint
+from scim.respelling import endpoint_in
 from scim.schema import RESOURCE_TYPES, USER, ResourceType
 
 Types: TypeAlias = Mapping[str, ResourceType]
@@ -21,32 +21,34 @@ Members: TypeAlias = dict[str, dict[str, str]]  # by casefolded id
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
-def try_request(profile: Profile, request: Mapping[str, Any], types: Types = RESOURCE_TYPES) -> dict[str, Any]:
+def dry_run(profile: Profile, request: Mapping[str, Any], types: Types = RESOURCE_TYPES) -> dict[str, Any]:
     """What `{"method", "path", "body"}` would store: a document or operations, the mapped user, the tolerances it relies on.
 
-    `types` are those of a directory, by endpoint, where it has extension schemas of its own. A PATCH is applied to `before`, the
-    resource so far, where the request has one, and a PUT keeps from it what it does not replace. What would be refused has an
-    `error`, and the `fix` for whoever runs the IdP.
+    `types` are the resource types of a directory by endpoint, where it has extension schemas of its own. `before` in the request is the
+    resource so far: a PATCH is applied to it, and a PUT keeps from it what it does not replace. A request that would be refused has an
+    `error`, and a `fix` for whoever runs the IdP.
     """
     method = str(request.get("method") or request.get("do") or "").upper()
     path = str(request.get("path") or "")
-    tried: dict[str, Any] = {"profile": profile.text, "method": method, "path": path}
-    used: set[str] = set()
+    result: dict[str, Any] = {"profile": profile.text, "method": method, "path": path}
+    leniency = Leniency(profile.tolerances)
     try:
-        tried |= _stored(profile, method, path, request, used, types)
+        result |= _stored_by(profile, method, path, request, leniency, types)
     except ScimError as refused:
-        tried |= {"error": refused.document(), "fix": fix_of(refused.status, refused.scim_type, refused.detail)}
-    tried["tolerances"] = sorted(used)
-    return tried
+        result |= {"error": refused.document(), "fix": fix_of(refused.status, refused.scim_type, refused.detail)}
+    result["tolerances"] = sorted(leniency.used)
+    return result
 
 
-def _stored(profile: Profile, method: str, path: str, request: Mapping[str, Any], used: set[str], types: Types) -> dict[str, Any]:
+def _stored_by(
+    profile: Profile, method: str, path: str, request: Mapping[str, Any], leniency: Leniency, types: Types
+) -> dict[str, Any]:
     segments = path.partition("?")[0].rstrip("/").split("/")
     if method not in _WRITES or (method == "POST" and segments[-1] == ".search"):
         return {"stores": "nothing: this request only reads"}
     if segments[-1] == "Bulk":
         return {"stores": "what its operations store: try them one by one, each as a request of its own"}
-    kind = _kind(profile, segments, types, used)
+    kind = _resource_type_in(segments, types, leniency)
     if method == "DELETE":
         return {"stores": "the end of the resource and of its memberships"}
     body: Any = request.get("body")
@@ -54,68 +56,68 @@ def _stored(profile: Profile, method: str, path: str, request: Mapping[str, Any]
         raise InvalidSyntax("The request has no body that is an object.")
     before: Any = request.get("before")
     if method == "PATCH":
-        return _patched(profile, kind, body, before, segments[-1], used)
-    document = normalise(kind, body, profile.tolerances, used)
+        return _stored_by_patch(profile, kind, body, before, segments[-1], leniency)
+    document = normalise(kind, body, leniency)
     if method == "PUT":
-        return _replaced(profile, kind, document, before)
+        return _stored_by_put(profile, kind, document, before)
     return {"document": document} | _as_user(profile, kind, {"active": True, **document})
 
 
-def _kind(profile: Profile, segments: list[str], types: Types, used: set[str]) -> ResourceType:
+def _resource_type_in(segments: list[str], types: Types, leniency: Leniency) -> ResourceType:
     for segment in segments:
-        meant = endpoint(segment, profile.tolerances, used)
-        if meant is not None:
-            return types[meant]
+        endpoint = endpoint_in(segment, leniency)
+        if endpoint is not None:
+            return types[endpoint]
     raise NotFound("There is no such endpoint: the path names neither /Users nor /Groups.")
 
 
-def _patched(profile: Profile, kind: ResourceType, body: dict[str, Any], before: Any, own: str, used: set[str]) -> dict[str, Any]:
-    patch = read_patch(kind, body, profile.tolerances, used)
-    found: dict[str, Any] = {"operations": _operations(patch), "members": _edges(patch)}
+def _stored_by_patch(
+    profile: Profile, kind: ResourceType, body: dict[str, Any], before: Any, own_id: str, leniency: Leniency
+) -> dict[str, Any]:
+    patch = read_patch(kind, body, leniency)
+    found: dict[str, Any] = {"operations": _operations(patch), "members": _member_operations(patch)}
     found = {name: value for name, value in found.items() if value}
     if not isinstance(before, dict):
         return found
-    document = _after(profile, kind, patch, _so_far(profile, kind, before), own, used)
+    document = _patched(kind, patch, _as_stored(profile, kind, before), own_id, leniency)
     return found | {"document": document} | _as_user(profile, kind, {"active": True, **document}, before)
 
 
-def _after(
-    profile: Profile, kind: ResourceType, patch: Patch, before: dict[str, Any], own: str, used: set[str]
-) -> dict[str, Any]:
-    # IdPs repeat the id of the resource in a PATCH: it is that of the path where `before` does not show it.
-    document = apply_patch(kind, {"id": own, **before}, patch, profile.tolerances, used)
+def _patched(kind: ResourceType, patch: Patch, before: dict[str, Any], own_id: str, leniency: Leniency) -> dict[str, Any]:
+    # IdPs repeat the id of the resource in a PATCH: where `before` does not have it, it is the one in the path of the request.
+    document = apply_patch(kind, {"id": own_id, **before}, patch, leniency)
     if "id" not in before:
         del document["id"]
-    return _with_members(document, patch.edges) if patch.edges else document
+    return _with_members(document, patch.member_operations) if patch.member_operations else document
 
 
-def _replaced(profile: Profile, kind: ResourceType, document: dict[str, Any], before: Any) -> dict[str, Any]:
-    """A PUT that says nothing of `active` keeps it: without `before` nobody knows, and the mapped user does not say."""
+def _stored_by_put(profile: Profile, kind: ResourceType, document: dict[str, Any], before: Any) -> dict[str, Any]:
+    """A PUT without `active` keeps the stored one. Without `before` that is not known, and the mapped user has no `active`."""
     if isinstance(before, dict):
-        held = _so_far(profile, kind, before)
-        check_immutable(kind, held, document)
+        stored = _as_stored(profile, kind, before)
+        check_immutable(kind, stored, document)
         if kind.name == USER.name:
-            document.setdefault("active", held.get("active", True))
+            document.setdefault("active", stored.get("active", True))
     return {"document": document} | _as_user(profile, kind, document, before)
 
 
-def _so_far(profile: Profile, kind: ResourceType, before: dict[str, Any]) -> dict[str, Any]:
-    # It is what is stored, not what the IdP sends: without `schemas` it says nothing of the IdP.
-    document = normalise(kind, before, replace(profile.tolerances, missing_schemas=True), set())
+def _as_stored(profile: Profile, kind: ResourceType, before: dict[str, Any]) -> dict[str, Any]:
+    # `before` is what the ledger holds, not what the IdP sends: that it has no `schemas` says nothing of the IdP, and is forgiven.
+    document = normalise(kind, before, Leniency(profile.tolerances | {Tolerance.MISSING_SCHEMAS}))
     return document | {"id": before["id"]} if "id" in before else document
 
 
-def _with_members(document: dict[str, Any], edges: tuple[EdgeOperation, ...]) -> dict[str, Any]:
-    """The document with the members that the edges leave. Ids are UUIDs, so their case says nothing. Raises NoTarget."""
+def _with_members(document: dict[str, Any], operations: tuple[MemberOperation, ...]) -> dict[str, Any]:
+    """The document with the members after the operations. Ids are UUIDs, compared ignoring case. Raises NoTarget."""
     members = {member["value"].casefold(): member for member in document.pop("members", ())}
-    for edge in edges:
-        members = _folded(members, edge)
+    for operation in operations:
+        members = _members_after(members, operation)
     return document | {"members": list(members.values())} if members else document
 
 
-def _folded(members: Members, edge: EdgeOperation) -> Members:
-    named = {member.casefold(): {"value": member} | ({"type": kind} if kind else {}) for member, kind in edge.members}
-    match edge.kind:
+def _members_after(members: Members, operation: MemberOperation) -> Members:
+    named = {member.casefold(): {"value": member} | ({"type": kind} if kind else {}) for member, kind in operation.members}
+    match operation.kind:
         case "add":
             return members | {key: member for key, member in named.items() if key not in members}
         case "clear":
@@ -125,19 +127,19 @@ def _folded(members: Members, edge: EdgeOperation) -> Members:
                 raise no_such_member()
             return members
         case _:
-            return {key: member for key, member in members.items() if key not in named and not _selected(edge, member)}
+            return {key: member for key, member in members.items() if key not in named and not _selects(operation, member)}
 
 
-def _selected(edge: EdgeOperation, member: Mapping[str, str]) -> bool:
-    return edge.filter is not None and matches(edge.filter, member)
+def _selects(operation: MemberOperation, member: Mapping[str, str]) -> bool:
+    return operation.filter is not None and matches(operation.filter, member)
 
 
 def _operations(patch: Patch) -> list[dict[str, Any]]:
     return [{"op": o.op, "path": o.path.text, "value": o.value} for o in patch.operations]
 
 
-def _edges(patch: Patch) -> list[dict[str, Any]]:
-    return [{"op": edge.kind, "ids": [member for member, _ in edge.members]} for edge in patch.edges]
+def _member_operations(patch: Patch) -> list[dict[str, Any]]:
+    return [{"op": o.kind, "ids": [member for member, _ in o.members]} for o in patch.member_operations]
 
 
 def _as_user(profile: Profile, kind: ResourceType, document: dict[str, Any], before: Any = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from scim.diff import same_values
 from scim.errors import InvalidValue, Mutability
-from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, ResourceType, is_of_scim
+from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, ResourceType, is_scim_urn
 
 ATTRIBUTES_MAX: Final = 200
 TYPES: Final = ("string", "boolean", "decimal", "integer", "dateTime", "binary", "reference", "complex")
@@ -24,7 +24,7 @@ def read_extension(document: Mapping[str, Any]) -> Extension:
     urn = document.get("id")
     if not isinstance(urn, str) or len(urn) > 255 or not _URN.fullmatch(urn):
         raise InvalidValue("id must be the URN of the schema, such as urn:example:scim:schemas:extension:2.0:User.")
-    if is_of_scim(urn) or urn.casefold() == ENTERPRISE.urn.casefold():
+    if is_scim_urn(urn) or urn.casefold() == ENTERPRISE.urn.casefold():
         raise InvalidValue("id is a URN that SCIM itself defines. Choose one of your own.")
     listed = document.get("attributes")
     if not isinstance(listed, list) or not listed:

@@ -1,4 +1,7 @@
-"""What a filter asks of an attribute that costs much to load, and which members it names."""
+"""What a filter depends on: which values of `members` or `groups` must be loaded to evaluate it, and which members it names.
+
+A group can have 100 000 members. Who evaluates a filter loads only those that can change its result.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,106 +10,111 @@ from scim.errors import InvalidFilter
 from scim.filters import And, Compare, Filter, Not, Or, Present, Reference, ValuePath
 
 Values = frozenset[str]
-NONE: Values = frozenset()
+NO_VALUES: Values = frozenset()
 
 
-def asked(f: Filter, name: str) -> Values | None:
-    """The values of `name` that the filter's truth depends on: none where it does not mention the attribute, None for all.
+def values_needed(f: Filter, name: str) -> Values | None:
+    """The values of the attribute `name` that can change the filter's result; None for all of them.
 
-    A document that holds only those of its values matches exactly if the whole document does.
+    A document that holds only these of its values matches exactly if the whole document does. NO_VALUES where the filter does not
+    refer to the attribute.
     """
     match f:
         case And(terms) | Or(terms):
-            return _together([asked(term, name) for term in terms])
+            return _union([values_needed(term, name) for term in terms])
         case Not(term):
-            return asked(term, name)
+            return values_needed(term, name)
         case ValuePath(reference, inner):
-            return _needed(inner) if _is(reference, name) else NONE
+            return _values_in_each_match(inner) if _is_attribute(reference, name) else NO_VALUES
         case Present(reference):
-            return None if _is(reference, name) else NONE
+            return None if _is_attribute(reference, name) else NO_VALUES
         case _:
-            return _needed(f) if _is(f.reference, name) else NONE
+            return _values_in_each_match(f) if _is_attribute(f.reference, name) else NO_VALUES
 
 
-def mentions(f: Filter, name: str) -> bool:
-    """Whether the filter asks for the attribute at all."""
-    return asked(f, name) != NONE
+def refers_to(f: Filter, name: str) -> bool:
+    """Whether the filter refers to the attribute, so that its result can depend on it."""
+    return values_needed(f, name) != NO_VALUES
 
 
-def _is(reference: Reference, name: str) -> bool:
+def _is_attribute(reference: Reference, name: str) -> bool:
     return reference.urn is None and reference.attribute.name == name
 
 
-def _together(found: list[Values | None]) -> Values | None:
-    """Every part's values: the truth of each part must come out right, however they are joined."""
+def _union(found: list[Values | None]) -> Values | None:
+    """The values of all parts: each part must give its true result, whether `and` or `or` joins them."""
     if None in found:
         return None
-    return NONE.union(*(values for values in found if values is not None))
+    return NO_VALUES.union(*(values for values in found if values is not None))
 
 
-def _needed(f: Filter) -> Values | None:
-    """Values of which one is in every value that satisfies a filter on the attribute's own values; None if that cannot be said."""
+def _values_in_each_match(f: Filter) -> Values | None:
+    """Values of which each item that satisfies a filter on one item has one; None where the filter does not limit them."""
     match f:
         case Compare(reference, "eq", value, operand) if reference.leaf.name == "value" and value is not None:
             return frozenset({operand})
         case And(terms):
-            return min((found for found in map(_needed, terms) if found is not None), key=len, default=None)
+            return min((found for found in map(_values_in_each_match, terms) if found is not None), key=len, default=None)
         case Or(terms):
-            return _together([_needed(term) for term in terms])
+            return _union([_values_in_each_match(term) for term in terms])
         case _:
             return None
 
 
-# ---- members that have another key than our id -----------------------------------------------------------------------------------
+# ---- members that a filter names by externalId or userName ------------------------------------------------------------------------
 
 
-def named_members(f: Filter, *, within: bool = False) -> frozenset[str]:
-    """The texts that a filter compares with members' values; `within` where it is a filter on one member, as in `members[…]`.
+def compared_members(f: Filter, *, of_one_member: bool = False) -> frozenset[str]:
+    """The texts that a filter compares with the `value` of members; `of_one_member` where it is the filter within `members[…]`.
 
-    Raises InvalidFilter for a comparison that needs more than one whole value: it cannot be asked of another key than ours.
+    For directories whose IdP names members by externalId or userName. Raises InvalidFilter for an operator other than eq and ne:
+    the result of any other depends on the id, which these texts are not.
     """
     match f:
         case And(terms) | Or(terms):
-            return NONE.union(*(named_members(term, within=within) for term in terms))
+            return NO_VALUES.union(*(compared_members(term, of_one_member=of_one_member) for term in terms))
         case Not(term):
-            return named_members(term, within=within)
+            return compared_members(term, of_one_member=of_one_member)
         case ValuePath(reference, inner):
-            return named_members(inner, within=within or _is(reference, "members"))
-        case Compare(reference, operator, str() as value) if _is_member(reference, within=within):
+            return compared_members(inner, of_one_member=of_one_member or _is_attribute(reference, "members"))
+        case Compare(reference, operator, str() as value) if _is_member_value(reference, of_one_member=of_one_member):
             if operator not in ("eq", "ne"):
                 raise InvalidFilter("members: this directory names members by another key than the id: compare it with eq or ne.")
             return frozenset({value})
         case _:
-            return NONE
+            return NO_VALUES
 
 
-def whole_members(f: Filter) -> frozenset[str]:
-    """The texts that a filter on one member compares as a whole with its value."""
+def equated_members(f: Filter) -> frozenset[str]:
+    """The texts that a filter within `members[…]` compares with `value` by eq or ne, as whole ids."""
     match f:
         case And(terms) | Or(terms):
-            return NONE.union(*map(whole_members, terms))
+            return NO_VALUES.union(*map(equated_members, terms))
         case Not(term):
-            return whole_members(term)
+            return equated_members(term)
         case Compare(reference, "eq" | "ne", str() as value) if reference.leaf.name == "value":
             return frozenset({value})
         case _:
-            return NONE
+            return NO_VALUES
 
 
-def with_member_ids(f: Filter, ids: Mapping[str, str], *, within: bool = False) -> Filter:
-    """The filter with our ids in place of the texts that stand for them."""
+def with_member_ids(f: Filter, ids: Mapping[str, str], *, of_one_member: bool = False) -> Filter:
+    """The filter with each text that `compared_members` gives replaced by its id, where `ids` has one."""
     match f:
         case And(terms) | Or(terms):
-            return replace(f, terms=tuple(with_member_ids(term, ids, within=within) for term in terms))
+            return replace(f, terms=tuple(with_member_ids(term, ids, of_one_member=of_one_member) for term in terms))
         case Not(term):
-            return Not(with_member_ids(term, ids, within=within))
+            return Not(with_member_ids(term, ids, of_one_member=of_one_member))
         case ValuePath(reference, inner):
-            return ValuePath(reference, with_member_ids(inner, ids, within=within or _is(reference, "members")))
-        case Compare(reference, operator, str() as value) if value in ids and _is_member(reference, within=within):
+            is_member_filter = of_one_member or _is_attribute(reference, "members")
+            return ValuePath(reference, with_member_ids(inner, ids, of_one_member=is_member_filter))
+        case Compare(reference, operator, str() as value) if value in ids and _is_member_value(
+            reference, of_one_member=of_one_member
+        ):
             return Compare(reference, operator, ids[value], ids[value])
         case _:
             return f
 
 
-def _is_member(reference: Reference, *, within: bool) -> bool:
-    return reference.leaf.name == "value" and (within or _is(reference, "members"))
+def _is_member_value(reference: Reference, *, of_one_member: bool) -> bool:
+    return reference.leaf.name == "value" and (of_one_member or _is_attribute(reference, "members"))

@@ -25,7 +25,7 @@ from scim.filters import (
     comparable,
     unknown,
 )
-from scim.schema import GROUP, USER, Attribute, ResourceType, is_of_scim
+from scim.schema import GROUP, USER, Attribute, ResourceType, is_scim_urn
 from scim.urns import Name, core_urns, readings, split_urn, type_in, with_colon
 
 TEXT_BYTES_MAX = 8192
@@ -284,7 +284,7 @@ def _resolver(rt: ResourceType) -> Resolve:
         if urn is None:
             found = _resolve_in(rt.attributes, None, rest, token)
             return found if rt.name or rest == token.text else replace(found, of=type_in(token.text))
-        if is_of_scim(token.text):
+        if is_scim_urn(token.text):
             raise InvalidFilter(
                 f"The URN at character {token.at + 1} is one of SCIM itself that this resource type does not have."
             )

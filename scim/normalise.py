@@ -8,9 +8,9 @@ from typing import Any
 
 from scim.datetimes import instant
 from scim.errors import InvalidSyntax, InvalidValue, Mutability
-from scim.respelling import is_path, of_today, place_of, with_values_at
-from scim.schema import Attribute, Extension, ResourceType, is_of_scim
-from scim.tolerances import Tolerances
+from scim.leniency import Leniency, Tolerance
+from scim.respelling import is_part_path, key_path, with_current_uris, with_keys_moved
+from scim.schema import Attribute, Extension, ResourceType, is_scim_urn
 from scim.urns import is_after_known_urn, readings, split_urn
 
 NAME_CHARACTERS_MAX = 128
@@ -18,10 +18,9 @@ _PLAUSIBLE = re.compile(r"[A-Za-z$][-\w$]{0,63}", re.ASCII)
 _MEMBER_TYPES: Mapping[str, str] = MappingProxyType({"user": "User", "group": "Group"})
 # What str.strip takes for white space, and the spaces without a width.
 _AROUND = "".join(character for character in map(chr, range(0x3001)) if character.isspace()) + "\u200b\u2060\ufeff"
-Used = set[str]
 
 
-def normalise(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances, used: Used) -> dict[str, Any]:
+def normalise(rt: ResourceType, document: dict[str, Any], leniency: Leniency) -> dict[str, Any]:
     """A new document for POST and PUT: schema spelling, checked types, no read-only attributes, no password.
 
     Attributes without a schema are kept as sent. null, [] and {} are absence (RFC 7643 §2.5).
@@ -31,29 +30,29 @@ def normalise(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances
     for key, value in document.items():
         attribute = rt.attributes.get(key) or rt.attributes.get(key.casefold())
         if attribute is None:
-            if place_of(rt, key, value, tolerances) is not None:
-                return normalise(rt, _unfolded(rt, document, tolerances, used), tolerances, used)
-            _keep_other(rt, key, value, kept, tolerances, used)
+            if key_path(rt, key, value, leniency) is not None:
+                return normalise(rt, _unfolded(rt, document, leniency), leniency)
+            _keep_other(rt, key, value, kept, leniency)
             if ":" in key and key.casefold() not in rt.extensions:
                 _refuse_dot(rt, key, document)
         elif attribute.mutability != "readOnly" and value is not None and attribute.name != "schemas":
-            checked = check_value(attribute, value, attribute.name, tolerances, used)
+            checked = check_value(attribute, value, attribute.name, leniency)
             if checked is not None and attribute.mutability != "writeOnly":
                 kept[attribute.name] = checked
-    _check_schemas(rt, document, kept, tolerances, used)
+    _check_schemas(rt, document, kept, leniency)
     check_required(rt, kept, {})
     return kept
 
 
-def _unfolded(rt: ResourceType, document: dict[str, Any], tolerances: Tolerances, used: Used) -> dict[str, Any]:
+def _unfolded(rt: ResourceType, document: dict[str, Any], leniency: Leniency) -> dict[str, Any]:
     """The document with every misplaced key where it belongs."""
     moved: dict[str, tuple[str, ...]] = {}
     for key, value in document.items():
-        found = place_of(rt, key, value, tolerances) if key.casefold() not in rt.attributes else None
+        found = key_path(rt, key, value, leniency) if key.casefold() not in rt.attributes else None
         if found is not None:
             moved[key], tolerance = found
-            used.add(tolerance)
-    return with_values_at(document, moved)
+            leniency.note(tolerance)
+    return with_keys_moved(document, moved)
 
 
 def check_user_name(document: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> None:
@@ -131,26 +130,22 @@ def schemas_of(rt: ResourceType, document: Mapping[str, Any]) -> list[str]:
     return [rt.schema, *(key for key, value in document.items() if ":" in key and isinstance(value, dict))]
 
 
-def _check_schemas(rt: ResourceType, document: dict[str, Any], kept: dict[str, Any], tolerances: Tolerances, used: Used) -> None:
+def _check_schemas(rt: ResourceType, document: dict[str, Any], kept: dict[str, Any], leniency: Leniency) -> None:
     kept["schemas"] = present = schemas_of(rt, kept)
     listed = document.get("schemas") or next((v for k, v in document.items() if k.casefold() == "schemas"), None)
-    if not listed and tolerances.missing_schemas:
-        used.add("missing_schemas")
+    if not listed and leniency.allows(Tolerance.MISSING_SCHEMAS):
         return
-    folded = listed_schemas(listed, rt.schema, tolerances, used)
+    folded = listed_schemas(listed, rt.schema, leniency)
     known = {rt.schema.casefold(), *rt.extensions, *(urn.casefold() for urn in present)}
-    if not folded <= known:
-        if not tolerances.unknown_schema_uris:
-            raise InvalidValue(
-                "schemas lists a URI that this resource type does not have and the request has no data for: remove it."
-            )
-        used.add("unknown_schema_uris")
+    if not folded <= known and not leniency.allows(Tolerance.UNKNOWN_SCHEMA_URIS):
+        raise InvalidValue(
+            "schemas lists a URI that this resource type does not have and the request has no data for: remove it."
+        )
 
 
-def listed_schemas(listed: Any, expected: str, tolerances: Tolerances, used: Used) -> set[str]:
+def listed_schemas(listed: Any, expected: str, leniency: Leniency) -> set[str]:
     """The casefolded URIs of a `schemas` list; InvalidSyntax where it is none or lacks the expected one."""
-    if isinstance(listed, str) and tolerances.single_for_multi:
-        used.add("single_for_multi")
+    if isinstance(listed, str) and leniency.allows(Tolerance.SINGLE_FOR_MULTI):
         listed = [listed]
     if not listed:
         raise InvalidSyntax(f"schemas is missing: send a list with {expected}.")
@@ -158,23 +153,22 @@ def listed_schemas(listed: Any, expected: str, tolerances: Tolerances, used: Use
         raise InvalidSyntax("schemas must be a list of URIs.")
     folded = {urn.casefold() for urn in listed}
     if expected.casefold() not in folded:
-        renamed = of_today(folded, expected.casefold()) if tolerances.old_schema_uris else None
-        if renamed is None:
+        current = with_current_uris(folded, expected.casefold())
+        if current is None or not leniency.allows(Tolerance.OLD_SCHEMA_URIS):
             raise InvalidSyntax(f"schemas must list {expected}.")
-        used.add("old_schema_uris")
-        return renamed
+        return current
     return folded
 
 
 # ---- attributes without a schema of their own ------------------------------------------------------------------------------------
 
 
-def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], tolerances: Tolerances, used: Used) -> None:
+def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], leniency: Leniency) -> None:
     extension = rt.extensions.get(key.casefold())
     if extension is not None:
         if not isinstance(value, dict) or len(value) == 1:
-            value = _extension_value(extension.urn, extension.urn, value, tolerances, used)
-        inner = _checked_members(extension.attributes, value, f"{extension.urn}:", tolerances, used)
+            value = _extension_value(extension.urn, extension.urn, value, leniency)
+        inner = _checked_members(extension.attributes, value, f"{extension.urn}:", leniency)
         if inner:
             kept[extension.urn] = inner
         return
@@ -182,27 +176,27 @@ def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], to
         raise InvalidSyntax(f"{rt.schema} is the resource's own schema, not an extension: send its attributes themselves.")
     if key.casefold().startswith(rt.schema.casefold() + ":"):
         raise InvalidSyntax("A top-level name is the URN of the resource's own schema with an attribute that it does not have.")
-    if is_of_scim(key):
+    if is_scim_urn(key):
         # Kept as an extension, an `active` in it would be acknowledged and have no effect.
         raise InvalidSyntax(f"A top-level name is a URN of SCIM itself that is not {rt.schema}: send its attributes themselves.")
     check_unknown(key, value)
-    if is_path(rt, key):
+    if is_part_path(rt, key):
         # Kept under this name, what was sent would not be among the attribute's values, and nobody would see it.
         raise InvalidSyntax("A top-level name is a path to a part of an attribute: send the attribute with all its values.")
     if ":" in key:
-        value = _kept_as_sent(key, value, tolerances, used)
-    if value not in (None, [], {}) and not is_empty_string(value, tolerances, used):
+        value = _kept_as_sent(key, value, leniency)
+    if value not in (None, [], {}) and not is_empty_string(value, leniency):
         kept[key] = value
 
 
-def _kept_as_sent(urn: str, value: Any, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+def _kept_as_sent(urn: str, value: Any, leniency: Leniency) -> dict[str, Any]:
     """The attributes of an extension without a schema: verbatim, but for what the profile takes for absence."""
     what = "A top-level name with a colon is the URN of an extension: its value"
-    value = _extension_value(urn, what, value, tolerances, used)
+    value = _extension_value(urn, what, value, leniency)
     refuse_own_name(urn, value)
-    if not tolerances.empty_strings:
+    if not leniency.would_allow(Tolerance.EMPTY_STRINGS):
         return value
-    return {name: inner for name, inner in value.items() if not is_empty_string(inner, tolerances, used)}
+    return {name: inner for name, inner in value.items() if not is_empty_string(inner, leniency)}
 
 
 def _refuse_dot(rt: ResourceType, key: str, document: Mapping[str, Any]) -> None:
@@ -219,9 +213,9 @@ def _refuse_dot(rt: ResourceType, key: str, document: Mapping[str, Any]) -> None
         raise InvalidSyntax("A top-level name has a dot after a URN: send the extension's URN with an object of its attributes.")
 
 
-def _extension_value(urn: str, what: str, value: Any, tolerances: Tolerances, used: Used) -> dict[str, Any]:
-    value = unnested(urn, unwrapped(value, tolerances, used), tolerances, used)
-    if value in (None, []) or is_blank(value, tolerances, used):
+def _extension_value(urn: str, what: str, value: Any, leniency: Leniency) -> dict[str, Any]:
+    value = unnested(urn, unwrapped(value, leniency), leniency)
+    if value in (None, []) or is_blank(value, leniency):
         return {}
     if not isinstance(value, dict):
         raise InvalidValue(f"{what} must be an object with attributes.")
@@ -250,9 +244,7 @@ def refuse_own_name(name: str, members: Iterable[str]) -> None:
         raise InvalidValue(f"{name} has a part of its own name: send the value itself.")
 
 
-def _checked_members(
-    table: Mapping[str, Attribute], value: Mapping[str, Any], prefix: str, tolerances: Tolerances, used: Used
-) -> dict[str, Any]:
+def _checked_members(table: Mapping[str, Attribute], value: Mapping[str, Any], prefix: str, leniency: Leniency) -> dict[str, Any]:
     """The assigned, writable members of a complex value or extension."""
     kept: dict[str, Any] = {}
     for key, inner in value.items():
@@ -260,10 +252,10 @@ def _checked_members(
         if attribute is None:
             check_unknown(key, inner)
             refuse_own_name(_last_name(prefix), (key,))
-            if inner not in (None, [], {}) and not is_empty_string(inner, tolerances, used):
+            if inner not in (None, [], {}) and not is_empty_string(inner, leniency):
                 kept[key] = inner
         elif inner is not None and attribute.mutability != "readOnly":
-            checked = check_value(attribute, inner, prefix + attribute.name, tolerances, used)
+            checked = check_value(attribute, inner, prefix + attribute.name, leniency)
             if checked is not None and attribute.returned != "never":
                 kept[attribute.name] = checked
     return kept
@@ -282,30 +274,30 @@ def _last_name(prefix: str) -> str:
 # ---- values ----------------------------------------------------------------------------------------------------------------------
 
 
-def check_value(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> Any:
+def check_value(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> Any:
     """The value in normal form, None where it is empty; InvalidValue, naming `path`, where its type is wrong."""
     if attribute.multi_valued:
-        return _check_list(attribute, value, path, tolerances, used)
-    return check_single(attribute, value, path, tolerances, used)
+        return _check_list(attribute, value, path, leniency)
+    return check_single(attribute, value, path, leniency)
 
 
-def check_single(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> Any:
+def check_single(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> Any:
     """Like check_value for one value of the attribute."""
     kind = attribute.type
     if kind == "string":
         if type(value) is not str:
-            value = _text(attribute, value, path, tolerances, used)
-        return None if not value and is_empty_string(value, tolerances, used) else value
+            value = _text(attribute, value, path, leniency)
+        return None if not value and is_empty_string(value, leniency) else value
     if kind == "complex":
-        return _check_complex(attribute, value, path, tolerances, used)
+        return _check_complex(attribute, value, path, leniency)
     if kind == "boolean":
-        return value if value is True or value is False else _boolean(attribute, value, path, tolerances, used)
+        return value if value is True or value is False else _boolean(attribute, value, path, leniency)
     if kind == "any":
         check_unknown(attribute.name, value)
-        return None if value in ([], {}) or is_empty_string(value, tolerances, used) else value
+        return None if value in ([], {}) or is_empty_string(value, leniency) else value
     if isinstance(value, dict | list):
-        value = _bare(attribute, value, tolerances, used)
-    if value == "" and is_empty_string(value, tolerances, used):
+        value = _bare(attribute, value, leniency)
+    if value == "" and is_empty_string(value, leniency):
         return None
     accepted, described = _SIMPLE[kind]
     if not accepted(value):
@@ -317,31 +309,23 @@ def _wrong(path: str, expected: str) -> InvalidValue:
     return InvalidValue(f"{path} must be {expected}.")
 
 
-def is_empty_string(value: Any, tolerances: Tolerances, used: Used) -> bool:
+def is_empty_string(value: Any, leniency: Leniency) -> bool:
     """Whether it is an empty string that the profile takes for absence."""
-    if value != "" or not tolerances.empty_strings:
-        return False
-    used.add("empty_strings")
-    return True
+    return value == "" and leniency.allows(Tolerance.EMPTY_STRINGS)
 
 
-def is_blank(value: Any, tolerances: Tolerances, used: Used) -> bool:
+def is_blank(value: Any, leniency: Leniency) -> bool:
     """The same where only an object, a list or an id could stand: there it cannot mean anything else."""
-    if value != "" or not (tolerances.blank_objects or tolerances.empty_strings):
-        return False
-    used.add("blank_objects" if tolerances.blank_objects else "empty_strings")
-    return True
+    return value == "" and (leniency.allows(Tolerance.BLANK_OBJECTS) or leniency.allows(Tolerance.EMPTY_STRINGS))
 
 
-def unwrapped(value: Any, tolerances: Tolerances, used: Used) -> Any:
+def unwrapped(value: Any, leniency: Leniency) -> Any:
     """The object of a list with one, where the profile says so; anything else as it is."""
-    if tolerances.wrapped_values and isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        used.add("wrapped_values")
-        return value[0]
-    return value
+    wrapped = isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict)
+    return value[0] if wrapped and leniency.allows(Tolerance.WRAPPED_VALUES) else value
 
 
-def unnested(name: str, value: Any, tolerances: Tolerances, used: Used) -> Any:
+def unnested(name: str, value: Any, leniency: Leniency) -> Any:
     """What stands in an object under the name of the attribute alone, `{"emails": […]}` where emails are due.
 
     Raises InvalidValue where the profile does not forgive it: kept so, the value would be found by nobody.
@@ -351,51 +335,45 @@ def unnested(name: str, value: Any, tolerances: Tolerances, used: Used) -> Any:
     ((key, inner),) = value.items()  # pyright: ignore[reportUnknownVariableType]
     if key.casefold() != name.casefold():  # pyright: ignore[reportUnknownMemberType]
         return value  # pyright: ignore[reportUnknownVariableType]
-    if not tolerances.wrapped_values:
+    if not leniency.allows(Tolerance.WRAPPED_VALUES):
         refuse_own_name(name, (key,))  # pyright: ignore[reportUnknownArgumentType]
-    used.add("wrapped_values")
     return inner  # pyright: ignore[reportUnknownVariableType]
 
 
-def _bare(attribute: Attribute, value: Any, tolerances: Tolerances, used: Used) -> Any:
+def _bare(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
     """The value in `[{"value": x, "$ref": null}]` (Entra ID's older jobs), `{"value": x}` or `{"displayName": x}`."""
     inner = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if not tolerances.wrapped_values or not isinstance(inner, dict):
+    if not isinstance(inner, dict):
         return value
     members = {key.casefold(): held for key, held in inner.items() if held is not None}
     members.pop("$ref", None)
-    if len(members) != 1 or not members.keys() & {"value", attribute.name.casefold()}:
-        return value
-    used.add("wrapped_values")
-    return members.popitem()[1]
+    wrapped = len(members) == 1 and not members.keys().isdisjoint({"value", attribute.name.casefold()})
+    return members.popitem()[1] if wrapped and leniency.allows(Tolerance.WRAPPED_VALUES) else value
 
 
 # The attributes whose values are digits, so that a template or an HR system may well send a number (RFC 7643 §4.1.2, §4.3).
 _NUMBERS = frozenset({"employeeNumber", "costCenter", "externalId", "postalCode"})
 
 
-def _text(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> str:
-    value = _bare(attribute, value, tolerances, used)
+def _text(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> str:
+    value = _bare(attribute, value, leniency)
     if type(value) is str:
         return value
     of_digits = attribute.name in _NUMBERS or path.startswith("phoneNumbers")
-    if type(value) is not int or not of_digits or not tolerances.numeric_strings:
+    if type(value) is not int or not of_digits or not leniency.allows(Tolerance.NUMERIC_STRINGS):
         raise _wrong(path, "a string")
-    used.add("numeric_strings")
     return str(value)
 
 
-def _boolean(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> bool | None:
-    value = _bare(attribute, value, tolerances, used)
+def _boolean(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> bool | None:
+    value = _bare(attribute, value, leniency)
     if isinstance(value, bool):
         return value
-    if is_empty_string(value, tolerances, used):
+    if is_empty_string(value, leniency):
         return None
-    if isinstance(value, str) and tolerances.string_booleans and value.lower() in ("true", "false"):
-        used.add("string_booleans")
+    if isinstance(value, str) and value.lower() in ("true", "false") and leniency.allows(Tolerance.STRING_BOOLEANS):
         return value.lower() == "true"
-    if type(value) in (int, str) and tolerances.numeric_booleans and value in (0, 1, "0", "1"):
-        used.add("numeric_booleans")
+    if type(value) in (int, str) and value in (0, 1, "0", "1") and leniency.allows(Tolerance.NUMERIC_BOOLEANS):
         return value in (1, "1")
     raise _wrong(path, "true or false")
 
@@ -424,81 +402,77 @@ _SIMPLE: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
 )
 
 
-def _check_complex(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any] | None:
-    kept = check_some(attribute, value, path, tolerances, used)
+def _check_complex(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> dict[str, Any] | None:
+    kept = check_some(attribute, value, path, leniency)
     missing = None if kept is None else _missing_sub(attribute, kept)
     if missing is not None:
         raise InvalidValue(f"{path}.{missing} is required.")
     return kept
 
 
-def check_some(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any] | None:
+def check_some(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> dict[str, Any] | None:
     """Like check_single for a complex attribute of which only some sub-attributes are sent: the others have values already."""
     if isinstance(value, dict) and len(value) == 1 and "value" not in value:
-        value = nested_once(attribute, value, tolerances, used)
+        value = nested_once(attribute, value, leniency)
     if not isinstance(value, dict):
-        value = _wrapped(attribute, value, path, tolerances, used)
-    kept = _checked_members(attribute.sub_attributes, value, f"{path}.", tolerances, used)
+        value = _wrapped(attribute, value, path, leniency)
+    kept = _checked_members(attribute.sub_attributes, value, f"{path}.", leniency)
     if "value" in attribute.sub_attributes and not kept.get("value"):
-        kept = _without_value(attribute, value, kept, tolerances, used)
+        kept = _without_value(attribute, value, kept, leniency)
     return kept or None
 
 
-def nested_once(attribute: Attribute, value: Any, tolerances: Tolerances, used: Used) -> Any:
+def nested_once(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
     """`unnested`, unless the attribute has a sub-attribute of its own name."""
-    return value if attribute.name.casefold() in attribute.sub_attributes else unnested(attribute.name, value, tolerances, used)
+    return value if attribute.name.casefold() in attribute.sub_attributes else unnested(attribute.name, value, leniency)
 
 
-def _without_value(
-    attribute: Attribute, value: Mapping[str, Any], kept: dict[str, Any], tolerances: Tolerances, used: Used
-) -> dict[str, Any]:
+def _without_value(attribute: Attribute, value: Mapping[str, Any], kept: dict[str, Any], leniency: Leniency) -> dict[str, Any]:
     """An empty id of a manager is nobody; a value of a list whose `value` is an empty string is none, where that is absence."""
     if attribute.multi_valued:
         sent = next((inner for key, inner in value.items() if key.casefold() == "value"), None)
-        return {} if is_empty_string(sent, tolerances, used) else kept
-    if is_blank(kept.get("value"), tolerances, used):
+        return {} if is_empty_string(sent, leniency) else kept
+    if is_blank(kept.get("value"), leniency):
         del kept["value"]
     return kept
 
 
-def _wrapped(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> dict[str, Any]:
+def _wrapped(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> dict[str, Any]:
     """A bare string stands for the `value` sub-attribute, a list of one object for the object, where the profile says so."""
     if not attribute.multi_valued:
-        value = unwrapped(value, tolerances, used)
+        value = unwrapped(value, leniency)
         if isinstance(value, dict):
             return value
-    tolerance = "bare_values" if attribute.multi_valued else "manager_string"
-    if value == [] or is_blank(value, tolerances, used):
+    if value == [] or is_blank(value, leniency):
         return {}
-    if not isinstance(value, str) or "value" not in attribute.sub_attributes or not getattr(tolerances, tolerance):
+    tolerance = Tolerance.BARE_VALUES if attribute.multi_valued else Tolerance.MANAGER_STRING
+    if not isinstance(value, str) or "value" not in attribute.sub_attributes or not leniency.allows(tolerance):
         raise _wrong(path, "an object with sub-attributes")
-    used.add(tolerance)
     return {"value": value} if value else {}
 
 
-def as_list(value: Any, path: str, tolerances: Tolerances, used: Used) -> list[Any]:
+def as_list(value: Any, path: str, leniency: Leniency) -> list[Any]:
     """The values of a multi-valued attribute; InvalidValue where a list is due."""
     if isinstance(value, list):
         return value
     # Members stay as they are: an empty string must not empty a group.
-    if path != "members" and is_blank(value, tolerances, used):
+    if path != "members" and is_blank(value, leniency):
         return []
     # An object can only be meant as one value of the list; a bare string in its place is more likely the wrong attribute.
-    if not tolerances.single_for_multi or not isinstance(value, dict):
+    if not isinstance(value, dict) or not leniency.allows(Tolerance.SINGLE_FOR_MULTI):
         raise _wrong(path, "a list")
-    used.add("single_for_multi")
     return [value]
 
 
-def _check_list(attribute: Attribute, value: Any, path: str, tolerances: Tolerances, used: Used) -> list[Any] | None:
+def _check_list(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> list[Any] | None:
     if path != "members" and not isinstance(value, list):
-        value = _one_of_several(attribute, value, tolerances, used)
-    items = as_list(value, path, tolerances, used)
+        value = _one_of_several(attribute, value, leniency)
+    items = as_list(value, path, leniency)
     if path == "members" and attribute.type == "complex":
-        return check_members(items, tolerances, used) or None
+        return check_members(items, leniency) or None
     kept: list[Any] = []
     for index, item in enumerate(items):
-        checked = None if item is None else check_single(attribute, item, f"{path}[{index}]", tolerances, used)
+        checked = None if item is None else check_single(attribute, item, f"{path}[{index}]", leniency)
         if checked is not None:
             kept.append(checked)
     if attribute.type == "complex":
@@ -506,14 +480,11 @@ def _check_list(attribute: Attribute, value: Any, path: str, tolerances: Toleran
     return kept or None
 
 
-def _one_of_several(attribute: Attribute, value: Any, tolerances: Tolerances, used: Used) -> Any:
+def _one_of_several(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
     """The value where a list is due: what is nested under its own name comes out, one plain value is a list where only such can be."""
-    value = nested_once(attribute, value, tolerances, used)
+    value = nested_once(attribute, value, leniency)
     plain = attribute.type != "complex" and not isinstance(value, dict | list) and value != ""
-    if not plain or not tolerances.single_for_multi:
-        return value
-    used.add("single_for_multi")
-    return [value]
+    return [value] if plain and leniency.allows(Tolerance.SINGLE_FOR_MULTI) else value
 
 
 def check_primary(values: list[Any], path: str) -> None:
@@ -526,15 +497,15 @@ def check_primary(values: list[Any], path: str) -> None:
         raise InvalidValue(f"{path} has more than one primary value: set primary to true on one only.")
 
 
-def check_members(items: list[Any], tolerances: Tolerances, used: Used) -> list[dict[str, str]]:
+def check_members(items: list[Any], leniency: Leniency) -> list[dict[str, str]]:
     """Group members as `{"value", "type"?}`, each id once; display names and links are derived, not stored."""
     kept: dict[str, dict[str, str]] = {}
     for index, item in enumerate(items):
-        member = item if isinstance(item, dict) else _bare_member(item, index, tolerances, used)
+        member = item if isinstance(item, dict) else _bare_member(item, index, leniency)
         value = member.get("value")
         kind = member.get("type")
         if type(value) is not str or kind is not None or len(member) > 2:
-            value, kind = _member(member, index, tolerances, used)
+            value, kind = _member(member, index, leniency)
         if not value:
             raise InvalidValue(f"members[{index}].value is required: send the id of the member.")
         if value not in kept:
@@ -547,20 +518,19 @@ def _as_member(value: str, kind: str | None) -> dict[str, str]:
     return {"value": value} if kind is None else {"value": value, "type": kind}
 
 
-def _bare_member(item: Any, index: int, tolerances: Tolerances, used: Used) -> dict[str, Any]:
-    if not isinstance(item, str) or not tolerances.bare_values:
+def _bare_member(item: Any, index: int, leniency: Leniency) -> dict[str, Any]:
+    if not isinstance(item, str) or not leniency.allows(Tolerance.BARE_VALUES):
         raise InvalidValue(f"members[{index}] must be an object with a value.")
-    used.add("bare_values")
     return {"value": item}
 
 
-def _member(member: Mapping[str, Any], index: int, tolerances: Tolerances, used: Used) -> tuple[str | None, str | None]:
+def _member(member: Mapping[str, Any], index: int, leniency: Leniency) -> tuple[str | None, str | None]:
     folded = {key.casefold(): value for key, value in member.items()}
     value = folded.get("value")
     if value is not None and not isinstance(value, str):
         raise _wrong(f"members[{index}].value", "a string")
     kind = folded.get("type")
-    if kind is None or is_blank(kind, tolerances, used):
+    if kind is None or is_blank(kind, leniency):
         return value, None
     if not isinstance(kind, str) or kind.casefold() not in _MEMBER_TYPES:
         raise InvalidValue(f"members[{index}].type must be User or Group.")

@@ -8,7 +8,7 @@ from scim.errors import InvalidPath
 from scim.filter_parser import Reader, Token, shown
 from scim.filters import Filter, Reference, unknown
 from scim.normalise import check_unknown
-from scim.schema import Attribute, ResourceType, is_of_scim
+from scim.schema import Attribute, ResourceType, is_scim_urn
 from scim.urns import Name, Reading, Readings, is_after_known_urn, is_version, readings, split_urn
 
 PATH_CHARACTERS_MAX = 8192
@@ -117,16 +117,16 @@ def _selecting_in(path: Path, inner: Filter, sub: Attribute | None) -> Path:
 def _named(text: str, rt: ResourceType) -> Path:
     urn, rest = split_urn(text, rt)
     if urn is None:
-        return in_table(rt.attributes, None, rest)
+        return path_in(rt.attributes, None, rest)
     extension = rt.extensions.get(urn.casefold())
     if extension is not None:
-        return in_table(extension.attributes, extension.urn, rest)
+        return path_in(extension.attributes, extension.urn, rest)
     return _unknown_extension(text, urn, rest, rt)
 
 
 def _unknown_extension(text: str, urn: str, rest: str, rt: ResourceType) -> Path:
     check_unknown(text, None)
-    refuse_of_scim(text, rt)
+    refuse_scim_urn(text, rt)
     if is_after_known_urn(rt, text):
         raise InvalidPath(DOT_AFTER_URN)
     if not urn.casefold().startswith("urn:") or not rest:
@@ -166,13 +166,13 @@ def _reads_as_extension(urn: str) -> bool:
     return last or not any(before)
 
 
-def refuse_of_scim(text: str, rt: ResourceType) -> None:
-    if is_of_scim(text):
+def refuse_scim_urn(text: str, rt: ResourceType) -> None:
+    if is_scim_urn(text):
         # Kept as an extension, an `active` in it would be acknowledged and have no effect.
         raise InvalidPath(f"The path has a URN of SCIM itself that is not {rt.schema}: name the attribute alone.")
 
 
-def in_table(table: Mapping[str, Attribute], urn: str | None, text: str) -> Path:
+def path_in(table: Mapping[str, Attribute], urn: str | None, text: str) -> Path:
     name, dot, sub = text.partition(".")
     attribute = table.get(name.casefold())
     if attribute is None:

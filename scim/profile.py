@@ -5,7 +5,7 @@ A version that was shipped is never edited, since stored events name it (`okta@1
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -15,11 +15,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from scim.attribute_map import UserMap, read_path
 from scim.errors import ScimError
-from scim.tolerances import Tolerances
+from scim.leniency import LISTED, Tolerance
 
 FOLDER: Final = Path(__file__).with_name("profiles")
 NAME_SHOWN_MAX: Final = 100  # characters of a name that is none, in the refusal: it may be as long as a request
-TOLERANCES: Final = tuple(field.name for field in fields(Tolerances))
 
 
 class UnknownProfileError(ValueError):
@@ -31,8 +30,8 @@ class ProfileError(ValueError):
 
 
 def _is_tolerance(name: str) -> str:
-    if name not in TOLERANCES:
-        raise ValueError(f"there is no tolerance {name}; there are {', '.join(TOLERANCES)}")
+    if name not in LISTED:
+        raise ValueError(f"there is no tolerance {name}; there are {', '.join(LISTED)}")
     return name
 
 
@@ -44,7 +43,7 @@ def _is_path(text: str) -> str:
     return text
 
 
-ToleranceName = Annotated[str, AfterValidator(_is_tolerance), WithJsonSchema({"type": "string", "enum": list(TOLERANCES)})]
+ToleranceName = Annotated[str, AfterValidator(_is_tolerance), WithJsonSchema({"type": "string", "enum": list(LISTED)})]
 ScimPath = Annotated[
     str, AfterValidator(_is_path), WithJsonSchema({"type": "string", "minLength": 1, "description": "a path of RFC 7644 §3.5.2"})
 ]
@@ -143,7 +142,7 @@ class Profile:
 
     text: str
     file: ProfileFile
-    tolerances: Tolerances
+    tolerances: frozenset[Tolerance]
     user: UserMap
 
     @property
@@ -163,7 +162,12 @@ def read_profile(raw: bytes, *, json: bool = False) -> Profile:
         raise ProfileError(f"The file cannot be read as {'JSON' if json else 'TOML'}: {wrong}") from wrong
     paths = {name: value for name, value in file.user if name not in {"custom", "extensions", "json_roles"}}
     mapping = UserMap(paths, file.user.custom, extensions=file.user.extensions, json_roles=file.user.json_roles)
-    return Profile(f"{file.name}@{file.version}", file, Tolerances(**dict.fromkeys(file.tolerances, True)), mapping)
+    return Profile(f"{file.name}@{file.version}", file, _tolerances(file), mapping)
+
+
+def _tolerances(file: ProfileFile) -> frozenset[Tolerance]:
+    own_key = () if file.unknown_member == "refuse" else (Tolerance.UNKNOWN_MEMBER,)
+    return frozenset((*map(Tolerance, file.tolerances), *own_key))
 
 
 @cache

@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from scim.errors import InvalidValue
-from scim.respelling import names_as_meant
+from scim.leniency import Leniency
+from scim.respelling import respelt_names
 from scim.schema import Attribute, ResourceType
-from scim.tolerances import Tolerances
 from scim.urns import is_after_known_urn, readings, split_urn
 
 # Names asked for, casefolded; an empty tree under a name means all of it.
@@ -28,9 +28,7 @@ class Projection:
     sent: Tree = field(default_factory=dict[str, Tree])
 
 
-def read_projection(
-    rt: ResourceType, attributes: str | None, excluded: str | None, tolerances: Tolerances, used: set[str]
-) -> Projection:
+def read_projection(rt: ResourceType, attributes: str | None, excluded: str | None, leniency: Leniency) -> Projection:
     """parse_projection for names that may be written in another way, where the profile forgives it: beside what they say.
 
     Raises InvalidValue for more than NAMES_CHARACTERS_MAX characters too.
@@ -40,7 +38,7 @@ def read_projection(
             raise InvalidValue(f"{parameter} has more than {NAMES_CHARACTERS_MAX} characters. Name fewer attributes.")
 
     def meant(names: str | None) -> str | None:
-        found = names_as_meant(names, rt, tolerances, used) if names else names
+        found = respelt_names(names, rt, leniency) if names else names
         if names is None or found == names:
             return names
         return ",".join([found or "", *(name for name in names.split(",") if not is_after_known_urn(rt, name.strip()))])

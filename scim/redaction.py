@@ -1,4 +1,4 @@
-"""The shape of a filter: what was asked, without the values (for logs and journals)."""
+"""Filters without their values, for logs and the journal: what was filtered by, and nothing about anybody."""
 
 import re
 from functools import lru_cache
@@ -12,14 +12,14 @@ _UNREADABLE: Final = "(unreadable)"
 _VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|(?<=\s)-?\d[\w.+-]*')
 
 
-def filter_shape(text: str, rt: ResourceType | None) -> str:
-    """Give a filter with each value replaced by `?`. One that cannot be read may hold anything anywhere, so nothing of it is shown."""
-    # What is too long to be read is not remembered either: in the body of a search it may have a megabyte.
-    return _shape(text, rt) if len(text) <= TEXT_BYTES_MAX else _UNREADABLE
+def redacted_filter(text: str, rt: ResourceType | None) -> str:
+    """A filter with each value replaced by `?`. Of one that cannot be parsed nothing is shown: values may stand anywhere in it."""
+    # A filter that is too long to be parsed is not remembered either: in the body of a search it may have a megabyte.
+    return _redacted(text, rt) if len(text) <= TEXT_BYTES_MAX else _UNREADABLE
 
 
 @lru_cache(maxsize=1024)
-def _shape(text: str, rt: ResourceType | None) -> str:
+def _redacted(text: str, rt: ResourceType | None) -> str:
     try:
         parse_filter(text, rt)
     except InvalidFilter:

@@ -1,12 +1,8 @@
-"""What a refusal and a tolerance mean to the person who runs the identity provider: which setting there to change."""
+"""What a refusal means to the person who runs the identity provider: which setting there to change."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
-
-TEST_OBJECT: Final = "test_object"  # noted with a request as tolerances are: it made or changed an object of a connection test
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,37 +82,3 @@ def fix_of(status: int, scim_type: str | None, detail: str | None) -> str | None
     if status < 400:
         return None
     return next((case.fix for case in _CASES if case.fits(status, scim_type, detail or "")), _OTHERWISE)
-
-
-SAID: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "string_booleans": 'sends booleans such as active as strings ("True", "False")',
-        "op_case": "writes the operations of a PATCH in capitals (Replace)",
-        "dotted_keys": "sends flat keys such as name.givenName instead of nested objects",
-        "manager_string": "sends the manager as a bare id",
-        "bare_values": "sends bare strings where a list of objects is due",
-        "single_for_multi": "sends one value where a list is due",
-        "remove_value_list": "names what to remove in the value, not in the path",
-        "replace_creates": "changes a value that is not there yet and expects that it is made",
-        "id_in_value": "repeats the id and other read-only attributes in a PATCH",
-        "unknown_schema_uris": "lists schemas that nothing here belongs to",
-        "empty_operations": "sends a PATCH without operations",
-        "missing_schemas": "leaves out the schemas",
-        "numeric_booleans": "sends booleans as 1 and 0",
-        "numeric_strings": "sends numbers where strings are due, such as employeeNumber",
-        "blank_objects": "sends an empty string for an object, a list or a manager that is not there",
-        "empty_strings": "sends an empty string for what a user does not have",
-        "wrapped_values": "wraps single values in a list or an object",
-        "old_schema_uris": "lists the schemas of SCIM 1",
-        "enterprise_names": "names attributes of the enterprise extension without its URN",
-        "path_spelling": "writes paths in another spelling (slashes, single quotes)",
-        "unquoted_values": "sends text in filters without double quotes",
-        "endpoint_case": "writes the endpoints in another case (/users)",
-        "unknown_member": "names group members by another key than the id it was given",
-    }
-)
-
-
-def said(tolerance: str) -> str:
-    """What an IdP does that relies on a tolerance, as a sentence."""
-    return f"This IdP {SAID[tolerance]}." if tolerance in SAID else f"This IdP relies on {tolerance}."

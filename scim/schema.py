@@ -131,7 +131,7 @@ def _extension(name: str, description: str) -> Extension:
 _OF_SCIM = ("urn:ietf:params:scim:schemas:core:", "urn:ietf:params:scim:api:", "urn:scim:schemas:core:", "urn:scim:api:")
 
 
-def is_of_scim(name: str) -> bool:
+def is_scim_urn(name: str) -> bool:
     """Whether a name stands in a namespace of SCIM itself, where nobody's extension can be."""
     return name.casefold().startswith(_OF_SCIM)
 

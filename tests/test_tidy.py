@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.events import BY_TOPIC
 from runtime.cli.nouns import DIRECTORY_NOUNS, NOUNS
 
 PROJECT = Path(__file__).parents[1]
@@ -51,6 +52,16 @@ def test_functions_fit_on_a_screen(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
             assert lines <= FUNCTION_LINES_MAX, f"{where(path)}:{node.lineno} {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", [path for path in CODE if module_of(path) != "ledger.events"], ids=where)
+def test_what_an_event_means_is_asked_of_its_type(path: Path) -> None:
+    """A topic that is spelt out elsewhere is a fact about events that nobody finds who adds a type."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    spelt = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in BY_TOPIC]
+    asked = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "startswith"]
+    assert spelt == []
+    assert [node.lineno for node in asked if isinstance(node.value, ast.Attribute) and node.value.attr == "topic"] == []
 
 
 def test_modules_are_named_after_their_subject() -> None:

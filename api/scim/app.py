@@ -34,8 +34,9 @@ from operations.permissions import TABLE, allowed
 from scim import discovery
 from scim.bulk import OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
-from scim.redaction import filter_shape
-from scim.respelling import endpoint
+from scim.leniency import Tolerance
+from scim.redaction import redacted_filter
+from scim.respelling import endpoint_in
 from scim.schema import GROUP, USER, ResourceType
 from scim.work import AbandonedError
 
@@ -181,7 +182,7 @@ class ScimApp:
             answer = of_error(error)
         if not await self._sent(send, answer, request_id, call, template):
             return
-        if call is not None and "endpoint_case" in call.used:
+        if call is not None and Tolerance.ENDPOINT_CASE in call.leniency.used:
             template = _template(call)  # what was meant is known since the directory is
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
@@ -218,7 +219,7 @@ class ScimApp:
         assert directory is not None
         if call.filter is not None and len(call.filter) > LONG_TEXT:
             # Read here, remembered there: its shape takes a while to find.
-            shape = partial(filter_shape, call.filter, _kind(call, directory))
+            shape = partial(redacted_filter, call.filter, _kind(call, directory))
             with contextlib.suppress(Unavailable):  # no turn in time: then it is found later, elsewhere
                 await self._services.ledger.turns.compute(directory.id, shape)
         entry = _entry(self._services, call, template, status, error, seconds)
@@ -275,9 +276,9 @@ class ScimApp:
                 call.found_directory, call.token = await self._services.directory(call.directory, token), token
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
-        call.found_directory, call.token = directory, token
+        call.found_directory, call.token, call.leniency = directory, token, directory.leniency()
         if call.path:
-            call.path[0] = endpoint(call.path[0], directory.tolerances, call.used) or call.path[0]
+            call.path[0] = endpoint_in(call.path[0], call.leniency) or call.path[0]
         await self._open_to(_operation(call), directory)
         methods, handler = _methods(call), _handler(call)
         if methods is None:
@@ -320,8 +321,8 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
     kind = _kind(call, directory)
     return Entry(
         directory.id, services.ledger.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
-        filter_shape(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
-        directory.profile, tuple(sorted(call.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
+        redacted_filter(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
+        directory.profile, tuple(sorted(call.leniency.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
     )  # fmt: skip
 
 

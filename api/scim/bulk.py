@@ -31,6 +31,7 @@ from scim.bulk import (
     without_members,
 )
 from scim.errors import InvalidSyntax, PayloadTooLarge, ScimError, TooMany, Unauthorized, Unavailable
+from scim.leniency import Leniency
 from scim.patch import PATCH_URN
 from scim.work import Work
 
@@ -55,7 +56,7 @@ class _Part:
     version: str | None = None
     resource_id: UUID | None = None
     query: Mapping[str, str] = field(default_factory=dict[str, str])
-    used: set[str] = field(default_factory=set[str])
+    leniency: Leniency = field(default_factory=Leniency)
     size: int = 1_000  # bytes of `data` as JSON
     work: Work = field(default_factory=lambda: Work(REQUEST_STEPS))
     effort: Work = field(default_factory=lambda: Work(BULK_STEPS))
@@ -81,7 +82,7 @@ async def bulk(services: Services, call: Call, directory: Directory, token: Toke
     call.watch()
 
     def read() -> BulkRequest:
-        return read_bulk(content.load(), directory.tolerances, call.used)
+        return read_bulk(content.load(), call.leniency)
 
     request = await services.ledger.turns.compute(directory.id, read) if content.size > THREAD_BYTES_MIN else read()
     run = _Run(services, call, directory, token, request)
@@ -316,7 +317,7 @@ class _Run:
             )
             part = _Part(
                 self._call.request_id, operation.index, resolved, operation.version, UUID(own_id) if own_id else None,
-                used=self._call.used, size=operation.size, work=self._reading, effort=self._effort,
+                leniency=self._call.leniency, size=operation.size, work=self._reading, effort=self._effort,
             )  # fmt: skip
             write = getattr(Write(self._services, part, self._directory, self._token), f"{_NAMES[operation.method]}_{kind}")
             answer = await (write() if resource is None else write(resource))

@@ -29,6 +29,7 @@ from scim.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from scim.leniency import Leniency
 from scim.work import Work
 
 Scope = MutableMapping[str, Any]
@@ -95,7 +96,7 @@ class Call:
     found_directory: Directory | None = None
     token: Token | None = None
     filter: str | None = None  # of the query string, or of the body of a search
-    used: set[str] = field(default_factory=set[str])  # tolerances it relied on
+    leniency: Leniency = field(default_factory=Leniency)  # that of its directory, once that is known
     events: int = 0
     changed_bytes: int = 0
     refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import orjson
 
-from api.scim.members import meant
+from api.scim.members import resolve_members
 from api.scim.resources import shown_groups, shown_members, with_meta
 from api.scim.search import Search
 from api.services import Services
@@ -25,10 +25,10 @@ from projections import reads
 from projections.reads import SCAN_MAX, SCAN_PAGE, GroupOf, Members, Sealed
 from scim.cursors import ANCHORS, Created, Place, Sorted
 from scim.errors import InvalidCursor, TooMany
-from scim.filter_dependencies import NONE as NOTHING
-from scim.filter_dependencies import asked, named_members, with_member_ids
+from scim.filter_dependencies import NO_VALUES, compared_members, values_needed, with_member_ids
 from scim.filter_index import Bounds, bounds, cover
 from scim.filters import Filter, matches
+from scim.leniency import Leniency
 from scim.projection import Projection, needs, project
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import Order, SortKey, in_runs
@@ -69,9 +69,9 @@ class Shown:
 class Listing:
     """One list of one directory."""
 
-    def __init__(self, services: Services, directory: Directory, base: str, work: Work, used: set[str]) -> None:
+    def __init__(self, services: Services, directory: Directory, base: str, work: Work, leniency: Leniency) -> None:
         self._services, self._directory, self._base = services, directory, base
-        self._work, self._used = work, used
+        self._work, self._leniency = work, leniency
         self._kept: dict[UUID, Sealed] = {}  # what matched and need not be read again, as long as it is little
         self._kept_bytes = 0
 
@@ -119,14 +119,14 @@ class Listing:
         """The filter with the ids of members that the IdP names by another key, where the profile says that it may."""
         if self._directory.speaks.unknown_member == "refuse":
             return wanted
-        named = named_members(wanted)
-        ids = await meant(self._services.ledger.turns, self._directory, list(named), self._used)
+        named = compared_members(wanted)
+        ids = await resolve_members(self._services.ledger.turns, self._directory, list(named), self._leniency)
         return with_member_ids(wanted, ids)
 
     async def _matching(self, kind: ResourceType, wanted: Filter | None, sort_by: str | None, order: Order | None) -> list[Item]:
         name = "groups" if kind.name == USER.name else "members"
         sorts = sort_by is not None and name in sort_by.casefold()
-        values = None if sorts else asked(wanted, name) if wanted is not None else NOTHING
+        values = None if sorts else values_needed(wanted, name) if wanted is not None else NO_VALUES
         at_once = GROUPS_AT_ONCE if values is None and kind.name == GROUP.name else SCAN_PAGE
         found: list[Item] = []
         seen = 0
@@ -168,12 +168,12 @@ class Listing:
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
             rows, looked_at = await reads.page(conn, self._directory, kind.name, ids)
             found = [row.id for row in rows]
-            if values != NOTHING and kind.name == GROUP.name and values is None:
+            if values != NO_VALUES and kind.name == GROUP.name and values is None:
                 related |= await reads.members_of(conn, self._directory, found)
             elif values and kind.name == GROUP.name:
                 named = [obj for obj in map(parse_id, values) if obj is not None]
                 related |= await reads.members_among(conn, self._directory, found, named) if named else {}
-        if values != NOTHING and kind.name == USER.name:
+        if values != NO_VALUES and kind.name == USER.name:
             related |= await reads.groups_of(
                 self._services.ledger.turns, self._services.ledger.kek, self._directory, found, self._work
             )

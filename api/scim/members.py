@@ -1,4 +1,4 @@
-"""Group members that an IdP names by another key than our id, where its profile says so."""
+"""Group members that an IdP names by externalId or userName instead of the id, where its profile says so."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,41 +12,42 @@ from ledger.turns import Turns
 from projections import reads
 from scim.casefolding import casefold
 from scim.errors import InvalidValue
-from scim.filter_dependencies import named_members, with_member_ids
-from scim.member_operations import EdgeOperation
+from scim.filter_dependencies import compared_members, with_member_ids
+from scim.leniency import Leniency, Tolerance
+from scim.member_operations import MemberOperation
 from scim.patch import Patch
 
-MEANT_AT_ONCE: Final = 2_000  # members looked up by one statement: others have the connection between two of them
-FEW: Final = 50  # whose keys are made on the event loop: a fifth of a millisecond
+LOOKED_UP_AT_ONCE: Final = 2_000  # members in one statement: between two of them others can have the connection
+FEW: Final = 50  # members whose keys are made on the event loop, which takes a fifth of a millisecond
 
 
 class _Keys(NamedTuple):
-    """What to look for: the ids among the values, and each value's blind key."""
+    """What is looked up for members, by the text that names them: those that may be ids, and each one's blind key."""
 
     ids: dict[str, UUID]
     macs: dict[str, bytes]
 
 
-async def meant(turns: Turns, directory: Directory, values: Sequence[str], used: set[str]) -> dict[str, str]:
-    """The ids of the users that these values name by the key that the profile of the directory says; none where it refuses them.
+async def resolve_members(turns: Turns, directory: Directory, values: Sequence[str], leniency: Leniency) -> dict[str, str]:
+    """The ids of the users whose externalId or userName these texts are, by text; which of the two, the profile of the directory says.
 
-    An id of ours stays what it is, another service's may look like one; what is nobody's is left for the decision to refuse by
-    name: neither is in the answer. Nothing is unsealed, and no connection is held while keys are made.
-    Raises InvalidValue for a value that several users have: a guess would give one of them the other's access.
+    A text that is the id of a user or group of the directory is not in the result; nor is one that nobody has: the decision refuses it
+    and names it. Nothing is unsealed, and no connection is held while keys are computed.
+    Raises InvalidValue for a text that several users have: a guess would give one of them the access of the other.
     """
     key = directory.speaks.unknown_member
     found: dict[str, str] = {}
     if key == "refuse":
         return found
-    for start in range(0, len(values), MEANT_AT_ONCE):
-        some = list(dict.fromkeys(values[start : start + MEANT_AT_ONCE]))
+    for start in range(0, len(values), LOOKED_UP_AT_ONCE):
+        some = list(dict.fromkeys(values[start : start + LOOKED_UP_AT_ONCE]))
         keys = await turns.computed(directory.id, partial(_keys, directory, key, some), large=len(some) > FEW)
         async with turns.connection(directory.id) as conn:
             ours = await reads.ids_among(conn, directory, list(keys.ids.values()))
             owners = await reads.owners(conn, directory, key, list(keys.macs.values()))
         found |= await turns.computed(directory.id, partial(_owned, key, keys, ours, owners), large=len(some) > FEW)
     if found:
-        used.add("unknown_member")
+        leniency.note(Tolerance.UNKNOWN_MEMBER)
     return found
 
 
@@ -66,22 +67,24 @@ def _owned(key: str, keys: _Keys, ours: set[UUID], owners: Mapping[bytes, tuple[
     return found
 
 
-def named_in(patch: Patch) -> list[str]:
-    """The members that a patch names, in values and in the filters of its paths."""
-    named = [member for edge in patch.edges for member, _ in edge.members]
-    return [*named, *(member for edge in patch.edges if edge.filter for member in named_members(edge.filter, within=True))]
+def members_named_in(patch: Patch) -> list[str]:
+    """The texts by which a PATCH names members, in its values and in the filters of its paths."""
+    listed = [member for operation in patch.member_operations for member, _ in operation.members]
+    filters = [operation.filter for operation in patch.member_operations if operation.filter]
+    return [*listed, *(member for f in filters for member in compared_members(f, of_one_member=True))]
 
 
-def with_ids(patch: Patch, found: dict[str, str]) -> Patch:
-    """The patch with ids in place of the keys that were found."""
-    return Patch(patch.operations, tuple(_with_ids(edge, found) for edge in patch.edges))
+def patch_with_ids(patch: Patch, found: dict[str, str]) -> Patch:
+    """The PATCH with the id in place of each text that resolve_members found."""
+    return Patch(patch.operations, tuple(_with_ids(operation, found) for operation in patch.member_operations))
 
 
-def _with_ids(edge: EdgeOperation, found: dict[str, str]) -> EdgeOperation:
-    # A key that nobody has is merely absent here: whom it named was deleted, and is a member of nothing. One with white space
-    # around it is left for the decision to refuse: what it was meant for may be a member still.
-    absent = (
-        {m for m, _ in edge.members if m not in found and parse_id(m) is None and m == m.strip()} if edge.kind == "remove" else ()
-    )
-    members = tuple((found.get(member, member), kind) for member, kind in edge.members if member not in absent)
-    return replace(edge, members=members, filter=edge.filter and with_member_ids(edge.filter, found, within=True))
+def _with_ids(operation: MemberOperation, found: dict[str, str]) -> MemberOperation:
+    # A removal by a key that nobody has is left out: the user was deleted, and is a member of no group. A key with white space around
+    # it stays, for the decision to refuse it: the user whom it was meant for may still be a member.
+    absent: set[str] = set()
+    if operation.kind == "remove":
+        absent = {m for m, _ in operation.members if m not in found and parse_id(m) is None and m == m.strip()}
+    members = tuple((found.get(member, member), kind) for member, kind in operation.members if member not in absent)
+    selection = operation.filter and with_member_ids(operation.filter, found, of_one_member=True)
+    return replace(operation, members=members, filter=selection)

@@ -24,12 +24,12 @@ from projections.reads import GroupOf, Members, Resource
 from scim.cursors import Place, Sorted, decode, encode, query_digest
 from scim.discovery import list_frame, list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound
-from scim.filter_dependencies import mentions
+from scim.filter_dependencies import refers_to
 from scim.filter_index import cover, says_only_bounds
 from scim.filter_parser import either, parse_filter
 from scim.filters import Filter, matches
 from scim.projection import Projection, needs, project, read_projection
-from scim.respelling import filter_as_meant, names_as_meant
+from scim.respelling import respelt_filter, respelt_names
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import Order, sort_key
 
@@ -60,7 +60,7 @@ class Query:
         return self._read_projection(kind, self._call.query.get("attributes"), self._call.query.get("excludedAttributes"))
 
     def _read_projection(self, kind: ResourceType, attributes: str | None, excluded: str | None) -> Projection:
-        return read_projection(kind, attributes, excluded, self._directory.tolerances, self._call.used)
+        return read_projection(kind, attributes, excluded, self._call.leniency)
 
     async def one(self, kind: ResourceType, text: str) -> Answer:
         projection = self._projection(kind)
@@ -125,7 +125,7 @@ class Query:
         search = asked.search
         digest = self._digest(kinds, search) if search.cursor is not None else b""
         after = _begin(search, digest)
-        listing = Listing(self._services, self._directory, self._base, self._call.work, self._call.used)
+        listing = Listing(self._services, self._directory, self._base, self._call.work, self._call.leniency)
         if _indexed(kinds, asked):
             selection = await listing.indexed(kinds[0], search, after, asked.wanted)
         else:
@@ -158,12 +158,12 @@ class Query:
         return kinds[0] if len(kinds) == 1 else either(self._directory.user_type, self._directory.group_type)
 
     def _as_meant(self, kinds: Sequence[ResourceType], search: Search) -> Search:
-        one, tolerances, used = self._one_of(kinds), self._directory.tolerances, self._call.used
+        one, leniency = self._one_of(kinds), self._call.leniency
         if search.sort_by is not None:
-            search = replace(search, sort_by=names_as_meant(search.sort_by, one, tolerances, used))
+            search = replace(search, sort_by=respelt_names(search.sort_by, one, leniency))
         if search.filter is None:
             return search
-        text = filter_as_meant(search.filter, one, tolerances, used)
+        text = respelt_filter(search.filter, one, leniency)
         if text is search.filter:
             return search
         self._call.filter = text  # for the journal, which could not read it as it was sent
@@ -250,4 +250,4 @@ def _only_name(kinds: Sequence[ResourceType], asked: Asked) -> str | None:
     if atoms is None or len(atoms) != 1:
         return None
     (atom,) = atoms
-    return atom.value if atom.kind == "userName" and not mentions(wanted, "groups") else None
+    return atom.value if atom.kind == "userName" and not refers_to(wanted, "groups") else None

@@ -11,7 +11,7 @@ import psycopg
 import structlog
 
 from api.scim.http import Answer, Content, streamed
-from api.scim.members import meant, named_in, with_ids
+from api.scim.members import members_named_in, patch_with_ids, resolve_members
 from api.scim.points import groups_of_user
 from api.scim.resources import each, etag, group_json, shown_groups, with_meta
 from api.services import Services
@@ -41,6 +41,7 @@ from projections.reads import GroupOf, Resource, Sealed
 from scim.apply import changed_names
 from scim.casefolding import casefold
 from scim.errors import NotFound, TooMany, Unavailable
+from scim.leniency import Leniency
 from scim.normalise import normalise
 from scim.patch import Patch, read_patch
 from scim.projection import Projection, after_write, needs, project, read_projection
@@ -75,7 +76,7 @@ class Source(Protocol):
     @property
     def query(self) -> Mapping[str, str]: ...
     @property
-    def used(self) -> set[str]: ...
+    def leniency(self) -> Leniency: ...
     @property
     def work(self) -> Work: ...
     @property
@@ -87,14 +88,14 @@ class Source(Protocol):
 
 
 class Write:
-    """One write request on its way; `used` collects the tolerances it relied on."""
+    """One write request on its way."""
 
     def __init__(self, services: Services, call: Source, directory: Directory, token: Token) -> None:
         self._services = services
         self._call = call
         self._directory = directory
         self._token = token
-        self._used = call.used
+        self._leniency = call.leniency
         self._sent: frozenset[tuple[str, str]] | None = None  # what a PATCH changes in extensions; a whole resource otherwise
         self._weight = 1_000
 
@@ -145,9 +146,9 @@ class Write:
     async def patch_group(self, group: str) -> Answer:
         patch = await self._read_patch(self._directory.group_type, GROUP_BYTES_MAX)
         if self._directory.speaks.unknown_member != "refuse":
-            asked = patch
-            found = await self._meant(await self._computed(lambda: named_in(asked)))
-            patch = await self._computed(lambda: with_ids(asked, found))
+            as_sent = patch
+            found = await self._member_ids(await self._computed(lambda: members_named_in(as_sent)))
+            patch = await self._computed(lambda: patch_with_ids(as_sent, found))
         outcome = await self._submit(PatchGroup(_id(group), patch, self._call.condition(), self._directory.group_type))
         if self._call.query.get("attributes"):
             # RFC 7644 §3.5.2: whoever asks for attributes MUST get them.
@@ -173,25 +174,25 @@ class Write:
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
         self._projection(kind)  # what is wrong with the answer asked for is refused before anything is done
-        return await self._parse(limit, lambda document: normalise(kind, document, self._directory.tolerances, self._used))
+        return await self._parse(limit, lambda document: normalise(kind, document, self._leniency))
 
     async def _read_patch(self, kind: ResourceType, limit: int) -> Patch:
         self._projection(kind)
-        patch = await self._parse(limit, lambda document: read_patch(kind, document, self._directory.tolerances, self._used))
+        patch = await self._parse(limit, lambda document: read_patch(kind, document, self._leniency))
         self._sent = changed_names(patch)
         return patch
 
-    async def _meant(self, members: Sequence[str]) -> dict[str, str]:
-        """The ids of members that are named by another key, where the profile says that they may be."""
+    async def _member_ids(self, members: Sequence[str]) -> dict[str, str]:
+        """The ids of members that are named by externalId or userName, where the profile says that they may be."""
         if self._directory.speaks.unknown_member == "refuse" or not members:
             return {}  # most directories: no connection is asked for
-        return await meant(self._services.ledger.turns, self._directory, members, self._used)
+        return await resolve_members(self._services.ledger.turns, self._directory, members, self._leniency)
 
     async def _members(self, document: dict[str, Any]) -> Members:
-        """The members of a group, taken out of its document: they are edges."""
-        # As many dicts are let go of, which takes as long as making them.
+        """The members of a group, taken out of its document: memberships are stored apart from it."""
+        # To free so many dicts takes as long as to make them: for a large group not on the event loop.
         named: list[str] = await self._computed(lambda: [member["value"] for member in document.pop("members", ())])
-        found = await self._meant(named)
+        found = await self._member_ids(named)
         return await self._computed(lambda: as_members(found.get(member, member) for member in named))
 
     async def _submit(self, command: Command) -> Outcome:
@@ -201,7 +202,7 @@ class Write:
             needs = replace(needs, heavy=True)
         submission = Submission(
             self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
-            self._weight, self._used, self._call.effort,
+            self._weight, self._leniency, self._call.effort,
         )  # fmt: skip
         with patience.charged():
             outcome = await self._services.ledger.submit(submission)
@@ -218,7 +219,7 @@ class Write:
 
     def _projection(self, kind: ResourceType) -> Projection:
         attributes, excluded = self._call.query.get("attributes"), self._call.query.get("excludedAttributes")
-        projection = read_projection(kind, attributes, excluded, self._directory.tolerances, self._used)
+        projection = read_projection(kind, attributes, excluded, self._leniency)
         return after_write(projection, self._sent)
 
     async def _created(self, kind: ResourceType, obj: UUID, outcome: Outcome) -> Answer:

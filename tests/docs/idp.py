@@ -3,23 +3,15 @@
 import re
 from pathlib import Path
 
+from scim.leniency import LISTED
 from scim.profile import FOLDER, Profile, format_schema, profile_of, shipped
-from scim.tolerances import Tolerances
 
 DOCS = Path(__file__).parents[2] / "docs" / "idp"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-TOLERANCES_SOURCE = Path(__file__).parents[2] / "scim" / "tolerances.py"
 
 
 def names() -> list[str]:
     return list(dict.fromkeys(text.partition("@")[0] for text in shipped()))
-
-
-def meanings() -> dict[str, str]:
-    """What each tolerance forgives: the sentence under its field."""
-    found = re.findall(r'^    (\w+): bool = False\n    """(.*?)"""', TOLERANCES_SOURCE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert [name for name, _ in found] == list(Tolerances.__dataclass_fields__)
-    return dict(found)
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -58,13 +50,12 @@ def mapping(profile: Profile) -> str:
 
 
 def forgiven(profile: Profile) -> str:
-    said = meanings()
     members = {
         "refuse": "A group member that is no id of this service is refused, naming it.",
         "externalId": "A group member that is no id of this service is the user with that `externalId`.",
         "userName": "A group member that is no id of this service is the user with that `userName`.",
     }
-    rows = [(f"`{name}`", said[name]) for name in said if name in profile.file.tolerances]
+    rows = [(f"`{tolerance}`", tolerance.forgives) for tolerance in LISTED if tolerance in profile.tolerances]
     return table(("tolerance", "what it forgives"), rows) + f"\n{members[profile.unknown_member]}\n"
 
 

@@ -21,11 +21,13 @@ from runtime.bootstrap import _SQL
 from runtime.identifiers import uuid7
 from runtime.wiring import now_us, open_services
 from scim.casefolding import casefold
+from scim.leniency import Leniency
 from scim.patch import read_patch
+from scim.profile import profile_of
 from scim.schema import GROUP, USER
-from scim.tolerances import GENERIC
 from tests.postgres.machine import administration
 
+GENERIC = profile_of("generic@1").tolerances
 CORE_USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 CORE_GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 PATCH_OP = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
@@ -40,7 +42,8 @@ class Ledger:
 
     def submit(self, command: Command, directory: Directory | None = None) -> "asyncio.Future[Outcome]":
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        submission = Submission(directory or self.directory, command, needs_of(command), "sys", uuid7(), 0, waiter)
+        where = directory or self.directory
+        submission = Submission(where, command, needs_of(command), "sys", uuid7(), 0, waiter, leniency=where.leniency())
         return self.services.ledger.submit(submission)
 
     def create_user(self, name: str, directory: Directory | None = None, **attributes: Any) -> "asyncio.Future[Outcome]":
@@ -54,11 +57,11 @@ class Ledger:
         return self.submit(CreateGroup(uuid4(), document, casefold(name), as_members(map(str, members))), directory)
 
     def patch_user(self, user: UUID, *operations: dict[str, Any]) -> "asyncio.Future[Outcome]":
-        patch = read_patch(USER, {"schemas": [PATCH_OP], "Operations": list(operations)}, GENERIC, set())
+        patch = read_patch(USER, {"schemas": [PATCH_OP], "Operations": list(operations)}, Leniency(GENERIC))
         return self.submit(PatchUser(user, patch))
 
     def patch_group(self, group: UUID, *operations: dict[str, Any]) -> "asyncio.Future[Outcome]":
-        patch = read_patch(GROUP, {"schemas": [PATCH_OP], "Operations": list(operations)}, GENERIC, set())
+        patch = read_patch(GROUP, {"schemas": [PATCH_OP], "Operations": list(operations)}, Leniency(GENERIC))
         return self.submit(PatchGroup(group, patch))
 
     def add_member(self, group: UUID, member: UUID) -> "asyncio.Future[Outcome]":

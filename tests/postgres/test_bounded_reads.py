@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ledger import tail
 from ledger.commands import DeleteGroup
 from ledger.cursor import BEGINNING, Anchor, Cursor, decode_cursor
-from ledger.feed import CursorAheadError, CursorForkedError, Selection, type_mask
+from ledger.events import type_mask
+from ledger.feed import CursorAheadError, CursorForkedError, Selection
 from ledger.rendering import BODIES_BYTES_MAX, Event
 from ledger.tail import Arrivals, Tail
 from ledger.transaction import DAMAGED_SAYS

@@ -89,7 +89,7 @@ def test_what_cannot_be_set_is_refused_in_words(app_url: str) -> None:
                 await acts.create_directory("second", profile="nope")
             made = await acts.create_directory("second", profile="entra")
             assert made.profile == "entra@1"
-            assert made.tolerances == profile_of("entra@1").tolerances
+            assert made.speaks.tolerances == profile_of("entra@1").tolerances
 
     asyncio.run(run())
 

@@ -141,7 +141,7 @@ def test_no_connection_is_held_while_it_is_found_out_whom_a_member_means(
     app_url: str, monkeypatch: pytest.MonkeyPatch, profile: str, key: str
 ) -> None:
     """Names are read and keys are made before and after; nothing of anybody is unsealed."""
-    monkeypatch.setattr(members, "MEANT_AT_ONCE", 100)
+    monkeypatch.setattr(members, "LOOKED_UP_AT_ONCE", 100)
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -156,11 +156,11 @@ def test_no_connection_is_held_while_it_is_found_out_whom_a_member_means(
             members_kind = {"userName": reads.USER_NAME, "externalId": reads.EXTERNAL_ID}
             monkeypatch.setattr(members.reads, "blind", lambda d, _, value: watched(d.index_key, None, value))
             names = [f"aNN{n}" if key == "userName" else f"ext-{n}" for n in range(3)]
-            used: set[str] = set()
+            leniency = directory.leniency()
             values = [*names[:2], *(f"nobody-{n}" for n in range(250)), str(users[0]), str(uuid4()), names[2]]
-            found = await members.meant(ledger.services.ledger.turns, directory, values, used)
+            found = await members.resolve_members(ledger.services.ledger.turns, directory, values, leniency)
             assert found == dict(zip(names, map(str, users), strict=True))
-            assert used == {"unknown_member"}
+            assert leniency.used == {"unknown_member"}
             assert len(held) == len(values)
             assert not any(held)
 

@@ -12,6 +12,7 @@ from api.scim import bulk as edge
 from api.scim.http import REQUEST_STEPS, Answer
 from ledger.turns import Turns
 from scim.bulk import BULK_URN, BulkOperation, read_bulk
+from scim.leniency import Leniency
 from scim.work import Work
 
 
@@ -31,7 +32,11 @@ class _Scripted(edge._Run):
         directory: Any = SimpleNamespace(id=1, slug="acme", speaks=SimpleNamespace(unknown_member="refuse"))
         token: Any = None
         super().__init__(
-            services, self.call, directory, token, read_bulk({"schemas": [BULK_URN], "Operations": list(operations), **more})
+            services,
+            self.call,
+            directory,
+            token,
+            read_bulk({"schemas": [BULK_URN], "Operations": list(operations), **more}, Leniency()),
         )
         self._script = script
         self.done: list[tuple[str, str]] = []

@@ -4,13 +4,11 @@ import re
 from pathlib import Path
 from uuid import UUID
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from database.queries import load_queries
 from delivery.checkpoints import REVOCATIONS
-from delivery.replays import GRANTS
 from delivery.surge_policy import HOUR_US, PER_HOUR, REVOKING, Limit, Loss, excess
 from ledger import events as e
 
@@ -102,21 +100,6 @@ def test_nothing_of_a_closed_directory_is_held() -> None:
     assert excess(storm, Limit(2, "hold", closed=True)) == []
 
 
-@pytest.mark.parametrize(
-    ("where", "kinds"),
-    [
-        ("e.obj = k.o and e.type in", (e.MEMBER_REMOVED, e.ACCESS_REVOKED)),
-        ("e.seq <= k.h and e.type in", (e.USER_DEACTIVATED, e.USER_DELETED, e.USER_ERASED)),
-    ],
-)
-def test_the_numbers_in_sql_are_those_that_take_a_grant_back(where: str, kinds: tuple[e.EventType, ...]) -> None:
-    found = re.search(re.escape(where) + r" \(([\d, ]+)\)", SQL["taken_back"])
-    assert found is not None
-    assert tuple(map(int, found.group(1).split(", "))) == tuple(kind.number for kind in kinds)
-
-
 def test_the_words_in_sql_that_let_somebody_in_are_those_of_a_leaf() -> None:
-    kinds = ", ".join(str(kind) for kind in sorted(GRANTS))
-    assert f"g.type in ({kinds})" in SQL["drop_superseded"]
     for words in (b'"active":true', b'"eff":true'):
         assert words.hex() in SQL["drop_superseded"]

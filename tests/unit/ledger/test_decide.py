@@ -15,11 +15,13 @@ from ledger.events import USER_CREATED, Draft
 from scim.apply import PATCH_STEPS
 from scim.casefolding import casefold
 from scim.errors import InvalidValue, NoTarget, NotFound, PreconditionFailed, TooMany, Uniqueness
+from scim.leniency import Leniency
 from scim.patch import read_patch
+from scim.profile import profile_of
 from scim.schema import GROUP, USER
-from scim.tolerances import GENERIC
 from scim.work import Work
 
+GENERIC = profile_of("generic@1").tolerances
 CORE_USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 CORE_GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 U1, U2, U3 = (UUID(int=n, version=4) for n in (1, 2, 3))
@@ -41,7 +43,7 @@ def _group(group: UUID = G1, members: dict[UUID, str] | None = None, parents: tu
 
 
 def _when(state: State, command: c.Command) -> Decision:
-    return decide(state, command, GENERIC, set(), Effort(Work(PATCH_STEPS), shared=False))
+    return decide(state, command, Leniency(GENERIC), Effort(Work(PATCH_STEPS), shared=False))
 
 
 def _told(decision: Decision) -> list[tuple[str, ...]]:
@@ -57,7 +59,7 @@ def _short(d: Draft) -> tuple[str, ...]:
 
 def _patch(kind: Any, *operations: dict[str, Any]) -> Any:
     message = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": list(operations)}
-    return read_patch(kind, message, GENERIC, set())
+    return read_patch(kind, message, Leniency(GENERIC))
 
 
 def _set(path: str, value: Any) -> c.PatchUser:
@@ -502,9 +504,9 @@ def _with_emails(count: int) -> State:
 def test_a_patch_that_computes_much_is_left_to_a_transaction_of_its_own():
     work = Work(PATCH_STEPS)
     with pytest.raises(TooHeavyError):
-        decide(_with_emails(200), _long_patch(200), GENERIC, set(), Effort(work, shared=True))
+        decide(_with_emails(200), _long_patch(200), Leniency(GENERIC), Effort(work, shared=True))
     assert work.left == PATCH_STEPS, "it is decided again, and counted then"
-    alone = decide(_with_emails(200), _long_patch(200), GENERIC, set(), Effort(work, shared=False))
+    alone = decide(_with_emails(200), _long_patch(200), Leniency(GENERIC), Effort(work, shared=False))
     assert all(item["type"] == "home" for item in alone.document["emails"])
     assert work.left <= PATCH_STEPS - 200 * 200
 
@@ -512,19 +514,19 @@ def test_a_patch_that_computes_much_is_left_to_a_transaction_of_its_own():
 def test_what_one_request_may_compute_is_shared_by_its_operations():
     small = Effort(Work(1_000), shared=True)
     for _ in range(5):
-        decide(_with_emails(20), _long_patch(10), GENERIC, set(), small)
+        decide(_with_emails(20), _long_patch(10), Leniency(GENERIC), small)
     with pytest.raises(TooMany):
-        decide(_with_emails(20), _long_patch(10), GENERIC, set(), small)
+        decide(_with_emails(20), _long_patch(10), Leniency(GENERIC), small)
     with pytest.raises(TooMany):
-        decide(_with_emails(200), _long_patch(200), GENERIC, set(), Effort(Work(500), shared=False))
+        decide(_with_emails(200), _long_patch(200), Leniency(GENERIC), Effort(Work(500), shared=False))
 
 
 def test_a_group_patch_computes_within_the_same_budget():
     group = State(groups={G1: _group(members={})})
     patch = c.PatchGroup(G1, _patch(GROUP, *[{"op": "replace", "path": "displayName", "value": "x"}] * 10))
     with pytest.raises(TooMany):
-        decide(group, patch, GENERIC, set(), Effort(Work(5), shared=True))
-    assert decide(group, patch, GENERIC, set(), Effort(Work(500), shared=True)).drafts
+        decide(group, patch, Leniency(GENERIC), Effort(Work(5), shared=True))
+    assert decide(group, patch, Leniency(GENERIC), Effort(Work(500), shared=True)).drafts
 
 
 def test_a_command_runs_alone_where_it_fans_out_or_is_heavy():

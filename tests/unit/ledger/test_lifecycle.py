@@ -25,9 +25,11 @@ from ledger.events import (
 from ledger.lifecycle import LifecycleError, clock_accepted, closed, paused, resumed
 from ledger.refused import StateError
 from scim.errors import Forbidden, Unavailable
+from scim.leniency import Leniency
 from scim.patch import Patch
-from scim.tolerances import GENERIC
+from scim.profile import profile_of
 
+GENERIC = profile_of("generic@1").tolerances
 HERE = Directory(7, UUID(int=7), "acme", "generic@1", bytes(32))
 U, G, H = UUID(int=1), UUID(int=11), UUID(int=12)
 STATES = (ACTIVE, PAUSED, CLOSED, DELETED)
@@ -39,7 +41,7 @@ OF_AN_IDP = [
 
 
 def _when(state: str, command: c.Command) -> Decision:
-    return decide(State(directory=state), command, GENERIC, set())
+    return decide(State(directory=state), command, Leniency(GENERIC))
 
 
 @pytest.mark.parametrize("command", OF_AN_IDP, ids=lambda command: type(command).__name__)
@@ -92,7 +94,7 @@ def test_a_clock_is_accepted_only_where_it_is_behind() -> None:
     assert act is not None
     assert needs_of(act).whole
     for clock, topics in (("running", []), ("frozen", []), ("behind", ["directory.clock_accepted"])):
-        told = decide(State(clock=clock), act, GENERIC, set()).drafts
+        told = decide(State(clock=clock), act, Leniency(GENERIC)).drafts
         assert [draft.kind.topic for draft in told] == topics
     assert clock_accepted(HERE, replace(behind, accepted=True), "r") is None
     with pytest.raises(StateError, match="writes go on"):
@@ -126,7 +128,7 @@ def test_what_cannot_be_done_says_why() -> None:
 
 def _cleaned(state: State, **piece: object) -> list[tuple[object, ...]]:
     command = CleanUp(HERE.uuid, "acme", **piece)  # pyright: ignore[reportArgumentType]
-    drafts = decide(state, command, GENERIC, set()).drafts
+    drafts = decide(state, command, Leniency(GENERIC)).drafts
     assert {draft.cause for draft in drafts} <= {"directory_closed"}
     return [(d.kind.topic, d.obj, d.mem or (d.body.object if d.body else None), d.eff, d.active) for d in drafts]
 

@@ -5,10 +5,12 @@ import pytest
 from scim.diff import changes, same
 from scim.discovery import list_response, resource_types, schemas, service_provider_config
 from scim.errors import InvalidValue
+from scim.leniency import Leniency
+from scim.profile import profile_of
 from scim.projection import needs, parse_projection, project, read_projection
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
-from scim.tolerances import GENERIC
 
+GENERIC = profile_of("generic@1").tolerances
 E = ENTERPRISE.urn
 DOC = {
     "schemas": [USER.schema, E],
@@ -200,4 +202,4 @@ def test_names_asked_for_are_bounded_and_long_ones_are_not_remembered():
     assert parse_projection(USER, "userName", None) is parse_projection(USER, "userName", None)
     for given in ((long * 2, None), (None, long * 2)):
         with pytest.raises(InvalidValue, match="Name fewer attributes"):
-            read_projection(USER, *given, GENERIC, set())
+            read_projection(USER, *given, Leniency(GENERIC))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scim.dry_run import try_request
+from scim.dry_run import dry_run
 from scim.extension import read_extension
 from scim.profile import profile_of
 from scim.schema import GROUP, with_extension
@@ -18,7 +18,7 @@ GROUP_BEFORE: dict[str, Any] = {"schemas": [CORE + "Group"], "displayName": "g"}
 
 
 def tried(profile: str, method: str, path: str, body: Any = None, **more: Any) -> dict[str, Any]:
-    found = try_request(profile_of(profile), {"method": method, "path": path, "body": body, **more})
+    found = dry_run(profile_of(profile), {"method": method, "path": path, "body": body, **more})
     assert (found["profile"], found["method"], found["path"]) == (f"{profile}@1", method, path)
     return {key: value for key, value in found.items() if key not in {"profile", "method", "path"}}
 
@@ -136,11 +136,11 @@ def test_a_put_cannot_change_what_is_immutable() -> None:
         "body": {**USER, URN: {"number": "B"}},
         "before": {**USER, URN: {"number": "A"}},
     }
-    assert try_request(profile_of("okta"), request, types)["error"]["scimType"] == "mutability"
+    assert dry_run(profile_of("okta"), request, types)["error"]["scimType"] == "mutability"
 
 
 def test_a_step_of_a_dialogue_has_do_instead_of_method() -> None:
-    assert try_request(profile_of("okta"), {"do": "get", "path": "/Users"})["stores"].startswith("nothing")
+    assert dry_run(profile_of("okta"), {"do": "get", "path": "/Users"})["stores"].startswith("nothing")
     assert tried("okta", "DELETE", "/Users/1")["stores"].startswith("the end")
 
 
@@ -179,9 +179,9 @@ def test_what_would_be_refused_says_so(method: str, path: str, body: Any, status
 def test_the_types_of_a_directory_decide_where_they_are_given() -> None:
     types = {"Users": with_extension(USER_TYPE, read_extension(SCHEMA)), "Groups": GROUP}
     request = {"method": "POST", "path": "/Users", "body": {**USER, URN: {"number": "A", "floor": "three"}}}
-    assert "error" not in try_request(profile_of("okta"), request)
-    refused = try_request(profile_of("okta"), request, types)
+    assert "error" not in dry_run(profile_of("okta"), request)
+    refused = dry_run(profile_of("okta"), request, types)
     assert refused["error"]["scimType"] == "invalidValue"
     assert "another type" in refused["fix"]
     kept = {**request, "body": {**USER, URN: {"number": "A", "floor": 3}}}
-    assert try_request(profile_of("okta"), kept, types)["user"]["user_name"] == "scim-test@corp"
+    assert dry_run(profile_of("okta"), kept, types)["user"]["user_name"] == "scim-test@corp"

@@ -8,13 +8,15 @@ from scim.errors import InvalidFilter, InvalidPath, InvalidValue, Mutability
 from scim.extension import ATTRIBUTES_MAX, check_immutable, read_extension
 from scim.filter_parser import either, parse_filter
 from scim.filters import matches
+from scim.leniency import Leniency
 from scim.normalise import normalise
 from scim.patch import read_patch
+from scim.profile import profile_of
 from scim.projection import after_write, parse_projection, project
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
 from scim.sorting import sort_key
-from scim.tolerances import GENERIC
 
+GENERIC = profile_of("generic@1").tolerances
 URN = "urn:example:scim:schemas:badge:2.0:User"
 SCHEMA = {
     "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Schema"],
@@ -45,12 +47,12 @@ CORE = {"schemas": [USER.schema, URN], "userName": "u"}
 
 
 def made(inner):
-    return normalise(RT, {**CORE, URN: inner}, GENERIC, set())
+    return normalise(RT, {**CORE, URN: inner}, Leniency(GENERIC))
 
 
 def patched(before, *operations):
     body = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": list(operations)}
-    return apply_patch(RT, before, read_patch(RT, body, GENERIC, set()), GENERIC, set())
+    return apply_patch(RT, before, read_patch(RT, body, Leniency(GENERIC)), Leniency(GENERIC))
 
 
 def test_a_registered_schema_is_listed_as_it_was_described():
@@ -121,7 +123,7 @@ def test_writes_are_checked_by_it():
     for wrong in ({"floor": 3}, {"number": "A", "floor": "3"}, {"number": "A", "doors": [{"$ref": "r"}]}):
         with pytest.raises(InvalidValue):
             made(wrong)
-    assert URN not in normalise(RT, {"schemas": [USER.schema], "userName": "u"}, GENERIC, set())
+    assert URN not in normalise(RT, {"schemas": [USER.schema], "userName": "u"}, Leniency(GENERIC))
 
 
 def test_patches_are_checked_by_it():

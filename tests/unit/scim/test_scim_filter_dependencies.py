@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scim.errors import InvalidFilter
-from scim.filter_dependencies import NONE, asked, mentions, named_members, with_member_ids
+from scim.filter_dependencies import NO_VALUES, compared_members, refers_to, values_needed, with_member_ids
 from scim.filter_parser import parse_filter
 from scim.filters import matches
 from scim.schema import GROUP, USER
@@ -34,7 +34,7 @@ _member = st.fixed_dictionaries({"value": st.sampled_from([A, B, C]), "type": st
 @given(_filter, st.lists(_member, unique_by=lambda m: m["value"]), st.sampled_from(["x", "yz", "other"]))
 def test_the_values_that_are_asked_for_decide(text: str, members: list[dict[str, Any]], name: str) -> None:
     wanted = parse_filter(text, GROUP)
-    values = asked(wanted, "members")
+    values = values_needed(wanted, "members")
     kept = members if values is None else [member for member in members if member["value"] in values]
     whole, part = ({"displayName": name, **({"members": some} if some else {})} for some in (members, kept))
     assert matches(wanted, whole) is matches(wanted, part)
@@ -43,8 +43,8 @@ def test_the_values_that_are_asked_for_decide(text: str, members: list[dict[str,
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ('displayName eq "x"', NONE),
-        ("externalId pr", NONE),
+        ('displayName eq "x"', NO_VALUES),
+        ("externalId pr", NO_VALUES),
         (f'members.value eq "{A}"', {A}),
         (f'displayName eq "x" and not (members.value eq "{A}")', {A}),
         (f'members[value eq "{A}" or value eq "{B}"]', {A, B}),
@@ -54,13 +54,13 @@ def test_the_values_that_are_asked_for_decide(text: str, members: list[dict[str,
     ],
 )
 def test_one_member_of_a_large_group_is_looked_up_alone(text: str, values: set[str] | None) -> None:
-    assert asked(parse_filter(text, GROUP), "members") == values
+    assert values_needed(parse_filter(text, GROUP), "members") == values
 
 
 def test_an_attribute_of_an_extension_by_the_same_name_is_another() -> None:
-    assert not mentions(parse_filter("urn:x:y:groups pr", USER), "groups")
-    assert mentions(parse_filter("groups pr", USER), "groups")
-    assert not mentions(parse_filter('emails[value eq "a"]', USER), "groups")
+    assert not refers_to(parse_filter("urn:x:y:groups pr", USER), "groups")
+    assert refers_to(parse_filter("groups pr", USER), "groups")
+    assert not refers_to(parse_filter('emails[value eq "a"]', USER), "groups")
 
 
 _KEYS = {A: "ann", B: "bob", C: "cleo"}
@@ -73,7 +73,7 @@ def test_a_filter_by_another_key_asks_the_same_once_it_has_ids(text: str, member
         by_key = by_key.replace(obj, key)
     ids = {key: obj for obj, key in _KEYS.items()}
     wanted = parse_filter(by_key, GROUP)
-    assert named_members(wanted) <= set(ids)
+    assert compared_members(wanted) <= set(ids)
     document = {"displayName": "x", "members": members}
     assert matches(with_member_ids(wanted, ids), document) is matches(parse_filter(text, GROUP), document)
 
@@ -82,7 +82,7 @@ def test_a_filter_by_another_key_asks_the_same_once_it_has_ids(text: str, member
 @pytest.mark.parametrize("shape", ['members.value {} "k"', 'members[not (value {} "k")]'])
 def test_a_part_of_another_key_cannot_be_asked_for(operator: str, shape: str) -> None:
     with pytest.raises(InvalidFilter, match="eq or ne"):
-        named_members(parse_filter(shape.format(operator), GROUP))
+        compared_members(parse_filter(shape.format(operator), GROUP))
 
 
 def test_only_members_are_named_by_another_key() -> None:
@@ -94,8 +94,8 @@ def test_only_members_are_named_by_another_key() -> None:
         "members.value pr",
     ):
         wanted = parse_filter(text, GROUP)
-        assert named_members(wanted) == NONE
+        assert compared_members(wanted) == NO_VALUES
         assert with_member_ids(wanted, {"ann": A}) == wanted
     emails = parse_filter('emails[value eq "ann"]', USER)
-    assert named_members(emails) == NONE
+    assert compared_members(emails) == NO_VALUES
     assert with_member_ids(emails, {"ann": A}) == emails

@@ -1,5 +1,4 @@
 import copy
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,10 +8,13 @@ from scim2_models import Context, EnterpriseUser
 from scim2_models import User as OracleUser
 
 from scim.errors import InvalidSyntax, InvalidValue, MethodNotAllowed, ScimError, TooManyRequests
+from scim.leniency import Leniency, Tolerance
 from scim.normalise import normalise
+from scim.profile import profile_of
 from scim.schema import ENTERPRISE, GROUP, RESOURCE_TYPES, USER, Attribute, Extension, with_extension
-from scim.tolerances import GENERIC, STRICT
 
+GENERIC = profile_of("generic@1").tolerances
+STRICT: frozenset[Tolerance] = frozenset()
 E = ENTERPRISE.urn
 ENTRA_GROUP = "http://schemas.microsoft.com/2006/11/ResourceManagement/ADSCIM/2.0/Group"
 
@@ -26,9 +28,8 @@ def group(**more):
 
 
 def read(rt, document, tolerances=GENERIC):
-    used: set[str] = set()
-    kept = normalise(rt, document, tolerances, used)
-    return kept, used
+    leniency = Leniency(tolerances)
+    return normalise(rt, document, leniency), leniency.used
 
 
 def test_names_come_in_schema_spelling_and_values_as_sent():
@@ -135,7 +136,7 @@ def test_tolerances_are_counted_and_refused_when_off():
         with pytest.raises(ScimError):
             read(rt, sent, STRICT)
     sent = {"userName": "a"}
-    assert read(USER, sent, replace(STRICT, missing_schemas=True)) == (user(), {"missing_schemas"})
+    assert read(USER, sent, STRICT | {Tolerance.MISSING_SCHEMAS}) == (user(), {"missing_schemas"})
 
 
 def test_an_empty_bare_value_is_absence():

@@ -10,13 +10,16 @@ from scim2_models import User as OracleUser
 
 from scim.apply import apply_patch, changed_names
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError, TooMany
-from scim.member_operations import EdgeOperation
+from scim.leniency import Leniency, Tolerance
+from scim.member_operations import MemberOperation
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch
 from scim.paths import parse_path
+from scim.profile import profile_of
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
-from scim.tolerances import GENERIC, STRICT, Tolerances
 
+GENERIC = profile_of("generic@1").tolerances
+STRICT: frozenset[Tolerance] = frozenset()
 E = ENTERPRISE.urn
 BASE = {
     "schemas": [USER.schema],
@@ -43,13 +46,13 @@ def message(*operations):
 
 
 def run(*operations, before=BASE, rt=USER, tolerances=GENERIC):
-    used: set[str] = set()
+    leniency = Leniency(tolerances)
     untouched = copy.deepcopy(before)
     try:
-        after = apply_patch(rt, before, read_patch(rt, message(*operations), tolerances, used), tolerances, used)
+        after = apply_patch(rt, before, read_patch(rt, message(*operations), leniency), leniency)
     finally:
         assert before == untouched
-    return after, used
+    return after, leniency.used
 
 
 def patched(*operations, **more):
@@ -57,10 +60,10 @@ def patched(*operations, **more):
 
 
 def edges(*operations, tolerances=GENERIC):
-    used: set[str] = set()
-    found = read_patch(GROUP, message(*operations), tolerances, used)
+    leniency = Leniency(tolerances)
+    found = read_patch(GROUP, message(*operations), leniency)
     assert found.operations == ()
-    return found.edges, used
+    return found.member_operations, leniency.used
 
 
 def base(**more):
@@ -292,7 +295,7 @@ def test_a_wrong_operation_is_refused_and_changes_nothing(operations, error):
 
 def test_the_changed_attributes_of_extensions_have_names():
     changes = [op("replace", "title", "T"), op("add", E, {"Department": "D"}), op("remove", "urn:X:1.0:y:z"), op("remove", E)]
-    assert changed_names(read_patch(USER, message(*changes), GENERIC, set())) == {
+    assert changed_names(read_patch(USER, message(*changes), Leniency(GENERIC))) == {
         (E.casefold(), "department"),
         ("urn:x:1.0:y", "z"),
     }
@@ -311,7 +314,7 @@ def test_the_changed_attributes_of_extensions_have_names():
 )
 def test_a_message_that_is_no_patch_is_refused(document):
     with pytest.raises(InvalidSyntax):
-        read_patch(USER, document, GENERIC, set())
+        read_patch(USER, document, Leniency(GENERIC))
 
 
 @pytest.mark.parametrize(
@@ -370,12 +373,10 @@ def test_each_tolerance_is_used_counted_and_can_be_switched_off(operations, expe
 
 
 def test_a_single_operation_and_a_missing_schema_are_tolerated_by_name():
-    used: set[str] = set()
-    found = read_patch(
-        USER, {"operations": op("replace", "title", "T")}, Tolerances(missing_schemas=True, single_for_multi=True), used
-    )
+    leniency = Leniency(frozenset({Tolerance.MISSING_SCHEMAS, Tolerance.SINGLE_FOR_MULTI}))
+    found = read_patch(USER, {"operations": op("replace", "title", "T")}, leniency)
     assert len(found.operations) == 1
-    assert used == {"missing_schemas", "single_for_multi"}
+    assert leniency.used == {"missing_schemas", "single_for_multi"}
 
 
 def test_values_created_one_after_the_other_are_one_value():
@@ -637,8 +638,8 @@ def test_an_extension_as_a_whole_is_an_object(operation):
 # ---- members ---------------------------------------------------------------------------------------------------------------------
 
 A, B = ("a", None), ("b", None)
-CLEAR = EdgeOperation("clear")
-HAS_A = EdgeOperation("require", (A,))
+CLEAR = MemberOperation("clear")
+HAS_A = MemberOperation("require", (A,))
 
 
 @pytest.mark.parametrize(
@@ -646,34 +647,34 @@ HAS_A = EdgeOperation("require", (A,))
     [
         (
             op("add", "members", [{"value": "a", "display": "A"}, {"value": "b", "type": "group"}]),
-            (EdgeOperation("add", (A, ("b", "Group"))),),
+            (MemberOperation("add", (A, ("b", "Group"))),),
         ),
-        (op("add", "members", {"value": "a"}), (EdgeOperation("add", (A,)),)),
-        (op("add", "members", ["a"]), (EdgeOperation("add", (A,)),)),
+        (op("add", "members", {"value": "a"}), (MemberOperation("add", (A,)),)),
+        (op("add", "members", ["a"]), (MemberOperation("add", (A,)),)),
         (op("add", "members", []), ()),
-        (op("add", None, {"members": [{"value": "a"}]}), (EdgeOperation("add", (A,)),)),
-        (op("replace", "members", [{"value": "a"}]), (CLEAR, EdgeOperation("add", (A,)))),
+        (op("add", None, {"members": [{"value": "a"}]}), (MemberOperation("add", (A,)),)),
+        (op("replace", "members", [{"value": "a"}]), (CLEAR, MemberOperation("add", (A,)))),
         (op("replace", "members", []), (CLEAR,)),
         (op("replace", None, {"members": None}), (CLEAR,)),
         (op("remove", "members"), (CLEAR,)),
         (op("remove", "members", None), (CLEAR,)),
-        (op("remove", "members", [{"$ref": None, "value": "b"}]), (EdgeOperation("remove", (B,)),)),
-        (op("remove", "members", []), (EdgeOperation("remove", ()),)),
-        (op("remove", 'members[value eq "a"]'), (EdgeOperation("remove", (A,)),)),
-        (op("remove", f'{GROUP.schema}:members[value eq "a" or value eq "b"]'), (EdgeOperation("remove", (A, B)),)),
-        (op("add", 'members[value eq "a"]', {"display": "x"}), (EdgeOperation("add", (A,)),)),
-        (op("add", 'members[value eq "a"]', None), (EdgeOperation("add", (A,)),)),
-        (op("add", 'members[value eq "a" or value eq "b"]', [{"value": "b"}]), (EdgeOperation("add", (B,)),)),
+        (op("remove", "members", [{"$ref": None, "value": "b"}]), (MemberOperation("remove", (B,)),)),
+        (op("remove", "members", []), (MemberOperation("remove", ()),)),
+        (op("remove", 'members[value eq "a"]'), (MemberOperation("remove", (A,)),)),
+        (op("remove", f'{GROUP.schema}:members[value eq "a" or value eq "b"]'), (MemberOperation("remove", (A, B)),)),
+        (op("add", 'members[value eq "a"]', {"display": "x"}), (MemberOperation("add", (A,)),)),
+        (op("add", 'members[value eq "a"]', None), (MemberOperation("add", (A,)),)),
+        (op("add", 'members[value eq "a" or value eq "b"]', [{"value": "b"}]), (MemberOperation("add", (B,)),)),
         (
             op("replace", 'members[value eq "a"]', {"value": "b"}),
-            (HAS_A, EdgeOperation("remove", (A,)), EdgeOperation("add", (B,))),
+            (HAS_A, MemberOperation("remove", (A,)), MemberOperation("add", (B,))),
         ),
         (
             op("replace", 'members[value eq "a"]', {"value": "a"}),
-            (HAS_A, EdgeOperation("remove", (A,)), EdgeOperation("add", (A,))),
+            (HAS_A, MemberOperation("remove", (A,)), MemberOperation("add", (A,))),
         ),
-        (op("replace", 'members[value eq "a"]', None), (HAS_A, EdgeOperation("remove", (A,)))),
-        (op("replace", 'members[value eq "a"]', []), (HAS_A, EdgeOperation("remove", (A,)))),
+        (op("replace", 'members[value eq "a"]', None), (HAS_A, MemberOperation("remove", (A,)))),
+        (op("replace", 'members[value eq "a"]', []), (HAS_A, MemberOperation("remove", (A,)))),
         (op("replace", 'members[value eq "a"].display', "x"), ()),
         (op("replace", "members.display", "x"), ()),
     ],
@@ -928,7 +929,7 @@ def test_a_patched_document_is_in_normal_form(fields, operations):
         after = patched(*operations, before=before)
     except ScimError:
         return
-    assert normalise(USER, after, STRICT, set()) == after
+    assert normalise(USER, after, Leniency(STRICT)) == after
 
 
 JUNK = st.recursive(
@@ -1008,7 +1009,7 @@ def test_any_json_is_applied_or_refused_and_nothing_else(operations, rt, toleran
     except ScimError:
         return
     assert after["id"] == before["id"]
-    assert normalise(rt, after, STRICT, set()) == {key: value for key, value in after.items() if key != "id"}
+    assert normalise(rt, after, Leniency(STRICT)) == {key: value for key, value in after.items() if key != "id"}
 
 
 @settings(max_examples=300, deadline=None)
@@ -1021,10 +1022,10 @@ def test_any_json_is_applied_or_refused_and_nothing_else(operations, rt, toleran
 def test_any_resource_is_normalised_or_refused_and_nothing_else(document, rt):
     sent = {"schemas": [rt.schema], "userName": "a", "displayName": "g", **document}
     try:
-        once = normalise(rt, sent, GENERIC, set())
+        once = normalise(rt, sent, Leniency(GENERIC))
     except ScimError:
         return
-    assert normalise(rt, once, STRICT, set()) == once
+    assert normalise(rt, once, Leniency(STRICT)) == once
 
 
 def test_a_patch_has_a_number_of_operations():
@@ -1035,4 +1036,4 @@ def test_a_patch_has_a_number_of_operations():
     one = {"op": "remove", "path": 'members[value eq "x"]'}
     message = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [one] * (OPERATIONS_MAX + 1)}
     with pytest.raises(TooMany, match="many members belong into the value of one"):
-        read_patch(GROUP, message, GENERIC, set())
+        read_patch(GROUP, message, Leniency(GENERIC))

@@ -1,6 +1,5 @@
 """What identity providers send that no RFC allows: each deviation with where it was seen, what it comes to, and its switch."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,14 +7,16 @@ import pytest
 from scim.apply import apply_patch
 from scim.errors import InvalidFilter, InvalidPath, InvalidSyntax, InvalidValue, Mutability, NoTarget, ScimError
 from scim.filter_parser import either
+from scim.leniency import Leniency, Note, Tolerance
 from scim.normalise import normalise
 from scim.patch import PATCH_URN, read_patch
 from scim.profile import mapped_user, profile_of, shipped
 from scim.projection import parse_projection, read_projection
-from scim.respelling import filter_as_meant, names_as_meant
+from scim.respelling import respelt_filter, respelt_names
 from scim.schema import ENTERPRISE, GROUP, USER
-from scim.tolerances import GENERIC, STRICT, Tolerances
 
+GENERIC = profile_of("generic@1").tolerances
+STRICT: frozenset[Tolerance] = frozenset()
 E = ENTERPRISE.urn
 OLD_CORE, OLD_ENTERPRISE = "urn:scim:schemas:core:1.0", "urn:scim:schemas:extension:enterprise:1.0"
 ONELOGIN = profile_of("onelogin").tolerances
@@ -26,15 +27,17 @@ def user(**more: Any) -> dict[str, Any]:
     return {"schemas": [USER.schema, *(key for key in more if key == E)], "userName": "a", **more}
 
 
-def posted(tolerances: Tolerances, **sent: Any) -> tuple[dict[str, Any], set[str]]:
-    used: set[str] = set()
-    return normalise(USER, {"schemas": [USER.schema], "userName": "a", **sent}, tolerances, used), used
+def posted(tolerances: frozenset[Tolerance], **sent: Any) -> tuple[dict[str, Any], set[Note]]:
+    leniency = Leniency(tolerances)
+    return normalise(USER, {"schemas": [USER.schema], "userName": "a", **sent}, leniency), leniency.used
 
 
-def patched(tolerances: Tolerances, before: dict[str, Any], *operations: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    used: set[str] = set()
-    patch = read_patch(USER, {"schemas": [PATCH_URN], "Operations": list(operations)}, tolerances, used)
-    return apply_patch(USER, user(**before), patch, tolerances, used), used
+def patched(
+    tolerances: frozenset[Tolerance], before: dict[str, Any], *operations: dict[str, Any]
+) -> tuple[dict[str, Any], set[Note]]:
+    leniency = Leniency(tolerances)
+    patch = read_patch(USER, {"schemas": [PATCH_URN], "Operations": list(operations)}, leniency)
+    return apply_patch(USER, user(**before), patch, leniency), leniency.used
 
 
 # ---- resources: (where it was seen, what is sent, what is kept, the tolerances it relies on) ------------------------------------
@@ -165,9 +168,9 @@ def test_a_list_without_a_schema_is_added_to_and_taken_from_like_one_with_a_sche
     operation: dict[str, Any], after: list[str]
 ) -> None:
     """Entra's custom multi-valued attributes (Microsoft Q&A 1693075): an add replaced the list, a remove of one value emptied it."""
-    used: set[str] = set()
-    patch = read_patch(USER, {"schemas": [PATCH_URN], "Operations": [operation]}, GENERIC, used)
-    kept = apply_patch(USER, {**user(), CUSTOM: TWO}, patch, GENERIC, used)
+    leniency = Leniency(GENERIC)
+    patch = read_patch(USER, {"schemas": [PATCH_URN], "Operations": [operation]}, leniency)
+    kept = apply_patch(USER, {**user(), CUSTOM: TWO}, patch, leniency)
     assert [item["value"] for item in kept[CUSTOM]["department_ids"]] == after
 
 
@@ -197,10 +200,10 @@ def test_removing_what_is_not_there_changes_nothing(operation: dict[str, Any]) -
 # ---- members ---------------------------------------------------------------------------------------------------------------------
 
 
-def edges(operation: dict[str, Any], tolerances: Tolerances = GENERIC) -> tuple[list[tuple[str, list[str]]], set[str]]:
-    used: set[str] = set()
-    patch = read_patch(GROUP, {"schemas": [PATCH_URN], "Operations": [operation]}, tolerances, used)
-    return [(edge.kind, [member for member, _ in edge.members]) for edge in patch.edges], used
+def edges(operation: dict[str, Any], tolerances: frozenset[Tolerance] = GENERIC) -> tuple[list[tuple[str, list[str]]], set[Note]]:
+    leniency = Leniency(tolerances)
+    patch = read_patch(GROUP, {"schemas": [PATCH_URN], "Operations": [operation]}, leniency)
+    return [(edge.kind, [member for member, _ in edge.members]) for edge in patch.member_operations], leniency.used
 
 
 MEMBERS: list[tuple[dict[str, Any], list[tuple[str, list[str]]], set[str]]] = [
@@ -254,7 +257,7 @@ def test_an_empty_or_malformed_value_is_never_taken_for_the_members_of_a_group(p
             with pytest.raises(InvalidValue):
                 edges({"op": op, "path": 'members[value eq "m"]', "value": empty}, tolerances)
     with pytest.raises(InvalidValue):
-        normalise(GROUP, {"schemas": [GROUP.schema], "displayName": "g", "members": value}, tolerances, set())
+        normalise(GROUP, {"schemas": [GROUP.schema], "displayName": "g", "members": value}, Leniency(tolerances))
 
 
 @pytest.mark.parametrize(
@@ -327,7 +330,7 @@ def test_a_flat_key_that_names_nothing_known_is_kept_as_sent() -> None:
     sent = {"pet.name": "x", "department": ["D"]}
     assert posted(GENERIC, **sent)[0] == {**user(), **sent}
     group = {"schemas": [GROUP.schema], "displayName": "g", "department": "D"}
-    assert normalise(GROUP, group, GENERIC, set()) == group
+    assert normalise(GROUP, group, Leniency(GENERIC)) == group
 
 
 def test_a_part_without_a_schema_goes_with_the_others() -> None:
@@ -349,6 +352,11 @@ def test_a_flat_key_beside_a_value_that_is_no_object_wins() -> None:
     assert posted(GENERIC, **{"name": None, "name.givenName": "G"})[0] == user(name={"givenName": "G"})
 
 
+def with_notes(sent: str, tolerances: frozenset[Tolerance]) -> tuple[str, set[Note]]:
+    leniency = Leniency(tolerances)
+    return respelt_filter(sent, USER, leniency), leniency.used
+
+
 @pytest.mark.parametrize(
     ("sent", "meant"),
     [
@@ -360,14 +368,10 @@ def test_a_flat_key_beside_a_value_that_is_no_object_wins() -> None:
     ],
 )
 def test_values_of_a_filter_without_quotes_are_text_where_that_is_forgiven(sent: str, meant: str) -> None:
-    used: set[str] = set()
-    forgiving = Tolerances(unquoted_values=True)
-    assert filter_as_meant(sent, USER, forgiving, used) == meant
-    assert used == {"unquoted_values"}
-    used.clear()
-    assert filter_as_meant(meant, USER, forgiving, used) == meant
-    assert filter_as_meant(sent, USER, GENERIC, used) == sent
-    assert not used
+    forgiving = frozenset({Tolerance.UNQUOTED_VALUES})
+    assert with_notes(sent, forgiving) == (meant, {"unquoted_values"})
+    assert with_notes(meant, forgiving) == (meant, set())
+    assert with_notes(sent, GENERIC) == (sent, set())
 
 
 @pytest.mark.parametrize(
@@ -385,30 +389,24 @@ def test_values_of_a_filter_without_quotes_are_text_where_that_is_forgiven(sent:
 )
 def test_names_in_a_filter_mean_what_they_mean_elsewhere(sent: str, meant: str, relied: set[str]) -> None:
     """Before it writes a manager, Entra asks `id eq "…" and manager eq "…"` (Microsoft's tutorial of a SCIM endpoint)."""
-    used: set[str] = set()
-    assert (
-        filter_as_meant(sent, USER, replace(profile_of("entra").tolerances, old_schema_uris=True, path_spelling=True), used)
-        == meant
-    )
-    assert used == relied
-    assert filter_as_meant(sent, USER, STRICT, used) == sent
+    forgiving = profile_of("entra").tolerances | {Tolerance.OLD_SCHEMA_URIS, Tolerance.PATH_SPELLING}
+    assert with_notes(sent, forgiving) == (meant, relied)
+    assert with_notes(sent, STRICT) == (sent, set())
 
 
 @pytest.mark.parametrize("text", ["userName eq", "noSuch eq x", "userName zz x", 'userName eq "a'])
 def test_a_filter_that_means_nothing_stays_as_it_is(text: str) -> None:
-    used: set[str] = set()
-    assert filter_as_meant(text, USER, Tolerances(unquoted_values=True), used) == text
-    assert not used
+    assert with_notes(text, frozenset({Tolerance.UNQUOTED_VALUES})) == (text, set())
 
 
 def test_the_patch_message_of_a_draft_is_one_too() -> None:
     """scim-patch issue 152: seen while an app was reviewed for Microsoft's gallery."""
-    used: set[str] = set()
+    leniency = Leniency(GENERIC)
     sent = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:PatchOp"], "Operations": [{"op": "remove", "path": "title"}]}
-    read_patch(USER, sent, GENERIC, used)
-    assert used == {"old_schema_uris"}
+    read_patch(USER, sent, leniency)
+    assert leniency.used == {"old_schema_uris"}
     with pytest.raises(InvalidSyntax):
-        read_patch(USER, sent, STRICT, used)
+        read_patch(USER, sent, Leniency())
 
 
 # ---- OneLogin: the admin's template decides (OneLogin's knowledge base) ----------------------------------------------------------
@@ -454,7 +452,7 @@ def test_an_empty_string_never_brings_anybody_back() -> None:
 
 
 def test_an_empty_object_is_blank_also_where_only_empty_strings_are_absence() -> None:
-    assert posted(replace(STRICT, empty_strings=True), name="", x509Certificates=[{"value": ""}]) == (user(), {"empty_strings"})
+    assert posted(STRICT | {Tolerance.EMPTY_STRINGS}, name="", x509Certificates=[{"value": ""}]) == (user(), {"empty_strings"})
 
 
 # ---- URNs of SCIM itself that are not the resource's -----------------------------------------------------------------------------
@@ -490,7 +488,9 @@ def test_a_leaver_under_an_older_core_urn_is_a_leaver(operation: dict[str, Any])
         {"op": "replace", "path": "urn:ietf:params:scim:schemas:core:3.0:User:active", "value": False},
     ],
 )
-def test_what_stands_under_the_urn_of_another_core_schema_is_refused(tolerances: Tolerances, operation: dict[str, Any]) -> None:
+def test_what_stands_under_the_urn_of_another_core_schema_is_refused(
+    tolerances: frozenset[Tolerance], operation: dict[str, Any]
+) -> None:
     """Kept as an extension, the leaver would be acknowledged and stay."""
     with pytest.raises(InvalidPath, match=r"URN of SCIM itself|does not have"):
         patched(tolerances, {"active": True}, operation)
@@ -523,13 +523,13 @@ def test_an_unknown_attribute_under_the_own_urn_is_said_to_be_one() -> None:
 
 
 def test_where_all_types_are_asked_for_the_core_schema_of_scim_1_means_both() -> None:
-    everything, used = either(USER, GROUP), set[str]()
+    everything = either(USER, GROUP)
     for sent, meant in (
         (f'{OLD_CORE}:displayName sw "z"', 'displayName sw "z"'),
         ('urn:scim:schemas:core:2.0:Group:displayName eq "z"', f'{GROUP.schema}:displayName eq "z"'),
         (f'{OLD_USER}:userName eq "z"', f'{USER.schema}:userName eq "z"'),
     ):
-        assert filter_as_meant(sent, everything, GENERIC, used) == meant
+        assert respelt_filter(sent, everything, Leniency(GENERIC)) == meant
 
 
 @pytest.mark.parametrize(
@@ -542,14 +542,14 @@ def test_where_all_types_are_asked_for_the_core_schema_of_scim_1_means_both() ->
     ],
 )
 def test_names_asked_for_mean_what_they_mean_elsewhere(sent: str, meant: str, relied: set[str]) -> None:
-    used: set[str] = set()
-    assert names_as_meant(sent, USER, GENERIC, used) == meant
-    assert used == relied
-    assert names_as_meant(sent, USER, STRICT, used) == sent
+    leniency = Leniency(GENERIC)
+    assert respelt_names(sent, USER, leniency) == meant
+    assert leniency.used == relied
+    assert respelt_names(sent, USER, Leniency()) == sent
     # Beside what they say: an attribute without a schema may have that name, but not one with a dot after a known URN.
     both = meant if relied == {"path_spelling"} else f"{sent},{meant}"
-    assert read_projection(USER, sent, None, GENERIC, used).include == parse_projection(USER, both, None).include
-    assert read_projection(USER, None, sent, GENERIC, used).exclude == parse_projection(USER, None, both).exclude
+    assert read_projection(USER, sent, None, leniency).include == parse_projection(USER, both, None).include
+    assert read_projection(USER, None, sent, leniency).exclude == parse_projection(USER, None, both).exclude
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,16 @@
-"""The shape of a filter never shows a value."""
+"""A redacted filter never shows a value."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scim.filter_parser import TEXT_BYTES_MAX
-from scim.redaction import _shape, filter_shape
+from scim.redaction import _redacted, redacted_filter
 from scim.schema import USER
 
 
 @pytest.mark.parametrize(
-    ("text", "shape"),
+    ("text", "redacted"),
     [
         ('userName eq "bob@x"', "userName eq ?"),
         (
@@ -22,19 +22,19 @@ from scim.schema import USER
         ("nonsense secret", "(unreadable)"),
     ],
 )
-def test_values_become_question_marks(text: str, shape: str) -> None:
-    assert filter_shape(text, USER) == shape
+def test_values_become_question_marks(text: str, redacted: str) -> None:
+    assert redacted_filter(text, USER) == redacted
 
 
 def test_what_is_too_long_for_a_filter_is_not_remembered() -> None:
     """The body of a search has room for a megabyte: a thousand of them would fill the memory."""
-    kept = _shape.cache_info().currsize
-    assert filter_shape(f'title eq "{"x" * TEXT_BYTES_MAX}"', USER) == "(unreadable)"
-    assert _shape.cache_info().currsize == kept
+    kept = _redacted.cache_info().currsize
+    assert redacted_filter(f'title eq "{"x" * TEXT_BYTES_MAX}"', USER) == "(unreadable)"
+    assert _redacted.cache_info().currsize == kept
 
 
 @given(st.text(st.characters(categories=["L", "N"]), min_size=4, max_size=30))
-def test_a_value_is_not_in_the_shape(value: str) -> None:
+def test_a_value_is_not_in_the_redacted_filter(value: str) -> None:
     import json
 
-    assert f"zq{value}qz" not in filter_shape(f"userName eq {json.dumps('zq' + value + 'qz')} and title pr", USER)
+    assert f"zq{value}qz" not in redacted_filter(f"userName eq {json.dumps('zq' + value + 'qz')} and title pr", USER)

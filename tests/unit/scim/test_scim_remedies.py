@@ -1,11 +1,10 @@
-"""Every refusal comes with something to do, and every tolerance with a sentence, for the person who runs the IdP."""
+"""Every refusal comes with something to do for the person who runs the IdP."""
 
 import pytest
 
 from scim import errors
 from scim.errors import ScimError
-from scim.profile import TOLERANCES
-from scim.remedies import SAID, fix_of, said
+from scim.remedies import fix_of
 
 KINDS = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ScimError) and kind is not ScimError
@@ -54,9 +53,3 @@ def test_the_fix_is_that_of_the_case(status: int, scim_type: str | None, detail:
 
 def test_what_was_accepted_needs_no_fix() -> None:
     assert fix_of(201, None, None) is None
-
-
-def test_each_tolerance_is_said_in_words() -> None:
-    assert set(SAID) == {*TOLERANCES, "unknown_member"}
-    assert said("string_booleans") == 'This IdP sends booleans such as active as strings ("True", "False").'
-    assert said("of_tomorrow") == "This IdP relies on of_tomorrow."
