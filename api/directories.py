@@ -29,7 +29,7 @@ def routes(services: Services) -> APIRouter:
 
     def shown(directory: Directory) -> dict[str, Any]:
         return {
-            "object": "directory", "slug": directory.slug, "id": str(directory.uuid), "profile": directory.profile, "state": directory.state,
+            "object": "directory", "slug": directory.slug, "id": str(directory.uuid), "profile": directory.profile.text, "state": directory.state,
             "scim_base_url": f"{services.base_url}/scim/{directory.slug}/v2", "created_at": rfc3339(directory.created_at),
         }  # fmt: skip
 

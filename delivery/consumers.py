@@ -341,8 +341,8 @@ def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[
         _read_again(consumer, after),
     )
     update = (SQL["update_consumer"], row)
-    return _act(
-        CONSUMER_UPDATED, consumer.uuid, consumer.name, facts, _locked(consumer), update, *(epoch if filtered else ())
+    return _act_on(
+        CONSUMER_UPDATED, consumer, facts, _locked(consumer), update, *(epoch if filtered else ())
     )  # fmt: skip
 
 
@@ -351,8 +351,8 @@ def sought(consumer: Consumer, start: int, reason: str, *, kek: Kek, random: Cal
     d = consumer.definition
     facts = {**_name(consumer), "position": start, "reason": reason}
     sealed = seal_note(kek, reason, kind="sought", owner=consumer.uuid, random=random)
-    return _act(
-        CONSUMER_SOUGHT, consumer.uuid, consumer.name, facts, _locked(consumer),
+    return _act_on(
+        CONSUMER_SOUGHT, consumer, facts, _locked(consumer),
         (SQL["carry_open"], (consumer.id, start)),
         (SQL["leave_open"], (consumer.id, start)),
         (SQL["forget_open_after"], (consumer.id, start)),
@@ -369,7 +369,7 @@ def _read_again(consumer: Consumer, filtered: Terms) -> Statement:
 def deletion(consumer: Consumer) -> RecordFacts:
     """The act of ending a consumer. What it acknowledged stays on record; its name becomes free."""
     delete = (SQL["delete_consumer"], (consumer.id,))
-    return _act(CONSUMER_DELETED, consumer.uuid, consumer.name, _name(consumer), _locked(consumer), delete)
+    return _act_on(CONSUMER_DELETED, consumer, _name(consumer), _locked(consumer), delete)
 
 
 def paused(consumer: Consumer) -> RecordFacts | None:
@@ -396,12 +396,12 @@ def secret_rotated(consumer: Consumer, secret: str, overlap_s: int, *, kek: Kek,
     sealed = seal_note(kek, secret, kind="secret", owner=consumer.uuid, random=random)
     facts = {**_name(consumer), "overlap_seconds": overlap_s}
     rotate = (SQL["rotate_secret"], (consumer.id, sealed, overlap_s))
-    return _act(CONSUMER_SECRET_ROTATED, consumer.uuid, consumer.name, facts, rotate)
+    return _act_on(CONSUMER_SECRET_ROTATED, consumer, facts, rotate)
 
 
 def _state(consumer: Consumer, state: str, kind: EventType, reason: str) -> RecordFacts:
     facts = {**_name(consumer), **({"reason": reason} if reason else {})}
-    return _act(kind, consumer.uuid, consumer.name, facts, (SQL["set_consumer_state"], (consumer.id, state)))
+    return _act_on(kind, consumer, facts, (SQL["set_consumer_state"], (consumer.id, state)))
 
 
 def _locked(consumer: Consumer) -> Statement:
@@ -412,6 +412,16 @@ def _locked(consumer: Consumer) -> Statement:
 def _act(kind: EventType, uuid: UUID, name: str, facts: dict[str, Any], *statements: Statement) -> RecordFacts:
     draft = Draft(kind, uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], name))
     return RecordFacts((draft,), (*statements, (SQL["wake_consumers"], ())))
+
+
+def _act_on(kind: EventType, consumer: Consumer, facts: dict[str, Any], *statements: Statement) -> RecordFacts:
+    """An act on a consumer as it was read."""
+    return replace(_act(kind, consumer.uuid, consumer.name, facts, *statements), stands=unchanged(consumer))
+
+
+def unchanged(consumer: Consumer) -> Statement:
+    """Whether it is still what was read, for an act that was decided upon that."""
+    return SQL["consumer_unchanged"], (consumer.id, consumer.version)
 
 
 def _name(consumer: Consumer) -> dict[str, Any]:

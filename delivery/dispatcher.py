@@ -54,6 +54,7 @@ from ledger.cursor import START, Anchor
 from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
 from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
+from ledger.refused import OvertakenError
 from ledger.rendering import BODIES_BYTES_MAX, Event, rfc3339
 from ledger.sealing import Kek, seal_note
 from ledger.tail import Tail
@@ -698,7 +699,8 @@ class Push:
         for found in batch:
             found.under_way = False
         self._stopping = True
-        await self._parts.act(acts.disabled(self.consumer, "the receiver answered 410"))
+        with suppress(OvertakenError):  # by an operator's act; who delivers next is told of its own 410
+            await self._parts.act(acts.disabled(self.consumer, "the receiver answered 410"))
 
     async def _rewound(self, batch: Sequence[Open], result: Result) -> bool:
         """Send again what a receiver of an ordered directory says it lacks; False where that is not for us to do."""
@@ -779,7 +781,8 @@ class Push:
         open_still = {found.item.replay for found in self._open.values()}  # accepted, but not on record yet
         for replay in [r for r in over if r.run.id not in open_still]:
             del self._replays[replay.run.id]
-            await self._parts.act(moved(replace(replay.run, done=replay.done), "finished"))
+            with suppress(OvertakenError):  # paused or cancelled just now
+                await self._parts.act(moved(replace(replay.run, done=replay.done), "finished"))
 
 
 def _item(event: Event) -> Item:

@@ -26,7 +26,7 @@ from ledger.commands import RecordFacts
 from ledger.cursor import START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
 from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERATOR, Body, Draft
-from ledger.refused import RefusedError, StateError
+from ledger.refused import OvertakenError, RefusedError, StateError
 from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, seal_note
 from scim.errors import InvalidValue
@@ -321,7 +321,7 @@ class Watch:
                 await self.act(await _moved_back(conn, consumer, directories, gone, common))
             else:
                 await self.act(forked(consumer, await fork_of(conn, consumer, directories, gone, common)))
-        except (RefusedError, StateError, InvalidValue, psycopg.IntegrityError):
+        except (RefusedError, StateError, OvertakenError, InvalidValue, psycopg.IntegrityError):
             # Another process did it in the same moment; what is left is told at the next look.
             _log.info("fork_told_elsewhere", consumer=consumer.name)
             return

@@ -616,6 +616,10 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running', $13, $14);
 update open_deliveries set state = 2, attempts = 0, next_at = null, asked_s = null
 where consumer = $1 and position = any($2::int8[]) and state in (2, 3) and replay is null;
 
+-- replay_unchanged --
+-- Whether a run is still in the state that was read.
+select from replays where id = $1 and state = $2;
+
 -- set_replay_state --
 -- Paused, running again, cancelled, finished or failed.
 update replays set state = $2, ended_at = case when $2 in ('cancelled', 'finished', 'failed') then clock_timestamp() end, failure = $3 where id = $1;

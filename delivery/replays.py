@@ -1,7 +1,7 @@
 """Replay of deliveries (CONTRACT §6): what a run would send again, and the acts on runs. Sending them is dispatcher.py's."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -226,7 +226,8 @@ def moved(run: Run, state: State, reason: str = "") -> RecordFacts:
     given_up, resumed = (SQL["forget_replay"], (run.id,)), (SQL["drop_superseded"], (run.id,))
     forget = {"cancelled": given_up, "failed": given_up, "running": resumed}.get(state)
     change = (SQL["set_replay_state"], (run.id, state, reason if state == "failed" else None))
-    return _act(kinds[state], run, facts, change, *([forget] if forget else []))
+    act = _act(kinds[state], run, facts, change, *([forget] if forget else []))
+    return replace(act, stands=(SQL["replay_unchanged"], (run.id, run.state)))
 
 
 def _act(kind: EventType, run: Run, facts: dict[str, Any], *statements: tuple[Any, ...]) -> RecordFacts:

@@ -82,7 +82,9 @@ class _Builder:
         for item in decided:
             tail = self._state.tails[item.directory.id]
             first, at = tail.seq + 1, tail.now
-            commit = Commit(item.directory.uuid, first, len(item.drafts), at, item.actor, item.request, item.directory.profile)
+            commit = Commit(
+                item.directory.uuid, first, len(item.drafts), at, item.actor, item.request, item.directory.profile.text
+            )
             types = etag_rv = 0
             for offset, draft in enumerate(item.drafts):
                 if len(self._piece.stored) == self._piece_events:

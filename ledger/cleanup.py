@@ -21,6 +21,7 @@ from ledger.alone import write_alone
 from ledger.commands import CleanUp, Command, needs_of
 from ledger.directories import SYSTEM, Directories, Directory
 from ledger.events import CLOSED
+from ledger.refused import OvertakenError
 from ledger.tokens import revocation
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.writer import Connect, Link
@@ -157,7 +158,8 @@ class CleanUps:
         system = await self.directories.by_slug(conn, SYSTEM)
         assert system is not None, "made at first start"
         for token, name in await _rows(conn, SQL["tokens_of_directory"], (directory.slug, list(ENDED_ROLES))):
-            await self._write(conn, system, revocation(token, name, "its directory was closed"))
+            with contextlib.suppress(OvertakenError):  # an operator was faster
+                await self._write(conn, system, revocation(token, name, "its directory was closed"))
 
     async def _write(self, conn: Connection, directory: Directory, command: Command) -> Outcome:
         """One command in a transaction of its own. Raises what refuses it."""

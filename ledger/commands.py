@@ -118,6 +118,9 @@ class RecordFacts:
     # Of an act that changes what a directory is: the states it leads out of, as they stand in the transaction. In any other it does
     # nothing, so that the same act twice, or at once from two sides, makes one event. Such an act is alone in its transaction.
     leaves: frozenset[str] = frozenset()
+    # Of an act on something that was read before: a question that gives a row as long as it is still what was read. Asked in the
+    # transaction; where it gives none, OvertakenError refuses the act. So the same act asked for twice at once happens once.
+    stands: tuple[LiteralString, tuple[Any, ...]] | None = None
     accepts_clock: bool = False  # the same: it does nothing but where the clock is behind the directory's last event
 
     def counts(self, directory: str, clock: Clock) -> bool:
@@ -239,7 +242,7 @@ def needs_of(command: Command) -> Needs:
             return Needs(whole=True)
         case _:
             # What is decided with a directory's state must see what the commands before it made of it, and they not its own.
-            return Needs(whole=bool(command.leaves) or command.accepts_clock)
+            return Needs(whole=bool(command.leaves) or command.accepts_clock or command.stands is not None)
 
 
 def _group_patch_needs(command: PatchGroup) -> Needs:
@@ -315,4 +318,5 @@ class State:
     names: dict[str, UUID] = field(default_factory=dict[str, UUID])  # folded userName -> the user that has it
     tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])  # obj -> (rv, etag_rv)
     cut: bool = False  # of very many members not all were looked up: more than UNKNOWN_ENOUGH of the first are nobody
+    stands: bool = True  # of an act, which is alone: whether what it was decided upon is still so
     left: dict[UUID, Last] = field(default_factory=dict[UUID, Last])  # of a closed directory, those that a piece asks for

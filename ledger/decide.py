@@ -62,6 +62,7 @@ from ledger.events import (
     Draft,
     EventType,
 )
+from ledger.refused import OvertakenError
 from scim.apply import PATCH_STEPS, apply_patch
 from scim.casefolding import casefold
 from scim.diff import changes, in_order_of
@@ -155,6 +156,8 @@ def _decide(state: State, command: Command, leniency: Leniency, effort: Effort) 
         case CleanUp():
             return _clean_up(state, command)
         case _:
+            if not state.stands:
+                raise OvertakenError
             return Decision(command.drafts if command.counts(state.directory, state.clock) else ())
 
 
@@ -165,11 +168,11 @@ def _refuse_where_nothing_may_be_written(directory: str, command: Command) -> No
     """A paused directory takes nothing from its IdP, a closed one nothing that would change what it was. The rest goes on."""
     if directory == PAUSED and of_the_idp(command):
         raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
-    if directory in {CLOSED, DELETED} and (of_the_idp(command) or _changes_how_it_speaks(command)):
+    if directory in {CLOSED, DELETED} and (of_the_idp(command) or _changes_profile(command)):
         raise Forbidden(CLOSED_SAYS)
 
 
-def _changes_how_it_speaks(command: Command) -> bool:
+def _changes_profile(command: Command) -> bool:
     return isinstance(command, RecordFacts) and any(draft.kind is DIRECTORY_PROFILE_CHANGED for draft in command.drafts)
 
 

@@ -24,15 +24,14 @@ PROFILE = "generic@1"
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """One IdP connection. `slug` is its public name, never reused; `profile` says how its IdP speaks."""
+    """One IdP connection. `slug` is its public name, never reused; `profile` says what its IdP sends and is forgiven."""
 
     id: int
     uuid: UUID
     slug: str
-    profile: str
+    profile: Profile = field(repr=False)
     index_key: bytes = field(repr=False)
     created_at: int = 0  # µs since the epoch
-    speaks: Profile = field(default_factory=lambda: profile_of(PROFILE), repr=False)  # what `profile` names
     schemas: str = field(default="[]", repr=False)  # registered extensions, as stored: [resource type, Schema document]
     user_type: ResourceType = field(default=USER, repr=False)
     group_type: ResourceType = field(default=GROUP, repr=False)
@@ -50,16 +49,14 @@ class Directory:
 
     def leniency(self) -> Leniency:
         """What its profile forgives one request."""
-        return Leniency(self.speaks.tolerances)
+        return Leniency(self.profile.tolerances)
 
 
 def _directory(kek: Kek, row: tuple[Any, ...]) -> Directory:
     number, uuid, slug, profile, index_key, created_at, schemas, own, state, since = row
     opened = unwrap_key(kek, index_key, directory=uuid, obj=uuid)
     created = int(created_at.timestamp() * 1_000_000)
-    return Directory(
-        number, uuid, slug, profile, opened, created, _spoken(slug, profile, own), schemas, *types_of(schemas), state, since
-    )
+    return Directory(number, uuid, slug, _profile(slug, profile, own), opened, created, schemas, *types_of(schemas), state, since)
 
 
 @lru_cache(maxsize=1024)
@@ -71,7 +68,7 @@ def types_of(schemas: str) -> tuple[ResourceType, ResourceType]:
     return types[USER.name], types[GROUP.name]
 
 
-def _spoken(slug: str, profile: str, own: str | None) -> Profile:
+def _profile(slug: str, profile: str, own: str | None) -> Profile:
     """The profile of a directory: the document of an operator's own, or else one of the release."""
     try:
         return profile_of(profile) if own is None else own_profile(own)
@@ -136,15 +133,13 @@ class Directories:
         self._forget_others({row[0]: row[6] for row in rows})
         for number, profile, schemas, own, state, since, _ in rows:
             known = self._by_id.get(number)
-            if known is None or (known.profile, known.schemas, known.state, known.since) == (profile, schemas, state, since):
+            if known is None or (known.profile.text, known.schemas, known.state, known.since) == (profile, schemas, state, since):
                 continue
             try:
                 user, group = types_of(schemas)
-                speaks = _spoken(known.slug, profile, own)
                 changed = replace(
                     known,
-                    profile=profile,
-                    speaks=speaks,
+                    profile=_profile(known.slug, profile, own),
                     schemas=schemas,
                     user_type=user,
                     group_type=group,

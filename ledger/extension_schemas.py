@@ -39,7 +39,7 @@ def schema_facts(directory: Directory, resource_type: str, document: dict[str, A
             raise StateError(why, "name_taken")
     check_open(directory)
     change = {"path": "schemas", "to": extension.urn}
-    body = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": directory.profile}, [change], directory.slug)
+    body = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": directory.profile.text}, [change], directory.slug)
     draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=body)
     insert = (SQL["insert_schema"], (directory.id, resource_type, extension.urn.casefold(), json.dumps(document)))
     return RecordFacts((draft,), (insert, (SQL["wake_directories"], ())))

@@ -100,6 +100,11 @@ def check_open(directory: Directory) -> None:
 
 
 def _act(kind: EventType, directory: Directory, leaves: set[str], reason: str) -> RecordFacts:
-    facts: dict[str, Any] = {"id": str(directory.uuid), "slug": directory.slug, "profile": directory.profile, "reason": reason}
+    facts: dict[str, Any] = {
+        "id": str(directory.uuid),
+        "slug": directory.slug,
+        "profile": directory.profile.text,
+        "reason": reason,
+    }
     draft = Draft(kind, directory.uuid, DIRECTORY, cause=OPERATOR, body=Body(facts, [], directory.slug))
     return RecordFacts((draft,), ((SQL["wake_directories"], ()),), frozenset(leaves))

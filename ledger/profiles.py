@@ -44,14 +44,15 @@ async def profile_facts(conn: Connection, directory: Directory, profile: Profile
     name the profile they were made under, so a name means one thing for ever. The same for a closed directory.
     """
     own = await _to_store(conn, profile)
-    if directory.profile == profile.text:
+    if directory.profile.text == profile.text:
         return None
     check_open(directory)
-    change = {"path": "profile", "from": directory.profile, "to": profile.text}
+    change = {"path": "profile", "from": directory.profile.text, "to": profile.text}
     facts = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": profile.text}, [change], directory.slug)
     draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
     update = (SQL["set_profile"], (directory.id, profile.text))
-    return RecordFacts((draft,), (*own, update, (SQL["wake_directories"], ())))
+    stands = (SQL["profile_unchanged"], (directory.id, directory.profile))
+    return RecordFacts((draft,), (*own, update, (SQL["wake_directories"], ())), stands=stands)
 
 
 async def _to_store(conn: Connection, profile: Profile) -> tuple[Any, ...]:

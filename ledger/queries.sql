@@ -191,6 +191,10 @@ select name, document::text from profiles order by created_at, name;
 -- In the transaction that records directory.profile_changed; a name given twice is refused by the constraint.
 insert into profiles (name, document) values ($1, $2::json);
 
+-- profile_unchanged --
+-- Whether a directory speaks as it did when it was read.
+select from directories where id = $1 and profile = $2;
+
 -- set_profile --
 -- In the transaction that records directory.profile_changed.
 update directories set profile = $2 where id = $1;
@@ -249,6 +253,10 @@ update tokens set superseded_by = $2, expires_at = $3, seal = $4 where id = $1;
 -- revoke_token --
 -- Keeps the time of the first revocation.
 update tokens set revoked_at = coalesce(revoked_at, clock_timestamp()) where id = $1;
+
+-- token_without --
+-- A row where none of these types of events stands in the log of a token: what may happen to it once has not happened.
+select where not exists (select from events where obj = $1 and type = any($2::int2[]));
 
 -- bind_token --
 -- In the transaction that records token.bound. A second one at the same moment is refused by the trigger.

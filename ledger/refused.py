@@ -5,6 +5,10 @@ class RefusedError(Exception):
     """The act cannot be done."""
 
 
+class OvertakenError(Exception):
+    """What the act was decided upon has changed since it was read: nothing was done. Read again, and decide anew."""
+
+
 class StateError(Exception):
     """The thing is in a state that does not take the act, which may be sound otherwise: a conflict, with a stable `code`."""
 

@@ -120,6 +120,7 @@ class StateReads:
         self._names: dict[tuple[int, bytes], str] = {}
         self._bytes_max = SHARED_BYTES_MAX
         self._without_document: set[UUID] = set()
+        self._standing: tuple[Directory, AsyncCursor[TupleRow]] | None = None
         self._many: list[tuple[Directory, Needs]] = []  # whose members are looked up in slices
 
     async def send(self, wanted: Wanted) -> None:
@@ -139,6 +140,8 @@ class StateReads:
                 await self._send_whole(directory, needs)
             if isinstance(command, RecordFacts):
                 await self._send_streams([draft.obj for draft in command.drafts])
+                if command.stands is not None:
+                    self._standing = (directory, await self._execute(*command.stands))
             elif isinstance(command, CleanUp):
                 await self._send_left(directory, command)
 
@@ -215,6 +218,9 @@ class StateReads:
         for directory, needs in self._many:
             if directory.id in locked:
                 await self._seek(state.of(directory), directory, needs)
+        if self._standing is not None:
+            directory, cursor = self._standing
+            state.of(directory).stands = await cursor.fetchone() is not None
         await self._collect_whole(state)
         await self._collect_streams(state, kek)
         await self._collect_left(state)

@@ -9,19 +9,30 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import orjson
 import structlog
 
-from database.arrays import byteas, uuids
+from database.arrays import byteas, int2s, uuids
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.bindings import TokenRow, Told, differs, fault_of, sealed, token_row
 from ledger.commands import RecordFacts
 from ledger.directories import SYSTEM, Directory
-from ledger.events import OPERATOR, TOKEN, TOKEN_BOUND, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft, type_mask
+from ledger.events import (
+    OPERATOR,
+    TOKEN,
+    TOKEN_BOUND,
+    TOKEN_ISSUED,
+    TOKEN_REVOKED,
+    TOKEN_ROTATED,
+    Body,
+    Draft,
+    EventType,
+    type_mask,
+)
 from ledger.refused import StateError
 from ledger.sealing import Kek, open_payload, unwrap_key
 from proofs.body import BodyError
@@ -133,9 +144,8 @@ class NewToken:
         old = self.ends
         said = {"id": str(old.id), "name": old.name, "superseded_by": str(r.id), "expires_at": old.expires_at.isoformat()}
         rotated = Draft(TOKEN_ROTATED, old.id, TOKEN, cause=OPERATOR, body=Body(said, [], old.name))
-        return RecordFacts(
-            (issued, rotated), (insert, (SQL["supersede_token"], (old.id, r.id, old.expires_at, old.seal)))
-        )  # fmt: skip
+        supersede = (SQL["supersede_token"], (old.id, r.id, old.expires_at, old.seal))
+        return RecordFacts((issued, rotated), (insert, supersede), stands=_without(old.id, TOKEN_ROTATED, TOKEN_REVOKED))
 
 
 def issued_facts(row: TokenRow) -> dict[str, Any]:
@@ -226,7 +236,11 @@ def revocation(token: UUID, name: str, reason: str | None = None) -> RecordFacts
     """Give the act that revokes a token from the next request on. The reason stands in the event, sealed."""
     said = {"id": str(token), "name": name} | ({} if reason is None else {"reason": reason})
     draft = Draft(TOKEN_REVOKED, token, TOKEN, cause=OPERATOR, body=Body(said, [], name))
-    return RecordFacts((draft,), ((SQL["revoke_token"], (token,)),))
+    return RecordFacts((draft,), ((SQL["revoke_token"], (token,)),), stands=_without(token, TOKEN_REVOKED))
+
+
+def _without(token: UUID, *kinds: EventType) -> tuple[LiteralString, tuple[Any, ...]]:
+    return SQL["token_without"], (token, int2s([kind.number for kind in kinds]))
 
 
 def revoke(row: TokenRow, reason: str | None = None) -> RecordFacts | None:

@@ -271,16 +271,16 @@ async def _in_a_thread(conn: Connection, work: Iterator[list[Statement]]) -> lis
 
 
 def _decided(submission: Submission, decision: Decision) -> Decided:
-    if submission.directory.speaks.file.test_objects and any(_of_a_test(draft, submission) for draft in decision.drafts):
+    if submission.directory.profile.file.test_objects and any(_of_a_test(draft, submission) for draft in decision.drafts):
         submission.leniency.note(TEST_OBJECT)
-    drafts = tuple(_with_user(draft, submission.directory.speaks) for draft in decision.drafts)
+    drafts = tuple(_with_user(draft, submission.directory.profile) for draft in decision.drafts)
     return Decided(submission.directory, drafts, decision.document, submission.actor, submission.request)
 
 
 def _of_a_test(draft: Draft, submission: Submission) -> bool:
     """Whether it is about a user that the IdP makes only to test its connection: an auditor must be able to tell."""
     body = draft.body
-    return draft.ot == USER and body is not None and is_test_object(submission.directory.speaks, body.object.get("userName", ""))
+    return draft.ot == USER and body is not None and is_test_object(submission.directory.profile, body.object.get("userName", ""))
 
 
 def _with_user(draft: Draft, profile: Profile) -> Draft:

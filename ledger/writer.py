@@ -28,6 +28,7 @@ from ledger.clocks import ClockError
 from ledger.commands import RecordFacts
 from ledger.obstacles import obstacles
 from ledger.queue import FairQueue
+from ledger.refused import OvertakenError
 from ledger.transaction import Outcome, Report, Submission, Transaction
 from scim.errors import InvalidValue, TooManyRequests, Unavailable
 
@@ -382,6 +383,9 @@ class Writer:
                     await self._attempt(attempt.link, [submission], wait_for_locks=attempt.wait_for_locks, until=attempt.until)
             return
         (guilty,) = attempt.left
+        if isinstance(refused, psycopg.errors.UniqueViolation) and isinstance(guilty.command, RecordFacts):
+            guilty.settle(OvertakenError())  # a name that was free when it was looked up
+            return
         _log.error("database_refused_command", sqlstate=refused.sqlstate, command=type(guilty.command).__name__)
         guilty.settle(InvalidValue(f"{fault.says} Nothing was changed."))
 

@@ -25,7 +25,10 @@ async def record(ledger: OpenLedger, caller: Caller, facts: RecordFacts, *, op: 
 async def record_in(
     ledger: OpenLedger, caller: Caller, directory: Directory, facts: RecordFacts, *, op: int = 0, weight: int = WEIGHT
 ) -> None:
-    """The same in the log of a directory. `weight`: bytes of the request."""
+    """The same in the log of a directory. `weight`: bytes of the request.
+
+    Raises OvertakenError where what the act was decided upon has changed, or its name was taken, since that was read.
+    """
     submission = Submission(
         directory, facts, needs_of(facts), caller.actor, caller.request, op, waiter(), caller.token_id, weight
     )

@@ -4,9 +4,10 @@ Each decorator takes the name of a line. The target comes in as the words of the
 operation as the thing itself; what the caller does not reach is refused exactly like what is not there.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 from database.connections import Connection
@@ -15,12 +16,14 @@ from delivery.replays import Run, run_of
 from ledger.bindings import TokenRow
 from ledger.commands import parse_id
 from ledger.directories import SYSTEM, Directory
+from ledger.refused import OvertakenError
 from ledger.tokens import Token, find, token_of
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.permissions import ROLES, TABLE, Reach, Rule, allowed
-from operations.refusals import ForbiddenError, NotFoundError
+from operations.refusals import ConflictError, ForbiddenError, NotFoundError
 
+DECIDED_MAX: Final = 5  # times, while other requests change the same thing
 P = ParamSpec("P")
 T = TypeVar("T")
 Target = TypeVar("Target")
@@ -56,11 +59,19 @@ def operation(name: str) -> Callable[[Plain[P, T]], Plain[P, T]]:
             check(caller, name)
             if rule.reach != "within":
                 await caller.admitted()
-            return await act(ledger, caller, *args, **kwargs)
+            return await _decided_anew(lambda: act(ledger, caller, *args, **kwargs))
 
         return admitted
 
     return wrap
+
+
+async def _decided_anew(act: Callable[[], Awaitable[T]]) -> T:
+    """Carry out an act that another request may overtake between reading and recording: then what it reads now decides."""
+    for _ in range(DECIDED_MAX):
+        with contextlib.suppress(OvertakenError):
+            return await act()
+    raise ConflictError("Other requests change this at the same moment. Ask again.", "overtaken")
 
 
 def on_directory(name: str) -> Callable[[Aimed[Directory, P, T]], Named[P, T]]:
@@ -99,9 +110,13 @@ def _aimed(
         @wraps(act)
         async def admitted(ledger: OpenLedger, caller: Caller, target: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
             check(caller, name)
-            found = await find(ledger, caller, target)
+            found = [await find(ledger, caller, target)]
             await caller.admitted()
-            return await act(ledger, caller, found, *args, **kwargs)
+
+            async def once() -> T:
+                return await act(ledger, caller, found.pop() if found else await find(ledger, caller, target), *args, **kwargs)
+
+            return await _decided_anew(once)
 
         return admitted
 

@@ -51,16 +51,16 @@ async def _make(ledger: OpenLedger, caller: Caller, slug: str, profile: str) -> 
             raise ConflictError(
                 f"There is a directory {slug} already, and names are never reused. Choose another one.", "name_taken"
             )
-        speaks = await known_profile(conn, profile)
+        chosen = await known_profile(conn, profile)
         row = await (await conn.execute(SQL["next_directory_id"])).fetchone()
     assert row is not None
     uuid, entropy = ledger.new_id(), ledger.entropy(KEY_SIZE + NONCE_SIZE)
     index_key = entropy[:KEY_SIZE]
     wrapped = wrap_key(ledger.kek, index_key, directory=uuid, obj=uuid, nonce=entropy[KEY_SIZE:])
-    directory = Directory(row[0], uuid, slug, speaks.text, index_key, speaks=speaks)
-    facts = Body({"id": str(uuid), "slug": slug, "profile": speaks.text}, [], slug)
+    directory = Directory(row[0], uuid, slug, chosen, index_key)
+    facts = Body({"id": str(uuid), "slug": slug, "profile": chosen.text}, [], slug)
     draft = Draft(DIRECTORY_CREATED, uuid, DIRECTORY, cause=OPERATOR, body=facts)
-    insert = (SQL["insert_directory"], (row[0], uuid, slug, speaks.text, wrapped))
+    insert = (SQL["insert_directory"], (row[0], uuid, slug, chosen.text, wrapped))
     await record_in(ledger, caller, directory, RecordFacts((draft,), (insert,)))
 
 

@@ -131,7 +131,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
     names = ("method", "path", "requests", "errors", "too_many_requests", "p50_us", "last")
     return {
         "directory": directory.slug,
-        "profile": directory.profile,
+        "profile": directory.profile.text,
         "hours": hours,
         "since": since,  # where more came than are looked at
         "last_request": last,

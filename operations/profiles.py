@@ -39,7 +39,7 @@ async def show(ledger: OpenLedger, _caller: Caller, name: str) -> Profile:
 @on_directory("profiles.of_directory")
 async def of_directory(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> Profile:
     """How a directory's IdP is understood."""
-    return directory.speaks
+    return directory.profile
 
 
 @on_directory("profiles.set")
@@ -77,7 +77,7 @@ async def tried(
     found = await reached_directory(ledger, caller, slug) if slug is not None else None
     await caller.admitted()
     if found is not None and asked == slug:
-        profile = found.speaks
+        profile = found.profile
     else:
         async with ledger.connection() as conn:
             profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked

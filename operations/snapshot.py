@@ -104,7 +104,7 @@ class Snapshot:
             if ot == GROUP:
                 return _line({"object": "group", "id": str(person.id), "data": data})
             if document is not None:
-                data["user"] = mapped_user(self._directory.speaks, document)
+                data["user"] = mapped_user(self._directory.profile, document)
             return _line({"object": "user", "id": str(person.id), "active": person.active, "data": data})
 
         if not self._bodies:

@@ -322,7 +322,7 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
     return Entry(
         directory.id, services.ledger.clock(), method_shown(call.method), template.removeprefix("/scim/{directory}/v2") or "/",
         redacted_filter(text, kind) if text else None, status, error.scim_type if error else None, error.detail if error else None,
-        directory.profile, tuple(sorted(call.leniency.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
+        directory.profile.text, tuple(sorted(call.leniency.used)), call.events, int(seconds * 1e6), call.request_id, call.token.id if call.token else None,
     )  # fmt: skip
 
 

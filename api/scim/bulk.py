@@ -159,7 +159,7 @@ class _Run:
 
     def _shares(self, operation: BulkOperation) -> bool:
         """A creation that reaches the writer's queue at once. Anything else could overtake, or see what comes before it half done."""
-        looks_up = operation.segment == "Groups" and self._directory.speaks.unknown_member != "refuse"  # its members, first
+        looks_up = operation.segment == "Groups" and self._directory.profile.unknown_member != "refuse"  # its members, first
         return operation.method == "POST" and operation.size <= THREAD_BYTES_MIN and not looks_up
 
     async def _carry_out(self, together: Sequence[tuple[BulkOperation, Any]]) -> None:

@@ -117,7 +117,7 @@ class Listing:
 
     async def _with_member_ids(self, wanted: Filter) -> Filter:
         """The filter with the ids of members that the IdP names by another key, where the profile says that it may."""
-        if self._directory.speaks.unknown_member == "refuse":
+        if self._directory.profile.unknown_member == "refuse":
             return wanted
         named = compared_members(wanted)
         ids = await resolve_members(self._services.ledger.turns, self._directory, list(named), self._leniency)

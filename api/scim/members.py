@@ -35,7 +35,7 @@ async def resolve_members(turns: Turns, directory: Directory, values: Sequence[s
     and names it. Nothing is unsealed, and no connection is held while keys are computed.
     Raises InvalidValue for a text that several users have: a guess would give one of them the access of the other.
     """
-    key = directory.speaks.unknown_member
+    key = directory.profile.unknown_member
     found: dict[str, str] = {}
     if key == "refuse":
         return found

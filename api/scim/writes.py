@@ -145,7 +145,7 @@ class Write:
 
     async def patch_group(self, group: str) -> Answer:
         patch = await self._read_patch(self._directory.group_type, GROUP_BYTES_MAX)
-        if self._directory.speaks.unknown_member != "refuse":
+        if self._directory.profile.unknown_member != "refuse":
             as_sent = patch
             found = await self._member_ids(await self._computed(lambda: members_named_in(as_sent)))
             patch = await self._computed(lambda: patch_with_ids(as_sent, found))
@@ -184,7 +184,7 @@ class Write:
 
     async def _member_ids(self, members: Sequence[str]) -> dict[str, str]:
         """The ids of members that are named by externalId or userName, where the profile says that they may be."""
-        if self._directory.speaks.unknown_member == "refuse" or not members:
+        if self._directory.profile.unknown_member == "refuse" or not members:
             return {}  # most directories: no connection is asked for
         return await resolve_members(self._services.ledger.turns, self._directory, members, self._leniency)
 

@@ -28,6 +28,7 @@ from ledger.sealing import Kek, wrap_key
 from ledger.transaction import Report, Submission
 from runtime.identifiers import uuid7
 from runtime.wiring import make_transaction
+from scim.profile import profile_of
 from tests.postgres.ledgers import id_of, opened
 
 MAPPER = LedgerMapper(transcoder=JSONTranscoder())
@@ -89,7 +90,7 @@ def _directory(url: str, kek: Kek) -> Directory:
             (uuid, PROFILE, wrapped),
         ).fetchone()
     assert row is not None
-    return Directory(row[0], uuid, "under-test", PROFILE, key)
+    return Directory(row[0], uuid, "under-test", profile_of(PROFILE), key)
 
 
 def test_the_librarys_own_select_and_notification_test_passes_over_our_events(app_url: str) -> None:

@@ -27,7 +27,7 @@ async def _events(ledger: Ledger) -> list[dict[str, Any]]:
 async def _followed(ledger: Ledger, profile: str) -> None:
     """Wait until the serving process knows the profile; how it learns of it is not helped along."""
     async with asyncio.timeout(10):
-        while (known := ledger.services.ledger.directories.known("acme")) is None or known.profile != profile:
+        while (known := ledger.services.ledger.directories.known("acme")) is None or known.profile.text != profile:
             async with ledger.services.ledger.connection() as conn:
                 await conn.execute("select pg_sleep(0.01)")
     ledger.directory = known
@@ -46,7 +46,7 @@ def test_setting_a_profile_is_one_event_and_holds_in_a_serving_process(app_url: 
             before = await _events(ledger)
             async with administration(app_url, ledger.services.ledger.kek) as acts:
                 changed = await acts.set_profile("acme", "okta")
-            assert changed.profile == "okta@1"
+            assert changed.profile.text == "okta@1"
             await _followed(ledger, "okta@1")
             await ledger.create_user("bob")
             after = await _events(ledger)
@@ -60,7 +60,10 @@ def test_setting_a_profile_is_one_event_and_holds_in_a_serving_process(app_url: 
             }
             assert bob["profile"] == "okta@1"
             async with ledger.services.ledger.connection() as conn:
-                assert [d.profile for d in await Directories(ledger.services.ledger.kek).all(conn)] == ["generic@1", "okta@1"]
+                assert [d.profile.text for d in await Directories(ledger.services.ledger.kek).all(conn)] == [
+                    "generic@1",
+                    "okta@1",
+                ]
 
     asyncio.run(run())
 
@@ -70,7 +73,7 @@ def test_the_same_profile_again_is_no_event(app_url: str) -> None:
         async with opened(app_url) as ledger:
             before = await _events(ledger)
             async with administration(app_url, ledger.services.ledger.kek) as acts:
-                assert (await acts.set_profile("acme", "generic")).profile == "generic@1"
+                assert (await acts.set_profile("acme", "generic")).profile.text == "generic@1"
             assert await _events(ledger) == before
 
     asyncio.run(run())
@@ -88,8 +91,8 @@ def test_what_cannot_be_set_is_refused_in_words(app_url: str) -> None:
             with pytest.raises(RefusedError, match=r"no profile nope here"):
                 await acts.create_directory("second", profile="nope")
             made = await acts.create_directory("second", profile="entra")
-            assert made.profile == "entra@1"
-            assert made.speaks.tolerances == profile_of("entra@1").tolerances
+            assert made.profile.text == "entra@1"
+            assert made.profile.tolerances == profile_of("entra@1").tolerances
 
     asyncio.run(run())
 

@@ -145,7 +145,7 @@ def test_no_connection_is_held_while_it_is_found_out_whom_a_member_means(
 
     async def run() -> None:
         async with opened(app_url) as ledger:
-            directory = replace(ledger.directory, speaks=profile_of(profile))
+            directory = replace(ledger.directory, profile=profile_of(profile))
             users = [id_of(await ledger.create_user(f"Ann{n}", externalId=f"ext-{n}")) for n in range(3)]
             held: list[int] = []
 

@@ -29,7 +29,7 @@ class _Scripted(edge._Run):
         ledger = SimpleNamespace(new_id=uuid4, turns=Turns(no_database, 1))
         services: Any = SimpleNamespace(base_url="http://x", ledger=ledger)
         self.call: Any = SimpleNamespace(refusals=[], work=Work(REQUEST_STEPS))
-        directory: Any = SimpleNamespace(id=1, slug="acme", speaks=SimpleNamespace(unknown_member="refuse"))
+        directory: Any = SimpleNamespace(id=1, slug="acme", profile=SimpleNamespace(unknown_member="refuse"))
         token: Any = None
         super().__init__(
             services,

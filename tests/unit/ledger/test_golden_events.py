@@ -20,6 +20,7 @@ from ledger.events import CONSUMER, DIRECTORY, EVENT_TYPES, GROUP, OPERATOR, REP
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from ledger.state import BatchState
 from proofs.leaf import check_leaf, leaf_hash
+from scim.profile import profile_of
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "events.json"
 KEK = Kek.of(bytes(range(32)))
@@ -27,7 +28,7 @@ DIRECTORY_UUID = UUID("0d1ec704-0000-4000-8000-000000000001")
 OBJ = UUID("0b1ec700-0000-4000-8000-000000000002")
 MEM = UUID("0e3be400-0000-4000-8000-000000000003")
 REQUEST = UUID("01936000-0000-7000-8000-000000000004")
-HERE = Directory(7, DIRECTORY_UUID, "golden", "generic@1", bytes(range(32, 64)))
+HERE = Directory(7, DIRECTORY_UUID, "golden", profile_of("generic@1"), bytes(range(32, 64)))
 OWNERS = {
     "user": USER,
     "group": GROUP,

@@ -30,7 +30,7 @@ from scim.patch import Patch
 from scim.profile import profile_of
 
 GENERIC = profile_of("generic@1").tolerances
-HERE = Directory(7, UUID(int=7), "acme", "generic@1", bytes(32))
+HERE = Directory(7, UUID(int=7), "acme", profile_of("generic@1"), bytes(32))
 U, G, H = UUID(int=1), UUID(int=11), UUID(int=12)
 STATES = (ACTIVE, PAUSED, CLOSED, DELETED)
 OF_AN_IDP = [
@@ -61,15 +61,15 @@ def test_every_command_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_acts_of_operators_go_on_but_a_closed_directory_speaks_no_other_way_any_more(state: str) -> None:
+def test_acts_of_operators_go_on_but_a_closed_directory_keeps_its_profile(state: str) -> None:
     revoked = RecordFacts((Draft(TOKEN_REVOKED, U, TOKEN, cause=OPERATOR),))
     assert _when(state, revoked).drafts == revoked.drafts
-    speaks = RecordFacts((Draft(DIRECTORY_PROFILE_CHANGED, HERE.uuid, DIRECTORY, cause=OPERATOR),))
+    changed = RecordFacts((Draft(DIRECTORY_PROFILE_CHANGED, HERE.uuid, DIRECTORY, cause=OPERATOR),))
     if state in {CLOSED, DELETED}:
         with pytest.raises(Forbidden):
-            _when(state, speaks)
+            _when(state, changed)
     else:
-        assert _when(state, speaks).drafts == speaks.drafts
+        assert _when(state, changed).drafts == changed.drafts
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -12,6 +12,7 @@ from ledger.commands import Needs, RecordFacts
 from ledger.directories import Directory
 from ledger.queue import BATCH_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, RECENT_BATCHES, SHARE_MAX, FairQueue
 from ledger.transaction import Outcome, Submission
+from scim.profile import profile_of
 
 NO_WAITER = cast("asyncio.Future[Outcome]", None)  # the queue never looks at it
 
@@ -22,7 +23,7 @@ arrivals = st.lists(st.tuples(st.integers(1, 4), needs), max_size=40)
 
 def submission(directory: int, needs: Needs | None = None, weight: int = 1_000) -> Submission:
     number = UUID(int=directory)
-    where = Directory(directory, number, f"d{directory}", "generic", b"")
+    where = Directory(directory, number, f"d{directory}", profile_of("generic"), b"")
     return Submission(where, RecordFacts(()), needs or Needs(), "sys", number, 0, NO_WAITER, weight=weight)
 
 
