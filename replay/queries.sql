@@ -45,11 +45,10 @@ left join ledger.bodies b on b.directory = e.directory and b.seq = e.seq
 left join ledger.subject_keys k on k.obj = e.obj and b.ct is not null
 where e.directory = $1 and e.seq > $2 and e.seq <= $3 order by e.seq;
 
--- existing_created --
--- When the resources began that a batch changes, for rows that are written anew; unqualified: the side tables.
-select u.directory, u.id, u.created_at from unnest($1::int4[], $2::uuid[]) k(d, i) join users u on u.directory = k.d and u.id = k.i
-union all
-select g.directory, g.id, g.created_at from unnest($1::int4[], $2::uuid[]) k(d, i) join groups g on g.directory = k.d and g.id = k.i;
+-- versions_before --
+-- The versions that the first events of a stretch say they follow, where there are such events before it.
+select k.o, e.rv, e.etag_rv from unnest($1::int4[], $2::uuid[], $3::int4[]) k(d, o, r)
+join ledger.events e on e.obj = k.o and e.rv = k.r and e.directory = k.d where e.seq <= $4;
 
 -- server_clock --
 -- Milliseconds, to say how long the directories were locked.

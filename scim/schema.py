@@ -1,13 +1,15 @@
-"""Attribute tables of the resource types, derived once from the scim2-models schema documents (RFC 7643 §4, §7, §8.7)."""
+"""Attribute tables of the resource types, read once from the schema documents in scim/schemas (RFC 7643 §4, §7, §8.7)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
-from scim2_models import EnterpriseUser as EnterpriseModel
-from scim2_models import Group as GroupModel
-from scim2_models import User as UserModel
+import orjson
+
+# The documents are those of the library scim2-models; a test compares them. Its import would be a third of a service's start.
+FOLDER: Final = Path(__file__).with_name("schemas")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +75,7 @@ def _attribute_of(document: Mapping[str, Any], prefix: str = "") -> Attribute:
     return replace(read, **_CORRECTIONS.get(path, {}))
 
 
-# Where this service differs from the library's tables: display names and links of members are derived and not stored, neither part of
+# Where this service differs from these documents: display names and links of members are derived and not stored, neither part of
 # a manager is required (RFC 7643 §8.7.1), the type of a user's group is computed, and ids are compared ignoring case (§8.7.1).
 # `active` always has a value (true where a creation does not say it) and cannot be removed: discovery shows it as `required`.
 _CORRECTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -109,18 +111,18 @@ COMMON = (
 )
 
 
-def _model_document(model: Any) -> Mapping[str, Any]:
-    return model.to_schema().model_dump(mode="json", by_alias=True, exclude_none=True)
+def _schema_document_of(name: str) -> Mapping[str, Any]:
+    return orjson.loads((FOLDER / f"{name}.json").read_bytes())
 
 
-def _resource_type_of(model: Any, endpoint: str, description: str) -> ResourceType:
-    document = _model_document(model)
+def _resource_type_of(name: str, endpoint: str, description: str) -> ResourceType:
+    document = _schema_document_of(name)
     own = [_attribute_of(attribute) for attribute in document["attributes"]]
-    return ResourceType(document["name"], endpoint, document["id"], _by_name([*COMMON, *own]), MappingProxyType({}), description)
+    return ResourceType(name, endpoint, document["id"], _by_name([*COMMON, *own]), MappingProxyType({}), description)
 
 
-def _extension_of(model: Any, name: str, description: str) -> Extension:
-    document = _model_document(model)
+def _extension_of(name: str, description: str) -> Extension:
+    document = _schema_document_of(name)
     return Extension(document["id"], _by_name([_attribute_of(a) for a in document["attributes"]]), name, description)
 
 
@@ -138,7 +140,7 @@ def with_extension(rt: ResourceType, extension: Extension) -> ResourceType:
     return replace(rt, extensions=MappingProxyType({**rt.extensions, extension.urn.casefold(): extension}))
 
 
-ENTERPRISE = _extension_of(EnterpriseModel, "EnterpriseUser", "Enterprise User")
-USER = with_extension(_resource_type_of(UserModel, "/Users", "User Account"), ENTERPRISE)
-GROUP = _resource_type_of(GroupModel, "/Groups", "Group")
+ENTERPRISE = _extension_of("EnterpriseUser", "Enterprise User")
+USER = with_extension(_resource_type_of("User", "/Users", "User Account"), ENTERPRISE)
+GROUP = _resource_type_of("Group", "/Groups", "Group")
 RESOURCE_TYPES: Mapping[str, ResourceType] = MappingProxyType({"Users": USER, "Groups": GROUP})

@@ -80,17 +80,20 @@ class Listing:
 
     # -- what matches -------------------------------------------------------
 
-    async def plain(self, kind: ResourceType, search: Search, after: ListPosition | None) -> Selection:
-        """A page without looking at the rest: what comes later or goes away moves nothing of it."""
+    async def indexed(self, kind: ResourceType, search: Search, after: ListPosition | None, wanted: Filter | None) -> Selection:
+        """A page without looking at the rest: of all, or of what a filter that says only bounds matches.
+
+        What comes later or goes away moves nothing of it.
+        """
+        within = None if wanted is None else bounds(wanted)
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
-            total = await reads.count(conn, self._directory, kind.name)
+            total = await reads.count(conn, self._directory, kind.name, within)
             if search.cursor is None:
-                ids = (
-                    await reads.page_ids(conn, self._directory, kind.name, search.start - 1, search.count) if search.count else []
-                )
+                first = search.start - 1
+                ids = await reads.page_ids(conn, self._directory, kind.name, first, search.count, within) if search.count else []
                 return Selection(total, [Item(kind.name, obj, 0, 0) for obj in ids], lambda _: None)
-            place = after if isinstance(after, AfterCreation) else AfterCreation(0, UUID(int=0))
-            rows = await reads.page_after(conn, self._directory, kind.name, place.at, place.id, search.count + 1)
+            place = (after.at, after.id) if isinstance(after, AfterCreation) else reads.BEGINNING
+            rows = await reads.page_after(conn, self._directory, kind.name, place, search.count + 1, within or Bounds())
         items = [Item(kind.name, obj, at, 0) for at, obj in rows]
         return Selection(total, items[: search.count], partial(_end_by_creation, items))
 
@@ -156,7 +159,7 @@ class Listing:
         place = reads.BEGINNING
         while True:
             async with self._services.ledger.turns.connection(self._directory.id) as conn:
-                rows = await reads.scan_page(conn, self._directory, kind.name, window, place)
+                rows = await reads.page_after(conn, self._directory, kind.name, place, SCAN_PAGE, window)
             if not rows:
                 return
             yield [obj for _, obj in rows]
