@@ -3,7 +3,7 @@
 The same functions serve the writer (inside the commit) and the rebuild (beside the live tables).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -34,6 +34,7 @@ OPEN: Final = 9_223_372_036_854_775_807
 Statement = tuple[LiteralString, tuple[Any, ...]]
 Obj = tuple[int, UUID]
 Edge = tuple[int, UUID, UUID]
+Encode = Callable[[Sequence[Recorded], dict[Obj, int]], tuple[Any, ...]]  # rows, and when the new ones were made
 
 
 @dataclass(slots=True)
@@ -94,14 +95,14 @@ def fold(events: Iterable[Recorded]) -> Delta:
 
 def project(events: Sequence[Recorded]) -> list[Statement]:
     """Give the statements that apply a batch of events inside the commit (an InlineProjection)."""
-    return statements(fold(events), rewrite=False)
+    return changes(fold(events))
 
 
 def _changed(delta: Delta, event: Recorded) -> None:
     obj = (event.directory, event.obj)
     resources, ot = (delta.users, USER) if event.kind.subject == USER else (delta.groups, GROUP)
     resources[obj] = event
-    if event.kind in {USER_CREATED, GROUP_CREATED}:
+    if event.kind is USER_CREATED or event.kind is GROUP_CREATED:
         delta.created[obj] = event.at
     _end_state(delta, obj, event.seq)
     active = True if event.active is None else event.active
@@ -165,40 +166,48 @@ _STANDINGS: Final = {
 # -- to statements ----------------------------------------------------------
 
 
-def statements(delta: Delta, *, rewrite: bool, created_at: dict[Obj, int] | None = None) -> list[Statement]:
-    """Encode a delta.
+def changes(delta: Delta) -> list[Statement]:
+    """Encode a delta for the live tables: new rows are inserted, older ones updated."""
+    users, groups, created = delta.users, delta.groups, delta.created
+    out = _deletions(delta)
+    out += _encoded(SQL["update_users"], _user_rows, [event for obj, event in users.items() if obj not in created], created)
+    out += _encoded(SQL["insert_users"], _user_rows, [event for obj, event in users.items() if obj in created], created)
+    out += _encoded(SQL["update_groups"], _group_rows, [event for obj, event in groups.items() if obj not in created], created)
+    out += _encoded(SQL["insert_groups"], _group_rows, [event for obj, event in groups.items() if obj in created], created)
+    return out + _intervals(delta)
 
-    `rewrite` deletes and inserts changed rows instead of updating them: a rebuild's batch may move one userName between
-    users, which row-by-row unique checks of an UPDATE would refuse. It needs `created_at` of the rows that existed.
+
+def rewriting(delta: Delta) -> list[Statement]:
+    """Encode a delta for tables that are being rebuilt: changed rows are deleted and inserted.
+
+    A rebuild's batch may move one userName between users, which row-by-row unique checks of an UPDATE would refuse.
     """
-    out: list[Statement] = []
-    kept = {obj: at for obj, at in (created_at or {}).items() if obj in delta.users or obj in delta.groups}
-    gone = delta.deleted | (set(kept) if rewrite else set())
-    if gone:
-        out += [_pairs(SQL["delete_users"], gone), _pairs(SQL["delete_groups"], gone)]
-    born = {**delta.created, **kept} if rewrite else delta.created
-    out += _users(delta, born)
-    out += _groups(delta, born)
-    out += _states(delta)
-    out += _memberships(delta)
-    out += _directories(delta)
-    return out
+    out = _deletions(delta)
+    out += _rewritten(SQL["rewrite_users"], _user_rows, delta.users, delta.created)
+    out += _rewritten(SQL["rewrite_groups"], _group_rows, delta.groups, delta.created)
+    return out + _intervals(delta)
 
 
-def _pairs(sql: LiteralString, objs: Iterable[Obj]) -> Statement:
-    ordered = sorted(objs)
-    return sql, (int4s([d for d, _ in ordered]), uuids([i for _, i in ordered]))
+def _encoded(statement: LiteralString, encode: Encode, rows: Sequence[Recorded], created: dict[Obj, int]) -> list[Statement]:
+    return [(statement, encode(rows, created))] if rows else []
 
 
-def _users(delta: Delta, born: dict[Obj, int]) -> list[Statement]:
-    new = [event for obj, event in delta.users.items() if obj in born]
-    old = [event for obj, event in delta.users.items() if obj not in born]
-    out: list[Statement] = []
-    if old:
-        out.append((SQL["update_users"], _user_rows(old, born)))
-    if new:
-        out.append((SQL["insert_users"], _user_rows(new, born)))
-    return out
+def _rewritten(statement: LiteralString, encode: Encode, rows: dict[Obj, Recorded], created: dict[Obj, int]) -> list[Statement]:
+    older = _keys([obj for obj in rows if obj not in created])
+    return [(statement, (*older, *encode(list(rows.values()), created)))] if rows else []
+
+
+def _deletions(delta: Delta) -> list[Statement]:
+    gone = _keys(sorted(delta.deleted))
+    return [(SQL["delete_users"], gone), (SQL["delete_groups"], gone)] if delta.deleted else []
+
+
+def _intervals(delta: Delta) -> list[Statement]:
+    return [*_states(delta), *_memberships(delta), *_directories(delta)]
+
+
+def _keys(objs: Sequence[Obj]) -> tuple[Any, ...]:
+    return int4s([d for d, _ in objs]), uuids([i for _, i in objs])
 
 
 def _macs(event: Recorded) -> Macs:
@@ -220,12 +229,6 @@ def _user_rows(rows: Sequence[Recorded], born: dict[Obj, int]) -> tuple[Any, ...
 def _bytea_literal(values: tuple[bytes, ...]) -> str | None:
     # An array of arrays cannot go through unnest (it flattens), so each row's array travels as its text literal.
     return "{" + ",".join(f'"\\\\x{value.hex()}"' for value in values) + "}" if values else None
-
-
-def _groups(delta: Delta, born: dict[Obj, int]) -> list[Statement]:
-    new = [event for obj, event in delta.groups.items() if obj in born]
-    old = [event for obj, event in delta.groups.items() if obj not in born]
-    return [(SQL[name], _group_rows(rows, born)) for name, rows in (("update_groups", old), ("insert_groups", new)) if rows]
 
 
 def _group_rows(rows: Sequence[Recorded], born: dict[Obj, int]) -> tuple[Any, ...]:

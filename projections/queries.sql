@@ -51,6 +51,33 @@ from unnest($1::int4[], $2::uuid[], $3::bool[], $4::int8[], $5::int4[], $6::int4
             $11::bytea[], $12::text[])
      v(d, i, active, body_seq, rv, etag_rv, created_at, updated_at, name, external, display, emails);
 
+-- rewrite_users --
+-- Users as a batch leaves them, in place of the rows that $1 and $2 had; of these only the time of their creation stays.
+-- All are deleted before the first is inserted, because count(*) reads them all: else a userName that moves would be there twice.
+with old as (
+    delete from users u using unnest($1::int4[], $2::uuid[]) k(d, i) where u.directory = k.d and u.id = k.i returning u.directory, u.id, u.created_at
+)
+insert into users (directory, id, active, body_seq, rv, etag_rv, created_at, updated_at, user_name_mac, external_id_mac,
+                   display_name_mac, email_macs)
+select v.d, v.i, v.active, v.body_seq, v.rv, v.etag_rv, coalesce(old.created_at, v.created_at), v.updated_at, v.name, v.external, v.display,
+       v.emails::bytea[]
+from unnest($3::int4[], $4::uuid[], $5::bool[], $6::int8[], $7::int4[], $8::int4[], $9::int8[], $10::int8[], $11::bytea[], $12::bytea[],
+            $13::bytea[], $14::text[])
+     v(d, i, active, body_seq, rv, etag_rv, created_at, updated_at, name, external, display, emails)
+cross join (select count(*) from old) deleted
+left join old on old.directory = v.d and old.id = v.i;
+
+-- rewrite_groups --
+-- Groups in the same way.
+with old as (
+    delete from groups g using unnest($1::int4[], $2::uuid[]) k(d, i) where g.directory = k.d and g.id = k.i returning g.directory, g.id, g.created_at
+)
+insert into groups (directory, id, body_seq, created_at, display_name_mac, external_id_mac)
+select v.d, v.i, v.body_seq, coalesce(old.created_at, v.created_at), v.name, v.external
+from unnest($3::int4[], $4::uuid[], $5::int8[], $6::int8[], $7::bytea[], $8::bytea[]) v(d, i, body_seq, created_at, name, external)
+cross join (select count(*) from old) deleted
+left join old on old.directory = v.d and old.id = v.i;
+
 -- update_groups --
 -- Attributes only: a membership change writes no row here.
 update groups g set body_seq = v.body_seq, display_name_mac = v.name, external_id_mac = v.external
@@ -155,6 +182,25 @@ select count(*) from users where directory = $1;
 -- count_groups --
 -- totalResults without a filter.
 select count(*) from groups where directory = $1;
+
+-- count_users_within --
+-- totalResults of a filter that says only bounds.
+select count(*) from users
+where directory = $1 and ($2::bool is null or active = $2) and created_at between $3 and $4 and updated_at between $5 and $6;
+
+-- count_groups_within --
+-- totalResults of a filter that says only bounds.
+select count(*) from groups where directory = $1 and created_at between $2 and $3;
+
+-- page_of_users_within --
+-- The page of such a filter, by time of creation.
+select id from users
+where directory = $1 and ($2::bool is null or active = $2) and created_at between $3 and $4 and updated_at between $5 and $6
+order by created_at, id offset $7 limit $8;
+
+-- page_of_groups_within --
+-- The page of such a filter, by time of creation.
+select id from groups where directory = $1 and created_at between $2 and $3 order by created_at, id offset $4 limit $5;
 
 -- page_of_users --
 -- By time of creation, so that an importer that pages while users are created misses nobody.

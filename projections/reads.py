@@ -24,7 +24,7 @@ from scim.filter_index import Atom, Bounds
 from scim.work import Work, reading
 
 SQL: Final = load_queries(__file__)
-SCAN_PAGE: Final = 500
+SCAN_PAGE: Final = 500  # resources that a filter looks at together
 SCAN_MAX: Final = 100_000  # documents a filter may unseal; above it the SCIM error tooMany
 SHARED_BYTES_MAX: Final = 64 * 1024  # of a body that is read together with those of others
 SHARED_ROWS_MAX: Final = 2_000  # groups of a read that is shared with others
@@ -239,45 +239,53 @@ async def ids_among(conn: Connection, directory: Directory, ids: Sequence[UUID])
 _MAC_KINDS: Final = {"userName": USER_NAME, "externalId": EXTERNAL_ID, "displayName": DISPLAY_NAME, "emails.value": EMAIL}
 
 
-async def count(conn: Connection, directory: Directory, ot: str) -> int:
-    """How many resources of a type the directory has."""
-    row = await (await conn.execute(SQL["count_users" if ot == USER else "count_groups"], (directory.id,))).fetchone()
+async def count(conn: Connection, directory: Directory, ot: str, within: Bounds | None = None) -> int:
+    """How many resources of a type the directory has, or has within bounds."""
+    if within is None:
+        found = await conn.execute(SQL["count_users" if ot == USER else "count_groups"], (directory.id,))
+    else:
+        name = "count_users_within" if ot == USER else "count_groups_within"
+        found = await conn.execute(SQL[name], (directory.id, *_window(ot, within)))
+    row = await found.fetchone()
     return row[0] if row else 0
 
 
-async def page_ids(conn: Connection, directory: Directory, ot: str, offset: int, limit: int) -> list[UUID]:
-    """Ids by time of creation."""
-    name = "page_of_users" if ot == USER else "page_of_groups"
-    rows = await (await conn.cursor(binary=True).execute(SQL[name], (directory.id, offset, limit))).fetchall()
-    return [row[0] for row in rows]
-
-
-async def page_after(conn: Connection, directory: Directory, ot: str, at: int, last: UUID, limit: int) -> list[tuple[int, UUID]]:
-    """Creation time and id of what comes after a place, by time of creation."""
-    everything = (_MIN, _MAX)
-    if ot == USER:
-        name, params = "users_after", (directory.id, at, last, None, *everything, *everything, limit)
+async def page_ids(
+    conn: Connection, directory: Directory, ot: str, offset: int, limit: int, within: Bounds | None = None
+) -> list[UUID]:
+    """Ids by time of creation, of all or of those within bounds."""
+    if within is None:
+        name, params = "page_of_users" if ot == USER else "page_of_groups", (directory.id, offset, limit)
     else:
-        name, params = "groups_after", (directory.id, at, last, *everything, limit)
+        name = "page_of_users_within" if ot == USER else "page_of_groups_within"
+        params = (directory.id, *_window(ot, within), offset, limit)
     rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
-    return [(row[0], row[1]) for row in rows]
+    return [row[0] for row in rows]
 
 
 BEGINNING: Final = (_MIN, UUID(int=0))  # before every resource
 
 
-async def scan_page(
-    conn: Connection, directory: Directory, ot: str, bounds: Bounds, after: tuple[int, UUID]
+async def page_after(
+    conn: Connection, directory: Directory, ot: str, after: tuple[int, UUID], limit: int, within: Bounds
 ) -> list[tuple[int, UUID]]:
-    """Creation time and id of the next SCAN_PAGE resources within the bounds of a filter, by time of creation."""
-    created = (bounds.created_min or _MIN, bounds.created_max or _MAX)
-    modified = (bounds.modified_min or _MIN, bounds.modified_max or _MAX)
-    if ot == USER:
-        name, params = "users_after", (directory.id, *after, bounds.active, *created, *modified, SCAN_PAGE)
-    else:
-        name, params = "groups_after", (directory.id, *after, *created, SCAN_PAGE)
+    """Creation time and id of the next resources within bounds, by time of creation."""
+    name = "users_after" if ot == USER else "groups_after"
+    params = (directory.id, *after, *_window(ot, within), limit)
     rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
     return [(row[0], row[1]) for row in rows]
+
+
+def _window(ot: str, within: Bounds) -> tuple[Any, ...]:
+    """Bounds as the parameters of the statements over a type of resource."""
+    created = (_or(within.created_min, _MIN), _or(within.created_max, _MAX))
+    if ot != USER:
+        return created
+    return (within.active, *created, _or(within.modified_min, _MIN), _or(within.modified_max, _MAX))
+
+
+def _or(bound: int | None, default: int) -> int:
+    return default if bound is None else bound
 
 
 @dataclass(frozen=True, slots=True)

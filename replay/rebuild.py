@@ -13,14 +13,16 @@ an older snapshot: a younger one finds the same rows in either table, and the ol
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, LiteralString, cast
 
 import psycopg
 
+from database.connections import connect_owner
 from database.holders import GIVES_UP, Holder, holders, strangers_with_snapshots, waits_for
 from ledger.sealing import Kek
-from replay.shadow_tables import SQL, TABLES, Owner, Progress, SideTables, connect_owner, heads, make_tables, run
+from replay.shadow_tables import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables, run
 
 TAIL_MAX: Final = 500  # events applied while writers wait (target: under 200 ms)
 ROUNDS_MAX: Final = 50
@@ -57,17 +59,19 @@ class Result:
     locked_ms: float
 
 
-async def rebuild(url: str, kek: Kek, progress: Progress, waits: Tell, *, only: Sequence[str] = TABLES) -> Result:
+async def rebuild(
+    url: str, kek: Kek, progress: Progress, waits: Tell, *, only: Sequence[str] = TABLES, executor: Executor | None = None
+) -> Result:
     """Rebuild the read models (`only` some of TABLES). Interrupted, the next call goes on after the last whole chunk.
 
     `url` logs in as the owner. `waits` hears, every second or so, for which sessions it waits: whoever reads the tables may
-    finish, however long that takes. Raises RebuildRefusedError when another rebuild is running.
+    finish, however long that takes. `executor` computes: see stretches.processes. Raises RebuildRefusedError when another rebuild is running.
     """
-    async with await connect_owner(url) as conn, await connect_owner(url) as reader, await connect_owner(url) as swapper:
+    async with await connect_owner(url) as conn, await connect_owner(url) as swapper:
         row = await (await conn.execute("select pg_try_advisory_lock(3, 0)")).fetchone()  # goes with the connection
         if not row or not row[0]:
             raise RebuildRefusedError("Another rebuild is running on this database. Wait for it, or end its process.")
-        side = SideTables(conn, reader, kek, progress, record=True)
+        side = SideTables(conn, url, kek, progress, executor, record=True)
         resumed = await _prepare(side, waits)
         await side.catch_up(await heads(conn))
         await _index(conn)

@@ -1,35 +1,27 @@
 """Side tables: the read models recomputed from the log beside the live ones, by the writer's own functions."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from itertools import islice
 from typing import Final, LiteralString, cast
-from uuid import UUID
 
-import anyio.to_thread
 from psycopg import sql
 
-from database.arrays import int4s, uuids
-from database.connections import Connection, connect_owner
+from database.connections import Connection
 from database.queries import load_queries
 from ledger.directories import Directories
 from ledger.sealing import Kek
-from projections import current_state
-from replay.stored_events import StoredEvent, UnreadableEventError, changed, recorded
+from replay.stored_events import Finding, Origin, UnreadableEventError
+from replay.stretches import PROCESSES_MAX, Computed, Task, compute
 
 SQL: Final = load_queries(__file__)
 CHUNK_EVENTS: Final = 5_000
+AHEAD: Final = PROCESSES_MAX + 1  # stretches that are computed or wait to be applied: what is in memory
 TABLES: Final = ("directory_states", "groups", "memberships", "states", "users")
 Progress = Callable[[int, int], None]  # (events done, events in all)
 Owner = Connection
-
-
-@asynccontextmanager
-async def owner_pair(url: str) -> AsyncGenerator[tuple[Owner, Owner]]:
-    """The two connections of a rebuild or a verification: one that writes the side tables, one that reads the log ahead."""
-    async with await connect_owner(url) as conn, await connect_owner(url) as reader:
-        yield conn, reader
 
 
 async def run(conn: Owner, text: str, *names: str) -> None:
@@ -59,82 +51,77 @@ async def heads(conn: Owner) -> dict[int, int]:
     return dict(await (await conn.execute(SQL["heads"])).fetchall())
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """A stretch of one directory's log, read and folded."""
-
-    directory: int
-    last: int
-    events: int
-    delta: current_state.Delta
-    touched: list[tuple[int, UUID]]
-
-
 class SideTables:
     """Fills the side tables; `done` says per directory up to which seq. `record` keeps that in the table progress.
 
-    `reader` is a second connection: while the server applies one chunk, the next is read and folded. The log never changes, so
-    it does not matter that the two have different snapshots.
+    While the server applies one stretch, the next ones are read and computed by `executor`, in a thread where it is None. With `verifies`
+    what differs is gathered, and from the first difference on nothing is applied; otherwise the first event that does not open is raised.
     """
 
-    def __init__(self, conn: Owner, reader: Owner, kek: Kek, progress: Progress, *, record: bool) -> None:
+    def __init__(
+        self,
+        conn: Owner,
+        url: str,
+        kek: Kek,
+        progress: Progress,
+        executor: Executor | None,
+        *,
+        record: bool,
+        verifies: bool = False,
+    ) -> None:
         self.conn = conn
         self.done: dict[int, int] = {}
-        self.unreadable: list[UnreadableEventError] | None = None  # a list gathers them; otherwise the first is raised
-        self._reader = reader
-        self._kek = kek
+        self.findings: list[Finding] = []  # in the log itself
+        self.unreadable: list[Finding] = []
+        self._url, self._kek = url, kek
+        self._origins: dict[int, Origin] = {}
         self._directories = Directories(kek)  # read when their events are: more are made meanwhile
-        self._progress = progress
-        self._record = record
+        self._progress, self._executor = progress, executor
+        self._record, self._verifies = record, verifies
 
     async def catch_up(self, until: dict[int, int]) -> int:
-        """Apply everything up to these seqs, each chunk in a transaction with its progress; give the number of events."""
+        """Apply everything up to these seqs, each stretch in a transaction with its progress; give the number of events."""
         total, applied = sum(until.values()), 0
-        for number in until:  # here and not by the reader: it would wait for directory_states while that is being swapped
-            await self._directories.by_id(self.conn, number)
-        places = self._places(until)
-        upcoming = await self._read(places)
-        while upcoming is not None:
-            chunk, reading = upcoming, asyncio.ensure_future(self._read(places))
-            try:
-                await self._apply(chunk)
-                applied += chunk.events
+        for number in until:  # here and not by who reads: it would wait for directory_states while that is being swapped
+            self._origins[number] = Origin.of(await self._directories.by_id(self.conn, number))
+        tasks = self._tasks(until)
+        ahead = deque(self._begin(task) for task in islice(tasks, AHEAD))
+        try:
+            while ahead:
+                computed = await ahead.popleft()
+                ahead.extend(self._begin(task) for task in islice(tasks, 1))
+                await self._take(computed)
+                applied += computed.events
                 self._progress(sum(self.done.values()), total)
-                upcoming = await reading
-            finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)  # leaves the reading connection idle
+        finally:
+            for upcoming in ahead:
+                upcoming.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
         return applied
 
-    def _places(self, until: dict[int, int]) -> Iterator[tuple[int, int, int]]:
-        """(directory, after seq, to seq) of the chunks to come."""
+    def _begin(self, task: Task) -> "asyncio.Future[Computed]":
+        return asyncio.get_running_loop().run_in_executor(self._executor, compute, task)
+
+    def _tasks(self, until: dict[int, int]) -> Iterator[Task]:
+        """The stretches to come."""
         for number, head in until.items():
+            origin = self._origins[number]
             for first in range(self.done.get(number, 0), head, CHUNK_EVENTS):
-                yield number, first, min(head, first + CHUNK_EVENTS)
+                yield Task(self._url, self._kek, origin, first, min(head, first + CHUNK_EVENTS), self._verifies)
 
-    async def _read(self, places: Iterator[tuple[int, int, int]]) -> _Chunk | None:
-        place = next(places, None)
-        if place is None:
-            return None
-        number, _, last = place
-        directory = await self._directories.by_id(self.conn, number)
-        rows = await (await self._reader.cursor(binary=True).execute(SQL["events_with_keys"], place)).fetchall()
+    async def _take(self, computed: Computed) -> None:
+        """Raises UnreadableEventError, unless findings are gathered."""
+        self.findings += computed.findings
+        self.unreadable += computed.unreadable
+        if computed.unreadable and not self._verifies:
+            raise UnreadableEventError(computed.unreadable[0])
+        if not self.findings:
+            await self._apply(computed)
+        self.done[computed.directory] = computed.to
 
-        def prepare() -> _Chunk:
-            stored = [StoredEvent(*row) for row in rows]
-            events = recorded(self._kek, directory, stored, self.unreadable)
-            return _Chunk(number, last, len(rows), current_state.fold(events), changed(events))
-
-        return await anyio.to_thread.run_sync(prepare)
-
-    async def _apply(self, chunk: _Chunk) -> None:
-        async with self.conn.transaction():
-            params = (int4s([d for d, _ in chunk.touched]), uuids([i for _, i in chunk.touched]))
-            existing = await (await self.conn.cursor(binary=True).execute(SQL["existing_created"], params)).fetchall()
-            created = {(d, i): at for d, i, at in existing}
-            async with self.conn.pipeline():
-                for statement, values in current_state.statements(chunk.delta, rewrite=True, created_at=created):
-                    await self.conn.execute(statement, values)
-                if self._record:
-                    await self.conn.execute(SQL["record_progress"], (chunk.directory, chunk.last))
-        self.done[chunk.directory] = chunk.last
+    async def _apply(self, computed: Computed) -> None:
+        async with self.conn.transaction(), self.conn.pipeline():
+            for statement, values in computed.statements:
+                await self.conn.execute(statement, values)
+            if self._record:
+                await self.conn.execute(SQL["record_progress"], (computed.directory, computed.to))

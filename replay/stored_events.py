@@ -1,29 +1,50 @@
 """From stored events to what the read models take: the same Recorded events the writer makes. Pure."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
 from ledger.directories import Directory
-from ledger.events import BY_NUMBER, GROUP, USER, Fact, Macs, Recorded
+from ledger.events import BY_NUMBER, EVENT_TYPES, GROUP, USER, Fact, Macs, Recorded
 from ledger.rendering import DAMAGED
 from ledger.sealing import Kek, index_macs, open_payload, unwrap_key
 from proofs.keys import WrapError
+
+Leaf = Mapping[str, Any]
+_SEARCHED = frozenset({USER, GROUP})
+_ENDING = frozenset(kind.number for kind in EVENT_TYPES if Fact.ENDS_RESOURCE in kind.facts)
+
+
+class Finding(NamedTuple):
+    """One thing that differs: where, and what was expected and found (structure only)."""
+
+    place: str
+    problem: str
 
 
 class UnreadableEventError(Exception):
     """An event's body or key is missing or damaged, so the read models cannot be recomputed from it."""
 
-    def __init__(self, place: str, problem: str) -> None:
-        super().__init__(f"{place}: {problem}. Run replay verify.")
-        self.place, self.problem = place, problem
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(f"{finding.place}: {finding.problem}. Run replay verify.")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class Origin(NamedTuple):
+    """The directory of a log, as far as its events are read by it: small enough to be handed to another process."""
+
+    id: int
+    uuid: UUID
+    slug: str
+    index_key: bytes
+
+    @classmethod
+    def of(cls, directory: Directory) -> "Origin":
+        return cls(directory.id, directory.uuid, directory.slug, directory.index_key)
+
+
+class StoredEvent(NamedTuple):
     """One row of `events_with_keys`."""
 
     seq: int
@@ -39,60 +60,53 @@ class StoredEvent:
 
 
 def recorded(
-    kek: Kek, directory: Directory, events: Sequence[StoredEvent], unreadable: list[UnreadableEventError] | None = None
-) -> list[Recorded]:
-    """Read events back as the projections take them. Only the newest body of each resource is unsealed.
+    kek: Kek, origin: Origin, events: Sequence[StoredEvent], leaves: Sequence[Leaf], *, verifies: bool
+) -> tuple[list[Recorded], list[Finding]]:
+    """Events as the projections take them, and those that do not open: these go on with blind keys of nothing.
 
-    Raises UnreadableEventError; with `unreadable` those are gathered there, and the others go on with blind keys of nothing.
+    Only the newest body of each resource is opened. With `verifies` also of one that is gone: somebody will want to read it.
     """
     newest: dict[UUID, int] = {event.obj: event.seq for event in events if event.mem is None}
-    return [_recorded(kek, directory, event, newest.get(event.obj) == event.seq, unreadable) for event in events]
+    bodies = _Bodies(kek, origin)
+    found: list[Recorded] = []
+    for event, leaf in zip(events, leaves, strict=True):
+        kind, macs = BY_NUMBER[event.type], None
+        if newest.get(event.obj) == event.seq:
+            if leaf["ot"] in _SEARCHED and event.type not in _ENDING:
+                macs = bodies.macs(event, leaf["ot"])
+            elif verifies and event.ct is not None:
+                bodies.opened(event)
+        found.append(Recorded(
+            origin.id, event.seq, kind, event.obj, event.rv, event.etag_rv, leaf["at"], event.mem, leaf.get("mt"), leaf.get("active"), macs
+        ))  # fmt: skip
+    return found, bodies.unreadable
 
 
-def _recorded(
-    kek: Kek, directory: Directory, event: StoredEvent, unseal: bool, unreadable: list[UnreadableEventError] | None
-) -> Recorded:
-    leaf: dict[str, Any] = orjson.loads(event.leaf)
-    kind = BY_NUMBER[event.type]
-    macs = None
-    if unseal and leaf["ot"] in {USER, GROUP} and Fact.ENDS_RESOURCE not in kind.facts:
+class _Bodies:
+    """Opens the bodies of some events; a resource's key is unwrapped once."""
+
+    def __init__(self, kek: Kek, origin: Origin) -> None:
+        self.unreadable: list[Finding] = []
+        self._kek, self._origin = kek, origin
+        self._keys: dict[bytes, bytes] = {}
+
+    def macs(self, event: StoredEvent, ot: str) -> Macs:
+        payload = self.opened(event)
+        return Macs(b"") if payload is None else index_macs(self._origin.index_key, ot, payload["key"], payload["data"]["object"])
+
+    def opened(self, event: StoredEvent) -> dict[str, Any] | None:
+        """The payload of an event, or None where it does not open, which is then among the unreadable ones."""
+        if event.ct is None or event.wrapped is None:
+            return self._note(event, "its sealed body or key is missing")
         try:
-            macs = _macs(kek, directory, event, leaf["ot"])
-        except UnreadableEventError as found:
-            if unreadable is None:
-                raise
-            unreadable.append(found)
-            macs = Macs(b"")
-    elif (
-        unseal and unreadable is not None and event.ct is not None
-    ):  # recomputing needs it not, but somebody will want to read it
-        try:
-            _payload(kek, directory, event)
-        except UnreadableEventError as found:
-            unreadable.append(found)
-    return Recorded(
-        directory.id, event.seq, kind, event.obj, event.rv, event.etag_rv, leaf["at"], event.mem, leaf.get("mt"), leaf.get("active"), macs
-    )  # fmt: skip
+            key = self._keys.get(event.wrapped)
+            if key is None:
+                key = self._keys[event.wrapped] = unwrap_key(self._kek, event.wrapped, directory=self._origin.uuid, obj=event.obj)
+            return orjson.loads(open_payload(key, event.ct, directory=self._origin.uuid, obj=event.obj, seq=event.seq))
+        except WrapError:
+            return self._note(event, "the key of its sealed body is damaged, or wrapped with another one")
+        except DAMAGED:
+            return self._note(event, "its sealed body is damaged")
 
-
-def _macs(kek: Kek, directory: Directory, event: StoredEvent, ot: str) -> Macs:
-    payload = _payload(kek, directory, event)
-    return index_macs(directory.index_key, ot, payload["key"], payload["data"]["object"])
-
-
-def _payload(kek: Kek, directory: Directory, event: StoredEvent) -> dict[str, Any]:
-    place = f"{directory.slug} seq {event.seq}"
-    if event.ct is None or event.wrapped is None:
-        raise UnreadableEventError(place, "its sealed body or key is missing")
-    try:
-        key = unwrap_key(kek, event.wrapped, directory=directory.uuid, obj=event.obj)
-        return orjson.loads(open_payload(key, event.ct, directory=directory.uuid, obj=event.obj, seq=event.seq))
-    except WrapError as damaged:
-        raise UnreadableEventError(place, "the key of its sealed body is damaged, or wrapped with another one") from damaged
-    except DAMAGED as damaged:
-        raise UnreadableEventError(place, "its sealed body is damaged") from damaged
-
-
-def changed(events: Iterable[Recorded]) -> list[tuple[int, UUID]]:
-    """The resources whose row a batch of events may write anew."""
-    return list(dict.fromkeys((event.directory, event.obj) for event in events if not event.kind.membership))
+    def _note(self, event: StoredEvent, problem: str) -> None:
+        self.unreadable.append(Finding(f"{self._origin.slug} seq {event.seq}", problem))

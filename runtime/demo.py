@@ -21,8 +21,8 @@ from ledger.events import (
     USER_DELETED,
 )
 from replay.rebuild import RebuildRefusedError, Result, rebuild
-from replay.shadow_tables import heads, owner_pair
-from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
+from replay.stored_events import Finding
+from replay.verify import verify
 from runtime import embedded
 from runtime.bootstrap import DATABASE, Urls, configured_urls
 from runtime.demo_idps import Entra, Okta, Person
@@ -335,11 +335,7 @@ async def _rebuild_and_verify(urls: Urls, settings: Settings) -> tuple[Result, l
         result = await rebuild(urls.migrate, kek, _unseen, lambda _text: None)
     except RebuildRefusedError as refused:
         raise DemoError(str(refused)) from refused
-    async with owner_pair(urls.migrate) as (conn, reader):
-        total = sum((await heads(conn)).values())
-        findings = await verify_log(conn, directories, _unseen, total)
-        findings += await verify_tokens(conn, kek, directories)
-        return result, findings + await verify_read_models(conn, reader, kek, _unseen), total
+    return result, *await verify(urls.migrate, kek, directories, _unseen)
 
 
 def _unseen(_done: int, _total: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
@@ -10,9 +11,10 @@ from database.migrate import migrate
 from ledger.directories import Directories, Directory
 from ledger.sealing import Kek
 from replay.rebuild import RebuildRefusedError, Result, rebuild
-from replay.shadow_tables import TABLES, heads, owner_pair
-from replay.stored_events import UnreadableEventError
-from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
+from replay.shadow_tables import TABLES
+from replay.stored_events import Finding, UnreadableEventError
+from replay.stretches import processes
+from replay.verify import verify
 from runtime.bootstrap import Urls
 from runtime.exits import REFUSED, USAGE, CommandError
 from runtime.failures import explained
@@ -47,39 +49,31 @@ def rebuild_here(only: tuple[str, ...], bar: Bar) -> tuple[tuple[str, ...], Resu
     if unknown:
         raise CommandError(f"There is no read model {', '.join(sorted(unknown))}. Choose from {', '.join(TABLES)}.", USAGE)
     settings = main_settings()
-    with explained(settings), running_urls(settings) as urls:
+    with processes() as executor, explained(settings), running_urls(settings) as urls:
         kek = asyncio.run(read_kek(urls.serve, settings.kek_path))
         try:
-            return wanted, asyncio.run(_rebuild(urls, kek, wanted, bar))
+            return wanted, asyncio.run(_rebuild(urls, kek, wanted, bar, executor))
         except (RebuildRefusedError, UnreadableEventError) as refused:
             raise CommandError(str(refused), REFUSED) from refused
 
 
-async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...], bar: Bar) -> Result:
+async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...], bar: Bar, executor: Executor | None) -> Result:
     with bar("rebuilding") as progress:
-        return await rebuild(urls.migrate, kek, progress, progress.waits, only=only)
+        return await rebuild(urls.migrate, kek, progress, progress.waits, only=only, executor=executor)
 
 
 def verify_here(bar: Bar) -> tuple[list[Finding], int]:
     """Recompute everything; give what differs, and how many events there are."""
     settings = main_settings()
-    with explained(settings), running_urls(settings) as urls:
+    with processes() as executor, explained(settings), running_urls(settings) as urls:
         kek = asyncio.run(read_kek(urls.serve, settings.kek_path))
-        return asyncio.run(_verify(urls, kek, bar))
+        return asyncio.run(_verify(urls, kek, bar, executor))
 
 
-async def _verify(urls: Urls, kek: Kek, bar: Bar) -> tuple[list[Finding], int]:
+async def _verify(urls: Urls, kek: Kek, bar: Bar, executor: Executor | None) -> tuple[list[Finding], int]:
     directories = await all_directories(urls, kek)
-    async with owner_pair(urls.migrate) as (conn, reader):
-        total = sum((await heads(conn)).values())
-        with bar("checking the log") as progress:
-            findings = await verify_log(conn, directories, progress, total)
-        findings += await verify_tokens(conn, kek, directories)
-        if findings:
-            return findings, total  # read models recomputed from a changed log would only repeat the news
-        with bar("checking the read models") as progress:
-            findings += await verify_read_models(conn, reader, kek, progress)
-        return findings, total
+    with bar("checking the log and the read models") as progress:
+        return await verify(urls.migrate, kek, directories, progress, executor)
 
 
 async def all_directories(urls: Urls, kek: Kek) -> list[Directory]:

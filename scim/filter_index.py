@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from scim.filters import And, Compare, Filter, Or, ValuePath
+from scim.schema import GROUP, USER
 
 AtomKind: TypeAlias = Literal["id", "userName", "externalId", "displayName", "emails.value", "members.value"]
 
@@ -66,7 +67,10 @@ def _union(covers: list[frozenset[Atom] | None]) -> frozenset[Atom] | None:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a match must satisfy at least: `active`, and instants in microseconds since the epoch, inclusive."""
+    """What a match must satisfy at least: `active`, and instants in microseconds since the epoch, inclusive.
+
+    The times of a resource have no finer part than a microsecond.
+    """
 
     active: bool | None = None
     created_min: int | None = None
@@ -78,14 +82,42 @@ class Bounds:
 def bounds(f: Filter) -> Bounds:
     """The bounds that the top-level conjunction implies; they never exclude a match."""
     active: bool | None = None
-    windows: dict[str, tuple[int | None, int | None]] = {"meta.created": (None, None), "meta.lastModified": (None, None)}
+    windows: dict[str, tuple[int | None, int | None]] = {_CREATED: (None, None), _MODIFIED: (None, None)}
     for term in _conjuncts(f):
         name = term.reference.dotted
-        if name == "active" and term.operator == "eq" and term.value is not None:
+        if not _is_bound(term):
+            continue
+        if name == _ACTIVE:
             active = term.operand
-        elif name in windows and term.value is not None:
+        else:
             windows[name] = _narrowed(windows[name], term)
-    return Bounds(active, *windows["meta.created"], *windows["meta.lastModified"])
+    return Bounds(active, *windows[_CREATED], *windows[_MODIFIED])
+
+
+def says_only_bounds(f: Filter, resource_type: str) -> bool:
+    """Whether a resource within the bounds of the filter matches it, so that rows can be counted and paged without a document.
+
+    Of a group the index has no `meta.lastModified`.
+    """
+    if isinstance(f, And):
+        terms = list(_conjuncts(f))
+        named = [term.reference.dotted for term in terms]
+        return all(says_only_bounds(term, resource_type) for term in f.terms) and named.count(_ACTIVE) <= 1
+    return isinstance(f, Compare) and _is_bound(f) and f.reference.dotted in _INDEXED[resource_type]
+
+
+_ACTIVE, _CREATED, _MODIFIED = "active", "meta.created", "meta.lastModified"
+_INDEXED: Mapping[str, frozenset[str]] = MappingProxyType(
+    {USER.name: frozenset({_ACTIVE, _CREATED, _MODIFIED}), GROUP.name: frozenset({_CREATED})}
+)
+
+
+def _is_bound(term: Compare) -> bool:
+    """Whether the term is one that bounds can say."""
+    name = term.reference.dotted
+    if term.value is None or term.reference.of is not None:
+        return False
+    return (name == _ACTIVE and term.operator == "eq") or (name in (_CREATED, _MODIFIED) and term.operator in _RANGES)
 
 
 def _conjuncts(f: Filter) -> Iterator[Compare]:
@@ -96,15 +128,18 @@ def _conjuncts(f: Filter) -> Iterator[Compare]:
         yield f
 
 
+_RANGES = frozenset({"eq", "gt", "ge", "lt", "le"})
 _MICRO = 10**6
 
 
 def _narrowed(window: tuple[int | None, int | None], term: Compare) -> tuple[int | None, int | None]:
+    """The window as far as the term leaves it: no microsecond is in it that the term, in picoseconds, excludes."""
     low, high = window
+    floor, ceiling = term.operand // _MICRO, -(-term.operand // _MICRO)
     if term.operator in ("gt", "ge", "eq"):
-        floor = term.operand // _MICRO
-        low = floor if low is None else max(low, floor)
+        least = floor + 1 if term.operator == "gt" else ceiling
+        low = least if low is None else max(low, least)
     if term.operator in ("lt", "le", "eq"):
-        ceiling = -(-term.operand // _MICRO)
-        high = ceiling if high is None else min(high, ceiling)
+        most = ceiling - 1 if term.operator == "lt" else floor
+        high = most if high is None else min(high, most)
     return low, high

@@ -21,11 +21,11 @@ from ledger.directories import Directory
 from ledger.rendering import BODIES_BYTES_MAX
 from projections import reads
 from projections.reads import GroupOf, Members, Resource
-from scim.cursors import Place, Sorted, decode, encode, query_digest
+from scim.cursors import AfterAnchors, ListPosition, decode, encode, query_digest
 from scim.discovery import list_frame, list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound
 from scim.filter_dependencies import refers_to
-from scim.filter_index import cover
+from scim.filter_index import cover, says_only_bounds
 from scim.filter_parser import either, parse_filter
 from scim.filters import Filter, matches
 from scim.projection import Projection, needs, project, read_projection
@@ -126,8 +126,8 @@ class Query:
         digest = self._digest(kinds, search) if search.cursor is not None else b""
         after = _begin(search, digest)
         listing = Listing(self._services, self._directory, self._base, self._call.work, self._call.leniency)
-        if search.filter is None and search.sort_by is None and len(kinds) == 1:
-            selection = await listing.plain(kinds[0], search, after)
+        if _indexed(kinds, asked):
+            selection = await listing.indexed(kinds[0], search, after, asked.wanted)
         else:
             selection = await listing.selected(kinds, search, after, asked.wanted, asked.order)
 
@@ -222,16 +222,23 @@ class Query:
         return query_digest(self._directory.index_key, parts)
 
 
-def _begin(search: Search, digest: bytes) -> Place | None:
+def _begin(search: Search, digest: bytes) -> ListPosition | None:
     """Where the page begins by its cursor. Raises InvalidCursor, InvalidCount."""
     if not search.cursor:
         return None
     place, count = decode(search.cursor, digest)
-    if isinstance(place, Sorted) is (search.sort_by is None):
+    if isinstance(place, AfterAnchors) is (search.sort_by is None):
         raise InvalidCursor
     if count != search.count:
         raise InvalidCount
     return place
+
+
+def _indexed(kinds: Sequence[ResourceType], asked: Asked) -> bool:
+    """Whether the rows of the read model tell what is on the page, and how many there are, without a document."""
+    if len(kinds) != 1 or asked.search.sort_by is not None:
+        return False
+    return asked.wanted is None or says_only_bounds(asked.wanted, kinds[0].name)
 
 
 def _only_name(kinds: Sequence[ResourceType], asked: Asked) -> str | None:

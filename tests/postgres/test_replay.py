@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import psycopg
 import pytest
 
+from database.connections import connect_owner
 from ledger.directories import Directory
 from replay.rebuild import RebuildRefusedError, Result, rebuild
-from replay.shadow_tables import CHUNK_EVENTS, connect_owner, heads
-from replay.stored_events import UnreadableEventError
-from replay.verify import FINDINGS_MAX, Finding, verify_log, verify_read_models
+from replay.shadow_tables import CHUNK_EVENTS
+from replay.stored_events import Finding, UnreadableEventError
+from replay.verify import FINDINGS_MAX, verify
 from tests.postgres.ledgers import Ledger, id_of, opened
 
 
@@ -28,14 +29,8 @@ async def _rebuild(ledger: Ledger, owner_url: str, progress=_unheard, **options)
 
 
 async def _verify(ledger: Ledger, owner_url: str) -> list[Finding]:
-    conn, reader = await connect_owner(owner_url), await connect_owner(owner_url)
-    try:
-        directories = await _directories(ledger)
-        found = await verify_log(conn, directories, _unheard, sum((await heads(conn)).values()))
-        return found + await verify_read_models(conn, reader, ledger.services.ledger.kek, _unheard)
-    finally:
-        await conn.close()
-        await reader.close()
+    findings, _ = await verify(owner_url, ledger.services.ledger.kek, await _directories(ledger), _unheard)
+    return findings
 
 
 async def _history(ledger: Ledger) -> list:
@@ -140,9 +135,7 @@ def test_an_edited_column_beside_a_leaf_is_found_and_the_row_named(
             tables = ("events", "bodies", "commits")  # keys have no trigger
             off = [f"alter table {table} disable trigger all" for table in tables]
             _sql(superuser_url, *off, edit)
-            conn = await connect_owner(owner_url)
-            findings = await verify_log(conn, await _directories(ledger), _unheard, 1)
-            await conn.close()
+            findings = await _verify(ledger, owner_url)
             assert any("seq 5" in f.place or "seq 6" in f.place for f in findings), findings
             assert any(named in f.problem for f in findings), findings
 
@@ -263,8 +256,6 @@ def test_at_most_a_screenful_of_findings_is_told(app_url: str, owner_url: str, s
         async with opened(app_url) as ledger:
             await _history(ledger)
             _sql(superuser_url, "alter table events disable trigger all", "update events set etag_rv = 99")
-            conn = await connect_owner(owner_url)
-            assert len(await verify_log(conn, await _directories(ledger), _unheard, 1)) <= 2 * FINDINGS_MAX
-            await conn.close()
+            assert len(await _verify(ledger, owner_url)) <= 2 * FINDINGS_MAX
 
     asyncio.run(run())

@@ -11,12 +11,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from database.connections import connect_owner
 from database.migrate import migrate
 from ledger.events import TOKEN_BOUND, TOKEN_REVOKED
 from ledger.refused import OvertakenError
 from ledger.sealing import Kek
 from ledger.tokens import Scope, database_clock, find, find_all, live_tokens, rotate, token_hash
-from replay.shadow_tables import connect_owner
 from replay.verify import verify_tokens
 from tests.postgres.ledgers import Ledger, opened
 from tests.postgres.machine import Machine, administration

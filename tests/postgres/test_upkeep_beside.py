@@ -17,8 +17,7 @@ from ledger.events import USER_CREATED, USER_DELETED
 from ledger.sealing import Kek
 from replay import verify
 from replay.rebuild import Result, rebuild
-from replay.shadow_tables import heads, owner_pair
-from replay.verify import Finding, verify_log, verify_read_models, verify_tokens
+from replay.stored_events import Finding
 from runtime import embedded
 from tests.postgres.ledgers import Ledger, id_of, opened
 from tests.postgres.machine import Machine, administration
@@ -33,11 +32,10 @@ def unheard(_done: int, _total: int) -> None:
 
 async def verified(ledger: Ledger, owner_url: str) -> list[Finding]:
     """As `scim-ledger replay verify` does it."""
-    async with owner_pair(owner_url) as (conn, reader), ledger.services.ledger.connection() as serving:
+    async with ledger.services.ledger.connection() as serving:
         directories = await ledger.services.ledger.directories.all(serving)
-        found = await verify_log(conn, directories, unheard, sum((await heads(conn)).values()))
-        found += await verify_tokens(conn, KEK, directories)
-        return found + await verify_read_models(conn, reader, KEK, unheard)
+    findings, _ = await verify.verify(owner_url, KEK, directories, unheard)
+    return findings
 
 
 class Busy:

@@ -13,7 +13,7 @@ from scim2_models import User as OracleUser
 from scim.casefolding import MARKS, casefold
 from scim.datetimes import instant
 from scim.errors import InvalidFilter
-from scim.filter_index import Atom, Bounds, bounds, cover
+from scim.filter_index import Atom, Bounds, bounds, cover, says_only_bounds
 from scim.filter_parser import parse_filter
 from scim.filters import Compare, matches
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
@@ -263,7 +263,7 @@ def test_the_cover_is_the_smallest_set_of_equalities(text, rt, expected):
 
 def test_bounds_follow_from_the_top_level_conjunction_only():
     text = 'active eq false and (meta.created gt "1970-01-01T00:00:00.0000015Z" and meta.created ge "1970-01-01T00:00:00Z") and meta.lastModified le "1970-01-01T00:00:00.0000015Z" and meta.lastModified lt "1970-01-02T00:00:00Z" and meta.created ne "1970-01-01T00:00:00Z"'
-    assert bounds(parse_filter(text, USER)) == Bounds(active=False, created_min=1, modified_max=2)
+    assert bounds(parse_filter(text, USER)) == Bounds(active=False, created_min=2, modified_max=1)
     assert bounds(parse_filter('meta.created eq "1970-01-01T00:00:01Z"', USER)) == Bounds(created_min=10**6, created_max=10**6)
     assert bounds(parse_filter("active eq true or active eq false", USER)) == Bounds()
     assert bounds(parse_filter("not (active eq true) and active ne true and meta.created eq null", USER)) == Bounds()
@@ -279,12 +279,11 @@ def test_folding_is_idempotent_and_blind_to_composition(text):
 # ---- generated filters over generated documents ----------------------------------------------------------------------------------
 
 WORDS = st.sampled_from(["a", "A", "b", "ab", "é", "É", ""])
-DATES = st.sampled_from(
-    ["2020-01-01T00:00:00Z", "2020-01-01T01:00:00+01:00", "2020-01-01T00:00:00.0000005Z", "2021-06-01T00:00:00Z"]
-)
+STORED_DATES = st.sampled_from(["2020-01-01T00:00:00.000000Z", "2020-01-01T00:00:00.000001Z", "2021-06-01T00:00:00.000000Z"])
+DATES = st.one_of(STORED_DATES, st.sampled_from(["2020-01-01T01:00:00+01:00", "2020-01-01T00:00:00.0000005Z"]))
 EMAIL = st.fixed_dictionaries({}, optional={"value": WORDS, "type": WORDS, "primary": st.booleans()})
 DOCUMENTS = st.fixed_dictionaries(
-    {"userName": WORDS, "meta": st.fixed_dictionaries({"created": DATES, "lastModified": DATES})},
+    {"userName": WORDS, "meta": st.fixed_dictionaries({"created": STORED_DATES, "lastModified": STORED_DATES})},
     optional={
         "id": WORDS,
         "externalId": WORDS,
@@ -357,6 +356,33 @@ def test_narrowing_never_excludes_a_match(text, documents):
             assert narrowed is None or any(_atom_holds(atom, document) for atom in narrowed)
             assert _within(window, document)
         assert document == before
+
+
+BOUNDS = st.lists(st.one_of(FLAGS, TIMES).map(" ".join), min_size=1, max_size=3).map(" and ".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(BOUNDS, FILTERS), st.lists(DOCUMENTS, min_size=1, max_size=4))
+def test_a_filter_that_says_only_bounds_matches_all_within_them(text, documents):
+    """As the database counts and pages such a filter: each stored user has `active`."""
+    found = parse_filter(text, USER)
+    for document in ({"active": True, **each} for each in documents):
+        if says_only_bounds(found, "User"):
+            assert matches(found, document) is _within(bounds(found), document)
+
+
+@pytest.mark.parametrize(("text", "of_users", "of_groups"), [
+    ('meta.created gt "2020-01-01T00:00:00Z"', True, True),
+    ('meta.lastModified le "2020-01-01T00:00:00Z" and active eq true', True, False),
+    ('meta.lastModified gt "2020-01-01T00:00:00Z" and meta.lastModified lt "2021-01-01T00:00:00Z"', True, False),
+    ("active eq true and active eq true", False, False), ("active ne true", False, False), ("active eq null", False, False),
+    ("not (active eq true)", False, False), ("active eq true or active eq false", False, False), ('userName eq "a"', False, False),
+    ('meta.created sw "2020"', False, False), ('meta.created ne "2020-01-01T00:00:00Z"', False, False),
+    ('meta.created gt "2020-01-01T00:00:00Z" and (active eq true or title pr)', False, False),
+])  # fmt: skip
+def test_which_filters_say_only_bounds(text, of_users, of_groups):
+    assert says_only_bounds(parse_filter(text, USER), "User") is of_users
+    assert says_only_bounds(parse_filter(text, USER), "Group") is of_groups
 
 
 def _naive(text, document):

@@ -1,0 +1,142 @@
+"""Stretches of the log, read and computed apart from the connection that applies them: in other processes, one for each core.
+
+What takes time in a rebuild or a verification is Python's: hashing, unsealing, encoding. Each stretch has a connection of its own; the log
+never changes, so it does not matter that their snapshots differ.
+"""
+
+import asyncio
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+import orjson
+
+from database.arrays import int4s, uuids
+from database.connections import Connection, connect_owner
+from database.queries import load_queries
+from ledger.sealing import Kek
+from projections import current_state
+from replay.log_check import Commits, Stretch, Versions, check
+from replay.stored_events import Finding, Leaf, Origin, StoredEvent, recorded
+
+SQL: Final = load_queries(__file__)
+PROCESSES_MAX: Final = 4  # more than PostgreSQL, which applies in one, can keep up with
+
+
+class Task(NamedTuple):
+    """A stretch to compute: the events of a directory behind `after`, to `to`. `verifies`: whether everything is looked at."""
+
+    url: str
+    kek: Kek
+    origin: Origin
+    after: int
+    to: int
+    verifies: bool
+
+
+class Computed(NamedTuple):
+    """What a stretch does to the read models, and what was found in it; with findings it does nothing."""
+
+    directory: int
+    to: int
+    events: int
+    statements: Sequence[current_state.Statement]
+    unreadable: Sequence[Finding]
+    findings: Sequence[Finding]
+
+
+def compute(task: Task) -> Computed:
+    """Read a stretch, check it if asked to, and encode what follows from it. Runs in a thread or a process of its own."""
+    # Not as the result of asyncio.run: in a main thread, its handling of Ctrl-C makes a text of that, which takes longer than all else.
+    read: list[Stretch] = []
+    asyncio.run(_read(task, read.append))
+    (stretch,) = read
+    findings, leaves = check(task.origin, stretch) if task.verifies else _trusted(stretch)
+    if findings:
+        return Computed(task.origin.id, task.to, len(stretch.events), (), (), findings)
+    events, unreadable = recorded(task.kek, task.origin, stretch.events, leaves, verifies=task.verifies)
+    statements = current_state.rewriting(current_state.fold(events))
+    return Computed(task.origin.id, task.to, len(events), statements, unreadable, ())
+
+
+def _trusted(stretch: Stretch) -> tuple[list[Finding], list[Leaf]]:
+    return [], [orjson.loads(event.leaf) for event in stretch.events]
+
+
+async def _read(task: Task, give: Callable[[Stretch], None]) -> None:
+    conn = await connect_owner(task.url)
+    try:
+        first = max(task.after - 1, 0) if task.verifies else task.after
+        rows = await (
+            await conn.cursor(binary=True).execute(SQL["events_with_keys"], (task.origin.id, first, task.to))
+        ).fetchall()
+        events = [StoredEvent(*row) for row in rows]
+        if not task.verifies:
+            give(Stretch(task.after, task.to, None, events, {}, {}))
+            return
+        before = events.pop(0) if events and events[0].seq <= task.after else None
+        versions = await _versions_before(conn, task, events)
+        give(Stretch(task.after, task.to, before, events, versions, await _commits(conn, task)))
+    finally:
+        await conn.close()
+
+
+async def _versions_before(conn: Connection, task: Task, events: Sequence[StoredEvent]) -> Versions:
+    """The versions of the resources that do not begin in a stretch, as its first event of each says it continues them."""
+    firsts = {event.obj: event.rv for event in reversed(events)}
+    older = [(task.origin.id, obj, rv - 1) for obj, rv in firsts.items() if rv > 1]
+    params = (
+        int4s([number for number, _, _ in older]),
+        uuids([obj for _, obj, _ in older]),
+        int4s([rv for _, _, rv in older]),
+        task.after,
+    )
+    rows = await (await conn.cursor(binary=True).execute(SQL["versions_before"], params)).fetchall()
+    return {obj: (rv, etag_rv) for obj, rv, etag_rv in rows}
+
+
+async def _commits(conn: Connection, task: Task) -> Commits:
+    params = (task.origin.id, task.after, task.to)
+    rows = await (await conn.cursor(binary=True).execute(SQL["commits_between"], params)).fetchall()
+    return {seq: (size, at, str(req)) for seq, size, at, req in rows}
+
+
+# -- other processes ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def processes() -> Generator[Executor | None]:
+    """What computes beside this process, for the time of the block: a process for each core, or None where the system has no fork.
+
+    They are forked at once: before anything runs in this process that a fork would break, and after the imports.
+    """
+    if not sys.platform.startswith("linux"):
+        yield None
+        return
+    count = min(len(os.sched_getaffinity(0)), PROCESSES_MAX)
+    executor = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=_begin)
+    try:
+        executor.submit(os.getpid).result()  # the first starts all of them
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.process.parent_process()
+    assert parent is not None
+
+    def die_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=die_with_parent, daemon=True).start()
