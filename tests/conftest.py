@@ -71,7 +71,7 @@ def new_database(admin_url: str) -> Iterator[Callable[[str], str]]:
 
         def create(source: str = TEMPLATE) -> str:
             name = f"test_{next(_numbers)}"
-            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source))
+            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(name), sql.Identifier(source))
             connection.execute(statement)
             made.append(name)
             return name
