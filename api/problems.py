@@ -14,7 +14,7 @@ from api.database_errors import met
 from database.faults import Fault, Kind
 from delivery.consumers import ConsumerRefusedError
 from delivery.log_positions import PlaceError, PlaceMovedError
-from delivery.replays import ReplayRefusedError
+from delivery.runs import ReplayRefusedError
 from ledger.cursor import InvalidCursorError
 from ledger.feed import CursorAheadError, CursorForkedError
 from ledger.lifecycle import LifecycleError

@@ -10,7 +10,7 @@ from api.bodies import Body
 from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
 from api.services import Services
-from delivery.replays import Run
+from delivery.runs import Run
 from ledger.feed import rfc3339
 from operations import replays
 from operations.replays import Preview, Wanted, seconds_left

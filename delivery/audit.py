@@ -7,8 +7,9 @@ from functools import reduce
 from itertools import pairwise
 from operator import or_
 from typing import Any, Final
+from uuid import UUID
 
-from database.arrays import int4s
+from database.arrays import int4s, uuids
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.checkpoints import STATES, exceptions
@@ -176,13 +177,26 @@ def _add(holes: list[Hole], why: str, reason: str | None, position: int) -> None
         holes.append(Hole(why, position, position, 1, reason))
 
 
+async def matching(
+    conn: Connection,
+    after: int,
+    through: int,
+    directories: Sequence[int],
+    types: int,
+    limit: int,
+    subjects: Sequence[UUID] | None = None,
+) -> list[tuple[Any, ...]]:
+    """The next events of some types (bits) after a position and through another: (position, directory, seq, type, obj, mem, at)."""
+    params = (after, through, int4s(directories), types, limit, None if subjects is None else uuids(subjects))
+    return await (await conn.cursor(binary=True).execute(SQL["positions_matching"], params)).fetchall()
+
+
 async def _matching(conn: Connection, readings: Readings, after: int, through: int) -> AsyncIterator[tuple[int, int, int]]:
     """Position, directory and type of the events that any filter of the consumer takes, or took."""
-    every = int4s(sorted(set[int]().union(*(epoch.reach for epoch in readings.epochs))))
+    every = sorted(set[int]().union(*(epoch.reach for epoch in readings.epochs)))
     mask = reduce(or_, (epoch.mask for epoch in readings.epochs))
     while True:
-        params = (after, through, every, mask, PAGE, None)
-        rows = await (await conn.cursor(binary=True).execute(SQL["positions_matching"], params)).fetchall()
+        rows = await matching(conn, after, through, every, mask, PAGE)
         for position, directory, _, kind, *_ in rows:
             yield position, directory, kind
         if len(rows) < PAGE:

@@ -419,6 +419,13 @@ def _act_on(kind: EventType, consumer: Consumer, facts: dict[str, Any], *stateme
     return replace(_act(kind, consumer.uuid, consumer.name, facts, *statements), stands=unchanged(consumer))
 
 
+def touched(consumer: int, *statements: Statement) -> tuple[Statement, ...]:
+    """Statements about the deliveries of a consumer: whoever records some is let finish first, and whoever delivers begins anew."""
+    return (
+        (SQL["lock_consumer"], (consumer,)), *statements, (SQL["touch_consumer"], (consumer,)), (SQL["wake_consumers"], ()),
+    )  # fmt: skip
+
+
 def unchanged(consumer: Consumer) -> Statement:
     """Whether it is still what was read, for an act that was decided upon that."""
     return SQL["consumer_unchanged"], (consumer.id, consumer.version)

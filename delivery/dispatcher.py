@@ -43,7 +43,8 @@ from delivery.consumers import Consumer
 from delivery.forks import Trail
 from delivery.lanes import Item, Lanes, rebuilt
 from delivery.pace import OPEN_MAX, Finding, Pace, limit_of
-from delivery.replays import Planned, Run, moved, plan, runs_of
+from delivery.replays import Replays
+from delivery.runs import Planned, Run
 from delivery.scheduler import Choosing, Open, Replay, attempts_of, failed, state_of
 from delivery.signing import batch_id, body_of_batch, body_of_one
 from delivery.surge_control import held_commits
@@ -97,6 +98,7 @@ class Parts:
     steady: Callable[[], float]  # nobody sets it, and it goes on while the process is stopped
     random: Callable[[], float]
     entropy: Callable[[int], bytes]
+    replays: Replays
     trails: Mapping[UUID, Trail]  # of every consumer that there is: one that is new gets its own by being asked for
 
 
@@ -216,7 +218,7 @@ class Push:
             every = await exceptions(conn, self.consumer)
             for row in every:
                 row.read_at(self._parts.clock())
-            runs = await runs_of(conn, self._parts.kek, self.consumer.id, open_only=True)
+            runs = await self._parts.replays.unended(conn, self._parts.kek, self.consumer.id)
             resting = {run.id for run in runs if run.state == "paused"}
             # What earlier releases held beyond the place is judged when the place comes to it: it must not overtake what is between.
             beyond = {row.position for row in every if row.state == HELD and row.replay is None and row.position > place.through}
@@ -261,7 +263,7 @@ class Push:
         skips = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (self.consumer.id,))).fetchall()
         for run in runs:
             gone = aside | {row[0] for row in skips if row[2] >= run.created_at}
-            planned = (await plan(conn, run.range, max(run.head, self._known_to))).events
+            planned = await self._parts.replays.planned(conn, run, max(run.head, self._known_to))
             self._join(run, [p for p in planned if p.position not in gone])
 
     async def _events(self, conn: Connection, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Event]:
@@ -782,7 +784,7 @@ class Push:
         for replay in [r for r in over if r.run.id not in open_still]:
             del self._replays[replay.run.id]
             with suppress(OvertakenError):  # paused or cancelled just now
-                await self._parts.act(moved(replace(replay.run, done=replay.done), "finished"))
+                await self._parts.act(self._parts.replays.moved(replace(replay.run, done=replay.done), "finished", ""))
 
 
 def _item(event: Event) -> Item:

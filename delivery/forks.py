@@ -20,8 +20,8 @@ from database.connections import Connection
 from database.queries import load_queries
 from delivery.checkpoints import Place, place_of
 from delivery.consumers import Consumer, Statement, consumers
-from delivery.log_positions import EVERYTHING, at_instant
-from delivery.replays import moved, runs_of
+from delivery.log_positions import EVERYTHING, at_instant, seqs_at
+from delivery.replays import Replays
 from ledger.commands import RecordFacts
 from ledger.cursor import START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
@@ -166,7 +166,7 @@ async def fork_of(
     """The same in the words of the status. `lost`: how many positions were acknowledged beyond, where nobody knows which events stood there."""
     ids = [str(event) for event in gone.values()]
     slugs = {event.slug for event in gone.values()} or {d.slug for d in directories if d.id in consumer.reach(directories)}
-    seqs = dict(await (await conn.cursor(binary=True).execute(SQL["seqs_at_position"], (common,))).fetchall())
+    seqs = await seqs_at(conn, common)
     ends = {d.slug: seqs.get(d.id, 0) for d in directories if d.slug in slugs}
     shown = {slug: ends.get(slug, 0) for slug in sorted(slugs)}
     return Fork(common, shown, tuple(ids[:GONE_SHOWN]), len(ids), lost, min(gone, default=None))
@@ -291,6 +291,7 @@ class Watch:
     directories: Directories
     kek: Kek
     act: Callable[[RecordFacts], Awaitable[None]]
+    replays: Replays
 
     async def look(self, conn: Connection, *, places: bool, lose: Callable[[int], None]) -> None:
         """Tell what is gone. `places`: look at the stored places too. `lose` is called with each consumer whose deliveries are to stop."""
@@ -315,8 +316,8 @@ class Watch:
         if not gone and not moves:
             return  # another process put it right meanwhile
         try:
-            for run in await runs_of(conn, self.kek, consumer.id, open_only=True):
-                await self.act(moved(run, "failed", LOG_FORKED))
+            for run in await self.replays.unended(conn, self.kek, consumer.id):
+                await self.act(self.replays.moved(run, "failed", LOG_FORKED))
             if moves:
                 await self.act(await _moved_back(conn, consumer, directories, gone, common))
             else:

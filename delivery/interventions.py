@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from database.queries import load_queries
-from delivery.consumers import Consumer, Statement, unchanged
+from delivery.consumers import Consumer, Statement, touched, unchanged
 from ledger.commands import RecordFacts
 from ledger.events import CONSUMER, DELIVERY_PARKED, DELIVERY_RETRIED, DELIVERY_SKIPPED, OPERATOR, Body, Draft, EventType
 from ledger.sealing import Kek, seal_note
@@ -39,6 +39,4 @@ def skipped(
 def _act(kind: EventType, consumer: Consumer, event_id: str, reason: str, statement: Statement) -> RecordFacts:
     facts = {"id": str(consumer.uuid), "name": consumer.name, "event_id": event_id, "reason": reason}
     draft = Draft(kind, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
-    lock: Statement = (SQL["lock_consumer"], (consumer.id,))
-    touch: Statement = (SQL["touch_consumer"], (consumer.id,))
-    return RecordFacts((draft,), (lock, statement, touch, (SQL["wake_consumers"], ())), stands=unchanged(consumer))
+    return RecordFacts((draft,), touched(consumer.id, statement), stands=unchanged(consumer))

@@ -74,6 +74,11 @@ async def at_instant(conn: Connection, micros: int, reads: Selection) -> tuple[i
     return row[0], row[1]
 
 
+async def seqs_at(conn: Connection, position: int) -> dict[int, int]:
+    """The last seq of each directory at a position of the ledger, by its number; none of one that begins later."""
+    return dict(await (await conn.cursor(binary=True).execute(SQL["seqs_at_position"], (position,))).fetchall())
+
+
 async def seq_at(conn: Connection, directory: Directory, position: int) -> int:
     """The last seq of a directory at or before a position of the ledger; 0 where it begins later."""
     row = await (await conn.execute(SQL["seq_at_position"], (directory.id, position))).fetchone()

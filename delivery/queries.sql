@@ -606,56 +606,6 @@ select directory, case when at > clock_timestamp() then seq end from surge_alarm
 -- In the transaction that records the event.
 insert into surge_alarms (directory, seq) values ($1, $2) on conflict do nothing;
 
--- insert_replay --
--- In the transaction that records replay.started.
-insert into replays (id, sealed_name, consumer, from_position, to_position, head, types, directories, subjects, rate_per_second, superseded, sealed_reason, state, total, skipped)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running', $13, $14);
-
--- due_in_run --
--- In the transaction that records replay.started: what failed in vain before, of these positions, is tried again with a schedule that begins anew.
-update open_deliveries set state = 2, attempts = 0, next_at = null, asked_s = null
-where consumer = $1 and position = any($2::int8[]) and state in (2, 3) and replay is null;
-
--- replay_unchanged --
--- Whether a run is still in the state that was read.
-select from replays where id = $1 and state = $2;
-
--- set_replay_state --
--- Paused, running again, cancelled, finished or failed.
-update replays set state = $2, ended_at = case when $2 in ('cancelled', 'finished', 'failed') then clock_timestamp() end, failure = $3 where id = $1;
-
--- forget_replay --
--- What a cancelled run still wanted to send again. Events that are open by themselves stay.
-delete from open_deliveries where replay = $1;
-
--- drop_superseded --
--- In the transaction that resumes a run: what failed of it and lets somebody in, although a later event took that back while it rested and
--- was delivered, is no part of it any more.
-delete from open_deliveries o using events g
-where o.replay = $1 and g.directory = o.directory and g.seq = o.seq and g.type in (0, 3, 10, 13)
-  and position(case when g.mem is null then '\x22616374697665223a74727565'::bytea else '\x22656666223a74727565'::bytea end in g.leaf) > 0
-  and exists (select from replays where id = $1 and superseded = 'skip')
-  and (exists (select from events e where g.mem is not null and e.directory = g.directory and e.mem = g.mem and e.obj = g.obj and e.seq > g.seq
-               and e.type in (11, 12))
-    or exists (select from events e where g.mem is null and e.directory = g.directory and e.obj = g.obj and e.seq > g.seq and e.type in (2, 4, 5))
-    or exists (select from directory_states t where t.directory = g.directory and t.closed_seq > g.seq));
-
--- replay_by_id --
--- One run with how far it is.
-select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
-       r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at, r.failure
-from replays r join consumers c on c.id = r.consumer
-left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
-where r.id = $1;
-
--- replays_of --
--- The runs of a consumer, newest first; of all where $1 is null.
-select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
-       r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at, r.failure
-from replays r join consumers c on c.id = r.consumer
-left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
-where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in ('running', 'paused')) order by r.created_at desc limit $3;
-
 -- move_replay_progress --
 -- Only the newest of a run is needed: moved in place 50 times, then another begins.
 with v as (select * from unnest($1::uuid[], $2::int8[], $3::int8[], $4::text[]) v(r, d, t, o)),
@@ -674,23 +624,10 @@ delete from replay_progress p using (
     where r.ended_at is null or r.ended_at > now() - interval '1 hour') newest
 where p.replay = newest.replay and p.id < newest.id;
 
--- taken_back --
--- Which grants a later event took back, up to a head: edges removed or revoked, users deactivated or deleted. And all of a directory that
--- was closed since, whenever: that is for ever, and what a run has not sent by then it need not send.
-select k.n from unnest($1::int4[], $2::int8[], $3::uuid[], $4::uuid[], $5::int8[]) with ordinality k(d, s, o, m, h, n)
-where case when k.m is not null
-    then exists (select from events e where e.directory = k.d and e.mem = k.m and e.seq > k.s and e.seq <= k.h and e.obj = k.o and e.type in (11, 12))
-    else exists (select from events e where e.obj = k.o and e.directory = k.d and e.seq > k.s and e.seq <= k.h and e.type in (2, 4, 5)) end
-   or exists (select from directory_states t where t.directory = k.d and t.closed_seq > k.s);
-
 -- seqs_at_position --
 -- The last seq of each directory at a position of the ledger.
 select d.id, t.s from directories d
 cross join lateral (select seq + size - 1 as s from commits where directory = d.id and position <= $1 order by seq desc limit 1) t;
-
--- grant_flags --
--- Leaves of grants, to tell which of them gave access.
-select e.directory, e.seq, e.leaf from unnest($1::int4[], $2::int8[]) k(d, s) join events e on e.directory = k.d and e.seq = k.s;
 
 -- try_watch --
 -- The role of telling of surges and thinning out, taken for a moment by one process.

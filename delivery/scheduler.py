@@ -16,7 +16,7 @@ from delivery.consumers import Terms
 from delivery.doubt import Doubt
 from delivery.lanes import ORDINARY, RANKS, Item
 from delivery.pace import Moment
-from delivery.replays import Run
+from delivery.runs import Run
 
 RESERVED: Final = 4  # of the requests at once, those that are kept for first tries of live events
 OTHERS_TURN: Final = 4  # every so many turns retries and replays come first, so that a flood of new events never starves them

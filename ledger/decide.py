@@ -39,6 +39,7 @@ from ledger.events import (
     DIRECTORY,
     DIRECTORY_DELETED,
     DIRECTORY_PROFILE_CHANGED,
+    DIRECTORY_SCHEMA_REGISTERED,
     DIRECTORY_WAS_CLOSED,
     GROUP,
     GROUP_CREATED,
@@ -172,8 +173,11 @@ def _refuse_where_nothing_may_be_written(directory: str, command: Command) -> No
         raise Forbidden(CLOSED_SAYS)
 
 
+_PROFILE_CHANGES: Final = {DIRECTORY_PROFILE_CHANGED, DIRECTORY_SCHEMA_REGISTERED}
+
+
 def _changes_profile(command: Command) -> bool:
-    return isinstance(command, RecordFacts) and any(draft.kind is DIRECTORY_PROFILE_CHANGED for draft in command.drafts)
+    return isinstance(command, RecordFacts) and any(draft.kind in _PROFILE_CHANGES for draft in command.drafts)
 
 
 def _clean_up(state: State, command: CleanUp) -> Decision:

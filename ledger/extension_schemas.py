@@ -6,7 +6,7 @@ from typing import Any
 from database.queries import load_queries
 from ledger.commands import RecordFacts
 from ledger.directories import Directory
-from ledger.events import DIRECTORY, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
+from ledger.events import DIRECTORY, DIRECTORY_SCHEMA_REGISTERED, OPERATOR, Body, Draft
 from ledger.lifecycle import check_open
 from ledger.refused import RefusedError, StateError
 from scim.errors import ScimError
@@ -39,7 +39,8 @@ def schema_facts(directory: Directory, resource_type: str, document: dict[str, A
             raise StateError(why, "name_taken")
     check_open(directory)
     change = {"path": "schemas", "to": extension.urn}
-    body = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": directory.profile.text}, [change], directory.slug)
-    draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=body)
+    about = {"id": str(directory.uuid), "slug": directory.slug, "schema": extension.urn, "resource_type": resource_type}
+    body = Body(about, [change], directory.slug)
+    draft = Draft(DIRECTORY_SCHEMA_REGISTERED, directory.uuid, DIRECTORY, cause=OPERATOR, body=body)
     insert = (SQL["insert_schema"], (directory.id, resource_type, extension.urn.casefold(), json.dumps(document)))
     return RecordFacts((draft,), (insert, (SQL["wake_directories"], ())))

@@ -51,7 +51,7 @@ async def profile_facts(conn: Connection, directory: Directory, profile: Profile
     facts = Body({"id": str(directory.uuid), "slug": directory.slug, "profile": profile.text}, [change], directory.slug)
     draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
     update = (SQL["set_profile"], (directory.id, profile.text))
-    stands = (SQL["profile_unchanged"], (directory.id, directory.profile))
+    stands = (SQL["profile_unchanged"], (directory.id, directory.profile.text))
     return RecordFacts((draft,), (*own, update, (SQL["wake_directories"], ())), stands=stands)
 
 

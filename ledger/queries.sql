@@ -188,7 +188,7 @@ insert into extension_schemas (directory, resource_type, urn, document) values (
 select name, document::text from profiles order by created_at, name;
 
 -- insert_profile --
--- In the transaction that records directory.profile_changed; a name given twice is refused by the constraint.
+-- In the transaction that records it; a name given twice is refused by the constraint.
 insert into profiles (name, document) values ($1, $2::json);
 
 -- profile_unchanged --

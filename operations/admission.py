@@ -12,7 +12,7 @@ from uuid import UUID
 
 from database.connections import Connection
 from delivery.consumers import NAME, Consumer, consumer_named, filters_of, left_over
-from delivery.replays import Run, run_of
+from delivery.runs import Run
 from ledger.bindings import TokenRow
 from ledger.commands import parse_id
 from ledger.directories import SYSTEM, Directory
@@ -22,6 +22,7 @@ from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.permissions import ROLES, TABLE, Reach, Rule, allowed
 from operations.refusals import ConflictError, ForbiddenError, NotFoundError
+from replay.redeliver import run_of
 
 DECIDED_MAX: Final = 5  # times, while other requests change the same thing
 P = ParamSpec("P")

@@ -30,6 +30,7 @@ from operations.admission import on_consumer, operation, owned, owns, reached_co
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, ForbiddenError, InvalidError
+from replay.redeliver import REPLAYS
 
 
 class Changes(TypedDict, total=False):
@@ -249,7 +250,7 @@ def watch_of(ledger: OpenLedger) -> Watch:
     async def act(facts: RecordFacts) -> None:
         await record(ledger, Caller(MACHINE, ledger.new_id()), facts)
 
-    return Watch(ledger.trails, ledger.directories, ledger.kek, act)
+    return Watch(ledger.trails, ledger.directories, ledger.kek, act, REPLAYS)
 
 
 async def _check_reading(ledger: OpenLedger, conn: Connection, consumer: Consumer, generation: bytes) -> None:

@@ -8,7 +8,7 @@ from database.connections import Connection
 from delivery.checkpoints import BLOCKED, PARKED, RETRYING, Exceptional, exception_at, exceptions
 from delivery.consumers import Consumer
 from delivery.interventions import parked, retried, skipped
-from delivery.replays import Planned, Superseded, gives_access, taken_back
+from delivery.runs import Planned, Superseded
 from delivery.status import rows_of
 from ledger.cursor import parse_event_id
 from ledger.feed import CursorForkedError, Selection
@@ -17,6 +17,7 @@ from operations.admission import on_consumer
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, NotFoundError
+from replay.redeliver import gives_access, taken_back
 from scim.errors import InvalidValue
 
 Verb = Literal["retry", "park", "skip"]

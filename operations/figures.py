@@ -6,7 +6,6 @@ from typing import Final
 from database.connections import Connection
 from delivery.consumers import SQL, Consumer, consumers
 from delivery.forks import everywhere, open_fork
-from delivery.replays import runs_of
 from delivery.status import lag_of, state_shown
 from delivery.surge_control import lately, limits
 from delivery.surge_policy import Limit
@@ -15,6 +14,7 @@ from ledger.feed import Selection
 from ledger.tokens import Token
 from operations.open_ledger import OpenLedger
 from operations.permissions import allowed
+from replay.redeliver import runs_of
 
 ROWS: Final = 10_000  # of acknowledgements read at once
 

@@ -15,7 +15,7 @@ from database.connections import Connection
 from delivery.audit import readings_of
 from delivery.consumers import SQL as DELIVERY_SQL
 from delivery.consumers import Consumer, consumers
-from delivery.replays import Plan, Range, ReplayRefusedError, Run, Superseded, moved, plan, run_of, runs_of, started
+from delivery.runs import Range, ReplayRefusedError, Run, Superseded
 from ledger.commands import parse_id
 from ledger.events import type_mask
 from ledger.feed import Selection, rfc3339
@@ -25,6 +25,7 @@ from operations.admission import on_consumer, on_replay, operation, owned, reach
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, InvalidError
+from replay.redeliver import Plan, moved, plan, run_of, runs_of, started
 
 RATE_ASSUMED = 500  # deliveries a second, for the estimate of a run without a rate
 RUNS_READ_MAX = 10_000

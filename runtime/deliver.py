@@ -38,6 +38,7 @@ from ledger.writer import Link
 from operations.admin_commands import record
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
+from replay.redeliver import REPLAYS
 from runtime.bootstrap import Urls
 from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
@@ -91,10 +92,10 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
 
     parts = Parts(
         pool.connection, feed, directories, kek, tail, sender, timeout_s, act, recording.record, limits, time.time, steady,
-        random.random, os.urandom, trails,
+        random.random, os.urandom, REPLAYS, trails,
     )  # fmt: skip
 
-    forks = Watch(trails, directories, kek, act)
+    forks = Watch(trails, directories, kek, act, REPLAYS)
 
     def make_push(consumer: Consumer, fence: int) -> Push:
         return Push(parts, consumer, fence)

@@ -1,4 +1,4 @@
-"""From the resource of an IdP to the user that is the same for every IdP, along SCIM paths."""
+"""The attribute map of a profile: from the resource of an IdP, by SCIM paths, to the user of events, which is the same for every IdP."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -12,16 +12,16 @@ from scim.paths import Path, parse_path
 from scim.schema import USER
 from scim.urns import split_urn
 
-Reader: TypeAlias = Callable[[Mapping[str, Any]], Any]
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+ValueReader: TypeAlias = Callable[[Mapping[str, Any]], Any]
+_NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 
 
 def read_path(text: str) -> Path:
-    """A path of a user; in an extension also to what its schema does not have, since that is kept as sent. Raises ScimError."""
+    """A path of a user. In an extension it may name an attribute that its schema does not have, which is stored as sent. Raises ScimError."""
     try:
         path = parse_path(text, USER)
-        if path.doubt is not None and path.doubt.sure != "colon":
-            # No resource is there yet to decide where the URN ends.
+        if path.ambiguity is not None and path.ambiguity.by_form != "colon":
+            # A profile is read without any resource that could decide where the URN ends.
             raise InvalidPath("The path has a dot where its URN may end: write it as urn:…:attribute.")
         return path
     except InvalidPath:
@@ -33,10 +33,10 @@ def read_path(text: str) -> Path:
 
 
 def values_at(path: Path, document: Mapping[str, Any]) -> list[Any]:
-    """What stands at a path: a complex value counts as its `value` where it has one; null and "" are absence."""
+    """The values at a path. A complex value gives its `value`, or itself where it has none; null and "" are absence."""
     whole = None if path.known or path.filter is not None else look_up(document, path.text)
     if isinstance(whole, dict):
-        return [whole]  # an extension, whose URN reads like that of another one and an attribute
+        return [whole]  # an extension: its URN looks like a shorter URN and an attribute
     holder: Any = document if path.urn is None else _get(document, path.urn, path)
     if path.attribute is None:
         return [holder] if holder else []
@@ -53,7 +53,7 @@ def values_at(path: Path, document: Mapping[str, Any]) -> list[Any]:
 
 
 def _get(holder: Mapping[str, Any], name: str, path: Path) -> Any:
-    # Names of a schema are stored in its spelling: no search for another case of what is merely absent.
+    # A name that a schema has is stored in its spelling: where it is absent, no other case of it is looked for.
     return holder.get(name) if path.known else look_up(holder, name)
 
 
@@ -64,8 +64,8 @@ def _value(item: Any, sub: str | None, path: Path) -> Any:
     return item if value is None and sub is None else value
 
 
-def _reader(path: Path) -> Reader:
-    """How the first value at a path is read. Most paths are one or two plain steps, and every user event reads them all."""
+def _reader(path: Path) -> ValueReader:
+    """The function that reads the first value at a path. Each user event reads every path, so that most, of one to three names, are quick."""
     attribute, urn, sub = path.attribute, path.urn, path.sub
     if attribute is None or attribute.multi_valued or path.filter is not None or not path.known:
         return lambda document: next(iter(values_at(path, document)), None)
@@ -76,12 +76,12 @@ def _reader(path: Path) -> Reader:
         return lambda document: document.get(first)
     if len(others) == 1:
         (second,) = others
-        return lambda document: (document.get(first) or _NOTHING).get(second)
+        return lambda document: (document.get(first) or _NO_VALUES).get(second)
     second, third = others
-    return lambda document: ((document.get(first) or _NOTHING).get(second) or _NOTHING).get(third)
+    return lambda document: ((document.get(first) or _NO_VALUES).get(second) or _NO_VALUES).get(third)
 
 
-def _first(readers: Sequence[Reader], document: Mapping[str, Any]) -> Any:
+def _first(readers: Sequence[ValueReader], document: Mapping[str, Any]) -> Any:
     for read in readers:
         value = read(document)
         if value is not None and value != "":
@@ -89,7 +89,7 @@ def _first(readers: Sequence[Reader], document: Mapping[str, Any]) -> Any:
     return None
 
 
-def _readers(texts: Sequence[str]) -> tuple[Reader, ...]:
+def _readers(texts: Sequence[str]) -> tuple[ValueReader, ...]:
     return tuple(_reader(read_path(text)) for text in texts)
 
 

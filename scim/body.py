@@ -9,14 +9,13 @@ import orjson
 
 from scim.errors import InvalidSyntax, TooMany
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{\]}]', re.DOTALL)
-_PLAUSIBLE = re.compile(r"[A-Za-z$][-\w$.:]{0,127}", re.ASCII)
-LOOKED_AT_BYTES: Final = (
-    2**16
-)  # of what is no JSON, for a better reason than that: each bracket costs a microsecond, and there may be millions
-# Of one body, counted before anything is made of it: each costs memory many times its bytes, and the parser holds up everything else
-# while it works. A group of 200 000 members that an IdP sends with $ref, display and type has 200 001 objects, 800 000 commas and
-# 1 000 000 colons. A million names in one object take as long as four million in small ones.
+_BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{\]}]', re.DOTALL)
+_NAME_TO_SHOW = re.compile(r"[A-Za-z$][-\w$.:]{0,127}", re.ASCII)
+# Of a body that is no JSON: searched for nesting that is too deep, a better error. A bracket costs a microsecond; there may be millions.
+SEARCHED_BYTES: Final = 2**16
+# Limits of one body, checked before it is parsed: a parsed value takes many times the memory of its bytes, and the parser blocks every
+# other thread. A group of 200 000 members that an IdP sends with $ref, display and type has 200 001 objects, 800 000 commas and
+# 1 000 000 colons. A million names in one object take as long to parse as four million in small ones.
 OBJECTS_MAX: Final = 250_000  # and lists
 COMMAS_MAX: Final = 2_000_000
 COLONS_MAX: Final = 1_500_000
@@ -27,11 +26,11 @@ _INT_MIN = -(2**63)
 
 
 class _SuspicionError(Exception):
-    """The quick look saw something that the careful one must judge."""
+    """The quick check found something that may be wrong: the slow check decides, and names the place."""
 
 
 class _Members(list[tuple[str, Any]]):
-    """The members of a JSON object as they stand, duplicates included."""
+    """The members of a JSON object in the order of the text, names that occur twice included."""
 
 
 class _Integer(str):
@@ -63,8 +62,8 @@ def read_json(raw: bytes, *, depth_max: int = 32) -> dict[str, Any]:
         members = _count(document, depth_max)
     except _SuspicionError:
         members = -1
-    # Each member has a quote, perhaps white space, and a colon. Colons counted so are never fewer than the members in the text,
-    # and those never fewer than the members kept: equal numbers prove that no name was lost.
+    # A member has a quote, perhaps white space, and a colon: the colons counted so are at least as many as the members of the text.
+    # The parser keeps one member of each name. Equal numbers prove that no name occurs twice.
     if members != _colons(raw) or b"\\u0000" in raw:
         _inspect(raw, depth_max)
     return document
@@ -93,7 +92,7 @@ def _colons(raw: bytes) -> int:
 
 
 def _count(node: dict[str, Any], depth: int) -> int:
-    """The number of members in and under `node`; raises _SuspicionError for what needs the careful look."""
+    """The number of members in and under `node`. Raises _SuspicionError where the slow check must decide."""
     if depth <= 0 or not _distinct(tuple(node)):
         raise _SuspicionError
     members = len(node)
@@ -109,7 +108,7 @@ def _count(node: dict[str, Any], depth: int) -> int:
 
 
 def _distinct(names: tuple[str, ...]) -> bool:
-    """Whether no two names differ in case only. An IdP sends objects of the same few shapes, so the answer is mostly known."""
+    """Whether no two names differ in case only. The result is remembered: an IdP sends objects with the same few sets of names."""
     return (_distinct_known if len(names) <= _REMEMBERED_NAMES_MAX else _compare_names)(names)
 
 
@@ -155,15 +154,15 @@ def _malformed(raw: bytes, line: int, column: int, depth_max: int) -> InvalidSyn
         raw.decode()
     except UnicodeDecodeError as error:
         return InvalidSyntax(f"The request body is not UTF-8: byte {error.start + 1} belongs to no character.")
-    if _deeper(raw[:LOOKED_AT_BYTES], depth_max):
+    if _deeper(raw[:SEARCHED_BYTES], depth_max):
         return _too_deep(depth_max)
     return InvalidSyntax(f"The request body is not valid JSON at line {line}, column {column}.")
 
 
 def _deeper(raw: bytes, depth_max: int) -> bool:
-    """Whether objects and lists nest deeper. A look at each bracket: it ends where the answer is known."""
+    """Whether objects and lists nest deeper than `depth_max`. It visits each bracket, up to the first one that is too deep."""
     depth = 0
-    for token in _TOKEN.finditer(raw):
+    for token in _BRACKET_OR_STRING.finditer(raw):
         first = token[0][:1]
         if first in b"[{":
             depth += 1
@@ -179,7 +178,7 @@ def _too_deep(depth_max: int) -> InvalidSyntax:
 
 
 def _inspect(raw: bytes, depth_max: int) -> None:
-    """The careful look at a body whose grammar is known to be good."""
+    """The slow check of a body that is JSON. Raises InvalidSyntax, naming the place, where it finds a fault."""
     if _deeper(raw, depth_max):
         raise _too_deep(depth_max)
     _inspect_node(json.loads(raw, object_pairs_hook=_Members, parse_int=_Integer), "the body")
@@ -201,7 +200,7 @@ def _inspect_node(node: Any, place: str) -> None:
 def _inspect_object(node: _Members, place: str) -> None:
     seen: set[str] = set()
     for name, value in node:
-        shown = name if _PLAUSIBLE.fullmatch(name) else "a name"
+        shown = name if _NAME_TO_SHOW.fullmatch(name) else "a name"
         if "\0" in name:
             raise InvalidSyntax(f"A name in {place} holds a NUL character: remove it.")
         if name.casefold() in seen:

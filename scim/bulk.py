@@ -1,4 +1,4 @@
-"""Bulk requests (RFC 7644 §3.7): reading them, and the order that lets references by bulkId come true. Pure."""
+"""Bulk requests (RFC 7644 §3.7): reading them, and the order in which each reference by bulkId finds its resource."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,26 +16,26 @@ from scim.schema import GROUP
 
 BULK_URN = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE_URN = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
-OPERATIONS_MAX = 1_000
-# What an answer says again of an operation, so that it stays smaller than its request.
+BULK_OPERATIONS_MAX = 1_000
+# Limits of what an answer repeats of an operation, so that the answer is no larger than the request.
 BULK_ID_CHARACTERS_MAX = 256
 METHOD_CHARACTERS_MAX = 16
-RESOURCE_CHARACTERS_MAX = 300  # an id of ours has 36; a reference names a bulkId
+RESOURCE_CHARACTERS_MAX = 300  # an id of this service has 36; `bulkId:` with a bulkId has more
 METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/]+))?/?", re.IGNORECASE)
-# A reference is a whole value, the last part of a link, or stands in the quotes of a filter; anything else is just text.
+# A reference `bulkId:…` is a whole value, the last part of a link, or a quoted value in a filter; anywhere else it is text.
 _REFERENCE = re.compile(
     r"""^bulkId:(?P<whole>.+)$|(?<=/)bulkId:(?P<link>[^/"]+)(?=$|")|(?<=")bulkId:(?P<quoted>[^"]+)(?=")""", re.DOTALL
 )
 # The attributes whose values are ids (RFC 7643 §4.2, §4.3), as a key or as the last name of a path.
-_REFERRING = re.compile(r"(?:^|[:.])(?:members|manager)(?:$|[.\[])", re.IGNORECASE)
+_HOLDS_IDS = re.compile(r"(?:^|[:.])(?:members|manager)(?:$|[.\[])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class BulkOperation:
-    """One operation as sent. `needs` are the bulkIds whose resources must exist before it can succeed.
+    """One operation of a bulk request. `needs` are the bulkIds that it refers to: their resources must exist before it.
 
-    `fault` says why it cannot be carried out at all.
+    `fault` is the error of an operation that cannot be read; the other operations are carried out.
     """
 
     index: int
@@ -52,7 +52,7 @@ class BulkOperation:
 
 @dataclass(frozen=True, slots=True)
 class BulkRequest:
-    """A bulk request: its operations, and after how many errors the rest is left undone (None: never)."""
+    """A bulk request. After `fail_on_errors` errors the remaining operations are not carried out; None for no such limit."""
 
     operations: tuple[BulkOperation, ...]
     fail_on_errors: int | None
@@ -61,8 +61,8 @@ class BulkRequest:
 def read_bulk(document: dict[str, Any], leniency: Leniency) -> BulkRequest:
     """Read a BulkRequest message.
 
-    Raises InvalidSyntax for what is no bulk request, PayloadTooLarge for more than OPERATIONS_MAX operations. What is wrong with
-    a single operation fails it alone.
+    Raises InvalidSyntax for a message that is no bulk request, PayloadTooLarge for more than BULK_OPERATIONS_MAX operations. An operation
+    that is wrong fails alone.
     """
     message = {key.casefold(): value for key, value in document.items()}
     listed = message.get("schemas")
@@ -71,25 +71,25 @@ def read_bulk(document: dict[str, Any], leniency: Leniency) -> BulkRequest:
     operations = message.get("operations")
     if not isinstance(operations, list) or not operations:
         raise InvalidSyntax("Operations must be a list with at least one operation.")
-    if len(operations) > OPERATIONS_MAX:
-        raise PayloadTooLarge(f"At most {OPERATIONS_MAX} operations fit in one bulk request. Send several.")
+    if len(operations) > BULK_OPERATIONS_MAX:
+        raise PayloadTooLarge(f"At most {BULK_OPERATIONS_MAX} operations fit in one bulk request. Send several.")
     fail = message.get("failonerrors")
     if fail is not None and (isinstance(fail, bool) or not isinstance(fail, int) or fail < 1):
         raise InvalidSyntax("failOnErrors must be a whole number from 1.")
-    read = tuple(_read(item, index, leniency) for index, item in enumerate(operations))
+    read = tuple(_read_operation(item, index, leniency) for index, item in enumerate(operations))
     ids = [operation.bulk_id for operation in read if operation.bulk_id is not None and operation.method == "POST"]
     if len(set(ids)) != len(ids):
         raise InvalidSyntax("Each bulkId must be that of one creation only.")
     return BulkRequest(read, fail)
 
 
-def _read(item: Any, index: int, leniency: Leniency) -> BulkOperation:
+def _read_operation(item: Any, index: int, leniency: Leniency) -> BulkOperation:
     where = f"Operations[{index}]"
     if not isinstance(item, dict):
         return BulkOperation(index, "", "", None, None, None, None, fault=InvalidSyntax(f"{where} must be an object."))
     given = {str(key).casefold(): value for key, value in item.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     try:
-        return _understood(given, index, where, leniency)
+        return _parsed(given, index, where, leniency)
     except ScimError as fault:
         bulk_id, method = given.get("bulkid"), given.get("method")
         named = bulk_id if isinstance(bulk_id, str) and 0 < len(bulk_id) <= BULK_ID_CHARACTERS_MAX else None
@@ -97,11 +97,11 @@ def _read(item: Any, index: int, leniency: Leniency) -> BulkOperation:
         return BulkOperation(index, shown, "", None, named, None, None, fault=fault)
 
 
-def _understood(given: dict[str, Any], index: int, where: str, leniency: Leniency) -> BulkOperation:
+def _parsed(given: dict[str, Any], index: int, where: str, leniency: Leniency) -> BulkOperation:
     method = given.get("method")
     if not isinstance(method, str) or method.upper() not in METHODS:
         raise InvalidSyntax(f"{where}.method must be POST, PUT, PATCH or DELETE.")
-    method, (segment, resource) = method.upper(), _target(given.get("path"), where, leniency)
+    method, (segment, resource) = method.upper(), _read_path(given.get("path"), where, leniency)
     if (resource is None) is not (method == "POST"):
         raise InvalidSyntax(f"{where}.path: POST names a collection, the other methods a resource in it.")
     bulk_id, version = _optional_text(given, "bulkId", where), _optional_text(given, "version", where)
@@ -112,11 +112,11 @@ def _understood(given: dict[str, Any], index: int, where: str, leniency: Lenienc
     data = given.get("data")
     needs = frozenset((*_references(resource), *_references(data)))
     if method == "POST":
-        needs -= {bulk_id}  # what refers to itself waits for nobody
+        needs -= {bulk_id}  # a resource that refers to itself need not wait for itself
     return BulkOperation(index, method, segment, resource, bulk_id or None, version, data, needs, len(orjson.dumps(data)))
 
 
-def _target(path: Any, where: str, leniency: Leniency) -> tuple[str, str | None]:
+def _read_path(path: Any, where: str, leniency: Leniency) -> tuple[str, str | None]:
     if not isinstance(path, str):
         raise InvalidSyntax(
             f"{where}.path is missing: send /Users or /Groups, with the id of a resource unless the method is POST."
@@ -150,18 +150,18 @@ def _references(value: Any) -> Iterator[str]:
 
 
 def resolve(value: Any, ids: Mapping[str, str | None], *, refers: bool = False) -> Any:
-    """Put ids in the place of `bulkId:…`; an id of None is that of a creation that failed.
+    """A value of an operation with the id in place of each reference `bulkId:…`. `ids` has None for a creation that failed.
 
-    Raises InvalidValue for a bulkId whose creation failed, and, where `refers` or the attribute holds ids, for one that no
-    operation has. Elsewhere that is just text.
+    Raises InvalidValue for a reference to a creation that failed, and for one that no operation has, where the value is an id (`refers`)
+    or that of an attribute that holds ids. In any other attribute `bulkId:…` with an unknown bulkId is text.
     """
     if isinstance(value, str):
-        return _REFERENCE.sub(lambda found: _id_of(found, ids, refers=refers), value) if "bulkId:" in value else value
+        return _REFERENCE.sub(lambda found: _id_for(found, ids, refers=refers), value) if "bulkId:" in value else value
     if isinstance(value, dict):
         held: dict[str, Any] = value
-        of_patch = _REFERRING.search(_path_in(held)) is not None
+        of_patch = _HOLDS_IDS.search(_path_in(held)) is not None
         return {
-            key: resolve(item, ids, refers=refers or of_patch or _REFERRING.search(key) is not None) for key, item in held.items()
+            key: resolve(item, ids, refers=refers or of_patch or _HOLDS_IDS.search(key) is not None) for key, item in held.items()
         }
     if isinstance(value, list):
         return [resolve(item, ids, refers=refers) for item in value]  # pyright: ignore[reportUnknownVariableType]
@@ -169,7 +169,7 @@ def resolve(value: Any, ids: Mapping[str, str | None], *, refers: bool = False) 
 
 
 def _path_in(held: Mapping[str, Any]) -> str:
-    """The path of an operation of a PATCH, if it is one that has a path."""
+    """The `path` of an object that is an operation of a PATCH; "" where it has none."""
     path = next((item for key, item in held.items() if key.casefold() == "path"), None)
     return path if isinstance(path, str) else ""
 
@@ -178,7 +178,7 @@ def _bulk_id(found: re.Match[str]) -> str:
     return found[found.lastgroup or 0]
 
 
-def _id_of(found: re.Match[str], ids: Mapping[str, str | None], *, refers: bool) -> str:
+def _id_for(found: re.Match[str], ids: Mapping[str, str | None], *, refers: bool) -> str:
     bulk_id = _bulk_id(found)
     if bulk_id not in ids and not refers:
         return found[0]
@@ -189,19 +189,19 @@ def _id_of(found: re.Match[str], ids: Mapping[str, str | None], *, refers: bool)
 
 
 def not_created() -> InvalidValue:
-    """What an operation is answered that refers to nothing."""
+    """The error of an operation that refers to a resource that was not created."""
     return InvalidValue("The operation refers to a bulkId that no operation of this request has, or whose creation failed.")
 
 
 def rounds(operations: Sequence[BulkOperation]) -> Iterator[tuple[BulkOperation, ...]]:
-    """The operations in the order in which they are carried out; those that refer to each other in a circle come together.
+    """The operations in the order in which they are carried out, those that refer to each other in a circle together.
 
-    In the order given, but one that refers to a resource still to be created waits for it. A circle has the place of its last
-    operation; whoever refers to one of its resources waits for the circle.
+    That is the order of the request, but an operation that refers to a resource comes after its creation. A circle comes where the last
+    of its operations stands, and operations that refer to one of its resources come after the circle.
     """
     made_by = {o.bulk_id: o.index for o in operations if o.method == "POST" and o.fault is None and o.bulk_id is not None}
     needs = {o.index: [made_by[need] for need in o.needs if need in made_by] for o in operations}
-    circle_of = _circles(needs)
+    circle_of = _circle_of_each(needs)
     together: dict[int, list[int]] = {}
     for index in needs:
         together.setdefault(circle_of[index], []).append(index)
@@ -220,11 +220,11 @@ def rounds(operations: Sequence[BulkOperation]) -> Iterator[tuple[BulkOperation,
                 heappush(ready, (together[circle][-1], circle))
 
 
-def _circles(needs: Mapping[int, Collection[int]]) -> dict[int, int]:
-    """For each operation one that stands for its circle: those that need each other have the same (Kosaraju's algorithm)."""
+def _circle_of_each(needs: Mapping[int, Collection[int]]) -> dict[int, int]:
+    """For each operation the one that stands for its circle. Operations are in one circle if each needs the other (Kosaraju's algorithm)."""
     needed_by = _reversed(needs)
     circle_of: dict[int, int] = {}
-    for first in reversed(list(_needed_first(needs))):
+    for first in reversed(list(_after_their_needs(needs))):
         reached = [first]
         while reached:
             index = reached.pop()
@@ -242,8 +242,8 @@ def _reversed(graph: Mapping[int, Collection[int]]) -> dict[int, list[int]]:
     return found
 
 
-def _needed_first(needs: Mapping[int, Collection[int]]) -> Iterator[int]:
-    """Each operation once, after those that it needs, as far as circles let it. Without recursion: a chain may be long."""
+def _after_their_needs(needs: Mapping[int, Collection[int]]) -> Iterator[int]:
+    """Each operation once, after those that it needs, unless they need it too. Without recursion: a chain may have 1 000 operations."""
     seen: set[int] = set()
     for start in needs:
         trail = [(start, iter(needs[start]))] if start not in seen else []
@@ -260,7 +260,7 @@ def _needed_first(needs: Mapping[int, Collection[int]]) -> Iterator[int]:
 
 
 def without_members(data: Any, bulk_ids: frozenset[str]) -> tuple[Any, frozenset[str]]:
-    """A group's data without the members that do not exist yet, and which of the bulkIds these were."""
+    """The data of a group without the members that are references to these bulkIds, and the bulkIds that were left out."""
     if not isinstance(data, dict) or not bulk_ids:
         return data, frozenset()
     held: dict[str, Any] = data

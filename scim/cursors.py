@@ -1,7 +1,7 @@
-"""Cursors of lists (RFC 9865): where the next page begins, as text without any attribute value.
+"""Cursors of lists (RFC 9865): the position after which the next page begins, as text without any attribute value.
 
-A list by time of creation goes on after a moment and an id, whoever else comes or goes meanwhile. A sorted list goes on after
-the last item of the page that is still there and still as it was: what moved or vanished says nothing about the place.
+A list by time of creation goes on after a time and an id, whatever is created or deleted meanwhile. A sorted list goes on after the
+last item shown that still exists unchanged: one that was changed may stand anywhere in the list now.
 """
 
 import base64
@@ -25,60 +25,63 @@ _YEAR_10000: Final = 253_402_300_800_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
-    """After the resource with this id, created then (µs since the epoch)."""
+class AfterCreation:
+    """The position after the resource that has this id and was created at this time (µs since the epoch)."""
 
     at: int
     id: UUID
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
-    """After the last of these that still has this representation version: the ends of the pages shown so far, in their order."""
+class AfterAnchors:
+    """The position after the last of these items, each by id and representation version, that still has that version.
+
+    They are the last ANCHORS items shown, in the order of the list.
+    """
 
     anchors: tuple[tuple[UUID, int], ...]
 
 
-Place = Created | Sorted
+ListPosition = AfterCreation | AfterAnchors
 
 
 def query_digest(key: bytes, parts: Sequence[str | None]) -> bytes:
-    """What ties a cursor to its query, keyed so that the values in a filter cannot be guessed from it."""
+    """A digest that ties a cursor to its query. It is keyed, so that nobody can find the values of a filter by trying them."""
     text = "\0".join("-" if part is None else f"+{part}" for part in parts)
     return hmac.digest(key, b"cursor\0" + text.encode(), "sha256")[:_DIGEST]
 
 
-def encode(place: Place, digest: bytes, count: int) -> str:
+def encode(position: ListPosition, digest: bytes, count: int) -> str:
     """Give the cursor; all its characters are unreserved in URLs."""
-    if isinstance(place, Created):
-        packed = _HEAD.pack(_BY_CREATION, digest, count) + _CREATED.pack(place.at, place.id.bytes)
+    if isinstance(position, AfterCreation):
+        packed = _HEAD.pack(_BY_CREATION, digest, count) + _CREATED.pack(position.at, position.id.bytes)
     else:
-        anchors = place.anchors[-ANCHORS:]
+        anchors = position.anchors[-ANCHORS:]
         packed = _HEAD.pack(_BY_ANCHORS, digest, count) + b"".join(_ANCHOR.pack(i.bytes, v) for i, v in anchors)
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def decode(text: str, digest: bytes) -> tuple[Place, int]:
-    """Give the place and the count of the pages before. Raises InvalidCursor."""
+def decode(text: str, digest: bytes) -> tuple[ListPosition, int]:
+    """Give the position, and the `count` of the first page. Raises InvalidCursor."""
     try:
         packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         kind, tied, count = _HEAD.unpack_from(packed)
-        place = _place(kind, packed[_HEAD.size :])
+        position = _position(kind, packed[_HEAD.size :])
     except (ValueError, StructError) as broken:
         raise InvalidCursor from broken
-    if encode(place, tied, count) != text:
-        raise InvalidCursor  # base64 leaves bits unused: one place has one text
+    if encode(position, tied, count) != text:
+        raise InvalidCursor  # base64 leaves bits unused: one position has one text
     if not hmac.compare_digest(tied, digest):
         raise InvalidCursor("The cursor belongs to another query. Send the filter and the order of the first page with it.")
-    return place, count
+    return position, count
 
 
-def _place(kind: int, rest: bytes) -> Place:
+def _position(kind: int, rest: bytes) -> ListPosition:
     if kind == _BY_CREATION:
         at, obj = _CREATED.unpack(rest)
         if not 0 <= at < _YEAR_10000:
             raise InvalidCursor
-        return Created(at, UUID(bytes=obj))
+        return AfterCreation(at, UUID(bytes=obj))
     if kind == _BY_ANCHORS and rest:
-        return Sorted(tuple((UUID(bytes=obj), version) for obj, version in _ANCHOR.iter_unpack(rest)))
+        return AfterAnchors(tuple((UUID(bytes=obj), version) for obj, version in _ANCHOR.iter_unpack(rest)))
     raise InvalidCursor

@@ -48,7 +48,7 @@ def _compare(path: str, old: Any, new: Any, found: list[dict[str, Any]], levels:
 
 
 def _members(side: Any) -> dict[str, Any] | None:
-    """The members of a complex value, none of an absent one; None for any other value."""
+    """The members of a complex value; {} for an absent one, None for a value that is not complex."""
     if side is _ABSENT:
         return {}
     return side if isinstance(side, dict) else None
@@ -63,7 +63,7 @@ def _descend(path: str, old: dict[str, Any], new: dict[str, Any], found: list[di
 def same(old: Any, new: Any) -> bool:
     """JSON equality: unlike Python's, true is not 1 and 1 is not 1.0."""
     if old is new:
-        return True  # what a PATCH left alone
+        return True  # most of a document, after a PATCH
     if type(old) is not type(new):
         return False
     if isinstance(old, dict):
@@ -77,9 +77,10 @@ def same(old: Any, new: Any) -> bool:
 
 
 def in_order_of(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """`after` with the lists of `before` that hold the same values in another order: the values of an attribute have none.
+    """`after`, but each list that has the same values as the one in `before` has them in the order of `before`.
 
-    So a list that is merely sent in another order makes no change, and no event. Neither argument is changed.
+    The values of an attribute have no order (RFC 7643 §2.4): a list sent in another order is no change and makes no event. Neither
+    argument is changed.
     """
     kept: dict[str, Any] | None = None
     for name, new in after.items():

@@ -53,10 +53,10 @@ def service_provider_config(
 
 def resource_types(base_url: str, types: Iterable[ResourceType] = (USER, GROUP)) -> list[dict[str, Any]]:
     """The ResourceType documents of RFC 7643 §6."""
-    return [_resource_type(base_url, rt) for rt in types]
+    return [_resource_type_document(base_url, rt) for rt in types]
 
 
-def _resource_type(base_url: str, rt: ResourceType) -> dict[str, Any]:
+def _resource_type_document(base_url: str, rt: ResourceType) -> dict[str, Any]:
     document: dict[str, Any] = {
         "schemas": [f"{_CORE}ResourceType"],
         "id": rt.name,
@@ -76,28 +76,28 @@ def schemas(base_url: str, types: Iterable[ResourceType] = (USER, GROUP)) -> lis
     listed = list(types)
     extensions = {extension.urn: extension for rt in listed for extension in rt.extensions.values()}
     return [
-        *(_schema(base_url, rt.schema, rt.name, rt.description, _own(rt)) for rt in listed),
-        *(_schema(base_url, e.urn, e.name, e.description, e.attributes.values()) for e in extensions.values()),
+        *(_schema_document(base_url, rt.schema, rt.name, rt.description, _own_attributes(rt)) for rt in listed),
+        *(_schema_document(base_url, e.urn, e.name, e.description, e.attributes.values()) for e in extensions.values()),
     ]
 
 
-def _own(rt: ResourceType) -> Iterable[Attribute]:
+def _own_attributes(rt: ResourceType) -> Iterable[Attribute]:
     """Common attributes (RFC 7643 §3.1) belong to no schema document."""
     return (a for a in rt.attributes.values() if a.name not in ("schemas", "id", "externalId", "meta"))
 
 
-def _schema(base_url: str, urn: str, name: str, description: str, attributes: Iterable[Attribute]) -> dict[str, Any]:
+def _schema_document(base_url: str, urn: str, name: str, description: str, attributes: Iterable[Attribute]) -> dict[str, Any]:
     return {
         "schemas": [f"{_CORE}Schema"],
         "id": urn,
         "name": name,
         "description": description,
-        "attributes": [_attribute(attribute) for attribute in attributes],
+        "attributes": [_attribute_document(attribute) for attribute in attributes],
         "meta": {"resourceType": "Schema", "location": f"{base_url}/Schemas/{urn}"},
     }
 
 
-def _attribute(attribute: Attribute) -> dict[str, Any]:
+def _attribute_document(attribute: Attribute) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": attribute.name,
         "type": attribute.type,
@@ -114,7 +114,7 @@ def _attribute(attribute: Attribute) -> dict[str, Any]:
     if attribute.reference_types:
         document["referenceTypes"] = list(attribute.reference_types)
     if attribute.sub_attributes:
-        document["subAttributes"] = [_attribute(sub) for sub in attribute.sub_attributes.values()]
+        document["subAttributes"] = [_attribute_document(sub) for sub in attribute.sub_attributes.values()]
     return document
 
 

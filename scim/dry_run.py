@@ -75,7 +75,7 @@ def _stored_by_patch(
     profile: Profile, kind: ResourceType, body: dict[str, Any], before: Any, own_id: str, leniency: Leniency
 ) -> dict[str, Any]:
     patch = read_patch(kind, body, leniency)
-    found: dict[str, Any] = {"operations": _operations(patch), "members": _member_operations(patch)}
+    found: dict[str, Any] = {"operations": _shown_operations(patch), "members": _shown_member_operations(patch)}
     found = {name: value for name, value in found.items() if value}
     if not isinstance(before, dict):
         return found
@@ -134,11 +134,11 @@ def _selects(operation: MemberOperation, member: Mapping[str, str]) -> bool:
     return operation.filter is not None and matches(operation.filter, member)
 
 
-def _operations(patch: Patch) -> list[dict[str, Any]]:
+def _shown_operations(patch: Patch) -> list[dict[str, Any]]:
     return [{"op": o.op, "path": o.path.text, "value": o.value} for o in patch.operations]
 
 
-def _member_operations(patch: Patch) -> list[dict[str, Any]]:
+def _shown_member_operations(patch: Patch) -> list[dict[str, Any]]:
     return [{"op": o.kind, "ids": [member for member, _ in o.members]} for o in patch.member_operations]
 
 

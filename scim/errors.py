@@ -160,7 +160,7 @@ class UnsupportedMediaType(ScimError):
 
 
 class NotImplementedHere(ScimError):
-    """501: the operation is part of SCIM and not offered by this server."""
+    """501: the operation is part of SCIM, and this server does not offer it."""
 
     status = 501
     default = "This server does not offer the operation."

@@ -1,4 +1,4 @@
-"""Extension schemas of an operator's own (RFC 7643 §7): read strictly once, so that everything later can rely on them."""
+"""Extension schemas that an operator registers (RFC 7643 §7), read strictly, so that all other code can rely on them."""
 
 import re
 from collections.abc import Mapping
@@ -30,30 +30,30 @@ def read_extension(document: Mapping[str, Any]) -> Extension:
     if not isinstance(listed, list) or not listed:
         raise InvalidValue("attributes must be a list with at least one attribute.")
     count = [0]
-    table = _table(listed, "attributes", count, nested=False)
-    return Extension(urn, table, _text(document, "name", "") or urn, _text(document, "description", ""))
+    table = _read_table(listed, "attributes", count, nested=False)
+    return Extension(urn, table, _read_text(document, "name", "") or urn, _read_text(document, "description", ""))
 
 
-def _table(listed: list[Any], place: str, count: list[int], *, nested: bool) -> Mapping[str, Attribute]:
+def _read_table(listed: list[Any], place: str, count: list[int], *, nested: bool) -> Mapping[str, Attribute]:
     found: dict[str, Attribute] = {}
     for index, item in enumerate(listed):
         count[0] += 1
         if count[0] > ATTRIBUTES_MAX:
             raise InvalidValue(f"A schema has at most {ATTRIBUTES_MAX} attributes, sub-attributes included.")
-        attribute = _attribute(item, f"{place}[{index}]", count, nested=nested)
+        attribute = _read_attribute(item, f"{place}[{index}]", count, nested=nested)
         if attribute.name.casefold() in found:
             raise InvalidValue(f"{place}[{index}].name is that of an attribute before it.")
         found[attribute.name.casefold()] = attribute
     return MappingProxyType(found)
 
 
-def _attribute(item: Any, place: str, count: list[int], *, nested: bool) -> Attribute:
+def _read_attribute(item: Any, place: str, count: list[int], *, nested: bool) -> Attribute:
     if not isinstance(item, dict):
         raise InvalidValue(f"{place} must be an object that describes an attribute.")
     name = item.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or (name.casefold() == "schemas" and not nested):
         raise InvalidValue(f"{place}.name must begin with a letter, then letters, digits, - and _; schemas is taken.")
-    kind = _one_of(item, place, "type", TYPES, "string")
+    kind = _read_one_of(item, place, "type", TYPES, "string")
     subs = item.get("subAttributes")
     if kind == "complex":
         if nested:
@@ -62,53 +62,53 @@ def _attribute(item: Any, place: str, count: list[int], *, nested: bool) -> Attr
             raise InvalidValue(f"{place}.subAttributes must be a list: a complex attribute has at least one.")
     elif subs:
         raise InvalidValue(f"{place}.subAttributes: only a complex attribute has them.")
-    mutability = _one_of(item, place, "mutability", _MUTABILITY, "readWrite")
-    returned = _one_of(item, place, "returned", _RETURNED, "default")
+    mutability = _read_one_of(item, place, "mutability", _MUTABILITY, "readWrite")
+    returned = _read_one_of(item, place, "returned", _RETURNED, "default")
     if (mutability == "writeOnly") is not (returned == "never"):
         raise InvalidValue(f"{place}: mutability writeOnly and returned never go together.")
     if mutability == "readOnly" and item.get("required") is True:
         raise InvalidValue(f"{place}: nobody could send an attribute that is both required and readOnly.")
     if nested and mutability == "immutable":
         raise InvalidValue(f"{place}.mutability: immutable is kept for whole attributes, not for sub-attributes.")
-    if _one_of(item, place, "uniqueness", _UNIQUENESS, "none") != "none":
+    if _read_one_of(item, place, "uniqueness", _UNIQUENESS, "none") != "none":
         raise InvalidValue(f"{place}.uniqueness: only none is kept for extensions. Of attributes only userName is unique here.")
     return Attribute(
         name,
         kind,
-        multi_valued=_flag(item, place, "multiValued"),
-        required=_flag(item, place, "required"),
-        case_exact=_flag(item, place, "caseExact"),
+        multi_valued=_read_flag(item, place, "multiValued"),
+        required=_read_flag(item, place, "required"),
+        case_exact=_read_flag(item, place, "caseExact"),
         mutability=mutability,
         returned=returned,
-        sub_attributes=_table(subs or [], f"{place}.subAttributes", count, nested=True),
-        canonical_values=_texts(item, place, "canonicalValues"),
-        reference_types=_texts(item, place, "referenceTypes"),
-        description=_text(item, "description", place + "."),
+        sub_attributes=_read_table(subs or [], f"{place}.subAttributes", count, nested=True),
+        canonical_values=_read_texts(item, place, "canonicalValues"),
+        reference_types=_read_texts(item, place, "referenceTypes"),
+        description=_read_text(item, "description", place + "."),
     )
 
 
-def _one_of(item: Mapping[str, Any], place: str, name: str, known: tuple[str, ...], default: str) -> str:
+def _read_one_of(item: Mapping[str, Any], place: str, name: str, known: tuple[str, ...], default: str) -> str:
     value = item.get(name, default)
     if value not in known:
         raise InvalidValue(f"{place}.{name} must be one of {', '.join(known)}.")
     return value
 
 
-def _flag(item: Mapping[str, Any], place: str, name: str) -> bool:
+def _read_flag(item: Mapping[str, Any], place: str, name: str) -> bool:
     value = item.get(name, False)
     if not isinstance(value, bool):
         raise InvalidValue(f"{place}.{name} must be true or false.")
     return value
 
 
-def _text(item: Mapping[str, Any], name: str, place: str) -> str:
+def _read_text(item: Mapping[str, Any], name: str, place: str) -> str:
     value = item.get(name, "")
     if not isinstance(value, str):
         raise InvalidValue(f"{place}{name} must be text.")
     return value
 
 
-def _texts(item: Mapping[str, Any], place: str, name: str) -> tuple[str, ...]:
+def _read_texts(item: Mapping[str, Any], place: str, name: str) -> tuple[str, ...]:
     values = item.get(name, [])
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise InvalidValue(f"{place}.{name} must be a list of texts.")

@@ -21,7 +21,7 @@ def values_needed(f: Filter, name: str) -> Values | None:
     """
     match f:
         case And(terms) | Or(terms):
-            return _union([values_needed(term, name) for term in terms])
+            return _union_of_values([values_needed(term, name) for term in terms])
         case Not(term):
             return values_needed(term, name)
         case ValuePath(reference, inner):
@@ -41,7 +41,7 @@ def _is_attribute(reference: Reference, name: str) -> bool:
     return reference.urn is None and reference.attribute.name == name
 
 
-def _union(found: list[Values | None]) -> Values | None:
+def _union_of_values(found: list[Values | None]) -> Values | None:
     """The values of all parts: each part must give its true result, whether `and` or `or` joins them."""
     if None in found:
         return None
@@ -56,7 +56,7 @@ def _values_in_each_match(f: Filter) -> Values | None:
         case And(terms):
             return min((found for found in map(_values_in_each_match, terms) if found is not None), key=len, default=None)
         case Or(terms):
-            return _union([_values_in_each_match(term) for term in terms])
+            return _union_of_values([_values_in_each_match(term) for term in terms])
         case _:
             return None
 

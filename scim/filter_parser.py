@@ -26,7 +26,7 @@ from scim.filters import (
     unknown,
 )
 from scim.schema import GROUP, USER, Attribute, ResourceType, is_scim_urn
-from scim.urns import Name, core_urns, readings, split_urn, type_in, with_colon
+from scim.urns import SplitName, core_urns, readings, split_urn, type_in, with_colon
 
 TEXT_BYTES_MAX = 8192
 REMEMBERED_CHARACTERS_MAX = 512  # of a filter that is read once for many requests: what is remembered stays small
@@ -311,7 +311,7 @@ def _without_schema(urn: str, rest: str, token: Token) -> Reference:
     return replace(first, other=others[0]) if others else first
 
 
-def _referred(name: Name) -> Reference:
+def _referred(name: SplitName) -> Reference:
     return Reference(name.urn, unknown(name.attribute), None if name.sub is None else unknown(name.sub))
 
 

@@ -1,4 +1,4 @@
-"""From what an identity provider sent to the document that is kept (RFC 7643 §2, RFC 7644 §3.3 and §3.5.1)."""
+"""From the resource that an identity provider sends to the document that is stored (RFC 7643 §2, RFC 7644 §3.3 and §3.5.1)."""
 
 import binascii
 import re
@@ -14,16 +14,15 @@ from scim.schema import Attribute, Extension, ResourceType, is_scim_urn
 from scim.urns import is_after_known_urn, readings, split_urn
 
 NAME_CHARACTERS_MAX = 128
-_PLAUSIBLE = re.compile(r"[A-Za-z$][-\w$]{0,63}", re.ASCII)
 _MEMBER_TYPES: Mapping[str, str] = MappingProxyType({"user": "User", "group": "Group"})
 # What str.strip takes for white space, and the spaces without a width.
-_AROUND = "".join(character for character in map(chr, range(0x3001)) if character.isspace()) + "\u200b\u2060\ufeff"
+_WHITE_SPACE = "".join(character for character in map(chr, range(0x3001)) if character.isspace()) + "\u200b\u2060\ufeff"
 
 
 def normalise(rt: ResourceType, document: dict[str, Any], leniency: Leniency) -> dict[str, Any]:
-    """A new document for POST and PUT: schema spelling, checked types, no read-only attributes, no password.
+    """The document that POST and PUT store: names in the spelling of the schema, checked types, no read-only attributes, no password.
 
-    Attributes without a schema are kept as sent. null, [] and {} are absence (RFC 7643 §2.5).
+    Attributes without a schema are stored as they were sent. null, [] and {} are absence (RFC 7643 §2.5). `document` is unchanged.
     Raises InvalidValue for wrong types and missing required attributes, InvalidSyntax for names and `schemas`.
     """
     kept: dict[str, Any] = {"schemas": None}
@@ -31,10 +30,10 @@ def normalise(rt: ResourceType, document: dict[str, Any], leniency: Leniency) ->
         attribute = rt.attributes.get(key) or rt.attributes.get(key.casefold())
         if attribute is None:
             if key_path(rt, key, value, leniency) is not None:
-                return normalise(rt, _unfolded(rt, document, leniency), leniency)
-            _keep_other(rt, key, value, kept, leniency)
+                return normalise(rt, _with_keys_at_their_paths(rt, document, leniency), leniency)
+            _keep_schemaless(rt, key, value, kept, leniency)
             if ":" in key and key.casefold() not in rt.extensions:
-                _refuse_dot(rt, key, document)
+                _refuse_dot_after_urn(rt, key, document)
         elif attribute.mutability != "readOnly" and value is not None and attribute.name != "schemas":
             checked = check_value(attribute, value, attribute.name, leniency)
             if checked is not None and attribute.mutability != "writeOnly":
@@ -44,8 +43,8 @@ def normalise(rt: ResourceType, document: dict[str, Any], leniency: Leniency) ->
     return kept
 
 
-def _unfolded(rt: ResourceType, document: dict[str, Any], leniency: Leniency) -> dict[str, Any]:
-    """The document with every misplaced key where it belongs."""
+def _with_keys_at_their_paths(rt: ResourceType, document: dict[str, Any], leniency: Leniency) -> dict[str, Any]:
+    """The document with the value of each key that stands for a path at that path."""
     moved: dict[str, tuple[str, ...]] = {}
     for key, value in document.items():
         found = key_path(rt, key, value, leniency) if key.casefold() not in rt.attributes else None
@@ -56,19 +55,20 @@ def _unfolded(rt: ResourceType, document: dict[str, Any], leniency: Leniency) ->
 
 
 def check_user_name(document: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> None:
-    """Raises InvalidValue where a new userName has white space around it: nobody sees it, and no login finds it.
+    """Raises InvalidValue where a new userName has white space around it, which nobody sees and no login finds.
 
-    One that is stored already may stay: whoever has it must still be deactivated.
+    One that is stored already may stay: the IdP must still be able to deactivate the user.
     """
     name: str = document["userName"]
-    if name != name.strip(_AROUND) and (before is None or before.get("userName") != name):
+    if name != name.strip(_WHITE_SPACE) and (before is None or before.get("userName") != name):
         raise InvalidValue("userName has white space at its beginning or end: send it without.")
 
 
 def check_required(rt: ResourceType, document: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     """Raises InvalidValue where a required attribute is missing or blank (RFC 7643 §2.2).
 
-    Those of an extension are required where it is present; one stored before its schema was registered may stay as it is.
+    The required attributes of an extension are checked where it is present and is not as it was `before`: it may have been stored
+    before its schema was registered.
     """
     for extension in rt.extensions.values():
         inner = document.get(extension.urn)
@@ -90,18 +90,18 @@ def _check_required_in(extension: Extension, inner: Mapping[str, Any], before: M
                 )
             raise InvalidValue(f"{extension.urn}:{attribute.name} is required with this extension: send it with a value.")
         if attribute.sub_attributes:
-            stored = _items(before.get(attribute.name))
-            for item in _items(value):
-                missing = _missing_sub(attribute, item)
+            stored = _values(before.get(attribute.name))
+            for item in _values(value):
+                missing = _missing_required_sub(attribute, item)
                 if missing is not None and item not in stored:
                     raise InvalidValue(f"{extension.urn}:{attribute.name}.{missing} is required.")
 
 
-def _items(value: Any) -> list[Any]:
+def _values(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _missing_sub(attribute: Attribute, kept: Mapping[str, Any]) -> str | None:
+def _missing_required_sub(attribute: Attribute, kept: Mapping[str, Any]) -> str | None:
     """The name of a required sub-attribute that has no value."""
     for sub in attribute.sub_attributes.values():
         if sub.required and sub.returned != "never" and kept.get(sub.name) in (None, ""):
@@ -144,7 +144,7 @@ def _check_schemas(rt: ResourceType, document: dict[str, Any], kept: dict[str, A
 
 
 def listed_schemas(listed: Any, expected: str, leniency: Leniency) -> set[str]:
-    """The casefolded URIs of a `schemas` list; InvalidSyntax where it is none or lacks the expected one."""
+    """The casefolded URIs of a `schemas` list. Raises InvalidSyntax where it is no list of URIs or lacks the expected one."""
     if isinstance(listed, str) and leniency.allows(Tolerance.SINGLE_FOR_MULTI):
         listed = [listed]
     if not listed:
@@ -163,12 +163,12 @@ def listed_schemas(listed: Any, expected: str, leniency: Leniency) -> set[str]:
 # ---- attributes without a schema of their own ------------------------------------------------------------------------------------
 
 
-def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], leniency: Leniency) -> None:
+def _keep_schemaless(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], leniency: Leniency) -> None:
     extension = rt.extensions.get(key.casefold())
     if extension is not None:
         if not isinstance(value, dict) or len(value) == 1:
             value = _extension_value(extension.urn, extension.urn, value, leniency)
-        inner = _checked_members(extension.attributes, value, f"{extension.urn}:", leniency)
+        inner = _checked_attributes(extension.attributes, value, f"{extension.urn}:", leniency)
         if inner:
             kept[extension.urn] = inner
         return
@@ -177,20 +177,20 @@ def _keep_other(rt: ResourceType, key: str, value: Any, kept: dict[str, Any], le
     if key.casefold().startswith(rt.schema.casefold() + ":"):
         raise InvalidSyntax("A top-level name is the URN of the resource's own schema with an attribute that it does not have.")
     if is_scim_urn(key):
-        # Kept as an extension, an `active` in it would be acknowledged and have no effect.
+        # Stored as an extension, an `active` in it would be answered with 200 and have no effect.
         raise InvalidSyntax(f"A top-level name is a URN of SCIM itself that is not {rt.schema}: send its attributes themselves.")
     check_unknown(key, value)
     if is_part_path(rt, key):
-        # Kept under this name, what was sent would not be among the attribute's values, and nobody would see it.
+        # Stored under this name, the value would not be among those of the attribute, and nobody would see it.
         raise InvalidSyntax("A top-level name is a path to a part of an attribute: send the attribute with all its values.")
     if ":" in key:
-        value = _kept_as_sent(key, value, leniency)
+        value = _extension_as_sent(key, value, leniency)
     if value not in (None, [], {}) and not is_empty_string(value, leniency):
         kept[key] = value
 
 
-def _kept_as_sent(urn: str, value: Any, leniency: Leniency) -> dict[str, Any]:
-    """The attributes of an extension without a schema: verbatim, but for what the profile takes for absence."""
+def _extension_as_sent(urn: str, value: Any, leniency: Leniency) -> dict[str, Any]:
+    """The attributes of an extension without a schema, as they were sent, but for those that the profile takes for absent."""
     what = "A top-level name with a colon is the URN of an extension: its value"
     value = _extension_value(urn, what, value, leniency)
     refuse_own_name(urn, value)
@@ -199,10 +199,10 @@ def _kept_as_sent(urn: str, value: Any, leniency: Leniency) -> dict[str, Any]:
     return {name: inner for name, inner in value.items() if not is_empty_string(inner, leniency)}
 
 
-def _refuse_dot(rt: ResourceType, key: str, document: Mapping[str, Any]) -> None:
-    """Raises InvalidSyntax for the URN of an extension with an attribute behind a dot, unless `schemas` lists it as a URN.
+def _refuse_dot_after_urn(rt: ResourceType, key: str, document: Mapping[str, Any]) -> None:
+    """Raises InvalidSyntax for a key that looks like the URN of an extension with a dot and an attribute, unless `schemas` lists it.
 
-    Kept as an extension of that name, the value would be acknowledged and stand where nobody looks for it.
+    Stored as an extension of that name, the value would be answered with 200 and stand where nobody looks for it.
     """
     urn, rest = split_urn(key, rt)
     if urn is None or (readings(urn, rest) is None and not is_after_known_urn(rt, key)):
@@ -223,7 +223,7 @@ def _extension_value(urn: str, what: str, value: Any, leniency: Leniency) -> dic
 
 
 def check_unknown(key: str, value: Any) -> None:
-    """InvalidSyntax unless all names at and under an attribute without a schema are ASCII and short."""
+    """Raises InvalidSyntax unless the name of an attribute without a schema, and each name in its value, is ASCII and short."""
     if not key or len(key) > NAME_CHARACTERS_MAX or not key.isascii():
         raise InvalidSyntax(f"An attribute name is empty, longer than {NAME_CHARACTERS_MAX} characters or not ASCII.")
     _check_names(value)
@@ -239,19 +239,24 @@ def _check_names(value: Any) -> None:
 
 
 def refuse_own_name(name: str, members: Iterable[str]) -> None:
-    """Raises InvalidValue where an attribute is among its own members, beside others: nobody would find it there."""
+    """Raises InvalidValue where a value has a member of the attribute's own name, beside others: no filter and no path finds it there."""
     if any(member.casefold() == name.casefold() for member in members):
         raise InvalidValue(f"{name} has a part of its own name: send the value itself.")
 
 
-def _checked_members(table: Mapping[str, Attribute], value: Mapping[str, Any], prefix: str, leniency: Leniency) -> dict[str, Any]:
-    """The assigned, writable members of a complex value or extension."""
+def _checked_attributes(
+    table: Mapping[str, Attribute], value: Mapping[str, Any], prefix: str, leniency: Leniency
+) -> dict[str, Any]:
+    """The attributes of an extension, or sub-attributes of a complex value, that have a value and can be written, in normal form.
+
+    `prefix` is the path of what has them, with its separator, for the text of an error.
+    """
     kept: dict[str, Any] = {}
     for key, inner in value.items():
         attribute = table.get(key) or table.get(key.casefold())
         if attribute is None:
             check_unknown(key, inner)
-            refuse_own_name(_last_name(prefix), (key,))
+            refuse_own_name(_name_before(prefix), (key,))
             if inner not in (None, [], {}) and not is_empty_string(inner, leniency):
                 kept[key] = inner
         elif inner is not None and attribute.mutability != "readOnly":
@@ -264,8 +269,8 @@ def _checked_members(table: Mapping[str, Attribute], value: Mapping[str, Any], p
 _INDEX = re.compile(r"\[[^\]]*\]\Z")
 
 
-def _last_name(prefix: str) -> str:
-    """The name of what has the members that a prefix such as `emails[0].` is for."""
+def _name_before(prefix: str) -> str:
+    """The name of the attribute in a prefix such as `emails[0].`, or the URN in one such as `urn:…:User:`."""
     if prefix.endswith(":"):
         return prefix[:-1]
     return _INDEX.sub("", prefix[:-1]).rpartition(":")[2]
@@ -275,28 +280,28 @@ def _last_name(prefix: str) -> str:
 
 
 def check_value(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> Any:
-    """The value in normal form, None where it is empty; InvalidValue, naming `path`, where its type is wrong."""
+    """The value of an attribute in normal form, None where it is absent. Raises InvalidValue, naming `path`, where its type is wrong."""
     if attribute.multi_valued:
         return _check_list(attribute, value, path, leniency)
     return check_single(attribute, value, path, leniency)
 
 
 def check_single(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> Any:
-    """Like check_value for one value of the attribute."""
+    """The same for a single value, also one of several."""
     kind = attribute.type
     if kind == "string":
         if type(value) is not str:
-            value = _text(attribute, value, path, leniency)
+            value = _check_string(attribute, value, path, leniency)
         return None if not value and is_empty_string(value, leniency) else value
     if kind == "complex":
         return _check_complex(attribute, value, path, leniency)
     if kind == "boolean":
-        return value if value is True or value is False else _boolean(attribute, value, path, leniency)
+        return value if value is True or value is False else _check_boolean(attribute, value, path, leniency)
     if kind == "any":
         check_unknown(attribute.name, value)
         return None if value in ([], {}) or is_empty_string(value, leniency) else value
     if isinstance(value, dict | list):
-        value = _bare(attribute, value, leniency)
+        value = _unwrapped_simple(attribute, value, leniency)
     if value == "" and is_empty_string(value, leniency):
         return None
     accepted, described = _SIMPLE[kind]
@@ -310,25 +315,25 @@ def _wrong(path: str, expected: str) -> InvalidValue:
 
 
 def is_empty_string(value: Any, leniency: Leniency) -> bool:
-    """Whether it is an empty string that the profile takes for absence."""
+    """Whether a value is an empty string, and the profile takes that for absence in any attribute."""
     return value == "" and leniency.allows(Tolerance.EMPTY_STRINGS)
 
 
 def is_blank(value: Any, leniency: Leniency) -> bool:
-    """The same where only an object, a list or an id could stand: there it cannot mean anything else."""
+    """Whether it is an empty string in the place of an object, a list or an id, and the profile takes that for absence there."""
     return value == "" and (leniency.allows(Tolerance.BLANK_OBJECTS) or leniency.allows(Tolerance.EMPTY_STRINGS))
 
 
 def unwrapped(value: Any, leniency: Leniency) -> Any:
-    """The object of a list with one, where the profile says so; anything else as it is."""
+    """The object in a list of one, where the profile forgives the list; any other value as it is."""
     wrapped = isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict)
     return value[0] if wrapped and leniency.allows(Tolerance.WRAPPED_VALUES) else value
 
 
 def unnested(name: str, value: Any, leniency: Leniency) -> Any:
-    """What stands in an object under the name of the attribute alone, `{"emails": […]}` where emails are due.
+    """The inner value of an object whose one member has the name of the attribute, `{"emails": […]}` as the value of emails.
 
-    Raises InvalidValue where the profile does not forgive it: kept so, the value would be found by nobody.
+    Any other value as it is. Raises InvalidValue where the profile does not forgive it: no filter and no path would find the value.
     """
     if not isinstance(value, dict) or len(value) != 1:  # pyright: ignore[reportUnknownArgumentType]
         return value
@@ -340,8 +345,8 @@ def unnested(name: str, value: Any, leniency: Leniency) -> Any:
     return inner  # pyright: ignore[reportUnknownVariableType]
 
 
-def _bare(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
-    """The value in `[{"value": x, "$ref": null}]` (Entra ID's older jobs), `{"value": x}` or `{"displayName": x}`."""
+def _unwrapped_simple(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
+    """The simple value in `[{"value": x, "$ref": null}]` (Entra ID's older jobs), `{"value": x}` or `{"displayName": x}`, if forgiven."""
     inner = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(inner, dict):
         return value
@@ -352,21 +357,21 @@ def _bare(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
 
 
 # The attributes whose values are digits, so that a template or an HR system may well send a number (RFC 7643 §4.1.2, §4.3).
-_NUMBERS = frozenset({"employeeNumber", "costCenter", "externalId", "postalCode"})
+_NUMBER_LIKE = frozenset({"employeeNumber", "costCenter", "externalId", "postalCode"})
 
 
-def _text(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> str:
-    value = _bare(attribute, value, leniency)
+def _check_string(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> str:
+    value = _unwrapped_simple(attribute, value, leniency)
     if type(value) is str:
         return value
-    of_digits = attribute.name in _NUMBERS or path.startswith("phoneNumbers")
+    of_digits = attribute.name in _NUMBER_LIKE or path.startswith("phoneNumbers")
     if type(value) is not int or not of_digits or not leniency.allows(Tolerance.NUMERIC_STRINGS):
         raise _wrong(path, "a string")
     return str(value)
 
 
-def _boolean(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> bool | None:
-    value = _bare(attribute, value, leniency)
+def _check_boolean(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> bool | None:
+    value = _unwrapped_simple(attribute, value, leniency)
     if isinstance(value, bool):
         return value
     if is_empty_string(value, leniency):
@@ -403,32 +408,34 @@ _SIMPLE: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
 
 
 def _check_complex(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> dict[str, Any] | None:
-    kept = check_some(attribute, value, path, leniency)
-    missing = None if kept is None else _missing_sub(attribute, kept)
+    kept = check_partial(attribute, value, path, leniency)
+    missing = None if kept is None else _missing_required_sub(attribute, kept)
     if missing is not None:
         raise InvalidValue(f"{path}.{missing} is required.")
     return kept
 
 
-def check_some(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> dict[str, Any] | None:
-    """Like check_single for a complex attribute of which only some sub-attributes are sent: the others have values already."""
+def check_partial(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> dict[str, Any] | None:
+    """The same for a complex value that PATCH merges into a stored one: a required sub-attribute that it lacks may be stored already."""
     if isinstance(value, dict) and len(value) == 1 and "value" not in value:
-        value = nested_once(attribute, value, leniency)
+        value = unnested_value(attribute, value, leniency)
     if not isinstance(value, dict):
-        value = _wrapped(attribute, value, path, leniency)
-    kept = _checked_members(attribute.sub_attributes, value, f"{path}.", leniency)
+        value = _as_complex(attribute, value, path, leniency)
+    kept = _checked_attributes(attribute.sub_attributes, value, f"{path}.", leniency)
     if "value" in attribute.sub_attributes and not kept.get("value"):
-        kept = _without_value(attribute, value, kept, leniency)
+        kept = _without_empty_value(attribute, value, kept, leniency)
     return kept or None
 
 
-def nested_once(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
-    """`unnested`, unless the attribute has a sub-attribute of its own name."""
+def unnested_value(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
+    """`unnested` for the value of an attribute; an attribute that has a sub-attribute of its own name keeps the object as it is."""
     return value if attribute.name.casefold() in attribute.sub_attributes else unnested(attribute.name, value, leniency)
 
 
-def _without_value(attribute: Attribute, value: Mapping[str, Any], kept: dict[str, Any], leniency: Leniency) -> dict[str, Any]:
-    """An empty id of a manager is nobody; a value of a list whose `value` is an empty string is none, where that is absence."""
+def _without_empty_value(
+    attribute: Attribute, value: Mapping[str, Any], kept: dict[str, Any], leniency: Leniency
+) -> dict[str, Any]:
+    """The value without an empty `value`: an empty id of a manager names nobody, and an item of a list with an empty `value` is no item."""
     if attribute.multi_valued:
         sent = next((inner for key, inner in value.items() if key.casefold() == "value"), None)
         return {} if is_empty_string(sent, leniency) else kept
@@ -437,8 +444,8 @@ def _without_value(attribute: Attribute, value: Mapping[str, Any], kept: dict[st
     return kept
 
 
-def _wrapped(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> dict[str, Any]:
-    """A bare string stands for the `value` sub-attribute, a list of one object for the object, where the profile says so."""
+def _as_complex(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> dict[str, Any]:
+    """The object that a value in its place stands for: a bare string is its `value`, a list of one object that object, if forgiven."""
     if not attribute.multi_valued:
         value = unwrapped(value, leniency)
         if isinstance(value, dict):
@@ -452,13 +459,13 @@ def _wrapped(attribute: Attribute, value: Any, path: str, leniency: Leniency) ->
 
 
 def as_list(value: Any, path: str, leniency: Leniency) -> list[Any]:
-    """The values of a multi-valued attribute; InvalidValue where a list is due."""
+    """The values of a multi-valued attribute. Raises InvalidValue for what is no list, unless the profile forgives it."""
     if isinstance(value, list):
         return value
-    # Members stay as they are: an empty string must not empty a group.
+    # Not for members: an empty string must not remove all members of a group.
     if path != "members" and is_blank(value, leniency):
         return []
-    # An object can only be meant as one value of the list; a bare string in its place is more likely the wrong attribute.
+    # Only an object is taken for the one value of the list: a bare string is more likely meant for another attribute.
     if not isinstance(value, dict) or not leniency.allows(Tolerance.SINGLE_FOR_MULTI):
         raise _wrong(path, "a list")
     return [value]
@@ -466,7 +473,7 @@ def as_list(value: Any, path: str, leniency: Leniency) -> list[Any]:
 
 def _check_list(attribute: Attribute, value: Any, path: str, leniency: Leniency) -> list[Any] | None:
     if path != "members" and not isinstance(value, list):
-        value = _one_of_several(attribute, value, leniency)
+        value = _with_single_in_list(attribute, value, leniency)
     items = as_list(value, path, leniency)
     if path == "members" and attribute.type == "complex":
         return check_members(items, leniency) or None
@@ -480,15 +487,15 @@ def _check_list(attribute: Attribute, value: Any, path: str, leniency: Leniency)
     return kept or None
 
 
-def _one_of_several(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
-    """The value where a list is due: what is nested under its own name comes out, one plain value is a list where only such can be."""
-    value = nested_once(attribute, value, leniency)
+def _with_single_in_list(attribute: Attribute, value: Any, leniency: Leniency) -> Any:
+    """The value of a list that is not one: without an object of the attribute's own name around it, and a plain value as a list of one."""
+    value = unnested_value(attribute, value, leniency)
     plain = attribute.type != "complex" and not isinstance(value, dict | list) and value != ""
     return [value] if plain and leniency.allows(Tolerance.SINGLE_FOR_MULTI) else value
 
 
 def check_primary(values: list[Any], path: str) -> None:
-    """InvalidValue where more than one value is primary (RFC 7643 §2.4)."""
+    """Raises InvalidValue where more than one value is primary (RFC 7643 §2.4)."""
     primaries = 0
     for value in values:
         if value.get("primary") is True:
@@ -498,18 +505,21 @@ def check_primary(values: list[Any], path: str) -> None:
 
 
 def check_members(items: list[Any], leniency: Leniency) -> list[dict[str, str]]:
-    """Group members as `{"value", "type"?}`, each id once; display names and links are derived, not stored."""
+    """The members of a group as `{"value", "type"?}`, each id once. Display names and links are derived, and not stored.
+
+    Raises InvalidValue, naming the member, for one without an id or of an unknown type.
+    """
     kept: dict[str, dict[str, str]] = {}
     for index, item in enumerate(items):
-        member = item if isinstance(item, dict) else _bare_member(item, index, leniency)
+        member = item if isinstance(item, dict) else _member_of_id(item, index, leniency)
         value = member.get("value")
         kind = member.get("type")
         if type(value) is not str or kind is not None or len(member) > 2:
-            value, kind = _member(member, index, leniency)
+            value, kind = _read_member(member, index, leniency)
         if not value:
             raise InvalidValue(f"members[{index}].value is required: send the id of the member.")
         if value not in kept:
-            # A large group is mostly members that are nothing but a value already: no second dict for each of 100 000.
+            # Most members of a large group have nothing but a `value`: they are stored as they are, without a second dict for each.
             kept[value] = member if len(member) == 1 and "value" in member else _as_member(value, kind)
     return list(kept.values())
 
@@ -518,13 +528,13 @@ def _as_member(value: str, kind: str | None) -> dict[str, str]:
     return {"value": value} if kind is None else {"value": value, "type": kind}
 
 
-def _bare_member(item: Any, index: int, leniency: Leniency) -> dict[str, Any]:
+def _member_of_id(item: Any, index: int, leniency: Leniency) -> dict[str, Any]:
     if not isinstance(item, str) or not leniency.allows(Tolerance.BARE_VALUES):
         raise InvalidValue(f"members[{index}] must be an object with a value.")
     return {"value": item}
 
 
-def _member(member: Mapping[str, Any], index: int, leniency: Leniency) -> tuple[str | None, str | None]:
+def _read_member(member: Mapping[str, Any], index: int, leniency: Leniency) -> tuple[str | None, str | None]:
     folded = {key.casefold(): value for key, value in member.items()}
     value = folded.get("value")
     if value is not None and not isinstance(value, str):

@@ -14,16 +14,16 @@ from scim.leniency import Leniency, Tolerance
 from scim.member_operations import MISSING, MemberOperation, Op, read_member_operations, single_object
 from scim.normalise import (
     as_list,
+    check_partial,
     check_single,
-    check_some,
     check_unknown,
     check_value,
     is_blank,
     is_empty_string,
     listed_schemas,
-    nested_once,
     refuse_own_name,
     unnested,
+    unnested_value,
     unwrapped,
 )
 from scim.paths import Path, parse_path, path_in, refuse_scim_urn
@@ -53,7 +53,7 @@ class Patch:
     member_operations: tuple[MemberOperation, ...]
 
 
-OPERATIONS_MAX: Final = 10_000  # of one PATCH: reading a path under a filter takes 0.2 ms, and IdPs send a handful
+PATCH_OPERATIONS_MAX: Final = 10_000  # of one PATCH: reading a path under a filter takes 0.2 ms, and IdPs send a handful
 
 
 def read_patch(rt: ResourceType, document: dict[str, Any], leniency: Leniency) -> Patch:
@@ -77,8 +77,10 @@ def _operations(listed: Any, leniency: Leniency) -> list[Any]:
         raise InvalidSyntax("Operations is missing: send a list of operations.")
     if not listed and not leniency.allows(Tolerance.EMPTY_OPERATIONS):
         raise InvalidSyntax("Operations is empty: send at least one operation.")
-    if len(listed) > OPERATIONS_MAX:
-        raise TooMany(f"Operations: send at most {OPERATIONS_MAX} in one request; many members belong into the value of one.")
+    if len(listed) > PATCH_OPERATIONS_MAX:
+        raise TooMany(
+            f"Operations: send at most {PATCH_OPERATIONS_MAX} in one request; many members belong into the value of one."
+        )
     return listed
 
 
@@ -197,7 +199,7 @@ class _PatchReader:
             path = parse_path(key, self.rt)
         except (InvalidPath, InvalidFilter):
             return whole
-        if path.doubt is not None:
+        if path.ambiguity is not None:
             return path
         is_path = path.attribute is not None and self.leniency.would_allow(Tolerance.DOTTED_KEYS)
         return replace(path, whole=True) if is_path else whole
@@ -306,7 +308,7 @@ class _PatchReader:
         """The values that a `remove` lists instead of a filter: each removes the stored values that have what it names."""
         attribute = path.attribute
         self._check_removal_by_value(index)
-        if attribute is None or (path.sub is not None and path.doubt is None) or path.filter is not None:
+        if attribute is None or (path.sub is not None and path.ambiguity is None) or path.filter is not None:
             return None
         if not attribute.multi_valued and attribute.type != "any":
             if attribute.type == "complex" and value in ([], {}):
@@ -335,7 +337,7 @@ class _PatchReader:
         assert attribute is not None
         value = self._scalar(attribute, value)
         if isinstance(value, dict):
-            value = nested_once(attribute, value, self.leniency)
+            value = unnested_value(attribute, value, self.leniency)
         if path.filter is not None and path.sub is None and value != []:
             value = single_object(value, path, self.leniency)
         if value == "" and self._is_absent(path, attribute):
@@ -391,7 +393,7 @@ class _PatchReader:
     def _checked_parts(self, op: Op, attribute: Attribute, value: Any, path: Path) -> dict[str, Any]:
         """The sub-attributes of a complex value in normal form, None for those that `replace` unassigns; `add` unassigns none."""
         value = unwrapped(value, self.leniency)
-        check = check_some if attribute.type == "complex" else check_single
+        check = check_partial if attribute.type == "complex" else check_single
         checked: Any = check(attribute, value, path.text, self.leniency)
         checked = {} if checked is None else checked
         if not isinstance(value, dict) or op == "add":

@@ -9,17 +9,18 @@ from scim.filter_parser import Reader, Token, shown
 from scim.filters import Filter, Reference, unknown
 from scim.normalise import check_unknown
 from scim.schema import Attribute, ResourceType, is_scim_urn
-from scim.urns import Name, Reading, Readings, is_after_known_urn, is_version, readings, split_urn
+from scim.urns import Reading, Readings, SplitName, is_after_known_urn, is_version, readings, split_urn
 
 PATH_CHARACTERS_MAX = 8192
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Path:
-    """A resolved path: `attribute` is None for a whole extension, `urn` None for the core schema.
+    """A resolved path. `attribute` is None where it names a whole extension, `urn` None where it names an attribute of the core schema.
 
-    Where the URN is not `known`, only the document tells where it ends. `whole` says how a path reads that nothing stored
-    decides: as the URN of an extension, if the value is an object. `doubt` holds the readings of one with a dot behind its URN.
+    `known` is false for an extension without a schema here: its URN and the name of an attribute look alike, so that only the stored
+    document shows where the URN ends. Where the document has neither, a path that is `whole` is the URN of an extension if the value
+    is an object. `ambiguity` has the readings of a path with a dot after its last colon; the document decides between these too.
     """
 
     urn: str | None
@@ -28,7 +29,7 @@ class Path:
     sub: Attribute | None = None
     known: bool = True
     whole: bool = False
-    doubt: "Doubt | None" = None
+    ambiguity: "Ambiguity | None" = None
 
     @property
     def text(self) -> str:
@@ -41,20 +42,23 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Doubt:
-    """The paths that a name can mean whose URN ends at its last colon, or at a dot; `sure` as in Readings, `name` as sent."""
+class Ambiguity:
+    """The two paths that a name can stand for: its URN ends at the last colon, or at a dot.
+
+    `name` is the name as it was sent, `by_form` the reading that the form of the URN suggests (see urns.Readings).
+    """
 
     name: str
     by_colon: Path | None
     by_dot: Path | None
-    sure: Reading | None
+    by_form: Reading | None
 
 
 @lru_cache(maxsize=2048)
 def parse_path(text: str, rt: ResourceType) -> Path:
-    """The path in `text`: attr, attr.sub, attr[filter], attr[filter].sub, each perhaps after a URN, or an extension's URN.
+    """The path in `text`: attr, attr.sub, attr[filter], attr[filter].sub, each perhaps after a URN, or the URN of an extension alone.
 
-    Raises InvalidPath for what cannot be read and for attributes the resource type does not have, InvalidFilter for the filter.
+    Raises InvalidPath where it cannot be parsed or names an attribute that the resource type does not have, InvalidFilter for its filter.
     """
     if len(text) > PATH_CHARACTERS_MAX:
         raise InvalidPath(f"The path is longer than {PATH_CHARACTERS_MAX} characters.")
@@ -68,18 +72,18 @@ def parse_path(text: str, rt: ResourceType) -> Path:
     def resolve(token: Token) -> Reference:
         if token.text.casefold() in rt.extensions:
             raise InvalidPath("The path must name an attribute of the extension before a filter.")
-        found.append(_with_filter(_named(token.text, rt)))
+        found.append(_before_filter(_without_filter(token.text, rt)))
         attribute = found[0].attribute
         if attribute is None:
             raise InvalidPath("The path must name an attribute of the extension before a filter.")
         return Reference(found[0].urn, attribute, found[0].sub)
 
     if "[" not in text:
-        return _named(text.strip(), rt)
-    return _selecting(Reader(text, resolve), found)
+        return _without_filter(text.strip(), rt)
+    return _read_with_filter(Reader(text, resolve), found)
 
 
-def _selecting(reader: Reader, found: list[Path]) -> Path:
+def _read_with_filter(reader: Reader, found: list[Path]) -> Path:
     name = reader.token
     reader.place += 1
     reference = reader.resolve(name)
@@ -93,38 +97,38 @@ def _selecting(reader: Reader, found: list[Path]) -> Path:
         reader.place += 1
     if reader.token.kind != "end":
         raise InvalidPath(f"The path should end at character {reader.token.at + 1}.")
-    return _selecting_in(path, inner, sub)
+    return _filtered(path, inner, sub)
 
 
-def _with_filter(path: Path) -> Path:
-    """Of several readings one to which a filter can belong: sub-attributes have none."""
-    doubt = path.doubt
-    if doubt is None:
+def _before_filter(path: Path) -> Path:
+    """A path before a filter: without the readings as a sub-attribute, after which no filter can stand."""
+    ambiguity = path.ambiguity
+    if ambiguity is None:
         return path
-    by_colon, by_dot = (p if p is not None and p.sub is None else None for p in (doubt.by_colon, doubt.by_dot))
+    by_colon, by_dot = (p if p is not None and p.sub is None else None for p in (ambiguity.by_colon, ambiguity.by_dot))
     first = by_colon or by_dot
-    return path if first is None else replace(first, doubt=replace(doubt, by_colon=by_colon, by_dot=by_dot))
+    return path if first is None else replace(first, ambiguity=replace(ambiguity, by_colon=by_colon, by_dot=by_dot))
 
 
-def _selecting_in(path: Path, inner: Filter, sub: Attribute | None) -> Path:
-    doubt = path.doubt
-    if doubt is not None:
-        by_colon, by_dot = (p and replace(p, filter=inner, sub=sub) for p in (doubt.by_colon, doubt.by_dot))
-        doubt = replace(doubt, by_colon=by_colon, by_dot=by_dot)
-    return Path(path.urn, path.attribute, inner, sub, path.known, doubt=doubt)
+def _filtered(path: Path, inner: Filter, sub: Attribute | None) -> Path:
+    ambiguity = path.ambiguity
+    if ambiguity is not None:
+        by_colon, by_dot = (p and replace(p, filter=inner, sub=sub) for p in (ambiguity.by_colon, ambiguity.by_dot))
+        ambiguity = replace(ambiguity, by_colon=by_colon, by_dot=by_dot)
+    return Path(path.urn, path.attribute, inner, sub, path.known, ambiguity=ambiguity)
 
 
-def _named(text: str, rt: ResourceType) -> Path:
+def _without_filter(text: str, rt: ResourceType) -> Path:
     urn, rest = split_urn(text, rt)
     if urn is None:
         return path_in(rt.attributes, None, rest)
     extension = rt.extensions.get(urn.casefold())
     if extension is not None:
         return path_in(extension.attributes, extension.urn, rest)
-    return _unknown_extension(text, urn, rest, rt)
+    return _schemaless(text, urn, rest, rt)
 
 
-def _unknown_extension(text: str, urn: str, rest: str, rt: ResourceType) -> Path:
+def _schemaless(text: str, urn: str, rest: str, rt: ResourceType) -> Path:
     check_unknown(text, None)
     refuse_scim_urn(text, rt)
     if is_after_known_urn(rt, text):
@@ -135,44 +139,47 @@ def _unknown_extension(text: str, urn: str, rest: str, rt: ResourceType) -> Path
         return Path(text, None, known=False)
     found = readings(urn, rest)
     if found is not None:
-        return _doubtful(text, found)
+        return _ambiguous(text, found)
     if "/" in rest:
         raise InvalidPath("The path has a slash after a URN: write it as urn:…:attribute.")
-    return Path(urn, unknown(rest), known=False, whole=_reads_as_extension(urn))
+    return Path(urn, unknown(rest), known=False, whole=_has_form_of_schema_urn(urn))
 
 
 DOT_AFTER_URN = "The path has a dot after the URN of a schema: write it as urn:…:attribute."
 
 
-def _doubtful(text: str, found: Readings) -> Path:
+def _ambiguous(text: str, found: Readings) -> Path:
     if not found.all:
         raise InvalidPath("The path has dots after its URN that name no attribute: write it as urn:…:attribute.sub.")
     by_colon, by_dot = (name and _as_path(name) for name in (found.by_colon, found.by_dot))
     first = by_colon or by_dot
     assert first is not None
-    return replace(first, doubt=Doubt(text, by_colon, by_dot, found.sure))
+    return replace(first, ambiguity=Ambiguity(text, by_colon, by_dot, found.by_form))
 
 
-def _as_path(name: Name) -> Path:
+def _as_path(name: SplitName) -> Path:
     return Path(name.urn, unknown(name.attribute), sub=None if name.sub is None else unknown(name.sub), known=False)
 
 
-def _reads_as_extension(urn: str) -> bool:
-    """By convention a schema URN ends in its version and a name (…:2.0:User), or in its version; then no attribute is left.
+def _has_form_of_schema_urn(urn: str) -> bool:
+    """Whether the name after this URN belongs to it, by the convention that a schema's URN ends in its version, or in a version and a name.
 
-    Where no version is there, nothing tells: an object is then taken for the extension.
+    So `…:2.0` before `User` belongs to the URN `…:2.0:User`. A URN without any version may belong to either: then the name is taken
+    into it, and an object at the path is the whole extension.
     """
     *before, last = map(is_version, urn.split(":"))
     return last or not any(before)
 
 
 def refuse_scim_urn(text: str, rt: ResourceType) -> None:
+    """Raises InvalidPath for a URN in a namespace of SCIM itself that this resource type does not have."""
     if is_scim_urn(text):
         # Kept as an extension, an `active` in it would be acknowledged and have no effect.
         raise InvalidPath(f"The path has a URN of SCIM itself that is not {rt.schema}: name the attribute alone.")
 
 
 def path_in(table: Mapping[str, Attribute], urn: str | None, text: str) -> Path:
+    """The path `attr` or `attr.sub` of an attribute in a schema's table. Raises InvalidPath where the table has no such attribute."""
     name, dot, sub = text.partition(".")
     attribute = table.get(name.casefold())
     if attribute is None:

@@ -1,6 +1,7 @@
-"""Profiles: how a kind of identity provider speaks, as data. One versioned file each in scim/profiles, format in its schema.json.
+"""Profiles: what a kind of identity provider sends, and what of it is forgiven. Each is a versioned file in scim/profiles.
 
-A version that was shipped is never edited, since stored events name it (`okta@1`): a change is a new file with the next version.
+The format of the files is in schema.json beside them. A version that was released is never edited, because stored events name it
+(`okta@1`): a change is a new file with the next version.
 """
 
 import tomllib
@@ -18,11 +19,11 @@ from scim.errors import ScimError
 from scim.leniency import LISTED, Tolerance
 
 FOLDER: Final = Path(__file__).with_name("profiles")
-NAME_SHOWN_MAX: Final = 100  # characters of a name that is none, in the refusal: it may be as long as a request
+NAME_SHOWN_MAX: Final = 100  # characters of an unknown name in the error that repeats it: the name may be as long as a request
 
 
 class UnknownProfileError(ValueError):
-    """There is no profile of this name and version here; the text says what there is."""
+    """There is no profile of this name and version; the text lists those that there are."""
 
 
 class ProfileError(ValueError):
@@ -52,12 +53,12 @@ Text = Annotated[str, Field(min_length=1)]
 UnknownMember = Literal["refuse", "externalId", "userName"]
 
 
-class _Part(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class UserPaths(_Part):
-    """Where the attributes of the user that is the same for every IdP stand in this IdP's resource."""
+class UserPaths(_Strict):
+    """For each attribute of the user that is the same for every IdP, the paths at which this IdP sends it."""
 
     id: Paths = ("id",)
     external_id: Paths = ("externalId",)
@@ -81,23 +82,23 @@ class UserPaths(_Part):
     ] = False
 
 
-class Deactivation(_Part):
-    """What it looks like when somebody leaves."""
+class Deactivation(_Strict):
+    """What this IdP sends when somebody leaves."""
 
     leaver: Annotated[tuple[Text, ...], Field(min_length=1, description="What the IdP does, and the request it then sends.")]
     delete: Annotated[Text, Field(description="Whether and when DELETE is sent.")]
     flags: Annotated[tuple[Text, ...], Field(description="Settings of the IdP that change this.")] = ()
 
 
-class Step(_Part):
-    """One thing that the admin of the IdP does."""
+class Step(_Strict):
+    """One step that the admin of the IdP takes."""
 
     do: Text
     paste: Annotated[str, Field(description="The value to enter, where there is one.")] = ""
 
 
-class Admin(_Part):
-    """Connecting this IdP: what its admin clicks and pastes."""
+class Admin(_Strict):
+    """How the admin connects this IdP: what to click and to paste."""
 
     source: Annotated[Text, Field(description="Where these facts are from.")]
     before: tuple[Text, ...] = ()
@@ -105,7 +106,7 @@ class Admin(_Part):
     notes: tuple[Text, ...] = ()
 
 
-class Representation(_Part):
+class Representation(_Strict):
     """How this directory represents things, in the words of whoever runs the IdP."""
 
     attributes: Text
@@ -115,7 +116,7 @@ class Representation(_Part):
     manager: Text
 
 
-class ProfileFile(_Part):
+class ProfileFile(_Strict):
     """A profile: how a kind of identity provider speaks SCIM, and how its users become the users of the event feed."""
 
     name: Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,30}$")]
@@ -138,7 +139,7 @@ class ProfileFile(_Part):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Profile:
-    """A profile ready for use; `text` is what is stored and stamped on events."""
+    """A profile that was read from its file; `text` is its name and version, as events store it."""
 
     text: str
     file: ProfileFile
@@ -172,7 +173,7 @@ def _tolerances(file: ProfileFile) -> frozenset[Tolerance]:
 
 @cache
 def shipped() -> Mapping[str, Path]:
-    """The files of the profiles there are, by `name@version`, versions of a name in their order."""
+    """The files of the released profiles, by `name@version`; the versions of a name are in their order."""
     found = sorted(FOLDER.glob("*.toml"), key=lambda path: (path.stem.partition("@")[0], int(path.stem.partition("@")[2])))
     return {path.stem: path for path in found}
 
@@ -190,26 +191,26 @@ def profile_of(text: str) -> Profile:
 
 @lru_cache(maxsize=256)
 def own_profile(document: str) -> Profile:
-    """A stored profile of an operator's own, from its JSON. Raises ProfileError where this release cannot read it."""
+    """The profile that an operator stored as JSON. Raises ProfileError where this release cannot read it."""
     return read_profile(document.encode(), json=True)
 
 
 def is_shipped(name: str) -> bool:
-    """Whether a profile of this name, in whatever version, comes with the release."""
+    """Whether this release has a profile of this name, in any version."""
     return any(text.partition("@")[0] == name for text in shipped())
 
 
 def mapped_user(profile: Profile, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The user that is the same for every IdP; what is absent is left out."""
+    """The user that is the same for every IdP, from a stored document; absent attributes are left out."""
     return profile.user.of(document)
 
 
 def is_test_object(profile: Profile, user_name: str) -> bool:
-    """Whether a userName is one that this IdP makes only to test the connection."""
-    return any(_like(pattern.casefold(), user_name.casefold()) for pattern in profile.file.test_objects)
+    """Whether a userName is that of a user whom this IdP creates only to test the connection."""
+    return any(_matches_pattern(pattern.casefold(), user_name.casefold()) for pattern in profile.file.test_objects)
 
 
-def _like(pattern: str, text: str) -> bool:
+def _matches_pattern(pattern: str, text: str) -> bool:
     first, *others = pattern.split("*")
     if not others:
         return text == first

@@ -11,7 +11,7 @@ from scim.respelling import respelt_names
 from scim.schema import Attribute, ResourceType
 from scim.urns import is_after_known_urn, readings, split_urn
 
-# Names asked for, casefolded; an empty tree under a name means all of it.
+# Names of attributes, casefolded, each with the tree of its parts; an empty tree is the whole attribute.
 Tree: TypeAlias = dict[str, "Tree"]
 _ALWAYS = frozenset({"id", "schemas"})
 NAMES_CHARACTERS_MAX = 8_192  # of attributes and of excludedAttributes, as of a filter: two milliseconds to read
@@ -20,7 +20,10 @@ _REMEMBERED_CHARACTERS_MAX = 2_048  # of names that are read once for many reque
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """What to show: only `include` if it is given, all but `exclude` otherwise; `sent` is what a write makes visible."""
+    """What an answer shows: only `include` where it is not None, else all but `exclude`.
+
+    `sent` are the attributes returned on request that a write shows because it sent them.
+    """
 
     rt: ResourceType
     include: Tree | None
@@ -29,58 +32,62 @@ class Projection:
 
 
 def read_projection(rt: ResourceType, attributes: str | None, excluded: str | None, leniency: Leniency) -> Projection:
-    """parse_projection for names that may be written in another way, where the profile forgives it: beside what they say.
+    """parse_projection for names that may be in another spelling, where the profile forgives it.
 
-    Raises InvalidValue for more than NAMES_CHARACTERS_MAX characters too.
+    The names as they were sent count too: an attribute without a schema may be stored under one. Raises InvalidValue as
+    parse_projection does, and for more than NAMES_CHARACTERS_MAX characters.
     """
     for parameter, names in (("attributes", attributes), ("excludedAttributes", excluded)):
         if names is not None and len(names) > NAMES_CHARACTERS_MAX:
             raise InvalidValue(f"{parameter} has more than {NAMES_CHARACTERS_MAX} characters. Name fewer attributes.")
 
-    def meant(names: str | None) -> str | None:
-        found = respelt_names(names, rt, leniency) if names else names
-        if names is None or found == names:
+    def in_both_spellings(names: str | None) -> str | None:
+        respelt = respelt_names(names, rt, leniency) if names else names
+        if names is None or respelt == names:
             return names
-        return ",".join([found or "", *(name for name in names.split(",") if not is_after_known_urn(rt, name.strip()))])
+        return ",".join([respelt or "", *(name for name in names.split(",") if not is_after_known_urn(rt, name.strip()))])
 
-    return parse_projection(rt, meant(attributes), meant(excluded))
+    return parse_projection(rt, in_both_spellings(attributes), in_both_spellings(excluded))
 
 
 def parse_projection(rt: ResourceType, attributes: str | None, excluded: str | None) -> Projection:
-    """The projection for the two comma-separated query parameters; names without a schema are ignored where absent.
+    """The projection that the two comma-separated parameters ask for. A name that no document has is ignored.
 
-    Raises InvalidValue if both are given: RFC 7644 §3.4.2.5 makes them alternatives.
+    Raises InvalidValue where both are given, which RFC 7644 §3.4.2.5 makes alternatives, and for a dot after the URN of a schema.
     """
     short = len(attributes or "") + len(excluded or "") <= _REMEMBERED_CHARACTERS_MAX
-    return (_parse_remembered if short else _parse)(rt, attributes, excluded)
+    return (_read_remembered if short else _read)(rt, attributes, excluded)
 
 
-def _parse(rt: ResourceType, attributes: str | None, excluded: str | None) -> Projection:
+def _read(rt: ResourceType, attributes: str | None, excluded: str | None) -> Projection:
     include, exclude = _tree(rt, attributes), _tree(rt, excluded)
     if include is not None and exclude is not None:
         raise InvalidValue("attributes and excludedAttributes exclude each other: send one of them.")
     return Projection(rt, include, exclude or {})
 
 
-_parse_remembered = lru_cache(maxsize=1024)(_parse)
+_read_remembered = lru_cache(maxsize=1024)(_read)
 
 
 def _tree(rt: ResourceType, names: str | None) -> Tree | None:
     paths = [name.strip() for name in (names or "").split(",")]
     tree: Tree = {}
     for path in filter(None, paths):
-        for steps in _readings(rt, path):
-            _plant(tree, steps)
+        for steps in _ways_to_read(rt, path):
+            _add_to(tree, steps)
     return tree or None
 
 
-def _readings(rt: ResourceType, path: str) -> list[list[str]]:
-    """What a path can mean: the last part of an unknown URN is an attribute, or the URN is that of an extension kept as sent."""
+def _ways_to_read(rt: ResourceType, path: str) -> list[list[str]]:
+    """The paths that a name can stand for, as lists of names from the outermost inwards.
+
+    The last part of a URN without a schema may be an attribute, or belong to the URN of an extension: the answer shows either.
+    """
     folded = path.casefold()
     if folded in rt.extensions:
         return [[folded]]
     if is_after_known_urn(rt, path):
-        # Read as an unknown name it would ask for nothing, and the answer would be without what was meant.
+        # Taken for a name without a schema it would select nothing, and the answer would lack the attribute without a word.
         raise InvalidValue(
             "A name in attributes or excludedAttributes has a dot after the URN of a schema: write urn:…:attribute."
         )
@@ -98,22 +105,22 @@ def _readings(rt: ResourceType, path: str) -> list[list[str]]:
 
 
 def after_write(projection: Projection, sent: frozenset[tuple[str, str]] | None) -> Projection:
-    """The projection for the answer to a write: what is returned on request is there where it was sent (RFC 7643 §7).
+    """The projection for the answer to a write, which shows an attribute returned on request where the write sent it (RFC 7643 §7).
 
-    `sent` holds the casefolded URN and name of what a PATCH changed; None stands for everything, as PUT and POST send it.
+    `sent` has the casefolded URN and name of each attribute of an extension that a PATCH changed; None for PUT and POST, which send all.
     """
     if projection.include is not None:
         return projection
     tree: Tree = {}
-    for steps in _on_request(projection.rt):
+    for steps in _returned_on_request(projection.rt):
         if sent is None or steps[:2] in sent:
-            _plant(tree, list(steps))
+            _add_to(tree, list(steps))
     return replace(projection, sent=tree) if tree else projection
 
 
 @lru_cache(maxsize=64)
-def _on_request(rt: ResourceType) -> tuple[tuple[str, ...], ...]:
-    """The casefolded places of attributes and sub-attributes that are returned on request; only extensions have any."""
+def _returned_on_request(rt: ResourceType) -> tuple[tuple[str, ...], ...]:
+    """The casefolded paths of attributes and sub-attributes that are returned on request; only extensions have such."""
     found: list[tuple[str, ...]] = []
     for urn, extension in rt.extensions.items():
         for name, attribute in extension.attributes.items():
@@ -123,7 +130,7 @@ def _on_request(rt: ResourceType) -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
-def _plant(tree: Tree, steps: list[str]) -> None:
+def _add_to(tree: Tree, steps: list[str]) -> None:
     for step in steps[:-1]:
         if step in tree and not tree[step]:
             return
@@ -132,7 +139,7 @@ def _plant(tree: Tree, steps: list[str]) -> None:
 
 
 def needs(projection: Projection, name: str) -> bool:
-    """Whether an answer can carry the attribute at all, so that what is not needed need not be loaded."""
+    """Whether an answer can show the attribute, so that it must be loaded."""
     folded = name.casefold()
     if projection.include is not None:
         return folded in projection.include or folded in _ALWAYS
@@ -140,7 +147,7 @@ def needs(projection: Projection, name: str) -> bool:
 
 
 def project(projection: Projection, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with what the projection shows; id and schemas always, what is returned never not at all."""
+    """The document as the projection shows it: always with id and schemas, never with an attribute that is never returned."""
     rt, include, exclude, sent = projection.rt, projection.include, projection.exclude, projection.sent
     shown: dict[str, Any] = {}
     for key, value in document.items():
@@ -168,51 +175,51 @@ def _visible(
     if returned == "always":
         return value
     if include is not None:
-        return _only(attribute, table, value, include.get(name))
+        return _only_included(attribute, table, value, include.get(name))
     if returned == "request" and name not in sent:
         return None
-    return _without(attribute, table, value, exclude.get(name), sent.get(name, {}))
+    return _all_but(attribute, table, value, exclude.get(name), sent.get(name, {}))
 
 
-def _without(
+def _all_but(
     attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None, sent: Tree
 ) -> Any:
     if tree == {}:
         return _always(table, value)
     inner = table if table is not None else None if attribute is None else attribute.sub_attributes
-    if tree is None and not _has_special(inner):
+    if tree is None and not _has_other_than_default(inner):
         return value
-    return _filtered(inner, value, None, tree or {}, sent)
+    return _projected(inner, value, None, tree or {}, sent)
 
 
-def _only(attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None) -> Any:
+def _only_included(attribute: Attribute | None, table: Mapping[str, Attribute] | None, value: Any, tree: Tree | None) -> Any:
     inner = table if table is not None else None if attribute is None else attribute.sub_attributes
     if tree is None:
         return _always(table, value)
-    if not tree and not _has_special(inner):
+    if not tree and not _has_other_than_default(inner):
         return value
-    return _filtered(inner, value, tree or None, {}, {})
+    return _projected(inner, value, tree or None, {}, {})
 
 
 def _always(table: Mapping[str, Attribute] | None, value: Any) -> Any:
-    """What an extension that is not asked for shows all the same."""
+    """The attributes that an extension shows although it is not asked for; None where it has none, and for any other attribute."""
     if table is None or not isinstance(value, dict):
         return None
     kept = {k: v for k, v in value.items() if k.casefold() in table and table[k.casefold()].returned == "always"}
     return kept or None
 
 
-def _has_special(table: Mapping[str, Attribute] | None) -> bool:
-    """Whether anything in it, or below it, is not simply returned by default."""
+def _has_other_than_default(table: Mapping[str, Attribute] | None) -> bool:
+    """Whether an attribute of the table, or a sub-attribute, is returned otherwise than by default."""
     return table is not None and any(
-        attribute.returned != "default" or (attribute.sub_attributes and _has_special(attribute.sub_attributes))
+        attribute.returned != "default" or (attribute.sub_attributes and _has_other_than_default(attribute.sub_attributes))
         for attribute in table.values()
     )
 
 
-def _filtered(table: Mapping[str, Attribute] | None, value: Any, include: Tree | None, exclude: Tree, sent: Tree) -> Any:
+def _projected(table: Mapping[str, Attribute] | None, value: Any, include: Tree | None, exclude: Tree, sent: Tree) -> Any:
     if isinstance(value, list):
-        return [shown for item in value if (shown := _filtered(table, item, include, exclude, sent)) is not None] or None
+        return [shown for item in value if (shown := _projected(table, item, include, exclude, sent)) is not None] or None
     if not isinstance(value, dict):
         return value
     shown = {}

@@ -52,11 +52,11 @@ class ResourceType:
     description: str = ""
 
 
-def _table(attributes: list[Attribute]) -> Mapping[str, Attribute]:
+def _by_name(attributes: list[Attribute]) -> Mapping[str, Attribute]:
     return MappingProxyType({attribute.name.casefold(): attribute for attribute in attributes})
 
 
-def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
+def _attribute_of(document: Mapping[str, Any], prefix: str = "") -> Attribute:
     path = f"{prefix}{document['name']}"
     read = Attribute(
         name=document["name"],
@@ -67,7 +67,7 @@ def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
         mutability=document["mutability"],
         returned=document["returned"],
         uniqueness=document["uniqueness"],
-        sub_attributes=_table([_attribute(sub, f"{path}.") for sub in document.get("subAttributes") or ()]),
+        sub_attributes=_by_name([_attribute_of(sub, f"{path}.") for sub in document.get("subAttributes") or ()]),
         canonical_values=tuple(document.get("canonicalValues") or ()),
         reference_types=tuple(document.get("referenceTypes") or ()),
         description=" ".join(document.get("description", "").split()),
@@ -75,10 +75,9 @@ def _attribute(document: Mapping[str, Any], prefix: str = "") -> Attribute:
     return replace(read, **_CORRECTIONS.get(path, {}))
 
 
-# What the ledger promises beyond these documents: the server derives display names and links of members itself,
-# the RFC asks for neither part of a manager (§8.7.1), and group types are computed.
-# Ids are compared ignoring case, as RFC 7643 §8.7.1 has it.
-# `active` always has a value here (absent on creation it is true) and cannot be unassigned: discovery says so as `required`.
+# Where this service differs from these documents: display names and links of members are derived and not stored, neither part of
+# a manager is required (RFC 7643 §8.7.1), the type of a user's group is computed, and ids are compared ignoring case (§8.7.1).
+# `active` always has a value (true where a creation does not say it) and cannot be removed: discovery shows it as `required`.
 _CORRECTIONS: Mapping[str, Mapping[str, Any]] = {
     "active": {"required": True},
     "manager.value": {"required": False},
@@ -94,7 +93,7 @@ _META = Attribute(
     "meta",
     "complex",
     mutability="readOnly",
-    sub_attributes=_table(
+    sub_attributes=_by_name(
         [
             Attribute("resourceType", "string", case_exact=True, mutability="readOnly"),
             Attribute("created", "dateTime", mutability="readOnly"),
@@ -112,19 +111,19 @@ COMMON = (
 )
 
 
-def _document(name: str) -> Mapping[str, Any]:
+def _schema_document_of(name: str) -> Mapping[str, Any]:
     return orjson.loads((FOLDER / f"{name}.json").read_bytes())
 
 
-def _resource_type(name: str, endpoint: str, description: str) -> ResourceType:
-    document = _document(name)
-    own = [_attribute(attribute) for attribute in document["attributes"]]
-    return ResourceType(name, endpoint, document["id"], _table([*COMMON, *own]), MappingProxyType({}), description)
+def _resource_type_of(name: str, endpoint: str, description: str) -> ResourceType:
+    document = _schema_document_of(name)
+    own = [_attribute_of(attribute) for attribute in document["attributes"]]
+    return ResourceType(name, endpoint, document["id"], _by_name([*COMMON, *own]), MappingProxyType({}), description)
 
 
-def _extension(name: str, description: str) -> Extension:
-    document = _document(name)
-    return Extension(document["id"], _table([_attribute(a) for a in document["attributes"]]), name, description)
+def _extension_of(name: str, description: str) -> Extension:
+    document = _schema_document_of(name)
+    return Extension(document["id"], _by_name([_attribute_of(a) for a in document["attributes"]]), name, description)
 
 
 # The namespaces of SCIM's own schemas and messages, those of its drafts included (RFC 7643 §10, draft-scim-core-schema-01 §9).
@@ -132,16 +131,16 @@ _OF_SCIM = ("urn:ietf:params:scim:schemas:core:", "urn:ietf:params:scim:api:", "
 
 
 def is_scim_urn(name: str) -> bool:
-    """Whether a name stands in a namespace of SCIM itself, where nobody's extension can be."""
+    """Whether a name begins with a namespace of SCIM itself, in which no extension of an operator or IdP can be."""
     return name.casefold().startswith(_OF_SCIM)
 
 
 def with_extension(rt: ResourceType, extension: Extension) -> ResourceType:
-    """The resource type with one more (or a newer) extension; `rt` itself is unchanged."""
+    """The resource type with this extension, which replaces an older one of the same URN; `rt` itself is unchanged."""
     return replace(rt, extensions=MappingProxyType({**rt.extensions, extension.urn.casefold(): extension}))
 
 
-ENTERPRISE = _extension("EnterpriseUser", "Enterprise User")
-USER = with_extension(_resource_type("User", "/Users", "User Account"), ENTERPRISE)
-GROUP = _resource_type("Group", "/Groups", "Group")
+ENTERPRISE = _extension_of("EnterpriseUser", "Enterprise User")
+USER = with_extension(_resource_type_of("User", "/Users", "User Account"), ENTERPRISE)
+GROUP = _resource_type_of("Group", "/Groups", "Group")
 RESOURCE_TYPES: Mapping[str, ResourceType] = MappingProxyType({"Users": USER, "Groups": GROUP})

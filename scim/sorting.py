@@ -14,8 +14,10 @@ from scim.schema import Attribute, ResourceType
 from scim.work import Work
 
 ORDERS = ("ascending", "descending")
-KEY_STEP: Final = 32  # characters of a key: it is made, compared and held in memory until all are there
-RUN: Final = 2_000  # items of a run: a few milliseconds
+KEY_STEP: Final = (
+    32  # characters of a sort key that cost one step: it is made, compared, and held in memory until the list is sorted
+)
+RUN: Final = 2_000  # items that are sorted in one go, which takes a few milliseconds
 SortKey = tuple[int, Any]
 T = TypeVar("T")
 
@@ -55,13 +57,13 @@ def sort_key(sort_by: str, rt: ResourceType | None) -> Order:
             value = _picked(replace(meant, sub=None, other=None).values(document, work), meant.sub)
         if work is not None and isinstance(value, str):
             work.spend(len(value) // KEY_STEP)
-        return (1, "") if value is None else (0, _comparable(value, leaf.type, case_exact=leaf.case_exact))
+        return (1, "") if value is None else (0, _sort_value(value, leaf.type, case_exact=leaf.case_exact))
 
     return key
 
 
 def in_runs(items: list[T], key: Callable[[T], Any], *, reverse: bool = False) -> list[T]:
-    """Sorted, stable, in runs that are merged: a sort of all would not let go of the interpreter until it is through."""
+    """The items in their order, stable. They are sorted in runs that are merged: one sort of all would block every other thread meanwhile."""
     starts = range(0, len(items), RUN)
     runs = [sorted(items[start : start + RUN], key=key, reverse=reverse) for start in starts]
     return list(merge(*runs, key=key, reverse=reverse))
@@ -77,7 +79,7 @@ def check_order(order: str | None) -> bool:
 
 
 def _picked(values: list[Any], sub: Attribute | None) -> Any:
-    """The primary of several values, else the first; of it what `sub` names."""
+    """The primary value, else the first, or its sub-attribute `sub`; None where there is none."""
     chosen = next((v for v in values if isinstance(v, dict) and v.get("primary") is True), values[0] if values else None)
     if sub is None:
         return chosen
@@ -85,7 +87,7 @@ def _picked(values: list[Any], sub: Attribute | None) -> Any:
     return held[0] if held else None
 
 
-def _comparable(value: Any, kind: str, *, case_exact: bool) -> tuple[int, Any]:
+def _sort_value(value: Any, kind: str, *, case_exact: bool) -> tuple[int, Any]:
     """A key that never compares unlike types: numbers before text."""
     if kind == "dateTime" and isinstance(value, str):
         return (0, instant(value) or 0)

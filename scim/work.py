@@ -1,24 +1,24 @@
-"""How much one request may compute: a counter that whoever does the work spends from, and that stops it when nobody waits."""
+"""How much one request may compute: a budget of steps that the work is counted against, and that ends it once the client is gone."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from scim.errors import TooMany
 
-# About a microsecond each on one slow core: a value compared with one term of a filter, 128 bytes unsealed or read.
+# A step takes about a microsecond of one slow core: to compare a value with one term of a filter, or to unseal or read 128 bytes.
 STEP_BYTES: Final = 128
 RESOURCE_STEPS: Final = 10  # to find, unseal and read a resource, besides its bytes
 
 
 class AbandonedError(Exception):
-    """Whoever asked went away: the work ends, and nobody is answered."""
+    """The client closed the connection: the work ends, and no answer is sent."""
 
 
 @dataclass(slots=True)
 class Work:
-    """What is left of a request's budget, in steps. `gone` is set from outside when the client goes away.
+    """What is left of a request's budget, in steps. `gone` is set from outside when the client closes the connection.
 
-    The same work spends the same steps wherever and whenever it is done: a request that is too much is always too much.
+    The same work spends the same steps on any machine and at any time: a request that is refused is refused each time.
     """
 
     left: int
@@ -26,7 +26,7 @@ class Work:
     gone: bool = False
 
     def spend(self, steps: int) -> None:
-        """Raises TooMany once the budget is spent, AbandonedError once nobody waits."""
+        """Count steps. Raises TooMany once the budget is spent, AbandonedError once the client is gone."""
         self.left -= steps
         if self.left < 0:
             raise TooMany(self.refusal)

@@ -32,7 +32,7 @@ from ledger.tokens import Token
 from operations.journal import formerly
 from operations.permissions import TABLE, allowed
 from scim import discovery
-from scim.bulk import OPERATIONS_MAX
+from scim.bulk import BULK_OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
 from scim.leniency import Tolerance
 from scim.redaction import redacted_filter
@@ -96,7 +96,7 @@ async def _config(services: Services, call: Call, directory: Directory, _token: 
         discovery.service_provider_config(
             _base(services, directory),
             bulk_supported=True,
-            bulk_operations_max=OPERATIONS_MAX,
+            bulk_operations_max=BULK_OPERATIONS_MAX,
             bulk_payload_bytes_max=BULK_BYTES_MAX,
             sort_supported=True,
             results_max=COUNT_MAX,

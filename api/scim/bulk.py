@@ -19,8 +19,8 @@ from ledger.commands import Condition
 from ledger.directories import Directory
 from ledger.tokens import Token
 from scim.bulk import (
+    BULK_OPERATIONS_MAX,
     METHODS,
-    OPERATIONS_MAX,
     RESPONSE_URN,
     BulkOperation,
     BulkRequest,
@@ -124,7 +124,7 @@ class _Run:
             if o.bulk_id is not None and o.method == "POST" and not o.fault
         }
         self._reading, self._effort = Work(REQUEST_STEPS, _TOO_MUCH), Work(BULK_STEPS)  # what all operations share
-        self._extra = OPERATIONS_MAX  # the numbers of what circular references need besides
+        self._extra = BULK_OPERATIONS_MAX  # the numbers of what circular references need besides
         self._errors = 0
         self._dead = False  # the token: whatever would come next is refused too
         self._down = False  # what an operation needs: whatever would come next would wait for it as long again

@@ -23,7 +23,7 @@ from ledger.directories import Directory
 from ledger.rendering import BODIES_BYTES_MAX
 from projections import reads
 from projections.reads import SCAN_MAX, SCAN_PAGE, GroupOf, Members, Sealed
-from scim.cursors import ANCHORS, Created, Place, Sorted
+from scim.cursors import ANCHORS, AfterAnchors, AfterCreation, ListPosition
 from scim.errors import InvalidCursor, TooMany
 from scim.filter_dependencies import NO_VALUES, compared_members, values_needed, with_member_ids
 from scim.filter_index import Bounds, bounds, cover
@@ -53,7 +53,7 @@ class Selection:
 
     total: int
     items: list[Item]
-    end: Callable[[int], Place | None]  # None where nothing follows
+    end: Callable[[int], ListPosition | None]  # None where nothing follows
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class Listing:
 
     # -- what matches -------------------------------------------------------
 
-    async def indexed(self, kind: ResourceType, search: Search, after: Place | None, wanted: Filter | None) -> Selection:
+    async def indexed(self, kind: ResourceType, search: Search, after: ListPosition | None, wanted: Filter | None) -> Selection:
         """A page without looking at the rest: of all, or of what a filter that says only bounds matches.
 
         What comes later or goes away moves nothing of it.
@@ -92,13 +92,18 @@ class Listing:
                 first = search.start - 1
                 ids = await reads.page_ids(conn, self._directory, kind.name, first, search.count, within) if search.count else []
                 return Selection(total, [Item(kind.name, obj, 0, 0) for obj in ids], lambda _: None)
-            place = (after.at, after.id) if isinstance(after, Created) else reads.BEGINNING
+            place = (after.at, after.id) if isinstance(after, AfterCreation) else reads.BEGINNING
             rows = await reads.page_after(conn, self._directory, kind.name, place, search.count + 1, within or Bounds())
         items = [Item(kind.name, obj, at, 0) for at, obj in rows]
         return Selection(total, items[: search.count], partial(_end_by_creation, items))
 
     async def selected(
-        self, kinds: Sequence[ResourceType], search: Search, after: Place | None, wanted: Filter | None, order: Order | None
+        self,
+        kinds: Sequence[ResourceType],
+        search: Search,
+        after: ListPosition | None,
+        wanted: Filter | None,
+        order: Order | None,
     ) -> Selection:
         """All matches in order, then the page of them: by time of creation, or by sortBy with that as the tie-break."""
         if wanted is not None and GROUP.name in {kind.name for kind in kinds}:
@@ -294,20 +299,20 @@ def _anchor(item: Item) -> tuple[UUID, int]:
     return item.id, item.version
 
 
-def _end_by_creation(items: Sequence[Item], used: int) -> Place | None:
-    return Created(items[used - 1].created_at, items[used - 1].id) if 0 < used < len(items) else None
+def _end_by_creation(items: Sequence[Item], used: int) -> ListPosition | None:
+    return AfterCreation(items[used - 1].created_at, items[used - 1].id) if 0 < used < len(items) else None
 
 
-def _end_by_anchors(found: Sequence[Item], first: int, used: int) -> Place | None:
+def _end_by_anchors(found: Sequence[Item], first: int, used: int) -> ListPosition | None:
     stop = first + used
-    return Sorted(tuple(map(_anchor, found[max(0, stop - ANCHORS) : stop]))) if 0 < stop < len(found) else None
+    return AfterAnchors(tuple(map(_anchor, found[max(0, stop - ANCHORS) : stop]))) if 0 < stop < len(found) else None
 
 
-def _resume(found: Sequence[Item], after: Place | None) -> int:
+def _resume(found: Sequence[Item], after: ListPosition | None) -> int:
     """The index of the first item of the page. Raises InvalidCursor where a sorted list has lost the place."""
     if after is None:
         return 0
-    if isinstance(after, Created):
+    if isinstance(after, AfterCreation):
         return bisect_right(found, (after.at, after.id.bytes), key=_created)
     wanted = {anchor: n for n, anchor in enumerate(after.anchors)}
     standing = [(wanted[anchor], n) for n, anchor in enumerate(map(_anchor, found)) if anchor in wanted]

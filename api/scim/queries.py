@@ -21,7 +21,7 @@ from ledger.directories import Directory
 from ledger.rendering import BODIES_BYTES_MAX
 from projections import reads
 from projections.reads import GroupOf, Members, Resource
-from scim.cursors import Place, Sorted, decode, encode, query_digest
+from scim.cursors import AfterAnchors, ListPosition, decode, encode, query_digest
 from scim.discovery import list_frame, list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound
 from scim.filter_dependencies import refers_to
@@ -222,12 +222,12 @@ class Query:
         return query_digest(self._directory.index_key, parts)
 
 
-def _begin(search: Search, digest: bytes) -> Place | None:
+def _begin(search: Search, digest: bytes) -> ListPosition | None:
     """Where the page begins by its cursor. Raises InvalidCursor, InvalidCount."""
     if not search.cursor:
         return None
     place, count = decode(search.cursor, digest)
-    if isinstance(place, Sorted) is (search.sort_by is None):
+    if isinstance(place, AfterAnchors) is (search.sort_by is None):
         raise InvalidCursor
     if count != search.count:
         raise InvalidCount

@@ -84,7 +84,7 @@ def test_a_schema_registered_over_http_is_enforced_from_then_on(make_service: Ca
         title = {"schemas": [PATCH], "Operations": [{"op": "add", "path": "title", "value": "t"}]}
         assert client.patch(before["meta"]["location"], json=title).json()[URN] == {"floor": "third"}
     with service.client("consumer") as reader:
-        params = {"directory": "acme", "types": "directory.profile_changed"}
+        params = {"directory": "acme", "types": "directory.schema_registered"}
         events = reader.get(service.base + "/v1/events", params=params).json()["data"]
         assert [e["data"]["changes"] for e in events] == [[{"path": "schemas", "to": URN}]]
 

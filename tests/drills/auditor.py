@@ -136,7 +136,7 @@ class Auditor:
         for event in events:
             if event["type"] in {"token.issued", "token.revoked"}:
                 found[event["type"], event["data"]["object"]["name"]] += 1
-            elif event["type"] == "directory.profile_changed":
+            elif event["type"] == "directory.schema_registered":
                 found[event["type"], event["data"]["changes"][0]["to"]] += 1
         if twice := [act for act, count in found.items() if count > 1]:
             raise Violation(f"acts that happened more than once: {twice[:5]}")

@@ -378,7 +378,7 @@ class Administrator:
             return Asked(Act("token.issued", mark), "POST", "/v1/tokens", body, mark)
         urn = f"urn:drill:{mark}"
         schema = {"id": urn, "name": "Drill", "attributes": [{"name": "number", "type": "string", "multiValued": False}]}
-        act = Act("directory.profile_changed", urn)
+        act = Act("directory.schema_registered", urn)
         return Asked(act, "POST", "/v1/directories/big/schemas", {"schema": schema}, mark)
 
     async def _is_refused(self) -> None:

@@ -17,13 +17,14 @@ from aiohttp import web
 from delivery import consumers as acts
 from delivery.checkpoints import Place, exceptions, place_of
 from delivery.consumers import Allowed, Consumer, Definition, consumer_named
-from delivery.replays import Range, Run, plan, started
+from delivery.runs import Range, Run
 from delivery.signing import new_secret
 from delivery.status import Lag, lag_of
 from delivery.worker import Worker
 from ledger.commands import RecordFacts
 from ledger.feed import Selection
 from ledger.sealing import Kek
+from replay.redeliver import plan, started
 from runtime.deliver import open_worker
 from tests.postgres.ledgers import Ledger, opened
 

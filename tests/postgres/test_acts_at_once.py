@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.postgres.test_state_conflicts import HOOK, PULL, REASON
+from tests.postgres.test_state_conflicts import HOOK, PULL, REASON, SCHEMA
 from tests.postgres.test_tokens_http import Edge, run
 
 ACTS: list[tuple[str, str, Any, str]] = [
@@ -23,6 +23,7 @@ ACTS: list[tuple[str, str, Any, str]] = [
     ("POST", "/v1/replays/{resting}/resume", None, "replay.resumed"),
     ("PUT", "/v1/directories/acme/profile", {"profile": "okta"}, "directory.profile_changed"),
     ("POST", "/v1/directories", {"slug": "third"}, "directory.created"),
+    ("POST", "/v1/directories/acme/schemas", {"schema": SCHEMA}, "directory.schema_registered"),
 ]
 
 

@@ -24,13 +24,14 @@ from delivery.doubt import CIRCUIT, IN_FLIGHT_MAX
 from delivery.interventions import parked, retried, skipped
 from delivery.lanes import Item
 from delivery.log_positions import PlaceMovedError
-from delivery.replays import Range, moved, plan, run_of
+from delivery.runs import Range
 from delivery.scheduler import Open
 from delivery.signing import new_secret
 from delivery.surge_policy import Limit
 from delivery.worker import Worker
 from ledger.commands import DeleteGroup
 from ledger.tail import Tail
+from replay.redeliver import moved, plan, run_of
 from tests.postgres.deliveries import WAIT_S, Scene, edge_of, in_order, must_follow, scene, subject_of
 from tests.postgres.ledgers import id_of
 

@@ -10,10 +10,10 @@ from aiohttp import web
 from delivery import dispatcher, surge_control
 from delivery.checkpoints import BLOCKED, HELD, acknowledge
 from delivery.interventions import retried
-from delivery.replays import run_of
 from delivery.surge_policy import Limit
 from ledger import cleanup
 from ledger.lifecycle import closed
+from replay.redeliver import run_of
 from tests.postgres.deliveries import Scene, edge_of, in_order, scene, subject_of
 from tests.postgres.ledgers import id_of
 from tests.postgres.test_delivery import OFF, audited, run, why

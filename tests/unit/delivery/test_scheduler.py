@@ -16,7 +16,7 @@ from delivery.consumers import Terms
 from delivery.dispatcher import PAUSE_MAX_S
 from delivery.doubt import BLAMED_MAX, CIRCUIT, HUNG_MAX, IN_FLIGHT_MAX, PROBE_S, Doubt
 from delivery.lanes import Item, Lanes
-from delivery.replays import Range, Run
+from delivery.runs import Range, Run
 from delivery.scheduler import Choosing, Open, Replay, failed, state_of
 from ledger import events as e
 

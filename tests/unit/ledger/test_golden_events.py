@@ -38,7 +38,7 @@ OWNERS = {
     "delivery": CONSUMER,
     "replay": REPLAY,
 }
-RELEASES = (0, 21, 41, 44, len(EVENT_TYPES))  # where the types of a release begin
+RELEASES = (0, 21, 41, 44, 48, len(EVENT_TYPES))  # where the types of a release begin
 DOCUMENT = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "Zoë", "id": str(OBJ), "active": True}
 
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scim.cursors import ANCHORS, Created, Sorted, decode, encode, query_digest
+from scim.cursors import ANCHORS, AfterAnchors, AfterCreation, decode, encode, query_digest
 from scim.errors import InvalidCursor
 
 A, B = UUID(int=1), UUID(int=2**127)
 DIGEST = query_digest(b"key", ["User", 'userName sw "jane"', None])
 PLACES = st.one_of(
-    st.builds(Created, st.integers(0, 253_402_300_799_999_999), st.uuids()),
+    st.builds(AfterCreation, st.integers(0, 253_402_300_799_999_999), st.uuids()),
     st.builds(
-        Sorted,
+        AfterAnchors,
         st.lists(st.tuples(st.uuids(), st.integers(1, 2**32 - 1)), min_size=1, max_size=ANCHORS).map(tuple),
     ),
 )
@@ -36,7 +36,7 @@ def test_whatever_was_not_given_out_is_refused(text):
 
 
 def test_a_cursor_belongs_to_one_query_of_one_directory():
-    text = encode(Created(5, A), DIGEST, 10)
+    text = encode(AfterCreation(5, A), DIGEST, 10)
     for key, parts in (
         (b"key", ["User", 'userName sw "john"', None]),
         (b"key", ["User", 'userName sw "jane"', ""]),
@@ -48,12 +48,12 @@ def test_a_cursor_belongs_to_one_query_of_one_directory():
 
 
 def test_one_place_has_one_text():
-    text = encode(Sorted(((A, 1), (B, 2))), DIGEST, 10)
+    text = encode(AfterAnchors(((A, 1), (B, 2))), DIGEST, 10)
     raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     for changed in (raw[:-1], raw + raw[-20:] * ANCHORS, raw[:11], b"\x03" + raw[1:], b"\x01" + raw[1:]):
         with pytest.raises(InvalidCursor):
             decode(base64.urlsafe_b64encode(changed).decode().rstrip("="), DIGEST)
-    text = encode(Created(5, A), DIGEST, 10)
+    text = encode(AfterCreation(5, A), DIGEST, 10)
     for padded in (text + "=", text[:-1] + chr(ord(text[-1]) + 1)):
         with pytest.raises(InvalidCursor):
             decode(padded, DIGEST)
@@ -62,9 +62,9 @@ def test_one_place_has_one_text():
 def test_times_outside_the_calendar_are_refused():
     for at in (-1, 2**62):
         with pytest.raises(InvalidCursor):
-            decode(encode(Created(at, A), DIGEST, 10), DIGEST)
+            decode(encode(AfterCreation(at, A), DIGEST, 10), DIGEST)
 
 
 def test_only_the_last_anchors_are_kept():
     anchors = tuple((UUID(int=n), n) for n in range(1, 20))
-    assert decode(encode(Sorted(anchors), DIGEST, 1), DIGEST)[0] == Sorted(anchors[-ANCHORS:])
+    assert decode(encode(AfterAnchors(anchors), DIGEST, 1), DIGEST)[0] == AfterAnchors(anchors[-ANCHORS:])

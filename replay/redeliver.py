@@ -1,0 +1,196 @@
+"""Deliveries sent again: what a run would send, its plan, and the acts on runs. The delivery processes carry it out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from uuid import UUID
+
+import anyio.to_thread
+import orjson
+
+from database.arrays import int4s, int8s, uuids
+from database.connections import Connection
+from database.queries import load_queries
+from delivery.audit import matching
+from delivery.consumers import touched
+from delivery.log_positions import seqs_at
+from delivery.replays import Replays
+from delivery.runs import ENDED, Planned, Range, ReplayRefusedError, Run, State
+from ledger.commands import RecordFacts
+from ledger.events import (
+    OPERATOR,
+    REPLAY,
+    REPLAY_CANCELLED,
+    REPLAY_FAILED,
+    REPLAY_FINISHED,
+    REPLAY_PAUSED,
+    REPLAY_RESUMED,
+    REPLAY_STARTED,
+    Body,
+    Draft,
+    EventType,
+    Fact,
+    numbers,
+)
+from ledger.refused import StateError
+from ledger.sealing import Kek, open_optional, seal_note
+
+SQL: Final = load_queries(__file__)
+EVENTS_MAX: Final = 500_000  # of one run; a longer stretch is a seek
+PAGE: Final = 5_000
+ON_LOOP_RUNS: Final = 200  # whose notes are opened in about a millisecond
+GRANTS: Final = numbers(Fact.GRANTS_ACCESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run sends, and how many it leaves out because a later event took them back."""
+
+    events: list[Planned]
+    superseded: int
+
+
+async def plan(conn: Connection, wanted: Range, head: int) -> Plan:
+    """The events of a range in order; grants that an event up to `head` took back are left out (`superseded` "skip").
+
+    So replaying March cannot reopen what August closed. Raises ReplayRefusedError above EVENTS_MAX.
+    """
+    events: list[Planned] = []
+    after = wanted.after
+    while True:
+        rows = await matching(conn, after, wanted.through, wanted.directories, wanted.types, PAGE, wanted.subjects)
+        events += [Planned(*row) for row in rows]
+        if len(events) > EVENTS_MAX:
+            raise ReplayRefusedError(
+                f"More than {EVENTS_MAX} events match. Split the range, or move the consumer back with a seek."
+            )
+        if len(rows) < PAGE:
+            break
+        after = rows[-1][0]
+    if wanted.superseded == "include":
+        return Plan(events, 0)
+    gone = await taken_back(conn, events, head)
+    return Plan([event for event in events if event.position not in gone], len(gone))
+
+
+async def taken_back(conn: Connection, events: Sequence[Planned], head: int) -> set[int]:
+    """Which of these let somebody in although an event up to `head` took that back."""
+    candidates = [event for event in events if event.kind in GRANTS]
+    heads = await seqs_at(conn, head)
+    gone: set[int] = set()
+    for start in range(0, len(candidates), PAGE):
+        grants = await _giving_access(conn, candidates[start : start + PAGE])
+        params = (
+            int4s([g.directory for g in grants]), int8s([g.seq for g in grants]), uuids([g.obj for g in grants]),
+            uuids([g.mem for g in grants]), int8s([heads[g.directory] for g in grants]),
+        )  # fmt: skip
+        rows = await (await conn.cursor(binary=True).execute(SQL["taken_back"], params)).fetchall()
+        gone |= {grants[row[0] - 1].position for row in rows}
+    return gone
+
+
+async def gives_access(conn: Connection, event: Planned) -> bool:
+    """Whether an event lets somebody in."""
+    return event.kind in GRANTS and bool(await _giving_access(conn, [event]))
+
+
+async def _giving_access(conn: Connection, candidates: Sequence[Planned]) -> list[Planned]:
+    """Those that let somebody in: not the creation of an inactive user, not the membership of one."""
+    params = (int4s([c.directory for c in candidates]), int8s([c.seq for c in candidates]))
+    rows = await (await conn.cursor(binary=True).execute(SQL["grant_flags"], params)).fetchall()
+    gives = {(row[0], row[1]) for row in rows if _gives(orjson.loads(row[2]))}
+    return [candidate for candidate in candidates if (candidate.directory, candidate.seq) in gives]
+
+
+def _gives(leaf: dict[str, Any]) -> bool:
+    return bool(leaf["eff"] if "mem" in leaf else leaf.get("active"))
+
+
+async def run_of(conn: Connection, kek: Kek, number: UUID) -> Run | None:
+    """A run by its id, or None."""
+    row = await (await conn.cursor(binary=True).execute(SQL["replay_by_id"], (number,))).fetchone()
+    return _run(kek, row) if row else None
+
+
+async def runs_of(conn: Connection, kek: Kek, consumer: int | None, *, open_only: bool = False, limit: int = 1_000) -> list[Run]:
+    """The runs of a consumer (of all where None), newest first; `open_only`: those that have not ended."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["replays_of"], (consumer, open_only, limit))).fetchall()
+    if len(rows) <= ON_LOOP_RUNS:
+        return _runs(kek, rows)
+    return await anyio.to_thread.run_sync(_runs, kek, rows)
+
+
+async def unended(conn: Connection, kek: Kek, consumer: int) -> list[Run]:
+    """The runs of a consumer that go on, or rest."""
+    return await runs_of(conn, kek, consumer, open_only=True)
+
+
+async def planned(conn: Connection, run: Run, head: int) -> list[Planned]:
+    """The events that a run sends, without grants that an event up to `head` took back."""
+    return (await plan(conn, run.range, head)).events
+
+
+def _runs(kek: Kek, rows: Sequence[tuple[Any, ...]]) -> list[Run]:
+    return [_run(kek, row) for row in rows]
+
+
+def _run(kek: Kek, row: tuple[Any, ...]) -> Run:
+    (
+        number, sealed_name, consumer, consumer_name, after, through, head, types, directories, subjects, rate, superseded, sealed_reason, state, total,
+        skipped, created, ended, done, reached, ahead, at, failure,
+    ) = row  # fmt: skip
+    wanted = Range(after, through, types, tuple(directories), None if subjects is None else tuple(subjects), superseded)
+    name = open_optional(kek, sealed_name, kind="replay_name", owner=number) or ""
+    reason = open_optional(kek, sealed_reason, kind="replay_reason", owner=number) or ""
+    return Run(
+        number, name, consumer, consumer_name, wanted, head, rate, reason, state, total, skipped, created, ended, done, reached, tuple(ahead), at,
+        failure,
+    )  # fmt: skip
+
+
+# -- acts -------------------------------------------------------------------
+
+
+def started(run: Run, positions: Sequence[int], *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
+    """The act of starting a run over these positions. What was blocked there is due again, once: a run that is taken up later finds it as it is.
+
+    Its name and its reason are the operator's own words: stored sealed.
+    """
+    r = run.range
+    name = seal_note(kek, run.name, kind="replay_name", owner=run.id, random=random)
+    reason = seal_note(kek, run.reason, kind="replay_reason", owner=run.id, random=random)
+    row = (
+        run.id, name, run.consumer, r.after, r.through, run.head, r.types, list(r.directories),
+        None if r.subjects is None else list(r.subjects), run.rate_per_second, r.superseded, reason, run.total, run.skipped,
+    )  # fmt: skip
+    facts = {
+        "from_position": r.after + 1, "to_position": r.through, "count": run.total, "superseded": run.skipped, "reason": run.reason,
+    }  # fmt: skip
+    due = (SQL["due_in_run"], (run.consumer, int8s(positions)))
+    return _act(REPLAY_STARTED, run, facts, (SQL["insert_replay"], row), due)
+
+
+def moved(run: Run, state: State, reason: str = "") -> RecordFacts:
+    """The act of pausing, resuming, cancelling, finishing or giving up a run. Raises StateError where it has ended."""
+    if run.state in ENDED:
+        raise StateError(f"This run was {run.state} already. Start another one.", "replay_ended")
+    kinds = {
+        "running": REPLAY_RESUMED, "paused": REPLAY_PAUSED, "cancelled": REPLAY_CANCELLED, "finished": REPLAY_FINISHED,
+        "failed": REPLAY_FAILED,
+    }  # fmt: skip
+    facts = {"done": run.done, "total": run.total, **({"reason": reason} if reason else {})}
+    given_up, resumed = (SQL["forget_replay"], (run.id,)), (SQL["drop_superseded"], (run.id,))
+    forget = {"cancelled": given_up, "failed": given_up, "running": resumed}.get(state)
+    change = (SQL["set_replay_state"], (run.id, state, reason if state == "failed" else None))
+    act = _act(kinds[state], run, facts, change, *([forget] if forget else []))
+    return replace(act, stands=(SQL["replay_unchanged"], (run.id, run.state)))
+
+
+def _act(kind: EventType, run: Run, facts: dict[str, Any], *statements: tuple[Any, ...]) -> RecordFacts:
+    body = Body({"id": str(run.id), "name": run.name, "consumer": run.consumer_name, **facts}, [], run.name)
+    draft = Draft(kind, run.id, REPLAY, cause=OPERATOR, body=body)
+    # What is being recorded of the run is seen, what comes after sees its state.
+    return RecordFacts((draft,), touched(run.consumer, *statements))
+
+
+REPLAYS: Final = Replays(unended, planned, moved)  # what the delivery processes are handed
