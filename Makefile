@@ -14,7 +14,7 @@ COVERAGE_GATE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check gates demo bench drills docs format
+.PHONY: help run test quick check gates demo bench drills docs format
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,10 @@ run: $(READY) ## start the service, on a fresh machine too; Ctrl-C stops it, a s
 	@exec .venv/bin/scim-ledger serve
 
 test: $(READY) ## the whole test suite; COVERAGE=1 adds the coverage gate, ARGS=... goes to pytest
-	.venv/bin/pytest -n auto --dist worksteal $(if $(COVERAGE),$(COVERAGE_GATE)) $(ARGS)
+	.venv/bin/pytest -n auto --dist worksteal --durations=25 --durations-min=3 $(if $(COVERAGE),$(COVERAGE_GATE)) $(ARGS)
+
+quick: $(READY) ## in a minute: the gates of what changed since origin/main, and the unit tests; ARGS=... goes to pytest
+	@.ci/quick $(ARGS)
 
 check: gates ## everything a change must pass: gates, tests, full branch coverage of the pure modules
 	@$(MAKE) --no-print-directory test COVERAGE=1

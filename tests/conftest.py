@@ -15,6 +15,7 @@ from runtime import embedded
 
 hypothesis_settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
 hypothesis_settings.register_profile("ci", max_examples=60, deadline=None, print_blob=True)
+hypothesis_settings.register_profile("quick", max_examples=15, deadline=None)  # `make quick`
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 # Tests about durability start a cluster of their own; here nothing has to survive a power cut.
@@ -71,7 +72,9 @@ def new_database(admin_url: str) -> Iterator[Callable[[str], str]]:
 
         def create(source: str = TEMPLATE) -> str:
             name = f"test_{next(_numbers)}"
-            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source))
+            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                sql.Identifier(name), sql.Identifier(source)
+            )
             connection.execute(statement)
             made.append(name)
             return name

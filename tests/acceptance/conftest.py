@@ -12,9 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
+
+from tests import warm
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -49,10 +52,11 @@ class Service:
     def __init__(self, data_dir: Path, **environment: str) -> None:
         self.data_dir = data_dir
         self.environment = environment
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | warm.Process | None = None
         self.port = 0
         self.log = data_dir.with_suffix(".log")
-        self.root = ROOT  # the code that it runs
+        self.root = ROOT  # the code that it runs; any other needs an interpreter of its own
+        self.cold = False  # whether each process begins with a new interpreter, as outside of tests
 
     def start(self) -> "Service":
         """Start and wait until it says that it listens (connections made from then on are served)."""
@@ -64,11 +68,8 @@ class Service:
             "LEDGER_LOG_FORMAT": "json",
             **self.environment,
         }
-        command = [sys.executable, "-c", "from runtime.cli import main; main()", "serve"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, env=env, cwd=self.root, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-            )
+            self.process = self._new_process(env, log) if self.cold or self.root != ROOT else warm.start(["serve"], env, log)
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.strip().startswith("Provisioning ledger on"):
@@ -77,6 +78,12 @@ class Service:
                 return self
         self.process.stdout.close()
         raise AssertionError(f"the service ended with {self.process.wait()}: {self.log.read_text()[-2000:]}")
+
+    def _new_process(self, env: dict[str, str], log: IO[bytes]) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", "from runtime.cli import main; main()", "serve"]
+        return subprocess.Popen(
+            command, env=env, cwd=self.root, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
 
     def stop(self) -> int:
         """SIGTERM; give the exit code."""
@@ -104,6 +111,8 @@ class Service:
     def cli(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run a scim-ledger command beside the service."""
         env = {**os.environ, "LEDGER_DATA_DIR": str(self.data_dir), "LEDGER_PORT": str(self.port), **self.environment}
+        if not self.cold:
+            return warm.run(words, env)
         command = [sys.executable, "-c", "from runtime.cli import main; main()", *words]
         return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
@@ -158,9 +167,17 @@ def children_of(pid: int) -> list[int]:
 @pytest.fixture(scope="session")
 def first_started(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data directory of a service after its first start: each service of a test begins with a copy, in half of the time."""
-    service = Service(tmp_path_factory.mktemp("first") / "ledger").start()
+    service = Service(tmp_path_factory.mktemp("first") / "ledger")
+    service.cold = True
+    service.start()
     assert service.stop() == 0
     return service.data_dir
+
+
+def copied(ledger: Path, place: Path) -> Path:
+    """A copy of a data directory that nobody serves; files are linked by the kernel where the file system can."""
+    subprocess.run(["cp", "-a", "--reflink=auto", str(ledger), str(place)], check=True)
+    return place
 
 
 @pytest.fixture
@@ -170,8 +187,9 @@ def make_service(tmp_path: Path, first_started: Path) -> Iterator[Callable[..., 
 
     def make(name: str = "ledger", *, fresh: bool = False, **environment: str) -> Service:
         service = Service(tmp_path / name, **environment)
+        service.cold = fresh
         if not fresh and not service.data_dir.exists() and "LEDGER_DATABASE_URL" not in environment:
-            subprocess.run(["cp", "-a", str(first_started), str(service.data_dir)], check=True)
+            copied(first_started, service.data_dir)
         made.append(service.start())
         service.note_address()
         return service
@@ -183,8 +201,9 @@ def make_service(tmp_path: Path, first_started: Path) -> Iterator[Callable[..., 
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory, first_started: Path) -> Iterator[Service]:
     """One service for the tests that do not break it."""
-    running = Service(tmp_path_factory.mktemp("service") / "ledger").start()
+    running = Service(copied(first_started, tmp_path_factory.mktemp("service") / "ledger")).start()
+    running.note_address()
     yield running
     assert running.stop() == 0

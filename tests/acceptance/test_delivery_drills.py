@@ -18,6 +18,7 @@ from tests.acceptance.conftest import Service
 from tests.acceptance.lanes import Lanes, needed_before
 from tests.acceptance.receiver import Answer, Delivery, Receiver
 from tests.acceptance.test_consumers import Operator, hook, operator, pushing
+from tests.warm import spawned
 
 __all__ = ["hook", "operator", "pushing"]
 
@@ -58,9 +59,7 @@ def feed(operator: Operator, service: Service, **params: Any) -> list[dict[str, 
 def delivery_processes(service: Service) -> list[int]:
     """The delivery processes of a service: it starts them with the spawn method."""
     assert service.process is not None
-    children = Path(f"/proc/{service.process.pid}/task").glob("*/children")
-    pids = {int(word) for path in children for word in path.read_text().split()}
-    return sorted(pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
+    return sorted(spawned(service.process.pid))
 
 
 def traffic(operator: Operator, events: int, seed: int) -> None:

@@ -37,8 +37,13 @@ def fill(place: Path, leave: int) -> Path:
     """Take all room but so many bytes."""
     file = place / "ballast"
     with file.open("ab") as out:
-        os.posix_fallocate(out.fileno(), 0, max(1, file.stat().st_size + embedded.free_bytes(place) - leave))
-    return file
+        while True:
+            try:
+                os.posix_fallocate(out.fileno(), 0, max(1, file.stat().st_size + embedded.free_bytes(place) - leave))
+                return file
+            except OSError as taken:  # between the question and the answer PostgreSQL took some of it
+                if taken.errno != errno.ENOSPC:
+                    raise
 
 
 def logged(service: Service, event: str) -> list[dict]:

@@ -22,6 +22,7 @@ from runtime import embedded
 from runtime.exits import UNREACHABLE
 from tests.acceptance.conftest import Service, until
 from tests.acceptance.network import Network, network
+from tests.warm import spawned
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 BACK_S = 15.0
@@ -174,13 +175,7 @@ def test_a_worker_that_stands_still_is_replaced(cluster: embedded.Cluster, app_u
 def members_of(service: Service) -> list[int]:
     """The processes of a service, in the order of their start: those that serve come first."""
     assert service.process is not None
-    found = []
-    for thread in Path(f"/proc/{service.process.pid}/task").iterdir():  # each child belongs to the thread that made it
-        for pid in (thread / "children").read_text().split():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
-    return found
+    return spawned(service.process.pid)
 
 
 def one_more(service: Service) -> bool:

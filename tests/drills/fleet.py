@@ -9,6 +9,7 @@ from typing import Final
 from runtime.bootstrap import DATABASE
 from tests.acceptance.conftest import Service
 from tests.drills.road import Road
+from tests.warm import spawned
 
 PLAIN: Final = "sslmode=disable&gssencmode=disable"
 
@@ -38,9 +39,7 @@ class Instance:
         return self.service.process.pid
 
     def _spawned(self) -> list[int]:
-        children = Path(f"/proc/{self.main()}/task").glob("*/children")
-        pids = {int(word) for path in children for word in path.read_text().split()}
-        return sorted(pid for pid in pids if b"spawn_main" in _read(pid, "cmdline"))
+        return sorted(spawned(self.main()))
 
     def _listens(self, pid: int) -> bool:
         """Whether a process has the socket that requests come to."""
@@ -84,9 +83,3 @@ class Instance:
 
     def alive(self) -> bool:
         return self.service.process is not None and self.service.process.poll() is None
-
-
-def _read(pid: int, what: str) -> bytes:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/{what}").read_bytes()
-    return b""
