@@ -115,7 +115,7 @@ _INDEXED: Mapping[str, frozenset[str]] = MappingProxyType(
 def _is_bound(term: Compare) -> bool:
     """Whether the term is one that bounds can say."""
     name = term.reference.dotted
-    if term.value is None or term.reference.of is not None:
+    if term.value is None or term.reference.resource_type is not None:
         return False
     return (name == _ACTIVE and term.operator == "eq") or (name in (_CREATED, _MODIFIED) and term.operator in _RANGES)
 

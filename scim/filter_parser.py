@@ -283,7 +283,7 @@ def _resolver(rt: ResourceType) -> Resolve:
         urn, rest = split_urn(token.text, rt)
         if urn is None:
             found = _resolve_in(rt.attributes, None, rest, token)
-            return found if rt.name or rest == token.text else replace(found, of=type_in(token.text))
+            return found if rt.name or rest == token.text else replace(found, resource_type=type_in(token.text))
         if is_scim_urn(token.text):
             raise InvalidFilter(
                 f"The URN at character {token.at + 1} is one of SCIM itself that this resource type does not have."
@@ -308,7 +308,7 @@ def _without_schema(urn: str, rest: str, token: Token) -> Reference:
             f"The URN at character {token.at + 1} has dots after it that name no attribute: write urn:…:attribute."
         )
     first, *others = map(_referred, found.all)
-    return replace(first, other=others[0]) if others else first
+    return replace(first, alternative=others[0]) if others else first
 
 
 def _referred(name: SplitName) -> Reference:

@@ -10,28 +10,28 @@ from scim.datetimes import instant
 from scim.schema import Attribute
 from scim.work import Work
 
-LONG_TEXT = 256  # characters; comparing more is work of its own
+LONG_TEXT = 256  # characters of a value; to compare more costs steps
 UNKNOWN_TYPE = "any"
 
 
 def unknown(name: str) -> Attribute:
-    """An attribute no schema here describes."""
+    """An attribute that no schema here has."""
     return Attribute(name, UNKNOWN_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An attribute that a filter names: extension URN (or None), attribute and perhaps sub-attribute.
+    """An attribute that a filter names: the URN of its extension or None, the attribute, and perhaps a sub-attribute.
 
-    `of` is the type of resource whose attribute it is, where a filter for several types says so by a core URN. `other` is what
-    the name means in a document that has the extension whose URN ends at its dot.
+    `resource_type` is set where the filter is for several types and names one by its core URN. `alternative` is the other reading of a
+    name whose URN may end at the last colon or at a dot (see urns.Readings); each document decides between them.
     """
 
     urn: str | None
     attribute: Attribute
     sub: Attribute | None
-    of: str | None = None
-    other: "Reference | None" = None
+    resource_type: str | None = None
+    alternative: "Reference | None" = None
 
     @property
     def leaf(self) -> Attribute:
@@ -42,26 +42,26 @@ class Reference:
         name = self.attribute.name if self.sub is None else f"{self.attribute.name}.{self.sub.name}"
         return name if self.urn is None else f"{self.urn}:{name}"
 
-    def meant(self, document: Mapping[str, Any]) -> "Reference":
-        """The reading of the name that the document decides, where it has two."""
+    def decided_by(self, document: Mapping[str, Any]) -> "Reference":
+        """The reference itself or its alternative: the one whose extension, or attribute, the document has."""
         assert self.urn is not None
-        assert self.other is not None
-        assert self.other.urn is not None
-        own, other = look_up(document, self.urn), look_up(document, self.other.urn)
+        assert self.alternative is not None
+        assert self.alternative.urn is not None
+        own, other = look_up(document, self.urn), look_up(document, self.alternative.urn)
         has_own = isinstance(own, dict) and look_up(own, self.attribute.name) is not None  # pyright: ignore[reportUnknownArgumentType]
-        return self.other if isinstance(other, dict) and not has_own else self
+        return self.alternative if isinstance(other, dict) and not has_own else self
 
     def values(self, document: Mapping[str, Any], work: Work | None = None) -> list[Any]:
-        """Every assigned value the reference has in the document. Raises as Work.spend does."""
-        if self.other is not None:
-            return replace(self.meant(document), other=None).values(document, work)
-        if self.of is not None and document.get("meta", {}).get("resourceType") != self.of:
+        """All values of the attribute in a document. Raises as Work.spend does."""
+        if self.alternative is not None:
+            return replace(self.decided_by(document), alternative=None).values(document, work)
+        if self.resource_type is not None and document.get("meta", {}).get("resourceType") != self.resource_type:
             return []
         holder: Any = document
         if self.urn is not None:
             holder = look_up(document, self.urn)
             if not isinstance(holder, dict):
-                # The last part of an unknown URN reads like an attribute: it may be an extension as a whole.
+                # The last part of a URN without a schema looks like an attribute: the name may be an extension as a whole.
                 return _flat(look_up(document, self.dotted)) if self.attribute.type == UNKNOWN_TYPE else []
         found = _found(holder, self.attribute.name, work)
         if self.sub is None:
@@ -71,7 +71,7 @@ class Reference:
 
 
 def _found(holder: Mapping[str, Any], name: str, work: Work | None) -> list[Any]:
-    """The values under `name`. A name that is missing, or written in another case, is looked for among all."""
+    """The values under `name`. It costs more where the name is absent or in another case: then all names are compared."""
     found = _flat(look_up(holder, name))
     if work is not None:
         work.spend(1 + len(found) + len(holder) // 8)
@@ -79,7 +79,7 @@ def _found(holder: Mapping[str, Any], name: str, work: Work | None) -> list[Any]
 
 
 def look_up(holder: Mapping[str, Any], name: str) -> Any:
-    """The value under `name`; attributes without a schema are stored as sent, so their case may differ."""
+    """The value under `name`, in any case: attributes without a schema are stored as they were sent."""
     value = holder.get(name)
     if value is not None or name in holder:
         return value
@@ -95,7 +95,7 @@ def _flat(value: Any) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """`attribute operator value`; `operand` is the value in the form it is compared in."""
+    """`attribute operator value`; `operand` is the value in the form in which it is compared."""
 
     reference: Reference
     operator: str
@@ -147,7 +147,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class ValuePath:
-    """`attribute[filter]`: one and the same value of the attribute satisfies the filter."""
+    """`attribute[filter]`: a single value of the attribute satisfies the whole filter."""
 
     reference: Reference
     inner: "Filter"
@@ -157,7 +157,7 @@ class ValuePath:
 
 
 def as_value(item: Any) -> Mapping[str, Any]:
-    """One of several values as a filter in brackets sees it: a plain one is the `value` of itself (RFC 7643 §2.4)."""
+    """A value as the filter in brackets is evaluated on it: a simple value is the `value` of an object (RFC 7643 §2.4)."""
     return item if isinstance(item, dict) else {"value": item}
 
 
@@ -167,7 +167,7 @@ Filter: TypeAlias = Compare | Present | And | Or | Not | ValuePath
 def matches(f: Filter, document: Mapping[str, Any], work: Work | None = None) -> bool:
     """Whether the document satisfies the filter: the one evaluator.
 
-    With `work` every value that a term looks at is counted. Raises as Work.spend does.
+    With `work`, each value that a term visits costs steps. Raises as Work.spend does.
     """
     return f.holds(document, work)
 

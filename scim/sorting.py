@@ -50,11 +50,11 @@ def sort_key(sort_by: str, rt: ResourceType | None) -> Order:
     several = replace(reference, sub=None)
 
     def key(document: Mapping[str, Any], work: Work | None = None) -> SortKey:
-        if reference.other is None:
+        if reference.alternative is None:
             value = _picked(several.values(document, work), sub)
         else:
-            meant = reference.meant(document)
-            value = _picked(replace(meant, sub=None, other=None).values(document, work), meant.sub)
+            decided = reference.decided_by(document)
+            value = _picked(replace(decided, sub=None, alternative=None).values(document, work), decided.sub)
         if work is not None and isinstance(value, str):
             work.spend(len(value) // KEY_STEP)
         return (1, "") if value is None else (0, _sort_value(value, leaf.type, case_exact=leaf.case_exact))

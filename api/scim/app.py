@@ -183,13 +183,13 @@ class ScimApp:
         if not await self._sent(send, answer, request_id, call, template):
             return
         if call is not None and Tolerance.ENDPOINT_CASE in call.leniency.used:
-            template = _template(call)  # what was meant is known since the directory is
+            template = _template(call)  # the directory's profile forgave the case of the endpoint: now the route is known
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
             await self._note(call, template, answer.status, error, seconds)
         if answer.status >= 500 or answer.status == 401 or (answer.status >= 400 and call is not None and call.token is not None):
-            # Of strangers only what is slowed: they must not fill the log.
+            # Of requests without a token a 401 is logged and no other refusal: 401s are slowed, so strangers cannot fill the log.
             _log.info(
                 "request",
                 request_id=str(request_id),
@@ -200,7 +200,7 @@ class ScimApp:
             )
 
     async def _sent(self, send: Send, answer: Answer, request_id: UUID, call: Call | None, template: str) -> bool:
-        """Send it; whether anybody was there to read it. From then on nobody watches for the client."""
+        """Send the answer, and watch the connection no longer. False where the client closed the connection amid it."""
         try:
             await send_answer(send, answer, request_id)
         except AbandonedError:  # amid a large answer
@@ -214,14 +214,14 @@ class ScimApp:
         return True
 
     async def _note(self, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> None:
-        """Into the journal, and give memory back after a giant request."""
+        """Write the request to the journal, and give memory back to the system after a giant one."""
         directory = call.found_directory
         assert directory is not None
         if call.filter is not None and len(call.filter) > LONG_TEXT:
-            # Read here, remembered there: its shape takes a while to find.
-            shape = partial(redacted_filter, call.filter, _kind(call, directory))
-            with contextlib.suppress(Unavailable):  # no turn in time: then it is found later, elsewhere
-                await self._services.ledger.turns.compute(directory.id, shape)
+            # Off the event loop: to parse a long filter takes a while. The result is remembered, so that _entry has it at once.
+            redact = partial(redacted_filter, call.filter, _kind(call, directory))
+            with contextlib.suppress(Unavailable):  # no worker thread in time: then _entry does it
+                await self._services.ledger.turns.compute(directory.id, redact)
         entry = _entry(self._services, call, template, status, error, seconds)
         self._services.journal.add(entry)
         for part in call.refusals:
@@ -248,7 +248,7 @@ class ScimApp:
         try:
             return await self._services.authentication.authenticate(authorization, call.address, fresh=fresh)
         except Unauthorized:
-            with contextlib.suppress(Unauthorized):  # not a token at all: nobody's
+            with contextlib.suppress(Unauthorized):  # no token at all: it belongs to no directory
                 owner = await formerly(self._services.ledger, presented(authorization), call.directory)
                 if owner is not None:
                     call.found_directory, call.token = owner
@@ -264,15 +264,15 @@ class ScimApp:
             self._services.authentication.forget(call.header(b"authorization"))
             raise
         except ScimError:
-            # Refused before the transaction looked: a dead token is told that it is dead. Where that cannot be asked now, what was
-            # refused stays the answer: the writer alone knows whether something may be stored.
+            # It was refused before a transaction checked the token, which may have ended meanwhile: then 401 is the answer. Where the
+            # database cannot be asked now, the refusal stays the answer: nothing was stored.
             with contextlib.suppress(psycopg.Error, Unavailable):
                 await self._token(call, fresh=True)
             raise
 
     async def _handled(self, call: Call, token: Token) -> Answer:
         if not allowed(token.role, _operation(call)):
-            with contextlib.suppress(ScimError):  # for the journal: the IdP's admin must see that it has a token of another role
+            with contextlib.suppress(ScimError):  # for the journal: the admin must see that the IdP has a token of another role
                 call.found_directory, call.token = await self._services.directory(call.directory, token), token
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
@@ -290,9 +290,10 @@ class ScimApp:
             return await handler(self._services, call, directory, token)
 
     async def _open_to(self, operation: str, directory: Directory) -> None:
-        """Refuse at the door what a paused or closed directory takes no more, a bulk request as a whole.
+        """Raises Unavailable for a write to a paused directory, a bulk request as a whole, and Forbidden for a closed directory.
 
-        What the transaction decides holds; this spares the body. A pause that this process knows of may have ended: it asks.
+        The transaction decides this again, and its decision holds; refused here, the body need not be read. A pause that this process
+        knows of may have ended: the database is asked.
         """
         if directory.state == PAUSED and operation == WRITE:
             async with self._services.ledger.connection() as conn:
@@ -305,7 +306,7 @@ class ScimApp:
 
 
 def _handler(call: Call) -> Handler | None:
-    """What answers a request, as its path is spelt now."""
+    """The handler for the method and path of a request; None where the path is unknown or has no such method."""
     return (_methods(call) or {}).get("GET" if call.method == "HEAD" else call.method)
 
 
@@ -327,12 +328,12 @@ def _entry(services: Services, call: Call, template: str, status: int, error: Sc
 
 
 def _kind(call: Call, directory: Directory) -> ResourceType | None:
-    """What a list of the request would be of, where that is one type."""
+    """The resource type of the endpoint in the path; None where there is none."""
     return {"Users": directory.user_type, "Groups": directory.group_type}.get(call.path[0]) if call.path else None
 
 
 def _of_part(entry: Entry, part: Refusal) -> Entry:
-    """The entry of a refused operation of a bulk request, beside that of the request: it counts nothing twice."""
+    """The journal entry of a refused operation of a bulk request. What the entry of the request counts is not counted again."""
     return replace(
         entry, method=part.method, route=part.route, status=part.status, scim_type=part.scim_type, detail=part.detail,
         tolerances=(), events=0, duration_us=0,

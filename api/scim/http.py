@@ -1,4 +1,4 @@
-"""The few things of HTTP that SCIM needs, on plain ASGI: a framework costs 50 µs a request here."""
+"""What SCIM needs of HTTP, on plain ASGI: a framework would cost 50 µs a request here."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ class ClientGoneError(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """A response: `body` is JSON already encoded, and `rest` what follows it of a large one."""
+    """A response. `body` is encoded JSON; of a large answer it is the first part, and `rest` has the others."""
 
     status: int
     body: bytes = b""
@@ -60,7 +60,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The content of a write before it is read: `load` parses it, which may take a while for a large one."""
+    """The body of a request, not parsed yet. `load` parses it, which takes long for a large one."""
 
     size: int  # bytes
     load: Callable[[], dict[str, Any]]
@@ -68,7 +68,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A part of a request that was refused while the request itself was not: for the journal."""
+    """An operation of a bulk request that was refused, for the journal: the bulk request itself was not refused."""
 
     method: str
     route: str
@@ -92,7 +92,7 @@ class Call:
     op: int = 0
     resource_id: UUID | None = None
     shows: bool = True  # the answer shows the resource
-    # What the journal tells of the request once it is known.
+    # For the journal; each is set once it is known.
     found_directory: Directory | None = None
     token: Token | None = None
     filter: str | None = None  # of the query string, or of the body of a search
@@ -102,18 +102,18 @@ class Call:
     refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request
     work: Work = field(default_factory=lambda: Work(REQUEST_STEPS, _TOO_MUCH))
     effort: Work = field(default_factory=lambda: Work(PATCH_STEPS))  # of a write, which is finished though the client went away
-    large: bool = False  # its body is one of those that are in hand one after the other
-    held: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)  # let go of once it is carried out
+    large: bool = False  # its body is large: a directory has few of these in memory at once
+    held: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)  # released once the request is carried out
     turns: Turns | None = None  # of its directory, once that is known
     _watch: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
-        """From now on the work ends when the client goes away. The body must have been read, or not be wanted."""
+        """From now on end the work when the client closes the connection. The body must have been read, or not be needed."""
         if self._watch is None:
             self._watch = asyncio.create_task(until_gone(self.receive, self.work))
 
     def unwatch(self) -> None:
-        """The request is answered."""
+        """Watch the connection no longer: the request is answered."""
         if self._watch is not None:
             self._watch.cancel()
 
@@ -152,7 +152,7 @@ class Call:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def condition(self) -> Condition | None:
-        """Under which condition a write is wanted."""
+        """The condition in If-Match and If-None-Match; None where the request has neither."""
         return read_condition(self.header(b"if-match"), self.header(b"if-none-match"))
 
     def if_none_match(self, etag: str) -> bool:
@@ -165,7 +165,7 @@ class Call:
 
 
 def read_condition(match: str | None, none_match: str | None = None) -> Condition | None:
-    """Read If-Match (or the `version` of a bulk operation) and If-None-Match; tags that are not ours name nothing."""
+    """Read If-Match (or the `version` of a bulk operation) and If-None-Match. A tag that this service never gives matches no version."""
     if match is None and none_match is None:
         return None
     return Condition(_tags(match), _tags(none_match))
@@ -207,7 +207,7 @@ def of_error(error: ScimError) -> Answer:
 
 
 async def streamed(status: int, pieces: AsyncIterator[bytes], headers: list[tuple[bytes, bytes]]) -> Answer:
-    """An answer from pieces: whole where it fits into one, else in parts. Raises what the first part raises."""
+    """An answer made of pieces: whole where they fit into one part, else in several. Raises what the first part raises."""
     parts = _parts(pieces)
     first = await anext(parts)
     second = await anext(parts, None)
@@ -215,7 +215,7 @@ async def streamed(status: int, pieces: AsyncIterator[bytes], headers: list[tupl
 
 
 async def _parts(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Pieces joined to parts of about PART_BYTES: one write to the socket each."""
+    """The pieces joined to parts of about PART_BYTES, each of which is one write to the socket."""
     held, size = list[bytes](), 0
     async for piece in pieces:
         held.append(piece)

@@ -1,4 +1,4 @@
-"""Point reads of users: in queries that concurrent requests share, and by itself what others should not wait for."""
+"""Point reads of users. Concurrent requests share a query; a large user is read by a query of its own, so that others need not wait."""
 
 from uuid import UUID
 
@@ -28,7 +28,7 @@ async def user_by_name(services: Services, directory: Directory, name: str, work
 
 
 async def groups_of_user(services: Services, directory: Directory, user: UUID, work: Work) -> list[GroupOf] | None:
-    """The groups that hold the user, the direct ones first; nothing where there are none. Raises as Work.spend does."""
+    """The groups that the user is in, direct ones first; None or empty where there are none. Raises as Work.spend does."""
     found = await services.reads.groups.get((directory.id, user))
     if not isinstance(found, Alone):
         return found

@@ -1,4 +1,4 @@
-"""From a resource and its edges to the SCIM JSON that a client reads."""
+"""From a resource and its memberships to the SCIM JSON that a client reads."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -32,14 +32,14 @@ def with_meta(resource: Resource, base: str) -> dict[str, Any]:
 
 
 def shown_members(members: Iterable[tuple[str, str]], base: str) -> list[dict[str, Any]]:
-    """`members` of a group: value, type and $ref; names are not stored with an edge."""
+    """`members` of a group: value, type and $ref. The name of a member is not stored with the membership."""
     return [{"value": member, "type": kind, "$ref": f"{base}/{kind}s/{member}"} for member, kind in members]
 
 
 def group_json(head: bytes, projection: Projection, members: Members, base: str) -> Iterator[bytes]:
-    """A group as JSON in pieces, its members MEMBERS_PIECE at a time: they never stand in memory as documents.
+    """A group as JSON in pieces, with MEMBERS_PIECE members each, which never become documents in memory.
 
-    `head` is the group without them, as projected.
+    `head` is the JSON of the projected group without its members.
     """
     shown = member_templates(projection, base) if members else {}
     if not shown:
@@ -55,14 +55,14 @@ def group_json(head: bytes, projection: Projection, members: Members, base: str)
 
 
 async def each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """The same, for who waits between them."""
+    """The pieces as an asynchronous iterator."""
     for piece in pieces:
         yield piece
 
 
 @lru_cache(maxsize=64)
 def member_templates(projection: Projection, base: str) -> dict[str, str]:
-    """What the projection shows of a member, as JSON with a stand-in for its id, by the digit of its type."""
+    """The JSON of a member as the projection shows it, with a placeholder for its id, by the digit of its type."""
     found: dict[str, str] = {}
     for name, number in MEMBER_TYPES.items():
         sample = project(projection, {"members": shown_members([(_ANYBODY, name)], base)}).get("members")

@@ -1,4 +1,4 @@
-"""What a list request asks for, from a query string or from a SearchRequest message (RFC 7644 §3.4.2, §3.4.3, RFC 9865)."""
+"""The parameters of a list request, from a query string or a SearchRequest message (RFC 7644 §3.4.2, §3.4.3, RFC 9865)."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Search:
 def from_query(query: Mapping[str, str]) -> Search:
     """Read a query string. Raises InvalidValue naming the parameter, InvalidCount, InvalidCursor."""
     cursor = query.get("cursor")
-    return _search(
+    return _checked_search(
         query.get("filter"), query.get("attributes"), query.get("excludedAttributes"), query.get("sortBy"), query.get("sortOrder"),
         _integer("startIndex", query.get("startIndex"), 1), _count(query.get("count"), cursor), cursor,
     )  # fmt: skip
@@ -47,19 +47,19 @@ def from_message(message: Mapping[str, Any]) -> Search:
     cursor = given.get("cursor")
     if cursor is not None and not isinstance(cursor, str):
         raise InvalidCursor("cursor must be text: empty for the first page, then the nextCursor of the page before.")
-    return _search(
-        _text(given, "filter"), _names(given, "attributes"), _names(given, "excludedAttributes"), _text(given, "sortBy"),
+    return _checked_search(
+        _text(given, "filter"), _joined_names(given, "attributes"), _joined_names(given, "excludedAttributes"), _text(given, "sortBy"),
         _text(given, "sortOrder"), _integer("startIndex", given.get("startindex"), 1), _count(given.get("count"), cursor), cursor,
     )  # fmt: skip
 
 
 def filter_in(message: Mapping[str, Any]) -> str | None:
-    """The filter of a SearchRequest, also of one that is refused."""
+    """The filter in a SearchRequest, for the journal also in one that is refused."""
     found = next((value for name, value in message.items() if name.casefold() == "filter"), None)
     return found if isinstance(found, str) else None
 
 
-def _search(
+def _checked_search(
     wanted: str | None,
     attributes: str | None,
     excluded: str | None,
@@ -90,7 +90,7 @@ def _text(given: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def _names(given: Mapping[str, Any], name: str) -> str | None:
+def _joined_names(given: Mapping[str, Any], name: str) -> str | None:
     value = given.get(name.casefold())
     if value is None:
         return None
@@ -107,7 +107,7 @@ def _count(value: Any, cursor: str | None) -> int:
             raise
         raise InvalidCount(wrong.detail) from wrong
     if cursor is not None and count < 1:
-        # An empty page has no place to go on from, and without nextCursor it would say that nobody follows.
+        # An empty page has no last item for a cursor, and without nextCursor it would say that the list ends here.
         raise InvalidCount("count: with a cursor, send at least 1. Without one, 0 gives the number of resources alone.")
     return count
 

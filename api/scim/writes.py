@@ -1,4 +1,4 @@
-"""SCIM writes: from a request body to a command, and from what became of it to the answer."""
+"""SCIM writes: from the body of a request to a command, and from its outcome to the answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -59,9 +59,9 @@ T = TypeVar("T")
 
 
 class Source(Protocol):
-    """Where a write comes from: a request, or one operation of a bulk request.
+    """What a write is made from: a request, or one operation of a bulk request.
 
-    `events` counts what it made, `changed_bytes` the bodies of what it changed, before that.
+    `events` counts the events that it made, `changed_bytes` the bytes of the resources that it changed, as they were before.
     """
 
     events: int
@@ -109,19 +109,21 @@ class Write:
     async def replace_user(self, user: str) -> Answer:
         document = await self._read_resource(self._directory.user_type, USER_BYTES_MAX)
         outcome = await self._submit(
-            ReplaceUser(_id(user), document, casefold(document["userName"]), self._call.condition(), self._directory.user_type)
+            ReplaceUser(
+                _resource_id(user), document, casefold(document["userName"]), self._call.condition(), self._directory.user_type
+            )
         )
-        return await self._changed_user(_id(user), outcome)
+        return await self._changed_user(_resource_id(user), outcome)
 
     async def patch_user(self, user: str) -> Answer:
         patch = await self._read_patch(self._directory.user_type, USER_BYTES_MAX)
         outcome = await self._submit(
-            PatchUser(_id(user), patch, _names(patch), self._call.condition(), self._directory.user_type)
+            PatchUser(_resource_id(user), patch, _user_names_in(patch), self._call.condition(), self._directory.user_type)
         )
-        return await self._changed_user(_id(user), outcome)
+        return await self._changed_user(_resource_id(user), outcome)
 
     async def delete_user(self, user: str) -> Answer:
-        outcome = await self._submit(DeleteUser(_id(user), self._call.condition()))
+        outcome = await self._submit(DeleteUser(_resource_id(user), self._call.condition()))
         return Answer(204, headers=_ledger_seq(outcome))
 
     # -- groups -------------------------------------------------------------
@@ -139,9 +141,14 @@ class Write:
         document = await self._read_resource(self._directory.group_type, GROUP_BYTES_MAX)
         members = await self._members(document)
         command = ReplaceGroup(
-            _id(group), document, casefold(document["displayName"]), members, self._call.condition(), self._directory.group_type
+            _resource_id(group),
+            document,
+            casefold(document["displayName"]),
+            members,
+            self._call.condition(),
+            self._directory.group_type,
         )
-        return await self._whole_group(200, _id(group), await self._submit(command))
+        return await self._whole_group(200, _resource_id(group), await self._submit(command))
 
     async def patch_group(self, group: str) -> Answer:
         patch = await self._read_patch(self._directory.group_type, GROUP_BYTES_MAX)
@@ -149,15 +156,15 @@ class Write:
             as_sent = patch
             found = await self._member_ids(await self._computed(lambda: members_named_in(as_sent)))
             patch = await self._computed(lambda: patch_with_ids(as_sent, found))
-        outcome = await self._submit(PatchGroup(_id(group), patch, self._call.condition(), self._directory.group_type))
+        outcome = await self._submit(PatchGroup(_resource_id(group), patch, self._call.condition(), self._directory.group_type))
         if self._call.query.get("attributes"):
-            # RFC 7644 §3.5.2: whoever asks for attributes MUST get them.
-            return await self._whole_group(200, _id(group), outcome)
-        # 204: showing the group would mean loading its members, which an IdP that adds one of 100 000 did not ask for.
+            # RFC 7644 §3.5.2: a client that asks for attributes MUST get them.
+            return await self._whole_group(200, _resource_id(group), outcome)
+        # 204: to show the group, its members would have to be loaded, 100 000 for an IdP that added one and did not ask for them.
         return Answer(204, headers=[*_ledger_seq(outcome), (b"etag", etag(outcome.etag_rv).encode())])
 
     async def delete_group(self, group: str) -> Answer:
-        outcome = await self._submit(DeleteGroup(_id(group), self._call.condition()))
+        outcome = await self._submit(DeleteGroup(_resource_id(group), self._call.condition()))
         return Answer(204, headers=_ledger_seq(outcome))
 
     # -- in -----------------------------------------------------------------
@@ -168,12 +175,12 @@ class Write:
         return await self._computed(lambda: read(content.load()))
 
     async def _computed(self, work: Callable[[], T]) -> T:
-        """Work that grows with the body: that of a large one leaves the event loop."""
+        """Compute something whose cost grows with the body: for a large one in a worker thread, else on the event loop."""
         large = self._weight >= 1_000 + THREAD_BYTES_MIN
         return await self._services.ledger.turns.computed(self._directory.id, work, large=large)
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
-        self._projection(kind)  # what is wrong with the answer asked for is refused before anything is done
+        self._projection(kind)  # a wrong `attributes` parameter is refused before anything is stored
         return await self._parse(limit, lambda document: normalise(kind, document, self._leniency))
 
     async def _read_patch(self, kind: ResourceType, limit: int) -> Patch:
@@ -228,7 +235,7 @@ class Write:
     async def _changed_user(self, user: UUID, outcome: Outcome) -> Answer:
         kind, groups = self._directory.user_type, None
         if self._call.shows and outcome.in_groups and needs(self._projection(kind), "groups"):
-            groups = await self._besides(groups_of_user(self._services, self._directory, user, self._call.work))
+            groups = await self._read_for_answer(groups_of_user(self._services, self._directory, user, self._call.work))
         return await self._answer(200, kind, user, outcome, groups)
 
     async def _answer(
@@ -249,15 +256,17 @@ class Write:
         large = outcome.large or len(groups or ()) > GROUPS_SHOWN_MAX
         if not large:
             return Answer(status, body(), headers)
-        return Answer(status, await self._besides(self._services.ledger.turns.compute(self._directory.id, body)) or b"", headers)
+        return Answer(
+            status, await self._read_for_answer(self._services.ledger.turns.compute(self._directory.id, body)) or b"", headers
+        )
 
     async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
         if not self._call.shows and outcome.document is not None:  # nothing is read to be thrown away
             return await self._answer(status, self._directory.group_type, group, outcome, None)
         projection = self._projection(self._directory.group_type)
-        found = await self._besides(self._group_now(group, members=self._call.shows and needs(projection, "members")))
+        found = await self._read_for_answer(self._group_now(group, members=self._call.shows and needs(projection, "members")))
         if found is None:
-            return await self._without_reading(status, group, outcome)
+            return await self._answer_without_reading(status, group, outcome)
         rows, members = found
         if not rows:
             raise NotFound("The group was deleted by another request meanwhile.")
@@ -267,9 +276,9 @@ class Write:
             document = with_meta(resource, self._base)
             return document, orjson.dumps(project(projection, document)) if self._call.shows else b""
 
-        shown = await self._besides(self._services.ledger.turns.compute(self._directory.id, read))
+        shown = await self._read_for_answer(self._services.ledger.turns.compute(self._directory.id, read))
         if shown is None:
-            return await self._without_reading(status, group, outcome)
+            return await self._answer_without_reading(status, group, outcome)
         document, head = shown
         if not self._call.shows:
             return Answer(status, headers=_headers(document, outcome))
@@ -282,14 +291,14 @@ class Write:
             rows, _ = await reads.page(conn, self._directory, GROUP.name, [group])
             return rows, (await reads.members_of(conn, self._directory, [group])).get(group) if members else None
 
-    async def _without_reading(self, status: int, group: UUID, outcome: Outcome) -> Answer:
-        """What the change itself knows of the group: its attributes, where they were decided, and no members."""
+    async def _answer_without_reading(self, status: int, group: UUID, outcome: Outcome) -> Answer:
+        """The answer from the outcome alone, where the group could not be read: its attributes, if the change loaded them, no members."""
         if outcome.document is None:
             return Answer(204, headers=[*_ledger_seq(outcome), (b"etag", etag(outcome.etag_rv).encode())])
         return await self._answer(status, self._directory.group_type, group, outcome, None)
 
-    async def _besides(self, reading: Awaitable[T]) -> T | None:
-        """What an answer shows besides the change, or None where it cannot be read: the change is stored, so nothing may deny it."""
+    async def _read_for_answer(self, reading: Awaitable[T]) -> T | None:
+        """The result of a read for the answer; None where it fails: the change is stored, so the answer must not be an error."""
         try:
             return await reading
         except (psycopg.Error, TooMany, Unavailable) as unread:
@@ -302,15 +311,15 @@ def _headers(document: dict[str, Any], outcome: Outcome) -> list[tuple[bytes, by
     return [*_ledger_seq(outcome), (b"etag", meta["version"].encode()), (b"location", meta["location"].encode())]
 
 
-def _id(text: str) -> UUID:
+def _resource_id(text: str) -> UUID:
     found = parse_id(text)
     if found is None:
         raise NotFound("There is no resource with this id in this directory.")
     return found
 
 
-def _names(patch: Patch) -> tuple[str, ...]:
-    """The userNames a patch may set, so that uniqueness is read beforehand."""
+def _user_names_in(patch: Patch) -> tuple[str, ...]:
+    """The userNames that a PATCH may set: the transaction reads whether another user has them."""
     values = (op.value for op in patch.operations if op.path.attribute is USER_NAME)
     return tuple(casefold(value) for value in values if isinstance(value, str))
 

@@ -21,7 +21,7 @@ def _group(bulk_id: str, *members: str) -> dict[str, Any]:
     return {"method": "POST", "path": "/Groups", "bulkId": bulk_id, "data": data}
 
 
-class _Scripted(edge._Run):
+class _Scripted(edge._BulkRun):
     """A run whose operations end as the script says, by method and bulkId (of what was created)."""
 
     def __init__(self, script: dict[tuple[str, str], int], *operations: dict[str, Any], **more: Any) -> None:
