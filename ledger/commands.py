@@ -249,12 +249,12 @@ def _group_patch_needs(command: PatchGroup) -> Needs:
     added: list[str] = []
     touched: list[str] = []
     whole = False
-    for edge in command.patch.member_operations:
-        ids = [member for member, _ in edge.members]
+    for operation in command.patch.member_operations:
+        ids = [member for member, _ in operation.members]
         touched += ids
-        if edge.kind == "add":
+        if operation.kind == "add":
             added += ids
-        whole = whole or edge.kind in {"clear", "remove_where"}
+        whole = whole or operation.kind in {"clear", "remove_where"}
     edges = tuple(dict.fromkeys(_ids(tuple(touched))))
     whole = whole or len(edges) > EDGES_SHARED_MAX
     keyed = () if whole else edges

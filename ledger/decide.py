@@ -316,7 +316,7 @@ def _patch_group(state: State, command: PatchGroup, leniency: Leniency, effort: 
     document = group.document
     if command.patch.operations:
         document = in_order_of(document, effort.patched(command.kind, document, command.patch, leniency))
-    wanted, current = _fold_edges(state, group, command.patch.member_operations)
+    wanted, current = _apply_member_operations(state, group, command.patch.member_operations)
     return _change_group(state, group, document, wanted, current)
 
 
@@ -348,42 +348,44 @@ def _group(state: State, group: UUID) -> GroupState:
     return found
 
 
-def _fold_edges(state: State, group: GroupState, operations: tuple[MemberOperation, ...]) -> tuple[set[UUID], set[UUID]]:
-    """Fold the member operations in their order; give (wanted, current) of the members they can concern.
+def _apply_member_operations(
+    state: State, group: GroupState, operations: tuple[MemberOperation, ...]
+) -> tuple[set[UUID], set[UUID]]:
+    """The members of the group after the operations, and before them: (wanted, current).
 
-    Without all members loaded only the named edges are looked at: that is what keeps one member cheap in a large group.
+    Where not all members are loaded, both have only members that the operations name: so one member costs little in a large group.
     """
     if group.members is not None:
         current = set(group.members)
     else:
-        current = {member for edge in operations for member in _named(edge) if (group.id, member) in state.edges}
-    _refuse_no_ids(operations)
-    added = [member for edge in operations if edge.kind == "add" for member, _ in edge.members]
+        current = {member for operation in operations for member in _named(operation) if (group.id, member) in state.edges}
+    _refuse_what_is_no_id(operations)
+    added = [member for operation in operations if operation.kind == "add" for member, _ in operation.members]
     _known_members(state, group.id, added)
     wanted = set(current)
-    for edge in operations:
-        match edge.kind:
+    for operation in operations:
+        match operation.kind:
             case "add":
-                wanted.update(_named(edge))
+                wanted.update(_named(operation))
             case "remove":
-                wanted -= set(_named(edge))
+                wanted -= set(_named(operation))
             case "clear":
                 wanted.clear()
             case "require":
-                if wanted.isdisjoint(_named(edge)):
+                if wanted.isdisjoint(_named(operation)):
                     raise no_such_member()
             case _:
-                wanted -= {member for member in wanted if _selected(state, group, edge, member)}
+                wanted -= {member for member in wanted if _selected(state, group, operation, member)}
     return wanted, current
 
 
-def _named(edge: MemberOperation) -> Iterator[UUID]:
-    return (found for found in (parse_id(member) for member, _ in edge.members) if found is not None)
+def _named(operation: MemberOperation) -> Iterator[UUID]:
+    return (found for found in (parse_id(member) for member, _ in operation.members) if found is not None)
 
 
-def _selected(state: State, group: GroupState, edge: MemberOperation, member: UUID) -> bool:
+def _selected(state: State, group: GroupState, operation: MemberOperation, member: UUID) -> bool:
     kind = (group.members or {}).get(member) or state.members[member][0]
-    return edge.filter is not None and matches(edge.filter, {"value": str(member), "type": kind})
+    return operation.filter is not None and matches(operation.filter, {"value": str(member), "type": kind})
 
 
 NAMED_MAX: Final = UNKNOWN_ENOUGH  # members that a refusal names: enough to see what they have in common
@@ -409,18 +411,19 @@ def _known_members(state: State, group: UUID, members: Iterable[UUID | str]) -> 
     return known
 
 
-def _refuse_no_ids(operations: tuple[MemberOperation, ...]) -> None:
+def _refuse_what_is_no_id(operations: tuple[MemberOperation, ...]) -> None:
     """Raises InvalidValue for a removal of what cannot be an id: it would be acknowledged, and the member would stay.
 
     An id that is merely absent is removed already.
     """
     named: dict[str, None] = {}
-    required = {member for edge in operations if edge.kind == "require" for member, _ in edge.members}  # noTarget says it already
-    for edge in operations:
-        if edge.kind == "remove":
-            named |= dict.fromkeys(member for member, _ in edge.members if member not in required)
-        elif edge.filter is not None:
-            named |= dict.fromkeys(sorted(equated_members(edge.filter)))
+    # `require` refuses these itself, with noTarget.
+    required = {member for operation in operations if operation.kind == "require" for member, _ in operation.members}
+    for operation in operations:
+        if operation.kind == "remove":
+            named |= dict.fromkeys(member for member, _ in operation.members if member not in required)
+        elif operation.filter is not None:
+            named |= dict.fromkeys(sorted(equated_members(operation.filter)))
     wrong = [member for member in named if parse_id(member) is None]
     if wrong:
         raise _nobody(wrong, "Name each member by the id that this service gave it.")

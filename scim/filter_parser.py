@@ -52,7 +52,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-_NAME = re.compile(r"[A-Za-z$][-\w$]{0,63}", re.ASCII)
+_ATTRIBUTE_NAME = re.compile(r"[A-Za-z$][-\w$]{0,63}", re.ASCII)
 _WORDS: Mapping[str, Any] = MappingProxyType({"true": True, "false": False, "null": None})
 
 
@@ -264,7 +264,7 @@ def _operand(attribute: Attribute, operator: str, value: Any) -> Any:
 
 def shown(name: str) -> str:
     """The name for an error text, or nothing where it does not look like one."""
-    return f' "{name}"' if _NAME.fullmatch(name) else ""
+    return f' "{name}"' if _ATTRIBUTE_NAME.fullmatch(name) else ""
 
 
 def _no_attribute(name: str, at: int) -> InvalidFilter:

@@ -18,7 +18,7 @@ from scim.attribute_map import UserMap, read_path
 from scim.errors import ScimError
 from scim.leniency import LISTED, Tolerance
 
-FOLDER: Final = Path(__file__).with_name("profiles")
+PROFILE_FOLDER: Final = Path(__file__).with_name("profiles")
 NAME_SHOWN_MAX: Final = 100  # characters of an unknown name in the error that repeats it: the name may be as long as a request
 
 
@@ -174,7 +174,9 @@ def _tolerances(file: ProfileFile) -> frozenset[Tolerance]:
 @cache
 def shipped() -> Mapping[str, Path]:
     """The files of the released profiles, by `name@version`; the versions of a name are in their order."""
-    found = sorted(FOLDER.glob("*.toml"), key=lambda path: (path.stem.partition("@")[0], int(path.stem.partition("@")[2])))
+    found = sorted(
+        PROFILE_FOLDER.glob("*.toml"), key=lambda path: (path.stem.partition("@")[0], int(path.stem.partition("@")[2]))
+    )
     return {path.stem: path for path in found}
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 # The documents are those of the library scim2-models; a test compares them. Its import would be a third of a service's start.
-FOLDER: Final = Path(__file__).with_name("schemas")
+SCHEMA_FOLDER: Final = Path(__file__).with_name("schemas")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,7 @@ COMMON = (
 
 
 def _schema_document_of(name: str) -> Mapping[str, Any]:
-    return orjson.loads((FOLDER / f"{name}.json").read_bytes())
+    return orjson.loads((SCHEMA_FOLDER / f"{name}.json").read_bytes())
 
 
 def _resource_type_of(name: str, endpoint: str, description: str) -> ResourceType:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,22 @@ def test_what_an_event_means_is_asked_of_its_type(path: Path) -> None:
 def test_modules_are_named_after_their_subject() -> None:
     """What two packages need has a subject; a drawer for anything has none."""
     assert [where(path) for path in [*CODE, *TESTS] if set(path.relative_to(PROJECT).with_suffix("").parts) & BANNED_NAMES] == []
+
+
+def top_level_names(path: Path) -> set[str]:
+    """The names that a module makes itself, but for the logger."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    made = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    return (made | {target.id for target in targets if isinstance(target, ast.Name)}) - {"_log"}
+
+
+@pytest.mark.parametrize("package", ["scim", "api/scim"])
+def test_no_two_modules_of_a_package_make_one_name(package: str) -> None:
+    """Whoever searches for a name finds one thing; two of one name are taken for each other."""
+    seen = Counter(name for path in sorted((PROJECT / package).glob("*.py")) for name in top_level_names(path))
+    assert [name for name, count in seen.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", TESTS, ids=where)

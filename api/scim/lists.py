@@ -38,7 +38,7 @@ GROUPS_AT_ONCE: Final = 10  # groups whose members are in memory together
 
 
 class Item(NamedTuple):
-    """The place of a resource in a list; `key` is what it is sorted by, None where that is the time of creation alone."""
+    """A resource as an item of a list; `key` is its sort key, None where the list is ordered by time of creation."""
 
     kind: str
     id: UUID
@@ -49,7 +49,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The items a page may show, how many match in all, and where a page that shows `n` of them ends."""
+    """The items that a page may show, the number of all matches, and the position after the first `n` of the items."""
 
     total: int
     items: list[Item]
@@ -58,11 +58,11 @@ class Selection:
 
 @dataclass(slots=True)
 class Shown:
-    """What a page shows: resources as JSON, groups without their members, and which of its items these are."""
+    """The resources of a page as JSON, groups without their members, and the index of each among the items of the selection."""
 
     pieces: list[bytes]
     places: list[int]  # of each piece among the items
-    used: int = 0  # items gone through; those deleted meanwhile show nothing
+    used: int = 0  # items visited: one deleted since it was selected has no piece
     size: int = 0  # bytes besides the first
 
 
@@ -105,7 +105,7 @@ class Listing:
         wanted: Filter | None,
         order: Order | None,
     ) -> Selection:
-        """All matches in order, then the page of them: by time of creation, or by sortBy with that as the tie-break."""
+        """The page of all matches in order: by time of creation, or by `sortBy` and then by time of creation."""
         if wanted is not None and GROUP.name in {kind.name for kind in kinds}:
             wanted = await self._with_member_ids(wanted)
         found: list[Item] = []
@@ -121,7 +121,7 @@ class Listing:
         return Selection(len(found), items, partial(_end_by_anchors, found, first))
 
     async def _with_member_ids(self, wanted: Filter) -> Filter:
-        """The filter with the ids of members that the IdP names by another key, where the profile says that it may."""
+        """The filter with the id in place of each externalId or userName of a member, where the profile says that the IdP uses these."""
         if self._directory.profile.unknown_member == "refuse":
             return wanted
         named = compared_members(wanted)
@@ -168,7 +168,7 @@ class Listing:
     async def _read(
         self, kind: ResourceType, ids: Sequence[UUID], values: frozenset[str] | None
     ) -> tuple[list[Sealed], int, dict[UUID, Members | list[GroupOf]]]:
-        """Resources still sealed, how many of the ids that were, and what the filter asks of their groups or members."""
+        """The resources, still sealed, the number of ids that were looked up, and the groups or members that the filter depends on."""
         related: dict[UUID, Members | list[GroupOf]] = {}
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
             rows, looked_at = await reads.page(conn, self._directory, kind.name, ids)
@@ -192,7 +192,7 @@ class Listing:
         wanted: Filter | None,
         order: Order | None,
     ) -> list[Item]:
-        """What matches, with its sort key. One document is in memory at a time."""
+        """The resources that match, each with its sort key. One document is in memory at a time."""
         found: list[Item] = []
         for sealed in rows:
             resource = reads.unsealed(self._services.ledger.kek, self._directory, kind, sealed, self._work)
@@ -221,7 +221,7 @@ class Listing:
     # -- the page of it -----------------------------------------------------
 
     async def shown(self, items: Sequence[Item], projections: Mapping[str, Projection]) -> Shown:
-        """The resources of a page, until they are BODIES_BYTES_MAX besides the first; those deleted meanwhile are left out."""
+        """The resources of a page, up to BODIES_BYTES_MAX besides the first one. Resources deleted since they were selected are left out."""
         page = Shown([], [])
         while page.used < len(items) and page.size <= BODIES_BYTES_MAX:
             rest = items[page.used :]
@@ -231,7 +231,7 @@ class Listing:
         return page
 
     async def _sealed(self, items: Sequence[Item]) -> tuple[dict[UUID, Sealed], int]:
-        """The resources still sealed, and for how many of the items they were looked up."""
+        """The resources, still sealed, and the number of items that were looked up."""
         rows = {item.id: self._kept[item.id] for item in items if item.id in self._kept}
         late: set[UUID] = set()
         for kind in dict.fromkeys(item.kind for item in items):
@@ -286,7 +286,7 @@ class Listing:
 
 
 def in_order(found: list[Item], *, descending: bool, by_key: bool) -> list[Item]:
-    """By time of creation, which they nearly are already, and before that by key."""
+    """The items by time of creation, in which order they nearly are already, or by key and then by time of creation."""
     found.sort(key=_created)
     return in_runs(found, itemgetter(4), reverse=descending) if by_key else found
 
@@ -309,7 +309,7 @@ def _end_by_anchors(found: Sequence[Item], first: int, used: int) -> ListPositio
 
 
 def _resume(found: Sequence[Item], after: ListPosition | None) -> int:
-    """The index of the first item of the page. Raises InvalidCursor where a sorted list has lost the place."""
+    """The index of the first item of the page. Raises InvalidCursor where none of a sorted list's anchors is left unchanged."""
     if after is None:
         return 0
     if isinstance(after, AfterCreation):

@@ -38,8 +38,8 @@ JOINED_BYTES_MAX = 2**20  # of an answer put together on the event loop
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A list request as it was understood."""
+class ListRequest:
+    """A list request that was read: its parameters, and what they were parsed to."""
 
     search: Search
     projections: Mapping[str, Projection]
@@ -94,7 +94,7 @@ class Query:
     async def _read_one(
         self, kind: ResourceType, obj: UUID, projection: Projection
     ) -> tuple[Resource | None, list[GroupOf] | None]:
-        """The resource, and the groups of a user: both asked at once, in queries that concurrent reads share."""
+        """The resource, and for a user its groups: two queries at once, which concurrent requests share."""
         services, directory, work = self._services, self._directory, self._call.work
         if kind.name == USER.name:
             if not needs(projection, "groups"):
@@ -115,49 +115,49 @@ class Query:
         large = sum(len(text) for text in texts if text is not None) > LONG_TEXT
         if large:
             self._call.watch()
-        asked = await self._services.ledger.turns.computed(
-            self._directory.id, partial(self._understood, kinds, search), large=large
+        request = await self._services.ledger.turns.computed(
+            self._directory.id, partial(self._read_request, kinds, search), large=large
         )
-        name = None if large else _only_name(kinds, asked)
+        name = None if large else _user_name_alone(kinds, request)
         if name is not None:
-            return await self._named(name, asked)
+            return await self._by_user_name(name, request)
         self._call.watch()
-        search = asked.search
+        search = request.search
         digest = self._digest(kinds, search) if search.cursor is not None else b""
-        after = _begin(search, digest)
+        after = _position_in(search, digest)
         listing = Listing(self._services, self._directory, self._base, self._call.work, self._call.leniency)
-        if _indexed(kinds, asked):
-            selection = await listing.indexed(kinds[0], search, after, asked.wanted)
+        if _indexed(kinds, request):
+            selection = await listing.indexed(kinds[0], search, after, request.wanted)
         else:
-            selection = await listing.selected(kinds, search, after, asked.wanted, asked.order)
+            selection = await listing.selected(kinds, search, after, request.wanted, request.order)
 
         def frame(shown: int, used: int) -> dict[str, Any]:
-            """The list without its resources, for a page that shows so many and has gone through so many items."""
+            """The ListResponse without its resources, for a page that shows this many of the items it visited."""
             end = selection.end(used)
             following = None if end is None else encode(end, digest, search.count)
             return list_frame(shown, selection.total, search.start if search.cursor is None else None, following)
 
-        if GROUP.name in asked.projections and needs(asked.projections[GROUP.name], "members"):
-            return await streamed(200, self._page_json(listing, selection, asked.projections, frame), [])
-        page = await listing.shown(selection.items, asked.projections)
+        if GROUP.name in request.projections and needs(request.projections[GROUP.name], "members"):
+            return await streamed(200, self._page_json(listing, selection, request.projections, frame), [])
+        page = await listing.shown(selection.items, request.projections)
         head = orjson.dumps(frame(len(page.pieces), page.used))[:-1] + b',"Resources":['
         body = await self._services.ledger.turns.computed(
             self._directory.id, lambda: b"".join((head, b",".join(page.pieces), b"]}")), large=page.size > JOINED_BYTES_MAX
         )
         return Answer(200, body)
 
-    def _understood(self, kinds: Sequence[ResourceType], search: Search) -> Asked:
-        """Raises what is wrong with the filter, the order or the names."""
-        search = self._as_meant(kinds, search)
+    def _read_request(self, kinds: Sequence[ResourceType], search: Search) -> ListRequest:
+        """Parse the parameters. Raises InvalidFilter, InvalidPath and InvalidValue for the filter, the order and the names."""
+        search = self._respelt(kinds, search)
         projections = {kind.name: self._read_projection(kind, search.attributes, search.excluded) for kind in kinds}
         one = self._one_of(kinds)
         wanted = parse_filter(search.filter, one) if search.filter is not None else None
-        return Asked(search, projections, wanted, sort_key(search.sort_by, one) if search.sort_by is not None else None)
+        return ListRequest(search, projections, wanted, sort_key(search.sort_by, one) if search.sort_by is not None else None)
 
     def _one_of(self, kinds: Sequence[ResourceType]) -> ResourceType:
         return kinds[0] if len(kinds) == 1 else either(self._directory.user_type, self._directory.group_type)
 
-    def _as_meant(self, kinds: Sequence[ResourceType], search: Search) -> Search:
+    def _respelt(self, kinds: Sequence[ResourceType], search: Search) -> Search:
         one, leniency = self._one_of(kinds), self._call.leniency
         if search.sort_by is not None:
             search = replace(search, sort_by=respelt_names(search.sort_by, one, leniency))
@@ -176,7 +176,7 @@ class Query:
         projections: Mapping[str, Projection],
         frame: Callable[[int, int], dict[str, Any]],
     ) -> AsyncIterator[bytes]:
-        """A page with groups in it, which may have any number of members: how many fit is known at its end, and said there.
+        """A page with groups, which may have any number of members: `itemsPerPage` comes last, when it is known how many groups fit.
 
         No connection is held while a part is sent: a client that reads slowly holds up nobody.
         """
@@ -201,16 +201,16 @@ class Query:
         used = page.used if shown == len(page.pieces) else page.places[shown]
         yield b"]," + orjson.dumps(frame(shown, used))[1:]
 
-    async def _named(self, name: str, asked: Asked) -> Answer:
-        """`userName eq "…"`, what every IdP asks before it creates: in queries that concurrent requests share."""
-        services, directory, work, projection = self._services, self._directory, self._call.work, asked.projections[USER.name]
+    async def _by_user_name(self, name: str, request: ListRequest) -> Answer:
+        """Answer `userName eq "…"`, which every IdP sends before it creates a user: in queries that concurrent requests share."""
+        services, directory, work, projection = self._services, self._directory, self._call.work, request.projections[USER.name]
         resource = await user_by_name(services, directory, name, work)
         documents = [with_meta(resource, self._base)] if resource is not None else []
         if resource is not None and needs(projection, "groups"):
             groups = await groups_of_user(services, directory, resource.id, work)
             if groups:
                 documents[0]["groups"] = shown_groups(groups, self._base)
-        wanted, search = asked.wanted, asked.search
+        wanted, search = request.wanted, request.search
         assert wanted is not None
         found = [document for document in documents if matches(wanted, document, work)]
         page = found[search.start - 1 : search.start - 1 + search.count]
@@ -222,8 +222,8 @@ class Query:
         return query_digest(self._directory.index_key, parts)
 
 
-def _begin(search: Search, digest: bytes) -> ListPosition | None:
-    """Where the page begins by its cursor. Raises InvalidCursor, InvalidCount."""
+def _position_in(search: Search, digest: bytes) -> ListPosition | None:
+    """The position in the cursor after which the page begins; None for the first page. Raises InvalidCursor, InvalidCount."""
     if not search.cursor:
         return None
     place, count = decode(search.cursor, digest)
@@ -234,16 +234,16 @@ def _begin(search: Search, digest: bytes) -> ListPosition | None:
     return place
 
 
-def _indexed(kinds: Sequence[ResourceType], asked: Asked) -> bool:
+def _indexed(kinds: Sequence[ResourceType], request: ListRequest) -> bool:
     """Whether the rows of the read model tell what is on the page, and how many there are, without a document."""
-    if len(kinds) != 1 or asked.search.sort_by is not None:
+    if len(kinds) != 1 or request.search.sort_by is not None:
         return False
-    return asked.wanted is None or says_only_bounds(asked.wanted, kinds[0].name)
+    return request.wanted is None or says_only_bounds(request.wanted, kinds[0].name)
 
 
-def _only_name(kinds: Sequence[ResourceType], asked: Asked) -> str | None:
-    """The folded userName, where a list of users is asked for by nothing else."""
-    search, wanted = asked.search, asked.wanted
+def _user_name_alone(kinds: Sequence[ResourceType], request: ListRequest) -> str | None:
+    """The casefolded userName, where the request is for users with that userName and nothing else; else None."""
+    search, wanted = request.search, request.wanted
     if [kind.name for kind in kinds] != [USER.name] or wanted is None or search.sort_by is not None or search.cursor is not None:
         return None
     atoms = cover(wanted)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from scim.leniency import LISTED
-from scim.profile import FOLDER, Profile, format_schema, profile_of, shipped
+from scim.profile import PROFILE_FOLDER, Profile, format_schema, profile_of, shipped
 
 DOCS = Path(__file__).parents[2] / "docs" / "idp"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -108,7 +108,7 @@ Everything else is held to the RFCs and answered with an error that says what to
 
 
 def main() -> None:
-    FOLDER.joinpath("schema.json").write_bytes(format_schema())
+    PROFILE_FOLDER.joinpath("schema.json").write_bytes(format_schema())
     for name in names():
         page = DOCS / f"{name}.md"
         text = page.read_text(encoding="utf-8") if page.exists() else empty_page(profile_of(name))

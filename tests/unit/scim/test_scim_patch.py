@@ -59,7 +59,7 @@ def patched(*operations, **more):
     return run(*operations, **more)[0]
 
 
-def edges(*operations, tolerances=GENERIC):
+def member_operations(*operations, tolerances=GENERIC):
     leniency = Leniency(tolerances)
     found = read_patch(GROUP, message(*operations), leniency)
     assert found.operations == ()
@@ -680,17 +680,17 @@ HAS_A = MemberOperation("require", (A,))
     ],
 )
 def test_member_operations_become_edges(operation, expected):
-    assert edges(operation)[0] == expected
+    assert member_operations(operation)[0] == expected
 
 
 def test_other_member_filters_select_by_the_member_itself():
-    (found,), _ = edges(op("remove", 'members[type eq "Group" and value eq "a"]'))
+    (found,), _ = member_operations(op("remove", 'members[type eq "Group" and value eq "a"]'))
     assert found.kind == "remove_where"
     assert found.filter is not None
     assert found.filter.holds({"value": "a", "type": "Group"})
     assert not found.filter.holds({"value": "a", "type": "User"})
     for other in ("value pr", 'value sw "a"', "value eq null", 'value eq "a" or type eq "User"'):
-        assert edges(op("remove", f"members[{other}]"))[0][0].kind == "remove_where"
+        assert member_operations(op("remove", f"members[{other}]"))[0][0].kind == "remove_where"
 
 
 @pytest.mark.parametrize(
@@ -711,12 +711,12 @@ def test_other_member_filters_select_by_the_member_itself():
 )
 def test_a_wrong_member_operation_is_refused(operation, error):
     with pytest.raises(error):
-        edges(operation)
+        member_operations(operation)
 
 
 def test_a_value_list_removes_members_only_where_tolerated():
     with pytest.raises(InvalidValue, match="select the member in the path"):
-        edges(op("remove", "members", [{"value": "a"}]), tolerances=STRICT)
+        member_operations(op("remove", "members", [{"value": "a"}]), tolerances=STRICT)
 
 
 def test_a_group_keeps_its_name_and_its_id():

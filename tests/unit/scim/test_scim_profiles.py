@@ -11,7 +11,7 @@ from scim import profile as profiles
 from scim.attribute_map import UserMap, read_path, values_at
 from scim.leniency import LISTED, Tolerance
 from scim.profile import (
-    FOLDER,
+    PROFILE_FOLDER,
     ProfileError,
     UnknownProfileError,
     format_schema,
@@ -43,7 +43,7 @@ ADA: dict[str, Any] = {
 def test_each_file_is_a_profile_and_agrees_with_the_json_schema(text: str) -> None:
     raw = shipped()[text].read_bytes()
     assert read_profile(raw).text == text
-    schema = orjson.loads((FOLDER / "schema.json").read_bytes())
+    schema = orjson.loads((PROFILE_FOLDER / "schema.json").read_bytes())
     jsonschema_rs.validator_for(schema).validate(tomllib.loads(raw.decode()))
 
 
@@ -61,7 +61,7 @@ def test_the_variants_of_generic_differ_only_in_what_a_member_is(name: str, key:
 
 def test_the_json_schema_is_that_of_the_loader() -> None:
     """Regenerate with `make docs`."""
-    assert (FOLDER / "schema.json").read_bytes() == format_schema()
+    assert (PROFILE_FOLDER / "schema.json").read_bytes() == format_schema()
 
 
 def test_generic_1_is_what_stored_events_say_it_was() -> None:
@@ -70,7 +70,7 @@ def test_generic_1_is_what_stored_events_say_it_was() -> None:
 
 
 def test_a_name_without_a_version_is_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {"okta@1": FOLDER / "okta@1.toml", "okta@10": FOLDER / "generic@1.toml"}
+    files = {"okta@1": PROFILE_FOLDER / "okta@1.toml", "okta@10": PROFILE_FOLDER / "generic@1.toml"}
     profile_of.cache_clear()
     monkeypatch.setattr(profiles, "shipped", lambda: files)
     assert profile_of("okta").text == "generic@1", "the file of okta@10"
@@ -89,7 +89,7 @@ def test_a_profile_of_ones_own_is_read_from_what_is_stored_of_it() -> None:
 
 
 def minimal(**changed: Any) -> bytes:
-    document = tomllib.loads((FOLDER / "okta@1.toml").read_text())
+    document = tomllib.loads((PROFILE_FOLDER / "okta@1.toml").read_text())
     return orjson.dumps({key: value for key, value in {**document, **changed}.items() if value is not None})
 
 

@@ -200,10 +200,12 @@ def test_removing_what_is_not_there_changes_nothing(operation: dict[str, Any]) -
 # ---- members ---------------------------------------------------------------------------------------------------------------------
 
 
-def edges(operation: dict[str, Any], tolerances: frozenset[Tolerance] = GENERIC) -> tuple[list[tuple[str, list[str]]], set[Note]]:
+def member_operations(
+    operation: dict[str, Any], tolerances: frozenset[Tolerance] = GENERIC
+) -> tuple[list[tuple[str, list[str]]], set[Note]]:
     leniency = Leniency(tolerances)
     patch = read_patch(GROUP, {"schemas": [PATCH_URN], "Operations": [operation]}, leniency)
-    return [(edge.kind, [member for member, _ in edge.members]) for edge in patch.member_operations], leniency.used
+    return [(change.kind, [member for member, _ in change.members]) for change in patch.member_operations], leniency.used
 
 
 MEMBERS: list[tuple[dict[str, Any], list[tuple[str, list[str]]], set[str]]] = [
@@ -232,7 +234,7 @@ MEMBERS: list[tuple[dict[str, Any], list[tuple[str, list[str]]], set[str]]] = [
 def test_members_are_understood_in_every_shape(
     operation: dict[str, Any], found: list[tuple[str, list[str]]], relied: set[str]
 ) -> None:
-    assert edges(operation) == (found, relied)
+    assert member_operations(operation) == (found, relied)
 
 
 EMPTY_MEMBERS: list[Any] = [
@@ -250,12 +252,12 @@ def test_an_empty_or_malformed_value_is_never_taken_for_the_members_of_a_group(p
     for op in ("add", "remove", "replace"):
         for sent in ({"path": "members", "value": value}, {"path": path, "value": value}, {"value": {"members": value}}):
             with pytest.raises(NoTarget if op == "remove" and "path" not in sent else InvalidValue):
-                edges({"op": op, **sent}, tolerances)
+                member_operations({"op": op, **sent}, tolerances)
     selected: list[Any] = [{}, [{}], [None], ""]
     for op in ("add", "replace"):
         for empty in selected:
             with pytest.raises(InvalidValue):
-                edges({"op": op, "path": 'members[value eq "m"]', "value": empty}, tolerances)
+                member_operations({"op": op, "path": 'members[value eq "m"]', "value": empty}, tolerances)
     with pytest.raises(InvalidValue):
         normalise(GROUP, {"schemas": [GROUP.schema], "displayName": "g", "members": value}, Leniency(tolerances))
 
@@ -266,7 +268,7 @@ def test_an_empty_or_malformed_value_is_never_taken_for_the_members_of_a_group(p
 def test_members_are_not_selected_by_what_is_not_kept_of_them(path: str) -> None:
     """It used to select nobody: 204, and the access that was to be taken away stayed."""
     with pytest.raises(InvalidFilter, match="members: select them by value or type"):
-        edges({"op": "remove", "path": path})
+        member_operations({"op": "remove", "path": path})
 
 
 # ---- what stays refused ----------------------------------------------------------------------------------------------------------
