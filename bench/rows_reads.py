@@ -1,4 +1,4 @@
-"""Rows 6, 7 and 9: single reads, the feed, questions about the past."""
+"""Rows 6, 7, 9 and 20: single reads, the feed, questions about the past, pages of users."""
 
 import http.client
 import random
@@ -129,3 +129,31 @@ def as_of(data: Dataset) -> list[Figure]:
     figures.append(Figure(9, f"   all {count(len(data.users))} members of the large group", ms(seconds), f"{per_row:.1f} µs per row",
                           raw={"ms": seconds}))  # fmt: skip
     return figures
+
+
+PAGE = 200
+EVERYBODY = quote('meta.lastModified gt "2020-01-01T00:00:00Z"')
+
+
+def pages(data: Dataset) -> list[Figure]:
+    """Row 20: what a page costs, and what it costs to count and page by a filter that the index covers whole."""
+    service, users, seconds = data.service, len(data.users), data.sizes.seconds
+    data.stage.say("pages of users")
+    dice = random.Random(20)
+    starts = [1 + dice.randrange(max(1, users - PAGE)) for _ in range(500)]
+    whole = [service.request("GET", f"Users?startIndex={start}&count={PAGE}") for start in starts]
+    rate = drive(Job(service.port, whole, 16, seconds, endless=True)).rate * PAGE
+
+    def seconds_of(query: str) -> float:
+        one = [service.request("GET", f"Users?startIndex={start}&count=100{query}") for start in starts[:20]]
+        return drive(Job(service.port, one, 1)).percentile(0.5)
+
+    found = interleaved(
+        data.sizes.rounds, {"plain": lambda: seconds_of(""), "filtered": lambda: seconds_of(f"&filter={EVERYBODY}")}
+    )
+    plain, filtered = median(found["plain"]), median(found["filtered"])
+    return [
+        Figure(20, f"pages of {PAGE} users, 16 connections", f"{count(rate)} users/s", bar="≥ 15 000/s", passed=rate >= 15_000, raw={"users_per_second": rate}),
+        Figure(20, f"a page of lastModified gt … over {count(users)} users, p50", ms(filtered), f"without a filter: {ms(plain)}",
+               f"{filtered / plain:.2f} ×", "≤ 1.5 ×", filtered <= 1.5 * plain, {"filtered_ms": filtered, "plain_ms": plain}),
+    ]  # fmt: skip

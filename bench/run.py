@@ -37,7 +37,7 @@ from bench.dataset import Dataset
 from bench.environment import ROOT, Stage
 from bench.figures import DEFAULT, FULL, QUICK, Figure, Sizes
 
-ROWS = tuple(range(1, 20))
+ROWS = tuple(range(1, 21))
 
 
 def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int, Exception], None]) -> list[Figure]:
@@ -65,6 +65,7 @@ def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int,
         (4, lambda: rows_groups.one_group(data)),
         (5, lambda: rows_groups.put(data)),
         (6, lambda: rows_reads.single(data)),
+        (20, lambda: rows_reads.pages(data)),
         (7, lambda: rows_reads.feed(data)),
         (9, lambda: rows_reads.as_of(data)),
         (8, lambda: rows_log.rebuild(data, logs[0] if logs else rows_log.Grown(stage, sizes.small))),

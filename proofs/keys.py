@@ -1,5 +1,7 @@
 """A resource's key, wrapped by the key-encryption key, so that the database alone opens nothing."""
 
+from functools import lru_cache
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -25,6 +27,11 @@ def unwrap(kek: bytes, wrapped: bytes, *, dir: bytes, obj: bytes) -> bytes:  # n
     if len(wrapped) != WRAPPED_BYTES:
         raise WrapError(f"a wrapped key is {WRAPPED_BYTES} bytes long")
     try:
-        return AESGCM(kek).decrypt(wrapped[:12], wrapped[12:], obj + dir)
+        return _cipher(kek).decrypt(wrapped[:12], wrapped[12:], obj + dir)
     except InvalidTag:
         raise WrapError("not wrapped with this key-encryption key for this directory and resource") from None
+
+
+@lru_cache(maxsize=2)  # a service has one key-encryption key; to set up a cipher takes as long as to unwrap with it
+def _cipher(kek: bytes) -> AESGCM:
+    return AESGCM(kek)

@@ -13,7 +13,7 @@ from psycopg.abc import ConnDict
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from database.connections import BoundedThread, Connection
+from database.connections import BoundedThread, Connection, connect
 from database.deadlines import with_deadlines
 from database.queries import load_queries
 from ledger.directories import SYSTEM
@@ -189,3 +189,15 @@ async def first_start(ledger: OpenLedger, settings: Settings) -> bool:
 def machine() -> Caller:
     """The machine itself as the one who acts; each act is a request of its own."""
     return Caller(MACHINE, uuid7())
+
+
+async def read_kek(url: str, path: Path) -> Kek:
+    """The KEK of a ledger that has been started before. Raises StartError."""
+    conn = await connect(url)
+    try:
+        stored = await stored_kek_id(conn)
+    finally:
+        await conn.close()
+    if stored is None:
+        raise StartError("This database has no ledger yet. Run `scim-ledger serve` once.")
+    return check_kek(path, stored)

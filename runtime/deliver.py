@@ -40,12 +40,12 @@ from operations.admin_commands import record
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
 from replay.redeliver import REPLAYS
-from runtime.bootstrap import Urls
+from runtime.bootstrap import Urls, read_kek
 from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.settings import Settings
 from runtime.supervisor import Beat, beating
-from runtime.wiring import LISTEN_RETRY_S, make_transaction, note_release, now_us, read_kek
+from runtime.wiring import LISTEN_RETRY_S, make_transaction, note_release, now_us
 
 POOL_SIZE = 8
 CONNECTIONS = POOL_SIZE + 5  # of a delivery process at most: recording, acts, two listeners, probe

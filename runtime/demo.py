@@ -24,13 +24,12 @@ from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.stored_events import Finding
 from replay.verify import verify
 from runtime import embedded
-from runtime.bootstrap import DATABASE, Urls, configured_urls
+from runtime.bootstrap import DATABASE, Urls, configured_urls, read_kek
 from runtime.demo_idps import Entra, Okta, Person
 from runtime.demo_service import Client, DemoError, UnreachableError, client_of, own_service
-from runtime.serve import main_settings
+from runtime.machine_database import main_settings
 from runtime.settings import Settings
 from runtime.upkeep import all_directories
-from runtime.wiring import read_kek
 
 EXIT_FINDING, EXIT_UNREACHABLE = 1, 3
 GIVEN: Final = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Margaret", "Dennis", "Radia", "Ken")

@@ -12,13 +12,13 @@ import psycopg
 from api.app import make_app
 from database.connections import connect
 from delivery.leftovers import seal_leftovers
-from runtime.bootstrap import Urls
+from runtime.bootstrap import Urls, read_kek
 from runtime.failures import explained
 from runtime.local_socket import ASGIApp, marked_local
 from runtime.logs import configure_logs
-from runtime.serve import main_settings, running_urls
+from runtime.machine_database import main_settings, running_urls
 from runtime.settings import Settings
-from runtime.wiring import open_services, read_kek, webhooks_of
+from runtime.wiring import open_services, webhooks_of
 
 
 @contextmanager

@@ -15,10 +15,8 @@ from database.deadlines import CONNECT, START
 from database.hosts import Place, found_first, place_of
 from database.server import Concern, ServerRefusedError, check_server, condition
 from runtime.bootstrap import Urls
-from runtime.deliver import CONNECTIONS as DELIVERING
 from runtime.exits import UNREACHABLE, CommandError
 from runtime.settings import Settings
-from runtime.wiring import CONNECTIONS as SERVING
 
 PAUSE_S: Final = 0.25  # between two tries
 
@@ -33,6 +31,9 @@ _LENT: Final = (
 
 def connections_of(settings: Settings) -> int:
     """How many sessions the processes of this service open at most."""
+    from runtime.deliver import CONNECTIONS as DELIVERING  # imported late: a command that only says what went wrong needs neither
+    from runtime.wiring import CONNECTIONS as SERVING
+
     return settings.workers * SERVING + settings.delivery_workers * DELIVERING
 
 

@@ -15,11 +15,10 @@ from replay.shadow_tables import TABLES
 from replay.stored_events import Finding, UnreadableEventError
 from replay.stretches import processes
 from replay.verify import verify
-from runtime.bootstrap import Urls
+from runtime.bootstrap import Urls, read_kek
 from runtime.exits import REFUSED, USAGE, CommandError
 from runtime.failures import explained
-from runtime.serve import main_settings, running_urls
-from runtime.wiring import read_kek
+from runtime.machine_database import main_settings, running_urls
 
 
 class Shown(Protocol):

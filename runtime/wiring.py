@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TypeVar
 from uuid import UUID, uuid4
 
@@ -44,7 +43,6 @@ from operations.open_ledger import OpenLedger
 from operations.readiness import Own, Readiness
 from projections import current_state, reads
 from projections.reads import ALONE, Alone, GroupOf, Resource
-from runtime.bootstrap import StartError, check_kek, stored_kek_id
 from runtime.identifiers import uuid7
 from runtime.settings import Settings
 from scim.errors import Unavailable
@@ -91,18 +89,6 @@ async def open_alone(url: str, kek: Kek) -> AsyncGenerator[OpenLedger]:
         yield OpenLedger(connection, turns, directories, Feed(kek, directories), kek, submit, now_us, uuid4, os.urandom)
     finally:
         await conn.close()
-
-
-async def read_kek(url: str, path: Path) -> Kek:
-    """The KEK of a ledger that has been started before. Raises StartError."""
-    conn = await connect(url)
-    try:
-        stored = await stored_kek_id(conn)
-    finally:
-        await conn.close()
-    if stored is None:
-        raise StartError("This database has no ledger yet. Run `scim-ledger serve` once.")
-    return check_kek(path, stored)
 
 
 def webhooks_of(settings: Settings) -> Webhooks:

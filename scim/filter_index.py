@@ -67,9 +67,9 @@ def _union(covers: list[frozenset[Atom] | None]) -> frozenset[Atom] | None:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a match must satisfy at least: `active`, and instants in microseconds since the epoch, inclusive.
+    """Conditions that each matching resource satisfies: the value of `active`, and times in microseconds since the epoch, inclusive.
 
-    The times of a resource have no finer part than a microsecond.
+    The times of a resource are whole microseconds.
     """
 
     active: bool | None = None
@@ -80,7 +80,7 @@ class Bounds:
 
 
 def bounds(f: Filter) -> Bounds:
-    """The bounds that the top-level conjunction implies; they never exclude a match."""
+    """The bounds that follow from the terms which `and` joins at the top of the filter. No resource outside them matches."""
     active: bool | None = None
     windows: dict[str, tuple[int | None, int | None]] = {_CREATED: (None, None), _MODIFIED: (None, None)}
     for term in _conjuncts(f):
@@ -95,9 +95,9 @@ def bounds(f: Filter) -> Bounds:
 
 
 def says_only_bounds(f: Filter, resource_type: str) -> bool:
-    """Whether a resource within the bounds of the filter matches it, so that rows can be counted and paged without a document.
+    """Whether each resource within the bounds of the filter matches it, so that SQL alone can count and page the matches.
 
-    Of a group the index has no `meta.lastModified`.
+    The index of groups has no `meta.lastModified`.
     """
     if isinstance(f, And):
         terms = list(_conjuncts(f))
@@ -113,7 +113,7 @@ _INDEXED: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 def _is_bound(term: Compare) -> bool:
-    """Whether the term is one that bounds can say."""
+    """Whether Bounds can express the term."""
     name = term.reference.dotted
     if term.value is None or term.reference.resource_type is not None:
         return False
@@ -133,7 +133,7 @@ _MICRO = 10**6
 
 
 def _narrowed(window: tuple[int | None, int | None], term: Compare) -> tuple[int | None, int | None]:
-    """The window as far as the term leaves it: no microsecond is in it that the term, in picoseconds, excludes."""
+    """The microseconds of the window that satisfy the term, whose operand is in picoseconds."""
     low, high = window
     floor, ceiling = term.operand // _MICRO, -(-term.operand // _MICRO)
     if term.operator in ("gt", "ge", "eq"):

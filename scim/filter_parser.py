@@ -57,7 +57,7 @@ _WORDS: Mapping[str, Any] = MappingProxyType({"true": True, "false": False, "nul
 
 
 def tokens(text: str) -> list[Token]:
-    """The tokens of a filter or path, ended by one of kind "end"; InvalidFilter where none can be read."""
+    """The tokens of a filter or path; the last one is of kind "end". Raises InvalidFilter, naming the character, for any other text."""
     found: list[Token] = []
     at, end = 0, len(text.rstrip(" \t\r\n\f"))
     while at < end:
@@ -89,7 +89,7 @@ class Reader:
         return self.tokens[self.place]
 
     def take(self, mark: str) -> bool:
-        """Step over the mark if it stands here."""
+        """Whether the next token is this mark; if so, go on after it."""
         if self.token.kind == "mark" and self.token.text == mark:
             self.place += 1
             return True
@@ -100,7 +100,7 @@ class Reader:
             raise InvalidFilter(f"The filter needs {mark} at character {self.token.at + 1}.")
 
     def keyword(self, word: str) -> bool:
-        """Step over the keyword if it stands here."""
+        """Whether the next token is this keyword; if so, go on after it."""
         if self.token.kind == "word" and self.token.text.lower() == word:
             self.place += 1
             return True
@@ -118,7 +118,7 @@ class Reader:
         return terms[0] if len(terms) == 1 else Or(tuple(terms))
 
     def end(self) -> None:
-        """Nothing may follow."""
+        """Raises InvalidFilter unless the text ends here."""
         if self.token.kind != "end":
             raise InvalidFilter(f"The filter should end or continue with and/or at character {self.token.at + 1}.")
 
@@ -165,7 +165,7 @@ class Reader:
         return ValuePath(reference, And((inner, self._comparison(_sub_resolver(reference.attribute)(sub), sub))))
 
     def selection(self, reference: Reference, name: Token) -> Filter:
-        """The filter between brackets, up to and with the closing one, over the values of `reference`."""
+        """The filter on one value of `reference`, after the opening bracket, up to and with the closing one."""
         attribute = reference.attribute
         if reference.sub is not None or not (attribute.multi_valued or attribute.type in ("complex", UNKNOWN_TYPE)):
             raise InvalidFilter(f"The attribute before [ at character {name.at + 1} has no sub-attributes to select by.")
@@ -263,7 +263,7 @@ def _operand(attribute: Attribute, operator: str, value: Any) -> Any:
 
 
 def shown(name: str) -> str:
-    """The name for an error text, or nothing where it does not look like one."""
+    """The name in quotes for the text of an error; "" for what does not look like a name, because an error repeats no value."""
     return f' "{name}"' if _ATTRIBUTE_NAME.fullmatch(name) else ""
 
 
@@ -341,7 +341,7 @@ def _sub_resolver(attribute: Attribute) -> Resolve:
 
 @lru_cache(maxsize=1024)
 def either(user: ResourceType, group: ResourceType) -> ResourceType:
-    """For queries over all resource types (RFC 7644 §3.4.2.1): an attribute the other type has is one without a value."""
+    """The resource type for queries over users and groups (RFC 7644 §3.4.2.1): it has the attributes of both."""
     extensions = {**group.extensions, **user.extensions}
     return ResourceType("", "", user.schema, {**group.attributes, **user.attributes}, extensions)
 
@@ -352,9 +352,8 @@ _ANY = either(USER, GROUP)
 def parse_filter(text: str, rt: ResourceType | None) -> Filter:
     """The filter in `text` for a resource type, or for all of them (None).
 
-    Raises InvalidFilter, naming the character, for what RFC 7644 §3.4.2.2 does not allow, for attributes the type does not have
-    (a filter that is not understood must never be taken for one that matches), for the password, and beyond
-    8 KiB or 32 levels.
+    Raises InvalidFilter, naming the character, for what RFC 7644 §3.4.2.2 does not allow, for the password, for an attribute that the
+    type does not have (a filter that is not understood must select nobody, not everybody), and beyond 8 KiB or 32 levels.
     """
     return (_parse_remembered if len(text) <= REMEMBERED_CHARACTERS_MAX else _parse)(text, rt)
 

@@ -149,15 +149,29 @@ def needs(projection: Projection, name: str) -> bool:
 def project(projection: Projection, document: Mapping[str, Any]) -> dict[str, Any]:
     """The document as the projection shows it: always with id and schemas, never with an attribute that is never returned."""
     rt, include, exclude, sent = projection.rt, projection.include, projection.exclude, projection.sent
+    in_parts = _shown_in_parts(rt)
     shown: dict[str, Any] = {}
     for key, value in document.items():
         folded = key.casefold()
+        if include is None and folded not in exclude and folded not in in_parts:
+            if value is not None:
+                shown[key] = value
+            continue
         extension = rt.extensions.get(folded)
         table = extension.attributes if extension is not None else None
         visible = _visible(rt.attributes.get(folded), table, folded, value, include, exclude, sent)
         if visible is not None:
             shown[key] = visible
     return shown
+
+
+@lru_cache(maxsize=64)
+def _shown_in_parts(rt: ResourceType) -> frozenset[str]:
+    """The casefolded attributes and extension URNs of which something is not returned by default: of all others a value is shown whole."""
+    attributes = {name for name, attribute in rt.attributes.items() if _has_other_than_default({name: attribute})}
+    return frozenset(
+        attributes | {urn for urn, extension in rt.extensions.items() if _has_other_than_default(extension.attributes)}
+    )
 
 
 def _visible(

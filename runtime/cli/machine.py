@@ -12,7 +12,7 @@ app = new_group("What works on the machine itself.")
 def serve() -> None:
     """Start the service (with the embedded PostgreSQL unless LEDGER_DATABASE_URL is set)."""
     from runtime.failures import explained
-    from runtime.serve import main_settings
+    from runtime.machine_database import main_settings
     from runtime.serve import serve as run
 
     settings = main_settings()
@@ -32,7 +32,7 @@ def migrate(*, as_json: AsJson = False) -> None:
 @app.command()
 def settings(*, as_json: AsJson = False) -> None:
     """Show every setting with its value, source and meaning; secrets are masked."""
-    from runtime.serve import main_settings
+    from runtime.machine_database import main_settings
 
     found = main_settings()
     rows: list[dict[str, Any]] = []

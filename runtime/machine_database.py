@@ -1,0 +1,110 @@
+"""The database for what works on this machine, for the time of a block: the configured one, or the embedded one.
+
+Imports nothing of the HTTP edge: a rebuild or a verification need not wait for that.
+"""
+
+import contextlib
+import sys
+import threading
+from collections.abc import Generator
+
+import structlog
+
+from database.server import SPARE_CONNECTIONS
+from runtime import embedded
+from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls
+from runtime.exits import USAGE, CommandError
+from runtime.reaching import connections_of
+from runtime.settings import Settings, load_settings
+
+KEEPER_INTERVAL_S = 0.5  # how late the death of the embedded PostgreSQL is noticed
+KEEPER_PAUSE_MAX_S = 10.0  # between two tries to start it again
+EMBEDDED_CONNECTIONS_MIN = 100  # what the embedded PostgreSQL takes at least
+_log = structlog.get_logger("runtime")
+
+
+def main_settings() -> Settings:
+    """Settings for the CLI. Raises CommandError naming the variable that is wrong."""
+    from pydantic import ValidationError
+
+    try:
+        return load_settings()
+    except ValidationError as wrong:
+        names = ", ".join(f"LEDGER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in wrong.errors())
+        raise CommandError(f"Not understood: {names}", USAGE) from wrong
+
+
+@contextlib.contextmanager
+def database(settings: Settings) -> Generator[Urls]:
+    """Have a database for the time of the block: the configured one, or the embedded one started and stopped around it."""
+    urls = configured_urls(settings)
+    if urls is not None:
+        yield urls
+        return
+    try:
+        cluster = embedded.start(
+            settings.data_dir.absolute() / "postgres",
+            settings={"max_connections": str(max(EMBEDDED_CONNECTIONS_MIN, connections_of(settings) + SPARE_CONNECTIONS))},
+            report=lambda line: print(line, file=sys.stderr),
+        )
+    except embedded.EmbeddedPostgresError as broken:
+        raise StartError(str(broken)) from broken
+    keeper = _Keeper(cluster)
+    try:
+        urls = embedded_urls(cluster)
+        keeper.start()
+        yield urls
+    finally:
+        embedded.stop(keeper.finish())
+
+
+class _Keeper(threading.Thread):
+    """Starts the embedded PostgreSQL again when it dies under us: whoever serves from a laptop has nobody else to do it."""
+
+    def __init__(self, cluster: embedded.Cluster) -> None:
+        super().__init__(daemon=True)
+        self._cluster = cluster
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        pause = KEEPER_INTERVAL_S
+        while not self._over.wait(pause):
+            pause = KEEPER_INTERVAL_S if self._kept_alive() else min(2 * pause, KEEPER_PAUSE_MAX_S)
+
+    def _kept_alive(self) -> bool:
+        """Whether it runs, also after having been started again. Whatever is missing may come back: nothing ends the watching."""
+        try:
+            if not embedded.alive(self._cluster):
+                _log.error("postgres_died", restarting=True)
+                self._cluster = embedded.revive(self._cluster)
+        except (embedded.EmbeddedPostgresError, OSError) as missing:
+            _log.error("postgres_restart_failed", reason=str(missing))
+            return False
+        return True
+
+    def finish(self) -> embedded.Cluster:
+        """Stop watching; give the cluster as it is now."""
+        self._over.set()
+        if self.is_alive():
+            self.join()
+        return self._cluster
+
+
+@contextlib.contextmanager
+def running_urls(settings: Settings) -> Generator[Urls]:
+    """The database for a command beside the service: the running one, or the embedded one started for the command."""
+    urls = configured_urls(settings)
+    if urls is not None:
+        yield urls
+        return
+    place = settings.data_dir.absolute() / "postgres"
+    if not (place / "data").exists():
+        raise StartError(
+            f"There is no ledger in {settings.data_dir}. Start one with `make run`, or set LEDGER_DATA_DIR or LEDGER_DATABASE_URL to where yours is."
+        )
+    running = embedded.running(place)
+    if running is not None:
+        yield Urls(running.url("ledger_app", DATABASE), running.url("ledger_owner", DATABASE))
+        return
+    with database(settings) as urls:
+        yield urls
