@@ -10,7 +10,7 @@ import structlog
 
 from database.connections import LOST, Connection
 from delivery.checkpoints import Report, record
-from delivery.dispatcher import LeaseLostError, Push
+from delivery.dispatcher import Dispatcher, LeaseLostError
 
 RETRY_S: Final = 0.5
 # A read-only database is no defect of these consumers: what was delivered would be delivered again.
@@ -18,19 +18,19 @@ AWAY: Final = (*LOST, psycopg.errors.ReadOnlySqlTransaction)
 _log = structlog.get_logger("delivery.checkpoint_writer")
 
 
-class Recording:
+class CheckpointWriter:
     """Collects what pushes report; run() stores it. A report is repeated until the database took it: storing it twice changes nothing."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         self._connect = connect
         self._conn: Connection | None = None
-        self._waiting: dict[Push, list[asyncio.Future[None]]] = {}
+        self._waiting: dict[Dispatcher, list[asyncio.Future[None]]] = {}
         self._wake = asyncio.Event()
 
-    async def record(self, push: Push) -> None:
-        """Return once everything that the push has to report now is on record. Raises LeaseLostError when it is not ours any more."""
+    async def record(self, dispatcher: Dispatcher) -> None:
+        """Return once everything that the dispatcher has to report now is on record. Raises LeaseLostError when it is not ours any more."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(push, []).append(waiter)
+        self._waiting.setdefault(dispatcher, []).append(waiter)
         self._wake.set()
         await waiter
 
@@ -41,15 +41,15 @@ class Recording:
                 await self._wake.wait()
                 self._wake.clear()
                 waiting, self._waiting = self._waiting, {}
-                reports = [push.take_report() for push in waiting]
+                reports = [dispatcher.take_report() for dispatcher in waiting]
                 try:
                     held = await self._store(reports)
                 except Exception:  # a defect: these consumers are loaded anew, the others go on
                     _log.exception("recording_failed", consumers=len(reports))
                     held = set[int]()
-                for push, waiters in waiting.items():
+                for dispatcher, waiters in waiting.items():
                     for waiter in waiters:
-                        _settle(waiter, stored=push.consumer.id in held)
+                        _settle(waiter, stored=dispatcher.consumer.id in held)
         finally:
             await self._close()
 

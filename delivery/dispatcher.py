@@ -44,7 +44,7 @@ from delivery.lanes import Item, Lanes, rebuilt
 from delivery.pace import OPEN_MAX, Finding, Pace, limit_of
 from delivery.replays import Replays
 from delivery.runs import Planned, Run
-from delivery.scheduler import Choosing, Open, Replay, attempts_of, failed, state_of
+from delivery.scheduler import Open, Replay, Scheduler, attempts_of, failed, state_of
 from delivery.surge_control import held_commits
 from delivery.surge_policy import Limit
 from delivery.transport import Accepted, Batch, Gone, Outgoing, Retry, Rewind, Target, TooLateError, Transport
@@ -90,7 +90,7 @@ class Parts:
     transports: Mapping[str, Transport]  # by the mode of a consumer
     timeout_s: float
     act: Callable[[RecordFacts], Awaitable[None]]
-    record: "Callable[[Push], Awaitable[None]]"
+    record: "Callable[[Dispatcher], Awaitable[None]]"
     limits: Mapping[int, Limit]
     clock: Callable[[], float]
     steady: Callable[[], float]  # nobody sets it, and it goes on while the process is stopped
@@ -100,7 +100,7 @@ class Parts:
     trails: Mapping[UUID, Trail]  # of every consumer that there is: one that is new gets its own by being asked for
 
 
-class Push:
+class Dispatcher:
     """Delivers to one webhook consumer. Raises LeaseLostError out of run()."""
 
     def __init__(self, parts: Parts, consumer: Consumer, fence: int) -> None:
@@ -128,7 +128,7 @@ class Push:
         self._trail = parts.trails[consumer.uuid]
         self._known_to = 0  # no change of the consumer up to here is unknown to us
         self._epoch = consumer.epoch
-        self._choosing = Choosing(consumer.definition, self._open, self._replays)
+        self._scheduler = Scheduler(consumer.definition, self._open, self._replays)
         self._pace = Pace()
         self._previous: dict[int, int] = {}
         self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
@@ -175,7 +175,7 @@ class Push:
     def pace(self) -> Finding:
         """What has limited it lately; asked once a second."""
         unread = self._read_to.position < self._parts.tail.read_to
-        moment = self._choosing.moment(self._parts.clock(), unread=unread, crowded=self._exceptions >= OPEN_MAX)
+        moment = self._scheduler.moment(self._parts.clock(), unread=unread, crowded=self._exceptions >= OPEN_MAX)
         return self._pace.look(limit_of(moment), self._parts.steady())
 
     @property
@@ -191,7 +191,7 @@ class Push:
     async def _rest(self) -> None:
         """Until something happens: an arrival, a recorded delivery, a time for the next attempt."""
         now = self._parts.clock()
-        times = self._choosing.times(now)
+        times = self._scheduler.times(now)
         # Without a time to wait for, an arrival will come: the worker sends one at least every second.
         timeout = max(min(times) - now, 0.001) if times and self._may_send() else None
         if timeout is not None and self.not_before > now:
@@ -313,7 +313,7 @@ class Push:
         ahead = self._parts.clock() - self._parts.steady()
         back, self._ahead = self._ahead - ahead, ahead
         if back > CLOCK_SET_S:
-            self._choosing.set_back(back)
+            self._scheduler.set_back(back)
             self._rebuild()
 
     def _rebuild(self) -> None:
@@ -322,23 +322,23 @@ class Push:
         self._lanes = rebuilt(
             self.consumer.definition.ordering, under_way, (o.item for o in self._open.values() if not o.under_way)
         )
-        self._choosing.reset()
+        self._scheduler.reset()
         for found in self._open.values():
-            self._choosing.hurry(found)
-            self._choosing.queue(found)
+            self._scheduler.hurry(found)
+            self._scheduler.queue(found)
 
     # -- reading on ---------------------------------------------------------
 
     async def _refill(self) -> None:
         """Read on; then let the watermark pass what an operator must decide about, and what waits for that."""
         await self._read_on()
-        resting = self._window and not self._tasks and self._choosing.idle  # asked first: the open ones may be many
+        resting = self._window and not self._tasks and self._scheduler.idle  # asked first: the open ones may be many
         if resting and any(state_of(found) in {BLOCKED, HELD} for found in self._open.values()):
             await self._make_room()
 
     @property
     def _nobody_there(self) -> bool:
-        return self._choosing.doubt.open and self._choosing.doubt.away
+        return self._scheduler.doubt.open and self._scheduler.doubt.away
 
     @property
     def _exceptions(self) -> int:
@@ -401,8 +401,8 @@ class Push:
             found = self._remember(event, exceptional)
             found.item.replay = next((run for run, replay in self._replays.items() if event.position in replay.left), None)
             self._lanes.admit(found.item)
-            self._choosing.hurry(found)
-            self._choosing.queue(found)
+            self._scheduler.hurry(found)
+            self._scheduler.queue(found)
         self._read_to = max(self._read_to, covered_to, key=lambda place: place.position)
         self._trail.note_read(self._read_to)
         if any(e.state == HELD for e in self._report.begun):
@@ -429,7 +429,7 @@ class Push:
         """
         if self._all_stuck() or self._exceptions >= OPEN_MAX:
             return
-        if not self._choosing.doubt.open and (self._tasks or not self._choosing.idle):
+        if not self._scheduler.doubt.open and (self._tasks or not self._scheduler.idle):
             return
         moved = [found for position in self._window if not (found := self._open[position]).under_way]
         for found in moved:
@@ -459,7 +459,7 @@ class Push:
         while self._may_send():
             if self._tasks and (self._fetching or self._sent_bytes >= HELD_BYTES_MAX):
                 return  # the end of a fetch, or of a delivery, comes here again
-            batch = self._choosing.next_batch(now)
+            batch = self._scheduler.next_batch(now)
             if not batch:
                 return
             for found in batch:
@@ -473,7 +473,7 @@ class Push:
 
     def _finished(self, first: Open, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._choosing.ended(first)
+        self._scheduler.ended(first)
         self._fetching = self._fetching and bool(self._tasks)  # what failed while it fetched
         self.arrival.set()
         if not task.cancelled() and task.exception() is not None:
@@ -533,7 +533,7 @@ class Push:
     def _not_sent(self, batch: Sequence[Open]) -> None:
         for found in batch:
             found.under_way = False
-            self._choosing.queue(found)
+            self._scheduler.queue(found)
 
     def _within_budget(self, batch: list[Open]) -> list[Open]:
         """The beginning of a batch that may leave together; what is behind it goes back to its queue. Its order allows that."""
@@ -560,7 +560,7 @@ class Push:
                 if waiting is not None and not waiting.json and dependant.position not in wanted:
                     wanted[dependant.position] = waiting
                     ahead.append(waiting)
-        for found in self._choosing.upcoming(PREFETCH - len(wanted)):
+        for found in self._scheduler.upcoming(PREFETCH - len(wanted)):
             if not found.json:
                 wanted.setdefault(found.item.position, found)
         places = [(o.item.directory, o.item.seq) for o in wanted.values()]
@@ -598,11 +598,11 @@ class Push:
     async def _accepted(self, batch: Sequence[Open]) -> None:
         for found in batch:
             self._settle(found)
-        back, began = self._choosing.accepted(), self._parts.steady()
+        back, began = self._scheduler.accepted(), self._parts.steady()
         await self._recorded()
         self._pace.recorded(self._parts.steady() - began, len(batch))
         if back:
-            self._choosing.reopen(self._parts.clock())
+            self._scheduler.reopen(self._parts.clock())
         for found in batch:
             self._hold(found, b"")
             del self._open[found.item.position]
@@ -611,7 +611,7 @@ class Push:
             for item in self._lanes.settle(found.item):
                 waiting = self._open.get(item.position)
                 if waiting is not None:
-                    self._choosing.queue(waiting)
+                    self._scheduler.queue(waiting)
         await self._finish_replays()
 
     def _settle(self, found: Open) -> None:
@@ -647,18 +647,18 @@ class Push:
                 patience = replace(retry, after_s=min(retry.after_s, PAUSE_MAX_S))
                 self._note(found, patience, now, blamed=False)
             await self._recorded()
-        self._choosing.taken_apart(batch, now)
+        self._scheduler.taken_apart(batch, now)
 
     async def _refused(self, found: Open, retry: Retry) -> None:
         self._pause(retry)
         now = self._parts.clock()
-        blamed = self._choosing.blamed(found, now, away=retry.away)
+        blamed = self._scheduler.blamed(found, now, away=retry.away)
         if blamed or retry.after_s:
             self._note(found, retry, now, blamed=blamed)
             await self._recorded()
         self._hold(found, b"")  # the next attempt may be hours away
         found.under_way = False
-        self._choosing.queue(found)
+        self._scheduler.queue(found)
         if blamed and state_of(found) == BLOCKED:
             await self._tell([found])
 

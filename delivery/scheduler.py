@@ -86,7 +86,7 @@ class _Flight:
     fresh: bool  # the first try of live events
 
 
-class Choosing:
+class Scheduler:
     """The queues of what may go. `opens` and `replays` are the pusher's own, and change under it."""
 
     def __init__(self, definition: Terms, opens: dict[int, Open], replays: dict[UUID, Replay]) -> None:

@@ -20,7 +20,7 @@ from database.connections import LOST, Connection
 from database.deadlines import DELIVERIES_AT_STOP
 from database.queries import load_queries
 from delivery.consumers import Consumer, consumers
-from delivery.dispatcher import LeaseLostError, Push
+from delivery.dispatcher import Dispatcher, LeaseLostError
 from delivery.forks import Watch
 from delivery.leases import Signs
 from delivery.surge_control import detected, limits, surging
@@ -47,18 +47,18 @@ class _Held:
     consumer: Consumer
     fence: int
     until: float  # of the steady clock
-    push: Push
+    dispatcher: Dispatcher
     task: asyncio.Task[None]
 
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """Serves its share of the webhook consumers while run() runs. `make_push` and `act` are handed in by the wiring."""
+    """Serves its share of the webhook consumers while run() runs. `make_dispatcher` and `act` are handed in by the wiring."""
 
     id: UUID
     connection: Callable[[], AbstractAsyncContextManager[Connection]]
     directories: Directories
-    make_push: Callable[[Consumer, int], Push]
+    make_dispatcher: Callable[[Consumer, int], Dispatcher]
     act: Callable[[RecordFacts], Awaitable[None]]
     tail: Tail
     changes: asyncio.Event  # something about consumers changed
@@ -123,7 +123,7 @@ class Worker:
         else:
             self.tail.leave(self)
         for held in self._held.values():
-            held.push.arrival.set()
+            held.dispatcher.arrival.set()
 
     async def _follow_limits(self, conn: Connection) -> None:
         found = await limits(conn)
@@ -131,36 +131,36 @@ class Worker:
             self.limits.clear()
             self.limits.update(found)
             for held in self._held.values():
-                if held.push.holds:
-                    held.push.stop()
+                if held.dispatcher.holds:
+                    held.dispatcher.stop()
 
     async def _renew(self, conn: Connection) -> None:
         asked = self.steady()
-        paces = [held.push.pace() for held in self._held.values()]
+        paces = [held.dispatcher.pace() for held in self._held.values()]
         params = (
             self.id, int4s(list(self._held)), self.lease_s, int2s([pace.limit for pace in paces]), [pace.answer_s for pace in paces],
-            [pace.record_s for pace in paces], [pace.events_s for pace in paces], [held.push.not_before for held in self._held.values()],
+            [pace.record_s for pace in paces], [pace.events_s for pace in paces], [held.dispatcher.not_before for held in self._held.values()],
         )  # fmt: skip
         kept = {row[0] for row in await (await conn.execute(SQL["renew_leases"], params)).fetchall()}
         for number, held in self._held.items():
             if number in kept:
-                held.until = held.push.lease_until = asked + self.lease_s
+                held.until = held.dispatcher.lease_until = asked + self.lease_s
             else:
-                held.push.stop()
+                held.dispatcher.stop()
 
     def _lose(self, number: int) -> None:
         self.tail.doubt()
         if number in self._held:
-            self._held[number].push.lose()
+            self._held[number].dispatcher.lose()
 
     async def _let_go(self, conn: Connection, wanted: dict[int, Consumer]) -> None:
         """Stop what changed or is not ours to serve; start again what goes on under another definition."""
         share = await self._share(conn, len(wanted))
         for number, held in self._held.items():
             if wanted.get(number) != held.consumer:
-                held.push.stop()
+                held.dispatcher.stop()
         for held in list(self._held.values())[share:]:
-            held.push.stop()
+            held.dispatcher.stop()
         for number, held in list(self._held.items()):
             if not held.task.done():
                 continue
@@ -168,7 +168,7 @@ class Worker:
             consumer = wanted.get(number)
             del self._held[number]
             if consumer is not None and len(self._held) < share and self.steady() < held.until and not lost:
-                self._serve(consumer, held.fence, held.until, held.push.not_before)
+                self._serve(consumer, held.fence, held.until, held.dispatcher.not_before)
             else:
                 await conn.execute(SQL["release_leases"], (self.id, int4s([number])))
 
@@ -202,11 +202,11 @@ class Worker:
             return await (await conn.execute(SQL["claim_lease"], (number, self.id, self.lease_s, *seen))).fetchone()
 
     def _serve(self, consumer: Consumer, fence: int, until: float, not_before: float) -> None:
-        push = self.make_push(consumer, fence)
-        push.lease_until, push.not_before = until, not_before
-        task = asyncio.create_task(push.run())
+        dispatcher = self.make_dispatcher(consumer, fence)
+        dispatcher.lease_until, dispatcher.not_before = until, not_before
+        task = asyncio.create_task(dispatcher.run())
         task.add_done_callback(self._ended)
-        self._held[consumer.id] = _Held(consumer, fence, until, push, task)
+        self._held[consumer.id] = _Held(consumer, fence, until, dispatcher, task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Look at once where it ended as it was told to; what failed waits for the next look."""
@@ -215,7 +215,7 @@ class Worker:
 
     async def _leave(self) -> None:
         for held in self._held.values():
-            held.push.stop()
+            held.dispatcher.stop()
         late = set[asyncio.Task[None]]()
         if self._held:
             # What cannot be recorded by then (the receiver is slow, the database away) is delivered again.
@@ -237,7 +237,7 @@ class Worker:
         while True:
             arrival = self.tail.arrivals.next()
             for held in self._held.values():
-                held.push.arrival.set()
+                held.dispatcher.arrival.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await arrival.wait()

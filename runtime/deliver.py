@@ -18,9 +18,9 @@ import uvloop
 from database import frozen
 from database.connections import Pool, connect, notices, probe
 from database.deadlines import LOCK
-from delivery.checkpoint_writer import Recording
+from delivery.checkpoint_writer import CheckpointWriter
 from delivery.consumers import Allowed, Consumer
-from delivery.dispatcher import Parts, Push
+from delivery.dispatcher import Dispatcher, Parts
 from delivery.forks import Trail, Watch
 from delivery.leases import steady
 from delivery.surge_policy import Limit
@@ -53,7 +53,7 @@ _log = structlog.get_logger("runtime.deliver")
 
 
 def run_delivery(settings: Settings, urls: Urls, beat: Beat) -> None:
-    """The entry of a delivery process: push until SIGTERM, then finish what is under way."""
+    """The entry of a delivery process: deliver until SIGTERM, then finish what is under way."""
     configure_logs(settings.log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -86,7 +86,7 @@ async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], t
     hints, changes, limits = Arrivals(), asyncio.Event(), dict[int, Limit]()
     trails = defaultdict[UUID, Trail](Trail)
     tail = Tail(feed, pool.connection, hints)
-    recording = Recording(lambda: connect(url, pinned=True, pulse=pool.pulse))
+    recording = CheckpointWriter(lambda: connect(url, pinned=True, pulse=pool.pulse))
     alone = _Alone(url, kek)
     ledger = OpenLedger(
         pool.connection, Turns(pool.connection, pool.max_size), directories, feed, kek, alone.submit, now_us, uuid4, os.urandom
@@ -102,11 +102,11 @@ async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], t
 
     forks = Watch(trails, directories, kek, act, REPLAYS)
 
-    def make_push(consumer: Consumer, fence: int) -> Push:
-        return Push(parts, consumer, fence)
+    def make_dispatcher(consumer: Consumer, fence: int) -> Dispatcher:
+        return Dispatcher(parts, consumer, fence)
 
     worker = Worker(
-        uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, forks, steady, tuple(transports),
+        uuid4(), pool.connection, directories, make_dispatcher, act, tail, changes, limits, timeout_s, uuid4, forks, steady, tuple(transports),
     )  # fmt: skip
     background = [
         asyncio.create_task(probe(url, pool.pulse)),

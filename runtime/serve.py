@@ -44,7 +44,7 @@ from runtime.machine_database import database
 from runtime.protocol import Doorkeeper, Limits, Protocol
 from runtime.reaching import reach, reach_as_served, standby_named
 from runtime.settings import Settings
-from runtime.supervisor import Beat, Crew, beating
+from runtime.supervisor import Beat, Supervisor, beating
 from runtime.wiring import open_alone, open_services, webhooks_of
 
 # A thread that computes lets the event loop have the interpreter after so long: a request takes it back some ten times.
@@ -71,7 +71,7 @@ class Signals:
     """Remembers SIGTERM and SIGINT that come before the HTTP server listens for them."""
 
     server: uvicorn.Server | None = None
-    crew: Crew | None = None
+    supervisor: Supervisor | None = None
     seen: bool = False
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -80,8 +80,8 @@ class Signals:
             last.daemon = True
             last.start()
         self.seen = True
-        if self.crew is not None:
-            self.crew.dismiss()
+        if self.supervisor is not None:
+            self.supervisor.dismiss()
         if self.server is not None:
             self.server.should_exit = True
 
@@ -159,15 +159,15 @@ def _run(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals, k
     several = settings.workers > 1
     serving = [partial(_work, settings, urls, each, kek_id) for each in doors] if several else []
     delivering = [partial(run_delivery, settings, urls)] * settings.delivery_workers
-    crew = signals.crew = Crew([*serving, *delivering])
-    crew.start()
+    supervisor = signals.supervisor = Supervisor([*serving, *delivering])
+    supervisor.start()
     try:
         while several and not signals.seen:
-            crew.join(SIGNAL_NOTICE_S)
+            supervisor.join(SIGNAL_NOTICE_S)
         if not several:
             run_http(settings, urls, doors[0], signals, kek_id)
     finally:
-        crew.finish()
+        supervisor.finish()
 
 
 def _work(settings: Settings, urls: Urls, doors: Doors, kek_id: bytes, beat: Beat) -> None:

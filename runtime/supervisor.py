@@ -47,7 +47,7 @@ class _Running:
         return HEARTBEAT.seconds if self.beat.value else FIRST_HEARTBEAT.seconds
 
 
-class Crew(threading.Thread):
+class Supervisor(threading.Thread):
     """Processes that are kept alive until finish()."""
 
     def __init__(self, members: Sequence[Member]) -> None:

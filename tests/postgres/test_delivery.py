@@ -136,7 +136,7 @@ def test_a_delivery_holds_as_many_events_as_its_budget_of_bytes_allows(
             def verdict(_: dict[str, Any]) -> int | None:
                 nonlocal verdicts
                 verdicts += 1
-                held.extend(p.push._held_bytes for p in worker._held.values())
+                held.extend(p.dispatcher._held_bytes for p in worker._held.values())
                 return 500 if verdicts % 17 == 0 else None
 
             s.hook.verdict = verdict
@@ -976,16 +976,16 @@ def test_what_was_about_to_leave_when_the_process_was_stopped_for_longer_than_it
     async def body() -> None:
         async with scene(app_url) as s:
             await s.make()
-            stopped, message = 0, dispatcher.Push._outgoing
+            stopped, message = 0, dispatcher.Dispatcher._outgoing
 
-            async def late(self: dispatcher.Push, batch: Any) -> Any:
+            async def late(self: dispatcher.Dispatcher, batch: Any) -> Any:
                 nonlocal stopped
                 found, stopped = await message(self, batch), stopped + 1
                 if stopped == 1:
                     self.lease_until -= 3_600  # the hour in which it was stopped, here
                 return found
 
-            monkeypatch.setattr(dispatcher.Push, "_outgoing", late)
+            monkeypatch.setattr(dispatcher.Dispatcher, "_outgoing", late)
             await s.ledger.create_user("u")
             async with s.working():
                 await s.until(lambda: stopped == 1)
@@ -1013,8 +1013,8 @@ def test_a_killed_worker_loses_nothing(app_url: str) -> None:
                 await s.until(lambda: len(s.hook.took) > 10)
                 for held in worker._held.values():
                     held.task.cancel()
-                    held.push._stopping = True
-                    for task in held.push._tasks:
+                    held.dispatcher._stopping = True
+                    for task in held.dispatcher._tasks:
                         task.cancel()
             await s.sql("update consumer_leases set holder = %s, until = '-infinity'", uuid4())
             async with s.working():
@@ -1221,7 +1221,7 @@ def test_a_run_that_is_stopped_sends_nothing_more_and_a_paused_one_goes_on_later
             async with s.working() as worker:
                 await s.until(lambda: len(s.hook.took) >= 3)
                 await s.act(moved(replayed, state))
-                await s.until(lambda: [len(h.push._replays) for h in worker._held.values()] == [0])
+                await s.until(lambda: [len(h.dispatcher._replays) for h in worker._held.values()] == [0])
                 seen = len(s.hook.tried)
                 await s.ledger.create_user("live")
                 await s.until(lambda: s.hook.took[-1]["data"].get("object", {}).get("userName") == "live")
@@ -1256,7 +1256,7 @@ def test_a_delivery_of_a_cancelled_run_that_fails_afterwards_leaves_nothing(app_
                 await s.until(lambda: len(s.hook.tried) > tried)
                 await s.act(moved(replayed, "cancelled"))
                 hold.set()
-                await s.until(lambda: [len(h.push._replays) for h in worker._held.values()] == [0])
+                await s.until(lambda: [len(h.dispatcher._replays) for h in worker._held.values()] == [0])
             assert await s.states() == {}
             assert why(await audited(s)) == {}
 

@@ -508,7 +508,7 @@ def test_each_process_tells_what_it_sent(app_url: str, admin_url: str) -> None:
                 await w.users("lost", 2)
                 await w.settled()
                 (held,) = first._held.values()
-                held.push.stop()
+                held.dispatcher.stop()
                 async with w.working():
                     await w.users("lost_too", 3)
                     gone = [e["id"] for e in await w.named("lost")]

@@ -17,7 +17,7 @@ from delivery.dispatcher import PAUSE_MAX_S
 from delivery.doubt import BLAMED_MAX, CIRCUIT, HUNG_MAX, IN_FLIGHT_MAX, PROBE_S, Doubt
 from delivery.lanes import Item, Lanes
 from delivery.runs import Range, Run
-from delivery.scheduler import Choosing, Open, Replay, failed, state_of
+from delivery.scheduler import Open, Replay, Scheduler, failed, state_of
 from ledger import events as e
 
 MINUTE = 60.0
@@ -49,7 +49,7 @@ class Simulation:
         self.subjects: dict[int, UUID] = {}
         self.lanes = Lanes("subject")
         terms = Terms(("*",), ("*",), "webhook", "subject", self.batch_max, SCHEDULE_S)
-        self.choosing = Choosing(terms, self.open, {RUN.id: Replay(RUN, {}, set(), set(), 0, 0)})
+        self.scheduler = Scheduler(terms, self.open, {RUN.id: Replay(RUN, {}, set(), set(), 0, 0)})
         self.flights: list[tuple[float, int, list[Open], str]] = []
 
     def arrive(self, kind: int, subject: UUID, *, again: bool = False) -> int:
@@ -58,18 +58,18 @@ class Simulation:
         found = self.open[self.position] = Open(item, again=again)
         self.came[self.position], self.subjects[self.position] = self.now, subject
         self.lanes.admit(found.item)
-        self.choosing.hurry(found)
-        self.choosing.queue(found)
+        self.scheduler.hurry(found)
+        self.scheduler.queue(found)
         return self.position
 
     def run(self, seconds: float) -> None:
         """Let time go by."""
         end = self.now + seconds
         while True:
-            while batch := self.choosing.next_batch(self.now):
+            while batch := self.scheduler.next_batch(self.now):
                 self._send(batch)
             times = [self.flights[0][0]] if self.flights else []
-            times += [at for at in self.choosing.times(self.now) if at > self.now]
+            times += [at for at in self.scheduler.times(self.now) if at > self.now]
             if not times or min(times) > end:
                 self.now = end
                 return
@@ -90,7 +90,7 @@ class Simulation:
         self.most = max(self.most, len(self.flights))
 
     def _answered(self, batch: list[Open], answer: str) -> None:
-        self.choosing.ended(batch[0])
+        self.scheduler.ended(batch[0])
         for found in batch:
             found.under_way = False
         if not answer:
@@ -98,24 +98,24 @@ class Simulation:
         elif len(batch) > 1:
             if self.asks_s:
                 self._noted(batch, blamed=False, asked_s=min(self.asks_s, PAUSE_MAX_S))
-            self.choosing.taken_apart(batch, self.now)
+            self.scheduler.taken_apart(batch, self.now)
         else:
             self._failed(batch[0], away=answer != "refuse")
 
     def _accepted(self, batch: list[Open]) -> None:
-        if self.choosing.accepted():
-            self.choosing.reopen(self.now)
+        if self.scheduler.accepted():
+            self.scheduler.reopen(self.now)
         for found in batch:
             del self.open[found.item.position]
             self.taken[found.item.position] = self.now
             for item in self.lanes.settle(found.item):
-                self.choosing.queue(self.open[item.position])
+                self.scheduler.queue(self.open[item.position])
 
     def _failed(self, found: Open, *, away: bool) -> None:
-        blamed = self.choosing.blamed(found, self.now, away=away)
+        blamed = self.scheduler.blamed(found, self.now, away=away)
         if blamed or self.asks_s:
             self._noted([found], blamed=blamed, asked_s=self.asks_s)
-        self.choosing.queue(found)
+        self.scheduler.queue(found)
 
     def _noted(self, batch: list[Open], *, blamed: bool, asked_s: float | None) -> None:
         for found in batch:
@@ -271,8 +271,8 @@ def test_what_a_receiver_asks_for_is_waited_for_in_doubt_and_when_it_is_back(
 def test_nothing_is_looked_for_all_the_time_while_a_receiver_is_to_be_left_alone() -> None:
     s = stumbling(CIRCUIT, "late", asks_s=60 * MINUTE)
     s.run(MINUTE)
-    assert s.choosing.doubt.silent(s.now)
-    assert min(s.choosing.times(s.now)) - s.now > 50 * MINUTE
+    assert s.scheduler.doubt.silent(s.now)
+    assert min(s.scheduler.times(s.now)) - s.now > 50 * MINUTE
 
 
 def test_doubt_is_not_misled_by_a_clock_that_is_set() -> None:
@@ -295,11 +295,11 @@ def test_a_clock_that_is_set_back_delays_no_retry_and_no_replay() -> None:
     failed = s.arrive(CREATED, subject("u"))
     s.run(1)
     slow = Replay(replace(RUN, rate_per_second=10), {}, set(), set(), 0, 0, allowance=1.0, at=s.now)
-    s.choosing = Choosing(Terms(("*",), ("*",), "webhook", "subject", 1, SCHEDULE_S), s.open, {RUN.id: slow})
+    s.scheduler = Scheduler(Terms(("*",), ("*",), "webhook", "subject", 1, SCHEDULE_S), s.open, {RUN.id: slow})
     again = s.arrive(CREATED, subject("other"), again=True)
     s.now -= 3_600
-    s.choosing.set_back(3_600)
-    s.choosing.queue(s.open[failed])
+    s.scheduler.set_back(3_600)
+    s.scheduler.queue(s.open[failed])
     s.poison.clear()
     s.run(6)
     assert set(s.taken) == {failed, again}
@@ -308,7 +308,7 @@ def test_a_clock_that_is_set_back_delays_no_retry_and_no_replay() -> None:
 def test_a_rate_survives_a_clock_that_is_set_back() -> None:
     s = Simulation()
     replay = Replay(replace(RUN, rate_per_second=10), {}, set(), set(), 0, 0, allowance=1.0, at=s.now)
-    s.choosing = Choosing(Terms(("*",), ("*",), "webhook", "subject", 1, SCHEDULE_S), s.open, {RUN.id: replay})
+    s.scheduler = Scheduler(Terms(("*",), ("*",), "webhook", "subject", 1, SCHEDULE_S), s.open, {RUN.id: replay})
     s.now -= 3_600
     for n in range(2):
         s.arrive(CREATED, subject(n), again=True)
