@@ -17,7 +17,6 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-import anyio.to_thread
 import psycopg
 import structlog
 
@@ -46,17 +45,16 @@ from delivery.pace import OPEN_MAX, Finding, Pace, limit_of
 from delivery.replays import Replays
 from delivery.runs import Planned, Run
 from delivery.scheduler import Choosing, Open, Replay, attempts_of, failed, state_of
-from delivery.signing import batch_id, body_of_batch, body_of_one
 from delivery.surge_control import held_commits
 from delivery.surge_policy import Limit
-from delivery.transports.webhook import ON_LOOP_BYTES, Message, Result, Sender, TooLateError
+from delivery.transport import Accepted, Batch, Gone, Outgoing, Retry, Rewind, Target, TooLateError, Transport
 from ledger.commands import RecordFacts
 from ledger.cursor import START, Anchor
 from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
 from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
 from ledger.refused import OvertakenError
-from ledger.rendering import BODIES_BYTES_MAX, Event, rfc3339
+from ledger.rendering import BODIES_BYTES_MAX, Event
 from ledger.sealing import Kek, seal_note
 from ledger.tail import Tail
 
@@ -89,7 +87,7 @@ class Parts:
     directories: Directories
     kek: Kek
     tail: Tail
-    sender: Sender
+    transports: Mapping[str, Transport]  # by the mode of a consumer
     timeout_s: float
     act: Callable[[RecordFacts], Awaitable[None]]
     record: "Callable[[Push], Awaitable[None]]"
@@ -112,8 +110,8 @@ class Push:
         self.lease_until = 0.0  # of the steady clock; the worker sets it with each renewal
         self.not_before = 0.0  # until then the receiver asked for nothing at all; the worker keeps it with the lease
         self.arrival = asyncio.Event()  # something may have come, or changed
-        self._secrets = consumer.secrets(parts.kek)
-        self._url = consumer.url(parts.kek)  # once, not for each delivery
+        self._transport = parts.transports[consumer.definition.mode]
+        self._target = Target(consumer.url(parts.kek) or "", consumer.secrets(parts.kek))  # once, not for each delivery
         self._stopping = False
         self._lost = False
         self._lanes = Lanes(consumer.definition.ordering)
@@ -503,29 +501,34 @@ class Push:
                 fetched = sum(len(found.json) for found in batch)
                 self._sent_bytes, size = self._sent_bytes + fetched - size, fetched
             batch = self._within_budget(batch)
-            message = await self._message(batch)
-            assert self._url is not None, "a webhook has a URL"
+            outgoing = await self._outgoing(batch)
             began = self._parts.steady()
-            result = await self._parts.sender.send(self._url, self._secrets, message, lambda: self._leased)
+            outcome = await self._transport.send(self._target, outgoing)
             self._pace.answered(self._parts.steady() - began)
         except TooLateError:  # it may still be ours, when the lease is renewed; if not, the next look ends this
             self._not_sent(batch)
             return
         finally:
             self._sent_bytes -= size
-        if result.may_have_arrived:
-            for found in batch:
-                self._trail.note_sent(found.item.position, _event_id(found.json))
-        if result.ok:
-            await self._accepted(batch)
-        elif result.gone:
-            await self._gone(batch)
-        elif result.expected_previous_seq is not None and await self._rewound(batch, result):
-            return
-        elif len(batch) > 1:
-            await self._taken_apart(batch, result)
+        if isinstance(outcome, Accepted) or (isinstance(outcome, Retry) and outcome.may_have_arrived):
+            for found, event in zip(batch, outgoing.events, strict=True):
+                self._trail.note_sent(found.item.position, event.id)
+        match outcome:
+            case Accepted():
+                await self._accepted(batch)
+            case Gone():
+                await self._gone(batch)
+            case Retry():
+                await self._failed(batch, outcome)
+            case Rewind():
+                if not await self._rewound(batch, outcome):
+                    await self._failed(batch, outcome.otherwise)
+
+    async def _failed(self, batch: Sequence[Open], retry: Retry) -> None:
+        if len(batch) > 1:
+            await self._taken_apart(batch, retry)
         else:
-            await self._refused(batch[0], result)
+            await self._refused(batch[0], retry)
 
     def _not_sent(self, batch: Sequence[Open]) -> None:
         for found in batch:
@@ -568,21 +571,16 @@ class Push:
             if event.json and not found.json and (number < own or self._held_bytes < HELD_BYTES_MAX):
                 self._hold(found, event.json)
 
-    async def _message(self, batch: Sequence[Open]) -> Message:
-        last = batch[-1].item
-        headers = {"ledger-seq": str(last.seq), "ledger-attempt": str(max(attempts_of(o) for o in batch) + 1)}
-        replayed = batch[0].item.replay
-        if replayed is not None:
-            headers["ledger-replay"] = str(replayed)
-        elif self.consumer.definition.ordering == "directory":
-            headers["ledger-previous-seq"] = str(await self._previous_of(batch[0].item))
-        ids = [_event_id(found.json) for found in batch]
-        if self.consumer.definition.batch_max == 1:
-            return Message(ids[0], body_of_one(BY_NUMBER[last.kind].topic, rfc3339(last.at), batch[0].json), headers)
-        events = [found.json for found in batch]
-        if sum(map(len, events)) <= ON_LOOP_BYTES:
-            return Message(batch_id(ids), body_of_batch(rfc3339(last.at), events), headers)
-        return Message(batch_id(ids), await anyio.to_thread.run_sync(body_of_batch, rfc3339(last.at), events), headers)
+    async def _outgoing(self, batch: Sequence[Open]) -> Batch:
+        item, ordered = batch[0].item, self.consumer.definition.ordering == "directory"
+        return Batch(
+            [Outgoing(_event_id(o.json), BY_NUMBER[o.item.kind].topic, o.item.seq, o.item.at, o.json) for o in batch],
+            single=self.consumer.definition.batch_max == 1,
+            attempt=max(attempts_of(found) for found in batch) + 1,
+            replay=item.replay,
+            previous_seq=await self._previous_of(item) if ordered and item.replay is None else None,
+            may_leave=lambda: self._leased,
+        )
 
     async def _previous_of(self, item: Item) -> int:
         """The seq that was delivered last in its directory; 0 where none was."""
@@ -635,28 +633,28 @@ class Push:
                 replay.done += 1
                 replay.ahead.add(item.position)
 
-    def _pause(self, result: Result) -> None:
-        """A 429 speaks of the whole receiver, but whoever has nothing to do with it is tried after a minute."""
-        if result.status == 429 and result.retry_after_s is not None:
-            self.not_before = self._parts.clock() + min(result.retry_after_s, PAUSE_MAX_S)
+    def _pause(self, retry: Retry) -> None:
+        """The receiver may speak of all that it gets, but whoever has nothing to do with the failure is tried after a minute."""
+        if retry.asks_all and retry.after_s is not None:
+            self.not_before = self._parts.clock() + min(retry.after_s, PAUSE_MAX_S)
 
-    async def _taken_apart(self, batch: Sequence[Open], result: Result) -> None:
+    async def _taken_apart(self, batch: Sequence[Open], retry: Retry) -> None:
         """One of them may be to blame, so each goes alone: at once, or after as much of what the receiver asked for as holds for all."""
-        self._pause(result)
+        self._pause(retry)
         now = self._parts.clock()
-        if result.retry_after_s:
+        if retry.after_s:
             for found in batch:
-                patience = replace(result, retry_after_s=min(result.retry_after_s, PAUSE_MAX_S))
+                patience = replace(retry, after_s=min(retry.after_s, PAUSE_MAX_S))
                 self._note(found, patience, now, blamed=False)
             await self._recorded()
         self._choosing.taken_apart(batch, now)
 
-    async def _refused(self, found: Open, result: Result) -> None:
-        self._pause(result)
+    async def _refused(self, found: Open, retry: Retry) -> None:
+        self._pause(retry)
         now = self._parts.clock()
-        blamed = self._choosing.blamed(found, now, away=result.of_the_receiver)
-        if blamed or result.retry_after_s:
-            self._note(found, result, now, blamed=blamed)
+        blamed = self._choosing.blamed(found, now, away=retry.away)
+        if blamed or retry.after_s:
+            self._note(found, retry, now, blamed=blamed)
             await self._recorded()
         self._hold(found, b"")  # the next attempt may be hours away
         found.under_way = False
@@ -664,11 +662,11 @@ class Push:
         if blamed and state_of(found) == BLOCKED:
             await self._tell([found])
 
-    def _note(self, found: Open, result: Result, now: float, *, blamed: bool) -> None:
+    def _note(self, found: Open, retry: Retry, now: float, *, blamed: bool) -> None:
         """Note on its row what the receiver answered; the next report stores it."""
         exceptional = self._exception_of(found, now, RETRYING if blamed else WAITING)
-        exceptional.error, exceptional.answer = result.error, self._sealed(result)
-        schedule, asked_s = self.consumer.definition.retry_schedule, result.retry_after_s
+        exceptional.error, exceptional.answer = retry.error, self._sealed(retry)
+        schedule, asked_s = self.consumer.definition.retry_schedule, retry.after_s
         failed(exceptional, schedule, now, self._parts.random(), blamed=blamed, asked_s=asked_s)
 
     def _exception_of(self, found: Open, now: float, state: int = RETRYING) -> Exceptional:
@@ -691,11 +689,11 @@ class Push:
         found.exceptional.stored = True
         return found.exceptional
 
-    def _sealed(self, result: Result) -> bytes | None:
+    def _sealed(self, retry: Retry) -> bytes | None:
         """What the receiver said may name persons."""
-        if not result.answer:
+        if not retry.answer:
             return None
-        return seal_note(self._parts.kek, result.answer, kind="answer", owner=self.consumer.uuid, random=self._parts.entropy)
+        return seal_note(self._parts.kek, retry.answer, kind="answer", owner=self.consumer.uuid, random=self._parts.entropy)
 
     async def _gone(self, batch: Sequence[Open]) -> None:
         for found in batch:
@@ -704,15 +702,10 @@ class Push:
         with suppress(OvertakenError):  # by an operator's act; who delivers next is told of its own 410
             await self._parts.act(acts.disabled(self.consumer, "the receiver answered 410"))
 
-    async def _rewound(self, batch: Sequence[Open], result: Result) -> bool:
+    async def _rewound(self, batch: Sequence[Open], asked: Rewind) -> bool:
         """Send again what a receiver of an ordered directory says it lacks; False where that is not for us to do."""
-        item, expected = batch[0].item, result.expected_previous_seq
-        if (
-            self.consumer.definition.ordering != "directory"
-            or item.replay is not None
-            or expected is None
-            or expected >= item.seq
-        ):
+        item, expected = batch[0].item, asked.seq
+        if self.consumer.definition.ordering != "directory" or item.replay is not None or expected >= item.seq:
             return False
         now = self._parts.clock()
         times = self._rewinds[item.directory]
@@ -723,7 +716,7 @@ class Push:
             rows = await (await conn.cursor(binary=True).execute(SQL["matching_between"], params)).fetchall()
         missing = [row for row in rows if row[5] not in self._open]
         if len(times) >= REWINDS_MAX or len(rows) > REWIND_EVENTS_MAX:
-            await self._block(batch, Result(result.status, "rewind_refused", result.answer))
+            await self._block(batch, replace(asked.otherwise, error="rewind_refused"))
             return True
         times.append(now)
         for seq, kind, obj, mem, at, position, _, _ in missing:
@@ -737,14 +730,14 @@ class Push:
         self._rebuild()
         return True
 
-    async def _block(self, batch: Sequence[Open], result: Result) -> None:
+    async def _block(self, batch: Sequence[Open], retry: Retry) -> None:
         now = self._parts.clock()
-        answer = self._sealed(result)
+        answer = self._sealed(retry)
         for found in batch:
             exceptional = self._exception_of(found, now)
             exceptional.attempts += 1
             exceptional.state, exceptional.next_at = BLOCKED, None
-            exceptional.error, exceptional.answer = result.error, answer
+            exceptional.error, exceptional.answer = retry.error, answer
         await self._recorded()
         for found in batch:
             found.under_way = False

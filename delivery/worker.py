@@ -7,7 +7,7 @@ deliver at once; what it reports late is shut out by the fence.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
@@ -67,6 +67,7 @@ class Worker:
     new_id: Callable[[], UUID]
     forks: Watch
     steady: Callable[[], float]
+    modes: Collection[str]  # of the consumers that it serves
     _leases: Signs[int] = field(default_factory=Signs[int])
     _workers: Signs[UUID] = field(default_factory=Signs[UUID])
     _held: dict[int, _Held] = field(default_factory=dict[int, _Held])
@@ -114,7 +115,7 @@ class Worker:
             await conn.execute(SQL["beat_worker"], (self.id,))
             await self._renew(conn)
             await self.forks.look(conn, places=True, lose=self._lose)
-            wanted = {c.id: c for c in await consumers(conn) if c.definition.mode == "webhook" and c.state == "active"}
+            wanted = {c.id: c for c in await consumers(conn) if c.definition.mode in self.modes and c.state == "active"}
             await self._let_go(conn, wanted)
             await self._claim(conn, wanted)
         if self._held:

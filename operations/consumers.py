@@ -19,7 +19,8 @@ from delivery.log_positions import PlaceMovedError
 from delivery.signing import new_secret
 from delivery.status import status_of
 from delivery.surge_control import held_commits, limits
-from delivery.transports.webhook import Message, Sender
+from delivery.transports.webhook import Message
+from delivery.transports.webhook import Webhooks as WebhookTransport
 from ledger.commands import RecordFacts
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
@@ -189,13 +190,13 @@ async def ping(ledger: OpenLedger, caller: Caller, consumer: Consumer, webhooks:
     url = consumer.url(ledger.kek)
     if consumer.definition.mode != "webhook" or url is None:
         raise ConflictError("Only webhooks can be pinged; this one pulls: GET …/events is its way to try.", "not_a_webhook")
-    sender = Sender(webhooks.allowed, webhooks.timeout_s, lambda: ledger.clock() / 1e6)
+    transport = WebhookTransport(webhooks.allowed, webhooks.timeout_s, lambda: ledger.clock() / 1e6)
     started = ledger.clock()
     body = orjson.dumps({"type": "ping", "timestamp": rfc3339(started), "data": {"consumer": consumer.name}})
     try:
-        result = await sender.send(url, consumer.secrets(ledger.kek), Message(f"ping_{caller.request}", body))
+        result = await transport.post(url, consumer.secrets(ledger.kek), Message(f"ping_{caller.request}", body))
     finally:
-        await sender.close()
+        await transport.close()
     seconds = round((ledger.clock() - started) / 1e6, 3)
     return Ping(result.ok, result.status or None, result.error or None, result.answer or None, seconds)
 

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
@@ -24,7 +24,8 @@ from delivery.dispatcher import Parts, Push
 from delivery.forks import Trail, Watch
 from delivery.leases import steady
 from delivery.surge_policy import Limit
-from delivery.transports.webhook import Sender
+from delivery.transport import Transport
+from delivery.transports.webhook import Webhooks
 from delivery.worker import Worker
 from ledger.alone import write_alone
 from ledger.commands import RecordFacts
@@ -62,17 +63,22 @@ def run_delivery(settings: Settings, urls: Urls, beat: Beat) -> None:
 async def _deliver(settings: Settings, urls: Urls, beat: Beat) -> None:
     alive = asyncio.create_task(beating(beat))
     kek = await read_kek(urls.serve, settings.kek_path)
-    allowed = Allowed.read(settings.webhook_allow)
-    async with open_worker(urls.serve, kek, allowed, settings.webhook_timeout_s) as worker:
+    transports = transports_of(Allowed.read(settings.webhook_allow), settings.webhook_timeout_s)
+    async with open_worker(urls.serve, kek, transports, settings.webhook_timeout_s) as worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
         await worker.run()
     alive.cancel()
 
 
+def transports_of(allowed: Allowed, timeout_s: float) -> Mapping[str, Transport]:
+    """How consumers are reached, by their mode; one that pulls is not."""
+    return {"webhook": Webhooks(allowed, timeout_s, time.time)}
+
+
 @asynccontextmanager
-async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) -> AsyncGenerator[Worker]:
-    """All parts of a delivery process, wired."""
+async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], timeout_s: float) -> AsyncGenerator[Worker]:
+    """All parts of a delivery process, wired. It closes the transports."""
     pool = Pool(url, size=POOL_SIZE)
     await pool.open()
     directories = Directories(kek)
@@ -80,7 +86,6 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     hints, changes, limits = Arrivals(), asyncio.Event(), dict[int, Limit]()
     trails = defaultdict[UUID, Trail](Trail)
     tail = Tail(feed, pool.connection, hints)
-    sender = Sender(allowed, timeout_s, time.time)
     recording = Recording(lambda: connect(url, pinned=True, pulse=pool.pulse))
     alone = _Alone(url, kek)
     ledger = OpenLedger(
@@ -91,7 +96,7 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
         await record(ledger, Caller(MACHINE, uuid7()), facts)
 
     parts = Parts(
-        pool.connection, feed, directories, kek, tail, sender, timeout_s, act, recording.record, limits, time.time, steady,
+        pool.connection, feed, directories, kek, tail, transports, timeout_s, act, recording.record, limits, time.time, steady,
         random.random, os.urandom, REPLAYS, trails,
     )  # fmt: skip
 
@@ -100,7 +105,9 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
     def make_push(consumer: Consumer, fence: int) -> Push:
         return Push(parts, consumer, fence)
 
-    worker = Worker(uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, forks, steady)
+    worker = Worker(
+        uuid4(), pool.connection, directories, make_push, act, tail, changes, limits, timeout_s, uuid4, forks, steady, tuple(transports),
+    )  # fmt: skip
     background = [
         asyncio.create_task(probe(url, pool.pulse)),
         asyncio.create_task(frozen.watch(pool.connection)),
@@ -115,7 +122,8 @@ async def open_worker(url: str, kek: Kek, allowed: Allowed, timeout_s: float) ->
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await sender.close()
+        for transport in transports.values():
+            await transport.close()
         await alone.close()
         await pool.close()
 

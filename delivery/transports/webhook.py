@@ -20,7 +20,9 @@ import orjson
 
 from delivery.backoff import retry_after_s
 from delivery.consumers import Allowed
-from delivery.signing import signature
+from delivery.signing import batch_id, body_of_batch, body_of_one, signature
+from delivery.transport import Accepted, Batch, Gone, Outcome, Retry, Rewind, Target, TooLateError
+from ledger.rendering import rfc3339
 
 ANSWER_BYTES_MAX: Final = 65_536  # of the receiver's answer that is read at all
 ANSWER_SHOWN: Final = 500  # characters of it that an operator is shown
@@ -58,26 +60,25 @@ class Result:
         return not self.error
 
     @property
-    def may_have_arrived(self) -> bool:
-        """Whether the receiver has it, for all that is known: what it refused it does not have."""
-        return self.ok or self.error in {"timeout", "connection_broken"}
-
-    @property
-    def gone(self) -> bool:
-        return self.status == 410
-
-    @property
-    def of_the_receiver(self) -> bool:
-        """Whether the receiver was not there at all, so that another event would have fared no better."""
-        return not self.ok and (self.status == 0 or self.status in _NOBODY_IN_PARTICULAR)
+    def outcome(self) -> Outcome:
+        """What it means for the delivery."""
+        if self.ok:
+            return Accepted()
+        if self.status == 410:
+            return Gone()
+        retry = Retry(
+            self.error,
+            self.answer,
+            self.retry_after_s,
+            asks_all=self.status == 429 and self.retry_after_s is not None,
+            away=self.status == 0 or self.status in _NOBODY_IN_PARTICULAR,
+            may_have_arrived=self.error in {"timeout", "connection_broken"},  # what it refused it does not have
+        )
+        return retry if self.expected_previous_seq is None else Rewind(self.expected_previous_seq, retry)
 
 
 class AddressRefusedError(OSError):
     """The host leads to an address that a webhook may not reach."""
-
-
-class TooLateError(Exception):
-    """Whoever asked for it may not send any more: the request did not leave."""
 
 
 _host: ContextVar[str] = ContextVar("host")
@@ -99,8 +100,8 @@ class _Request(aiohttp.ClientRequest):
         return await super().send(conn)
 
 
-class Sender:
-    """Sends messages; one for a process, whose connections its consumers share."""
+class Webhooks:
+    """The transport of consumers with mode `webhook`; one for a process, whose connections its consumers share."""
 
     def __init__(self, allowed: Allowed, timeout_s: float, clock: Callable[[], float]) -> None:
         self._allowed = allowed
@@ -119,7 +120,11 @@ class Sender:
     async def close(self) -> None:
         await self._session.close()
 
-    async def send(self, url: str, secrets: Sequence[str], message: Message, may_leave: Callable[[], bool] = _always) -> Result:
+    async def send(self, target: Target, batch: Batch) -> Outcome:
+        """Sign and post a batch."""
+        return (await self.post(target.address, target.secrets, await message_of(batch), batch.may_leave)).outcome
+
+    async def post(self, url: str, secrets: Sequence[str], message: Message, may_leave: Callable[[], bool] = _always) -> Result:
         """Sign and post a message. Whatever happens is a Result.
 
         `may_leave` is asked when the connection stands, directly before the first byte; where it says no this raises TooLateError.
@@ -163,6 +168,23 @@ class Sender:
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         return made
+
+
+async def message_of(batch: Batch) -> Message:
+    """A batch as it is posted. The header `webhook-id` is the same whenever the same events are sent together."""
+    last = batch.events[-1]
+    headers = {"ledger-seq": str(last.seq), "ledger-attempt": str(batch.attempt)}
+    if batch.replay is not None:
+        headers["ledger-replay"] = str(batch.replay)
+    if batch.previous_seq is not None:
+        headers["ledger-previous-seq"] = str(batch.previous_seq)
+    time = rfc3339(last.at)
+    if batch.single:
+        return Message(last.id, body_of_one(last.topic, time, last.json), headers)
+    events = [event.json for event in batch.events]
+    few = sum(map(len, events)) <= ON_LOOP_BYTES
+    body = body_of_batch(time, events) if few else await anyio.to_thread.run_sync(body_of_batch, time, events)
+    return Message(batch_id([event.id for event in batch.events]), body, headers)
 
 
 async def _answer(content: aiohttp.StreamReader) -> bytes:

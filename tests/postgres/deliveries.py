@@ -25,7 +25,7 @@ from ledger.commands import RecordFacts
 from ledger.feed import Selection
 from ledger.sealing import Kek
 from replay.redeliver import plan, started
-from runtime.deliver import open_worker
+from runtime.deliver import open_worker, transports_of
 from tests.postgres.ledgers import Ledger, opened
 
 WAIT_S = 30.0
@@ -187,7 +187,7 @@ class Scene:
 
     @asynccontextmanager
     async def working(self, timeout_s: float = 3.0) -> AsyncIterator[Worker]:
-        async with open_worker(self.url, self.kek, LOOPBACK, timeout_s) as worker:
+        async with open_worker(self.url, self.kek, transports_of(LOOPBACK, timeout_s), timeout_s) as worker:
             running = asyncio.create_task(worker.run())
             try:
                 yield worker

@@ -976,7 +976,7 @@ def test_what_was_about_to_leave_when_the_process_was_stopped_for_longer_than_it
     async def body() -> None:
         async with scene(app_url) as s:
             await s.make()
-            stopped, message = 0, dispatcher.Push._message
+            stopped, message = 0, dispatcher.Push._outgoing
 
             async def late(self: dispatcher.Push, batch: Any) -> Any:
                 nonlocal stopped
@@ -985,7 +985,7 @@ def test_what_was_about_to_leave_when_the_process_was_stopped_for_longer_than_it
                     self.lease_until -= 3_600  # the hour in which it was stopped, here
                 return found
 
-            monkeypatch.setattr(dispatcher.Push, "_message", late)
+            monkeypatch.setattr(dispatcher.Push, "_outgoing", late)
             await s.ledger.create_user("u")
             async with s.working():
                 await s.until(lambda: stopped == 1)

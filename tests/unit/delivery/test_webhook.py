@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from delivery.consumers import Allowed
-from delivery.transports.webhook import ANSWER_BYTES_MAX, ANSWER_SHOWN, Message, Result, Sender, TooLateError
+from delivery.transport import Accepted, Gone, Outcome, Retry, TooLateError
+from delivery.transports.webhook import ANSWER_BYTES_MAX, ANSWER_SHOWN, Message, Result, Webhooks
 
 NOW = 1_700_000_000
 LOOPBACK = Allowed.read("127.0.0.0/8")
@@ -89,8 +90,8 @@ async def serving(
 
 
 @asynccontextmanager
-async def sending(allowed: Allowed = LOOPBACK, timeout_s: float = 10.0) -> AsyncIterator[Sender]:
-    sender = Sender(allowed, timeout_s, lambda: NOW + 0.9)
+async def sending(allowed: Allowed = LOOPBACK, timeout_s: float = 10.0) -> AsyncIterator[Webhooks]:
+    sender = Webhooks(allowed, timeout_s, lambda: NOW + 0.9)
     try:
         yield sender
     finally:
@@ -108,13 +109,13 @@ def sent(
     async def run() -> tuple[Result, Receiver]:
         async with serving(answer, handler, tls) as receiver, sending(timeout_s=timeout_s) as sender:
             url = receiver.url(scheme="https" if tls else "http")
-            return await sender.send(url, SECRETS[:1], MESSAGE), receiver
+            return await sender.post(url, SECRETS[:1], MESSAGE), receiver
 
     return asyncio.run(run())
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "gone", "of_the_receiver"),
+    ("status", "error", "gone", "away"),
     [
         (200, "", False, False), (202, "", False, False), (204, "", False, False), (299, "", False, False),
         (300, "redirect", False, False), (304, "redirect", False, False),
@@ -125,11 +126,21 @@ def sent(
         (502, "http_502", False, True), (503, "http_503", False, True), (504, "http_504", False, True),
     ],
 )  # fmt: skip
-def test_a_status_has_one_meaning(status: int, error: str, *, gone: bool, of_the_receiver: bool) -> None:
-    """`of_the_receiver`: any other event would have fared no better."""
+def test_a_status_has_one_meaning(status: int, error: str, *, gone: bool, away: bool) -> None:
+    """`away`: any other event would have fared no better."""
     result, _ = sent(http(status))
-    assert (result.status, result.error, result.gone, result.of_the_receiver) == (status, error, gone, of_the_receiver)
-    assert result.ok is (not error)
+    assert (result.status, result.error, result.ok) == (status, error, not error)
+    expected: Outcome = Accepted() if not error else Gone() if gone else Retry(error, away=away)
+    assert result.outcome == expected
+
+
+def test_only_a_429_with_a_time_speaks_of_all_that_the_receiver_gets() -> None:
+    outcomes = [sent(http(status, Retry_After="9"))[0].outcome for status in (429, 503)] + [sent(http(429))[0].outcome]
+    assert [(o.asks_all, o.after_s) for o in outcomes if isinstance(o, Retry)] == [(True, 9.0), (False, 9.0), (False, None)]
+
+
+def away(result: Result) -> bool:
+    return isinstance(result.outcome, Retry) and result.outcome.away
 
 
 def test_a_request_is_signed_and_carries_its_event() -> None:
@@ -146,7 +157,7 @@ def test_a_request_is_signed_and_carries_its_event() -> None:
 def test_both_secrets_sign_while_both_are_valid() -> None:
     async def run() -> None:
         async with serving(http(200)) as receiver, sending() as sender:
-            await sender.send(receiver.url(), SECRETS, MESSAGE)
+            await sender.post(receiver.url(), SECRETS, MESSAGE)
             [(headers, body)] = receiver.requests
             assert all(_verified(secret, headers, body) for secret in SECRETS)
 
@@ -167,7 +178,7 @@ def test_a_redirect_is_not_followed(status: int) -> None:
     async def run() -> None:
         async with serving(http(200)) as other, serving() as receiver, sending() as sender:
             receiver.answer = http(status, Location=other.url())
-            assert (await sender.send(receiver.url(), SECRETS, MESSAGE)).error == "redirect"
+            assert (await sender.post(receiver.url(), SECRETS, MESSAGE)).error == "redirect"
             assert other.connections == 0
 
     asyncio.run(run())
@@ -212,8 +223,8 @@ def test_no_answer_in_time_is_a_timeout_of_the_receiver() -> None:
     async def run() -> None:
         async with serving() as receiver, sending(timeout_s=0.2) as sender:
             receiver.handler = receiver.hang
-            result = await sender.send(receiver.url(), SECRETS, MESSAGE)
-            assert (result.error, result.of_the_receiver) == ("timeout", True)
+            result = await sender.post(receiver.url(), SECRETS, MESSAGE)
+            assert (result.error, away(result)) == ("timeout", True)
 
     asyncio.run(run())
 
@@ -246,7 +257,7 @@ async def _endless_interim(_: asyncio.StreamReader, writer: asyncio.StreamWriter
 @pytest.mark.parametrize("handler", [_reset, _nonsense, _half_a_head])
 def test_a_broken_answer_is_of_the_receiver(handler: Handler) -> None:
     result, _ = sent(handler=handler)
-    assert (result.error, result.of_the_receiver) == ("connection_broken", True)
+    assert (result.error, away(result)) == ("connection_broken", True)
 
 
 @pytest.mark.parametrize("handler", [_endless_head, _endless_interim])
@@ -260,8 +271,8 @@ def test_a_port_where_nobody_listens_is_a_refused_connection() -> None:
         async with serving() as receiver:
             url = receiver.url()
         async with sending() as sender:
-            result = await sender.send(url, SECRETS, MESSAGE)
-        assert (result.error, result.of_the_receiver) == ("connection_refused", True)
+            result = await sender.post(url, SECRETS, MESSAGE)
+        assert (result.error, away(result)) == ("connection_refused", True)
 
     asyncio.run(run())
 
@@ -281,7 +292,7 @@ def test_an_endless_body_is_cut_and_the_status_counts(status: int, error: str) -
 
     async def run() -> None:
         async with serving(handler=endless) as receiver, sending() as sender:
-            assert (await sender.send(receiver.url(), SECRETS, MESSAGE)).error == error
+            assert (await sender.post(receiver.url(), SECRETS, MESSAGE)).error == error
             await asyncio.wait_for(receiver.closed.wait(), 10)
 
     asyncio.run(run())
@@ -298,7 +309,7 @@ def test_a_body_that_never_ends_costs_no_more_than_the_timeout(status: int, erro
                 await receiver.over.wait()
 
             receiver.handler = dripping
-            assert (await asyncio.wait_for(sender.send(receiver.url(), SECRETS, MESSAGE), 10)).error == error
+            assert (await asyncio.wait_for(sender.post(receiver.url(), SECRETS, MESSAGE), 10)).error == error
 
     asyncio.run(run())
 
@@ -314,7 +325,7 @@ def test_loopback_is_not_reached_without_allowance_by_whatever_name(host: str) -
 
     async def run() -> None:
         async with serving(http(200)) as receiver, sending(Allowed()) as sender:
-            result = await sender.send(receiver.url(host), SECRETS, MESSAGE)
+            result = await sender.post(receiver.url(host), SECRETS, MESSAGE)
             assert (result.error, receiver.connections) == ("address_refused", 0)
 
     asyncio.run(run())
@@ -326,8 +337,8 @@ def test_loopback_is_not_reached_without_allowance_by_whatever_name(host: str) -
 def test_an_allowance_opens_what_it_names(allow: str, host: str) -> None:
     async def run() -> None:
         async with serving(http(200)) as receiver, sending(Allowed.read(allow)) as sender:
-            assert (await sender.send(receiver.url(host), SECRETS, MESSAGE)).ok
-            refused = await sender.send(receiver.url("127.0.0.2"), SECRETS, MESSAGE)
+            assert (await sender.post(receiver.url(host), SECRETS, MESSAGE)).ok
+            refused = await sender.post(receiver.url("127.0.0.2"), SECRETS, MESSAGE)
             assert refused.ok is False
             assert refused.error == ("connection_refused" if "/8" in allow else "address_refused")
 
@@ -340,7 +351,7 @@ def test_an_allowance_of_one_host_is_not_lent_to_another_request() -> None:
     async def run() -> None:
         async with serving(http(200)) as receiver, sending(Allowed.read("localhost")) as sender:
             urls = [receiver.url("localhost"), receiver.url("127.0.0.1")] * 10
-            results = await asyncio.gather(*(sender.send(url, SECRETS, MESSAGE) for url in urls))
+            results = await asyncio.gather(*(sender.post(url, SECRETS, MESSAGE) for url in urls))
             assert [r.error for r in results] == ["", "address_refused"] * 10
 
     asyncio.run(run())
@@ -349,8 +360,8 @@ def test_an_allowance_of_one_host_is_not_lent_to_another_request() -> None:
 def test_a_name_that_nobody_knows_is_said_so() -> None:
     async def run() -> None:
         async with sending() as sender:
-            result = await sender.send("https://nowhere.invalid/hooks", SECRETS, MESSAGE)
-            assert (result.error, result.of_the_receiver) == ("name_not_found", True)
+            result = await sender.post("https://nowhere.invalid/hooks", SECRETS, MESSAGE)
+            assert (result.error, away(result)) == ("name_not_found", True)
 
     asyncio.run(run())
 
@@ -361,7 +372,7 @@ def test_a_name_that_nobody_knows_is_said_so() -> None:
 def test_a_url_that_cannot_be_used_is_a_result_too(url: str) -> None:
     async def run() -> None:
         async with sending() as sender:
-            assert not (await sender.send(url, SECRETS, MESSAGE)).ok
+            assert not (await sender.post(url, SECRETS, MESSAGE)).ok
 
     asyncio.run(run())
 
@@ -371,7 +382,7 @@ def test_no_proxy_of_the_environment_sees_deliveries(monkeypatch: pytest.MonkeyP
         async with serving(http(502)) as proxy, serving(http(200)) as receiver, sending() as sender:
             for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
                 monkeypatch.setenv(name, proxy.url())
-            assert (await sender.send(receiver.url(), SECRETS, MESSAGE)).ok
+            assert (await sender.post(receiver.url(), SECRETS, MESSAGE)).ok
             assert proxy.connections == 0
 
     asyncio.run(run())
@@ -381,7 +392,7 @@ def test_no_cookie_is_kept_and_a_connection_is_used_again() -> None:
     async def run() -> None:
         async with serving(http(200, b"ok", Set_Cookie="who=me")) as receiver, sending() as sender:
             for _ in range(3):
-                assert (await sender.send(receiver.url("localhost"), SECRETS, MESSAGE)).ok
+                assert (await sender.post(receiver.url("localhost"), SECRETS, MESSAGE)).ok
             assert [headers.get("cookie") for headers, _ in receiver.requests] == [None] * 3
             assert receiver.connections == 1
 
@@ -413,7 +424,7 @@ def test_a_server_without_tls_is_not_spoken_to_in_the_clear() -> None:
     async def run() -> None:
         async with serving(http(200)) as receiver, sending(timeout_s=2.0) as sender:
             receiver.handler = receiver.hang
-            result = await sender.send(receiver.url(scheme="https"), SECRETS, MESSAGE)
+            result = await sender.post(receiver.url(scheme="https"), SECRETS, MESSAGE)
             assert not result.ok
             assert receiver.requests == []
 
@@ -427,8 +438,8 @@ def test_what_may_not_leave_any_more_when_the_connection_stands_does_not() -> No
         async with serving(http(204)) as receiver, sending() as sender:
             for _ in range(2):
                 with pytest.raises(TooLateError):
-                    await sender.send(receiver.url(), SECRETS[:1], MESSAGE, lambda: False)
-                assert (await sender.send(receiver.url(), SECRETS[:1], MESSAGE, lambda: True)).ok
+                    await sender.post(receiver.url(), SECRETS[:1], MESSAGE, lambda: False)
+                assert (await sender.post(receiver.url(), SECRETS[:1], MESSAGE, lambda: True)).ok
             assert len(receiver.requests) == 2
 
     asyncio.run(story())

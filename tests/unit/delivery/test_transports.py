@@ -1,0 +1,81 @@
+"""The contract of transports, on the webhook and on a second transport that knows the public seam only."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import orjson
+
+from delivery.consumers import Allowed
+from delivery.transport import Target
+from delivery.transports.webhook import Webhooks
+from tests.lines import Lines, answering
+from tests.transports import LACKS_AFTER, PAUSE_S, SECRET, TIMEOUT_S, Behaviour, Scene, TransportContract
+from tests.unit.delivery.test_webhook import http, serving
+
+ANSWERS = {
+    "accepts": http(204), "refuses": http(422, b"no such field"), "asks for a pause": http(429, Retry_After=str(int(PAUSE_S))),
+    "is gone": http(410), "lacks events": http(409, b'{"expected_previous_seq": %d}' % LACKS_AFTER),
+}  # fmt: skip
+
+
+def _events(body: bytes) -> list[bytes]:
+    """The JSON of the events of a webhook, as they stand in its body."""
+    message = orjson.loads(body)
+    inner = body[body.index(b'"data":') + len(b'"data":') : -1]
+    return [inner] if message["type"] != "batch" else [orjson.dumps(one) for one in message["data"]]
+
+
+class TestWebhook(TransportContract):
+    def scene(self, behaviour: Behaviour) -> AbstractAsyncContextManager[Scene]:
+        return _webhook(behaviour)
+
+
+@asynccontextmanager
+async def _webhook(behaviour: Behaviour) -> AsyncIterator[Scene]:
+    timeout_s = 0.3 if behaviour == "hangs" else TIMEOUT_S
+    transport = Webhooks(Allowed.read("127.0.0.0/8"), timeout_s, lambda: 1_700_000_000.0)
+    async with serving(ANSWERS.get(behaviour, b"")) as receiver:
+        if behaviour == "hangs":
+            receiver.handler = receiver.hang
+        scene = Scene(transport, Target("http://127.0.0.1:9/hooks" if behaviour == "is not there" else receiver.url(), (SECRET,)))
+        noted = receiver.requests
+        receiver.requests = _Noting(scene.received)
+        receiver.requests += noted
+        yield scene
+
+
+class _Noting(list[tuple[dict[str, str], bytes]]):
+    """Requests as they come, with their events told to a scene."""
+
+    def __init__(self, received: list[list[bytes]]) -> None:
+        super().__init__()
+        self._received = received
+
+    def append(self, request: tuple[dict[str, str], bytes]) -> None:
+        super().append(request)
+        self._received.append(_events(request[1]))
+
+
+class TestLines(TransportContract):
+    """A transport of a page, written by whoever read docs/architecture.md."""
+
+    def scene(self, behaviour: Behaviour) -> AbstractAsyncContextManager[Scene]:
+        return _lines(behaviour)
+
+
+@asynccontextmanager
+async def _lines(behaviour: Behaviour) -> AsyncIterator[Scene]:
+    replies = {
+        "accepts": b"ok\n", "refuses": b"retry\n", "asks for a pause": b"retry %d\n" % PAUSE_S, "is gone": b"gone\n",
+        "lacks events": b"rewind %d\n" % LACKS_AFTER, "hangs": b"", "is not there": b"",
+    }  # fmt: skip
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "receiver")
+        scene = Scene(Lines(0.3 if behaviour == "hangs" else TIMEOUT_S), Target(str(path), (SECRET,)))
+        if behaviour == "is not there":
+            yield scene
+            return
+        async with answering(path, replies[behaviour], scene.received):
+            yield scene
