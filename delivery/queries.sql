@@ -491,7 +491,8 @@ select count(*), min(at) from (
 
 -- positions_matching --
 -- Events of a filter in (after, through], with what the order depends on. A page must not cost what lies behind it: no more commits are
--- looked at than a page has events, and one, of which all may lie before it; each other has one at least, but of a subject.
+-- looked at than a page has events, and one, of which all may lie before it; each other has one at least, but of a subject. Ordered as the
+-- commits are read, so that reading ends with the page: a commit may have 100 000 events.
 select c.position + (e.seq - c.seq), e.directory, e.seq, e.type, e.obj, e.mem, c.at
 from (
     select position, directory, seq, size, at from commits
@@ -501,7 +502,7 @@ from (
 join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and (1::bigint << e.type) & $4 <> 0
 where c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
   and ($6::uuid[] is null or e.obj = any($6) or e.mem = any($6))
-order by 1 limit $5;
+order by c.position, e.seq limit $5;
 
 -- epochs_of --
 -- Everything a consumer ever read: each epoch with its last checkpoint.
