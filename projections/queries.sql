@@ -350,10 +350,12 @@ select b.seq, b.ct from unnest($2::int8[]) v(q)
 cross join lateral (select * from bodies b where b.directory = $1 and b.seq = v.q offset 0) b;
 
 -- members_packed --
--- The direct members of a group as of a seq in one row: ids by order, and beside each a digit, type and twice the activity.
+-- The direct members of a group as of a seq in one row: ids by order, and beside each a digit, type and twice the activity, which ended
+-- where the directory was closed by then.
 select coalesce(string_agg(m.mem::text, '' order by m.mem), ''),
-       coalesce(string_agg((m.mt + case when coalesce(s.active, false) then 2 else 0 end)::text, '' order by m.mem), '')
-from (select mem, mt from memberships where directory = $1 and grp = $2 and to_seq > $3 and from_seq <= $3 offset 0) m
+       coalesce(string_agg((m.mt + case when coalesce(s.active, false) and not closed then 2 else 0 end)::text, '' order by m.mem), '')
+from (select exists (select from directory_states where directory = $1 and closed_seq <= $3) as closed offset 0) d
+cross join (select mem, mt from memberships where directory = $1 and grp = $2 and to_seq > $3 and from_seq <= $3 offset 0) m
 left join lateral (
     select active from states where directory = $1 and obj = m.mem and to_seq > $3 and from_seq <= $3 offset 0
 ) s on true;

@@ -279,11 +279,15 @@ async def _shown(ledger: Ledger, users: list[UUID], groups: list[UUID], seq: int
             assert (person is None) == (state is None)
             if state is not None and person is not None and state.resource is not None:
                 assert person.active is state.active is state.resource.document["active"]
+        packed = {group: await history.members_packed(conn, d, group, point.seq) for group in groups}
     effective = {
         (group, row["id"], tuple(row["via"])): row["effective"]
         for group in groups
         for row in await _members(ledger, group, f"seq:{point.seq}")
     }
+    for group, (ids, digits) in packed.items():  # of the snapshot
+        shown = {UUID(ids[36 * n : 36 * n + 36]): bool(int(digit) & 2) for n, digit in enumerate(digits)}
+        assert shown == {member: is_so for (of, member, via), is_so in effective.items() if of == group and not via}
     return {"seq": point.seq, "active": {p.id: p.active for p in people}, "effective": effective}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -46,6 +47,14 @@ class Client:
         return GONE
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    """In a thread; gives up after five seconds, and the test with it."""
+    looks = threading.Event()
+    for _ in range(5_000):
+        if holds() or looks.wait(0.001):
+            return
+
+
 def _call(client: Client, method: str, *path: str, **query: str) -> Call:
     headers = {b"content-type": b"application/scim+json"}
     return Call(method, list(path), "acme", headers, query, uuid7(), client.receive)
@@ -67,9 +76,11 @@ def test_a_search_ends_when_its_client_goes_away(app_url: str, monkeypatch: pyte
                 seen += 1
                 if seen == 7:
                     loop.call_soon_threadsafe(client.gone.set)
+                    if threading.get_ident() != of_the_loop:  # which tells it meanwhile; a thread may be through before
+                        wait_until(lambda: call.work.gone)
                 return unsealed(*given)
 
-            loop = asyncio.get_running_loop()
+            loop, of_the_loop = asyncio.get_running_loop(), threading.get_ident()
             monkeypatch.setattr(reads, "unsealed", counted)
             with pytest.raises(AbandonedError):
                 await Query(ledger.services, call, ledger.directory).many([ledger.directory.user_type], from_query(call.query))

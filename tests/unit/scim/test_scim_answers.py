@@ -203,3 +203,15 @@ def test_names_asked_for_are_bounded_and_long_ones_are_not_remembered():
     for given in ((long * 2, None), (None, long * 2)):
         with pytest.raises(InvalidValue, match="Name fewer attributes"):
             read_projection(USER, *given, Leniency(GENERIC))
+
+
+def test_an_attribute_without_a_value_is_not_shown() -> None:
+    """RFC 7643 §2.5: unassigned and null are the same, and an answer leaves them out."""
+    document = {
+        "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
+        "id": "1",
+        "userName": "u",
+        "title": None,
+        "name": None,
+    }
+    assert project(parse_projection(USER, None, None), document).keys() == {"schemas", "id", "userName"}
