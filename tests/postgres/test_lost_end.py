@@ -86,7 +86,10 @@ class World(Scene):
         self.recorder = LedgerRecorder(self.url, self.kek)
 
     async def get(self, path: str, **params: Any) -> dict[str, Any]:
-        answer = await self.http.get(f"/v1/{path}", params=params)
+        for _ in range(20):  # after a restore each connection of the pool may be dead, and is told so once: 503, try again
+            answer = await self.http.get(f"/v1/{path}", params=params)
+            if answer.status_code != 503:
+                break
         assert answer.status_code == 200, answer.text
         return answer.json()
 
