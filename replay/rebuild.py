@@ -65,7 +65,7 @@ async def rebuild(
     """Rebuild the read models (`only` some of TABLES). Interrupted, the next call goes on after the last whole chunk.
 
     `url` logs in as the owner. `waits` hears, every second or so, for which sessions it waits: whoever reads the tables may
-    finish, however long that takes. `executor` computes: see stretches.processes. Raises RebuildRefusedError when another rebuild is running.
+    finish, however long that takes. `executor` computes: see stretches.compute. Raises RebuildRefusedError when another rebuild is running.
     """
     async with await connect_owner(url) as conn, await connect_owner(url) as swapper:
         row = await (await conn.execute("select pg_try_advisory_lock(3, 0)")).fetchone()  # goes with the connection

@@ -5,15 +5,7 @@ never changes, so it does not matter that their snapshots differ.
 """
 
 import asyncio
-import multiprocessing
-import multiprocessing.process
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import orjson
@@ -106,37 +98,3 @@ async def _commits(conn: Connection, task: Task) -> Commits:
     params = (task.origin.id, task.after, task.to)
     rows = await (await conn.cursor(binary=True).execute(SQL["commits_between"], params)).fetchall()
     return {seq: (size, at, str(req)) for seq, size, at, req in rows}
-
-
-# -- other processes ------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def processes() -> Generator[Executor | None]:
-    """What computes beside this process, for the time of the block: a process for each core, or None where the system has no fork.
-
-    They are forked at once: before anything runs in this process that a fork would break, and after the imports.
-    """
-    if not sys.platform.startswith("linux"):
-        yield None
-        return
-    count = min(len(os.sched_getaffinity(0)), PROCESSES_MAX)
-    executor = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=_begin)
-    try:
-        executor.submit(os.getpid).result()  # the first starts all of them
-        yield executor
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    """Leave Ctrl-C to the parent, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.process.parent_process()
-    assert parent is not None
-
-    def die_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=die_with_parent, daemon=True).start()

@@ -32,7 +32,7 @@ async def verify(
 
     `url` logs in as the owner. The log is read once, each stretch checked and applied to temporary tables, as of one snapshot that is rolled
     back. Where the log or a token differs, read models recomputed from it would only repeat the news. `executor` computes: see
-    stretches.processes.
+    stretches.compute.
     """
     async with await connect_owner(url) as conn:
         tokens = await verify_tokens(conn, kek, directories)

@@ -115,19 +115,25 @@ class Supervisor(threading.Thread):
 
 
 def _member(member: Member, beat: c_double) -> None:
-    """What runs in the new process. If the service is killed it ends at once: nobody would be there to stop it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def die_with_parent() -> None:
-        parent.join()
-        os._exit(1)
+    """What runs in the new process."""
+    end_with_parent()
 
     def alive() -> None:
         beat.value = time.monotonic()
 
-    threading.Thread(target=die_with_parent, daemon=True).start()
     member(alive)
+
+
+def end_with_parent() -> None:
+    """From now on end this process at once when the one that started it is killed: nobody would be there to stop it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 async def beating(beat: Beat) -> None:

@@ -1,9 +1,13 @@
 """Rebuild and verify, on the machine itself: they read the log as its owner, which no route may."""
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeAlias
 
 from database.connections import connect
@@ -13,12 +17,13 @@ from ledger.sealing import Kek
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.shadow_tables import TABLES
 from replay.stored_events import Finding, UnreadableEventError
-from replay.stretches import processes
+from replay.stretches import PROCESSES_MAX
 from replay.verify import verify
 from runtime.bootstrap import Urls, read_kek
 from runtime.exits import REFUSED, USAGE, CommandError
 from runtime.failures import explained
 from runtime.machine_database import main_settings, running_urls
+from runtime.supervisor import end_with_parent
 
 
 class Shown(Protocol):
@@ -73,6 +78,30 @@ async def _verify(urls: Urls, kek: Kek, bar: Bar, executor: Executor | None) -> 
     directories = await all_directories(urls, kek)
     with bar("checking the log and the read models") as progress:
         return await verify(urls.migrate, kek, directories, progress, executor)
+
+
+@contextmanager
+def processes() -> Generator[Executor | None]:
+    """What computes beside this process, for the time of the block: a process for each core, or None where the system has no fork.
+
+    They are forked at once: before anything runs in this process that a fork would break, and after the imports.
+    """
+    if not sys.platform.startswith("linux"):
+        yield None
+        return
+    count = min(len(os.sched_getaffinity(0)), PROCESSES_MAX)
+    executor = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=_begin)
+    try:
+        executor.submit(os.getpid).result()  # the first starts all of them
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 async def all_directories(urls: Urls, kek: Kek) -> list[Directory]:
