@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 
 from ledger.events import BY_TOPIC, Fact
-from proofs.leaf import INTEGER_MAX, LeafError, check_leaf, leaf_hash
+from proofs.leaf import INTEGER_MAX, REQUIRED, LeafError, check_leaf, leaf_hash
 from replay.stored_events import Finding, Leaf, Origin, StoredEvent
 
 Versions = Mapping[UUID, tuple[int, int]]  # rv and etag_rv of a resource
@@ -131,7 +131,7 @@ def read_leaf(raw: bytes) -> Leaf:
         fields = orjson.loads(raw)
         if type(fields) is dict:
             shape = (*fields, *map(type, fields.values()))  # pyright: ignore[reportUnknownArgumentType]
-            if shape in _SHAPES and max(fields["at"], fields["v"], fields["cv"], fields["tx"], fields["txn"]) <= INTEGER_MAX:
+            if shape in _SHAPES and all(abs(fields[name]) <= INTEGER_MAX for name in _INTEGERS):
                 if orjson.dumps(fields, option=orjson.OPT_SORT_KEYS) == raw:
                     return fields
             else:
@@ -143,9 +143,10 @@ def read_leaf(raw: bytes) -> Leaf:
     return check_leaf(raw)
 
 
-_SHAPES: Final[set[tuple[Any, ...]]] = (
-    set()
-)  # names and types of canonical leaves: as many as there are combinations of optional fields
+_SHAPES: Final = set[
+    tuple[Any, ...]
+]()  # names and types of canonical leaves: as many as there are combinations of optional fields
+_INTEGERS: Final = tuple(name for name, kind in REQUIRED.items() if kind is int)
 
 
 def _agrees(directory: str, event: StoredEvent, leaf: Leaf) -> bool:
