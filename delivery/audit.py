@@ -183,25 +183,26 @@ async def matching(
     through: int,
     directories: Sequence[int],
     types: int,
-    limit: int,
     subjects: Sequence[UUID] | None = None,
-) -> list[tuple[Any, ...]]:
-    """The next events of some types (bits) after a position and through another: (position, directory, seq, type, obj, mem, at)."""
-    params = (after, through, int4s(directories), types, limit, None if subjects is None else uuids(subjects))
-    return await (await conn.cursor(binary=True).execute(SQL["positions_matching"], params)).fetchall()
+) -> AsyncIterator[list[tuple[Any, ...]]]:
+    """Events of some types (bits) after a position and through another, page by page: (position, directory, seq, type, obj, mem, at)."""
+    some, of = int4s(directories), None if subjects is None else uuids(subjects)
+    while True:
+        params = (after, through, some, types, PAGE, of)
+        rows = await (await conn.cursor(binary=True).execute(SQL["positions_matching"], params)).fetchall()
+        yield rows
+        if len(rows) < PAGE:
+            return
+        after = rows[-1][0]
 
 
 async def _matching(conn: Connection, readings: Readings, after: int, through: int) -> AsyncIterator[tuple[int, int, int]]:
     """Position, directory and type of the events that any filter of the consumer takes, or took."""
     every = sorted(set[int]().union(*(epoch.reach for epoch in readings.epochs)))
     mask = reduce(or_, (epoch.mask for epoch in readings.epochs))
-    while True:
-        rows = await matching(conn, after, through, every, mask, PAGE)
+    async for rows in matching(conn, after, through, every, mask):
         for position, directory, _, kind, *_ in rows:
             yield position, directory, kind
-        if len(rows) < PAGE:
-            return
-        after = rows[-1][0]
 
 
 async def _broken(conn: Connection, after: int, through: int) -> list[str]:

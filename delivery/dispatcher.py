@@ -110,8 +110,10 @@ class Dispatcher:
         self.lease_until = 0.0  # of the steady clock; the worker sets it with each renewal
         self.not_before = 0.0  # until then the receiver asked for nothing at all; the worker keeps it with the lease
         self.arrival = asyncio.Event()  # something may have come, or changed
+        url = consumer.url(parts.kek)
+        assert url is not None, "a consumer that is pushed to has a URL"
         self._transport = parts.transports[consumer.definition.mode]
-        self._target = Target(consumer.url(parts.kek) or "", consumer.secrets(parts.kek))  # once, not for each delivery
+        self._target = Target(url, consumer.secrets(parts.kek))  # once, not for each delivery
         self._stopping = False
         self._lost = False
         self._lanes = Lanes(consumer.definition.ordering)

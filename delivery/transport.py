@@ -10,7 +10,8 @@ from typing import Protocol
 from uuid import UUID
 
 
-def _always() -> bool:
+def always() -> bool:
+    """Nothing else can have taken over."""
     return True
 
 
@@ -47,7 +48,7 @@ class Batch:
     attempt: int = 1
     replay: UUID | None = None
     previous_seq: int | None = None
-    may_leave: Callable[[], bool] = _always
+    may_leave: Callable[[], bool] = always
 
 
 @dataclass(frozen=True, slots=True)

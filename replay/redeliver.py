@@ -56,17 +56,12 @@ async def plan(conn: Connection, wanted: Range, head: int) -> Plan:
     So replaying March cannot reopen what August closed. Raises ReplayRefusedError above EVENTS_MAX.
     """
     events: list[Planned] = []
-    after = wanted.after
-    while True:
-        rows = await matching(conn, after, wanted.through, wanted.directories, wanted.types, PAGE, wanted.subjects)
+    async for rows in matching(conn, wanted.after, wanted.through, wanted.directories, wanted.types, wanted.subjects):
         events += [Planned(*row) for row in rows]
         if len(events) > EVENTS_MAX:
             raise ReplayRefusedError(
                 f"More than {EVENTS_MAX} events match. Split the range, or move the consumer back with a seek."
             )
-        if len(rows) < PAGE:
-            break
-        after = rows[-1][0]
     if wanted.superseded == "include":
         return Plan(events, 0)
     gone = await taken_back(conn, events, head)

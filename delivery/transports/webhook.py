@@ -21,7 +21,7 @@ import orjson
 from delivery.backoff import retry_after_s
 from delivery.consumers import Allowed
 from delivery.signing import batch_id, body_of_batch, body_of_one, signature
-from delivery.transport import Accepted, Batch, Gone, Outcome, Retry, Rewind, Target, TooLateError
+from delivery.transport import Accepted, Batch, Gone, Outcome, Retry, Rewind, Target, TooLateError, always
 from ledger.rendering import rfc3339
 
 ANSWER_BYTES_MAX: Final = 65_536  # of the receiver's answer that is read at all
@@ -87,15 +87,11 @@ _host: ContextVar[str] = ContextVar("host")
 _may_leave: ContextVar[Callable[[], bool]] = ContextVar("may_leave")
 
 
-def _always() -> bool:
-    return True
-
-
 class _Request(aiohttp.ClientRequest):
     """Asks once more before the first byte: a connection may have taken long, or the process stood still meanwhile."""
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        if not _may_leave.get(_always)():
+        if not _may_leave.get(always)():
             raise TooLateError
         return await super().send(conn)
 
@@ -124,7 +120,7 @@ class Webhooks:
         """Sign and post a batch."""
         return (await self.post(target.address, target.secrets, await message_of(batch), batch.may_leave)).outcome
 
-    async def post(self, url: str, secrets: Sequence[str], message: Message, may_leave: Callable[[], bool] = _always) -> Result:
+    async def post(self, url: str, secrets: Sequence[str], message: Message, may_leave: Callable[[], bool] = always) -> Result:
         """Sign and post a message. Whatever happens is a Result.
 
         `may_leave` is asked when the connection stands, directly before the first byte; where it says no this raises TooLateError.
