@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, Literal, LiteralString, get_args
+from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from delivery.backoff import ATTEMPTS_MAX, SCHEDULE_S, attempts_of
 from delivery.lanes import Ordering
-from ledger.commands import RecordFacts
+from ledger.commands import RecordFacts, Statement
 from ledger.directories import SYSTEM, Directory
 from ledger.events import (
     CONSUMER,
@@ -58,7 +58,6 @@ CHANGES: Final = frozenset(  # of what a consumer gets, from where, how it is si
         DELIVERY_RETRIED,
     )
 )
-Statement = tuple[LiteralString, tuple[Any, ...]]
 
 
 class ConsumerRefusedError(Exception):
@@ -342,7 +341,7 @@ def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[
     )
     update = (SQL["update_consumer"], row)
     return _act_on(
-        CONSUMER_UPDATED, consumer, facts, _locked(consumer), update, *(epoch if filtered else ())
+        CONSUMER_UPDATED, consumer, facts, _locked(consumer.id), update, *(epoch if filtered else ())
     )  # fmt: skip
 
 
@@ -352,7 +351,7 @@ def sought(consumer: Consumer, start: int, reason: str, *, kek: Kek, random: Cal
     facts = {**_name(consumer), "position": start, "reason": reason}
     sealed = seal_note(kek, reason, kind="sought", owner=consumer.uuid, random=random)
     return _act_on(
-        CONSUMER_SOUGHT, consumer, facts, _locked(consumer),
+        CONSUMER_SOUGHT, consumer, facts, _locked(consumer.id),
         (SQL["carry_open"], (consumer.id, start)),
         (SQL["leave_open"], (consumer.id, start)),
         (SQL["forget_open_after"], (consumer.id, start)),
@@ -369,7 +368,7 @@ def _read_again(consumer: Consumer, filtered: Terms) -> Statement:
 def deletion(consumer: Consumer) -> RecordFacts:
     """The act of ending a consumer. What it acknowledged stays on record; its name becomes free."""
     delete = (SQL["delete_consumer"], (consumer.id,))
-    return _act_on(CONSUMER_DELETED, consumer, _name(consumer), _locked(consumer), delete)
+    return _act_on(CONSUMER_DELETED, consumer, _name(consumer), _locked(consumer.id), delete)
 
 
 def paused(consumer: Consumer) -> RecordFacts | None:
@@ -404,9 +403,9 @@ def _state(consumer: Consumer, state: str, kind: EventType, reason: str) -> Reco
     return _act_on(kind, consumer, facts, (SQL["set_consumer_state"], (consumer.id, state)))
 
 
-def _locked(consumer: Consumer) -> Statement:
+def _locked(consumer: int) -> Statement:
     """Whoever records deliveries of it is let finish first, and sees the change afterwards."""
-    return SQL["lock_consumer"], (consumer.id,)
+    return SQL["lock_consumer"], (consumer,)
 
 
 def _act(kind: EventType, uuid: UUID, name: str, facts: dict[str, Any], *statements: Statement) -> RecordFacts:
@@ -421,9 +420,7 @@ def _act_on(kind: EventType, consumer: Consumer, facts: dict[str, Any], *stateme
 
 def touched(consumer: int, *statements: Statement) -> tuple[Statement, ...]:
     """Statements about the deliveries of a consumer: whoever records some is let finish first, and whoever delivers begins anew."""
-    return (
-        (SQL["lock_consumer"], (consumer,)), *statements, (SQL["touch_consumer"], (consumer,)), (SQL["wake_consumers"], ()),
-    )  # fmt: skip
+    return (_locked(consumer), *statements, (SQL["touch_consumer"], (consumer,)), (SQL["wake_consumers"], ()))
 
 
 def unchanged(consumer: Consumer) -> Statement:

@@ -19,10 +19,10 @@ from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.checkpoints import Place, place_of
-from delivery.consumers import Consumer, Statement, consumers
+from delivery.consumers import Consumer, consumers
 from delivery.log_positions import EVERYTHING, at_instant, seqs_at
 from delivery.replays import Replays
-from ledger.commands import RecordFacts
+from ledger.commands import RecordFacts, Statement
 from ledger.cursor import START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
 from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERATOR, Body, Draft

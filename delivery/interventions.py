@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Final
 
 from database.queries import load_queries
-from delivery.consumers import Consumer, Statement, touched, unchanged
-from ledger.commands import RecordFacts
+from delivery.consumers import Consumer, touched, unchanged
+from ledger.commands import RecordFacts, Statement
 from ledger.events import CONSUMER, DELIVERY_PARKED, DELIVERY_RETRIED, DELIVERY_SKIPPED, OPERATOR, Body, Draft, EventType
 from ledger.sealing import Kek, seal_note
 

@@ -16,6 +16,9 @@ COMMIT_EVENTS_MAX = 200_000
 UNKNOWN_ENOUGH = 10  # members that nobody has: a refusal names so many, and once there are more nothing further is looked up
 
 
+Statement = tuple[LiteralString, tuple[Any, ...]]  # SQL of ours, and its parameters
+
+
 @dataclass(frozen=True, slots=True)
 class Tags:
     """The entity tags of a condition: representation versions, or any existing one (`*`)."""
@@ -114,13 +117,13 @@ class RecordFacts:
     """An administrative act: events decided elsewhere, with the rows that belong to them, in one commit."""
 
     drafts: tuple[Draft, ...]
-    statements: tuple[tuple[LiteralString, tuple[Any, ...]], ...] = ()
+    statements: tuple[Statement, ...] = ()
     # Of an act that changes what a directory is: the states it leads out of, as they stand in the transaction. In any other it does
     # nothing, so that the same act twice, or at once from two sides, makes one event. Such an act is alone in its transaction.
     leaves: frozenset[str] = frozenset()
     # Of an act on something that was read before: a question that gives a row as long as it is still what was read. Asked in the
     # transaction; where it gives none, OvertakenError refuses the act. So the same act asked for twice at once happens once.
-    stands: tuple[LiteralString, tuple[Any, ...]] | None = None
+    stands: Statement | None = None
     accepts_clock: bool = False  # the same: it does nothing but where the clock is behind the directory's last event
 
     def counts(self, directory: str, clock: Clock) -> bool:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -19,7 +19,7 @@ from database.arrays import byteas, int2s, uuids
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.bindings import TokenRow, Told, differs, fault_of, sealed, token_row
-from ledger.commands import RecordFacts
+from ledger.commands import RecordFacts, Statement
 from ledger.directories import SYSTEM, Directory
 from ledger.events import (
     OPERATOR,
@@ -239,7 +239,7 @@ def revocation(token: UUID, name: str, reason: str | None = None) -> RecordFacts
     return RecordFacts((draft,), ((SQL["revoke_token"], (token,)),), stands=_without(token, TOKEN_REVOKED))
 
 
-def _without(token: UUID, *kinds: EventType) -> tuple[LiteralString, tuple[Any, ...]]:
+def _without(token: UUID, *kinds: EventType) -> Statement:
     return SQL["token_without"], (token, int2s([kind.number for kind in kinds]))
 
 

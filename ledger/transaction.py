@@ -27,7 +27,7 @@ from database.queries import load_queries
 from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
 from ledger.clocks import ClockError
-from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts, of_the_idp
+from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts, Statement, of_the_idp
 from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.directories import Directory
 from ledger.events import USER, Body, Draft, Recorded
@@ -43,8 +43,6 @@ from scim.work import Work
 SQL = load_queries(__file__)
 LOOP_BYTES_MAX = 256 * 1024  # of the requests of a batch that is built on the event loop
 PIECE_EVENTS = 5_000  # built, sent and forgotten together; bounds the memory of a giant commit
-
-Statement = tuple[LiteralString, tuple[Any, ...]]
 
 
 class InlineProjection(Protocol):

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from database.arrays import bools, byteas, int2s, int4s, int8s, texts, uuids
 from database.queries import load_queries
+from ledger.commands import Statement
 from ledger.events import (
     ACTIVE,
     CLOSED,
@@ -31,7 +32,6 @@ from ledger.events import (
 
 SQL: Final = load_queries(__file__)
 OPEN: Final = 9_223_372_036_854_775_807
-Statement = tuple[LiteralString, tuple[Any, ...]]
 Obj = tuple[int, UUID]
 Edge = tuple[int, UUID, UUID]
 Encode = Callable[[Sequence[Recorded], dict[Obj, int]], tuple[Any, ...]]  # rows, and when the new ones were made

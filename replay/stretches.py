@@ -13,6 +13,7 @@ import orjson
 from database.arrays import int4s, uuids
 from database.connections import Connection, connect_owner
 from database.queries import load_queries
+from ledger.commands import Statement
 from ledger.sealing import Kek
 from projections import current_state
 from replay.log_check import Commits, Stretch, Versions, check
@@ -39,7 +40,7 @@ class Computed(NamedTuple):
     directory: int
     to: int
     events: int
-    statements: Sequence[current_state.Statement]
+    statements: Sequence[Statement]
     unreadable: Sequence[Finding]
     findings: Sequence[Finding]
 
