@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
@@ -20,11 +20,11 @@ SECRET = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 @dataclass
 class Scene:
-    """A transport with a receiver at the other end. `received`: for each request that came, the JSON of its events."""
+    """A transport with a receiver at the other end. `received` gives, for each request that came, the JSON of its events."""
 
     transport: Transport
     target: Target
-    received: list[list[bytes]] = field(default_factory=list)
+    received: Callable[[], list[list[bytes]]]
 
 
 def event(seq: int, size: int = 0) -> Outgoing:
@@ -61,13 +61,13 @@ class TransportContract:
         events = [event(seq) for seq in range(1, count + 1)]
         outcome, scene = self._outcome("accepts", Batch(events, single=False, attempt=2, replay=UUID(int=5), previous_seq=None))
         assert outcome == Accepted()
-        assert scene.received == [[one.json for one in events]]
+        assert scene.received() == [[one.json for one in events]]
 
     def test_a_large_event_arrives(self) -> None:
         """Eight MiB is what a page of the feed holds; one event may be larger."""
         outcome, scene = self._outcome("accepts", Batch([event(1, 9 * 2**20)]))
         assert outcome == Accepted()
-        assert [len(json) for json in scene.received[0]] == [len(event(1, 9 * 2**20).json)]
+        assert [len(json) for json in scene.received()[0]] == [len(event(1, 9 * 2**20).json)]
 
     def test_what_is_refused_is_tried_again(self) -> None:
         outcome, _ = self._outcome("refuses")
@@ -105,9 +105,9 @@ class TransportContract:
         async def play(scene: Scene) -> None:
             with pytest.raises(TooLateError):
                 await scene.transport.send(scene.target, Batch([event(1)], may_leave=lambda: False))
-            assert scene.received == []
+            assert scene.received() == []
             assert await scene.transport.send(scene.target, Batch([event(2)])) == Accepted()
-            assert scene.received == [[event(2).json]]
+            assert scene.received() == [[event(2).json]]
 
         self._in("accepts", play)
 
@@ -116,7 +116,7 @@ class TransportContract:
             batches = [Batch([event(10 * n), event(10 * n + 1)], single=False) for n in range(1, 21)]
             outcomes = await asyncio.gather(*(scene.transport.send(scene.target, batch) for batch in batches))
             assert outcomes == [Accepted()] * 20
-            assert sorted(scene.received) == sorted([one.json for one in batch.events] for batch in batches)
+            assert sorted(scene.received()) == sorted([one.json for one in batch.events] for batch in batches)
 
         self._in("accepts", play)
 

@@ -1,7 +1,7 @@
 """The contract of transports, on the webhook and on a second transport that knows the public seam only."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,23 +39,8 @@ async def _webhook(behaviour: Behaviour) -> AsyncIterator[Scene]:
     async with serving(ANSWERS.get(behaviour, b"")) as receiver:
         if behaviour == "hangs":
             receiver.handler = receiver.hang
-        scene = Scene(transport, Target("http://127.0.0.1:9/hooks" if behaviour == "is not there" else receiver.url(), (SECRET,)))
-        noted = receiver.requests
-        receiver.requests = _Noting(scene.received)
-        receiver.requests += noted
-        yield scene
-
-
-class _Noting(list[tuple[dict[str, str], bytes]]):
-    """Requests as they come, with their events told to a scene."""
-
-    def __init__(self, received: list[list[bytes]]) -> None:
-        super().__init__()
-        self._received = received
-
-    def append(self, request: tuple[dict[str, str], bytes]) -> None:
-        super().append(request)
-        self._received.append(_events(request[1]))
+        url = "http://127.0.0.1:9/hooks" if behaviour == "is not there" else receiver.url()
+        yield Scene(transport, Target(url, (SECRET,)), lambda: [_events(body) for _, body in receiver.requests])
 
 
 class TestLines(TransportContract):
@@ -72,10 +57,7 @@ async def _lines(behaviour: Behaviour) -> AsyncIterator[Scene]:
         "lacks events": b"rewind %d\n" % LACKS_AFTER, "hangs": b"", "is not there": b"",
     }  # fmt: skip
     with TemporaryDirectory() as folder:
-        path = Path(folder, "receiver")
-        scene = Scene(Lines(0.3 if behaviour == "hangs" else TIMEOUT_S), Target(str(path), (SECRET,)))
-        if behaviour == "is not there":
-            yield scene
-            return
-        async with answering(path, replies[behaviour], scene.received):
-            yield scene
+        path, received = Path(folder, "receiver"), list[list[bytes]]()
+        there = nullcontext() if behaviour == "is not there" else answering(path, replies[behaviour], received)
+        async with there:
+            yield Scene(Lines(0.3 if behaviour == "hangs" else TIMEOUT_S), Target(str(path), (SECRET,)), lambda: received)
