@@ -1,4 +1,4 @@
-"""Audit over HTTP: who existed, who was in what, who could reach what, as of a time or a seq (CONTRACT §7)."""
+"""Audit over HTTP: who existed, who was in what, who could reach what, as of a time or a seq (docs/concepts.md, "As of")."""
 
 from typing import Annotated, Any, Final
 

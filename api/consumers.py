@@ -1,4 +1,4 @@
-"""Consumers over HTTP (CONTRACT §5): making them, reading and acknowledging by pull, and what operators do about deliveries."""
+"""Consumers over HTTP (docs/consumers.md): create, read, pull, acknowledge; pause, seek, retry, park and skip for operators."""
 
 import asyncio
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The feed over HTTP: GET /v1/events and /v1/events/{id} (CONTRACT §4)."""
+"""The feed over HTTP: GET /v1/events and /v1/events/{id} (docs/events.md, "Reading the feed")."""
 
 import asyncio
 import contextlib

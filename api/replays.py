@@ -1,4 +1,4 @@
-"""Replays over HTTP (CONTRACT §6): plan, start, follow, pause, resume, cancel."""
+"""Replays over HTTP (docs/consumers.md, "Seek and replay"): plan, start, follow, pause, resume, cancel."""
 
 from typing import Annotated, Any, Literal
 

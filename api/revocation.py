@@ -1,4 +1,4 @@
-"""Readers that wait: a token that ends meanwhile gets nothing more (CONTRACT §2 "Credentials")."""
+"""A request that waits gets no more data once its token is revoked or expired (docs/events.md, "The stream")."""
 
 from datetime import datetime
 

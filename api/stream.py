@@ -1,4 +1,4 @@
-"""The feed as Server-Sent Events: one connection, pushed as events come (CONTRACT §4).
+"""The feed as Server-Sent Events: one connection, pushed as events come (docs/events.md, "The stream").
 
 Whoever is behind reads pages; whoever has caught up takes events from the tail that all readers of a process share.
 """

@@ -1,4 +1,4 @@
-"""Tokens over HTTP (CONTRACT §2): issue, list, rotate, revoke."""
+"""Tokens over HTTP (docs/operations.md, "Tokens and directories"): issue, list, rotate, revoke."""
 
 from typing import Annotated, Any
 

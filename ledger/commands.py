@@ -1,4 +1,4 @@
-"""Commands: one intended change each. What they touch decides what may share a batch (DESIGN §4)."""
+"""Commands: one intended change each. What a command touches decides which others may share its batch (docs/architecture.md)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """Decisions: state and command in, events out. Pure: ids and documents are given, numbers and time come later.
 
-The order of events in a commit is part of the contract (DESIGN §5): updated, derived revokes, deactivated; reactivated,
+Consumers rely on the order of the events in a commit (docs/events.md, "One event"): updated, derived revokes, deactivated; reactivated,
 derived restores; derived removals, deleted.
 """
 

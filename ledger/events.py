@@ -161,7 +161,7 @@ def type_mask(patterns: Iterable[str]) -> int | None:
     return mask
 
 
-# Why an event happened (CONTRACT §4).
+# Values of `cause`, why an event happened (docs/events.md, "One event").
 IDP: Final = "idp"
 USER_WAS_DEACTIVATED: Final = "user_deactivated"
 USER_WAS_REACTIVATED: Final = "user_reactivated"
@@ -205,7 +205,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Macs:
-    """The blind keys of a resource's searchable values (DESIGN §6), 16 bytes each."""
+    """HMACs of a resource's searchable values, 16 bytes each: what look-ups compare (docs/concepts.md, "Personal data")."""
 
     name: bytes  # userName of a user, displayName of a group
     external_id: bytes | None = None

@@ -1,4 +1,4 @@
-"""Building the leaf of an event: the bytes that are hashed, and all that is ever public of it (DESIGN §5)."""
+"""Building the leaf of an event: the bytes that are hashed (docs/events.md, "The leaf"). A leaf holds no personal data."""
 
 from dataclasses import dataclass
 from typing import Any, Final

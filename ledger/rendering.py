@@ -15,7 +15,7 @@ from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
-BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page, stream, delivery or scan besides its first event or resource (CONTRACT §2)
+BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page or request besides its first event (docs/events.md, "How large a page is")
 DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)  # what opening a body that was changed at rest may raise
 _TOLD_MAX: Final = 10_000  # damaged bodies that are remembered as logged
 _log = structlog.get_logger("ledger.bodies")
@@ -140,7 +140,7 @@ UNREADABLE: Final = b'{"unreadable":true}'
 
 
 def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes) -> bytes:
-    """Give the public JSON of an event (CONTRACT §4) from its leaf and the bytes of its body's `data`.
+    """Give the public JSON of an event (docs/events.md, "One event") from its leaf and the bytes of its body's `data`.
 
     In the place of `data` stand WITHHELD, ERASED or UNREADABLE where it cannot be shown; the leaf tells which events have
     one (`ct`).

@@ -1,4 +1,4 @@
-"""Keys and sealed bodies: who is named in the ledger is readable only with the key-encryption key (DESIGN §5)."""
+"""Keys and sealed bodies: attributes can be read only with the key-encryption key (docs/concepts.md, "Personal data")."""
 
 import hashlib
 import hmac

@@ -249,7 +249,7 @@ def revoke(row: TokenRow, reason: str | None = None) -> RecordFacts | None:
 
 
 def shown(row: TokenRow, now: datetime) -> dict[str, Any]:
-    """A token as clients see it (CONTRACT §2), without its text."""
+    """The JSON of a token (docs/operations.md, "Tokens and directories"); its secret is not in it."""
     return {
         "object": "token", "id": str(row.id), "role": row.role, "name": row.name, "directories": list(row.directories),
         "types": list(row.types), "consumers": list(row.consumers), "bodies": row.bodies, "created_at": row.created_at,

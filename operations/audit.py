@@ -1,4 +1,4 @@
-"""Audit: who existed, who was in what, who could reach what, as of a time or a seq (CONTRACT §7)."""
+"""Audit: who existed, who was in what, who could reach what, as of a time or a seq (docs/concepts.md, "As of")."""
 
 from bisect import bisect_right
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Consumers: making and changing them, moving their place, and how they are doing (CONTRACT §5)."""
+"""Consumers: create, change, acknowledge, seek, read the status (docs/consumers.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Directories: IdP connections, made, listed, paused, closed (CONTRACT §8)."""
+"""Directories: create, list, pause, resume, close (docs/concepts.md, "A directory's life")."""
 
 from ledger.commands import RecordFacts
 from ledger.directories import PROFILE, SLUG, SYSTEM, Directory

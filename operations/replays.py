@@ -1,4 +1,4 @@
-"""Replays of deliveries (CONTRACT §6): plan, start, follow, pause, resume, cancel."""
+"""Replays of deliveries (docs/consumers.md, "Seek and replay"): plan, start, follow, pause, resume, cancel."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""All state of a directory as of a seq, to begin with: read on after it and nothing is missed (CONTRACT §4)."""
+"""The snapshot: all state of a directory as of one seq, from which a reader goes on with the feed (docs/events.md)."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final

@@ -16,9 +16,17 @@ CODE = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 OTHERS = sorted(path for folder in ("bench", "examples") for path in (PROJECT / folder).rglob("*.py"))
 TEXTS = [*CODE, *TESTS, *OTHERS, *(path for package in PACKAGES for path in (PROJECT / package).rglob("*.sql"))]
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 FUNCTION_LINES_MAX = 60  # one screen
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc"}
 MARKERS = re.compile("|".join(rf"\b{one}{two}\b" for one, two in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"))))
+NOT_HERE = re.compile(
+    "|".join(
+        rf"\b{one}{two}\b"
+        for one, two in (("CONT", "RACT"), ("DES", "IGN"), ("WRITE", "PATH"), ("PRO", "DUCT"), ("STAND", "ARDS"), ("SC", r"IM\.md"), ("AUD", r"IT\.md"))
+    )
+)
+CITED = re.compile(r'\b(docs/[\w/-]+\.md)((?:, "[^"]+")*)')
 ENTRY_POINTS = {
     "runtime.cli",  # named in pyproject.toml
     "ledger.eventsourcing_recorder",  # for other people's event-sourcing code
@@ -95,6 +103,19 @@ def test_no_test_sleeps(path: Path) -> None:
             if called == "asyncio.sleep" and ast.unparse(node.args[0]) == "0":
                 continue  # a turn for others, no guess
             assert called not in {"time.sleep", "asyncio.sleep", "anyio.sleep", "sleep"}, f"{where(path)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", [*TEXTS, *PAGES], ids=where)
+def test_only_documents_of_the_repository_are_cited(path: Path) -> None:
+    """A reader cannot look up what is not here: cite a page of docs/ and its section."""
+    text = path.read_text(encoding="utf-8")
+    if path.is_relative_to(PROJECT / "delivery"):
+        return  # its citations go with the rewriting of the package
+    assert NOT_HERE.findall(text) == []
+    for page, sections in CITED.findall(text):
+        assert (PROJECT / page).exists(), page
+        titles = re.findall(r"^#+ (.+)$", (PROJECT / page).read_text(encoding="utf-8"), re.MULTILINE)
+        assert [title for title in re.findall(r'"([^"]+)"', sections) if title not in titles] == [], page
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=where)

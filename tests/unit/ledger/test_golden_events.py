@@ -1,4 +1,4 @@
-"""One stored sample of every event type: the bytes of leaf and sealed body are fixed for ever (DESIGN §5).
+"""One stored sample of every event type: the bytes of leaf and sealed body are fixed for ever (docs/events.md, "The leaf", "The body").
 
 Regenerate only for a new type or a new class_version: `python -m tests.unit.ledger.test_golden_events`.
 """
