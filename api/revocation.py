@@ -10,7 +10,7 @@ from ledger.tokens import ENDLESS, token_hash
 from scim.errors import Unauthorized
 
 
-def presented(request: Request) -> bytes | None:
+def token_hash_of(request: Request) -> bytes | None:
     """The hash of the token of a request that was let in; None where this machine itself asks. The text is not kept."""
     if caller_of(request).token_id is None:
         return None

@@ -3,12 +3,12 @@
 import psycopg
 
 from database.connections import Connection
-from ledger.transaction import Outcome, Report, Submission, Transaction
+from ledger.transaction import BatchReport, Outcome, Submission, Transaction
 
 
 async def write_alone(conn: Connection, transaction: Transaction, submission: Submission) -> Outcome:
     """Write it and wait. Raises what refuses it."""
-    report = Report()
+    report = BatchReport()
     try:
         await transaction.run(conn, [submission], report, wait_for_locks=True)
     except psycopg.Error:

@@ -83,12 +83,12 @@ def seal_of(kek: Kek, row: TokenRow) -> bytes:
     """The seal of what a row grants, to whom, until when: 32 bytes. Uses and revocation are not in it."""
     granted = [
         str(row.id), row.hash.hex(), row.role, row.name, row.directories, row.types, row.consumers, row.bodies, row.created_by,
-        _text(row.supersedes), _text(row.superseded_by), (row.expires_at - _EPOCH) // timedelta(microseconds=1),
+        _id_text(row.supersedes), _id_text(row.superseded_by), (row.expires_at - _EPOCH) // timedelta(microseconds=1),
     ]  # fmt: skip
     return kek.mac(_DOMAIN, orjson.dumps(granted))
 
 
-def _text(token: UUID | None) -> str | None:
+def _id_text(token: UUID | None) -> str | None:
     return None if token is None else str(token)
 
 
@@ -153,6 +153,6 @@ def _otherwise_sealed(kek: Kek, row: TokenRow, told: Told) -> str | None:
     if told.seal != seal_of(kek, issued).hex():
         return "its hash or its issuer is not what the log has sealed"
     ended = told.rotated or {"superseded_by": None, "expires_at": told.issued["expires_at"]}
-    if (_text(row.superseded_by), row.expires_at) != (ended["superseded_by"], datetime.fromisoformat(ended["expires_at"])):
+    if (_id_text(row.superseded_by), row.expires_at) != (ended["superseded_by"], datetime.fromisoformat(ended["expires_at"])):
         return "its end or its successor is not what the log says"
     return None

@@ -28,7 +28,7 @@ from ledger.writer import Connect, Link
 
 SQL: Final = load_queries(__file__)
 PIECE: Final = 500  # events of a commit: some 50 ms of a lock on a directory that nobody else writes
-LOOK_S: Final = 1.0  # how late it is noticed that the process which cleaned up is gone
+CLEANUP_LOOK_S: Final = 1.0  # how late it is noticed that the process which cleaned up is gone
 AWAY_S: Final = 1.0  # between two tries while the database is away
 FAILED_S: Final = 30.0  # after a defect: it would be the same at once
 # Whose tokens end with the directory, where they reach no other. Those that only read it stay: an application must still learn that access
@@ -92,7 +92,7 @@ class CleanUps:
         if not await self._left(conn):
             return None
         if not await _locked(conn):
-            return LOOK_S
+            return CLEANUP_LOOK_S
         failed: set[int] = set()
         try:
             while waiting := [directory for directory in await self._left(conn) if directory.id not in failed]:

@@ -37,7 +37,7 @@ def apart(before: int, database: int, after: int) -> bool:
 
 
 @dataclass(slots=True)
-class Tail:
+class DirectoryTail:
     """The end of a directory's log while a batch extends it. `at` is the last event's time, `clock` the database's."""
 
     seq: int

@@ -46,7 +46,7 @@ class Condition:
 
 
 # Read once: a group may have 100 000. What cannot be an id stays the text that it is, to be named in the refusal.
-Members: TypeAlias = tuple[UUID | str, ...]
+MemberIds: TypeAlias = tuple[UUID | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class CreateGroup:
     id: UUID
     document: dict[str, Any]
     key: str  # folded displayName
-    members: Members  # as submitted; must be ids of users or groups
+    members: MemberIds  # as submitted; must be ids of users or groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class ReplaceGroup:
     id: UUID
     document: dict[str, Any]
     key: str
-    members: Members
+    members: MemberIds
     condition: Condition | None = None
     kind: ResourceType = GROUP
 
@@ -197,12 +197,12 @@ def parse_id(text: str) -> UUID | None:
         return None
 
 
-def as_members(texts: Iterable[str]) -> Members:
+def as_members(texts: Iterable[str]) -> MemberIds:
     """The members of a group as a command has them."""
     return tuple(parse_id(text) or text for text in texts)
 
 
-def _known(members: Members) -> tuple[UUID, ...]:
+def _known(members: MemberIds) -> tuple[UUID, ...]:
     return tuple(member for member in members if isinstance(member, UUID))
 
 
@@ -308,7 +308,7 @@ class Last:
 
 
 @dataclass(slots=True)
-class State:
+class DirectoryState:
     """What the decisions of one directory's commands in a batch look at."""
 
     directory: str = ACTIVE  # what it is: active, paused, closed, deleted

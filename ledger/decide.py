@@ -18,6 +18,7 @@ from ledger.commands import (
     CreateUser,
     DeleteGroup,
     DeleteUser,
+    DirectoryState,
     GroupState,
     Last,
     PatchGroup,
@@ -25,7 +26,6 @@ from ledger.commands import (
     RecordFacts,
     ReplaceGroup,
     ReplaceUser,
-    State,
     UserState,
     of_the_idp,
     parse_id,
@@ -124,7 +124,7 @@ class Decision:
     document: dict[str, Any] | None = None
 
 
-def decide(state: State, command: Command, leniency: Leniency, effort: Effort | None = None) -> Decision:
+def decide(state: DirectoryState, command: Command, leniency: Leniency, effort: Effort | None = None) -> Decision:
     """Decide one command; with what it may compute, where others share a batch with it or a request has several.
 
     Raises ScimError when it is refused, RunsAloneError when it needs all edges loaded, TooHeavyError when others would wait.
@@ -136,7 +136,7 @@ def decide(state: State, command: Command, leniency: Leniency, effort: Effort | 
     return decision
 
 
-def _decide(state: State, command: Command, leniency: Leniency, effort: Effort) -> Decision:
+def _decide(state: DirectoryState, command: Command, leniency: Leniency, effort: Effort) -> Decision:
     match command:
         case CreateUser():
             return _create_user(state, command)
@@ -180,7 +180,7 @@ def _changes_profile(command: Command) -> bool:
     return isinstance(command, RecordFacts) and any(draft.kind in _PROFILE_CHANGES for draft in command.drafts)
 
 
-def _clean_up(state: State, command: CleanUp) -> Decision:
+def _clean_up(state: DirectoryState, command: CleanUp) -> Decision:
     """A piece of the clean-up: what stands no more was taken away by a piece before. Access ended when the directory was closed."""
     if state.directory != CLOSED:
         return Decision(())
@@ -205,7 +205,7 @@ def _ended(kind: EventType, obj: UUID, ot: str, last: Last) -> Draft:
 # -- users ------------------------------------------------------------------
 
 
-def _create_user(state: State, command: CreateUser) -> Decision:
+def _create_user(state: DirectoryState, command: CreateUser) -> Decision:
     _refuse_taken(state, command.key, command.id)
     check_user_name(command.document)
     document = {**command.document, "id": str(command.id)}
@@ -213,7 +213,7 @@ def _create_user(state: State, command: CreateUser) -> Decision:
     return Decision((_user_event(USER_CREATED, command.id, document, [], command.key),), document)
 
 
-def _replace_user(state: State, command: ReplaceUser) -> Decision:
+def _replace_user(state: DirectoryState, command: ReplaceUser) -> Decision:
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
@@ -224,7 +224,7 @@ def _replace_user(state: State, command: ReplaceUser) -> Decision:
     return _change_user(state, user, document)
 
 
-def _patch_user(state: State, command: PatchUser, leniency: Leniency, effort: Effort) -> Decision:
+def _patch_user(state: DirectoryState, command: PatchUser, leniency: Leniency, effort: Effort) -> Decision:
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
@@ -232,7 +232,7 @@ def _patch_user(state: State, command: PatchUser, leniency: Leniency, effort: Ef
     return _change_user(state, user, in_order_of(user.document, after))
 
 
-def _change_user(state: State, user: UserState, after: dict[str, Any]) -> Decision:
+def _change_user(state: DirectoryState, user: UserState, after: dict[str, Any]) -> Decision:
     key = casefold(after["userName"])
     if key != user.key:
         _refuse_taken(state, key, user.id)
@@ -260,7 +260,7 @@ def _activation(user: UserState, after: dict[str, Any], change: list[dict[str, A
     return [*revoked, _user_event(USER_DEACTIVATED, user.id, after, change, key)]
 
 
-def _delete_user(state: State, command: DeleteUser) -> Decision:
+def _delete_user(state: DirectoryState, command: DeleteUser) -> Decision:
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
@@ -276,14 +276,14 @@ def _user_event(kind: EventType, user: UUID, document: dict[str, Any], found: li
     return Draft(kind, user, USER, active=document["active"], body=Body(document, found, key))
 
 
-def _user(state: State, user: UUID) -> UserState:
+def _user(state: DirectoryState, user: UUID) -> UserState:
     found = state.users.get(user)
     if found is None:
         raise NotFound("There is no user with this id in this directory. It may have been deleted.")
     return found
 
 
-def _refuse_taken(state: State, key: str, user: UUID) -> None:
+def _refuse_taken(state: DirectoryState, key: str, user: UUID) -> None:
     owner = state.names.get(key)
     if owner is not None and owner != user:
         raise Uniqueness("userName: another user of this directory already has this userName (compared ignoring case).")
@@ -292,14 +292,14 @@ def _refuse_taken(state: State, key: str, user: UUID) -> None:
 # -- groups -----------------------------------------------------------------
 
 
-def _create_group(state: State, command: CreateGroup) -> Decision:
+def _create_group(state: DirectoryState, command: CreateGroup) -> Decision:
     document = {**command.document, "id": str(command.id)}
     created = Draft(GROUP_CREATED, command.id, GROUP, body=Body(document, [], command.key))
     members = dict.fromkeys(_known_members(state, command.id, command.members))
     return Decision((created, *(_add(state, command.id, member) for member in members)), document)
 
 
-def _replace_group(state: State, command: ReplaceGroup) -> Decision:
+def _replace_group(state: DirectoryState, command: ReplaceGroup) -> Decision:
     group = _group(state, command.id)
     if command.condition:
         command.condition.check(group.etag_rv)
@@ -309,7 +309,7 @@ def _replace_group(state: State, command: ReplaceGroup) -> Decision:
     return _change_group(state, group, document, wanted, set(group.members or ()))
 
 
-def _patch_group(state: State, command: PatchGroup, leniency: Leniency, effort: Effort) -> Decision:
+def _patch_group(state: DirectoryState, command: PatchGroup, leniency: Leniency, effort: Effort) -> Decision:
     group = _group(state, command.id)
     if command.condition:
         command.condition.check(group.etag_rv)
@@ -320,7 +320,9 @@ def _patch_group(state: State, command: PatchGroup, leniency: Leniency, effort: 
     return _change_group(state, group, document, wanted, current)
 
 
-def _change_group(state: State, group: GroupState, document: dict[str, Any], wanted: set[UUID], current: set[UUID]) -> Decision:
+def _change_group(
+    state: DirectoryState, group: GroupState, document: dict[str, Any], wanted: set[UUID], current: set[UUID]
+) -> Decision:
     found = changes(group.document, document)
     drafts: list[Draft] = []
     if found:
@@ -330,7 +332,7 @@ def _change_group(state: State, group: GroupState, document: dict[str, Any], wan
     return Decision(tuple(drafts), document)
 
 
-def _delete_group(state: State, command: DeleteGroup) -> Decision:
+def _delete_group(state: DirectoryState, command: DeleteGroup) -> Decision:
     group = _group(state, command.id)
     if command.condition:
         command.condition.check(group.etag_rv)
@@ -341,7 +343,7 @@ def _delete_group(state: State, command: DeleteGroup) -> Decision:
     return Decision((*own, *above, last))
 
 
-def _group(state: State, group: UUID) -> GroupState:
+def _group(state: DirectoryState, group: UUID) -> GroupState:
     found = state.groups.get(group)
     if found is None:
         raise NotFound("There is no group with this id in this directory. It may have been deleted.")
@@ -349,7 +351,7 @@ def _group(state: State, group: UUID) -> GroupState:
 
 
 def _apply_member_operations(
-    state: State, group: GroupState, operations: tuple[MemberOperation, ...]
+    state: DirectoryState, group: GroupState, operations: tuple[MemberOperation, ...]
 ) -> tuple[set[UUID], set[UUID]]:
     """The members of the group after the operations, and before them: (wanted, current).
 
@@ -383,7 +385,7 @@ def _named(operation: MemberOperation) -> Iterator[UUID]:
     return (found for found in (parse_id(member) for member, _ in operation.members) if found is not None)
 
 
-def _selected(state: State, group: GroupState, operation: MemberOperation, member: UUID) -> bool:
+def _selected(state: DirectoryState, group: GroupState, operation: MemberOperation, member: UUID) -> bool:
     kind = (group.members or {}).get(member) or state.members[member][0]
     return operation.filter is not None and matches(operation.filter, {"value": str(member), "type": kind})
 
@@ -392,7 +394,7 @@ NAMED_MAX: Final = UNKNOWN_ENOUGH  # members that a refusal names: enough to see
 NAMED_CHARACTERS_MAX: Final = 80  # of each of them
 
 
-def _known_members(state: State, group: UUID, members: Iterable[UUID | str]) -> list[UUID]:
+def _known_members(state: DirectoryState, group: UUID, members: Iterable[UUID | str]) -> list[UUID]:
     """The members as ids. Raises InvalidValue, naming those that no user or group here has."""
     known: list[UUID] = []
     unknown: dict[str, None] = {}
@@ -439,12 +441,12 @@ def _shortened(text: str) -> str:
     return text if len(text) <= NAMED_CHARACTERS_MAX else text[: NAMED_CHARACTERS_MAX - 3] + "..."
 
 
-def _add(state: State, group: UUID, member: UUID) -> Draft:
+def _add(state: DirectoryState, group: UUID, member: UUID) -> Draft:
     kind, active = state.members[member]
     return _edge(MEMBER_ADDED, group, member, kind, IDP, active)
 
 
-def _remove(state: State, group: GroupState, member: UUID, cause: str = IDP) -> Draft:
+def _remove(state: DirectoryState, group: GroupState, member: UUID, cause: str = IDP) -> Draft:
     kind, active = state.members[member]
     return _edge(MEMBER_REMOVED, group.id, member, kind, cause, active)
 

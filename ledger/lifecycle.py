@@ -7,7 +7,7 @@ is written decides again, so the same act from two sides makes one event.
 from typing import Any, Final
 
 from database.queries import load_queries
-from ledger.clocks import Tail
+from ledger.clocks import DirectoryTail
 from ledger.commands import RecordFacts
 from ledger.directories import SYSTEM, Directory
 from ledger.events import (
@@ -65,7 +65,7 @@ def closed(directory: Directory, reason: str, confirm: str) -> RecordFacts | Non
     return None if directory.is_closed else _act(DIRECTORY_CLOSED, directory, {ACTIVE, PAUSED}, reason)
 
 
-def clock_accepted(directory: Directory, tail: Tail, reason: str) -> RecordFacts | None:
+def clock_accepted(directory: Directory, tail: DirectoryTail, reason: str) -> RecordFacts | None:
     """The act of accepting that events have the time of the last one until the clock has caught up with it. None where that was accepted.
 
     Raises StateError where the clock is not behind, or for a closed directory, LifecycleError for the ledger's own.

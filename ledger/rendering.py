@@ -39,7 +39,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class Sealed:
+class SealedEvent:
     """An event as it is stored, to be rendered. `ct` or `wrapped` is None where it has no body, or has it no more."""
 
     event: Event
@@ -71,7 +71,7 @@ class Budget:
         return self.first is None or size <= self.first
 
 
-def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool) -> int:
+def rendered(kek: Kek, events: Sequence[SealedEvent], budget: Budget, *, bodies: bool) -> int:
     """Write the JSON of events in their order until the budget is spent; give how many were written.
 
     A body that does not open costs its own event only: the place says UNREADABLE, and the log has it once.
@@ -91,7 +91,7 @@ def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool
     return len(events)
 
 
-def _data(kek: Kek, sealed: Sealed, keys: dict[UUID, bytes | None], allowed: int | None) -> bytes:
+def _data(kek: Kek, sealed: SealedEvent, keys: dict[UUID, bytes | None], allowed: int | None) -> bytes:
     event, directory = sealed.event, sealed.directory
     assert sealed.ct is not None
     assert sealed.wrapped is not None
