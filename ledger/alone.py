@@ -7,12 +7,12 @@ from ledger.transaction import BatchReport, Outcome, Submission, Transaction
 
 
 async def write_alone(conn: Connection, transaction: Transaction, submission: Submission) -> Outcome:
-    """Write it and wait. Raises what refuses it."""
+    """Write the submission and return its outcome. Raises the error that refuses it."""
     report = BatchReport()
     try:
         await transaction.run(conn, [submission], report, wait_for_locks=True)
     except psycopg.Error:
-        await conn.rollback()  # the connection goes on being used
+        await conn.rollback()  # the caller keeps using the connection
         raise
     ((_, result),) = report.settled
     if isinstance(result, Exception):
