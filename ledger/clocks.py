@@ -12,7 +12,8 @@ from scim.errors import Unavailable
 
 APART_MAX_US: Final = 60_000_000  # largest difference between the two clocks, and by which the last event may be ahead
 CLOCK_RETRY_S: Final = 5
-Clock = Literal["running", "behind", "frozen"]  # of a directory: an event gets the clock's time, is refused, or gets the last event's time
+# of a directory: an event gets the clock's time, is refused, or gets the last event's time
+Clock = Literal["running", "behind", "frozen"]
 CLOCKS_DISAGREE: Final = "clocks_disagree"
 CLOCK_BEHIND: Final = "clock_behind_ledger"
 _SAYS: Final = {

@@ -322,4 +322,5 @@ class DirectoryState:
     tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])  # obj -> (rv, etag_rv)
     cut: bool = False  # not all members were looked up, because more than UNKNOWN_ENOUGH of the first are unknown
     stands: bool = True  # of an act: whether its `stands` query returned a row
-    left: dict[UUID, Last] = field(default_factory=dict[UUID, Last])  # of a closed directory: the resources that a clean-up piece deletes
+    # of a closed directory: the resources that a clean-up piece deletes
+    left: dict[UUID, Last] = field(default_factory=dict[UUID, Last])

@@ -13,7 +13,8 @@ _LEDGER_BEFORE, _DIRECTORY_BEFORE, _LEDGER, _DIRECTORY, _READING = 1, 2, 3, 4, 5
 _FORMS: Final = {
     _LEDGER_BEFORE: _PACKED_BEFORE, _DIRECTORY_BEFORE: _PACKED_BEFORE, _LEDGER: _PACKED, _DIRECTORY: _PACKED, _READING: _PACKED_READING,
 }  # fmt: skip
-MARK_SIZE_BEFORE: Final = 4  # of older cursors, whose mark is the start of a leaf hash: clients still hold them, new ones are not made
+# of older cursors, whose mark is the start of a leaf hash: clients still hold them, new ones are not made
+MARK_SIZE_BEFORE: Final = 4
 
 
 class InvalidCursorError(ValueError):

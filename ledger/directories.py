@@ -32,7 +32,8 @@ class Directory:
     profile: Profile = field(repr=False)
     index_key: bytes = field(repr=False)
     created_at: int = 0  # µs since the epoch
-    schemas: str = field(default="[]", repr=False)  # registered extension schemas as stored: JSON pairs of resource type and Schema document
+    # registered extension schemas as stored: JSON pairs of resource type and Schema document
+    schemas: str = field(default="[]", repr=False)
     user_type: ResourceType = field(default=USER, repr=False)
     group_type: ResourceType = field(default=GROUP, repr=False)
     state: str = ACTIVE  # as this process last saw it; the write transaction reads it again and decides by that

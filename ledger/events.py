@@ -17,7 +17,8 @@ class Fact(Flag):
 
     MEMBERSHIP = auto()  # about group `obj` and member `mem`
     DERIVED = auto()  # follows from another event of the commit; does not move the resource's ETag
-    LIFECYCLE = auto()  # created, deactivated, reactivated, deleted or erased: later membership events of the resource wait for it
+    # created, deactivated, reactivated, deleted or erased: later membership events of the resource wait for it
+    LIFECYCLE = auto()
     ENDS_RESOURCE = auto()  # the last event of its resource, except for an erasure
     GRANTS_ACCESS = auto()  # gives somebody access
     ENDS_ALL_ACCESS = auto()  # of one user, or of all users of a directory

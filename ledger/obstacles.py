@@ -11,7 +11,8 @@ from database.connections import APPLICATION_NAME, Connection
 from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
-HELD_MAX_S: Final = 60  # the largest commit takes less, so a writer that holds a lock for longer is frozen or has lost its connection
+# the largest commit takes less, so a writer that holds a lock for longer is frozen or has lost its connection
+HELD_MAX_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)

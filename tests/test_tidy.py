@@ -37,7 +37,7 @@ IN_EACH_MODULE = {
     "bench": {"app", "main"},  # of scripts that run as processes of their own
     "delivery": {"K", "PAGE", "STATES", "_act", "_plain", "attempts_of", "state_of"},  # to be renamed
     "operations": set("create list_all pause read resume show".split()),  # called with their module: `tokens.show`
-    "runtime/cli": set("app create list_command pause resume set_command show".split()),  # commands, called by Typer alone
+    "runtime/cli": set("app create doctor list_command pause resume set_command show".split()),  # commands, called by Typer alone
 }
 ENTRY_POINTS = {
     "runtime.cli",  # named in pyproject.toml

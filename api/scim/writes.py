@@ -23,7 +23,7 @@ from ledger.commands import (
     CreateUser,
     DeleteGroup,
     DeleteUser,
-    Members,
+    MemberIds,
     PatchGroup,
     PatchUser,
     ReplaceGroup,
@@ -195,7 +195,7 @@ class Write:
             return {}  # most directories: no connection is asked for
         return await resolve_members(self._services.ledger.turns, self._directory, members, self._leniency)
 
-    async def _members(self, document: dict[str, Any]) -> Members:
+    async def _members(self, document: dict[str, Any]) -> MemberIds:
         """The members of a group, taken out of its document: memberships are stored apart from it."""
         # To free so many dicts takes as long as to make them: for a large group not on the event loop.
         named: list[str] = await self._computed(lambda: [member["value"] for member in document.pop("members", ())])
