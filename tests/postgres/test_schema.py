@@ -57,7 +57,7 @@ select format('sequence %s', s) from pg_sequences s where schemaname = 'ledger'
 
 def catalog(url: str) -> list[str]:
     with psycopg.connect(url) as conn:
-        return sorted(line for (text,) in conn.execute(CATALOG) for line in text.splitlines())
+        return [line for text in sorted(text for (text,) in conn.execute(CATALOG)) for line in text.splitlines()]
 
 
 def test_the_schema_to_be_read_is_the_sum_of_the_migrations(
