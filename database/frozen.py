@@ -16,6 +16,7 @@ import structlog
 
 from database.connections import APPLICATION_NAME, Connection
 from database.deadlines import FROZEN, FROZEN_ROLE, PROBE
+from database.locks import ROLES
 from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
@@ -35,9 +36,8 @@ async def frozen(conn: Connection) -> set[Session]:
     """Those that have waited for longer than FROZEN within a transaction, or than FROZEN_ROLE with the lock of a role."""
     async with conn.transaction():
         await conn.execute("set local role none")  # a session is seen, and ended, by the role that logged in as it did
-        rows = await (
-            await conn.execute(SQL["frozen_sessions"], (APPLICATION_NAME, FROZEN.seconds, FROZEN_ROLE.seconds))
-        ).fetchall()
+        params = (APPLICATION_NAME, FROZEN.seconds, FROZEN_ROLE.seconds, [role.number for role in ROLES])
+        rows = await (await conn.execute(SQL["frozen_sessions"], params)).fetchall()
     return {Session(*row) for row in rows}
 
 

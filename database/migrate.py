@@ -26,7 +26,6 @@ from database.server import refuse_old
 
 SQL: Final = load_queries(__file__)
 _HERE = Path(__file__).parent
-_TRY_TURN: Final = "select pg_try_advisory_lock(7302001)"  # any fixed number: two migrations never run at once
 _PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0)  # between two tries; the last goes on
 _BRIEFLY: Final = cast(
     "LiteralString",
@@ -76,7 +75,7 @@ def migrate(url: str, migrations: Sequence[Migration] = (), *, patience_s: float
 
 
 def _take_turn(conn: Connection[TupleRow], until: float) -> None:
-    while not _true(conn, _TRY_TURN):
+    while not _true(conn, SQL["try_migrating"]):
         if time.monotonic() > until:
             raise MigrationError("Another process is changing the schema of this database. Start again when it has ended.")
         time.sleep(_PAUSES_S[0])

@@ -1,3 +1,7 @@
+-- try_rebuilding --
+-- Of two rebuilds one goes on. Goes with the session.
+select pg_try_advisory_lock(3, 0);
+
 -- make_progress --
 -- How far the side tables are: per directory the last seq applied. Committed with the rows it speaks of.
 create table if not exists rebuild.progress (directory int primary key, seq bigint not null);

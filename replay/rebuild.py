@@ -68,7 +68,7 @@ async def rebuild(
     finish, however long that takes. `executor` computes: see stretches.compute. Raises RebuildRefusedError when another rebuild is running.
     """
     async with await connect_owner(url) as conn, await connect_owner(url) as swapper:
-        row = await (await conn.execute("select pg_try_advisory_lock(3, 0)")).fetchone()  # goes with the connection
+        row = await (await conn.execute(SQL["try_rebuilding"])).fetchone()
         if not row or not row[0]:
             raise RebuildRefusedError("Another rebuild is running on this database. Wait for it, or end its process.")
         side = SideTables(conn, url, kek, progress, executor, record=True)

@@ -20,7 +20,7 @@ from operations.permissions import TABLE
 from runtime import protocol
 from runtime.cli import app
 from runtime.settings import Settings
-from tests.docs import deadlines
+from tests.docs import deadlines, locks
 from tests.docs.permissions import generated, table
 from tests.served import served
 from tests.test_tidy import CODE, where
@@ -136,6 +136,11 @@ def test_the_table_of_routes_is_current() -> None:
 def test_the_table_of_deadlines_is_that_of_the_code() -> None:
     text = read("docs/operations.md")
     assert deadlines.generated(text) == text, "write it anew with `make docs`"
+
+
+def test_the_table_of_advisory_locks_is_that_of_the_code() -> None:
+    text = read("docs/architecture.md")
+    assert locks.generated(text) == text, "write it anew with `make docs`"
 
 
 @pytest.mark.parametrize(
