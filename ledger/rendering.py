@@ -1,4 +1,4 @@
-"""From stored rows to the public JSON of events, within a budget of bytes. No IO: it runs in a thread where it is much."""
+"""Render stored rows as the public JSON of events, within a budget of bytes. No IO, so it can run in a worker thread."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,15 @@ from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
 BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page or request besides its first event (docs/events.md, "How large a page is")
-DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)  # what opening a body that was changed at rest may raise
-_TOLD_MAX: Final = 10_000  # damaged bodies that are remembered as logged
+# errors of opening a body that was damaged or changed in the database
+DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)
+_TOLD_MAX: Final = 10_000  # damaged bodies of which the process remembers that it logged them
 _log = structlog.get_logger("ledger.bodies")
 
 
 @dataclass(slots=True)
 class Event:
-    """One event of the log for a reader inside the process. `json` is what the public reads, or empty where nobody asked."""
+    """One event of the log for a reader inside the process. `json` is the public form, empty until it is rendered."""
 
     position: int
     directory: int
@@ -40,7 +41,7 @@ class Event:
 
 @dataclass(slots=True)
 class SealedEvent:
-    """An event as it is stored, to be rendered. `ct` or `wrapped` is None where it has no body, or has it no more."""
+    """A stored event before rendering. `ct` or `wrapped` is None if the event has no body, or its body or key was deleted."""
 
     event: Event
     directory: Directory
@@ -51,7 +52,7 @@ class SealedEvent:
 
 @dataclass(slots=True)
 class Budget:
-    """How much JSON may be made: of the first event alone (None: however large it is), and of all others together."""
+    """How many bytes of JSON may be made: `first` for the first event (None: unlimited), `others` for the rest together."""
 
     others: int = BODIES_BYTES_MAX
     first: int | None = None
@@ -59,11 +60,11 @@ class Budget:
 
     @property
     def allowed(self) -> int | None:
-        """What the next event may have; from 1."""
+        """The bytes that the next event may take, at least 1."""
         return max(self.others, 1) if self.begun else self.first
 
     def spend(self, size: int) -> bool:
-        """Whether an event of that size still goes."""
+        """Take `size` bytes from the budget; False if they do not fit."""
         if self.begun:
             self.others -= size
             return self.others >= 0
@@ -72,12 +73,12 @@ class Budget:
 
 
 def rendered(kek: Kek, events: Sequence[SealedEvent], budget: Budget, *, bodies: bool) -> int:
-    """Write the JSON of events in their order until the budget is spent; give how many were written.
+    """Render events in their order until the budget is spent. Returns how many were rendered.
 
-    A body that does not open costs its own event only: the place says UNREADABLE, and the log has it once.
+    A body that cannot be opened affects only its own event: its `data` becomes UNREADABLE, and it is logged once.
     """
     keys: dict[UUID, bytes | None] = {}
-    gone = ERASED if bodies else WITHHELD  # a reader of bodies is told of one that is gone, another that it may not see it
+    gone = ERASED if bodies else WITHHELD  # a reader without attributes must not learn that the body was erased
     for number, sealed in enumerate(events):
         try:
             data = gone if sealed.ct is None or sealed.wrapped is None else _data(kek, sealed, keys, budget.allowed)
@@ -97,7 +98,7 @@ def _data(kek: Kek, sealed: SealedEvent, keys: dict[UUID, bytes | None], allowed
     assert sealed.wrapped is not None
     try:
         if event.obj not in keys:
-            keys[event.obj] = None  # where it does not open, it does not for the others of this resource either
+            keys[event.obj] = None  # the other events of the resource have the same damaged key
             keys[event.obj] = unwrap_key(kek, sealed.wrapped, directory=directory.uuid, obj=event.obj)
         key = keys[event.obj]
         if key is None:
@@ -116,7 +117,7 @@ _told: set[tuple[int, int]] = set()
 
 
 def tell_unreadable(directory: Directory, seq: int) -> None:
-    """Log, once in this process, that the body at a place was damaged."""
+    """Log once in this process that the body at a place is damaged."""
     if (directory.id, seq) not in _told and len(_told) < _TOLD_MAX:
         _told.add((directory.id, seq))
         _log.error("body_unreadable", directory=directory.slug, seq=seq, do="run `scim-ledger replay verify`")
@@ -128,11 +129,11 @@ def _second(seconds: int) -> str:
 
 
 def rfc3339(micros: int) -> str:
-    """RFC 3339 UTC with microseconds."""
+    """Format µs since the epoch as RFC 3339 in UTC, with microseconds."""
     return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z"
 
 
-_DATA: Final = b',"data":'  # nothing before it in an event comes from a request
+_DATA: Final = b',"data":'  # no earlier part of a rendered event comes from a request, so the first match is the right one
 _NO_DATA: Final = _DATA + b"{}}"
 WITHHELD: Final = b'{"withheld":true}'
 ERASED: Final = b'{"erased":true}'
@@ -142,8 +143,7 @@ UNREADABLE: Final = b'{"unreadable":true}'
 def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes) -> bytes:
     """Give the public JSON of an event (docs/events.md, "One event") from its leaf and the bytes of its body's `data`.
 
-    In the place of `data` stand WITHHELD, ERASED or UNREADABLE where it cannot be shown; the leaf tells which events have
-    one (`ct`).
+    `data` is WITHHELD, ERASED or UNREADABLE if it cannot be shown. Events with a body have `ct` in their leaf.
     """
     f: dict[str, Any] = orjson.loads(leaf)
     head = (
@@ -161,7 +161,7 @@ def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes)
 
 
 def withheld(event: Event) -> bytes:
-    """The JSON of an event for a reader who may not see attributes, from that for one who may."""
+    """Replace `data` in a rendered event by WITHHELD, for a reader who may not see attributes."""
     if event.mem is not None or event.json.endswith(_NO_DATA):
         return event.json
     return event.json[: event.json.index(_DATA)] + _DATA + WITHHELD + b"}"
