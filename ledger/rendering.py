@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 import structlog
 
+from ledger.cursor import ID_MARK_SIZE, EventId
 from ledger.directories import Directory
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.body import BodyError, PayloadTooLargeError
@@ -17,13 +18,17 @@ from proofs.keys import WrapError
 
 BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page, stream, delivery or scan besides its first event or resource (CONTRACT §2)
 DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)  # what opening a body that was changed at rest may raise
+_UNTRIED: Final = b""  # in the place of a key
 _TOLD_MAX: Final = 10_000  # damaged bodies that are remembered as logged
 _log = structlog.get_logger("ledger.bodies")
 
 
 @dataclass(slots=True)
 class Event:
-    """One event of the log for a reader inside the process. `json` is what the public reads, or empty where nobody asked."""
+    """One event of the log for a reader inside the process. What the public reads of it is put together at the edge, from its parts.
+
+    `head` and `data` are empty where nobody asked for JSON, or where it goes beyond a budget.
+    """
 
     position: int
     directory: int
@@ -35,7 +40,30 @@ class Event:
     commit: int  # first seq of its commit
     types: int  # bits of all event types in its commit
     leaf_hash: bytes = b""
-    json: bytes = b""
+    slug: str = ""  # of its directory
+    head: bytes = b""  # of its JSON: all before the value of `data`
+    data: bytes = b""  # that value
+    held: bool = False  # the surge brake would hold it back
+
+    @property
+    def id(self) -> EventId:
+        return EventId(self.slug, self.seq, self.leaf_hash[:ID_MARK_SIZE])
+
+    @property
+    def size(self) -> int:
+        """Bytes of its JSON, but for the word that it is held; 0 where there is none."""
+        return len(self.head) + len(self.data) + 1 if self.head else 0
+
+    @property
+    def json(self) -> bytes:
+        """Its public JSON (CONTRACT §4), or nothing."""
+        return b"".join((self.head, self.data, _END_HELD if self.held else _END)) if self.head else b""
+
+    @property
+    def structure(self) -> bytes:
+        """The same for a reader who may not see attributes."""
+        hidden = self.mem is None and self.data != NO_DATA
+        return b"".join((self.head, WITHHELD if hidden else self.data, _END_HELD if self.held else _END)) if self.head else b""
 
 
 @dataclass(slots=True)
@@ -76,7 +104,7 @@ def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool
 
     A body that does not open costs its own event only: the place says UNREADABLE, and the log has it once.
     """
-    keys: dict[UUID, bytes | None] = {}
+    keys: dict[int, bytes | None] = {}  # by the integer of a UUID, whose own hash is computed in Python each time
     gone = ERASED if bodies else WITHHELD  # a reader of bodies is told of one that is gone, another that it may not see it
     for number, sealed in enumerate(events):
         try:
@@ -84,22 +112,21 @@ def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool
         except PayloadTooLargeError:
             return number
         event = sealed.event
-        json = render(sealed.directory.slug, sealed.leaf, event.leaf_hash, event.position, data)
-        if not budget.spend(len(json)):
+        head, data = render(event, sealed.leaf, data)
+        if not budget.spend(len(head) + len(data) + 1):
             return number
-        event.json = json
+        event.head, event.data = head, data
     return len(events)
 
 
-def _data(kek: Kek, sealed: Sealed, keys: dict[UUID, bytes | None], allowed: int | None) -> bytes:
+def _data(kek: Kek, sealed: Sealed, keys: dict[int, bytes | None], allowed: int | None) -> bytes:
     event, directory = sealed.event, sealed.directory
     assert sealed.ct is not None
     assert sealed.wrapped is not None
     try:
-        if event.obj not in keys:
-            keys[event.obj] = None  # where it does not open, it does not for the others of this resource either
-            keys[event.obj] = unwrap_key(kek, sealed.wrapped, directory=directory.uuid, obj=event.obj)
-        key = keys[event.obj]
+        key = keys.get(event.obj.int, _UNTRIED)
+        if key is _UNTRIED:
+            key = keys[event.obj.int] = _unwrapped(kek, sealed.wrapped, directory, event.obj)
         if key is None:
             raise WrapError
         return data_of(open_payload(key, sealed.ct, directory=directory.uuid, obj=event.obj, seq=event.seq, payload_max=allowed))
@@ -110,6 +137,14 @@ def _data(kek: Kek, sealed: Sealed, keys: dict[UUID, bytes | None], allowed: int
     except DAMAGED:
         tell_unreadable(directory, event.seq)
     return UNREADABLE
+
+
+def _unwrapped(kek: Kek, wrapped: bytes, directory: Directory, obj: UUID) -> bytes | None:
+    """None where it does not open: it does not for the other events of this resource either."""
+    try:
+        return unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
+    except DAMAGED:
+        return None
 
 
 _told: set[tuple[int, int]] = set()
@@ -132,36 +167,29 @@ def rfc3339(micros: int) -> str:
     return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z"
 
 
-_DATA: Final = b',"data":'  # nothing before it in an event comes from a request
-_NO_DATA: Final = _DATA + b"{}}"
+NO_DATA: Final = b"{}"
 WITHHELD: Final = b'{"withheld":true}'
 ERASED: Final = b'{"erased":true}'
 UNREADABLE: Final = b'{"unreadable":true}'
+_END: Final = b"}"
+_END_HELD: Final = b',"held":true}'
 
 
-def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes) -> bytes:
-    """Give the public JSON of an event (CONTRACT §4) from its leaf and the bytes of its body's `data`.
+def render(event: Event, leaf: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """Give `head` and `data` of an event (CONTRACT §4) from its leaf and the bytes of its body's `data`.
 
     In the place of `data` stand WITHHELD, ERASED or UNREADABLE where it cannot be shown; the leaf tells which events have
     one (`ct`).
     """
     f: dict[str, Any] = orjson.loads(leaf)
     head = (
-        f'{{"object":"event","id":"evt_{slug}_{f["seq"]}_{leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{slug}",'
-        f'"seq":{f["seq"]},"position":{position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
+        f'{{"object":"event","id":"evt_{event.slug}_{event.seq}_{event.leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{event.slug}",'
+        f'"seq":{f["seq"]},"position":{event.position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
         f'"time":"{rfc3339(f["at"])}","cause":"{f["cause"]}","actor":"{f["actor"]}","request_id":"{f["req"]}",'
         f'"profile":"{f["prof"]}","subject":{{"type":"{f["ot"]}","id":"{f["obj"]}"}},"data":'
     )
     if f.get("mem"):
         flag = "true" if f["eff"] else "false"
-        edge = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}}}'
-        return (head + edge).encode()
-    shown = b"{}" if "ct" not in f and data in {WITHHELD, ERASED} else data
-    return b"".join((head.encode(), shown, b"}"))
-
-
-def withheld(event: Event) -> bytes:
-    """The JSON of an event for a reader who may not see attributes, from that for one who may."""
-    if event.mem is not None or event.json.endswith(_NO_DATA):
-        return event.json
-    return event.json[: event.json.index(_DATA)] + _DATA + WITHHELD + b"}"
+        edge = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}'
+        return head.encode(), edge.encode()
+    return head.encode(), NO_DATA if "ct" not in f and data in {WITHHELD, ERASED} else data
