@@ -1,6 +1,7 @@
-"""Bodies of requests: cut while they come (CONTRACT §2), since nobody is read further than is of use; and what each one of /v1 keeps to.
+"""Request bodies: the size limit is applied while the bytes arrive, and a base class for the models of /v1.
 
-What is not read is the server's to get rid of: an answer that comes before the body is whole ends the connection (runtime/protocol.py).
+The limits are in docs/operations.md, "Limits for strangers". An answer that is sent before the body was read to its end closes the
+connection (runtime/protocol.py).
 """
 
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Directories over HTTP (CONTRACT §8)."""
+"""Directories over HTTP (docs/operations.md, "Tokens and directories")."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The feed over HTTP: GET /v1/events and /v1/events/{id} (CONTRACT §4)."""
+"""The feed over HTTP: GET /v1/events and /v1/events/{id} (docs/events.md, "Reading the feed")."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from api.gate import caller_of
-from api.revocation import presented, still_allowed
+from api.revocation import still_allowed, token_hash_of
 from api.services import Services
 from ledger.feed import PAGE_MAX, Page
 from operations import events
@@ -45,7 +45,7 @@ def routes(services: Services) -> APIRouter:
         while True:
             arrival = services.arrivals.next()
             page = await ledger.feed.page(ledger.connection, reading.selection, cursor, limit)
-            await still_allowed(services, presented(request))
+            await still_allowed(services, token_hash_of(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
                 # It speaks for all that was looked at since the request came, not for the last look alone.
@@ -56,7 +56,7 @@ def routes(services: Services) -> APIRouter:
     @router.get("/v1/events/{event_id}", name="events.show")
     async def get_event(request: Request, event_id: str) -> Response:
         found = await events.show(ledger, caller_of(request), event_id)
-        await still_allowed(services, presented(request))
+        await still_allowed(services, token_hash_of(request))
         return Response(found.json, media_type="application/json")
 
     return router

@@ -9,7 +9,7 @@ from api.recent import Recent
 from api.scrapes import MEDIA_TYPE
 from api.services import Services
 from api.strangers import address_of
-from database.releases import Standing
+from database.releases import SchemaRelation
 from operations.figures import sees_names
 from operations.readiness import DATABASE_SILENT, Broken, Readiness
 
@@ -30,7 +30,7 @@ def routes(services: Services) -> APIRouter:
         found = await broken.get()
         warnings = [concern._asdict() for concern in services.readiness.concerns]
         if found is None:
-            schema = {"schema": "newer"} if services.readiness.schema is Standing.NEWER else {}
+            schema = {"schema": "newer"} if services.readiness.schema is SchemaRelation.NEWER else {}
             return {"status": "ready", **schema, **({"warnings": warnings} if warnings else {})}
         response.status_code = 503
         return {"status": "not_ready", **found._asdict()}

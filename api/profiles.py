@@ -33,12 +33,12 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/profiles/{name}", name="profiles.show")
     async def show_profile(request: Request, name: str) -> Response:
-        return as_json(_shown(await profiles.show(ledger, caller_of(request), name)))
+        return as_json(_profile_json(await profiles.show(ledger, caller_of(request), name)))
 
     @router.get("/v1/directories/{directory}/profile", name="profiles.of_directory")
     async def show_profile_of(request: Request, directory: str) -> Response:
         found = await profiles.of_directory(ledger, caller_of(request), directory)
-        return as_json({"directory": directory, **_shown(found)})
+        return as_json({"directory": directory, **_profile_json(found)})
 
     @router.put("/v1/directories/{directory}/profile", name="profiles.set")
     async def set_profile_of(request: Request, directory: str) -> Response:
@@ -47,7 +47,7 @@ def routes(services: Services) -> APIRouter:
             raise ProblemError(413, "too_large", f"A profile has at most {BODY_BYTES_MAX} bytes.")
         asked = await ledger.turns.read(len(raw), lambda: _asked_for(read_json(raw).get("profile")))
         found = await profiles.set_profile(ledger, caller_of(request), directory, asked, weight=1_000 + len(raw))
-        return as_json({"directory": directory, **_shown(found)})
+        return as_json({"directory": directory, **_profile_json(found)})
 
     return router
 
@@ -103,5 +103,5 @@ def _places(wrong: ProfileError) -> str:
     return name_places(str(wrong).splitlines(), "\n", LINE_LENGTH_MAX)
 
 
-def _shown(profile: Profile) -> dict[str, Any]:
+def _profile_json(profile: Profile) -> dict[str, Any]:
     return {"profile": profile.text, "document": profile.file.model_dump()}

@@ -1,4 +1,4 @@
-"""Readers that wait: a token that ends meanwhile gets nothing more (CONTRACT §2 "Credentials")."""
+"""A request that waits gets no more data once its token is revoked or expired (docs/events.md, "The stream")."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from ledger.tokens import ENDLESS, token_hash
 from scim.errors import Unauthorized
 
 
-def presented(request: Request) -> bytes | None:
+def token_hash_of(request: Request) -> bytes | None:
     """The hash of the token of a request that was let in; None where this machine itself asks. The text is not kept."""
     if caller_of(request).token_id is None:
         return None

@@ -1,4 +1,4 @@
-"""The feed as Server-Sent Events: one connection, pushed as events come (CONTRACT §4).
+"""The feed as Server-Sent Events: one connection, pushed as events come (docs/events.md, "The stream").
 
 Whoever is behind reads pages; whoever has caught up takes events from the tail that all readers of a process share.
 """
@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 
 from api.gate import caller_of
 from api.problems import document, problem_of
-from api.revocation import presented, still_allowed
+from api.revocation import still_allowed, token_hash_of
 from api.services import Services
 from database.connections import LOST
 from ledger.cursor import Anchor, Cursor
@@ -52,7 +52,7 @@ def routes(services: Services) -> APIRouter:
     ) -> StreamingResponse:
         after = request.headers.get("last-event-id") or after
         reading = await events.follow(services.ledger, caller_of(request), Question(directory, types, subject), after=after)
-        follower = _Follower(services, reading.selection, reading.cursor, presented(request), filtered=reading.filtered)
+        follower = _Follower(services, reading.selection, reading.cursor, token_hash_of(request), filtered=reading.filtered)
         return StreamingResponse(follower.lines(), media_type="text/event-stream", headers=HEADERS)
 
     return router

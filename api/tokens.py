@@ -1,4 +1,4 @@
-"""Tokens over HTTP (CONTRACT §2): issue, list, rotate, revoke."""
+"""Tokens over HTTP (docs/operations.md, "Tokens and directories"): issue, list, rotate, revoke."""
 
 from typing import Annotated, Any
 
@@ -34,7 +34,7 @@ class TokenBody(Body):
         return asked if asked != Scope() else None
 
 
-class RotateBody(Body):
+class RotateTokenBody(Body):
     overlap_seconds: int = OVERLAP_S
 
 
@@ -64,8 +64,8 @@ def routes(services: Services) -> APIRouter:
         return as_json(await tokens.show(ledger, caller_of(request), token_id))
 
     @router.post("/v1/tokens/{token_id}/rotate", name="tokens.rotate")
-    async def rotate_token(request: Request, token_id: str, body: RotateBody | None = None) -> Response:
-        asked = body or RotateBody()
+    async def rotate_token(request: Request, token_id: str, body: RotateTokenBody | None = None) -> Response:
+        asked = body or RotateTokenBody()
         return as_json(_with_text(await tokens.rotate(ledger, caller_of(request), token_id, asked.overlap_seconds)), 201)
 
     @router.delete("/v1/tokens/{token_id}", name="tokens.revoke")

@@ -43,7 +43,7 @@ from database.deadlines import (
     STATEMENT,
     with_deadlines,
 )
-from database.hosts import only_at, place_of
+from database.hosts import connected_host, only_at
 
 APPLICATION_NAME = "scim-ledger"  # so that an operator knows our sessions in pg_stat_activity
 
@@ -184,7 +184,7 @@ class Bounded(AsyncConnection[TupleRow]):
         pause, idle = LONG_LOOK.seconds, 0
         while idle < 2:  # an answer may just be on its way, and one question may be lost
             await asyncio.sleep(pause)
-            at = only_at(url, place_of(self.info))  # another host that is silent would take all the time of the question
+            at = only_at(url, connected_host(self.info))  # another host that is silent would take all the time of the question
             if await _at_work(at, pid):
                 pause, idle, self.heard_at = LONG_LOOK.seconds, 0, time.monotonic()
             else:

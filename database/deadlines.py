@@ -108,7 +108,7 @@ POSTGRES_AT_STOP: Final = Deadline(
 )
 STOP: Final = Deadline(19, "the whole service after SIGTERM", "it ends, with exit code 1")
 
-TABLE: Final = {name: value for name, value in globals().items() if isinstance(value, Deadline)}
+DEADLINES: Final = {name: value for name, value in globals().items() if isinstance(value, Deadline)}
 
 # Ours unless the URL says otherwise. The client's side of a silent network; SERVER_SIDE is the server's.
 _CLIENT_SIDE: Final = {

@@ -6,7 +6,7 @@ from psycopg import ConnectionInfo
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 
-class Place(NamedTuple):
+class ConnectedHost(NamedTuple):
     """Where a connection is: the host as the URL has it, its address (empty for a Unix socket), the port."""
 
     host: str
@@ -14,16 +14,16 @@ class Place(NamedTuple):
     port: int
 
 
-def place_of(info: ConnectionInfo) -> Place:
-    return Place(info.host, info.hostaddr, info.port)
+def connected_host(info: ConnectionInfo) -> ConnectedHost:
+    return ConnectedHost(info.host, info.hostaddr, info.port)
 
 
-def only_at(url: str, place: Place) -> str:
+def only_at(url: str, place: ConnectedHost) -> str:
     """The URL, of that one server."""
     return make_conninfo(url, host=place.host, hostaddr=place.hostaddr, port=str(place.port))
 
 
-def found_first(url: str, place: Place) -> str:
+def found_first(url: str, place: ConnectedHost) -> str:
     """The URL with all its hosts, that one first; as it is where it has one host only, or not that one."""
     said = conninfo_to_dict(url)
     lists = {name: str(said[name]).split(",") for name in ("host", "hostaddr", "port") if said.get(name)}
@@ -35,7 +35,7 @@ def found_first(url: str, place: Place) -> str:
     return make_conninfo(url, **{name: ",".join(each[n] for n in order) for name, each in lists.items() if len(each) == count})
 
 
-def _is(lists: dict[str, list[str]], n: int, place: Place) -> bool:
+def _is(lists: dict[str, list[str]], n: int, place: ConnectedHost) -> bool:
     """Whether the nth host is that one. One port alone is that of every host."""
     host, hostaddr = (lists[name][n] if name in lists else "" for name in ("host", "hostaddr"))
     ports = lists.get("port", [""])

@@ -61,6 +61,6 @@ LEDGER: Final = AdvisoryLock(
     "whoever asks whether a COMMIT that was given up still waits for a standby", "a write, from before it reads the last position through COMMIT", Held.TRANSACTION, key=0,
 )  # fmt: skip
 
-TABLE: Final = {name: value for name, value in globals().items() if isinstance(value, AdvisoryLock)}
+LOCKS: Final = {name: value for name, value in globals().items() if isinstance(value, AdvisoryLock)}
 # One process has such a role at a time. Where it stands still, another one ends its session and takes the role over.
 ROLES: Final = (WATCHING, CLEANING)

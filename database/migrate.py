@@ -21,7 +21,7 @@ from database.connections import APPLICATION_NAME, set_for_the_owner
 from database.deadlines import FROZEN, SCHEMA_CHANGE, SCHEMA_LOCK, with_deadlines
 from database.holders import Holder, waits_for
 from database.queries import load_queries
-from database.releases import Applied, Migration, Standing, refusal, standing
+from database.releases import Applied, Migration, SchemaRelation, refusal, schema_relation
 from database.server import refuse_old
 
 SQL: Final = load_queries(__file__)
@@ -68,7 +68,7 @@ def migrate(url: str, migrations: Sequence[Migration] = (), *, patience_s: float
         _take_turn(conn, until)
         _make_room(conn)
         known = _known(conn)
-        if standing(ours, known.values()) is Standing.NEWER:
+        if schema_relation(ours, known.values()) is SchemaRelation.NEWER:
             _log.info("schema_newer", migrations=[f"{number:04}" for number in sorted(known.keys() - {m.number for m in ours})])
             return []
         return _apply(conn, ours, known, until)

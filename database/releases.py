@@ -48,7 +48,7 @@ class Applied:
     serves: int | None = None
 
 
-class Standing(Enum):
+class SchemaRelation(Enum):
     """What a schema is to a release."""
 
     SAME = "same"
@@ -57,14 +57,14 @@ class Standing(Enum):
     FOREIGN = "foreign"  # this release must not touch it
 
 
-def standing(ours: Sequence[Migration], applied: Iterable[Applied]) -> Standing:
+def schema_relation(ours: Sequence[Migration], applied: Iterable[Applied]) -> SchemaRelation:
     """Hold the migrations of a release against those of a database."""
     there = {found.number: found for found in applied}
     if refusal(ours, there) is not None:
-        return Standing.FOREIGN
+        return SchemaRelation.FOREIGN
     if any(migration.number not in there for migration in ours):
-        return Standing.OLDER
-    return Standing.NEWER if len(there) > len(ours) else Standing.SAME
+        return SchemaRelation.OLDER
+    return SchemaRelation.NEWER if len(there) > len(ours) else SchemaRelation.SAME
 
 
 def refusal(ours: Sequence[Migration], applied: Mapping[int, Applied]) -> str | None:

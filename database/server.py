@@ -28,7 +28,7 @@ _OFF: Final = {
 }
 
 
-class Condition(NamedTuple):
+class ServerCondition(NamedTuple):
     """`read_only`: a standby, or set to read-only transactions. `standby_silent`: commits wait for a synchronous standby that does not answer."""
 
     read_only: bool
@@ -36,12 +36,12 @@ class Condition(NamedTuple):
     concerns: list[Concern]  # settings that weaken what the ledger promises
 
 
-async def condition(conn: Connection) -> Condition:
+async def condition(conn: Connection) -> ServerCondition:
     """How the server is now, as far as this session can tell."""
     row = await (await conn.execute(SQL["condition"], (STANDBY_S, list(_OFF)))).fetchone()
     assert row is not None
     read_only, standby_silent, off = row
-    return Condition(read_only, standby_silent, [Concern(f"{name}_off", _OFF[name]) for name in off])
+    return ServerCondition(read_only, standby_silent, [Concern(f"{name}_off", _OFF[name]) for name in off])
 
 
 def refuse_old(version: int) -> None:

@@ -43,7 +43,7 @@ from proofs.leaf import encode_leaf, leaf_hash
 
 SQL: Final = load_queries(__file__)
 READ_POOL_MAX: Final = 4
-LOOK_S: Final = 0.5  # between two looks of a subscription for which no notification comes
+SUBSCRIPTION_LOOK_S: Final = 0.5  # between two looks of a subscription for which no notification comes
 _READ_ONLY: Final = "The ledger is read-only here: send a SCIM request, its events follow."
 
 
@@ -260,10 +260,10 @@ class _Listener:
         while not self._stopped.is_set():
             try:
                 # The time limit bounds how long stop() waits for the thread, and how late a lost notification is.
-                for _ in self._conn.notifies(timeout=LOOK_S, stop_after=1):
+                for _ in self._conn.notifies(timeout=SUBSCRIPTION_LOOK_S, stop_after=1):
                     pass
             except psycopg.Error:
-                self._stopped.wait(LOOK_S)
+                self._stopped.wait(SUBSCRIPTION_LOOK_S)
                 with suppress(psycopg.Error):
                     self._conn.close()
                     self._conn = self._connected()

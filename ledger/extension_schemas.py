@@ -21,9 +21,9 @@ def registered(directory: Directory) -> list[dict[str, Any]]:
 
 
 def schema_facts(directory: Directory, resource_type: str, document: dict[str, Any]) -> RecordFacts | None:
-    """The act of registering an extension schema, with its event; None where it stands already.
+    """The act that registers an extension schema; None if the same schema is registered already.
 
-    Raises RefusedError for what is no schema, StateError where its id is taken or the directory closed.
+    Raises RefusedError if the document is no valid schema, StateError if its id is taken or the directory is closed.
     """
     if resource_type not in TYPES_BY_NAME:
         raise RefusedError(f"The resource type is one of {', '.join(TYPES_BY_NAME)}.")

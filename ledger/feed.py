@@ -21,7 +21,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.cursor import BEGINNING, MARK_SIZE_BEFORE, Anchor, Cursor, EventId
 from ledger.directories import SYSTEM, Directories, Directory
-from ledger.rendering import BODIES_BYTES_MAX, Budget, Event, Sealed, rendered
+from ledger.rendering import BODIES_BYTES_MAX, Budget, Event, SealedEvent, rendered
 from ledger.rendering import rfc3339 as rfc3339  # noqa: PLC0414 - times of places in the feed are written as the feed does
 from ledger.sealing import Kek, cursor_key, cursor_mark
 
@@ -125,7 +125,9 @@ class Fetched:
     selection: Selection
     looked_at: list[Event] = field(default_factory=list[Event])
     chosen: list[Event] = field(default_factory=list[Event])  # that the selection takes
-    sealed: list[Sealed] = field(default_factory=list[Sealed])  # those of them that are to be opened: a beginning of `chosen`
+    sealed: list[SealedEvent] = field(
+        default_factory=list[SealedEvent]
+    )  # those of them that are to be opened: a beginning of `chosen`
     places: list[int] = field(default_factory=list[int])  # of each of `sealed`, among `looked_at`
     size: int = 0  # bytes of ciphertext
     whole: bool = True  # False: the budget was spent before the last
@@ -376,7 +378,7 @@ class Feed:
         self, conn: Connection, fetched: Fetched, bodies: dict[tuple[int, int], tuple[int, bytes | None]], budget: int
     ) -> None:
         """Give the events their ciphertexts and keys, as many as the budget allows; long ones are read only now."""
-        long: dict[tuple[int, int], Sealed] = {}
+        long: dict[tuple[int, int], SealedEvent] = {}
         objs: dict[UUID, None] = {}
         first = 0
         for number, sealed in enumerate(fetched.sealed):
@@ -440,7 +442,7 @@ def _arrange(
             if takes(event):
                 fetched.places.append(len(looked_at))
                 fetched.chosen.append(event)
-                fetched.sealed.append(Sealed(event, directory, leaf))
+                fetched.sealed.append(SealedEvent(event, directory, leaf))
             looked_at.append(event)
 
 

@@ -16,7 +16,7 @@ from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
-BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page, stream, delivery or scan besides its first event or resource (CONTRACT §2)
+BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page or request besides its first event (docs/events.md, "How large a page is")
 DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)  # what opening a body that was changed at rest may raise
 _UNTRIED: Final = b""  # in the place of a key
 _TOLD_MAX: Final = 10_000  # damaged bodies that are remembered as logged
@@ -56,7 +56,7 @@ class Event:
 
     @property
     def json(self) -> bytes:
-        """Its public JSON (CONTRACT §4), or nothing."""
+        """Its public JSON (docs/events.md, "One event"), or nothing."""
         return b"".join((self.head, self.data, _END_HELD if self.held else _END)) if self.head else b""
 
     @property
@@ -67,7 +67,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class Sealed:
+class SealedEvent:
     """An event as it is stored, to be rendered. `ct` or `wrapped` is None where it has no body, or has it no more."""
 
     event: Event
@@ -99,7 +99,7 @@ class Budget:
         return self.first is None or size <= self.first
 
 
-def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool) -> int:
+def rendered(kek: Kek, events: Sequence[SealedEvent], budget: Budget, *, bodies: bool) -> int:
     """Write the JSON of events in their order until the budget is spent; give how many were written.
 
     A body that does not open costs its own event only: the place says UNREADABLE, and the log has it once.
@@ -119,7 +119,7 @@ def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool
     return len(events)
 
 
-def _data(kek: Kek, sealed: Sealed, keys: dict[int, bytes | None], allowed: int | None) -> bytes:
+def _data(kek: Kek, sealed: SealedEvent, keys: dict[int, bytes | None], allowed: int | None) -> bytes:
     event, directory = sealed.event, sealed.directory
     assert sealed.ct is not None
     assert sealed.wrapped is not None
@@ -176,7 +176,7 @@ _END_HELD: Final = b',"held":true}'
 
 
 def render(event: Event, leaf: bytes, data: bytes) -> tuple[bytes, bytes]:
-    """Give `head` and `data` of an event (CONTRACT §4) from its leaf and the bytes of its body's `data`.
+    """Give `head` and `data` of an event (docs/events.md, "One event") from its leaf and the bytes of its body's `data`.
 
     In the place of `data` stand WITHHELD, ERASED or UNREADABLE where it cannot be shown; the leaf tells which events have
     one (`ct`).

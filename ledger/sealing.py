@@ -1,4 +1,4 @@
-"""Keys and sealed bodies: who is named in the ledger is readable only with the key-encryption key (DESIGN §5)."""
+"""Keys and sealed bodies: attributes can be read only with the key-encryption key (docs/concepts.md, "Personal data")."""
 
 import hashlib
 import hmac
@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.events import GROUP, Body, Macs
-from proofs.body import Sealed, open_body, seal
+from proofs.body import SealedBody, open_body, seal
 from proofs.keys import WrapError, unwrap, wrap
 from scim.casefolding import casefold
 
@@ -124,7 +124,7 @@ def data_of(payload: bytes) -> bytes:
     return payload[len(_DATA_MARK) : payload.rindex(_KEY_MARK)]
 
 
-def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, random: Callable[[int], bytes]) -> Sealed:
+def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, random: Callable[[int], bytes]) -> SealedBody:
     """Seal a body for its place in the log; `random` gives salt and nonce."""
     entropy = random(SALT_SIZE + NONCE_SIZE)
     return seal(

@@ -16,8 +16,8 @@ from psycopg.rows import TupleRow
 from database.arrays import byteas, int4s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.clocks import Tail
-from ledger.commands import UNKNOWN_ENOUGH, CleanUp, Command, GroupState, Last, Needs, RecordFacts, State, UserState
+from ledger.clocks import DirectoryTail
+from ledger.commands import UNKNOWN_ENOUGH, CleanUp, Command, DirectoryState, GroupState, Last, Needs, RecordFacts, UserState
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES
 from ledger.rendering import DAMAGED, tell_unreadable
@@ -50,16 +50,16 @@ class Placed(Protocol):
 class BatchState:
     """What was read for a batch. `stream_tails` and `tails` move on while the batch is built."""
 
-    directories: dict[int, State] = field(default_factory=dict[int, State])
-    tails: dict[int, Tail] = field(default_factory=dict[int, Tail])
+    directories: dict[int, DirectoryState] = field(default_factory=dict[int, DirectoryState])
+    tails: dict[int, DirectoryTail] = field(default_factory=dict[int, DirectoryTail])
     keys: dict[UUID, bytes] = field(default_factory=dict[UUID, bytes])
     stream_tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])
     sizes: dict[UUID, int] = field(default_factory=dict[UUID, int])  # bytes of the bodies that were opened
     large: set[UUID] = field(default_factory=set[UUID])  # what a shared batch does not open
     damaged: set[UUID] = field(default_factory=set[UUID])  # resources whose attributes do not open: their documents are empty
 
-    def of(self, directory: Directory) -> State:
-        return self.directories.setdefault(directory.id, State())
+    def of(self, directory: Directory) -> DirectoryState:
+        return self.directories.setdefault(directory.id, DirectoryState())
 
     def versions(self, submission: Placed) -> tuple[int, int, int]:
         """Give (etag_rv, created_at, updated_at) of the resource a no-op was about."""
@@ -85,12 +85,12 @@ class BatchState:
         return user is not None and user in (users := self.of(submission.directory).users) and users[user].in_groups
 
 
-def tail_of(row: TupleRow) -> Tail:
+def tail_of(row: TupleRow) -> DirectoryTail:
     """From a row of `tails`."""
-    return Tail(row[1] or 0, row[2] or 0, row[3], row[5])
+    return DirectoryTail(row[1] or 0, row[2] or 0, row[3], row[5])
 
 
-async def tail_now(conn: Connection, directory: Directory) -> Tail:
+async def tail_now(conn: Connection, directory: Directory) -> DirectoryTail:
     """The end of a directory's log as it is now, without its lock."""
     row = await (await conn.execute(SQL["tails"], (int4s([directory.id]),))).fetchone()
     assert row is not None
@@ -226,7 +226,7 @@ class StateReads:
         await self._collect_left(state)
         return state
 
-    async def _seek(self, view: State, directory: Directory, needs: Needs) -> None:
+    async def _seek(self, view: DirectoryState, directory: Directory, needs: Needs) -> None:
         """Look up members of which there are very many, slice by slice: between two of them others have their turn.
 
         No further than the refusal is certain, and has enough to name: whoever sends 300 000 that nobody has waits for the first.
@@ -249,7 +249,7 @@ class StateReads:
             async for row in each(self._cursors[name]):
                 yield row
 
-    def _of(self, state: BatchState, directory: int) -> State:
+    def _of(self, state: BatchState, directory: int) -> DirectoryState:
         return state.of(self._directories[directory])
 
     def _open_resources(

@@ -171,7 +171,7 @@ def issue(issuer: Issuer, token_id: UUID, role: str, name: str, directories: tup
     """Make a token of a role. Raises TokenRefusedError for a role that does not exist, and for a scope where it means nothing."""
     narrow = scope or Scope()
     _refuse(role, directories, scope)
-    text = _text(issuer, role, token_id)
+    text = _new_text(issuer, role, token_id)
     bodies = narrow.bodies and role != "operator"
     row = TokenRow(
         token_id, token_hash(text), role, name, directories, narrow.types, narrow.consumers, bodies, issuer.by, None, None, expires_at, issuer.now,
@@ -196,7 +196,7 @@ def _refuse(role: str, directories: tuple[str, ...], scope: Scope | None) -> Non
         raise TokenRefusedError("The types name an event type that does not exist. See docs/events.md for the list.")
 
 
-def _text(issuer: Issuer, role: str, token_id: UUID) -> str:
+def _new_text(issuer: Issuer, role: str, token_id: UUID) -> str:
     start = f"sl_{role}_{token_id.hex}_{issuer.random(SECRET_BYTES).hex()}"
     return start + _checksum(start)
 
@@ -221,7 +221,7 @@ def rotate(issuer: Issuer, token_id: UUID, old: TokenRow, overlap_seconds: int =
     if fault_of(issuer.kek, old) is not None:
         why = "This token is not as the log tells it. Run `scim-ledger replay verify`, and issue a new one."
         raise StateError(why, "token_not_of_the_log")
-    text = _text(issuer, old.role, token_id)
+    text = _new_text(issuer, old.role, token_id)
     ends = replace(
         old, superseded_by=token_id, expires_at=min(old.expires_at, issuer.now + timedelta(seconds=overlap_seconds)), seal=None
     )
@@ -249,7 +249,7 @@ def revoke(row: TokenRow, reason: str | None = None) -> RecordFacts | None:
 
 
 def shown(row: TokenRow, now: datetime) -> dict[str, Any]:
-    """A token as clients see it (CONTRACT §2), without its text."""
+    """The JSON of a token (docs/operations.md, "Tokens and directories"); its secret is not in it."""
     return {
         "object": "token", "id": str(row.id), "role": row.role, "name": row.name, "directories": list(row.directories),
         "types": list(row.types), "consumers": list(row.consumers), "bodies": row.bodies, "created_at": row.created_at,

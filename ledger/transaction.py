@@ -41,7 +41,7 @@ from scim.profile import Profile, is_test_object, mapped_user
 from scim.work import Work
 
 SQL = load_queries(__file__)
-LOOP_BYTES_MAX = 256 * 1024  # of the requests of a batch that is built on the event loop
+BATCH_LOOP_BYTES_MAX = 256 * 1024  # of the requests of a batch that is built on the event loop
 PIECE_EVENTS = 5_000  # built, sent and forgotten together; bounds the memory of a giant commit
 
 
@@ -101,7 +101,7 @@ class Submission:
 
 
 @dataclass(slots=True)
-class Report:
+class BatchReport:
     """What a transaction did with its submissions; whatever is in neither stays with the caller."""
 
     settled: list[tuple[Submission, Outcome | Exception]] = field(default_factory=list[tuple[Submission, "Outcome | Exception"]])
@@ -122,7 +122,7 @@ class Transaction:
         [], int
     ]  # µs since the epoch: what the database's clock is compared with, never what an event is stamped by
 
-    async def run(self, conn: Connection, batch: Sequence[Submission], report: Report, *, wait_for_locks: bool) -> None:
+    async def run(self, conn: Connection, batch: Sequence[Submission], report: BatchReport, *, wait_for_locks: bool) -> None:
         """Write a batch in one transaction.
 
         Fills `report` as it goes, so that the caller knows what was under way if the connection breaks: `committing` holds
@@ -139,7 +139,7 @@ class Transaction:
             for tail in batch_state.tails.values():
                 tail.compare(began, self.service_clock())
             mine = self._sort_out(batch, locked, batch_state, report)
-            large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > LOOP_BYTES_MAX
+            large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > BATCH_LOOP_BYTES_MAX
             work = self._work(mine, batch_state, report)
             while (piece := await _in_a_thread(conn, work) if large else next(work, None)) is not None:
                 for sql, params in piece:
@@ -149,7 +149,9 @@ class Transaction:
         report.settled += report.committing
         report.committing = []
 
-    def _sort_out(self, batch: Sequence[Submission], locked: "_Locked", state: BatchState, report: Report) -> list[Submission]:
+    def _sort_out(
+        self, batch: Sequence[Submission], locked: "_Locked", state: BatchState, report: BatchReport
+    ) -> list[Submission]:
         """Set aside what another process holds, refuse what may no longer write."""
         mine: list[Submission] = []
         for submission in batch:
@@ -166,7 +168,7 @@ class Transaction:
                 mine.append(submission)
         return mine
 
-    def _work(self, mine: Sequence[Submission], state: BatchState, report: Report) -> Iterator[list[Statement]]:
+    def _work(self, mine: Sequence[Submission], state: BatchState, report: BatchReport) -> Iterator[list[Statement]]:
         """Decide, build and encode: all the CPU of a batch, no IO. Gives the statements in pieces; with the last, what is committed."""
         decided, unchanged = self._decide_each(mine, state, report)
         commits = list[PlacedCommit]()
@@ -181,7 +183,7 @@ class Transaction:
             yield _ending(commits, [submission for submission, _ in decided])
 
     def _decide_each(
-        self, mine: Sequence[Submission], state: BatchState, report: Report
+        self, mine: Sequence[Submission], state: BatchState, report: BatchReport
     ) -> tuple[list[tuple[Submission, Decided]], list[tuple[Submission, Outcome]]]:
         """Decide each command alone: what makes events, and what changes nothing."""
         decided = list[tuple[Submission, Decided]]()

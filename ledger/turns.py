@@ -20,7 +20,7 @@ from database.deadlines import TURN
 from scim.errors import Unavailable
 
 T = TypeVar("T")
-_RETRY_AFTER_S: Final = 5
+_TURN_RETRY_AFTER_S: Final = 5
 _AGAIN: Final = "nothing was done. Send the request again in a moment."
 # Why a turn did not come: the directory's own requests may hold its share, or others hold all places. True of both.
 COMPUTING: Final = f"What came before this request is still being computed; {_AGAIN}"
@@ -31,7 +31,7 @@ THREADS_OF_ONE: Final = 1
 CONNECTIONS_OF_ONE: Final = 4  # of the pool's twelve
 LARGE_BYTES: Final = 256 * 1024  # of a body that is in hand alone: what is made of it may take thirty times as much memory
 LARGE_AT_ONCE: Final = 3  # of all directories, one of each
-LOOP_BYTES_MAX: Final = 4_096  # of a request to /v1 that is read on the event loop: a longer one takes over a millisecond
+V1_LOOP_BYTES_MAX: Final = 4_096  # of a request to /v1 that is read on the event loop: a longer one takes over a millisecond
 NO_DIRECTORY: Final = 0  # the turn of what operators ask that is of no directory: a profile to be checked, a schema
 
 
@@ -67,7 +67,7 @@ class Line:
             if not turn.cancelled():  # its turn came in the same moment
                 self._leave(key)
             if isinstance(ended, PoolTimeout):
-                raise Unavailable(self._why, retry_after=_RETRY_AFTER_S) from ended
+                raise Unavailable(self._why, retry_after=_TURN_RETRY_AFTER_S) from ended
             raise
 
     def _leave(self, key: int) -> None:
@@ -117,7 +117,7 @@ class Turns:
 
     async def read(self, size: int, work: Callable[[], T]) -> T:
         """Read what an operator sent, of `size` bytes: off the event loop where that takes long. Raises what the work raises."""
-        return await self.computed(NO_DIRECTORY, work, large=size > LOOP_BYTES_MAX)
+        return await self.computed(NO_DIRECTORY, work, large=size > V1_LOOP_BYTES_MAX)
 
     async def computed(self, directory: int, work: Callable[[], T], *, large: bool) -> T:
         """What takes over a millisecond leaves the event loop; the rest is not worth the way."""

@@ -29,7 +29,7 @@ from ledger.commands import RecordFacts
 from ledger.obstacles import obstacles
 from ledger.queue import FairQueue
 from ledger.refused import OvertakenError
-from ledger.transaction import Outcome, Report, Submission, Transaction
+from ledger.transaction import BatchReport, Outcome, Submission, Transaction
 from scim.errors import InvalidValue, TooManyRequests, Unavailable
 
 SQL = load_queries(__file__)
@@ -278,7 +278,7 @@ class Writer:
 
     async def _tried(self, attempt: "_Attempt") -> bool:
         """Write what is left once; give whether nothing is left to be tried. Behind writers that work it waits here."""
-        report = Report()
+        report = BatchReport()
         try:
             conn = await self._reconnected(attempt.link, attempt.until)
             bound(conn, attempt.until - asyncio.get_running_loop().time())
@@ -294,7 +294,7 @@ class Writer:
         self._conclude(report)
         return True
 
-    async def _after(self, broken: psycopg.Error, attempt: "_Attempt", report: Report) -> bool:
+    async def _after(self, broken: psycopg.Error, attempt: "_Attempt", report: BatchReport) -> bool:
         fault = fault_of(broken)
         if isinstance(broken, psycopg.errors.LockNotAvailable):
             return await self._locked(attempt)
@@ -343,7 +343,7 @@ class Writer:
         self._refuse(held, _HELD)
         return [submission for submission in batch if submission not in held]
 
-    def _conclude(self, report: Report) -> None:
+    def _conclude(self, report: BatchReport) -> None:
         for submission, result in report.settled:
             submission.settle(result)
         self._tell_clocks(report)
@@ -364,7 +364,7 @@ class Writer:
         if again or report.run_alone or report.heavy:
             self._wake.set()
 
-    def _tell_clocks(self, report: Report) -> None:
+    def _tell_clocks(self, report: BatchReport) -> None:
         """Say once which directories wait for a clock: an IdP repeats what is refused, which must not fill the log."""
         for submission, result in report.settled:
             slug = submission.directory.slug
@@ -413,7 +413,7 @@ class Writer:
             await asyncio.sleep(pause)
             pause = min(2 * pause, RECONNECT_PAUSE_MAX_S)
 
-    async def _resolve_lost(self, attempt: "_Attempt", report: Report, lost: psycopg.Error) -> None:
+    async def _resolve_lost(self, attempt: "_Attempt", report: BatchReport, lost: psycopg.Error) -> None:
         """Settle what did commit; what did not and may be tried again is left."""
         _log.warning("database_connection_lost", sqlstate=lost.sqlstate, committing=len(report.committing))
         began = time.monotonic()

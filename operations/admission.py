@@ -52,7 +52,7 @@ def operation(name: str) -> Callable[[Plain[P, T]], Plain[P, T]]:
 
     What is `within` looks by itself at what its arguments name, and awaits `caller.admitted()` after that.
     """
-    rule = _line(name, "-", "all", "within", "consumer")
+    rule = _rule_of(name, "-", "all", "within", "consumer")
 
     def wrap(act: Plain[P, T]) -> Plain[P, T]:
         @wraps(act)
@@ -77,28 +77,28 @@ async def _decided_anew(act: Callable[[], Awaitable[T]]) -> T:
 
 def on_directory(name: str) -> Callable[[Aimed[Directory, P, T]], Named[P, T]]:
     """An operation on a directory, named by its slug."""
-    return _aimed(name, reached_log if _line(name, "directory", "log").reach == "log" else reached_directory)
+    return _aimed(name, reached_log if _rule_of(name, "directory", "log").reach == "log" else reached_directory)
 
 
 def on_consumer(name: str) -> Callable[[Aimed[Consumer, P, T]], Named[P, T]]:
     """An operation on a consumer, named by its name."""
-    _line(name, "consumer")
+    _rule_of(name, "consumer")
     return _aimed(name, reached_consumer)
 
 
 def on_replay(name: str) -> Callable[[Aimed[Run, P, T]], Named[P, T]]:
     """An operation on a run, named by its id."""
-    _line(name, "replay")
+    _rule_of(name, "replay")
     return _aimed(name, reached_replay)
 
 
 def on_token(name: str) -> Callable[[Aimed[TokenRow, P, T]], Named[P, T]]:
     """An operation on a token, named by its id."""
-    _line(name, "token")
+    _rule_of(name, "token")
     return _aimed(name, reached_token)
 
 
-def _line(name: str, *reaches: Reach) -> Rule:
+def _rule_of(name: str, *reaches: Reach) -> Rule:
     rule = TABLE[name]  # KeyError: an operation without a line cannot be defined
     assert rule.reach in reaches, f"{name} reaches {rule.reach}"
     return rule
@@ -165,7 +165,7 @@ async def owned(ledger: OpenLedger, conn: Connection, caller: Caller, asked: Seq
 
     Also what an earlier, wider filter left to be delivered has to be within reach: whoever owns the consumer says where it goes.
     """
-    mine = [consumer for consumer in asked if _reached(caller.token, consumer)]
+    mine = [consumer for consumer in asked if _reaches_consumer(caller.token, consumer)]
     were = await filters_of(conn, [consumer.id for consumer in mine]) if mine else []
     wider = {number for number, slugs, types in were if not (caller.token.reaches_all(slugs) and caller.token.reads(types))}
     if not wider:
@@ -176,7 +176,7 @@ async def owned(ledger: OpenLedger, conn: Connection, caller: Caller, asked: Seq
     return [consumer for consumer in mine if consumer.id not in beyond]
 
 
-def _reached(token: Token, consumer: Consumer) -> bool:
+def _reaches_consumer(token: Token, consumer: Consumer) -> bool:
     asked = consumer.definition
     return token.reaches_all(asked.directories) and token.reads(asked.types) and token.moves(consumer.name)
 

@@ -1,4 +1,4 @@
-"""Audit: who existed, who was in what, who could reach what, as of a time or a seq (CONTRACT §7)."""
+"""Audit: who existed, who was in what, who could reach what, as of a time or a seq (docs/concepts.md, "As of")."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from operations.refusals import InvalidError, NotFoundError
 from projections import history
 from projections.access import Access, Edge
 from projections.access import access as access_by
-from projections.history import Below, Point, State, StateThen
+from projections.history import Below, PastState, Point, SealedPastState
 from scim.errors import TooMany
 from scim.work import Work
 
-PAGE_MAX = 1_000
+AUDIT_PAGE_MAX = 1_000
 AUDIT_STEPS: Final = 3_000_000  # of one question: a million memberships, or the names of a hundred thousand users
 LEVEL_STEPS: Final = 500  # to ask the database for one level of groups
 ROW_BYTES: Final = 200  # of a row as JSON, without what has any length
@@ -56,7 +56,7 @@ async def population(
 
 
 @on_directory("audit.user")
-async def user(ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str) -> tuple[State, Point]:
+async def user(ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str) -> tuple[PastState, Point]:
     """One user as it was; without a resource once erased. Raises NotFoundError where there was none."""
     async with ledger.turns.connection(directory.id) as conn:
         point, then = await _state(ledger, conn, directory, user_id, USER, as_of)
@@ -82,14 +82,14 @@ async def access(
     edges = await _edges_above(ledger, directory, _id(user_id), point.seq, nested=nested, work=work)
 
     def reached() -> tuple[Rows, str | None]:
-        return _page([_reached(found) for found in access_by(_id(user_id), edges, work)], after, _path_bytes)
+        return _page([_access_row(found) for found in access_by(_id(user_id), edges, work)], after, _path_bytes)
 
     page, more = await ledger.turns.compute(directory.id, reached)
-    names = await _shown(ledger, directory, [row["id"] for row in page], point.seq, work)
+    names = await _listed_attributes(ledger, directory, [row["id"] for row in page], point.seq, work)
     return [row | {"display": names.get(row["id"], {}).get("displayName")} for row in page], point, more
 
 
-def _reached(found: Access) -> dict[str, Any]:
+def _access_row(found: Access) -> dict[str, Any]:
     return {
         "id": found.group, "type": GROUP, "direct": found.direct, "since_seq": found.since_seq, "display": None,
         "paths": [list(path) for path in found.paths], "paths_capped": found.capped,
@@ -197,13 +197,13 @@ def _id(text: str) -> UUID:
 
 async def _state(
     ledger: OpenLedger, conn: Connection, directory: Directory, obj: str, kind: str, as_of: str
-) -> tuple[Point, StateThen | None]:
+) -> tuple[Point, SealedPastState | None]:
     point = await history.resolve(conn, directory, as_of, now=ledger.clock())
     state = await history.state_at(conn, directory, _id(obj), point.seq)
     return point, state if state is not None and state.type == kind else None
 
 
-async def _shown(
+async def _listed_attributes(
     ledger: OpenLedger, directory: Directory, resources: list[UUID], seq: int, work: Work
 ) -> dict[UUID, dict[str, Any]]:
     """What a list tells of resources besides their ids; nothing of those that were erased."""

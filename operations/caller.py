@@ -1,4 +1,4 @@
-"""Who asks, and how far that reaches (CONTRACT §2). Pure."""
+"""Who asks, and which directories, types and consumers its token reaches (docs/permissions.md). Pure."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field

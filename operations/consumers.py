@@ -1,4 +1,4 @@
-"""Consumers: making and changing them, moving their place, and how they are doing (CONTRACT §5)."""
+"""Consumers: create, change, acknowledge, seek, read the status (docs/consumers.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +79,7 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
             raise ConflictError("This name is taken. Choose another one.", "name_taken")
         asked = replace(known.defined(ledger.kek) if known else Definition(), **changes)
         directories = await ledger.directories.all(conn)
-        _check_reach(caller, name, asked)
+        _refuse_beyond_reach(caller, name, asked)
         check_definition(asked, [d.slug for d in directories], allowed)
         position = await _start(ledger, conn, caller, asked, start, directories) if known is None else 0
         number = await acts.reserve_id(conn) if known is None else 0
@@ -92,7 +92,7 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
     return Put(await _status(ledger, caller, name), created=False, secret=None, warnings=warnings)
 
 
-def _check_reach(caller: Caller, name: str, asked: Definition) -> None:
+def _refuse_beyond_reach(caller: Caller, name: str, asked: Definition) -> None:
     """Nobody makes what they could not see afterwards. Before the names are looked up: hidden and missing ones look alike."""
     if not caller.token.reaches_all(asked.directories):
         raise ForbiddenError("This token does not reach all of these directories.")

@@ -1,4 +1,4 @@
-"""Directories: IdP connections, made, listed, paused, closed (CONTRACT §8)."""
+"""Directories: create, list, pause, resume, close (docs/concepts.md, "A directory's life")."""
 
 from ledger.commands import RecordFacts
 from ledger.directories import PROFILE, SLUG, SYSTEM, Directory
@@ -67,19 +67,19 @@ async def _make(ledger: OpenLedger, caller: Caller, slug: str, profile: str) -> 
 @on_directory("directories.pause")
 async def pause(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
     """Refuse SCIM writes until it is resumed; reads go on. Raises StateError for a closed one."""
-    return await _moved(ledger, caller, directory, paused(directory, reason))
+    return await _record_state(ledger, caller, directory, paused(directory, reason))
 
 
 @on_directory("directories.resume")
 async def resume(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
     """Take SCIM writes again. Raises StateError for a closed one."""
-    return await _moved(ledger, caller, directory, resumed(directory, reason))
+    return await _record_state(ledger, caller, directory, resumed(directory, reason))
 
 
 @on_directory("directories.close")
 async def close(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str, confirm: str) -> Directory:
     """End all access of a directory at once and for ever; the rest is taken away afterwards. Raises LifecycleError."""
-    return await _moved(ledger, caller, directory, closed(directory, reason, confirm))
+    return await _record_state(ledger, caller, directory, closed(directory, reason, confirm))
 
 
 @on_directory("directories.accept_clock")
@@ -87,10 +87,10 @@ async def accept_clock(ledger: OpenLedger, caller: Caller, directory: Directory,
     """Let writes go on with the time of the last event until the clock has caught up with it. Raises StateError where it is not behind."""
     async with ledger.connection() as conn:
         tail = await tail_now(conn, directory)
-    return await _moved(ledger, caller, directory, clock_accepted(directory, tail, reason))
+    return await _record_state(ledger, caller, directory, clock_accepted(directory, tail, reason))
 
 
-async def _moved(ledger: OpenLedger, caller: Caller, directory: Directory, facts: RecordFacts | None) -> Directory:
+async def _record_state(ledger: OpenLedger, caller: Caller, directory: Directory, facts: RecordFacts | None) -> Directory:
     if facts is not None:
         await record_in(ledger, caller, directory, facts)
     return await reached_directory(ledger, caller, directory.slug)

@@ -1,4 +1,4 @@
-"""The feed: what a caller reads of it, and where it begins (CONTRACT §4)."""
+"""The feed: what a caller reads of it, and where it begins (docs/events.md, "Reading the feed")."""
 
 from dataclasses import dataclass
 from datetime import datetime

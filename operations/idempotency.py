@@ -110,7 +110,7 @@ async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key)
     if bytes(fingerprint) != key.fingerprint:
         raise ConflictError("This Idempotency-Key was sent with another request. Take a new one.", "idempotency_key_reused")
     if answer is not None:
-        return _opened(ledger, key, bytes(answer))
+        return _open_answer(ledger, key, bytes(answer))
     if over and (committed or await _committed_since(conn, request)):
         raise ConflictError(
             "The request was carried out, but it ended before it could answer. Look at what there is now.",
@@ -148,7 +148,7 @@ async def finish(ledger: OpenLedger, caller: Caller, key: Key, answer: Answer) -
     async with ledger.connection() as conn:
         mine = (key.owner, key.hash, caller.request)
         if 200 <= answer.status < 300:
-            await conn.execute(SQL["finish_idempotent"], (*mine, _sealed(ledger, key, answer)))
+            await conn.execute(SQL["finish_idempotent"], (*mine, _seal_answer(ledger, key, answer)))
         else:
             await conn.execute(SQL["end_idempotent"], mine)
 
@@ -159,12 +159,12 @@ async def prune(conn: Connection) -> None:
         pass
 
 
-def _sealed(ledger: OpenLedger, key: Key, answer: Answer) -> bytes:
+def _seal_answer(ledger: OpenLedger, key: Key, answer: Answer) -> bytes:
     text = orjson.dumps([answer.status, answer.media_type, answer.body.decode()]).decode()
     return seal_note(ledger.kek, text, kind="reply", owner=_place(key), random=ledger.entropy)
 
 
-def _opened(ledger: OpenLedger, key: Key, sealed: bytes) -> Answer:
+def _open_answer(ledger: OpenLedger, key: Key, sealed: bytes) -> Answer:
     status, media_type, body = orjson.loads(open_note(ledger.kek, sealed, kind="reply", owner=_place(key)))
     return Answer(status, media_type, body.encode())
 

@@ -24,7 +24,7 @@ from scim.profile import UnknownProfileError
 from scim.remedies import fix_of
 
 SQL: Final = load_queries(__file__)
-PAGE_MAX = 1_000
+JOURNAL_PAGE_MAX = 1_000
 SILENCE_HOURS = 24  # IdPs synchronise at least daily
 ERROR_SHARE = 0.05
 SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
@@ -60,7 +60,7 @@ async def list_requests(
     async with ledger.connection() as conn:
         params = (int4s([found.id for found in reached]), before, refused, status, limit)
         rows = await (await conn.execute(SQL["list_requests"], params)).fetchall()
-    return [_shown(ledger.kek, row) for row in rows]
+    return [_entry_json(ledger.kek, row) for row in rows]
 
 
 async def formerly(ledger: OpenLedger, hashed: bytes, slug: str) -> tuple[Directory, Token] | None:
@@ -90,18 +90,18 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
     return {**report, "advice": advice(report, datetime.fromtimestamp(ledger.clock() / 1e6, UTC))}
 
 
-def _shown(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
+def _entry_json(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
     shown = {name: value for name, value in zip(_NAMES, row, strict=True) if value is not None}
     for name, kind in _SEALED.items():
         if name in shown:
-            shown[name] = _opened(kek, shown[name], kind, shown["request_id"])
+            shown[name] = _open_sealed(kek, shown[name], kind, shown["request_id"])
     if "token" in shown:
         shown["token"] = f"tok_{shown['token'].hex}"
     fix = fix_of(shown["status"], shown.get("scim_type"), shown.get("detail"))
     return shown if fix is None else {**shown, "fix": fix}
 
 
-def _opened(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) -> str | None:
+def _open_sealed(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) -> str | None:
     try:
         return None if sealed is None else open_note(kek, sealed, kind=kind, owner=request)
     except WrapError:
@@ -110,7 +110,7 @@ def _opened(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) -> st
 
 def _refused(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
     status, scim_type, sealed, request, count, last = row
-    detail = _opened(kek, sealed, "refusal", request)
+    detail = _open_sealed(kek, sealed, "refusal", request)
     said = {"status": status, "scim_type": scim_type, "detail": detail, "count": count, "last": last}
     return {**said, "fix": fix_of(status, scim_type, detail)}
 
@@ -166,7 +166,7 @@ def advice(report: dict[str, Any], now: datetime) -> list[str]:
     """What the person who runs the IdP should know, worst first."""
     if report["state"] in {CLOSED, DELETED}:
         return []
-    of_itself = [*_clock(report), *_surge(report), *_paused(report)]
+    of_itself = [*_clock(report), *_surge_advice(report), *_paused(report)]
     return [*of_itself, *_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
 
 
@@ -180,7 +180,7 @@ def _clock(report: dict[str, Any]) -> list[str]:
     return [says[report["clock"]]] if report.get("clock") in says else []
 
 
-def _surge(report: dict[str, Any]) -> list[str]:
+def _surge_advice(report: dict[str, Any]) -> list[str]:
     name, surge = report["directory"], report["surge"]
     if surge["revocations_last_hour"] <= surge["per_hour"]:
         return []

@@ -1,6 +1,6 @@
 """Who may do what: the one table. An operation that has no line here cannot be defined, a route without an operation does not start.
 
-Columns: the roles of tokens (`stranger`: without a token), then what the token must reach besides (CONTRACT §2):
+Columns: the roles of tokens (`stranger`: without a token), then what the token must reach besides (docs/permissions.md):
 
     -          nothing: the operation speaks about no directory
     all        every directory: the token is not narrowed

@@ -35,7 +35,7 @@ async def through(
 async def _around(
     ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
 ) -> tuple[int, int]:
-    await _check_reach(ledger, conn, caller, text.strip())
+    await _check_cursor_reach(ledger, conn, caller, text.strip())
     return await log_positions.around(conn, ledger.feed, text, named, sight_of(caller), reads)
 
 
@@ -44,7 +44,7 @@ def sight_of(caller: Caller) -> Selection:
     return Selection(mask=type_mask(caller.token.types) or 0, bodies=caller.token.bodies)
 
 
-async def _check_reach(ledger: OpenLedger, conn: Connection, caller: Caller, text: str) -> None:
+async def _check_cursor_reach(ledger: OpenLedger, conn: Connection, caller: Caller, text: str) -> None:
     event = parse_event_id(text)
     if event is not None and not caller.token.reaches_log(event.slug):
         raise InvalidCursorError

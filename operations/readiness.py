@@ -8,7 +8,7 @@ import structlog
 
 from database.connections import Connection, discard
 from database.faults import NO_ANSWER, Fault
-from database.releases import Standing
+from database.releases import SchemaRelation
 from database.server import Concern, condition
 from ledger.clocks import apart
 from ledger.obstacles import Obstacle, obstacles
@@ -43,10 +43,10 @@ _STANDBY_SILENT: Final = Broken(
     "no synchronous standby answers (synchronous_standby_names): writes wait for one, and are answered 503",
 )
 _SCHEMA: Final = {
-    Standing.OLDER: Broken(
+    SchemaRelation.OLDER: Broken(
         "migrations", "other_schema", "the schema of the database is not that of this release: run `scim-ledger migrate`"
     ),
-    Standing.FOREIGN: Broken(
+    SchemaRelation.FOREIGN: Broken(
         "migrations",
         "other_schema",
         "the schema of the database is one that this release cannot go on beside: run the newer release",
@@ -64,10 +64,10 @@ _WRITER_ENDED: Final = Broken("writer", "ended", "the writer of this process has
 class Readiness:
     """Finds the part that keeps the service from its work."""
 
-    def __init__(self, ledger: OpenLedger, schema: Callable[[], Awaitable[Standing]], own: Own) -> None:
+    def __init__(self, ledger: OpenLedger, schema: Callable[[], Awaitable[SchemaRelation]], own: Own) -> None:
         self._ledger, self._schema, self._own = ledger, schema, own
         self._told = set[int]()  # sessions that were named in the log: whoever polls the probe must not fill it
-        self.schema = Standing.SAME  # at the last look
+        self.schema = SchemaRelation.SAME  # at the last look
         self.concerns: Sequence[Concern] = ()  # of the last look: nothing is broken, but an operator should know
 
     async def broken_part(self) -> Broken | None:

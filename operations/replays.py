@@ -1,4 +1,4 @@
-"""Replays of deliveries (CONTRACT §6): plan, start, follow, pause, resume, cancel."""
+"""Replays of deliveries (docs/consumers.md, "Seek and replay"): plan, start, follow, pause, resume, cancel."""
 
 import math
 from collections import Counter
@@ -182,22 +182,24 @@ async def show(_ledger: OpenLedger, _caller: Caller, run: Run) -> Run:
 @on_replay("replays.pause")
 async def pause(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
     """Send nothing more of it until it is resumed. Raises StateError where it has ended."""
-    return await _moved(ledger, caller, run, "paused")
+    return await _record_run_state(ledger, caller, run, "paused")
 
 
 @on_replay("replays.resume")
 async def resume(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
     """Go on with a paused run. Raises StateError where it has ended."""
-    return await _moved(ledger, caller, run, "running")
+    return await _record_run_state(ledger, caller, run, "running")
 
 
 @on_replay("replays.cancel")
 async def cancel(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
     """End a run; what it has sent stays sent. Raises StateError where it has ended otherwise."""
-    return await _moved(ledger, caller, run, "cancelled")
+    return await _record_run_state(ledger, caller, run, "cancelled")
 
 
-async def _moved(ledger: OpenLedger, caller: Caller, run: Run, state: Literal["running", "paused", "cancelled"]) -> Run:
+async def _record_run_state(
+    ledger: OpenLedger, caller: Caller, run: Run, state: Literal["running", "paused", "cancelled"]
+) -> Run:
     if run.state != state:
         await record(ledger, caller, moved(run, state))
     return await _run(ledger, run.id)

@@ -1,4 +1,4 @@
-"""All state of a directory as of a seq, to begin with: read on after it and nothing is missed (CONTRACT §4)."""
+"""The snapshot: all state of a directory as of one seq, from which a reader goes on with the feed (docs/events.md)."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -67,7 +67,7 @@ class Snapshot:
             return
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        yield _line({
+        yield _json_line({
             "object": "snapshot", "directory": self._directory.slug, "seq": self._seq, "time": rfc3339(self._point.at), **frozen(self._point), "after": self._cursor.encode(),
         })  # fmt: skip
         async for _, piece in self._resources(USER):
@@ -76,7 +76,7 @@ class Snapshot:
             yield piece
             async for some in self._memberships(group):
                 yield some
-        yield _line({"object": "end", "seq": self._seq, **self._counts})
+        yield _json_line({"object": "end", "seq": self._seq, **self._counts})
 
     async def _resources(self, ot: str) -> AsyncIterator[tuple[UUID, bytes]]:
         """Lines of users, as many at a time as the budget allows; groups one by one, because their memberships follow each."""
@@ -102,10 +102,10 @@ class Snapshot:
                 document = shown(document, active=person.active)
             data: dict[str, Any] = {why: True} if document is None else {"object": document}
             if ot == GROUP:
-                return _line({"object": "group", "id": str(person.id), "data": data})
+                return _json_line({"object": "group", "id": str(person.id), "data": data})
             if document is not None:
                 data["user"] = mapped_user(self._directory.profile, document)
-            return _line({"object": "user", "id": str(person.id), "active": person.active, "data": data})
+            return _json_line({"object": "user", "id": str(person.id), "active": person.active, "data": data})
 
         if not self._bodies:
             return [write(number, None, "withheld") for number in range(len(page))]
@@ -133,5 +133,5 @@ def _membership_lines(group: str, ids: str, digits: str) -> bytes:
     return "".join(lines).encode()
 
 
-def _line(document: dict[str, Any]) -> bytes:
+def _json_line(document: dict[str, Any]) -> bytes:
     return orjson.dumps(document) + b"\n"

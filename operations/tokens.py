@@ -1,4 +1,4 @@
-"""Tokens: issue, list, rotate, revoke (CONTRACT §2). Nobody issues or sees what reaches further than its own token."""
+"""Tokens: issue, list, rotate, revoke. A caller neither issues nor sees a token that reaches further than its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

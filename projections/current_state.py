@@ -33,7 +33,7 @@ from ledger.events import (
 SQL: Final = load_queries(__file__)
 OPEN: Final = 9_223_372_036_854_775_807
 Obj = tuple[int, UUID]
-Edge = tuple[int, UUID, UUID]
+MembershipKey = tuple[int, UUID, UUID]
 Encode = Callable[[Sequence[Recorded], dict[Obj, int]], tuple[Any, ...]]  # rows, and when the new ones were made
 
 
@@ -68,8 +68,10 @@ class Delta:
     deleted: set[Obj] = field(default_factory=set[Obj])  # resources that existed before this batch and are gone
     states: dict[Obj, list[_State]] = field(default_factory=dict[Obj, list[_State]])
     closed_states: dict[Obj, int] = field(default_factory=dict[Obj, int])
-    edges: dict[Edge, list[list[int]]] = field(default_factory=dict[Edge, list[list[int]]])  # [mt, from_seq, to_seq]
-    closed_edges: dict[Edge, int] = field(default_factory=dict[Edge, int])
+    edges: dict[MembershipKey, list[list[int]]] = field(
+        default_factory=dict[MembershipKey, list[list[int]]]
+    )  # [mt, from_seq, to_seq]
+    closed_edges: dict[MembershipKey, int] = field(default_factory=dict[MembershipKey, int])
     directories: dict[int, _Standing] = field(default_factory=dict[int, _Standing])
 
 

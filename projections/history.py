@@ -23,7 +23,7 @@ from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, Budget, tell_unreadable
 from ledger.sealing import Kek, open_payload, unwrap_key
 from ledger.turns import Turns
 from projections.access import Edge
-from projections.reads import Resource, Sealed, open_document, open_sized
+from projections.reads import Resource, SealedResource, open_document, open_sized
 from proofs.body import PayloadTooLargeError
 from scim.sorting import in_runs
 from scim.work import STEP_BYTES, Work, reading
@@ -112,27 +112,29 @@ def _instant(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class StateThen:
+class SealedPastState:
     """A resource as of a point."""
 
     type: str
     active: bool
-    sealed: Sealed | None  # None once erased
+    sealed: SealedResource | None  # None once erased
 
 
-async def state_at(conn: Connection, directory: Directory, obj: UUID, seq: int) -> StateThen | None:
+async def state_at(conn: Connection, directory: Directory, obj: UUID, seq: int) -> SealedPastState | None:
     """The resource as of a seq, still sealed, or None where it did not exist then."""
     row = await (await conn.cursor(binary=True).execute(SQL["state_at"], (directory.id, obj, seq))).fetchone()
     if row is None:
         return None
     ot, active, body_seq, ct, wrapped, etag_rv, updated, created = row
     if ct is None or wrapped is None:
-        return StateThen(MEMBER_TYPE_NAMES[ot], active, None)
-    return StateThen(MEMBER_TYPE_NAMES[ot], active, Sealed(obj, body_seq, etag_rv, created, updated, ct, wrapped, active))
+        return SealedPastState(MEMBER_TYPE_NAMES[ot], active, None)
+    return SealedPastState(
+        MEMBER_TYPE_NAMES[ot], active, SealedResource(obj, body_seq, etag_rv, created, updated, ct, wrapped, active)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class PastState:
     """The same, opened."""
 
     type: str
@@ -141,18 +143,18 @@ class State:
     why: str = "erased"  # why there is no resource: "erased" or "unreadable"
 
 
-def opened_then(kek: Kek, directory: Directory, then: StateThen) -> State:
+def opened_then(kek: Kek, directory: Directory, then: SealedPastState) -> PastState:
     """Unseal it."""
     sealed = then.sealed
     if sealed is None:
-        return State(then.type, then.active, None)
+        return PastState(then.type, then.active, None)
     try:
         document = open_document(kek, directory, sealed.id, sealed.body_seq, sealed.ct, sealed.wrapped)
     except DAMAGED:
         tell_unreadable(directory, sealed.body_seq)
-        return State(then.type, then.active, None, "unreadable")
+        return PastState(then.type, then.active, None, "unreadable")
     document = shown(document, active=then.active)
-    return State(
+    return PastState(
         then.type, then.active, Resource(then.type, sealed.id, document, sealed.etag_rv, sealed.created_at, sealed.updated_at)
     )
 

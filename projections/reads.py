@@ -152,7 +152,7 @@ async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
 
 
-class Sealed(NamedTuple):
+class SealedResource(NamedTuple):
     """A resource as it is stored; times are µs since the epoch."""
 
     id: UUID
@@ -167,7 +167,7 @@ class Sealed(NamedTuple):
 
 async def page(
     conn: Connection, directory: Directory, ot: str, ids: Sequence[UUID], *, bytes_max: int = BODIES_BYTES_MAX
-) -> tuple[list[Sealed], int]:
+) -> tuple[list[SealedResource], int]:
     """Resources in the order of `ids`, as far as their sealed bodies fit (the first always), and how many ids that were.
 
     What does not exist is left out. Nothing is unsealed: that takes time, and the connection goes back first.
@@ -177,10 +177,10 @@ async def page(
     name = "users_page" if ot == USER else "groups_page"
     rows = await (await conn.cursor(binary=True).execute(SQL[name], (directory.id, uuids(ids), bytes_max))).fetchall()
     cut = next((n for n, row in enumerate(rows) if row[6] is None), len(rows))
-    return [Sealed(*row[1:]) for row in rows[:cut]], rows[cut][0] - 1 if cut < len(rows) else len(ids)
+    return [SealedResource(*row[1:]) for row in rows[:cut]], rows[cut][0] - 1 if cut < len(rows) else len(ids)
 
 
-def unsealed(kek: Kek, directory: Directory, ot: str, sealed: Sealed, work: Work) -> Resource:
+def unsealed(kek: Kek, directory: Directory, ot: str, sealed: SealedResource, work: Work) -> Resource:
     """Unseal one. Raises as Work.spend does."""
     work.spend(reading(len(sealed.ct)))
     place = (ot, sealed.id, sealed.body_seq)
@@ -404,7 +404,7 @@ async def _long_names(turns: Turns, kek: Kek, directory: Directory, groups: Sequ
             rows, looked_at = await page(conn, directory, GROUP, groups)
         groups = groups[looked_at:]
 
-        def read(rows: Sequence[Sealed] = rows) -> dict[UUID, str]:
+        def read(rows: Sequence[SealedResource] = rows) -> dict[UUID, str]:
             opened = (unsealed(kek, directory, GROUP, sealed, work) for sealed in rows)
             return {resource.id: resource.document["displayName"] for resource in opened}
 

@@ -75,7 +75,7 @@ async def rebuild(
         resumed = await _prepare(side, waits)
         await side.catch_up(await heads(conn))
         await _index(conn)
-        drifted = await _compare(side, only)
+        drifted = await _differing_tables(side, only)
         locked_ms = await _swap(side, swapper, only, waits)
         for schema in (_SIDE, _REPLACED):
             await _dropped(conn, schema)  # or else by the next run
@@ -139,7 +139,7 @@ async def _index(conn: Owner) -> None:
         await run(conn, "analyze rebuild.{}", table)
 
 
-async def _compare(side: SideTables, only: Sequence[str]) -> tuple[str, ...]:
+async def _differing_tables(side: SideTables, only: Sequence[str]) -> tuple[str, ...]:
     """One snapshot gives the heads and the digests of the live tables; the rebuilt ones are then brought to just those heads."""
     conn = side.conn
     await side.catch_up(await heads(conn))

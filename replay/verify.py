@@ -107,10 +107,10 @@ async def one_snapshot(conn: Owner, *schemas: LiteralString) -> AsyncGenerator[N
 
 async def _read_model_differences(conn: Owner) -> list[Finding]:
     """The live tables against those that were recomputed, row by row."""
-    return [finding for table in TABLES for finding in await _compare(conn, table)]
+    return [finding for table in TABLES for finding in await _row_differences(conn, table)]
 
 
-async def _compare(conn: Owner, table: str) -> list[Finding]:
+async def _row_differences(conn: Owner, table: str) -> list[Finding]:
     findings = list[Finding]()
     for text, problem in (_LIVE_ONLY, _LOG_ONLY):
         statement = cast("LiteralString", text.format(table=table, limit=FINDINGS_MAX))

@@ -47,8 +47,8 @@ from runtime.settings import Settings
 from runtime.supervisor import Beat, beating
 from runtime.wiring import LISTEN_RETRY_S, make_transaction, note_release, now_us
 
-POOL_SIZE = 8
-CONNECTIONS = POOL_SIZE + 5  # of a delivery process at most: recording, acts, two listeners, probe
+DELIVERY_POOL_SIZE = 8
+DELIVERY_CONNECTIONS = DELIVERY_POOL_SIZE + 5  # of a delivery process at most: recording, acts, two listeners, probe
 _log = structlog.get_logger("runtime.deliver")
 
 
@@ -79,7 +79,7 @@ def transports_of(allowed: Allowed, timeout_s: float) -> Mapping[str, Transport]
 @asynccontextmanager
 async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], timeout_s: float) -> AsyncGenerator[Worker]:
     """All parts of a delivery process, wired. It closes the transports."""
-    pool = Pool(url, size=POOL_SIZE)
+    pool = Pool(url, size=DELIVERY_POOL_SIZE)
     await pool.open()
     directories = Directories(kek)
     feed = Feed(kek, directories)

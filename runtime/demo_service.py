@@ -21,7 +21,7 @@ from runtime.settings import Settings
 
 TIMEOUT_S = 60
 LOOK_INTERVAL_S = 0.05  # between two looks for the first-run file of a starting service
-LOG_LINES_SHOWN = 8
+DEMO_LOG_LINES_SHOWN = 8
 
 
 class DemoError(Exception):
@@ -125,5 +125,5 @@ def _await_first_run(process: BaseProcess, settings: Settings, log: Path) -> Non
     """The socket listens before the file is written: requests made from then on are served."""
     while not settings.first_run_path.exists():
         if multiprocessing.connection.wait([process.sentinel], timeout=LOOK_INTERVAL_S):
-            told = "\n".join(log.read_text(encoding="utf-8").splitlines()[-LOG_LINES_SHOWN:])
+            told = "\n".join(log.read_text(encoding="utf-8").splitlines()[-DEMO_LOG_LINES_SHOWN:])
             raise DemoError(f"The demo's own service did not start:\n{told}")

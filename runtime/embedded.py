@@ -114,7 +114,7 @@ class _Account:
     gid: int
 
 
-class _Server:
+class _DataDirectory:
     """Everything `start` knows about one data directory; the paths in one place."""
 
     def __init__(self, data_dir: Path, report: Callable[[str], None]) -> None:
@@ -153,7 +153,7 @@ def start(data_dir: Path, *, settings: Mapping[str, str] = NO_SETTINGS, report: 
         with in_words(data_dir):
             if settings.get("fsync") != "off":
                 _refuse_without_fsync(data_dir)
-            return _start_held(_Server(data_dir, report), settings, hold)
+            return _start_held(_DataDirectory(data_dir, report), settings, hold)
     except BaseException:
         hold.close()
         raise
@@ -163,7 +163,7 @@ def running(data_dir: Path) -> Cluster | None:
     """The server of `data_dir` that another process of ours serves from, for a command beside it; None when there is none."""
     if not (data_dir / "data").exists():
         return None
-    server = _Server(data_dir.absolute(), _unheard)
+    server = _DataDirectory(data_dir.absolute(), _unheard)
     pid, status = _pid_file(server)
     if status != "ready" or not _listening(server.socket_dir):
         return None
@@ -188,7 +188,7 @@ def revive(cluster: Cluster, *, settings: Mapping[str, str] = NO_SETTINGS, repor
             "If it was deleted, stop the service and restore the data directory from a backup."
         )
     with in_words(cluster.data_dir):
-        return _start_held(_Server(cluster.data_dir, report), settings, cluster.hold)
+        return _start_held(_DataDirectory(cluster.data_dir, report), settings, cluster.hold)
 
 
 def stop(cluster: Cluster) -> None:
@@ -222,7 +222,7 @@ def _gone(cluster: Cluster, seconds: float) -> bool:
     try:
         lock = (cluster.data_dir / "server.lock").open("rb")
     except OSError:  # on a disk that is gone
-        return _ended(cluster, seconds)
+        return _first_process_ended(cluster, seconds)
     with lock:
         while True:
             if cluster.process is not None:
@@ -237,7 +237,7 @@ def _gone(cluster: Cluster, seconds: float) -> bool:
             time.sleep(POLL_INTERVAL_S)
 
 
-def _ended(cluster: Cluster, seconds: float) -> bool:
+def _first_process_ended(cluster: Cluster, seconds: float) -> bool:
     """The same by its first process alone."""
     if cluster.process is None:
         return not _listening(cluster.socket_dir)
@@ -275,12 +275,12 @@ def _holder(hold: FileIO) -> str:
     return "unknown"
 
 
-def _start_held(server: _Server, settings: Mapping[str, str], hold: FileIO) -> Cluster:
+def _start_held(server: _DataDirectory, settings: Mapping[str, str], hold: FileIO) -> Cluster:
     with (server.data_dir / "server.lock").open("ab") as lock:
         pid = _running_postmaster(server, lock)
         if pid is not None:
             return Cluster(server.data_dir, server.socket_dir, PORT, started_here=False, pid=pid, hold=hold)
-        _prepare(server, settings, lock)
+        _prepare_data(server, settings, lock)
         process = _launch(server, settings, lock)
     # From here only the server holds server.lock.
     try:
@@ -292,7 +292,7 @@ def _start_held(server: _Server, settings: Mapping[str, str], hold: FileIO) -> C
     return Cluster(server.data_dir, server.socket_dir, PORT, started_here=True, pid=process.pid, process=process, hold=hold)
 
 
-def _running_postmaster(server: _Server, lock: BinaryIO) -> int | None:
+def _running_postmaster(server: _DataDirectory, lock: BinaryIO) -> int | None:
     """The pid of a ready server to take over; None, with the lock taken, when no process of a server is left.
 
     In between are the remains of a killed server, a server that is starting or stopping, or an initdb whose starter
@@ -317,7 +317,7 @@ def _try_lock(lock: BinaryIO) -> bool:
     return True
 
 
-def _pid_file(server: _Server) -> tuple[int, str]:
+def _pid_file(server: _DataDirectory) -> tuple[int, str]:
     """The postmaster's pid and status (`starting`, `ready`, `stopping`), as PostgreSQL wrote them; (0, "") without."""
     try:
         lines = server.pid_file.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -339,7 +339,7 @@ def _listening(socket_dir: Path) -> bool:
 # --- preparing the directory -----------------------------------------------------------------------------------------
 
 
-def _prepare(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> None:
+def _prepare_data(server: _DataDirectory, settings: Mapping[str, str], lock: BinaryIO) -> None:
     """Make what the server needs; called with server.lock held, so nothing of an older server is in use any more."""
     if not server.data.exists():
         _create_cluster(server, settings, lock)
@@ -352,7 +352,7 @@ def _prepare(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> No
         server.log.replace(server.log.with_suffix(".log.1"))
 
 
-def _create_cluster(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> None:
+def _create_cluster(server: _DataDirectory, settings: Mapping[str, str], lock: BinaryIO) -> None:
     """Run initdb beside the final place and rename, so that `data` is always a whole cluster."""
     if (free := free_bytes(server.data_dir)) < FREE_BYTES_MIN:
         raise EmbeddedPostgresError(
@@ -447,7 +447,7 @@ def _usable_socket_dir(directory: Path) -> bool:
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def _launch(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> "subprocess.Popen[bytes]":
+def _launch(server: _DataDirectory, settings: Mapping[str, str], lock: BinaryIO) -> "subprocess.Popen[bytes]":
     with _Handover(server.account) as handover, server.log.open("ab") as log:
         server.log.chmod(0o600)
         access = handover.path(server.access)
@@ -510,7 +510,7 @@ class _Handover(ExitStack):
 class _Progress:
     """Says every few seconds what is being waited for, with the server's own last words."""
 
-    def __init__(self, server: _Server) -> None:
+    def __init__(self, server: _DataDirectory) -> None:
         self._server = server
         self._since = time.monotonic()
         self._due = self._since + REPORT_INTERVAL_S
@@ -523,7 +523,7 @@ class _Progress:
             self._server.report(f"{what} ({now - self._since:.0f} s){': ' + last[0] if last else ''}")
 
 
-def _wait_until_ready(server: _Server, process: "subprocess.Popen[bytes]") -> None:
+def _wait_until_ready(server: _DataDirectory, process: "subprocess.Popen[bytes]") -> None:
     """Wait as long as the server lives: crash recovery of a busy ledger may take minutes, and killing it starts it anew."""
     progress = _Progress(server)
     while _pid_file(server) != (process.pid, "ready"):
@@ -541,7 +541,7 @@ def _log_tail(log: Path, lines: int) -> list[str]:
         return source.read().decode("utf-8", "replace").splitlines()[-lines:]
 
 
-def _log_end(server: _Server) -> str:
+def _log_end(server: _DataDirectory) -> str:
     end = "\n".join(f"  {line}" for line in _log_tail(server.log, LOG_LINES_SHOWN))
     return f"The last lines of {server.log}:\n{end}\nRemove the cause they name and start again; the data is untouched."
 
@@ -577,7 +577,7 @@ def _refuse_nameless_user() -> None:
         ) from None
 
 
-def _refuse_foreign_cluster(server: _Server) -> None:
+def _refuse_foreign_cluster(server: _DataDirectory) -> None:
     owner = server.data.stat().st_uid
     ours = server.account.uid if server.account else os.geteuid()
     if owner != ours:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 ASGIApp: TypeAlias = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 PATH_BYTES_MAX: Final = 90  # a socket's address takes 108 bytes on Linux, 104 elsewhere; the draft's suffix comes on top
-BACKLOG: Final = 128
+LOCAL_BACKLOG: Final = 128
 PROBE_S: Final = 5.0  # a socket of this machine answers at once, or its queue is full
 OWNER_ONLY: Final = 0o600
 OWNER_DIRECTORY: Final = 0o700
@@ -63,7 +63,7 @@ def local_socket(data_dir: Path, database_url: str | None) -> Generator[socket.s
         sock.bind(str(draft))
         try:
             draft.chmod(OWNER_ONLY)  # before it listens: until then nobody can connect
-            sock.listen(BACKLOG)
+            sock.listen(LOCAL_BACKLOG)
             own = draft.stat().st_ino
             draft.replace(path)
         except OSError:

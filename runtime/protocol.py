@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol within the limits for strangers (CONTRACT §2): deadlines, sizes, a number of connections.
+"""uvicorn's HTTP protocol with limits on deadlines, sizes and connections (docs/operations.md, "Limits for strangers").
 
 uvicorn has none of them: a socket that says nothing is kept for ever, a head may be as long as memory, and a client that does not read
 its answer holds it. One sweep a second over the open connections enforces the deadlines, so that a request pays for no timer.

@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from database.connections import LOST, Connection, connect, connect_owner, lends_transactions
 from database.deadlines import CONNECT, START
-from database.hosts import Place, found_first, place_of
+from database.hosts import ConnectedHost, connected_host, found_first
 from database.server import Concern, ServerRefusedError, check_server, condition
 from runtime.bootstrap import Urls
 from runtime.exits import UNREACHABLE, CommandError
@@ -31,10 +31,10 @@ _LENT: Final = (
 
 def connections_of(settings: Settings) -> int:
     """How many sessions the processes of this service open at most."""
-    from runtime.deliver import CONNECTIONS as DELIVERING  # imported late: a command that only says what went wrong needs neither
-    from runtime.wiring import CONNECTIONS as SERVING
+    from runtime.deliver import DELIVERY_CONNECTIONS  # imported late: a command that only says what went wrong needs neither
+    from runtime.wiring import SERVING_CONNECTIONS
 
-    return settings.workers * SERVING + settings.delivery_workers * DELIVERING
+    return settings.workers * SERVING_CONNECTIONS + settings.delivery_workers * DELIVERY_CONNECTIONS
 
 
 def reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> tuple[Urls, Sequence[Concern]]:
@@ -54,14 +54,14 @@ def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]
 async def _reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> tuple[Urls, Sequence[Concern]]:
     conn = await _connected(urls.migrate, settings.database_wait_s, given_up, to_write=True)
     try:
-        urls = _with_first(urls, place_of(conn.info))
+        urls = _with_first(urls, connected_host(conn.info))
         await _refuse_lent(urls.migrate)
         return urls, await check_server(conn, connections_of(settings))
     finally:
         await conn.close()
 
 
-def _with_first(urls: Urls, place: Place) -> Urls:
+def _with_first(urls: Urls, place: ConnectedHost) -> Urls:
     """Each connection that is opened from now on passes no silent host before that one; the others stay, for a failover."""
     pooled = found_first(urls.pooled, place) if urls.pooled else None
     return replace(urls, serve=found_first(urls.serve, place), migrate=found_first(urls.migrate, place), pooled=pooled)

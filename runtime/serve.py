@@ -133,7 +133,7 @@ def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals)
         raise StartError(str(broken)) from broken
     reach_as_served(urls, settings, lambda: signals.seen)
     with standby_named(urls.serve):
-        first, kek_id = asyncio.run(_prepare(settings, urls))
+        first, kek_id = asyncio.run(_prepare_ledger(settings, urls))
     if signals.seen:
         return
     with _local_door(settings) as local:
@@ -203,7 +203,7 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
     gc.set_threshold(20_000, 20, 50)
     room = no_fault if urls.place is None else Disk(urls.place).trouble
     async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, room=room) as services:
-        server = _Server(services, settings.connections, doors)
+        server = _HttpServer(services, settings.connections, doors)
         signals.server = server
         if signals.seen:
             return
@@ -233,7 +233,7 @@ def _config(app: ASGIApp, keeper: Doorkeeper) -> uvicorn.Config:
     )  # fmt: skip
 
 
-class _Server(uvicorn.Server):
+class _HttpServer(uvicorn.Server):
     """Serves requests as uvicorn does, and beside them two doors of the machine itself, which strangers cannot fill.
 
     The local socket carries the mark that makes its callers `sys` (no request can set it); the port for scrapes serves /metrics alone.
@@ -269,7 +269,7 @@ async def _let_go(server: uvicorn.Server, services: Services) -> None:
     services.tail.arrivals.announce()
 
 
-async def _prepare(settings: Settings, urls: Urls) -> tuple[bool, bytes]:
+async def _prepare_ledger(settings: Settings, urls: Urls) -> tuple[bool, bytes]:
     conn = await connect(urls.serve)
     try:
         kek = await ensure_kek(conn, settings.kek_path)

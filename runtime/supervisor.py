@@ -27,7 +27,7 @@ _log = structlog.get_logger("runtime.supervisor")
 NOTICE_S = 0.2  # how late a stop is noticed
 BEAT_S = 1.0
 Beat: TypeAlias = Callable[[], None]
-Member: TypeAlias = "partial[None]"  # called with its Beat
+ProcessTarget: TypeAlias = "partial[None]"  # called with its Beat
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class _Running:
 class Supervisor(threading.Thread):
     """Processes that are kept alive until finish()."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[ProcessTarget]) -> None:
         super().__init__(daemon=True)
         self._members = members
         self._context = multiprocessing.get_context("spawn")
@@ -97,7 +97,7 @@ class Supervisor(threading.Thread):
                 each.process.kill()
                 each.process.join()
 
-    def _start(self, member: Member) -> _Running:
+    def _start(self, member: ProcessTarget) -> _Running:
         beat = RawValue(c_double)  # without a lock: whoever stands still would hold it
         process = self._context.Process(target=_member, args=(member, beat))
         process.start()
@@ -114,7 +114,7 @@ class Supervisor(threading.Thread):
             self.join()
 
 
-def _member(member: Member, beat: c_double) -> None:
+def _member(member: ProcessTarget, beat: c_double) -> None:
     """What runs in the new process."""
     end_with_parent()
 

@@ -26,7 +26,7 @@ from runtime.machine_database import main_settings, running_urls
 from runtime.supervisor import end_with_parent
 
 
-class Shown(Protocol):
+class Progress(Protocol):
     """How far something is, as whoever asked sees it."""
 
     def __call__(self, done: int, total: int) -> None: ...
@@ -36,7 +36,7 @@ class Shown(Protocol):
         ...
 
 
-Bar: TypeAlias = Callable[[str], AbstractContextManager[Shown]]
+Bar: TypeAlias = Callable[[str], AbstractContextManager[Progress]]
 
 
 def migrate_here() -> list[str]:

@@ -24,7 +24,7 @@ from database.coalesce import Coalescer
 from database.connections import LOST, Connection, Pool, Pulse, connect, notices, probe, sever_all
 from database.deadlines import CHECK, LOCK, SHARED_READ, SHARED_STATEMENT, WRITE, WRITES_AT_STOP, Deadline
 from database.faults import Fault, no_fault
-from database.releases import Applied, Standing, standing
+from database.releases import Applied, SchemaRelation, schema_relation
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
@@ -49,9 +49,9 @@ from scim.errors import Unavailable
 
 T = TypeVar("T")
 K = TypeVar("K")
-POOL_SIZE = 12
-CONNECTIONS = (
-    POOL_SIZE + 1 + LANES_MAX + 4 + 3
+SERVING_POOL_SIZE = 12
+SERVING_CONNECTIONS = (
+    SERVING_POOL_SIZE + 1 + LANES_MAX + 4 + 3
 )  # of a serving process at most: writer, lanes, shared reads; listener, clean-up, probe
 LISTEN_RETRY_S = 1.0
 WEBHOOK_TIMEOUT_S = 15.0
@@ -121,7 +121,7 @@ async def open_services(
     `pooled`: the URL of a pooler that lends a server for one transaction; requests read through it. `room`: why the disk takes no more.
     """
     pulse = Pulse()
-    pool = Pool(pooled or url, size=POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
+    pool = Pool(pooled or url, size=SERVING_POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
     await pool.open()
     directories = Directories(kek)
     writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch, room)
@@ -152,8 +152,8 @@ async def open_services(
         yield services
     finally:
         writer.stop()
-        await _ended([writing], WRITES_AT_STOP)
-        await _ended([asyncio.create_task(services.journal.flush(), name="journal")], CHECK)
+        await _wait_for_tasks([writing], WRITES_AT_STOP)
+        await _wait_for_tasks([asyncio.create_task(services.journal.flush(), name="journal")], CHECK)
         sever = asyncio.get_running_loop().call_later(CHECK.seconds, sever_all, pulse)
         for task in background:
             task.cancel()
@@ -163,7 +163,7 @@ async def open_services(
         sever.cancel()
 
 
-async def _ended(tasks: Sequence[asyncio.Task[None]], deadline: Deadline) -> None:
+async def _wait_for_tasks(tasks: Sequence[asyncio.Task[None]], deadline: Deadline) -> None:
     """Wait until they have ended; those that do not in time are given up. Raises what they raised."""
     _, late = await asyncio.wait(tasks, timeout=deadline.seconds)
     for task in late:
@@ -241,13 +241,15 @@ class _SharedReads:
             await link.close()
 
 
-def _schema(connection: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> Callable[[], Awaitable[Standing]]:
+def _schema(
+    connection: Callable[[], contextlib.AbstractAsyncContextManager[Connection]],
+) -> Callable[[], Awaitable[SchemaRelation]]:
     shipped = migrate.shipped()
 
-    async def check() -> Standing:
+    async def check() -> SchemaRelation:
         async with connection() as conn:
             rows = await (await conn.execute(migrate.SQL["migrations_applied"])).fetchall()
-        return standing(shipped, (Applied(*row) for row in rows))
+        return schema_relation(shipped, (Applied(*row) for row in rows))
 
     return check
 

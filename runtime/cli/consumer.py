@@ -14,7 +14,17 @@ from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
 from runtime.exits import FINDING
 
 app = new_group("Named readers of the feed.")
-LISTED: Final = ("name", "mode", "state", "acked_position", "head_position", "lag_events", "lag_seconds", "blocked", "parked")
+CONSUMER_COLUMNS: Final = (
+    "name",
+    "mode",
+    "state",
+    "acked_position",
+    "head_position",
+    "lag_events",
+    "lag_seconds",
+    "blocked",
+    "parked",
+)
 NOT_YET: Final = {"under_way", "retrying", "waiting"}  # what goes on by itself
 # What these were called before `blocked` was a word of its own; they go on working.
 for _name, _command in (
@@ -54,7 +64,7 @@ def create(
 def list_command(*, as_json: AsJson = False) -> None:
     """List the consumers with their lag."""
     with service() as found:
-        print_rows(as_json, [row for page in found.pages("consumer list") for row in page["data"]], LISTED)
+        print_rows(as_json, [row for page in found.pages("consumer list") for row in page["data"]], CONSUMER_COLUMNS)
 
 
 @app.command()
@@ -110,16 +120,16 @@ def ping(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
 @app.command()
 def pause(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
     """Deliver nothing until resumed; nothing is lost meanwhile."""
-    _moved(name, ask("consumer pause", key=key, name=name), as_json)
+    _say_state(name, ask("consumer pause", key=key, name=name), as_json)
 
 
 @app.command()
 def resume(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
     """Go on where it was; also after a receiver answered 410."""
-    _moved(name, ask("consumer resume", key=key, name=name), as_json)
+    _say_state(name, ask("consumer resume", key=key, name=name), as_json)
 
 
-def _moved(name: str, found: dict[str, Any], as_json: bool) -> None:
+def _say_state(name: str, found: dict[str, Any], as_json: bool) -> None:
     say(as_json, found, f"{name} is {found['state']}, {found['lag_events']} events behind.")
 
 

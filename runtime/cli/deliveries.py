@@ -6,12 +6,11 @@ import typer
 
 from runtime.cli.client import ask
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
+from runtime.cli.printing import AsJson, Key, Reason, Superseded, print_rows, say
 
 blocked = new_group("Deliveries that failed: blocked ones, and those that are tried again.")
 parked = new_group("Deliveries that were set aside in sight.")
 Limit = Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")]
-Superseded = Annotated[bool, typer.Option("--include-superseded", help="Also a grant that a later event took back.")]
 STUCK: Final = ("event_id", "type", "state", "attempts", "last_error", "since", "next_attempt_at", "reason")
 
 

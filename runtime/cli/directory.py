@@ -10,7 +10,7 @@ from runtime.cli.printing import AsJson, Key, Reason, cell, plain, print_rows, s
 from runtime.exits import FINDING
 
 app = new_group("IdP connections.", DIRECTORY_NOUNS)
-LISTED: Final = ("directory", "id", "profile", "state")
+DIRECTORY_COLUMNS: Final = ("directory", "id", "profile", "state")
 
 
 @app.command()
@@ -31,7 +31,7 @@ def list_command(*, as_json: AsJson = False) -> None:
     """List the directories."""
     with service() as found:
         rows = [_named(row) for page in found.pages("directory list") for row in page["data"]]
-    print_rows(as_json, rows, LISTED)
+    print_rows(as_json, rows, DIRECTORY_COLUMNS)
 
 
 @app.command()

@@ -15,6 +15,9 @@ Key: TypeAlias = Annotated[
     typer.Option("--idempotency-key", help="Send this key: the same command again within a day is answered, not done twice."),
 ]
 Reason: TypeAlias = Annotated[str, typer.Option(help="Why; it is put on record.")]
+Superseded: TypeAlias = Annotated[
+    bool, typer.Option("--include-superseded", help="Send also grants that a later event took back.")
+]
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _INSTANT: Final = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}):\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
 GAP: Final = "  "

@@ -8,20 +8,19 @@ import typer
 
 from runtime.cli.client import Service, ask, service
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, Reason, plain, print_rows, say
+from runtime.cli.printing import AsJson, Key, Reason, Superseded, plain, print_rows, say
 from runtime.cli.progress import progress_bar
 from runtime.exits import FINDING, CommandError
 
 app = new_group("Rebuild or check the read models; send deliveries again.")
 INTERRUPTED: Final = 130
 WATCH_S: Final = 0.5
-LISTED: Final = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "reason")
+RUN_COLUMNS: Final = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "reason")
 From = Annotated[str, typer.Option("--from", help="The first: a position, seq:N, an instant such as 2026-11-24T09:10:00Z.")]
 To = Annotated[str | None, typer.Option("--to", help="The last, or the instant before which to stop. Default: now.")]
 Types = Annotated[str, typer.Option(help="Comma-separated event types. Default: all that the consumer reads.")]
 Subjects = Annotated[list[str] | None, typer.Option("--subject", help="Id of a user or group; may be given again.")]
 Slugs = Annotated[list[str] | None, typer.Option("--directory", help="May be given again.")]
-Superseded = Annotated[bool, typer.Option("--include-superseded", help="Also grants that a later event took back.")]
 Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Deliveries a second at most.")]
 
 
@@ -125,7 +124,7 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """List the runs, the newest first."""
-    print_rows(as_json, ask("replay list", query={"consumer": consumer, "limit": 1_000})["data"], LISTED)
+    print_rows(as_json, ask("replay list", query={"consumer": consumer, "limit": 1_000})["data"], RUN_COLUMNS)
 
 
 @app.command()
@@ -139,28 +138,28 @@ def status(
     if replay is None:
         list_command(consumer=consumer, as_json=as_json)
     else:
-        print_rows(as_json, [ask("replay status", replay_id=replay)], LISTED)
+        print_rows(as_json, [ask("replay status", replay_id=replay)], RUN_COLUMNS)
 
 
 @app.command()
 def pause(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
     """Pause a run."""
-    _moved(replay, ask("replay pause", key=key, replay_id=replay), as_json)
+    _say_progress(replay, ask("replay pause", key=key, replay_id=replay), as_json)
 
 
 @app.command()
 def resume(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
     """Let a paused run go on where it was."""
-    _moved(replay, ask("replay resume", key=key, replay_id=replay), as_json)
+    _say_progress(replay, ask("replay resume", key=key, replay_id=replay), as_json)
 
 
 @app.command()
 def cancel(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
     """End a run; what it has not sent again stays as it was."""
-    _moved(replay, ask("replay cancel", key=key, replay_id=replay), as_json)
+    _say_progress(replay, ask("replay cancel", key=key, replay_id=replay), as_json)
 
 
-def _moved(replay: str, found: dict[str, Any], as_json: bool) -> None:
+def _say_progress(replay: str, found: dict[str, Any], as_json: bool) -> None:
     say(as_json, found, f"Run {replay}: {found['status']}, {found['done']} of {found['total']}.")
 
 

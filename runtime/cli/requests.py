@@ -9,8 +9,8 @@ from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, print_rows
 
 app = new_group("The journal of SCIM requests.")
-PAGE: Final = 1_000
-LISTED: Final = (
+REQUESTS_PAGE: Final = 1_000
+REQUEST_COLUMNS: Final = (
     "time",
     "directory",
     "method",
@@ -40,9 +40,9 @@ def list_command(
     before: int | None = None
     with service() as found:
         while len(rows) < limit:
-            page = found.ask("requests list", query={**query, "before": before, "limit": min(limit - len(rows), PAGE)})
+            page = found.ask("requests list", query={**query, "before": before, "limit": min(limit - len(rows), REQUESTS_PAGE)})
             rows += page["data"]
             before = page["list_metadata"]["before"]
             if before is None:
                 break
-    print_rows(as_json, rows, LISTED)
+    print_rows(as_json, rows, REQUEST_COLUMNS)

@@ -9,8 +9,19 @@ from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, print_rows, say
 
 app = new_group("Bearer tokens.")
-Token = Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")]
-LISTED: Final = ("id", "role", "name", "directories", "types", "consumers", "state", "expires_at", "last_used_at", "revoked_at")
+TokenId = Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")]
+TOKEN_COLUMNS: Final = (
+    "id",
+    "role",
+    "name",
+    "directories",
+    "types",
+    "consumers",
+    "state",
+    "expires_at",
+    "last_used_at",
+    "revoked_at",
+)
 
 
 @app.command()
@@ -50,11 +61,11 @@ def list_command(
     """List tokens with their scopes and dates; secrets are not stored."""
     with service() as found:
         pages = found.pages("token list", query={"role": role, "directory": directory, "state": state})
-        print_rows(as_json, [row for page in pages for row in page["data"]], LISTED)
+        print_rows(as_json, [row for page in pages for row in page["data"]], TOKEN_COLUMNS)
 
 
 @app.command()
-def show(token: Token, *, as_json: AsJson = False) -> None:
+def show(token: TokenId, *, as_json: AsJson = False) -> None:
     """Show a token: its scopes, its dates, whether it is still used."""
     found = ask("token show", token=token)
     if as_json:
@@ -65,7 +76,7 @@ def show(token: Token, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def rotate(
-    token: Token,
+    token: TokenId,
     *,
     overlap: Annotated[int, typer.Option(min=0, help="Seconds during which both work.")] = 86_400,
     key: Key = None,
@@ -78,7 +89,7 @@ def rotate(
 
 @app.command()
 def revoke(
-    token: Token,
+    token: TokenId,
     *,
     reason: Annotated[str | None, typer.Option(help="Why; it is put on record.")] = None,
     as_json: AsJson = False,

@@ -93,7 +93,7 @@ VERBS: Final[Mapping[str, Route]] = {
     "audit diff": _get(f"{_AUDIT}/diff"),
     "requests list": _get("/v1/requests"),
 }
-# Verbs that work on the machine itself (CONTRACT §1): without a service, or on what a service must not do to itself.
+# Verbs that have no route because they work on the machine itself (docs/operations.md, "The command line").
 LOCAL: Final = frozenset({"serve", "migrate", "settings", "demo", "replay rebuild", "replay verify"})
 # What a verb asks beside its own route, under a name that is no command, and the verb.
 PART_OF_ANOTHER: Final[Mapping[str, str]] = {"directory profile of": "directory profile show"}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from database.locks import TABLE, AdvisoryLock
+from database.locks import LOCKS, AdvisoryLock
 
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 BEGIN, END = "<!-- generated: locks -->\n", "<!-- end -->"
@@ -13,7 +13,7 @@ def table() -> str:
     lines = ["| lock | keys | guards | taken shared by | taken exclusively by | until |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {name.lower()} | {_keys(lock)} | {lock.guards} | {lock.shared or '–'} | {lock.exclusive or '–'} | {lock.held.value} |"
-        for name, lock in TABLE.items()
+        for name, lock in LOCKS.items()
     ]
     return "\n".join(lines) + "\n"
 

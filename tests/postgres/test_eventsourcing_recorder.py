@@ -25,7 +25,7 @@ from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_RO
 from ledger.eventsourcing_recorder import LedgerMapper, LedgerRecorder
 from ledger.lifecycle import closed
 from ledger.sealing import Kek, wrap_key
-from ledger.transaction import Report, Submission
+from ledger.transaction import BatchReport, Submission
 from runtime.identifiers import uuid7
 from runtime.wiring import make_transaction
 from scim.profile import profile_of
@@ -61,7 +61,7 @@ class _Written(LedgerRecorder):
                 )
                 for e in stored_events
             )
-            command, report = RecordFacts(drafts), Report()
+            command, report = RecordFacts(drafts), BatchReport()
             waiter = asyncio.get_running_loop().create_future()
             submission = Submission(self._directory_written, command, needs_of(command), "sys", uuid7(), 0, waiter)
             await make_transaction(self._kek).run(conn, [submission], report, wait_for_locks=True)

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a POST that comes again is answered again and never carried out again (CONTRACT §8)."""
+"""Idempotency-Key: a POST that comes again is answered again and never carried out again (docs/operations.md, "Idempotency-Key")."""
 
 import asyncio
 import json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from database.locks import LEDGER, MIGRATION, TABLE, AdvisoryLock, Held
+from database.locks import LEDGER, LOCKS, MIGRATION, AdvisoryLock, Held
 
 PROJECT = Path(__file__).parents[3]
 PACKAGES = ("runtime", "api", "operations", "replay", "projections", "delivery", "ledger", "scim", "proofs", "database")
@@ -19,7 +19,7 @@ LOOKED_FOR = re.compile(r"\bclassid = (\d+)")
 def locks_of(first: str, second: str | None) -> list[AdvisoryLock]:
     """The locks of the register that two keys of a statement may be; the second is often a parameter or a column."""
     single = second is None
-    found = [lock for lock in TABLE.values() if str(lock.number) == first.strip() and (lock is MIGRATION) == single]
+    found = [lock for lock in LOCKS.values() if str(lock.number) == first.strip() and (lock is MIGRATION) == single]
     key = (second or "").strip()
     return [lock for lock in found if single or (str(lock.key) == key if key.isdecimal() else lock.key is None)]
 
@@ -27,7 +27,7 @@ def locks_of(first: str, second: str | None) -> list[AdvisoryLock]:
 def statements() -> dict[str, set[str]]:
     """By the name of a lock: how statements take it."""
     ways = defaultdict[str, set[str]](set)
-    names = {lock: name for name, lock in TABLE.items()}
+    names = {lock: name for name, lock in LOCKS.items()}
     for path in FILES:
         for xact, _, shared, first, second in TAKEN.findall(path.read_text(encoding="utf-8")):
             found = locks_of(first, second or None)
@@ -39,7 +39,7 @@ def statements() -> dict[str, set[str]]:
 def test_every_statement_takes_a_lock_of_the_register_as_it_says() -> None:
     expected = {
         name: {lock.held.name} | {way for way, who in (("shared", lock.shared), ("exclusive", lock.exclusive)) if who}
-        for name, lock in TABLE.items()
+        for name, lock in LOCKS.items()
     }
     assert statements() == expected
 
@@ -60,16 +60,16 @@ def test_locks_are_taken_in_sql_files_only(path: Path) -> None:
 def test_whoever_looks_at_locks_names_classes_of_the_register() -> None:
     named = {int(number) for path in FILES for number in LOOKED_FOR.findall(path.read_text(encoding="utf-8"))}
     assert named
-    assert named <= {lock.number for lock in TABLE.values()} - {MIGRATION.number}
+    assert named <= {lock.number for lock in LOCKS.values()} - {MIGRATION.number}
 
 
 def test_no_two_locks_of_the_register_are_one() -> None:
     """Class 3 is two: a consumer, whose number is never 0, and the rebuild."""
-    keys = [(lock.number, lock.key) for lock in TABLE.values()]
+    keys = [(lock.number, lock.key) for lock in LOCKS.values()]
     assert len(set(keys)) == len(keys)
-    assert {lock.number for lock in TABLE.values()} == {1, 2, 3, 4, 5, 6, 7, 7302001}
+    assert {lock.number for lock in LOCKS.values()} == {1, 2, 3, 4, 5, 6, 7, 7302001}
 
 
 def test_the_lock_of_the_ledger_is_the_last() -> None:
     """Whoever holds it keeps all writes of the ledger waiting, so nobody who holds it waits for another lock."""
-    assert list(TABLE.values())[-1] is LEDGER
+    assert list(LOCKS.values())[-1] is LEDGER
