@@ -1,4 +1,4 @@
-"""From stored rows to the public JSON of events, within a budget of bytes. No IO: it runs in a thread where it is much."""
+"""Render stored rows as the public JSON of events, within a budget of bytes. No IO, so it can run in a worker thread."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,18 @@ from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
 BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page or request besides its first event (docs/events.md, "How large a page is")
-DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)  # what opening a body that was changed at rest may raise
-_UNTRIED: Final = b""  # in the place of a key
-_TOLD_MAX: Final = 10_000  # damaged bodies that are remembered as logged
+# errors of opening a body that was damaged or changed in the database
+DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)
+_NOT_UNWRAPPED: Final = b""  # in the place of a key
+_TOLD_MAX: Final = 10_000  # damaged bodies of which the process remembers that it logged them
 _log = structlog.get_logger("ledger.bodies")
 
 
 @dataclass(slots=True)
 class Event:
-    """One event of the log for a reader inside the process. What the public reads of it is put together at the edge, from its parts.
+    """One event of the log for a reader inside the process. `json` is the public form, put together where it is read.
 
-    `head` and `data` are empty where nobody asked for JSON, or where it goes beyond a budget.
+    `head` and `data` are its two parts, empty until they are rendered.
     """
 
     position: int
@@ -41,9 +42,9 @@ class Event:
     types: int  # bits of all event types in its commit
     leaf_hash: bytes = b""
     slug: str = ""  # of its directory
-    head: bytes = b""  # of its JSON: all before the value of `data`
-    data: bytes = b""  # that value
-    held: bool = False  # the surge brake would hold it back
+    head: bytes = b""  # its JSON before the value of `data`
+    data: bytes = b""  # the value of `data`
+    held: bool = False  # the surge brake would hold its delivery
 
     @property
     def id(self) -> EventId:
@@ -51,24 +52,24 @@ class Event:
 
     @property
     def size(self) -> int:
-        """Bytes of its JSON, but for the word that it is held; 0 where there is none."""
+        """Bytes of its JSON without the member `held`; 0 until it is rendered."""
         return len(self.head) + len(self.data) + 1 if self.head else 0
 
     @property
     def json(self) -> bytes:
-        """Its public JSON (docs/events.md, "One event"), or nothing."""
+        """Its public JSON (docs/events.md, "One event"); empty until it is rendered."""
         return b"".join((self.head, self.data, _END_HELD if self.held else _END)) if self.head else b""
 
     @property
     def structure(self) -> bytes:
-        """The same for a reader who may not see attributes."""
+        """The same for a reader who may not see attributes: `data` is WITHHELD if it has any."""
         hidden = self.mem is None and self.data != NO_DATA
         return b"".join((self.head, WITHHELD if hidden else self.data, _END_HELD if self.held else _END)) if self.head else b""
 
 
 @dataclass(slots=True)
 class SealedEvent:
-    """An event as it is stored, to be rendered. `ct` or `wrapped` is None where it has no body, or has it no more."""
+    """A stored event before rendering. `ct` or `wrapped` is None if the event has no body, or its body or key was deleted."""
 
     event: Event
     directory: Directory
@@ -79,7 +80,7 @@ class SealedEvent:
 
 @dataclass(slots=True)
 class Budget:
-    """How much JSON may be made: of the first event alone (None: however large it is), and of all others together."""
+    """How many bytes of JSON may be made: `first` for the first event (None: unlimited), `others` for the rest together."""
 
     others: int = BODIES_BYTES_MAX
     first: int | None = None
@@ -87,11 +88,11 @@ class Budget:
 
     @property
     def allowed(self) -> int | None:
-        """What the next event may have; from 1."""
+        """The bytes that the next event may take, at least 1."""
         return max(self.others, 1) if self.begun else self.first
 
     def spend(self, size: int) -> bool:
-        """Whether an event of that size still goes."""
+        """Take `size` bytes from the budget; False if they do not fit."""
         if self.begun:
             self.others -= size
             return self.others >= 0
@@ -100,12 +101,12 @@ class Budget:
 
 
 def rendered(kek: Kek, events: Sequence[SealedEvent], budget: Budget, *, bodies: bool) -> int:
-    """Write the JSON of events in their order until the budget is spent; give how many were written.
+    """Render events in their order until the budget is spent. Returns how many were rendered.
 
-    A body that does not open costs its own event only: the place says UNREADABLE, and the log has it once.
+    A body that cannot be opened affects only its own event: its `data` becomes UNREADABLE, and it is logged once.
     """
-    keys: dict[int, bytes | None] = {}  # by the integer of a UUID, whose own hash is computed in Python each time
-    gone = ERASED if bodies else WITHHELD  # a reader of bodies is told of one that is gone, another that it may not see it
+    keys: dict[int, bytes | None] = {}  # by UUID.int: the hash of a UUID is computed in Python at each lookup
+    gone = ERASED if bodies else WITHHELD  # a reader without attributes must not learn that the body was erased
     for number, sealed in enumerate(events):
         try:
             data = gone if sealed.ct is None or sealed.wrapped is None else _data(kek, sealed, keys, budget.allowed)
@@ -124,8 +125,8 @@ def _data(kek: Kek, sealed: SealedEvent, keys: dict[int, bytes | None], allowed:
     assert sealed.ct is not None
     assert sealed.wrapped is not None
     try:
-        key = keys.get(event.obj.int, _UNTRIED)
-        if key is _UNTRIED:
+        key = keys.get(event.obj.int, _NOT_UNWRAPPED)
+        if key is _NOT_UNWRAPPED:
             key = keys[event.obj.int] = _unwrapped(kek, sealed.wrapped, directory, event.obj)
         if key is None:
             raise WrapError
@@ -140,7 +141,7 @@ def _data(kek: Kek, sealed: SealedEvent, keys: dict[int, bytes | None], allowed:
 
 
 def _unwrapped(kek: Kek, wrapped: bytes, directory: Directory, obj: UUID) -> bytes | None:
-    """None where it does not open: it does not for the other events of this resource either."""
+    """The key of a resource; None if it is damaged, as it is then for all events of the resource."""
     try:
         return unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
     except DAMAGED:
@@ -151,7 +152,7 @@ _told: set[tuple[int, int]] = set()
 
 
 def tell_unreadable(directory: Directory, seq: int) -> None:
-    """Log, once in this process, that the body at a place was damaged."""
+    """Log once in this process that the body at a place is damaged."""
     if (directory.id, seq) not in _told and len(_told) < _TOLD_MAX:
         _told.add((directory.id, seq))
         _log.error("body_unreadable", directory=directory.slug, seq=seq, do="run `scim-ledger replay verify`")
@@ -163,7 +164,7 @@ def _second(seconds: int) -> str:
 
 
 def rfc3339(micros: int) -> str:
-    """RFC 3339 UTC with microseconds."""
+    """Format µs since the epoch as RFC 3339 in UTC, with microseconds."""
     return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z"
 
 
@@ -178,8 +179,7 @@ _END_HELD: Final = b',"held":true}'
 def render(event: Event, leaf: bytes, data: bytes) -> tuple[bytes, bytes]:
     """Give `head` and `data` of an event (docs/events.md, "One event") from its leaf and the bytes of its body's `data`.
 
-    In the place of `data` stand WITHHELD, ERASED or UNREADABLE where it cannot be shown; the leaf tells which events have
-    one (`ct`).
+    `data` is WITHHELD, ERASED or UNREADABLE if it cannot be shown. Events with a body have `ct` in their leaf.
     """
     f: dict[str, Any] = orjson.loads(leaf)
     head = (
