@@ -57,7 +57,7 @@ def routes(services: Services) -> APIRouter:
     async def get_event(request: Request, event_id: str) -> Response:
         found = await events.show(ledger, caller_of(request), event_id)
         await still_allowed(services, token_hash_of(request))
-        return Response(found, media_type="application/json")
+        return Response(found.json, media_type="application/json")
 
     return router
 
@@ -71,7 +71,7 @@ async def until_news(arrival: asyncio.Event, seconds: float) -> None:
 
 async def page_response(page: Page) -> Response:
     """The answer with a page; a large one is put together off the event loop."""
-    large = sum(len(event.json) for event in page.events) > ENCODED_ON_LOOP_BYTES
+    large = sum(event.size for event in page.events) > ENCODED_ON_LOOP_BYTES
     body = await anyio.to_thread.run_sync(encode_page, page) if large else encode_page(page)
     return Response(body, media_type="application/json")
 

@@ -21,7 +21,7 @@ from database.connections import LOST
 from ledger.cursor import Anchor, Cursor
 from ledger.events import BY_NUMBER, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.feed import CursorAheadError, CursorForkedError, Page, Selection
-from ledger.rendering import Event, withheld
+from ledger.rendering import Event
 from ledger.tokens import ENDLESS
 from operations import events
 from operations.events import Question
@@ -191,8 +191,8 @@ class _Follower:
 
     def _block(self, event: Event) -> bytes:
         cursor = self.services.ledger.feed.cursor_after(event, self.selection).encode()
-        shown = event.json if self.selection.bodies else withheld(event)
-        return b"".join((f"id: {cursor}\nevent: {BY_NUMBER[event.kind].topic}\ndata: ".encode(), shown, b"\n\n"))
+        named = f"id: {cursor}\nevent: {BY_NUMBER[event.kind].topic}\ndata: ".encode()
+        return b"".join((named, event.json if self.selection.bodies else event.structure, b"\n\n"))
 
     def _lost(self, error: Exception) -> bytes:
         """Told without an id: a client that comes back with its last one is told the same by the status of the answer."""

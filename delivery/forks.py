@@ -5,7 +5,7 @@ this process sent is known to its memory alone. Both are compared with the log a
 """
 
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import Any, Final
@@ -23,7 +23,7 @@ from delivery.consumers import Consumer, consumers
 from delivery.log_positions import EVERYTHING, at_instant, seqs_at
 from delivery.replays import Replays
 from ledger.commands import RecordFacts, Statement
-from ledger.cursor import START, Anchor, EventId, parse_event_id
+from ledger.cursor import ID_MARK_SIZE, START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
 from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERATOR, Body, Draft
 from ledger.refused import OvertakenError, RefusedError, StateError
@@ -38,7 +38,6 @@ GONE_SHOWN: Final = 1_000  # ids; the others are counted
 STANDING_LOOKED_MAX: Final = 10_000  # checkpoints that are looked through for the last one that the log still bears out
 LOG_FORKED: Final = "log_forked"  # why a run failed
 _PACKED: Final = Struct("!qiq4s")  # position, number of the slug, seq, start of the leaf hash
-_MARK: Final = 4  # bytes of a leaf hash that an event id shows
 _CHUNK: Final = 5_000
 _log = structlog.get_logger("delivery.forks")
 
@@ -60,14 +59,13 @@ class Trail:
         if position >= self.highest.position:
             self.highest = Anchor(position, parsed.mark)
 
-    def note_shown(self, events: Sequence[Event], slugs: Mapping[int, str]) -> None:
+    def note_shown(self, events: Sequence[Event]) -> None:
         """A page of them goes to a consumer that pulls; one that comes again is known already."""
         for event in events:
             if event.position > self.highest.position:
-                self.sent.append(
-                    _PACKED.pack(event.position, self._number(slugs[event.directory]), event.seq, event.leaf_hash[:_MARK])
-                )
-                self.highest = Anchor(event.position, event.leaf_hash[:_MARK])
+                mark = event.id.mark
+                self.sent.append(_PACKED.pack(event.position, self._number(event.slug), event.seq, mark))
+                self.highest = Anchor(event.position, mark)
 
     def _number(self, slug: str) -> int:
         if slug not in self._slugs:
@@ -118,7 +116,7 @@ async def parted(conn: Connection, trails: Sequence[Trail]) -> list[Trail]:
     if not sent:
         return []
     leaves = await _leaves(conn, [highest.position for _, highest in sent])
-    return [trail for trail, highest in sent if leaves.get(highest.position, b"")[:_MARK] != highest.leaf_hash]
+    return [trail for trail, highest in sent if leaves.get(highest.position, b"")[:ID_MARK_SIZE] != highest.leaf_hash]
 
 
 async def misplaced(conn: Connection, consumer: int | None = None) -> dict[int, int]:
@@ -130,7 +128,7 @@ async def compared(conn: Connection, trail: Trail) -> tuple[dict[int, EventId], 
     """What was sent and is gone; the last position at which the log is still the one that was read; the places that stand."""
     sent = trail.deliveries()
     leaves = await _leaves(conn, sorted({*sent, *(place.position for place in trail.read)}))
-    gone = {p: event for p, event in sorted(sent.items()) if leaves.get(p, b"")[:_MARK] != event.mark}
+    gone = {p: event for p, event in sorted(sent.items()) if leaves.get(p, b"")[:ID_MARK_SIZE] != event.mark}
     standing = [place for place in trail.read if leaves.get(place.position) == place.leaf_hash]
     common = max((*(p for p in sent if p not in gone), *(place.position for place in standing)), default=0)
     return gone, common, standing

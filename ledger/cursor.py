@@ -4,7 +4,7 @@ import base64
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError  # noqa: N812  # an exception class in lower case
-from typing import Final
+from typing import Final, NamedTuple
 
 _PACKED: Final = Struct("!BIq8s")  # kind, directory, number, mark
 _PACKED_BEFORE: Final = Struct("!BIq4s")
@@ -15,6 +15,7 @@ _FORMS: Final = {
 }  # fmt: skip
 # of older cursors, whose mark is the start of a leaf hash: clients still hold them, new ones are not made
 MARK_SIZE_BEFORE: Final = 4
+ID_MARK_SIZE: Final = 4  # bytes of a leaf hash that an event id shows
 
 
 class InvalidCursorError(ValueError):
@@ -80,9 +81,8 @@ def decode_cursor(text: str) -> Cursor:
     return cursor
 
 
-@dataclass(frozen=True, slots=True)
-class EventId:
-    """`evt_<directory>_<seq>_<first 8 hex digits of the leaf hash>`. An id is never reused, not even after a restore."""
+class EventId(NamedTuple):
+    """`evt_<directory>_<seq>_<first 8 hex digits of the leaf hash>`. An id is never reused, not even after a restore. `mark`: ID_MARK_SIZE bytes."""
 
     slug: str
     seq: int
@@ -103,4 +103,4 @@ def parse_event_id(text: str) -> EventId | None:
         mark = bytes.fromhex(parts[2])
     except ValueError:
         return None
-    return EventId(parts[0], int(parts[1]), mark) if len(mark) == 4 and parts[2] == mark.hex() else None
+    return EventId(parts[0], int(parts[1]), mark) if len(mark) == ID_MARK_SIZE and parts[2] == mark.hex() else None

@@ -237,7 +237,7 @@ class Feed:
         await self._learn_key(conn)
         return cursor_mark(self._cursor_key, facts)
 
-    async def event(self, conn: Connection, event_id: EventId, sight: Selection) -> bytes | None:
+    async def event(self, conn: Connection, event_id: EventId, sight: Selection) -> Event | None:
         """One rendered event; None if it is not in the log, or not included in `sight`, what the reader may see."""
         directory = await self._directories.by_slug(conn, event_id.slug)
         if directory is None:
@@ -246,7 +246,7 @@ class Feed:
         row = await (await conn.cursor(binary=True).execute(SQL["event_at"], (directory.id, event_id.seq))).fetchone()
         if row is None or row[4][: len(event_id.mark)] != event_id.mark or not sight.wants(directory.id, 1 << row[6]):
             return None
-        return (await self.opened(await self.fetch_at(conn, [(directory.id, event_id.seq)], sight)))[0].json
+        return (await self.opened(await self.fetch_at(conn, [(directory.id, event_id.seq)], sight)))[0]
 
     async def at(
         self, conn: Connection, places: Sequence[tuple[int, int]], *, bodies: bool = True, rendered: bool = True
@@ -434,10 +434,10 @@ def _arrange(
     takes, looked_at = fetched.selection.takes, fetched.looked_at
     for piece in slices:
         number, commit, types, at, directory = piece.directory, piece.commit, piece.types, piece.at, directories[piece.directory]
-        offset = piece.position - piece.first
+        offset, slug = piece.position - piece.first, directory.slug
         for seq in range(piece.first, piece.last + 1):
             _, _, kind, obj, leaf, leaf_hash, _, mem = by_place[number, seq]
-            event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash)
+            event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash, slug)
             if takes(event):
                 fetched.places.append(len(looked_at))
                 fetched.chosen.append(event)

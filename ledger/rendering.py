@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 import structlog
 
+from ledger.cursor import ID_MARK_SIZE, EventId
 from ledger.directories import Directory
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.body import BodyError, PayloadTooLargeError
@@ -18,13 +19,17 @@ from proofs.keys import WrapError
 BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page or request besides its first event (docs/events.md, "How large a page is")
 # errors of opening a body that was damaged or changed in the database
 DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)
+_NOT_UNWRAPPED: Final = b""  # in the place of a key
 _TOLD_MAX: Final = 10_000  # damaged bodies of which the process remembers that it logged them
 _log = structlog.get_logger("ledger.bodies")
 
 
 @dataclass(slots=True)
 class Event:
-    """One event of the log for a reader inside the process. `json` is the public form, empty until it is rendered."""
+    """One event of the log for a reader inside the process. `json` is the public form, put together where it is read.
+
+    `head` and `data` are its two parts, empty until they are rendered.
+    """
 
     position: int
     directory: int
@@ -36,7 +41,30 @@ class Event:
     commit: int  # first seq of its commit
     types: int  # bits of all event types in its commit
     leaf_hash: bytes = b""
-    json: bytes = b""
+    slug: str = ""  # of its directory
+    head: bytes = b""  # its JSON before the value of `data`
+    data: bytes = b""  # the value of `data`
+    held: bool = False  # the surge brake would hold its delivery
+
+    @property
+    def id(self) -> EventId:
+        return EventId(self.slug, self.seq, self.leaf_hash[:ID_MARK_SIZE])
+
+    @property
+    def size(self) -> int:
+        """Bytes of its JSON without the member `held`; 0 until it is rendered."""
+        return len(self.head) + len(self.data) + 1 if self.head else 0
+
+    @property
+    def json(self) -> bytes:
+        """Its public JSON (docs/events.md, "One event"); empty until it is rendered."""
+        return b"".join((self.head, self.data, _END_HELD if self.held else _END)) if self.head else b""
+
+    @property
+    def structure(self) -> bytes:
+        """The same for a reader who may not see attributes: `data` is WITHHELD if it has any."""
+        hidden = self.mem is None and self.data != NO_DATA
+        return b"".join((self.head, WITHHELD if hidden else self.data, _END_HELD if self.held else _END)) if self.head else b""
 
 
 @dataclass(slots=True)
@@ -77,7 +105,7 @@ def rendered(kek: Kek, events: Sequence[SealedEvent], budget: Budget, *, bodies:
 
     A body that cannot be opened affects only its own event: its `data` becomes UNREADABLE, and it is logged once.
     """
-    keys: dict[UUID, bytes | None] = {}
+    keys: dict[int, bytes | None] = {}  # by UUID.int: the hash of a UUID is computed in Python at each lookup
     gone = ERASED if bodies else WITHHELD  # a reader without attributes must not learn that the body was erased
     for number, sealed in enumerate(events):
         try:
@@ -85,22 +113,21 @@ def rendered(kek: Kek, events: Sequence[SealedEvent], budget: Budget, *, bodies:
         except PayloadTooLargeError:
             return number
         event = sealed.event
-        json = render(sealed.directory.slug, sealed.leaf, event.leaf_hash, event.position, data)
-        if not budget.spend(len(json)):
+        head, data = render(event, sealed.leaf, data)
+        if not budget.spend(len(head) + len(data) + 1):
             return number
-        event.json = json
+        event.head, event.data = head, data
     return len(events)
 
 
-def _data(kek: Kek, sealed: SealedEvent, keys: dict[UUID, bytes | None], allowed: int | None) -> bytes:
+def _data(kek: Kek, sealed: SealedEvent, keys: dict[int, bytes | None], allowed: int | None) -> bytes:
     event, directory = sealed.event, sealed.directory
     assert sealed.ct is not None
     assert sealed.wrapped is not None
     try:
-        if event.obj not in keys:
-            keys[event.obj] = None  # the other events of the resource have the same damaged key
-            keys[event.obj] = unwrap_key(kek, sealed.wrapped, directory=directory.uuid, obj=event.obj)
-        key = keys[event.obj]
+        key = keys.get(event.obj.int, _NOT_UNWRAPPED)
+        if key is _NOT_UNWRAPPED:
+            key = keys[event.obj.int] = _unwrapped(kek, sealed.wrapped, directory, event.obj)
         if key is None:
             raise WrapError
         return data_of(open_payload(key, sealed.ct, directory=directory.uuid, obj=event.obj, seq=event.seq, payload_max=allowed))
@@ -111,6 +138,14 @@ def _data(kek: Kek, sealed: SealedEvent, keys: dict[UUID, bytes | None], allowed
     except DAMAGED:
         tell_unreadable(directory, event.seq)
     return UNREADABLE
+
+
+def _unwrapped(kek: Kek, wrapped: bytes, directory: Directory, obj: UUID) -> bytes | None:
+    """The key of a resource; None if it is damaged, as it is then for all events of the resource."""
+    try:
+        return unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
+    except DAMAGED:
+        return None
 
 
 _told: set[tuple[int, int]] = set()
@@ -133,35 +168,28 @@ def rfc3339(micros: int) -> str:
     return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z"
 
 
-_DATA: Final = b',"data":'  # no earlier part of a rendered event comes from a request, so the first match is the right one
-_NO_DATA: Final = _DATA + b"{}}"
+NO_DATA: Final = b"{}"
 WITHHELD: Final = b'{"withheld":true}'
 ERASED: Final = b'{"erased":true}'
 UNREADABLE: Final = b'{"unreadable":true}'
+_END: Final = b"}"
+_END_HELD: Final = b',"held":true}'
 
 
-def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes) -> bytes:
-    """Give the public JSON of an event (docs/events.md, "One event") from its leaf and the bytes of its body's `data`.
+def render(event: Event, leaf: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """Give `head` and `data` of an event (docs/events.md, "One event") from its leaf and the bytes of its body's `data`.
 
     `data` is WITHHELD, ERASED or UNREADABLE if it cannot be shown. Events with a body have `ct` in their leaf.
     """
     f: dict[str, Any] = orjson.loads(leaf)
     head = (
-        f'{{"object":"event","id":"evt_{slug}_{f["seq"]}_{leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{slug}",'
-        f'"seq":{f["seq"]},"position":{position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
+        f'{{"object":"event","id":"evt_{event.slug}_{event.seq}_{event.leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{event.slug}",'
+        f'"seq":{f["seq"]},"position":{event.position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
         f'"time":"{rfc3339(f["at"])}","cause":"{f["cause"]}","actor":"{f["actor"]}","request_id":"{f["req"]}",'
         f'"profile":"{f["prof"]}","subject":{{"type":"{f["ot"]}","id":"{f["obj"]}"}},"data":'
     )
     if f.get("mem"):
         flag = "true" if f["eff"] else "false"
-        edge = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}}}'
-        return (head + edge).encode()
-    shown = b"{}" if "ct" not in f and data in {WITHHELD, ERASED} else data
-    return b"".join((head.encode(), shown, b"}"))
-
-
-def withheld(event: Event) -> bytes:
-    """Replace `data` in a rendered event by WITHHELD, for a reader who may not see attributes."""
-    if event.mem is not None or event.json.endswith(_NO_DATA):
-        return event.json
-    return event.json[: event.json.index(_DATA)] + _DATA + WITHHELD + b"}"
+        edge = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}'
+        return head.encode(), edge.encode()
+    return head.encode(), NO_DATA if "ct" not in f and data in {WITHHELD, ERASED} else data

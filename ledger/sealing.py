@@ -18,6 +18,7 @@ from scim.casefolding import casefold
 
 USER_NAME, EXTERNAL_ID, DISPLAY_NAME, EMAIL = b"u", b"x", b"d", b"e"
 MAC_SIZE: Final = 16
+_DATA_MARK: Final = b'{"data":'
 _KEY_MARK: Final = b',"key":'
 NONCE_SIZE, SALT_SIZE, KEY_SIZE = 12, 32, 32
 _NOTE: Final = b"scim-ledger/note/v1\0"
@@ -111,12 +112,15 @@ def payload_of(body: Body) -> bytes:
     if body.user:
         shown["user"] = body.user
     data = orjson.dumps(shown)
-    return b'{"data":' + data + _KEY_MARK + orjson.dumps(body.key) + b"}"
+    return _DATA_MARK + data + _KEY_MARK + orjson.dumps(body.key) + b"}"
 
 
 def data_of(payload: bytes) -> bytes:
-    """The bytes of `data` in an opened payload. The last `,"key":` ends it, because quotes inside the key are escaped."""
-    return payload[8 : payload.rindex(_KEY_MARK)]
+    """The bytes of `data` in an opened payload. The last `,"key":` ends it, because quotes inside the key are escaped.
+
+    The payload is exactly what `payload_of` made, because the seal authenticates it. To parse it would make the rendering of an event an eighth slower.
+    """
+    return payload[len(_DATA_MARK) : payload.rindex(_KEY_MARK)]
 
 
 def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, random: Callable[[int], bytes]) -> SealedBody:

@@ -172,10 +172,10 @@ class Tail:
     def _keep(self, events: Sequence[Event]) -> None:
         """Add events, and drop the oldest ones above KEPT or KEPT_BYTES."""
         self._events.extend(events)
-        self._bytes += sum(len(event.json) for event in events)
-        while len(self._events) > KEPT or (len(self._events) > 1 and self._bytes - len(self._events[-1].json) > KEPT_BYTES):
+        self._bytes += sum(event.size for event in events)
+        while len(self._events) > KEPT or (len(self._events) > 1 and self._bytes - self._events[-1].size > KEPT_BYTES):
             oldest = self._events.popleft()
-            self._bytes -= len(oldest.json)
+            self._bytes -= oldest.size
             self._before = oldest.leaf_hash
 
     def _begin_at(self, place: Anchor) -> None:

@@ -299,8 +299,7 @@ async def _note_shown(ledger: OpenLedger, conn: Connection, consumer: Consumer, 
         await watch_of(ledger).tell(conn, consumer)
         if await parted(conn, [trail]):
             return  # another process reported at the same moment; the next read reports this one's events
-    slugs = {number: (await ledger.directories.by_id(conn, number)).slug for number in {e.directory for e in page.events}}
-    trail.note_shown(page.events, slugs)
+    trail.note_shown(page.events)
 
 
 async def _mark_held(conn: Connection, page: Page) -> None:
@@ -308,7 +307,7 @@ async def _mark_held(conn: Connection, page: Page) -> None:
     held = await held_commits(conn, await limits(conn), page.events)
     for event in page.events:
         if (event.directory, event.commit) in held.commits:
-            event.json = event.json[:-1] + b',"held":true}'
+            event.held = True
 
 
 def check_pulling(consumer: Consumer) -> None:

@@ -9,6 +9,7 @@ from ledger.commands import parse_id
 from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.events import type_mask
 from ledger.feed import CursorAheadError, Selection, reached
+from ledger.rendering import Event
 from operations import places
 from operations.admission import operation, reached_log
 from operations.caller import Caller
@@ -54,8 +55,8 @@ async def follow(ledger: OpenLedger, caller: Caller, question: Question, *, afte
 
 
 @operation("events.show")
-async def show(ledger: OpenLedger, caller: Caller, event_id: str) -> bytes:
-    """One event as JSON. Raises the same NotFoundError for a missing event and a hidden one."""
+async def show(ledger: OpenLedger, caller: Caller, event_id: str) -> Event:
+    """One event with its JSON. Raises the same NotFoundError for a missing event and a hidden one."""
     parsed, found = parse_event_id(event_id), None
     if parsed is not None and caller.token.reaches_log(parsed.slug):
         async with ledger.connection() as conn:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -14,8 +15,8 @@ import ledger.events
 from api import problems
 from api.metrics import NAMED, REGISTRY
 from api.scim.app import ROUTES as SCIM_ROUTES
-from ledger.events import EVENT_TYPES
-from ledger.rendering import render
+from ledger.events import BY_TOPIC, EVENT_TYPES
+from ledger.rendering import Event, render
 from operations.permissions import TABLE
 from runtime import protocol
 from runtime.cli import app
@@ -118,8 +119,12 @@ def test_the_examples_are_what_the_feed_renders() -> None:
             "dir": "", **({"mem": member["id"], "mt": member["type"], "eff": data["effective"]} if member else {}),
         }  # fmt: skip
         mark = bytes.fromhex(shown["id"].rpartition("_")[2])
-        rendered = render(shown["directory"], json.dumps(leaf).encode(), mark, shown["position"], json.dumps(data).encode())
-        assert json.loads(rendered) == shown
+        event = Event(
+            shown["position"], 1, shown["seq"], BY_TOPIC[shown["type"]].number, UUID(leaf["obj"]), UUID(member["id"]) if member else None,
+            leaf["at"], leaf["tx"], 0, mark, shown["directory"],
+        )  # fmt: skip
+        event.head, event.data = render(event, json.dumps(leaf).encode(), json.dumps(data).encode())
+        assert json.loads(event.json) == shown
 
 
 def micros(time: str) -> int:
