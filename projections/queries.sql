@@ -1,19 +1,18 @@
 -- close_states --
--- The open interval of a resource ends where its next state begins.
--- By ctid, looked up one by one: joined freely, a plan made while there are few reads every open interval of the ledger.
--- The lock on the directory keeps a ctid where it is.
+-- Ends the open interval of a resource where its next state begins.
+-- The rows are looked up one by one, by ctid: as a plain join, a plan made while there are few rows reads every open interval of the
+-- ledger. The ctids are stable because the transaction holds the directory's lock.
 update states s set to_seq = v.q from unnest($1::int4[], $2::uuid[], $3::int8[]) v(d, o, q)
 cross join lateral (select ctid from states where directory = v.d and obj = v.o and to_seq = 9223372036854775807 offset 0) open
 where s.ctid = open.ctid;
 
 -- insert_states --
--- New intervals: open, or already closed when one batch changes a resource twice.
+-- New intervals: open, or already ended if one batch changes a resource twice.
 insert into states (directory, obj, ot, active, body_seq, from_seq, to_seq)
 select * from unnest($1::int4[], $2::uuid[], $3::int2[], $4::bool[], $5::int8[], $6::int8[], $7::int8[]);
 
 -- close_memberships --
--- An open edge ends where it was removed.
--- By ctid, as close_states.
+-- Ends open memberships where they were removed; by ctid, as in close_states.
 update memberships m set to_seq = v.q from unnest($1::int4[], $2::uuid[], $3::uuid[], $4::int8[]) v(d, g, m, q)
 cross join lateral (
     select ctid from memberships where directory = v.d and grp = v.g and mem = v.m and to_seq = 9223372036854775807 offset 0
@@ -21,7 +20,7 @@ cross join lateral (
 where m.ctid = open.ctid;
 
 -- insert_memberships --
--- New edges: open, or already closed when one batch adds and removes.
+-- New memberships: open, or already ended if one batch adds and removes one.
 insert into memberships (directory, grp, mem, mt, from_seq, to_seq)
 select * from unnest($1::int4[], $2::uuid[], $3::uuid[], $4::int2[], $5::int8[], $6::int8[]);
 
@@ -34,7 +33,7 @@ delete from users u using unnest($1::int4[], $2::uuid[]) v(d, i) where u.directo
 delete from groups g using unnest($1::int4[], $2::uuid[]) v(d, i) where g.directory = v.d and g.id = v.i;
 
 -- update_users --
--- Only changed values of indexed columns cost index entries: an ordinary change stays HOT.
+-- An update that changes no indexed column stays HOT and writes no index entries.
 update users u set active = v.active, body_seq = v.body_seq, rv = v.rv, etag_rv = v.etag_rv, updated_at = v.updated_at,
        user_name_mac = v.name, external_id_mac = v.external, display_name_mac = v.display, email_macs = v.emails::bytea[]
 from unnest($1::int4[], $2::uuid[], $3::bool[], $4::int8[], $5::int4[], $6::int4[], $7::int8[], $8::int8[], $9::bytea[], $10::bytea[],
@@ -43,7 +42,7 @@ from unnest($1::int4[], $2::uuid[], $3::bool[], $4::int8[], $5::int4[], $6::int4
 where u.directory = v.d and u.id = v.i;
 
 -- insert_users --
--- New users; users_user_name refuses a userName given twice.
+-- New users. The unique index users_user_name refuses a userName that is taken.
 insert into users (directory, id, active, body_seq, rv, etag_rv, created_at, updated_at, user_name_mac, external_id_mac,
                    display_name_mac, email_macs)
 select d, i, active, body_seq, rv, etag_rv, created_at, updated_at, name, external, display, emails::bytea[]
@@ -52,8 +51,8 @@ from unnest($1::int4[], $2::uuid[], $3::bool[], $4::int8[], $5::int4[], $6::int4
      v(d, i, active, body_seq, rv, etag_rv, created_at, updated_at, name, external, display, emails);
 
 -- rewrite_users --
--- Users as a batch leaves them, in place of the rows that $1 and $2 had; of these only the time of their creation stays.
--- All are deleted before the first is inserted, because count(*) reads them all: else a userName that moves would be there twice.
+-- Replaces the rows of users ($1, $2) by their state after the batch; only the creation time is kept.
+-- count(*) makes all deletes happen before the first insert: otherwise a userName that moves to another user would exist twice.
 with old as (
     delete from users u using unnest($1::int4[], $2::uuid[]) k(d, i) where u.directory = k.d and u.id = k.i returning u.directory, u.id, u.created_at
 )
@@ -68,7 +67,7 @@ cross join (select count(*) from old) deleted
 left join old on old.directory = v.d and old.id = v.i;
 
 -- rewrite_groups --
--- Groups in the same way.
+-- Replaces rows of groups in the same way.
 with old as (
     delete from groups g using unnest($1::int4[], $2::uuid[]) k(d, i) where g.directory = k.d and g.id = k.i returning g.directory, g.id, g.created_at
 )
@@ -79,18 +78,18 @@ cross join (select count(*) from old) deleted
 left join old on old.directory = v.d and old.id = v.i;
 
 -- update_groups --
--- Attributes only: a membership change writes no row here.
+-- Attributes only. A membership change does not update the row of the group.
 update groups g set body_seq = v.body_seq, display_name_mac = v.name, external_id_mac = v.external
 from unnest($1::int4[], $2::uuid[], $3::int8[], $4::int8[], $5::bytea[], $6::bytea[]) v(d, i, body_seq, created_at, name, external)
 where g.directory = v.d and g.id = v.i;
 
 -- insert_groups --
--- New groups; a displayName may be given twice.
+-- New groups. Two groups may have the same displayName.
 insert into groups (directory, id, body_seq, created_at, display_name_mac, external_id_mac)
 select * from unnest($1::int4[], $2::uuid[], $3::int8[], $4::int8[], $5::bytea[], $6::bytea[]);
 
 -- upsert_directory_states --
--- Directories that were paused, resumed, closed or deleted. What the closing said stays when the last event comes.
+-- Directories that were paused, resumed, closed or deleted. closed_seq and closed_at stay when the directory is deleted.
 insert into directory_states (directory, state, since, closed_seq, closed_at)
 select d, state, since, nullif(closed_seq, 0), nullif(closed_at, 0)
 from unnest($1::int4[], $2::text[], $3::int8[], $4::int8[], $5::int8[]) v(d, state, since, closed_seq, closed_at)
@@ -108,8 +107,8 @@ join bodies b on b.directory = u.directory and b.seq = u.body_seq
 join subject_keys s on s.obj = u.id;
 
 -- users_page --
--- Current users in the order asked for: place, id, body_seq, etag_rv, created, updated, ct, key, active. The sealed bodies come as far as
--- they fit into $3 bytes, and that of the first one always: a page of the largest users would be 200 MiB.
+-- Current users in the requested order: place, id, body_seq, etag_rv, created, updated, ct, key, active. Sealed bodies are read up to
+-- $3 bytes, at least the first one: a page of the largest users would have 200 MiB.
 select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
     select k.n, u.id, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped, u.active, octet_length(b.ct) size,
            sum(octet_length(b.ct)) over (order by k.n) total
@@ -120,7 +119,7 @@ select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 o
 ) p order by n;
 
 -- users_by_name --
--- Users by the blind key of their userName, with the key first: what an IdP asks before it creates. Long bodies stay as above.
+-- Users by the HMAC of their userName, which is the first column. IdPs ask this before they create a user. Long bodies are not read.
 select u.user_name_mac, u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, case when octet_length(b.ct) <= $3 then b.ct end, s.wrapped
 from unnest($1::int4[], $2::bytea[]) k(d, m)
 join users u on u.directory = k.d and u.user_name_mac = k.m
@@ -128,8 +127,8 @@ join bodies b on b.directory = u.directory and b.seq = u.body_seq
 join subject_keys s on s.obj = u.id;
 
 -- groups_page --
--- Current groups alike, in the order asked for and as far as they fit; lastModified is the time of the event that last moved the
--- ETag. Looked up, not joined: a generic plan would read every event of the group to find that one.
+-- Current groups in the same way. lastModified is the time of the event that last moved the ETag. It is looked up by a subquery: a
+-- generic plan for a join would read every event of the group.
 select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
     select k.n, g.id, g.body_seq, t.etag_rv, g.created_at, c.at updated_at, b.ct, s.wrapped, true active, octet_length(b.ct) size,
            sum(octet_length(b.ct)) over (order by k.n) total
@@ -143,7 +142,7 @@ select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 o
 ) p order by n;
 
 -- user_ids_by_key --
--- Candidates of an equality filter; any of the keys may match.
+-- Candidates of an equality filter on users: those that have any of the HMACs.
 select id from users where directory = $1 and user_name_mac = any($2::bytea[])
 union select id from users where directory = $1 and external_id_mac = any($3::bytea[])
 union select id from users where directory = $1 and display_name_mac = any($4::bytea[])
@@ -151,11 +150,11 @@ union select id from (select directory, id from users where email_macs && $5::by
 union select id from users where directory = $1 and id = any($6::uuid[]);
 
 -- owners_of_user_names --
--- Who has these userNames, by their blind keys; with how many have (never more than one, as of externalIds).
+-- The users that have these userNames, by HMAC, and how many have each (at most one; the same columns as for externalIds).
 select k.m, u.id, 1::int8 from unnest($2::bytea[]) k(m) join users u on u.directory = $1 and u.user_name_mac = k.m;
 
 -- owners_of_external_ids --
--- Who has these externalIds: one of them, and how many. Key by key: joined freely, a plan made while there are few reads all users.
+-- For each externalId one user that has it, and how many have it. Key by key: a plan for a join, made while there are few rows, reads all users.
 select k.m, o.id, o.many from unnest($2::bytea[]) k(m)
 cross join lateral (
     select (array_agg(id order by id))[1], count(*) from users where directory = $1 and external_id_mac = k.m
@@ -163,13 +162,13 @@ cross join lateral (
 where o.many > 0;
 
 -- ids_among --
--- Which of these are users or groups of the directory.
+-- The ids that are users or groups of the directory.
 select k.i from unnest($2::uuid[]) k(i) join users u on u.directory = $1 and u.id = k.i
 union all
 select k.i from unnest($2::uuid[]) k(i) join groups g on g.directory = $1 and g.id = k.i;
 
 -- group_ids_by_key --
--- Candidates of an equality filter on groups; any of the keys may match.
+-- Candidates of an equality filter on groups: those that have any of the HMACs.
 select id from groups where directory = $1 and display_name_mac = any($2::bytea[])
 union select id from groups where directory = $1 and external_id_mac = any($3::bytea[])
 union select grp from memberships where directory = $1 and mem = any($4::uuid[]) and to_seq >= 9223372036854775807
@@ -203,11 +202,11 @@ order by created_at, id offset $7 limit $8;
 select id from groups where directory = $1 and created_at between $2 and $3 order by created_at, id offset $4 limit $5;
 
 -- page_of_users --
--- By time of creation, so that an importer that pages while users are created misses nobody.
+-- By time of creation, so that a client that pages while users are created misses nobody.
 select id from users where directory = $1 order by created_at, id offset $2 limit $3;
 
 -- page_of_groups --
--- By time of creation, as users.
+-- A page of groups, by time of creation.
 select id from groups where directory = $1 order by created_at, id offset $2 limit $3;
 
 -- users_after --
@@ -223,23 +222,23 @@ select created_at, id from groups
 where directory = $1 and (created_at, id) > ($2, $3::uuid) and created_at between $4 and $5 order by created_at, id limit $6;
 
 -- open_members --
--- Members of groups as stored by the IdP, in the order they came: packed into two values, so that a large group is no million objects.
+-- Members of groups in the order they were added, packed into two texts: as rows a large group would be a million objects.
 select k.g, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::text, '' order by m.from_seq)
 from unnest($1::int4[], $2::uuid[]) k(d, g)
 cross join lateral (select * from memberships where directory = k.d and grp = k.g and to_seq >= 9223372036854775807 offset 0) m
 group by k.g;
 
 -- open_members_among --
--- The same of some members only, found by them and not by the group.
+-- Of these members only, looked up by member, so that a large group is not read.
 select m.grp, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::text, '' order by m.from_seq)
 from unnest($3::uuid[]) k(m)
 cross join lateral (select * from memberships where directory = $1 and mem = k.m and to_seq >= 9223372036854775807 offset 0) m
 where m.grp = any($2::uuid[]) group by m.grp;
 
 -- open_groups --
--- Every group that holds users, directly or through its member groups: the sealed body that has its name, and whom it holds
--- directly since when. Edges are distinct, so circles end, and at most $3 of them are followed; the body comes once, however many
--- users of a page are in the group, and only where it is small: of the others the name is read one by one.
+-- All groups of users, direct or through member groups: the sealed body with the name, and the direct members since when.
+-- `union` removes repeated edges, so circles end, and at most $3 edges are followed. The body is returned once for each group, and only
+-- if it is small; the others are read one by one.
 with recursive e(d, mem, grp, from_seq) as (
     select k.d, m.mem, m.grp, m.from_seq from unnest($1::int4[], $2::uuid[]) k(d, i)
     cross join lateral (select * from memberships where directory = k.d and mem = k.i and to_seq >= 9223372036854775807 offset 0) m
@@ -257,24 +256,24 @@ cross join lateral (
 ) b;
 
 -- point_at_time --
--- As-of T is the last commit with at <= T, whole.
+-- The end of the last commit with at <= T.
 select seq + size - 1, at from commits where directory = $1 and at <= $2 order by at desc, seq desc limit 1;
 
 -- frozen_stretches --
--- Where an operator accepted that the clock was behind: what it told then, by the id of the request, and the time that events have until it
--- had caught up (µs). By the events of the directory itself, which are few.
+-- For each acceptance of a clock that was behind: the clock's time then, from the UUIDv7 of the request, and the time that events got
+-- until the clock passed it (µs). From the events about the directory itself, which are few.
 select ('x' || translate(left(k.req::text, 13), '-', ''))::bit(48)::int8 * 1000, k.at
 from events e
 cross join lateral (select req, at from commits where directory = $1 and seq = e.seq offset 0) k
 where e.obj = $2 and e.type = 50;
 
 -- point_at_seq --
--- A seq inside a commit means the end of that commit.
+-- The end of the commit that a seq belongs to.
 select seq + size - 1, at from commits where directory = $1 and seq <= $2 order by seq desc limit 1;
 
 -- state_at --
--- A resource as of a seq: type, activity, where its body is, when it began. Here and below nobody is active from the seq on at which
--- the directory was closed: one row says so for all of them.
+-- A resource as of a seq: type, activity, place of its body, creation. Here and below all users are inactive from closed_seq of their
+-- directory on, without an interval for each.
 select s.ot, s.active and not exists (select from directory_states where directory = $1 and closed_seq <= $3), s.body_seq, b.ct, k.wrapped, e.etag_rv, c.at,
        (select f.at from commits f where f.directory = $1 and f.seq <= (select min(from_seq) from states where directory = $1 and obj = $2)
         order by f.seq desc limit 1)
@@ -286,8 +285,8 @@ cross join lateral (select at from commits where directory = s.directory and seq
 where s.directory = $1 and s.obj = $2 and s.from_seq <= $3 and s.to_seq > $3;
 
 -- sealed_at --
--- Resources as of a seq, in the order asked for: place, id, body_seq, ct, key. The bodies come as far as they fit into $4 bytes, and
--- that of the first one always. What was erased has none, and is left out.
+-- Resources as of a seq, in the requested order: place, id, body_seq, ct, key. Bodies are read up to $4 bytes, at least the first one.
+-- Erased resources have no body and are left out.
 select n, obj, body_seq, case when total <= $4 or total = size then ct end, wrapped from (
     select k.n, s.obj, s.body_seq, b.ct, y.wrapped, octet_length(b.ct) size, sum(octet_length(b.ct)) over (order by k.n) total
     from unnest($2::uuid[]) with ordinality k(i, n)
@@ -299,12 +298,12 @@ select n, obj, body_seq, case when total <= $4 or total = size then ct end, wrap
 ) p order by n;
 
 -- states_after --
--- Everyone as of a seq, by id: the population.
+-- All resources of a type as of a seq, by id: the population.
 select s.obj, s.active and not exists (select from directory_states where directory = $1 and closed_seq <= $3), s.body_seq from states s
 where s.directory = $1 and s.ot = $2 and s.from_seq <= $3 and s.to_seq > $3 and s.obj > $4 order by s.obj limit $5;
 
 -- members_at --
--- Direct members of groups as of a seq, with the activity of users then.
+-- Direct members of groups as of a seq, with their activity then.
 select m.grp, m.mem, m.mt,
        coalesce(s.active, false) and not exists (select from directory_states where directory = $1 and closed_seq <= $3), m.from_seq
 from unnest($2::uuid[]) k(g)
@@ -314,20 +313,20 @@ left join lateral (
 ) s on true;
 
 -- groups_at --
--- Groups that directly hold members as of a seq.
+-- Groups that have these direct members as of a seq.
 select m.mem, m.grp, m.from_seq from unnest($2::uuid[]) k(i)
 cross join lateral (select * from memberships where directory = $1 and mem = k.i and to_seq > $3 and from_seq <= $3 offset 0) m;
 
 -- membership_diff --
--- Edges that stand at one of two points only: -1 was there at the first, 1 is there at the second.
+-- Memberships that exist at only one of two points: -1 at the first, 1 at the second.
 select grp, mem, mt, case when from_seq <= $2 and to_seq > $2 then -1 else 1 end, from_seq, to_seq from memberships
 where directory = $1 and ($4::uuid is null or grp = $4) and ($5::uuid is null or mem = $5)
   and (from_seq <= $2 and to_seq > $2) <> (from_seq <= $3 and to_seq > $3)
 order by grp, mem, from_seq limit $6;
 
 -- state_diff --
--- Resources that began, ended, changed activity or attributes between two points; the closing of the directory is where users that
--- were active ended to be.
+-- Resources that were created or deleted, or changed activity or attributes between two points. Closing the directory makes its
+-- active users inactive.
 with ended as (select coalesce((select closed_seq from directory_states where directory = $1 and closed_seq <= $3), 9223372036854775807) q)
 select coalesce(a.obj, b.obj), coalesce(a.ot, b.ot), a.active and (a.ot = 1 or q > $2), b.active and (b.ot = 1 or q > $3), a.body_seq,
        case when b.ot = 0 and b.active and q <= $3 then greatest(b.body_seq, q) else b.body_seq end
@@ -338,20 +337,20 @@ where a.body_seq is distinct from b.body_seq or (a.ot = 0 and a.active and q > $
 order by 2, 1 limit $5;
 
 -- bodies_of --
--- Sealed bodies at places of the log with their sizes and the keys of their resources, read only up to $3 bytes each.
+-- Sealed bodies by seq, with sizes and the keys of their resources. Bodies longer than $3 bytes are not read.
 select b.seq, e.obj, octet_length(b.ct), case when octet_length(b.ct) <= $3 then b.ct end, k.wrapped from unnest($2::int8[]) v(q)
 join bodies b on b.directory = $1 and b.seq = v.q
 join events e on e.directory = b.directory and e.seq = b.seq
 join subject_keys k on k.obj = e.obj;
 
 -- long_bodies --
--- Those that were too long to be read with the others.
+-- Sealed bodies that were too long for bodies_of.
 select b.seq, b.ct from unnest($2::int8[]) v(q)
 cross join lateral (select * from bodies b where b.directory = $1 and b.seq = v.q offset 0) b;
 
 -- members_packed --
--- The direct members of a group as of a seq in one row: ids by order, and beside each a digit, type and twice the activity, which ended
--- where the directory was closed by then.
+-- The direct members of a group as of a seq, packed in one row: the ids in order, and a digit for each: type + 2 if active. Nobody is
+-- active if the directory was closed by then.
 select coalesce(string_agg(m.mem::text, '' order by m.mem), ''),
        coalesce(string_agg((m.mt + case when coalesce(s.active, false) and not closed then 2 else 0 end)::text, '' order by m.mem), '')
 from (select exists (select from directory_states where directory = $1 and closed_seq <= $3) as closed offset 0) d
@@ -361,5 +360,5 @@ left join lateral (
 ) s on true;
 
 -- ever_existed --
--- Tells a resource that is gone, or not yet there, from an id that never was.
+-- Whether an id ever was a resource of the directory, to tell a deleted one from an unknown id.
 select 1 from states where directory = $1 and obj = $2 and ot = $3 limit 1;
