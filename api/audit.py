@@ -16,14 +16,14 @@ from operations import audit
 from operations.audit import AUDIT_PAGE_MAX, AUDIT_STEPS, Rows
 from projections.history import PastState, Point, frozen
 
-ROWS_AT_ONCE: Final = 500  # written as JSON on the event loop
+ROWS_AT_ONCE: Final = 500  # rows that are encoded at once on the event loop
 TOO_MUCH: Final = (
     "This question has to look at too many memberships. Ask for fewer at once: a smaller group, or without `nested`."
 )
 
 
 def routes(services: Services) -> APIRouter:
-    """The audit routes; each answer says which point in history it speaks of."""
+    """The audit routes. Each answer has the point in history in `as_of`."""
     router, ledger = APIRouter(prefix="/v1/audit/{directory}"), services.ledger
 
     @router.get("/population", name="audit.population")

@@ -23,12 +23,12 @@ LIST_MAX = 1_000
 DELIVERY_ACTS: Final[tuple[tuple[str, Verb], ...]] = (
     ("blocked", "retry"), ("blocked", "park"), ("blocked", "skip"), ("parked", "retry"), ("parked", "skip"),
 )  # fmt: skip
-ITEMS_MAX = 10_000  # names in a list of a body; far more than there are directories or types
+ITEMS_MAX = 10_000  # names in a list of a body: far more than there are directories or types
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class ConsumerBody(Body):
-    """What PUT takes. On an existing consumer what is left out stays as it is."""
+    """The body of PUT. Fields that are left out stay as they are on an existing consumer."""
 
     directories: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
     types: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
@@ -40,7 +40,7 @@ class ConsumerBody(Body):
     retry_schedule: Annotated[tuple[int, ...] | None, Field(max_length=ITEMS_MAX)] = None
 
     def changes(self) -> Changes:
-        """What is said, without what is left out."""
+        """The fields that are present."""
         return Changes(**self.model_dump(exclude_none=True, exclude={"start"}))  # pyright: ignore[reportReturnType]
 
 

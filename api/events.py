@@ -18,7 +18,7 @@ from operations.events import Question
 
 WAIT_MAX_S = 30
 LOOK_AGAIN_S = 2.0
-ENCODED_ON_LOOP_BYTES = 2 * 2**20  # copied in less than a millisecond
+ENCODED_ON_LOOP_BYTES = 2 * 2**20  # a larger page is encoded in a worker thread
 
 
 def routes(services: Services) -> APIRouter:
@@ -48,7 +48,7 @@ def routes(services: Services) -> APIRouter:
             await still_allowed(services, token_hash_of(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
-                # It speaks for all that was looked at since the request came, not for the last look alone.
+                # `covered` begins where the request began, because it also covers the earlier empty reads.
                 return await page_response(replace(page, covered_from=reading.cursor.number + 1))
             cursor = page.after
             await until_news(arrival, left)
@@ -63,14 +63,14 @@ def routes(services: Services) -> APIRouter:
 
 
 async def until_news(arrival: asyncio.Event, seconds: float) -> None:
-    """Wait for an announcement; it is a hint that may be lost, so the caller looks again soon in any case."""
+    """Wait for an announcement. It may be lost, so the caller reads again after `seconds` in any case."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(min(seconds, LOOK_AGAIN_S)):
             await arrival.wait()
 
 
 async def page_response(page: Page) -> Response:
-    """The answer with a page; a large one is put together off the event loop."""
+    """The response with a page; a large one is encoded in a worker thread."""
     large = sum(event.size for event in page.events) > ENCODED_ON_LOOP_BYTES
     body = await anyio.to_thread.run_sync(encode_page, page) if large else encode_page(page)
     return Response(body, media_type="application/json")

@@ -13,7 +13,7 @@ from database.releases import SchemaRelation
 from operations.figures import sees_names
 from operations.readiness import DATABASE_SILENT, Broken, Readiness
 
-READY_S = 0.5  # anybody may ask, and each answer costs the database a few questions
+READY_S = 0.5  # an answer is reused for so long: anybody may ask, and each costs the database some queries
 
 
 def routes(services: Services) -> APIRouter:
@@ -39,7 +39,7 @@ def routes(services: Services) -> APIRouter:
     async def metrics(request: Request) -> Response:
         authorization = request.headers.get("authorization")
         if authorization is None:
-            named = bool(request.scope.get("local"))  # the owner of the service, on this machine
+            named = bool(request.scope.get("local"))  # it came through the local socket
         else:
             named = sees_names(await services.authentication.authenticate(authorization, address_of(request.scope)))
         text = services.scrapes.whole if named else services.scrapes.nameless

@@ -1,4 +1,4 @@
-"""Profiles over HTTP: which there are, what one says, and which a directory has (how its IdP is understood)."""
+"""Profiles over HTTP: list, show, validate, try, and set that of a directory (docs/operations.md, "Profiles")."""
 
 from functools import partial
 from typing import Any
@@ -17,8 +17,8 @@ from scim.profile import Profile, ProfileError, is_shipped, read_profile
 
 BODY_BYTES_MAX = 2**18
 TRIED_BYTES_MAX = 2**20
-LINE_LENGTH_MAX = 500  # of what is wrong at one place, which may quote the document
-TRIED_MAX = 1_000  # requests of a dialogue
+LINE_LENGTH_MAX = 500  # characters of one error, which may quote the document
+TRIED_MAX = 1_000  # requests that one trial may have
 
 
 def routes(services: Services) -> APIRouter:
@@ -53,7 +53,7 @@ def routes(services: Services) -> APIRouter:
 
 
 def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
-    """A profile checked, and recorded requests run through one: nothing is stored."""
+    """Add the routes that validate a profile and try recorded requests with one. They store nothing."""
 
     @router.post("/v1/profiles/validate", name="profiles.validate")
     async def validate_profile(request: Request) -> Response:
@@ -77,7 +77,7 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
 
 
 async def _body(ledger: OpenLedger, request: Request) -> tuple[dict[str, Any], int]:
-    """The body, and its bytes."""
+    """The parsed body, and its size in bytes."""
     raw = await request.body()
     if len(raw) > TRIED_BYTES_MAX:
         raise ProblemError(413, "too_large", f"This takes at most {TRIED_BYTES_MAX} bytes.")
@@ -85,7 +85,7 @@ async def _body(ledger: OpenLedger, request: Request) -> tuple[dict[str, Any], i
 
 
 def _asked_for(asked: Any) -> str | Profile:
-    """A name, or a document of the operator's own."""
+    """The name of a profile, or a Profile from an operator's document."""
     if isinstance(asked, str):
         return asked
     if not isinstance(asked, dict):
@@ -99,7 +99,7 @@ def _asked_for(asked: Any) -> str | Profile:
 
 
 def _places(wrong: ProfileError) -> str:
-    """What is wrong at the first places, a line each: there may be 100 000."""
+    """The first errors, one a line; a document can have 100 000."""
     return name_places(str(wrong).splitlines(), "\n", LINE_LENGTH_MAX)
 
 

@@ -20,7 +20,7 @@ _OptionalNames = Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)]
 
 
 class ReplayBody(Body):
-    """What POST /v1/replays takes. `from` and `to` are positions, seq:N of one directory, instants, event ids or cursors."""
+    """The body of POST /v1/replays. `from` and `to`: positions, seq:N of one directory, instants, event ids or cursors."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -37,7 +37,7 @@ class ReplayBody(Body):
     dry_run: bool = False
 
     def wanted(self) -> Wanted:
-        """What to send again, in the words of the caller."""
+        """The request, for operations.replays."""
         to = None if self.to is None else str(self.to)
         return Wanted(
             self.name, str(self.start), to, self.types, self.subjects, self.directories, self.rate_per_second, self.superseded, self.reason
@@ -93,7 +93,7 @@ def _plan(preview: Preview, *, dry_run: bool) -> dict[str, Any]:
 
 
 def _run_json(run: Run, now: int) -> dict[str, Any]:
-    """A run as JSON. `eta` (an instant) and `eta_seconds` follow from what it did since it began. `now` in µs."""
+    """A run as JSON. `eta` (an instant) and `eta_seconds` are estimated from its progress. `now` in µs."""
     eta = seconds_left(run, now)
     return {
         "object": "replay", "id": str(run.id), "name": run.name, "consumer": run.consumer_name, "status": run.state, "reason": run.reason,

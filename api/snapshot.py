@@ -1,4 +1,4 @@
-"""All state of a directory over HTTP, as lines of JSON."""
+"""The snapshot of a directory over HTTP, as lines of JSON (docs/events.md, "A snapshot to begin with")."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse

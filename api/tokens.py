@@ -18,7 +18,7 @@ _Names = Annotated[tuple[str, ...], Field(max_length=ITEMS_MAX)]
 
 
 class TokenBody(Body):
-    """What POST /v1/tokens takes. `types`, `consumers` and `bodies` narrow tokens of role consumer."""
+    """The body of POST /v1/tokens. `types`, `consumers` and `bodies` narrow tokens of role consumer."""
 
     role: str
     name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX)]
@@ -29,7 +29,7 @@ class TokenBody(Body):
     expires_in_days: Annotated[int, Field(ge=1, le=DAYS_MAX)] = LIFE_DAYS
 
     def scope(self) -> Scope | None:
-        """What narrows it, or None where nothing does."""
+        """The scope that narrows the token, or None."""
         asked = Scope(self.types, self.consumers, self.bodies)
         return asked if asked != Scope() else None
 

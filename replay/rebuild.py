@@ -71,19 +71,19 @@ async def rebuild(
         row = await (await conn.execute(SQL["try_rebuilding"])).fetchone()
         if not row or not row[0]:
             raise RebuildRefusedError("Another rebuild is running on this database. Wait for it, or end its process.")
-        side = ShadowTables(conn, url, kek, progress, executor, record=True)
-        resumed = await _prepare(side, waits)
-        await side.catch_up(await heads(conn))
+        shadow = ShadowTables(conn, url, kek, progress, executor, record=True)
+        resumed = await _prepare(shadow, waits)
+        await shadow.catch_up(await heads(conn))
         await _index(conn)
-        drifted = await _differing_tables(side, only)
-        locked_ms = await _swap(side, swapper, only, waits)
+        drifted = await _differing_tables(shadow, only)
+        locked_ms = await _swap(shadow, swapper, only, waits)
         for schema in (_SIDE, _REPLACED):
             await _dropped(conn, schema)  # if a reader prevents it, the next run drops it
-        return Result(sum(side.done.values()), resumed, drifted, locked_ms)
+        return Result(sum(shadow.done.values()), resumed, drifted, locked_ms)
 
 
-async def _prepare(side: ShadowTables, waits: Tell) -> int:
-    conn = side.conn
+async def _prepare(shadow: ShadowTables, waits: Tell) -> int:
+    conn = shadow.conn
     await _drop(conn, _REPLACED, waits)
     await conn.execute("create schema if not exists rebuild")
     await conn.execute("set search_path to rebuild, ledger")
@@ -95,12 +95,12 @@ async def _prepare(side: ShadowTables, waits: Tell) -> int:
             await conn.execute("create schema rebuild")
             await conn.execute(SQL["make_progress"])
             await make_tables(conn, temporary=False)
-    side.done = dict(await (await conn.execute(SQL["progress"])).fetchall())
+    shadow.done = dict(await (await conn.execute(SQL["progress"])).fetchall())
     current = await heads(conn)
-    if any(done > current.get(number, 0) for number, done in side.done.items()):
+    if any(done > current.get(number, 0) for number, done in shadow.done.items()):
         await _drop(conn, _SIDE, waits)
-        return await _prepare(side, waits)  # the log ends before the old run's progress: it was restored in between
-    return sum(side.done.values())
+        return await _prepare(shadow, waits)  # the log ends before the old run's progress: it was restored in between
+    return sum(shadow.done.values())
 
 
 async def _drop(conn: Owner, schema: str, waits: Tell) -> None:
@@ -139,15 +139,15 @@ async def _index(conn: Owner) -> None:
         await run(conn, "analyze rebuild.{}", table)
 
 
-async def _differing_tables(side: ShadowTables, only: Sequence[str]) -> tuple[str, ...]:
+async def _differing_tables(shadow: ShadowTables, only: Sequence[str]) -> tuple[str, ...]:
     """The tables that differ. Heads and live digests come from one snapshot; the shadow tables are brought to exactly those heads."""
-    conn = side.conn
-    await side.catch_up(await heads(conn))
+    conn = shadow.conn
+    await shadow.catch_up(await heads(conn))
     async with conn.transaction():
         await conn.execute("set transaction isolation level repeatable read")
         point = await heads(conn)
         live = [await _digest(conn, "ledger", table) for table in only]
-    await side.catch_up(point)
+    await shadow.catch_up(point)
     rebuilt = [await _digest(conn, "rebuild", table) for table in only]
     return tuple(table for table, a, b in zip(only, live, rebuilt, strict=True) if a != b)
 
@@ -160,21 +160,21 @@ async def _digest(conn: Owner, schema: str, table: str) -> tuple[int, str]:
     return row[0], row[1]
 
 
-async def _swap(side: ShadowTables, swapper: Owner, only: Sequence[str], waits: Tell) -> float:
+async def _swap(shadow: ShadowTables, swapper: Owner, only: Sequence[str], waits: Tell) -> float:
     """Swap the tables. Returns for how many ms writers waited."""
     rounds = 0
     while rounds < ROUNDS_MAX:
-        await side.catch_up(await heads(side.conn))
-        stay = await _who_stays(side.conn)
+        await shadow.catch_up(await heads(shadow.conn))
+        stay = await _who_stays(shadow.conn)
         if not stay:
             try:
-                return await _swap_now(side, swapper, only)
+                return await _swap_now(shadow, swapper, only)
             except _TailTooLongError:
                 rounds += 1
             except _InTheWayError as late:
                 stay = late.by
             except _HELD:
-                stay = await _who_stays(side.conn)
+                stay = await _who_stays(shadow.conn)
         if stay:
             waits(waits_for(stay))
             await asyncio.sleep(LOOK_S)
@@ -193,7 +193,7 @@ async def _who_stays(conn: Owner) -> set[Holder]:
     return before
 
 
-async def _swap_now(side: ShadowTables, swapper: Owner, only: Sequence[str]) -> float:
+async def _swap_now(shadow: ShadowTables, swapper: Owner, only: Sequence[str]) -> float:
     """Try the swap once. Raises _TailTooLongError, _InTheWayError or one of _HELD; nothing is swapped then, applied events stay."""
     async with swapper.transaction():
         await swapper.execute(GIVES_UP)
@@ -201,9 +201,9 @@ async def _swap_now(side: ShadowTables, swapper: Owner, only: Sequence[str]) -> 
         live = ", ".join(f"ledger.{table}" for table in TABLES)  # directory_states first
         await swapper.execute(f"lock table {live} in access exclusive mode")
         point = await heads(swapper)
-        if sum(point.values()) - sum(side.done.values()) > TAIL_MAX:
+        if sum(point.values()) - sum(shadow.done.values()) > TAIL_MAX:
             raise _TailTooLongError
-        await side.catch_up(point)
+        await shadow.catch_up(point)
         if strangers := await strangers_with_snapshots(swapper):
             raise _InTheWayError(strangers)
         await _put_in_place(swapper, only)

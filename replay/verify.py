@@ -39,10 +39,10 @@ async def verify(
         async with one_snapshot(conn, "pg_temp", "ledger"):
             until = await heads(conn)
             await make_tables(conn, temporary=True)
-            side = ShadowTables(conn, url, kek, progress, executor, record=False, verifies=True)
-            await side.catch_up(until)
-            findings = side.findings[:FINDINGS_MAX] + await _log_differences(conn, directories) + tokens
-            findings = findings or side.unreadable[:FINDINGS_MAX]
+            shadow = ShadowTables(conn, url, kek, progress, executor, record=False, verifies=True)
+            await shadow.catch_up(until)
+            findings = shadow.findings[:FINDINGS_MAX] + await _log_differences(conn, directories) + tokens
+            findings = findings or shadow.unreadable[:FINDINGS_MAX]
             return findings or await _read_model_differences(conn), sum(until.values())
 
 
