@@ -1,4 +1,4 @@
-"""Named SQL blocks: SQL text lives beside its caller only, in `queries.sql` of the package or in a file of the module's own name."""
+"""Named SQL blocks: SQL text lives beside its caller only, in a file of the module's own name (or in `queries.sql` of the package)."""
 
 import re
 from pathlib import Path
