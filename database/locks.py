@@ -1,7 +1,7 @@
-"""Advisory locks: the one register of their classes, in the order in which a session takes them. docs/architecture.md shows the same table.
+"""The classes of advisory locks, in the order in which a session takes them. docs/architecture.md shows the same table.
 
-PostgreSQL tells two-key locks apart by a class and a number within it. SQL spells both as literals; a test holds each statement
-against this register. A class is never given again for something else: processes of the release before may run beside.
+The first key of a two-key lock is its class, the second a number within it. The SQL has both as literals; a test compares each
+statement with this table. A class is never reused, because processes of the previous release may run beside this one.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Held(Enum):
-    """Until when a lock is held."""
+    """How long a lock is held."""
 
     SESSION = "the session gives it back, or ends"
     TRANSACTION = "the transaction ends"
@@ -18,7 +18,7 @@ class Held(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AdvisoryLock:
-    """A class of locks: `of` says what the second key is, `shared` and `exclusive` who takes it so; empty: nobody does."""
+    """A class of locks. `of`: meaning of the second key. `shared`, `exclusive`: who takes it in that mode (empty: nobody)."""
 
     number: int  # the first key: pg_locks.classid
     of: str
@@ -26,7 +26,7 @@ class AdvisoryLock:
     shared: str
     exclusive: str
     held: Held
-    key: int | None = None  # the second key, where there is just one
+    key: int | None = None  # the second key, if there is only one
 
 
 MIGRATION: Final = AdvisoryLock(
@@ -62,5 +62,5 @@ LEDGER: Final = AdvisoryLock(
 )  # fmt: skip
 
 LOCKS: Final = {name: value for name, value in globals().items() if isinstance(value, AdvisoryLock)}
-# One process has such a role at a time. Where it stands still, another one ends its session and takes the role over.
+# Roles that one process has at a time. If that process is stopped, another one ends its session and takes the role.
 ROLES: Final = (WATCHING, CLEANING)

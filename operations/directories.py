@@ -24,15 +24,15 @@ async def list_all(ledger: OpenLedger, caller: Caller) -> list[Directory]:
 
 @on_directory("directories.show")
 async def show(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> Directory:
-    """One of them."""
+    """One directory."""
     return directory
 
 
 @operation("directories.create")
 async def create(ledger: OpenLedger, caller: Caller, slug: str, profile: str = PROFILE) -> Directory:
-    """Make a directory and its first event.
+    """Create a directory with its first event.
 
-    Raises InvalidError for a malformed slug, ConflictError for one that is taken, RefusedError for an unknown profile.
+    Raises InvalidError for a malformed slug, ConflictError for a taken one, RefusedError for an unknown profile.
     """
     if not SLUG.fullmatch(slug):
         raise InvalidError("A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit.")
@@ -41,7 +41,7 @@ async def create(ledger: OpenLedger, caller: Caller, slug: str, profile: str = P
 
 
 async def found(ledger: OpenLedger, caller: Caller) -> None:
-    """Make the ledger's own directory `_system`, at the first start."""
+    """Create the ledger's own directory `_system` at the first start."""
     await _make(ledger, caller, SYSTEM, PROFILE)
 
 
@@ -64,25 +64,25 @@ async def _make(ledger: OpenLedger, caller: Caller, slug: str, profile: str) -> 
 
 @on_directory("directories.pause")
 async def pause(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
-    """Refuse SCIM writes until it is resumed; reads go on. Raises StateError for a closed one."""
+    """Refuse SCIM writes until resumed; reads go on. Raises StateError for a closed directory."""
     return await _record_state(ledger, caller, directory, paused(directory, reason))
 
 
 @on_directory("directories.resume")
 async def resume(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
-    """Take SCIM writes again. Raises StateError for a closed one."""
+    """Accept SCIM writes again. Raises StateError for a closed directory."""
     return await _record_state(ledger, caller, directory, resumed(directory, reason))
 
 
 @on_directory("directories.close")
 async def close(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str, confirm: str) -> Directory:
-    """End all access of a directory at once and for ever; the rest is taken away afterwards. Raises LifecycleError."""
+    """End all access of a directory at once and for ever; its resources are removed afterwards. Raises LifecycleError."""
     return await _record_state(ledger, caller, directory, closed(directory, reason, confirm))
 
 
 @on_directory("directories.accept_clock")
 async def accept_clock(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Directory:
-    """Let writes go on with the time of the last event until the clock has caught up with it. Raises StateError where it is not behind."""
+    """Let writes go on with the time of the last event until the clock has passed it. Raises StateError if it is not behind."""
     async with ledger.connection() as conn:
         tail = await tail_now(conn, directory)
     return await _record_state(ledger, caller, directory, clock_accepted(directory, tail, reason))

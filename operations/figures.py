@@ -1,4 +1,4 @@
-"""What stands in the database about consumers and directories, for /metrics: any process may serve them, so none counts them itself."""
+"""Figures about consumers and directories for /metrics, read from the database, because any process may serve them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -16,12 +16,12 @@ from operations.open_ledger import OpenLedger
 from operations.permissions import allowed
 from replay.redeliver import runs_of
 
-ROWS: Final = 10_000  # of acknowledgements read at once
+ROWS: Final = 10_000  # acknowledgements that one query reads
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerFigures:
-    """How a consumer is doing. `exceptions` by state."""
+    """The figures of a consumer. `exceptions`: their number by state."""
 
     name: str
     state: str
@@ -42,7 +42,7 @@ class SurgeFigures:
 
 
 def sees_names(token: Token) -> bool:
-    """Whether figures may name directories and consumers to its holder: all of them, so a narrowed token sees none."""
+    """Whether the token may see figures with names of directories and consumers. A narrowed token may not."""
     return allowed(token.role, "metrics.named") and "*" in token.directories and token.types == token.consumers == ("*",)
 
 
@@ -53,7 +53,7 @@ async def head_of(ledger: OpenLedger) -> int:
 
 
 async def figures(ledger: OpenLedger) -> tuple[list[ConsumerFigures], list[SurgeFigures]]:
-    """Of every consumer, and of every directory."""
+    """The figures of every consumer and of every directory."""
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         of_consumers = [await _of_consumer(ledger, conn, consumer, directories) for consumer in await consumers(conn)]

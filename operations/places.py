@@ -1,4 +1,4 @@
-"""Places in the log as callers name them, as far as they reach."""
+"""Resolve places in the log that callers name, within what they reach."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,11 @@ from operations.open_ledger import OpenLedger
 async def before(
     ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
 ) -> int:
-    """The position after which to read so that the named place comes first.
+    """The position directly before the named place.
 
-    `named`: the directories that a seq may belong to; `reads`: whose directories an instant is about.
-    Raises PlaceError, CursorAheadError, CursorForkedError; InvalidCursorError for an event or a cursor of a directory that the
-    caller does not reach, whether it is there or not. An event of a type that it may not read is answered as one that is not
-    there.
+    `named`: the directories that a seq may belong to. `reads`: the directories whose times an instant is compared with.
+    Raises PlaceError, CursorAheadError, CursorForkedError; InvalidCursorError for an event or cursor of a directory that the caller
+    does not reach, whether it exists or not. An event of a hidden type is answered like a missing one.
     """
     return (await _around(ledger, conn, caller, text, named, reads))[0]
 

@@ -230,7 +230,8 @@ def _gone(cluster: Cluster, seconds: float) -> bool:
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if cluster.process is not None:
-                    cluster.process.wait()  # its files are closed a moment before it has ended: left unasked, it stays as a zombie
+                    # its files are closed a moment before it has ended: left unasked, it stays as a zombie
+                    cluster.process.wait()
                 return True
             if time.monotonic() > until:
                 return False

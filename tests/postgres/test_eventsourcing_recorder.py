@@ -46,7 +46,8 @@ class _Written(LedgerRecorder):
         super().__init__(url, kek)
         self._directory_written = directory
 
-    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:  # type: ignore[override]
+    # type: ignore[override]
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         return asyncio.run(self._write(stored_events)) if stored_events else None
 
     async def _write(self, stored_events: Sequence[StoredEvent]) -> Sequence[int]:
@@ -73,7 +74,8 @@ class _Written(LedgerRecorder):
     def select_events(self, *args: Any, **kwargs: Any) -> Sequence[StoredEvent]:
         return [self._told(e) for e in super().select_events(*args, **kwargs)]
 
-    def select_notifications(self, start, limit, stop=None, topics=(), **kwargs) -> Sequence[Notification]:  # type: ignore[override]
+    # type: ignore[override]
+    def select_notifications(self, start, limit, stop=None, topics=(), **kwargs) -> Sequence[Notification]:
         wanted = [TOPICS[t].topic for t in topics]
         return [self._told(n) for n in super().select_notifications(start, limit, stop, wanted, **kwargs)]
 
