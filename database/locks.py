@@ -37,7 +37,7 @@ RELEASE: Final = AdvisoryLock(
     6, "the newest migration of a release", "nothing: whoever migrates reads here which releases serve", "every process that serves or delivers", "", Held.SESSION,
 )  # fmt: skip
 REBUILD: Final = AdvisoryLock(
-    3, "0; no consumer has that number", "the side tables of a rebuild", "", "a rebuild of the read models", Held.SESSION, key=0,
+    3, "0; no consumer has that number", "the shadow tables of a rebuild", "", "a rebuild of the read models", Held.SESSION, key=0,
 )  # fmt: skip
 WATCHING: Final = AdvisoryLock(
     4, "0", "telling of surges, and thinning out checkpoints", "", "one delivery process, for a moment", Held.SESSION, key=0,

@@ -1,19 +1,18 @@
 -- close_states --
--- The open interval of a resource ends where its next state begins.
--- By ctid, looked up one by one: joined freely, a plan made while there are few reads every open interval of the ledger.
--- The lock on the directory keeps a ctid where it is.
+-- Ends the open interval of a resource where its next state begins.
+-- The rows are looked up one by one, by ctid: as a plain join, a plan made while there are few rows reads every open interval of the
+-- ledger. The ctids are stable because the transaction holds the directory's lock.
 update states s set to_seq = v.q from unnest($1::int4[], $2::uuid[], $3::int8[]) v(d, o, q)
 cross join lateral (select ctid from states where directory = v.d and obj = v.o and to_seq = 9223372036854775807 offset 0) open
 where s.ctid = open.ctid;
 
 -- insert_states --
--- New intervals: open, or already closed when one batch changes a resource twice.
+-- New intervals: open, or already ended if one batch changes a resource twice.
 insert into states (directory, obj, ot, active, body_seq, from_seq, to_seq)
 select * from unnest($1::int4[], $2::uuid[], $3::int2[], $4::bool[], $5::int8[], $6::int8[], $7::int8[]);
 
 -- close_memberships --
--- An open edge ends where it was removed.
--- By ctid, as close_states.
+-- Ends open memberships where they were removed; by ctid, as in close_states.
 update memberships m set to_seq = v.q from unnest($1::int4[], $2::uuid[], $3::uuid[], $4::int8[]) v(d, g, m, q)
 cross join lateral (
     select ctid from memberships where directory = v.d and grp = v.g and mem = v.m and to_seq = 9223372036854775807 offset 0
@@ -21,7 +20,7 @@ cross join lateral (
 where m.ctid = open.ctid;
 
 -- insert_memberships --
--- New edges: open, or already closed when one batch adds and removes.
+-- New memberships: open, or already ended if one batch adds and removes one.
 insert into memberships (directory, grp, mem, mt, from_seq, to_seq)
 select * from unnest($1::int4[], $2::uuid[], $3::uuid[], $4::int2[], $5::int8[], $6::int8[]);
 
@@ -34,7 +33,7 @@ delete from users u using unnest($1::int4[], $2::uuid[]) v(d, i) where u.directo
 delete from groups g using unnest($1::int4[], $2::uuid[]) v(d, i) where g.directory = v.d and g.id = v.i;
 
 -- update_users --
--- Only changed values of indexed columns cost index entries: an ordinary change stays HOT.
+-- An update that changes no indexed column stays HOT and writes no index entries.
 update users u set active = v.active, body_seq = v.body_seq, rv = v.rv, etag_rv = v.etag_rv, updated_at = v.updated_at,
        user_name_mac = v.name, external_id_mac = v.external, display_name_mac = v.display, email_macs = v.emails::bytea[]
 from unnest($1::int4[], $2::uuid[], $3::bool[], $4::int8[], $5::int4[], $6::int4[], $7::int8[], $8::int8[], $9::bytea[], $10::bytea[],
@@ -43,7 +42,7 @@ from unnest($1::int4[], $2::uuid[], $3::bool[], $4::int8[], $5::int4[], $6::int4
 where u.directory = v.d and u.id = v.i;
 
 -- insert_users --
--- New users; users_user_name refuses a userName given twice.
+-- New users. The unique index users_user_name refuses a userName that is taken.
 insert into users (directory, id, active, body_seq, rv, etag_rv, created_at, updated_at, user_name_mac, external_id_mac,
                    display_name_mac, email_macs)
 select d, i, active, body_seq, rv, etag_rv, created_at, updated_at, name, external, display, emails::bytea[]
@@ -52,8 +51,8 @@ from unnest($1::int4[], $2::uuid[], $3::bool[], $4::int8[], $5::int4[], $6::int4
      v(d, i, active, body_seq, rv, etag_rv, created_at, updated_at, name, external, display, emails);
 
 -- rewrite_users --
--- Users as a batch leaves them, in place of the rows that $1 and $2 had; of these only the time of their creation stays.
--- All are deleted before the first is inserted, because count(*) reads them all: else a userName that moves would be there twice.
+-- Replaces the rows of users ($1, $2) by their state after the batch; only the creation time is kept.
+-- count(*) makes all deletes happen before the first insert: otherwise a userName that moves to another user would exist twice.
 with old as (
     delete from users u using unnest($1::int4[], $2::uuid[]) k(d, i) where u.directory = k.d and u.id = k.i returning u.directory, u.id, u.created_at
 )
@@ -68,7 +67,7 @@ cross join (select count(*) from old) deleted
 left join old on old.directory = v.d and old.id = v.i;
 
 -- rewrite_groups --
--- Groups in the same way.
+-- Replaces rows of groups in the same way.
 with old as (
     delete from groups g using unnest($1::int4[], $2::uuid[]) k(d, i) where g.directory = k.d and g.id = k.i returning g.directory, g.id, g.created_at
 )
@@ -79,18 +78,18 @@ cross join (select count(*) from old) deleted
 left join old on old.directory = v.d and old.id = v.i;
 
 -- update_groups --
--- Attributes only: a membership change writes no row here.
+-- Attributes only. A membership change does not update the row of the group.
 update groups g set body_seq = v.body_seq, display_name_mac = v.name, external_id_mac = v.external
 from unnest($1::int4[], $2::uuid[], $3::int8[], $4::int8[], $5::bytea[], $6::bytea[]) v(d, i, body_seq, created_at, name, external)
 where g.directory = v.d and g.id = v.i;
 
 -- insert_groups --
--- New groups; a displayName may be given twice.
+-- New groups. Two groups may have the same displayName.
 insert into groups (directory, id, body_seq, created_at, display_name_mac, external_id_mac)
 select * from unnest($1::int4[], $2::uuid[], $3::int8[], $4::int8[], $5::bytea[], $6::bytea[]);
 
 -- upsert_directory_states --
--- Directories that were paused, resumed, closed or deleted. What the closing said stays when the last event comes.
+-- Directories that were paused, resumed, closed or deleted. closed_seq and closed_at stay when the directory is deleted.
 insert into directory_states (directory, state, since, closed_seq, closed_at)
 select d, state, since, nullif(closed_seq, 0), nullif(closed_at, 0)
 from unnest($1::int4[], $2::text[], $3::int8[], $4::int8[], $5::int8[]) v(d, state, since, closed_seq, closed_at)

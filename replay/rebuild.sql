@@ -1,32 +1,32 @@
 -- try_rebuilding --
--- Of two rebuilds one goes on. Goes with the session.
+-- Only one rebuild runs at a time. The lock ends with the session.
 select pg_try_advisory_lock(3, 0);
 
 -- make_progress --
--- How far the side tables are: per directory the last seq applied. Committed with the rows it speaks of.
+-- The last applied seq of each directory, committed together with the rows of the shadow tables.
 create table if not exists rebuild.progress (directory int primary key, seq bigint not null);
 
 -- progress --
--- Where an interrupted rebuild goes on.
+-- Where an interrupted rebuild resumes.
 select directory, seq from rebuild.progress;
 
 -- tables_in_rebuild --
--- What an interrupted run left.
+-- The tables that an interrupted run left.
 select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'rebuild' and c.relkind = 'r' and c.relname <> 'progress';
 
 -- tables_in --
--- What a schema holds, for whoever drops it.
+-- The tables of a schema, to drop them one by one.
 select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1::text and c.relkind = 'r';
 
 -- live_indexes --
--- The definitions that the side tables need before they can serve.
+-- The index definitions that the shadow tables need before the swap.
 select tablename::text, indexname::text, indexdef from pg_indexes where schemaname = 'ledger' and tablename = any($1::text[]);
 
 -- rebuilt_indexes --
--- What an interrupted run has indexed already.
+-- The indexes that an interrupted run has made already.
 select indexname::text from pg_indexes where schemaname = 'rebuild';
 
 -- server_clock --
--- Milliseconds, to say how long the directories were locked.
+-- The server's time in milliseconds, to measure how long the directories were locked.
 select extract(epoch from clock_timestamp())::float8 * 1000;

@@ -1,5 +1,5 @@
 -- record_progress --
--- In the transaction of the rows it speaks of.
+-- In the transaction that applies the rows.
 insert into rebuild.progress (directory, seq) values ($1, $2) on conflict (directory) do update set seq = excluded.seq;
 
 -- table_settings --
