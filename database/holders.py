@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString, cast
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection, RawCursor
 from psycopg.rows import TupleRow
 
 from database.connections import APPLICATION_NAME
@@ -50,6 +50,11 @@ async def holders(conn: AsyncConnection[TupleRow], tables: Sequence[str]) -> set
     """Sessions that hold one of these tables (schema.table) now."""
     rows = await (await conn.execute(SQL["table_holders"], (list(tables),))).fetchall()
     return {Holder(*row) for row in rows}
+
+
+def holders_at_once(conn: Connection[TupleRow], tables: Sequence[str]) -> list[Holder]:
+    """The same for a migration, which has no event loop."""
+    return [Holder(*row) for row in RawCursor(conn).execute(SQL["table_holders"], (list(tables),)).fetchall()]
 
 
 async def strangers_with_snapshots(conn: AsyncConnection[TupleRow]) -> set[Holder]:

@@ -14,12 +14,12 @@ from typing import Final, LiteralString, TypeVar, cast
 
 import psycopg
 import structlog
-from psycopg import Connection, RawCursor, sql
+from psycopg import AsyncConnection, Connection, RawCursor, sql
 from psycopg.rows import TupleRow
 
 from database.connections import APPLICATION_NAME, set_for_the_owner
 from database.deadlines import FROZEN, SCHEMA_CHANGE, SCHEMA_LOCK, with_deadlines
-from database.holders import Holder, waits_for
+from database.holders import Holder, holders_at_once, waits_for
 from database.queries import load_queries
 from database.releases import Applied, Migration, SchemaRelation, refusal, schema_relation
 from database.server import refuse_old
@@ -148,7 +148,7 @@ def _patiently(conn: Connection[TupleRow], until: float, work: Callable[[], _T])
 
 def _holders(conn: Connection[TupleRow]) -> list[Holder]:
     tables = [row[0] for row in conn.execute("select format('ledger.%I', tablename) from pg_tables where schemaname = 'ledger'")]
-    return [Holder(*row) for row in RawCursor(conn).execute(SQL["table_holders"], (tables,)).fetchall()]
+    return holders_at_once(conn, tables)
 
 
 def _note_what_each_serves(conn: Connection[TupleRow]) -> None:
@@ -209,6 +209,17 @@ def _close_to_strangers(conn: Connection[TupleRow]) -> None:
     if _true(conn, public):
         todo = "; ".join(statement.as_string(conn) for statement in (statements[0], statements[2]))
         _log.warning("database_open_to_every_login", run_as_its_owner=todo)
+
+
+async def relation_to(conn: AsyncConnection[TupleRow], ours: Sequence[Migration]) -> SchemaRelation:
+    """What the schema of a database is to a release, as a serving process asks."""
+    rows = await (await conn.execute(SQL["migrations_applied"])).fetchall()
+    return schema_relation(ours, (Applied(*row) for row in rows))
+
+
+async def note_release(conn: AsyncConnection[TupleRow]) -> None:
+    """For as long as this session lasts, let processes of newer releases know that one of this release serves."""
+    await conn.execute(SQL["note_release"], (max(migration.number for migration in shipped()),))
 
 
 def _true(conn: Connection[TupleRow], question: LiteralString) -> bool:

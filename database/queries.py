@@ -1,4 +1,4 @@
-"""Load named SQL blocks: the SQL of a module is in the `.sql` file of its name, or in `queries.sql` of its package."""
+"""Load named SQL blocks: the SQL of a module is in the `.sql` file of its name (or in `queries.sql` of its package)."""
 
 import re
 from pathlib import Path

@@ -53,7 +53,7 @@ class TokenRow:
 
 
 def token_row(columns: tuple[Any, ...]) -> TokenRow:
-    """Convert a row of the token queries (queries.sql)."""
+    """Convert a row of the token queries (transaction.sql, tokens.sql)."""
     (
         token,
         hashed,

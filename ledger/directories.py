@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from database.connections import Connection
@@ -17,6 +17,7 @@ from scim.profile import Profile, ProfileError, UnknownProfileError, own_profile
 from scim.schema import GROUP, USER, ResourceType, with_extension
 
 SQL = load_queries(__file__)
+WAKE: Final = (SQL["wake_directories"], ())  # the statement that tells all processes to look at the directories again
 SYSTEM = "_system"  # the ledger's own directory: tokens, consumers, replays
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 PROFILE = "generic@1"
@@ -77,6 +78,18 @@ def _profile(slug: str, profile: str, own: str | None) -> Profile:
         raise UnknownProfileError(
             f"Directory {slug} has the profile {profile}, which this release does not know. Start the release that set it."
         ) from unknown
+
+
+async def next_number(conn: Connection) -> int:
+    """Reserve the number of a directory before its commit, because its first event carries it."""
+    row = await (await conn.execute(SQL["next_directory_id"])).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def insertion(directory: Directory, wrapped: bytes) -> tuple[LiteralString, tuple[Any, ...]]:
+    """The statement that stores a new directory with its wrapped index key."""
+    return SQL["insert_directory"], (directory.id, directory.uuid, directory.slug, directory.profile.text, wrapped)
 
 
 class Directories:

@@ -236,7 +236,7 @@ class LedgerRecorder(ApplicationRecorder):
     def _uuid(self, number: int) -> UUID:
         if number not in self._directories:
             with self._reading() as conn:
-                self._directories = {row[0]: row[1] for row in conn.execute(SQL["directories_all"]).fetchall()}
+                self._directories = dict(conn.execute(SQL["directory_uuids"]).fetchall())
         return self._directories[number]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from database.queries import load_queries
 from ledger.commands import RecordFacts
-from ledger.directories import Directory
+from ledger.directories import WAKE, Directory
 from ledger.events import DIRECTORY, DIRECTORY_SCHEMA_REGISTERED, OPERATOR, Body, Draft
 from ledger.lifecycle import check_open
 from ledger.refused import RefusedError, StateError
@@ -43,4 +43,4 @@ def schema_facts(directory: Directory, resource_type: str, document: dict[str, A
     body = Body(about, [change], directory.slug)
     draft = Draft(DIRECTORY_SCHEMA_REGISTERED, directory.uuid, DIRECTORY, cause=OPERATOR, body=body)
     insert = (SQL["insert_schema"], (directory.id, resource_type, extension.urn.casefold(), json.dumps(document)))
-    return RecordFacts((draft,), (insert, (SQL["wake_directories"], ())))
+    return RecordFacts((draft,), (insert, WAKE))

@@ -4,12 +4,11 @@ Each function takes the directory as last read and returns the act, or None if n
 the state again, so two equal acts at the same time make one event.
 """
 
-from typing import Any, Final
+from typing import Any
 
-from database.queries import load_queries
 from ledger.clocks import DirectoryTail
 from ledger.commands import RecordFacts
-from ledger.directories import SYSTEM, Directory
+from ledger.directories import SYSTEM, WAKE, Directory
 from ledger.events import (
     ACTIVE,
     DIRECTORY,
@@ -25,8 +24,6 @@ from ledger.events import (
 )
 from ledger.refused import StateError
 from ledger.rendering import rfc3339
-
-SQL: Final = load_queries(__file__)
 
 
 class LifecycleError(Exception):
@@ -107,4 +104,4 @@ def _act(kind: EventType, directory: Directory, leaves: set[str], reason: str) -
         "reason": reason,
     }
     draft = Draft(kind, directory.uuid, DIRECTORY, cause=OPERATOR, body=Body(facts, [], directory.slug))
-    return RecordFacts((draft,), ((SQL["wake_directories"], ()),), frozenset(leaves))
+    return RecordFacts((draft,), (WAKE,), frozenset(leaves))

@@ -5,7 +5,7 @@ from typing import Any
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import RecordFacts
-from ledger.directories import Directory
+from ledger.directories import WAKE, Directory
 from ledger.events import DIRECTORY, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
 from ledger.lifecycle import check_open
 from ledger.refused import RefusedError, StateError
@@ -52,7 +52,7 @@ async def profile_facts(conn: Connection, directory: Directory, profile: Profile
     draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
     update = (SQL["set_profile"], (directory.id, profile.text))
     stands = (SQL["profile_unchanged"], (directory.id, directory.profile.text))
-    return RecordFacts((draft,), (*own, update, (SQL["wake_directories"], ())), stands=stands)
+    return RecordFacts((draft,), (*own, update, WAKE), stands=stands)
 
 
 async def _to_store(conn: Connection, profile: Profile) -> tuple[Any, ...]:

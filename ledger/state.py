@@ -189,7 +189,7 @@ class StateReads:
 
     async def _send_streams(self, objs: Sequence[UUID]) -> None:
         await self._read("stream_tails", (uuids(objs),))
-        await self._read("subject_keys_of", (uuids(objs),))
+        await self._read("wrapped_keys", (uuids(objs),))
 
     async def _send_left(self, directory: Directory, command: CleanUp) -> None:
         groups = dict.fromkeys(group for group, _, _ in command.memberships)
@@ -333,7 +333,7 @@ class StateReads:
     async def _collect_streams(self, state: BatchState, kek: Kek) -> None:
         for obj, rv, etag_rv in await self._rows("stream_tails"):
             state.stream_tails[obj] = (rv, etag_rv)
-        for obj, directory, wrapped in await self._rows("subject_keys_of"):
+        for obj, directory, wrapped in await self._rows("wrapped_keys"):
             if directory in self._directories:
                 # a damaged key: commands that need it are refused, and the clean-up deletes without a last state
                 with contextlib.suppress(WrapError):

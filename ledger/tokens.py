@@ -301,6 +301,11 @@ async def find_all(conn: Connection, *, role: str | None = None, directory: str 
     return await _select(conn, None, role, directory)
 
 
+async def touch(conn: Connection, used: Iterable[UUID]) -> None:
+    """Note that these tokens were used."""
+    await conn.execute(SQL["touch_tokens"], (uuids(list(used)),))
+
+
 async def database_clock(conn: Connection) -> datetime:
     """The database's time, which decides when tokens expire."""
     row = await (await conn.cursor(binary=True).execute(SQL["clock"])).fetchone()

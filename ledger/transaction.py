@@ -21,7 +21,7 @@ import anyio.to_thread
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from database.arrays import byteas, int2s, int4s, int8s, uuids
+from database.arrays import Int4Array, byteas, int2s, int4s, int8s, uuids
 from database.connections import Connection, refuse_if_warned
 from database.deadlines import SIGN
 from database.queries import load_queries
@@ -305,6 +305,11 @@ def _written(submission: Submission, item: Decided, placed: PlacedCommit, state:
         placed.last_seq, item.document, placed.etag_rv, created, placed.at, grouped, placed.size, submission.needs.heavy,
         state.size(submission),
     )  # fmt: skip
+
+
+async def lock_directories(conn: Connection, directories: Int4Array) -> None:
+    """Wait for the locks of directories: whoever writes there has ended then."""
+    await conn.execute(SQL["lock_directories"], (directories,))
 
 
 def insert_statements(built: Built) -> list[Statement]:

@@ -31,7 +31,7 @@ from ledger.commands import RecordFacts
 from ledger.obstacles import obstacles
 from ledger.queue import FairQueue
 from ledger.refused import OvertakenError
-from ledger.transaction import BatchReport, Outcome, Submission, Transaction
+from ledger.transaction import BatchReport, Outcome, Submission, Transaction, lock_directories
 from scim.errors import InvalidValue, TooManyRequests, Unavailable
 
 SQL = load_queries(__file__)
@@ -452,7 +452,7 @@ class Writer:
         # The directories' locks first: the lost transaction may still be running in the server, and could commit after the look-up.
         directories = int4s(sorted({submission.directory.id for submission in batch}))
         async with conn.transaction():
-            await conn.execute(SQL["lock_directories"], (directories,))
+            await lock_directories(conn, directories)
             params = (uuids([s.request for s in batch]), int4s([s.op for s in batch]))
             rows = await (await conn.execute(SQL["commits_of_requests"], params)).fetchall()
             if rows:

@@ -6,7 +6,6 @@ from typing import Any, TypedDict
 
 import orjson
 
-from database.arrays import int4s
 from database.connections import Connection
 from delivery import consumers as acts
 from delivery.audit import audit as recompute
@@ -17,7 +16,7 @@ from delivery.consumers import NAME, Allowed, Consumer, Definition, check_defini
 from delivery.forks import Watch, closed, forks_of, misplaced, open_fork, parted
 from delivery.log_positions import PlaceMovedError
 from delivery.signing import new_secret
-from delivery.status import status_of
+from delivery.status import count_matching, status_of
 from delivery.surge_control import held_commits, limits
 from delivery.transports.webhook import Message
 from delivery.transports.webhook import Webhooks as WebhookTransport
@@ -337,18 +336,10 @@ async def seek(ledger: OpenLedger, caller: Caller, consumer: Consumer, to: str, 
         position = await places.before(ledger, conn, caller, to, named, consumer.selection(directories))
         place = await place_of(conn, consumer)
         first, last = sorted((position, place.through))
-        count = await _matching(conn, consumer, consumer.reach(directories), first, last)
+        count, _ = await count_matching(conn, consumer, consumer.reach(directories), (first, last))
     if not dry_run:
         await record(ledger, caller, acts.sought(consumer, position, reason, kek=ledger.kek, random=ledger.entropy))
     return Moved(position < place.through, place.through, position, count)
-
-
-async def _matching(conn: Connection, consumer: Consumer, reach: Sequence[int], after: int, through: int) -> int:
-    """The number of events of the consumer's filter in (after, through]."""
-    params = (after, through, int4s(reach), consumer.mask, 2**31 - 1)
-    row = await (await conn.cursor(binary=True).execute(acts.SQL["matching_after"], params)).fetchone()
-    assert row is not None
-    return row[0]
 
 
 @on_consumer("consumers.close_fork")

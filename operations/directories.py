@@ -1,10 +1,10 @@
 """Directories: create, list, pause, resume, close (docs/concepts.md, "A directory's life")."""
 
 from ledger.commands import RecordFacts
-from ledger.directories import PROFILE, SLUG, SYSTEM, Directory
+from ledger.directories import PROFILE, SLUG, SYSTEM, Directory, insertion, next_number
 from ledger.events import DIRECTORY, DIRECTORY_CREATED, OPERATOR, Body, Draft
 from ledger.lifecycle import clock_accepted, closed, paused, resumed
-from ledger.profiles import SQL, known_profile
+from ledger.profiles import known_profile
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, wrap_key
 from ledger.state import tail_now
 from operations.admin_commands import record_in
@@ -52,16 +52,14 @@ async def _make(ledger: OpenLedger, caller: Caller, slug: str, profile: str) -> 
                 f"There is a directory {slug} already, and names are never reused. Choose another one.", "name_taken"
             )
         chosen = await known_profile(conn, profile)
-        row = await (await conn.execute(SQL["next_directory_id"])).fetchone()
-    assert row is not None
+        number = await next_number(conn)
     uuid, entropy = ledger.new_id(), ledger.entropy(KEY_SIZE + NONCE_SIZE)
     index_key = entropy[:KEY_SIZE]
     wrapped = wrap_key(ledger.kek, index_key, directory=uuid, obj=uuid, nonce=entropy[KEY_SIZE:])
-    directory = Directory(row[0], uuid, slug, chosen, index_key)
+    directory = Directory(number, uuid, slug, chosen, index_key)
     facts = Body({"id": str(uuid), "slug": slug, "profile": chosen.text}, [], slug)
     draft = Draft(DIRECTORY_CREATED, uuid, DIRECTORY, cause=OPERATOR, body=facts)
-    insert = (SQL["insert_directory"], (row[0], uuid, slug, chosen.text, wrapped))
-    await record_in(ledger, caller, directory, RecordFacts((draft,), (insert,)))
+    await record_in(ledger, caller, directory, RecordFacts((draft,), (insertion(directory, wrapped),)))
 
 
 @on_directory("directories.pause")

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from database.connections import Connection
-from delivery.consumers import SQL, Consumer, consumers
+from delivery.consumers import Consumer, consumers
 from delivery.forks import everywhere, open_fork
-from delivery.status import lag_of, state_shown
+from delivery.status import lag_of, revocations_acked_after, state_shown
 from delivery.surge_control import lately, limits
 from delivery.surge_policy import Limit
 from ledger.directories import SYSTEM, Directory
@@ -78,4 +78,4 @@ async def _of_consumer(ledger: OpenLedger, conn: Connection, consumer: Consumer,
 async def revocations_acknowledged(ledger: OpenLedger, seen: int) -> list[tuple[int, str, float]]:
     """Rows (id, consumer, seconds) after id `seen`, at most ROWS of them."""
     async with ledger.connection() as conn:
-        return await (await conn.cursor(binary=True).execute(SQL["revocations_acked_after"], (seen, ROWS))).fetchall()
+        return await revocations_acked_after(conn, seen, ROWS)

@@ -8,14 +8,12 @@ from typing import Literal
 from uuid import UUID
 
 import anyio.to_thread
-import orjson
 
-from database.arrays import int8s
 from database.connections import Connection
 from delivery.audit import readings_of
-from delivery.consumers import SQL as DELIVERY_SQL
 from delivery.consumers import Consumer, consumers
 from delivery.runs import Range, ReplayRefusedError, Run, Superseded
+from delivery.status import times_at
 from ledger.commands import parse_id
 from ledger.events import type_mask
 from ledger.feed import Selection, rfc3339
@@ -130,15 +128,14 @@ async def _ends(ledger: OpenLedger, conn: Connection, planned: Plan) -> tuple[st
     if not planned.events:
         return None, None
     ends = [(planned.events[n].directory, planned.events[n].seq) for n in (0, -1)]
-    first, last = (orjson.loads(event.json)["id"] for event in await ledger.feed.at(conn, ends, bodies=False))
-    return first, last
+    first, last = await ledger.feed.at(conn, ends, rendered=False)
+    return str(first.id), str(last.id)
 
 
 async def _times(conn: Connection, where: Range) -> tuple[str | None, str | None]:
     """The times at which the range begins and ends, so that a caller sees how its words were understood."""
-    positions = [where.after + 1, where.through]
-    rows = await (await conn.cursor(binary=True).execute(DELIVERY_SQL["times_at"], (int8s(positions),))).fetchall()
-    return (rfc3339(rows[0][0]), rfc3339(rows[1][0])) if len(rows) == 2 else (None, None)
+    times = await times_at(conn, [where.after + 1, where.through])
+    return (rfc3339(times[0]), rfc3339(times[1])) if len(times) == 2 else (None, None)
 
 
 async def _acked(ledger: OpenLedger, conn: Connection, consumer: Consumer, planned: Plan) -> tuple[int, dict[str, int]]:

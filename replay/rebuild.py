@@ -21,9 +21,11 @@ import psycopg
 
 from database.connections import connect_owner
 from database.holders import GIVES_UP, Holder, holders, strangers_with_snapshots, waits_for
+from database.queries import load_queries
 from ledger.sealing import Kek
-from replay.shadow_tables import SQL, TABLES, Owner, Progress, ShadowTables, heads, make_tables, run
+from replay.shadow_tables import TABLES, Owner, Progress, ShadowTables, heads, make_tables, run
 
+SQL: Final = load_queries(__file__)
 TAIL_MAX: Final = 500  # events that may be applied while writers wait (under 200 ms)
 ROUNDS_MAX: Final = 50
 LOOK_S: Final = 0.5  # between two checks: a session that holds a table in both is waited for

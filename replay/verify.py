@@ -8,20 +8,22 @@ The read models: recomputed in temporary tables and compared row by row.
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from typing import LiteralString, cast
+from typing import Final, LiteralString, cast
 
 import orjson
 
 from database.connections import connect_owner
+from database.queries import load_queries
 from ledger.bindings import TokenRow, Told, differs
 from ledger.directories import SYSTEM, Directory
 from ledger.sealing import Kek
 from ledger.tokens import find_all, told
 from proofs.body import BodyError
 from proofs.keys import WrapError
-from replay.shadow_tables import SQL, TABLES, Owner, Progress, ShadowTables, heads, make_tables, run
+from replay.shadow_tables import TABLES, Owner, Progress, ShadowTables, heads, make_tables, run
 from replay.stored_events import Finding
 
+SQL: Final = load_queries(__file__)
 FINDINGS_MAX = 20
 
 

@@ -4,6 +4,7 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import orjson
@@ -26,7 +27,7 @@ from runtime import embedded
 from runtime.identifiers import uuid7
 from runtime.settings import Settings
 
-_SQL = load_queries(Path(__file__).parent.parent.joinpath("ledger", "queries.sql").as_posix())
+SQL: Final = load_queries(__file__)
 DATABASE = "ledger"
 FIRST_DIRECTORY = "acme"
 
@@ -99,16 +100,21 @@ async def ensure_kek(conn: Connection, path: Path) -> Kek:
     if stored is not None:
         return check_kek(path, stored)
     kek = _read_or_make_key(path)
-    await conn.execute(_SQL["insert_ledger"], (uuid4(), kek.id))
+    await note_kek(conn, kek)
     stored = await stored_kek_id(conn)
     assert stored is not None
     return check_kek(path, stored)
 
 
+async def note_kek(conn: Connection, kek: Kek) -> None:
+    """Name the key-encryption key of a new ledger; nothing where it has one."""
+    await conn.execute(SQL["insert_ledger"], (uuid4(), kek.id))
+
+
 async def stored_kek_id(conn: Connection) -> bytes | None:
     """The id of the KEK this ledger was made with."""
     try:
-        row = await (await conn.execute(_SQL["ledger_row"])).fetchone()
+        row = await (await conn.execute(SQL["ledger_row"])).fetchone()
     except psycopg.errors.UndefinedTable:  # not migrated yet
         return None
     return bytes(row[1]) if row else None

@@ -15,7 +15,7 @@ import psycopg
 import structlog
 import uvloop
 
-from database import frozen
+from database import frozen, migrate
 from database.connections import Pool, connect, notices, probe
 from database.deadlines import LOCK
 from delivery.checkpoint_writer import CheckpointWriter
@@ -45,7 +45,7 @@ from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.settings import Settings
 from runtime.supervisor import Beat, beating
-from runtime.wiring import LISTEN_RETRY_S, make_transaction, note_release, now_us
+from runtime.wiring import LISTEN_RETRY_S, make_transaction, now_us
 
 DELIVERY_POOL_SIZE = 8
 DELIVERY_CONNECTIONS = DELIVERY_POOL_SIZE + 5  # of a delivery process at most: recording, acts, two listeners, probe
@@ -153,7 +153,7 @@ async def _listen_for_changes(url: str, changes: asyncio.Event) -> None:
     while True:
         with contextlib.suppress(psycopg.Error):
             async with await connect(url) as conn:
-                await note_release(conn)
+                await migrate.note_release(conn)
                 await conn.execute("listen ledger_consumers")
                 async for payload in notices(conn):
                     if payload is not None:

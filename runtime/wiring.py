@@ -19,21 +19,19 @@ from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
 from database import frozen, migrate
-from database.arrays import uuids
 from database.coalesce import Coalescer
 from database.connections import LOST, Connection, Pool, Pulse, connect, notices, probe, sever_all
 from database.deadlines import CHECK, LOCK, SHARED_READ, SHARED_STATEMENT, WRITE, WRITES_AT_STOP, Deadline
 from database.faults import Fault, no_fault
-from database.releases import Applied, SchemaRelation, schema_relation
+from database.releases import SchemaRelation
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
 from ledger.directories import Directories, Directory
-from ledger.feed import SQL as LEDGER_SQL
 from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
-from ledger.tokens import Token, live_tokens
+from ledger.tokens import Token, live_tokens, touch
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
 from ledger.writer import LANES_MAX, Link, Links, Writer
@@ -248,15 +246,9 @@ def _schema(
 
     async def check() -> SchemaRelation:
         async with connection() as conn:
-            rows = await (await conn.execute(migrate.SQL["migrations_applied"])).fetchall()
-        return schema_relation(shipped, (Applied(*row) for row in rows))
+            return await migrate.relation_to(conn, shipped)
 
     return check
-
-
-async def note_release(conn: Connection) -> None:
-    """For as long as this session lasts, let processes of newer releases know that one of this release serves."""
-    await conn.execute(migrate.SQL["note_release"], (max(m.number for m in migrate.shipped()),))
 
 
 async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
@@ -265,7 +257,7 @@ async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
         try:
             conn = await connect(url)
             async with conn:
-                await note_release(conn)
+                await migrate.note_release(conn)
                 await conn.execute("listen ledger")
                 arrivals.announce()
                 async for payload in notices(conn):
@@ -330,6 +322,6 @@ async def _touch_used(services: Services) -> None:
         return
     try:
         async with services.ledger.connection() as conn:
-            await conn.execute(LEDGER_SQL["touch_tokens"], (uuids(list(used)),))
+            await touch(conn, used)
     except psycopg.Error:
         services.authentication.used |= used
