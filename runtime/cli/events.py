@@ -17,7 +17,7 @@ EventTypes = Annotated[str | None, typer.Option(help="Comma-separated event type
 Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]
 AlwaysJson = Annotated[bool, typer.Option("--json", help="What it prints is JSON in any case.")]
 EVENTS_PAGE: Final = 1_000
-WAIT_S: Final = 20  # of one long poll: shorter than what a proxy between here and there lets idle
+WAIT_S: Final = 20  # seconds of one long poll; shorter than the idle timeout of proxies
 
 
 @app.command("list")
@@ -29,7 +29,7 @@ def list_command(
     limit: Annotated[int, typer.Option(min=1)] = 100,
     as_json: AlwaysJson = True,
 ) -> None:
-    """Print events from a place on."""
+    """Print events, starting from a place."""
     left = limit
     with service() as found:
         for page in _pages(found, "events list", {"directory": directory, "types": types, "from": first}, limit):
@@ -51,12 +51,12 @@ def tail(*, directory: Slug = None, types: EventTypes = None, first: Start = "no
 
 @app.command()
 def get(event_id: str, *, as_json: AlwaysJson = True) -> None:
-    """Print one event. It is found only where exactly this event stands: not after a restore that lost it."""
+    """Print one event. It is not found after a restore that lost it."""
     print(as_text(ask("events get", event_id=event_id)))
 
 
 def _pages(found: Service, verb: str, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
-    """Page after page, for ever: whoever has read enough leaves."""
+    """Page after page, for ever; the caller stops when it has enough."""
     asked = {**query, "limit": min(limit, EVENTS_PAGE)}
     while True:
         page = found.ask(verb, query=asked)

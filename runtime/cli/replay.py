@@ -32,7 +32,7 @@ def rebuild(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild the read models beside the live ones and swap them in. Interrupt it at will: the next run goes on."""
+    """Rebuild the read models beside the live ones, then swap them. After an interruption the next run resumes."""
     from runtime.upkeep import rebuild_here
 
     try:
@@ -50,7 +50,7 @@ def rebuild(
 
 @app.command()
 def verify(*, as_json: AsJson = False) -> None:
-    """Recompute the log's hashes and columns and the read models; change nothing. Exit 1 names what differs."""
+    """Recompute the log's hashes and columns and the read models, without changing anything. Exit 1 and a list if anything differs."""
     from runtime.upkeep import verify_here
 
     findings, total = verify_here(progress_bar)
@@ -83,7 +83,7 @@ def plan(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a replay of deliveries would send, without sending it."""
+    """Show what a replay would send, without sending it."""
     body = _body(consumer, first, to, types, subject, directory, include_superseded, rate)
     found = ask("replay plan", body={**body, "name": "plan", "reason": "plan", "dry_run": True}, key=key)
     say(as_json, found, _planned(found))
@@ -106,7 +106,7 @@ def run(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send deliveries again, beside live traffic and never interleaved with it per subject."""
+    """Send deliveries again beside live traffic; the events of one subject are never interleaved."""
     body = _body(consumer, first, to, types, subject, directory, include_superseded, rate)
     with service() as asked:
         found = asked.ask("replay run", body={**body, "name": name, "reason": reason}, key=key)
@@ -123,7 +123,7 @@ def list_command(
     consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs, the newest first."""
+    """List runs, newest first."""
     print_rows(as_json, ask("replay list", query={"consumer": consumer, "limit": 1_000})["data"], RUN_COLUMNS)
 
 
@@ -134,7 +134,7 @@ def status(
     consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a run is, or all of them."""
+    """Show the progress of a run, or of all runs."""
     if replay is None:
         list_command(consumer=consumer, as_json=as_json)
     else:
@@ -149,13 +149,13 @@ def pause(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def resume(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Let a paused run go on where it was."""
+    """Continue a paused run."""
     _say_progress(replay, ask("replay resume", key=key, replay_id=replay), as_json)
 
 
 @app.command()
 def cancel(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """End a run; what it has not sent again stays as it was."""
+    """End a run; what it has sent stays sent."""
     _say_progress(replay, ask("replay cancel", key=key, replay_id=replay), as_json)
 
 

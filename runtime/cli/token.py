@@ -66,7 +66,7 @@ def list_command(
 
 @app.command()
 def show(token: TokenId, *, as_json: AsJson = False) -> None:
-    """Show a token: its scopes, its dates, whether it is still used."""
+    """Show a token: its scopes, its dates, its last use."""
     found = ask("token show", token=token)
     if as_json:
         say(True, found, "")
@@ -82,7 +82,7 @@ def rotate(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Issue a token with the same scopes in the place of one. It is shown once; the old one works until the overlap is over."""
+    """Issue a successor of a token with the same scopes, shown once. The old one works until the overlap ends."""
     found = ask("token rotate", body={"overlap_seconds": overlap}, key=key, token=token)
     say(as_json, found, found["token"])
 
@@ -94,6 +94,6 @@ def revoke(
     reason: Annotated[str | None, typer.Option(help="Why; it is put on record.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a token: refused from the next request on."""
+    """Revoke a token: it is refused from the next request on."""
     found = ask("token revoke", body={"reason": reason}, token=token) or {}
     say(as_json, {"revoked": found.get("id", token), **found}, f"Revoked {found.get('id', token)}.")
