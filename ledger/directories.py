@@ -144,7 +144,7 @@ class Directories:
         if row[0] == self._mark:
             return
         rows = await (await conn.execute(SQL["profiles_all"])).fetchall()
-        self._forget_others({row[0]: row[6] for row in rows})
+        self._forget_others({number: uuid for number, *_, uuid in rows})
         for number, profile, schemas, own, state, since, _ in rows:
             known = self._by_id.get(number)
             if known is None or (known.profile.text, known.schemas, known.state, known.since) == (profile, schemas, state, since):

@@ -139,8 +139,8 @@ class LedgerRecorder(ApplicationRecorder):
         with self._reading() as conn:
             rows = conn.execute(SQL["stream_of"], params).fetchall()
         events = [
-            StoredEvent(row[7], row[2], orjson.loads(row[4])["type"], self._state(row[0], row[7], row[1], row[4], row[5], row[6]))
-            for row in rows
+            StoredEvent(obj, rv, orjson.loads(leaf)["type"], self._state(directory, obj, seq, leaf, ct, wrapped))
+            for directory, seq, rv, leaf, ct, wrapped, obj in rows
         ]
         if desc:
             events.reverse()

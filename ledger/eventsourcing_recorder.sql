@@ -15,7 +15,7 @@ where k.p < c.position + c.size;
 
 -- stream_of --
 -- The events of one resource, for the eventsourcing recorder.
-select e.directory, e.seq, e.rv, e.type, e.leaf, b.ct, s.wrapped, e.obj from events e
+select e.directory, e.seq, e.rv, e.leaf, b.ct, s.wrapped, e.obj from events e
 left join bodies b on b.directory = e.directory and b.seq = e.seq
 left join subject_keys s on s.obj = e.obj
 where e.obj = $1 and e.rv > $2 and e.rv <= $3 order by e.rv;

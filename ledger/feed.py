@@ -12,7 +12,7 @@ in a worker thread, and no connection is held meanwhile.
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import anyio.to_thread
@@ -164,14 +164,11 @@ class Feed:
         """Check a cursor and return it in the current form. Raises CursorAheadError or CursorForkedError if its event is not in the log."""
         if cursor.number == 0:
             return Cursor(0, BEGINNING, cursor.directory)
-        name, params = (
-            ("event_at", (cursor.directory, cursor.number)) if cursor.directory else ("event_at_position", (cursor.number,))
-        )
-        row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
-        if row is None:
+        stands = await _stands(conn, cursor.directory, cursor.number)
+        if stands is None:
             raise CursorAheadError(cursor.number, await self._head(conn, cursor.directory))
-        mark = await self._marked(conn, row[4])
-        if cursor.mark != (row[4][:MARK_SIZE_BEFORE] if len(cursor.mark) == MARK_SIZE_BEFORE else mark):
+        mark = await self._marked(conn, stands.leaf_hash)
+        if cursor.mark != (stands.leaf_hash[:MARK_SIZE_BEFORE] if len(cursor.mark) == MARK_SIZE_BEFORE else mark):
             raise CursorForkedError(cursor.number, await self._head(conn, cursor.directory))
         return Cursor(cursor.number, mark, cursor.directory)
 
@@ -217,7 +214,8 @@ class Feed:
             name, params = "head_and_leaf", (number,)
         row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
         assert row is not None
-        return row[0], row[1]
+        head, leaf_hash = row
+        return head, leaf_hash
 
     async def anchor_at(self, conn: Connection, position: int) -> Anchor | None:
         """The position with its leaf hash; None if there is no event."""
@@ -243,8 +241,8 @@ class Feed:
         if directory is None:
             return None
         # A hidden event and a missing one cost the same query, so the time of the answer does not tell them apart.
-        row = await (await conn.cursor(binary=True).execute(SQL["event_at"], (directory.id, event_id.seq))).fetchone()
-        if row is None or row[4][: len(event_id.mark)] != event_id.mark or not sight.wants(directory.id, 1 << row[6]):
+        stands = await _stands(conn, directory.id, event_id.seq)
+        if stands is None or not stands.is_meant(event_id) or not sight.wants(directory.id, 1 << stands.kind):
             return None
         return (await self.opened(await self.fetch_at(conn, [(directory.id, event_id.seq)], sight)))[0]
 
@@ -278,12 +276,12 @@ class Feed:
         directory = await self._directories.by_slug(conn, event_id.slug)
         if directory is None or not sight.reaches(directory.id):
             return None
-        row = await (await conn.cursor(binary=True).execute(SQL["event_at"], (directory.id, event_id.seq))).fetchone()
-        if row is None:
+        stands = await _stands(conn, directory.id, event_id.seq)
+        if stands is None:
             return None
-        if row[4][: len(event_id.mark)] != event_id.mark or not sight.wants(directory.id, 1 << row[6]):
+        if not stands.is_meant(event_id) or not sight.wants(directory.id, 1 << stands.kind):
             raise CursorForkedError(event_id.seq, await self.head(conn, Selection(directory=directory)))
-        return directory, event_id.seq, row[5]
+        return directory, event_id.seq, stands.position
 
     # -- choosing commits ---------------------------------------------------
 
@@ -322,13 +320,9 @@ class Feed:
         await self._learn_key(conn)
         if number == 0:
             return BEGINNING
-        if selection.directory is not None:
-            name, params = "event_at", (selection.directory.id, number)
-        else:
-            name, params = "event_at_position", (number,)
-        row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
-        assert row is not None, "a covered number has an event"
-        return await self._marked(conn, row[4])
+        stands = await _stands(conn, _own(selection), number)
+        assert stands is not None, "a covered number has an event"
+        return await self._marked(conn, stands.leaf_hash)
 
     async def _marked(self, conn: Connection, leaf_hash: bytes) -> bytes:
         await self._learn_key(conn)
@@ -364,7 +358,8 @@ class Feed:
         if not slices:
             return fetched
         ranges = _ranges(slices)
-        params = (int4s([r[0] for r in ranges]), int8s([r[1] for r in ranges]), int8s([r[2] for r in ranges]))
+        numbers, firsts, lasts = zip(*ranges, strict=True)
+        params = (int4s(numbers), int8s(firsts), int8s(lasts))
         rows = await (await conn.cursor(binary=True).execute(SQL["events_in_ranges"], params)).fetchall()
         directories = {number: await self._directories.by_id(conn, number) for number, _, _ in ranges}
         _arrange(fetched, slices, rows, directories)
@@ -414,6 +409,25 @@ class Feed:
         fetched.cut(await anyio.to_thread.run_sync(lambda: rendered(self._kek, events, Budget(budget), bodies=bodies)))
 
 
+class _Stands(NamedTuple):
+    """What stands at a place of the log."""
+
+    leaf_hash: bytes
+    position: int
+    kind: int
+
+    def is_meant(self, event_id: EventId) -> bool:
+        """Whether it is the event of that id, and not another one after a restore."""
+        return self.leaf_hash.startswith(event_id.mark)
+
+
+async def _stands(conn: Connection, directory: int, number: int) -> _Stands | None:
+    """The event at a seq of a directory, or at a position of the ledger if `directory` is 0."""
+    name, params = ("event_at", (directory, number)) if directory else ("event_at_position", (number,))
+    row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
+    return None if row is None else _Stands(*row)
+
+
 def _own(selection: Selection) -> int:
     return selection.directory.id if selection.directory else 0
 
@@ -430,13 +444,13 @@ def _arrange(
     fetched: Fetched, slices: Sequence[_Slice], rows: Sequence[tuple[Any, ...]], directories: dict[int, Directory]
 ) -> None:
     """Put the rows into the order of the slices, and choose the events of the selection."""
-    by_place = {(row[0], row[1]): row for row in rows}
+    by_place = {(number, seq): event for number, seq, *event in rows}
     takes, looked_at = fetched.selection.takes, fetched.looked_at
     for piece in slices:
         number, commit, types, at, directory = piece.directory, piece.commit, piece.types, piece.at, directories[piece.directory]
         offset, slug = piece.position - piece.first, directory.slug
         for seq in range(piece.first, piece.last + 1):
-            _, _, kind, obj, leaf, leaf_hash, _, mem = by_place[number, seq]
+            kind, obj, leaf, leaf_hash, mem = by_place[number, seq]
             event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash, slug)
             if takes(event):
                 fetched.places.append(len(looked_at))

@@ -32,7 +32,7 @@ order by c.seq limit $3;
 
 -- events_in_ranges --
 -- Events of contiguous seq ranges, one per directory.
-select e.directory, e.seq, e.type, e.obj, e.leaf, e.leaf_hash, e.rv, e.mem from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
+select e.directory, e.seq, e.type, e.obj, e.leaf, e.leaf_hash, e.mem from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)
 cross join lateral (select * from events e where e.directory = r.d and e.seq between r.f and r.t order by e.directory, e.seq) e;
 
 -- commits_of --
@@ -58,15 +58,15 @@ cross join lateral (select * from bodies b where b.directory = k.d and b.seq = k
 select s.obj, s.directory, s.wrapped from unnest($1::uuid[]) k(o) join subject_keys s on s.obj = k.o;
 
 -- event_at --
--- One event by directory and seq, with its position and type.
-select e.directory, e.seq, e.obj, e.leaf, e.leaf_hash, c.position + (e.seq - c.seq), e.type
+-- One event by directory and seq: its leaf hash, position and type.
+select e.leaf_hash, c.position + (e.seq - c.seq), e.type
 from events e
 cross join lateral (select position, seq from commits where directory = e.directory and seq <= e.seq order by seq desc limit 1) c
 where e.directory = $1 and e.seq = $2;
 
 -- event_at_position --
 -- One event by its position in the ledger.
-select e.directory, e.seq, e.obj, e.leaf, e.leaf_hash, c.position + (e.seq - c.seq)
+select e.leaf_hash, $1::int8, e.type
 from (select position, directory, seq, size from commits where position <= $1 order by position desc limit 1) c
 join events e on e.directory = c.directory and e.seq = c.seq + ($1 - c.position)
 where $1 < c.position + c.size;

@@ -85,16 +85,18 @@ class BatchState:
         return user is not None and user in (users := self.of(submission.directory).users) and users[user].in_groups
 
 
-def tail_of(row: TupleRow) -> DirectoryTail:
-    """Convert a row of the query `tails`."""
-    return DirectoryTail(row[1] or 0, row[2] or 0, row[3], row[5])
+def tail_of(row: TupleRow) -> tuple[int, DirectoryTail, str]:
+    """Convert a row of the query `tails`: the directory, its tail and its state."""
+    directory, seq, at, now, standing, accepted = row
+    return directory, DirectoryTail(seq or 0, at or 0, now, accepted), standing
 
 
 async def tail_now(conn: Connection, directory: Directory) -> DirectoryTail:
     """The current end of a directory's log, read without the directory's lock."""
     row = await (await conn.execute(SQL["tails"], (int4s([directory.id]),))).fetchone()
     assert row is not None
-    return tail_of(row)
+    _, tail, _ = tail_of(row)
+    return tail
 
 
 async def _at_once(work: Callable[[], None]) -> None:
@@ -202,9 +204,9 @@ class StateReads:
     async def collect(self, kek: Kek, locked: set[int]) -> BatchState:
         """Collect the answers. Directories outside `locked` are left out, because what was read of them may be stale."""
         state = BatchState()
-        for row in await self._rows("tails"):
-            tail = state.tails[row[0]] = tail_of(row)
-            self._of(state, row[0]).directory, self._of(state, row[0]).clock = row[4], tail.state
+        for directory, tail, standing in map(tail_of, await self._rows("tails")):
+            state.tails[directory] = tail
+            self._of(state, directory).directory, self._of(state, directory).clock = standing, tail.state
         for directory, mac_, user in await self._rows("names_taken"):
             self._of(state, directory).names[self._names[directory, mac_]] = user
         users, groups = await self._rows("users_state"), await self._rows("groups_state")

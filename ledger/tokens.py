@@ -286,8 +286,7 @@ def believed(kek: Kek, rows: Iterable[TokenRow]) -> list[TokenRow]:
 async def live_tokens(conn: Connection, kek: Kek, hashes: list[bytes]) -> dict[bytes, Token]:
     """Look up valid tokens by hash. Expired and revoked ones, and rows that do not agree with the log, are left out."""
     cursor = await conn.cursor(binary=True).execute(SQL["tokens_by_hash"], (byteas(hashes),))
-    rows = [token_row(row[1:]) for row in await cursor.fetchall()]
-    return {row.hash: token_of(row) for row in believed(kek, rows)}
+    return {row.hash: token_of(row) for row in believed(kek, map(token_row, await cursor.fetchall()))}
 
 
 async def find(conn: Connection, token: UUID) -> TokenRow | None:

@@ -22,9 +22,9 @@ update tokens set seal = $2 where id = $1;
 
 -- tokens_by_hash --
 -- One look-up for many concurrent requests. Last column: types of the token's events, as bits.
-select k.n, t.id, t.hash, t.role, t.name, t.directories, t.types, t.consumers, t.bodies, t.created_by, t.supersedes, t.superseded_by, t.expires_at,
+select t.id, t.hash, t.role, t.name, t.directories, t.types, t.consumers, t.bodies, t.created_by, t.supersedes, t.superseded_by, t.expires_at,
        t.created_at, t.revoked_at, t.last_used_at, t.seal, (select bit_or(1::bigint << e.type) from events e where e.obj = t.id)
-from unnest($1::bytea[]) with ordinality k(h, n) join tokens t on t.hash = k.h
+from unnest($1::bytea[]) k(h) join tokens t on t.hash = k.h
 where t.revoked_at is null and t.expires_at > clock_timestamp()
   and (t.role <> 'scim' or exists (  -- the IdP's token ends with the closing itself; its revocation is on record a moment later
       select from unnest(t.directories) s cross join lateral (select id from directories where slug = s offset 0) d

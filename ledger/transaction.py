@@ -248,7 +248,7 @@ class _Reads:
         self._state = StateReads(self.execute)
         await self._state.send([(submission.directory, submission.needs, submission.command) for submission in batch])
         assert self._locks is not None
-        held = {row[0] for row in await self._locks.fetchall() if self._waits or row[1]}
+        held = {directory for directory, locked in await self._locks.fetchall() if self._waits or locked}
         rows = await self._tokens.fetchall() if self._tokens else []
         return _Locked(held, {token.id for token in believed(kek, map(token_row, rows))})
 

@@ -459,7 +459,7 @@ class Writer:
                 # A visible row may not be on the synchronous standby yet: this transaction's own commit waits until it is.
                 await conn.execute(SQL["wait_for_standby"])
         refuse_if_warned(conn)
-        return {(row[0], row[1]) for row in rows}
+        return {(request, op) for request, op, _, _, _ in rows}
 
     def _refuse_lost(self, attempt: "_Attempt", why: str) -> None:
         self._trouble = asyncio.get_running_loop().time(), NO_ANSWER

@@ -154,10 +154,10 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         "tokens": [
             dict(
                 zip(
-                    ("id", "name", "created_at", "expires_at", "revoked_at", "last_used_at"), (str(row[0]), *row[1:]), strict=True
+                    ("id", "name", "created_at", "expires_at", "revoked_at", "last_used_at"), (str(number), *columns), strict=True
                 )
             )
-            for row in tokens
+            for number, *columns in tokens
         ],
     }
 

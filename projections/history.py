@@ -79,7 +79,8 @@ async def _resolve_time(conn: Connection, directory: Directory, as_of: str, at: 
     row = await (await conn.execute(SQL["point_at_time"], (directory.id, at))).fetchone()
     if row is None:
         raise InvalidAsOfError("as_of lies before the directory was created.")
-    return Point(row[0], row[1], as_of)
+    seq, at_then = row
+    return Point(seq, at_then, as_of)
 
 
 async def _resolve_seq(conn: Connection, directory: Directory, as_of: str) -> Point:
@@ -87,15 +88,17 @@ async def _resolve_seq(conn: Connection, directory: Directory, as_of: str) -> Po
     head = await (await conn.execute(SQL["point_at_seq"], (directory.id, 2**62))).fetchone()
     if head is None:
         raise InvalidAsOfError("The directory has no events yet.")
+    last, at = head
     if text == "head":
-        return Point(head[0], head[1], as_of)
+        return Point(last, at, as_of)
     if not (text.isascii() and text.isdigit() and len(text) < 19) or int(text) < 1:
         raise InvalidAsOfError('as_of "seq:" takes a number from 1, or "head".')
-    if int(text) > head[0]:
-        raise InvalidAsOfError(f"as_of lies beyond the last event of the directory, seq {head[0]}.")
+    if int(text) > last:
+        raise InvalidAsOfError(f"as_of lies beyond the last event of the directory, seq {last}.")
     row = await (await conn.execute(SQL["point_at_seq"], (directory.id, int(text)))).fetchone()
     assert row is not None
-    return Point(row[0], row[1], as_of)
+    seq, at = row
+    return Point(seq, at, as_of)
 
 
 def _instant(text: str) -> int:
@@ -275,7 +278,8 @@ async def members_packed(conn: Connection, directory: Directory, group: UUID, se
     """The direct members of a group as of a seq, by id: a text of 36 characters for each id, and one of a digit each (type + 2 if active)."""
     row = await (await conn.execute(SQL["members_packed"], (directory.id, group, seq))).fetchone()
     assert row is not None
-    return row[0], row[1]
+    ids, digits = row
+    return ids, digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,8 +393,12 @@ async def sealed_at(conn: Connection, directory: Directory, resources: Sequence[
     """
     params = (directory.id, uuids(list(resources)), seq, BODIES_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["sealed_at"], params)).fetchall()
-    cut = next((n for n, row in enumerate(rows) if row[3] is None), len(rows))
-    return [SealedThen(*row[1:]) for row in rows[:cut]], rows[cut][0] - 1 if cut < len(rows) else len(resources)
+    found: list[SealedThen] = []
+    for place, obj, body_seq, ct, wrapped in rows:
+        if ct is None:  # the budget ends before it
+            return found, place - 1
+        found.append(SealedThen(obj, body_seq, ct, wrapped))
+    return found, len(resources)
 
 
 async def documents_then(

@@ -116,13 +116,13 @@ async def users_together(
     rows = await (await conn.cursor(binary=True).execute(SQL["users_by_id"], params)).fetchall()
 
     def unseal() -> dict[tuple[int, UUID], Resource | Alone]:
-        return {(row[0], row[1]): _open_small(kek, by_id[row[0]], row) for row in rows}
+        return {(number, obj): _open_small(kek, by_id[number], (obj, *columns)) for number, obj, *columns in rows}
 
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
 
 
-def _open_small(kek: Kek, directory: Directory, row: tuple[Any, ...], name: str = "") -> Resource | Alone:
-    _d, obj, active, body_seq, etag_rv, created, updated, ct, wrapped = row
+def _open_small(kek: Kek, directory: Directory, row: Sequence[Any], name: str = "") -> Resource | Alone:
+    obj, active, body_seq, etag_rv, created, updated, ct, wrapped = row
     if ct is None:
         return ALONE
     try:
@@ -146,7 +146,7 @@ async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -
         found: dict[tuple[int, str], Resource | Alone] = {}
         for key, number, *rest in rows:
             directory, name = macs[number, bytes(key)]
-            found[number, name] = _open_small(kek, directory, (number, *rest), name)
+            found[number, name] = _open_small(kek, directory, rest, name)
         return found
 
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
@@ -176,8 +176,12 @@ async def page(
         return [], 0
     name = "users_page" if ot == USER else "groups_page"
     rows = await (await conn.cursor(binary=True).execute(SQL[name], (directory.id, uuids(ids), bytes_max))).fetchall()
-    cut = next((n for n, row in enumerate(rows) if row[6] is None), len(rows))
-    return [SealedResource(*row[1:]) for row in rows[:cut]], rows[cut][0] - 1 if cut < len(rows) else len(ids)
+    found: list[SealedResource] = []
+    for place, obj, body_seq, etag_rv, created, updated, ct, wrapped, active in rows:
+        if ct is None:  # the budget ends before it
+            return found, place - 1
+        found.append(SealedResource(obj, body_seq, etag_rv, created, updated, ct, wrapped, active))
+    return found, len(ids)
 
 
 def unsealed(kek: Kek, directory: Directory, ot: str, sealed: SealedResource, work: Work) -> Resource:
@@ -272,8 +276,7 @@ async def page_after(
     """(creation time, id) of the next resources within bounds, by time of creation."""
     name = "users_after" if ot == USER else "groups_after"
     params = (directory.id, *after, *_window(ot, within), limit)
-    rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
-    return [(row[0], row[1]) for row in rows]
+    return await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
 
 
 def _window(ot: str, within: Bounds) -> tuple[Any, ...]:

@@ -159,7 +159,8 @@ async def _digest(conn: Owner, schema: str, table: str) -> tuple[int, str]:
     text = f"select count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text from {schema}.{table} t"  # noqa: S608  # TABLES
     row = await (await conn.execute(cast("LiteralString", text))).fetchone()
     assert row is not None
-    return row[0], row[1]
+    count, digest = row
+    return count, digest
 
 
 async def _swap(shadow: ShadowTables, swapper: Owner, only: Sequence[str], waits: Tell) -> float:

@@ -80,7 +80,7 @@ async def taken_back(conn: Connection, events: Sequence[Planned], head: int) -> 
             uuids([g.mem for g in grants]), int8s([heads[g.directory] for g in grants]),
         )  # fmt: skip
         rows = await (await conn.cursor(binary=True).execute(SQL["taken_back"], params)).fetchall()
-        gone |= {grants[row[0] - 1].position for row in rows}
+        gone |= {grants[number - 1].position for (number,) in rows}
     return gone
 
 
@@ -93,7 +93,7 @@ async def _giving_access(conn: Connection, candidates: Sequence[Planned]) -> lis
     """The events that give access. Creations and memberships of inactive users do not."""
     params = (int4s([c.directory for c in candidates]), int8s([c.seq for c in candidates]))
     rows = await (await conn.cursor(binary=True).execute(SQL["grant_flags"], params)).fetchall()
-    gives = {(row[0], row[1]) for row in rows if _gives(orjson.loads(row[2]))}
+    gives = {(directory, seq) for directory, seq, leaf in rows if _gives(orjson.loads(leaf))}
     return [candidate for candidate in candidates if (candidate.directory, candidate.seq) in gives]
 
 

@@ -114,10 +114,10 @@ async def note_kek(conn: Connection, kek: Kek) -> None:
 async def stored_kek_id(conn: Connection) -> bytes | None:
     """The id of the KEK this ledger was made with."""
     try:
-        row = await (await conn.execute(SQL["ledger_row"])).fetchone()
+        row = await (await conn.execute(SQL["kek_id"])).fetchone()
     except psycopg.errors.UndefinedTable:  # not migrated yet
         return None
-    return bytes(row[1]) if row else None
+    return bytes(row[0]) if row else None
 
 
 def check_kek(path: Path, stored: bytes) -> Kek:

@@ -1,6 +1,6 @@
--- ledger_row --
--- The ledger's uuid, and the id of its key-encryption key.
-select id, kek_id from ledger;
+-- kek_id --
+-- The id of the ledger's key-encryption key.
+select kek_id from ledger;
 
 -- insert_ledger --
 -- At the first start. If two processes do it at once, one wins and both read its row.

@@ -108,6 +108,15 @@ def test_no_json_of_ours_is_searched_or_cut(path: Path) -> None:
         assert (cut, searched) == (False, False), f"{where(path)}:{node.lineno}"
 
 
+@pytest.mark.parametrize("path", [path for path in CODE if path.parent.name != "delivery"], ids=where)
+def test_no_column_of_a_row_is_a_number(path: Path) -> None:
+    """`row[5]` is whatever the statement says by now: a row is unpacked into names beside its statement."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in {"row", "r"}:
+            number = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            assert not isinstance(number, int) or number == 0, f"{where(path)}:{node.lineno}"
+
+
 def test_modules_are_named_after_their_subject() -> None:
     """What two packages need has a subject; a drawer for anything has none."""
     assert [where(path) for path in [*CODE, *TESTS] if set(path.relative_to(PROJECT).with_suffix("").parts) & BANNED_NAMES] == []
