@@ -9,8 +9,9 @@ import psycopg
 import structlog
 
 from database.connections import LOST, Connection
-from delivery.checkpoints import Report, record
+from delivery.checkpoints import record
 from delivery.dispatcher import Dispatcher, LeaseLostError
+from delivery.reports import Report
 
 RETRY_S: Final = 0.5
 # A read-only database is no defect of these consumers: what was delivered would be delivered again.

@@ -25,24 +25,13 @@ from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
 from delivery.audit import Readings, readings_of
-from delivery.checkpoints import (
-    BLOCKED,
-    HELD,
-    PARKED,
-    RETRYING,
-    REVOCATION_KINDS,
-    WAITING,
-    Exceptional,
-    Place,
-    Report,
-    exceptions,
-    place_of,
-)
+from delivery.checkpoints import exceptions, place_of
 from delivery.consumers import Consumer
 from delivery.forks import Trail
 from delivery.lanes import Item, Lanes, rebuilt
 from delivery.pace import OPEN_MAX, Finding, Pace, limit_of
 from delivery.replays import Replays
+from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, REVOCATION_KINDS, WAITING, Exceptional, Place, Report
 from delivery.runs import Planned, Run
 from delivery.scheduler import Open, Replay, Scheduler, attempts_of, failed, state_of
 from delivery.surge_control import held_commits

@@ -18,10 +18,11 @@ import structlog
 from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.checkpoints import Place, place_of
+from delivery.checkpoints import place_of
 from delivery.consumers import Consumer, consumers
 from delivery.log_positions import EVERYTHING, at_instant, seqs_at
 from delivery.replays import Replays
+from delivery.reports import Place
 from ledger.commands import RecordFacts, Statement
 from ledger.cursor import START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory

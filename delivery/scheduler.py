@@ -11,12 +11,12 @@ from typing import Final
 from uuid import UUID
 
 from delivery.backoff import delay_s
-from delivery.checkpoints import BLOCKED, RETRYING, WAITING, Exceptional
-from delivery.consumers import Terms
 from delivery.doubt import Doubt
 from delivery.lanes import ORDINARY, RANKS, Item
 from delivery.pace import Moment
+from delivery.reports import BLOCKED, RETRYING, WAITING, Exceptional
 from delivery.runs import Run
+from delivery.terms import Terms
 
 RESERVED: Final = 4  # of the requests at once, those that are kept for first tries of live events
 OTHERS_TURN: Final = 4  # every so many turns retries and replays come first, so that a flood of new events never starves them

@@ -19,11 +19,12 @@ from delivery import consumers as acts
 from delivery import dispatcher, doubt, losses, surge_control
 from delivery import worker as worker_module
 from delivery.audit import Audit, audit
-from delivery.checkpoints import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, exceptions, record
+from delivery.checkpoints import acknowledge, exceptions, record
 from delivery.doubt import CIRCUIT, IN_FLIGHT_MAX
 from delivery.interventions import parked, retried, skipped
 from delivery.lanes import Item
 from delivery.log_positions import PlaceMovedError
+from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report
 from delivery.runs import Range
 from delivery.scheduler import Open
 from delivery.signing import new_secret

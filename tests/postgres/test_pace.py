@@ -7,7 +7,7 @@ import pytest
 
 from delivery import dispatcher, standing
 from delivery import worker as worker_module
-from delivery.checkpoints import BLOCKED, RETRYING
+from delivery.reports import BLOCKED, RETRYING
 from operations import consumers, deliveries
 from runtime.bootstrap import machine
 from tests.postgres.deliveries import Scene, scene

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delivery.backoff import SCHEDULE_S
-from delivery.checkpoints import BLOCKED, WAITING, Exceptional
-from delivery.consumers import Terms
 from delivery.dispatcher import PAUSE_MAX_S
 from delivery.doubt import BLAMED_MAX, CIRCUIT, HUNG_MAX, IN_FLIGHT_MAX, PROBE_S, Doubt
 from delivery.lanes import Item, Lanes
+from delivery.reports import BLOCKED, WAITING, Exceptional
 from delivery.runs import Range, Run
 from delivery.scheduler import Open, Replay, Scheduler, failed, state_of
+from delivery.terms import Terms
 from ledger import events as e
 
 MINUTE = 60.0
