@@ -52,7 +52,6 @@ class Exceptional:
     replay: UUID | None = None
     tried_at: float | None = None  # when the last attempt failed
     asked_s: float | None = None  # for how long after it the receiver asked to be left alone
-    stored: bool = True  # whether it has a row already
 
     @property
     def not_before(self) -> float:
