@@ -52,6 +52,7 @@ docs: $(READY) ## write the generated parts of docs anew
 	.venv/bin/python -m tests.docs.idp
 	.venv/bin/python -m tests.docs.permissions
 	.venv/bin/python -m tests.docs.deadlines
+	.venv/bin/python -m tests.docs.locks
 
 format: $(READY) ## format the code and mend what the linter can
 	.venv/bin/ruff format .

@@ -1,4 +1,4 @@
-"""Answers of /v1 as JSON."""
+"""JSON responses of /v1."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from fastapi import Response
 
 
 def as_json(document: Any, status: int = 200) -> Response:
-    """A document; instants in it are written as everywhere else: RFC 3339 UTC with microseconds, which orjson leaves out where they are 0."""
+    """A document as JSON. Times are RFC 3339 in UTC, always with microseconds (orjson omits them if they are 0)."""
     return Response(orjson.dumps(document, _plain, orjson.OPT_PASSTHROUGH_DATETIME), status, media_type="application/json")
 
 
@@ -18,6 +18,6 @@ def _plain(value: object) -> str:
 
 
 def listed(rows: Sequence[Any], status: int = 200, **metadata: Any) -> Response:
-    """A list; `metadata` says where the next page begins."""
+    """A list. `metadata` says where the next page begins."""
     more = {"list_metadata": metadata} if metadata else {}
     return as_json({"object": "list", "data": rows, **more}, status)

@@ -47,10 +47,11 @@ def _fastapi(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
-        redirect_slashes=False,  # a redirect would be made from the Host header, which is the client's to choose
+        redirect_slashes=False,  # a redirect would use the Host header, which the client chooses
     )
     for part in _PARTS:
-        app.router.routes.extend(part.routes(services).routes)  # themselves: the gate looks each up by its name
+        # added one by one, because the gate looks up each route by its name
+        app.router.routes.extend(part.routes(services).routes)
 
     async def refuse(request: Request, error: Exception) -> Response:
         return answer(problem_of(error), request_id_of(request))
@@ -62,7 +63,7 @@ def _fastapi(services: Services) -> FastAPI:
 
 
 class _Fence:
-    """Gives each request an id, sends it through the gate, counts it by its route, and turns whatever escapes into a problem."""
+    """Middleware: gives each request an id, asks the gate, counts the request by route, and turns uncaught errors into problems."""
 
     def __init__(self, app: FastAPI, services: Services) -> None:
         self._app = app
@@ -84,7 +85,7 @@ class _Fence:
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append(NO_STORE)
             else:
-                patience.renew()  # a stream goes on for as long as it has something to send
+                patience.renew()  # a stream may go on while it has data to send
             await send(message)
 
         loop_time = self._services.ledger.clock
@@ -108,7 +109,7 @@ class _Fence:
 
 
 def make_app(services: Services) -> ASGIApp:
-    """Put the edge together."""
+    """Build the application."""
     scim, rest = ScimApp(services), _Fence(_fastapi(services), services)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +121,7 @@ def make_app(services: Services) -> ASGIApp:
 
 
 def make_metrics_app(services: Services) -> ASGIApp:
-    """Serve /metrics with names, and nothing else: for a port that only this machine reaches."""
+    """Build the application of the metrics port: only /metrics, with names. Only this machine reaches the port."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != "/metrics" or scope["method"] not in {"GET", "HEAD"}:

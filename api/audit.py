@@ -1,4 +1,4 @@
-"""Audit over HTTP: who existed, who was in what, who could reach what, as of a time or a seq (CONTRACT §7)."""
+"""Audit over HTTP: who existed, who was in what, who could reach what, as of a time or a seq (docs/concepts.md, "As of")."""
 
 from typing import Annotated, Any, Final
 
@@ -13,23 +13,23 @@ from api.watching import watched
 from ledger.events import USER
 from ledger.feed import rfc3339
 from operations import audit
-from operations.audit import AUDIT_STEPS, PAGE_MAX, Rows
-from projections.history import Point, State, frozen
+from operations.audit import AUDIT_PAGE_MAX, AUDIT_STEPS, Rows
+from projections.history import PastState, Point, frozen
 
-ROWS_AT_ONCE: Final = 500  # written as JSON on the event loop
+ROWS_AT_ONCE: Final = 500  # rows that are encoded at once on the event loop
 TOO_MUCH: Final = (
     "This question has to look at too many memberships. Ask for fewer at once: a smaller group, or without `nested`."
 )
 
 
 def routes(services: Services) -> APIRouter:
-    """The audit routes; each answer says which point in history it speaks of."""
+    """The audit routes. Each answer has the point in history in `as_of`."""
     router, ledger = APIRouter(prefix="/v1/audit/{directory}"), services.ledger
 
     @router.get("/population", name="audit.population")
     async def population(
         request: Request, directory: str, as_of: str = "seq:head", type: str = USER, after: str | None = None,  # noqa: A002
-        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = PAGE_MAX,
+        limit: Annotated[int, Query(ge=1, le=AUDIT_PAGE_MAX)] = AUDIT_PAGE_MAX,
     ) -> Response:  # fmt: skip
         caller = caller_of(request)
         rows, point, last = await audit.population(ledger, caller, directory, as_of, kind=type, after=after, limit=limit)
@@ -78,7 +78,7 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-def _scim(base_url: str, slug: str, state: State) -> dict[str, Any]:
+def _scim(base_url: str, slug: str, state: PastState) -> dict[str, Any]:
     return {state.why: True} if state.resource is None else with_meta(state.resource, f"{base_url}/scim/{slug}/v2")
 
 

@@ -1,4 +1,4 @@
-"""Who presents a token. The rule is one: the database is asked, except for a write whose transaction asks it again."""
+"""Authenticate requests. The database is asked for each token, except for a write, whose transaction asks again."""
 
 import re
 from collections import OrderedDict
@@ -14,11 +14,11 @@ from scim.errors import TooManyRequests, Unauthorized
 
 _BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
 _SLOWED: Final = "Too many requests without a valid token came from this address. Check the token, then try again."
-KNOWN_MAX: Final = 10_000  # tokens remembered, about 1 KB each; the one that was used longest ago goes first
+KNOWN_MAX: Final = 10_000  # tokens in memory, about 1 KB each; the least recently used is dropped first
 
 
 class Authentication:
-    """Finds the token of a request. `used` are those seen since somebody took the set away to note it."""
+    """Finds the token of a request. `used`: tokens seen since the set was last flushed to `last_used_at`."""
 
     def __init__(self, tokens: Coalescer[bytes, Token], clock: Callable[[], int], strangers: Strangers) -> None:
         self._tokens = tokens
@@ -28,12 +28,12 @@ class Authentication:
         self.used: set[UUID] = set()
 
     async def authenticate(self, authorization: str | None, address: str = "", *, fresh: bool = True) -> Token:
-        """Give the token of an Authorization header that came from an address (api.strangers.address_of).
+        """The token of an Authorization header. `address`: from api.strangers.address_of.
 
-        Raises Unauthorized, or TooManyRequests where the address has failed too often; a good token is not refused for that.
-        `fresh` asks the database, so that a revoked token is refused from the next request on. A write may pass False: a token
-        that was known and has not expired is taken as it was, because the transaction asks again. Whatever refuses the write
-        before that has to ask freshly first, or a dead token would be told something else than that it is dead.
+        Raises Unauthorized, or TooManyRequests if the address has failed too often; a valid token is not refused for that. `fresh` asks
+        the database, so that a revoked token is refused from the next request on. A write may pass False and use a known, unexpired
+        token, because its transaction checks the token again. If the write is refused before the transaction, ask freshly first:
+        a revoked token must get 401, not another error.
         """
         try:
             hashed = presented(authorization)
@@ -60,11 +60,11 @@ class Authentication:
         return TooManyRequests(_SLOWED, retry_after=wait) if wait else why
 
     async def current(self, hashed: bytes) -> Token | None:
-        """The token of a request that was let in, if it is still good. All who ask at the same moment share one query."""
+        """The token of an admitted request, if it is still valid. Concurrent calls share one query."""
         return await self._tokens.get(hashed)
 
     def forget(self, authorization: str | None) -> None:
-        """The transaction found it dead: the next write is not let in on what was known before."""
+        """Forget a token that a transaction found invalid, so that the next write asks the database."""
         self._known.pop(presented(authorization), None)
 
     def _live(self, hashed: bytes) -> Token | None:
@@ -82,7 +82,7 @@ class Authentication:
 
 
 def presented(authorization: str | None) -> bytes:
-    """The hash of the token in an Authorization header. Raises Unauthorized where there is none, or a mistyped one."""
+    """The hash of the token in an Authorization header. Raises Unauthorized if there is none, or a mistyped one."""
     match = _BEARER.fullmatch(authorization or "")
     if match is None:
         raise Unauthorized("Send a token in the header: Authorization: Bearer sl_...")

@@ -1,6 +1,7 @@
-"""Bodies of requests: cut while they come (CONTRACT §2), since nobody is read further than is of use; and what each one of /v1 keeps to.
+"""Request bodies: the size limit is applied while the bytes arrive, and a base class for the models of /v1.
 
-What is not read is the server's to get rid of: an answer that comes before the body is whole ends the connection (runtime/protocol.py).
+The limits are in docs/operations.md, "Limits for strangers". An answer that is sent before the body was read to its end closes the
+connection (runtime/protocol.py).
 """
 
 from typing import Any, Final
@@ -11,19 +12,19 @@ from starlette.types import Message, Receive, Scope
 
 from scim.body import has_lone_surrogate
 
-V1_BYTES_MAX: Final = 2**20  # of a request to /v1
-STRANGER_BYTES_MAX: Final = 16 * 2**10  # of one that carries no valid token
+V1_BYTES_MAX: Final = 2**20  # bytes of a body to /v1
+STRANGER_BYTES_MAX: Final = 16 * 2**10  # bytes of a body without a valid token
 
 
 class BodyTooLargeError(HTTPException):
-    """413: the body is larger than it may be. A starlette exception: FastAPI lets no other through while it reads a body."""
+    """413: the body is too large. A starlette exception, because FastAPI passes on no other while it reads a body."""
 
     def __init__(self, bytes_max: int) -> None:
         super().__init__(413, f"The request is larger than {bytes_max} bytes. Send less at once.")
 
 
 def announced(scope: Scope) -> int:
-    """The size of the body in bytes that Content-Length announces; 0 where nothing does. The server has checked that it is a number."""
+    """The value of Content-Length; 0 without it. The server has checked that it is a number."""
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value)
@@ -31,9 +32,9 @@ def announced(scope: Scope) -> int:
 
 
 def limited(receive: Receive, scope: Scope, bytes_max: int) -> Receive:
-    """Give a `receive` that stops at a body beyond a size: before its first byte where Content-Length tells, else with the byte too many.
+    """A `receive` that raises BodyTooLargeError for a body above a size: before its first byte if Content-Length says so, else at the limit.
 
-    It raises BodyTooLargeError then, and whenever it is called again.
+    Each further call raises it again.
     """
     left = bytes_max - announced(scope)
     size = 0
@@ -52,18 +53,18 @@ def limited(receive: Receive, scope: Scope, bytes_max: int) -> Receive:
 
 
 class TextError(ValueError):
-    """Text that cannot be kept. The sentence quotes nothing of it, so that it may be told."""
+    """A text that cannot be stored. Its sentence does not quote the text, so it can be shown."""
 
 
 class Body(BaseModel):
-    """What every body of /v1 keeps to: no member but its own, and no text that PostgreSQL cannot keep."""
+    """The base of all bodies of /v1: no unknown members, and no text that PostgreSQL cannot store."""
 
     model_config = ConfigDict(extra="forbid")
 
     @field_validator("*", mode="before")
     @classmethod
     def _keepable(cls, value: Any) -> Any:
-        """Refused here, where the field has a name: the writer would only see that some value was refused."""
+        """Raises TextError here, where the field is known. The writer would only see that PostgreSQL refused a value."""
         for text in value if isinstance(value, list) else [value]:
             if not isinstance(text, str):
                 continue

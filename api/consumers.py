@@ -1,4 +1,4 @@
-"""Consumers over HTTP (CONTRACT §5): making them, reading and acknowledging by pull, and what operators do about deliveries."""
+"""Consumers over HTTP (docs/consumers.md): create, read, pull, acknowledge; pause, seek, retry, park and skip for operators."""
 
 import asyncio
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from api.answers import as_json, listed
 from api.bodies import Body
 from api.events import WAIT_MAX_S, page_response, until_news
 from api.gate import caller_of
-from api.revocation import presented, still_allowed
+from api.revocation import still_allowed, token_hash_of
 from api.services import Services
 from delivery.consumers import SECRET_OVERLAP_S
 from ledger.feed import PAGE_MAX
@@ -23,12 +23,12 @@ LIST_MAX = 1_000
 DELIVERY_ACTS: Final[tuple[tuple[str, Verb], ...]] = (
     ("blocked", "retry"), ("blocked", "park"), ("blocked", "skip"), ("parked", "retry"), ("parked", "skip"),
 )  # fmt: skip
-ITEMS_MAX = 10_000  # names in a list of a body; far more than there are directories or types
+ITEMS_MAX = 10_000  # names in a list of a body: far more than there are directories or types
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class ConsumerBody(Body):
-    """What PUT takes. On an existing consumer what is left out stays as it is."""
+    """The body of PUT. Fields that are left out stay as they are on an existing consumer."""
 
     directories: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
     types: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
@@ -40,7 +40,7 @@ class ConsumerBody(Body):
     retry_schedule: Annotated[tuple[int, ...] | None, Field(max_length=ITEMS_MAX)] = None
 
     def changes(self) -> Changes:
-        """What is said, without what is left out."""
+        """The fields that are present."""
         return Changes(**self.model_dump(exclude_none=True, exclude={"start"}))  # pyright: ignore[reportReturnType]
 
 
@@ -62,7 +62,7 @@ class RetryBody(ReasonBody):
     superseded: Literal["skip", "include"] = "skip"
 
 
-class RotateBody(Body):
+class RotateSecretBody(Body):
     overlap_seconds: int = SECRET_OVERLAP_S
 
 
@@ -116,7 +116,7 @@ def _add_states(router: APIRouter, services: Services) -> None:
         return as_json(await consumers.close_fork(ledger, caller_of(request), name, body.reason))
 
     @router.post("/v1/consumers/{name}/rotate-secret", name="consumers.rotate_secret")
-    async def rotate_secret(request: Request, name: str, body: RotateBody) -> Response:
+    async def rotate_secret(request: Request, name: str, body: RotateSecretBody) -> Response:
         secret = await consumers.rotate_secret(ledger, caller_of(request), name, body.overlap_seconds)
         return as_json({"object": "secret", "consumer": name, "secret": secret, "overlap_seconds": body.overlap_seconds})
 
@@ -145,7 +145,7 @@ def _add_pull(router: APIRouter, services: Services) -> None:
         while True:
             arrival = services.arrivals.next()
             page = await consumers.pull(ledger, caller_of(request), name, limit)
-            await still_allowed(services, presented(request))
+            await still_allowed(services, token_hash_of(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
                 return await page_response(page)

@@ -1,4 +1,4 @@
-"""What an error of the database is to a client, in SCIM and outside; what an operator must put right is logged where it is answered."""
+"""Turn database errors into answers, in SCIM and outside. Faults that an operator must repair are logged here."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _log = structlog.get_logger("api")
 
 
 def met(error: psycopg.Error) -> Fault:
-    """The fault, on record where it is the operator's."""
+    """The fault of an error; an operator's fault is logged."""
     fault = fault_of(error)
     if fault.kind is Kind.OPERATOR:
         _log.error("database_refused", sqlstate=error.sqlstate, reason=fault.reason)
@@ -21,13 +21,13 @@ def met(error: psycopg.Error) -> Fault:
 
 
 def given_up() -> Unavailable:
-    """Whoever is cut because the process ends, and waits for it no longer."""
+    """The error for requests that are cut because the process ends."""
     text = "The service stopped before this was done, so a change may or may not be stored. Send the request again."
     return Unavailable(text, retry_after=RETRY_AFTER_S)
 
 
 def scim_error(error: psycopg.Error) -> ScimError:
-    """As SCIM answers it. Nothing of a request that ends so was changed: what a COMMIT may have stored, the writer answers."""
+    """The SCIM error. Nothing was changed by such a request: if a COMMIT is in doubt, the writer gives the answer instead."""
     fault = met(error)
     if fault.kind is Kind.CLIENT:
         return InvalidValue(f"{fault.says} Nothing was changed.")

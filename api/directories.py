@@ -1,4 +1,4 @@
-"""Directories over HTTP (CONTRACT §8)."""
+"""Directories over HTTP (docs/operations.md, "Tokens and directories")."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class CloseBody(ReasonBody):
 
 
 def routes(services: Services) -> APIRouter:
-    """/v1/directories and one of them; what belongs to one (profile, schemas, surge, …) has modules of its own."""
+    """/v1/directories and one directory. Profile, schemas, surge and others have their own modules."""
     router, ledger = APIRouter(), services.ledger
 
     def shown(directory: Directory) -> dict[str, Any]:

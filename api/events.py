@@ -1,4 +1,4 @@
-"""The feed over HTTP: GET /v1/events and /v1/events/{id} (CONTRACT §4)."""
+"""The feed over HTTP: GET /v1/events and /v1/events/{id} (docs/events.md, "Reading the feed")."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from api.gate import caller_of
-from api.revocation import presented, still_allowed
+from api.revocation import still_allowed, token_hash_of
 from api.services import Services
 from ledger.feed import PAGE_MAX, Page
 from operations import events
@@ -18,7 +18,7 @@ from operations.events import Question
 
 WAIT_MAX_S = 30
 LOOK_AGAIN_S = 2.0
-ENCODED_ON_LOOP_BYTES = 2 * 2**20  # copied in less than a millisecond
+ENCODED_ON_LOOP_BYTES = 2 * 2**20  # a larger page is encoded in a worker thread
 
 
 def routes(services: Services) -> APIRouter:
@@ -45,10 +45,10 @@ def routes(services: Services) -> APIRouter:
         while True:
             arrival = services.arrivals.next()
             page = await ledger.feed.page(ledger.connection, reading.selection, cursor, limit)
-            await still_allowed(services, presented(request))
+            await still_allowed(services, token_hash_of(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
-                # It speaks for all that was looked at since the request came, not for the last look alone.
+                # `covered` begins where the request began, because it also covers the earlier empty reads.
                 return await page_response(replace(page, covered_from=reading.cursor.number + 1))
             cursor = page.after
             await until_news(arrival, left)
@@ -56,22 +56,22 @@ def routes(services: Services) -> APIRouter:
     @router.get("/v1/events/{event_id}", name="events.show")
     async def get_event(request: Request, event_id: str) -> Response:
         found = await events.show(ledger, caller_of(request), event_id)
-        await still_allowed(services, presented(request))
-        return Response(found, media_type="application/json")
+        await still_allowed(services, token_hash_of(request))
+        return Response(found.json, media_type="application/json")
 
     return router
 
 
 async def until_news(arrival: asyncio.Event, seconds: float) -> None:
-    """Wait for an announcement; it is a hint that may be lost, so the caller looks again soon in any case."""
+    """Wait for an announcement. It may be lost, so the caller reads again after `seconds` in any case."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(min(seconds, LOOK_AGAIN_S)):
             await arrival.wait()
 
 
 async def page_response(page: Page) -> Response:
-    """The answer with a page; a large one is put together off the event loop."""
-    large = sum(len(event.json) for event in page.events) > ENCODED_ON_LOOP_BYTES
+    """The response with a page; a large one is encoded in a worker thread."""
+    large = sum(event.size for event in page.events) > ENCODED_ON_LOOP_BYTES
     body = await anyio.to_thread.run_sync(encode_page, page) if large else encode_page(page)
     return Response(body, media_type="application/json")
 

@@ -1,4 +1,4 @@
-"""Before any route runs: who asks, and whether the permission table has a yes for it. The body is not read until then."""
+"""The gate: authenticates a request and checks the permission table, before any route runs and before the body is read."""
 
 from uuid import UUID
 
@@ -14,13 +14,13 @@ from operations.permissions import TABLE, open_to_strangers
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks, as the gate found out."""
+    """The caller that the gate found."""
     caller: Caller = request.scope["caller"]
     return caller
 
 
 def routes_without_rule(app: FastAPI) -> list[str]:
-    """Routes whose name is no line of the permission table."""
+    """The routes whose name is not in the permission table."""
     return [getattr(route, "path", repr(route)) for route in app.router.routes if getattr(route, "name", "") not in TABLE]
 
 
@@ -35,7 +35,7 @@ class Gate:
         self._services = services
 
     async def admit(self, scope: Scope) -> None:
-        """Put the caller into the scope. Raises Unauthorized or ForbiddenError; a path that is none is the router's to refuse."""
+        """Put the caller into the scope. Raises Unauthorized or ForbiddenError. An unknown path is refused by the router."""
         route = self._route(scope)
         if route is None or open_to_strangers(route.name):
             return
@@ -49,5 +49,5 @@ class Gate:
     async def _caller(self, scope: Scope) -> Caller:
         request, authorization = UUID(scope["request_id"]), Request(scope).headers.get("authorization")
         if authorization is None and scope.get("local"):
-            return Caller(MACHINE, request)  # through the socket that only the owner of the service can open
+            return Caller(MACHINE, request)  # it came through the local socket, which only the service's owner can open
         return Caller(await self._services.authentication.authenticate(authorization, address_of(scope)), request)

@@ -9,11 +9,11 @@ from api.recent import Recent
 from api.scrapes import MEDIA_TYPE
 from api.services import Services
 from api.strangers import address_of
-from database.releases import Standing
+from database.releases import SchemaRelation
 from operations.figures import sees_names
 from operations.readiness import DATABASE_SILENT, Broken, Readiness
 
-READY_S = 0.5  # anybody may ask, and each answer costs the database a few questions
+READY_S = 0.5  # an answer is reused for so long: anybody may ask, and each costs the database some queries
 
 
 def routes(services: Services) -> APIRouter:
@@ -30,7 +30,7 @@ def routes(services: Services) -> APIRouter:
         found = await broken.get()
         warnings = [concern._asdict() for concern in services.readiness.concerns]
         if found is None:
-            schema = {"schema": "newer"} if services.readiness.schema is Standing.NEWER else {}
+            schema = {"schema": "newer"} if services.readiness.schema is SchemaRelation.NEWER else {}
             return {"status": "ready", **schema, **({"warnings": warnings} if warnings else {})}
         response.status_code = 503
         return {"status": "not_ready", **found._asdict()}
@@ -39,7 +39,7 @@ def routes(services: Services) -> APIRouter:
     async def metrics(request: Request) -> Response:
         authorization = request.headers.get("authorization")
         if authorization is None:
-            named = bool(request.scope.get("local"))  # the owner of the service, on this machine
+            named = bool(request.scope.get("local"))  # it came through the local socket
         else:
             named = sees_names(await services.authentication.authenticate(authorization, address_of(request.scope)))
         text = services.scrapes.whole if named else services.scrapes.nameless

@@ -1,4 +1,4 @@
-"""Idempotency-Key on POST: the whole answer is kept before it leaves, and a request that comes again gets it again."""
+"""Idempotency-Key on POST: the whole answer is stored before it is sent, and a repeated request gets it again."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -17,19 +17,19 @@ from operations.idempotency import Answer, AnsweredBeforeError, Taking
 from operations.open_ledger import OpenLedger
 
 REPLAYED = {"Idempotent-Replayed": "true"}
-KEEPING_S = 1.0  # for keeping an answer, however long it took
+KEEPING_S = 1.0  # time limit for storing an answer, whatever budget is left
 _log = structlog.get_logger("api")
 
 
 def asks_once(scope: Scope) -> bool:
-    """Whether a request is to be carried out once."""
+    """Whether a request has an Idempotency-Key that counts."""
     return scope["method"] == "POST" and "caller" in scope and "idempotency-key" in Headers(scope=scope)
 
 
 async def once(app: ASGIApp, ledger: OpenLedger, scope: Scope, receive: Receive, send: Send) -> None:
-    """Carry out a request unless its key was used before: the operation takes the key when it has let the caller in.
+    """Carry out a request, unless its key was used before. The operation takes the key after its permission checks.
 
-    Raises InvalidError for a key that is none.
+    Raises InvalidError for a malformed key.
     """
     caller: Caller = scope["caller"]
     body = await Request(scope, receive).body()
@@ -46,7 +46,7 @@ async def once(app: ASGIApp, ledger: OpenLedger, scope: Scope, receive: Receive,
 
 
 async def _kept(taking: Taking, answer: Answer) -> None:
-    """Keep the answer, where that is possible: what was carried out is told in any case."""
+    """Store the answer if possible. If not, it is sent all the same, because the act was carried out."""
     patience.renew(KEEPING_S)
     try:
         await taking.finish(answer)
@@ -55,13 +55,13 @@ async def _kept(taking: Taking, answer: Answer) -> None:
 
 
 async def answered_before(_request: Request, error: Exception) -> Response:
-    """The answer that was kept, in place of another one."""
+    """The stored answer."""
     assert isinstance(error, AnsweredBeforeError)
     return Response(error.answer.body, error.answer.status, REPLAYED, error.answer.media_type)
 
 
 class _Held:
-    """An answer that does not leave yet. Answers to POST are small: none of them streams."""
+    """Buffers an answer before it is sent. Answers to POST are small; none is streamed."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -70,7 +70,7 @@ class _Held:
         self.messages.append(message)
 
     def whole(self) -> Answer:
-        """What was answered so far; without a start it is a failure."""
+        """The buffered answer; without a start it counts as a failure."""
         start: dict[str, Any] = next(
             (dict(m) for m in self.messages if m["type"] == "http.response.start"), {"status": 500, "headers": []}
         )
@@ -79,7 +79,7 @@ class _Held:
 
 
 def _again(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """Give the body that was read already, then what comes after it."""
+    """A `receive` that returns the body again, then further messages."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def read() -> Message:

@@ -1,10 +1,10 @@
-"""The journal of SCIM requests: kept in memory for a moment, written in batches, off the write transaction.
+"""The journal of SCIM requests: kept in memory for a moment, then written in batches outside of the write transaction.
 
-It answers the person who runs an IdP: what came, what was refused, why, and what to do. Losing the last second of it in a crash
-loses no fact: the facts are in the log.
+It shows the admin of an IdP which requests came, which were refused and why, and what to do. A crash loses its last second, which is
+harmless because the changes themselves are in the log.
 
-Sentences and filters quote what was submitted, so they are sealed for their request before they are stored; a keyed mark of the
-sentence lets equal ones be counted.
+Sentences and filters may quote submitted values, so they are sealed before they are stored. A keyed hash of the sentence is stored
+beside it, so that equal sentences can be counted.
 """
 
 import asyncio
@@ -25,20 +25,20 @@ from database.queries import load_queries
 from ledger.sealing import Kek, NoteKind, seal_note
 
 SQL: Final = load_queries(__file__)
-KEPT_MAX: Final = 50_000  # entries in memory while the database is away; the oldest go first
-BATCH_MAX: Final = 250  # sealing and encoding it holds the event loop up for a millisecond
+KEPT_MAX: Final = 50_000  # entries in memory while the database is away; above it the oldest are dropped
+BATCH_MAX: Final = 250  # entries: sealing and encoding them blocks the event loop for a millisecond
 FLUSH_INTERVAL_S: Final = 1.0
 DAYS_KEPT: Final = 30
 PRUNE_BATCH: Final = 10_000
 PRUNE_INTERVAL_S: Final = 3_600.0
-MARK_BYTES: Final = 16  # of a keyed hash: enough that no two sentences meet
+MARK_BYTES: Final = 16  # bytes of the keyed hash, enough to avoid collisions
 _REASON: Final = b"scim-ledger/journal-reason/v1\0"
 _log = structlog.get_logger("api.journal")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One request, without its body. `detail` and `shape` may quote it, and are sealed. `at` is µs since the epoch, `duration_us` µs."""
+    """One request, without its body. `detail` and `shape` may quote it and are sealed. `at`: µs since the epoch; `duration_us`: µs."""
 
     directory: int
     at: int
@@ -68,18 +68,18 @@ class Journal:
         kept_max: int = KEPT_MAX,
     ) -> None:
         self._pool = pool
-        self._room = room  # why nothing may be written, or None: entries wait then as they do while the database is away
+        self._room = room  # returns why the disk has no room, or None; entries wait then, as they do while the database is away
         self._kek = kek
         self._random = random
         self._kept_max = kept_max
         self._entries: deque[Entry] = deque()
-        self._dropped = 0  # not told in the log yet
+        self._dropped = 0  # dropped entries that are not logged yet
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def add(self, entry: Entry) -> None:
-        """Keep an entry until the next flush."""
+        """Add an entry, which the next flush writes."""
         if len(self._entries) >= self._kept_max:
             self._entries.popleft()
             self._drop(1)
@@ -97,7 +97,7 @@ class Journal:
                 await self.prune()
 
     async def flush(self) -> None:
-        """Write what is there. While the database is away, or its disk has no room, the entries wait."""
+        """Write all entries. They wait while the database is away or the disk has no room."""
         try:
             while (
                 self._entries
@@ -111,7 +111,7 @@ class Journal:
                 self._dropped = 0
 
     async def _write(self, batch: Sequence[Entry]) -> bool:
-        """Write a batch, or put it back, unless the fault is its own: False while the database takes nothing."""
+        """Write a batch. False, with the batch put back, if the database accepts nothing; a batch with a bad value is dropped."""
         try:
             async with self._pool.connection() as conn, conn.transaction():
                 await conn.execute(SQL["without_standby"])
@@ -119,19 +119,19 @@ class Journal:
         except psycopg.Error as error:
             fault = fault_of(error)
             if fault.kind is not Kind.CLIENT:
-                if fault.kind is Kind.OPERATOR:  # of lost connections others tell
+                if fault.kind is Kind.OPERATOR:  # lost connections are logged elsewhere
                     _log.warning("journal_waits", reason=fault.reason, sqlstate=error.sqlstate)
                 self._put_back(batch)
                 return False
             _log.exception("journal_batch_lost", entries=len(batch))
             self._drop(len(batch))
-        except asyncio.CancelledError:  # the process ends: the last flush takes it
+        except asyncio.CancelledError:  # the process ends: the last flush writes the batch
             self._put_back(batch)
             raise
         return True
 
     def _put_back(self, batch: Sequence[Entry]) -> None:
-        """Return the newest there is room for: others came meanwhile."""
+        """Put back the newest entries of a batch, as many as there is room for beside those that came meanwhile."""
         over = max(0, len(self._entries) + len(batch) - self._kept_max)
         self._drop(over)
         self._entries.extendleft(reversed(batch[over:]))
@@ -141,7 +141,7 @@ class Journal:
         count_dropped(entries)
 
     async def prune(self) -> None:
-        """Delete what is older than DAYS_KEPT, in short statements."""
+        """Delete entries older than DAYS_KEPT, in short statements."""
         try:
             async with self._pool.connection() as conn:
                 while (await conn.execute(SQL["prune_requests"], (DAYS_KEPT, PRUNE_BATCH))).rowcount == PRUNE_BATCH:
@@ -155,7 +155,7 @@ class Journal:
         return seal_note(self._kek, text, kind=kind, owner=entry.request_id, random=self._random)
 
     def _mark(self, entry: Entry) -> bytes | None:
-        """The same for equal sentences of one directory."""
+        """A keyed hash of the sentence: equal for equal sentences of one directory."""
         if entry.detail is None:
             return None
         said = f"{entry.directory} {entry.detail}".encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Giving memory back to the system after a giant request."""
+"""Return memory to the system after a giant request."""
 
 import ctypes
 import gc
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-GIANT_EVENTS: Final = 5_000  # a request that made more of them had tens of megabytes in its hands
+GIANT_EVENTS: Final = 5_000  # a request with more events used tens of megabytes
 
 
 def _trim() -> "Callable[[int], int] | None":
@@ -19,9 +19,9 @@ _malloc_trim = _trim()
 
 
 def release() -> None:
-    """Return free pages: glibc keeps them, so that one PUT of 100 000 members would count against the service for ever.
+    """Return free pages, which glibc keeps: after one PUT of 100 000 members the process would stay large for ever.
 
-    Collected first, for 5 to 25 ms: what still hangs in cycles pins pages, and each giant request would add to them.
+    Runs the garbage collector first (5 to 25 ms), because objects in reference cycles keep pages in use.
     """
     gc.collect()
     if _malloc_trim is not None:

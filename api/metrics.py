@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 
 from operations.figures import ConsumerFigures, SurgeFigures
 
-REGISTRY: Final = CollectorRegistry()  # figures that name nobody: anybody may read them
-NAMED: Final = CollectorRegistry()  # figures of directories and consumers
+REGISTRY: Final = CollectorRegistry()  # figures without names, which anybody may read
+NAMED: Final = CollectorRegistry()  # figures that name directories and consumers
 _REQUESTS = Counter(
     "ledger_http_requests_total", "Requests by route and status", ["method", "route", "status"], registry=REGISTRY
 )
@@ -50,7 +50,7 @@ _SURGE = Gauge("ledger_directory_surge", "1 while that is more than the director
 
 @dataclass(eq=False, slots=True)
 class RevocationSeconds(Collector):
-    """From the commit that ends somebody's access to a consumer's acknowledgement; counted from the rows that are the evidence."""
+    """Histogram of the seconds from a commit that ends access to a consumer's acknowledgement, from table revocation_acks."""
 
     bounds: Sequence[float] = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 86_400)
     seen: int = 0  # the last row that was counted
@@ -58,7 +58,7 @@ class RevocationSeconds(Collector):
     sums: dict[str, float] = field(default_factory=dict[str, float])
 
     def count(self, rows: Iterable[tuple[int, str, float]]) -> None:
-        """Add rows (id, consumer, seconds) that came since the last scrape."""
+        """Add new rows (id, consumer, seconds) since the last scrape."""
         for number, consumer, seconds in rows:
             self.seen = max(self.seen, number)
             counts = self.counts.setdefault(consumer, [0] * (len(self.bounds) + 1))
@@ -66,7 +66,7 @@ class RevocationSeconds(Collector):
             self.sums[consumer] = self.sums.get(consumer, 0.0) + seconds
 
     def collect(self) -> Iterator[Metric]:
-        """The histogram as Prometheus reads it: buckets add up."""
+        """The histogram with cumulative buckets, as Prometheus expects."""
         family = HistogramMetricFamily(
             "ledger_revocation_seconds", "From the end of somebody's access to a consumer's acknowledgement", labels=["consumer"]
         )
@@ -84,7 +84,7 @@ NAMED.register(REVOCATION_SECONDS)
 
 
 def show_consumers(figures: Iterable[ConsumerFigures]) -> None:
-    """Set the gauges of consumers; those of consumers that are gone disappear."""
+    """Set the gauges of consumers; those of deleted consumers disappear."""
     for gauge in (_LAG_EVENTS, _LAG_SECONDS, _STATE, _OPEN, _REPLAYED, _FORKED):
         gauge.clear()
     for consumer in figures:
@@ -106,7 +106,7 @@ def show_surges(figures: Iterable[SurgeFigures]) -> None:
         _SURGE.labels(directory.directory).set(int(directory.surging))
 
 
-# Label children are looked up once: labels() takes a lock and a tuple each time.
+# Label children are cached, because each labels() call takes a lock and makes a tuple.
 _children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
 
@@ -114,7 +114,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 def method_shown(method: str) -> str:
-    """The method for labels, logs and the journal: what is none of HTTP's usual ones may be any word of a client."""
+    """The method for labels, logs and the journal. An unknown method is replaced, because a client can send any word."""
     return method if method in _METHODS else "-"
 
 
@@ -135,7 +135,7 @@ def observe_batch(commands: int, seconds: float) -> None:
 
 
 def count_dropped(entries: int) -> None:
-    """Count entries of the journal that were given up."""
+    """Count dropped entries of the journal."""
     _DROPPED.inc(entries)
 
 
@@ -150,12 +150,12 @@ def show_connections(count: int) -> None:
 
 
 def exposition(queued: int, head: int) -> bytes:
-    """The text of /metrics, without what names directories or consumers."""
+    """The text of /metrics without the figures that name directories or consumers."""
     _QUEUED.set(queued)
     _HEAD.set(head)
     return generate_latest(REGISTRY)
 
 
 def named_exposition() -> bytes:
-    """The rest of it."""
+    """The text of the figures that name directories or consumers."""
     return generate_latest(NAMED)

@@ -24,21 +24,21 @@ from operations.refusals import ConflictError, ForbiddenError, InvalidError, Not
 from projections.history import InvalidAsOfError
 from scim.errors import ScimError, TooMany
 
-PLACES_MAX = 10  # that an error names
-PLACE_LENGTH_MAX = 100  # a name in a body may be as long as the body
+PLACES_MAX = 10  # places that an error names
+PLACE_LENGTH_MAX = 100  # characters of a place, because a name in a body can be as long as the body
 
 
 class ProblemError(Exception):
-    """An answer to a /v1 request that could not be served."""
+    """A problem response to a /v1 request."""
 
     def __init__(self, status: int, code: str, detail: str, **members: Any) -> None:
         super().__init__(code)
         self.status, self.code, self.detail, self.members = status, code, detail, members
-        self.retry_after = 1  # seconds; told with 429 and 503
+        self.retry_after = 1  # seconds, sent with 429 and 503
 
 
 def problem_of(error: Exception) -> ProblemError:
-    """Map an exception to its answer; what is not in the table is a defect of ours and says nothing of its cause."""
+    """Map an exception to its response. An exception outside the table is a defect: 500, without its cause."""
     match error:
         case ProblemError():
             return error
@@ -69,7 +69,7 @@ def problem_of(error: Exception) -> ProblemError:
 
 
 def _of_a_place(error: InvalidCursorError | CursorAheadError | CursorForkedError | PlaceMovedError) -> ProblemError:
-    """A place in the log that is none, is gone, or is the caller's no more."""
+    """The response for a place in the log that is invalid, lost, or no longer the consumer's."""
     match error:
         case InvalidCursorError():
             return ProblemError(
@@ -98,7 +98,7 @@ def _of_database(fault: Fault) -> ProblemError:
 
 
 _STATUSES: dict[type[OperationError], int] = {ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, InvalidError: 400}
-# Errors whose text is the answer.
+# Errors whose text becomes the detail.
 _REFUSED: dict[type[Exception], str] = {
     RefusedError: "refused", LifecycleError: "refused", ConsumerRefusedError: "refused", ReplayRefusedError: "refused", TokenRefusedError: "refused",
     PlaceError: "invalid_place", InvalidAsOfError: "invalid_as_of",
@@ -130,18 +130,19 @@ def _invalid_parameters(error: RequestValidationError) -> ProblemError:
 
 
 def _place(found: dict[str, Any]) -> str:
-    """Where a request is wrong and what stands there otherwise; never the submitted value, which may be personal."""
+    """The place of an error in a request, and what is expected there. Never the submitted value, which may be personal."""
     place = ".".join(str(part) for part in found["loc"][1:]) or "body"
     shown = place if len(place) <= PLACE_LENGTH_MAX else place[:PLACE_LENGTH_MAX] + "…"
     wrong = found.get("ctx", {}).get("error")
     if isinstance(wrong, TextError):
         return f"{shown}: {wrong}"
-    said = found.get("msg") if found.get("type") != "value_error" else None  # a text of ours might quote it
+    # the text of a validator of ours could quote the value
+    said = found.get("msg") if found.get("type") != "value_error" else None
     return f"{shown}: {said}" if said else shown
 
 
 def name_places(places: Sequence[str], between: str = ", ", length_max: int = PLACE_LENGTH_MAX) -> str:
-    """Name places of a request: at most PLACES_MAX, because a request may have as many wrong ones as it has bytes."""
+    """Join the names of at most PLACES_MAX places, because a request can have as many wrong places as bytes."""
     shown = [place if len(place) <= length_max else place[:length_max] + "…" for place in places[:PLACES_MAX]]
     more = [f"and {len(places) - PLACES_MAX} more"] if len(places) > PLACES_MAX else []
     return between.join([*shown, *more])
@@ -166,7 +167,7 @@ def request_id_of(request: Request) -> str:
     return str(request.scope.get("request_id", ""))
 
 
-# What problem_of knows by name; anything else is a defect of ours.
+# The exceptions that problem_of maps; any other is a defect.
 EXPECTED = (
     ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, PlaceMovedError, *_REFUSED,
     ScimError, RequestValidationError, HTTPException, psycopg.Error,

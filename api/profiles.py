@@ -1,4 +1,4 @@
-"""Profiles over HTTP: which there are, what one says, and which a directory has (how its IdP is understood)."""
+"""Profiles over HTTP: list, show, validate, try, and set that of a directory (docs/operations.md, "Profiles")."""
 
 from functools import partial
 from typing import Any
@@ -17,8 +17,8 @@ from scim.profile import Profile, ProfileError, is_shipped, read_profile
 
 BODY_BYTES_MAX = 2**18
 TRIED_BYTES_MAX = 2**20
-LINE_LENGTH_MAX = 500  # of what is wrong at one place, which may quote the document
-TRIED_MAX = 1_000  # requests of a dialogue
+LINE_LENGTH_MAX = 500  # characters of one error, which may quote the document
+TRIED_MAX = 1_000  # requests that one trial may have
 
 
 def routes(services: Services) -> APIRouter:
@@ -33,12 +33,12 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/profiles/{name}", name="profiles.show")
     async def show_profile(request: Request, name: str) -> Response:
-        return as_json(_shown(await profiles.show(ledger, caller_of(request), name)))
+        return as_json(_profile_json(await profiles.show(ledger, caller_of(request), name)))
 
     @router.get("/v1/directories/{directory}/profile", name="profiles.of_directory")
     async def show_profile_of(request: Request, directory: str) -> Response:
         found = await profiles.of_directory(ledger, caller_of(request), directory)
-        return as_json({"directory": directory, **_shown(found)})
+        return as_json({"directory": directory, **_profile_json(found)})
 
     @router.put("/v1/directories/{directory}/profile", name="profiles.set")
     async def set_profile_of(request: Request, directory: str) -> Response:
@@ -47,13 +47,13 @@ def routes(services: Services) -> APIRouter:
             raise ProblemError(413, "too_large", f"A profile has at most {BODY_BYTES_MAX} bytes.")
         asked = await ledger.turns.read(len(raw), lambda: _asked_for(read_json(raw).get("profile")))
         found = await profiles.set_profile(ledger, caller_of(request), directory, asked, weight=1_000 + len(raw))
-        return as_json({"directory": directory, **_shown(found)})
+        return as_json({"directory": directory, **_profile_json(found)})
 
     return router
 
 
 def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
-    """A profile checked, and recorded requests run through one: nothing is stored."""
+    """Add the routes that validate a profile and try recorded requests with one. They store nothing."""
 
     @router.post("/v1/profiles/validate", name="profiles.validate")
     async def validate_profile(request: Request) -> Response:
@@ -77,7 +77,7 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
 
 
 async def _body(ledger: OpenLedger, request: Request) -> tuple[dict[str, Any], int]:
-    """The body, and its bytes."""
+    """The parsed body, and its size in bytes."""
     raw = await request.body()
     if len(raw) > TRIED_BYTES_MAX:
         raise ProblemError(413, "too_large", f"This takes at most {TRIED_BYTES_MAX} bytes.")
@@ -85,7 +85,7 @@ async def _body(ledger: OpenLedger, request: Request) -> tuple[dict[str, Any], i
 
 
 def _asked_for(asked: Any) -> str | Profile:
-    """A name, or a document of the operator's own."""
+    """The name of a profile, or a Profile from an operator's document."""
     if isinstance(asked, str):
         return asked
     if not isinstance(asked, dict):
@@ -99,9 +99,9 @@ def _asked_for(asked: Any) -> str | Profile:
 
 
 def _places(wrong: ProfileError) -> str:
-    """What is wrong at the first places, a line each: there may be 100 000."""
+    """The first errors, one a line; a document can have 100 000."""
     return name_places(str(wrong).splitlines(), "\n", LINE_LENGTH_MAX)
 
 
-def _shown(profile: Profile) -> dict[str, Any]:
+def _profile_json(profile: Profile) -> dict[str, Any]:
     return {"profile": profile.text, "document": profile.file.model_dump()}

@@ -1,4 +1,4 @@
-"""A value that costs something to make: made by one at a time and kept for a moment, however many ask for it."""
+"""Cache an expensive value for a moment, and compute it only once for concurrent callers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 
 class Recent(Generic[V]):
-    """What `make` gave, at most `seconds` old."""
+    """The result of `make`, at most `seconds` old."""
 
     def __init__(self, make: Callable[[], Awaitable[V]], seconds: float) -> None:
         self._make, self._seconds = make, seconds
@@ -18,12 +18,12 @@ class Recent(Generic[V]):
         self._task: asyncio.Task[V] | None = None
 
     async def get(self) -> V:
-        """Give the value. Raises what making it raises, to all who wait; the next caller tries anew."""
+        """The value. If `make` fails, all waiting callers get its error, and the next caller tries again."""
         if self._made is not None and asyncio.get_running_loop().time() - self._made[0] < self._seconds:
             return self._made[1]
         if self._task is None:
             self._task = asyncio.create_task(self._remake(), context=patience.nobodys())
-        return await asyncio.shield(self._task)  # one who goes away takes nothing from the others
+        return await asyncio.shield(self._task)  # a cancelled caller must not cancel `make` for the others
 
     async def _remake(self) -> V:
         try:

@@ -1,4 +1,4 @@
-"""Replays over HTTP (CONTRACT §6): plan, start, follow, pause, resume, cancel."""
+"""Replays over HTTP (docs/consumers.md, "Seek and replay"): plan, start, follow, pause, resume, cancel."""
 
 from typing import Annotated, Any, Literal
 
@@ -16,11 +16,11 @@ from operations import replays
 from operations.replays import Preview, Wanted, seconds_left
 
 RUNS_SHOWN_MAX = 1_000
-_Names = Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)]
+_OptionalNames = Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)]
 
 
 class ReplayBody(Body):
-    """What POST /v1/replays takes. `from` and `to` are positions, seq:N of one directory, instants, event ids or cursors."""
+    """The body of POST /v1/replays. `from` and `to`: positions, seq:N of one directory, instants, event ids or cursors."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -28,16 +28,16 @@ class ReplayBody(Body):
     consumer: str
     start: Annotated[str | int, Field(alias="from")]
     to: str | int | None = None
-    types: _Names = None
-    subjects: _Names = None
-    directories: _Names = None
+    types: _OptionalNames = None
+    subjects: _OptionalNames = None
+    directories: _OptionalNames = None
     rate_per_second: Annotated[int, Field(ge=1, le=100_000)] | None = None
     superseded: Literal["skip", "include"] = "skip"
     reason: Reason
     dry_run: bool = False
 
     def wanted(self) -> Wanted:
-        """What to send again, in the words of the caller."""
+        """The request, for operations.replays."""
         to = None if self.to is None else str(self.to)
         return Wanted(
             self.name, str(self.start), to, self.types, self.subjects, self.directories, self.rate_per_second, self.superseded, self.reason
@@ -51,7 +51,7 @@ def routes(services: Services) -> APIRouter:
     @router.post("/v1/replays", name="replays.create")
     async def make_replay(request: Request, body: ReplayBody) -> Response:
         preview, run = await replays.create(ledger, caller_of(request), body.consumer, body.wanted(), dry_run=body.dry_run)
-        shown = _plan(preview, dry_run=body.dry_run) | ({} if run is None else _shown(run, ledger.clock()))
+        shown = _plan(preview, dry_run=body.dry_run) | ({} if run is None else _run_json(run, ledger.clock()))
         return as_json(shown, 200 if body.dry_run else 202)
 
     @router.get("/v1/replays", name="replays.list")
@@ -59,23 +59,23 @@ def routes(services: Services) -> APIRouter:
         request: Request, consumer: str | None = None, limit: Annotated[int, Query(ge=1, le=RUNS_SHOWN_MAX)] = 100
     ) -> Response:
         runs = await replays.list_runs(ledger, caller_of(request), consumer, limit)
-        return listed([_shown(run, ledger.clock()) for run in runs])
+        return listed([_run_json(run, ledger.clock()) for run in runs])
 
     @router.get("/v1/replays/{replay_id}", name="replays.show")
     async def get_replay(request: Request, replay_id: str) -> Response:
-        return as_json(_shown(await replays.show(ledger, caller_of(request), replay_id), ledger.clock()))
+        return as_json(_run_json(await replays.show(ledger, caller_of(request), replay_id), ledger.clock()))
 
     @router.post("/v1/replays/{replay_id}/pause", name="replays.pause")
     async def pause_replay(request: Request, replay_id: str) -> Response:
-        return as_json(_shown(await replays.pause(ledger, caller_of(request), replay_id), ledger.clock()))
+        return as_json(_run_json(await replays.pause(ledger, caller_of(request), replay_id), ledger.clock()))
 
     @router.post("/v1/replays/{replay_id}/resume", name="replays.resume")
     async def resume_replay(request: Request, replay_id: str) -> Response:
-        return as_json(_shown(await replays.resume(ledger, caller_of(request), replay_id), ledger.clock()))
+        return as_json(_run_json(await replays.resume(ledger, caller_of(request), replay_id), ledger.clock()))
 
     @router.post("/v1/replays/{replay_id}/cancel", name="replays.cancel")
     async def cancel_replay(request: Request, replay_id: str) -> Response:
-        return as_json(_shown(await replays.cancel(ledger, caller_of(request), replay_id), ledger.clock()))
+        return as_json(_run_json(await replays.cancel(ledger, caller_of(request), replay_id), ledger.clock()))
 
     return router
 
@@ -92,8 +92,8 @@ def _plan(preview: Preview, *, dry_run: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shown(run: Run, now: int) -> dict[str, Any]:
-    """A run as JSON. `eta` (an instant) and `eta_seconds` follow from what it did since it began. `now` in µs."""
+def _run_json(run: Run, now: int) -> dict[str, Any]:
+    """A run as JSON. `eta` (an instant) and `eta_seconds` are estimated from its progress. `now` in µs."""
     eta = seconds_left(run, now)
     return {
         "object": "replay", "id": str(run.id), "name": run.name, "consumer": run.consumer_name, "status": run.state, "reason": run.reason,

@@ -8,7 +8,7 @@ from api.answers import as_json, listed
 from api.gate import caller_of
 from api.services import Services
 from operations import journal
-from operations.journal import PAGE_MAX
+from operations.journal import JOURNAL_PAGE_MAX
 
 HOURS = 24
 
@@ -24,7 +24,7 @@ def routes(services: Services) -> APIRouter:
         status: Annotated[int | None, Query(ge=100, le=599)] = None,
         refused: bool | None = None,
         before: Annotated[int, Query(ge=1)] = 2**62,
-        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+        limit: Annotated[int, Query(ge=1, le=JOURNAL_PAGE_MAX)] = 100,
     ) -> Response:
         rows = await journal.list_requests(
             ledger, caller_of(request), directory=directory, status=status, refused=refused, before=before, limit=limit

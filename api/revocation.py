@@ -1,4 +1,4 @@
-"""Readers that wait: a token that ends meanwhile gets nothing more (CONTRACT §2 "Credentials")."""
+"""A request that waits gets no more data once its token is revoked or expired (docs/events.md, "The stream")."""
 
 from datetime import datetime
 
@@ -10,19 +10,19 @@ from ledger.tokens import ENDLESS, token_hash
 from scim.errors import Unauthorized
 
 
-def presented(request: Request) -> bytes | None:
-    """The hash of the token of a request that was let in; None where this machine itself asks. The text is not kept."""
+def token_hash_of(request: Request) -> bytes | None:
+    """The hash of the token of an admitted request; None for the machine itself. The token's text is not kept."""
     if caller_of(request).token_id is None:
         return None
     return token_hash(request.headers["authorization"].split()[-1])
 
 
 async def still_allowed(services: Services, hashed: bytes | None) -> datetime:
-    """Ask the database again before a page or an event leaves.
+    """Check the token again before a page or an event is sent. Returns when the token expires.
 
-    It is asked after that was read, so what was committed later than the end of the token never reaches its holder. All readers
-    of a process share one query for each batch of news (api.authentication). Raises Unauthorized for a token that was revoked or
-    has expired, and what the query raises while the database is away. Gives the time at which the token ends.
+    The check comes after the read, so events that were committed after the end of the token are never sent. All readers of a process
+    share one query for each batch of events (api.authentication). Raises Unauthorized if the token was revoked or has expired, and
+    psycopg errors while the database is away.
     """
     if hashed is None:
         return ENDLESS

@@ -1,4 +1,4 @@
-"""Extension schemas of a directory over HTTP: registering one, listing them (RFC 7643 §7)."""
+"""Extension schemas of a directory over HTTP: list them, register one (RFC 7643 §7)."""
 
 from fastapi import APIRouter, Request, Response
 

@@ -1,4 +1,4 @@
-"""What a scrape of /metrics reads, for whom: nobody makes the database work more often than every few seconds."""
+"""The text of /metrics for a scrape. It is cached for some seconds, so scrapes cannot load the database."""
 
 import contextlib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from database.connections import LOST
 from operations.figures import figures, head_of, revocations_acknowledged
 from operations.open_ledger import OpenLedger
 
-RECENT_S: Final = 3.0  # Prometheus asks every 15 s or less often
+RECENT_S: Final = 3.0  # Prometheus scrapes every 15 s or less often
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -23,14 +23,14 @@ class Scrapes:
         self.whole = Recent(self._whole, RECENT_S)
 
     async def _nameless(self) -> bytes:
-        head = -1  # scrapes go on while the database is away
+        head = -1  # the value while the database is away
         with contextlib.suppress(*LOST):
             head = await head_of(self._ledger)
         return exposition(self._queued(), head)
 
     async def _whole(self) -> bytes:
         nameless = await self.nameless.get()
-        with contextlib.suppress(*LOST):  # the figures are then those of before
+        with contextlib.suppress(*LOST):  # while the database is away the last figures stay
             of_consumers, of_directories = await figures(self._ledger)
             show_consumers(of_consumers)
             show_surges(of_directories)

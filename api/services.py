@@ -1,4 +1,4 @@
-"""What the edge works with: made once by the wiring, handed to every route."""
+"""The parts that the edge works with, made once by the wiring."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from projections.reads import Alone, GroupOf, Resource
 from scim.errors import Forbidden, Unavailable
 from scim.profile import UnknownProfileError
 
-TOUCH_INTERVAL_S = 60  # last_used_at is flushed once a minute: it must not make tokens a hot row
+TOUCH_INTERVAL_S = 60  # last_used_at is written once a minute, so that a request does not update a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +26,29 @@ class PointReads:
     """Reads of single resources that concurrent requests share."""
 
     users: Coalescer[tuple[int, UUID], Resource | Alone]
-    groups: Coalescer[tuple[int, UUID], list[GroupOf] | Alone]  # of a user
-    names: Coalescer[tuple[int, str], Resource | Alone]  # by folded userName
+    groups: Coalescer[tuple[int, UUID], list[GroupOf] | Alone]  # groups of a user
+    names: Coalescer[tuple[int, str], Resource | Alone]  # by casefolded userName
 
 
 @dataclass(slots=True)
 class Services:
-    """The parts of a serving process that requests use: an open ledger, and what only the edge needs."""
+    """The parts of a serving process that requests use: the open ledger, and those that only the edge needs."""
 
     base_url: str
     ledger: OpenLedger
     authentication: Authentication
     reads: PointReads
-    new_request_id: Callable[[], UUID]  # UUIDv7: its index insert stays at the right edge
+    new_request_id: Callable[[], UUID]  # UUIDv7: ascending, so index inserts stay at the right edge
     arrivals: Arrivals
     tail: Tail
     webhooks: Webhooks
     journal: Journal
     scrapes: Scrapes
     readiness: Readiness
-    stopping: bool = False  # readers that wait are let go
+    stopping: bool = False  # the service stops: waiting readers end
 
     async def directory(self, slug: str, token: Token) -> Directory:
-        """Give a directory the token reaches. Raises Forbidden alike for one it does not reach and one that is not there."""
+        """A directory that the token reaches. Raises the same Forbidden for a hidden one and a missing one."""
         if token.reaches(slug):
             directory = self.ledger.directories.known(slug)
             if directory is None:

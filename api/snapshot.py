@@ -1,10 +1,10 @@
-"""All state of a directory over HTTP, as lines of JSON."""
+"""The snapshot of a directory over HTTP, as lines of JSON (docs/events.md, "A snapshot to begin with")."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
 from api.gate import caller_of
-from api.revocation import presented, still_allowed
+from api.revocation import still_allowed, token_hash_of
 from api.services import Services
 from operations import snapshot
 
@@ -15,7 +15,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/directories/{directory}/snapshot", name="snapshot.read")
     async def get_snapshot(request: Request, directory: str) -> StreamingResponse:
-        found, hashed = await snapshot.read(services.ledger, caller_of(request), directory), presented(request)
+        found, hashed = await snapshot.read(services.ledger, caller_of(request), directory), token_hash_of(request)
 
         async def check() -> None:
             await still_allowed(services, hashed)

@@ -1,9 +1,9 @@
-"""Failed authentications are slowed, by the address that they come from.
+"""Slow down failed authentications by client address.
 
-Guessing a token is hopeless anyway (256 random bits); what is limited here is the work that a stranger, or an IdP with a dead token that
-repeats itself, makes for the database, the journal and the log. An address stands for many: behind a proxy all clients have one, and IdPs
-share theirs. So a valid token is never refused for what others did (see admits() and Services.authenticate). X-Forwarded-For is not
-believed: whoever is slowed would write another address into it.
+Nobody can guess a token (256 random bits). The limit protects the database, the journal and the log from strangers, and from IdPs that
+repeat requests with an invalid token. Many clients can share an address, because of a proxy or because they belong to one IdP. So a
+valid token is never refused for failures of others (see admits and Authentication.authenticate). X-Forwarded-For is not used: a slowed
+client would put another address into it.
 """
 
 import asyncio
@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any, Final
 
-BURST: Final = 20.0  # failures of an address before it is slowed: somebody trying out tokens by hand never meets it
-PER_SECOND: Final = 1.0  # and how fast they are forgiven
-ADDRESSES_MAX: Final = 10_000  # about 2 MB; the one that failed longest ago is forgotten first
-UNKNOWN_AT_ONCE: Final = 32  # tokens never seen here, of slowed addresses, that wait to be looked up ...
-UNKNOWN_DELAY_S: Final = 0.1  # ... and how long each waits: at most 320 look-ups a second, in ten queries
+BURST: Final = 20.0  # failures of an address before it is slowed; nobody reaches it by hand
+PER_SECOND: Final = 1.0  # failures a second that are forgiven
+ADDRESSES_MAX: Final = 10_000  # about 2 MB; the address whose failure is oldest is forgotten first
+UNKNOWN_AT_ONCE: Final = 32  # unknown tokens from slowed addresses that may wait for a look-up
+UNKNOWN_DELAY_S: Final = 0.1  # how long each of them waits: at most 320 look-ups a second, in ten queries
 
 
 def address_of(scope: Mapping[str, Any]) -> str:
-    """The address that a request came from; none where it came over no network."""
+    """The client address of a request; empty if it did not come over a network."""
     client = scope.get("client")
     return client[0] if client else ""
 
 
 def network(address: str) -> str:
-    """Give what is slowed together: an IPv4 address, also one written as IPv6, or the /64 of an IPv6 address: one host has all of it."""
+    """The unit that is slowed: an IPv4 address (also if mapped to IPv6), or the /64 of an IPv6 address, which belongs to one host."""
     if ":" not in address:
         return address
     try:
@@ -41,21 +41,21 @@ def network(address: str) -> str:
 
 @dataclass(slots=True)
 class Failures:
-    """A bucket of tokens for each address; pure but for its memory. Times in seconds, of one clock that never runs backwards."""
+    """A token bucket for each address. Times are in seconds of a monotonic clock."""
 
     burst: float = BURST
     per_second: float = PER_SECOND
     addresses_max: int = ADDRESSES_MAX
     _spent: dict[str, tuple[float, float]] = field(
         default_factory=dict[str, tuple[float, float]]
-    )  # (how much, when); oldest first
+    )  # address -> (level, time); oldest first
 
     def wait(self, address: str, now: float) -> float:
-        """Seconds until the address may fail again; 0: it may."""
+        """Seconds until the address may fail again; 0 if it may now."""
         return max(self._left_over(address, now) + 1 - self.burst, 0.0) / self.per_second
 
     def failed(self, address: str, now: float) -> float:
-        """Count a failure. Gives the seconds to wait where it was one too many; such a one is not counted, so waiting helps."""
+        """Count a failure. Above the rate, returns the seconds to wait and does not count it, so that waiting helps."""
         wait = self.wait(address, now)
         if not wait:
             spent = self._left_over(address, now) + 1
@@ -72,20 +72,20 @@ class Failures:
 
 @dataclass(slots=True)
 class Strangers:
-    """What a process remembers of failed authentications."""
+    """The failed authentications that a process remembers."""
 
     failures: Failures = field(default_factory=Failures)
     waiting: int = 0
 
     def failed(self, address: str) -> int:
-        """Count a failure. Gives the whole seconds of Retry-After where the address is over its rate, else 0."""
+        """Count a failure. Returns the seconds for Retry-After if the address is over its rate, else 0."""
         return math.ceil(self.failures.failed(network(address), asyncio.get_running_loop().time()))
 
     async def admits(self, address: str) -> bool:
-        """Whether a well-formed token that was never seen here may be looked up.
+        """Whether a well-formed token that this process has never seen may be looked up.
 
-        It may be a new one, so an address over its rate does not shut it out: it waits its turn. Only where too many wait already it is
-        refused, and with it a new token, for the moment; one that was used here before never comes here.
+        The token may be new and valid, so from an address over its rate it only has to wait. It is refused for the moment if too many
+        wait already. Tokens that were used before do not come here.
         """
         if not self.failures.wait(network(address), asyncio.get_running_loop().time()):
             return True

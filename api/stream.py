@@ -1,6 +1,6 @@
-"""The feed as Server-Sent Events: one connection, pushed as events come (CONTRACT §4).
+"""The feed as Server-Sent Events: one connection, pushed as events come (docs/events.md, "The stream").
 
-Whoever is behind reads pages; whoever has caught up takes events from the tail that all readers of a process share.
+A reader that is behind reads pages of the log. A reader that has caught up takes events from the tail, which all readers share.
 """
 
 import asyncio
@@ -15,26 +15,26 @@ from starlette.responses import StreamingResponse
 
 from api.gate import caller_of
 from api.problems import document, problem_of
-from api.revocation import presented, still_allowed
+from api.revocation import still_allowed, token_hash_of
 from api.services import Services
 from database.connections import LOST
 from ledger.cursor import Anchor, Cursor
 from ledger.events import BY_NUMBER, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.feed import CursorAheadError, CursorForkedError, Page, Selection
-from ledger.rendering import Event, withheld
+from ledger.rendering import Event
 from ledger.tokens import ENDLESS
 from operations import events
 from operations.events import Question
 from scim.errors import Unauthorized
 
 PAGE: Final = 500
-PAGE_BYTES: Final = 2**20  # of a page besides its first event: a client that is behind takes long, and there may be many
-PIECE_BYTES: Final = 256 * 2**10  # sent at once, unless one event is larger
+PAGE_BYTES: Final = 2**20  # bytes of a page besides its first event; small, because many slow clients may hold a page each
+PIECE_BYTES: Final = 256 * 2**10  # bytes that are sent at once, unless one event is larger
 COVERED_S: Final = 5.0
 HEARTBEAT_S: Final = 15.0
-SURE_S: Final = 1.0  # how long a token is taken as the database last told it, while the log is read to the end and ends none
+SURE_S: Final = 1.0  # how long the last check of a token stays good, if the events read since then end no token
 ENDS_TOKENS: Final = frozenset({TOKEN_REVOKED.number, TOKEN_ROTATED.number})
-RETRY_MS: Final = 1_000  # how soon a client comes back when the connection breaks
+RETRY_MS: Final = 1_000  # after which a client reconnects
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -52,7 +52,7 @@ def routes(services: Services) -> APIRouter:
     ) -> StreamingResponse:
         after = request.headers.get("last-event-id") or after
         reading = await events.follow(services.ledger, caller_of(request), Question(directory, types, subject), after=after)
-        follower = _Follower(services, reading.selection, reading.cursor, presented(request), filtered=reading.filtered)
+        follower = _Follower(services, reading.selection, reading.cursor, token_hash_of(request), filtered=reading.filtered)
         return StreamingResponse(follower.lines(), media_type="text/event-stream", headers=HEADERS)
 
     return router
@@ -60,7 +60,7 @@ def routes(services: Services) -> APIRouter:
 
 @dataclass(eq=False, slots=True)
 class _Follower:
-    """One reader of the stream. `place` is how far in the ledger it has seen everything, while it has caught up."""
+    """One reader of the stream. `place`: the position up to which it has seen everything, None while it reads pages."""
 
     services: Services
     selection: Selection
@@ -68,8 +68,8 @@ class _Follower:
     token: bytes | None
     filtered: bool
     place: Anchor | None = None
-    told: int = 0  # the number up to which `covered` was told
-    sure_until: float = 0.0  # until then, by the loop's clock, the token need not be asked for again
+    told: int = 0  # the number up to which `covered` was sent
+    sure_until: float = 0.0  # event loop time until which the token need not be checked again
     ends_at: datetime = ENDLESS
 
     async def lines(self) -> AsyncIterator[bytes]:
@@ -80,7 +80,7 @@ class _Follower:
                 yield block
         except Unauthorized:
             return
-        except (CursorAheadError, CursorForkedError) as lost:  # the log was restored, or a standby promoted that lagged
+        except (CursorAheadError, CursorForkedError) as lost:  # the log was restored, or a lagging standby was promoted
             yield self._lost(lost)
         finally:
             self.services.tail.leave(self)
@@ -92,24 +92,24 @@ class _Follower:
         yield f"retry: {RETRY_MS}\n\n".encode()
         beat_at = loop.time() + interval
         while True:
-            arrival = self.services.tail.arrivals.next()  # also told when the service stops
+            arrival = self.services.tail.arrivals.next()  # announced also when the service stops
             try:
                 async for block in self._news():
                     yield block
             except LOST:
-                self.place = None  # goes on where it was once the database is back
+                self.place = None  # reads pages from its cursor once the database is back
             if self.services.stopping:
                 return
             if loop.time() >= beat_at:
                 beat_at = loop.time() + interval
-                with contextlib.suppress(*LOST):  # nothing new can have come meanwhile
+                with contextlib.suppress(*LOST):  # while the database is away there are no new events
                     await self._make_sure()
                 yield self._covered() if self.filtered else b": still here\n\n"
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(arrival.wait(), max(beat_at - loop.time(), 0.0))
 
     async def _news(self) -> AsyncIterator[bytes]:
-        """What is new, in pieces; what a slow client does not take yet is read again later, not kept for it here."""
+        """New events, in pieces. What a slow client has not taken is read again later instead of being kept in memory."""
         while True:
             events = self.services.tail.since(self.place) if self.place is not None else None
             if events is None:
@@ -118,7 +118,7 @@ class _Follower:
                     yield piece
                 self.cursor = page.after
                 if not page.events and not page.has_more:
-                    return  # the tail is not here yet; it tells when it is
+                    return  # the tail has not read so far yet; it announces when it has
                 continue
             if not events:
                 return
@@ -133,15 +133,16 @@ class _Follower:
             self.place, self.cursor = after
 
     def _sure(self) -> bool:
-        """Whether the token lived when the events at hand were committed, for all that is known.
+        """Whether the token was valid when the current events were committed, without asking the database.
 
-        The tail passes over no event, so what ends a token comes by before anything that was committed later; only time does not.
+        The tail skips no event, so the event that revokes a token is seen before all events committed after it. Only expiry is checked
+        by time.
         """
         now = datetime.fromtimestamp(self.services.ledger.clock() / 1_000_000, UTC)
         return asyncio.get_running_loop().time() < self.sure_until and now < self.ends_at
 
     async def _make_sure(self) -> None:
-        """Ask for the token now. Raises what `still_allowed` raises."""
+        """Check the token now. Raises as `still_allowed` does."""
         asked = asyncio.get_running_loop().time()
         self.ends_at = await still_allowed(self.services, self.token)
         self.sure_until = asked + SURE_S
@@ -156,7 +157,7 @@ class _Follower:
             start = end
 
     def _piece(self, events: list[Event], start: int) -> tuple[bytes, int]:
-        """The blocks of this reader's events from a place on, as many as go at once, and the place behind them."""
+        """The blocks of this reader's events from an index on, up to PIECE_BYTES, and the next index."""
         blocks, size = list[bytes](), 0
         for place in range(start, len(events)):
             event = events[place]
@@ -169,7 +170,7 @@ class _Follower:
         return b"".join(blocks), len(events)
 
     def _passed(self, events: list[Event]) -> tuple[Anchor, Cursor]:
-        """Where this reader is behind what was looked at, whether it was shown or filtered out."""
+        """The place and cursor after these events, shown or filtered out."""
         place, own = Anchor(events[-1].position, events[-1].leaf_hash), self.selection.directory
         last = events[-1] if own is None else next((event for event in reversed(events) if event.directory == own.id), None)
         if last is None or (own is not None and last.seq <= self.cursor.number):
@@ -177,29 +178,29 @@ class _Follower:
         return place, self.services.ledger.feed.cursor_after(last, self.selection)
 
     async def _page(self) -> Page:
-        """The next page from the log; once it ends at the head, the tail goes on from where the head was before."""
-        known, self.sure_until = self.services.tail.place, 0.0  # the page may pass over the end of a token
+        """The next page of the log. If it reaches the head, the tail continues from the place where it was before the read."""
+        known, self.sure_until = self.services.tail.place, 0.0  # the page may skip the event that revokes the token
         feed, connection = self.services.ledger.feed, self.services.ledger.connection
         page = await feed.page(connection, self.selection, self.cursor, PAGE, budget=PAGE_BYTES)
         here = Anchor(page.covered_to, page.leaf_hash) if self.selection.directory is None else known
-        self.place = None if page.has_more else here  # one of before the page would show what the page does once more
+        self.place = None if page.has_more else here  # a place before the page would show its events twice
         return page
 
     def _new(self, event: Event) -> bool:
-        """In the feed of one directory the tail may begin with what a page has shown."""
+        """Whether an event comes after the cursor. In the feed of one directory the tail may begin with events of the last page."""
         return self.selection.directory is None or event.seq > self.cursor.number
 
     def _block(self, event: Event) -> bytes:
         cursor = self.services.ledger.feed.cursor_after(event, self.selection).encode()
-        shown = event.json if self.selection.bodies else withheld(event)
-        return b"".join((f"id: {cursor}\nevent: {BY_NUMBER[event.kind].topic}\ndata: ".encode(), shown, b"\n\n"))
+        named = f"id: {cursor}\nevent: {BY_NUMBER[event.kind].topic}\ndata: ".encode()
+        return b"".join((named, event.json if self.selection.bodies else event.structure, b"\n\n"))
 
     def _lost(self, error: Exception) -> bytes:
-        """Told without an id: a client that comes back with its last one is told the same by the status of the answer."""
+        """The block for a lost end of the log. It has no id; a client that reconnects with its last id gets the same error as status."""
         return b"event: error\ndata: " + document(problem_of(error), str(self.services.new_request_id())) + b"\n\n"
 
     def _covered(self) -> bytes:
-        """What the reader has seen everything of that is its own: together these tile the log."""
+        """The block `covered`: the range that the reader has seen. Together these ranges cover the log without a gap."""
         first, last = self.told + 1, self.cursor.number
         self.told = last
         data = f'{{"from_position":{first},"to_position":{last}}}'

@@ -26,20 +26,20 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/directories/{directory}/surge", name="surges.show")
     async def get_surge(request: Request, directory: str) -> Response:
-        return _shown(await surges.show(ledger, caller_of(request), directory))
+        return _surge_json(await surges.show(ledger, caller_of(request), directory))
 
     @router.put("/v1/directories/{directory}/surge", name="surges.set")
     async def put_surge(request: Request, directory: str, body: LimitBody) -> Response:
-        return _shown(await surges.set_limit(ledger, caller_of(request), directory, body.per_hour, body.action))
+        return _surge_json(await surges.set_limit(ledger, caller_of(request), directory, body.per_hour, body.action))
 
     @router.post("/v1/directories/{directory}/surge/release", name="surges.release")
     async def release_surge(request: Request, directory: str, body: ReasonBody) -> Response:
-        return _shown(await surges.release(ledger, caller_of(request), directory, body.reason))
+        return _surge_json(await surges.release(ledger, caller_of(request), directory, body.reason))
 
     return router
 
 
-def _shown(surge: Surge) -> Response:
+def _surge_json(surge: Surge) -> Response:
     limit = surge.limit
     return as_json({
         "object": "surge", "directory": surge.directory, "per_hour": limit.per_hour, "action": limit.action,

@@ -1,4 +1,4 @@
-"""Tokens over HTTP (CONTRACT §2): issue, list, rotate, revoke."""
+"""Tokens over HTTP (docs/operations.md, "Tokens and directories"): issue, list, rotate, revoke."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ _Names = Annotated[tuple[str, ...], Field(max_length=ITEMS_MAX)]
 
 
 class TokenBody(Body):
-    """What POST /v1/tokens takes. `types`, `consumers` and `bodies` narrow tokens of role consumer."""
+    """The body of POST /v1/tokens. `types`, `consumers` and `bodies` narrow tokens of role consumer."""
 
     role: str
     name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX)]
@@ -29,12 +29,12 @@ class TokenBody(Body):
     expires_in_days: Annotated[int, Field(ge=1, le=DAYS_MAX)] = LIFE_DAYS
 
     def scope(self) -> Scope | None:
-        """What narrows it, or None where nothing does."""
+        """The scope that narrows the token, or None."""
         asked = Scope(self.types, self.consumers, self.bodies)
         return asked if asked != Scope() else None
 
 
-class RotateBody(Body):
+class RotateTokenBody(Body):
     overlap_seconds: int = OVERLAP_S
 
 
@@ -64,8 +64,8 @@ def routes(services: Services) -> APIRouter:
         return as_json(await tokens.show(ledger, caller_of(request), token_id))
 
     @router.post("/v1/tokens/{token_id}/rotate", name="tokens.rotate")
-    async def rotate_token(request: Request, token_id: str, body: RotateBody | None = None) -> Response:
-        asked = body or RotateBody()
+    async def rotate_token(request: Request, token_id: str, body: RotateTokenBody | None = None) -> Response:
+        asked = body or RotateTokenBody()
         return as_json(_with_text(await tokens.rotate(ledger, caller_of(request), token_id, asked.overlap_seconds)), 201)
 
     @router.delete("/v1/tokens/{token_id}", name="tokens.revoke")

@@ -1,4 +1,4 @@
-"""The work of a request ends when its client goes away."""
+"""Stop the work of a request when its client disconnects."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
@@ -10,12 +10,12 @@ from starlette.exceptions import HTTPException
 
 from scim.work import AbandonedError, Work
 
-CLIENT_GONE = 499  # for our own log: nobody reads the answer
+CLIENT_GONE = 499  # status for logs and metrics: nobody reads the answer
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 async def until_gone(receive: Receive, work: Work) -> None:
-    """Wait for the client to go away, and stop the work then. Nobody else may wait for the body meanwhile."""
+    """Wait until the client disconnects, then stop the work. Nobody else may call `receive` meanwhile."""
     while (await receive())["type"] != "http.disconnect":
         pass
     work.gone = True
@@ -23,7 +23,7 @@ async def until_gone(receive: Receive, work: Work) -> None:
 
 @asynccontextmanager
 async def watched(request: Request, steps: int, refusal: str) -> AsyncGenerator[Work]:
-    """A budget for a request without a body, which ends with its client."""
+    """A work budget for a request without a body; it is stopped when the client disconnects."""
     work = Work(steps, refusal)
     watch = asyncio.create_task(until_gone(request.receive, work))
     try:

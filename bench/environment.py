@@ -47,7 +47,7 @@ def user_body(number: int) -> bytes:
     }).encode()  # fmt: skip
 
 
-def creates(path: str, count: int, token: str = "") -> list[bytes]:
+def create_requests(path: str, count: int, token: str = "") -> list[bytes]:
     """Requests that make users nobody made before in this run."""
     return [request("POST", path, user_body(next(_numbers)), token) for _ in range(count)]
 
@@ -89,7 +89,7 @@ class Peer:
         _wait_for_port(self.port, self._process, log)
 
     def creates(self, count: int) -> list[bytes]:
-        return creates(self.path, count)
+        return create_requests(self.path, count)
 
     def stop(self) -> None:
         _end(self._process)
@@ -207,7 +207,7 @@ class Service:
         return request(method, f"/scim/{directory}/v2/{path}", body, self._scim_tokens[directory])
 
     def creates(self, count: int, *, directory: str = "acme") -> list[bytes]:
-        return creates(f"/scim/{directory}/v2/Users", count, self._scim_tokens[directory])
+        return create_requests(f"/scim/{directory}/v2/Users", count, self._scim_tokens[directory])
 
     def drive(self, requests: list[bytes], *, connections: int = 32, seconds: float = 600, locations: bool = False) -> Result:
         return drive(Job(self.port, requests, connections, seconds, locations=locations))

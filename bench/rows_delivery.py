@@ -53,7 +53,7 @@ def ears(service: Service) -> Iterator[Ears]:
         running.stop()
 
 
-def put(service: Service, name: str, **definition: Any) -> None:
+def put_consumer(service: Service, name: str, **definition: Any) -> None:
     answer = service.http.put(f"/v1/consumers/{name}", json=definition, headers=service.role("operator"))
     answer.raise_for_status()
 
@@ -66,7 +66,7 @@ def latency(stage: Stage, sizes: Sizes) -> list[Figure]:
         service.directory(slug)
     seconds = max(4 * sizes.seconds, 4.0)
     with ears(service) as heard:
-        put(service, "hook", mode="webhook", url=f"http://127.0.0.1:{heard.port}/", start="now")
+        put_consumer(service, "hook", mode="webhook", url=f"http://127.0.0.1:{heard.port}/", start="now")
         stage.say(f"{EVENTS_PER_S} events/s over {DIRECTORIES} directories")
         per_directory = int(EVENTS_PER_S * (seconds + WARM_S) / DIRECTORIES) + 1
         requests = [
@@ -100,7 +100,7 @@ def catching_up(stage: Stage, sizes: Sizes) -> list[Figure]:
         with ears(service) as heard:
             names = [f"c{batch_max}-{number}" for number in range(CONSUMERS)]
             for name in names:
-                put(
+                put_consumer(
                     service,
                     name,
                     mode="webhook",

@@ -13,7 +13,7 @@ from bench.figures import Figure, Sizes, count, interleaved, median
 
 HOT_USERS = 1_000
 WRITES = 1_000  # of a measured round: half creates, half updates
-ROUNDS = 7
+WRITE_ROUNDS = 7
 
 
 class Grown:
@@ -53,7 +53,7 @@ def growth(stage: Stage, sizes: Sizes) -> tuple[list[Figure], Grown]:
             if held:
                 stage.say("writing under an old snapshot")
                 grown.service.drive(grown.updates(10 * HOT_USERS))
-            costs = interleaved(ROUNDS, {"small": small.write_cost, "grown": grown.write_cost})
+            costs = interleaved(WRITE_ROUNDS, {"small": small.write_cost, "grown": grown.write_cost})
         a, b = median(costs["grown"]), median(costs["small"])
         work = f"a write at {count(sizes.grown)} events" + (
             f", snapshot held for {count(10 * HOT_USERS)}+ writes" if held else ""

@@ -19,8 +19,8 @@ from ledger.rendering import Event
 
 AREAS = 20  # groups of a quarter of everybody, all inside one group, which is inside each of the outer groups
 OUTER = 100
-PAGE = 500  # events that a delivery process reads together
-ROUNDS = 5
+EVENTS_PAGE = 500  # events that a delivery process reads together
+COUNT_ROUNDS = 5
 Work = Callable[[Connection], Awaitable[object]]
 
 
@@ -54,17 +54,17 @@ async def _measured(service: Service, people: int) -> list[Figure]:
         work: dict[str, Work] = {
             "is it more than 100": lambda conn: surge_control.surging(conn, few, quiet_s=0),
             "how many are they": lambda conn: surge_control.surging(conn, every, quiet_s=0),
-            f"which of {PAGE} newest events are held, limit 100": lambda conn: surge_control.held_commits(
-                conn, few, events[:PAGE]
+            f"which of {EVENTS_PAGE} newest events are held, limit 100": lambda conn: surge_control.held_commits(
+                conn, few, events[:EVENTS_PAGE]
             ),
-            f"which of {PAGE} oldest events are held, no limit": lambda conn: surge_control.held_commits(
-                conn, every, events[-PAGE:]
+            f"which of {EVENTS_PAGE} oldest events are held, no limit": lambda conn: surge_control.held_commits(
+                conn, every, events[-EVENTS_PAGE:]
             ),
         }
         bar = WATCH_S * 1000 / 2
         figures: list[Figure] = []
         for name, act in work.items():
-            spent = median([await _spent(pool, act) for _ in range(ROUNDS)])
+            spent = median([await _spent(pool, act) for _ in range(COUNT_ROUNDS)])
             text = f"who lost access in the last hour, {count(len(events))} events of {count(people)} users: {name}"
             figures.append(Figure(19, text, ms(spent), bar=f"≤ {ms(bar)}", passed=spent <= bar, raw={"ms": spent}))
         return figures

@@ -13,7 +13,7 @@ from database.connections import connect
 from delivery.thinning import Thinning
 
 PER_S = 50  # checkpoints of a busy minute, as if none had been moved in place
-ROUNDS = 9
+PASS_ROUNDS = 9
 MAKE = """
 with made as (
     insert into ledger.consumers (uuid, name, mode, ordering, directories, types, batch_max, retry_schedule)
@@ -59,7 +59,7 @@ def year(stage: Stage, sizes: Sizes) -> list[Figure]:
         row = conn.execute("select count(*) from ledger.checkpoints where consumer = %s", (begun[old],)).fetchone()
     assert row is not None
     kept = row[0]
-    costs = interleaved(ROUNDS, {"old": lambda: minute(old), "new": lambda: minute(new)})
+    costs = interleaved(PASS_ROUNDS, {"old": lambda: minute(old), "new": lambda: minute(new)})
     a, b = median(costs["old"]), median(costs["new"])
     return [
         Figure(18, f"thinning a minute of {PER_S} checkpoints/s, after a year", ms(a), f"of a new consumer: {ms(b)}", f"{a / b:.2f} ×", "≤ 1.5 ×",

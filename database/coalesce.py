@@ -1,6 +1,6 @@
-"""Concurrent point reads share a query: what arrives while one is under way goes into the next.
+"""Concurrent point reads share a query: keys that arrive while a query runs are read by the next one.
 
-A query per request reaches about a quarter of what the HTTP server alone can serve; shared ones about half.
+With a query for each request the service reaches about a quarter of the bare HTTP server's rate, with shared ones about half.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from database.deadlines import REQUEST_WAITS, SHARED_ANSWER
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-KEYS_MAX = 256  # of one query
+KEYS_MAX = 256  # keys in one query
 
 
 class Coalescer(Generic[K, V]):
-    """Looks keys up together. `fetch` gives the values it found; a missing key reads as None."""
+    """Looks up keys together. `fetch` returns the values that it found; other keys are None."""
 
     def __init__(self, fetch: Callable[[list[K]], Awaitable[dict[K, V]]]) -> None:
         self._fetch = fetch
@@ -27,13 +27,13 @@ class Coalescer(Generic[K, V]):
         self._task: asyncio.Task[None] | None = None
 
     async def get(self, key: K) -> V | None:
-        """Read one key in a query that begins after this call. Raises what the query raises."""
+        """Read one key, in a query that begins after this call. Raises the errors of the query."""
         waiter = self._waiting.get(key)
         if waiter is None:
             waiter = self._waiting[key] = asyncio.get_running_loop().create_future()
             if self._task is None:
                 self._task = asyncio.create_task(self._run(), context=patience.nobodys())
-        if patience.left() < REQUEST_WAITS.seconds:  # most requests have not waited yet: they pay for no timer
+        if patience.left() < REQUEST_WAITS.seconds:  # most requests have not waited yet and need no timer
             return await patience.within(REQUEST_WAITS.seconds, asyncio.shield(waiter))
         wait = patience.started()
         try:
@@ -48,10 +48,10 @@ class Coalescer(Generic[K, V]):
             waiters = [(key, self._waiting.pop(key)) for key in keys]
             try:
                 found = await self._fetched(keys)
-            except Exception as broken:  # every reader of this query learns of it
+            except Exception as broken:  # all readers of this query get the error
                 for _, waiter in waiters:
                     waiter.set_exception(broken)
-                    waiter.exception()  # marks it as seen: a reader may have gone away
+                    waiter.exception()  # marks the error as retrieved: the reader may have been cancelled
                 continue
             for key, waiter in waiters:
                 waiter.set_result(found.get(key))

@@ -1,8 +1,8 @@
-"""Connections of ours to PostgreSQL: what each session is set to, and that no wait on it is without a deadline.
+"""Connections to PostgreSQL: the settings of each session, and a deadline for every wait.
 
-Session settings are SET after connecting, not sent as startup options, which poolers refuse. Behind a pooler that lends a server
-for one transaction only (`pooled_transactions`), a session keeps nothing: there each use of a connection is one transaction with
-settings of its own.
+Session settings are SET after connecting, because poolers refuse startup options. A pooler in transaction mode
+(`pooled_transactions`) gives each transaction another server session, so no setting lasts: there every use of a connection is one
+transaction that sets them itself.
 """
 
 import asyncio
@@ -43,92 +43,92 @@ from database.deadlines import (
     STATEMENT,
     with_deadlines,
 )
-from database.hosts import only_at, place_of
+from database.hosts import connected_host, only_at
 
-APPLICATION_NAME = "scim-ledger"  # so that an operator knows our sessions in pg_stat_activity
+APPLICATION_NAME = "scim-ledger"  # shown in pg_stat_activity; some queries find the service's own sessions by it
 
-# What the product relies on, whatever the server, the database or the role say otherwise.
+# Settings that the ledger depends on; they override those of the server, the database and the role.
 OURS: Final[Mapping[str, str]] = {
     "search_path": "ledger", "jit": "off", "timezone": "UTC", "synchronous_commit": "on",
     "default_transaction_isolation": "read committed", "default_transaction_deferrable": "off", **SERVER_SIDE,
     "client_min_messages": "notice", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0",
-    # How values are written and read: psycopg takes no other dates than ISO's.
+    # Formats of values: psycopg reads only ISO dates.
     "datestyle": "ISO, MDY", "intervalstyle": "postgres", "bytea_output": "hex", "client_encoding": "UTF8",
     "standard_conforming_strings": "on", "array_nulls": "on", "transform_null_equals": "off",
 }  # fmt: skip
-# Serving always happens as ledger_app, whoever logs in: append-only is a grant to that role.
+# The session takes the role ledger_app, whoever logs in, because the append-only grants belong to that role.
 SERVING: Final[Mapping[str, str]] = {**OURS, "role": "ledger_app"}
-# A generic plan made while a table is empty is a sequential scan until the next analyse; these options leave the planner
-# only index plans, which are the right ones for every block of the hot path at every size.
+# Without these, a generic plan made while a table is empty stays a sequential scan until the next analyse. They leave only index
+# plans, which are right for every query of the hot path at every table size.
 PINNED_PLANS: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
     "enable_bitmapscan": "off", "enable_material": "off",
 }  # fmt: skip
-# Reads that are not on the hot path: the same, but a GIN index (e-mail addresses) needs a bitmap scan.
+# Other reads: the same, but with bitmap scans, which a GIN index (e-mail addresses) needs.
 INDEXED_PLANS: Final[Mapping[str, str]] = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 Connection = AsyncConnection[TupleRow]
 RV = TypeVar("RV")
-LOST: Final = (OperationalError, InterfaceError)  # what a statement, or a pool, raises whose connection, or server, is gone
-_WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # the function of PostgreSQL that warns; the text is in the server's language
-_INTERVAL_S: Final = 0.1  # how often psycopg looks for an interruption
+LOST: Final = (OperationalError, InterfaceError)  # errors of a lost connection, from a statement or the pool
+_WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # recognises the warning by the server function, because its text is translated
+_INTERVAL_S: Final = 0.1  # interval at which psycopg checks for an interruption
 _log = structlog.get_logger("database")
 
 
 @dataclass(slots=True)
 class Pulse:
-    """Whether the database answers this process: what waits for it need not find out one after the other.
+    """Whether the database answers this process. Shared, so that not every request has to wait for its own timeout.
 
-    Times are of the monotonic clock. `failing_since`: when the first wait began that was in vain, since the last answer.
+    Times are of the monotonic clock. `failing_since`: the start of the first failed wait since the last answer.
     """
 
     failing_since: float | None = None
     answered_at: float = 0.0
-    unreachable: bool = False  # no connection could be opened since the last answer
+    unreachable: bool = False  # opening a connection has failed since the last answer
 
     def answered(self) -> None:
         self.failing_since, self.answered_at, self.unreachable = None, time.monotonic(), False
 
     def failed(self, waited_s: float = 0.0) -> None:
-        """It broke a connection, or did not answer in so many seconds: that may be one slow statement, so `probe` looks."""
+        """A connection broke, or had no answer for so many seconds. That may be one slow statement, so `probe` checks."""
         if self.failing_since is None:
             self.failing_since = max(time.monotonic() - waited_s, self.answered_at)
 
     def refused(self, waited_s: float = 0.0) -> None:
-        """It refused a connection, or a new one got no answer in so many seconds: that is no slow statement."""
+        """A connection could not be opened. A slow statement cannot be the reason."""
         self.failed(waited_s)
         self.unreachable = True
 
     @property
     def away(self) -> bool:
-        """Whether it has not answered, and let nobody in, for so long that requests are refused at once."""
+        """Whether requests are refused at once: no answer and no new connection for AWAY."""
         return (
             self.unreachable and self.failing_since is not None and time.monotonic() - self.failing_since >= AWAY_DEADLINE.seconds
         )
 
 
 def sever_all(pulse: Pulse) -> None:
-    """Break every connection of a process that ends: whatever waits on one ends now."""
+    """Break every connection of a process that ends, so that every wait on one ends now."""
     for conn in list(_OPEN):
         if conn.pulse is pulse and not conn.closed:
             conn.sever()
 
 
 class Bounded(AsyncConnection[TupleRow]):
-    """A connection on which nothing waits for ever.
+    """A connection whose waits have a deadline.
 
-    An answer that does not come within `patience_s` ends the connection: OperationalError, as where it breaks. With `long_work`,
-    the server is asked on another connection whether it is at work, and the wait goes on for as long as it is.
+    Without an answer within `patience_s` the connection is closed and OperationalError is raised. With `long_work`, the server is asked
+    on another connection whether it still works on the statement; the wait goes on as long as it does.
     """
 
     patience_s: float = READ.seconds
     patience_at_most_s: float = READ.seconds
     warned: bool = False  # the server sent a warning: see refuse_if_warned
-    heard_at: float = 0.0  # of the monotonic clock: the last sign that the server is at long work
-    server_pid: int = 0  # of the session; behind a pooler another one than the connection was given
-    stale: bool = False  # not to be lent again
+    heard_at: float = 0.0  # monotonic time of the last sign that the server works on the long statement
+    server_pid: int = 0  # pid of the server session; behind a pooler it differs from the one at connecting
+    stale: bool = False  # the pool must not lend it again
     pulse: Pulse | None = None
-    long_work: str | None = None  # the URL to ask on
+    long_work: str | None = None  # the URL on which the server is asked
 
     async def wait(self, gen: PQGen[RV], interval: float = _INTERVAL_S, timeout: float | None = None) -> RV:  # noqa: ASYNC109  # psycopg's own signature
         """Raises psycopg.OperationalError, with the connection closed, where no answer comes. With a `timeout`: as psycopg."""
@@ -152,12 +152,12 @@ class Bounded(AsyncConnection[TupleRow]):
         return answer
 
     def _cut_if_active(self) -> None:
-        """Who is cancelled cuts the connection; psycopg would wait for the server to cancel the statement."""
+        """Close the connection of a cancelled task. psycopg would wait until the server has cancelled the statement."""
         if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
             self.pgconn.finish()
 
     def _end_if_silent(self, broken: OperationalError, seconds: float) -> None:
-        """Where the wait was over on a connection that stands, what may still come belongs to nobody."""
+        """After a timeout close the connection: a late answer would be taken for that of the next statement."""
         if not _of_no_server(broken):
             return
         silent = not self.broken
@@ -180,11 +180,11 @@ class Bounded(AsyncConnection[TupleRow]):
         return answer
 
     async def _look(self, url: str, pid: int) -> None:
-        """Cut the connection once the server is not at work on it any more, or cannot be asked: found twice in a row."""
+        """Cut the connection if twice in a row the server does not work on the statement, or cannot be asked."""
         pause, idle = LONG_LOOK.seconds, 0
-        while idle < 2:  # an answer may just be on its way, and one question may be lost
+        while idle < 2:  # twice, because the answer may be on its way, or one question may be lost
             await asyncio.sleep(pause)
-            at = only_at(url, place_of(self.info))  # another host that is silent would take all the time of the question
+            at = only_at(url, connected_host(self.info))  # without it a silent host of the URL would use up the time
             if await _at_work(at, pid):
                 pause, idle, self.heard_at = LONG_LOOK.seconds, 0, time.monotonic()
             else:
@@ -193,13 +193,13 @@ class Bounded(AsyncConnection[TupleRow]):
         self.sever()
 
     def sever(self) -> None:
-        """The waiting statement sees the end of the connection."""
-        with suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:  # it may be dead already
+        """Shut the socket down, so that a waiting statement ends with an error."""
+        with suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:  # the socket may be closed already
             ours.shutdown(socket.SHUT_RDWR)
 
 
 class BoundedThread(psycopg.Connection[TupleRow]):
-    """The same for code that waits in threads: the recorder of the eventsourcing library."""
+    """A connection with deadlines for code in threads: the recorder of the eventsourcing library."""
 
     def wait(self, gen: PQGen[RV], interval: float = _INTERVAL_S, timeout: float | None = None) -> RV:
         """Raises psycopg.OperationalError, with the connection closed, where no answer comes. With a `timeout`: as psycopg."""
@@ -212,7 +212,7 @@ class BoundedThread(psycopg.Connection[TupleRow]):
 
 
 def _of_no_server(broken: OperationalError) -> bool:
-    """An error that no server sent: the connection is gone, or a wait was over."""
+    """Whether the error did not come from a server: the connection is lost, or a wait timed out."""
     return broken.sqlstate is None and not isinstance(broken, PipelineAborted)
 
 
@@ -222,18 +222,18 @@ def set_for_threads(conn: BoundedThread) -> None:
 
 
 def set_for_the_owner(conn: psycopg.Connection[TupleRow], **otherwise: str) -> None:
-    """Set a session of the owner's role that changes the schema: ours, whatever the role or the database say, but for `otherwise`."""
+    """Set up a session of the owner role that changes the schema. `otherwise`: settings that differ."""
     RawCursor(conn).execute(*_set_config({**OURS, **otherwise}, local=False), prepare=False)
 
 
 async def _at_work(url: str, pid: int) -> bool:
-    """Whether a session runs a statement, or waits for something in the server; False where nobody answers."""
+    """Whether a session runs a statement or waits inside the server; False without an answer."""
     question = "select state = 'active' and wait_event_type is distinct from 'Client' from pg_stat_activity where pid = %s"
     try:
         async with asyncio.timeout(LONG_ASK.seconds), await Bounded.connect(with_deadlines(url), autocommit=True) as conn:
             row = await (await conn.execute(question, (pid,))).fetchone()
     except (*LOST, TimeoutError) as away:
-        return "FATAL" in str(away)  # a server that refuses one more connection is there
+        return "FATAL" in str(away)  # a server that refuses one more connection is alive
     return row is not None and bool(row[0])
 
 
@@ -246,10 +246,10 @@ async def connect(
     long_work: bool = False,
     pulse: Pulse | None = None,
 ) -> Connection:
-    """Open an autocommit connection of the serving role that speaks binary, knows encoded arrays and prepares each statement at first use.
+    """Open an autocommit connection of the serving role, with binary results, encoded arrays and statements prepared at first use.
 
-    `lock_timeout_ms`: how long a statement waits for a lock before it is refused; 0 for ever. `patience_s` and `long_work`: see
-    Bounded. Raises psycopg.OperationalError when the server is not there.
+    `lock_timeout_ms`: how long a statement waits for a lock; 0 means for ever. `patience_s` and `long_work`: see Bounded. Raises
+    psycopg.OperationalError if the server cannot be reached.
     """
     plans = PINNED_PLANS if pinned else {}
     settings = {**SERVING, **plans, "lock_timeout": str(lock_timeout_ms)}
@@ -257,7 +257,7 @@ async def connect(
 
 
 async def connect_owner(url: str) -> Connection:
-    """The same as the role that logs in: making and swapping tables is not a right of the serving role. Its statements may take long."""
+    """Open a connection that keeps the role that logs in, to create and swap tables. Its statements may take long."""
     return await _opened(url, OURS, READ.seconds, long_work=True, pulse=None)
 
 
@@ -284,7 +284,7 @@ async def _opened(
 
 
 async def _set_up(conn: Bounded, settings: Mapping[str, str], long_work: str | None) -> None:
-    """Set a fresh session, or close it. Its first statements take no long time, whatever it is for."""
+    """Set up a new session; close it if that fails. These first statements must be quick, even if later ones may take long."""
     try:
         await _set(conn, settings, local=False)
         if long_work is not None:
@@ -296,7 +296,7 @@ async def _set_up(conn: Bounded, settings: Mapping[str, str], long_work: str | N
 
 
 def _make_ready(conn: Bounded, pulse: Pulse | None) -> None:
-    """What is of the client alone: arrays that it knows, statements that it keeps, warnings that it hears."""
+    """Set up the client side: array types, prepared statements, the handler of warnings."""
     conn.pulse = pulse
     conn.prepared_max = 300
     register_arrays(conn)
@@ -311,21 +311,21 @@ def _make_ready(conn: Bounded, pulse: Pulse | None) -> None:
 
 
 def bound(conn: Connection, seconds: float) -> None:
-    """Let no wait on it take longer than that from now on, if that is less than it has; a connection for long work has no such bound."""
+    """Limit each later wait on the connection to so many seconds, at most its own limit. No effect on one for long work."""
     if isinstance(conn, Bounded):
         conn.patience_s = max(min(conn.patience_at_most_s, seconds), patience.LEAST_S)
 
 
 def discard(conn: Connection) -> None:
-    """Let the pool lend it to nobody else: another one is opened."""
+    """Make the pool close this connection after use and open another one."""
     if isinstance(conn, Bounded):
         conn.stale = True
 
 
 def refuse_if_warned(conn: Connection) -> None:
-    """Raise psycopg.OperationalError where the server warned of a commit since the connection was opened: it may not outlive a failover.
+    """Raise psycopg.OperationalError if the server warned about a commit on this connection: the commit may be lost in a failover.
 
-    A COMMIT whose wait for a synchronous standby is cancelled succeeds, with a warning alone.
+    If the wait of a COMMIT for its synchronous standby is cancelled, the COMMIT succeeds and only a warning is sent.
     """
     if isinstance(conn, Bounded) and conn.warned:
         raise OperationalError("The server warned, so it is not known whether a synchronous standby has this.")
@@ -336,19 +336,19 @@ async def _set(conn: Connection, settings: Mapping[str, str], *, local: bool) ->
 
 
 def _set_config(settings: Mapping[str, str], *, local: bool) -> tuple[bytes, tuple[str, ...]]:
-    """All in one statement: a round trip for each would make a connection twice as slow to open."""
+    """One statement for all settings: a round trip for each would double the time to open a connection."""
     places = range(1, 2 * len(settings), 2)
     calls = ", ".join(f"set_config(${n}, ${n + 1}, {'true' if local else 'false'})" for n in places)
     return f"select {calls}".encode(), tuple(word for pair in settings.items() for word in pair)
 
 
-_OPEN: Final = WeakSet[Bounded]()  # of this process
+_OPEN: Final = WeakSet[Bounded]()  # all connections of this process
 _checked: WeakKeyDictionary[AsyncConnection[TupleRow], float] = WeakKeyDictionary()
 CHECK_INTERVAL_S = 1.0
 
 
 async def _check_idle(conn: Bounded) -> None:
-    """Check a pooled connection before it is used, but not more than once a second: each check is a round trip."""
+    """Check a pooled connection before use, at most once a second, because a check is a round trip."""
     now = time.monotonic()
     if now - _checked.get(conn, 0.0) > CHECK_INTERVAL_S:
         conn.patience_s = CHECK.seconds
@@ -360,9 +360,9 @@ async def _check_idle(conn: Bounded) -> None:
 
 
 class Pool:
-    """Serving connections that are lent for a few statements each; not yet open.
+    """A pool of serving connections, each lent for a few statements. It must be opened first.
 
-    `pooled_transactions`: the URL leads to a pooler that lends a server for one transaction only.
+    `pooled_transactions`: the URL leads to a pooler in transaction mode.
     """
 
     def __init__(self, url: str, *, size: int, pulse: Pulse | None = None, pooled_transactions: bool = False) -> None:
@@ -379,7 +379,7 @@ class Pool:
         self._pool: AsyncConnectionPool[Bounded] = AsyncConnectionPool(
             with_deadlines(url), kwargs=kwargs, connection_class=Bounded, configure=self._prepare, min_size=1, max_size=size,
             open=False, timeout=POOL.seconds, check=_check_idle,
-            reconnect_timeout=CONNECT.seconds,  # then whoever asks next begins anew, without the pauses that have grown meanwhile
+            reconnect_timeout=CONNECT.seconds,  # then the next request tries at once, without psycopg's growing pauses
         )  # fmt: skip
 
     async def open(self) -> None:
@@ -390,13 +390,13 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
-        """Lend a connection. Raises PoolTimeout: at once where the database has been away for a while, else after POOL."""
+        """Lend a connection. Raises PoolTimeout: at once if the database is away, else after POOL."""
         if self.pulse.away:
             raise PoolTimeout("The database does not answer.")
         conn = await self._got()
         try:
             async with conn:
-                if self._by_transaction:  # what the product relies on is set for each; elsewhere the session has it already
+                if self._by_transaction:  # the settings for this transaction; without such a pooler the session has them
                     async with conn.transaction():
                         await _set(conn, self._settings, local=True)
                         yield conn
@@ -409,14 +409,14 @@ class Pool:
             await self._pool.putconn(conn)
 
     async def _got(self) -> Bounded:
-        """A connection. A cancellation that comes in the moment in which it is handed over is lost in the pool: it is raised here."""
+        """Get a connection. The pool swallows a cancellation at the moment of the hand-over, so it is raised here."""
         wait, task = patience.started(), asyncio.current_task()
         cancelled = task.cancelling() if task else 0
         try:
             conn = await self._pool.getconn(max(min(POOL.seconds, wait.left), _INTERVAL_S))
         except PoolTimeout:
             patience.charge(wait)
-            if self.pulse.answered_at < wait.at:  # else others kept them all
+            if self.pulse.answered_at < wait.at:  # otherwise other requests held all connections
                 self.pulse.failed(time.monotonic() - wait.at)
             raise
         if task is not None and task.cancelling() > cancelled:
@@ -431,15 +431,15 @@ class Pool:
 
 
 async def lends_transactions(url: str) -> bool:
-    """Whether the URL leads to a pooler that lends a server for one transaction only.
+    """Whether the URL leads to a pooler in transaction mode.
 
-    Behind any pooler the session's number is another than the server's own; in transaction mode two connections that ask one
-    after the other are lent the same server.
+    Behind any pooler the backend pid given at connecting differs from pg_backend_pid(). In transaction mode two connections that ask
+    in turn can get the same server session.
     """
     async with await connect_owner(url) as first, await connect_owner(url) as second:
         numbers = [await _server_of(conn) for conn in (first, second, first, second)]
         pooled = numbers[0] != first.info.backend_pid
-    kept = numbers[0] == numbers[2] != numbers[1] == numbers[3]  # each has a server of its own
+    kept = numbers[0] == numbers[2] != numbers[1] == numbers[3]  # each connection has its own server session
     return pooled and not kept
 
 
@@ -450,10 +450,10 @@ async def _server_of(conn: Connection) -> int:
 
 
 async def notices(conn: Connection) -> AsyncGenerator[str | None]:
-    """What comes to a connection that listens, for ever: each payload, and now and then None, when the connection was found alive.
+    """Yield the payload of each notification, and None whenever a check has found the connection alive. Never ends.
 
-    Without that question a connection that broke in silence would be listened to for ever. Leave it at a None only: between two
-    payloads psycopg holds the connection. Raises psycopg.Error.
+    Without the check, a silently broken connection would be listened to for ever. Stop the iteration only at a None, because between
+    two payloads psycopg holds the connection. Raises psycopg.Error.
     """
     while True:
         async for notice in conn.notifies(timeout=LISTEN.seconds):
@@ -463,12 +463,12 @@ async def notices(conn: Connection) -> AsyncGenerator[str | None]:
 
 
 async def probe(url: str, pulse: Pulse) -> None:
-    """Until cancelled: while the database fails, look whether it answers again."""
+    """Until cancelled: while the database fails, check whether it answers again."""
     while True:
         await asyncio.sleep(PROBE.seconds)
         if pulse.failing_since is not None:
             try:
                 conn = await connect(url, patience_s=CONNECT.seconds, pulse=pulse)
-            except (psycopg.Error, OSError):  # whatever it is: whoever ends here is away for ever
+            except (psycopg.Error, OSError):  # any error: if this task ended, the database would count as away for ever
                 continue
             await conn.close()

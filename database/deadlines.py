@@ -1,6 +1,6 @@
-"""How long anything waits for the database, or a process for another: the one place. docs/operations.md shows the same table.
+"""All deadlines: for waits for the database, and for waits of processes for each other. docs/operations.md, "Deadlines" shows the table.
 
-Whatever the database does, a request is answered within ANSWER: its waits one after the other have one budget, REQUEST_WAITS
+Whatever the database does, a request is answered within ANSWER, because all its waits share one budget, REQUEST_WAITS
 (database/patience.py).
 """
 
@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """So many seconds, for what, and what happens when they are over."""
+    """A deadline in seconds: `of` says what it limits, `then` what happens after it."""
 
     seconds: float
     of: str
@@ -20,97 +20,107 @@ class Deadline:
 
     @property
     def ms(self) -> int:
-        """The same in milliseconds, as PostgreSQL's settings take it."""
+        """The deadline in milliseconds, the unit of PostgreSQL's settings."""
         return round(self.seconds * 1000)
 
 
 ANSWER: Final = Deadline(
     10, "a request, while the database is dead, silent, read-only, full or in failover", "503 with Retry-After"
 )
-REQUEST_WAITS: Final = Deadline(8, "all waits of a request for the database that are in vain, together", "503 with Retry-After")
+REQUEST_WAITS: Final = Deadline(8, "all failed waits of a request for the database, together", "503 with Retry-After")
 TURN: Final = Deadline(
     7,
-    "a turn of the directory at worker threads, connections and large bodies, behind its own requests, or others' where these have all places",
+    "the directory's turn at worker threads, pooled connections and large bodies, while its own requests or those of others hold the places",
     "503 with Retry-After",
 )
 CONNECT: Final = Deadline(3, "opening a connection, for each host of the URL (`connect_timeout`)", "the next host, then 503")
-KEEPALIVE_IDLE: Final = Deadline(4, "a quiet TCP connection until it is asked whether it lives (`keepalives_idle`)", "probes")
+KEEPALIVE_IDLE: Final = Deadline(4, "a quiet TCP connection, until it is probed (`keepalives_idle`)", "probes")
 KEEPALIVE_INTERVAL: Final = Deadline(
     2, "each of two probes (`keepalives_interval`, `keepalives_count`)", "the connection is lost"
 )
 UNACKNOWLEDGED: Final = Deadline(
     6, "bytes that the other host does not acknowledge (`tcp_user_timeout`)", "the connection is lost"
 )
-CHECK: Final = Deadline(1, "a pooled connection that is asked whether it lives, before it is used", "another one is taken")
+CHECK: Final = Deadline(1, "the check of a pooled connection before its use", "another one is taken")
 POOL: Final = Deadline(2.5, "a connection of the pool", "503")
-STATEMENT: Final = Deadline(4, "the server, at a statement of a request (`statement_timeout`)", "the statement is cancelled, 503")
+STATEMENT: Final = Deadline(4, "a statement of a request, in the server (`statement_timeout`)", "the statement is cancelled, 503")
 COUNT: Final = Deadline(
-    3, "counting who lost access in a directory within an hour, for the surge brake", "it is asked again; until then what `hold` may mean is held"
+    3, "counting who lost access in a directory within an hour, for the surge brake", "it is counted again later; until then, with action `hold`, everything that could be above the limit is held"
 )  # fmt: skip
 READ: Final = Deadline(4.5, "the answer to a statement of a request", "the connection is cut, 503")
 SHARED_STATEMENT: Final = Deadline(
-    2.5, "the server, at a statement that requests share (`statement_timeout`)", "the statement is cancelled, 503"
+    2.5, "a statement that requests share, in the server (`statement_timeout`)", "the statement is cancelled, 503"
 )
 SHARED_READ: Final = Deadline(
-    3, "the answer to a read that requests share", "the connection is cut, once more on a fresh one, then 503"
+    3, "the answer to a read that requests share", "the connection is cut; the read is tried once more on a new one, then 503"
 )
 SHARED_ANSWER: Final = Deadline(
-    3.75, "a read that requests share, with all its tries; who came behind it waits for their own as long", "503"
+    3.75, "a read that requests share, with all attempts; requests that wait behind it have as long for theirs", "503"
 )
-WRITE: Final = Deadline(4, "the answer to a part of a write transaction", "the connection is cut, the write is looked up")
+WRITE: Final = Deadline(
+    4, "the answer to one flush of a write transaction", "the connection is cut, and the log is asked whether the write is stored"
+)
 WRITE_SETTLED: Final = Deadline(
-    8, "a write, until it is begun, and until it is settled while the database is away; a giant commit, since the last sign of the server",
-    "503: what is known of it",
+    8, "a write: until it begins, and until its end is known while the database is away; a giant commit: since the server's last sign of life",
+    "503, which says what is known of the write",
 )  # fmt: skip
 LOCK: Final = Deadline(
-    2, "a lock of the write path", "what holds it is looked into; behind a writer that works, again while the write has time"
+    2,
+    "a lock of the write path",
+    "the session that holds it is looked up; behind a working writer the wait goes on while the write has time",
 )
 LONG_LOOK: Final = Deadline(
-    2, "the answer to a statement that may take long (a giant commit, a clean-up, a rebuild), until it is asked whether the server is at it",
-    "if not, or if two questions in a row get no answer, the connection is cut",
+    2, "the answer to a statement that may take long (a giant commit, a clean-up, a rebuild), until the server is asked whether it works on it",
+    "after two questions in a row without a yes the connection is cut",
 )  # fmt: skip
-LONG_ASK: Final = Deadline(2, "the answer to that question", "asked again, then as if the server were not at it")
+LONG_ASK: Final = Deadline(2, "the answer to that question", "counts as a no")
 SIGN: Final = Deadline(
     2,
-    "a sign to the server while a thread of ours computes what comes next in a transaction that holds locks",
-    "a statement that does nothing",
+    "a sign of life to the server, while a worker thread computes the next part of a transaction that holds locks",
+    "a statement that does nothing is sent",
 )
 SCHEMA_LOCK: Final = Deadline(
-    1, "a lock on a table that a migration or a rebuild changes", "let go, and tried again after a pause"
+    1, "a lock on a table that a migration or a rebuild changes", "the change is rolled back, and tried again after a pause"
 )
 SCHEMA_CHANGE: Final = Deadline(
     600,
     "readers of tables that a migration changes, or another process that migrates",
-    "the start, or `migrate`, ends and says who",
+    "the start, or `migrate`, ends and names the sessions",
 )
-FROZEN: Final = Deadline(5, "a session of ours that holds locks and waits for its process", "another process ends the session")
+FROZEN: Final = Deadline(
+    5, "a session of the service that holds locks and waits for its process", "another process ends the session"
+)
 FROZEN_ROLE: Final = Deadline(
-    60, "the same, between transactions, with a role that one process has (clean-up, watching surges)", "the same"
+    60,
+    "such a session between transactions, with the lock of a role that one process has (clean-up, watching surges)",
+    "the same",
 )
 AWAY: Final = Deadline(
     3,
-    "a database that gives no answer, and to which no connection can be opened",
+    "a database that does not answer and accepts no connection",
     "requests are refused at once, until it answers again",
 )
-PROBE: Final = Deadline(1, "between two looks whether a database that is away is back, or a session frozen", "the next look")
-LISTEN: Final = Deadline(5, "a notification", "a question on the same connection: is it alive?")
-HEARTBEAT: Final = Deadline(15, "a sign of life of a serving or delivery process", "it is killed and replaced")
+PROBE: Final = Deadline(
+    1, "between two checks whether a database that was away is back, or a session is frozen", "the next check"
+)
+LISTEN: Final = Deadline(5, "a notification", "the connection is checked with a query")
+HEARTBEAT: Final = Deadline(15, "the next sign of life of a serving or delivery process", "it is killed and replaced")
 FIRST_HEARTBEAT: Final = Deadline(60, "the first sign of life of such a process", "it is killed and replaced")
 START: Final = Deadline(8, "the database at start, beyond LEDGER_DATABASE_WAIT_S", "exit code 3")
-REQUESTS_AT_STOP: Final = Deadline(7, "requests under way after SIGTERM", "they are cut")
+REQUESTS_AT_STOP: Final = Deadline(7, "running requests after SIGTERM", "they are cut")
 WRITES_AT_STOP: Final = Deadline(
-    4, "writes under way after SIGTERM, then for what the process keeps in memory", "they are answered 503"
+    4, "running writes after SIGTERM, then storing what the process keeps in memory", "they are answered 503"
 )
-DELIVERIES_AT_STOP: Final = Deadline(9, "deliveries under way after SIGTERM", "they are given up, and made again later")
-PROCESSES_AT_STOP: Final = Deadline(13, "further processes after SIGTERM", "they are killed")
+DELIVERIES_AT_STOP: Final = Deadline(9, "running deliveries after SIGTERM", "they are given up, and sent again later")
+PROCESSES_AT_STOP: Final = Deadline(13, "worker and delivery processes after SIGTERM", "they are killed")
 POSTGRES_AT_STOP: Final = Deadline(
     4, "the embedded PostgreSQL, once the service has ended", "it ends without a checkpoint, and recovers at its next start"
 )
 STOP: Final = Deadline(19, "the whole service after SIGTERM", "it ends, with exit code 1")
 
-TABLE: Final = {name: value for name, value in globals().items() if isinstance(value, Deadline)}
+DEADLINES: Final = {name: value for name, value in globals().items() if isinstance(value, Deadline)}
 
-# Ours unless the URL says otherwise. The client's side of a silent network; SERVER_SIDE is the server's.
+# Used unless the URL sets them. They notice a silent network on the client's side, SERVER_SIDE on the server's side.
 _CLIENT_SIDE: Final = {
     "connect_timeout": int(CONNECT.seconds),
     "keepalives": 1,
@@ -119,7 +129,7 @@ _CLIENT_SIDE: Final = {
     "keepalives_count": 2,
     "tcp_user_timeout": UNACKNOWLEDGED.ms,
 }
-# Of every session of ours: the server lets go of the locks of a host that vanished as soon as we notice that it vanished.
+# Settings of every session, so that the server releases the locks of a vanished host as soon as the service notices it.
 SERVER_SIDE: Final = {
     "tcp_keepalives_idle": str(int(KEEPALIVE_IDLE.seconds)),
     "tcp_keepalives_interval": str(int(KEEPALIVE_INTERVAL.seconds)),
@@ -130,9 +140,9 @@ SERVER_SIDE: Final = {
 
 
 def with_deadlines(url: str) -> str:
-    """The URL, or connection string, with our deadlines where it says nothing; of several hosts the one that takes writes.
+    """The URL or connection string with these deadlines, unless it sets its own. Of several hosts the writable one is chosen.
 
-    Raises psycopg.ProgrammingError for what is no connection string.
+    Raises psycopg.ProgrammingError if it is no connection string.
     """
     said = conninfo_to_dict(url)
     ours: dict[str, str | int] = dict(_CLIENT_SIDE)

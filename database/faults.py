@@ -1,7 +1,7 @@
-"""What an error of the database means: the one table, by SQLSTATE (PostgreSQL documentation, appendix A).
+"""The meaning of database errors, in one table by SQLSTATE (PostgreSQL documentation, appendix A).
 
-An error is the client's own only where the table says so. Whatever is not in it is the operator's: the request is answered 503, and
-the log has the SQLSTATE.
+Only the errors that the table names as such are the client's. An error that is not in the table is the operator's: the request is
+answered 503 and the SQLSTATE is logged.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ import psycopg
 
 
 class Kind(Enum):
-    """Who can do something about it."""
+    """What can be done about an error."""
 
-    CLIENT = "client"  # another value
-    AGAIN = "again"  # the same transaction once more
-    LOST = "lost"  # the connection, or the server, is gone: what was under way must be looked up
-    OPERATOR = "operator"  # something must be put right first
+    CLIENT = "client"  # the client must send another value
+    AGAIN = "again"  # the same transaction can be tried again
+    LOST = "lost"  # the connection is lost: look up whether the transaction is stored
+    OPERATOR = "operator"  # an operator must repair something first
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`reason` is a word for probes and logs; `says` a sentence that names nobody and nothing of the request."""
+    """`reason` is a word for probes and logs. `says` is a sentence for clients, without names and request data."""
 
     kind: Kind
     reason: str
@@ -38,7 +38,7 @@ _LOGIN: Final = Fault(Kind.OPERATOR, "login_refused", "The database refuses the 
 _DAMAGED: Final = Fault(Kind.OPERATOR, "damaged", "The database found something of its own damaged.")
 UNKNOWN: Final = Fault(Kind.OPERATOR, "unexpected", "The database answered with an error that is not expected.")
 
-# The whole code where one is special, else its class: the longest that fits counts.
+# By the whole SQLSTATE, or by its first two characters (the class). The longest match counts.
 _BY_SQLSTATE: Final = {
     "08": NO_ANSWER,
     "22": _VALUE,
@@ -71,7 +71,7 @@ _BY_SQLSTATE: Final = {
 
 
 def no_fault() -> Fault | None:
-    """Of what nobody looks at."""
+    """The default of a check that is not made."""
     return None
 
 
@@ -80,6 +80,6 @@ def fault_of(error: psycopg.Error) -> Fault:
     sqlstate = getattr(error, "sqlstate", None)
     if sqlstate is not None:
         return _BY_SQLSTATE.get(sqlstate) or _BY_SQLSTATE.get(sqlstate[:2]) or UNKNOWN
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):  # PoolTimeout is one: no server had a say
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):  # PoolTimeout too: no server was asked
         return NO_ANSWER
-    return _VALUE if isinstance(error, psycopg.DataError) else UNKNOWN  # what psycopg itself cannot send
+    return _VALUE if isinstance(error, psycopg.DataError) else UNKNOWN  # psycopg refused to send the value

@@ -1,7 +1,7 @@
-"""Sessions of ours whose process stands still, or whose host vanished, while they hold locks: another process ends them.
+"""End sessions of the service that hold locks while their process is stopped or their host has vanished.
 
-A stopped process keeps its sockets alive, and the kernel of a proxy acknowledges for a host that is gone: neither keepalives nor
-the server can tell. Whoever is ended so and wakes up later finds its connection gone: its transaction was rolled back.
+A stopped process keeps its sockets open, and a proxy's kernel acknowledges packets for a vanished host, so neither keepalives nor the
+server notice it. If the process wakes up later, its connection is closed and its transaction was rolled back.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import structlog
 
 from database.connections import APPLICATION_NAME, Connection
 from database.deadlines import FROZEN, FROZEN_ROLE, PROBE
+from database.locks import ROLES
 from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
@@ -24,7 +25,7 @@ _log = structlog.get_logger("database")
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that has waited for its process since `since`, while it holds an advisory lock of ours."""
+    """A session that holds an advisory lock of the ledger and has waited for its process since `since`."""
 
     pid: int
     since: datetime
@@ -32,17 +33,16 @@ class Session:
 
 
 async def frozen(conn: Connection) -> set[Session]:
-    """Those that have waited for longer than FROZEN within a transaction, or than FROZEN_ROLE with the lock of a role."""
+    """Sessions that have waited longer than FROZEN within a transaction, or than FROZEN_ROLE with the lock of a role."""
     async with conn.transaction():
-        await conn.execute("set local role none")  # a session is seen, and ended, by the role that logged in as it did
-        rows = await (
-            await conn.execute(SQL["frozen_sessions"], (APPLICATION_NAME, FROZEN.seconds, FROZEN_ROLE.seconds))
-        ).fetchall()
+        await conn.execute("set local role none")  # only the login role of a session may see its state and end it
+        params = (APPLICATION_NAME, FROZEN.seconds, FROZEN_ROLE.seconds, [role.number for role in ROLES])
+        rows = await (await conn.execute(SQL["frozen_sessions"], params)).fetchall()
     return {Session(*row) for row in rows}
 
 
 async def end(conn: Connection, session: Session) -> bool:
-    """End it, unless it went on meanwhile. False where there was nothing to end any more."""
+    """End a session, unless it has gone on. Returns whether it was ended."""
     async with conn.transaction():
         await conn.execute("set local role none")
         row = await (await conn.execute(SQL["end_session"], (session.pid, session.since))).fetchone()
@@ -50,9 +50,9 @@ async def end(conn: Connection, session: Session) -> bool:
 
 
 async def watch(connection: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
-    """Until cancelled, end what two looks after each other found waiting since the same moment.
+    """Until cancelled: end sessions that two checks in a row found waiting since the same time.
 
-    One look could meet a session between two statements, the first of which took long.
+    A single check could meet a healthy session between two statements, of which the first took long.
     """
     seen = set[Session]()
     while True:

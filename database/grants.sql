@@ -1,4 +1,4 @@
--- Every right the serving role has. Run again after each migration; it first takes everything back.
+-- All rights of the serving role. Run after each migration; it first revokes everything.
 revoke all on all tables in schema ledger from ledger_app;
 grant usage on schema ledger to ledger_app;
 grant select, insert on events, commits, bodies, subject_keys, ledger to ledger_app;  -- append-only is a grant

@@ -1,7 +1,7 @@
-"""Numbered migrations under an advisory lock, with checksums; then roles and grants.
+"""Apply numbered migrations under an advisory lock, with checksums; then roles and grants.
 
-Nothing here keeps the service waiting: a table is locked for a change for a moment only, and whoever reads it for long is waited for
-with every lock let go. Processes of other releases go on beside: releases.py says which.
+The service does not wait for a migration: a table is locked only for a moment, and while somebody reads it for long the migration
+releases its locks and tries again. Processes of other releases keep running; releases.py says which.
 """
 
 import contextlib
@@ -14,20 +14,19 @@ from typing import Final, LiteralString, TypeVar, cast
 
 import psycopg
 import structlog
-from psycopg import Connection, RawCursor, sql
+from psycopg import AsyncConnection, Connection, RawCursor, sql
 from psycopg.rows import TupleRow
 
 from database.connections import APPLICATION_NAME, set_for_the_owner
 from database.deadlines import FROZEN, SCHEMA_CHANGE, SCHEMA_LOCK, with_deadlines
-from database.holders import Holder, waits_for
+from database.holders import Holder, holders_at_once, waits_for
 from database.queries import load_queries
-from database.releases import Applied, Migration, Standing, refusal, standing
+from database.releases import Applied, Migration, SchemaRelation, refusal, schema_relation
 from database.server import refuse_old
 
 SQL: Final = load_queries(__file__)
 _HERE = Path(__file__).parent
-_TRY_TURN: Final = "select pg_try_advisory_lock(7302001)"  # any fixed number: two migrations never run at once
-_PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0)  # between two tries; the last goes on
+_PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0)  # between two attempts; the last one is repeated
 _BRIEFLY: Final = cast(
     "LiteralString",
     f"set local lock_timeout = {SCHEMA_LOCK.ms // 2}; set local idle_in_transaction_session_timeout = {FROZEN.ms}",
@@ -42,7 +41,7 @@ class MigrationError(Exception):
 
 
 def shipped() -> list[Migration]:
-    """Give the migrations of this release in order."""
+    """The migrations of this release, in order."""
     found: list[Migration] = []
     for path in sorted((_HERE / "migrations").glob("*.sql")):
         text = path.read_text(encoding="utf-8")
@@ -53,30 +52,30 @@ def shipped() -> list[Migration]:
 
 
 def migrate(url: str, migrations: Sequence[Migration] = (), *, patience_s: float = SCHEMA_CHANGE.seconds) -> list[str]:
-    """Bring the schema `ledger` to this release; give the names of the migrations applied.
+    """Bring the schema `ledger` to this release. Returns the names of the applied migrations.
 
-    Beside a newer schema that this release may serve nothing is done: its grants are the newer release's.
-    `url` logs in as the owner role (or a superuser). `migrations`: others than those shipped. `patience_s`: for how long readers of
-    tables, and another process that migrates, are waited for. Raises MigrationError, or psycopg.OperationalError when the server
-    cannot be reached.
+    If the schema is newer and this release may serve it, nothing is done: the grants are those of the newer release.
+    `url` logs in as the owner role or a superuser. `migrations`: instead of the shipped ones. `patience_s`: how long to wait for
+    readers of tables and for another migrating process. Raises MigrationError, or psycopg.OperationalError if the server cannot be
+    reached.
     """
     ours = list(migrations) or shipped()
     until = time.monotonic() + patience_s
     with psycopg.connect(with_deadlines(url), autocommit=True, application_name=APPLICATION_NAME) as conn:
         refuse_old(conn.info.server_version)
-        # A standby that hangs keeps no start waiting: nothing here is promised to anybody, and what is acknowledged later has it before it.
+        # Does not wait for a synchronous standby, which may hang: no client was promised a migration, and every later commit includes it.
         set_for_the_owner(conn, synchronous_commit="local")
         _take_turn(conn, until)
         _make_room(conn)
         known = _known(conn)
-        if standing(ours, known.values()) is Standing.NEWER:
+        if schema_relation(ours, known.values()) is SchemaRelation.NEWER:
             _log.info("schema_newer", migrations=[f"{number:04}" for number in sorted(known.keys() - {m.number for m in ours})])
             return []
         return _apply(conn, ours, known, until)
 
 
 def _take_turn(conn: Connection[TupleRow], until: float) -> None:
-    while not _true(conn, _TRY_TURN):
+    while not _true(conn, SQL["try_migrating"]):
         if time.monotonic() > until:
             raise MigrationError("Another process is changing the schema of this database. Start again when it has ended.")
         time.sleep(_PAUSES_S[0])
@@ -121,7 +120,7 @@ def _apply(conn: Connection[TupleRow], ours: Sequence[Migration], known: dict[in
 
 
 def _refuse_older_processes(conn: Connection[TupleRow], missing: Sequence[Migration]) -> None:
-    """Say before anything is changed what running processes could not go on beside."""
+    """Raises MigrationError, before any change, if running processes of an older release could not go on."""
     for migration in missing:
         rows = RawCursor(conn).execute(SQL["older_processes"], (migration.serves,)).fetchall()
         if rows:
@@ -132,7 +131,7 @@ def _refuse_older_processes(conn: Connection[TupleRow], missing: Sequence[Migrat
 
 
 def _patiently(conn: Connection[TupleRow], until: float, work: Callable[[], _T]) -> _T:
-    """Do something that needs a table alone, as soon as nobody holds it. In between every lock is let go."""
+    """Do something that needs exclusive tables, as soon as nobody holds them. Between the attempts no lock is held."""
     pauses = iter(_PAUSES_S)
     while True:
         try:
@@ -149,13 +148,13 @@ def _patiently(conn: Connection[TupleRow], until: float, work: Callable[[], _T])
 
 def _holders(conn: Connection[TupleRow]) -> list[Holder]:
     tables = [row[0] for row in conn.execute("select format('ledger.%I', tablename) from pg_tables where schemaname = 'ledger'")]
-    return [Holder(*row) for row in RawCursor(conn).execute(SQL["table_holders"], (tables,)).fetchall()]
+    return holders_at_once(conn, tables)
 
 
 def _note_what_each_serves(conn: Connection[TupleRow]) -> None:
-    """Make room for it in a database of a release that did not know of it."""
+    """Add the column `serves` to a database of an older release."""
     there = "select exists (select from pg_attribute where attrelid = 'migrations'::regclass and attname = 'serves')"
-    if not _true(conn, there):  # asked first: the lock would be taken in any case
+    if not _true(conn, there):  # checked first, because ALTER TABLE locks the table even if nothing changes
         conn.execute("alter table migrations add column serves int")
 
 
@@ -168,7 +167,7 @@ def _run(conn: Connection[TupleRow], migration: Migration) -> None:
 
 
 def _run_one_by_one(conn: Connection[TupleRow], migration: Migration, until: float) -> None:
-    """Indexes made concurrently: they wait for whoever has an older snapshot, and keep nobody waiting. One that was interrupted goes first."""
+    """Create indexes concurrently: this waits for older snapshots, but nobody waits for it. Drops half-made indexes first."""
     for (broken,) in conn.execute(SQL["broken_indexes"]).fetchall():
         conn.execute(sql.SQL("drop index concurrently ledger.{}").format(sql.Identifier(broken)))
     conn.execute(cast("LiteralString", f"set statement_timeout = {max(int((until - time.monotonic()) * 1000), 1)}"))
@@ -191,13 +190,12 @@ def _run_one_by_one(conn: Connection[TupleRow], migration: Migration, until: flo
 
 
 def _close_to_strangers(conn: Connection[TupleRow]) -> None:
-    """Take CONNECT and TEMP from everybody but the roles of the ledger: whoever may connect can take our advisory locks.
+    """Revoke CONNECT and TEMP from PUBLIC: any login that can connect could take the ledger's advisory locks.
 
-    Logins that need the database besides are granted CONNECT by name; that is kept. Where this login may not do it, the log
-    says what somebody else must run.
+    CONNECT that was granted to other logins by name stays. If this login may not revoke, the log has the statements to run.
     """
     name = sql.Identifier(conn.info.dbname)
-    public = "select has_database_privilege('public', current_database(), 'connect, temporary')"  # whether it has either
+    public = "select has_database_privilege('public', current_database(), 'connect, temporary')"  # true if PUBLIC has either
     if not _true(conn, public):
         return
     statements = [
@@ -211,6 +209,17 @@ def _close_to_strangers(conn: Connection[TupleRow]) -> None:
     if _true(conn, public):
         todo = "; ".join(statement.as_string(conn) for statement in (statements[0], statements[2]))
         _log.warning("database_open_to_every_login", run_as_its_owner=todo)
+
+
+async def relation_to(conn: AsyncConnection[TupleRow], ours: Sequence[Migration]) -> SchemaRelation:
+    """What the schema of a database is to a release, as a serving process asks."""
+    rows = await (await conn.execute(SQL["migrations_applied"])).fetchall()
+    return schema_relation(ours, (Applied(*row) for row in rows))
+
+
+async def note_release(conn: AsyncConnection[TupleRow]) -> None:
+    """For as long as this session lasts, let processes of newer releases know that one of this release serves."""
+    await conn.execute(SQL["note_release"], (max(migration.number for migration in shipped()),))
 
 
 def _true(conn: Connection[TupleRow], question: LiteralString) -> bool:

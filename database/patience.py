@@ -1,9 +1,9 @@
-"""How long a request may still wait for the database: one budget of all its waits, from where the request begins.
+"""How long a request may still wait for the database: one budget for all its waits.
 
-Each wait has a deadline of its own. A request makes several of them, one after the other: it may not wait for their sum.
-The budget belongs to the task of the request, so that nothing in between hands it on. Waits for a read count where they were in vain:
-who got an answer waited for a database that works, however often. A write counts also where it was stored, for what is read after it.
-Without a request (what runs in the background) there is no budget.
+Each wait has its own deadline, but a request makes several waits, and their sum would be too long. The budget belongs to the task of
+the request (a context variable), so no function has to pass it on. A wait for a read is charged only if it failed, because after an
+answer the database is known to work. A write is charged even if it succeeded, to leave time for the reads after it. Background tasks
+have no budget.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from psycopg_pool import PoolTimeout
 from database.deadlines import REQUEST_WAITS
 
 T = TypeVar("T")
-SHORT_S: Final = 0.25  # no wait at all
-LEAST_S: Final = 0.5  # of any wait, whatever is left: a database that works answers within that
+SHORT_S: Final = 0.25  # seconds; a shorter wait is not charged
+LEAST_S: Final = 0.5  # seconds that any wait gets at least: a working database answers within that
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class _Budget:
 
 
 class Wait(NamedTuple):
-    """One that began `at` a time of the monotonic clock, when so many seconds were `left`: without end where no request waits."""
+    """A wait: the monotonic time of its start, and the seconds left then (infinite without a request)."""
 
     budget: _Budget | None
     left: float
@@ -41,36 +41,36 @@ _OF_REQUEST: ContextVar[_Budget | None] = ContextVar("patience", default=None)
 
 
 def begin(seconds: float = REQUEST_WAITS.seconds) -> None:
-    """The task is that of a request from now on, or of a part of one, and may wait for so long."""
+    """Give the current task, of a request or a part of one, a new budget."""
     _OF_REQUEST.set(_Budget(seconds))
 
 
 def renew(seconds: float = REQUEST_WAITS.seconds) -> None:
-    """Part of the work is done, or of the answer sent: what comes next may wait for so long, whatever was waited before."""
+    """Raise the rest of the budget to so many seconds, after a part of the work is done or of the answer sent."""
     budget = _OF_REQUEST.get()
     if budget is not None:
         budget.left = max(budget.left, seconds)
 
 
 def left() -> float:
-    """Seconds; without end where the task is no request's."""
+    """The seconds left; infinite outside of requests."""
     budget = _OF_REQUEST.get()
     return math.inf if budget is None else max(budget.left, 0.0)
 
 
 def nobodys() -> Context:
-    """For a task that works for many requests: none of them pays for what the others wait."""
+    """A context without a budget, for a task that works for many requests."""
     return Context()
 
 
 def started() -> Wait:
-    """A wait begins, which `charge` ends."""
+    """Begin a wait; `charge` ends it."""
     budget = _OF_REQUEST.get()
     return Wait(budget, math.inf if budget is None else budget.left, time.monotonic())
 
 
 def charge(wait: Wait) -> None:
-    """The wait is over, and counts; several at the same time count once."""
+    """End a wait and take its time from the budget. Concurrent waits are charged once."""
     waited = time.monotonic() - wait.at
     if wait.budget is not None and waited > SHORT_S:
         wait.budget.left = min(wait.budget.left, wait.left - waited)
@@ -78,7 +78,7 @@ def charge(wait: Wait) -> None:
 
 @contextmanager
 def charged() -> Generator[None]:
-    """What is waited for within counts, in vain or not."""
+    """Charge the time of the block, whether it succeeds or not."""
     wait = started()
     try:
         yield
@@ -87,7 +87,7 @@ def charged() -> Generator[None]:
 
 
 async def within(seconds: float, waiting: Awaitable[T]) -> T:
-    """Wait for at most so long, and for no longer than the request may. Raises PoolTimeout."""
+    """Wait at most so many seconds, and at most as long as the budget allows. Raises PoolTimeout."""
     wait = started()
     try:
         async with asyncio.timeout(max(min(seconds, wait.left), LEAST_S)):

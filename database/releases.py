@@ -1,8 +1,8 @@
-"""Which releases go on beside which schema. Pure.
+"""Which releases can run with which schema. Pure.
 
-A release is known by the number of its newest migration. Each migration says in a comment `-- serves: NNNN` the oldest release whose
-processes may go on once it is applied: what it changes is expanded first, and contracted when no such release runs any more. Without
-that line none older than itself may. The number is stored with the migration, so that an older process reads it of one it does not know.
+A release is identified by the number of its newest migration. The comment `-- serves: NNNN` of a migration names the oldest release
+whose processes may go on after it is applied; without it, no older one may. So schema changes are made in two steps: add first, and
+remove in a later release. The number is stored with the migration, so that an older process can read it of a newer migration.
 """
 
 import re
@@ -26,13 +26,13 @@ class Migration:
 
     @property
     def serves(self) -> int:
-        """The oldest release that goes on beside it."""
+        """The oldest release that may run with it."""
         said = _SERVES.search(self.sql)
         return int(said[1]) if said else self.number
 
     @property
     def one_by_one(self) -> bool:
-        """Whether its statements run outside a transaction (indexes made concurrently); each can be run again."""
+        """Whether its statements run outside a transaction (concurrent index builds). Each must be repeatable."""
         return _ONE_BY_ONE.search(self.sql) is not None
 
     def __str__(self) -> str:
@@ -41,30 +41,30 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A migration as the database has it. `serves` is None where the release that applied it did not say."""
+    """A migration in the database. `serves` is None if an old release applied it, which did not store it."""
 
     number: int
     checksum: str
     serves: int | None = None
 
 
-class Standing(Enum):
-    """What a schema is to a release."""
+class SchemaRelation(Enum):
+    """The relation of a schema to a release."""
 
     SAME = "same"
-    NEWER = "newer"  # and this release goes on beside it
+    NEWER = "newer"  # newer, and this release may serve it
     OLDER = "older"  # migrations of this release are missing
     FOREIGN = "foreign"  # this release must not touch it
 
 
-def standing(ours: Sequence[Migration], applied: Iterable[Applied]) -> Standing:
-    """Hold the migrations of a release against those of a database."""
+def schema_relation(ours: Sequence[Migration], applied: Iterable[Applied]) -> SchemaRelation:
+    """Compare the migrations of a release with those of a database."""
     there = {found.number: found for found in applied}
     if refusal(ours, there) is not None:
-        return Standing.FOREIGN
+        return SchemaRelation.FOREIGN
     if any(migration.number not in there for migration in ours):
-        return Standing.OLDER
-    return Standing.NEWER if len(there) > len(ours) else Standing.SAME
+        return SchemaRelation.OLDER
+    return SchemaRelation.NEWER if len(there) > len(ours) else SchemaRelation.SAME
 
 
 def refusal(ours: Sequence[Migration], applied: Mapping[int, Applied]) -> str | None:

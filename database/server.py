@@ -1,4 +1,4 @@
-"""What the server must be: refused by name at start, or told as a concern while it serves."""
+"""Check the server: a start is refused if it cannot work, and warnings are shown while it serves."""
 
 from typing import Final, NamedTuple
 
@@ -7,19 +7,19 @@ from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
 VERSION_MIN: Final = 150_000
-STANDBY_S: Final = 3.0  # a standby that is there answers within milliseconds
-SPARE_CONNECTIONS: Final = 20  # for operators, backups, the commands of this machine, and those that only superusers get
+STANDBY_S: Final = 3.0  # a working standby answers within milliseconds
+SPARE_CONNECTIONS: Final = 20  # left for operators, backups, commands on this machine, and the reserve of superusers
 
 
 class Concern(NamedTuple):
-    """Something that an operator should put right: a word for programs, and a sentence."""
+    """Something that an operator should repair: a word for programs, and a sentence."""
 
     reason: str
     says: str
 
 
 class ServerRefusedError(Exception):
-    """The ledger cannot live in this server or database; the text says why and what to do."""
+    """The ledger cannot use this server or database; the text says why and what to do."""
 
 
 _OFF: Final = {
@@ -28,20 +28,20 @@ _OFF: Final = {
 }
 
 
-class Condition(NamedTuple):
-    """`read_only`: a standby, or set to read-only transactions. `standby_silent`: commits wait for a synchronous standby that does not answer."""
+class ServerCondition(NamedTuple):
+    """`read_only`: a standby, or read-only by setting. `standby_silent`: commits wait for a synchronous standby in vain."""
 
     read_only: bool
     standby_silent: bool
-    concerns: list[Concern]  # settings that weaken what the ledger promises
+    concerns: list[Concern]  # settings that weaken the ledger's promises
 
 
-async def condition(conn: Connection) -> Condition:
-    """How the server is now, as far as this session can tell."""
+async def condition(conn: Connection) -> ServerCondition:
+    """The condition of the server, as this session sees it."""
     row = await (await conn.execute(SQL["condition"], (STANDBY_S, list(_OFF)))).fetchone()
     assert row is not None
     read_only, standby_silent, off = row
-    return Condition(read_only, standby_silent, [Concern(f"{name}_off", _OFF[name]) for name in off])
+    return ServerCondition(read_only, standby_silent, [Concern(f"{name}_off", _OFF[name]) for name in off])
 
 
 def refuse_old(version: int) -> None:
@@ -51,7 +51,7 @@ def refuse_old(version: int) -> None:
 
 
 async def check_server(conn: Connection, connections: int) -> list[Concern]:
-    """Look at the server before anything is written. `connections`: how many the processes of this service open at most.
+    """Check the server before anything is written. `connections`: the most that this service's processes open.
 
     Raises ServerRefusedError.
     """
@@ -59,7 +59,7 @@ async def check_server(conn: Connection, connections: int) -> list[Concern]:
     assert row is not None
     version, encoding, room, name = row
     refuse_old(version)
-    if isinstance(encoding, bytes):  # a client of a database without an encoding (SQL_ASCII) is given no text
+    if isinstance(encoding, bytes):  # with SQL_ASCII psycopg returns bytes
         encoding, name = encoding.decode(), name.decode("utf-8", "replace")
     if encoding != "UTF8":
         raise ServerRefusedError(

@@ -21,7 +21,7 @@ from delivery.runs import Planned, Run
 from delivery.scheduler import Open, Replay, Scheduler, attempts_of, failed, state_of
 from delivery.terms import Terms
 from delivery.transport import Retry, Rewind
-from ledger.cursor import START, Anchor
+from ledger.cursor import START, Anchor, EventId
 
 WINDOW_MAX: Final = 1_000  # events read ahead of the low watermark
 OPEN_IN_DOUBT_MAX: Final = 20_000  # exceptions while nobody seems to be there: far enough to find leavers
@@ -295,7 +295,7 @@ class Backlog:
                 wanted.setdefault(found.item.position, found)
         return list(wanted.values())
 
-    def fetched(self, request: Request, json: Iterable[tuple[int, str, bytes]]) -> None:
+    def fetched(self, request: Request, json: Iterable[tuple[int, EventId, bytes]]) -> None:
         """Take (position, event id, JSON) of what was missing. The first of the request always has its JSON from now on."""
         own = {found.item.position for found in request.events}
         for position, event_id, text in json:

@@ -346,8 +346,7 @@ class Dispatcher:
             return
         self._pace.answered(self._parts.steady() - began)
         if isinstance(outcome, Accepted) or (isinstance(outcome, Retry) and outcome.may_have_arrived):
-            for found in request.events:
-                self._trail.note_sent(found.item.position, found.id)
+            self._trail.note_sent((found.item.position, found.id) for found in request.events if found.id is not None)
         await self._conclude(request, outcome)
 
     async def _fetch(self, request: Request) -> None:
@@ -355,12 +354,12 @@ class Dispatcher:
         async with self._parts.connection() as conn:
             fetched = await self._parts.feed.fetch_at(conn, places, Selection())
         events = await self._parts.feed.opened(fetched, budget=BODIES_BYTES_MAX)
-        self._backlog.fetched(request, [(e.position, _event_id(e.json), e.json) for e in events if e.json])
+        self._backlog.fetched(request, [(e.position, e.id, json) for e in events if (json := e.json)])
 
     async def _outgoing(self, request: Request) -> Batch:
         item, ordered = request.events[0].item, self.consumer.definition.ordering == "directory"
         return Batch(
-            [Outgoing(o.id, BY_NUMBER[o.item.kind].topic, o.item.seq, o.item.at, o.json) for o in request.events],
+            [Outgoing(str(o.id), BY_NUMBER[o.item.kind].topic, o.item.seq, o.item.at, o.json) for o in request.events],
             single=self.consumer.definition.batch_max == 1,
             attempt=request.attempt,
             replay=item.replay,
@@ -449,7 +448,7 @@ class Dispatcher:
         known = {found.item.position: found for found in blocked}
         for event in events:
             with suppress(psycopg.errors.NotNullViolation):  # told already, by who held the lease before, or holds it now
-                await self._parts.act(_blocked(self.consumer, known[event.position], _event_id(event.json)))
+                await self._parts.act(_blocked(self.consumer, known[event.position], str(event.id)))
 
     async def _finish_replays(self) -> None:
         for run in self._backlog.take_finished():
@@ -459,17 +458,12 @@ class Dispatcher:
 
 def _open(event: Event, row: Exceptional | None = None) -> Open:
     item = Item(event.position, event.directory, event.seq, event.kind, event.obj, event.mem, event.at)
-    return Open(item, row, id=_event_id(event.json) if event.json else "", json=event.json)
+    return Open(item, row, id=event.id, json=event.json)
 
 
 def _lacks(readings: Readings | None, item: Item) -> bool:
     """Whether nothing but a run brought it to the consumer: it was a hole until now."""
     return readings is not None and bool(readings.verdict(item.position, item.directory, item.kind)[0])
-
-
-def _event_id(event: bytes) -> str:
-    start = len(b'{"object":"event","id":"')
-    return event[start : event.index(b'"', start)].decode()
 
 
 def _blocked(consumer: Consumer, found: Open, event_id: str) -> RecordFacts:

@@ -5,7 +5,7 @@ this process sent is known to its memory alone. Both are compared with the log a
 """
 
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import Any, Final
@@ -24,7 +24,7 @@ from delivery.log_positions import EVERYTHING, at_instant, seqs_at
 from delivery.replays import Replays
 from delivery.reports import Place
 from ledger.commands import RecordFacts, Statement
-from ledger.cursor import START, Anchor, EventId, parse_event_id
+from ledger.cursor import ID_MARK_SIZE, START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
 from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERATOR, Body, Draft
 from ledger.refused import OvertakenError, RefusedError, StateError
@@ -39,7 +39,6 @@ GONE_SHOWN: Final = 1_000  # ids; the others are counted
 STANDING_LOOKED_MAX: Final = 10_000  # checkpoints that are looked through for the last one that the log still bears out
 LOG_FORKED: Final = "log_forked"  # why a run failed
 _PACKED: Final = Struct("!qiq4s")  # position, number of the slug, seq, start of the leaf hash
-_MARK: Final = 4  # bytes of a leaf hash that an event id shows
 _CHUNK: Final = 5_000
 _log = structlog.get_logger("delivery.forks")
 
@@ -53,22 +52,22 @@ class Trail:
     highest: Anchor = START  # of what was sent; the start of its leaf hash only
     _slugs: list[str] = field(default_factory=list[str])
 
-    def note_sent(self, position: int, event_id: str) -> None:
-        """It may have reached the receiver."""
-        parsed = parse_event_id(event_id)
-        assert parsed is not None, "as we made it"
-        self.sent.append(_PACKED.pack(position, self._number(parsed.slug), parsed.seq, parsed.mark))
-        if position >= self.highest.position:
-            self.highest = Anchor(position, parsed.mark)
+    def note_sent(self, events: Iterable[tuple[int, EventId]]) -> None:
+        """Note positions and ids of events that may have reached the receiver."""
+        highest, mark = self.highest.position, self.highest.leaf_hash
+        for position, (slug, seq, start) in events:
+            self.sent.append(_PACKED.pack(position, self._number(slug), seq, start))
+            if position >= highest:
+                highest, mark = position, start
+        self.highest = Anchor(highest, mark)
 
-    def note_shown(self, events: Sequence[Event], slugs: Mapping[int, str]) -> None:
+    def note_shown(self, events: Sequence[Event]) -> None:
         """A page of them goes to a consumer that pulls; one that comes again is known already."""
         for event in events:
             if event.position > self.highest.position:
-                self.sent.append(
-                    _PACKED.pack(event.position, self._number(slugs[event.directory]), event.seq, event.leaf_hash[:_MARK])
-                )
-                self.highest = Anchor(event.position, event.leaf_hash[:_MARK])
+                mark = event.id.mark
+                self.sent.append(_PACKED.pack(event.position, self._number(event.slug), event.seq, mark))
+                self.highest = Anchor(event.position, mark)
 
     def _number(self, slug: str) -> int:
         if slug not in self._slugs:
@@ -119,7 +118,7 @@ async def parted(conn: Connection, trails: Sequence[Trail]) -> list[Trail]:
     if not sent:
         return []
     leaves = await _leaves(conn, [highest.position for _, highest in sent])
-    return [trail for trail, highest in sent if leaves.get(highest.position, b"")[:_MARK] != highest.leaf_hash]
+    return [trail for trail, highest in sent if leaves.get(highest.position, b"")[:ID_MARK_SIZE] != highest.leaf_hash]
 
 
 async def misplaced(conn: Connection, consumer: int | None = None) -> dict[int, int]:
@@ -131,7 +130,7 @@ async def compared(conn: Connection, trail: Trail) -> tuple[dict[int, EventId], 
     """What was sent and is gone; the last position at which the log is still the one that was read; the places that stand."""
     sent = trail.deliveries()
     leaves = await _leaves(conn, sorted({*sent, *(place.position for place in trail.read)}))
-    gone = {p: event for p, event in sorted(sent.items()) if leaves.get(p, b"")[:_MARK] != event.mark}
+    gone = {p: event for p, event in sorted(sent.items()) if leaves.get(p, b"")[:ID_MARK_SIZE] != event.mark}
     standing = [place for place in trail.read if leaves.get(place.position) == place.leaf_hash]
     common = max((*(p for p in sent if p not in gone), *(place.position for place in standing)), default=0)
     return gone, common, standing

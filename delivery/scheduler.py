@@ -17,6 +17,7 @@ from delivery.pace import Moment
 from delivery.reports import BLOCKED, RETRYING, WAITING, Exceptional
 from delivery.runs import Run
 from delivery.terms import Terms
+from ledger.cursor import EventId
 
 RESERVED: Final = 4  # of the requests at once, those that are kept for first tries of live events
 OTHERS_TURN: Final = 4  # every so many turns retries and replays come first, so that a flood of new events never starves them
@@ -30,7 +31,7 @@ class Open:
     exceptional: Exceptional | None = None
     under_way: bool = False
     alone: bool = False  # it failed in a batch by its own fault, or may have
-    id: str = ""  # of the event; known while its JSON is in memory
+    id: EventId | None = None  # of the event; known when it was read
     json: bytes = field(default=b"", repr=False)
     again: bool = False  # a replay sends what was delivered before
     urgent: bool = False  # the end of somebody's access waits for it; or it is of a replay and a live event waits for it

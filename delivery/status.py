@@ -45,20 +45,17 @@ async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: 
     """How far a consumer is behind, of the events that are its own."""
     head = await feed.head(conn, Selection())
     place = await place_of(conn, consumer)
-    reach = int4s(consumer.reach(directories))
-    params = (place.through, head, reach, consumer.mask, LAG_COUNTED_MAX)
-    row = await (await conn.cursor(binary=True).execute(SQL["matching_after"], params)).fetchone()
-    assert row is not None
+    count, first = await count_matching(conn, consumer, consumer.reach(directories), (place.through, head), LAG_COUNTED_MAX)
     rows = await (await conn.execute(SQL["open_counts"], (int4s([consumer.id]),))).fetchall()
     by_state = {STATES[state]: count for _, state, count in rows}
-    coming, parked = row[0] + len(place.open), by_state.get(STATES[PARKED], 0)
+    coming, parked = count + len(place.open), by_state.get(STATES[PARKED], 0)
     events = coming + sum(by_state.values()) - parked
-    oldest = [at for at in (row[1], *(await _oldest(conn, consumer, place.open))) if at is not None]
+    oldest = [at for at in (first, *(await _oldest(conn, consumer, place.open))) if at is not None]
     clock = await (await conn.execute(SQL["clock"])).fetchone()
     assert clock is not None
     seconds = max(clock[0] - min(oldest), 0) / 1e6 if oldest else 0.0
     since = min(oldest, default=None)
-    capped = row[0] >= LAG_COUNTED_MAX
+    capped = count >= LAG_COUNTED_MAX
     counted, moves = min(events, LAG_COUNTED_MAX) if capped else events, coming + by_state.get(STATES[RETRYING], 0)
     return Lag(place.low, head, counted, capped, seconds, since, by_state, moves)
 
@@ -68,9 +65,29 @@ async def _oldest(conn: Connection, consumer: Consumer, still: Sequence[int]) ->
     row = await (await conn.execute(SQL["oldest_open_time"], (consumer.id,))).fetchone()
     found: list[int | None] = [row[0] if row else None]
     if still:
-        times = await (await conn.cursor(binary=True).execute(SQL["times_at"], (int8s(still[:1]),))).fetchall()
-        found += [at for (at,) in times]
+        found += await times_at(conn, still[:1])
     return found
+
+
+async def count_matching(
+    conn: Connection, consumer: Consumer, reach: Sequence[int], between: tuple[int, int], limit: int = 2**31 - 1
+) -> tuple[int, int | None]:
+    """How many events of a consumer's own lie behind the first and up to the second position, counted up to `limit`, and the time of the oldest (µs)."""
+    params = (*between, int4s(reach), consumer.mask, limit)
+    row = await (await conn.cursor(binary=True).execute(SQL["matching_after"], params)).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+async def times_at(conn: Connection, positions: Sequence[int]) -> list[int]:
+    """When the events at these positions were committed (µs); those that are not in the log are left out."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["times_at"], (int8s(positions),))).fetchall()
+    return [at for (at,) in rows]
+
+
+async def revocations_acked_after(conn: Connection, seen: int, limit: int) -> list[tuple[int, str, float]]:
+    """Acknowledged revocations, at most `limit`: (id, consumer, seconds) with ids after `seen`."""
+    return await (await conn.cursor(binary=True).execute(SQL["revocations_acked_after"], (seen, limit))).fetchall()
 
 
 async def revocation_seconds(conn: Connection, consumer: Consumer) -> dict[str, float] | None:

@@ -3,16 +3,16 @@
 import psycopg
 
 from database.connections import Connection
-from ledger.transaction import Outcome, Report, Submission, Transaction
+from ledger.transaction import BatchReport, Outcome, Submission, Transaction
 
 
 async def write_alone(conn: Connection, transaction: Transaction, submission: Submission) -> Outcome:
-    """Write it and wait. Raises what refuses it."""
-    report = Report()
+    """Write the submission and return its outcome. Raises the error that refuses it."""
+    report = BatchReport()
     try:
         await transaction.run(conn, [submission], report, wait_for_locks=True)
     except psycopg.Error:
-        await conn.rollback()  # the connection goes on being used
+        await conn.rollback()  # the caller keeps using the connection
         raise
     ((_, result),) = report.settled
     if isinstance(result, Exception):

@@ -1,8 +1,8 @@
-"""What binds a token to the log: a seal over its row that only the service can make, held against the events of the token. Pure.
+"""Check a row of `tokens` against the log: a seal that only the service can make, and the events of the token. Pure.
 
-A row grants something only where all of this agrees: `token.issued` stands in the log; the seal is that of what the row says;
-the row says that it was superseded where `token.rotated` stands in the log, and only there; `token.revoked` does not.
-The seal covers the end and the successor too, so the row as it was before a rotation is another row than the log tells of.
+A row grants access only if `token.issued` is in the log, `token.revoked` is not, the seal matches the row, and the row names a
+successor exactly if `token.rotated` is in the log. The seal also covers the expiry and the successor, so putting back the row
+from before a rotation does not bring the old token back.
 """
 
 import hmac
@@ -23,7 +23,7 @@ STATES: Final = ("active", "overlapping", "expired", "revoked")
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """A row of `tokens`, with the types of its events as bits (`facts`)."""
+    """A row of `tokens`. `facts` holds the types of the token's events as bits."""
 
     id: UUID
     hash: bytes
@@ -44,7 +44,7 @@ class TokenRow:
     facts: int = 0
 
     def state(self, now: datetime) -> str:
-        """One of STATES: `overlapping` is one that was rotated and lives on for a while."""
+        """One of STATES. `overlapping`: the token was rotated and works until its expiry."""
         if self.revoked_at is not None or self.facts & TOKEN_REVOKED.bit:
             return "revoked"
         if self.expires_at <= now:
@@ -53,7 +53,7 @@ class TokenRow:
 
 
 def token_row(columns: tuple[Any, ...]) -> TokenRow:
-    """A row as the queries on tokens give it."""
+    """Convert a row of the token queries (transaction.sql, tokens.sql)."""
     (
         token,
         hashed,
@@ -80,25 +80,25 @@ def token_row(columns: tuple[Any, ...]) -> TokenRow:
 
 
 def seal_of(kek: Kek, row: TokenRow) -> bytes:
-    """The seal of what a row grants, to whom, until when: 32 bytes. Uses and revocation are not in it."""
+    """The seal of a row, 32 bytes: an HMAC over scopes, owner, expiry and successor. Last use and revocation are not sealed."""
     granted = [
         str(row.id), row.hash.hex(), row.role, row.name, row.directories, row.types, row.consumers, row.bodies, row.created_by,
-        _text(row.supersedes), _text(row.superseded_by), (row.expires_at - _EPOCH) // timedelta(microseconds=1),
+        _id_text(row.supersedes), _id_text(row.superseded_by), (row.expires_at - _EPOCH) // timedelta(microseconds=1),
     ]  # fmt: skip
     return kek.mac(_DOMAIN, orjson.dumps(granted))
 
 
-def _text(token: UUID | None) -> str | None:
+def _id_text(token: UUID | None) -> str | None:
     return None if token is None else str(token)
 
 
 def sealed(kek: Kek, row: TokenRow) -> TokenRow:
-    """The same row with its seal."""
+    """The row with its seal filled in."""
     return replace(row, seal=seal_of(kek, row))
 
 
 def fault_of(kek: Kek, row: TokenRow) -> str | None:
-    """Why a row grants nothing although it looks as if it did, as a sentence for an operator; None for a sound one."""
+    """The reason, as a sentence for an operator, why a row that looks valid must be refused; None for a sound row."""
     if not row.facts & TOKEN_ISSUED.bit:
         return "no event token.issued made this row: somebody wrote it by hand"
     if row.facts & TOKEN_REVOKED.bit and row.revoked_at is None:
@@ -114,7 +114,7 @@ def fault_of(kek: Kek, row: TokenRow) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the events of a token say, body by body; an empty one where there is no such event."""
+    """The bodies of a token's events; a body is empty if there is no event of that type."""
 
     issued: dict[str, Any]
     bound: dict[str, Any]
@@ -122,12 +122,12 @@ class Told:
 
     @property
     def seal(self) -> str | None:
-        """The seal of its row as it was issued; None for one that an earlier release issued and no start has bound yet."""
+        """The seal of the row at issuance; None for a token of an earlier release that no start has bound yet."""
         return self.issued.get("seal") or self.bound.get("seal")
 
 
 def differs(kek: Kek, row: TokenRow, told: Told) -> str | None:
-    """How a row differs from what the log says of its token, as a sentence; None where it does not."""
+    """A sentence that says how the row differs from the log; None if they agree."""
     if told.issued:
         for name, said in _granted(told.issued).items():
             if said != getattr(row, name):
@@ -135,7 +135,7 @@ def differs(kek: Kek, row: TokenRow, told: Told) -> str | None:
     if row.revoked_at is not None and not row.facts & TOKEN_REVOKED.bit:
         return "the row is revoked, but no event token.revoked says so"
     if told.seal is None and row.seal is None and told.issued:
-        return None  # of an earlier release, and not bound yet: its rights are compared, and there is no more to compare
+        return None  # of an earlier release and not bound yet: the events hold no seal to compare
     return fault_of(kek, row) or _otherwise_sealed(kek, row, told)
 
 
@@ -153,6 +153,6 @@ def _otherwise_sealed(kek: Kek, row: TokenRow, told: Told) -> str | None:
     if told.seal != seal_of(kek, issued).hex():
         return "its hash or its issuer is not what the log has sealed"
     ended = told.rotated or {"superseded_by": None, "expires_at": told.issued["expires_at"]}
-    if (_text(row.superseded_by), row.expires_at) != (ended["superseded_by"], datetime.fromisoformat(ended["expires_at"])):
+    if (_id_text(row.superseded_by), row.expires_at) != (ended["superseded_by"], datetime.fromisoformat(ended["expires_at"])):
         return "its end or its successor is not what the log says"
     return None

@@ -1,4 +1,4 @@
-"""From decided drafts to numbered, sealed, hashed events. Pure but for the randomness it is handed."""
+"""Turn decided drafts into numbered, sealed and hashed events. Pure, given a source of randomness."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from proofs.leaf import leaf_hash
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The drafts of one command, and the document its answer shows."""
+    """The drafts of one command, and the document that the answer shows."""
 
     directory: Directory
     drafts: tuple[Draft, ...]
@@ -26,14 +26,14 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class PlacedCommit:
-    """Where a commit landed in its directory."""
+    """The seq range and time that a commit got in its directory."""
 
     directory: int
     first_seq: int
     size: int
     types: int
     at: int
-    etag_rv: int  # of the resource the command was about: the object of the last event
+    etag_rv: int  # of the resource that the command changed, the object of the last event
 
     @property
     def last_seq(self) -> int:
@@ -51,7 +51,7 @@ class NewKey:
 
 @dataclass(slots=True)
 class Built:
-    """What a piece of a batch adds to the log; a commit stands in the piece of its last event."""
+    """The rows that one piece of a batch adds to the log. A commit is in the piece that has its last event."""
 
     stored: list[Stored] = field(default_factory=list[Stored])
     commits: list[PlacedCommit] = field(default_factory=list[PlacedCommit])
@@ -63,13 +63,14 @@ def build(
 ) -> Iterator[Built]:
     """Number the events of a batch, stamp the time, build the leaves, seal the bodies; at most `piece_events` events at once.
 
-    seq goes on from the directory's tail, rv from the resource's; `at` is the database's clock, never decreasing.
+    seq continues from the last event of the directory, rv from the last event of the resource. `at` is the time of the
+    database's clock and never decreases.
     """
     return _Builder(state, kek, random, piece_events).pieces(decided)
 
 
 class _Builder:
-    """The running numbers of one batch."""
+    """The numbers that the next event of a batch gets."""
 
     def __init__(self, state: BatchState, kek: Kek, random: Callable[[int], bytes], piece_events: int) -> None:
         self._state = state
@@ -93,7 +94,7 @@ class _Builder:
                 etag_rv = self._event(item.directory, commit, draft, first + offset)
                 types |= draft.kind.bit
             tail.seq += commit.size
-            # user.reactivated is followed by restores on groups: the answer's ETag is that of the command's own resource.
+            # The events after user.reactivated are about groups, but the answer needs the ETag of the user.
             if item.drafts[-1].moves_etag is False or item.drafts[-1].kind.membership:
                 etag_rv = self._main_etag(item)
             self._piece.commits.append(PlacedCommit(item.directory.id, first, commit.size, types, at, etag_rv))

@@ -1,8 +1,8 @@
-"""Taking away what is left of a closed directory, piece by piece: its memberships, users and groups, then `directory.deleted`.
+"""Clean up a closed directory in small commits: remove memberships, users and groups, then write `directory.deleted`.
 
-All access has ended with `directory.closed` already; this is tidying, and nobody waits for it. What is left to do stands in the
-database alone, so whichever process looks next goes on after a kill. One process at a time: a lock of the connection that also writes,
-so it is free only once whatever that connection had under way is over.
+All access ended with `directory.closed`, so nobody waits for the clean-up. Its progress is only in the database: after a kill, any
+process continues. An advisory lock keeps it to one process at a time. The connection that writes also holds the lock, so the lock
+cannot become free while a write of that connection is still running.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from ledger.transaction import Outcome, Submission, Transaction
 from ledger.writer import Connect, Link
 
 SQL: Final = load_queries(__file__)
-PIECE: Final = 500  # events of a commit: some 50 ms of a lock on a directory that nobody else writes
-LOOK_S: Final = 1.0  # how late it is noticed that the process which cleaned up is gone
-AWAY_S: Final = 1.0  # between two tries while the database is away
-FAILED_S: Final = 30.0  # after a defect: it would be the same at once
-# Whose tokens end with the directory, where they reach no other. Those that only read it stay: an application must still learn that access
-# ended, and an auditor what was.
+PIECE: Final = 500  # events in one commit; it locks a directory that nobody else writes for about 50 ms
+CLEANUP_LOOK_S: Final = 1.0  # between two checks whether the process that cleans up is gone
+AWAY_S: Final = 1.0  # between two attempts while the database is away
+FAILED_S: Final = 30.0  # after a defect, because an immediate attempt would fail in the same way
+# Tokens of these roles are revoked with the directory if they reach no other. Tokens that only read stay valid: applications must still
+# read that access ended, and auditors must still see the past.
 ENDED_ROLES: Final = ("scim", "operator", "admin")
 _FIRST: Final = UUID(int=0)
 _log = structlog.get_logger("ledger.cleanup")
@@ -40,7 +40,7 @@ _log = structlog.get_logger("ledger.cleanup")
 
 @dataclass(slots=True)
 class _Places:
-    """How far this process came with a directory: only so as not to look again through what is gone."""
+    """How far this process came with a directory. Only saves scanning again what was already removed; nothing depends on it."""
 
     membership: tuple[UUID, UUID] = (_FIRST, _FIRST)
     user: UUID = _FIRST
@@ -50,17 +50,17 @@ class _Places:
 
 @dataclass(eq=False, slots=True)
 class CleanUps:
-    """Cleans closed directories up while run() runs."""
+    """Cleans up closed directories while run() runs."""
 
     connect: Connect
     transaction: Transaction
     directories: Directories
     new_request_id: Callable[[], UUID]
-    wake: asyncio.Event = field(default_factory=asyncio.Event)  # a directory may have been closed; set it once at the start too
+    wake: asyncio.Event = field(default_factory=asyncio.Event)  # set when a directory may have been closed, and once at the start
     _places: dict[int, _Places] = field(default_factory=dict[int, _Places])
 
     async def run(self) -> None:
-        """Until cancelled: what was under way then is rolled back, and taken up by whoever looks next."""
+        """Run until cancelled. A transaction that is running then is rolled back, and the next process repeats it."""
         link = Link(self.connect)
         try:
             while True:
@@ -71,12 +71,12 @@ class CleanUps:
                         async with asyncio.timeout(pause):
                             await self.wake.wait()
                     self.wake.clear()
-                await link.close()  # nothing is left: a process that has nothing to clean up holds no connection for it
+                await link.close()  # a process that has nothing to clean up holds no connection
         finally:
             await link.close()
 
     async def _tried(self, link: Link) -> float | None:
-        """Clean up; give the seconds until it is to be tried again, None where nothing is left."""
+        """Clean up. Return the seconds until the next attempt, or None if nothing is left."""
         try:
             return await self._look(await link.get())
         except LOST:
@@ -88,15 +88,15 @@ class CleanUps:
             return FAILED_S
 
     async def _look(self, conn: Connection) -> float | None:
-        """Clean up while there is something to, where no other process does."""
+        """Clean up as long as there is work and no other process holds the lock."""
         if not await self._left(conn):
             return None
         if not await _locked(conn):
-            return LOOK_S
+            return CLEANUP_LOOK_S
         failed: set[int] = set()
         try:
             while waiting := [directory for directory in await self._left(conn) if directory.id not in failed]:
-                for directory in waiting:  # in turn: a small one does not wait for a large one
+                for directory in waiting:  # one piece each in turn, so that a small directory does not wait for a large one
                     if not await self._went_well(conn, directory):
                         failed.add(directory.id)
         finally:
@@ -110,7 +110,7 @@ class CleanUps:
             await self._piece(conn, directory)
         except LOST:
             raise
-        except Exception:  # a defect with one directory must not keep the others
+        except Exception:  # a defect in one directory must not stop the clean-up of the others
             _log.exception("cleanup_failed", directory=directory.slug)
             await conn.rollback()
             return False
@@ -121,7 +121,7 @@ class CleanUps:
         return [await self.directories.by_id(conn, row[0]) for row in rows]
 
     async def _piece(self, conn: Connection, directory: Directory) -> None:
-        """The next piece of a directory; then as long a rest, so that at most half of a processor goes into it."""
+        """Write the next piece of a directory, then sleep as long as that took: the clean-up uses at most half of a core."""
         started = asyncio.get_running_loop().time()
         if directory.id not in self._places:
             self._places[directory.id] = _Places()
@@ -136,7 +136,7 @@ class CleanUps:
         await asyncio.sleep(asyncio.get_running_loop().time() - started)
 
     async def _next(self, conn: Connection, directory: Directory, places: _Places) -> CleanUp:
-        """What to take away next: memberships, then users, then groups, so that the end of a resource follows that of its edges."""
+        """The next piece: memberships first, then users, then groups, so that a resource is deleted after its memberships."""
         number, uuid, slug = directory.id, directory.uuid, directory.slug
         edges = await _rows(conn, SQL["memberships_left"], (number, *places.membership, PIECE))
         if edges:
@@ -150,19 +150,19 @@ class CleanUps:
         if groups:
             places.group = groups[-1]
             return CleanUp(uuid, slug, groups=tuple(groups))
-        await self._revoke(conn, directory)  # what was issued meanwhile
+        await self._revoke(conn, directory)  # also tokens that were issued during the clean-up
         return CleanUp(uuid, slug, last=True)
 
     async def _revoke(self, conn: Connection, directory: Directory) -> None:
-        """Each token that reaches this directory alone ends, on record."""
+        """Revoke each token that reaches only this directory; each revocation is an event."""
         system = await self.directories.by_slug(conn, SYSTEM)
         assert system is not None, "made at first start"
         for token, name in await _rows(conn, SQL["tokens_of_directory"], (directory.slug, list(ENDED_ROLES))):
-            with contextlib.suppress(OvertakenError):  # an operator was faster
+            with contextlib.suppress(OvertakenError):  # an operator revoked it at the same moment
                 await self._write(conn, system, revocation(token, name, "its directory was closed"))
 
     async def _write(self, conn: Connection, directory: Directory, command: Command) -> Outcome:
-        """One command in a transaction of its own. Raises what refuses it."""
+        """Write one command in its own transaction. Raises the error that refuses it."""
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         submission = Submission(directory, command, needs_of(command), "sys", self.new_request_id(), 0, waiter)
         return await write_alone(conn, self.transaction, submission)

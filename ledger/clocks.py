@@ -1,8 +1,8 @@
-"""Whether the clocks can be trusted with the time of an event; pure. Times are µs since the epoch.
+"""Decide which time an event gets, and whether the clocks can be trusted. Pure. Times are µs since the epoch.
 
-Time enters the log at one place: the database's clock_timestamp, read under the directory's lock. It is compared with the clock of the
-service, because a clock that is alone cannot be doubted, and with the directory's last event, because `at` never runs backwards there.
-What an IdP asks for is held up where a clock is wrong; what an operator does, a revocation above all, never is.
+The only source of event times is the database's clock_timestamp, read under the directory's lock. It is compared with the clock of
+the service, because a single clock cannot be checked, and with the directory's last event, because `at` must never decrease there.
+If a clock is wrong, changes from an IdP are refused. Acts of operators are never refused for it: a revocation must always go through.
 """
 
 from dataclasses import dataclass, field
@@ -10,9 +10,10 @@ from typing import Final, Literal
 
 from scim.errors import Unavailable
 
-APART_MAX_US: Final = 60_000_000  # of two clocks, and of a last event before the clock
+APART_MAX_US: Final = 60_000_000  # largest difference between the two clocks, and by which the last event may be ahead
 CLOCK_RETRY_S: Final = 5
-Clock = Literal["running", "behind", "frozen"]  # of a directory: writes take the clock's time, none, or the last event's
+# of a directory: an event gets the clock's time, is refused, or gets the last event's time
+Clock = Literal["running", "behind", "frozen"]
 CLOCKS_DISAGREE: Final = "clocks_disagree"
 CLOCK_BEHIND: Final = "clock_behind_ledger"
 _SAYS: Final = {
@@ -24,7 +25,7 @@ _SAYS: Final = {
 
 
 class ClockError(Unavailable):
-    """503: a change of an IdP that no time can be given to. `code` is CLOCKS_DISAGREE or CLOCK_BEHIND."""
+    """503: no trustworthy time for a change from an IdP. `code` is CLOCKS_DISAGREE or CLOCK_BEHIND."""
 
     def __init__(self, code: str) -> None:
         super().__init__(_SAYS[code], retry_after=CLOCK_RETRY_S)
@@ -32,32 +33,32 @@ class ClockError(Unavailable):
 
 
 def apart(before: int, database: int, after: int) -> bool:
-    """Whether the database's clock, read between two looks at the service's, cannot be within a minute of it."""
+    """Whether the database's clock differs by more than a minute from the service's, which was read before and after it."""
     return not before - APART_MAX_US <= database <= after + APART_MAX_US
 
 
 @dataclass(slots=True)
-class Tail:
+class DirectoryTail:
     """The end of a directory's log while a batch extends it. `at` is the last event's time, `clock` the database's."""
 
     seq: int
     at: int
     clock: int
-    accepted: bool = False  # an operator took it that events have the time `at` until the clock has caught up with it
+    accepted: bool = False  # an operator accepted that events get the time `at` until the clock has passed it
     doubted: bool = field(default=False, init=False)
 
     def compare(self, before: int, after: int) -> None:
-        """Look whether the service's clock bears the database's out.
+        """Compare the database's clock with the service's.
 
-        Where it does not, the earlier of the two is what acts are stamped by: one of them is right, and an event that is ahead of its
-        time would hold up all that come after it.
+        If they disagree, acts of operators get the earlier of the two times: one clock is right, and an event with a time in the
+        future would delay all later ones.
         """
         if apart(before, self.clock, after):
             self.doubted, self.clock = True, min(self.clock, after)
 
     @property
     def now(self) -> int:
-        """What the next event is stamped with: never less than the last."""
+        """The time of the next event, never before that of the last one."""
         return max(self.clock, self.at)
 
     @property
@@ -68,7 +69,7 @@ class Tail:
 
     @property
     def trouble(self) -> str | None:
-        """Why a change of an IdP cannot be written now: a code, or None."""
+        """The code of the reason why no change from an IdP can be written now, or None."""
         if self.doubted:
             return CLOCKS_DISAGREE
         return CLOCK_BEHIND if self.state == "behind" else None

@@ -1,4 +1,4 @@
-"""Commands: one intended change each. What they touch decides what may share a batch (DESIGN §4)."""
+"""Commands: one intended change each. What a command touches decides which others may share its batch (docs/architecture.md)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from scim.schema import GROUP, USER, ResourceType
 
 EDGES_SHARED_MAX = 1_000  # a command with more edges runs in a transaction of its own
 COMMIT_EVENTS_MAX = 200_000
-UNKNOWN_ENOUGH = 10  # members that nobody has: a refusal names so many, and once there are more nothing further is looked up
+UNKNOWN_ENOUGH = 10  # unknown members that a refusal names; once more were found, the rest is not looked up
 
 
-Statement = tuple[LiteralString, tuple[Any, ...]]  # SQL of ours, and its parameters
+Statement = tuple[LiteralString, tuple[Any, ...]]  # SQL text and its parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """The entity tags of a condition: representation versions, or any existing one (`*`)."""
+    """The entity tags of a condition: representation versions, or `*` for any existing resource."""
 
     versions: frozenset[int] = frozenset()
     any: bool = False
@@ -32,28 +32,28 @@ class Tags:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """If-Match and If-None-Match of a write (RFC 9110 §13.1); None where the request has no such header."""
+    """If-Match and If-None-Match of a write (RFC 9110 §13.1); None if the request lacks the header."""
 
     match: Tags | None = None
     none_match: Tags | None = None
 
     def check(self, etag_rv: int) -> None:
-        """Raises PreconditionFailed (412) unless the resource has a version that is wanted (RFC 7644 §3.14)."""
+        """Raises PreconditionFailed (412) if the resource's version does not satisfy the condition (RFC 7644 §3.14)."""
         if self.match is not None and not self.match.name(etag_rv):
             raise PreconditionFailed
         if self.none_match is not None and self.none_match.name(etag_rv):
             raise PreconditionFailed("If-None-Match: the resource exists in a version that is named there. Leave the header out.")
 
 
-# Read once: a group may have 100 000. What cannot be an id stays the text that it is, to be named in the refusal.
-Members: TypeAlias = tuple[UUID | str, ...]
+# Parsed once, because a group may have 100 000. A text that cannot be an id stays text, so that the refusal can name it.
+MemberIds: TypeAlias = tuple[UUID | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CreateUser:
     id: UUID
     document: dict[str, Any]
-    key: str  # folded userName
+    key: str  # casefolded userName
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class ReplaceUser:
 class PatchUser:
     id: UUID
     patch: Patch
-    names: tuple[str, ...] = ()  # folded userNames the patch may set, so that uniqueness can be read beforehand
+    names: tuple[str, ...] = ()  # casefolded userNames that the PATCH may set, to read beforehand who has them
     condition: Condition | None = None
     kind: ResourceType = USER
 
@@ -84,8 +84,8 @@ class DeleteUser:
 class CreateGroup:
     id: UUID
     document: dict[str, Any]
-    key: str  # folded displayName
-    members: Members  # as submitted; must be ids of users or groups
+    key: str  # casefolded displayName
+    members: MemberIds  # as submitted; every one must be the id of a user or group
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class ReplaceGroup:
     id: UUID
     document: dict[str, Any]
     key: str
-    members: Members
+    members: MemberIds
     condition: Condition | None = None
     kind: ResourceType = GROUP
 
@@ -118,22 +118,22 @@ class RecordFacts:
 
     drafts: tuple[Draft, ...]
     statements: tuple[Statement, ...] = ()
-    # Of an act that changes what a directory is: the states it leads out of, as they stand in the transaction. In any other it does
-    # nothing, so that the same act twice, or at once from two sides, makes one event. Such an act is alone in its transaction.
+    # For an act that changes the directory's state: the states in which it applies, checked in the transaction. In any other state it
+    # makes no event, so two equal requests, also concurrent ones, make one event. Such an act has a transaction of its own.
     leaves: frozenset[str] = frozenset()
-    # Of an act on something that was read before: a question that gives a row as long as it is still what was read. Asked in the
-    # transaction; where it gives none, OvertakenError refuses the act. So the same act asked for twice at once happens once.
+    # For an act on a row that was read before: a query that returns a row if nothing has changed since. It runs in the transaction;
+    # if it returns no row, the act is refused with OvertakenError. So of two equal concurrent requests one is carried out.
     stands: Statement | None = None
-    accepts_clock: bool = False  # the same: it does nothing but where the clock is behind the directory's last event
+    accepts_clock: bool = False  # it applies only while the clock is behind the directory's last event
 
     def counts(self, directory: str, clock: Clock) -> bool:
-        """Whether there is something to do, as the directory stands."""
+        """Whether the act applies in this state of the directory and its clock."""
         return (not self.leaves or directory in self.leaves) and (not self.accepts_clock or clock == "behind")
 
 
 @dataclass(frozen=True, slots=True)
 class CleanUp:
-    """A piece of what is left of a closed directory, to be taken away; with nothing of it left, `last` ends the log."""
+    """One piece of the clean-up of a closed directory. `last`: nothing else is left, so the log ends with `directory.deleted`."""
 
     directory: UUID
     slug: str
@@ -159,36 +159,36 @@ Command = (
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a command must see before it is decided, and what it may not share a batch with.
+    """What must be read before a command is decided, and with which commands it conflicts.
 
-    `reads` and `writes` are touch keys: two commands conflict when one writes what the other reads or writes. A command that
-    is `whole` shares a batch with none of its directory: keys of its members, which may be 100 000, would be for nothing.
+    `reads` and `writes` are touch keys: two commands conflict if one writes a key that the other reads or writes. A `whole` command
+    shares no batch with others of its directory, so no keys are made of its members, which may be 100 000.
     """
 
     names: tuple[str, ...] = ()
     user: UUID | None = None
     group: UUID | None = None
-    document: bool = True  # whether the group's attributes are needed, or only its tail
-    edges: tuple[UUID, ...] = ()  # members whose edge with `group` is decided
-    members: tuple[UUID, ...] = ()  # ids that must exist
-    whole: bool = False  # all edges of the resource: it fans out and runs in a transaction of its own
-    heavy: bool = False  # its documents are large: it runs so too, in a worker thread, without the edges
+    document: bool = True  # whether the group's attributes are needed, or only its rv and etag_rv
+    edges: tuple[UUID, ...] = ()  # members whose membership in `group` may change
+    members: tuple[UUID, ...] = ()  # ids that must be a user or group
+    whole: bool = False  # all memberships of the resource are needed: the command runs in its own transaction
+    heavy: bool = False  # its documents are large: the same, in a worker thread, but without the memberships
     reads: frozenset[object] = frozenset()
     writes: frozenset[object] = frozenset()
 
     @property
     def alone(self) -> bool:
-        """Whether it runs in a transaction of its own, beside those that others share."""
+        """Whether the command needs its own transaction, beside the one that others share."""
         return self.whole or self.heavy
 
 
 def of_the_idp(command: Command) -> bool:
-    """Whether an IdP asked for it; the rest is what operators and the ledger itself do, which is never held up."""
+    """Whether the command came from an IdP. Commands of operators and of the ledger itself are not held up by pauses or clocks."""
     return not isinstance(command, RecordFacts | CleanUp)
 
 
 def parse_id(text: str) -> UUID | None:
-    """Give the id of a resource, or None where the text cannot be one of ours."""
+    """Parse the id of a resource; None if the text cannot be one."""
     if len(text) != 36:
         return None
     try:
@@ -197,12 +197,12 @@ def parse_id(text: str) -> UUID | None:
         return None
 
 
-def as_members(texts: Iterable[str]) -> Members:
-    """The members of a group as a command has them."""
+def as_members(texts: Iterable[str]) -> MemberIds:
+    """The members of a group in the form that commands hold."""
     return tuple(parse_id(text) or text for text in texts)
 
 
-def _known(members: Members) -> tuple[UUID, ...]:
+def _known(members: MemberIds) -> tuple[UUID, ...]:
     return tuple(member for member in members if isinstance(member, UUID))
 
 
@@ -211,14 +211,14 @@ def _ids(texts: tuple[str, ...]) -> tuple[UUID, ...]:
 
 
 def too_many_events(events: int) -> TooMany:
-    """What a change is refused with that would make more than COMMIT_EVENTS_MAX."""
+    """The error for a change that would make more than COMMIT_EVENTS_MAX events."""
     return TooMany(f"This change would make {events} events; at most {COMMIT_EVENTS_MAX} fit in one. Split it.")
 
 
 def needs_of(command: Command) -> Needs:
-    """Say what a command needs; pure, so that batching is decided before any IO.
+    """Derive what a command needs. Pure, so that the batch is chosen before any IO.
 
-    Raises TooMany for a new group whose members are more than the events of a commit, whoever they are.
+    Raises TooMany for a new group with more members than a commit may have events.
     """
     match command:
         case CreateUser():
@@ -244,7 +244,7 @@ def needs_of(command: Command) -> Needs:
         case CleanUp():
             return Needs(whole=True)
         case _:
-            # What is decided with a directory's state must see what the commands before it made of it, and they not its own.
+            # A command that depends on the directory's state must see the effect of earlier commands, and they must not see its own.
             return Needs(whole=bool(command.leaves) or command.accepts_clock or command.stands is not None)
 
 
@@ -272,7 +272,7 @@ def _group_patch_needs(command: PatchGroup) -> Needs:
 
 @dataclass(frozen=True, slots=True)
 class UserState:
-    """A user as the decisions see it. `groups` is None until all its memberships were loaded; `document` is empty where it is damaged."""
+    """A user as the decisions see it. `groups` is None if its memberships were not loaded; `document` is empty if it is damaged."""
 
     id: UUID
     document: dict[str, Any]
@@ -288,7 +288,7 @@ class UserState:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """A group as the decisions see it; `document` is empty where only edges are decided, or it is damaged."""
+    """A group as the decisions see it. `document` is empty if only memberships change, or if it is damaged."""
 
     id: UUID
     document: dict[str, Any]
@@ -301,25 +301,26 @@ class GroupState:
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """The last state of a resource of a closed directory; `document` is None where its body or key is gone or damaged."""
+    """The last state of a resource of a closed directory; `document` is None if its body or key is missing or damaged."""
 
     document: dict[str, Any] | None
     key: str = ""
 
 
 @dataclass(slots=True)
-class State:
-    """What the decisions of one directory's commands in a batch look at."""
+class DirectoryState:
+    """The state of a directory that a batch's commands are decided on: only what these commands need."""
 
-    directory: str = ACTIVE  # what it is: active, paused, closed, deleted
-    clock: Clock = "running"  # what its events take their time from
+    directory: str = ACTIVE  # active, paused, closed or deleted
+    clock: Clock = "running"  # where its events get their time from
 
     users: dict[UUID, UserState] = field(default_factory=dict[UUID, UserState])
     groups: dict[UUID, GroupState] = field(default_factory=dict[UUID, GroupState])
     edges: set[tuple[UUID, UUID]] = field(default_factory=set[tuple[UUID, UUID]])  # (group, member) that are open
     members: dict[UUID, tuple[str, bool]] = field(default_factory=dict[UUID, tuple[str, bool]])  # id -> (type, active)
-    names: dict[str, UUID] = field(default_factory=dict[str, UUID])  # folded userName -> the user that has it
+    names: dict[str, UUID] = field(default_factory=dict[str, UUID])  # casefolded userName -> the user that has it
     tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])  # obj -> (rv, etag_rv)
-    cut: bool = False  # of very many members not all were looked up: more than UNKNOWN_ENOUGH of the first are nobody
-    stands: bool = True  # of an act, which is alone: whether what it was decided upon is still so
-    left: dict[UUID, Last] = field(default_factory=dict[UUID, Last])  # of a closed directory, those that a piece asks for
+    cut: bool = False  # not all members were looked up, because more than UNKNOWN_ENOUGH of the first are unknown
+    stands: bool = True  # of an act: whether its `stands` query returned a row
+    # of a closed directory: the resources that a clean-up piece deletes
+    left: dict[UUID, Last] = field(default_factory=dict[UUID, Last])

@@ -1,19 +1,21 @@
-"""Cursors and event ids: opaque places in a feed that notice when the log under them is another one."""
+"""Cursors and event ids: opaque places in a feed. They carry a mark, so that a restored or replaced log is recognised."""
 
 import base64
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError  # noqa: N812  # an exception class in lower case
-from typing import Final
+from typing import Final, NamedTuple
 
 _PACKED: Final = Struct("!BIq8s")  # kind, directory, number, mark
 _PACKED_BEFORE: Final = Struct("!BIq4s")
-_PACKED_READING: Final = Struct("!BIq8s8s")  # the same and what a consumer's reading is told from any other by
+_PACKED_READING: Final = Struct("!BIq8s8s")  # the same, and the generation of a consumer's reading
 _LEDGER_BEFORE, _DIRECTORY_BEFORE, _LEDGER, _DIRECTORY, _READING = 1, 2, 3, 4, 5
 _FORMS: Final = {
     _LEDGER_BEFORE: _PACKED_BEFORE, _DIRECTORY_BEFORE: _PACKED_BEFORE, _LEDGER: _PACKED, _DIRECTORY: _PACKED, _READING: _PACKED_READING,
 }  # fmt: skip
-MARK_SIZE_BEFORE: Final = 4  # of cursors whose mark is the start of a leaf hash: clients hold them, none is made any more
+# of older cursors, whose mark is the start of a leaf hash: clients still hold them, new ones are not made
+MARK_SIZE_BEFORE: Final = 4
+ID_MARK_SIZE: Final = 4  # bytes of a leaf hash that an event id shows
 
 
 class InvalidCursorError(ValueError):
@@ -22,10 +24,11 @@ class InvalidCursorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """After event `number`: a position, or with `directory` a seq of it. `mark` tells that event from any other, to us alone.
+    """The place after event `number`, which is a position, or a seq if `directory` is not 0.
 
-    `generation`, of a cursor that a consumer's page carries: the reading that the page belongs to. A seek, another filter and
-    the making of another consumer of that name begin another reading. Empty in cursors of the feed.
+    `mark` is a keyed hash of that event: only the ledger can tell from it whether the same event is still there. `generation` is
+    set in cursors of a consumer's pages and identifies the reading: a seek, a new filter, or a new consumer of the same name starts
+    a new reading. It is empty in cursors of the feed.
     """
 
     number: int
@@ -47,9 +50,10 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A position with the leaf hash found there: who comes back to it knows whether the log is still the one that was read.
+    """A position and the leaf hash of the event there. A reader that comes back compares the hash.
 
-    After a restore, or the promotion of a standby that lagged, another event stands there, or none. At 0 nothing ever stands.
+    After a restore, or after the promotion of a standby that lagged, that position has another event or none. Position 0 never has
+    an event.
     """
 
     position: int
@@ -57,11 +61,11 @@ class Anchor:
 
 
 START: Final = Anchor(0)
-BEGINNING: Final = bytes(8)  # the mark of number 0, where no event stands
+BEGINNING: Final = bytes(8)  # the mark of number 0, which has no event
 
 
 def decode_cursor(text: str) -> Cursor:
-    """Raises InvalidCursorError."""
+    """Parse a cursor. Raises InvalidCursorError."""
     if not text.startswith("c_") or len(text) > 64:
         raise InvalidCursorError
     raw = text[2:]
@@ -71,15 +75,14 @@ def decode_cursor(text: str) -> Cursor:
     except (ValueError, IndexError, KeyError, StructError) as broken:
         raise InvalidCursorError from broken
     cursor = Cursor(number, mark, directory, *reading)
-    # The kind says nothing that directory and form do not; base64 leaves bits unused: one place has one text.
+    # base64 leaves bits unused, so several texts could mean one place; only the text that encode() makes is accepted.
     if number < 0 or (reading and directory) or cursor.encode() != text:
         raise InvalidCursorError
     return cursor
 
 
-@dataclass(frozen=True, slots=True)
-class EventId:
-    """evt_<directory>_<seq>_<first 8 hex digits of the leaf hash>: never reused, not even after a restore."""
+class EventId(NamedTuple):
+    """`evt_<directory>_<seq>_<first 8 hex digits of the leaf hash>`. An id is never reused, not even after a restore. `mark`: ID_MARK_SIZE bytes."""
 
     slug: str
     seq: int
@@ -90,7 +93,7 @@ class EventId:
 
 
 def parse_event_id(text: str) -> EventId | None:
-    """Give the parts of an event id, or None where the text cannot be one."""
+    """Parse an event id; None if the text cannot be one."""
     if not text.startswith("evt_") or len(text) > 128:
         return None
     parts = text[4:].rsplit("_", 2)
@@ -100,4 +103,4 @@ def parse_event_id(text: str) -> EventId | None:
         mark = bytes.fromhex(parts[2])
     except ValueError:
         return None
-    return EventId(parts[0], int(parts[1]), mark) if len(mark) == 4 and parts[2] == mark.hex() else None
+    return EventId(parts[0], int(parts[1]), mark) if len(mark) == ID_MARK_SIZE and parts[2] == mark.hex() else None

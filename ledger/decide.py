@@ -1,6 +1,6 @@
-"""Decisions: state and command in, events out. Pure: ids and documents are given, numbers and time come later.
+"""Decisions: state and command in, events out. Pure: ids and documents are arguments; build.py adds numbers and times.
 
-The order of events in a commit is part of the contract (DESIGN §5): updated, derived revokes, deactivated; reactivated,
+Consumers rely on the order of the events in a commit (docs/events.md, "One event"): updated, derived revokes, deactivated; reactivated,
 derived restores; derived removals, deleted.
 """
 
@@ -18,6 +18,7 @@ from ledger.commands import (
     CreateUser,
     DeleteGroup,
     DeleteUser,
+    DirectoryState,
     GroupState,
     Last,
     PatchGroup,
@@ -25,7 +26,6 @@ from ledger.commands import (
     RecordFacts,
     ReplaceGroup,
     ReplaceUser,
-    State,
     UserState,
     of_the_idp,
     parse_id,
@@ -78,31 +78,31 @@ from scim.patch import Patch
 from scim.schema import ResourceType
 from scim.work import Work
 
-PAUSED_RETRY_S = 60  # what an IdP that heeds Retry-After waits: a pause is a matter of minutes or hours
+PAUSED_RETRY_S = 60  # the Retry-After of a paused directory; a pause takes minutes or hours
 PAUSED_SAYS = "An operator paused this directory: nothing was changed. Send the request again after the time in Retry-After, or ask them to resume it."
 CLOSED_SAYS = "This directory was closed for good; nothing was changed. Switch provisioning to it off in your IdP, or ask for another directory."
 
 
-SHARED_STEPS = 2_000  # of a PATCH in a batch that others share: some milliseconds
+SHARED_STEPS = 2_000  # of a PATCH in a shared batch: some milliseconds
 
 
 class RunsAloneError(Exception):
-    """The command turned out to fan out: decide it again in a transaction of its own, with all edges loaded."""
+    """The command changes many memberships: decide it again in its own transaction, with all memberships loaded."""
 
 
 class TooHeavyError(Exception):
-    """The command computes too much for a batch that others share: decide it again in a transaction of its own."""
+    """The command computes too much for a shared batch: decide it again in its own transaction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much a decision may compute: what is left of the request's budget, and in a shared batch no more than SHARED_STEPS."""
+    """How much a decision may compute: the rest of the request's budget, but at most SHARED_STEPS in a shared batch."""
 
     work: Work
     shared: bool
 
     def patched(self, kind: ResourceType, before: dict[str, Any], patch: Patch, leniency: Leniency) -> Any:
-        """The document after a PATCH. Raises TooHeavyError in a shared batch, TooMany once the budget is spent."""
+        """Apply a PATCH. Raises TooHeavyError above SHARED_STEPS in a shared batch, TooMany if the request's budget is spent."""
         small = Work(min(SHARED_STEPS, self.work.left)) if self.shared else self.work
         allowed = small.left
         try:
@@ -118,16 +118,17 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The events of one command (none for a no-op) and the resource after it (None when it is gone or was not loaded)."""
+    """The events of one command (none for a no-op) and the resource afterwards (None if it was deleted or not loaded)."""
 
     drafts: tuple[Draft, ...]
     document: dict[str, Any] | None = None
 
 
-def decide(state: State, command: Command, leniency: Leniency, effort: Effort | None = None) -> Decision:
-    """Decide one command; with what it may compute, where others share a batch with it or a request has several.
+def decide(state: DirectoryState, command: Command, leniency: Leniency, effort: Effort | None = None) -> Decision:
+    """Decide one command. `effort` limits its computation; the default is the budget of one PATCH.
 
-    Raises ScimError when it is refused, RunsAloneError when it needs all edges loaded, TooHeavyError when others would wait.
+    Raises ScimError if the command is refused, RunsAloneError if it needs all memberships, TooHeavyError if it needs its own
+    transaction.
     """
     _refuse_where_nothing_may_be_written(state.directory, command)
     decision = _decide(state, command, leniency, effort or Effort(Work(PATCH_STEPS), shared=False))
@@ -136,7 +137,7 @@ def decide(state: State, command: Command, leniency: Leniency, effort: Effort | 
     return decision
 
 
-def _decide(state: State, command: Command, leniency: Leniency, effort: Effort) -> Decision:
+def _decide(state: DirectoryState, command: Command, leniency: Leniency, effort: Effort) -> Decision:
     match command:
         case CreateUser():
             return _create_user(state, command)
@@ -166,7 +167,7 @@ def _decide(state: State, command: Command, leniency: Leniency, effort: Effort) 
 
 
 def _refuse_where_nothing_may_be_written(directory: str, command: Command) -> None:
-    """A paused directory takes nothing from its IdP, a closed one nothing that would change what it was. The rest goes on."""
+    """A paused directory refuses changes from its IdP. A closed one also refuses new profiles and schemas. The rest is allowed."""
     if directory == PAUSED and of_the_idp(command):
         raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
     if directory in {CLOSED, DELETED} and (of_the_idp(command) or _changes_profile(command)):
@@ -180,8 +181,8 @@ def _changes_profile(command: Command) -> bool:
     return isinstance(command, RecordFacts) and any(draft.kind in _PROFILE_CHANGES for draft in command.drafts)
 
 
-def _clean_up(state: State, command: CleanUp) -> Decision:
-    """A piece of the clean-up: what stands no more was taken away by a piece before. Access ended when the directory was closed."""
+def _clean_up(state: DirectoryState, command: CleanUp) -> Decision:
+    """One piece of the clean-up; what an earlier piece removed is skipped. Access ended when the directory was closed."""
     if state.directory != CLOSED:
         return Decision(())
     drafts = [
@@ -205,7 +206,7 @@ def _ended(kind: EventType, obj: UUID, ot: str, last: Last) -> Draft:
 # -- users ------------------------------------------------------------------
 
 
-def _create_user(state: State, command: CreateUser) -> Decision:
+def _create_user(state: DirectoryState, command: CreateUser) -> Decision:
     _refuse_taken(state, command.key, command.id)
     check_user_name(command.document)
     document = {**command.document, "id": str(command.id)}
@@ -213,18 +214,18 @@ def _create_user(state: State, command: CreateUser) -> Decision:
     return Decision((_user_event(USER_CREATED, command.id, document, [], command.key),), document)
 
 
-def _replace_user(state: State, command: ReplaceUser) -> Decision:
+def _replace_user(state: DirectoryState, command: ReplaceUser) -> Decision:
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
     document = in_order_of(user.document, {**command.document, "id": str(command.id)})
-    # A PUT that says nothing of `active` must not bring a leaver back.
+    # A PUT without `active` keeps the state: it must not reactivate a user who left.
     document.setdefault("active", user.active)
     check_immutable(command.kind, user.document, document)
     return _change_user(state, user, document)
 
 
-def _patch_user(state: State, command: PatchUser, leniency: Leniency, effort: Effort) -> Decision:
+def _patch_user(state: DirectoryState, command: PatchUser, leniency: Leniency, effort: Effort) -> Decision:
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
@@ -232,7 +233,7 @@ def _patch_user(state: State, command: PatchUser, leniency: Leniency, effort: Ef
     return _change_user(state, user, in_order_of(user.document, after))
 
 
-def _change_user(state: State, user: UserState, after: dict[str, Any]) -> Decision:
+def _change_user(state: DirectoryState, user: UserState, after: dict[str, Any]) -> Decision:
     key = casefold(after["userName"])
     if key != user.key:
         _refuse_taken(state, key, user.id)
@@ -260,14 +261,14 @@ def _activation(user: UserState, after: dict[str, Any], change: list[dict[str, A
     return [*revoked, _user_event(USER_DEACTIVATED, user.id, after, change, key)]
 
 
-def _delete_user(state: State, command: DeleteUser) -> Decision:
+def _delete_user(state: DirectoryState, command: DeleteUser) -> Decision:
     user = _user(state, command.id)
     if command.condition:
         command.condition.check(user.etag_rv)
     if user.in_groups and user.groups is None:
         raise RunsAloneError
     removals = [_edge(MEMBER_REMOVED, group, user.id, USER, USER_WAS_DELETED, user.active) for group in user.groups or ()]
-    # `active` false: whoever folds the events ends all access here, whatever came before.
+    # `active` is false, so that a consumer that folds the events ends all access here, even if it missed earlier ones.
     last = Draft(USER_DELETED, user.id, USER, active=False, body=Body(user.document, [], user.key) if user.document else None)
     return Decision((*removals, last))
 
@@ -276,14 +277,14 @@ def _user_event(kind: EventType, user: UUID, document: dict[str, Any], found: li
     return Draft(kind, user, USER, active=document["active"], body=Body(document, found, key))
 
 
-def _user(state: State, user: UUID) -> UserState:
+def _user(state: DirectoryState, user: UUID) -> UserState:
     found = state.users.get(user)
     if found is None:
         raise NotFound("There is no user with this id in this directory. It may have been deleted.")
     return found
 
 
-def _refuse_taken(state: State, key: str, user: UUID) -> None:
+def _refuse_taken(state: DirectoryState, key: str, user: UUID) -> None:
     owner = state.names.get(key)
     if owner is not None and owner != user:
         raise Uniqueness("userName: another user of this directory already has this userName (compared ignoring case).")
@@ -292,14 +293,14 @@ def _refuse_taken(state: State, key: str, user: UUID) -> None:
 # -- groups -----------------------------------------------------------------
 
 
-def _create_group(state: State, command: CreateGroup) -> Decision:
+def _create_group(state: DirectoryState, command: CreateGroup) -> Decision:
     document = {**command.document, "id": str(command.id)}
     created = Draft(GROUP_CREATED, command.id, GROUP, body=Body(document, [], command.key))
     members = dict.fromkeys(_known_members(state, command.id, command.members))
     return Decision((created, *(_add(state, command.id, member) for member in members)), document)
 
 
-def _replace_group(state: State, command: ReplaceGroup) -> Decision:
+def _replace_group(state: DirectoryState, command: ReplaceGroup) -> Decision:
     group = _group(state, command.id)
     if command.condition:
         command.condition.check(group.etag_rv)
@@ -309,7 +310,7 @@ def _replace_group(state: State, command: ReplaceGroup) -> Decision:
     return _change_group(state, group, document, wanted, set(group.members or ()))
 
 
-def _patch_group(state: State, command: PatchGroup, leniency: Leniency, effort: Effort) -> Decision:
+def _patch_group(state: DirectoryState, command: PatchGroup, leniency: Leniency, effort: Effort) -> Decision:
     group = _group(state, command.id)
     if command.condition:
         command.condition.check(group.etag_rv)
@@ -320,7 +321,9 @@ def _patch_group(state: State, command: PatchGroup, leniency: Leniency, effort: 
     return _change_group(state, group, document, wanted, current)
 
 
-def _change_group(state: State, group: GroupState, document: dict[str, Any], wanted: set[UUID], current: set[UUID]) -> Decision:
+def _change_group(
+    state: DirectoryState, group: GroupState, document: dict[str, Any], wanted: set[UUID], current: set[UUID]
+) -> Decision:
     found = changes(group.document, document)
     drafts: list[Draft] = []
     if found:
@@ -330,7 +333,7 @@ def _change_group(state: State, group: GroupState, document: dict[str, Any], wan
     return Decision(tuple(drafts), document)
 
 
-def _delete_group(state: State, command: DeleteGroup) -> Decision:
+def _delete_group(state: DirectoryState, command: DeleteGroup) -> Decision:
     group = _group(state, command.id)
     if command.condition:
         command.condition.check(group.etag_rv)
@@ -341,7 +344,7 @@ def _delete_group(state: State, command: DeleteGroup) -> Decision:
     return Decision((*own, *above, last))
 
 
-def _group(state: State, group: UUID) -> GroupState:
+def _group(state: DirectoryState, group: UUID) -> GroupState:
     found = state.groups.get(group)
     if found is None:
         raise NotFound("There is no group with this id in this directory. It may have been deleted.")
@@ -349,11 +352,12 @@ def _group(state: State, group: UUID) -> GroupState:
 
 
 def _apply_member_operations(
-    state: State, group: GroupState, operations: tuple[MemberOperation, ...]
+    state: DirectoryState, group: GroupState, operations: tuple[MemberOperation, ...]
 ) -> tuple[set[UUID], set[UUID]]:
     """The members of the group after the operations, and before them: (wanted, current).
 
-    Where not all members are loaded, both have only members that the operations name: so one member costs little in a large group.
+    If the members were not all loaded, both sets hold only members that the operations name: adding one member to a large group
+    is cheap.
     """
     if group.members is not None:
         current = set(group.members)
@@ -383,17 +387,17 @@ def _named(operation: MemberOperation) -> Iterator[UUID]:
     return (found for found in (parse_id(member) for member, _ in operation.members) if found is not None)
 
 
-def _selected(state: State, group: GroupState, operation: MemberOperation, member: UUID) -> bool:
+def _selected(state: DirectoryState, group: GroupState, operation: MemberOperation, member: UUID) -> bool:
     kind = (group.members or {}).get(member) or state.members[member][0]
     return operation.filter is not None and matches(operation.filter, {"value": str(member), "type": kind})
 
 
-NAMED_MAX: Final = UNKNOWN_ENOUGH  # members that a refusal names: enough to see what they have in common
+NAMED_MAX: Final = UNKNOWN_ENOUGH  # members that a refusal names
 NAMED_CHARACTERS_MAX: Final = 80  # of each of them
 
 
-def _known_members(state: State, group: UUID, members: Iterable[UUID | str]) -> list[UUID]:
-    """The members as ids. Raises InvalidValue, naming those that no user or group here has."""
+def _known_members(state: DirectoryState, group: UUID, members: Iterable[UUID | str]) -> list[UUID]:
+    """The members as ids. Raises InvalidValue, which names ids that no user or group of the directory has."""
     known: list[UUID] = []
     unknown: dict[str, None] = {}
     for member in members:
@@ -412,12 +416,12 @@ def _known_members(state: State, group: UUID, members: Iterable[UUID | str]) -> 
 
 
 def _refuse_what_is_no_id(operations: tuple[MemberOperation, ...]) -> None:
-    """Raises InvalidValue for a removal of what cannot be an id: it would be acknowledged, and the member would stay.
+    """Raises InvalidValue if an operation removes a member by a value that cannot be an id.
 
-    An id that is merely absent is removed already.
+    If that were answered with success, the member would stay in the group. An id that is not a member is no error.
     """
     named: dict[str, None] = {}
-    # `require` refuses these itself, with noTarget.
+    # An operation with `require` answers noTarget instead.
     required = {member for operation in operations if operation.kind == "require" for member, _ in operation.members}
     for operation in operations:
         if operation.kind == "remove":
@@ -439,12 +443,12 @@ def _shortened(text: str) -> str:
     return text if len(text) <= NAMED_CHARACTERS_MAX else text[: NAMED_CHARACTERS_MAX - 3] + "..."
 
 
-def _add(state: State, group: UUID, member: UUID) -> Draft:
+def _add(state: DirectoryState, group: UUID, member: UUID) -> Draft:
     kind, active = state.members[member]
     return _edge(MEMBER_ADDED, group, member, kind, IDP, active)
 
 
-def _remove(state: State, group: GroupState, member: UUID, cause: str = IDP) -> Draft:
+def _remove(state: DirectoryState, group: GroupState, member: UUID, cause: str = IDP) -> Draft:
     kind, active = state.members[member]
     return _edge(MEMBER_REMOVED, group.id, member, kind, cause, active)
 
@@ -454,5 +458,5 @@ def _edge(kind: EventType, group: UUID, member: UUID, member_type: str, cause: s
 
 
 def _access(kind: EventType, group: UUID, user: UUID, cause: str) -> Draft:
-    # Access that goes and comes with the user's activity moves no ETag: what the IdP stored is unchanged.
+    # Access that follows from a user's activity moves no ETag, because the stored group is unchanged.
     return replace(_edge(kind, group, user, USER, cause, effective=True), moves_etag=False)

@@ -1,10 +1,10 @@
-"""Directories as the write side knows them, and the key-encryption key of the ledger."""
+"""Directories: their rows in memory, kept up to date, and the ledger's own row with the id of its key-encryption key."""
 
 import json
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from database.connections import Connection
@@ -17,6 +17,7 @@ from scim.profile import Profile, ProfileError, UnknownProfileError, own_profile
 from scim.schema import GROUP, USER, ResourceType, with_extension
 
 SQL = load_queries(__file__)
+WAKE: Final = (SQL["wake_directories"], ())  # the statement that tells all processes to look at the directories again
 SYSTEM = "_system"  # the ledger's own directory: tokens, consumers, replays
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 PROFILE = "generic@1"
@@ -24,7 +25,7 @@ PROFILE = "generic@1"
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """One IdP connection. `slug` is its public name, never reused; `profile` says what its IdP sends and is forgiven."""
+    """One IdP connection. `slug` is its public name, never reused; `profile` says how its IdP writes SCIM and which deviations are tolerated."""
 
     id: int
     uuid: UUID
@@ -32,11 +33,12 @@ class Directory:
     profile: Profile = field(repr=False)
     index_key: bytes = field(repr=False)
     created_at: int = 0  # µs since the epoch
-    schemas: str = field(default="[]", repr=False)  # registered extensions, as stored: [resource type, Schema document]
+    # registered extension schemas as stored: JSON pairs of resource type and Schema document
+    schemas: str = field(default="[]", repr=False)
     user_type: ResourceType = field(default=USER, repr=False)
     group_type: ResourceType = field(default=GROUP, repr=False)
-    state: str = ACTIVE  # as this process last saw it: what may write is decided in the transaction, by what stands there
-    since: int = 0  # when it became so, µs since the epoch; 0 where it always was
+    state: str = ACTIVE  # as this process last saw it; the write transaction reads it again and decides by that
+    since: int = 0  # when the state began, µs since the epoch; 0 if it was always `active`
 
     def typed(self, kind: ResourceType) -> ResourceType:
         """The resource type with the extensions of this directory."""
@@ -44,11 +46,11 @@ class Directory:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed, and perhaps cleaned up since. That is for ever."""
+        """Whether the state is closed or deleted. Neither is ever left."""
         return self.state in {CLOSED, DELETED}
 
     def leniency(self) -> Leniency:
-        """What its profile forgives one request."""
+        """The tolerances of its profile, for one request."""
         return Leniency(self.profile.tolerances)
 
 
@@ -61,7 +63,7 @@ def _directory(kek: Kek, row: tuple[Any, ...]) -> Directory:
 
 @lru_cache(maxsize=1024)
 def types_of(schemas: str) -> tuple[ResourceType, ResourceType]:
-    """User and Group with registered extensions; the same objects for the same text, because caches go by them."""
+    """User and Group with the registered extensions. Equal texts give the same objects, because caches are keyed by them."""
     types = {USER.name: USER, GROUP.name: GROUP}
     for name, document in json.loads(schemas):
         types[name] = with_extension(types[name], read_extension(document))
@@ -69,7 +71,7 @@ def types_of(schemas: str) -> tuple[ResourceType, ResourceType]:
 
 
 def _profile(slug: str, profile: str, own: str | None) -> Profile:
-    """The profile of a directory: the document of an operator's own, or else one of the release."""
+    """The profile of a directory: from the stored document `own`, or one of the release."""
     try:
         return profile_of(profile) if own is None else own_profile(own)
     except (UnknownProfileError, ProfileError) as unknown:
@@ -78,18 +80,30 @@ def _profile(slug: str, profile: str, own: str | None) -> Profile:
         ) from unknown
 
 
+async def next_number(conn: Connection) -> int:
+    """Reserve the number of a directory before its commit, because its first event carries it."""
+    row = await (await conn.execute(SQL["next_directory_id"])).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def insertion(directory: Directory, wrapped: bytes) -> tuple[LiteralString, tuple[Any, ...]]:
+    """The statement that stores a new directory with its wrapped index key."""
+    return SQL["insert_directory"], (directory.id, directory.uuid, directory.slug, directory.profile.text, wrapped)
+
+
 class Directories:
-    """The directories by slug and by number, read once each: immutable but for what `refresh` follows: profile, schemas, state."""
+    """A cache of the directories by slug and by number. Only profile, schemas and state can change; `refresh` updates them."""
 
     def __init__(self, kek: Kek) -> None:
         self._kek = kek
         self._by_slug: dict[str, Directory] = {}
         self._by_id: dict[int, Directory] = {}
-        self.changes = 0  # how often a look found that something may have changed: whoever looked, all can see it
-        self._mark: str | None = None  # of all that may change, when it was last read
+        self.changes = 0  # counts the refreshes that found a change, for others who depend on the directories
+        self._mark: str | None = None  # value of `profiles_mark` at the last refresh
 
     async def by_slug(self, conn: Connection, slug: str) -> Directory | None:
-        """Give a directory, or None where the ledger has none of that name."""
+        """The directory of a slug, or None."""
         found = self._by_slug.get(slug)
         if found is None and (SLUG.fullmatch(slug) or slug == SYSTEM):  # PostgreSQL takes no NUL and no lone surrogate
             row = await (await conn.execute(SQL["directory_by_slug"], (slug,))).fetchone()
@@ -97,7 +111,7 @@ class Directories:
         return found
 
     async def by_id(self, conn: Connection, number: int) -> Directory:
-        """Raises KeyError for a number the ledger never gave."""
+        """The directory of a number. Raises KeyError if there is none."""
         if number not in self._by_id:
             await self.all(conn)
         return self._by_id[number]
@@ -109,28 +123,28 @@ class Directories:
         return found
 
     def _forget_others(self, there: dict[int, UUID]) -> None:
-        """A ledger that was restored to an earlier state lacks those that were made since, and may give their numbers again."""
+        """Forget directories that the database no longer has. After a restore their numbers may be given again."""
         for number, known in list(self._by_id.items()):
             if there.get(number) != known.uuid:
                 del self._by_id[number]
                 self._by_slug.pop(known.slug, None)
 
     def known(self, slug: str) -> Directory | None:
-        """The same without asking the database."""
+        """The directory of a slug, if this process has read it before."""
         return self._by_slug.get(slug)
 
     async def refresh(self, conn: Connection) -> None:
-        """Follow changes of profiles, schemas and states made elsewhere; requests that have begun keep the directory they were given.
+        """Read profiles, schemas and states that other processes changed. Running requests keep the Directory they have.
 
-        A directory whose new profile is not known here is forgotten by name: whoever asks for it is told, while readers of
-        its log go on.
+        A directory whose new profile this release does not know is forgotten by slug: the next request for it fails with
+        UnknownProfileError, while readers of its log go on.
         """
         row = await (await conn.execute(SQL["profiles_mark"])).fetchone()
         assert row is not None
         if row[0] == self._mark:
             return
         rows = await (await conn.execute(SQL["profiles_all"])).fetchall()
-        self._forget_others({row[0]: row[6] for row in rows})
+        self._forget_others({number: uuid for number, *_, uuid in rows})
         for number, profile, schemas, own, state, since, _ in rows:
             known = self._by_id.get(number)
             if known is None or (known.profile.text, known.schemas, known.state, known.since) == (profile, schemas, state, since):
@@ -156,5 +170,5 @@ class Directories:
     def _remember(self, row: tuple[Any, ...]) -> Directory:
         directory = _directory(self._kek, row)
         self._by_slug[directory.slug] = self._by_id[directory.id] = directory
-        self._mark = None  # the row may be older than the last look at the profiles
+        self._mark = None  # the row may be older than the last refresh
         return directory

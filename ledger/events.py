@@ -13,29 +13,30 @@ MEMBER_TYPE_NAMES: Final = {number: name for name, number in MEMBER_TYPES.items(
 
 
 class Fact(Flag):
-    """What is true of every event of a type. Delivery order, the surge brake, replays and `replay verify` go by these."""
+    """Facts about an event type. Delivery order, the surge brake, replays and `replay verify` depend on them."""
 
-    MEMBERSHIP = auto()  # of the group `obj` and its member `mem`
-    DERIVED = auto()  # the ledger concluded it from another event of the commit; it moves no version of the resource
-    LIFECYCLE = auto()  # a resource begins, ends, is suspended or resumed: its later membership events wait for it
-    ENDS_RESOURCE = auto()  # the last of its resource but for its erasure
-    GRANTS_ACCESS = auto()  # somebody may get in by it
-    ENDS_ALL_ACCESS = auto()  # of a user, or of everybody in a directory
-    ENDS_SOME_ACCESS = auto()  # of a user, by one group
-    REVOCATION = auto()  # the time until consumers acknowledge it is measured
-    SURGE = auto()  # the surge brake counts the users of these
-    BY_OPERATOR = auto()  # of users and groups: never the IdP's doing
+    MEMBERSHIP = auto()  # about group `obj` and member `mem`
+    DERIVED = auto()  # follows from another event of the commit; does not move the resource's ETag
+    # created, deactivated, reactivated, deleted or erased: later membership events of the resource wait for it
+    LIFECYCLE = auto()
+    ENDS_RESOURCE = auto()  # the last event of its resource, except for an erasure
+    GRANTS_ACCESS = auto()  # gives somebody access
+    ENDS_ALL_ACCESS = auto()  # of one user, or of all users of a directory
+    ENDS_SOME_ACCESS = auto()  # of a user through one group
+    REVOCATION = auto()  # `revocation_seconds` measures the time until consumers acknowledge it
+    SURGE = auto()  # the surge brake counts its users
+    BY_OPERATOR = auto()  # about a user or group, but caused by an operator, never by the IdP
 
 
 class Effect(Enum):
-    """What an event of a type does to the tables of current state."""
+    """The effect of an event type on the tables of current state."""
 
     NOTHING = auto()
-    CHANGES = auto()  # its resource begins, or has other values
-    ENDS = auto()  # its resource is gone
+    CHANGES = auto()  # creates its resource or changes its attributes
+    ENDS = auto()  # deletes its resource
     ADDS_MEMBER = auto()
     REMOVES_MEMBER = auto()
-    MOVES_DIRECTORY = auto()  # what may be done with the directory
+    MOVES_DIRECTORY = auto()  # changes the state of the directory
 
 
 NO_FACT: Final = Fact(0)
@@ -43,9 +44,9 @@ NO_FACT: Final = Fact(0)
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """A kind of event. `topic` and `number` are stored for ever; `subject` is the type of the resource that it is about.
+    """A kind of event. `topic` and `number` are stored for ever; `subject` is the type of the resource that the event is about.
 
-    A new one is defined here, once: everything that depends on what it means asks its `effect` and `facts`, which have no default.
+    A new event type is defined only here. All code that depends on its meaning uses `effect` and `facts`, which have no default.
     """
 
     topic: str
@@ -53,9 +54,9 @@ class EventType:
     subject: str
     effect: Effect
     facts: Fact
-    version: int = 1  # grows with an upcaster in eventsourcing_recorder.py
+    version: int = 1  # incremented together with an upcaster in eventsourcing_recorder.py
     bit: int = field(init=False)
-    membership: bool = field(init=False)  # kept, because each event of a commit is asked
+    membership: bool = field(init=False)  # computed once, because it is read for each event of a commit
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bit", 1 << self.number)
@@ -136,17 +137,17 @@ BY_NUMBER: Final = {kind.number: kind for kind in EVENT_TYPES}
 
 
 def numbers(fact: Fact) -> frozenset[int]:
-    """The numbers of the event types of which a fact is true."""
+    """The numbers of the event types that have a fact."""
     return frozenset(kind.number for kind in EVENT_TYPES if fact in kind.facts)
 
 
 def bits(fact: Fact) -> int:
-    """The same as bits of commits.types."""
+    """The event types that have a fact, as bits of commits.types."""
     return sum(kind.bit for kind in EVENT_TYPES if fact in kind.facts)
 
 
 def type_mask(patterns: Iterable[str]) -> int | None:
-    """Turn `user.*`, `group.created`, `*` into bits of commits.types; None where a pattern names no event type."""
+    """Turn patterns such as `user.*`, `group.created` or `*` into bits of commits.types; None if a pattern matches no event type."""
     mask = 0
     for pattern in patterns:
         if pattern == "*":
@@ -161,7 +162,7 @@ def type_mask(patterns: Iterable[str]) -> int | None:
     return mask
 
 
-# Why an event happened (CONTRACT §4).
+# Values of `cause`, why an event happened (docs/events.md, "One event").
 IDP: Final = "idp"
 USER_WAS_DEACTIVATED: Final = "user_deactivated"
 USER_WAS_REACTIVATED: Final = "user_reactivated"
@@ -170,7 +171,7 @@ GROUP_WAS_DELETED: Final = "group_deleted"
 DIRECTORY_WAS_CLOSED: Final = "directory_closed"
 OPERATOR: Final = "operator"
 
-# What a directory is: directory_states.state. Closed: all access has ended, the clean-up is under way; deleted: it is through.
+# directory_states.state. Closed: all access has ended and the clean-up is running. Deleted: the clean-up is finished.
 ACTIVE: Final = "active"
 PAUSED: Final = "paused"
 CLOSED: Final = "closed"
@@ -179,17 +180,17 @@ DELETED: Final = "deleted"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The attributes of an event: what is sealed apart from the leaf."""
+    """The attributes of an event, sealed and stored apart from the leaf."""
 
     object: dict[str, Any]
     changes: list[dict[str, Any]]
-    key: str = ""  # folded userName or displayName
-    user: dict[str, Any] | None = None  # mapped, the same for every IdP; of user events
+    key: str = ""  # casefolded userName or displayName
+    user: dict[str, Any] | None = None  # user events: the user mapped by the profile, the same for every IdP
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event that was decided but has no number yet."""
+    """A decided event without numbers and time."""
 
     kind: EventType
     obj: UUID
@@ -205,7 +206,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Macs:
-    """The blind keys of a resource's searchable values (DESIGN §6), 16 bytes each."""
+    """HMACs of a resource's searchable values, 16 bytes each: what look-ups compare (docs/concepts.md, "Personal data")."""
 
     name: bytes  # userName of a user, displayName of a group
     external_id: bytes | None = None
@@ -215,7 +216,7 @@ class Macs:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A numbered event as the read models see it: structure and blind keys, no attribute."""
+    """A numbered event as the read models see it: structure and HMACs, no attributes."""
 
     directory: int
     seq: int
@@ -232,7 +233,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What one event adds to the tables of the log."""
+    """The rows of one event in the tables of the log."""
 
     recorded: Recorded
     leaf: bytes

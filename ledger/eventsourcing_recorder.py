@@ -1,7 +1,7 @@
-"""The log as an eventsourcing ApplicationRecorder, read-only: repositories, notification logs and anyone's own projections.
+"""The log as a read-only ApplicationRecorder of the eventsourcing library, for repositories, notification logs and projections.
 
 originator_id = resource id, originator_version = rv, notification id = position, topic = event type, state = the JSON that
-`LedgerMapper` reads. Writing goes through commands only: a second write path would bypass what the ledger promises.
+`LedgerMapper` reads. It never writes: a write path beside the commands would bypass order, numbering and sealing.
 """
 
 from collections.abc import Generator, Sequence
@@ -43,14 +43,14 @@ from proofs.leaf import encode_leaf, leaf_hash
 
 SQL: Final = load_queries(__file__)
 READ_POOL_MAX: Final = 4
-LOOK_S: Final = 0.5  # between two looks of a subscription for which no notification comes
+SUBSCRIPTION_LOOK_S: Final = 0.5  # between two reads of a subscription while no notification comes
 _READ_ONLY: Final = "The ledger is read-only here: send a SCIM request, its events follow."
 
 
 class LostEndError(PersistenceError):
-    """The log has lost its end since a reader was there: a backup was restored, or a standby promoted that lagged.
+    """The log lost its end since the reader's last event: a backup was restored, or a standby promoted that lagged.
 
-    What the reader made of the events that are gone is to be undone; then it reads on from a position that it knows to stand.
+    Undo what was derived from the missing events, then read on from a position before them.
     """
 
     def __init__(self, position: int, what: str) -> None:
@@ -59,10 +59,10 @@ class LostEndError(PersistenceError):
 
 
 class LedgerSubscription(ListenNotifySubscription["LedgerRecorder"]):
-    """Follows the log; woken by the ledger's NOTIFY, which is a hint only: what it yields is read from the log.
+    """Follows the log. NOTIFY only wakes it; the events are read from the log.
 
-    Its place carries the leaf hash found there. Where the log has lost its end since, iterating raises LostEndError. While the
-    database is away it waits and goes on by itself.
+    It remembers the leaf hash at its position and compares it at each read: if the log lost its end, iterating raises LostEndError.
+    While the database is away it waits, then goes on by itself.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class LedgerSubscription(ListenNotifySubscription["LedgerRecorder"]):
     def stop(self) -> None:
         """End the iteration."""
         super().stop()
-        if current_thread() is not self._pull_thread:  # which ends by itself after an error, and may not wait for the listener
+        # the pull thread calls stop after an error, and must not wait for the listener
+        if current_thread() is not self._pull_thread:
             self._stop_listening()
 
     def _pull(self) -> None:
@@ -84,7 +85,7 @@ class LedgerSubscription(ListenNotifySubscription["LedgerRecorder"]):
             try:
                 found, self._place = self._recorder.read_on(self._place, self._select_limit, self._topics)
             except OperationalError:
-                return  # the listener wakes it again
+                return  # the next wake-up of the listener calls this method again
             if found:
                 try:
                     self._notifications_queue.put(found)
@@ -98,7 +99,7 @@ class LedgerSubscription(ListenNotifySubscription["LedgerRecorder"]):
 class LedgerRecorder(ApplicationRecorder):
     """Reads the ledger at `url` (the serving role suffices) with its key-encryption key.
 
-    Raises the library's OperationalError where PostgreSQL cannot be reached.
+    Raises the library's OperationalError if PostgreSQL cannot be reached.
     """
 
     def __init__(self, url: str, kek: Kek) -> None:
@@ -121,7 +122,7 @@ class LedgerRecorder(ApplicationRecorder):
         self._pool.close()
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> NoReturn:
-        """Refuse: events follow from commands (SCIM requests, administrative acts), never from outside."""
+        """Refuse: only commands (SCIM requests, administrative acts) make events."""
         raise ProgrammingError(_READ_ONLY)
 
     def select_events(
@@ -138,8 +139,8 @@ class LedgerRecorder(ApplicationRecorder):
         with self._reading() as conn:
             rows = conn.execute(SQL["stream_of"], params).fetchall()
         events = [
-            StoredEvent(row[7], row[2], orjson.loads(row[4])["type"], self._state(row[0], row[7], row[1], row[4], row[5], row[6]))
-            for row in rows
+            StoredEvent(obj, rv, orjson.loads(leaf)["type"], self._state(directory, obj, seq, leaf, ct, wrapped))
+            for directory, seq, rv, leaf, ct, wrapped, obj in rows
         ]
         if desc:
             events.reverse()
@@ -154,7 +155,7 @@ class LedgerRecorder(ApplicationRecorder):
         *,
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
-        """Events by position, whole ledger. Unknown topics select nothing."""
+        """Events of the whole ledger by position. An unknown topic selects nothing."""
         first = 1 if start is None else start + (0 if inclusive_of_start else 1)
         kinds = [BY_TOPIC[topic].number for topic in topics if topic in BY_TOPIC] if topics else [k.number for k in EVENT_TYPES]
         with self._reading() as conn:
@@ -175,13 +176,13 @@ class LedgerRecorder(ApplicationRecorder):
     ) -> Subscription[ApplicationRecorder]:
         """Follow the log from after position `gt`.
 
-        `leaf_hash`, of the event that stood there (LedgerEvent.leaf_hash), tells a log that lost its end and grew again from the one that
-        was read: the library's tracking keeps the number alone. Raises LostEndError where it does not stand there.
+        `leaf_hash` is LedgerEvent.leaf_hash of the event at `gt`. With it a log that lost its end and grew again is recognised; the
+        library's tracking stores the number only. Raises LostEndError if another event, or none, is at `gt`.
         """
         return LedgerSubscription(self, gt, topics, leaf_hash=leaf_hash)
 
     def place(self, position: int, leaf_hash: bytes | None = None) -> Anchor:
-        """A position with what stands there. Raises LostEndError where nothing does, or not that."""
+        """The position with its leaf hash. Raises LostEndError if it has no event, or one with another leaf hash."""
         if position == 0:
             return START
         found = self._leaves([position]).get(position)
@@ -192,10 +193,10 @@ class LedgerRecorder(ApplicationRecorder):
         return Anchor(position, found)
 
     def read_on(self, place: Anchor, limit: int, topics: Sequence[str] = ()) -> tuple[Sequence[Notification], Anchor]:
-        """The next events after a place, and the place behind them. Raises LostEndError."""
+        """The next events after a place, and the place after them. Raises LostEndError if the place is no longer in the log."""
         found = self.select_notifications(place.position, limit, topics=topics, inclusive_of_start=False)
         last = found[-1].id if found else place.position
-        leaves = self._leaves([place.position, last])  # after the events: so they were of the log that holds the place
+        leaves = self._leaves([place.position, last])  # read after the events: if the place is still there, so were the events
         stands = leaves.get(place.position)
         if place.position and stands != place.leaf_hash:
             raise LostEndError(place.position, "it ends before" if stands is None else "another event stands there now")
@@ -218,9 +219,9 @@ class LedgerRecorder(ApplicationRecorder):
             raise OperationalError("PostgreSQL cannot be reached") from lost
 
     def _state(self, directory: int, obj: UUID, seq: int, leaf: bytes, ct: bytes | None, wrapped: bytes | None) -> bytes:
-        """`{"leaf":…,"data":…}`: structure as hashed, attributes as in the feed (null once erased or where there are none).
+        """`{"leaf":…,"data":…}`: the leaf as hashed, the attributes as in the feed (null if erased, or if the event has none).
 
-        One damaged body costs its own event only: `data` says that it is unreadable.
+        A damaged body affects only its own event, whose `data` says that it is unreadable.
         """
         data = b"null"
         if ct is not None and wrapped is not None:
@@ -235,12 +236,12 @@ class LedgerRecorder(ApplicationRecorder):
     def _uuid(self, number: int) -> UUID:
         if number not in self._directories:
             with self._reading() as conn:
-                self._directories = {row[0]: row[1] for row in conn.execute(SQL["directories_all"]).fetchall()}
+                self._directories = dict(conn.execute(SQL["directory_uuids"]).fetchall())
         return self._directories[number]
 
 
 class _Listener:
-    """A thread that waits for NOTIFY on a connection of its own. It also wakes by itself, so that a lost end is noticed soon."""
+    """A thread that waits for NOTIFY on its own connection. It also wakes subscribers at intervals, so that a lost end is noticed soon."""
 
     def __init__(self, url: str, wake: Any) -> None:
         self._url = url
@@ -259,11 +260,11 @@ class _Listener:
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
-                # The time limit bounds how long stop() waits for the thread, and how late a lost notification is.
-                for _ in self._conn.notifies(timeout=LOOK_S, stop_after=1):
+                # The timeout bounds how long stop() waits for the thread, and how late events come after a lost notification.
+                for _ in self._conn.notifies(timeout=SUBSCRIPTION_LOOK_S, stop_after=1):
                     pass
             except psycopg.Error:
-                self._stopped.wait(LOOK_S)
+                self._stopped.wait(SUBSCRIPTION_LOOK_S)
                 with suppress(psycopg.Error):
                     self._conn.close()
                     self._conn = self._connected()
@@ -277,7 +278,7 @@ class _Listener:
 
 @dataclass(frozen=True)
 class LedgerEvent:
-    """An event as the library's mapper gives it. A subclass per type carries the stored TOPIC and its class_version."""
+    """An event as the library's mapper returns it. Each event type has a subclass with its TOPIC and class_version."""
 
     originator_id: UUID
     originator_version: int
@@ -286,7 +287,7 @@ class LedgerEvent:
 
     @property
     def leaf_hash(self) -> bytes:
-        """What the log holds at this event's position, and at no other: kept beside a tracking it tells a lost end of the log."""
+        """The event's leaf hash. Store it beside the tracking position: subscribe() then recognises a lost end of the log."""
         return leaf_hash(encode_leaf(self.leaf))
 
     TOPIC: ClassVar[str] = ""
@@ -302,10 +303,10 @@ EVENT_CLASSES: Final[dict[str, type[LedgerEvent]]] = {kind.topic: _event_class(k
 
 
 class LedgerMapper(Mapper[UUID]):
-    """Turns stored events into LedgerEvent objects through an explicit registry: no stored text ever names a class to import."""
+    """Turns stored events into LedgerEvent objects by a fixed registry, so that no stored text can name a class to import."""
 
     def to_domain_event(self, stored_event: StoredEvent) -> Any:
-        """Give the LedgerEvent. Raises KeyError for a topic this release does not know."""
+        """Make the LedgerEvent. Raises KeyError for a topic that this release does not know."""
         state = orjson.loads(stored_event.state)
         event_class = EVENT_CLASSES[stored_event.topic]
         return event_class(UUID(str(stored_event.originator_id)), stored_event.originator_version, state["leaf"], state["data"])
@@ -322,14 +323,14 @@ class LedgerFactory(InfrastructureFactory[TrackingRecorder]):
     """
 
     def application_recorder(self) -> LedgerRecorder:
-        """Raises EnvironmentError naming the variable that is missing, ValueError for a file that holds no key."""
+        """Raises EnvironmentError if a variable is missing, ValueError if the file holds no key."""
         url, path = self.env.get("DATABASE_URL"), self.env.get("KEK_FILE")
         if not url or not path:
             raise OSError("DATABASE_URL and KEK_FILE are needed to read the ledger.")
         return LedgerRecorder(url, Kek.read(Path(path).read_text(encoding="ascii")))
 
     def mapper(self, transcoder: Any = None, mapper_class: Any = None) -> Any:
-        """The ledger's own mapper, whatever was asked for."""
+        """The ledger's mapper; the arguments are ignored."""
         return LedgerMapper(transcoder=transcoder or self.transcoder())
 
     def aggregate_recorder(self, purpose: str = "events") -> NoReturn:

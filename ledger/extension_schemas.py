@@ -5,7 +5,7 @@ from typing import Any
 
 from database.queries import load_queries
 from ledger.commands import RecordFacts
-from ledger.directories import Directory
+from ledger.directories import WAKE, Directory
 from ledger.events import DIRECTORY, DIRECTORY_SCHEMA_REGISTERED, OPERATOR, Body, Draft
 from ledger.lifecycle import check_open
 from ledger.refused import RefusedError, StateError
@@ -21,9 +21,9 @@ def registered(directory: Directory) -> list[dict[str, Any]]:
 
 
 def schema_facts(directory: Directory, resource_type: str, document: dict[str, Any]) -> RecordFacts | None:
-    """The act of registering an extension schema, with its event; None where it stands already.
+    """The act that registers an extension schema; None if the same schema is registered already.
 
-    Raises RefusedError for what is no schema, StateError where its id is taken or the directory closed.
+    Raises RefusedError if the document is no valid schema, StateError if its id is taken or the directory is closed.
     """
     if resource_type not in TYPES_BY_NAME:
         raise RefusedError(f"The resource type is one of {', '.join(TYPES_BY_NAME)}.")
@@ -43,4 +43,4 @@ def schema_facts(directory: Directory, resource_type: str, document: dict[str, A
     body = Body(about, [change], directory.slug)
     draft = Draft(DIRECTORY_SCHEMA_REGISTERED, directory.uuid, DIRECTORY, cause=OPERATOR, body=body)
     insert = (SQL["insert_schema"], (directory.id, resource_type, extension.urn.casefold(), json.dumps(document)))
-    return RecordFacts((draft,), (insert, (SQL["wake_directories"], ())))
+    return RecordFacts((draft,), (insert, WAKE))

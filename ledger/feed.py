@@ -1,17 +1,18 @@
-"""The ordered read of events: pages that together tile the log.
+"""Read events in order, in pages that together cover every position of the log exactly once.
 
-A page reads head and commits, then one contiguous seq range per directory from events and from bodies, then the keys by id,
-and merges here; joining the three tables in SQL is two to three times slower. The head is read no later than the page.
+A page reads the head and commits, then one contiguous seq range of each directory from `events` and `bodies`, then the keys, and
+merges them in Python: a join of the three tables in SQL is two to three times slower. The head is read before the page or in the
+same statement; read later, it could cover events that the page does not have.
 
-A page holds at most BODIES_BYTES_MAX besides its first event. How large a sealed body is, is known before it is read; what it
-inflates to only while it is opened: so a page is fetched within the budget, then opened within it, and ends where that is spent.
-Opening leaves the event loop where it is much, and holds no connection.
+A page holds at most BODIES_BYTES_MAX besides its first event. The size of a sealed body is known before it is read, the inflated
+size only when it is opened. So the budget is applied twice, when bodies are fetched and when they are opened. Large pages are opened
+in a worker thread, and no connection is held meanwhile.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import anyio.to_thread
@@ -21,16 +22,16 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.cursor import BEGINNING, MARK_SIZE_BEFORE, Anchor, Cursor, EventId
 from ledger.directories import SYSTEM, Directories, Directory
-from ledger.rendering import BODIES_BYTES_MAX, Budget, Event, Sealed, rendered
+from ledger.rendering import BODIES_BYTES_MAX, Budget, Event, SealedEvent, rendered
 from ledger.rendering import rfc3339 as rfc3339  # noqa: PLC0414 - times of places in the feed are written as the feed does
 from ledger.sealing import Kek, cursor_key, cursor_mark
 
 SQL = load_queries(__file__)
 PAGE_MAX = 1_000
-COMMITS_SCANNED_MAX = 100_000  # of one page under a filter; an empty page with `covered` is legal
-_COMMITS_READ = 2_000  # commits fetched at once while looking for matches
-_LONG_BODY: Final = BODIES_BYTES_MAX // PAGE_MAX  # ciphertext bytes; a whole page of shorter ones is within the budget
-_LOOP_EVENTS: Final = 32  # rendered on the event loop: less than a millisecond, and cheaper than the way to a thread
+COMMITS_SCANNED_MAX = 100_000  # looked at for one page; if none matches, the page is empty and `covered` moves on
+_COMMITS_READ = 2_000  # commits that one query fetches
+_LONG_BODY: Final = BODIES_BYTES_MAX // PAGE_MAX  # bytes of ciphertext; PAGE_MAX bodies of less always fit the budget
+_LOOP_EVENTS: Final = 32  # this many are rendered on the event loop: it takes less than a millisecond
 _LOOP_BYTES: Final = 64 * 1024
 Connecting = Callable[[], AbstractAsyncContextManager[Connection]]
 
@@ -44,7 +45,7 @@ class CursorAheadError(Exception):
 
 
 class CursorForkedError(Exception):
-    """Another event stands at the cursor's place now."""
+    """Another event is at the cursor's place: the log was restored and has grown again."""
 
     def __init__(self, number: int, head: int) -> None:
         super().__init__(number, head)
@@ -56,7 +57,7 @@ class Selection:
     """What a reader asks for and may see."""
 
     directory: Directory | None = None  # read one directory by seq
-    directories: frozenset[int] | None = None  # None: all, those that are made later too, but `without`
+    directories: frozenset[int] | None = None  # None: all, including later ones, except `without`
     without: frozenset[int] = frozenset()
     mask: int = -1  # bits of the wanted event types
     subject: UUID | None = None
@@ -66,16 +67,16 @@ class Selection:
     rendered: bool = True
 
     def wants(self, directory: int, types: int) -> bool:
-        """Whether a commit of that directory with those types (bits) may have something for this reader."""
+        """Whether a commit of a directory with these event types (bits) can hold an event for the reader."""
         return bool(types & self.mask) and self.reaches(directory)
 
     def reaches(self, directory: int) -> bool:
-        """Whether anything of that directory may be one of this reader's."""
+        """Whether the reader reads the directory."""
         return directory not in self.without if self.directories is None else directory in self.directories
 
     def takes(self, event: Event) -> bool:
-        """Whether an event is one of this reader's."""
-        if not (1 << event.kind) & self.mask:  # `wants` written out: a page asks it a thousand times
+        """Whether the selection includes an event."""
+        if not (1 << event.kind) & self.mask:  # `wants`, inlined: it runs for each event of a page
             return False
         if event.directory in self.without if self.directories is None else event.directory not in self.directories:
             return False
@@ -88,7 +89,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`covered` says which part of the log the page speaks for (to < from: nothing new); `leaf_hash` stands at its end."""
+    """One page. It covers the numbers `covered_from` to `covered_to` (less than from: nothing new). `leaf_hash` is at `covered_to`."""
 
     events: list[Event]
     after: Cursor
@@ -104,7 +105,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """Part of a commit that a page takes: seq first..last of a directory, and the position of its first event.
+    """The part of a commit that a page holds: seq first..last of a directory, and the position of its first event.
 
     `commit`, `types` and `at` are the commit's: its first seq, the bits of its event types, its time in µs.
     """
@@ -120,18 +121,18 @@ class _Slice:
 
 @dataclass(slots=True)
 class Fetched:
-    """Events as they were read, nothing opened yet. `looked_at` holds all of their commits, also those that a filter leaves out."""
+    """Events as read, with bodies still sealed. `looked_at` also holds the events of their commits that the filter leaves out."""
 
     selection: Selection
     looked_at: list[Event] = field(default_factory=list[Event])
-    chosen: list[Event] = field(default_factory=list[Event])  # that the selection takes
-    sealed: list[Sealed] = field(default_factory=list[Sealed])  # those of them that are to be opened: a beginning of `chosen`
-    places: list[int] = field(default_factory=list[int])  # of each of `sealed`, among `looked_at`
+    chosen: list[Event] = field(default_factory=list[Event])  # those that the selection includes
+    sealed: list[SealedEvent] = field(default_factory=list[SealedEvent])  # a prefix of `chosen`: those that fit the budget
+    places: list[int] = field(default_factory=list[int])  # index of each of `sealed` in `looked_at`
     size: int = 0  # bytes of ciphertext
-    whole: bool = True  # False: the budget was spent before the last
+    whole: bool = True  # False: the budget was spent before the last event
 
     def cut(self, count: int) -> None:
-        """Keep the first `count` events, and of what was looked at just what speaks for these."""
+        """Keep the first `count` events, and only the part of `looked_at` before the next one."""
         if count < len(self.sealed):
             self.whole = False
             self.looked_at = self.looked_at[: self.places[count]]
@@ -143,7 +144,7 @@ class Fetched:
 
 
 class Feed:
-    """Reads the log. Stateless but for the directories it knows and the key of its cursors."""
+    """Reads the log. Its only state is the cache of directories and the key of the cursors."""
 
     def __init__(self, kek: Kek, directories: Directories) -> None:
         self._kek = kek
@@ -151,7 +152,7 @@ class Feed:
         self._cursor_key = b""
 
     async def head(self, conn: Connection, selection: Selection) -> int:
-        """The last readable position, or seq where one directory is selected."""
+        """The last readable position, or the last seq if one directory is selected."""
         return await self._head(conn, _own(selection))
 
     async def _head(self, conn: Connection, directory: int) -> int:
@@ -160,27 +161,24 @@ class Feed:
         return row[0] if row else 0
 
     async def check(self, conn: Connection, cursor: Cursor) -> Cursor:
-        """Give a cursor as it is made today. Raises CursorAheadError or CursorForkedError where its event is not in this log."""
+        """Check a cursor and return it in the current form. Raises CursorAheadError or CursorForkedError if its event is not in the log."""
         if cursor.number == 0:
             return Cursor(0, BEGINNING, cursor.directory)
-        name, params = (
-            ("event_at", (cursor.directory, cursor.number)) if cursor.directory else ("event_at_position", (cursor.number,))
-        )
-        row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
-        if row is None:
+        stands = await _stands(conn, cursor.directory, cursor.number)
+        if stands is None:
             raise CursorAheadError(cursor.number, await self._head(conn, cursor.directory))
-        mark = await self._marked(conn, row[4])
-        if cursor.mark != (row[4][:MARK_SIZE_BEFORE] if len(cursor.mark) == MARK_SIZE_BEFORE else mark):
+        mark = await self._marked(conn, stands.leaf_hash)
+        if cursor.mark != (stands.leaf_hash[:MARK_SIZE_BEFORE] if len(cursor.mark) == MARK_SIZE_BEFORE else mark):
             raise CursorForkedError(cursor.number, await self._head(conn, cursor.directory))
         return Cursor(cursor.number, mark, cursor.directory)
 
     async def page(
         self, connection: Connecting, selection: Selection, after: Cursor, limit: int, *, budget: int = BODIES_BYTES_MAX
     ) -> Page:
-        """Read the next page; limit is 1 to 1 000 events, `budget` bytes besides the first.
+        """Read the next page: at most `limit` events (1 to 1 000), and `budget` bytes besides the first event.
 
-        `after` must have been made by `check`, or here. Raises CursorAheadError or CursorForkedError where its event is not in
-        this log any more, also of a reader that waits from look to look.
+        `after` comes from `check` or from the page before. Raises CursorAheadError or CursorForkedError if its event is no longer in
+        the log.
         """
         async with connection() as conn:
             await self._learn_key(conn)
@@ -199,7 +197,7 @@ class Feed:
     async def read(
         self, connection: Connecting, selection: Selection, after: Anchor, limit: int, *, budget: int = BODIES_BYTES_MAX
     ) -> tuple[list[Event], Anchor, int]:
-        """The same of the whole ledger by position: (events, the place up to which they speak for the log, the head)."""
+        """Read a page of the whole ledger by position: (events, the place up to which they cover the log, the head)."""
         async with connection() as conn:
             known = after.leaf_hash.__eq__
             fetched, end, leaf_hash, head = await self._fetch(conn, selection, after.position, known, limit, budget)
@@ -209,87 +207,88 @@ class Feed:
         return fetched.events, Anchor(end, leaf_hash), head
 
     async def standing(self, conn: Connection, selection: Selection, number: int) -> tuple[int, bytes | None]:
-        """The head, and the leaf hash at a number (None where no event stands there), of one moment."""
+        """The head and the leaf hash at a number (None if there is no event), from one statement."""
         if selection.directory is not None:
             name, params = "directory_head_and_leaf", (selection.directory.id, number)
         else:
             name, params = "head_and_leaf", (number,)
         row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
         assert row is not None
-        return row[0], row[1]
+        head, leaf_hash = row
+        return head, leaf_hash
 
     async def anchor_at(self, conn: Connection, position: int) -> Anchor | None:
-        """A position with what stands there; None where nothing does."""
+        """The position with its leaf hash; None if there is no event."""
         _, leaf_hash = await self.standing(conn, Selection(), position)
         return None if leaf_hash is None and position else Anchor(position, leaf_hash or b"")
 
     async def cursor_at(self, conn: Connection, selection: Selection, number: int) -> Cursor:
-        """The cursor after an event that is in the log."""
+        """The cursor after the event with this number, which must be in the log."""
         return Cursor(number, await self._mark(conn, selection, number), _own(selection))
 
     def cursor_after(self, event: Event, selection: Selection) -> Cursor:
-        """The same of an event that was read here."""
+        """The cursor after an event that was just read."""
         return Cursor(_number(event, selection), cursor_mark(self._cursor_key, event.leaf_hash), _own(selection))
 
     async def mark_of(self, conn: Connection, facts: bytes) -> bytes:
-        """A mark of 8 bytes for a cursor, which tells these facts from any other, to us alone."""
+        """A mark of 8 bytes for a cursor: a keyed hash of `facts`, which only the ledger can make."""
         await self._learn_key(conn)
         return cursor_mark(self._cursor_key, facts)
 
-    async def event(self, conn: Connection, event_id: EventId, sight: Selection) -> bytes | None:
-        """Give one rendered event, or None where no such event stands in the log for a reader who sees what `sight` takes."""
+    async def event(self, conn: Connection, event_id: EventId, sight: Selection) -> Event | None:
+        """One rendered event; None if it is not in the log, or not included in `sight`, what the reader may see."""
         directory = await self._directories.by_slug(conn, event_id.slug)
         if directory is None:
             return None
-        # What is not in sight and what is not there cost the same one query: nobody tells them apart by the time either.
-        row = await (await conn.cursor(binary=True).execute(SQL["event_at"], (directory.id, event_id.seq))).fetchone()
-        if row is None or row[4][: len(event_id.mark)] != event_id.mark or not sight.wants(directory.id, 1 << row[6]):
+        # A hidden event and a missing one cost the same query, so the time of the answer does not tell them apart.
+        stands = await _stands(conn, directory.id, event_id.seq)
+        if stands is None or not stands.is_meant(event_id) or not sight.wants(directory.id, 1 << stands.kind):
             return None
-        return (await self.opened(await self.fetch_at(conn, [(directory.id, event_id.seq)], sight)))[0].json
+        return (await self.opened(await self.fetch_at(conn, [(directory.id, event_id.seq)], sight)))[0]
 
     async def at(
         self, conn: Connection, places: Sequence[tuple[int, int]], *, bodies: bool = True, rendered: bool = True
     ) -> list[Event]:
-        """The events at some (directory, seq), in the order of these. Places where no event stands are left out.
+        """The events at (directory, seq) pairs, in their order. Pairs without an event are left out.
 
-        Those beyond the budget of a page have no `json`.
+        Events beyond the budget of a page have an empty `json`.
         """
         fetched = await self.fetch_at(conn, places, Selection(bodies=bodies, rendered=rendered))
         return await self.opened(fetched)
 
     async def fetch_at(self, conn: Connection, places: Sequence[tuple[int, int]], selection: Selection) -> Fetched:
-        """Read what opened() gives the events of, so that no connection is held meanwhile."""
+        """Read the rows for opened(), which then needs no connection."""
         params = (int4s([directory for directory, _ in places]), int8s([seq for _, seq in places]))
         rows = await (await conn.cursor(binary=True).execute(SQL["commits_of"], params)).fetchall()
         slices = [_Slice(d, seq, seq, position, commit, types, at) for d, seq, position, commit, types, at in rows]
         return await self._events(conn, selection, slices, BODIES_BYTES_MAX)
 
     async def opened(self, fetched: Fetched, *, budget: int = BODIES_BYTES_MAX) -> list[Event]:
-        """The events that were read, with their JSON; those beyond the budget have none."""
+        """The fetched events with their JSON; events beyond the budget have an empty `json`."""
         await self._open(fetched, budget)
         return fetched.chosen
 
     async def position_of(self, conn: Connection, event_id: EventId, sight: Selection) -> tuple[Directory, int, int] | None:
-        """Give (directory, seq, position) of an event id; None where its directory is not there, or not in sight, or ends before.
+        """(directory, seq, position) of an event id; None if the directory is unknown, hidden, or ends before the seq.
 
-        Raises CursorForkedError where another event stands there, or one that is not in sight: the two are not told apart.
+        Raises CursorForkedError if the place has another event or a hidden one; the caller cannot tell which.
         """
         directory = await self._directories.by_slug(conn, event_id.slug)
         if directory is None or not sight.reaches(directory.id):
             return None
-        row = await (await conn.cursor(binary=True).execute(SQL["event_at"], (directory.id, event_id.seq))).fetchone()
-        if row is None:
+        stands = await _stands(conn, directory.id, event_id.seq)
+        if stands is None:
             return None
-        if row[4][: len(event_id.mark)] != event_id.mark or not sight.wants(directory.id, 1 << row[6]):
+        if not stands.is_meant(event_id) or not sight.wants(directory.id, 1 << stands.kind):
             raise CursorForkedError(event_id.seq, await self.head(conn, Selection(directory=directory)))
-        return directory, event_id.seq, row[5]
+        return directory, event_id.seq, stands.position
 
     # -- choosing commits ---------------------------------------------------
 
     async def _choose(
         self, conn: Connection, selection: Selection, after: int, head: int, limit: int
     ) -> tuple[list[_Slice], int]:
-        """Give the slices of the page and the number up to which it speaks for the log."""
+        """Choose the slices of the page, and the number up to which the page covers the log."""
         slices: list[_Slice] = []
         taken, scanned, covered = 0, 0, after
         while covered < head and taken < limit and scanned < COMMITS_SCANNED_MAX:
@@ -321,13 +320,9 @@ class Feed:
         await self._learn_key(conn)
         if number == 0:
             return BEGINNING
-        if selection.directory is not None:
-            name, params = "event_at", (selection.directory.id, number)
-        else:
-            name, params = "event_at_position", (number,)
-        row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
-        assert row is not None, "a covered number has an event"
-        return await self._marked(conn, row[4])
+        stands = await _stands(conn, _own(selection), number)
+        assert stands is not None, "a covered number has an event"
+        return await self._marked(conn, stands.leaf_hash)
 
     async def _marked(self, conn: Connection, leaf_hash: bytes) -> bytes:
         await self._learn_key(conn)
@@ -344,7 +339,7 @@ class Feed:
     async def _fetch(
         self, conn: Connection, selection: Selection, after: int, known: Callable[[bytes], bool], limit: int, budget: int
     ) -> tuple[Fetched, int, bytes, int]:
-        """What a page holds, its end, the leaf hash there, and the head. `known` says whether the leaf hash at `after` is the one it was."""
+        """(events, end, leaf hash at the end, head). `known` checks the leaf hash found at `after` against the reader's mark."""
         head, leaf_hash = await self.standing(conn, selection, after)
         if after and leaf_hash is None:
             raise CursorAheadError(after, head)
@@ -363,7 +358,8 @@ class Feed:
         if not slices:
             return fetched
         ranges = _ranges(slices)
-        params = (int4s([r[0] for r in ranges]), int8s([r[1] for r in ranges]), int8s([r[2] for r in ranges]))
+        numbers, firsts, lasts = zip(*ranges, strict=True)
+        params = (int4s(numbers), int8s(firsts), int8s(lasts))
         rows = await (await conn.cursor(binary=True).execute(SQL["events_in_ranges"], params)).fetchall()
         directories = {number: await self._directories.by_id(conn, number) for number, _, _ in ranges}
         _arrange(fetched, slices, rows, directories)
@@ -375,8 +371,8 @@ class Feed:
     async def _add_bodies(
         self, conn: Connection, fetched: Fetched, bodies: dict[tuple[int, int], tuple[int, bytes | None]], budget: int
     ) -> None:
-        """Give the events their ciphertexts and keys, as many as the budget allows; long ones are read only now."""
-        long: dict[tuple[int, int], Sealed] = {}
+        """Add ciphertexts and keys to as many events as the budget allows. Long ciphertexts are read only here."""
+        long: dict[tuple[int, int], SealedEvent] = {}
         objs: dict[UUID, None] = {}
         first = 0
         for number, sealed in enumerate(fetched.sealed):
@@ -402,7 +398,7 @@ class Feed:
                 sealed.wrapped = keys.get(sealed.event.obj)
 
     async def _open(self, fetched: Fetched, budget: int) -> None:
-        """Render what was read, and end it where the budget is spent."""
+        """Render the fetched events, and cut them where the budget is spent."""
         events, bodies = fetched.sealed, fetched.selection.bodies
         if not fetched.selection.rendered:
             return
@@ -411,6 +407,25 @@ class Feed:
             if rendered(self._kek, events, small, bodies=bodies) == len(events):
                 return
         fetched.cut(await anyio.to_thread.run_sync(lambda: rendered(self._kek, events, Budget(budget), bodies=bodies)))
+
+
+class _Stands(NamedTuple):
+    """What stands at a place of the log."""
+
+    leaf_hash: bytes
+    position: int
+    kind: int
+
+    def is_meant(self, event_id: EventId) -> bool:
+        """Whether it is the event of that id, and not another one after a restore."""
+        return self.leaf_hash.startswith(event_id.mark)
+
+
+async def _stands(conn: Connection, directory: int, number: int) -> _Stands | None:
+    """The event at a seq of a directory, or at a position of the ledger if `directory` is 0."""
+    name, params = ("event_at", (directory, number)) if directory else ("event_at_position", (number,))
+    row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
+    return None if row is None else _Stands(*row)
 
 
 def _own(selection: Selection) -> int:
@@ -428,24 +443,24 @@ def _number(event: Event, selection: Selection) -> int:
 def _arrange(
     fetched: Fetched, slices: Sequence[_Slice], rows: Sequence[tuple[Any, ...]], directories: dict[int, Directory]
 ) -> None:
-    """Put rows into the order of the slices, and choose what the selection takes."""
-    by_place = {(row[0], row[1]): row for row in rows}
+    """Put the rows into the order of the slices, and choose the events of the selection."""
+    by_place = {(number, seq): event for number, seq, *event in rows}
     takes, looked_at = fetched.selection.takes, fetched.looked_at
     for piece in slices:
         number, commit, types, at, directory = piece.directory, piece.commit, piece.types, piece.at, directories[piece.directory]
-        offset = piece.position - piece.first
+        offset, slug = piece.position - piece.first, directory.slug
         for seq in range(piece.first, piece.last + 1):
-            _, _, kind, obj, leaf, leaf_hash, _, mem = by_place[number, seq]
-            event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash)
+            kind, obj, leaf, leaf_hash, mem = by_place[number, seq]
+            event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash, slug)
             if takes(event):
                 fetched.places.append(len(looked_at))
                 fetched.chosen.append(event)
-                fetched.sealed.append(Sealed(event, directory, leaf))
+                fetched.sealed.append(SealedEvent(event, directory, leaf))
             looked_at.append(event)
 
 
 def _ranges(slices: Sequence[_Slice]) -> list[tuple[int, int, int]]:
-    """Join slices into one contiguous seq range per directory and run."""
+    """Merge slices into contiguous seq ranges for each directory."""
     merged: dict[int, list[list[int]]] = {}
     for piece in slices:
         runs = merged.setdefault(piece.directory, [])
@@ -457,7 +472,7 @@ def _ranges(slices: Sequence[_Slice]) -> list[tuple[int, int, int]]:
 
 
 def reached(slugs: Iterable[str], directories: Sequence[Directory]) -> tuple[frozenset[int] | None, frozenset[int]]:
-    """`directories` and `without` of a Selection for names, where `*` stands for all but the ledger's own directory."""
+    """`directories` and `without` of a Selection, from slugs; `*` means all directories except `_system`."""
     named = set(slugs)
     if "*" in named:
         return None, frozenset(d.id for d in directories if d.slug == SYSTEM and SYSTEM not in named)

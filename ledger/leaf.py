@@ -1,4 +1,4 @@
-"""Building the leaf of an event: the bytes that are hashed, and all that is ever public of it (DESIGN §5)."""
+"""Building the leaf of an event: the bytes that are hashed (docs/events.md, "The leaf"). A leaf holds no personal data."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,7 +13,7 @@ LEAF_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What all events of one commit share."""
+    """The fields that all events of one commit share."""
 
     directory: UUID
     first_seq: int
@@ -40,5 +40,5 @@ def leaf_of(draft: Draft, commit: Commit, seq: int, rv: int, cmt: bytes | None, 
     if cmt is not None and ct is not None:
         fields["cmt"] = cmt.hex()
         fields["ct"] = ct.hex()
-    # Copied: what orjson gives keeps the 8 KB buffer it was written to, and a giant commit holds 200 000 leaves at once.
+    # Copied, because a result of orjson keeps its 8 KB buffer alive, and a giant commit holds 200 000 leaves at once.
     return bytes(memoryview(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)))

@@ -1,15 +1,14 @@
-"""Pausing, resuming and closing a directory, accepting its frozen clock: acts in its own log. What each means for a write is decided in decide.py.
+"""Acts on a directory in its own log: pause, resume, close, accept the clock. decide.py says what each means for later writes.
 
-Each takes the directory as it was last seen and gives the act, or None where there is nothing to do. What the directory is when the act
-is written decides again, so the same act from two sides makes one event.
+Each function takes the directory as last read and returns the act, or None if nothing has to be done. The write transaction checks
+the state again, so two equal acts at the same time make one event.
 """
 
-from typing import Any, Final
+from typing import Any
 
-from database.queries import load_queries
-from ledger.clocks import Tail
+from ledger.clocks import DirectoryTail
 from ledger.commands import RecordFacts
-from ledger.directories import SYSTEM, Directory
+from ledger.directories import SYSTEM, WAKE, Directory
 from ledger.events import (
     ACTIVE,
     DIRECTORY,
@@ -26,15 +25,13 @@ from ledger.events import (
 from ledger.refused import StateError
 from ledger.rendering import rfc3339
 
-SQL: Final = load_queries(__file__)
-
 
 class LifecycleError(Exception):
-    """The act cannot be done on this directory, or not in these words; the text says why and what to do instead."""
+    """The act cannot be done on this directory, or its confirmation is wrong; the text says why and what to do instead."""
 
 
 def paused(directory: Directory, reason: str) -> RecordFacts | None:
-    """The act of pausing: from its commit on writes over SCIM answer 503, reads go on. None where it is paused.
+    """Pause: from the act's commit on SCIM writes are answered 503, reads go on. None if it is paused already.
 
     Raises StateError for a closed directory, LifecycleError for the ledger's own.
     """
@@ -43,7 +40,7 @@ def paused(directory: Directory, reason: str) -> RecordFacts | None:
 
 
 def resumed(directory: Directory, reason: str) -> RecordFacts | None:
-    """The act of resuming: from its commit on SCIM writes are taken again. None where it is not paused.
+    """Resume: from the act's commit on SCIM writes are accepted again. None if it is not paused.
 
     Raises StateError for a closed directory, LifecycleError for the ledger's own.
     """
@@ -52,9 +49,9 @@ def resumed(directory: Directory, reason: str) -> RecordFacts | None:
 
 
 def closed(directory: Directory, reason: str, confirm: str) -> RecordFacts | None:
-    """The act of closing, for ever: one event that ends all access of the directory; cleanup.py takes away the rest. None where it is closed.
+    """Close for ever: one event ends all access of the directory, then cleanup.py removes its resources. None if it is closed already.
 
-    `confirm` is the directory's name once more. Raises LifecycleError where it is not, and for the ledger's own directory.
+    `confirm` must repeat the directory's name. Raises LifecycleError if it differs, and for the ledger's own directory.
     """
     if directory.slug == SYSTEM:
         raise LifecycleError("This is the ledger's own directory: it cannot be closed.")
@@ -65,10 +62,10 @@ def closed(directory: Directory, reason: str, confirm: str) -> RecordFacts | Non
     return None if directory.is_closed else _act(DIRECTORY_CLOSED, directory, {ACTIVE, PAUSED}, reason)
 
 
-def clock_accepted(directory: Directory, tail: Tail, reason: str) -> RecordFacts | None:
-    """The act of accepting that events have the time of the last one until the clock has caught up with it. None where that was accepted.
+def clock_accepted(directory: Directory, tail: DirectoryTail, reason: str) -> RecordFacts | None:
+    """Accept that events get the time of the last one until the clock has passed it. None if that was accepted already.
 
-    Raises StateError where the clock is not behind, or for a closed directory, LifecycleError for the ledger's own.
+    Raises StateError if the clock is not behind or the directory is closed, LifecycleError for the ledger's own.
     """
     if directory.slug == SYSTEM:
         raise LifecycleError("This is the ledger's own directory: what is written there is never held up by a clock.")
@@ -94,7 +91,7 @@ def _check(directory: Directory) -> None:
 
 
 def check_open(directory: Directory) -> None:
-    """Raises StateError for a closed directory: nothing changes any more what it was."""
+    """Raises StateError for a closed directory, whose profile and schemas no longer change."""
     if directory.is_closed:
         raise StateError(f"The directory {directory.slug} was closed for good. Make another one.", "directory_closed")
 
@@ -107,4 +104,4 @@ def _act(kind: EventType, directory: Directory, leaves: set[str], reason: str) -
         "reason": reason,
     }
     draft = Draft(kind, directory.uuid, DIRECTORY, cause=OPERATOR, body=Body(facts, [], directory.slug))
-    return RecordFacts((draft,), ((SQL["wake_directories"], ()),), frozenset(leaves))
+    return RecordFacts((draft,), (WAKE,), frozenset(leaves))

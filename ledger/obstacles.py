@@ -1,7 +1,7 @@
-"""Sessions that hold the locks of the write path and are none of its writers: whoever may connect can take an advisory lock.
+"""Find foreign sessions that hold locks of the write path. Any login that may connect to the database can take an advisory lock.
 
-A writer of ours holds a lock for as long as its transaction lasts. Anything else that holds one stands in the way of every
-write (the ledger's lock) or of one directory's.
+The service's writers hold a lock as long as their transaction lasts. Another session that holds the ledger's lock blocks every
+write; one that holds a directory's lock blocks the writes of that directory.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from database.connections import APPLICATION_NAME, Connection
 from database.queries import load_queries
 
 SQL: Final = load_queries(__file__)
-HELD_MAX_S: Final = 60  # the largest commit takes less; a writer that holds a lock for longer is frozen or cut off
+# the largest commit takes less, so a writer that holds a lock for longer is frozen or has lost its connection
+HELD_MAX_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Who holds a lock: for the logs of operators, never for a client. `directory` is None for the ledger's lock."""
+    """A session that holds a lock. Only for the log that operators read, never for a client. `directory` is None for the ledger's lock."""
 
     pid: int
     user: str
@@ -31,6 +32,6 @@ class Obstacle:
 
 
 async def obstacles(conn: Connection) -> list[Obstacle]:
-    """What stands in the way of writes right now."""
+    """The sessions that block writes now."""
     cursor = await conn.cursor(binary=True).execute(SQL["locks_in_the_way"], (APPLICATION_NAME, HELD_MAX_S))
     return [Obstacle(*row) for row in await cursor.fetchall()]

@@ -1,11 +1,11 @@
-"""Profiles that directories have, and the act of giving one: events name the profile they were made under."""
+"""The profiles of directories, and the act that changes one. Every event names the profile that its request was read with."""
 
 from typing import Any
 
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import RecordFacts
-from ledger.directories import Directory
+from ledger.directories import WAKE, Directory
 from ledger.events import DIRECTORY, DIRECTORY_PROFILE_CHANGED, OPERATOR, Body, Draft
 from ledger.lifecycle import check_open
 from ledger.refused import RefusedError, StateError
@@ -15,18 +15,18 @@ SQL = load_queries(__file__)
 
 
 async def profiles(conn: Connection) -> dict[str, Profile]:
-    """Every profile there is by `name@version`: those of the release, then the operator's own as they were stored."""
+    """All profiles by `name@version`: those of the release, then the stored ones of operators."""
     found = {text: profile_of(text) for text in shipped()}
     for name, document in await (await conn.execute(SQL["profiles_own"])).fetchall():
         try:
             found[name] = own_profile(document)
         except ProfileError:
-            continue  # stored by a newer release: nobody can choose it here
+            continue  # stored by a newer release; this one cannot read it
     return found
 
 
 async def known_profile(conn: Connection, text: str) -> Profile:
-    """The profile `name@version`, or the newest of `name`. Raises RefusedError for one that is neither shipped nor stored."""
+    """The profile `name@version`, or the newest of `name`. Raises RefusedError if it is neither shipped nor stored."""
     try:
         return profile_of(text)
     except UnknownProfileError as unknown:
@@ -38,10 +38,10 @@ async def known_profile(conn: Connection, text: str) -> Profile:
 
 
 async def profile_facts(conn: Connection, directory: Directory, profile: Profile) -> RecordFacts | None:
-    """The act of giving a directory a profile, with its event; None where it has it. An own one is stored with it.
+    """The act that gives a directory a profile; None if it has it already. The document of an own profile is stored with it.
 
-    Raises StateError for a document under a name that is the release's, or that stands for another document already: events
-    name the profile they were made under, so a name means one thing for ever. The same for a closed directory.
+    Raises StateError if the name belongs to the release or to another stored document, because events name their profile and a
+    name must always mean the same document. Also raises it for a closed directory.
     """
     own = await _to_store(conn, profile)
     if directory.profile.text == profile.text:
@@ -52,7 +52,7 @@ async def profile_facts(conn: Connection, directory: Directory, profile: Profile
     draft = Draft(DIRECTORY_PROFILE_CHANGED, directory.uuid, DIRECTORY, cause=OPERATOR, body=facts)
     update = (SQL["set_profile"], (directory.id, profile.text))
     stands = (SQL["profile_unchanged"], (directory.id, directory.profile.text))
-    return RecordFacts((draft,), (*own, update, (SQL["wake_directories"], ())), stands=stands)
+    return RecordFacts((draft,), (*own, update, WAKE), stands=stands)
 
 
 async def _to_store(conn: Connection, profile: Profile) -> tuple[Any, ...]:

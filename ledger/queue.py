@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from ledger.transaction import Submission
 
-BATCH_MAX = 64  # more gains no throughput over HTTP, and whoever comes next waits longer: for the batch, and for its answers
-SHARE_MAX = 16  # of one directory where others write too: each waits for the rest of a batch and for one of its own
-RECENT_BATCHES = 1_000  # a directory that asked for something within so many counts as one that writes: ten seconds of a storm
-SHARE_BYTES_MAX = 512 * 1024  # of the requests of one directory in a batch: a tenth of a second of decisions and sealing
-QUEUED_MAX = 1_000  # commands of one directory
-QUEUED_BYTES_MAX = 64 * 2**20  # request bytes of one directory; one larger request is still taken by an empty queue
-SCAN_MAX = 4 * BATCH_MAX  # how far a batch looks past commands that must wait
+BATCH_MAX = 64  # commands; larger batches gain no throughput over HTTP, and the next command waits longer
+SHARE_MAX = 16  # commands of one directory in a batch while other directories write: keeps their latency low
+RECENT_BATCHES = 1_000  # a directory that queued a command within so many batches counts as writing: about ten seconds under load
+SHARE_BYTES_MAX = 512 * 1024  # request bytes of one directory in a batch: a tenth of a second of deciding and sealing
+QUEUED_MAX = 1_000  # waiting commands of one directory
+QUEUED_BYTES_MAX = 64 * 2**20  # waiting request bytes of one directory; an empty line takes one larger request too
+SCAN_MAX = 4 * BATCH_MAX  # commands of a line that a batch looks at, where some must wait
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class _Line:
 
 @dataclass(slots=True)
 class _Touched:
-    """What the commands of a batch, and those that wait before others, read and write."""
+    """The touch keys of the commands taken or skipped so far: a later command that conflicts with one of them must wait."""
 
     reads: set[object] = field(default_factory=set[object])
     writes: set[object] = field(default_factory=set[object])
@@ -42,19 +42,19 @@ class _Touched:
 
 
 class FairQueue:
-    """Commands by directory. A directory in a storm takes its share of a batch and no more."""
+    """One line of commands for each directory. However many commands a directory queues, it gets its share of a batch."""
 
     def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
         self._count = 0
         self._batches = 0
-        self._heard: dict[int, int] = {}  # the number of batches there had been when a directory last asked, oldest first
+        self._heard: dict[int, int] = {}  # directory -> number of batches taken before its latest command, in ascending order
 
     def __len__(self) -> int:
         return self._count
 
     def put(self, submission: Submission) -> bool:
-        """Take a command, or give False where the directory's line is full."""
+        """Queue a command. Returns False if the directory's line is full."""
         line = self._lines.setdefault(submission.directory.id, _Line())
         if line.waiting and (len(line.waiting) >= QUEUED_MAX or line.weight + submission.weight > QUEUED_BYTES_MAX):
             return False
@@ -66,7 +66,7 @@ class FairQueue:
         return True
 
     def put_back(self, submissions: list[Submission]) -> None:
-        """Return commands to the head of their lines, in order."""
+        """Put commands back at the head of their lines, in their order."""
         for submission in reversed(submissions):
             line = self._lines.setdefault(submission.directory.id, _Line())
             line.waiting.appendleft(submission)
@@ -74,12 +74,12 @@ class FairQueue:
             self._count += 1
 
     def drain(self) -> list[Submission]:
-        """Take everything out."""
+        """Remove and return all commands."""
         lines, self._lines, self._count = self._lines, {}, 0
         return [submission for line in lines.values() for submission in line.waiting]
 
     def overdue(self, now: float) -> list[Submission]:
-        """Take out what should have been begun by now."""
+        """Remove and return the commands whose time to begin is over."""
         found: list[Submission] = []
         for line in self._lines.values():
             late = [submission for submission in line.waiting if submission.until <= now]
@@ -91,10 +91,10 @@ class FairQueue:
         return found
 
     def take(self, busy: set[int]) -> tuple[list[Submission], list[Submission]]:
-        """Give (a batch, commands that run alone): round-robin over the directories that are not busy.
+        """Take (a batch, commands that run alone), round-robin over the directories that are not busy.
 
-        Two commands that touch the same user, userName or edge never share a batch; a later one does not overtake an
-        earlier one it conflicts with. A command that runs alone ends its directory's part of the batch.
+        Two commands that touch the same user, userName or membership never share a batch, and a command never overtakes an earlier
+        one that it conflicts with. After a command that runs alone no more of its directory is taken.
         """
         batch: list[Submission] = []
         alone: list[Submission] = []
@@ -105,14 +105,14 @@ class FairQueue:
                 break
             for submission in self._admitted(directory, share):
                 (alone if submission.needs.alone else batch).append(submission)
-            # To the back: the next batch begins with another directory.
+            # The directory goes to the back, so that the next batch begins with another one.
             line = self._lines.pop(directory)
             if line.waiting:
                 self._lines[directory] = line
         return batch, alone
 
     def _share(self, waiting: int) -> int:
-        """How many commands of one directory the next batch takes: few where another may come at any moment."""
+        """How many commands the next batch takes of each directory. At most SHARE_MAX if several directories wrote recently."""
         self._batches += 1
         while self._heard and next(iter(self._heard.values())) < self._batches - RECENT_BATCHES:
             del self._heard[next(iter(self._heard))]
@@ -127,7 +127,7 @@ class FairQueue:
                 break
             submission = line.waiting.popleft()
             if submission.needs.alone and (skipped or taken):
-                # Also after one that touches nothing: its lane would want the same lock.
+                # Both would need the directory's lock at the same time, even if they have no touch key in common.
                 skipped.append(submission)
                 break
             if touched.admits(submission):

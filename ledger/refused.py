@@ -1,16 +1,16 @@
-"""What an administrative act is refused with, whoever asks for it. The text says why and what to do instead."""
+"""Errors that refuse an administrative act. Their text says why, and what to do instead."""
 
 
 class RefusedError(Exception):
-    """The act cannot be done."""
+    """The act is invalid as requested."""
 
 
 class OvertakenError(Exception):
-    """What the act was decided upon has changed since it was read: nothing was done. Read again, and decide anew."""
+    """The rows that the act was decided on have changed. Nothing was done: read them again and decide again."""
 
 
 class StateError(Exception):
-    """The thing is in a state that does not take the act, which may be sound otherwise: a conflict, with a stable `code`."""
+    """The current state does not allow the act (409). `code` is stable."""
 
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)

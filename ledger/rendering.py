@@ -1,4 +1,4 @@
-"""From stored rows to the public JSON of events, within a budget of bytes. No IO: it runs in a thread where it is much."""
+"""Render stored rows as the public JSON of events, within a budget of bytes. No IO, so it can run in a worker thread."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,20 +10,26 @@ from uuid import UUID
 import orjson
 import structlog
 
+from ledger.cursor import ID_MARK_SIZE, EventId
 from ledger.directories import Directory
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
-BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page, stream, delivery or scan besides its first event or resource (CONTRACT §2)
-DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)  # what opening a body that was changed at rest may raise
-_TOLD_MAX: Final = 10_000  # damaged bodies that are remembered as logged
+BODIES_BYTES_MAX: Final = 8 * 2**20  # JSON of a page or request besides its first event (docs/events.md, "How large a page is")
+# errors of opening a body that was damaged or changed in the database
+DAMAGED: Final = (BodyError, WrapError, ValueError, LookupError)
+_NOT_UNWRAPPED: Final = b""  # in the place of a key
+_TOLD_MAX: Final = 10_000  # damaged bodies of which the process remembers that it logged them
 _log = structlog.get_logger("ledger.bodies")
 
 
 @dataclass(slots=True)
 class Event:
-    """One event of the log for a reader inside the process. `json` is what the public reads, or empty where nobody asked."""
+    """One event of the log for a reader inside the process. `json` is the public form, put together where it is read.
+
+    `head` and `data` are its two parts, empty until they are rendered.
+    """
 
     position: int
     directory: int
@@ -35,12 +41,35 @@ class Event:
     commit: int  # first seq of its commit
     types: int  # bits of all event types in its commit
     leaf_hash: bytes = b""
-    json: bytes = b""
+    slug: str = ""  # of its directory
+    head: bytes = b""  # its JSON before the value of `data`
+    data: bytes = b""  # the value of `data`
+    held: bool = False  # the surge brake would hold its delivery
+
+    @property
+    def id(self) -> EventId:
+        return EventId(self.slug, self.seq, self.leaf_hash[:ID_MARK_SIZE])
+
+    @property
+    def size(self) -> int:
+        """Bytes of its JSON without the member `held`; 0 until it is rendered."""
+        return len(self.head) + len(self.data) + 1 if self.head else 0
+
+    @property
+    def json(self) -> bytes:
+        """Its public JSON (docs/events.md, "One event"); empty until it is rendered."""
+        return b"".join((self.head, self.data, _END_HELD if self.held else _END)) if self.head else b""
+
+    @property
+    def structure(self) -> bytes:
+        """The same for a reader who may not see attributes: `data` is WITHHELD if it has any."""
+        hidden = self.mem is None and self.data != NO_DATA
+        return b"".join((self.head, WITHHELD if hidden else self.data, _END_HELD if self.held else _END)) if self.head else b""
 
 
 @dataclass(slots=True)
-class Sealed:
-    """An event as it is stored, to be rendered. `ct` or `wrapped` is None where it has no body, or has it no more."""
+class SealedEvent:
+    """A stored event before rendering. `ct` or `wrapped` is None if the event has no body, or its body or key was deleted."""
 
     event: Event
     directory: Directory
@@ -51,7 +80,7 @@ class Sealed:
 
 @dataclass(slots=True)
 class Budget:
-    """How much JSON may be made: of the first event alone (None: however large it is), and of all others together."""
+    """How many bytes of JSON may be made: `first` for the first event (None: unlimited), `others` for the rest together."""
 
     others: int = BODIES_BYTES_MAX
     first: int | None = None
@@ -59,11 +88,11 @@ class Budget:
 
     @property
     def allowed(self) -> int | None:
-        """What the next event may have; from 1."""
+        """The bytes that the next event may take, at least 1."""
         return max(self.others, 1) if self.begun else self.first
 
     def spend(self, size: int) -> bool:
-        """Whether an event of that size still goes."""
+        """Take `size` bytes from the budget; False if they do not fit."""
         if self.begun:
             self.others -= size
             return self.others >= 0
@@ -71,35 +100,34 @@ class Budget:
         return self.first is None or size <= self.first
 
 
-def rendered(kek: Kek, events: Sequence[Sealed], budget: Budget, *, bodies: bool) -> int:
-    """Write the JSON of events in their order until the budget is spent; give how many were written.
+def rendered(kek: Kek, events: Sequence[SealedEvent], budget: Budget, *, bodies: bool) -> int:
+    """Render events in their order until the budget is spent. Returns how many were rendered.
 
-    A body that does not open costs its own event only: the place says UNREADABLE, and the log has it once.
+    A body that cannot be opened affects only its own event: its `data` becomes UNREADABLE, and it is logged once.
     """
-    keys: dict[UUID, bytes | None] = {}
-    gone = ERASED if bodies else WITHHELD  # a reader of bodies is told of one that is gone, another that it may not see it
+    keys: dict[int, bytes | None] = {}  # by UUID.int: the hash of a UUID is computed in Python at each lookup
+    gone = ERASED if bodies else WITHHELD  # a reader without attributes must not learn that the body was erased
     for number, sealed in enumerate(events):
         try:
             data = gone if sealed.ct is None or sealed.wrapped is None else _data(kek, sealed, keys, budget.allowed)
         except PayloadTooLargeError:
             return number
         event = sealed.event
-        json = render(sealed.directory.slug, sealed.leaf, event.leaf_hash, event.position, data)
-        if not budget.spend(len(json)):
+        head, data = render(event, sealed.leaf, data)
+        if not budget.spend(len(head) + len(data) + 1):
             return number
-        event.json = json
+        event.head, event.data = head, data
     return len(events)
 
 
-def _data(kek: Kek, sealed: Sealed, keys: dict[UUID, bytes | None], allowed: int | None) -> bytes:
+def _data(kek: Kek, sealed: SealedEvent, keys: dict[int, bytes | None], allowed: int | None) -> bytes:
     event, directory = sealed.event, sealed.directory
     assert sealed.ct is not None
     assert sealed.wrapped is not None
     try:
-        if event.obj not in keys:
-            keys[event.obj] = None  # where it does not open, it does not for the others of this resource either
-            keys[event.obj] = unwrap_key(kek, sealed.wrapped, directory=directory.uuid, obj=event.obj)
-        key = keys[event.obj]
+        key = keys.get(event.obj.int, _NOT_UNWRAPPED)
+        if key is _NOT_UNWRAPPED:
+            key = keys[event.obj.int] = _unwrapped(kek, sealed.wrapped, directory, event.obj)
         if key is None:
             raise WrapError
         return data_of(open_payload(key, sealed.ct, directory=directory.uuid, obj=event.obj, seq=event.seq, payload_max=allowed))
@@ -112,11 +140,19 @@ def _data(kek: Kek, sealed: Sealed, keys: dict[UUID, bytes | None], allowed: int
     return UNREADABLE
 
 
+def _unwrapped(kek: Kek, wrapped: bytes, directory: Directory, obj: UUID) -> bytes | None:
+    """The key of a resource; None if it is damaged, as it is then for all events of the resource."""
+    try:
+        return unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
+    except DAMAGED:
+        return None
+
+
 _told: set[tuple[int, int]] = set()
 
 
 def tell_unreadable(directory: Directory, seq: int) -> None:
-    """Log, once in this process, that the body at a place was damaged."""
+    """Log once in this process that the body at a place is damaged."""
     if (directory.id, seq) not in _told and len(_told) < _TOLD_MAX:
         _told.add((directory.id, seq))
         _log.error("body_unreadable", directory=directory.slug, seq=seq, do="run `scim-ledger replay verify`")
@@ -128,40 +164,32 @@ def _second(seconds: int) -> str:
 
 
 def rfc3339(micros: int) -> str:
-    """RFC 3339 UTC with microseconds."""
+    """Format µs since the epoch as RFC 3339 in UTC, with microseconds."""
     return f"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z"
 
 
-_DATA: Final = b',"data":'  # nothing before it in an event comes from a request
-_NO_DATA: Final = _DATA + b"{}}"
+NO_DATA: Final = b"{}"
 WITHHELD: Final = b'{"withheld":true}'
 ERASED: Final = b'{"erased":true}'
 UNREADABLE: Final = b'{"unreadable":true}'
+_END: Final = b"}"
+_END_HELD: Final = b',"held":true}'
 
 
-def render(slug: str, leaf: bytes, leaf_hash: bytes, position: int, data: bytes) -> bytes:
-    """Give the public JSON of an event (CONTRACT §4) from its leaf and the bytes of its body's `data`.
+def render(event: Event, leaf: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """Give `head` and `data` of an event (docs/events.md, "One event") from its leaf and the bytes of its body's `data`.
 
-    In the place of `data` stand WITHHELD, ERASED or UNREADABLE where it cannot be shown; the leaf tells which events have
-    one (`ct`).
+    `data` is WITHHELD, ERASED or UNREADABLE if it cannot be shown. Events with a body have `ct` in their leaf.
     """
     f: dict[str, Any] = orjson.loads(leaf)
     head = (
-        f'{{"object":"event","id":"evt_{slug}_{f["seq"]}_{leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{slug}",'
-        f'"seq":{f["seq"]},"position":{position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
+        f'{{"object":"event","id":"evt_{event.slug}_{event.seq}_{event.leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{event.slug}",'
+        f'"seq":{f["seq"]},"position":{event.position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
         f'"time":"{rfc3339(f["at"])}","cause":"{f["cause"]}","actor":"{f["actor"]}","request_id":"{f["req"]}",'
         f'"profile":"{f["prof"]}","subject":{{"type":"{f["ot"]}","id":"{f["obj"]}"}},"data":'
     )
     if f.get("mem"):
         flag = "true" if f["eff"] else "false"
-        edge = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}}}'
-        return (head + edge).encode()
-    shown = b"{}" if "ct" not in f and data in {WITHHELD, ERASED} else data
-    return b"".join((head.encode(), shown, b"}"))
-
-
-def withheld(event: Event) -> bytes:
-    """The JSON of an event for a reader who may not see attributes, from that for one who may."""
-    if event.mem is not None or event.json.endswith(_NO_DATA):
-        return event.json
-    return event.json[: event.json.index(_DATA)] + _DATA + WITHHELD + b"}"
+        edge = f'{{"group":{{"id":"{f["obj"]}"}},"member":{{"type":"{f["mt"]}","id":"{f["mem"]}"}},"effective":{flag}}}'
+        return head.encode(), edge.encode()
+    return head.encode(), NO_DATA if "ct" not in f and data in {WITHHELD, ERASED} else data

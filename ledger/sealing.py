@@ -1,4 +1,4 @@
-"""Keys and sealed bodies: who is named in the ledger is readable only with the key-encryption key (DESIGN §5)."""
+"""Keys and sealed bodies: attributes can be read only with the key-encryption key (docs/concepts.md, "Personal data")."""
 
 import hashlib
 import hmac
@@ -12,12 +12,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.events import GROUP, Body, Macs
-from proofs.body import Sealed, open_body, seal
+from proofs.body import SealedBody, open_body, seal
 from proofs.keys import WrapError, unwrap, wrap
 from scim.casefolding import casefold
 
 USER_NAME, EXTERNAL_ID, DISPLAY_NAME, EMAIL = b"u", b"x", b"d", b"e"
 MAC_SIZE: Final = 16
+_DATA_MARK: Final = b'{"data":'
 _KEY_MARK: Final = b',"key":'
 NONCE_SIZE, SALT_SIZE, KEY_SIZE = 12, 32, 32
 _NOTE: Final = b"scim-ledger/note/v1\0"
@@ -28,7 +29,7 @@ CURSOR_MARK_SIZE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Kek:
-    """The key-encryption key; `id` is safe to store and tells a wrong file at start-up."""
+    """The key-encryption key. `id` can be stored in the clear; it shows at start whether the key file is the right one."""
 
     key: bytes
     id: bytes
@@ -38,7 +39,7 @@ class Kek:
         return cls(key, hashlib.sha256(b"scim-ledger/kek-id/v1\0" + key).digest()[:8])
 
     def mac(self, domain: bytes, content: bytes) -> bytes:
-        """HMAC-SHA256 with a key of its own for each domain, which only whoever has the KEK can make."""
+        """HMAC-SHA256 of `content` with a key derived from the KEK for `domain`."""
         return hmac.digest(hmac.digest(self.key, domain, "sha256"), content, "sha256")
 
     @classmethod
@@ -56,7 +57,7 @@ def wrap_key(kek: Kek, key: bytes, *, directory: UUID, obj: UUID, nonce: bytes) 
 
 
 def unwrap_key(kek: Kek, wrapped: bytes, *, directory: UUID, obj: UUID) -> bytes:
-    """Raises proofs.keys.WrapError when the KEK, the directory or the resource is another one."""
+    """Unwrap a key. Raises proofs.keys.WrapError if the KEK, the directory or the resource is not the one it was wrapped for."""
     return unwrap(kek.key, wrapped, dir=directory.bytes, obj=obj.bytes)
 
 
@@ -66,19 +67,18 @@ NoteKind = Literal[
 
 
 def seal_note(kek: Kek, text: str, *, kind: NoteKind, owner: UUID, random: Callable[[int], bytes]) -> bytes:
-    """Seal a short text that is no event. Opens only as that kind, and only for its owner: none can be put in another's place.
+    """Seal a short text outside the log. Kind and owner are authenticated, so a sealed text cannot be moved to another row.
 
-    secret: with which a consumer's webhooks are signed. url: where they go. answer: of a receiver. parked and skipped: why an
-    operator set a delivery aside, or gave it up. sought: why one moved a consumer. replay_name and replay_reason: of a replay. fork: why
-    one was closed. reply: kept for an Idempotency-Key.
-    refusal and filter: of a request in the journal.
+    secret: signs a consumer's webhooks. url: of a webhook. answer: of a receiver. parked, skipped, sought, fork: an operator's reason
+    for parking or skipping a delivery, moving a consumer, closing a fork. replay_name, replay_reason: of a replay. reply: an answer
+    kept for an Idempotency-Key. refusal, filter: of a request in the journal.
     """
     nonce = random(NONCE_SIZE)
     return nonce + AESGCM(kek.key).encrypt(nonce, text.encode("utf-8", "surrogatepass"), _place(kind, owner))
 
 
 def open_note(kek: Kek, sealed: bytes, *, kind: NoteKind, owner: UUID) -> str:
-    """Raises proofs.keys.WrapError when the KEK, the kind or the owner is another one."""
+    """Open a sealed text. Raises proofs.keys.WrapError if KEK, kind or owner is not the one it was sealed for."""
     try:
         opened = AESGCM(kek.key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _place(kind, owner))
     except (InvalidTag, ValueError):
@@ -87,40 +87,43 @@ def open_note(kek: Kek, sealed: bytes, *, kind: NoteKind, owner: UUID) -> str:
 
 
 def open_optional(kek: Kek, sealed: bytes | None, *, kind: NoteKind, owner: UUID) -> str | None:
-    """The same of a note that need not be there. Raises proofs.keys.WrapError."""
+    """Open a sealed text, or return None for None. Raises proofs.keys.WrapError."""
     return None if sealed is None else open_note(kek, sealed, kind=kind, owner=owner)
 
 
 def _place(kind: NoteKind, owner: UUID) -> bytes:
-    """What a note is authenticated with. Secrets have what all notes had before there were kinds: they are stored for years."""
+    """The associated data of a note. Secrets keep the older form without a kind, because stored ones were sealed with it."""
     return _NOTE + owner.bytes if kind == "secret" else _NOTE_OF_KIND + kind.encode() + b"\0" + owner.bytes
 
 
 def cursor_key(index_key: bytes) -> bytes:
-    """The key under which a ledger marks its cursors, from the index key of its own directory: kept with it, rewrapped with it."""
+    """The key of cursor marks, derived from the index key of `_system`; so it needs no storage of its own."""
     return hmac.digest(index_key, _CURSOR, "sha256")
 
 
 def cursor_mark(key: bytes, leaf_hash: bytes) -> bytes:
-    """What a cursor carries of the event it stands at: tells another log, and nothing of the event."""
+    """The mark of a cursor: shows whether the same event is still there, and reveals nothing about the event."""
     return hmac.digest(key, leaf_hash, "sha256")[:CURSOR_MARK_SIZE]
 
 
 def payload_of(body: Body) -> bytes:
-    """Encode a body: `data` first and `key` last, so that the feed copies the bytes of `data` unparsed."""
+    """Encode a body: `data` first and `key` last, so that the feed can copy the bytes of `data` without parsing."""
     shown = {"object": body.object, "changes": body.changes}
     if body.user:
         shown["user"] = body.user
     data = orjson.dumps(shown)
-    return b'{"data":' + data + _KEY_MARK + orjson.dumps(body.key) + b"}"
+    return _DATA_MARK + data + _KEY_MARK + orjson.dumps(body.key) + b"}"
 
 
 def data_of(payload: bytes) -> bytes:
-    """Cut the bytes of `data` out of an opened payload. Quotes inside the key are escaped, so the mark is unambiguous."""
-    return payload[8 : payload.rindex(_KEY_MARK)]
+    """The bytes of `data` in an opened payload. The last `,"key":` ends it, because quotes inside the key are escaped.
+
+    The payload is exactly what `payload_of` made, because the seal authenticates it. To parse it would make the rendering of an event an eighth slower.
+    """
+    return payload[len(_DATA_MARK) : payload.rindex(_KEY_MARK)]
 
 
-def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, random: Callable[[int], bytes]) -> Sealed:
+def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, random: Callable[[int], bytes]) -> SealedBody:
     """Seal a body for its place in the log; `random` gives salt and nonce."""
     entropy = random(SALT_SIZE + NONCE_SIZE)
     return seal(
@@ -129,20 +132,20 @@ def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, r
 
 
 def open_payload(key: bytes, ct: bytes, *, directory: UUID, obj: UUID, seq: int, payload_max: int | None = None) -> bytes:
-    """Give the payload JSON of a sealed body. Raises proofs.body.BodyError when it was moved or changed.
+    """Open a sealed body and return its payload JSON. Raises proofs.body.BodyError if it was moved or changed.
 
-    Raises PayloadTooLargeError, which is one, from `payload_max` bytes on.
+    Raises its subclass PayloadTooLargeError if the payload has `payload_max` bytes or more.
     """
     return open_body(key, ct, dir=directory.bytes, obj=obj.bytes, seq=seq, payload_max=payload_max).payload
 
 
 def mac(index_key: bytes, kind: bytes, value: str) -> bytes:
-    """Blind a folded value: equal values under different kinds do not look alike."""
+    """The HMAC of a casefolded value. `kind` is part of it, so equal values of different attributes give different HMACs."""
     return hmac.digest(index_key, kind + b"\0" + value.encode(), "sha256")[:MAC_SIZE]
 
 
 def index_macs(index_key: bytes, ot: str, key: str, document: dict[str, Any]) -> Macs:
-    """Make the blind keys of a resource from its folded key and its document. Write path and rebuild call this one."""
+    """The HMACs of a resource, from its casefolded key and its document. Both the write path and rebuild call it."""
     external = document.get("externalId")
     external_mac = mac(index_key, EXTERNAL_ID, external) if isinstance(external, str) else None
     if ot == GROUP:

@@ -1,4 +1,4 @@
-"""Reading what a batch's decisions look at: set-wise, in the same flush as the locks."""
+"""Read the state that the decisions of a batch need: set-wise queries, in the same pipeline flush as the locks."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ from psycopg.rows import TupleRow
 from database.arrays import byteas, int4s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.clocks import Tail
-from ledger.commands import UNKNOWN_ENOUGH, CleanUp, Command, GroupState, Last, Needs, RecordFacts, State, UserState
+from ledger.clocks import DirectoryTail
+from ledger.commands import UNKNOWN_ENOUGH, CleanUp, Command, DirectoryState, GroupState, Last, Needs, RecordFacts, UserState
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES
 from ledger.rendering import DAMAGED, tell_unreadable
@@ -28,17 +28,17 @@ from proofs.keys import WrapError
 SQL = load_queries(__file__)
 Execute = Callable[[LiteralString, tuple[Any, ...]], Awaitable[AsyncCursor[TupleRow]]]
 Wanted = Sequence[tuple[Directory, Needs, Command]]
-SHARED_BYTES_MAX: Final = 16 * 1024  # of a document that is opened in a batch of several: a fifth of a millisecond
+SHARED_BYTES_MAX: Final = 16 * 1024  # the largest document that is opened in a shared batch: it takes a fifth of a millisecond
 ROWS_AT_ONCE: Final = 1_000
-SOUGHT_AT_ONCE: Final = 2_000  # members whose ids are looked up by one statement: encoding them is a millisecond or two
+SOUGHT_AT_ONCE: Final = 2_000  # members that one statement looks up: encoding their ids takes one or two milliseconds
 _UNBOUNDED: Final = 2**31 - 1
 _NO_DOCUMENT: Final = -1
-# One tuple for all members of a kind: a group may have 100 000.
+# Shared tuples, because a group may have 100 000 members.
 _SEEN: Final = {(number, active): (name, active) for number, name in MEMBER_TYPE_NAMES.items() for active in (True, False)}
 
 
 class Placed(Protocol):
-    """A submission, as far as the state looks at it."""
+    """The part of a Submission that reading the state needs."""
 
     @property
     def directory(self) -> Directory: ...
@@ -48,21 +48,21 @@ class Placed(Protocol):
 
 @dataclass(slots=True)
 class BatchState:
-    """What was read for a batch. `stream_tails` and `tails` move on while the batch is built."""
+    """The state that was read for a batch. build.py advances `stream_tails` and `tails` while it numbers the events."""
 
-    directories: dict[int, State] = field(default_factory=dict[int, State])
-    tails: dict[int, Tail] = field(default_factory=dict[int, Tail])
+    directories: dict[int, DirectoryState] = field(default_factory=dict[int, DirectoryState])
+    tails: dict[int, DirectoryTail] = field(default_factory=dict[int, DirectoryTail])
     keys: dict[UUID, bytes] = field(default_factory=dict[UUID, bytes])
     stream_tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])
-    sizes: dict[UUID, int] = field(default_factory=dict[UUID, int])  # bytes of the bodies that were opened
-    large: set[UUID] = field(default_factory=set[UUID])  # what a shared batch does not open
-    damaged: set[UUID] = field(default_factory=set[UUID])  # resources whose attributes do not open: their documents are empty
+    sizes: dict[UUID, int] = field(default_factory=dict[UUID, int])  # bytes of each opened body, by resource
+    large: set[UUID] = field(default_factory=set[UUID])  # resources whose documents are too large for a shared batch
+    damaged: set[UUID] = field(default_factory=set[UUID])  # resources whose bodies cannot be opened; their documents are empty
 
-    def of(self, directory: Directory) -> State:
-        return self.directories.setdefault(directory.id, State())
+    def of(self, directory: Directory) -> DirectoryState:
+        return self.directories.setdefault(directory.id, DirectoryState())
 
     def versions(self, submission: Placed) -> tuple[int, int, int]:
-        """Give (etag_rv, created_at, updated_at) of the resource a no-op was about."""
+        """(etag_rv, created_at, updated_at) of the resource of a no-op, for the answer."""
         state, needs = self.of(submission.directory), submission.needs
         if needs.user is not None and needs.user in state.users:
             user = state.users[needs.user]
@@ -73,7 +73,7 @@ class BatchState:
         return 0, 0, 0
 
     def size(self, submission: Placed) -> int:
-        """Bytes of the body that the resource had before; 0 for a new one, and where only members were decided."""
+        """Bytes of the resource's body before the command; 0 if it is new, or only its members were read."""
         resource = submission.needs.user or submission.needs.group
         return 0 if resource is None else self.sizes.get(resource, 0)
 
@@ -85,16 +85,18 @@ class BatchState:
         return user is not None and user in (users := self.of(submission.directory).users) and users[user].in_groups
 
 
-def tail_of(row: TupleRow) -> Tail:
-    """From a row of `tails`."""
-    return Tail(row[1] or 0, row[2] or 0, row[3], row[5])
+def tail_of(row: TupleRow) -> tuple[int, DirectoryTail, str]:
+    """Convert a row of the query `tails`: the directory, its tail and its state."""
+    directory, seq, at, now, standing, accepted = row
+    return directory, DirectoryTail(seq or 0, at or 0, now, accepted), standing
 
 
-async def tail_now(conn: Connection, directory: Directory) -> Tail:
-    """The end of a directory's log as it is now, without its lock."""
+async def tail_now(conn: Connection, directory: Directory) -> DirectoryTail:
+    """The current end of a directory's log, read without the directory's lock."""
     row = await (await conn.execute(SQL["tails"], (int4s([directory.id]),))).fetchone()
     assert row is not None
-    return tail_of(row)
+    _, tail, _ = tail_of(row)
+    return tail
 
 
 async def _at_once(work: Callable[[], None]) -> None:
@@ -102,7 +104,7 @@ async def _at_once(work: Callable[[], None]) -> None:
 
 
 async def each(cursor: AsyncCursor[TupleRow]) -> AsyncIterator[TupleRow]:
-    """The rows one by one: there may be 100 000, and between some of them others have their turn."""
+    """Iterate over the rows, of which there may be 100 000, and let other tasks run in between."""
     while rows := await cursor.fetchmany(ROWS_AT_ONCE):
         for row in rows:
             yield row
@@ -121,7 +123,7 @@ class StateReads:
         self._bytes_max = SHARED_BYTES_MAX
         self._without_document: set[UUID] = set()
         self._standing: tuple[Directory, AsyncCursor[TupleRow]] | None = None
-        self._many: list[tuple[Directory, Needs]] = []  # whose members are looked up in slices
+        self._many: list[tuple[Directory, Needs]] = []  # commands with so many members that they are looked up in slices
 
     async def send(self, wanted: Wanted) -> None:
         self._directories = {directory.id: directory for directory, _, _ in wanted}
@@ -154,7 +156,7 @@ class StateReads:
             await self._read(name, (int4s([d for d, _ in pairs]), uuids([i for _, i in pairs]), *more))
 
     async def _send_groups(self, wanted: Wanted) -> None:
-        """Groups; their documents only where attributes are decided: a change of one member must not read 32 MiB."""
+        """Read groups. Their documents are read only if attributes change: adding one member must not read 32 MiB."""
         most: dict[tuple[int, UUID], int] = {}
         for directory, needs, _ in wanted:
             if needs.group is not None:
@@ -174,7 +176,7 @@ class StateReads:
             await self._read("names_taken", (int4s([d for d, _ in self._names]), byteas([m for _, m in self._names])))
 
     async def _send_edges(self, wanted: Wanted) -> None:
-        # Here and above not of a command that is whole: it sees all members of its group, and may name 500 000.
+        # Not for a `whole` command, here and above: it reads all members of its group, and may name 500 000.
         edges = list(dict.fromkeys((d.id, n.group, m) for d, n, _ in wanted if n.group and not n.whole for m in n.edges))
         edges += [(d.id, group, m) for d, _, c in wanted if isinstance(c, CleanUp) for group, m, _ in c.memberships]
         if edges:
@@ -189,7 +191,7 @@ class StateReads:
 
     async def _send_streams(self, objs: Sequence[UUID]) -> None:
         await self._read("stream_tails", (uuids(objs),))
-        await self._read("subject_keys_of", (uuids(objs),))
+        await self._read("wrapped_keys", (uuids(objs),))
 
     async def _send_left(self, directory: Directory, command: CleanUp) -> None:
         groups = dict.fromkeys(group for group, _, _ in command.memberships)
@@ -200,16 +202,16 @@ class StateReads:
     # -- collecting ---------------------------------------------------------
 
     async def collect(self, kek: Kek, locked: set[int]) -> BatchState:
-        """Wait for the answers. Directories that are not `locked` are left out: their reads may be stale."""
+        """Collect the answers. Directories outside `locked` are left out, because what was read of them may be stale."""
         state = BatchState()
-        for row in await self._rows("tails"):
-            tail = state.tails[row[0]] = tail_of(row)
-            self._of(state, row[0]).directory, self._of(state, row[0]).clock = row[4], tail.state
+        for directory, tail, standing in map(tail_of, await self._rows("tails")):
+            state.tails[directory] = tail
+            self._of(state, directory).directory, self._of(state, directory).clock = standing, tail.state
         for directory, mac_, user in await self._rows("names_taken"):
             self._of(state, directory).names[self._names[directory, mac_]] = user
         users, groups = await self._rows("users_state"), await self._rows("groups_state")
         open_all = partial(self._open_resources, state, kek, locked, users, groups)
-        # What is alone may be large: it is opened in a worker thread.
+        # A command that runs alone may have large documents: they are opened in a worker thread.
         await (to_thread.run_sync(open_all) if self._bytes_max == _UNBOUNDED else _at_once(open_all))
         for directory, group, member in await self._rows("edges_open"):
             self._of(state, directory).edges.add((group, member))
@@ -226,10 +228,10 @@ class StateReads:
         await self._collect_left(state)
         return state
 
-    async def _seek(self, view: State, directory: Directory, needs: Needs) -> None:
-        """Look up members of which there are very many, slice by slice: between two of them others have their turn.
+    async def _seek(self, view: DirectoryState, directory: Directory, needs: Needs) -> None:
+        """Look up very many members in slices, and let other tasks run in between.
 
-        No further than the refusal is certain, and has enough to name: whoever sends 300 000 that nobody has waits for the first.
+        The look-up ends once more than UNKNOWN_ENOUGH are unknown: the command is refused then, however many members it names.
         """
         for start in range(0, len(needs.members), SOUGHT_AT_ONCE):
             ids = list(dict.fromkeys(needs.members[start : start + SOUGHT_AT_ONCE]))
@@ -237,7 +239,7 @@ class StateReads:
             async for _, member, kind, active in each(cursor):
                 view.members[member] = _SEEN[kind, active]
             if sum(1 for member in ids if member not in view.members) > UNKNOWN_ENOUGH:
-                view.cut = True  # in their order: the first that nobody has are among those that were looked up
+                view.cut = True  # slices are in the order of the request, so the first unknown members were looked up
                 return
 
     async def _rows(self, name: str) -> list[TupleRow]:
@@ -249,7 +251,7 @@ class StateReads:
             async for row in each(self._cursors[name]):
                 yield row
 
-    def _of(self, state: BatchState, directory: int) -> State:
+    def _of(self, state: BatchState, directory: int) -> DirectoryState:
         return state.of(self._directories[directory])
 
     def _open_resources(
@@ -277,7 +279,7 @@ class StateReads:
     def _open(
         self, state: BatchState, kek: Kek, directory: int, obj: UUID, seq: int, ct: bytes | None, wrapped: bytes
     ) -> tuple[dict[str, Any], str] | None:
-        """The document and its key; nothing of one that a shared batch leaves to a transaction of its own."""
+        """The document and its key; empty if the document is too large for a shared batch."""
         uuid = self._directories[directory].uuid
         try:
             key = state.keys.get(obj)
@@ -320,7 +322,7 @@ class StateReads:
             state.stream_tails |= {obj: (rv, etag_rv) for obj, rv, etag_rv in await cursor.fetchall()}
 
     async def _collect_left(self, state: BatchState) -> None:
-        """What is left of a closed directory. A body that cannot be opened keeps no resource alive: it ends without one."""
+        """Collect the resources of a clean-up piece. If a body cannot be opened, the resource is deleted without its last state."""
         for d, obj, seq, ct in [*await self._rows("last_of_users"), *await self._rows("last_of_groups")]:
             key = state.keys.get(obj)
             last = Last(None)
@@ -333,7 +335,8 @@ class StateReads:
     async def _collect_streams(self, state: BatchState, kek: Kek) -> None:
         for obj, rv, etag_rv in await self._rows("stream_tails"):
             state.stream_tails[obj] = (rv, etag_rv)
-        for obj, directory, wrapped in await self._rows("subject_keys_of"):
+        for obj, directory, wrapped in await self._rows("wrapped_keys"):
             if directory in self._directories:
-                with contextlib.suppress(WrapError):  # a damaged key: what needs it is refused, or ends without its last state
+                # a damaged key: commands that need it are refused, and the clean-up deletes without a last state
+                with contextlib.suppress(WrapError):
                     state.keys[obj] = unwrap_key(kek, wrapped, directory=self._directories[directory].uuid, obj=obj)

@@ -1,6 +1,6 @@
-"""The newest events, read once for all who follow them: a thousand idle followers cost one query a second, not a thousand.
+"""The newest events of the log, read once for all followers: a thousand idle readers cost one query a second.
 
-NOTIFY is a hint that makes it look at once; it also looks every second, so a lost notification delays but loses nothing.
+NOTIFY makes the tail read at once. It also reads every second, so a lost notification delays events but loses none.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from ledger.cursor import Anchor
 from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
 from ledger.rendering import BODIES_BYTES_MAX, Event
 
-KEPT: Final = 2_000  # events in memory; whoever is further behind reads the log
-KEPT_BYTES: Final = BODIES_BYTES_MAX  # of their JSON, besides the newest
+KEPT: Final = 2_000  # events in memory; a reader that is further behind reads pages of the log
+KEPT_BYTES: Final = BODIES_BYTES_MAX  # bytes of their JSON, without the newest event
 PAGE: Final = 500
 POLL_S: Final = 1.0
 _EVERYTHING: Final = Selection()
-_NOWHERE: Final = Anchor(-1)  # before the first look
+_NOWHERE: Final = Anchor(-1)  # before the first read
 _log = structlog.get_logger("ledger.tail")
 
 
 class Arrivals:
-    """Wakes those who wait for new events. A hint only: whoever wakes reads the log."""
+    """Wakes tasks that wait for new events. Only a hint: they read the log afterwards."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -38,15 +38,15 @@ class Arrivals:
         waiting.set()
 
     def next(self) -> asyncio.Event:
-        """The event of the next announcement; take it before reading, so that none is missed."""
+        """The asyncio.Event of the next announcement. Take it before reading, otherwise an announcement in between is missed."""
         return self._event
 
 
 class Tail:
-    """Reads the end of the log while run() runs and somebody follows. `place` is how far it has read.
+    """Reads the end of the log while run() runs and there are followers. `place` is how far it has read.
 
-    Without followers it reads nothing: every event that is written would be unsealed for nobody. Each look compares what stands at its
-    place: where the log is another one by now, followers are sent to the log, and learn there that theirs is gone.
+    Without followers it reads nothing, because opening every new event would be wasted work. Each read compares the leaf hash at
+    `place`. If the log was replaced, since() returns None; followers then read the log and get the error for their cursor there.
     """
 
     def __init__(
@@ -65,19 +65,19 @@ class Tail:
         self._followers: set[object] = set()
         self._wanted = asyncio.Event()
         self.place = _NOWHERE
-        self._sure = False  # whether what is in memory was compared with the log since the database was last away
-        self._before = b""  # the leaf hash at the position before the first of the events
-        self.arrivals = Arrivals()  # told after each look that found something
+        self._sure = False  # whether the events in memory were compared with the log since the database was last away
+        self._before = b""  # the leaf hash of the event before the first one in memory
+        self.arrivals = Arrivals()  # announced after each read that found events
 
     @property
     def read_to(self) -> int:
-        """The position up to which it has read; -1 before the first look."""
+        """The position up to which the tail has read; -1 before the first read."""
         return self.place.position
 
     def since(self, place: Anchor) -> list[Event] | None:
-        """All events after a place, or None where some of them are not in memory (any more, or not yet), or the log may be another one.
+        """All events after a place; None if some are not in memory, or the log may have been replaced. Read the log then.
 
-        They are shared by all who follow: nobody changes them, and nobody keeps more of them than it is just sending.
+        The events are shared: do not change them, and keep only those that are being sent.
         """
         first = self.read_to - len(self._events) + 1
         if (
@@ -90,11 +90,11 @@ class Tail:
         return list(islice(self._events, place.position + 1 - first, None))
 
     def _leaf_at(self, number: int) -> bytes:
-        """What stands where one of the events in memory does, by its number among them, or before the first of them (-1)."""
+        """The leaf hash of the event with this index in memory; -1 is the event before the first one."""
         return self._events[number].leaf_hash if number >= 0 else self._before
 
     def doubt(self) -> None:
-        """Give nothing out until the next look has compared it: the database was away, or the log was found to be another one."""
+        """Make since() return None until the next read has compared the log: the database was away, or the log was replaced."""
         self._sure = False
 
     @property
@@ -106,19 +106,19 @@ class Tail:
         await self._wanted.wait()
 
     def follow(self, who: object) -> None:
-        """Read on from now; soon `arrivals` are told, whether there is something new or not."""
+        """Add a follower. `arrivals` is announced soon after, even without new events."""
         self._followers.add(who)
         self._wanted.set()
 
     def leave(self, who: object) -> None:
-        """The last who leaves ends the reading."""
+        """Remove a follower. Without followers the tail stops reading and forgets its events."""
         self._followers.discard(who)
         if not self._followers:
             self._wanted.clear()
             self._begin_at(_NOWHERE)
 
     async def run(self) -> None:
-        """Read until cancelled. While the database is away nothing new is told."""
+        """Read until cancelled. While the database is away nothing is announced."""
         while True:
             await self._wanted.wait()
             hint = self._hints.next()
@@ -127,7 +127,7 @@ class Tail:
             except LOST:
                 self.doubt()
                 _log.warning("tail_away")
-            except Exception:  # whatever it is: were this to end, every reader of it would wait in vain
+            except Exception:  # if this task ended, all followers would wait for ever
                 self.doubt()
                 _log.exception("tail_failed")
             with contextlib.suppress(TimeoutError):
@@ -135,7 +135,7 @@ class Tail:
                     await hint.wait()
 
     async def _look(self) -> None:
-        """Read what is new; at the first look, behind more than is kept, and in a log that was exchanged, begin at its end."""
+        """Read new events. Start from the end of the log at the first read, when too far behind, and when the log was replaced."""
         if self.read_to < 0:
             await self._begin_at_the_end()
             return
@@ -146,7 +146,7 @@ class Tail:
             await self._begin_at_the_end()
 
     async def _begin_at_the_end(self) -> None:
-        """Followers read the log themselves up to there."""
+        """Forget the events and go to the end of the log. Followers read the log themselves up to there."""
         async with self._connection() as conn:
             head = await self._feed.head(conn, self._selection)
             self._begin_at(await self._feed.anchor_at(conn, head) or _NOWHERE)
@@ -154,13 +154,13 @@ class Tail:
         self.arrivals.announce()
 
     async def _read(self) -> None:
-        """Read page by page; each compares what stands at our place with what stood there."""
+        """Read page by page. Each page compares the leaf hash at `place`; raises CursorAheadError or CursorForkedError."""
         head = self.read_to + 1
         while self.read_to < head and self._followers:
             before = self.place
             events, place, head = await self._feed.read(self._connection, self._selection, before, PAGE)
             if self.place != before:
-                return  # the last follower left meanwhile
+                return  # the last follower left during the read
             if head - before.position > KEPT:
                 await self._begin_at_the_end()
                 return
@@ -170,16 +170,16 @@ class Tail:
                 self.arrivals.announce()
 
     def _keep(self, events: Sequence[Event]) -> None:
-        """Remember events, and forget the oldest beyond what is kept."""
+        """Add events, and drop the oldest ones above KEPT or KEPT_BYTES."""
         self._events.extend(events)
-        self._bytes += sum(len(event.json) for event in events)
-        while len(self._events) > KEPT or (len(self._events) > 1 and self._bytes - len(self._events[-1].json) > KEPT_BYTES):
+        self._bytes += sum(event.size for event in events)
+        while len(self._events) > KEPT or (len(self._events) > 1 and self._bytes - self._events[-1].size > KEPT_BYTES):
             oldest = self._events.popleft()
-            self._bytes -= len(oldest.json)
+            self._bytes -= oldest.size
             self._before = oldest.leaf_hash
 
     def _begin_at(self, place: Anchor) -> None:
-        """With nothing in memory."""
+        """Continue from a place with no events in memory."""
         self._events.clear()
         self._bytes = 0
         self.place, self._before = place, place.leaf_hash

@@ -1,7 +1,6 @@
-"""Bearer tokens: `sl_<role>_<id>_<secret+checksum>`. Shown once; the ledger keeps a SHA-256.
+"""Bearer tokens: `sl_<role>_<id>_<secret+checksum>`. A token is shown once; the ledger stores its SHA-256.
 
-Issuing, rotating and revoking are decisions over values: each gives the act that records it (`RecordFacts`), for the log of
-`_system`. What makes a stored row believable is in bindings.py.
+issue, rotate and revoke are pure: each returns the act (`RecordFacts`) for the log of `_system`. bindings.py checks stored rows.
 """
 
 import hashlib
@@ -42,8 +41,8 @@ SQL = load_queries(__file__)
 ROLES: Final = ("scim", "consumer", "operator", "auditor", "admin")
 SECRET_BYTES: Final = 32
 LIFE_DAYS: Final = 365
-OVERLAP_S: Final = 86_400  # how long a rotated token lives on, unless somebody says otherwise
-TOKEN_OVERLAP_S_MAX: Final = 90 * 86_400  # two live secrets for longer than a quarter is no rotation
+OVERLAP_S: Final = 86_400  # default time for which a rotated token still works
+TOKEN_OVERLAP_S_MAX: Final = 90 * 86_400  # after 90 days with two valid secrets it is no rotation any more
 ANY: Final = ("*",)
 ENDLESS: Final = datetime.max.replace(tzinfo=UTC)
 _log = structlog.get_logger("ledger.tokens")
@@ -55,7 +54,7 @@ class TokenRefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a presented token may do. `directories` holds slugs, or `*` for all but `_system`; `consumers` names whose place it may move."""
+    """The rights of a token. `directories`: slugs, or `*` for all but `_system`. `consumers`: those it may acknowledge for."""
 
     id: UUID
     role: str
@@ -72,11 +71,11 @@ class Token:
 
     @property
     def reaches_system(self) -> bool:
-        """`_system`: operators and admins that are not narrowed to directories."""
+        """Whether it may read `_system`: operator and admin tokens that are not narrowed to directories."""
         return self.role in {"operator", "admin"} and "*" in self.directories
 
     def reaches(self, slug: str) -> bool:
-        """Whether a directory of IdPs is within its scope. `_system` is asked for by name: `reaches_system`."""
+        """Whether it may read an IdP's directory. For `_system` see `reaches_system`."""
         return slug != SYSTEM and ("*" in self.directories or slug in self.directories)
 
     def reaches_log(self, slug: str) -> bool:
@@ -84,24 +83,24 @@ class Token:
         return self.reaches_system if slug == SYSTEM else self.reaches(slug)
 
     def reaches_all(self, directories: Iterable[str]) -> bool:
-        """Whether everything that a list of directories names is within its scope; `*` in it only for a token of all."""
+        """Whether it reaches all directories of a list; `*` in the list needs a token that is not narrowed."""
         return all("*" in self.directories if slug == "*" else self.reaches_log(slug) for slug in directories)
 
     def reads(self, types: Sequence[str]) -> bool:
-        """Whether all these event types are within its scope. A pattern that names none is not."""
+        """Whether it may read all these event types. False for a pattern that matches no event type."""
         asked = type_mask(types)
         return asked is not None and self.reads_bits(asked)
 
     def reads_bits(self, types: int) -> bool:
-        """The same of types as bits."""
+        """Whether it may read all event types of a bit mask."""
         return not types & ~(type_mask(self.types) or 0)
 
     def moves(self, consumer: str) -> bool:
-        """Whether it may acknowledge for a consumer of this name; without any name it reads the feed alone."""
+        """Whether it may acknowledge for a consumer. A token without consumers can only read the feed."""
         return "*" in self.consumers or consumer in self.consumers
 
     def covers(self, other: "Token") -> bool:
-        """Whether all that the other reaches is within its own scope: a token issues only such, and sees only such."""
+        """Whether its scope includes the other token's scope. A token can issue and see only tokens that it covers."""
         return (
             self.reaches_all(other.directories)
             and self.reads(other.types)
@@ -112,7 +111,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What narrows a token of role consumer: event types, the consumers whose place it may move, whether it sees attributes."""
+    """The narrowing of a consumer token: event types, consumers it may acknowledge for, whether it sees attributes."""
 
     types: tuple[str, ...] = ANY
     consumers: tuple[str, ...] = ANY
@@ -121,18 +120,18 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token being issued; `text` is shown once. `row` is sealed."""
+    """A new token. `text` is shown once; `row` is sealed and ready to store."""
 
     row: TokenRow
     text: str
-    ends: TokenRow | None = None  # the one that it replaces, as it stands afterwards
+    ends: TokenRow | None = None  # the row of the replaced token after the rotation
 
     @property
     def token(self) -> Token:
         return token_of(self.row)
 
     def command(self) -> RecordFacts:
-        """Give the act that stores it, and brings forward the end of what it replaces, with the events that say so."""
+        """The act that stores the token, and sets the expiry and successor of the token that it replaces."""
         r = self.row
         issued = Draft(TOKEN_ISSUED, r.id, TOKEN, cause=OPERATOR, body=Body(issued_facts(r), [], r.name))
         insert = (SQL["insert_token"], (
@@ -149,7 +148,7 @@ class NewToken:
 
 
 def issued_facts(row: TokenRow) -> dict[str, Any]:
-    """What `token.issued` says of a token: its rights, and the seal of its row as it was then."""
+    """The body of `token.issued`: the token's rights, and the seal of its row at issuance."""
     facts = {
         "id": str(row.id), "role": row.role, "name": row.name, "directories": list(row.directories), "types": list(row.types),
         "bodies": row.bodies, "expires_at": row.expires_at.isoformat(), "consumers": list(row.consumers), "seal": (row.seal or b"").hex(),
@@ -159,7 +158,7 @@ def issued_facts(row: TokenRow) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """What issuing takes from outside: the key that seals, randomness, the time, and who asks (a principal as in leaves)."""
+    """Inputs of issuing: the KEK, randomness, the time, and the actor as it appears in leaves."""
 
     kek: Kek
     random: Callable[[int], bytes]
@@ -168,10 +167,10 @@ class Issuer:
 
 
 def issue(issuer: Issuer, token_id: UUID, role: str, name: str, directories: tuple[str, ...], *, expires_at: datetime, scope: Scope | None = None) -> NewToken:  # fmt: skip
-    """Make a token of a role. Raises TokenRefusedError for a role that does not exist, and for a scope where it means nothing."""
+    """Make a token of a role. Raises TokenRefusedError for an unknown role, and for a scope on a role that cannot be narrowed."""
     narrow = scope or Scope()
     _refuse(role, directories, scope)
-    text = _text(issuer, role, token_id)
+    text = _new_text(issuer, role, token_id)
     bodies = narrow.bodies and role != "operator"
     row = TokenRow(
         token_id, token_hash(text), role, name, directories, narrow.types, narrow.consumers, bodies, issuer.by, None, None, expires_at, issuer.now,
@@ -196,7 +195,7 @@ def _refuse(role: str, directories: tuple[str, ...], scope: Scope | None) -> Non
         raise TokenRefusedError("The types name an event type that does not exist. See docs/events.md for the list.")
 
 
-def _text(issuer: Issuer, role: str, token_id: UUID) -> str:
+def _new_text(issuer: Issuer, role: str, token_id: UUID) -> str:
     start = f"sl_{role}_{token_id.hex}_{issuer.random(SECRET_BYTES).hex()}"
     return start + _checksum(start)
 
@@ -206,10 +205,9 @@ def _checksum(text: str) -> str:
 
 
 def rotate(issuer: Issuer, token_id: UUID, old: TokenRow, overlap_seconds: int = OVERLAP_S) -> NewToken:
-    """Make the successor of a token: the same scopes, as long a life as the old one was given; the old one ends after the overlap.
+    """Make the successor of a token with the same scope and lifetime. The old token expires after the overlap.
 
-    Raises StateError for one that is no longer live or was rotated before (there is one successor), TokenRefusedError for an
-    overlap that cannot be.
+    Raises StateError if the token is expired, revoked or already rotated, TokenRefusedError for an overlap out of range.
     """
     if not 0 <= overlap_seconds <= TOKEN_OVERLAP_S_MAX:
         raise TokenRefusedError(f"overlap_seconds is 0 to {TOKEN_OVERLAP_S_MAX}: the seconds that both tokens work.")
@@ -221,7 +219,7 @@ def rotate(issuer: Issuer, token_id: UUID, old: TokenRow, overlap_seconds: int =
     if fault_of(issuer.kek, old) is not None:
         why = "This token is not as the log tells it. Run `scim-ledger replay verify`, and issue a new one."
         raise StateError(why, "token_not_of_the_log")
-    text = _text(issuer, old.role, token_id)
+    text = _new_text(issuer, old.role, token_id)
     ends = replace(
         old, superseded_by=token_id, expires_at=min(old.expires_at, issuer.now + timedelta(seconds=overlap_seconds)), seal=None
     )
@@ -233,7 +231,7 @@ def rotate(issuer: Issuer, token_id: UUID, old: TokenRow, overlap_seconds: int =
 
 
 def revocation(token: UUID, name: str, reason: str | None = None) -> RecordFacts:
-    """Give the act that revokes a token from the next request on. The reason stands in the event, sealed."""
+    """The act that revokes a token, effective from the next request on. The reason is sealed in the event's body."""
     said = {"id": str(token), "name": name} | ({} if reason is None else {"reason": reason})
     draft = Draft(TOKEN_REVOKED, token, TOKEN, cause=OPERATOR, body=Body(said, [], name))
     return RecordFacts((draft,), ((SQL["revoke_token"], (token,)),), stands=_without(token, TOKEN_REVOKED))
@@ -244,12 +242,12 @@ def _without(token: UUID, *kinds: EventType) -> Statement:
 
 
 def revoke(row: TokenRow, reason: str | None = None) -> RecordFacts | None:
-    """The same of a stored token; None where it was revoked before: the log says a thing once."""
+    """The act that revokes a stored token; None if it is revoked already."""
     return None if row.facts & TOKEN_REVOKED.bit else revocation(row.id, row.name, reason)
 
 
 def shown(row: TokenRow, now: datetime) -> dict[str, Any]:
-    """A token as clients see it (CONTRACT §2), without its text."""
+    """The JSON of a token (docs/operations.md, "Tokens and directories"); its secret is not in it."""
     return {
         "object": "token", "id": str(row.id), "role": row.role, "name": row.name, "directories": list(row.directories),
         "types": list(row.types), "consumers": list(row.consumers), "bodies": row.bodies, "created_at": row.created_at,
@@ -260,12 +258,12 @@ def shown(row: TokenRow, now: datetime) -> dict[str, Any]:
 
 
 def token_hash(text: str) -> bytes:
-    """What is stored of a token. The secret has 256 random bits, so one plain hash is enough."""
+    """The hash that is stored. The secret has 256 random bits, so a plain SHA-256 is enough."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def well_formed(text: str) -> bool:
-    """Tell a mistyped or foreign token without asking the database."""
+    """Check form and checksum: False for a mistyped or foreign token, without a query."""
     return text.startswith("sl_") and len(text) > 12 and text.isascii() and _checksum(text[:-8]) == text[-8:]
 
 
@@ -274,7 +272,7 @@ def token_of(row: TokenRow) -> Token:
 
 
 def believed(kek: Kek, rows: Iterable[TokenRow]) -> list[TokenRow]:
-    """Those that the log bears out. Of the others the log of the service tells which, and why."""
+    """The rows that agree with the ledger. The others are logged as `token_not_of_the_log` with the reason."""
     sound: list[TokenRow] = []
     for row in rows:
         fault = fault_of(kek, row)
@@ -286,25 +284,29 @@ def believed(kek: Kek, rows: Iterable[TokenRow]) -> list[TokenRow]:
 
 
 async def live_tokens(conn: Connection, kek: Kek, hashes: list[bytes]) -> dict[bytes, Token]:
-    """Look up tokens by hash; expired and revoked ones, and rows that no event made, are not found."""
+    """Look up valid tokens by hash. Expired and revoked ones, and rows that do not agree with the log, are left out."""
     cursor = await conn.cursor(binary=True).execute(SQL["tokens_by_hash"], (byteas(hashes),))
-    rows = [token_row(row[1:]) for row in await cursor.fetchall()]
-    return {row.hash: token_of(row) for row in believed(kek, rows)}
+    return {row.hash: token_of(row) for row in believed(kek, map(token_row, await cursor.fetchall()))}
 
 
 async def find(conn: Connection, token: UUID) -> TokenRow | None:
-    """A token by id, whatever its state."""
+    """A token by id, in any state."""
     found = await _select(conn, token, None, None)
     return found[0] if found else None
 
 
 async def find_all(conn: Connection, *, role: str | None = None, directory: str | None = None) -> list[TokenRow]:
-    """Tokens in the order they were issued, narrowed by role and by a directory that they reach; `state` needs a clock and is the row's."""
+    """Tokens in the order of issuance, optionally of one role, or that reach one directory."""
     return await _select(conn, None, role, directory)
 
 
+async def touch(conn: Connection, used: Iterable[UUID]) -> None:
+    """Note that these tokens were used."""
+    await conn.execute(SQL["touch_tokens"], (uuids(list(used)),))
+
+
 async def database_clock(conn: Connection) -> datetime:
-    """The time by which tokens begin and end."""
+    """The database's time, which decides when tokens expire."""
     row = await (await conn.cursor(binary=True).execute(SQL["clock"])).fetchone()
     assert row is not None
     return row[0]
@@ -316,7 +318,7 @@ async def _select(conn: Connection, token: UUID | None, role: str | None, direct
 
 
 async def told(conn: Connection, kek: Kek, system: Directory, tokens: Sequence[UUID]) -> dict[UUID, Told]:
-    """What the log says of tokens. Raises BodyError or WrapError for an event that was not sealed by this service."""
+    """The events of tokens, from the log. Raises BodyError or WrapError if an event cannot be opened."""
     said: dict[UUID, dict[int, dict[str, Any]]] = {token: {} for token in tokens}
     cursor = await conn.cursor(binary=True).execute(SQL["token_events"], (system.id, uuids(list(tokens))))
     for token, kind, seq, ct, wrapped in await cursor.fetchall():
@@ -331,7 +333,7 @@ _TELLING: Final = (TOKEN_ISSUED, TOKEN_BOUND, TOKEN_ROTATED)
 
 
 async def unbound(conn: Connection, kek: Kek, system: Directory) -> RecordFacts | None:
-    """Give the act that binds the tokens of releases before seals, once: of those whose rows are what `token.issued` says."""
+    """The act that seals token rows of releases before seals existed, if they agree with `token.issued`; None if there is none."""
     rows = [row for row in await find_all(conn) if row.seal is None]
     try:
         said = await told(conn, kek, system, [row.id for row in rows])

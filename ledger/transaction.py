@@ -1,12 +1,13 @@
-"""One write transaction, from the locks to COMMIT: the concurrency contract of the ledger on one screen.
+"""One write transaction, from the locks to COMMIT: all rules of concurrency on one screen.
 
     begin · lock the directories · tokens, tails, state      (one pipeline flush; each statement has its own snapshot)
     decide, number, build in memory
     insert events, bodies, keys · read models · lock the ledger · insert commits and notify · commit      (one flush)
 
-A giant commit is built and sent in pieces, so that its memory is that of a piece; the ledger lock comes after the last.
-The directory lock comes before every read of that directory, the ledger lock before the read of the last position, so no
-statement's snapshot predates its lock. Positions become visible in order because the ledger lock is held through COMMIT.
+A giant commit is built and sent in pieces, so that it needs the memory of one piece; the ledger lock is taken after the last piece.
+The directory lock is taken before any read of that directory, the ledger lock before the read of the last position. So no snapshot
+is older than its lock: otherwise two transactions could give the same number twice. Positions become visible in order because the
+ledger lock is held until COMMIT has finished.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ import anyio.to_thread
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from database.arrays import byteas, int2s, int4s, int8s, uuids
+from database.arrays import Int4Array, byteas, int2s, int4s, int8s, uuids
 from database.connections import Connection, refuse_if_warned
 from database.deadlines import SIGN
 from database.queries import load_queries
@@ -41,12 +42,12 @@ from scim.profile import Profile, is_test_object, mapped_user
 from scim.work import Work
 
 SQL = load_queries(__file__)
-LOOP_BYTES_MAX = 256 * 1024  # of the requests of a batch that is built on the event loop
-PIECE_EVENTS = 5_000  # built, sent and forgotten together; bounds the memory of a giant commit
+BATCH_LOOP_BYTES_MAX = 256 * 1024  # request bytes of a batch; a larger batch is built in a worker thread
+PIECE_EVENTS = 5_000  # events that are built and sent together; bounds the memory of a giant commit
 
 
 class InlineProjection(Protocol):
-    """A read model kept in the commit: gives the statements that apply events to it. Pure; rebuild calls the same one."""
+    """A read model that is updated in the commit: returns the statements that apply events to it. Pure; rebuild uses the same function."""
 
     def __call__(self, events: Sequence[Recorded]) -> list[Statement]: ...
 
@@ -59,7 +60,7 @@ DAMAGED_SAYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a command. `seq` is None for a no-op; times are µs since the epoch."""
+    """The result of a command. `seq` is None for a no-op; times are µs since the epoch."""
 
     seq: int | None
     document: dict[str, Any] | None
@@ -68,13 +69,13 @@ class Outcome:
     updated_at: int
     in_groups: bool = False
     events: int = 0
-    large: bool = False  # so that whoever shows it leaves the event loop for that
-    size: int = 0  # bytes of the body that the resource had before
+    large: bool = False  # the answer is large: render it in a worker thread
+    size: int = 0  # bytes of the resource's body before the command
 
 
 @dataclass(eq=False, slots=True)
 class Submission:
-    """A command on its way into the log, with who sent it and where the answer goes."""
+    """A queued command, with its actor and the future that receives the outcome."""
 
     directory: Directory
     command: Command
@@ -84,14 +85,15 @@ class Submission:
     op: int
     waiter: "asyncio.Future[Outcome]"
     token: UUID | None = None
-    weight: int = 1_000  # bytes of the request, for the bound of the queue
-    leniency: Leniency = field(default_factory=Leniency)  # what the IdP is forgiven; an act of ours needs nothing
-    work: Work = field(default_factory=lambda: Work(PATCH_STEPS))  # what its decision may compute; a bulk request has one for all
-    deferrals: int = 0  # how often another process held the directory
-    until: float = math.inf  # of the loop's clock: by then it is answered, unless it has begun and the database is at it
+    weight: int = 1_000  # bytes of the request, counted by the queue
+    leniency: Leniency = field(default_factory=Leniency)  # the tolerances of the profile; none for acts of operators
+    # the budget of the decision; all operations of a bulk request share one
+    work: Work = field(default_factory=lambda: Work(PATCH_STEPS))
+    deferrals: int = 0  # how often the command was put back because another process held the directory's lock
+    until: float = math.inf  # event loop time by which it is answered, unless the database is already working on it
 
     def settle(self, result: Outcome | Exception) -> None:
-        """Answer, unless the client went away meanwhile."""
+        """Set the result, unless the client has gone away."""
         if self.waiter.done():
             return
         if isinstance(result, Exception):
@@ -101,8 +103,8 @@ class Submission:
 
 
 @dataclass(slots=True)
-class Report:
-    """What a transaction did with its submissions; whatever is in neither stays with the caller."""
+class BatchReport:
+    """What a transaction did with its submissions. A submission that is in no list stays with the caller."""
 
     settled: list[tuple[Submission, Outcome | Exception]] = field(default_factory=list[tuple[Submission, "Outcome | Exception"]])
     locked_out: list[Submission] = field(default_factory=list[Submission])
@@ -113,21 +115,18 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What a write transaction needs beside its connection: handed in once by the wiring."""
+    """The parts that a write transaction needs besides a connection; made once by the wiring."""
 
     kek: Kek
     project: InlineProjection
     random: Callable[[int], bytes]
-    service_clock: Callable[
-        [], int
-    ]  # µs since the epoch: what the database's clock is compared with, never what an event is stamped by
+    service_clock: Callable[[], int]  # µs since the epoch: compared with the database's clock, never used as the time of an event
 
-    async def run(self, conn: Connection, batch: Sequence[Submission], report: Report, *, wait_for_locks: bool) -> None:
+    async def run(self, conn: Connection, batch: Sequence[Submission], report: BatchReport, *, wait_for_locks: bool) -> None:
         """Write a batch in one transaction.
 
-        Fills `report` as it goes, so that the caller knows what was under way if the connection breaks: `committing` holds
-        what is being committed when COMMIT is cut, or not known to be on a synchronous standby. Raises psycopg errors as they
-        come; the caller rolls back.
+        `report` is filled step by step, so that it is usable if the connection breaks: `committing` holds the submissions whose COMMIT
+        was sent, but not confirmed or not known to be on the synchronous standby. psycopg errors are passed on; the caller rolls back.
         """
         began = self.service_clock()
         async with conn.pipeline():
@@ -139,7 +138,7 @@ class Transaction:
             for tail in batch_state.tails.values():
                 tail.compare(began, self.service_clock())
             mine = self._sort_out(batch, locked, batch_state, report)
-            large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > LOOP_BYTES_MAX
+            large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > BATCH_LOOP_BYTES_MAX
             work = self._work(mine, batch_state, report)
             while (piece := await _in_a_thread(conn, work) if large else next(work, None)) is not None:
                 for sql, params in piece:
@@ -149,8 +148,10 @@ class Transaction:
         report.settled += report.committing
         report.committing = []
 
-    def _sort_out(self, batch: Sequence[Submission], locked: "_Locked", state: BatchState, report: Report) -> list[Submission]:
-        """Set aside what another process holds, refuse what may no longer write."""
+    def _sort_out(
+        self, batch: Sequence[Submission], locked: "_Locked", state: BatchState, report: BatchReport
+    ) -> list[Submission]:
+        """The submissions to write. `report` gets the others: locked out, refused for their token or a clock, or too heavy."""
         mine: list[Submission] = []
         for submission in batch:
             if submission.directory.id not in locked.directories:
@@ -166,8 +167,8 @@ class Transaction:
                 mine.append(submission)
         return mine
 
-    def _work(self, mine: Sequence[Submission], state: BatchState, report: Report) -> Iterator[list[Statement]]:
-        """Decide, build and encode: all the CPU of a batch, no IO. Gives the statements in pieces; with the last, what is committed."""
+    def _work(self, mine: Sequence[Submission], state: BatchState, report: BatchReport) -> Iterator[list[Statement]]:
+        """Decide, build and encode a batch without IO. Yields the statements in pieces; the last piece has the rows of `commits`."""
         decided, unchanged = self._decide_each(mine, state, report)
         commits = list[PlacedCommit]()
         for built in build([item for _, item in decided], state, self.kek, self.random, PIECE_EVENTS):
@@ -181,9 +182,9 @@ class Transaction:
             yield _ending(commits, [submission for submission, _ in decided])
 
     def _decide_each(
-        self, mine: Sequence[Submission], state: BatchState, report: Report
+        self, mine: Sequence[Submission], state: BatchState, report: BatchReport
     ) -> tuple[list[tuple[Submission, Decided]], list[tuple[Submission, Outcome]]]:
-        """Decide each command alone: what makes events, and what changes nothing."""
+        """Decide each command alone. Returns those that make events, and those that change nothing."""
         decided = list[tuple[Submission, Decided]]()
         unchanged = list[tuple[Submission, Outcome]]()
         for submission in mine:
@@ -195,7 +196,7 @@ class Transaction:
                 report.heavy.append(submission)
             except ScimError as refused:
                 report.settled.append((submission, refused))
-            except Exception as broken:  # one guilty command fails alone
+            except Exception as broken:  # only this command fails
                 report.settled.append((submission, broken))
             else:
                 if decision.drafts:
@@ -223,7 +224,7 @@ class _Locked:
 
 
 class _Reads:
-    """The first flush: every statement is sent before the first answer is awaited."""
+    """The first pipeline flush: all statements are sent before the first result is awaited."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
@@ -247,7 +248,7 @@ class _Reads:
         self._state = StateReads(self.execute)
         await self._state.send([(submission.directory, submission.needs, submission.command) for submission in batch])
         assert self._locks is not None
-        held = {row[0] for row in await self._locks.fetchall() if self._waits or row[1]}
+        held = {directory for directory, locked in await self._locks.fetchall() if self._waits or locked}
         rows = await self._tokens.fetchall() if self._tokens else []
         return _Locked(held, {token.id for token in believed(kek, map(token_row, rows))})
 
@@ -257,13 +258,13 @@ class _Reads:
 
 
 async def _in_a_thread(conn: Connection, work: Iterator[list[Statement]]) -> list[Statement] | None:
-    """The next piece. However long it takes: the server sees signs of life, else a neighbour would end the session for its locks."""
+    """Compute the next piece in a thread. Statements in between show that the session lives; else another process would end it."""
     computing = asyncio.ensure_future(anyio.to_thread.run_sync(next, work, None))
     try:
         while not (await asyncio.wait([computing], timeout=SIGN.seconds))[0]:
             await conn.execute(SQL["sign"])
     finally:
-        if not computing.done():  # the connection broke, or somebody cancelled: the thread goes on for a moment
+        if not computing.done():  # the connection broke or the task was cancelled: a thread cannot be stopped, so wait for it
             await asyncio.wait([computing])
     return computing.result()
 
@@ -276,13 +277,13 @@ def _decided(submission: Submission, decision: Decision) -> Decided:
 
 
 def _of_a_test(draft: Draft, submission: Submission) -> bool:
-    """Whether it is about a user that the IdP makes only to test its connection: an auditor must be able to tell."""
+    """Whether the event is about a test user that the IdP creates to check its connection. It is noted for auditors."""
     body = draft.body
     return draft.ot == USER and body is not None and is_test_object(submission.directory.profile, body.object.get("userName", ""))
 
 
 def _with_user(draft: Draft, profile: Profile) -> Draft:
-    """A user event says the user in the words of every IdP too, by the profile that the directory has now."""
+    """Add `user`, mapped by the directory's current profile, to the body of a user event."""
     body = draft.body
     if body is None or draft.ot != USER:
         return draft
@@ -306,8 +307,13 @@ def _written(submission: Submission, item: Decided, placed: PlacedCommit, state:
     )  # fmt: skip
 
 
+async def lock_directories(conn: Connection, directories: Int4Array) -> None:
+    """Wait for the locks of directories: whoever writes there has ended then."""
+    await conn.execute(SQL["lock_directories"], (directories,))
+
+
 def insert_statements(built: Built) -> list[Statement]:
-    """Encode the inserts into the log's three tables."""
+    """The insert statements for `events`, `bodies` and `subject_keys`."""
     stored = built.stored
     rows = [s.recorded for s in stored]
     statements: list[Statement] = [(SQL["insert_events"], (
@@ -328,7 +334,7 @@ def insert_statements(built: Built) -> list[Statement]:
 
 
 def _ending(commits: Sequence[PlacedCommit], submissions: Sequence[Submission]) -> list[Statement]:
-    """The rows of administrative acts; then the ledger's lock, held through COMMIT, and the commits."""
+    """The rows of administrative acts, then the ledger's lock, then the rows of `commits`."""
     facts = [statement for s in submissions if isinstance(s.command, RecordFacts) for statement in s.command.statements]
     return [*facts, (SQL["lock_ledger"], ()), (SQL["insert_commits"], _commit_rows(commits, submissions))]
 

@@ -1,8 +1,8 @@
-"""Directories take turns at what they share: worker threads, and connections of the pool.
+"""Directories share worker threads and pooled connections fairly.
 
-Computing in a thread leaves the event loop free, but not the interpreter: more threads than a few only get in each other's way.
-So there are few places, each directory has a share of them, and whoever waits comes in the order of directories, not of requests:
-one that asks for a thousand things holds up its own, and others only while as many directories as there are places do the same.
+A worker thread frees the event loop, but threads share the interpreter, so only a few are useful. There are few places; each
+directory may hold some of them, and waiting requests are admitted round-robin over directories. A directory that sends a thousand
+requests delays its own; it delays others only if as many directories as there are places do the same.
 """
 
 import asyncio
@@ -20,35 +20,35 @@ from database.deadlines import TURN
 from scim.errors import Unavailable
 
 T = TypeVar("T")
-_RETRY_AFTER_S: Final = 5
+_TURN_RETRY_AFTER_S: Final = 5
 _AGAIN: Final = "nothing was done. Send the request again in a moment."
-# Why a turn did not come: the directory's own requests may hold its share, or others hold all places. True of both.
+# Texts for a turn that did not come in time. They fit both cases: the directory's own requests hold its share, or others hold all places.
 COMPUTING: Final = f"What came before this request is still being computed; {_AGAIN}"
 ASKING: Final = f"What came before this request still needs the connections to the database; {_AGAIN}"
 LARGE: Final = f"Other large requests, of this directory or of others, are still being carried out; {_AGAIN}"
-THREADS: Final = 3  # one directory computes in one of them, so that others always find one free
+THREADS: Final = 3  # worker threads; a directory may use one at a time
 THREADS_OF_ONE: Final = 1
-CONNECTIONS_OF_ONE: Final = 4  # of the pool's twelve
-LARGE_BYTES: Final = 256 * 1024  # of a body that is in hand alone: what is made of it may take thirty times as much memory
-LARGE_AT_ONCE: Final = 3  # of all directories, one of each
-LOOP_BYTES_MAX: Final = 4_096  # of a request to /v1 that is read on the event loop: a longer one takes over a millisecond
-NO_DIRECTORY: Final = 0  # the turn of what operators ask that is of no directory: a profile to be checked, a schema
+CONNECTIONS_OF_ONE: Final = 4  # pooled connections that a directory may use at a time, of twelve
+LARGE_BYTES: Final = 256 * 1024  # a larger body waits for its turn: processing it may take thirty times as much memory
+LARGE_AT_ONCE: Final = 3  # large bodies that are processed at once, one of each directory
+V1_LOOP_BYTES_MAX: Final = 4_096  # a longer body to /v1 is parsed in a worker thread: parsing takes over a millisecond
+NO_DIRECTORY: Final = 0  # the key of operators' requests that belong to no directory, such as checking a profile
 
 
 class Line:
-    """So many places at a time, so many of them for one key; keys that wait take turns."""
+    """A limited number of places, and a limit for each key; waiting keys are admitted round-robin."""
 
     def __init__(self, places: int, of_one: int, why: str) -> None:
-        """`why`: what whoever has waited in vain is told, whether its own key holds its share or others hold all places."""
+        """`why`: the text of the error when a turn does not come in time."""
         self._why = why
         self._free = places
         self._of_one = of_one
         self._held: Counter[int] = Counter()
-        self._waiting: dict[int, deque[asyncio.Future[None]]] = {}  # in the order of turns
+        self._waiting: dict[int, deque[asyncio.Future[None]]] = {}  # the next key first
 
     @asynccontextmanager
     async def place(self, key: int) -> AsyncGenerator[None]:
-        """Hold a place for the key. Raises Unavailable where its turn does not come in time."""
+        """Hold a place for the key. Raises Unavailable if its turn does not come in time."""
         await self._enter(key)
         try:
             yield
@@ -59,15 +59,15 @@ class Line:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, deque()).append(turn)
         self._admit()
-        if turn.done():  # most find a place free: they pay for no timer
+        if turn.done():  # usually a place is free; then no timer is made
             return
         try:
             await patience.within(TURN.seconds, turn)
         except (asyncio.CancelledError, PoolTimeout) as ended:
-            if not turn.cancelled():  # its turn came in the same moment
+            if not turn.cancelled():  # its turn came at the same moment as the timeout
                 self._leave(key)
             if isinstance(ended, PoolTimeout):
-                raise Unavailable(self._why, retry_after=_RETRY_AFTER_S) from ended
+                raise Unavailable(self._why, retry_after=_TURN_RETRY_AFTER_S) from ended
             raise
 
     def _leave(self, key: int) -> None:
@@ -78,7 +78,7 @@ class Line:
         self._admit()
 
     def _admit(self) -> None:
-        """Give free places to whoever may have one."""
+        """Give free places to waiting keys that are below their limit."""
         for key in list(self._waiting):
             if not self._free:
                 return
@@ -86,15 +86,15 @@ class Line:
                 turn = self._waiting[key].popleft()
                 line = self._waiting.pop(key)
                 if line:
-                    self._waiting[key] = line  # to the back: the next place is another key's
-                if not turn.done():  # else whoever waited went away
+                    self._waiting[key] = line  # the key goes to the back, so that the next place goes to another key
+                if not turn.done():  # otherwise the waiting request was cancelled
                     self._held[key] += 1
                     self._free -= 1
                     turn.set_result(None)
 
 
 class Turns:
-    """The worker threads and pooled connections of a process, shared out by directory."""
+    """The worker threads and pooled connections of a process, shared by the directories."""
 
     def __init__(self, connection: Callable[[], AbstractAsyncContextManager[Connection]], connections: int) -> None:
         self._connection = connection
@@ -104,27 +104,27 @@ class Turns:
         self._limiter = anyio.CapacityLimiter(THREADS)
 
     async def compute(self, directory: int, work: Callable[[], T]) -> T:
-        """Run `work` in a worker thread once it is the directory's turn. It should not take longer than a tenth of a second.
+        """Run `work` in a worker thread once it is the directory's turn. It should not take longer than 0.1 s.
 
-        Raises what the work raises. The thread is waited for also where the caller is cancelled.
+        Raises the errors of `work`. If the caller is cancelled, it still waits for the thread.
         """
         async with self._threads.place(directory):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
     def in_hand(self, directory: int) -> AbstractAsyncContextManager[None]:
-        """A place for a body of more than LARGE_BYTES, from when it was received until what it asks for is done."""
+        """Hold a place for a body of more than LARGE_BYTES, from its arrival until its request is done."""
         return self._large.place(directory)
 
     async def read(self, size: int, work: Callable[[], T]) -> T:
-        """Read what an operator sent, of `size` bytes: off the event loop where that takes long. Raises what the work raises."""
-        return await self.computed(NO_DIRECTORY, work, large=size > LOOP_BYTES_MAX)
+        """Parse an operator's request of `size` bytes, a large one in a worker thread. Raises the errors of `work`."""
+        return await self.computed(NO_DIRECTORY, work, large=size > V1_LOOP_BYTES_MAX)
 
     async def computed(self, directory: int, work: Callable[[], T], *, large: bool) -> T:
-        """What takes over a millisecond leaves the event loop; the rest is not worth the way."""
+        """Run `work` in a worker thread if it is large (over a millisecond), else on the event loop."""
         return await self.compute(directory, work) if large else work()
 
     @asynccontextmanager
     async def connection(self, directory: int) -> AsyncGenerator[Connection]:
-        """A pooled connection, for the time of a few statements: whoever computes or sends meanwhile keeps others waiting."""
+        """A pooled connection for a few statements. Do not compute or send an answer while holding it: others wait for it."""
         async with self._connections.place(directory), self._connection() as conn:
             yield conn

@@ -1,11 +1,13 @@
-"""The group-commit writer: one per process, batches from the fair queue, lanes for what runs alone, and the error rules.
+"""The group-commit writer: one per process, with batches from the fair queue and lanes for commands that run alone.
 
-Errors (database/faults.py sorts them): the client's own (SQLSTATE class 22/23) - the batch's commands one by one, so that only
-the guilty one fails; a conflict (class 40) - the batch again; connection lost - reconnect, look the requests up in `commits`:
-found - answer from it, not found - once more, unknown - 503. Never blind. The operator's (read-only, disk full) - 503, and why.
-A lock that does not come in time - 503 where it is not a writer of ours that holds it; behind one of ours, which writes
-something giant, the batch goes on waiting. Nothing waits for longer than database/deadlines.py says: neither in the queue, nor for a
-lock, nor for a database that is away.
+What follows from each kind of error (database/faults.py):
+- an invalid value (SQLSTATE class 22 or 23): the commands of the batch one by one, so that only the guilty one fails;
+- a conflict (class 40): the batch again;
+- a lost connection: reconnect and look the requests up in `commits`. Found: answer from it. Not found: write again. Unknown: 503.
+  Never write again without the look-up, because the change could be stored twice;
+- the operator's task (read-only, disk full): 503 with the reason;
+- a lock that does not come in time: 503 if a foreign session holds it. If another writer holds it for a giant commit, wait on.
+The waits in the queue, for a lock and for a database that is away are limited by database/deadlines.py.
 """
 
 import asyncio
@@ -29,19 +31,19 @@ from ledger.commands import RecordFacts
 from ledger.obstacles import obstacles
 from ledger.queue import FairQueue
 from ledger.refused import OvertakenError
-from ledger.transaction import Outcome, Report, Submission, Transaction
+from ledger.transaction import BatchReport, Outcome, Submission, Transaction, lock_directories
 from scim.errors import InvalidValue, TooManyRequests, Unavailable
 
 SQL = load_queries(__file__)
-LANES_MAX = 3  # transactions beside the main one: giant commits, and directories another process holds
+LANES_MAX = 3  # transactions beside the main one, for giant commits and for directories that another process holds
 DEFERRALS_MAX = 2
 CONFLICT_TRIES_MAX = 5
-RECONNECT_PAUSE_S = 0.25  # doubles with each try
+RECONNECT_PAUSE_S = 0.25  # doubled after each attempt
 RECONNECT_PAUSE_MAX_S = 1.0
-# What has less left is not begun: a lock must be refused by the server before the wait for it is over.
+# A write with less time left is not begun: the server's lock timeout must end before the time for the write does.
 BEGIN_S = LOCK.seconds + 0.5
-SWEEP_S = 0.5  # how often the queue is looked through for what has waited too long
-TROUBLE_S = 5.0  # for how long a fault of the operator's is told by the probe after the last write that met it
+SWEEP_S = 0.5  # interval at which overdue commands are removed from the queue
+TROUBLE_S = 5.0  # for how long readyz reports an operator's fault after the last write that failed with it
 _RETRY_AFTER_S = 1
 _RETRY_AFTER_FULL_S = 30
 _RETRY_AFTER_BEHIND_S = 5
@@ -56,7 +58,7 @@ _log = structlog.get_logger("ledger.writer")
 
 @dataclass(slots=True)
 class _Attempt:
-    """A batch on its way: what is left of it, and until when it is answered while the database is away, by the loop's clock."""
+    """A batch being written: what is left of it, and the event loop time until which it is tried while the database is away."""
 
     link: "Link"
     left: list[Submission]
@@ -66,11 +68,11 @@ class _Attempt:
 
     @property
     def late(self) -> bool:
-        """Whether too little is left to begin anything."""
+        """Whether too little time is left to begin a transaction."""
         return asyncio.get_running_loop().time() > self.until - BEGIN_S
 
     def take_late(self) -> list[Submission]:
-        """Take out those that have too little time left, once one of them has; each has its own."""
+        """Remove and return the submissions that have too little time left."""
         if not self.late:
             return []
         soon = asyncio.get_running_loop().time() + BEGIN_S
@@ -81,7 +83,7 @@ class _Attempt:
         return late
 
     def begin_anew(self) -> None:
-        """A giant commit was lost: it may have taken minutes, so its time counts from the last sign of the server."""
+        """After a lost giant commit, which may have taken minutes: count its time from the last sign of life of the server."""
         conn = self.link.opened
         if isinstance(conn, Bounded) and conn.long_work is not None:
             self.until = max(self.until, conn.heard_at + WRITE_SETTLED.seconds)
@@ -90,19 +92,20 @@ class _Attempt:
 class Link:
     """A connection that is opened when needed and replaced when it breaks.
 
-    Who waits for it may go away: with several hosts in the URL, opening takes longer than a single wait. It goes on for whoever comes next.
+    If a waiting caller is cancelled, opening goes on for the next caller: with several hosts in the URL it can take longer than
+    one caller waits.
     """
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._opening: asyncio.Future[Connection] | None = None
-        self.opened: Connection | None = None  # it may be broken by now
+        self.opened: Connection | None = None  # may be broken
 
     async def get(self) -> Connection:
-        """Raises psycopg.OperationalError when the database stays away."""
+        """The connection, opened if necessary. Raises psycopg.OperationalError if it cannot be opened."""
         if self.opened is None or self.opened.closed:
             if self._opening is not None and self._opening.done() and self._opening.exception() is not None:
-                self._opening = None  # it failed after whoever waited had gone away: that says nothing of now
+                self._opening = None  # an earlier attempt failed after its caller was cancelled: try again
             self._opening = opening = self._opening or asyncio.ensure_future(self._connect())
             await asyncio.wait([opening])
             self.opened, self._opening = None, None
@@ -123,7 +126,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """How the writer reaches the database: `main` for batches, `lane` for what may take long. `pulse` is that of the process."""
+    """How the writer connects: `main` for batches, `lane` for transactions that may take long. `pulse` belongs to the process."""
 
     main: Connect
     lane: Connect
@@ -131,7 +134,7 @@ class Links:
 
 
 class Writer:
-    """Accepts submissions, writes them in batches, settles each one's waiter."""
+    """Takes submissions, writes them in batches, and sets the result of each."""
 
     def __init__(
         self,
@@ -141,7 +144,7 @@ class Writer:
         room: Callable[[], Fault | None] = no_fault,
     ) -> None:
         self._transaction = transaction
-        self._room = room  # why nothing may be written on the disk, or None
+        self._room = room  # returns why the disk has no room for writes, or None
         self._pulse = links.pulse
         self._main = Link(links.main)
         self._idle_lanes = [Link(links.lane) for _ in range(LANES_MAX)]
@@ -152,15 +155,15 @@ class Writer:
         self._waiting_alone: list[list[Submission]] = []
         self._on_batch = on_batch
         self._stopping = False
-        self._until = math.inf  # of the loop's clock: then what is under way is given up, as far as the database is away
-        self._obstructed = False  # a lock did not come, and nobody has looked since whether it is free
+        self._until = math.inf  # event loop time at which running writes are given up if the database is away
+        self._obstructed = False  # a lock did not come, and the holder was not looked up since
         self._trouble: tuple[float, Fault] | None = None
-        self._clocks_told: dict[str, str] = {}  # by directory, what the log said of clocks
+        self._clocks_told: dict[str, str] = {}  # the clock error last logged for each directory
         self.running = False
 
     @property
     def trouble(self) -> Fault | None:
-        """What the last writes were refused for, until one is stored or none has been tried for a while."""
+        """The fault of the last refused writes, until a write is stored, or TROUBLE_S after the last attempt."""
         if self._trouble is None or self._trouble[0] < asyncio.get_running_loop().time() - TROUBLE_S:
             return None
         return self._trouble[1]
@@ -172,8 +175,8 @@ class Writer:
     def submit(self, submission: Submission) -> "asyncio.Future[Outcome]":
         """Queue a command.
 
-        Raises TooManyRequests when the directory's queue is full, Unavailable while stopping, while the database is away, and while
-        its disk has no room: what operators do (tokens, directories) is written even then.
+        Raises TooManyRequests if the directory's queue is full, Unavailable while the writer stops, the database is away, or the disk
+        has no room. Acts of operators (tokens, directories) are written even if the disk is nearly full.
         """
         if self._stopping:
             raise Unavailable("The service is stopping. Send the request again in a moment.", retry_after=_RETRY_AFTER_S)
@@ -190,7 +193,7 @@ class Writer:
         return submission.waiter
 
     async def run(self) -> None:
-        """Write until stop() was called and everything queued is answered."""
+        """Write until stop() was called and every queued command is answered."""
         self.running = True
         sweeping = asyncio.create_task(self._sweep())
         while not (self._stopping and not self._queue and not self._lanes):
@@ -209,13 +212,13 @@ class Writer:
             await link.close()
 
     def stop(self) -> None:
-        """Refuse new commands; run() ends when the queue is empty. While the database is away that is soon."""
+        """Refuse new commands. run() ends once the queue is empty; if the database is away, the queue is refused."""
         self._stopping = True
         self._until = asyncio.get_running_loop().time() + WRITES_AT_STOP.seconds
         self._wake.set()
 
     async def _sweep(self) -> None:
-        """Until cancelled, answer what has waited in vain: for the batch before it, for its directory, or for a lane."""
+        """Until cancelled, refuse commands that waited too long: for the batch before, for their directory, or for a lane."""
         while True:
             await asyncio.sleep(SWEEP_S)
             now = asyncio.get_running_loop().time() + BEGIN_S
@@ -229,12 +232,12 @@ class Writer:
                 overdue += late
             if overdue:
                 self._refuse_behind(overdue)
-                self._wake.set()  # what came after it may be taken now
+                self._wake.set()  # commands that waited behind it may be taken now
 
     # -- lanes --------------------------------------------------------------
 
     def _open_lane(self, submissions: list[Submission]) -> None:
-        """Run commands of one directory beside the main transaction. Until then the directory waits, the others do not."""
+        """Run commands of one directory in a transaction beside the main one. Only that directory waits for it."""
         self._busy.add(submissions[0].directory.id)
         if not self._idle_lanes:
             self._waiting_alone.append(submissions)
@@ -251,7 +254,7 @@ class Writer:
             self._busy.discard(submissions[0].directory.id)
             if self._waiting_alone:
                 self._open_lane(self._waiting_alone.pop(0))
-            # The task is still in _lanes here: look again once it has left.
+            # The task is still in _lanes at this moment, so take the next commands after it has left.
             asyncio.get_running_loop().call_soon(self._wake.set)
 
     # -- one batch ----------------------------------------------------------
@@ -260,7 +263,7 @@ class Writer:
         started = asyncio.get_running_loop().time()
         try:
             await self._attempt(link, batch, wait_for_locks=wait_for_locks)
-        except Exception as broken:  # whatever happens, nobody waits for ever
+        except Exception as broken:  # an unexpected error must not leave a command without an answer
             _log.exception("write_failed", commands=len(batch))
             for submission in batch:
                 submission.settle(broken)
@@ -277,8 +280,8 @@ class Writer:
         self._refuse(attempt.left, "The database could not take this change after several tries. Send the request again.")
 
     async def _tried(self, attempt: "_Attempt") -> bool:
-        """Write what is left once; give whether nothing is left to be tried. Behind writers that work it waits here."""
-        report = Report()
+        """Try to write what is left. Returns whether it is finished; waits here behind other writers that hold a lock."""
+        report = BatchReport()
         try:
             conn = await self._reconnected(attempt.link, attempt.until)
             bound(conn, attempt.until - asyncio.get_running_loop().time())
@@ -294,7 +297,7 @@ class Writer:
         self._conclude(report)
         return True
 
-    async def _after(self, broken: psycopg.Error, attempt: "_Attempt", report: Report) -> bool:
+    async def _after(self, broken: psycopg.Error, attempt: "_Attempt", report: BatchReport) -> bool:
         fault = fault_of(broken)
         if isinstance(broken, psycopg.errors.LockNotAvailable):
             return await self._locked(attempt)
@@ -303,7 +306,7 @@ class Writer:
             attempt.begin_anew()
             await attempt.link.close()
             await self._resolve_lost(attempt, report, broken)
-            self._refuse_behind(attempt.take_late())  # looked up, so none of it is stored
+            self._refuse_behind(attempt.take_late())  # the look-up has shown that none of it is stored
             return not attempt.left
         await self._rolled_back(attempt.link)
         if fault.kind is Kind.CLIENT:
@@ -313,23 +316,23 @@ class Writer:
         return fault.kind is not Kind.AGAIN
 
     async def _locked(self, attempt: "_Attempt") -> bool:
-        """A lock did not come: before the next try what holds it is looked at."""
+        """A lock did not come in time: the next attempt looks up who holds it."""
         await self._rolled_back(attempt.link)
         self._obstructed = True
         self._refuse_behind(attempt.take_late())
         return not attempt.left
 
     async def _troubled(self, attempt: "_Attempt", fault: Fault, broken: psycopg.Error) -> None:
-        """Refuse, and reconnect: a server that is read-only may be the standby of another by now, or a session opened too early."""
+        """Refuse the batch and reconnect: a read-only server may have become a standby, so another host may be the primary now."""
         _log.error("database_refused_write", sqlstate=broken.sqlstate, reason=fault.reason)
         await attempt.link.close()
         self._trouble = asyncio.get_running_loop().time(), fault
         self._refuse(attempt.left, f"{fault.says} Nothing was changed. Send the request again later.")
 
     async def _past_obstacles(self, conn: Connection, batch: list[Submission]) -> list[Submission]:
-        """Refuse what a stranger's lock keeps back; give the rest.
+        """Refuse commands that a foreign session's lock blocks, and return the others.
 
-        Looked at after a lock did not come, until nothing is in the way: the queue would otherwise wait batch after batch.
+        Only after a lock did not come, until no lock blocks any more: otherwise each batch would wait for the lock in vain.
         """
         if not self._obstructed:
             return batch
@@ -343,7 +346,7 @@ class Writer:
         self._refuse(held, _HELD)
         return [submission for submission in batch if submission not in held]
 
-    def _conclude(self, report: Report) -> None:
+    def _conclude(self, report: BatchReport) -> None:
         for submission, result in report.settled:
             submission.settle(result)
         self._tell_clocks(report)
@@ -364,8 +367,8 @@ class Writer:
         if again or report.run_alone or report.heavy:
             self._wake.set()
 
-    def _tell_clocks(self, report: Report) -> None:
-        """Say once which directories wait for a clock: an IdP repeats what is refused, which must not fill the log."""
+    def _tell_clocks(self, report: BatchReport) -> None:
+        """Log once for each directory that a clock blocks its writes: IdPs repeat refused requests, which would fill the log."""
         for submission, result in report.settled:
             slug = submission.directory.slug
             if not isinstance(result, ClockError):
@@ -379,19 +382,19 @@ class Writer:
             for submission in attempt.left:
                 if self._pulse.away:
                     self._refuse([submission], _AWAY)
-                else:  # each in what is left of the time of all
+                else:  # all within the time that the batch had
                     await self._attempt(attempt.link, [submission], wait_for_locks=attempt.wait_for_locks, until=attempt.until)
             return
         (guilty,) = attempt.left
         if isinstance(refused, psycopg.errors.UniqueViolation) and isinstance(guilty.command, RecordFacts):
-            guilty.settle(OvertakenError())  # a name that was free when it was looked up
+            guilty.settle(OvertakenError())  # the name was free when it was looked up, and was taken since
             return
         _log.error("database_refused_command", sqlstate=refused.sqlstate, command=type(guilty.command).__name__)
         guilty.settle(InvalidValue(f"{fault.says} Nothing was changed."))
 
     async def _rolled_back(self, link: Link) -> None:
         try:
-            if link.opened is not None and not link.opened.closed:  # with the connection the transaction ended
+            if link.opened is not None and not link.opened.closed:  # a closed connection has no transaction
                 await link.opened.execute("rollback")
         except psycopg.Error:
             await link.close()
@@ -399,7 +402,7 @@ class Writer:
     # -- a lost connection --------------------------------------------------
 
     async def _reconnected(self, link: Link, until: float) -> Connection:
-        """Try until then. Raises psycopg.OperationalError."""
+        """Connect, and try again until that event loop time. Raises psycopg.OperationalError."""
         clock, pause = asyncio.get_running_loop().time, RECONNECT_PAUSE_S
         while True:
             try:
@@ -413,8 +416,8 @@ class Writer:
             await asyncio.sleep(pause)
             pause = min(2 * pause, RECONNECT_PAUSE_MAX_S)
 
-    async def _resolve_lost(self, attempt: "_Attempt", report: Report, lost: psycopg.Error) -> None:
-        """Settle what did commit; what did not and may be tried again is left."""
+    async def _resolve_lost(self, attempt: "_Attempt", report: BatchReport, lost: psycopg.Error) -> None:
+        """Settle the submissions that are stored; the others stay in the attempt, to be written again."""
         _log.warning("database_connection_lost", sqlstate=lost.sqlstate, committing=len(report.committing))
         began = time.monotonic()
         found = await self._looked_up(attempt, max(attempt.until, asyncio.get_running_loop().time() + BEGIN_S))
@@ -434,29 +437,29 @@ class Writer:
         attempt.left = left
 
     async def _looked_up(self, attempt: "_Attempt", until: float) -> set[tuple[object, int]] | None:
-        """Which of the requests are stored; None where it cannot be known in time. Tried until then."""
+        """The requests that are stored; None if the database gives no answer until that time."""
         while True:
             try:
                 conn = await self._reconnected(attempt.link, until)
                 bound(conn, until - asyncio.get_running_loop().time())
                 return await self._committed(conn, attempt.left)
-            except LOST:  # also a lock that does not come: the lost transaction is at work in the server still
+            except LOST:  # includes a lock that does not come: the lost transaction may still be running in the server
                 await attempt.link.close()
                 if asyncio.get_running_loop().time() > min(until, self._until):
                     return None
 
     async def _committed(self, conn: Connection, batch: Sequence[Submission]) -> set[tuple[object, int]]:
-        # Taking the directories' locks first: the lost transaction may still be at work in the server.
+        # The directories' locks first: the lost transaction may still be running in the server, and could commit after the look-up.
         directories = int4s(sorted({submission.directory.id for submission in batch}))
         async with conn.transaction():
-            await conn.execute(SQL["lock_directories"], (directories,))
+            await lock_directories(conn, directories)
             params = (uuids([s.request for s in batch]), int4s([s.op for s in batch]))
             rows = await (await conn.execute(SQL["commits_of_requests"], params)).fetchall()
             if rows:
-                # A row may be seen here that a synchronous standby never got: our own commit waits until it has what is before.
+                # A visible row may not be on the synchronous standby yet: this transaction's own commit waits until it is.
                 await conn.execute(SQL["wait_for_standby"])
         refuse_if_warned(conn)
-        return {(row[0], row[1]) for row in rows}
+        return {(request, op) for request, op, _, _, _ in rows}
 
     def _refuse_lost(self, attempt: "_Attempt", why: str) -> None:
         self._trouble = asyncio.get_running_loop().time(), NO_ANSWER
@@ -464,7 +467,7 @@ class Writer:
         attempt.left = []
 
     def _refuse_waiting(self) -> None:
-        """Nothing of the database answered, whoever asked it: what waits behind would wait as long again."""
+        """The database answered nobody: refuse the waiting commands too, because each would wait as long again."""
         self._refuse(self._queue.drain(), _AWAY)
         for submissions in self._waiting_alone:
             self._refuse(submissions, _AWAY)

@@ -1,1 +1,1 @@
-"""What a caller may ask and do, one function each, whoever asks: the HTTP edge, pages, the command line through them."""
+"""Everything a caller can ask or do, one function each. The HTTP edge calls them; the command line uses HTTP."""

@@ -1,4 +1,4 @@
-"""The one way to record an administrative act: one commit in the log it belongs to, with the rows that follow from it."""
+"""Record an administrative act: one commit with its events and rows. All acts go through here."""
 
 from database import patience
 from ledger.commands import RecordFacts, needs_of
@@ -7,14 +7,14 @@ from ledger.transaction import Submission
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger, waiter
 
-AFTER_CHANGE_S = 2.0  # for what is read of a change that is stored: its answer has waited for that already
-WEIGHT = 1_000  # bytes of a request without a large body, for the bound of the queue
+AFTER_CHANGE_S = 2.0  # time limit for reading the result of a change that is already stored
+WEIGHT = 1_000  # bytes that the queue counts for a request without a large body
 
 
 async def record(ledger: OpenLedger, caller: Caller, facts: RecordFacts, *, op: int = 0) -> None:
-    """Carry out an act of the ledger's own directory. Returns when it is durable; raises what refuses it.
+    """Carry out an act of the ledger's own directory. Returns when it is durable. Raises the error that refuses it.
 
-    `op` numbers the acts of one request: after a lost connection each is looked for under (request, op).
+    `op` numbers the acts of one request: after a lost connection each act is looked up by (request, op).
     """
     async with ledger.connection() as conn:
         system = await ledger.directories.by_slug(conn, SYSTEM)
@@ -25,9 +25,9 @@ async def record(ledger: OpenLedger, caller: Caller, facts: RecordFacts, *, op: 
 async def record_in(
     ledger: OpenLedger, caller: Caller, directory: Directory, facts: RecordFacts, *, op: int = 0, weight: int = WEIGHT
 ) -> None:
-    """The same in the log of a directory. `weight`: bytes of the request.
+    """Carry out an act in the log of a directory. `weight`: bytes of the request.
 
-    Raises OvertakenError where what the act was decided upon has changed, or its name was taken, since that was read.
+    Raises OvertakenError if the rows that the act was decided on have changed, or its name was taken, since they were read.
     """
     submission = Submission(
         directory, facts, needs_of(facts), caller.actor, caller.request, op, waiter(), caller.token_id, weight

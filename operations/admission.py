@@ -1,7 +1,7 @@
-"""Before an operation runs: its line of the permission table, and what the caller must reach of it.
+"""Check a caller before its operation runs: by the operation's line in the permission table, and by what the token reaches.
 
-Each decorator takes the name of a line. The target comes in as the words of the caller (a slug, a name, an id) and reaches the
-operation as the thing itself; what the caller does not reach is refused exactly like what is not there.
+Each decorator takes the name of a line. The caller names the target by a slug, a name or an id; the operation receives the object.
+A target beyond the caller's reach is refused exactly like a missing one, so that nobody learns what exists.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from operations.permissions import ROLES, TABLE, Reach, Rule, allowed
 from operations.refusals import ConflictError, ForbiddenError, NotFoundError
 from replay.redeliver import run_of
 
-DECIDED_MAX: Final = 5  # times, while other requests change the same thing
+DECIDED_MAX: Final = 5  # attempts, while other requests change the same rows
 P = ParamSpec("P")
 T = TypeVar("T")
 Target = TypeVar("Target")
@@ -39,7 +39,7 @@ NO_TOKEN = "There is no token of that id. GET /v1/tokens lists them."  # noqa: S
 
 
 def check(caller: Caller, operation: str) -> None:
-    """Raises ForbiddenError where the caller's role may not ask for it at all."""
+    """Raises ForbiddenError if the caller's role may not use the operation."""
     if not allowed(caller.token.role, operation):
         *others, last = [role for role in ROLES if role in TABLE[operation].roles]
         raise ForbiddenError(f"This needs a token of role {', '.join(others)}{' or ' if others else ''}{last}.")
@@ -48,11 +48,11 @@ def check(caller: Caller, operation: str) -> None:
 
 
 def operation(name: str) -> Callable[[Plain[P, T]], Plain[P, T]]:
-    """An operation whose answer holds only what the caller reaches, or that speaks about no directory.
+    """Decorate an operation without a target: its answer holds only what the caller reaches, or it is about no directory.
 
-    What is `within` looks by itself at what its arguments name, and awaits `caller.admitted()` after that.
+    An operation with reach `within` checks what its arguments name itself, and awaits `caller.admitted()` afterwards.
     """
-    rule = _line(name, "-", "all", "within", "consumer")
+    rule = _rule_of(name, "-", "all", "within", "consumer")
 
     def wrap(act: Plain[P, T]) -> Plain[P, T]:
         @wraps(act)
@@ -68,7 +68,7 @@ def operation(name: str) -> Callable[[Plain[P, T]], Plain[P, T]]:
 
 
 async def _decided_anew(act: Callable[[], Awaitable[T]]) -> T:
-    """Carry out an act that another request may overtake between reading and recording: then what it reads now decides."""
+    """Carry out an act, and again if another request changed its rows between reading and recording."""
     for _ in range(DECIDED_MAX):
         with contextlib.suppress(OvertakenError):
             return await act()
@@ -76,30 +76,30 @@ async def _decided_anew(act: Callable[[], Awaitable[T]]) -> T:
 
 
 def on_directory(name: str) -> Callable[[Aimed[Directory, P, T]], Named[P, T]]:
-    """An operation on a directory, named by its slug."""
-    return _aimed(name, reached_log if _line(name, "directory", "log").reach == "log" else reached_directory)
+    """Decorate an operation on a directory, which the caller names by its slug."""
+    return _aimed(name, reached_log if _rule_of(name, "directory", "log").reach == "log" else reached_directory)
 
 
 def on_consumer(name: str) -> Callable[[Aimed[Consumer, P, T]], Named[P, T]]:
-    """An operation on a consumer, named by its name."""
-    _line(name, "consumer")
+    """Decorate an operation on a consumer, which the caller names by its name."""
+    _rule_of(name, "consumer")
     return _aimed(name, reached_consumer)
 
 
 def on_replay(name: str) -> Callable[[Aimed[Run, P, T]], Named[P, T]]:
-    """An operation on a run, named by its id."""
-    _line(name, "replay")
+    """Decorate an operation on a run of a replay, which the caller names by its id."""
+    _rule_of(name, "replay")
     return _aimed(name, reached_replay)
 
 
 def on_token(name: str) -> Callable[[Aimed[TokenRow, P, T]], Named[P, T]]:
-    """An operation on a token, named by its id."""
-    _line(name, "token")
+    """Decorate an operation on a token, which the caller names by its id."""
+    _rule_of(name, "token")
     return _aimed(name, reached_token)
 
 
-def _line(name: str, *reaches: Reach) -> Rule:
-    rule = TABLE[name]  # KeyError: an operation without a line cannot be defined
+def _rule_of(name: str, *reaches: Reach) -> Rule:
+    rule = TABLE[name]  # KeyError at import: an operation must have a line
     assert rule.reach in reaches, f"{name} reaches {rule.reach}"
     return rule
 
@@ -125,14 +125,14 @@ def _aimed(
 
 
 async def reached_directory(ledger: OpenLedger, caller: Caller, slug: str) -> Directory:
-    """An IdP directory that the caller reaches, as it stands now. Raises ForbiddenError alike for hidden and missing ones."""
+    """The current row of an IdP's directory. Raises the same ForbiddenError for a hidden and a missing one."""
     if slug == SYSTEM:
         raise ForbiddenError(NO_DIRECTORY)
     return await reached_log(ledger, caller, slug)
 
 
 async def reached_log(ledger: OpenLedger, caller: Caller, slug: str) -> Directory:
-    """The same, and the ledger's own directory for those who reach it."""
+    """The same for any directory, `_system` included if the caller reaches it."""
     found = None
     if caller.token.reaches_log(slug):
         async with ledger.connection() as conn:
@@ -144,7 +144,7 @@ async def reached_log(ledger: OpenLedger, caller: Caller, slug: str) -> Director
 
 
 async def reached_consumer(ledger: OpenLedger, caller: Caller, name: str) -> Consumer:
-    """A consumer that belongs to the caller. Raises NotFoundError alike for hidden and missing ones."""
+    """A consumer that belongs to the caller. Raises the same NotFoundError for a hidden and a missing one."""
     found = None
     if NAME.fullmatch(name):
         async with ledger.connection() as conn:
@@ -161,11 +161,11 @@ async def owns(ledger: OpenLedger, conn: Connection, caller: Caller, consumer: C
 
 
 async def owned(ledger: OpenLedger, conn: Connection, caller: Caller, asked: Sequence[Consumer]) -> list[Consumer]:
-    """Those consumers that belong to the caller.
+    """The consumers that belong to the caller.
 
-    Also what an earlier, wider filter left to be delivered has to be within reach: whoever owns the consumer says where it goes.
+    The token must also reach deliveries that are open from an earlier, wider filter, because the owner can change their URL.
     """
-    mine = [consumer for consumer in asked if _reached(caller.token, consumer)]
+    mine = [consumer for consumer in asked if _reaches_consumer(caller.token, consumer)]
     were = await filters_of(conn, [consumer.id for consumer in mine]) if mine else []
     wider = {number for number, slugs, types in were if not (caller.token.reaches_all(slugs) and caller.token.reads(types))}
     if not wider:
@@ -176,7 +176,7 @@ async def owned(ledger: OpenLedger, conn: Connection, caller: Caller, asked: Seq
     return [consumer for consumer in mine if consumer.id not in beyond]
 
 
-def _reached(token: Token, consumer: Consumer) -> bool:
+def _reaches_consumer(token: Token, consumer: Consumer) -> bool:
     asked = consumer.definition
     return token.reaches_all(asked.directories) and token.reads(asked.types) and token.moves(consumer.name)
 
@@ -186,13 +186,13 @@ def _reads(token: Token, slug: str, types: int) -> bool:
 
 
 async def reaches_run(ledger: OpenLedger, conn: Connection, caller: Caller, run: Run) -> bool:
-    """Whether all that a run sends, or sent, is within reach: its consumer may have had a wider filter then."""
+    """Whether the token reaches all events of a run, whose consumer may have had a wider filter when it began."""
     slugs = {found.id: found.slug for found in await ledger.directories.all(conn)}
     return all(_reads(caller.token, slugs[number], run.range.types) for number in run.range.directories)
 
 
 async def reached_replay(ledger: OpenLedger, caller: Caller, text: str) -> Run:
-    """A run of a consumer that belongs to the caller. Raises NotFoundError alike for hidden and missing ones."""
+    """A run of a consumer that belongs to the caller. Raises the same NotFoundError for a hidden and a missing one."""
     number = parse_id(text)
     if number is not None:
         async with ledger.connection() as conn:
@@ -205,12 +205,12 @@ async def reached_replay(ledger: OpenLedger, caller: Caller, text: str) -> Run:
 async def _owns_run(ledger: OpenLedger, conn: Connection, caller: Caller, run: Run) -> bool:
     target = await consumer_named(conn, run.consumer_name)
     if target is None or target.id != run.consumer:
-        return caller.everywhere  # of a consumer that was deleted
+        return caller.everywhere  # the consumer of the run was deleted
     return await owns(ledger, conn, caller, target) and await reaches_run(ledger, conn, caller, run)
 
 
 async def reached_token(ledger: OpenLedger, caller: Caller, text: str) -> TokenRow:
-    """A token within the caller's own scopes. Raises NotFoundError alike for hidden and missing ones."""
+    """A token that the caller's token covers. Raises the same NotFoundError for a hidden and a missing one."""
     number = _token_id(text)
     if number is not None:
         async with ledger.connection() as conn:
@@ -221,6 +221,6 @@ async def reached_token(ledger: OpenLedger, caller: Caller, text: str) -> TokenR
 
 
 def _token_id(text: str) -> UUID | None:
-    """An id as lists show it, or as events name it (`tok_…`)."""
+    """Parse the id of a token, as lists show it or as events do (`tok_…`)."""
     digits = text.removeprefix("tok_")
     return UUID(digits) if len(digits) == 32 and all(c in "0123456789abcdef" for c in digits) else parse_id(text)

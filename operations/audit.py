@@ -1,4 +1,4 @@
-"""Audit: who existed, who was in what, who could reach what, as of a time or a seq (CONTRACT §7)."""
+"""Audit: who existed, who was in what, who could reach what, as of a time or a seq (docs/concepts.md, "As of")."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from operations.refusals import InvalidError, NotFoundError
 from projections import history
 from projections.access import Access, Edge
 from projections.access import access as access_by
-from projections.history import Below, Point, State, StateThen
+from projections.history import Below, PastState, Point, SealedPastState
 from scim.errors import TooMany
 from scim.work import Work
 
-PAGE_MAX = 1_000
-AUDIT_STEPS: Final = 3_000_000  # of one question: a million memberships, or the names of a hundred thousand users
-LEVEL_STEPS: Final = 500  # to ask the database for one level of groups
-ROW_BYTES: Final = 200  # of a row as JSON, without what has any length
-ID_BYTES: Final = 39  # of an id in a list
+AUDIT_PAGE_MAX = 1_000
+AUDIT_STEPS: Final = 3_000_000  # budget of one question: a million memberships, or the names of a hundred thousand users
+LEVEL_STEPS: Final = 500  # charged for the query of one level of groups
+ROW_BYTES: Final = 200  # of a row as JSON, without its parts of variable length
+ID_BYTES: Final = 39  # of an id in a JSON list
 Rows = list[dict[str, Any]]
 
 
@@ -34,9 +34,9 @@ Rows = list[dict[str, Any]]
 async def population(
     ledger: OpenLedger, _caller: Caller, directory: Directory, as_of: str, *, kind: str, after: str | None, limit: int
 ) -> tuple[Rows, Point, str | None]:
-    """Everyone who existed, by id after an id: `limit` at a time, or fewer where their attributes are large.
+    """All resources that existed, by id, after an id: at most `limit`, fewer if their attributes are large.
 
-    With the id to go on after, or None at the end.
+    Also returns the id after which the next page begins, or None at the end.
     """
     if kind not in {USER, GROUP}:
         raise InvalidError("`type` is User or Group.", "invalid_parameters")
@@ -56,8 +56,8 @@ async def population(
 
 
 @on_directory("audit.user")
-async def user(ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str) -> tuple[State, Point]:
-    """One user as it was; without a resource once erased. Raises NotFoundError where there was none."""
+async def user(ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str) -> tuple[PastState, Point]:
+    """The past state of one user; without attributes if erased. Raises NotFoundError if it did not exist then."""
     async with ledger.turns.connection(directory.id) as conn:
         point, then = await _state(ledger, conn, directory, user_id, USER, as_of)
     if then is None:
@@ -69,9 +69,9 @@ async def user(ledger: OpenLedger, _caller: Caller, directory: Directory, user_i
 async def access(
     ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str, *, nested: bool, after: str | None, work: Work
 ) -> tuple[Rows, Point, str | None]:  # fmt: skip
-    """Groups the user could reach: none while inactive or gone, from the commit on that made it so.
+    """The groups that the user could reach: none from the commit on that deactivated or deleted the user.
 
-    By id, after an id; with the id that the next page comes after, where there is more.
+    By id, after an id. Also returns the id after which the next page begins, or None at the end.
     """
     async with ledger.turns.connection(directory.id) as conn:
         point, state = await _state(ledger, conn, directory, user_id, USER, as_of)
@@ -82,14 +82,14 @@ async def access(
     edges = await _edges_above(ledger, directory, _id(user_id), point.seq, nested=nested, work=work)
 
     def reached() -> tuple[Rows, str | None]:
-        return _page([_reached(found) for found in access_by(_id(user_id), edges, work)], after, _path_bytes)
+        return _page([_access_row(found) for found in access_by(_id(user_id), edges, work)], after, _path_bytes)
 
     page, more = await ledger.turns.compute(directory.id, reached)
-    names = await _shown(ledger, directory, [row["id"] for row in page], point.seq, work)
+    names = await _listed_attributes(ledger, directory, [row["id"] for row in page], point.seq, work)
     return [row | {"display": names.get(row["id"], {}).get("displayName")} for row in page], point, more
 
 
-def _reached(found: Access) -> dict[str, Any]:
+def _access_row(found: Access) -> dict[str, Any]:
     return {
         "id": found.group, "type": GROUP, "direct": found.direct, "since_seq": found.since_seq, "display": None,
         "paths": [list(path) for path in found.paths], "paths_capped": found.capped,
@@ -97,7 +97,7 @@ def _reached(found: Access) -> dict[str, Any]:
 
 
 async def _edges_above(ledger: OpenLedger, directory: Directory, user: UUID, seq: int, *, nested: bool, work: Work) -> list[Edge]:
-    """The memberships by which the user reaches groups, level by level: each is read once."""
+    """The memberships through which the user reaches groups, read level by level, each once."""
     edges: list[Edge] = []
     level, seen = [user], {user}
     while level:
@@ -115,9 +115,9 @@ async def members(
     ledger: OpenLedger, _caller: Caller, directory: Directory, group_id: str, as_of: str, *, nested: bool, effective: bool | None,
     after: str | None, work: Work,
 ) -> tuple[Rows, Point, str | None]:  # fmt: skip
-    """Members of a group: `effective` tells those who are active from those who are only stored.
+    """The members of a group. `effective`: the member was active, so the membership gave access.
 
-    By id, after an id; with the id that the next page comes after, where there is more.
+    By id, after an id. Also returns the id after which the next page begins, or None at the end.
     """
     async with ledger.turns.connection(directory.id) as conn:
         point, state = await _state(ledger, conn, directory, group_id, GROUP, as_of)
@@ -148,9 +148,9 @@ async def members(
 async def diff(
     ledger: OpenLedger, _caller: Caller, directory: Directory, first: str, to: str, *, group: str | None, user_id: str | None, work: Work
 ) -> tuple[Rows, Point, Point]:  # fmt: skip
-    """What stands at one point and not at the other; applied to the first it gives the second. With both points.
+    """The differences between two points, which are returned too. Applied to the first state they give the second.
 
-    Raises TooMany where more than ROWS_MAX memberships or resources differ.
+    Raises TooMany if more than ROWS_MAX memberships or resources differ.
     """
     async with ledger.turns.connection(directory.id) as conn:
         begin = await history.resolve(conn, directory, first, now=ledger.clock())
@@ -197,16 +197,16 @@ def _id(text: str) -> UUID:
 
 async def _state(
     ledger: OpenLedger, conn: Connection, directory: Directory, obj: str, kind: str, as_of: str
-) -> tuple[Point, StateThen | None]:
+) -> tuple[Point, SealedPastState | None]:
     point = await history.resolve(conn, directory, as_of, now=ledger.clock())
     state = await history.state_at(conn, directory, _id(obj), point.seq)
     return point, state if state is not None and state.type == kind else None
 
 
-async def _shown(
+async def _listed_attributes(
     ledger: OpenLedger, directory: Directory, resources: list[UUID], seq: int, work: Work
 ) -> dict[UUID, dict[str, Any]]:
-    """What a list tells of resources besides their ids; nothing of those that were erased."""
+    """The names that a list shows besides the ids; none of erased resources."""
     shown = ("userName", "displayName", "externalId")
     return await history.documents_then(ledger.turns, ledger.kek, directory, resources, seq, shown, work)
 
@@ -218,7 +218,7 @@ def _names(document: dict[str, Any] | None, why: str) -> dict[str, Any]:
 
 
 def _page(rows: Rows, after: str | None, size: Callable[[dict[str, Any]], int]) -> tuple[Rows, str | None]:
-    """The rows after an id until they are BODIES_BYTES_MAX besides the first, and the id that the next page comes after."""
+    """The rows after an id, up to BODIES_BYTES_MAX besides the first, and the id after which the next page begins."""
     start = 0 if after is None else bisect_right(rows, _id(after).bytes, key=lambda row: row["id"].bytes)
     total = 0
     for n in range(start + 1, len(rows)):

@@ -1,4 +1,4 @@
-"""Who asks, and how far that reaches (CONTRACT §2). Pure."""
+"""Who asks, and which directories, types and consumers its token reaches (docs/permissions.md). Pure."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -7,20 +7,20 @@ from uuid import UUID
 
 from ledger.tokens import Token
 
-# The machine itself: whoever may open the service's own socket, or its database, may do what an admin may.
+# The caller through the local socket, or with direct access to the database. It could do everything anyway, so it is an admin.
 MACHINE: Final = Token(id=UUID(int=0), role="admin", name="this machine", directories=("*",), types=("*",), bodies=True)
 
 
 async def _go_on() -> None:
-    """Nothing stands between being admitted and acting."""
+    """The default of `admitted`: do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who acts, in which request. `token` says what may be reached.
+    """Who acts, in which request. `token` says what the caller reaches.
 
-    `admitted` is awaited when the caller has been let in and before anything is done: what came before under the same
-    Idempotency-Key is answered there (operations.idempotency), so that nobody is answered who would not be let in now.
+    `admitted` is awaited after the permission checks and before the operation does anything. With an Idempotency-Key it answers a
+    repeated request (operations.idempotency). It comes after the checks, so that a revoked token gets no stored answer.
     """
 
     token: Token
@@ -29,7 +29,7 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The principal that events name: `tok_…`, or `sys` for the machine itself."""
+        """The actor in events: `tok_…`, or `sys` for the machine itself."""
         return "sys" if self.token is MACHINE else self.token.actor
 
     @property

@@ -1,4 +1,4 @@
-"""Consumers: making and changing them, moving their place, and how they are doing (CONTRACT §5)."""
+"""Consumers: create, change, acknowledge, seek, read the status (docs/consumers.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,6 @@ from typing import Any, TypedDict
 
 import orjson
 
-from database.arrays import int4s
 from database.connections import Connection
 from delivery import consumers as acts
 from delivery.audit import audit as recompute
@@ -17,7 +16,7 @@ from delivery.consumers import NAME, Allowed, Consumer, check_definition, consum
 from delivery.forks import Watch, closed, forks_of, misplaced, open_fork, parted
 from delivery.log_positions import PlaceMovedError
 from delivery.signing import new_secret
-from delivery.status import status_of
+from delivery.status import count_matching, status_of
 from delivery.surge_control import held_commits, limits
 from delivery.terms import Definition
 from delivery.transports.webhook import Message
@@ -36,7 +35,7 @@ from replay.redeliver import REPLAYS
 
 
 class Changes(TypedDict, total=False):
-    """What a caller says of a consumer; what is left out stays as it is."""
+    """The fields of a consumer that a caller sets; fields that are left out stay as they are."""
 
     directories: tuple[str, ...]
     types: tuple[str, ...]
@@ -49,7 +48,7 @@ class Changes(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """What became of a definition. `secret` is shown once, when a webhook was made."""
+    """The result of `put`. `secret` is set only when a webhook was created."""
 
     status: dict[str, Any]
     created: bool
@@ -59,7 +58,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """What a webhook may reach, and how long it may take."""
+    """The addresses that webhooks may reach, and the timeout of a request."""
 
     allowed: Allowed
     timeout_s: float
@@ -67,10 +66,10 @@ class Webhooks:
 
 @operation("consumers.put")
 async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, start: str | None, allowed: Allowed) -> Put:
-    """Make a consumer, or give it another definition.
+    """Create a consumer, or change its definition.
 
-    Raises InvalidError or ConsumerRefusedError for a definition that cannot be, ForbiddenError for directories beyond reach,
-    ConflictError for a name that is taken beyond it, StateError for another mode than it has.
+    Raises InvalidError or ConsumerRefusedError for an invalid definition, ForbiddenError for directories beyond the caller's reach,
+    ConflictError if a consumer beyond its reach has the name, StateError if the mode differs from that of the existing consumer.
     """
     if not NAME.fullmatch(name):
         raise InvalidError("A consumer's name is 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit.")
@@ -80,7 +79,7 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
             raise ConflictError("This name is taken. Choose another one.", "name_taken")
         asked = replace(known.defined(ledger.kek) if known else Definition(), **changes)
         directories = await ledger.directories.all(conn)
-        _check_reach(caller, name, asked)
+        _refuse_beyond_reach(caller, name, asked)
         check_definition(asked, [d.slug for d in directories], allowed)
         position = await _start(ledger, conn, caller, asked, start, directories) if known is None else 0
         number = await acts.reserve_id(conn) if known is None else 0
@@ -93,8 +92,8 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
     return Put(await _status(ledger, caller, name), created=False, secret=None, warnings=warnings)
 
 
-def _check_reach(caller: Caller, name: str, asked: Definition) -> None:
-    """Nobody makes what they could not see afterwards. Before the names are looked up: hidden and missing ones look alike."""
+def _refuse_beyond_reach(caller: Caller, name: str, asked: Definition) -> None:
+    """Raises ForbiddenError for a consumer that the caller could not see. Checked before any look-up, so hidden and missing look alike."""
     if not caller.token.reaches_all(asked.directories):
         raise ForbiddenError("This token does not reach all of these directories.")
     if not caller.token.moves(name):
@@ -117,7 +116,7 @@ async def _created(ledger: OpenLedger, caller: Caller, number: int, name: str, a
 
 
 async def _status(ledger: OpenLedger, caller: Caller, name: str) -> dict[str, Any]:
-    """The status after an act. An act of another caller may have come between: what is gone is shown as it was asked for."""
+    """The status after an act. Raises ConflictError if another request has deleted the consumer meanwhile."""
     async with ledger.connection() as conn:
         found = await consumer_named(conn, name)
         if found is None:
@@ -138,19 +137,19 @@ async def list_all(ledger: OpenLedger, caller: Caller) -> list[dict[str, Any]]:
 
 @on_consumer("consumers.show")
 async def show(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[str, Any]:
-    """The status of one."""
+    """The status of one consumer."""
     return await _status(ledger, caller, consumer.name)
 
 
 @on_consumer("consumers.delete")
 async def delete(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> None:
-    """End a consumer."""
+    """Delete a consumer."""
     await record(ledger, caller, acts.deletion(consumer))
 
 
 @on_consumer("consumers.pause")
 async def pause(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[str, Any]:
-    """Keep its place and send nothing."""
+    """Stop deliveries and pulls; the place is kept."""
     act = acts.paused(consumer)
     if act is not None:
         await record(ledger, caller, act)
@@ -159,7 +158,7 @@ async def pause(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[
 
 @on_consumer("consumers.resume")
 async def resume(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[str, Any]:
-    """Go on where it was paused or disabled."""
+    """Continue from the place where it was paused or disabled."""
     act = acts.resumed(consumer)
     if act is not None:
         await record(ledger, caller, act)
@@ -168,7 +167,7 @@ async def resume(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict
 
 @on_consumer("consumers.rotate_secret")
 async def rotate_secret(ledger: OpenLedger, caller: Caller, consumer: Consumer, overlap_s: int) -> str:
-    """Another signing secret, shown once; the old one signs too until the overlap is over."""
+    """Make a new signing secret, shown once. The old one also signs until the overlap ends."""
     secret = new_secret(ledger.entropy)
     await record(ledger, caller, acts.secret_rotated(consumer, secret, overlap_s, kek=ledger.kek, random=ledger.entropy))
     return secret
@@ -176,7 +175,7 @@ async def rotate_secret(ledger: OpenLedger, caller: Caller, consumer: Consumer, 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """What a receiver answered to a test message, as far as it is shown. `seconds` it took."""
+    """The receiver's answer to a test message, cut to what is shown. `seconds`: the time to the answer."""
 
     ok: bool
     status: int | None
@@ -187,7 +186,7 @@ class Ping:
 
 @on_consumer("consumers.ping")
 async def ping(ledger: OpenLedger, caller: Caller, consumer: Consumer, webhooks: Webhooks) -> Ping:
-    """Send a signed message of type `ping`, outside of all order. Raises ConflictError where nothing is pushed."""
+    """Send a signed message of type `ping`, outside of any order. Raises ConflictError if the consumer is no webhook."""
     url = consumer.url(ledger.kek)
     if consumer.definition.mode != "webhook" or url is None:
         raise ConflictError("Only webhooks can be pinged; this one pulls: GET …/events is its way to try.", "not_a_webhook")
@@ -212,15 +211,15 @@ class Acknowledged:
 
 @on_consumer("consumers.acknowledge")
 async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, through: str) -> Acknowledged:
-    """Acknowledge everything up to a cursor or an event. Idempotent; a lower one changes nothing.
+    """Acknowledge everything up to a cursor or an event. Idempotent; a lower place changes nothing.
 
-    Raises PlaceMovedError for a cursor of a page that was read before the consumer was moved or its filter changed. An event id,
-    and a cursor of the feed, belong to no page of the consumer: they are the caller's own claim about what it has done.
+    Raises PlaceMovedError for a cursor of a page that was read before the consumer was moved or its filter changed. An event id or a
+    cursor of the feed belongs to no page of the consumer, and is accepted as the caller's own statement.
     """
     check_pulling(consumer)
     cursor = None if parse_event_id(through) is not None else decode_cursor(through)
     if cursor is not None and cursor.directory:
-        raise InvalidCursorError  # of the feed of one directory: it counts otherwise
+        raise InvalidCursorError  # a cursor of one directory's feed counts seqs, not positions
     if await _put_into_log(ledger, consumer):
         consumer = await reached_consumer(ledger, caller, consumer.name)
     async with ledger.connection() as conn:
@@ -235,9 +234,9 @@ async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, th
 
 
 async def _put_into_log(ledger: OpenLedger, consumer: Consumer) -> bool:
-    """Move a consumer whose place is gone from the log back to what the log and the one that was read have in common.
+    """Move a consumer whose place is no longer in the log back to the last place that the old and the new log have in common.
 
-    The machine's own act, whoever asks: nothing of the log as it is now may be passed over.
+    Recorded as an act of `sys`, whoever's request found it. Without it events of the new log would be skipped.
     """
     async with ledger.connection() as conn:
         if not await misplaced(conn, consumer.id):
@@ -247,7 +246,7 @@ async def _put_into_log(ledger: OpenLedger, consumer: Consumer) -> bool:
 
 
 def watch_of(ledger: OpenLedger) -> Watch:
-    """What looks for a lost end of the log in a serving process. Each of its acts is the machine's own."""
+    """The watch of a serving process for a lost end of the log. Its acts are recorded as acts of `sys`."""
 
     async def act(facts: RecordFacts) -> None:
         await record(ledger, Caller(MACHINE, ledger.new_id()), facts)
@@ -256,14 +255,14 @@ def watch_of(ledger: OpenLedger) -> Watch:
 
 
 async def _check_reading(ledger: OpenLedger, conn: Connection, consumer: Consumer, generation: bytes) -> None:
-    """Raises PlaceMovedError for a page of another reading than the one that the consumer is in."""
+    """Raises PlaceMovedError if the page belongs to an earlier reading of the consumer."""
     place = await place_of(conn, consumer)
     if generation != await ledger.feed.mark_of(conn, place.reading(consumer.uuid)):
         raise PlaceMovedError(place.through)
 
 
 async def _claimed(conn: Connection, consumer: Consumer, position: int, reach: Sequence[int]) -> bool:
-    """An acknowledgement that belongs to no page. One that meets a seek comes before it, and the seek stands."""
+    """Store an acknowledgement without a page. If a seek happens at the same time, the seek wins."""
     try:
         return await advance(conn, consumer, position, reach)
     except PlaceMovedError:
@@ -272,12 +271,13 @@ async def _claimed(conn: Connection, consumer: Consumer, position: int, reach: S
 
 @on_consumer("consumers.pull")
 async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: int) -> Page:
-    """The next events after what is acknowledged; reading moves nothing. Raises ConflictError."""
+    """The next events after the acknowledged place, which stays. Raises ConflictError."""
     check_pulling(consumer)
     await _put_into_log(ledger, consumer)
     async with ledger.connection() as conn:
         place = await place_of(conn, consumer)
-    while place.epoch != consumer.epoch:  # changed since it was looked up: the page must be of the filter that its cursor tells
+    # the consumer was changed since it was looked up: page and cursor must belong to the same filter
+    while place.epoch != consumer.epoch:
         consumer = await reached_consumer(ledger, caller, consumer.name)
         async with ledger.connection() as conn:
             place = await place_of(conn, consumer)
@@ -293,22 +293,21 @@ async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: in
 
 
 async def _note_shown(ledger: OpenLedger, conn: Connection, consumer: Consumer, page: Page) -> None:
-    """What of the log's lost end was shown is told first: what stands at its positions now would hide it from the next look."""
+    """Report a lost end before noting this page: the page's positions would hide the old events that were shown there."""
     trail = ledger.trails[consumer.uuid]
     if await parted(conn, [trail]):
         await watch_of(ledger).tell(conn, consumer)
         if await parted(conn, [trail]):
-            return  # another process told of its own in the same moment; the next look tells of this one's
-    slugs = {number: (await ledger.directories.by_id(conn, number)).slug for number in {e.directory for e in page.events}}
-    trail.note_shown(page.events, slugs)
+            return  # another process reported at the same moment; the next read reports this one's events
+    trail.note_shown(page.events)
 
 
 async def _mark_held(conn: Connection, page: Page) -> None:
-    """Say of what the surge brake would hold back that it does: a reader decides for itself."""
+    """Mark events that the surge brake would hold with `"held": true`. The reader decides what to do."""
     held = await held_commits(conn, await limits(conn), page.events)
     for event in page.events:
         if (event.directory, event.commit) in held.commits:
-            event.json = event.json[:-1] + b',"held":true}'
+            event.held = True
 
 
 def check_pulling(consumer: Consumer) -> None:
@@ -321,7 +320,7 @@ def check_pulling(consumer: Consumer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """From where to where a consumer was moved, or would be. `count` events are delivered again (back), or passed over."""
+    """A seek, done or only planned: from, to, and how many events are delivered again (back) or skipped (forward)."""
 
     back: bool
     from_position: int
@@ -331,30 +330,22 @@ class Moved:
 
 @on_consumer("consumers.seek")
 async def seek(ledger: OpenLedger, caller: Caller, consumer: Consumer, to: str, reason: str, *, dry_run: bool) -> Moved:
-    """Move a consumer back or forth; `dry_run` only says what that means."""
+    """Move a consumer back or forward; `dry_run` only counts the events."""
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         named = [d for d in directories if d.slug in consumer.definition.directories]
         position = await places.before(ledger, conn, caller, to, named, consumer.selection(directories))
         place = await place_of(conn, consumer)
         first, last = sorted((position, place.through))
-        count = await _matching(conn, consumer, consumer.reach(directories), first, last)
+        count, _ = await count_matching(conn, consumer, consumer.reach(directories), (first, last))
     if not dry_run:
         await record(ledger, caller, acts.sought(consumer, position, reason, kek=ledger.kek, random=ledger.entropy))
     return Moved(position < place.through, place.through, position, count)
 
 
-async def _matching(conn: Connection, consumer: Consumer, reach: Sequence[int], after: int, through: int) -> int:
-    """How many events of a consumer's own lie in (after, through]."""
-    params = (after, through, int4s(reach), consumer.mask, 2**31 - 1)
-    row = await (await conn.cursor(binary=True).execute(acts.SQL["matching_after"], params)).fetchone()
-    assert row is not None
-    return row[0]
-
-
 @on_consumer("consumers.close_fork")
 async def close_fork(ledger: OpenLedger, caller: Caller, consumer: Consumer, reason: str) -> dict[str, Any]:
-    """An operator has seen to what a receiver made of events that are gone from the log. Raises ConflictError where nothing is open."""
+    """Close a fork: the operator has repaired the receiver. Raises ConflictError if no fork is open."""
     async with ledger.connection() as conn:
         known = await open_fork(conn, consumer.id, caller.token.reaches_log)
     if known is None:
@@ -365,7 +356,7 @@ async def close_fork(ledger: OpenLedger, caller: Caller, consumer: Consumer, rea
 
 @on_consumer("consumers.audit")
 async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: str | None, to: str | None) -> dict[str, Any]:
-    """What it acknowledged, held against the log; of a part of it where `from` and `to` say so."""
+    """Compare what the consumer acknowledged with the log, or with the part of it from `start` to `to`."""
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         named = [d for d in directories if d.slug in consumer.definition.directories]

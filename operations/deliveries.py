@@ -1,4 +1,4 @@
-"""Deliveries that are not simply next: what is blocked or parked, and what an operator does about one of them."""
+"""Blocked and parked deliveries: list them, and retry, park or skip one."""
 
 from typing import Any, Final, Literal
 
@@ -43,7 +43,7 @@ async def _listed(
 async def list_blocked(
     ledger: OpenLedger, _caller: Caller, consumer: Consumer, after: int, limit: int
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """What is blocked or tried again, after a position; with the position to go on after, or None at the end."""
+    """Blocked and retried deliveries after a position, and the position after which the next page begins (None at the end)."""
     return await _listed(ledger, consumer, (BLOCKED, RETRYING), after, limit)
 
 
@@ -51,7 +51,7 @@ async def list_blocked(
 async def list_parked(
     ledger: OpenLedger, _caller: Caller, consumer: Consumer, after: int, limit: int
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """What was set aside, likewise."""
+    """Parked deliveries after a position, in the same way."""
     return await _listed(ledger, consumer, (PARKED,), after, limit)
 
 
@@ -69,7 +69,7 @@ async def act(
 ) -> None:
     """Retry, park or skip one delivery, with a reason.
 
-    Raises NotFoundError where it is not in that state (any more); ConflictError for a grant that a later event took back, unless
+    Raises NotFoundError if the delivery is not in that state; ConflictError for a grant that a later event took back, unless
     `superseded` is "include".
     """
     states = (PARKED,) if of_parked else (BLOCKED, RETRYING)
@@ -81,7 +81,7 @@ async def act(
         kept = superseded == "skip" and await _reopens_nothing(ledger, found)
         try:
             await record(ledger, caller, retried(consumer, found.position, event_id, reason, grant=kept))
-        except InvalidValue as refused:  # the statement refuses what was taken back since we looked
+        except InvalidValue as refused:  # the statement refuses a grant that was taken back since the look-up
             raise ConflictError(SUPERSEDED, "superseded") from refused
         return
     aside = parked if verb == "park" else skipped
@@ -89,7 +89,7 @@ async def act(
 
 
 async def _reopens_nothing(ledger: OpenLedger, found: Exceptional) -> bool:
-    """Whether it lets somebody in, which nothing took back until now. Raises ConflictError where something did."""
+    """Whether the event grants access. Raises ConflictError if a later event took that grant back."""
     async with ledger.connection() as conn:
         (event,) = await ledger.feed.at(conn, [(found.directory, found.seq)], bodies=False)
         again = Planned(event.position, event.directory, event.seq, event.kind, event.obj, event.mem, event.at)

@@ -1,4 +1,4 @@
-"""The feed: what a caller reads of it, and where it begins (CONTRACT §4)."""
+"""The feed: what a caller reads of it, and where it begins (docs/events.md, "Reading the feed")."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +9,7 @@ from ledger.commands import parse_id
 from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.events import type_mask
 from ledger.feed import CursorAheadError, Selection, reached
+from ledger.rendering import Event
 from operations import places
 from operations.admission import operation, reached_log
 from operations.caller import Caller
@@ -19,7 +20,7 @@ from operations.refusals import InvalidError, NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a reader asks for: one directory by its seq, some types, one subject, a stretch of time; None asks for everything."""
+    """What a reader asks for: a directory, types, a subject, a time range; None means no restriction."""
 
     directory: str | None = None
     types: str | None = None  # patterns, separated by commas
@@ -30,7 +31,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the reader may have of it, and the place to read on from. `filtered`: it is not the whole feed."""
+    """The allowed selection and the place to read from. `filtered`: the selection is not the whole feed."""
 
     selection: Selection
     cursor: Cursor
@@ -39,23 +40,23 @@ class Reading:
 
 @operation("events.list")
 async def read(ledger: OpenLedger, caller: Caller, question: Question, *, after: str | None, start: str | None) -> Reading:
-    """Begin to read after a cursor or an event id, or, where there is none, before a place that a person names.
+    """Start reading after a cursor or an event id, or else before the place that `start` names.
 
-    Raises InvalidError for what names nothing, ForbiddenError for a directory beyond reach, InvalidCursorError,
-    CursorAheadError and CursorForkedError for a place that is not in the log.
+    Raises InvalidError if a parameter is invalid, ForbiddenError for a directory beyond the caller's reach, InvalidCursorError,
+    CursorAheadError or CursorForkedError for a place that is not in the log.
     """
     return await _begin(ledger, caller, question, after, start)
 
 
 @operation("events.stream")
 async def follow(ledger: OpenLedger, caller: Caller, question: Question, *, after: str | None) -> Reading:
-    """The same for whoever holds a connection open."""
+    """Start a stream: the same, checked as the operation `events.stream`."""
     return await _begin(ledger, caller, question, after, None)
 
 
 @operation("events.show")
-async def show(ledger: OpenLedger, caller: Caller, event_id: str) -> bytes:
-    """One event as JSON. Raises NotFoundError alike for one that is not there and one that the caller may not see."""
+async def show(ledger: OpenLedger, caller: Caller, event_id: str) -> Event:
+    """One event with its JSON. Raises the same NotFoundError for a missing event and a hidden one."""
     parsed, found = parse_event_id(event_id), None
     if parsed is not None and caller.token.reaches_log(parsed.slug):
         async with ledger.connection() as conn:
@@ -116,14 +117,14 @@ async def _cursor_after(ledger: OpenLedger, conn: Connection, caller: Caller, se
 
 
 async def _cursor_after_event(ledger: OpenLedger, conn: Connection, caller: Caller, wanted: int, event_id: EventId) -> Cursor:
-    """The cursor after an event; one that the caller may not see is answered as one that does not stand there."""
+    """The cursor after an event. A hidden event is answered like one that is not there."""
     seen = caller.token.reaches_log(event_id.slug)
     named = await ledger.directories.by_slug(conn, event_id.slug) if seen else None
     if named is None or (wanted and named.id != wanted):
         raise InvalidCursorError
     place = await ledger.feed.position_of(conn, event_id, sight_of(caller))
     if place is None:
-        head = await ledger.feed.head(conn, Selection(directory=named))  # an event id counts in the seq of its directory
+        head = await ledger.feed.head(conn, Selection(directory=named))  # the seq in an event id is that of its directory
         raise CursorAheadError(event_id.seq, head)
     if wanted:
         return await ledger.feed.cursor_at(conn, Selection(directory=named), place[1])
@@ -131,7 +132,7 @@ async def _cursor_after_event(ledger: OpenLedger, conn: Connection, caller: Call
 
 
 async def _cursor_before(ledger: OpenLedger, conn: Connection, caller: Caller, selection: Selection, place: str) -> Cursor:
-    """The cursor before a place that a person names, for whoever has none yet: `now`, an instant, a seq of the directory."""
+    """The cursor before a place in words, for a reader without a cursor: `now`, an instant, `seq:N` of the directory."""
     own = selection.directory
     number = await places.before(ledger, conn, caller, place, [own] if own else [], selection)
     if own is not None:

@@ -1,12 +1,12 @@
-"""What stands in the database about consumers and directories, for /metrics: any process may serve them, so none counts them itself."""
+"""Figures about consumers and directories for /metrics, read from the database, because any process may serve them."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from database.connections import Connection
-from delivery.consumers import SQL, Consumer, consumers
+from delivery.consumers import Consumer, consumers
 from delivery.forks import everywhere, open_fork
-from delivery.status import lag_of, state_shown
+from delivery.status import lag_of, revocations_acked_after, state_shown
 from delivery.surge_control import lately, limits
 from delivery.surge_policy import Limit
 from ledger.directories import SYSTEM, Directory
@@ -16,12 +16,12 @@ from operations.open_ledger import OpenLedger
 from operations.permissions import allowed
 from replay.redeliver import runs_of
 
-ROWS: Final = 10_000  # of acknowledgements read at once
+ROWS: Final = 10_000  # acknowledgements that one query reads
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerFigures:
-    """How a consumer is doing. `exceptions` by state."""
+    """The figures of a consumer. `exceptions`: their number by state."""
 
     name: str
     state: str
@@ -42,7 +42,7 @@ class SurgeFigures:
 
 
 def sees_names(token: Token) -> bool:
-    """Whether figures may name directories and consumers to its holder: all of them, so a narrowed token sees none."""
+    """Whether the token may see figures with names of directories and consumers. A narrowed token may not."""
     return allowed(token.role, "metrics.named") and "*" in token.directories and token.types == token.consumers == ("*",)
 
 
@@ -53,7 +53,7 @@ async def head_of(ledger: OpenLedger) -> int:
 
 
 async def figures(ledger: OpenLedger) -> tuple[list[ConsumerFigures], list[SurgeFigures]]:
-    """Of every consumer, and of every directory."""
+    """The figures of every consumer and of every directory."""
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
         of_consumers = [await _of_consumer(ledger, conn, consumer, directories) for consumer in await consumers(conn)]
@@ -78,4 +78,4 @@ async def _of_consumer(ledger: OpenLedger, conn: Connection, consumer: Consumer,
 async def revocations_acknowledged(ledger: OpenLedger, seen: int) -> list[tuple[int, str, float]]:
     """Rows (id, consumer, seconds) after id `seen`, at most ROWS of them."""
     async with ledger.connection() as conn:
-        return await (await conn.cursor(binary=True).execute(SQL["revocations_acked_after"], (seen, ROWS))).fetchall()
+        return await revocations_acked_after(conn, seen, ROWS)

@@ -1,7 +1,8 @@
-"""Idempotency-Key: a POST that is sent again is answered again, and not carried out again (draft-ietf-httpapi-idempotency-key-header).
+"""Idempotency-Key: a repeated POST gets the stored answer and is not carried out again (draft-ietf-httpapi-idempotency-key-header).
 
-The key is taken when the caller has been let in (`Caller.admitted`) and before anything is done: an answer that was kept is given
-only to who would be let in now. It names the request whose commits tell, after a crash, whether it was carried out.
+The key is taken after the permission checks (`Caller.admitted`) and before the operation does anything, so a stored answer is given
+only to a caller who would be admitted now. The row names the request; after a crash the commits of that request show whether it
+was carried out.
 """
 
 import hashlib
@@ -23,13 +24,13 @@ from operations.refusals import ConflictError, InvalidError
 SQL: Final = load_queries(__file__)
 HOURS_KEPT: Final = 24
 KEY_LENGTH_MAX: Final = 255
-UNDER_WAY_S_MAX: Final = 120.0  # no request takes longer; after that its process is gone
+UNDER_WAY_S_MAX: Final = 120.0  # no request takes longer, so after that time its process has ended
 PRUNE_BATCH: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered: status, media type, body."""
+    """A stored answer: status, media type, body."""
 
     status: int
     media_type: str
@@ -37,7 +38,7 @@ class Answer:
 
 
 class AnsweredBeforeError(Exception):
-    """Ends an operation before it does anything: this is its answer."""
+    """Raised before the operation does anything: `answer` was given for the same key before."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class AnsweredBeforeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it is stored: whose, and the hashes of the key and of the request that it stands for."""
+    """A stored key: its owner, its hash, and the hash of the request that it was sent with."""
 
     owner: UUID
     hash: bytes
@@ -64,10 +65,10 @@ def key_of(caller: Caller, text: str, *parts: bytes) -> Key:
 
 
 async def begin(ledger: OpenLedger, caller: Caller, key: Key) -> Answer | None:
-    """Take the key for this request: None to go on; or the answer that was given before.
+    """Take the key for this request. Returns None if the request must be carried out, else the stored answer.
 
-    Raises ConflictError while the first is under way, for a key that stands for another request, and where the first was
-    carried out and ended before it could answer.
+    Raises ConflictError while the first request runs, if the key was sent with another request, and if the first request was carried
+    out but ended without an answer.
     """
     async with ledger.connection() as conn:
         params = (key.owner, key.hash, key.fingerprint, caller.request)
@@ -78,7 +79,7 @@ async def begin(ledger: OpenLedger, caller: Caller, key: Key) -> Answer | None:
 
 @dataclass(slots=True)
 class Taking:
-    """A key on the way to being taken: `taken` once this request is the one that carries it out."""
+    """The key of one request. `taken`: this request holds the key and is carried out."""
 
     ledger: OpenLedger
     caller: Caller
@@ -86,7 +87,7 @@ class Taking:
     taken: bool = False
 
     async def __call__(self) -> None:
-        """Take it, once. Raises AnsweredBeforeError and what `begin` raises."""
+        """Take the key, once. Raises AnsweredBeforeError and the errors of `begin`."""
         if self.taken:
             return
         before = await begin(self.ledger, self.caller, self.key)
@@ -95,7 +96,7 @@ class Taking:
         self.taken = True
 
     async def finish(self, answer: Answer) -> None:
-        """Keep the answer, if the key was taken."""
+        """Store the answer, if the key was taken."""
         if self.taken:
             await finish(self.ledger, self.caller, self.key, answer)
 
@@ -105,12 +106,13 @@ async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key)
         await conn.cursor(binary=True).execute(SQL["idempotent_request"], (key.owner, key.hash, UNDER_WAY_S_MAX))
     ).fetchone()
     if row is None:
-        raise ConflictError(_UNDER_WAY, "idempotency_in_progress")  # forgotten this moment: the next try takes it
+        # the row was deleted at this moment: the next attempt takes the key
+        raise ConflictError(_UNDER_WAY, "idempotency_in_progress")
     fingerprint, request, over, answer, committed = row
     if bytes(fingerprint) != key.fingerprint:
         raise ConflictError("This Idempotency-Key was sent with another request. Take a new one.", "idempotency_key_reused")
     if answer is not None:
-        return _opened(ledger, key, bytes(answer))
+        return _open_answer(ledger, key, bytes(answer))
     if over and (committed or await _committed_since(conn, request)):
         raise ConflictError(
             "The request was carried out, but it ended before it could answer. Look at what there is now.",
@@ -125,9 +127,9 @@ async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key)
 
 
 async def _committed_since(conn: Connection, request: UUID) -> bool:
-    """Whether it committed anything, once nothing is under way any more: its last write may have been given up, and be at work still.
+    """Whether the request committed anything. Waits first until no write is running that the request may have given up.
 
-    Raises ConflictError where that takes long.
+    Raises ConflictError if that takes too long.
     """
     try:
         async with conn.transaction():
@@ -144,31 +146,31 @@ _UNDER_WAY: Final = "A request with this Idempotency-Key is under way. Send it a
 
 
 async def finish(ledger: OpenLedger, caller: Caller, key: Key, answer: Answer) -> None:
-    """Keep the answer of a request that was carried out; say of any other that it is over."""
+    """Store the answer of a request that succeeded; of any other, store only that it has ended."""
     async with ledger.connection() as conn:
         mine = (key.owner, key.hash, caller.request)
         if 200 <= answer.status < 300:
-            await conn.execute(SQL["finish_idempotent"], (*mine, _sealed(ledger, key, answer)))
+            await conn.execute(SQL["finish_idempotent"], (*mine, _seal_answer(ledger, key, answer)))
         else:
             await conn.execute(SQL["end_idempotent"], mine)
 
 
 async def prune(conn: Connection) -> None:
-    """Delete what is older than HOURS_KEPT, in short statements."""
+    """Delete rows older than HOURS_KEPT, in short statements."""
     while (await conn.execute(SQL["prune_idempotent"], (HOURS_KEPT, PRUNE_BATCH))).rowcount == PRUNE_BATCH:
         pass
 
 
-def _sealed(ledger: OpenLedger, key: Key, answer: Answer) -> bytes:
+def _seal_answer(ledger: OpenLedger, key: Key, answer: Answer) -> bytes:
     text = orjson.dumps([answer.status, answer.media_type, answer.body.decode()]).decode()
     return seal_note(ledger.kek, text, kind="reply", owner=_place(key), random=ledger.entropy)
 
 
-def _opened(ledger: OpenLedger, key: Key, sealed: bytes) -> Answer:
+def _open_answer(ledger: OpenLedger, key: Key, sealed: bytes) -> Answer:
     status, media_type, body = orjson.loads(open_note(ledger.kek, sealed, kind="reply", owner=_place(key)))
     return Answer(status, media_type, body.encode())
 
 
 def _place(key: Key) -> UUID:
-    """An answer opens only for its owner and key."""
+    """The owner that the answer is sealed for: it can be opened only for the same token and key."""
     return UUID(bytes=hashlib.sha256(key.owner.bytes + key.hash).digest()[:16])

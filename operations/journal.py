@@ -1,4 +1,4 @@
-"""The journal of SCIM requests, read, and the health of a directory as its IdP's admin would want to read it."""
+"""Read the journal of SCIM requests, and the health of a directory for the admin of its IdP."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,13 +24,13 @@ from scim.profile import UnknownProfileError
 from scim.remedies import fix_of
 
 SQL: Final = load_queries(__file__)
-PAGE_MAX = 1_000
-SILENCE_HOURS = 24  # IdPs synchronise at least daily
+JOURNAL_PAGE_MAX = 1_000
+SILENCE_HOURS = 24  # after this the IdP is reported as silent: IdPs synchronise at least daily
 ERROR_SHARE = 0.05
-SPIKE_REQUESTS_MIN = 60  # below one request a second nothing is a spike
-LOOKED_MAX = 200_000  # requests of a directory that its doctor looks at: a statement has four seconds
-SPIKE_TIMES_MIN = 10  # the median minute
-CHANGES: Final = sum(  # of what an IdP does
+SPIKE_REQUESTS_MIN = 60  # requests in a minute; fewer are never reported as a spike
+LOOKED_MAX = 200_000  # newest requests that the health report looks at: a statement may take four seconds
+SPIKE_TIMES_MIN = 10  # a spike has this many times the requests of the median minute
+CHANGES: Final = sum(  # the event types that requests of an IdP make, as bits
     kind.bit for kind in EVENT_TYPES if kind.subject in {USER, GROUP} and Fact.BY_OPERATOR not in kind.facts
 )
 _SEALED: Final[dict[str, NoteKind]] = {"detail": "refusal", "filter": "filter"}
@@ -60,18 +60,18 @@ async def list_requests(
     async with ledger.connection() as conn:
         params = (int4s([found.id for found in reached]), before, refused, status, limit)
         rows = await (await conn.execute(SQL["list_requests"], params)).fetchall()
-    return [_shown(ledger.kek, row) for row in rows]
+    return [_entry_json(ledger.kek, row) for row in rows]
 
 
 async def formerly(ledger: OpenLedger, hashed: bytes, slug: str) -> tuple[Directory, Token] | None:
-    """Whose refused request it was, for the journal: the token is ours, and only revoked or expired. It grants nothing."""
+    """The directory and token of a refused request, if the token is revoked or expired. For the journal only: it grants nothing."""
     async with ledger.connection() as conn:
         row = await (await conn.cursor(binary=True).execute(SQL["token_ever"], (hashed,))).fetchone()
         if row is None:
             return None
         number, role, name, directories, types, bodies = row
         token = Token(number, role, name, tuple(directories), tuple(types), bodies)
-        with suppress(UnknownProfileError):  # of a newer release: its own processes write its journal
+        with suppress(UnknownProfileError):  # a profile of a newer release, whose processes write the journal of this directory
             directory = await ledger.directories.by_slug(conn, slug) if token.reaches(slug) else None
             return None if directory is None else (directory, token)
     return None
@@ -79,7 +79,7 @@ async def formerly(ledger: OpenLedger, hashed: bytes, slug: str) -> tuple[Direct
 
 @on_directory("directories.health")
 async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hours: int) -> dict[str, Any]:
-    """How the IdP of a directory is doing, with what the person who runs it should do, worst first."""
+    """The health of a directory's IdP, with advice for its admin, worst first."""
     async with ledger.connection() as conn:
         report = await directory_health(conn, ledger.kek, directory, hours)
         report["clock"] = (await tail_now(conn, directory)).state
@@ -90,18 +90,18 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
     return {**report, "advice": advice(report, datetime.fromtimestamp(ledger.clock() / 1e6, UTC))}
 
 
-def _shown(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
+def _entry_json(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
     shown = {name: value for name, value in zip(_NAMES, row, strict=True) if value is not None}
     for name, kind in _SEALED.items():
         if name in shown:
-            shown[name] = _opened(kek, shown[name], kind, shown["request_id"])
+            shown[name] = _open_sealed(kek, shown[name], kind, shown["request_id"])
     if "token" in shown:
         shown["token"] = f"tok_{shown['token'].hex}"
     fix = fix_of(shown["status"], shown.get("scim_type"), shown.get("detail"))
     return shown if fix is None else {**shown, "fix": fix}
 
 
-def _opened(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) -> str | None:
+def _open_sealed(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) -> str | None:
     try:
         return None if sealed is None else open_note(kek, sealed, kind=kind, owner=request)
     except WrapError:
@@ -110,7 +110,7 @@ def _opened(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) -> st
 
 def _refused(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
     status, scim_type, sealed, request, count, last = row
-    detail = _opened(kek, sealed, "refusal", request)
+    detail = _open_sealed(kek, sealed, "refusal", request)
     said = {"status": status, "scim_type": scim_type, "detail": detail, "count": count, "last": last}
     return {**said, "fix": fix_of(status, scim_type, detail)}
 
@@ -133,7 +133,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         "directory": directory.slug,
         "profile": directory.profile.text,
         "hours": hours,
-        "since": since,  # where more came than are looked at
+        "since": since,  # set if there were more requests than LOOKED_MAX
         "last_request": last,
         "last_change": changed[0] if changed else None,
         "busiest_minute_requests": busiest or 0,
@@ -154,19 +154,19 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         "tokens": [
             dict(
                 zip(
-                    ("id", "name", "created_at", "expires_at", "revoked_at", "last_used_at"), (str(row[0]), *row[1:]), strict=True
+                    ("id", "name", "created_at", "expires_at", "revoked_at", "last_used_at"), (str(number), *columns), strict=True
                 )
             )
-            for row in tokens
+            for number, *columns in tokens
         ],
     }
 
 
 def advice(report: dict[str, Any], now: datetime) -> list[str]:
-    """What the person who runs the IdP should know, worst first."""
+    """Sentences for the admin of the IdP, worst first."""
     if report["state"] in {CLOSED, DELETED}:
         return []
-    of_itself = [*_clock(report), *_surge(report), *_paused(report)]
+    of_itself = [*_clock(report), *_surge_advice(report), *_paused(report)]
     return [*of_itself, *_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
 
 
@@ -180,7 +180,7 @@ def _clock(report: dict[str, Any]) -> list[str]:
     return [says[report["clock"]]] if report.get("clock") in says else []
 
 
-def _surge(report: dict[str, Any]) -> list[str]:
+def _surge_advice(report: dict[str, Any]) -> list[str]:
     name, surge = report["directory"], report["surge"]
     if surge["revocations_last_hour"] <= surge["per_hour"]:
         return []

@@ -1,4 +1,4 @@
-"""An open ledger: the few parts that operations work with."""
+"""An open ledger: the parts that operations work with."""
 
 import asyncio
 from collections import defaultdict
@@ -18,16 +18,16 @@ from ledger.turns import Turns
 
 @dataclass(frozen=True, slots=True)
 class OpenLedger:
-    """A ledger that is open in this process. Clock, ids and randomness are parts too: nothing below makes its own."""
+    """A ledger that is open in this process. Clock, ids and randomness are parts, so that tests can set them."""
 
-    connection: Callable[[], AbstractAsyncContextManager[Connection]]  # one of the pool, for a few statements
-    turns: Turns  # of directories, at worker threads and pooled connections: for what may take long
+    connection: Callable[[], AbstractAsyncContextManager[Connection]]  # a pooled connection, for a few statements
+    turns: Turns  # fair shares of worker threads and pooled connections, for longer work
     directories: Directories
     feed: Feed
     kek: Kek
-    submit: Callable[[Submission], "Awaitable[Outcome]"]  # to the writer
-    clock: Callable[[], int]  # µs, only to refuse questions about the future and to show what is left
-    new_id: Callable[[], UUID]  # of resources: random
+    submit: Callable[[Submission], "Awaitable[Outcome]"]  # queues a command at the writer
+    clock: Callable[[], int]  # µs; only to refuse questions about the future and to show remaining times
+    new_id: Callable[[], UUID]  # random ids of resources
     entropy: Callable[[int], bytes]
     trails: "defaultdict[UUID, Trail]" = field(
         default_factory=lambda: defaultdict(Trail)
@@ -35,5 +35,5 @@ class OpenLedger:
 
 
 def waiter() -> "asyncio.Future[Outcome]":
-    """Where the writer leaves what became of a submission."""
+    """A future for the outcome of a submission."""
     return asyncio.get_running_loop().create_future()

@@ -1,17 +1,17 @@
-"""Who may do what: the one table. An operation that has no line here cannot be defined, a route without an operation does not start.
+"""Who may do what. An operation without a line in this table cannot be defined, and a route without an operation stops the start.
 
-Columns: the roles of tokens (`stranger`: without a token), then what the token must reach besides (CONTRACT §2):
+Columns: the roles of tokens (`stranger`: without a token), then what the token must reach besides (docs/permissions.md):
 
-    -          nothing: the operation speaks about no directory
+    -          nothing: the operation is about no directory
     all        every directory: the token is not narrowed
     within     the answer holds only what the token reaches
-    directory  the IdP directory that is named; what is not reached and what is not there look alike (403)
+    directory  the named directory of an IdP; hidden and missing ones look alike (403)
     log        the same, and the ledger's own log `_system` too
-    consumer   the consumer that is named: all its directories and types, and its name (otherwise 404)
-    replay     the consumer of the run that is named (otherwise 404)
-    token      the token that is named: nothing that the caller's own does not reach (otherwise 404)
+    consumer   the named consumer: its name, all its directories and types (otherwise 404)
+    replay     the consumer of the named run (otherwise 404)
+    token      all that the named token reaches (otherwise 404)
 
-The command line on the machine itself (`sys`) may do what an admin may whose token is not narrowed.
+The command line on the machine itself (`sys`) may do the same as an admin whose token is not narrowed.
 """
 
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ class Rule:
 
 
 def read_grid(grid: str) -> dict[str, Rule]:
-    """The table as values. Raises ValueError for a line that has a wrong number of columns, another word, or stands twice."""
+    """Parse the table. Raises ValueError for a line with wrong columns or words, and for a repeated line."""
     header, *lines = (line.split() for line in grid.splitlines() if line.strip())
     if header != [*ROLES, "reach"]:
         raise ValueError(f"the columns are {', '.join(ROLES)}, reach")
@@ -127,7 +127,7 @@ TABLE: Final = read_grid(_GRID)
 
 
 def allowed(role: str, operation: str) -> bool:
-    """Whether a role may ask for an operation at all; what its token must reach is looked at when the target is known."""
+    """Whether a role may use an operation. What its token must reach is checked when the target is known."""
     return role in TABLE[operation].roles
 
 

@@ -1,4 +1,4 @@
-"""Places in the log as callers name them, as far as they reach."""
+"""Resolve places in the log that callers name, within what they reach."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,11 @@ from operations.open_ledger import OpenLedger
 async def before(
     ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
 ) -> int:
-    """The position after which to read so that the named place comes first.
+    """The position directly before the named place.
 
-    `named`: the directories that a seq may belong to; `reads`: whose directories an instant is about.
-    Raises PlaceError, CursorAheadError, CursorForkedError; InvalidCursorError for an event or a cursor of a directory that the
-    caller does not reach, whether it is there or not. An event of a type that it may not read is answered as one that is not
-    there.
+    `named`: the directories that a seq may belong to. `reads`: the directories whose times an instant is compared with.
+    Raises PlaceError, CursorAheadError, CursorForkedError; InvalidCursorError for an event or cursor of a directory that the caller
+    does not reach, whether it exists or not. An event of a hidden type is answered like a missing one.
     """
     return (await _around(ledger, conn, caller, text, named, reads))[0]
 
@@ -35,7 +34,7 @@ async def through(
 async def _around(
     ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
 ) -> tuple[int, int]:
-    await _check_reach(ledger, conn, caller, text.strip())
+    await _check_cursor_reach(ledger, conn, caller, text.strip())
     return await log_positions.around(conn, ledger.feed, text, named, sight_of(caller), reads)
 
 
@@ -44,7 +43,7 @@ def sight_of(caller: Caller) -> Selection:
     return Selection(mask=type_mask(caller.token.types) or 0, bodies=caller.token.bodies)
 
 
-async def _check_reach(ledger: OpenLedger, conn: Connection, caller: Caller, text: str) -> None:
+async def _check_cursor_reach(ledger: OpenLedger, conn: Connection, caller: Caller, text: str) -> None:
     event = parse_event_id(text)
     if event is not None and not caller.token.reaches_log(event.slug):
         raise InvalidCursorError

@@ -1,4 +1,4 @@
-"""Profiles: which there are, what one says, which a directory has."""
+"""Profiles: list, show, validate, try, and set that of a directory."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ async def list_all(ledger: OpenLedger, _caller: Caller) -> dict[str, Profile]:
 
 @operation("profiles.show")
 async def show(ledger: OpenLedger, _caller: Caller, name: str) -> Profile:
-    """One of them, or the newest of a name. Raises NotFoundError."""
+    """One profile by `name@version`, or the newest of a name. Raises NotFoundError."""
     async with ledger.connection() as conn:
         try:
             return await profiles.known_profile(conn, name)
@@ -38,17 +38,17 @@ async def show(ledger: OpenLedger, _caller: Caller, name: str) -> Profile:
 
 @on_directory("profiles.of_directory")
 async def of_directory(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> Profile:
-    """How a directory's IdP is understood."""
+    """The profile of a directory."""
     return directory.profile
 
 
 @on_directory("profiles.set")
 async def set_profile(ledger: OpenLedger, caller: Caller, directory: Directory, asked: str | Profile, *, weight: int) -> Profile:
-    """Change how a directory's IdP is understood, from the next request on; nothing stored changes.
+    """Set the profile of a directory, from the next request on; stored resources do not change.
 
-    A Profile is one of the operator's own, and is stored. The event itself carries the profile that it ends.
-    `weight`: bytes of the request. Raises RefusedError for an unknown profile, StateError for a document under a
-    name that is taken and for a closed directory.
+    A Profile in `asked` is an operator's own, and is stored. The event `directory.profile_changed` still has the old profile in its
+    `profile`. `weight`: bytes of the request. Raises RefusedError for an unknown profile, StateError for a document under a name that
+    is taken and for a closed directory.
     """
     async with ledger.connection() as conn:
         profile = await profiles.known_profile(conn, asked) if isinstance(asked, str) else asked
@@ -60,8 +60,8 @@ async def set_profile(ledger: OpenLedger, caller: Caller, directory: Directory, 
 
 @operation("profiles.validate")
 async def validate(ledger: OpenLedger, _caller: Caller, document: Any) -> Profile:
-    """The profile that a document is; nothing is stored. Raises ProfileError naming every place that is wrong."""
-    return await ledger.turns.compute(  # a second, where it is all wrong
+    """Parse the document of a profile; nothing is stored. Raises ProfileError, which names every wrong place."""
+    return await ledger.turns.compute(  # may take a second for a document full of errors
         NO_DIRECTORY, lambda: read_profile(orjson.dumps(document), json=True)
     )
 
@@ -70,9 +70,9 @@ async def validate(ledger: OpenLedger, _caller: Caller, document: Any) -> Profil
 async def tried(
     ledger: OpenLedger, caller: Caller, asked: str | Profile, requests: list[dict[str, Any]], *, slug: str | None
 ) -> list[dict[str, Any]]:
-    """What recorded requests would store under a profile, with the extension schemas of a directory where one is named.
+    """What recorded requests would store under a profile, with the extension schemas of a directory if one is named.
 
-    `asked` may be that directory's name: the profile that it has.
+    `asked` may be the slug of that directory, meaning the profile that it has.
     """
     found = await reached_directory(ledger, caller, slug) if slug is not None else None
     await caller.admitted()

@@ -1,4 +1,4 @@
-"""Whether the service can do its work, and what stands in the way."""
+"""Whether the service can work, and if not, which part is broken."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import structlog
 
 from database.connections import Connection, discard
 from database.faults import NO_ANSWER, Fault
-from database.releases import Standing
+from database.releases import SchemaRelation
 from database.server import Concern, condition
 from ledger.clocks import apart
 from ledger.obstacles import Obstacle, obstacles
@@ -19,7 +19,7 @@ _log = structlog.get_logger("operations")
 
 
 class Broken(NamedTuple):
-    """The part that keeps the service from its work; a word for programs; a sentence that names nobody: whoever asks is a stranger."""
+    """The broken part, a reason as a word for programs, and a sentence. Strangers can read it, so it names nobody."""
 
     part: str
     reason: str
@@ -28,11 +28,11 @@ class Broken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What readiness asks of its own process: whether its writer runs, what that was refused lately, and room."""
+    """What readiness asks its own process: whether the writer runs, its last fault, and whether the disk has room."""
 
     writing: Callable[[], bool]
     trouble: Callable[[], Fault | None]
-    room: Callable[[], Fault | None]  # of the disk
+    room: Callable[[], Fault | None]  # a fault if the disk has no room
 
 
 DATABASE_SILENT: Final = Broken("database", NO_ANSWER.reason, "the database does not answer")
@@ -43,10 +43,10 @@ _STANDBY_SILENT: Final = Broken(
     "no synchronous standby answers (synchronous_standby_names): writes wait for one, and are answered 503",
 )
 _SCHEMA: Final = {
-    Standing.OLDER: Broken(
+    SchemaRelation.OLDER: Broken(
         "migrations", "other_schema", "the schema of the database is not that of this release: run `scim-ledger migrate`"
     ),
-    Standing.FOREIGN: Broken(
+    SchemaRelation.FOREIGN: Broken(
         "migrations",
         "other_schema",
         "the schema of the database is one that this release cannot go on beside: run the newer release",
@@ -62,22 +62,22 @@ _WRITER_ENDED: Final = Broken("writer", "ended", "the writer of this process has
 
 
 class Readiness:
-    """Finds the part that keeps the service from its work."""
+    """Finds the broken part of the service."""
 
-    def __init__(self, ledger: OpenLedger, schema: Callable[[], Awaitable[Standing]], own: Own) -> None:
+    def __init__(self, ledger: OpenLedger, schema: Callable[[], Awaitable[SchemaRelation]], own: Own) -> None:
         self._ledger, self._schema, self._own = ledger, schema, own
-        self._told = set[int]()  # sessions that were named in the log: whoever polls the probe must not fill it
-        self.schema = Standing.SAME  # at the last look
-        self.concerns: Sequence[Concern] = ()  # of the last look: nothing is broken, but an operator should know
+        self._told = set[int]()  # sessions that were logged already: polling the probe must not fill the log
+        self.schema = SchemaRelation.SAME  # at the last check
+        self.concerns: Sequence[Concern] = ()  # of the last check: nothing is broken, but an operator should know
 
     async def broken_part(self) -> Broken | None:
-        """The part, or None. Raises what the database raises while it is away."""
-        if (full := self._own.room()) is not None:  # first: a server whose disk is full may not answer
+        """The broken part, or None. Raises psycopg errors while the database is away."""
+        if (full := self._own.room()) is not None:  # first, because a server with a full disk may not answer
             return Broken("disk", full.reason, full.says)
         async with self._ledger.connection() as conn:
             server = await condition(conn)
             if server.read_only:
-                discard(conn)  # a session keeps what it was opened with: the next look opens another one
+                discard(conn)  # a session keeps its settings: the next check must open a new one
                 return _READ_ONLY
             if server.standby_silent:
                 return _STANDBY_SILENT

@@ -1,8 +1,8 @@
-"""Why an operation was not carried out. The edge gives each kind its status; `code` is stable, `detail` a sentence for people."""
+"""Errors that refuse an operation. api/problems.py maps each class to a status. `code` is stable, `detail` is a sentence for people."""
 
 
 class OperationError(Exception):
-    """Root of the refusals below."""
+    """Base class of the errors below."""
 
     def __init__(self, detail: str, code: str) -> None:
         super().__init__(detail)
@@ -17,18 +17,18 @@ class ForbiddenError(OperationError):
 
 
 class NotFoundError(OperationError):
-    """There is no such thing, or the caller does not reach it: the answer is the same."""
+    """It does not exist, or the caller does not reach it; the answer is the same."""
 
     def __init__(self, detail: str, code: str = "not_found") -> None:
         super().__init__(detail, code)
 
 
 class ConflictError(OperationError):
-    """The thing is in a state that does not take this act."""
+    """Its state does not allow this act."""
 
 
 class InvalidError(OperationError):
-    """What was asked is not understood, or cannot be."""
+    """The request is not understood, or its values are invalid."""
 
     def __init__(self, detail: str, code: str = "refused") -> None:
         super().__init__(detail, code)

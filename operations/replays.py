@@ -1,4 +1,4 @@
-"""Replays of deliveries (CONTRACT §6): plan, start, follow, pause, resume, cancel."""
+"""Replays of deliveries (docs/consumers.md, "Seek and replay"): plan, start, follow, pause, resume, cancel."""
 
 import math
 from collections import Counter
@@ -8,14 +8,12 @@ from typing import Literal
 from uuid import UUID
 
 import anyio.to_thread
-import orjson
 
-from database.arrays import int8s
 from database.connections import Connection
 from delivery.audit import readings_of
-from delivery.consumers import SQL as DELIVERY_SQL
 from delivery.consumers import Consumer, consumers
 from delivery.runs import Range, ReplayRefusedError, Run, Superseded
+from delivery.status import times_at
 from ledger.commands import parse_id
 from ledger.events import type_mask
 from ledger.feed import Selection, rfc3339
@@ -27,13 +25,13 @@ from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, InvalidError
 from replay.redeliver import Plan, moved, plan, run_of, runs_of, started
 
-RATE_ASSUMED = 500  # deliveries a second, for the estimate of a run without a rate
+RATE_ASSUMED = 500  # deliveries a second, to estimate a run that has no rate
 RUNS_READ_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to send again, in the words of the caller. `start` and `to`: positions, seq:N of one directory, instants, event ids, cursors."""
+    """The request for a replay. `start` and `to`: positions, seq:N of one directory, instants, event ids or cursors."""
 
     name: str
     start: str
@@ -48,9 +46,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run sends: how many, the first and the last event, the range as positions and times.
+    """The plan of a run: number of events, the first and the last one, the range as positions and times.
 
-    `already_acked` of them were acknowledged; the others were not, for one reason each, in the words of the consumer's audit.
+    `already_acked` of the events were acknowledged. `not_acked` counts the others by reason, as in the consumer's audit.
     """
 
     run: Run
@@ -72,7 +70,7 @@ async def create(
 ) -> tuple[Preview, Run | None]:
     """Plan a run, and start it unless it is a dry run.
 
-    Raises ConflictError where nothing is pushed, ReplayRefusedError for a range that cannot be.
+    Raises ConflictError if the consumer is no webhook, ReplayRefusedError for an impossible range.
     """
     if consumer.definition.mode != "webhook" and not dry_run:
         raise ConflictError("A consumer that pulls reads again after a seek: POST /v1/consumers/{name}/seek.", "not_a_webhook")
@@ -97,7 +95,7 @@ async def create(
 
 
 async def _range(ledger: OpenLedger, conn: Connection, caller: Caller, consumer: Consumer, wanted: Wanted, head: int) -> Range:
-    """What the words mean."""
+    """Resolve the words of the request to positions."""
     every = await ledger.directories.all(conn)
     reach = set(consumer.reach(every))
     named = [d for d in every if d.slug in (wanted.directories or consumer.definition.directories)]
@@ -130,19 +128,18 @@ async def _ends(ledger: OpenLedger, conn: Connection, planned: Plan) -> tuple[st
     if not planned.events:
         return None, None
     ends = [(planned.events[n].directory, planned.events[n].seq) for n in (0, -1)]
-    first, last = (orjson.loads(event.json)["id"] for event in await ledger.feed.at(conn, ends, bodies=False))
-    return first, last
+    first, last = await ledger.feed.at(conn, ends, rendered=False)
+    return str(first.id), str(last.id)
 
 
 async def _times(conn: Connection, where: Range) -> tuple[str | None, str | None]:
-    """When the range begins and ends: words such as "yesterday 09:10" are shown for what they were taken for."""
-    positions = [where.after + 1, where.through]
-    rows = await (await conn.cursor(binary=True).execute(DELIVERY_SQL["times_at"], (int8s(positions),))).fetchall()
-    return (rfc3339(rows[0][0]), rfc3339(rows[1][0])) if len(rows) == 2 else (None, None)
+    """The times at which the range begins and ends, so that a caller sees how its words were understood."""
+    times = await times_at(conn, [where.after + 1, where.through])
+    return (rfc3339(times[0]), rfc3339(times[1])) if len(times) == 2 else (None, None)
 
 
 async def _acked(ledger: OpenLedger, conn: Connection, consumer: Consumer, planned: Plan) -> tuple[int, dict[str, int]]:
-    """How many were acknowledged, and how many were not for which reason."""
+    """How many of the events were acknowledged, and how many not, by reason."""
     readings = await readings_of(conn, ledger.kek, consumer, await ledger.directories.all(conn))
     verdicts = await anyio.to_thread.run_sync(
         lambda: Counter(readings.verdict(event.position, event.directory, event.kind)[0] for event in planned.events)
@@ -175,29 +172,31 @@ async def list_runs(ledger: OpenLedger, caller: Caller, consumer: str | None, li
 
 @on_replay("replays.show")
 async def show(_ledger: OpenLedger, _caller: Caller, run: Run) -> Run:
-    """One run as it stands."""
+    """The current state of one run."""
     return run
 
 
 @on_replay("replays.pause")
 async def pause(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
-    """Send nothing more of it until it is resumed. Raises StateError where it has ended."""
-    return await _moved(ledger, caller, run, "paused")
+    """Send no more events until resumed. Raises StateError if the run has ended."""
+    return await _record_run_state(ledger, caller, run, "paused")
 
 
 @on_replay("replays.resume")
 async def resume(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
-    """Go on with a paused run. Raises StateError where it has ended."""
-    return await _moved(ledger, caller, run, "running")
+    """Continue a paused run. Raises StateError if the run has ended."""
+    return await _record_run_state(ledger, caller, run, "running")
 
 
 @on_replay("replays.cancel")
 async def cancel(ledger: OpenLedger, caller: Caller, run: Run) -> Run:
-    """End a run; what it has sent stays sent. Raises StateError where it has ended otherwise."""
-    return await _moved(ledger, caller, run, "cancelled")
+    """End a run; sent events stay sent. Raises StateError if it has finished or failed."""
+    return await _record_run_state(ledger, caller, run, "cancelled")
 
 
-async def _moved(ledger: OpenLedger, caller: Caller, run: Run, state: Literal["running", "paused", "cancelled"]) -> Run:
+async def _record_run_state(
+    ledger: OpenLedger, caller: Caller, run: Run, state: Literal["running", "paused", "cancelled"]
+) -> Run:
     if run.state != state:
         await record(ledger, caller, moved(run, state))
     return await _run(ledger, run.id)
@@ -209,7 +208,7 @@ def estimate(run: Run) -> int:
 
 
 def seconds_left(run: Run, now: int) -> int | None:
-    """Seconds until a run is done, by its rate or by what it did since it began; None where it does not go on. `now` in µs."""
+    """Seconds until a run is done, by its rate or by what it did since it began; None if it is not running. `now` in µs."""
     if run.state != "running":
         return None
     left = run.total - run.done

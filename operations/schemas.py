@@ -1,4 +1,4 @@
-"""Extension schemas of a directory: listing them, registering one."""
+"""Extension schemas of a directory: list them, register one."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ async def list_all(_ledger: OpenLedger, _caller: Caller, directory: Directory) -
 async def register(
     ledger: OpenLedger, caller: Caller, directory: Directory, resource_type: str, schema: dict[str, Any], *, weight: int
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Register a Schema document for a resource type; gives all of the directory, and whether this one is new.
+    """Register a Schema document for a resource type. Returns all schemas of the directory, and whether this one is new.
 
     `weight`: bytes of the request. Raises RefusedError and StateError.
     """

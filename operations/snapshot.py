@@ -1,4 +1,4 @@
-"""All state of a directory as of a seq, to begin with: read on after it and nothing is missed (CONTRACT §4)."""
+"""The snapshot: all state of a directory as of one seq, from which a reader goes on with the feed (docs/events.md)."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -19,14 +19,14 @@ from projections.history import Person, Point, documents_at, frozen, members_pac
 from scim.errors import Unauthorized
 from scim.profile import mapped_user
 
-PAGE: Final = 500  # users or groups looked up at once; how many are shown together, their size says
-SENT_BYTES: Final = 64 * 2**10  # gathered before they are sent, which costs a look-up of the token
-MEMBERS_PIECE: Final = 500  # memberships written at once: less than a millisecond
+PAGE: Final = 500  # users or groups that one query finds; how many are opened together depends on their size
+SENT_BYTES: Final = 64 * 2**10  # collected before they are sent, because each send checks the token again
+MEMBERS_PIECE: Final = 500  # memberships that are rendered at once: less than a millisecond
 
 
 @on_directory("snapshot.read")
 async def read(ledger: OpenLedger, caller: Caller, directory: Directory) -> "Snapshot":
-    """A snapshot of now. Raises ForbiddenError for a token of some event types only."""
+    """A snapshot of now. Raises ForbiddenError for a token that is narrowed to event types."""
     if caller.token.types != ("*",):
         raise ForbiddenError("A snapshot shows everything: it needs a token for all event types.")
     async with ledger.connection() as conn:
@@ -36,7 +36,7 @@ async def read(ledger: OpenLedger, caller: Caller, directory: Directory) -> "Sna
 
 
 class Snapshot:
-    """Written from the state intervals at one seq, in short transactions: writes go on, and change nothing of it."""
+    """Reads the state intervals at one seq, in short transactions. Concurrent writes do not change the result."""
 
     def __init__(self, ledger: OpenLedger, directory: Directory, cursor: Cursor, point: Point, *, bodies: bool) -> None:
         self._ledger = ledger
@@ -48,9 +48,9 @@ class Snapshot:
         self._counts = {"users": 0, "groups": 0, "memberships": 0}
 
     async def lines(self, check: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
-        """First where to read on, then users, groups with their memberships, and a last line that says it is whole.
+        """A first line with the cursor to read on from, users, groups with their memberships, and a last line with counts.
 
-        `check` is asked before each piece leaves, and raises Unauthorized once the token has ended: then that line is missing.
+        `check` runs before each piece is sent. It raises Unauthorized if the token has ended; the last line is missing then.
         """
         waiting, size = list[bytes](), 0
         try:
@@ -67,7 +67,7 @@ class Snapshot:
             return
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        yield _line({
+        yield _json_line({
             "object": "snapshot", "directory": self._directory.slug, "seq": self._seq, "time": rfc3339(self._point.at), **frozen(self._point), "after": self._cursor.encode(),
         })  # fmt: skip
         async for _, piece in self._resources(USER):
@@ -76,10 +76,10 @@ class Snapshot:
             yield piece
             async for some in self._memberships(group):
                 yield some
-        yield _line({"object": "end", "seq": self._seq, **self._counts})
+        yield _json_line({"object": "end", "seq": self._seq, **self._counts})
 
     async def _resources(self, ot: str) -> AsyncIterator[tuple[UUID, bytes]]:
-        """Lines of users, as many at a time as the budget allows; groups one by one, because their memberships follow each."""
+        """The lines of users, as many at a time as the budget allows; groups one by one, each followed by its memberships."""
         after: UUID | None = None
         while True:
             async with self._ledger.connection() as conn:
@@ -102,10 +102,10 @@ class Snapshot:
                 document = shown(document, active=person.active)
             data: dict[str, Any] = {why: True} if document is None else {"object": document}
             if ot == GROUP:
-                return _line({"object": "group", "id": str(person.id), "data": data})
+                return _json_line({"object": "group", "id": str(person.id), "data": data})
             if document is not None:
                 data["user"] = mapped_user(self._directory.profile, document)
-            return _line({"object": "user", "id": str(person.id), "active": person.active, "data": data})
+            return _json_line({"object": "user", "id": str(person.id), "active": person.active, "data": data})
 
         if not self._bodies:
             return [write(number, None, "withheld") for number in range(len(page))]
@@ -122,7 +122,7 @@ class Snapshot:
 
 
 def _membership_lines(group: str, ids: str, digits: str) -> bytes:
-    """Lines of memberships; written without documents, a group may have a million of them."""
+    """The lines of memberships, formatted as text: a group may have a million, and a document for each would be slow."""
     lines: list[str] = []
     for n, digit in enumerate(digits):
         kind, effective = MEMBER_TYPE_NAMES[int(digit) & 1], "true" if int(digit) & 2 else "false"
@@ -133,5 +133,5 @@ def _membership_lines(group: str, ids: str, digits: str) -> bytes:
     return "".join(lines).encode()
 
 
-def _line(document: dict[str, Any]) -> bytes:
+def _json_line(document: dict[str, Any]) -> bytes:
     return orjson.dumps(document) + b"\n"

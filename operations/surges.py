@@ -1,4 +1,4 @@
-"""The surge brake: what is ordinary in a directory, what the last hour brought, letting go what is held."""
+"""The surge brake: show and set a directory's limit, release held deliveries."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Surge:
     lately: int
 
 
-async def _surge(ledger: OpenLedger, directory: Directory) -> Surge:
+async def _surge_of(ledger: OpenLedger, directory: Directory) -> Surge:
     async with ledger.connection() as conn:
         limit = (await limits(conn)).get(directory.id, Limit())
         return Surge(directory.slug, limit, await lately_in(conn, directory, limit))
@@ -29,22 +29,22 @@ async def _surge(ledger: OpenLedger, directory: Directory) -> Surge:
 
 @on_directory("surges.show")
 async def show(ledger: OpenLedger, _caller: Caller, directory: Directory) -> Surge:
-    """What is ordinary in a directory, and what the last hour brought."""
-    return await _surge(ledger, directory)
+    """The limit of a directory, and its revocations in the last hour."""
+    return await _surge_of(ledger, directory)
 
 
 @on_directory("surges.set")
 async def set_limit(ledger: OpenLedger, caller: Caller, directory: Directory, per_hour: int, action: Action) -> Surge:
-    """Say what is ordinary, and what happens beyond."""
+    """Set the limit of revocations an hour, and the action above it."""
     await record(ledger, caller, limited(ledger.new_id(), directory, per_hour, action))
-    return await _surge(ledger, directory)
+    return await _surge_of(ledger, directory)
 
 
 @on_directory("surges.release")
 async def release(ledger: OpenLedger, caller: Caller, directory: Directory, reason: str) -> Surge:
-    """Let go what is held now; what comes later is counted anew against the limit."""
+    """Release what is held now. Later revocations count from zero against the limit."""
     async with ledger.connection() as conn:
         head = await ledger.feed.head(conn, Selection(directory=directory))
         limit = (await limits(conn)).get(directory.id, Limit())
     await record(ledger, caller, released(ledger.new_id(), directory, head, limit, reason))
-    return await _surge(ledger, directory)
+    return await _surge_of(ledger, directory)

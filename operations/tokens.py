@@ -1,4 +1,4 @@
-"""Tokens: issue, list, rotate, revoke (CONTRACT §2). Nobody issues or sees what reaches further than its own token."""
+"""Tokens: issue, list, rotate, revoke. A caller neither issues nor sees a token that reaches further than its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ DAYS_MAX: Final = 3_650
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A token as clients see it, and its text, shown once."""
+    """The JSON of a new token, and its text, which is shown once."""
 
     shown: dict[str, Any]
     text: str
@@ -38,8 +38,8 @@ async def issue(
 ) -> Issued:
     """Issue a token within the caller's own scopes.
 
-    Raises TokenRefusedError for a role or a scope that cannot be, InvalidError for a directory that is not there, StateError for
-    one that was closed, ForbiddenError for what lies beyond the caller.
+    Raises TokenRefusedError for an invalid role or scope, InvalidError for an unknown directory, StateError for a closed one,
+    ForbiddenError if the token would reach further than the caller's.
     """
     async with ledger.connection() as conn:
         issuer = await _issuer(ledger, conn, caller)
@@ -54,13 +54,13 @@ async def issue(
 
 
 def _check_scope(caller: Caller, asked: Token) -> None:
-    # Before names are looked up: a directory beyond reach and one that is not there look alike.
+    # Checked before names are looked up, so that a hidden directory and a missing one look alike.
     if not caller.token.covers(asked):
         raise ForbiddenError("A token issues only within its own scopes: this one would reach further.")
 
 
 def _check_names(asked: Token) -> None:
-    """Consumers need not be there yet; what can never be one is a mistake in writing."""
+    """Raises InvalidError for a name that no consumer can have. Consumers need not exist yet."""
     if any(name != "*" and not NAME.fullmatch(name) for name in asked.consumers):
         raise InvalidError("`consumers` has what is no name: 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit.")
 
@@ -72,7 +72,7 @@ async def _check_directories(ledger: OpenLedger, conn: Connection, role: str, di
         if slug != "*" and found is None:
             raise InvalidError("`directories` names one that is not there. GET /v1/directories lists them.")
         if found is not None and found.is_closed and role == "scim":
-            check_open(found)  # no IdP writes to it any more
+            check_open(found)  # no IdP writes to a closed directory
 
 
 async def _issuer(ledger: OpenLedger, conn: Connection, caller: Caller) -> Issuer:
@@ -88,7 +88,7 @@ async def _recorded(ledger: OpenLedger, caller: Caller, made: NewToken, issuer: 
 async def list_all(
     ledger: OpenLedger, caller: Caller, *, role: str | None, directory: str | None, state: str | None
 ) -> list[dict[str, Any]]:
-    """The tokens that the caller's own covers, in the order they were issued; of a role, a directory, a state."""
+    """The tokens that the caller's token covers, in the order of issuance, optionally of one role, directory or state."""
     if role is not None and role not in tokens.ROLES:
         raise InvalidError(f"`role` is one of {', '.join(tokens.ROLES)}.", "invalid_parameters")
     if state is not None and state not in STATES:
@@ -104,16 +104,16 @@ async def list_all(
 
 @on_token("tokens.show")
 async def show(ledger: OpenLedger, _caller: Caller, token: TokenRow) -> dict[str, Any]:
-    """One of them, without its text."""
+    """One token, without its text."""
     async with ledger.connection() as conn:
         return shown(token, await database_clock(conn))
 
 
 @on_token("tokens.rotate")
 async def rotate(ledger: OpenLedger, caller: Caller, token: TokenRow, overlap_seconds: int) -> Issued:
-    """Make the successor of a token with the same scopes; the old one lives on for the overlap.
+    """Make the successor of a token with the same scope; the old token works until the overlap ends.
 
-    Raises StateError for one that is not active, TokenRefusedError for an overlap that cannot be.
+    Raises StateError if the token is not active, TokenRefusedError for an overlap out of range.
     """
     async with ledger.connection() as conn:
         issuer = await _issuer(ledger, conn, caller)
@@ -122,14 +122,14 @@ async def rotate(ledger: OpenLedger, caller: Caller, token: TokenRow, overlap_se
 
 @on_token("tokens.revoke")
 async def revoke(ledger: OpenLedger, caller: Caller, token: TokenRow, reason: str | None) -> None:
-    """Refuse it from the next request on, everywhere. What is revoked stays so, and is told once."""
+    """Revoke a token: every process refuses it from the next request on. Revoking again makes no event."""
     facts = tokens.revoke(token, reason)
     if facts is not None:
         await record(ledger, caller, facts)
 
 
 async def bind(ledger: OpenLedger, caller: Caller) -> int:
-    """Give the tokens of earlier releases their seal, where the log bears their rows out; how many that were. At every start."""
+    """At every start: seal token rows of earlier releases that agree with the log. Returns their number."""
     async with ledger.connection() as conn:
         system = await ledger.directories.by_slug(conn, SYSTEM)
         assert system is not None, "made at first start"
@@ -138,6 +138,6 @@ async def bind(ledger: OpenLedger, caller: Caller) -> int:
         return 0
     try:
         await record(ledger, caller, facts)
-    except psycopg.IntegrityError:  # refused by the trigger: another process that starts has bound them just now
+    except psycopg.IntegrityError:  # the trigger refused it: another starting process has bound them already
         return 0
     return len(facts.drafts)

@@ -1,1 +1,1 @@
-"""Read models kept in the commit: users, groups, memberships and resource states, as pointers and blind keys only."""
+"""Read models that each commit updates: users, groups, memberships and states. They hold pointers and HMACs, no attributes."""

@@ -1,8 +1,7 @@
-"""Who reaches which group, and by which paths: a fold of memberships, pure.
+"""Which groups a user reaches, and by which paths. Pure.
 
-What is asked grows with the memberships, what can be answered with the paths, of which a dense graph has more than atoms in the
-world. So reachability and since when are found exactly, in time linear in the memberships (but for a logarithm), and of the paths
-the shortest PATHS_MAX of each group.
+The number of paths can be exponential in the number of memberships. So which groups are reached, and since when, is computed exactly
+in O(n log n) of the memberships, but only the shortest PATHS_MAX paths of each group are listed.
 """
 
 from collections import defaultdict, deque
@@ -14,8 +13,8 @@ from uuid import UUID
 
 from scim.work import Work
 
-PATHS_MAX: Final = 100  # of one group; diamonds multiply
-STEPS_MAX: Final = 200_000  # of all paths of an answer together, besides the shortest of each group: 8 MiB of ids
+PATHS_MAX: Final = 100  # paths of one group
+STEPS_MAX: Final = 200_000  # length of all paths of an answer together, without the shortest of each group: 8 MiB of ids
 
 START: Final = 0  # the number of the user
 Numbers: TypeAlias = tuple[int, ...]
@@ -31,7 +30,7 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A group a user reaches: each path runs from the direct group up to this one. `capped`: there may be more paths."""
+    """A group that the user reaches. Each path leads from a direct group up to this one. `capped`: there may be more paths."""
 
     group: UUID
     paths: tuple[tuple[UUID, ...], ...]
@@ -44,8 +43,8 @@ class Access:
 
 
 def access(user: UUID, edges: Iterable[Edge], work: Work) -> list[Access]:
-    """The groups that the user reaches by the edges, by id. Raises as Work.spend does."""
-    numbers = {user: START}  # small ones: an id takes longer to compare than all else
+    """The groups that the user reaches, by id. Raises as Work.spend does."""
+    numbers = {user: START}  # small numbers instead of ids, because comparing ids would take most of the time
     above: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for member, group, since_seq in edges:
         work.spend(1)
@@ -63,7 +62,7 @@ def access(user: UUID, edges: Iterable[Edge], work: Work) -> list[Access]:
 
 
 def _since(above: Mapping[int, Sequence[tuple[int, int]]], work: Work) -> dict[int, int]:
-    """Since when each group is reached: a path gives access since its youngest edge, and the oldest path counts."""
+    """The seq since which each group is reached: the maximum seq on each path, then the minimum over all paths."""
     since: dict[int, int] = {}
     ahead = [(0, START)]
     while ahead:
@@ -79,10 +78,10 @@ def _since(above: Mapping[int, Sequence[tuple[int, int]]], work: Work) -> dict[i
 
 
 def _paths(above: dict[int, list[int]], work: Work) -> tuple[dict[int, list[Numbers]], set[int]]:
-    """Of each group the shortest paths, and the groups of which one was left out.
+    """The shortest paths of each group, and the groups of which a path was left out.
 
-    A group that has its PATHS_MAX, and of which more is known to be there, is taken out of what is still looked at: each edge is
-    left out once, and goes into at most PATHS_MAX paths before. `above` is used up.
+    Breadth first. Once a path to a group was left out, its edges are removed from `above`, so each edge is visited at most
+    PATHS_MAX + 1 times. `above` is modified.
     """
     paths: dict[int, list[Numbers]] = {}
     full: set[int] = set()
@@ -110,7 +109,7 @@ def _paths(above: dict[int, list[int]], work: Work) -> tuple[dict[int, list[Numb
 
 
 def _reached(begin: Iterable[int], above: Mapping[int, Sequence[tuple[int, int]]]) -> set[int]:
-    """These groups and those above them: a path that was left out may have gone on."""
+    """These groups and all above them: paths through a left-out path are missing there too."""
     reached = set(begin)
     ahead = list(reached)
     while ahead:

@@ -1,4 +1,4 @@
-"""Applying events to the core read models: fold a batch in memory, then a handful of set-wise statements.
+"""Apply events to the core read models: fold a batch of events in memory, then run a few set-wise statements.
 
 The same functions serve the writer (inside the commit) and the rebuild (beside the live tables).
 """
@@ -33,13 +33,13 @@ from ledger.events import (
 SQL: Final = load_queries(__file__)
 OPEN: Final = 9_223_372_036_854_775_807
 Obj = tuple[int, UUID]
-Edge = tuple[int, UUID, UUID]
-Encode = Callable[[Sequence[Recorded], dict[Obj, int]], tuple[Any, ...]]  # rows, and when the new ones were made
+MembershipKey = tuple[int, UUID, UUID]
+Encode = Callable[[Sequence[Recorded], dict[Obj, int]], tuple[Any, ...]]  # (rows, creation times of new rows) -> parameters
 
 
 @dataclass(slots=True)
 class _State:
-    """An interval of a resource that began in this batch."""
+    """A state interval of a resource that begins in this batch."""
 
     ot: int
     active: bool
@@ -50,31 +50,33 @@ class _State:
 
 @dataclass(slots=True)
 class _Standing:
-    """What became of a directory in this batch."""
+    """The state of a directory after this batch."""
 
     state: str
     since: int
-    closed_seq: int = 0  # 0: nothing is said of it
+    closed_seq: int = 0  # 0: not closed in this batch
     closed_at: int = 0
 
 
 @dataclass(slots=True)
 class Delta:
-    """What a batch of events changes in the read models, netted."""
+    """The net changes of a batch of events to the read models."""
 
     users: dict[Obj, Recorded] = field(default_factory=dict[Obj, Recorded])  # newest event of each changed user
     groups: dict[Obj, Recorded] = field(default_factory=dict[Obj, Recorded])
-    created: dict[Obj, int] = field(default_factory=dict[Obj, int])  # resources that began in this batch, and when
-    deleted: set[Obj] = field(default_factory=set[Obj])  # resources that existed before this batch and are gone
+    created: dict[Obj, int] = field(default_factory=dict[Obj, int])  # resources created in this batch, and when
+    deleted: set[Obj] = field(default_factory=set[Obj])  # resources that existed before this batch and were deleted
     states: dict[Obj, list[_State]] = field(default_factory=dict[Obj, list[_State]])
     closed_states: dict[Obj, int] = field(default_factory=dict[Obj, int])
-    edges: dict[Edge, list[list[int]]] = field(default_factory=dict[Edge, list[list[int]]])  # [mt, from_seq, to_seq]
-    closed_edges: dict[Edge, int] = field(default_factory=dict[Edge, int])
+    edges: dict[MembershipKey, list[list[int]]] = field(
+        default_factory=dict[MembershipKey, list[list[int]]]
+    )  # [mt, from_seq, to_seq]
+    closed_edges: dict[MembershipKey, int] = field(default_factory=dict[MembershipKey, int])
     directories: dict[int, _Standing] = field(default_factory=dict[int, _Standing])
 
 
 def fold(events: Iterable[Recorded]) -> Delta:
-    """Net a batch of events in order."""
+    """Fold a batch of events, in order, into their net changes."""
     delta = Delta()
     for event in events:
         match event.kind.effect:
@@ -94,7 +96,7 @@ def fold(events: Iterable[Recorded]) -> Delta:
 
 
 def project(events: Sequence[Recorded]) -> list[Statement]:
-    """Give the statements that apply a batch of events inside the commit (an InlineProjection)."""
+    """The statements that apply a batch of events inside its commit (an InlineProjection)."""
     return changes(fold(events))
 
 
@@ -120,7 +122,7 @@ def _ended(delta: Delta, event: Recorded) -> None:
 
 
 def _end_state(delta: Delta, obj: Obj, seq: int) -> None:
-    """An interval that began in this batch is closed in memory, an older one by an update."""
+    """End a state interval: in memory if it began in this batch, else by an update."""
     begun = delta.states.get(obj)
     if begun and begun[-1].to_seq == OPEN:
         begun[-1].to_seq = seq
@@ -180,7 +182,7 @@ def changes(delta: Delta) -> list[Statement]:
 def rewriting(delta: Delta) -> list[Statement]:
     """Encode a delta for tables that are being rebuilt: changed rows are deleted and inserted.
 
-    A rebuild's batch may move one userName between users, which row-by-row unique checks of an UPDATE would refuse.
+    A batch of a rebuild may move a userName from one user to another; the row-by-row unique check of an UPDATE would refuse that.
     """
     out = _deletions(delta)
     out += _rewritten(SQL["rewrite_users"], _user_rows, delta.users, delta.created)
@@ -227,7 +229,7 @@ def _user_rows(rows: Sequence[Recorded], born: dict[Obj, int]) -> tuple[Any, ...
 
 
 def _bytea_literal(values: tuple[bytes, ...]) -> str | None:
-    # An array of arrays cannot go through unnest (it flattens), so each row's array travels as its text literal.
+    # unnest flattens arrays of arrays, so each row's array is sent as a text literal.
     return "{" + ",".join(f'"\\\\x{value.hex()}"' for value in values) + "}" if values else None
 
 

@@ -1,7 +1,7 @@
-"""As-of: who existed, who was in what, who could reach what, at a seq of the log.
+"""Past states as of a seq: resources, members, access.
 
-Membership and states are half-open seq intervals, so the past and the present are the same index query. An instant is first
-mapped to a seq: the last commit with at <= T, whole.
+Memberships and states are half-open intervals of seq, so past and present are read with the same index query. An instant T is mapped
+to the end of the last commit with at <= T.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,25 +23,25 @@ from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, Budget, tell_unreadable
 from ledger.sealing import Kek, open_payload, unwrap_key
 from ledger.turns import Turns
 from projections.access import Edge
-from projections.reads import Resource, Sealed, open_document, open_sized
+from projections.reads import Resource, SealedResource, open_document, open_sized
 from proofs.body import PayloadTooLargeError
 from scim.sorting import in_runs
 from scim.work import STEP_BYTES, Work, reading
 
 T = TypeVar("T")
 SQL: Final = load_queries(__file__)
-PIECE: Final = 1_000  # resources that are looked up together
+PIECE: Final = 1_000  # resources that one query looks up
 
 
 class InvalidAsOfError(ValueError):
-    """The point in time cannot be answered; the text says why and what to send."""
+    """The `as_of` is invalid or cannot be answered; the text says why and what to send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in a directory's history: the state after event `seq`, which happened at `at` (µs).
+    """A point in a directory's history: the state after event `seq`, whose time is `at` (µs).
 
-    `frozen`: the times around it are not those at which things happened; the order is.
+    `frozen`: the times around it were frozen, so they are not the real ones; the order of events is right.
     """
 
     seq: int
@@ -51,26 +51,26 @@ class Point:
 
 
 def frozen(point: Point) -> dict[str, str]:
-    """What an answer says of the clock where times were frozen; nothing elsewhere."""
+    """The field `clock` of an answer if times were frozen, else nothing."""
     return {"clock": "frozen"} if point.frozen else {}
 
 
 async def resolve(conn: Connection, directory: Directory, as_of: str, *, now: int) -> Point:
     """Map `seq:N`, `seq:head` or an RFC 3339 instant with offset to the end of a commit.
 
-    Raises InvalidAsOfError for the future, a time before the directory was created, a bare date or anything else: never "now".
+    Raises InvalidAsOfError for the future, a time before the directory was created, a bare date and other texts; none of them means now.
     """
     at = None if as_of.startswith("seq:") else _instant(as_of)
     if at is not None and at > now and at not in {end for _, end in await _stretches(conn, directory)}:
         raise InvalidAsOfError("as_of lies in the future. Ask for an instant that has passed.")
     point = await (_resolve_seq(conn, directory, as_of) if at is None else _resolve_time(conn, directory, as_of, at))
-    # Read after the point: what was accepted meanwhile may be what the point stands in.
+    # Read after the point: a clock may have been accepted between the two reads, and the point may be in that stretch.
     stretches = await _stretches(conn, directory)
     return replace(point, frozen=any(point.at == end or (at or 0) in range(begin, end + 1) for begin, end in stretches))
 
 
 async def _stretches(conn: Connection, directory: Directory) -> list[tuple[int, int]]:
-    """From what the clock told at an acceptance to the time that events had until it had caught up (µs)."""
+    """Stretches of frozen time in µs: from the clock's time at an acceptance to the time that events got until the clock passed it."""
     rows = await (await conn.execute(SQL["frozen_stretches"], (directory.id, directory.uuid))).fetchall()
     return [(begin, end) for begin, end in rows]
 
@@ -79,7 +79,8 @@ async def _resolve_time(conn: Connection, directory: Directory, as_of: str, at: 
     row = await (await conn.execute(SQL["point_at_time"], (directory.id, at))).fetchone()
     if row is None:
         raise InvalidAsOfError("as_of lies before the directory was created.")
-    return Point(row[0], row[1], as_of)
+    seq, at_then = row
+    return Point(seq, at_then, as_of)
 
 
 async def _resolve_seq(conn: Connection, directory: Directory, as_of: str) -> Point:
@@ -87,15 +88,17 @@ async def _resolve_seq(conn: Connection, directory: Directory, as_of: str) -> Po
     head = await (await conn.execute(SQL["point_at_seq"], (directory.id, 2**62))).fetchone()
     if head is None:
         raise InvalidAsOfError("The directory has no events yet.")
+    last, at = head
     if text == "head":
-        return Point(head[0], head[1], as_of)
+        return Point(last, at, as_of)
     if not (text.isascii() and text.isdigit() and len(text) < 19) or int(text) < 1:
         raise InvalidAsOfError('as_of "seq:" takes a number from 1, or "head".')
-    if int(text) > head[0]:
-        raise InvalidAsOfError(f"as_of lies beyond the last event of the directory, seq {head[0]}.")
+    if int(text) > last:
+        raise InvalidAsOfError(f"as_of lies beyond the last event of the directory, seq {last}.")
     row = await (await conn.execute(SQL["point_at_seq"], (directory.id, int(text)))).fetchone()
     assert row is not None
-    return Point(row[0], row[1], as_of)
+    seq, at = row
+    return Point(seq, at, as_of)
 
 
 def _instant(text: str) -> int:
@@ -112,58 +115,60 @@ def _instant(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class StateThen:
-    """A resource as of a point."""
+class SealedPastState:
+    """A resource at a point, still sealed."""
 
     type: str
     active: bool
-    sealed: Sealed | None  # None once erased
+    sealed: SealedResource | None  # None if erased
 
 
-async def state_at(conn: Connection, directory: Directory, obj: UUID, seq: int) -> StateThen | None:
-    """The resource as of a seq, still sealed, or None where it did not exist then."""
+async def state_at(conn: Connection, directory: Directory, obj: UUID, seq: int) -> SealedPastState | None:
+    """A resource as of a seq, still sealed; None if it did not exist then."""
     row = await (await conn.cursor(binary=True).execute(SQL["state_at"], (directory.id, obj, seq))).fetchone()
     if row is None:
         return None
     ot, active, body_seq, ct, wrapped, etag_rv, updated, created = row
     if ct is None or wrapped is None:
-        return StateThen(MEMBER_TYPE_NAMES[ot], active, None)
-    return StateThen(MEMBER_TYPE_NAMES[ot], active, Sealed(obj, body_seq, etag_rv, created, updated, ct, wrapped, active))
+        return SealedPastState(MEMBER_TYPE_NAMES[ot], active, None)
+    return SealedPastState(
+        MEMBER_TYPE_NAMES[ot], active, SealedResource(obj, body_seq, etag_rv, created, updated, ct, wrapped, active)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """The same, opened."""
+class PastState:
+    """A resource at a point, opened."""
 
     type: str
     active: bool
-    resource: Resource | None  # None once erased, or where its body is damaged
+    resource: Resource | None  # None if erased, or if its body is damaged
     why: str = "erased"  # why there is no resource: "erased" or "unreadable"
 
 
-def opened_then(kek: Kek, directory: Directory, then: StateThen) -> State:
-    """Unseal it."""
+def opened_then(kek: Kek, directory: Directory, then: SealedPastState) -> PastState:
+    """Open a past state."""
     sealed = then.sealed
     if sealed is None:
-        return State(then.type, then.active, None)
+        return PastState(then.type, then.active, None)
     try:
         document = open_document(kek, directory, sealed.id, sealed.body_seq, sealed.ct, sealed.wrapped)
     except DAMAGED:
         tell_unreadable(directory, sealed.body_seq)
-        return State(then.type, then.active, None, "unreadable")
+        return PastState(then.type, then.active, None, "unreadable")
     document = shown(document, active=then.active)
-    return State(
+    return PastState(
         then.type, then.active, Resource(then.type, sealed.id, document, sealed.etag_rv, sealed.created_at, sealed.updated_at)
     )
 
 
 def shown(document: dict[str, Any], *, active: bool) -> dict[str, Any]:
-    """A document with its user's activity as it is: the closing of a directory ends that of all, and writes no document anew."""
+    """The document with the right `active`: closing a directory deactivates all users without a new body for each."""
     return document if active or "active" not in document else {**document, "active": False}
 
 
 async def ever_existed(conn: Connection, directory: Directory, ot: str, obj: UUID) -> bool:
-    """Whether the directory ever had such a resource."""
+    """Whether the directory ever had a resource of this type and id."""
     row = await (await conn.execute(SQL["ever_existed"], (directory.id, obj, MEMBER_TYPES[ot]))).fetchone()
     return row is not None
 
@@ -195,9 +200,9 @@ async def documents_at(
     *,
     budget: int = BODIES_BYTES_MAX,
 ) -> list[T]:
-    """What `make` makes of documents, by the seq of their body, in the order of these: as many as `budget` bytes besides the first allow.
+    """Open the bodies at `seqs` in order and apply `make` to each, up to `budget` bytes besides the first.
 
-    `make` is given the index in `seqs`, and the document or why there is none: "erased" or "unreadable". It runs in a thread.
+    `make` gets the index in `seqs`, and the document or the reason why there is none: "erased" or "unreadable". It runs in a thread.
     """
     if not seqs:
         return []
@@ -221,7 +226,7 @@ _LATER: Final = "later"
 
 @dataclass(slots=True)
 class _Sealed:
-    """Sealed documents by seq: resource, size, ciphertext, key; and how many of the seqs asked for are there or erased."""
+    """Sealed documents by seq (resource, size, ciphertext, key), and how many of the requested seqs were read."""
 
     rows: dict[int, tuple[UUID, int, bytes | None, bytes]]
     count: int
@@ -250,7 +255,7 @@ async def _sealed(conn: Connection, directory: Directory, seqs: Sequence[int], b
 def _opened(
     kek: Kek, directory: Directory, seq: int, row: tuple[UUID, int, bytes | None, bytes] | None, left: Budget
 ) -> tuple[dict[str, Any] | None, str]:
-    """A document, or why there is none."""
+    """The document, or the reason why there is none."""
     obj, _, ct, wrapped = row if row is not None else (None, 0, None, None)
     if obj is None or ct is None or wrapped is None:
         return None, "erased"
@@ -270,15 +275,16 @@ def _opened(
 
 
 async def members_packed(conn: Connection, directory: Directory, group: UUID, seq: int) -> tuple[str, str]:
-    """The direct members of a group as of a seq, by id: 36 characters of id each, and a digit each (type, and 2 where active)."""
+    """The direct members of a group as of a seq, by id: a text of 36 characters for each id, and one of a digit each (type + 2 if active)."""
     row = await (await conn.execute(SQL["members_packed"], (directory.id, group, seq))).fetchone()
     assert row is not None
-    return row[0], row[1]
+    ids, digits = row
+    return ids, digits
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a group as of a point. `via` holds the groups between, outermost first; empty for a direct member."""
+    """A member of a group at a point. `via`: the groups in between, outermost first; empty for a direct member."""
 
     id: UUID
     type: str
@@ -293,29 +299,29 @@ async def members_at(conn: Connection, directory: Directory, group: UUID, seq: i
 
 
 class EdgeBelow(NamedTuple):
-    """A stored membership seen from its group."""
+    """A stored membership, found by its group."""
 
     group: UUID
     member: Member
 
 
 async def edges_below(conn: Connection, directory: Directory, groups: Sequence[UUID], seq: int) -> list[EdgeBelow]:
-    """Who is directly in these groups as of a seq."""
+    """The direct members of groups as of a seq."""
     params = (directory.id, uuids(list(groups)), seq)
     rows = await (await conn.cursor(binary=True).execute(SQL["members_at"], params)).fetchall()
     return [EdgeBelow(group, Member(member, MEMBER_TYPE_NAMES[mt], active, since)) for group, member, mt, active, since in rows]
 
 
 class Below:
-    """The members of a group, level by level: what is reached first is kept, so that circles end and each has a shortest way."""
+    """The members of a group, found level by level. The first way to a member is kept: it is a shortest one, and circles end."""
 
     def __init__(self, group: UUID) -> None:
         self.found: dict[UUID, Member] = {}
-        self.level: dict[UUID, tuple[UUID, ...]] = {group: ()}  # the groups to look into next, and the way to each
+        self.level: dict[UUID, tuple[UUID, ...]] = {group: ()}  # the groups of the next level, and the way to each
         self._seen = {group}
 
     def add(self, edges: Sequence[EdgeBelow], work: Work) -> None:
-        """Take in the members of this level. Raises as Work.spend does."""
+        """Add the members of this level. Raises as Work.spend does."""
         below: dict[UUID, tuple[UUID, ...]] = {}
         work.spend(len(edges))
         for group, member in edges:
@@ -329,7 +335,7 @@ class Below:
         self.level = below
 
     def members(self) -> list[Member]:
-        """All that were found, by id."""
+        """All found members, by id."""
         return in_runs(list(self.found.values()), _id_of)
 
 
@@ -338,19 +344,19 @@ def _id_of(member: Member) -> bytes:
 
 
 async def edges_above(conn: Connection, directory: Directory, members: Sequence[UUID], seq: int) -> list[Edge]:
-    """The groups that directly hold these as of a seq."""
+    """The groups that have these as direct members as of a seq."""
     params = (directory.id, uuids(list(members)), seq)
     rows = await (await conn.cursor(binary=True).execute(SQL["groups_at"], params)).fetchall()
     return [Edge(*row) for row in rows]
 
 
-ROWS_MAX: Final = 100_000  # of a comparison
+ROWS_MAX: Final = 100_000  # rows of a comparison
 
 
 async def diff(
     conn: Connection, directory: Directory, first: int, second: int, *, group: UUID | None, user: UUID | None
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """What changed between two seqs: (memberships, states) rows as the named queries give them; of each at most ROWS_MAX + 1."""
+    """The differences between two seqs: rows of membership_diff and state_diff, at most ROWS_MAX + 1 of each."""
     cursor, limit = conn.cursor(binary=True), ROWS_MAX + 1
     params = (directory.id, first, second, group, user, limit)
     memberships = await (await cursor.execute(SQL["membership_diff"], params)).fetchall()
@@ -369,7 +375,7 @@ class SealedThen(NamedTuple):
     wrapped: bytes
 
     def document(self, kek: Kek, directory: Directory, work: Work) -> dict[str, Any]:
-        """Unseal it; nothing is in one that does not open. Raises as Work.spend does."""
+        """Open the document; empty if it cannot be opened. Raises as Work.spend does."""
         work.spend(reading(len(self.ct)))
         try:
             document, size = open_sized(kek, directory, self.id, self.body_seq, self.ct, self.wrapped)
@@ -381,20 +387,24 @@ class SealedThen(NamedTuple):
 
 
 async def sealed_at(conn: Connection, directory: Directory, resources: Sequence[UUID], seq: int) -> tuple[list[SealedThen], int]:
-    """Resources as of a seq, as far as they fit into BODIES_BYTES_MAX, and how many of those asked for that were.
+    """Resources as of a seq, up to BODIES_BYTES_MAX, and how many of the requested ids that covers.
 
-    Those that did not exist then, or were erased since, are left out.
+    Resources that did not exist then, or were erased since, are left out.
     """
     params = (directory.id, uuids(list(resources)), seq, BODIES_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["sealed_at"], params)).fetchall()
-    cut = next((n for n, row in enumerate(rows) if row[3] is None), len(rows))
-    return [SealedThen(*row[1:]) for row in rows[:cut]], rows[cut][0] - 1 if cut < len(rows) else len(resources)
+    found: list[SealedThen] = []
+    for place, obj, body_seq, ct, wrapped in rows:
+        if ct is None:  # the budget ends before it
+            return found, place - 1
+        found.append(SealedThen(obj, body_seq, ct, wrapped))
+    return found, len(resources)
 
 
 async def documents_then(
     turns: Turns, kek: Kek, directory: Directory, resources: Sequence[UUID], seq: int, shown: Sequence[str], work: Work
 ) -> dict[UUID, dict[str, Any]]:
-    """These attributes of resources as of a seq; no connection is held while they are unsealed. Raises as Work.spend does."""
+    """Some attributes of resources as of a seq. No connection is held while they are opened. Raises as Work.spend does."""
     found: dict[UUID, dict[str, Any]] = {}
     done = 0
     while done < len(resources):

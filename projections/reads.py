@@ -1,4 +1,4 @@
-"""Reading current users, groups and memberships out of the read models, with their attributes unsealed."""
+"""Read current users, groups and memberships from the read models, and open their attributes."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,17 +24,17 @@ from scim.filter_index import Atom, Bounds
 from scim.work import Work, reading
 
 SQL: Final = load_queries(__file__)
-SCAN_PAGE: Final = 500  # resources that a filter looks at together
-SCAN_MAX: Final = 100_000  # documents a filter may unseal; above it the SCIM error tooMany
-SHARED_BYTES_MAX: Final = 64 * 1024  # of a body that is read together with those of others
-SHARED_ROWS_MAX: Final = 2_000  # groups of a read that is shared with others
-EDGES_MAX: Final = 500_000  # memberships followed for the groups of a page of users: a second in the database
+SCAN_PAGE: Final = 500  # resources that a filter reads at once
+SCAN_MAX: Final = 100_000  # documents that a filter may open; above it the SCIM error tooMany
+SHARED_BYTES_MAX: Final = 64 * 1024  # largest body that is read in a shared query
+SHARED_ROWS_MAX: Final = 2_000  # groups in a shared query
+EDGES_MAX: Final = 500_000  # memberships that are followed for the groups of a page of users; takes a second in the database
 _UNBOUNDED: Final = 2**31 - 1
 _MIN, _MAX = -(2**62), 2**62
 
 
 class Alone:
-    """Stands for what is too much to be read together with what others ask for: whoever asked reads it by itself."""
+    """A marker instead of a result that is too large for a shared query: the request then reads it alone."""
 
 
 ALONE: Final = Alone()
@@ -42,7 +42,7 @@ ALONE: Final = Alone()
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A user or group as of now; times are µs since the epoch."""
+    """A current user or group; times are µs since the epoch."""
 
     type: str
     id: UUID
@@ -50,11 +50,11 @@ class Resource:
     etag_rv: int
     created_at: int
     updated_at: int
-    size: int = 0  # bytes of its body, where it may be large
+    size: int = 0  # bytes of its body, if it may be large
 
 
 class GroupOf(NamedTuple):
-    """A group that holds a user: itself (`direct`), or through groups that are its members."""
+    """A group that a user is in, directly (`direct`) or through member groups."""
 
     id: UUID
     name: str  # displayName
@@ -64,9 +64,9 @@ class GroupOf(NamedTuple):
 def open_sized(
     kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes, bytes_max: int | None = None
 ) -> tuple[dict[str, Any], int]:
-    """Unseal the document that stands in the body at `seq`; give it and the bytes of the body.
+    """Open the body at `seq`; return its document and the bytes of the body.
 
-    Raises PayloadTooLargeError for a body of `bytes_max` bytes or more, else what is in DAMAGED.
+    Raises PayloadTooLargeError for a body of `bytes_max` bytes or more, and the errors in DAMAGED.
     """
     key = unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
     payload = open_payload(key, ct, directory=directory.uuid, obj=obj, seq=seq, payload_max=bytes_max)
@@ -74,7 +74,7 @@ def open_sized(
 
 
 def open_document(kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes) -> dict[str, Any]:
-    """Unseal the document that stands in the body at `seq`."""
+    """Open the body at `seq` and return its document. Raises the errors in DAMAGED."""
     return open_sized(kek, directory, obj, seq, ct, wrapped)[0]
 
 
@@ -89,10 +89,10 @@ def readable(
     name: str = "",
     bytes_max: int | None = None,
 ) -> tuple[dict[str, Any], int]:
-    """The same for SCIM, of (type, resource, seq). One damaged body costs nobody else a page or a shared query.
+    """Open the document of (type, resource, seq) for SCIM. A damaged body does not fail the page or the shared query.
 
-    A stand-in takes its place: the id, the activity and a name that says so (`name` where that is known), which every client can
-    read; nobody is taken for gone. Raises PayloadTooLargeError where `bytes_max` is given.
+    Instead of a damaged document it returns one with the id, the activity and a name that says so (or `name`), so that no IdP takes
+    the resource for deleted. Raises PayloadTooLargeError if `bytes_max` is given.
     """
     ot, obj, seq = place
     try:
@@ -110,19 +110,19 @@ def readable(
 async def users_together(
     conn: Connection, kek: Kek, wanted: Sequence[tuple[Directory, UUID]]
 ) -> dict[tuple[int, UUID], Resource | Alone]:
-    """Read users for several who ask at once; ALONE stands for a large one, which nobody else should wait for."""
+    """Read users for several requests at once. A large user is ALONE, so that the other requests do not wait for it."""
     by_id = {directory.id: directory for directory, _ in wanted}
     params = (int4s([d.id for d, _ in wanted]), uuids([i for _, i in wanted]), SHARED_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["users_by_id"], params)).fetchall()
 
     def unseal() -> dict[tuple[int, UUID], Resource | Alone]:
-        return {(row[0], row[1]): _open_small(kek, by_id[row[0]], row) for row in rows}
+        return {(number, obj): _open_small(kek, by_id[number], (obj, *columns)) for number, obj, *columns in rows}
 
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
 
 
-def _open_small(kek: Kek, directory: Directory, row: tuple[Any, ...], name: str = "") -> Resource | Alone:
-    _d, obj, active, body_seq, etag_rv, created, updated, ct, wrapped = row
+def _open_small(kek: Kek, directory: Directory, row: Sequence[Any], name: str = "") -> Resource | Alone:
+    obj, active, body_seq, etag_rv, created, updated, ct, wrapped = row
     if ct is None:
         return ALONE
     try:
@@ -133,11 +133,11 @@ def _open_small(kek: Kek, directory: Directory, row: tuple[Any, ...], name: str 
     return Resource(USER, obj, document, etag_rv, created, updated)
 
 
-NameKey = tuple[Directory, str]  # a directory and a folded userName
+NameKey = tuple[Directory, str]  # a directory and a casefolded userName
 
 
 async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -> dict[tuple[int, str], Resource | Alone]:
-    """The same by folded userName."""
+    """Read users by casefolded userName, in the same way."""
     macs = {(d.id, mac(d.index_key, USER_NAME, name)): (d, name) for d, name in wanted}
     params = (int4s([number for number, _ in macs]), byteas([key for _, key in macs]), SHARED_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["users_by_name"], params)).fetchall()
@@ -146,13 +146,13 @@ async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -
         found: dict[tuple[int, str], Resource | Alone] = {}
         for key, number, *rest in rows:
             directory, name = macs[number, bytes(key)]
-            found[number, name] = _open_small(kek, directory, (number, *rest), name)
+            found[number, name] = _open_small(kek, directory, rest, name)
         return found
 
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
 
 
-class Sealed(NamedTuple):
+class SealedResource(NamedTuple):
     """A resource as it is stored; times are µs since the epoch."""
 
     id: UUID
@@ -167,21 +167,25 @@ class Sealed(NamedTuple):
 
 async def page(
     conn: Connection, directory: Directory, ot: str, ids: Sequence[UUID], *, bytes_max: int = BODIES_BYTES_MAX
-) -> tuple[list[Sealed], int]:
-    """Resources in the order of `ids`, as far as their sealed bodies fit (the first always), and how many ids that were.
+) -> tuple[list[SealedResource], int]:
+    """Sealed resources in the order of `ids`, as far as their bodies fit (at least one), and how many ids that covers.
 
-    What does not exist is left out. Nothing is unsealed: that takes time, and the connection goes back first.
+    Missing ones are left out. They are opened later, after the connection was returned, because opening takes time.
     """
     if not ids:
         return [], 0
     name = "users_page" if ot == USER else "groups_page"
     rows = await (await conn.cursor(binary=True).execute(SQL[name], (directory.id, uuids(ids), bytes_max))).fetchall()
-    cut = next((n for n, row in enumerate(rows) if row[6] is None), len(rows))
-    return [Sealed(*row[1:]) for row in rows[:cut]], rows[cut][0] - 1 if cut < len(rows) else len(ids)
+    found: list[SealedResource] = []
+    for place, obj, body_seq, etag_rv, created, updated, ct, wrapped, active in rows:
+        if ct is None:  # the budget ends before it
+            return found, place - 1
+        found.append(SealedResource(obj, body_seq, etag_rv, created, updated, ct, wrapped, active))
+    return found, len(ids)
 
 
-def unsealed(kek: Kek, directory: Directory, ot: str, sealed: Sealed, work: Work) -> Resource:
-    """Unseal one. Raises as Work.spend does."""
+def unsealed(kek: Kek, directory: Directory, ot: str, sealed: SealedResource, work: Work) -> Resource:
+    """Open a sealed resource. Raises as Work.spend does."""
     work.spend(reading(len(sealed.ct)))
     place = (ot, sealed.id, sealed.body_seq)
     document, size = readable(kek, directory, place, sealed.ct, sealed.wrapped, active=sealed.active)
@@ -190,7 +194,7 @@ def unsealed(kek: Kek, directory: Directory, ot: str, sealed: Sealed, work: Work
 
 
 async def candidates(conn: Connection, directory: Directory, ot: str, atoms: Iterable[Atom]) -> list[UUID]:
-    """Ids of the resources that satisfy at least one equality: a superset of what a filter with this cover matches."""
+    """The ids of resources that satisfy at least one of the equalities: a superset of the matches of a filter with this cover."""
     macs: dict[str, list[bytes]] = defaultdict(list)
     ids: dict[str, list[UUID]] = defaultdict(list)
     for atom in atoms:
@@ -217,19 +221,19 @@ async def candidates(conn: Connection, directory: Directory, ot: str, atoms: Ite
 
 
 def blind(directory: Directory, kind: str, value: str) -> bytes:
-    """The blind key by which a value is looked up: of a userName folded, of an externalId as it is."""
+    """The HMAC that a value is looked up by. A userName is casefolded first, an externalId is not."""
     return mac(directory.index_key, _MAC_KINDS[kind], value)
 
 
 async def owners(conn: Connection, directory: Directory, kind: str, macs: Sequence[bytes]) -> dict[bytes, tuple[UUID, int]]:
-    """For each blind key of a userName or externalId that somebody has: a user that has it, and how many have."""
+    """For each HMAC of a userName or externalId that is in use: a user that has it, and how many users have it."""
     name = "owners_of_user_names" if kind == "userName" else "owners_of_external_ids"
     rows = await (await conn.cursor(binary=True).execute(SQL[name], (directory.id, byteas(macs)))).fetchall()
     return {bytes(key): (user, many) for key, user, many in rows}
 
 
 async def ids_among(conn: Connection, directory: Directory, ids: Sequence[UUID]) -> set[UUID]:
-    """Those of the ids that a user or group of the directory has."""
+    """The ids that belong to a user or group of the directory."""
     if not ids:
         return set()
     rows = await (await conn.cursor(binary=True).execute(SQL["ids_among"], (directory.id, uuids(ids)))).fetchall()
@@ -240,7 +244,7 @@ _MAC_KINDS: Final = {"userName": USER_NAME, "externalId": EXTERNAL_ID, "displayN
 
 
 async def count(conn: Connection, directory: Directory, ot: str, within: Bounds | None = None) -> int:
-    """How many resources of a type the directory has, or has within bounds."""
+    """The number of resources of a type, all or within bounds."""
     if within is None:
         found = await conn.execute(SQL["count_users" if ot == USER else "count_groups"], (directory.id,))
     else:
@@ -253,7 +257,7 @@ async def count(conn: Connection, directory: Directory, ot: str, within: Bounds 
 async def page_ids(
     conn: Connection, directory: Directory, ot: str, offset: int, limit: int, within: Bounds | None = None
 ) -> list[UUID]:
-    """Ids by time of creation, of all or of those within bounds."""
+    """Ids by time of creation, all or within bounds."""
     if within is None:
         name, params = "page_of_users" if ot == USER else "page_of_groups", (directory.id, offset, limit)
     else:
@@ -263,21 +267,20 @@ async def page_ids(
     return [row[0] for row in rows]
 
 
-BEGINNING: Final = (_MIN, UUID(int=0))  # before every resource
+BEGINNING: Final = (_MIN, UUID(int=0))  # sorts before every resource
 
 
 async def page_after(
     conn: Connection, directory: Directory, ot: str, after: tuple[int, UUID], limit: int, within: Bounds
 ) -> list[tuple[int, UUID]]:
-    """Creation time and id of the next resources within bounds, by time of creation."""
+    """(creation time, id) of the next resources within bounds, by time of creation."""
     name = "users_after" if ot == USER else "groups_after"
     params = (directory.id, *after, *_window(ot, within), limit)
-    rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
-    return [(row[0], row[1]) for row in rows]
+    return await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
 
 
 def _window(ot: str, within: Bounds) -> tuple[Any, ...]:
-    """Bounds as the parameters of the statements over a type of resource."""
+    """Bounds as parameters of the statements for a type of resource."""
     created = (_or(within.created_min, _MIN), _or(within.created_max, _MAX))
     if ot != USER:
         return created
@@ -290,7 +293,7 @@ def _or(bound: int | None, default: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The stored members of a group in the order they were added, packed: 37 bytes each, where a parsed one takes a kilobyte."""
+    """The stored members of a group in the order they were added. Packed: 37 bytes for each, instead of a kilobyte as an object."""
 
     ids: str = ""  # 36 characters each
     types: str = ""  # one digit each: MEMBER_TYPES
@@ -304,7 +307,7 @@ class Members:
 
 
 async def members_of(conn: Connection, directory: Directory, groups: Sequence[UUID]) -> dict[UUID, Members]:
-    """The stored members of groups; groups without any are left out."""
+    """The stored members of groups. Groups without members are left out."""
     params = (int4s([directory.id] * len(groups)), uuids(groups))
     rows = await (await conn.cursor(binary=True).execute(SQL["open_members"], params)).fetchall()
     return {group: Members(ids, types) for group, ids, types in rows}
@@ -313,7 +316,7 @@ async def members_of(conn: Connection, directory: Directory, groups: Sequence[UU
 async def members_among(
     conn: Connection, directory: Directory, groups: Sequence[UUID], members: Sequence[UUID]
 ) -> dict[UUID, Members]:
-    """The same, of these members only: what a filter that asks for them depends on, however large the group is."""
+    """The stored members of groups, but only those among some members: what a filter on members needs, even of a large group."""
     rows = await (
         await conn.cursor(binary=True).execute(SQL["open_members_among"], (directory.id, uuids(groups), uuids(members)))
     ).fetchall()
@@ -321,7 +324,7 @@ async def members_among(
 
 
 class Holding(NamedTuple):
-    """A group that holds users or groups directly: whom, and since when. `ct` is None where its body is long."""
+    """A group with those of its direct members that were asked for, and since when. `ct` is None if its body is long."""
 
     directory: int
     group: UUID
@@ -336,7 +339,7 @@ UserGroups = dict[tuple[int, UUID], list[GroupOf]]
 
 
 async def holdings(conn: Connection, members: Sequence[tuple[Directory, UUID]], edges_max: int) -> list[Holding]:
-    """Every group above the members, by at most `edges_max` memberships."""
+    """All groups above the members, following at most `edges_max` memberships."""
     params = (int4s([d.id for d, _ in members]), uuids([member for _, member in members]), edges_max, SHARED_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["open_groups"], params)).fetchall()
     return [Holding(*row) for row in rows]
@@ -345,7 +348,7 @@ async def holdings(conn: Connection, members: Sequence[tuple[Directory, UUID]], 
 async def groups_together(
     conn: Connection, kek: Kek, members: Sequence[tuple[Directory, UUID]]
 ) -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
-    """The groups that hold users, the direct ones first, for several who ask at once; ALONE where that is much."""
+    """The groups of users, direct ones first, for several requests at once; ALONE if there are many."""
     by_id = {directory.id: directory for directory, _ in members}
     found = await holdings(conn, members, SHARED_ROWS_MAX)
     alone: dict[tuple[int, UUID], list[GroupOf] | Alone] = {(d.id, member): ALONE for d, member in members}
@@ -371,9 +374,9 @@ def _name(kek: Kek, directory: Directory, held: Holding, bytes_max: int | None =
 async def groups_of(
     turns: Turns, kek: Kek, directory: Directory, users: Sequence[UUID], work: Work, found: list[Holding] | None = None
 ) -> dict[UUID, list[GroupOf]]:
-    """The groups that hold users of one directory, the direct ones first; no connection is held while they are put together.
+    """The groups of users of one directory, direct ones first. No connection is held while they are computed.
 
-    `found` are their holdings where these were read already. Raises TooMany for more than EDGES_MAX memberships.
+    `found`: their holdings, if already read. Raises TooMany for more than EDGES_MAX memberships.
     """
     if found is None:
         async with turns.connection(directory.id) as conn:
@@ -391,7 +394,7 @@ async def groups_of(
             if held.ct is not None:
                 names[held.group], size = _name(kek, directory, held)
                 work.spend(reading(size))
-        known = [held for held in found if held.group in names]  # one with a long body may be gone by now
+        known = [held for held in found if held.group in names]  # a group with a long body may have been deleted meanwhile
         return {user: groups for (_, user), groups in gathered(known, names, [(directory.id, u) for u in users], work).items()}
 
     return await turns.compute(directory.id, gather)
@@ -404,7 +407,7 @@ async def _long_names(turns: Turns, kek: Kek, directory: Directory, groups: Sequ
             rows, looked_at = await page(conn, directory, GROUP, groups)
         groups = groups[looked_at:]
 
-        def read(rows: Sequence[Sealed] = rows) -> dict[UUID, str]:
+        def read(rows: Sequence[SealedResource] = rows) -> dict[UUID, str]:
             opened = (unsealed(kek, directory, GROUP, sealed, work) for sealed in rows)
             return {resource.id: resource.document["displayName"] for resource in opened}
 
@@ -415,7 +418,7 @@ async def _long_names(turns: Turns, kek: Kek, directory: Directory, groups: Sequ
 def gathered(
     found: Sequence[Holding], names: Mapping[UUID, str], members: Sequence[tuple[int, UUID]], work: Work | None = None
 ) -> UserGroups:
-    """For each member the groups above it. Those in the same groups share one list. Raises as Work.spend does."""
+    """For each member the groups above it. Members with the same direct groups share one list. Raises as Work.spend does."""
     above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)
     for held in found:
         if work is not None:
@@ -432,7 +435,7 @@ def _groups_above(
 ) -> list[GroupOf]:
     found = dict.fromkeys(direct, True)
     ahead = list(found)
-    for group in ahead:  # it grows while it is gone through
+    for group in ahead:  # `ahead` grows during the loop
         parents = above.get(group, ())
         if work is not None:
             work.spend(1 + len(parents))

@@ -43,7 +43,7 @@ class PayloadTooLargeError(BodyError):
     """The payload is larger than whoever opens it allows; nothing else is wrong with it as far as it was opened."""
 
 
-class Sealed(NamedTuple):
+class SealedBody(NamedTuple):
     """A body ready to be stored: its bytes, and the two values that its leaf carries (there in lower-case hex)."""
 
     ct: bytes
@@ -84,7 +84,7 @@ def commitment_of(plaintext: bytes) -> bytes:
     return _new_hash(_DOMAIN + plaintext).digest()
 
 
-def seal(key: bytes, payload: bytes, *, dir: bytes, obj: bytes, seq: int, salt: bytes, nonce: bytes) -> Sealed:  # noqa: A002 - the leaf's name
+def seal(key: bytes, payload: bytes, *, dir: bytes, obj: bytes, seq: int, salt: bytes, nonce: bytes) -> SealedBody:  # noqa: A002 - the leaf's name
     """Seal `payload` (a JSON object) under the 32-byte `key` of its resource.
 
     `salt` (32 bytes) and `nonce` (12 bytes) are fresh random bytes; a nonce must never return under one key.
@@ -97,7 +97,7 @@ def seal(key: bytes, payload: bytes, *, dir: bytes, obj: bytes, seq: int, salt: 
         flag, payload = _smaller(payload)
     plaintext = (salt + flag + payload).ljust(padded(_HEAD + len(payload)), b"\x00")
     ct = b"\x01" + nonce + AESGCM(key).encrypt(nonce, plaintext, dir + obj + _seq_bytes(seq))
-    return Sealed(ct, _new_hash(_DOMAIN + plaintext).digest(), _new_hash(ct).digest())
+    return SealedBody(ct, _new_hash(_DOMAIN + plaintext).digest(), _new_hash(ct).digest())
 
 
 def open_body(

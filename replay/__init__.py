@@ -1,1 +1,1 @@
-"""Rebuilding and verifying the read models from the log."""
+"""Rebuild and verify the read models from the log, and redeliver events."""

@@ -1,4 +1,4 @@
-"""Checking a stretch of a directory's log: each event against its leaf, its ciphertext and its neighbours. Pure."""
+"""Check a stretch of a directory's log: each event against its leaf, its ciphertext and its neighbours. Pure."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from proofs.leaf import INTEGER_MAX, REQUIRED, LeafError, check_leaf, leaf_hash
 from replay.stored_events import Finding, Leaf, Origin, StoredEvent
 
 Versions = Mapping[UUID, tuple[int, int]]  # rv and etag_rv of a resource
-Commits = Mapping[int, tuple[int, int, str]]  # first seq -> size, at, req as the commit row has them
+Commits = Mapping[int, tuple[int, int, str]]  # first seq -> size, at, req of the commit row
 
 
 class Stretch(NamedTuple):
-    """Events of one directory, from the one behind `after` to the one at `to`, and what they continue.
+    """The events of one directory in (after, to], and the state before them.
 
-    `before` is the event at `after`, `versions` are those of resources that began earlier.
+    `before` is the event at `after`. `versions` are those of resources that were created earlier.
     """
 
     after: int
@@ -30,13 +30,13 @@ class Stretch(NamedTuple):
 
 
 def check(origin: Origin, stretch: Stretch) -> tuple[list[Finding], list[Leaf]]:
-    """What differs, and the leaves of the events where nothing does."""
+    """The findings, and the leaves of the events (usable only without findings)."""
     checked = _Check(origin, stretch)
     for event in stretch.events:
         checked.event(event)
     if checked.seq != stretch.to:
         checked.report(stretch.to, f"the log has a hole: seq {checked.seq + 1} is missing")
-    # What is left has no first event: a commit row of its own making.
+    # A commit row that remains here has no first event: somebody inserted it.
     checked.findings += [
         Finding(f"{origin.slug} commit at seq {seq}", "no event begins a commit here") for seq in checked.commits
     ]
@@ -44,7 +44,7 @@ def check(origin: Origin, stretch: Stretch) -> tuple[list[Finding], list[Leaf]]:
 
 
 class _Check:
-    """What the next event must continue."""
+    """The state that the next event must continue."""
 
     def __init__(self, origin: Origin, stretch: Stretch) -> None:
         self.findings: list[Finding] = []
@@ -54,7 +54,7 @@ class _Check:
         self._slug, self._directory = origin.slug, str(origin.uuid)
         self._versions = dict(stretch.versions)
         self._at = 0
-        self._commit: tuple[Any, ...] | None = None  # tx, txn, at, req of the commit under way; None where it is not known
+        self._commit: tuple[Any, ...] | None = None  # tx, txn, at, req of the current commit; None if unknown
         if stretch.before is not None:
             self._continue(stretch.before)
 
@@ -64,7 +64,7 @@ class _Check:
     def _continue(self, before: StoredEvent) -> None:
         try:
             leaf = read_leaf(before.leaf)
-        except LeafError:  # told where it stands
+        except LeafError:  # reported as a finding at its place
             return
         self._at, self._commit = leaf["at"], _commit_of(leaf)
 
@@ -99,7 +99,7 @@ class _Check:
         self._versions[event.obj] = (event.rv, event.etag_rv)
 
     def _check_commit(self, event: StoredEvent, leaf: Leaf) -> None:
-        """The commit that a leaf says it belongs to: told alike by all its leaves, and by its row (time and request included)."""
+        """All leaves of a commit, and its row, must agree on its first seq, size, time and request."""
         told = _commit_of(leaf)
         if event.seq == leaf["tx"]:
             row = self.commits.pop(event.seq, None)
@@ -122,10 +122,10 @@ def _commit_of(leaf: Leaf) -> tuple[Any, ...]:
 
 
 def read_leaf(raw: bytes) -> Leaf:
-    """The fields of a leaf. Raises LeafError where `raw` is not their one canonical form.
+    """Parse a leaf. Raises LeafError if `raw` is not in canonical form.
 
-    What orjson writes again byte for byte, with the names and types of a leaf that was canonical before, is canonical: that takes a
-    tenth of the time of check_leaf, which looks at everything else.
+    If orjson reproduces `raw` byte for byte, and names and types are those of an earlier canonical leaf, it is canonical. That takes a
+    tenth of the time of check_leaf, which checks all other leaves.
     """
     try:
         fields = orjson.loads(raw)
@@ -138,19 +138,17 @@ def read_leaf(raw: bytes) -> Leaf:
                 check_leaf(raw)
                 _SHAPES.add(shape)
                 return fields
-    except ValueError:  # LeafError and what orjson raises
+    except ValueError:  # LeafError, and the errors of orjson
         pass
     return check_leaf(raw)
 
 
-_SHAPES: Final = set[
-    tuple[Any, ...]
-]()  # names and types of canonical leaves: as many as there are combinations of optional fields
+_SHAPES: Final = set[tuple[Any, ...]]()  # names and types of checked leaves: one entry for each combination of optional fields
 _INTEGERS: Final = tuple(name for name, kind in REQUIRED.items() if kind is int)
 
 
 def _agrees(directory: str, event: StoredEvent, leaf: Leaf) -> bool:
-    """Whether there is nothing for `_differences` to name, in the order in which most differ."""
+    """Whether `_differences` would find nothing. Written out for speed."""
     kind = BY_TOPIC.get(leaf["type"])
     if (
         kind is None
@@ -168,7 +166,7 @@ def _agrees(directory: str, event: StoredEvent, leaf: Leaf) -> bool:
 
 
 def _differences(directory: str, event: StoredEvent, leaf: Leaf) -> list[str]:
-    """Columns beside the leaf against the leaf."""
+    """The columns that differ from the leaf."""
     kind = BY_TOPIC.get(leaf["type"])
     pairs = {
         "directory": (directory, leaf["dir"]),

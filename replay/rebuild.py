@@ -1,14 +1,14 @@
-"""Rebuilding the read models beside the live ones, while writes go on; interruptible and resumable at every chunk.
+"""Rebuild the read models beside the live ones while writes go on. It can be interrupted, and resumes after the last chunk.
 
-1. Each directory's log is applied in chunks to side tables in the schema `rebuild`, each chunk with its progress.
-2. The indexes are made, then live and rebuilt tables are compared by digest at one point of the log, without locks.
-3. The live tables are locked, the short tail is applied beside them, and they change places with the side tables. If the tail has
-   grown long, or somebody is in the way, everything is let go and it catches up again.
+1. Each directory's log is applied in chunks to shadow tables in the schema `rebuild`. Each chunk is committed with its progress.
+2. The indexes are made. Then live and rebuilt tables are compared by digest at one point of the log, without locks.
+3. The live tables are locked, the short tail of the log is applied, and live and shadow tables are swapped. If the tail has grown
+   long, or a session holds a table, the locks are released and step 3 starts again.
 
-Who is in the way of 3 is waited for without a lock, or all writes would queue behind us; the locks are waited for a moment only.
-Every write reads `directory_states` before any other of these tables, so whoever locks that one first deadlocks with no writer.
-A dump takes its snapshot first and locks tables by name later. So the tail is committed before we look whether anybody has
-an older snapshot: a younger one finds the same rows in either table, and the old ones stay, aside, until no dump can name them.
+While a session blocks step 3, no lock is held: otherwise all writes would queue behind the rebuild. Every write reads
+`directory_states` before the other tables, so locking that table first cannot deadlock with a writer. A dump takes its snapshot first
+and locks tables by name later. So the tail is committed before the check for older snapshots: a younger snapshot finds the same rows
+in both tables. The replaced tables are kept until no dump can name them.
 """
 
 import asyncio
@@ -21,14 +21,16 @@ import psycopg
 
 from database.connections import connect_owner
 from database.holders import GIVES_UP, Holder, holders, strangers_with_snapshots, waits_for
+from database.queries import load_queries
 from ledger.sealing import Kek
-from replay.shadow_tables import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables, run
+from replay.shadow_tables import TABLES, Owner, Progress, ShadowTables, heads, make_tables, run
 
-TAIL_MAX: Final = 500  # events applied while writers wait (target: under 200 ms)
+SQL: Final = load_queries(__file__)
+TAIL_MAX: Final = 500  # events that may be applied while writers wait (under 200 ms)
 ROUNDS_MAX: Final = 50
-LOOK_S: Final = 0.5  # who holds a table in two looks stays
+LOOK_S: Final = 0.5  # between two checks: a session that holds a table in both is waited for
 _SIDE: Final = "rebuild"
-_REPLACED: Final = "replaced"  # the schema of what was live
+_REPLACED: Final = "replaced"  # the schema of the replaced tables
 Tell = Callable[[str], None]
 _HELD: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected)
 
@@ -38,11 +40,11 @@ class RebuildRefusedError(Exception):
 
 
 class _TailTooLongError(Exception):
-    """More was written than may be applied while writers wait."""
+    """The tail is longer than TAIL_MAX."""
 
 
 class _InTheWayError(Exception):
-    """Sessions would read the tables as of before the change."""
+    """Sessions have snapshots from before the swap."""
 
     def __init__(self, by: set[Holder]) -> None:
         super().__init__()
@@ -51,10 +53,10 @@ class _InTheWayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a rebuild found and did."""
+    """The result of a rebuild."""
 
     events: int
-    resumed_at: int  # events already applied by an interrupted run
+    resumed_at: int  # events that an interrupted run had applied
     drifted: tuple[str, ...]  # tables whose live content differed from the log
     locked_ms: float
 
@@ -62,28 +64,28 @@ class Result:
 async def rebuild(
     url: str, kek: Kek, progress: Progress, waits: Tell, *, only: Sequence[str] = TABLES, executor: Executor | None = None
 ) -> Result:
-    """Rebuild the read models (`only` some of TABLES). Interrupted, the next call goes on after the last whole chunk.
+    """Rebuild the read models (`only` some of TABLES). After an interruption the next call resumes after the last chunk.
 
-    `url` logs in as the owner. `waits` hears, every second or so, for which sessions it waits: whoever reads the tables may
-    finish, however long that takes. `executor` computes: see stretches.compute. Raises RebuildRefusedError when another rebuild is running.
+    `url` logs in as the owner. `waits` is called about once a second with the sessions that are waited for; readers may take as long
+    as they need. `executor` runs stretches.compute. Raises RebuildRefusedError if another rebuild is running.
     """
     async with await connect_owner(url) as conn, await connect_owner(url) as swapper:
-        row = await (await conn.execute("select pg_try_advisory_lock(3, 0)")).fetchone()  # goes with the connection
+        row = await (await conn.execute(SQL["try_rebuilding"])).fetchone()
         if not row or not row[0]:
             raise RebuildRefusedError("Another rebuild is running on this database. Wait for it, or end its process.")
-        side = SideTables(conn, url, kek, progress, executor, record=True)
-        resumed = await _prepare(side, waits)
-        await side.catch_up(await heads(conn))
+        shadow = ShadowTables(conn, url, kek, progress, executor, record=True)
+        resumed = await _prepare(shadow, waits)
+        await shadow.catch_up(await heads(conn))
         await _index(conn)
-        drifted = await _compare(side, only)
-        locked_ms = await _swap(side, swapper, only, waits)
+        drifted = await _differing_tables(shadow, only)
+        locked_ms = await _swap(shadow, swapper, only, waits)
         for schema in (_SIDE, _REPLACED):
-            await _dropped(conn, schema)  # or else by the next run
-        return Result(sum(side.done.values()), resumed, drifted, locked_ms)
+            await _dropped(conn, schema)  # if a reader prevents it, the next run drops it
+        return Result(sum(shadow.done.values()), resumed, drifted, locked_ms)
 
 
-async def _prepare(side: SideTables, waits: Tell) -> int:
-    conn = side.conn
+async def _prepare(shadow: ShadowTables, waits: Tell) -> int:
+    conn = shadow.conn
     await _drop(conn, _REPLACED, waits)
     await conn.execute("create schema if not exists rebuild")
     await conn.execute("set search_path to rebuild, ledger")
@@ -95,12 +97,12 @@ async def _prepare(side: SideTables, waits: Tell) -> int:
             await conn.execute("create schema rebuild")
             await conn.execute(SQL["make_progress"])
             await make_tables(conn, temporary=False)
-    side.done = dict(await (await conn.execute(SQL["progress"])).fetchall())
+    shadow.done = dict(await (await conn.execute(SQL["progress"])).fetchall())
     current = await heads(conn)
-    if any(done > current.get(number, 0) for number, done in side.done.items()):
+    if any(done > current.get(number, 0) for number, done in shadow.done.items()):
         await _drop(conn, _SIDE, waits)
-        return await _prepare(side, waits)  # the log ends before an old run's progress: it was restored since
-    return sum(side.done.values())
+        return await _prepare(shadow, waits)  # the log ends before the old run's progress: it was restored in between
+    return sum(shadow.done.values())
 
 
 async def _drop(conn: Owner, schema: str, waits: Tell) -> None:
@@ -110,7 +112,7 @@ async def _drop(conn: Owner, schema: str, waits: Tell) -> None:
 
 
 async def _dropped(conn: Owner, schema: str) -> set[Holder]:
-    """Drop a schema of ours, unless somebody reads it or may be about to: a dump lists tables before it locks them. Give who does."""
+    """Drop a schema of the rebuild, unless a session reads it or may soon: a dump lists tables before it locks them. Returns these."""
     tables = [row[0] for row in await (await conn.execute(SQL["tables_in"], (schema,))).fetchall()]
     if stay := await strangers_with_snapshots(conn) | await holders(conn, tables):
         return stay
@@ -128,7 +130,7 @@ async def _dropped(conn: Owner, schema: str) -> set[Holder]:
 
 
 async def _index(conn: Owner) -> None:
-    """Give the side tables the indexes of the live ones that the bulk did without."""
+    """Create on the shadow tables the indexes that the bulk load did not need."""
     rows = await (await conn.execute(SQL["live_indexes"], (list(TABLES),))).fetchall()
     have = {row[0] for row in await (await conn.execute(SQL["rebuilt_indexes"])).fetchall()}
     for table, name, definition in rows:
@@ -139,15 +141,15 @@ async def _index(conn: Owner) -> None:
         await run(conn, "analyze rebuild.{}", table)
 
 
-async def _compare(side: SideTables, only: Sequence[str]) -> tuple[str, ...]:
-    """One snapshot gives the heads and the digests of the live tables; the rebuilt ones are then brought to just those heads."""
-    conn = side.conn
-    await side.catch_up(await heads(conn))
+async def _differing_tables(shadow: ShadowTables, only: Sequence[str]) -> tuple[str, ...]:
+    """The tables that differ. Heads and live digests come from one snapshot; the shadow tables are brought to exactly those heads."""
+    conn = shadow.conn
+    await shadow.catch_up(await heads(conn))
     async with conn.transaction():
         await conn.execute("set transaction isolation level repeatable read")
         point = await heads(conn)
         live = [await _digest(conn, "ledger", table) for table in only]
-    await side.catch_up(point)
+    await shadow.catch_up(point)
     rebuilt = [await _digest(conn, "rebuild", table) for table in only]
     return tuple(table for table, a, b in zip(only, live, rebuilt, strict=True) if a != b)
 
@@ -157,24 +159,25 @@ async def _digest(conn: Owner, schema: str, table: str) -> tuple[int, str]:
     text = f"select count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text from {schema}.{table} t"  # noqa: S608  # TABLES
     row = await (await conn.execute(cast("LiteralString", text))).fetchone()
     assert row is not None
-    return row[0], row[1]
+    count, digest = row
+    return count, digest
 
 
-async def _swap(side: SideTables, swapper: Owner, only: Sequence[str], waits: Tell) -> float:
-    """Give how many ms writers were kept waiting."""
+async def _swap(shadow: ShadowTables, swapper: Owner, only: Sequence[str], waits: Tell) -> float:
+    """Swap the tables. Returns for how many ms writers waited."""
     rounds = 0
     while rounds < ROUNDS_MAX:
-        await side.catch_up(await heads(side.conn))
-        stay = await _who_stays(side.conn)
+        await shadow.catch_up(await heads(shadow.conn))
+        stay = await _who_stays(shadow.conn)
         if not stay:
             try:
-                return await _swap_now(side, swapper, only)
+                return await _swap_now(shadow, swapper, only)
             except _TailTooLongError:
                 rounds += 1
             except _InTheWayError as late:
                 stay = late.by
             except _HELD:
-                stay = await _who_stays(side.conn)
+                stay = await _who_stays(shadow.conn)
         if stay:
             waits(waits_for(stay))
             await asyncio.sleep(LOOK_S)
@@ -184,7 +187,7 @@ async def _swap(side: SideTables, swapper: Owner, only: Sequence[str], waits: Te
 
 
 async def _who_stays(conn: Owner) -> set[Holder]:
-    """Who holds the tables in two looks, in the same transaction: a request of the service is over by then."""
+    """The sessions that hold a table in two checks with the same transaction; requests of the service are over by then."""
     tables = [f"{schema}.{table}" for schema in ("ledger", _SIDE) for table in TABLES]
     before = await holders(conn, tables)
     if before:
@@ -193,17 +196,17 @@ async def _who_stays(conn: Owner) -> set[Holder]:
     return before
 
 
-async def _swap_now(side: SideTables, swapper: Owner, only: Sequence[str]) -> float:
-    """Raises _TailTooLongError, _InTheWayError, or one of _HELD: then nothing was changed, and what was applied stays applied."""
+async def _swap_now(shadow: ShadowTables, swapper: Owner, only: Sequence[str]) -> float:
+    """Try the swap once. Raises _TailTooLongError, _InTheWayError or one of _HELD; nothing is swapped then, applied events stay."""
     async with swapper.transaction():
         await swapper.execute(GIVES_UP)
         started = await _clock(swapper)
         live = ", ".join(f"ledger.{table}" for table in TABLES)  # directory_states first
         await swapper.execute(f"lock table {live} in access exclusive mode")
         point = await heads(swapper)
-        if sum(point.values()) - sum(side.done.values()) > TAIL_MAX:
+        if sum(point.values()) - sum(shadow.done.values()) > TAIL_MAX:
             raise _TailTooLongError
-        await side.catch_up(point)
+        await shadow.catch_up(point)
         if strangers := await strangers_with_snapshots(swapper):
             raise _InTheWayError(strangers)
         await _put_in_place(swapper, only)

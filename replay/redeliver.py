@@ -1,4 +1,4 @@
-"""Deliveries sent again: what a run would send, its plan, and the acts on runs. The delivery processes carry it out."""
+"""Redelivery: which events a run sends, and the acts on runs. The delivery processes send the events."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -36,24 +36,24 @@ from ledger.refused import StateError
 from ledger.sealing import Kek, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
-EVENTS_MAX: Final = 500_000  # of one run; a longer stretch is a seek
+EVENTS_MAX: Final = 500_000  # events of one run; for more, seek the consumer
 PAGE: Final = 5_000
-ON_LOOP_RUNS: Final = 200  # whose notes are opened in about a millisecond
+ON_LOOP_RUNS: Final = 200  # runs whose sealed texts are opened on the event loop: about a millisecond
 GRANTS: Final = numbers(Fact.GRANTS_ACCESS)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run sends, and how many it leaves out because a later event took them back."""
+    """The events of a run, and how many grants are left out because a later event took them back."""
 
     events: list[Planned]
     superseded: int
 
 
 async def plan(conn: Connection, wanted: Range, head: int) -> Plan:
-    """The events of a range in order; grants that an event up to `head` took back are left out (`superseded` "skip").
+    """The events of a range in order. With `superseded` "skip", grants that an event up to `head` took back are left out.
 
-    So replaying March cannot reopen what August closed. Raises ReplayRefusedError above EVENTS_MAX.
+    Otherwise replaying March would give access again that ended in August. Raises ReplayRefusedError above EVENTS_MAX.
     """
     events: list[Planned] = []
     async for rows in matching(conn, wanted.after, wanted.through, wanted.directories, wanted.types, wanted.subjects):
@@ -69,7 +69,7 @@ async def plan(conn: Connection, wanted: Range, head: int) -> Plan:
 
 
 async def taken_back(conn: Connection, events: Sequence[Planned], head: int) -> set[int]:
-    """Which of these let somebody in although an event up to `head` took that back."""
+    """The positions of grants that an event up to `head` took back."""
     candidates = [event for event in events if event.kind in GRANTS]
     heads = await seqs_at(conn, head)
     gone: set[int] = set()
@@ -80,20 +80,20 @@ async def taken_back(conn: Connection, events: Sequence[Planned], head: int) -> 
             uuids([g.mem for g in grants]), int8s([heads[g.directory] for g in grants]),
         )  # fmt: skip
         rows = await (await conn.cursor(binary=True).execute(SQL["taken_back"], params)).fetchall()
-        gone |= {grants[row[0] - 1].position for row in rows}
+        gone |= {grants[number - 1].position for (number,) in rows}
     return gone
 
 
 async def gives_access(conn: Connection, event: Planned) -> bool:
-    """Whether an event lets somebody in."""
+    """Whether an event gives somebody access."""
     return event.kind in GRANTS and bool(await _giving_access(conn, [event]))
 
 
 async def _giving_access(conn: Connection, candidates: Sequence[Planned]) -> list[Planned]:
-    """Those that let somebody in: not the creation of an inactive user, not the membership of one."""
+    """The events that give access. Creations and memberships of inactive users do not."""
     params = (int4s([c.directory for c in candidates]), int8s([c.seq for c in candidates]))
     rows = await (await conn.cursor(binary=True).execute(SQL["grant_flags"], params)).fetchall()
-    gives = {(row[0], row[1]) for row in rows if _gives(orjson.loads(row[2]))}
+    gives = {(directory, seq) for directory, seq, leaf in rows if _gives(orjson.loads(leaf))}
     return [candidate for candidate in candidates if (candidate.directory, candidate.seq) in gives]
 
 
@@ -102,13 +102,13 @@ def _gives(leaf: dict[str, Any]) -> bool:
 
 
 async def run_of(conn: Connection, kek: Kek, number: UUID) -> Run | None:
-    """A run by its id, or None."""
+    """A run by id, or None."""
     row = await (await conn.cursor(binary=True).execute(SQL["replay_by_id"], (number,))).fetchone()
     return _run(kek, row) if row else None
 
 
 async def runs_of(conn: Connection, kek: Kek, consumer: int | None, *, open_only: bool = False, limit: int = 1_000) -> list[Run]:
-    """The runs of a consumer (of all where None), newest first; `open_only`: those that have not ended."""
+    """The runs of a consumer, or of all if None, newest first. `open_only`: only runs that have not ended."""
     rows = await (await conn.cursor(binary=True).execute(SQL["replays_of"], (consumer, open_only, limit))).fetchall()
     if len(rows) <= ON_LOOP_RUNS:
         return _runs(kek, rows)
@@ -116,7 +116,7 @@ async def runs_of(conn: Connection, kek: Kek, consumer: int | None, *, open_only
 
 
 async def unended(conn: Connection, kek: Kek, consumer: int) -> list[Run]:
-    """The runs of a consumer that go on, or rest."""
+    """The running and paused runs of a consumer."""
     return await runs_of(conn, kek, consumer, open_only=True)
 
 
@@ -147,9 +147,9 @@ def _run(kek: Kek, row: tuple[Any, ...]) -> Run:
 
 
 def started(run: Run, positions: Sequence[int], *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
-    """The act of starting a run over these positions. What was blocked there is due again, once: a run that is taken up later finds it as it is.
+    """The act that starts a run over these positions. Deliveries blocked or retried there become due once, at the start of the run.
 
-    Its name and its reason are the operator's own words: stored sealed.
+    Name and reason are free text of the operator, so they are stored sealed.
     """
     r = run.range
     name = seal_note(kek, run.name, kind="replay_name", owner=run.id, random=random)
@@ -166,7 +166,7 @@ def started(run: Run, positions: Sequence[int], *, kek: Kek, random: Callable[[i
 
 
 def moved(run: Run, state: State, reason: str = "") -> RecordFacts:
-    """The act of pausing, resuming, cancelling, finishing or giving up a run. Raises StateError where it has ended."""
+    """The act that changes the state of a run. Raises StateError if the run has ended."""
     if run.state in ENDED:
         raise StateError(f"This run was {run.state} already. Start another one.", "replay_ended")
     kinds = {
@@ -184,8 +184,8 @@ def moved(run: Run, state: State, reason: str = "") -> RecordFacts:
 def _act(kind: EventType, run: Run, facts: dict[str, Any], *statements: tuple[Any, ...]) -> RecordFacts:
     body = Body({"id": str(run.id), "name": run.name, "consumer": run.consumer_name, **facts}, [], run.name)
     draft = Draft(kind, run.id, REPLAY, cause=OPERATOR, body=body)
-    # What is being recorded of the run is seen, what comes after sees its state.
+    # touched() takes the consumer's lock: deliveries recorded before the act are counted, those recorded after see the new state.
     return RecordFacts((draft,), touched(run.consumer, *statements))
 
 
-REPLAYS: Final = Replays(unended, planned, moved)  # what the delivery processes are handed
+REPLAYS: Final = Replays(unended, planned, moved)  # the functions that the delivery processes use

@@ -1,6 +1,6 @@
 -- taken_back --
--- Which grants a later event took back, up to a head: edges removed or revoked, users deactivated or deleted. And all of a directory that
--- was closed since, whenever: that is for ever, and what a run has not sent by then it need not send.
+-- The grants that a later event took back, up to a head: memberships removed or revoked, users deactivated or deleted. Also all grants
+-- of a directory that was closed at any time, even after the head: its access has ended for ever.
 select k.n from unnest($1::int4[], $2::int8[], $3::uuid[], $4::uuid[], $5::int8[]) with ordinality k(d, s, o, m, h, n)
 where case when k.m is not null
     then exists (select from events e where e.directory = k.d and e.mem = k.m and e.seq > k.s and e.seq <= k.h and e.obj = k.o and e.type in (11, 12))
@@ -8,11 +8,11 @@ where case when k.m is not null
    or exists (select from directory_states t where t.directory = k.d and t.closed_seq > k.s);
 
 -- grant_flags --
--- Leaves of grants, to tell which of them gave access.
+-- The leaves of grants, which tell whether they gave access.
 select e.directory, e.seq, e.leaf from unnest($1::int4[], $2::int8[]) k(d, s) join events e on e.directory = k.d and e.seq = k.s;
 
 -- replay_by_id --
--- One run with how far it is.
+-- One run with its progress.
 select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
        r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at, r.failure
 from replays r join consumers c on c.id = r.consumer
@@ -20,7 +20,7 @@ left join lateral (select done, through, ahead, at from replay_progress where re
 where r.id = $1;
 
 -- replays_of --
--- The runs of a consumer, newest first; of all where $1 is null.
+-- The runs of a consumer, or of all consumers if $1 is null; newest first.
 select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
        r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at, r.failure
 from replays r join consumers c on c.id = r.consumer
@@ -28,7 +28,7 @@ left join lateral (select done, through, ahead, at from replay_progress where re
 where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in ('running', 'paused')) order by r.created_at desc limit $3;
 
 -- due_in_run --
--- In the transaction that records replay.started: what failed in vain before, of these positions, is tried again with a schedule that begins anew.
+-- In the transaction that records replay.started: blocked and retried deliveries at these positions become due, with a new schedule.
 update open_deliveries set state = 2, attempts = 0, next_at = null, asked_s = null
 where consumer = $1 and position = any($2::int8[]) and state in (2, 3) and replay is null;
 
@@ -38,20 +38,19 @@ insert into replays (id, sealed_name, consumer, from_position, to_position, head
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'running', $13, $14);
 
 -- set_replay_state --
--- Paused, running again, cancelled, finished or failed.
+-- Sets the state: paused, running, cancelled, finished or failed.
 update replays set state = $2, ended_at = case when $2 in ('cancelled', 'finished', 'failed') then clock_timestamp() end, failure = $3 where id = $1;
 
 -- replay_unchanged --
--- Whether a run is still in the state that was read.
+-- A row if the run still has the state that was read.
 select from replays where id = $1 and state = $2;
 
 -- forget_replay --
--- What a cancelled run still wanted to send again. Events that are open by themselves stay.
+-- Deletes what a cancelled run had still to send. Deliveries that are open without the run stay.
 delete from open_deliveries where replay = $1;
 
 -- drop_superseded --
--- In the transaction that resumes a run: what failed of it and lets somebody in, although a later event took that back while it rested and
--- was delivered, is no part of it any more.
+-- In the transaction that resumes a run: removes its open grants that a later event took back while the run was paused.
 delete from open_deliveries o using events g
 where o.replay = $1 and g.directory = o.directory and g.seq = o.seq and g.type in (0, 3, 10, 13)
   and position(case when g.mem is null then '\x22616374697665223a74727565'::bytea else '\x22656666223a74727565'::bytea end in g.leaf) > 0

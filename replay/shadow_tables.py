@@ -1,4 +1,4 @@
-"""Side tables: the read models recomputed from the log beside the live ones, by the writer's own functions."""
+"""Shadow tables: the read models recomputed from the log beside the live tables, with the functions that the writer uses."""
 
 import asyncio
 from collections import deque
@@ -18,26 +18,26 @@ from replay.stretches import PROCESSES_MAX, Computed, Task, compute
 
 SQL: Final = load_queries(__file__)
 CHUNK_EVENTS: Final = 5_000
-AHEAD: Final = PROCESSES_MAX + 1  # stretches that are computed or wait to be applied: what is in memory
+AHEAD: Final = PROCESSES_MAX + 1  # stretches in memory: being computed, or waiting to be applied
 TABLES: Final = ("directory_states", "groups", "memberships", "states", "users")
-Progress = Callable[[int, int], None]  # (events done, events in all)
+Progress = Callable[[int, int], None]  # called with (events done, events in all)
 Owner = Connection
 
 
 async def run(conn: Owner, text: str, *names: str) -> None:
-    """Run DDL over names of ours."""
+    """Run DDL; the names come from the code, never from input."""
     statement = sql.SQL(cast("LiteralString", text)).format(*(sql.Identifier(name) for name in names))
     await conn.execute(cast("LiteralString", statement.as_string(conn)))
 
 
 async def make_tables(conn: Owner, *, temporary: bool) -> None:
-    """Make the side tables in the first schema of the search path, with just the indexes that filling them needs."""
+    """Create the shadow tables in the first schema of the search path, with only the indexes that filling them needs."""
     kind = "temporary table" if temporary else "table"
     for table in TABLES:
         await run(conn, f"create {kind} {{}} (like ledger.{{}} including defaults including storage)", table, table)
     for table in ("users", "groups"):
         await run(conn, "alter table {} add primary key (directory, id)", table)
-    if not temporary:  # they will be live: with the room on their pages and the vacuum that live ones have
+    if not temporary:  # they become the live tables, so they need the same fillfactor and autovacuum settings
         for table, options in await (await conn.execute(SQL["table_settings"], (list(TABLES),))).fetchall():
             await run(conn, f"alter table {{}} set ({', '.join(options)})", table)
     await run(conn, "alter table directory_states add primary key (directory)")
@@ -51,11 +51,11 @@ async def heads(conn: Owner) -> dict[int, int]:
     return dict(await (await conn.execute(SQL["heads"])).fetchall())
 
 
-class SideTables:
-    """Fills the side tables; `done` says per directory up to which seq. `record` keeps that in the table progress.
+class ShadowTables:
+    """Fills the shadow tables. `done`: the last applied seq of each directory. `record`: store it in the table progress.
 
-    While the server applies one stretch, the next ones are read and computed by `executor`, in a thread where it is None. With `verifies`
-    what differs is gathered, and from the first difference on nothing is applied; otherwise the first event that does not open is raised.
+    While the server applies one stretch, `executor` (None: a thread) reads and computes the next ones. With `verifies`, findings are
+    collected and nothing is applied after the first one. Without it, an event that cannot be opened raises UnreadableEventError.
     """
 
     def __init__(
@@ -71,18 +71,18 @@ class SideTables:
     ) -> None:
         self.conn = conn
         self.done: dict[int, int] = {}
-        self.findings: list[Finding] = []  # in the log itself
+        self.findings: list[Finding] = []  # findings in the log itself
         self.unreadable: list[Finding] = []
         self._url, self._kek = url, kek
         self._origins: dict[int, Origin] = {}
-        self._directories = Directories(kek)  # read when their events are: more are made meanwhile
+        self._directories = Directories(kek)  # read together with their events, because new ones can be created meanwhile
         self._progress, self._executor = progress, executor
         self._record, self._verifies = record, verifies
 
     async def catch_up(self, until: dict[int, int]) -> int:
-        """Apply everything up to these seqs, each stretch in a transaction with its progress; give the number of events."""
+        """Apply all events up to these seqs, each stretch in one transaction with its progress. Returns the number of events."""
         total, applied = sum(until.values()), 0
-        for number in until:  # here and not by who reads: it would wait for directory_states while that is being swapped
+        for number in until:  # here, because the readers of stretches would wait for directory_states during the swap
             self._origins[number] = Origin.of(await self._directories.by_id(self.conn, number))
         tasks = self._tasks(until)
         ahead = deque(self._begin(task) for task in islice(tasks, AHEAD))
@@ -110,7 +110,7 @@ class SideTables:
                 yield Task(self._url, self._kek, origin, first, min(head, first + CHUNK_EVENTS), self._verifies)
 
     async def _take(self, computed: Computed) -> None:
-        """Raises UnreadableEventError, unless findings are gathered."""
+        """Apply a computed stretch. Raises UnreadableEventError, unless findings are collected."""
         self.findings += computed.findings
         self.unreadable += computed.unreadable
         if computed.unreadable and not self._verifies:

@@ -1,4 +1,4 @@
-"""From stored events to what the read models take: the same Recorded events the writer makes. Pure."""
+"""Turn stored events into Recorded events, as the writer gives them to the read models. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _ENDING = frozenset(kind.number for kind in EVENT_TYPES if Fact.ENDS_RESOURCE in
 
 
 class Finding(NamedTuple):
-    """One thing that differs: where, and what was expected and found (structure only)."""
+    """One difference: its place, and what was expected and found. Never contains attributes."""
 
     place: str
     problem: str
@@ -32,7 +32,7 @@ class UnreadableEventError(Exception):
 
 
 class Origin(NamedTuple):
-    """The directory of a log, as far as its events are read by it: small enough to be handed to another process."""
+    """The fields of a directory that reading its events needs; small, because it is sent to other processes."""
 
     id: int
     uuid: UUID
@@ -62,9 +62,9 @@ class StoredEvent(NamedTuple):
 def recorded(
     kek: Kek, origin: Origin, events: Sequence[StoredEvent], leaves: Sequence[Leaf], *, verifies: bool
 ) -> tuple[list[Recorded], list[Finding]]:
-    """Events as the projections take them, and those that do not open: these go on with blind keys of nothing.
+    """The events for the projections, and those whose body cannot be opened, which get HMACs of empty values.
 
-    Only the newest body of each resource is opened. With `verifies` also of one that is gone: somebody will want to read it.
+    Only the newest body of each resource is opened; with `verifies` also that of deleted resources, because audits read it.
     """
     newest: dict[UUID, int] = {event.obj: event.seq for event in events if event.mem is None}
     bodies = _Bodies(kek, origin)
@@ -83,7 +83,7 @@ def recorded(
 
 
 class _Bodies:
-    """Opens the bodies of some events; a resource's key is unwrapped once."""
+    """Opens bodies of events. The key of each resource is unwrapped once."""
 
     def __init__(self, kek: Kek, origin: Origin) -> None:
         self.unreadable: list[Finding] = []
@@ -95,7 +95,7 @@ class _Bodies:
         return Macs(b"") if payload is None else index_macs(self._origin.index_key, ot, payload["key"], payload["data"]["object"])
 
     def opened(self, event: StoredEvent) -> dict[str, Any] | None:
-        """The payload of an event, or None where it does not open, which is then among the unreadable ones."""
+        """The payload of an event. If it cannot be opened: None, and the event is added to the unreadable ones."""
         if event.ct is None or event.wrapped is None:
             return self._note(event, "its sealed body or key is missing")
         try:

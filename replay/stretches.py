@@ -1,7 +1,7 @@
-"""Stretches of the log, read and computed apart from the connection that applies them: in other processes, one for each core.
+"""Read and compute stretches of the log in other processes, one for each core.
 
-What takes time in a rebuild or a verification is Python's: hashing, unsealing, encoding. Each stretch has a connection of its own; the log
-never changes, so it does not matter that their snapshots differ.
+Hashing, opening and encoding in Python take most of the time of a rebuild or a verification. Each stretch has its own connection. Their
+snapshots differ, which is harmless because the log is append-only.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from replay.log_check import Commits, Stretch, Versions, check
 from replay.stored_events import Finding, Leaf, Origin, StoredEvent, recorded
 
 SQL: Final = load_queries(__file__)
-PROCESSES_MAX: Final = 4  # more than PostgreSQL, which applies in one, can keep up with
+PROCESSES_MAX: Final = 4  # more processes would compute faster than PostgreSQL applies in one session
 
 
 class Task(NamedTuple):
-    """A stretch to compute: the events of a directory behind `after`, to `to`. `verifies`: whether everything is looked at."""
+    """A stretch to compute: the events of a directory in (after, to]. `verifies`: also check each event."""
 
     url: str
     kek: Kek
@@ -35,7 +35,7 @@ class Task(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """What a stretch does to the read models, and what was found in it; with findings it does nothing."""
+    """The statements of a stretch for the read models, and its findings. With findings there are no statements."""
 
     directory: int
     to: int
@@ -46,8 +46,8 @@ class Computed(NamedTuple):
 
 
 def compute(task: Task) -> Computed:
-    """Read a stretch, check it if asked to, and encode what follows from it. Runs in a thread or a process of its own."""
-    # Not as the result of asyncio.run: in a main thread, its handling of Ctrl-C makes a text of that, which takes longer than all else.
+    """Read a stretch, check it if requested, and encode its statements. Runs in a thread or in another process."""
+    # The result is not returned through asyncio.run: in a main thread its Ctrl-C handling formats the result as text, which is slow.
     read: list[Stretch] = []
     asyncio.run(_read(task, read.append))
     (stretch,) = read
@@ -82,7 +82,7 @@ async def _read(task: Task, give: Callable[[Stretch], None]) -> None:
 
 
 async def _versions_before(conn: Connection, task: Task, events: Sequence[StoredEvent]) -> Versions:
-    """The versions of the resources that do not begin in a stretch, as its first event of each says it continues them."""
+    """The versions of resources that were created before the stretch, from the event before the first one of each in it."""
     firsts = {event.obj: event.rv for event in reversed(events)}
     older = [(task.origin.id, obj, rv - 1) for obj, rv in firsts.items() if rv > 1]
     params = (

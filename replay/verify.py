@@ -1,59 +1,61 @@
-"""Recomputing everything that can be recomputed, and naming the first rows that differ. Changes nothing.
+"""Recompute everything that can be recomputed, and report the first rows that differ. Changes nothing.
 
 The log: dense seq and rv, canonical leaves, leaf hashes, the columns beside a leaf, ciphertext hashes, commit rows, positions.
-The tokens: each row against its seal and against what the opened events of its token say.
+The tokens: each row against its seal and against the opened events of its token.
 The read models: recomputed in temporary tables and compared row by row.
 """
 
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from typing import LiteralString, cast
+from typing import Final, LiteralString, cast
 
 import orjson
 
 from database.connections import connect_owner
+from database.queries import load_queries
 from ledger.bindings import TokenRow, Told, differs
 from ledger.directories import SYSTEM, Directory
 from ledger.sealing import Kek
 from ledger.tokens import find_all, told
 from proofs.body import BodyError
 from proofs.keys import WrapError
-from replay.shadow_tables import SQL, TABLES, Owner, Progress, SideTables, heads, make_tables, run
+from replay.shadow_tables import TABLES, Owner, Progress, ShadowTables, heads, make_tables, run
 from replay.stored_events import Finding
 
+SQL: Final = load_queries(__file__)
 FINDINGS_MAX = 20
 
 
 async def verify(
     url: str, kek: Kek, directories: Sequence[Directory], progress: Progress, executor: Executor | None = None
 ) -> tuple[list[Finding], int]:
-    """Recompute everything; give what differs, and how many events there are.
+    """Recompute everything. Returns the findings and the number of events.
 
-    `url` logs in as the owner. The log is read once, each stretch checked and applied to temporary tables, as of one snapshot that is rolled
-    back. Where the log or a token differs, read models recomputed from it would only repeat the news. `executor` computes: see
-    stretches.compute.
+    `url` logs in as the owner. The log is read once; each stretch is checked and applied to temporary tables, in one snapshot that is
+    rolled back. The read models are not compared if the log or a token has findings, because they would only repeat them. `executor`
+    runs stretches.compute.
     """
     async with await connect_owner(url) as conn:
         tokens = await verify_tokens(conn, kek, directories)
         async with one_snapshot(conn, "pg_temp", "ledger"):
             until = await heads(conn)
             await make_tables(conn, temporary=True)
-            side = SideTables(conn, url, kek, progress, executor, record=False, verifies=True)
-            await side.catch_up(until)
-            findings = side.findings[:FINDINGS_MAX] + await _log_differences(conn, directories) + tokens
-            findings = findings or side.unreadable[:FINDINGS_MAX]
+            shadow = ShadowTables(conn, url, kek, progress, executor, record=False, verifies=True)
+            await shadow.catch_up(until)
+            findings = shadow.findings[:FINDINGS_MAX] + await _log_differences(conn, directories) + tokens
+            findings = findings or shadow.unreadable[:FINDINGS_MAX]
             return findings or await _read_model_differences(conn), sum(until.values())
 
 
 async def _log_differences(conn: Owner, directories: Sequence[Directory]) -> list[Finding]:
-    """What only the whole log tells."""
+    """Checks that need the whole log: commit rows and positions."""
     found = [finding for directory in directories for finding in await _check_commits(conn, directory)]
     return found + await _check_positions(conn)
 
 
 async def _check_commits(conn: Owner, directory: Directory) -> list[Finding]:
-    """Number and types of events by commit row."""
+    """Compare number and types of events with each commit row."""
     rows = await (await conn.cursor(binary=True).execute(SQL["commit_differences"], (directory.id,))).fetchall()
     return [Finding(f"{directory.slug} commit at seq {seq}", "its size or types differ from its events") for (seq,) in rows]
 
@@ -64,7 +66,7 @@ async def _check_positions(conn: Owner) -> list[Finding]:
 
 
 async def verify_tokens(conn: Owner, kek: Kek, directories: Sequence[Directory]) -> list[Finding]:
-    """Hold every row of `tokens` against the log: one that no event made, that was given more, or its life back, is named."""
+    """Compare each row of `tokens` with the log: finds rows without events, widened rights and revived tokens."""
     system = next((directory for directory in directories if directory.slug == SYSTEM), None)
     if system is None:
         return []
@@ -90,10 +92,10 @@ async def _token_problem(conn: Owner, kek: Kek, system: Directory, row: TokenRow
 
 @asynccontextmanager
 async def one_snapshot(conn: Owner, *schemas: LiteralString) -> AsyncGenerator[None]:
-    """See everything as of one instant; what the block makes is rolled back.
+    """Run the block in one snapshot, and roll it back.
 
-    The read models are locked first (against nothing but being swapped): a snapshot from before a rebuild's swap sees none of
-    the rows that were swapped in. LOCK takes no snapshot, the statement after it does.
+    The read models are locked first, in a mode that blocks only a rebuild's swap: a snapshot from before a swap would find the new
+    tables empty. LOCK itself takes no snapshot; the next statement does.
     """
     await conn.execute("begin isolation level repeatable read")
     try:
@@ -106,11 +108,11 @@ async def one_snapshot(conn: Owner, *schemas: LiteralString) -> AsyncGenerator[N
 
 
 async def _read_model_differences(conn: Owner) -> list[Finding]:
-    """The live tables against those that were recomputed, row by row."""
-    return [finding for table in TABLES for finding in await _compare(conn, table)]
+    """Compare the live tables with the recomputed ones, row by row."""
+    return [finding for table in TABLES for finding in await _row_differences(conn, table)]
 
 
-async def _compare(conn: Owner, table: str) -> list[Finding]:
+async def _row_differences(conn: Owner, table: str) -> list[Finding]:
     findings = list[Finding]()
     for text, problem in (_LIVE_ONLY, _LOG_ONLY):
         statement = cast("LiteralString", text.format(table=table, limit=FINDINGS_MAX))

@@ -1,9 +1,10 @@
-"""First start: roles and database of the embedded cluster, the key-encryption key, `_system`, the first directory."""
+"""First start: create roles and database of the embedded cluster, the key-encryption key, `_system` and the first directory."""
 
 import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import orjson
@@ -26,7 +27,7 @@ from runtime import embedded
 from runtime.identifiers import uuid7
 from runtime.settings import Settings
 
-_SQL = load_queries(Path(__file__).parent.parent.joinpath("ledger", "queries.sql").as_posix())
+SQL: Final = load_queries(__file__)
 DATABASE = "ledger"
 FIRST_DIRECTORY = "acme"
 
@@ -37,19 +38,19 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """How to reach the database: as the serving role, and as the owner for migrations and rebuilds.
+    """The URLs of the database: for the serving role, and for the owner, who migrates and rebuilds.
 
-    `pooled` leads to a pooler that lends a server for one transaction: what needs a session goes past it.
+    `pooled` leads to a pooler in transaction mode; connections that need a session do not use it.
     """
 
-    serve: str = field(repr=False)  # with its password
+    serve: str = field(repr=False)  # not shown: contains the password
     migrate: str = field(repr=False)
     pooled: str | None = field(default=None, repr=False)
-    place: Path | None = None  # of the embedded PostgreSQL: on whose disk there must be room
+    place: Path | None = None  # data directory of the embedded PostgreSQL, whose disk must have room
 
 
 def embedded_urls(cluster: embedded.Cluster) -> Urls:
-    """Make the roles and the database on the first start of the embedded cluster; give its URLs."""
+    """Create roles and database at the first start of the embedded cluster. Returns its URLs."""
     with BoundedThread.connect(with_deadlines(cluster.url(embedded.SUPERUSER, "postgres")), autocommit=True) as conn:
         for role in ("ledger_owner", "ledger_app"):
             if conn.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone() is None:
@@ -60,7 +61,7 @@ def embedded_urls(cluster: embedded.Cluster) -> Urls:
 
 
 def configured_urls(settings: Settings) -> Urls | None:
-    """The URLs of an outside PostgreSQL, or None where the embedded one is to be used. Raises StartError for what is no URL."""
+    """The URLs of an outside PostgreSQL, or None for the embedded one. Raises StartError for an invalid URL."""
     if settings.database_url is None:
         return None
     given = _checked("LEDGER_DATABASE_URL", settings.database_url)
@@ -70,13 +71,13 @@ def configured_urls(settings: Settings) -> Urls | None:
 
 
 def _checked(name: str, secret: SecretStr) -> str:
-    """A URL that a client of PostgreSQL can read. Nothing of a wrong one is shown: its password may stand in any part of it."""
+    """Check a URL. The error shows nothing of it, because its password may be in any part."""
     text = secret.get_secret_value()
     try:
         parts = conninfo_to_dict(text)
     except psycopg.Error:
         parts = None
-    # Without %40 and %2F for them, a @ or / of a password ends it, and what follows is taken for the host, the port or the database.
+    # A @ or / in a password must be written %40 or %2F: otherwise it ends the password, and the rest is read as host, port or database.
     if parts is None or any("@" in str(parts.get(part, "")) for part in ("host", "port", "dbname")) or not _numbers(parts):
         raise StartError(
             f"{name} is not understood (it is not shown here, because of its password). It has the form "
@@ -90,32 +91,37 @@ def _numbers(parts: ConnDict) -> bool:
 
 
 async def ensure_kek(conn: Connection, path: Path) -> Kek:
-    """Give the ledger's key-encryption key; make one only where the ledger has none yet.
+    """The ledger's key-encryption key. It is created only if the ledger has none yet.
 
-    Raises StartError when the database knows a KEK and the file is missing or holds another one: a fresh key would leave
-    every stored body unreadable, so it is never made then.
+    Raises StartError if the ledger has a KEK and the file is missing or holds another one. A new key would make every stored body
+    unreadable.
     """
     stored = await stored_kek_id(conn)
     if stored is not None:
         return check_kek(path, stored)
     kek = _read_or_make_key(path)
-    await conn.execute(_SQL["insert_ledger"], (uuid4(), kek.id))
+    await note_kek(conn, kek)
     stored = await stored_kek_id(conn)
     assert stored is not None
     return check_kek(path, stored)
 
 
+async def note_kek(conn: Connection, kek: Kek) -> None:
+    """Store the id of the key-encryption key of a new ledger. No effect if it has one."""
+    await conn.execute(SQL["insert_ledger"], (uuid4(), kek.id))
+
+
 async def stored_kek_id(conn: Connection) -> bytes | None:
     """The id of the KEK this ledger was made with."""
     try:
-        row = await (await conn.execute(_SQL["ledger_row"])).fetchone()
+        row = await (await conn.execute(SQL["kek_id"])).fetchone()
     except psycopg.errors.UndefinedTable:  # not migrated yet
         return None
-    return bytes(row[1]) if row else None
+    return bytes(row[0]) if row else None
 
 
 def check_kek(path: Path, stored: bytes) -> Kek:
-    """Read the key file and hold it against the id stored in the database."""
+    """Read the key file and compare it with the id in the database. Raises StartError if they differ."""
     if not path.exists():
         raise StartError(
             f"The key-encryption key {path} is missing, but the database was written with key {stored.hex()}. "
@@ -147,7 +153,7 @@ def _read_or_make_key(path: Path) -> Kek:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file that only its owner can read, completely or not at all."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -158,9 +164,9 @@ def write_private(path: Path, text: str) -> None:
 
 
 async def first_start(ledger: OpenLedger, settings: Settings) -> bool:
-    """Make `_system`, then directory `acme` with a token of each role and first-run.json; True if this was the first start.
+    """Create `_system`, then directory `acme` with a token of each role and first-run.json. Returns whether this was the first start.
 
-    Interrupted half-way, the next start goes on: the file is written last, and tokens nobody was shown are only replaced.
+    If it is interrupted, the next start completes it: the file is written last, and tokens that nobody saw are replaced.
     """
     async with ledger.connection() as conn:
         known = [directory.slug for directory in await ledger.directories.all(conn)]
@@ -187,7 +193,7 @@ async def first_start(ledger: OpenLedger, settings: Settings) -> bool:
 
 
 def machine() -> Caller:
-    """The machine itself as the one who acts; each act is a request of its own."""
+    """The caller `sys` of acts on the machine itself, with a new request id."""
     return Caller(MACHINE, uuid7())
 
 

@@ -1,4 +1,4 @@
-"""A delivery process: pushes to webhooks, apart from the serving processes so that neither slows the other."""
+"""A delivery process: pushes to webhooks in a process of its own, so that deliveries and requests do not slow each other."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ import psycopg
 import structlog
 import uvloop
 
-from database import frozen
+from database import frozen, migrate
 from database.connections import Pool, connect, notices, probe
 from database.deadlines import LOCK
 from delivery.checkpoint_writer import CheckpointWriter
@@ -45,17 +45,19 @@ from runtime.identifiers import uuid7
 from runtime.logs import configure_logs
 from runtime.settings import Settings
 from runtime.supervisor import Beat, beating
-from runtime.wiring import LISTEN_RETRY_S, make_transaction, note_release, now_us
+from runtime.wiring import LISTEN_RETRY_S, make_transaction, now_us
 
-POOL_SIZE = 8
-CONNECTIONS = POOL_SIZE + 5  # of a delivery process at most: recording, acts, two listeners, probe
+DELIVERY_POOL_SIZE = 8
+# most connections of a delivery process: the pool, recording, acts, two listeners, probe
+DELIVERY_CONNECTIONS = DELIVERY_POOL_SIZE + 5
 _log = structlog.get_logger("runtime.deliver")
 
 
 def run_delivery(settings: Settings, urls: Urls, beat: Beat) -> None:
-    """The entry of a delivery process: deliver until SIGTERM, then finish what is under way."""
+    """The entry point of a delivery process: deliver until SIGTERM, then finish running deliveries."""
     configure_logs(settings.log_format)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
+    # Ctrl-C reaches the whole process group, but only the parent decides when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_deliver(settings, urls, beat))
 
@@ -72,14 +74,14 @@ async def _deliver(settings: Settings, urls: Urls, beat: Beat) -> None:
 
 
 def transports_of(allowed: Allowed, timeout_s: float) -> Mapping[str, Transport]:
-    """How consumers are reached, by their mode; one that pulls is not."""
+    """The transport of each mode. Consumers that pull have none."""
     return {"webhook": Webhooks(allowed, timeout_s, time.time)}
 
 
 @asynccontextmanager
 async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], timeout_s: float) -> AsyncGenerator[Worker]:
-    """All parts of a delivery process, wired. It closes the transports."""
-    pool = Pool(url, size=POOL_SIZE)
+    """Open all parts of a delivery process. Closes the transports at the end."""
+    pool = Pool(url, size=DELIVERY_POOL_SIZE)
     await pool.open()
     directories = Directories(kek)
     feed = Feed(kek, directories)
@@ -129,7 +131,7 @@ async def open_worker(url: str, kek: Kek, transports: Mapping[str, Transport], t
 
 
 class _Alone:
-    """Writes what a delivery process puts on record in `_system`: a receiver that is gone, a lane that is blocked, a run at its end."""
+    """Writes the acts of a delivery process to `_system`: a consumer disabled, a delivery blocked, a run finished."""
 
     def __init__(self, url: str, kek: Kek) -> None:
         self._link = Link(lambda: connect(url, pinned=True, lock_timeout_ms=LOCK.ms))
@@ -141,7 +143,7 @@ class _Alone:
             try:
                 return await write_alone(await self._link.get(), self._transaction, submission)
             except BaseException:
-                await self._link.close()  # whatever it was in the middle of is over
+                await self._link.close()  # closing the connection rolls back an unfinished transaction
                 raise
 
     async def close(self) -> None:
@@ -149,11 +151,11 @@ class _Alone:
 
 
 async def _listen_for_changes(url: str, changes: asyncio.Event) -> None:
-    """Turn NOTIFY into hints that consumers changed; the worker looks by itself every second anyway."""
+    """Wake the worker when a NOTIFY says that consumers changed. It also checks every second by itself."""
     while True:
         with contextlib.suppress(psycopg.Error):
             async with await connect(url) as conn:
-                await note_release(conn)
+                await migrate.note_release(conn)
                 await conn.execute("listen ledger_consumers")
                 async for payload in notices(conn):
                     if payload is not None:
@@ -162,7 +164,7 @@ async def _listen_for_changes(url: str, changes: asyncio.Event) -> None:
 
 
 async def _listen_for_events(url: str, hints: Arrivals, tail: Tail) -> None:
-    """The same for new events, while somebody follows: a process that serves no consumer is not woken by every write."""
+    """Announce new events at each NOTIFY, while somebody follows the tail. Without followers no write wakes the process."""
     while True:
         await tail.wanted()
         with contextlib.suppress(psycopg.Error):

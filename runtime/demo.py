@@ -34,14 +34,14 @@ from runtime.upkeep import all_directories
 EXIT_FINDING, EXIT_UNREACHABLE = 1, 3
 GIVEN: Final = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Margaret", "Dennis", "Radia", "Ken")
 FAMILY: Final = ("Reed", "Okafor", "Lindqvist", "Tanaka", "Moreau")
-OKTA_USERS: Final = 30  # of the 50; Entra ID brings the others
+OKTA_USERS: Final = 30  # of the 50 users; Entra ID creates the others
 OKTA_GROUPS: Final = ("Engineering", "Payroll", "Support", "Sales", "On-call")
 ENTRA_GROUPS: Final = ("Field", "Contractors", "Audit")
-PAGE_EVENTS: Final = 10  # of the application when it catches up, so that the pages can be seen
+PAGE_EVENTS: Final = 10  # events in a page of the application, few so that several pages are shown
 
 
 def demo() -> None:
-    """Tell the story. Exits with 1 where something did not hold, with 3 where nobody answers at LEDGER_URL."""
+    """Run the demo. Exits with 1 if a check fails, with 3 if no service answers at LEDGER_URL."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     try:
         with _service(console, main_settings()) as (settings, client):
@@ -68,7 +68,7 @@ def _service(console: Console, settings: Settings) -> Generator[tuple[Settings, 
 
 @dataclass(slots=True)
 class Application:
-    """Reads the feed by cursor and keeps who has access to what, from the events alone."""
+    """An application that reads the feed by cursor and computes access from the events alone."""
 
     client: Client
     after: str | None = None
@@ -76,7 +76,7 @@ class Application:
     access: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])  # (group, member)
 
     def read(self, limit: int, types: str = "*") -> dict[str, Any]:
-        """Read the next page and go on from its cursor."""
+        """Read the next page and keep its cursor."""
         place = f"&after={self.after}" if self.after else ""
         path = f"/v1/events?directory={self.client.directory}&limit={limit}&types={types}{place}"
         page = self.client.call("consumer", "GET", path).body
@@ -110,7 +110,7 @@ class Application:
 
 
 class Story:
-    """The chapters, in order; what one learns the next ones use."""
+    """The chapters in order. Later chapters use ids that earlier ones found."""
 
     def __init__(self, console: Console, settings: Settings, client: Client) -> None:
         self._console = console
@@ -118,15 +118,15 @@ class Story:
         self._client = client
         self._okta, self._entra = Okta(client), Entra(client)
         self._application = Application(client)
-        tag = secrets.token_hex(3)  # the demo can be told again on the same ledger
+        tag = secrets.token_hex(3)  # unique, so that the demo can run again on the same ledger
         self._people = [Person(given, family, tag) for family in FAMILY for given in GIVEN]
         self._users: list[str] = []
         self._groups: dict[str, str] = {}
         self._summary: list[tuple[str, str]] = []
 
     def tell(self) -> None:
-        """Raises DemoError where something is not as promised."""
-        self._application.read_to_the_end(DIRECTORY_CREATED.topic)  # the demo's part of the log begins here
+        """Run all chapters. Raises DemoError if a promise does not hold."""
+        self._application.read_to_the_end(DIRECTORY_CREATED.topic)  # skip the log up to the start of the demo
         begin = self._application.covered_to
         self._provision()
         self._move()
@@ -179,7 +179,7 @@ class Story:
         self._say('Entra ID: "Replace" by path, "Remove" with a list of values. Adding the same member again made no event.')
 
     def _offboard(self) -> tuple[int, int]:
-        """Give the seq before and the seq of the offboarding."""
+        """Offboard a user. Returns the seq before it and the seq of it."""
         leaver, person = self._users[OKTA_USERS + 6], self._people[OKTA_USERS + 6]
         self._chapter(f"Offboarding: {person.name} leaves")
         seq = self._entra.deactivate_user(leaver).seq
@@ -222,7 +222,7 @@ class Story:
         self._summary.append(("outage", f"gap {gap}, caught up in {pages} pages"))
 
     def _lost_work(self) -> None:
-        """A consumer whose place the ledger keeps: it acknowledged, and then its disk failed."""
+        """A consumer acknowledges events, then loses them: show the gap and replay."""
         name = f"demo-{secrets.token_hex(3)}"
         self._chapter("Lost work: a consumer goes back to where its backup is")
         place = f"/v1/consumers/{name}"
@@ -276,7 +276,7 @@ class Story:
         self._summary.append(("as of", f"{len(then)} groups before the offboarding, none after"))
 
     def _compare(self) -> None:
-        """What the application folded from events against what the service answers."""
+        """Compare the application's state with the answers of the service."""
         for group in self._groups.values():
             path = f"/v1/audit/{self._client.directory}/groups/{group}/members?effective=true"
             told = {row["id"] for row in self._client.call("auditor", "GET", path).body["data"]}
@@ -319,7 +319,7 @@ def _last_seq(event: dict[str, Any]) -> int:
 
 
 def _reachable_database(settings: Settings) -> Urls | None:
-    """The database of the service where it can be reached from here; the demo never starts one beside a service."""
+    """The database of the service, if it can be reached from here; the demo never starts one beside a service."""
     urls = configured_urls(settings)
     if urls is not None:
         return urls

@@ -15,11 +15,11 @@ PATCH: Final = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person as an IdP knows them before they are provisioned."""
+    """A person in the IdP's directory, before provisioning."""
 
     given: str
     family: str
-    tag: str  # makes the userName of this run unlike that of any other
+    tag: str  # makes userNames unique to this run
 
     @property
     def user_name(self) -> str:
@@ -35,7 +35,7 @@ def patch(client: Client, path: str, *operations: dict[str, Any]) -> Reply:
 
 
 def _look_up(client: Client, person: Person) -> None:
-    """Both ask first whether the user is there."""
+    """Both IdPs first ask whether the user exists."""
     wanted = quote(f'userName eq "{person.user_name}"')
     client.scim("GET", f"/Users?filter={wanted}&startIndex=1&count=100")
 
@@ -58,7 +58,7 @@ class Okta:
         }  # fmt: skip
 
     def update_user(self, user: str, person: Person, title: str) -> Reply:
-        """The profile as a whole."""
+        """Send the whole user by PUT."""
         return self._client.scim("PUT", f"/Users/{user}", {**self._document(person), "id": user, "title": title})
 
     def deactivate_user(self, user: str) -> Reply:

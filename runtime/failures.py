@@ -1,4 +1,4 @@
-"""What goes wrong where a command works on the machine itself, as a sentence and an exit code."""
+"""Errors of commands that work on the machine itself, as a sentence and an exit code."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,15 +20,15 @@ from scim.profile import ProfileError, UnknownProfileError
 
 @contextmanager
 def explained(settings: Settings) -> Generator[None]:
-    """Turn what is known to go wrong into a CommandError; anything else is a defect of ours and shows its traceback."""
+    """Turn known errors into a CommandError. Any other error is a defect and shows its traceback."""
     try:
         yield
     except (StartError, ServerRefusedError, MigrationError, RefusedError, ProfileError, UnknownProfileError) as refused:
-        raise CommandError(str(refused), USAGE) from refused  # something on this machine must be put right first
+        raise CommandError(str(refused), USAGE) from refused  # something on this machine must be repaired first
     except (psycopg.OperationalError, ConnectionError) as away:
         url = settings.database_url.get_secret_value() if settings.database_url else "host=localhost"
         raise unreachable(url, away) from away
-    except psycopg.InternalError as refused:  # read-only, most likely: what the server itself stands in the way of
+    except psycopg.InternalError as refused:  # the server refuses it, most likely because it is read-only
         if (fault := fault_of(refused)) is UNKNOWN:
             raise
         raise CommandError(fault.says, UNREACHABLE) from refused

@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 def uuid7() -> UUID:
-    """A UUIDv7 (RFC 9562 §5.7): the unique index over request ids grows at its right edge only."""
+    """A UUIDv7 (RFC 9562 §5.7): ascending, so the unique index over request ids grows only at its right edge."""
     millis = time.time_ns() // 1_000_000
     raw = bytearray(millis.to_bytes(6, "big") + os.urandom(10))
     raw[6] = raw[6] & 0x0F | 0x70

@@ -1,4 +1,4 @@
-"""Sockets that are listened on, and room for as many connections as are taken."""
+"""Listening sockets, and enough open files for the connections."""
 
 import resource
 import socket
@@ -10,12 +10,12 @@ from runtime.bootstrap import StartError
 
 _log = structlog.get_logger("runtime.listening")
 BACKLOG: Final = 2048
-OTHER_FILES: Final = 256  # database connections, logs, modules being loaded, and connections that are just turned away
-DEAD_PEER_S: Final = 75  # a host that vanished holds a connection this long, also one that only waits for events
+OTHER_FILES: Final = 256  # open files besides connections: database, logs, imports, connections that are being refused
+DEAD_PEER_S: Final = 75  # seconds after which a connection to a vanished host is closed, even if it only waits for events
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:
-    """Bind an address. Raises StartError, naming the setting, when it is taken."""
+    """Bind an address. Raises StartError, which names the setting, if it is taken."""
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     _notice_dead_peers(sock)
@@ -29,10 +29,10 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
 
 
 def _notice_dead_peers(sock: socket.socket) -> None:
-    """Connections inherit these. Without them the system keeps one to a vanished host for hours when nothing is sent, 15 minutes else."""
+    """Set keepalives, which connections inherit. Without them the system keeps a connection to a vanished host for hours."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", DEAD_PEER_S - 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", DEAD_PEER_S * 1_000)):  # fmt: skip
-        if hasattr(socket, name):  # Linux has all of them
+        if hasattr(socket, name):  # not every system has all of them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 

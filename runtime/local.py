@@ -1,4 +1,4 @@
-"""The application in the process of a command, for when no service runs on this machine: the same routes, asked as `sys`."""
+"""Run the application inside a command's process if no service runs on this machine: the same routes, as `sys`."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from runtime.wiring import open_services, webhooks_of
 
 @contextmanager
 def own_transport() -> Generator[httpx.BaseTransport]:
-    """Requests answered in this process during the block, with the embedded PostgreSQL started for it where that is not running.
+    """A transport to the application in this process, with the embedded PostgreSQL started if it is not running.
 
     Raises CommandError.
     """
@@ -40,9 +40,9 @@ def own_transport() -> Generator[httpx.BaseTransport]:
 
 async def _open(stack: AsyncExitStack, settings: Settings, urls: Urls) -> ASGIApp:
     kek = await read_kek(urls.serve, settings.kek_path)
-    with contextlib.suppress(psycopg.errors.UndefinedTable):  # a schema before 0010: there is nothing to seal yet
+    with contextlib.suppress(psycopg.errors.UndefinedTable):  # a schema before 0010 has nothing to seal
         async with await connect(urls.serve) as conn:
-            await seal_leftovers(conn, kek, os.urandom)  # the command may be the first to come after a migration
+            await seal_leftovers(conn, kek, os.urandom)  # the command may be the first process after a migration
     services = await stack.enter_async_context(
         open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled)
     )
@@ -50,7 +50,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, urls: Urls) -> ASGIAp
 
 
 class _OwnTransport(httpx.BaseTransport):
-    """Lets the event loop run for as long as a request is under way; between two of them nothing waits."""
+    """Runs the event loop only while a request is running."""
 
     def __init__(self, runner: asyncio.Runner, app: ASGIApp) -> None:
         self._runner = runner

@@ -1,6 +1,6 @@
-"""The service's own door: a Unix-domain socket that only its owner can open. Who comes through it is `sys`.
+"""The local socket of the service: a Unix-domain socket that only its owner can open. A caller through it is `sys`.
 
-Light to import: every command of the command line looks for it.
+Imports little, because every command looks for the socket.
 """
 
 import contextlib
@@ -16,18 +16,18 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 ASGIApp: TypeAlias = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
-PATH_BYTES_MAX: Final = 90  # a socket's address takes 108 bytes on Linux, 104 elsewhere; the draft's suffix comes on top
-BACKLOG: Final = 128
-PROBE_S: Final = 5.0  # a socket of this machine answers at once, or its queue is full
+PATH_BYTES_MAX: Final = 90  # a socket path may have 108 bytes on Linux, 104 elsewhere; the temporary name has a suffix
+LOCAL_BACKLOG: Final = 128
+PROBE_S: Final = 5.0  # seconds; a socket on this machine answers at once, unless its queue is full
 OWNER_ONLY: Final = 0o600
 OWNER_DIRECTORY: Final = 0o700
 _PASSWORD: Final = re.compile(r"\bpassword\s*=\s*('[^']*'|[^\s&]+)", re.IGNORECASE)
 
 
 def socket_path(data_dir: Path, database_url: str | None) -> Path:
-    """Where the service of a data directory and a database listens for its owner.
+    """The path of the socket of a service, by data directory and database.
 
-    The database is part of the name: a command that is pointed at one must never reach the service of another.
+    The database is part of the name, so that a command for one database never reaches the service of another.
     """
     place = Path(os.path.realpath(data_dir))
     name = f"service-{_fingerprint(database_url)}.sock" if database_url else "service.sock"
@@ -37,7 +37,7 @@ def socket_path(data_dir: Path, database_url: str | None) -> Path:
 
 
 def _fingerprint(url: str) -> str:
-    """Of the address without the password: nothing of it may show in a file's name."""
+    """A hash of the URL without its password, so that nothing of the password is in a file name."""
     without = _PASSWORD.sub("", url)
     parts = urlsplit(without)
     if parts.password is not None:
@@ -51,9 +51,9 @@ def _digest(text: str) -> str:
 
 @contextlib.contextmanager
 def local_socket(data_dir: Path, database_url: str | None) -> Generator[socket.socket]:
-    """Listen for the owner during the block. Raises OSError where that cannot be done safely.
+    """Listen on the socket during the block. Raises OSError if that is not safely possible.
 
-    A file that a killed service left is replaced; so is the door of a service that still runs, whose commands then find this one.
+    A file that a killed service left is replaced. So is the socket of a running service; commands then reach this one.
     """
     path = socket_path(data_dir, database_url)
     _make_private(path.parent, data_dir)
@@ -62,8 +62,8 @@ def local_socket(data_dir: Path, database_url: str | None) -> Generator[socket.s
         draft.unlink(missing_ok=True)
         sock.bind(str(draft))
         try:
-            draft.chmod(OWNER_ONLY)  # before it listens: until then nobody can connect
-            sock.listen(BACKLOG)
+            draft.chmod(OWNER_ONLY)  # before listen(), because nobody can connect until then
+            sock.listen(LOCAL_BACKLOG)
             own = draft.stat().st_ino
             draft.replace(path)
         except OSError:
@@ -73,12 +73,12 @@ def local_socket(data_dir: Path, database_url: str | None) -> Generator[socket.s
             yield sock
         finally:
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_ino == own:  # a service that started since has put its own there
+                if path.stat().st_ino == own:  # not if a service that started later has replaced it
                     path.unlink()
 
 
 def _make_private(directory: Path, data_dir: Path) -> None:
-    """The directory of a socket: the data directory, or one below the temporary directory that nobody else may have made."""
+    """Check or create the directory of the socket: the data directory, or one in the temporary directory that only this account owns."""
     if directory == Path(os.path.realpath(data_dir)):
         return
     directory.mkdir(mode=OWNER_DIRECTORY, exist_ok=True)
@@ -92,7 +92,7 @@ def _private(directory: Path, owners: set[int]) -> bool:
 
 
 def marked_local(app: ASGIApp) -> ASGIApp:
-    """The application as the owner of this machine's service meets it: `scope["local"]` says who asks. Nothing of a request does."""
+    """The application with `scope["local"]` set, which makes the caller `sys`. No request can set it."""
 
     async def local(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         scope["local"] = True
@@ -102,7 +102,7 @@ def marked_local(app: ASGIApp) -> ASGIApp:
 
 
 def answering(data_dir: Path, database_url: str | None) -> Path | None:
-    """The socket of a service that runs on this machine, or None. Raises PermissionError where it is not ours to open."""
+    """The socket of a service that runs on this machine, or None. Raises PermissionError if this account may not open it."""
     path = socket_path(data_dir, database_url)
     try:
         owner = data_dir.stat().st_uid
@@ -112,5 +112,5 @@ def answering(data_dir: Path, database_url: str | None) -> Path | None:
             probe.settimeout(PROBE_S)
             probe.connect(str(path))
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
-        return None  # nobody, or a file that a killed service left
+        return None  # no service, or a file that a killed service left
     return path

@@ -1,4 +1,4 @@
-"""Structured logs, for people (console) or machines (json). Nothing that came in a request is ever logged."""
+"""Structured logs, for people (console) or machines (json). Data of requests is never logged."""
 
 import logging
 import sys
@@ -30,13 +30,13 @@ def configure_logs(style: Literal["console", "json"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OfLibraries())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    # Its messages quote connection strings and bind values.
+    # Its messages quote connection strings and parameters.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 
 class _Forgiving:
-    """A stream that is lost where it cannot be written: on a full disk the service must go on without its log, not end with it."""
+    """A stream that ignores write errors: on a full disk the service must go on without its log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -52,17 +52,17 @@ class _Forgiving:
 
 
 class _OfLibraries(logging.Formatter):
-    """What libraries log: the first line of it, and of an error its types and places. The rest quotes values, or connection strings."""
+    """Formats log records of libraries: the first line, and types and places of an error. The rest may quote values or URLs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        lines = record.getMessage().splitlines() or [""]  # asyncio's next line is the representation of a task, with its error
+        lines = record.getMessage().splitlines() or [""]  # asyncio's second line is the repr of a task with its error
         error = record.exc_info[1] if record.exc_info else None
         said = [] if error is None else [type(error).__name__, *_places(error)]
         return " ".join([record.levelname, record.name, lines[0], *said])
 
 
 def _place_of_exception(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Replace a traceback by its types and places: messages and locals can quote a request."""
+    """Replace a traceback by its types and places, because messages and locals can quote a request."""
     if not event.pop("exc_info", None):
         return event
     error = sys.exc_info()[1]

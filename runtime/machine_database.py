@@ -1,6 +1,6 @@
-"""The database for what works on this machine, for the time of a block: the configured one, or the embedded one.
+"""The database for commands on this machine, for the time of a block: the configured one, or the embedded one.
 
-Imports nothing of the HTTP edge: a rebuild or a verification need not wait for that.
+Imports nothing of the HTTP edge, whose import would delay a rebuild or a verification.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from runtime.exits import USAGE, CommandError
 from runtime.reaching import connections_of
 from runtime.settings import Settings, load_settings
 
-KEEPER_INTERVAL_S = 0.5  # how late the death of the embedded PostgreSQL is noticed
-KEEPER_PAUSE_MAX_S = 10.0  # between two tries to start it again
-EMBEDDED_CONNECTIONS_MIN = 100  # what the embedded PostgreSQL takes at least
+KEEPER_INTERVAL_S = 0.5  # interval at which the embedded PostgreSQL is checked
+KEEPER_PAUSE_MAX_S = 10.0  # longest pause between two attempts to start it again
+EMBEDDED_CONNECTIONS_MIN = 100  # smallest max_connections of the embedded PostgreSQL
 _log = structlog.get_logger("runtime")
 
 
 def main_settings() -> Settings:
-    """Settings for the CLI. Raises CommandError naming the variable that is wrong."""
+    """The settings of a command. Raises CommandError, which names the wrong variable."""
     from pydantic import ValidationError
 
     try:
@@ -36,7 +36,7 @@ def main_settings() -> Settings:
 
 @contextlib.contextmanager
 def database(settings: Settings) -> Generator[Urls]:
-    """Have a database for the time of the block: the configured one, or the embedded one started and stopped around it."""
+    """A database for the time of the block: the configured one, or the embedded one, started before and stopped after it."""
     urls = configured_urls(settings)
     if urls is not None:
         yield urls
@@ -59,7 +59,7 @@ def database(settings: Settings) -> Generator[Urls]:
 
 
 class _Keeper(threading.Thread):
-    """Starts the embedded PostgreSQL again when it dies under us: whoever serves from a laptop has nobody else to do it."""
+    """Starts the embedded PostgreSQL again if it dies while the service runs."""
 
     def __init__(self, cluster: embedded.Cluster) -> None:
         super().__init__(daemon=True)
@@ -72,7 +72,7 @@ class _Keeper(threading.Thread):
             pause = KEEPER_INTERVAL_S if self._kept_alive() else min(2 * pause, KEEPER_PAUSE_MAX_S)
 
     def _kept_alive(self) -> bool:
-        """Whether it runs, also after having been started again. Whatever is missing may come back: nothing ends the watching."""
+        """Whether it runs, started again if necessary. No error ends the watching, because files may come back."""
         try:
             if not embedded.alive(self._cluster):
                 _log.error("postgres_died", restarting=True)
@@ -83,7 +83,7 @@ class _Keeper(threading.Thread):
         return True
 
     def finish(self) -> embedded.Cluster:
-        """Stop watching; give the cluster as it is now."""
+        """Stop watching. Returns the current cluster."""
         self._over.set()
         if self.is_alive():
             self.join()

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol within the limits for strangers (CONTRACT §2): deadlines, sizes, a number of connections.
+"""uvicorn's HTTP protocol with limits on deadlines, sizes and connections (docs/operations.md, "Limits for strangers").
 
-uvicorn has none of them: a socket that says nothing is kept for ever, a head may be as long as memory, and a client that does not read
-its answer holds it. One sweep a second over the open connections enforces the deadlines, so that a request pays for no timer.
-What is wrong with the bytes is answered here, in the form of the address that was asked for; everything else is the application's.
+uvicorn has no such limits: it keeps a silent socket for ever, accepts a head of any size, and holds an answer for a client that does not
+read it. One sweep a second over the open connections enforces the deadlines, so a request needs no timer. Malformed requests are answered
+here, as SCIM or problem+json by their path; everything else goes to the application.
 """
 
 import asyncio
@@ -22,33 +22,32 @@ from uvicorn.server import ServerState
 from scim.errors import ERROR_URN
 
 _log = structlog.get_logger("runtime.protocol")
-LOG_INTERVAL_S: Final = 10.0  # strangers must not fill the log: one line for all that was cut meanwhile
+LOG_INTERVAL_S: Final = 10.0  # one log line for all connections cut in this time, so that strangers cannot fill the log
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process takes of a client before it knows who that is. Times in seconds, sizes in bytes."""
+    """The limits of one process for clients that are not authenticated yet. Times in seconds, sizes in bytes."""
 
-    connections: int = 1_000  # open at once
-    head_s: float = 20.0  # until the head of a request is whole: from the opening of the connection, later from its first byte
-    body_s: float = 20.0  # how long a body may stand still, or fall behind `rate`
+    connections: int = 1_000  # open connections
+    # until the head of a request is complete; counted from the opening of the connection, later from the first byte
+    head_s: float = 20.0
+    body_s: float = 20.0  # how long a body may stall, or fall behind `rate`
     answer_s: float = 60.0  # how long a client may leave its answer unread, or fall behind `rate`
-    rate: int = 1_024  # bytes a second of a body, and of an answer
-    idle_s: float = (
-        75.0  # an answered connection is closed by then: longer than the 60 s of usual load balancers, so that they close first
-    )
-    sweep_s: float = 1.0  # how often that is looked at, hence how late it is noticed
-    head_bytes: int = 32_768  # request line and headers, and as much again for trailers and whatever else frames a body
+    rate: int = 1_024  # bytes a second of a body and of an answer
+    idle_s: float = 75.0  # an idle connection is closed; longer than the usual 60 s of load balancers, so that they close first
+    sweep_s: float = 1.0  # interval of the sweep
+    head_bytes: int = 32_768  # request line and headers; the same again for trailers and chunk framing
     target_bytes: int = 16_384  # of the request line; the longest filters of IdPs are a few hundred bytes
     headers: int = 128  # each costs an object
-    pipelined: int = 64  # requests behind the one being answered, all of one read (reading pauses then); no IdP sends any
-    farewell_s: float = 2.0  # a client that is still sending gets this long to read why it was refused ...
-    farewell_bytes: int = 2**20  # ... and may send this much, which is thrown away unread
-    turned_away: int = 64  # connections beyond `connections` that are told so at once; further ones are cut
+    pipelined: int = 64  # pipelined requests behind the current one, all from one read (reading pauses then); no IdP sends any
+    farewell_s: float = 2.0  # a refused client that is still sending gets this long to read the answer
+    farewell_bytes: int = 2**20  # and may send this much, which is discarded
+    turned_away: int = 64  # connections above `connections` that get a 503; further ones are cut
 
 
 class Refusal(NamedTuple):
-    """Why bytes do not become a request."""
+    """Why a request is malformed: status, code and sentence."""
 
     status: int
     code: str
@@ -81,12 +80,12 @@ BUSY: Final = Refusal(400, "pipelining", "Too many requests were sent ahead of t
 
 
 def remaining(left: float, most: float, elapsed: float, progress: float) -> float:
-    """Seconds that a transfer may go on: they run out with time and are earned by progress (in seconds' worth), up to `most`."""
+    """Seconds that a transfer may go on. Elapsed time is subtracted, progress (in seconds at `rate`) is added, up to `most`."""
     return min(most, left - elapsed + progress)
 
 
 class Doorkeeper:
-    """The connections of one listening process: how many there are, and the sweep that ends those that are overdue."""
+    """The open connections of one process, and the sweep that ends overdue ones."""
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class Doorkeeper:
     ) -> None:
         self.limits = limits
         self.open: set[Protocol] = set()
-        self.leaving: set[Protocol] = set()  # turned away
+        self.leaving: set[Protocol] = set()  # connections that are being refused
         self._tell_cut, self._tell_open = cut, opened  # metrics
         self._untold: Counter[str] = Counter()
 
@@ -107,22 +106,22 @@ class Doorkeeper:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> "Protocol":
-        """Make the protocol of a connection; what uvicorn calls in place of a class."""
+        """Make the protocol of a connection; uvicorn calls this instead of a class."""
         return Protocol(self, config, server_state, app_state, _loop)
 
     def count(self, reason: str) -> None:
-        """Remember that a connection was cut or refused; the sweep logs it."""
+        """Count a connection that was cut or refused; the sweep logs it."""
         self._untold[reason] += 1
         self._tell_cut(reason)
 
     async def sweep(self) -> None:
-        """End what is overdue, for ever."""
+        """End overdue connections, once a second. Never returns."""
         loop = asyncio.get_running_loop()
         swept, told = loop.time(), -LOG_INTERVAL_S
         while True:
             await asyncio.sleep(self.limits.sweep_s)
             now = loop.time()
-            # When the loop itself stood still the clients are not to blame: what they sent waits unread.
+            # After a blocked event loop no client is ended for it: their bytes may wait unread.
             elapsed = min(now - swept, 2 * self.limits.sweep_s)
             swept = now
             for protocol in [*self.open, *self.leaving]:
@@ -137,8 +136,8 @@ class Doorkeeper:
 class Protocol(HttpToolsProtocol):
     """One connection.
 
-    Bytes are parsed until something is wrong with them (`_deaf`). Then the requests before are answered, the client is told, and has a
-    moment to read it (`_parting_by`): closing while it sends would make its system throw the answer away.
+    Bytes are parsed until one is malformed (`_deaf`). Then earlier requests are answered, the refusal is sent, and the client has a
+    moment to read it (`_parting_by`): if the connection were closed while the client sends, its system would discard the answer.
     """
 
     def __init__(
@@ -152,24 +151,24 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config=config, server_state=server_state, app_state=app_state, _loop=loop)
         self._keeper, self._limits = keeper, keeper.limits
         self.url = b""
-        self._since = self.loop.time()  # open, later: idle, since then
-        self._newest: RequestResponseCycle | None = None  # request whose head was whole
-        self._running: RequestResponseCycle | None = None  # whose answer is being made
-        self._startable: Any = None  # the application for it, until the bytes at hand are understood
-        self._feeding = self._again = False  # again: a head that the application has already
-        self._refusal: Refusal | None = None  # why a callback of the parser stopped it
+        self._since = self.loop.time()  # time of the opening, later the time since which it is idle
+        self._newest: RequestResponseCycle | None = None  # the newest request with a complete head
+        self._running: RequestResponseCycle | None = None  # the request that is being answered
+        self._startable: Any = None  # the application for it, called once the bytes at hand are parsed
+        self._feeding = self._again = False  # again: the parser repeats a head that the application has already
+        self._refusal: Refusal | None = None  # the reason why a callback stopped the parser
         self._deaf = False
         self._parting_by: float | None = None
         self._parting_left = 0
-        # Of the head that is being read, and of the body behind the last one.
+        # The head that is being read, and the body after the last head.
         self._head_since: float | None = None
         self._head_bytes = self._at_hand = self._trailer_bytes = 0
-        self._keep = False  # whether the connection goes on after the answer, once the body is whole
+        self._keep = False  # whether the connection stays open after the answer, once the body is complete
         self._chunks = self._framed = self._received = self._judged = (
-            0  # chunks, bytes around them, bytes of the body, of them at the last look
+            0  # number of chunks, bytes of framing, bytes of the body, bytes of the body at the last sweep
         )
         self._body_left = self._limits.body_s
-        # Of answers that wait to be read.
+        # Answers that the client has not read yet.
         self._answer_left, self._unread, self._drained = self._limits.answer_s, 0, False
 
     # What the transport tells
@@ -239,9 +238,9 @@ class Protocol(HttpToolsProtocol):
             return
 
     def _decline_upgrade(self) -> None:
-        """Another protocol is offered and not taken: the request is one like others (RFC 9110 §7.8), and may have a body.
+        """Ignore an Upgrade header: the request is an ordinary one (RFC 9110 §7.8), and may have a body.
 
-        The parser takes its message to end with the head. What follows would be the next request, although it is this one's body.
+        The parser ends the message after the head, so it would read the body as the next request. Parse the head again without it.
         """
         framing = [b"%s: %s\r\n" % header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
         self.parser = httptools.HttpRequestParser(self)
@@ -260,12 +259,12 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         newest = self._newest
         self._head_since = self._since if newest is None else self.loop.time()
-        # Behind a request that is not answered yet, nobody knows where in the bytes at hand the head began: the next ones count.
+        # Behind an unanswered request it is unknown where in these bytes the head began, so the time counts from the next bytes.
         self._head_bytes = self._at_hand if newest is None or newest.response_complete else 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_since is None:
-            # A trailer: the application has the headers already, and must not find another Authorization among them.
+            # A trailer: not added, because the application must not see a second Authorization header.
             self._trailer_bytes += len(name) + len(value)
             if self._trailer_bytes > self._limits.head_bytes:
                 self._stop(FRAMING)
@@ -284,16 +283,16 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._head_since = None
         self._chunks = self._received = self._judged = self._trailer_bytes = 0
-        self._framed = -self._at_hand  # the head and what follows it in the same bytes are not told apart
-        self._body_left = self._limits.body_s + self._limits.sweep_s  # the next sweep takes a whole interval off
-        # An answer that comes before the body is whole ends the connection, or the client's next request would be taken for the rest of it.
+        self._framed = -self._at_hand  # subtracts the bytes at hand, because head and body in them cannot be separated
+        self._body_left = self._limits.body_s + self._limits.sweep_s  # plus one interval, which the next sweep subtracts
+        # If the answer comes before the body is complete, the connection ends: otherwise the next request would be read as the rest of the body.
         cycle = self._newest = self.cycle
         self._keep, cycle.keep_alive = cycle.keep_alive, False
         cycle.transport = cast("asyncio.Transport", _Outlet(self, cycle))
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
-        if self._chunks * 5 > self._allowed_framing():  # the least that frames a chunk: 1, CR, LF and CR, LF
+        if self._chunks * 5 > self._allowed_framing():  # 5 bytes are the smallest framing of a chunk: 1 CR LF … CR LF
             self._stop(FRAMING)
 
     def on_body(self, body: bytes) -> None:
@@ -308,7 +307,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():  # pyright: ignore[reportOptionalMemberAccess]
-            return  # its body is still to come
+            return  # its body is still missing
         cycle = self.cycle
         cycle.more_body = False
         cycle.keep_alive = self._keep
@@ -317,7 +316,7 @@ class Protocol(HttpToolsProtocol):
 
     def _stop(self, refusal: Refusal) -> None:
         self._refusal = refusal
-        raise ValueError(refusal.code)  # the parser passes it on as an error of its own
+        raise ValueError(refusal.code)  # the parser turns it into an error of its own
 
     def _fault_of_head(self) -> Refusal | None:
         limits = self._limits
@@ -332,7 +331,7 @@ class Protocol(HttpToolsProtocol):
         return None if self.parser.get_http_version() in {"1.1", "1.0"} else VERSION  # pyright: ignore[reportOptionalMemberAccess]
 
     def _overframed(self, size: int) -> bool:
-        """Whether chunk sizes, extensions and trailers outweigh the body: that is work for us and none for the client."""
+        """Whether chunk framing and trailers are too large for the body: they cost the server work, but the client nothing."""
         self._framed += size
         return self._framed - self._received > self._allowed_framing()
 
@@ -344,7 +343,7 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         if self._feeding:
-            self._startable = app  # a request whose body is found to be broken in the same bytes is not begun at all
+            self._startable = app  # not started yet: if its body is malformed in the same bytes, it never is
         else:
             super()._start_asgi_task(cycle, app)
 
@@ -352,7 +351,7 @@ class Protocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         running = self._running
         if running is not None and running.body:
-            running.body = bytearray()  # what the application did not read
+            running.body = bytearray()  # the application has not read it
         if self.transport.is_closing() or self._parting_by is not None:
             return
         self._since = self.loop.time()
@@ -364,7 +363,7 @@ class Protocol(HttpToolsProtocol):
     # Ends
 
     def check(self, now: float, elapsed: float) -> None:
-        """End the connection if it is overdue: `elapsed` seconds after the last look."""
+        """End the connection if it is overdue. `elapsed`: seconds since the last sweep."""
         transport = self.transport
         if self._unread_too_long(elapsed):
             self._keeper.count("answer_unread")
@@ -372,11 +371,11 @@ class Protocol(HttpToolsProtocol):
         elif self._parting_by is not None:
             if now >= self._parting_by:
                 transport.close()
-        elif not self._deaf and not transport.is_closing():  # deaf: the answers before are on their way
+        elif not self._deaf and not transport.is_closing():  # if deaf, earlier answers are still being sent
             self._check_client(now, elapsed)
 
     def _check_client(self, now: float, elapsed: float) -> None:
-        """It is the client's turn to send, unless its answer is being made."""
+        """Check the deadlines of what the client must send, unless its answer is being made."""
         limits, newest = self._limits, self._newest
         if self._head_since is not None:
             if now - self._head_since >= limits.head_s:
@@ -389,11 +388,11 @@ class Protocol(HttpToolsProtocol):
             if self._body_too_slow(elapsed):
                 self._refuse(BODY_LATE)
         elif newest.response_complete and now - self._since >= limits.idle_s - 2 * limits.sweep_s:
-            self.transport.close()  # two looks early rather than one late
+            self.transport.close()  # two sweeps early, so that it is never too late
 
     def _body_too_slow(self, elapsed: float) -> bool:
         limits = self._limits
-        if self.flow.read_paused:  # it is we who do not take it
+        if self.flow.read_paused:  # the server itself has paused reading
             self._body_left = limits.body_s
             return False
         progress, self._judged = self._received - self._judged, self._received
@@ -403,14 +402,14 @@ class Protocol(HttpToolsProtocol):
     def _unread_too_long(self, elapsed: float) -> bool:
         size, limits = self.transport.get_write_buffer_size(), self._limits
         read, self._unread = self._unread - size, size
-        if not size or self._drained:  # resumed: the client took what made us wait
+        if not size or self._drained:  # the client has read what blocked the answer
             self._answer_left, self._drained = limits.answer_s, False
             return False
         self._answer_left = remaining(self._answer_left, limits.answer_s, elapsed, max(read, 0) / limits.rate)
         return self._answer_left <= 0
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Something is wrong with the newest bytes: answer what came before them, then say so where that is possible, and end."""
+        """Malformed bytes: let earlier requests be answered, then send the refusal if possible, and end the connection."""
         self._deaf = True
         self._keeper.count(refusal.code)
         newest, in_head = self._newest, self._head_since is not None
@@ -419,7 +418,7 @@ class Protocol(HttpToolsProtocol):
             self.part()
         elif in_head:
             self._end_after(newest)
-        elif newest is not self._running:  # its body is broken, and it is not begun
+        elif newest is not self._running:  # its body is malformed and it was not started
             self.pipeline.popleft()
             self._end_after(self.pipeline[0][0] if self.pipeline else cast("RequestResponseCycle", self._running))
         else:
@@ -430,7 +429,7 @@ class Protocol(HttpToolsProtocol):
         self.flow.pause_reading()
 
     def _break_off(self, cycle: RequestResponseCycle, refusal: Refusal) -> None:
-        """The body of the request that is worked on is broken: its application sees that the client is gone."""
+        """The body of the running request is malformed: to its application the client looks disconnected."""
         self._startable = None
         unsaid = not cycle.response_started
         _end(cycle)
@@ -452,13 +451,13 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(b"".join((STATUS_LINE[refusal.status], lines, b"\r\n", body)))
 
     def part(self) -> None:
-        """Say no more, and let the client read what was said; what it still sends is thrown away, for a moment."""
+        """Send nothing more, and give the client a moment to read; what it still sends is discarded."""
         if self.transport.is_closing() or self._parting_by is not None:
             return
         self._deaf = True
         self._parting_by, self._parting_left = self.loop.time() + self._limits.farewell_s, self._limits.farewell_bytes
         self.transport.write_eof()
-        if self in self._keeper.open:  # where it was turned away nothing was read
+        if self in self._keeper.open:  # for a refused connection nothing was read
             self.flow.resume_reading()
 
     def _discard(self, size: int) -> None:
@@ -470,8 +469,8 @@ class Protocol(HttpToolsProtocol):
 class _Outlet:
     """The transport of one request.
 
-    uvicorn writes the head of an answer and its body apart, and each write is a system call and a packet: a head waits for the body
-    that follows at once. Closing while the request's own body is not `whole` leaves the client time to read.
+    uvicorn writes head and body of an answer separately, and each write would be a system call and a packet. So the head is held until
+    the body follows. If the connection is closed while the request's body is not `whole`, the client gets time to read the answer.
     """
 
     __slots__ = ("_begun", "_cycle", "_head", "_protocol", "is_closing", "whole")
@@ -487,7 +486,7 @@ class _Outlet:
         if head is not None:
             self._head = None
             self._protocol.transport.writelines((head, data))
-        elif self._begun or not self._cycle.response_started:  # the latter: 100 Continue
+        elif self._begun or not self._cycle.response_started:  # not response_started: a 100 Continue
             self._protocol.transport.write(data)
         else:
             self._begun, self._head = True, data
@@ -501,7 +500,7 @@ class _Outlet:
             self._protocol.part()
 
     def _flush(self) -> None:
-        """Send a head that nothing followed at once: the client of a stream knows from it that it is heard."""
+        """Send a head without a body after it, so that the client of a stream sees that it is connected."""
         head, self._head = self._head, None
         if head is not None and not self.is_closing():
             self._protocol.transport.write(head)
@@ -517,7 +516,7 @@ def _size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
 
 
 def _document(refusal: Refusal, *, scim: bool) -> tuple[bytes, bytes]:
-    """Media type and body, as the API behind the address writes its errors."""
+    """Media type and body of a refusal, in the form of the API at the path."""
     if scim:
         told = {"schemas": [ERROR_URN], "status": str(refusal.status), "detail": refusal.detail}
         return b"application/scim+json;charset=utf-8", orjson.dumps(told)

@@ -1,4 +1,4 @@
-"""The database at start: waited for, named where it does not answer, looked at before anything is written."""
+"""Reach the database at start: wait for it, name it if it does not answer, and check it before anything is written."""
 
 import asyncio
 import time
@@ -12,13 +12,13 @@ from psycopg.conninfo import conninfo_to_dict
 
 from database.connections import LOST, Connection, connect, connect_owner, lends_transactions
 from database.deadlines import CONNECT, START
-from database.hosts import Place, found_first, place_of
+from database.hosts import ConnectedHost, connected_host, found_first
 from database.server import Concern, ServerRefusedError, check_server, condition
 from runtime.bootstrap import Urls
 from runtime.exits import UNREACHABLE, CommandError
 from runtime.settings import Settings
 
-PAUSE_S: Final = 0.25  # between two tries
+PAUSE_S: Final = 0.25  # between two attempts
 
 
 _READ_ONLY: Final = "it is read-only (a standby, or default_transaction_read_only is on)"
@@ -30,23 +30,23 @@ _LENT: Final = (
 
 
 def connections_of(settings: Settings) -> int:
-    """How many sessions the processes of this service open at most."""
-    from runtime.deliver import CONNECTIONS as DELIVERING  # imported late: a command that only says what went wrong needs neither
-    from runtime.wiring import CONNECTIONS as SERVING
+    """The most sessions that the processes of this service open."""
+    from runtime.deliver import DELIVERY_CONNECTIONS  # imported late, because a command that only reports an error needs neither
+    from runtime.wiring import SERVING_CONNECTIONS
 
-    return settings.workers * SERVING + settings.delivery_workers * DELIVERING
+    return settings.workers * SERVING_CONNECTIONS + settings.delivery_workers * DELIVERY_CONNECTIONS
 
 
 def reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> tuple[Urls, Sequence[Concern]]:
-    """Wait for the server, then look at it, as the owner. Gives the URLs, of several hosts with the found one first, and concerns.
+    """Wait for the server, then check it as the owner. Returns the URLs, with the reached host first, and concerns for operators.
 
-    Concerns: what an operator should put right. `given_up`: whether a signal to stop came. Raises CommandError (UNREACHABLE) naming host and port, ServerRefusedError.
+    `given_up`: whether a signal to stop came. Raises CommandError (UNREACHABLE), which names host and port, and ServerRefusedError.
     """
     return asyncio.run(_reach(urls, settings, given_up))
 
 
 def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> None:
-    """The same for the addresses that are served from, once the serving role is there."""
+    """Wait for the URLs of the serving role, after that role was created."""
     for url in dict.fromkeys((urls.serve, urls.pooled or urls.serve)):
         asyncio.run(_reach_as_served(url, settings, given_up, pooled=url == urls.pooled))
 
@@ -54,15 +54,15 @@ def reach_as_served(urls: Urls, settings: Settings, given_up: Callable[[], bool]
 async def _reach(urls: Urls, settings: Settings, given_up: Callable[[], bool]) -> tuple[Urls, Sequence[Concern]]:
     conn = await _connected(urls.migrate, settings.database_wait_s, given_up, to_write=True)
     try:
-        urls = _with_first(urls, place_of(conn.info))
+        urls = _with_first(urls, connected_host(conn.info))
         await _refuse_lent(urls.migrate)
         return urls, await check_server(conn, connections_of(settings))
     finally:
         await conn.close()
 
 
-def _with_first(urls: Urls, place: Place) -> Urls:
-    """Each connection that is opened from now on passes no silent host before that one; the others stay, for a failover."""
+def _with_first(urls: Urls, place: ConnectedHost) -> Urls:
+    """The URLs with this host first, so that no connection tries a silent host before it. The others stay, for a failover."""
     pooled = found_first(urls.pooled, place) if urls.pooled else None
     return replace(urls, serve=found_first(urls.serve, place), migrate=found_first(urls.migrate, place), pooled=pooled)
 
@@ -91,7 +91,7 @@ async def _connected(url: str, wait_s: float, given_up: Callable[[], bool], *, t
 
 
 async def _writable(conn: Connection) -> Connection:
-    """Raises psycopg.OperationalError where it is read-only: a start writes, and waits for that as for the server itself."""
+    """Raises psycopg.OperationalError if the server is read-only: a start must write, so it waits for that too."""
     if (await condition(conn)).read_only:
         await conn.close()
         raise psycopg.OperationalError(_READ_ONLY)
@@ -100,9 +100,9 @@ async def _writable(conn: Connection) -> Connection:
 
 @contextmanager
 def standby_named(url: str) -> Generator[None]:
-    """Where a start writes what must be kept, as a first one does: one that waited in vain says so if it was for a synchronous standby.
+    """Explain a failed write of a start: if it waited for a synchronous standby in vain, say so.
 
-    Raises CommandError (UNREACHABLE) then, else what was raised. `url`: of the serving role.
+    Raises CommandError (UNREACHABLE) then, else the original error. `url`: of the serving role.
     """
     try:
         yield
@@ -125,7 +125,7 @@ async def _standby_silent(url: str) -> bool:
 
 
 def unreachable(url: str, away: Exception) -> CommandError:
-    """Which database does not answer, and how; never its user or password."""
+    """The error that names the host that does not answer, and how; never user or password."""
     how = _how(away)
     return CommandError(
         f"The database at {places_of(url)} cannot be {'written to' if how == _READ_ONLY else 'reached'}: {how}. Is it running, and is LEDGER_DATABASE_URL right? "
@@ -143,7 +143,7 @@ def places_of(url: str) -> str:
 
 
 def _how(away: Exception) -> str:
-    """In our words, or the server's where it had some: libpq's would name the user."""
+    """How the server failed: in own words, or in the server's. libpq's text would name the user."""
     text = str(away)
     if text == _READ_ONLY:
         return _READ_ONLY

@@ -47,16 +47,16 @@ from runtime.settings import Settings
 from runtime.supervisor import Beat, Supervisor, beating
 from runtime.wiring import open_alone, open_services, webhooks_of
 
-# A thread that computes lets the event loop have the interpreter after so long: a request takes it back some ten times.
+# The interpreter's switch interval: after it a computing thread yields to the event loop. A request needs about ten switches.
 SWITCH_INTERVAL_S = 0.001
 _log = structlog.get_logger("runtime")
-INNER_CONNECTIONS = 100  # of this machine's commands and scrapers
-SIGNAL_NOTICE_S = 0.2  # how late a signal is noticed where other processes serve
+INNER_CONNECTIONS = 100  # connections of this machine's commands and of scrapers
+SIGNAL_NOTICE_S = 0.2  # interval at which a signal is noticed if other processes serve
 
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """The sockets of one serving process: those for requests are shared with the others, that for scrapes is its own."""
+    """The sockets of one serving process. Those for requests are shared with other processes; the one for scrapes is its own."""
 
     requests: socket.socket
     scrapes: socket.socket | None
@@ -87,7 +87,7 @@ class Signals:
 
 
 def _give_up() -> None:
-    """The last resort: something hangs that no other deadline bounds. What was acknowledged is in the database."""
+    """End the process at once: something hangs although each wait has a deadline. Acknowledged changes are in the database."""
     _log.critical("killed_at_stop", seconds=STOP.seconds)
     os._exit(1)
 
@@ -99,7 +99,7 @@ def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signals.handle)
     _make_data_dir(settings)
-    # Bound before anything is started: a taken port is known at once, and port 0 gets its number.
+    # Bound first, so that a taken port is reported at once, and port 0 gets its number.
     with contextlib.ExitStack() as bound:
         sock = bound.enter_context(contextlib.closing(listen(settings.host, settings.port, "LEDGER_PORT")))
         settings = settings.model_copy(update={"port": sock.getsockname()[1]})
@@ -117,7 +117,7 @@ def _make_data_dir(settings: Settings) -> None:
 
 
 def _scrapes(settings: Settings) -> list[socket.socket | None]:
-    """A port of loopback for each serving process, counted up from LEDGER_METRICS_PORT: figures are those of one process."""
+    """One loopback port for each serving process, from LEDGER_METRICS_PORT upwards, because each process has its own figures."""
     first, workers = settings.metrics_port, range(settings.workers)
     return [None if first is None else listen("127.0.0.1", first + worker, "LEDGER_METRICS_PORT") for worker in workers]
 
@@ -133,7 +133,7 @@ def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals)
         raise StartError(str(broken)) from broken
     reach_as_served(urls, settings, lambda: signals.seen)
     with standby_named(urls.serve):
-        first, kek_id = asyncio.run(_prepare(settings, urls))
+        first, kek_id = asyncio.run(_prepare_ledger(settings, urls))
     if signals.seen:
         return
     with _local_door(settings) as local:
@@ -143,7 +143,7 @@ def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals)
 
 @contextlib.contextmanager
 def _local_door(settings: Settings) -> Generator[socket.socket | None]:
-    """The socket for commands of this machine. Without it they work too, only slower: it never keeps a service from starting."""
+    """The local socket. If it cannot be made, the service starts all the same; commands are then slower."""
     url = settings.database_url.get_secret_value() if settings.database_url else None
     with contextlib.ExitStack() as stack:
         door: socket.socket | None = None
@@ -155,7 +155,7 @@ def _local_door(settings: Settings) -> Generator[socket.socket | None]:
 
 
 def _run(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals, kek_id: bytes) -> None:
-    """Serve in this process, or have several serve; those that deliver to webhooks stand beside either."""
+    """Serve in this process or in several, with the delivery processes beside."""
     several = settings.workers > 1
     serving = [partial(_work, settings, urls, each, kek_id) for each in doors] if several else []
     delivering = [partial(run_delivery, settings, urls)] * settings.delivery_workers
@@ -175,14 +175,15 @@ def _work(settings: Settings, urls: Urls, doors: Doors, kek_id: bytes, beat: Bea
     configure_logs(settings.log_format)
     signals = Signals()
     signal.signal(signal.SIGTERM, signals.handle)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent tells us when
+    # Ctrl-C reaches the whole process group, but only the parent decides when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     run_http(settings, urls, doors, signals, kek_id, beat)
 
 
 def run_http(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes, beat: Beat = lambda: None) -> None:
-    """Serve HTTP on bound sockets until told to stop; `beat` tells whoever watches this process that it lives.
+    """Serve HTTP on bound sockets until told to stop. `beat` gives a sign of life to the supervisor.
 
-    `kek_id`: of the key of this ledger, as the start found it. A process that is replaced while the database is away serves without asking.
+    `kek_id`: the id of the ledger's key, read at the start, so that a process can be replaced while the database is away.
     """
     make_room(settings.connections)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -197,13 +198,13 @@ async def _serve_http(settings: Settings, urls: Urls, doors: Doors, signals: "Si
 
 async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes) -> None:
     kek = check_kek(settings.kek_path, kek_id)
-    # What start-up made lives as long as the process: looking through it at each collection costs 5 % of a create.
+    # Objects of the start live as long as the process; freezing them saves the garbage collector 5 % of a create.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     room = no_fault if urls.place is None else Disk(urls.place).trouble
     async with open_services(urls.serve, kek, settings.base_url, webhooks_of(settings), urls.pooled, room=room) as services:
-        server = _Server(services, settings.connections, doors)
+        server = _HttpServer(services, settings.connections, doors)
         signals.server = server
         if signals.seen:
             return
@@ -213,7 +214,7 @@ async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signal
 
 @contextlib.asynccontextmanager
 async def _beside(*work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
-    """Run something for the time of the block."""
+    """Run coroutines during the block, and cancel them at its end."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
         yield
@@ -233,10 +234,10 @@ def _config(app: ASGIApp, keeper: Doorkeeper) -> uvicorn.Config:
     )  # fmt: skip
 
 
-class _Server(uvicorn.Server):
-    """Serves requests as uvicorn does, and beside them two doors of the machine itself, which strangers cannot fill.
+class _HttpServer(uvicorn.Server):
+    """Serves requests, and beside them the local socket and the metrics port, with connection limits of their own.
 
-    The local socket carries the mark that makes its callers `sys` (no request can set it); the port for scrapes serves /metrics alone.
+    Callers through the local socket are `sys`; no request can set that. The metrics port serves only /metrics.
     """
 
     def __init__(self, services: Services, connections: int, doors: Doors) -> None:
@@ -261,7 +262,7 @@ class _Server(uvicorn.Server):
 
 
 async def _let_go(server: uvicorn.Server, services: Services) -> None:
-    """End the streams and long polls once the server stops: it would wait for them."""
+    """End streams and long polls once the server stops; it would wait for them otherwise."""
     while not server.should_exit:  # noqa: ASYNC110  # uvicorn has no event for it
         await asyncio.sleep(SIGNAL_NOTICE_S)
     services.stopping = True
@@ -269,7 +270,7 @@ async def _let_go(server: uvicorn.Server, services: Services) -> None:
     services.tail.arrivals.announce()
 
 
-async def _prepare(settings: Settings, urls: Urls) -> tuple[bool, bytes]:
+async def _prepare_ledger(settings: Settings, urls: Urls) -> tuple[bool, bytes]:
     conn = await connect(urls.serve)
     try:
         kek = await ensure_kek(conn, settings.kek_path)

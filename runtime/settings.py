@@ -1,4 +1,4 @@
-"""Settings from the environment: the only place that reads it."""
+"""Settings. Only this module reads the environment (except runtime/client_settings.py)."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ PORT_MAX = 65_535
 
 
 class Settings(BaseSettings):
-    """Every setting with its meaning; `scim-ledger settings` prints this table. Constructed fully valid or it raises."""
+    """Every setting with its meaning; `scim-ledger settings` prints them. Construction raises for an invalid value."""
 
     model_config = SettingsConfigDict(env_prefix="LEDGER_", frozen=True, extra="ignore")
 
@@ -69,5 +69,5 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment. Raises pydantic.ValidationError naming the variable and what it takes."""
+    """Read the environment. Raises pydantic.ValidationError, which names the variable and the valid values."""
     return Settings()  # pyright: ignore[reportCallIssue]  # every field has a default

@@ -1,7 +1,7 @@
-"""Further processes of a service, kept alive: serving ones behind one socket (LEDGER_WORKERS), and those that deliver to webhooks.
+"""Start and supervise further processes of a service: serving ones behind one socket (LEDGER_WORKERS), and delivery processes.
 
-One that dies is replaced; one that stands still is killed and replaced: it gives a sign of life each second from its event loop.
-Imports next to nothing: a new process imports this module before what it runs.
+A process that dies is replaced. Each gives a sign of life every second from its event loop; without it, the process is killed and
+replaced. This module imports little, because a new process imports it before its own code.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from database.deadlines import FIRST_HEARTBEAT, HEARTBEAT, PROCESSES_AT_STOP
 from delivery.leases import Signs
 
 _log = structlog.get_logger("runtime.supervisor")
-NOTICE_S = 0.2  # how late a stop is noticed
+NOTICE_S = 0.2  # interval at which a stop is noticed
 BEAT_S = 1.0
 Beat: TypeAlias = Callable[[], None]
-Member: TypeAlias = "partial[None]"  # called with its Beat
+ProcessTarget: TypeAlias = "partial[None]"  # called in the new process, with its Beat
 
 
 @dataclass(slots=True)
 class _Running:
-    """A member's process. `beat`: when it last gave a sign of life, of the machine's monotonic clock; 0 before the first."""
+    """A running process. `beat`: monotonic time of its last sign of life; 0 before the first."""
 
     process: BaseProcess
     beat: c_double
@@ -48,9 +48,9 @@ class _Running:
 
 
 class Supervisor(threading.Thread):
-    """Processes that are kept alive until finish()."""
+    """Keeps processes alive until finish()."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[ProcessTarget]) -> None:
         super().__init__(daemon=True)
         self._members = members
         self._context = multiprocessing.get_context("spawn")
@@ -62,7 +62,7 @@ class Supervisor(threading.Thread):
     def run(self) -> None:
         self._running = [self._start(member) for member in self._members]
         while not self._over.is_set() and not self._dismissed:
-            # Wakes at once when one ends; the time limit only bounds how late a stop, or a silence, is noticed.
+            # Returns at once when a process ends. The timeout bounds how late a stop or a missing sign of life is noticed.
             multiprocessing.connection.wait([each.process.sentinel for each in self._running], timeout=NOTICE_S)
             self._signs.look({place: each.sign for place, each in enumerate(self._running)}, time.monotonic())
             for place, each in enumerate(self._running):
@@ -80,10 +80,10 @@ class Supervisor(threading.Thread):
             each.process.join()
         if each.process.exitcode is not None and not self._over.is_set() and not self._dismissed:
             _log.error("worker_died", exitcode=each.process.exitcode)
-            self._over.wait(NOTICE_S)  # one that cannot live must not be born a thousand times a second
+            self._over.wait(NOTICE_S)  # a process that fails at once must not be started a thousand times a second
             try:
                 self._running[place] = self._start(self._members[place])
-            except OSError as refused:  # no memory, no process: the next look tries again
+            except OSError as refused:  # no memory for a process: the next round tries again
                 _log.error("worker_not_started", reason=str(refused))
 
     def _end(self) -> None:
@@ -97,25 +97,25 @@ class Supervisor(threading.Thread):
                 each.process.kill()
                 each.process.join()
 
-    def _start(self, member: Member) -> _Running:
-        beat = RawValue(c_double)  # without a lock: whoever stands still would hold it
+    def _start(self, member: ProcessTarget) -> _Running:
+        beat = RawValue(c_double)  # without a lock, which a stopped process could hold for ever
         process = self._context.Process(target=_member, args=(member, beat))
         process.start()
         return _Running(process, beat)
 
     def dismiss(self) -> None:
-        """Ask all to stop (SIGTERM), soon, without waiting for it. Safe in a signal handler: takes no lock."""
+        """Have all processes sent SIGTERM soon, without waiting. Takes no lock, so a signal handler may call it."""
         self._dismissed = True
 
     def finish(self) -> None:
-        """Ask all to stop, and wait until they have; who has not by PROCESSES_AT_STOP is killed."""
+        """Stop all processes and wait; after PROCESSES_AT_STOP they are killed."""
         self._over.set()
         if self.is_alive():
             self.join()
 
 
-def _member(member: Member, beat: c_double) -> None:
-    """What runs in the new process."""
+def _member(member: ProcessTarget, beat: c_double) -> None:
+    """The main function of a new process."""
     end_with_parent()
 
     def alive() -> None:
@@ -125,7 +125,7 @@ def _member(member: Member, beat: c_double) -> None:
 
 
 def end_with_parent() -> None:
-    """From now on end this process at once when the one that started it is killed: nobody would be there to stop it."""
+    """End this process when its parent is killed, because nobody else would stop it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -137,7 +137,7 @@ def end_with_parent() -> None:
 
 
 async def beating(beat: Beat) -> None:
-    """Give a sign of life each second, until cancelled, for as long as the event loop turns."""
+    """Give a sign of life each second, until cancelled. It stops if the event loop is blocked."""
     while True:
         beat()
         await asyncio.sleep(BEAT_S)

@@ -1,4 +1,4 @@
-"""Rebuild and verify, on the machine itself: they read the log as its owner, which no route may."""
+"""Migrate, rebuild and verify on the machine itself, as the owner of the database. No route may do that."""
 
 import asyncio
 import multiprocessing
@@ -26,28 +26,28 @@ from runtime.machine_database import main_settings, running_urls
 from runtime.supervisor import end_with_parent
 
 
-class Shown(Protocol):
-    """How far something is, as whoever asked sees it."""
+class Progress(Protocol):
+    """Shows progress to the caller."""
 
     def __call__(self, done: int, total: int) -> None: ...
 
     def waits(self, text: str) -> None:
-        """It goes on once somebody else has finished."""
+        """Show what it waits for."""
         ...
 
 
-Bar: TypeAlias = Callable[[str], AbstractContextManager[Shown]]
+Bar: TypeAlias = Callable[[str], AbstractContextManager[Progress]]
 
 
 def migrate_here() -> list[str]:
-    """Bring the schema to this release; give the names of what was applied."""
+    """Bring the schema to this release. Returns the names of the applied migrations."""
     settings = main_settings()
     with explained(settings), running_urls(settings) as urls:
         return migrate(urls.migrate)
 
 
 def rebuild_here(only: tuple[str, ...], bar: Bar) -> tuple[tuple[str, ...], Result]:
-    """Rebuild some read models, or all where none is named; give which."""
+    """Rebuild some read models, all if none is named. Returns their names and the result."""
     wanted = only or TABLES
     unknown = set(wanted) - set(TABLES)
     if unknown:
@@ -67,7 +67,7 @@ async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...], bar: Bar, execut
 
 
 def verify_here(bar: Bar) -> tuple[list[Finding], int]:
-    """Recompute everything; give what differs, and how many events there are."""
+    """Recompute everything. Returns the findings and the number of events."""
     settings = main_settings()
     with processes() as executor, explained(settings), running_urls(settings) as urls:
         kek = asyncio.run(read_kek(urls.serve, settings.kek_path))
@@ -82,9 +82,9 @@ async def _verify(urls: Urls, kek: Kek, bar: Bar, executor: Executor | None) -> 
 
 @contextmanager
 def processes() -> Generator[Executor | None]:
-    """What computes beside this process, for the time of the block: a process for each core, or None where the system has no fork.
+    """An executor with a process for each core, for the time of the block; None if the system has no fork.
 
-    They are forked at once: before anything runs in this process that a fork would break, and after the imports.
+    The processes are forked at once: after the imports, and before this process has threads, which a fork would break.
     """
     if not sys.platform.startswith("linux"):
         yield None
@@ -92,14 +92,14 @@ def processes() -> Generator[Executor | None]:
     count = min(len(os.sched_getaffinity(0)), PROCESSES_MAX)
     executor = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=_begin)
     try:
-        executor.submit(os.getpid).result()  # the first starts all of them
+        executor.submit(os.getpid).result()  # the first task starts all processes
         yield executor
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 def _begin() -> None:
-    """Leave Ctrl-C to the parent, and end with it."""
+    """Ignore Ctrl-C, which the parent handles, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 

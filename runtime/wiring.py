@@ -1,4 +1,4 @@
-"""The one composition root: which part is handed to which."""
+"""The composition root: makes all parts of a process and connects them."""
 
 import asyncio
 import contextlib
@@ -19,21 +19,19 @@ from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
 from database import frozen, migrate
-from database.arrays import uuids
 from database.coalesce import Coalescer
 from database.connections import LOST, Connection, Pool, Pulse, connect, notices, probe, sever_all
 from database.deadlines import CHECK, LOCK, SHARED_READ, SHARED_STATEMENT, WRITE, WRITES_AT_STOP, Deadline
 from database.faults import Fault, no_fault
-from database.releases import Applied, Standing, standing
+from database.releases import SchemaRelation
 from delivery.consumers import Allowed
 from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
 from ledger.directories import Directories, Directory
-from ledger.feed import SQL as LEDGER_SQL
 from ledger.feed import Feed
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
-from ledger.tokens import Token, live_tokens
+from ledger.tokens import Token, live_tokens, touch
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.turns import Turns
 from ledger.writer import LANES_MAX, Link, Links, Writer
@@ -49,16 +47,16 @@ from scim.errors import Unavailable
 
 T = TypeVar("T")
 K = TypeVar("K")
-POOL_SIZE = 12
-CONNECTIONS = (
-    POOL_SIZE + 1 + LANES_MAX + 4 + 3
-)  # of a serving process at most: writer, lanes, shared reads; listener, clean-up, probe
+SERVING_POOL_SIZE = 12
+SERVING_CONNECTIONS = (
+    SERVING_POOL_SIZE + 1 + LANES_MAX + 4 + 3
+)  # most connections of a serving process: the pool, writer, lanes, shared reads, listener, clean-up, probe
 LISTEN_RETRY_S = 1.0
 WEBHOOK_TIMEOUT_S = 15.0
 DIRECTORIES_INTERVAL_S = 1.0
 LOG_LOOK_S = 1.0
 PRUNE_INTERVAL_S = 3_600.0
-GROUPS_MS = 200  # of the groups of users, which may be many and deep: one directory's must not hold up another's
+GROUPS_MS = 200  # statement timeout for the groups of users, so that deep groups of one directory do not delay others
 _log = structlog.get_logger("runtime")
 
 
@@ -74,7 +72,7 @@ def make_transaction(kek: Kek, clock: Callable[[], int] = now_us) -> Transaction
 
 @asynccontextmanager
 async def open_alone(url: str, kek: Kek) -> AsyncGenerator[OpenLedger]:
-    """A ledger on one connection and without a writer: for the first start. One operation at a time."""
+    """A ledger on one connection without a writer, for the first start. One operation at a time."""
     conn, transaction, directories = await connect(url), make_transaction(kek), Directories(kek)
 
     @asynccontextmanager
@@ -116,12 +114,12 @@ async def open_services(
     clock: Callable[[], int] = now_us,
     room: Callable[[], Fault | None] = no_fault,
 ) -> AsyncGenerator[Services]:
-    """Open all parts of a serving process; on leaving, finish what is queued and close them.
+    """Open all parts of a serving process. At the end, finish queued writes and close them.
 
-    `pooled`: the URL of a pooler that lends a server for one transaction; requests read through it. `room`: why the disk takes no more.
+    `pooled`: the URL of a pooler in transaction mode, through which requests read. `room`: returns why the disk has no room, or None.
     """
     pulse = Pulse()
-    pool = Pool(pooled or url, size=POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
+    pool = Pool(pooled or url, size=SERVING_POOL_SIZE, pulse=pulse, pooled_transactions=pooled is not None)
     await pool.open()
     directories = Directories(kek)
     writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch, room)
@@ -152,8 +150,8 @@ async def open_services(
         yield services
     finally:
         writer.stop()
-        await _ended([writing], WRITES_AT_STOP)
-        await _ended([asyncio.create_task(services.journal.flush(), name="journal")], CHECK)
+        await _wait_for_tasks([writing], WRITES_AT_STOP)
+        await _wait_for_tasks([asyncio.create_task(services.journal.flush(), name="journal")], CHECK)
         sever = asyncio.get_running_loop().call_later(CHECK.seconds, sever_all, pulse)
         for task in background:
             task.cancel()
@@ -163,8 +161,8 @@ async def open_services(
         sever.cancel()
 
 
-async def _ended(tasks: Sequence[asyncio.Task[None]], deadline: Deadline) -> None:
-    """Wait until they have ended; those that do not in time are given up. Raises what they raised."""
+async def _wait_for_tasks(tasks: Sequence[asyncio.Task[None]], deadline: Deadline) -> None:
+    """Wait until the tasks have ended; cancel those that are late. Raises their errors."""
     _, late = await asyncio.wait(tasks, timeout=deadline.seconds)
     for task in late:
         _log.warning("given_up_at_stop", part=task.get_name())
@@ -205,7 +203,7 @@ class _SharedReads:
             placed = await self._placed(conn, keys)
             try:
                 return await reads.groups_together(conn, self._kek, placed)
-            except psycopg.errors.QueryCanceled:  # somebody's groups are many and deep: nobody else waits for them
+            except psycopg.errors.QueryCanceled:  # somebody's groups are too many or too deep: the other requests read alone
                 return dict.fromkeys(keys, ALONE)
 
         return await self._twice("groups", read)
@@ -221,9 +219,9 @@ class _SharedReads:
         return [(await self.directories.by_id(conn, number), key) for number, key in keys]
 
     async def _twice(self, name: str, read: Callable[[Connection], Awaitable[T]]) -> T:
-        """A connection that broke while idle is noticed only when used: a read may simply be repeated on a fresh one.
+        """Read, and repeat the read on a new connection if the first one is broken: that is noticed only at use.
 
-        Raises psycopg.OperationalError, at once where the database has been away for a while.
+        Raises psycopg.OperationalError, at once if the database is away.
         """
         if self._pulse.away:
             raise psycopg.OperationalError("The database does not answer.")
@@ -232,7 +230,7 @@ class _SharedReads:
         try:
             return await read(conn)
         except LOST:
-            if not conn.closed:  # the server answered: one statement was too slow, and would be again
+            if not conn.closed:  # the server answered, but the statement was too slow, and would be again
                 raise
             return await read(await link.get())
 
@@ -241,29 +239,25 @@ class _SharedReads:
             await link.close()
 
 
-def _schema(connection: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> Callable[[], Awaitable[Standing]]:
+def _schema(
+    connection: Callable[[], contextlib.AbstractAsyncContextManager[Connection]],
+) -> Callable[[], Awaitable[SchemaRelation]]:
     shipped = migrate.shipped()
 
-    async def check() -> Standing:
+    async def check() -> SchemaRelation:
         async with connection() as conn:
-            rows = await (await conn.execute(migrate.SQL["migrations_applied"])).fetchall()
-        return standing(shipped, (Applied(*row) for row in rows))
+            return await migrate.relation_to(conn, shipped)
 
     return check
 
 
-async def note_release(conn: Connection) -> None:
-    """For as long as this session lasts, let processes of newer releases know that one of this release serves."""
-    await conn.execute(migrate.SQL["note_release"], (max(m.number for m in migrate.shipped()),))
-
-
 async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
-    """Turn NOTIFY into announcements. While the connection is away readers are woken every second, so none waits in vain."""
+    """Turn NOTIFY into announcements. While the connection is broken, wake readers every second instead."""
     while True:
         try:
             conn = await connect(url)
             async with conn:
-                await note_release(conn)
+                await migrate.note_release(conn)
                 await conn.execute("listen ledger")
                 arrivals.announce()
                 async for payload in notices(conn):
@@ -278,7 +272,7 @@ async def _listen(url: str, arrivals: Arrivals, changed: asyncio.Event) -> None:
 
 
 async def _follow_directories(services: Services, changed: asyncio.Event, cleaning: asyncio.Event) -> None:
-    """What a directory was made elsewhere is known from the notification on, at the latest after a second: one may be lost."""
+    """Refresh the directories at each notification, and every second, because a notification may be lost."""
     seen = 0
     while True:
         with contextlib.suppress(TimeoutError):
@@ -288,13 +282,14 @@ async def _follow_directories(services: Services, changed: asyncio.Event, cleani
         with contextlib.suppress(psycopg.Error):
             async with services.ledger.connection() as conn:
                 await services.ledger.directories.refresh(conn)
-        if services.ledger.directories.changes != seen:  # not what this look found: a request may have looked before
+        # compared with the last value, because a request may have refreshed before
+        if services.ledger.directories.changes != seen:
             seen = services.ledger.directories.changes
             cleaning.set()
 
 
 async def _watch_log(ledger: OpenLedger) -> None:
-    """Tell of what consumers that pull were shown here and is gone from the log. Delivery processes look at what they sent themselves."""
+    """Watch for a lost end of the log, for events that this process showed to pulling consumers. Delivery processes watch theirs."""
     watch = watch_of(ledger)
     while True:
         await asyncio.sleep(LOG_LOOK_S)
@@ -303,7 +298,7 @@ async def _watch_log(ledger: OpenLedger) -> None:
                 await watch.look(conn, places=False, lose=lambda _: None)
         except (*LOST, Unavailable):
             continue
-        except Exception:  # a defect here must not end the watch
+        except Exception:  # a defect must not end the watch
             _log.exception("watch_failed")
 
 
@@ -322,12 +317,12 @@ async def _touch_tokens(services: Services) -> None:
 
 
 async def _touch_used(services: Services) -> None:
-    """Tokens wait for the next time while the database takes nothing."""
+    """Write `last_used_at` of used tokens. While the database accepts no writes they wait for the next time."""
     used, services.authentication.used = services.authentication.used, set()
     if not used:
         return
     try:
         async with services.ledger.connection() as conn:
-            await conn.execute(LEDGER_SQL["touch_tokens"], (uuids(list(used)),))
+            await touch(conn, used)
     except psycopg.Error:
         services.authentication.used |= used

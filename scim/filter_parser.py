@@ -35,7 +35,7 @@ _ORDERING = frozenset({"gt", "ge", "lt", "le"})
 _NUMBER_TYPES = frozenset({"integer", "decimal"})
 
 
-class Token(NamedTuple):
+class Lexeme(NamedTuple):
     kind: str
     text: str
     at: int
@@ -56,9 +56,9 @@ _ATTRIBUTE_NAME = re.compile(r"[A-Za-z$][-\w$]{0,63}", re.ASCII)
 _WORDS: Mapping[str, Any] = MappingProxyType({"true": True, "false": False, "null": None})
 
 
-def tokens(text: str) -> list[Token]:
-    """The tokens of a filter or path; the last one is of kind "end". Raises InvalidFilter, naming the character, for any other text."""
-    found: list[Token] = []
+def lexemes(text: str) -> list[Lexeme]:
+    """The lexemes of a filter or path; the last one is of kind "end". Raises InvalidFilter, naming the character, for any other text."""
+    found: list[Lexeme] = []
     at, end = 0, len(text.rstrip(" \t\r\n\f"))
     while at < end:
         read = _TOKEN.match(text, at)
@@ -66,42 +66,42 @@ def tokens(text: str) -> list[Token]:
             at = end - len(text[at:end].lstrip(" \t\r\n\f"))
             raise InvalidFilter(f"The filter cannot be read at character {at + 1}.")
         kind = read.lastgroup or ""
-        found.append(Token(kind, read[kind], read.start(kind)))
+        found.append(Lexeme(kind, read[kind], read.start(kind)))
         at = read.end()
-    found.append(Token("end", "", end))
+    found.append(Lexeme("end", "", end))
     return found
 
 
-Resolve: TypeAlias = Callable[[Token], Reference]
+Resolve: TypeAlias = Callable[[Lexeme], Reference]
 
 
 class Reader:
-    """A recursive-descent reader over the tokens of one filter or path."""
+    """A recursive-descent reader over the lexemes of one filter or path."""
 
     def __init__(self, text: str, resolve: Resolve) -> None:
-        self.tokens = tokens(text)
+        self.lexemes = lexemes(text)
         self.place = 0
         self.resolve = resolve
         self.depth = 0
 
     @property
-    def token(self) -> Token:
-        return self.tokens[self.place]
+    def lexeme(self) -> Lexeme:
+        return self.lexemes[self.place]
 
     def take(self, mark: str) -> bool:
-        """Whether the next token is this mark; if so, go on after it."""
-        if self.token.kind == "mark" and self.token.text == mark:
+        """Whether the next lexeme is this mark; if so, go on after it."""
+        if self.lexeme.kind == "mark" and self.lexeme.text == mark:
             self.place += 1
             return True
         return False
 
     def expect(self, mark: str) -> None:
         if not self.take(mark):
-            raise InvalidFilter(f"The filter needs {mark} at character {self.token.at + 1}.")
+            raise InvalidFilter(f"The filter needs {mark} at character {self.lexeme.at + 1}.")
 
     def keyword(self, word: str) -> bool:
-        """Whether the next token is this keyword; if so, go on after it."""
-        if self.token.kind == "word" and self.token.text.lower() == word:
+        """Whether the next lexeme is this keyword; if so, go on after it."""
+        if self.lexeme.kind == "word" and self.lexeme.text.lower() == word:
             self.place += 1
             return True
         return False
@@ -110,7 +110,7 @@ class Reader:
         """One filter with its `or` terms."""
         self.depth += 1
         if self.depth > DEPTH_MAX:
-            raise InvalidFilter(f"The filter nests more than {DEPTH_MAX} levels at character {self.token.at + 1}.")
+            raise InvalidFilter(f"The filter nests more than {DEPTH_MAX} levels at character {self.lexeme.at + 1}.")
         terms = [self._conjunction()]
         while self.keyword("or"):
             terms.append(self._conjunction())
@@ -119,8 +119,8 @@ class Reader:
 
     def end(self) -> None:
         """Raises InvalidFilter unless the text ends here."""
-        if self.token.kind != "end":
-            raise InvalidFilter(f"The filter should end or continue with and/or at character {self.token.at + 1}.")
+        if self.lexeme.kind != "end":
+            raise InvalidFilter(f"The filter should end or continue with and/or at character {self.lexeme.at + 1}.")
 
     def _conjunction(self) -> Filter:
         terms = [self._term()]
@@ -129,7 +129,7 @@ class Reader:
         return terms[0] if len(terms) == 1 else And(tuple(terms))
 
     def _term(self) -> Filter:
-        following = self.tokens[min(self.place + 1, len(self.tokens) - 1)]
+        following = self.lexemes[min(self.place + 1, len(self.lexemes) - 1)]
         if following.text == "(" and self.keyword("not"):
             self.expect("(")
             return Not(self._grouped())
@@ -143,7 +143,7 @@ class Reader:
         return inner
 
     def _expression(self) -> Filter:
-        name = self.token
+        name = self.lexeme
         if name.kind != "word":
             raise InvalidFilter(f"The filter needs an attribute name at character {name.at + 1}.")
         self.place += 1
@@ -152,19 +152,19 @@ class Reader:
             return self._value_path(reference, name)
         return self._comparison(reference, name)
 
-    def _value_path(self, reference: Reference, name: Token) -> Filter:
+    def _value_path(self, reference: Reference, name: Lexeme) -> Filter:
         inner = self.selection(reference, name)
         # emails[type eq "work"].value eq "x", also without ".value", is not in the RFC's grammar; it can only mean one thing.
-        if self.token.kind == "sub":
-            sub = Token("word", self.token.text[1:], self.token.at + 1)
+        if self.lexeme.kind == "sub":
+            sub = Lexeme("word", self.lexeme.text[1:], self.lexeme.at + 1)
             self.place += 1
-        elif self.token.kind == "word" and self.token.text.lower() in OPERATORS:
-            sub = Token("word", "value", self.token.at)
+        elif self.lexeme.kind == "word" and self.lexeme.text.lower() in OPERATORS:
+            sub = Lexeme("word", "value", self.lexeme.at)
         else:
             return ValuePath(reference, inner)
         return ValuePath(reference, And((inner, self._comparison(_sub_resolver(reference.attribute)(sub), sub))))
 
-    def selection(self, reference: Reference, name: Token) -> Filter:
+    def selection(self, reference: Reference, name: Lexeme) -> Filter:
         """The filter on one value of `reference`, after the opening bracket, up to and with the closing one."""
         attribute = reference.attribute
         if reference.sub is not None or not (attribute.multi_valued or attribute.type in ("complex", UNKNOWN_TYPE)):
@@ -175,13 +175,13 @@ class Reader:
         self.expect("]")
         return inner
 
-    def _comparison(self, reference: Reference, name: Token) -> Filter:
+    def _comparison(self, reference: Reference, name: Lexeme) -> Filter:
         if self.keyword("pr"):
             return Present(reference)
-        operator = self.token.text.lower()
-        if self.token.kind != "word" or operator not in OPERATORS:
+        operator = self.lexeme.text.lower()
+        if self.lexeme.kind != "word" or operator not in OPERATORS:
             raise InvalidFilter(
-                f"The filter needs an operator (eq, ne, co, sw, ew, gt, ge, lt, le, pr) at character {self.token.at + 1}."
+                f"The filter needs an operator (eq, ne, co, sw, ew, gt, ge, lt, le, pr) at character {self.lexeme.at + 1}."
             )
         self.place += 1
         value = self._literal()
@@ -189,36 +189,36 @@ class Reader:
         return comparison(reference if value is None else _valued(reference, name), operator, value, name)
 
     def _literal(self) -> Any:
-        token = self.token
-        self.place += token.kind != "end"
-        if token.kind == "string":
-            return _text(token)
-        if token.kind == "number":
-            return _number(token)
-        if token.kind == "word" and token.text.lower() in _WORDS:
-            return _WORDS[token.text.lower()]
+        lexeme = self.lexeme
+        self.place += lexeme.kind != "end"
+        if lexeme.kind == "string":
+            return _text(lexeme)
+        if lexeme.kind == "number":
+            return _number(lexeme)
+        if lexeme.kind == "word" and lexeme.text.lower() in _WORDS:
+            return _WORDS[lexeme.text.lower()]
         raise InvalidFilter(
-            f"The filter needs a value at character {token.at + 1}: text in double quotes, a number, true, false or null."
+            f"The filter needs a value at character {lexeme.at + 1}: text in double quotes, a number, true, false or null."
         )
 
 
-def _text(token: Token) -> str:
-    text = json.loads(token.text)
+def _text(lexeme: Lexeme) -> str:
+    text = json.loads(lexeme.text)
     if has_lone_surrogate(text):
-        raise InvalidFilter(f"The text at character {token.at + 1} holds half of a surrogate pair.")
+        raise InvalidFilter(f"The text at character {lexeme.at + 1} holds half of a surrogate pair.")
     return text
 
 
-def _number(token: Token) -> int | float:
-    read = _NUMBER.fullmatch(token.text)
-    if read is None or len(token.text) > 30:
-        raise InvalidFilter(f"The number at character {token.at + 1} cannot be read.")
+def _number(lexeme: Lexeme) -> int | float:
+    read = _NUMBER.fullmatch(lexeme.text)
+    if read is None or len(lexeme.text) > 30:
+        raise InvalidFilter(f"The number at character {lexeme.at + 1} cannot be read.")
     if read[1] is None and read[2] is None:
-        return int(token.text)
-    return float(token.text)
+        return int(lexeme.text)
+    return float(lexeme.text)
 
 
-def _valued(reference: Reference, name: Token) -> Reference:
+def _valued(reference: Reference, name: Lexeme) -> Reference:
     """A complex attribute is compared by its `value` sub-attribute (RFC 7644 §3.4.2.2)."""
     if reference.leaf.type != "complex":
         return reference
@@ -228,7 +228,7 @@ def _valued(reference: Reference, name: Token) -> Reference:
     return replace(reference, sub=value)
 
 
-def comparison(reference: Reference, operator: str, value: Any, name: Token) -> Compare:
+def comparison(reference: Reference, operator: str, value: Any, name: Lexeme) -> Compare:
     """The comparison with its value in comparable form; InvalidFilter where the types do not allow it."""
     attribute = reference.leaf
     if value is None:
@@ -274,38 +274,38 @@ def _no_attribute(name: str, at: int) -> InvalidFilter:
 
 
 def _resolver(rt: ResourceType) -> Resolve:
-    def resolve(token: Token) -> Reference:
-        whole = rt.extensions.get(token.text.casefold())
+    def resolve(lexeme: Lexeme) -> Reference:
+        whole = rt.extensions.get(lexeme.text.casefold())
         if whole is not None:
             return Reference(None, Attribute(whole.urn, "complex", sub_attributes=whole.attributes), None)
-        if token.text.casefold() in core_urns(rt):
-            raise InvalidFilter(f"The filter needs an attribute after the URN at character {token.at + 1}.")
-        urn, rest = split_urn(token.text, rt)
+        if lexeme.text.casefold() in core_urns(rt):
+            raise InvalidFilter(f"The filter needs an attribute after the URN at character {lexeme.at + 1}.")
+        urn, rest = split_urn(lexeme.text, rt)
         if urn is None:
-            found = _resolve_in(rt.attributes, None, rest, token)
-            return found if rt.name or rest == token.text else replace(found, resource_type=type_in(token.text))
-        if is_scim_urn(token.text):
+            found = _resolve_in(rt.attributes, None, rest, lexeme)
+            return found if rt.name or rest == lexeme.text else replace(found, resource_type=type_in(lexeme.text))
+        if is_scim_urn(lexeme.text):
             raise InvalidFilter(
-                f"The URN at character {token.at + 1} is one of SCIM itself that this resource type does not have."
+                f"The URN at character {lexeme.at + 1} is one of SCIM itself that this resource type does not have."
             )
         extension = rt.extensions.get(urn.casefold())
         if extension is not None:
-            return _resolve_in(extension.attributes, extension.urn, rest, token)
-        if with_colon(rt, token.text) is not None:
-            raise InvalidFilter(f"The URN at character {token.at + 1} has a dot before the attribute: write a colon.")
-        return _without_schema(urn, rest, token)
+            return _resolve_in(extension.attributes, extension.urn, rest, lexeme)
+        if with_colon(rt, lexeme.text) is not None:
+            raise InvalidFilter(f"The URN at character {lexeme.at + 1} has a dot before the attribute: write a colon.")
+        return _without_schema(urn, rest, lexeme)
 
     return resolve
 
 
-def _without_schema(urn: str, rest: str, token: Token) -> Reference:
+def _without_schema(urn: str, rest: str, lexeme: Lexeme) -> Reference:
     found = readings(urn, rest)
     if found is None:
         name, dot, sub = rest.partition(".")
         return Reference(urn, unknown(name), unknown(sub) if dot else None)
     if not found.all:
         raise InvalidFilter(
-            f"The URN at character {token.at + 1} has dots after it that name no attribute: write urn:…:attribute."
+            f"The URN at character {lexeme.at + 1} has dots after it that name no attribute: write urn:…:attribute."
         )
     first, *others = map(_referred, found.all)
     return replace(first, alternative=others[0]) if others else first
@@ -315,26 +315,26 @@ def _referred(name: SplitName) -> Reference:
     return Reference(name.urn, unknown(name.attribute), None if name.sub is None else unknown(name.sub))
 
 
-def _resolve_in(table: Mapping[str, Attribute], urn: str | None, text: str, token: Token) -> Reference:
+def _resolve_in(table: Mapping[str, Attribute], urn: str | None, text: str, lexeme: Lexeme) -> Reference:
     name, dot, sub_name = text.partition(".")
     attribute = table.get(name.casefold())
     if attribute is None or attribute.returned == "never":
-        raise _no_attribute(name, token.at)
+        raise _no_attribute(name, lexeme.at)
     if not dot:
         return Reference(urn, attribute, None)
     sub = attribute.sub_attributes.get(sub_name.casefold())
     if sub is None or sub.returned == "never":
-        raise _no_attribute(sub_name, token.at)
+        raise _no_attribute(sub_name, lexeme.at)
     return Reference(urn, attribute, sub)
 
 
 def _sub_resolver(attribute: Attribute) -> Resolve:
-    def resolve(token: Token) -> Reference:
+    def resolve(lexeme: Lexeme) -> Reference:
         if attribute.type == UNKNOWN_TYPE:
-            return Reference(None, unknown(token.text), None)
-        if attribute.type != "complex" and token.text.casefold() == "value":
+            return Reference(None, unknown(lexeme.text), None)
+        if attribute.type != "complex" and lexeme.text.casefold() == "value":
             return Reference(None, replace(attribute, name="value", multi_valued=False), None)
-        return _resolve_in(attribute.sub_attributes, None, token.text, token)
+        return _resolve_in(attribute.sub_attributes, None, lexeme.text, lexeme)
 
     return resolve
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from scim.errors import InvalidPath
-from scim.filter_parser import Reader, Token, shown
+from scim.filter_parser import Lexeme, Reader, shown
 from scim.filters import Filter, Reference, unknown
 from scim.normalise import check_unknown
 from scim.schema import Attribute, ResourceType, is_scim_urn
@@ -69,10 +69,10 @@ def parse_path(text: str, rt: ResourceType) -> Path:
         raise InvalidPath("The path is the URN of the resource's own schema: name an attribute after it.")
     found: list[Path] = []
 
-    def resolve(token: Token) -> Reference:
-        if token.text.casefold() in rt.extensions:
+    def resolve(lexeme: Lexeme) -> Reference:
+        if lexeme.text.casefold() in rt.extensions:
             raise InvalidPath("The path must name an attribute of the extension before a filter.")
-        found.append(_before_filter(_without_filter(token.text, rt)))
+        found.append(_before_filter(_without_filter(lexeme.text, rt)))
         attribute = found[0].attribute
         if attribute is None:
             raise InvalidPath("The path must name an attribute of the extension before a filter.")
@@ -84,19 +84,19 @@ def parse_path(text: str, rt: ResourceType) -> Path:
 
 
 def _read_with_filter(reader: Reader, found: list[Path]) -> Path:
-    name = reader.token
+    name = reader.lexeme
     reader.place += 1
     reference = reader.resolve(name)
     path = found[0]
     if not reader.take("["):
-        raise InvalidPath(f"The path needs [ at character {reader.token.at + 1}.")
+        raise InvalidPath(f"The path needs [ at character {reader.lexeme.at + 1}.")
     inner = reader.selection(reference, name)
     sub: Attribute | None = None
-    if reader.token.kind == "sub":
-        sub = _sub(reference.attribute, reader.token.text[1:])
+    if reader.lexeme.kind == "sub":
+        sub = _sub(reference.attribute, reader.lexeme.text[1:])
         reader.place += 1
-    if reader.token.kind != "end":
-        raise InvalidPath(f"The path should end at character {reader.token.at + 1}.")
+    if reader.lexeme.kind != "end":
+        raise InvalidPath(f"The path should end at character {reader.lexeme.at + 1}.")
     return _filtered(path, inner, sub)
 
 

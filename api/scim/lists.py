@@ -22,7 +22,7 @@ from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.rendering import BODIES_BYTES_MAX
 from projections import reads
-from projections.reads import SCAN_MAX, SCAN_PAGE, GroupOf, Members, Sealed
+from projections.reads import SCAN_MAX, SCAN_PAGE, GroupOf, Members, SealedResource
 from scim.cursors import ANCHORS, AfterAnchors, AfterCreation, ListPosition
 from scim.errors import InvalidCursor, TooMany
 from scim.filter_dependencies import NO_VALUES, compared_members, values_needed, with_member_ids
@@ -72,7 +72,7 @@ class Listing:
     def __init__(self, services: Services, directory: Directory, base: str, work: Work, leniency: Leniency) -> None:
         self._services, self._directory, self._base = services, directory, base
         self._work, self._leniency = work, leniency
-        self._kept: dict[UUID, Sealed] = {}  # what matched and need not be read again, as long as it is little
+        self._kept: dict[UUID, SealedResource] = {}  # what matched and need not be read again, as long as it is little
         self._kept_bytes = 0
 
     async def _compute(self, work: Callable[[], Any]) -> Any:
@@ -167,7 +167,7 @@ class Listing:
 
     async def _read(
         self, kind: ResourceType, ids: Sequence[UUID], values: frozenset[str] | None
-    ) -> tuple[list[Sealed], int, dict[UUID, Members | list[GroupOf]]]:
+    ) -> tuple[list[SealedResource], int, dict[UUID, Members | list[GroupOf]]]:
         """The resources, still sealed, the number of ids that were looked up, and the groups or members that the filter depends on."""
         related: dict[UUID, Members | list[GroupOf]] = {}
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
@@ -187,7 +187,7 @@ class Listing:
     def _picked(
         self,
         kind: str,
-        rows: Sequence[Sealed],
+        rows: Sequence[SealedResource],
         related: Mapping[UUID, Members | list[GroupOf]],
         wanted: Filter | None,
         order: Order | None,
@@ -213,7 +213,7 @@ class Listing:
         elif related:
             document["groups"] = shown_groups(related, self._base)
 
-    def _keep(self, sealed: Sealed) -> None:
+    def _keep(self, sealed: SealedResource) -> None:
         self._kept_bytes += len(sealed.ct)
         if self._kept_bytes <= BODIES_BYTES_MAX:
             self._kept[sealed.id] = sealed
@@ -230,7 +230,7 @@ class Listing:
             await self._compute(partial(self._show, page, rest[:readable], rows, groups, projections))
         return page
 
-    async def _sealed(self, items: Sequence[Item]) -> tuple[dict[UUID, Sealed], int]:
+    async def _sealed(self, items: Sequence[Item]) -> tuple[dict[UUID, SealedResource], int]:
         """The resources, still sealed, and the number of items that were looked up."""
         rows = {item.id: self._kept[item.id] for item in items if item.id in self._kept}
         late: set[UUID] = set()
@@ -255,7 +255,7 @@ class Listing:
         self,
         page: Shown,
         items: Sequence[Item],
-        rows: Mapping[UUID, Sealed],
+        rows: Mapping[UUID, SealedResource],
         groups: Mapping[UUID, list[GroupOf]],
         projections: Mapping[str, Projection],
     ) -> None:
@@ -275,7 +275,7 @@ class Listing:
                 page.places.append(page.used)
             page.used += 1
 
-    def _piece(self, item: Item, sealed: Sealed, groups: list[dict[str, Any]] | None, projection: Projection) -> bytes:
+    def _piece(self, item: Item, sealed: SealedResource, groups: list[dict[str, Any]] | None, projection: Projection) -> bytes:
         document = with_meta(
             reads.unsealed(self._services.ledger.kek, self._directory, item.kind, sealed, self._work), self._base
         )

@@ -23,7 +23,7 @@ from ledger.commands import (
     CreateUser,
     DeleteGroup,
     DeleteUser,
-    Members,
+    MemberIds,
     PatchGroup,
     PatchUser,
     ReplaceGroup,
@@ -37,7 +37,7 @@ from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
 from operations.admin_commands import AFTER_CHANGE_S
 from projections import reads
-from projections.reads import GroupOf, Resource, Sealed
+from projections.reads import GroupOf, Resource, SealedResource
 from scim.apply import changed_names
 from scim.casefolding import casefold
 from scim.errors import NotFound, TooMany, Unavailable
@@ -195,7 +195,7 @@ class Write:
             return {}  # most directories: no connection is asked for
         return await resolve_members(self._services.ledger.turns, self._directory, members, self._leniency)
 
-    async def _members(self, document: dict[str, Any]) -> Members:
+    async def _members(self, document: dict[str, Any]) -> MemberIds:
         """The members of a group, taken out of its document: memberships are stored apart from it."""
         # To free so many dicts takes as long as to make them: for a large group not on the event loop.
         named: list[str] = await self._computed(lambda: [member["value"] for member in document.pop("members", ())])
@@ -286,7 +286,7 @@ class Write:
             status, each(group_json(head, projection, members or reads.Members(), self._base)), _headers(document, outcome)
         )
 
-    async def _group_now(self, group: UUID, *, members: bool) -> tuple[Sequence[Sealed], reads.Members | None]:
+    async def _group_now(self, group: UUID, *, members: bool) -> tuple[Sequence[SealedResource], reads.Members | None]:
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
             rows, _ = await reads.page(conn, self._directory, GROUP.name, [group])
             return rows, (await reads.members_of(conn, self._directory, [group])).get(group) if members else None

@@ -15,7 +15,7 @@ AsOf = Annotated[str, typer.Option("--as-of", help="An instant with offset, seq:
 
 @app.command()
 def members(directory: str, group: str, *, as_of: AsOf = "seq:head", nested: bool = False, as_json: AsJson = False) -> None:
-    """Who was in a group."""
+    """List the members of a group."""
     with service() as found:
         query = {"as_of": as_of, "nested": nested}
         _show_pages(found.pages("audit members", query=query, directory=directory, group=group), as_json)
@@ -23,7 +23,7 @@ def members(directory: str, group: str, *, as_of: AsOf = "seq:head", nested: boo
 
 @app.command()
 def access(directory: str, user: str, *, as_of: AsOf = "seq:head", nested: bool = True, as_json: AsJson = False) -> None:
-    """What a user could reach, with every path."""
+    """List the groups that a user could reach, with every path."""
     with service() as found:
         query = {"as_of": as_of, "nested": nested}
         _show_pages(found.pages("audit access", query=query, directory=directory, user=user), as_json)
@@ -37,14 +37,14 @@ def population(
     kind: Annotated[str, typer.Option("--type", help="User or Group.")] = "User",
     as_json: AsJson = False,
 ) -> None:
-    """Everyone who existed."""
+    """List all users and groups that existed."""
     with service() as found:
         _show_pages(found.pages("audit population", query={"as_of": as_of, "type": kind}, directory=directory), as_json)
 
 
 @app.command()
 def user(directory: str, user: str, *, as_of: AsOf = "seq:head", as_json: AsJson = False) -> None:
-    """A user as it was."""
+    """Show the past state of a user."""
     _show(ask("audit user", query={"as_of": as_of}, directory=directory, user=user), as_json)
 
 
@@ -58,7 +58,7 @@ def diff(
     user: str | None = None,
     as_json: AsJson = False,
 ) -> None:
-    """What changed between two points."""
+    """List the differences between two points."""
     _show(ask("audit diff", query={"from": first, "to": to, "group": group, "user": user}, directory=directory), as_json)
 
 
@@ -92,7 +92,7 @@ def _heading(answer: dict[str, Any]) -> str:
 
 
 def _stream(pages: Iterator[dict[str, Any]]) -> None:
-    """One JSON document of any number of rows, in the memory of a page."""
+    """Print one JSON document of any number of rows, with the memory of one page."""
     for number, page in enumerate(pages):
         rows = as_text(page["data"])[1:-1]
         if number == 0:

@@ -1,7 +1,7 @@
-"""Reaching the service.
+"""The client of the service.
 
-Anywhere by LEDGER_URL with a token; else that of this machine, through the socket that only its owner can open; else the same
-application in this process.
+With LEDGER_URL it is any service, with a token; else the service of this machine, through its local socket; else the same application
+in this process.
 """
 
 import json
@@ -19,24 +19,24 @@ from runtime.client_settings import ClientSettings, client_settings
 from runtime.exits import REFUSED, UNREACHABLE, USAGE, CommandError
 from runtime.local_socket import answering
 
-# httpx imports its own command line (click, rich, pygments: a third of a second) where these happen to be installed. None makes
-# that import fail, which it expects; nothing of the library is missing.
+# httpx imports its own command line (click, rich, pygments) if these are installed, which takes a third of a second. None makes that
+# import fail, and httpx handles the failure.
 sys.modules.setdefault("httpx._main", None)  # pyright: ignore[reportArgumentType]
 
 import httpx  # noqa: E402
 
 CONNECT_S: Final = 5.0
-READ_S: Final = 120.0  # between two pieces of an answer: recomputing an audit takes its time
+READ_S: Final = 120.0  # seconds between two pieces of an answer; an audit may compute for long
 LOCAL_NAME: Final = "http://localhost"
 _NOT_UNDERSTOOD: Final = frozenset({400, 413, 414, 431})
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that can be asked."""
+    """A service that commands send requests to."""
 
     http: httpx.Client
-    place: str  # where it is, for sentences
+    place: str  # its address, for error sentences
 
     def ask(
         self,
@@ -47,7 +47,7 @@ class Service:
         key: str | None = None,
         **places: str,
     ) -> Any:
-        """The answer to the route of a verb. Raises CommandError for any that is not 2xx, and where there is none."""
+        """Call the route of a verb. Raises CommandError without an answer, and for any answer but 2xx."""
         request = self._request(verb, query, body, key, places)
         with self._reaching():
             answer = self.http.send(request)
@@ -67,10 +67,10 @@ class Service:
                 answer.close()
 
     def pages(self, verb: str, *, query: Mapping[str, Any] | None = None, **places: str) -> Iterator[dict[str, Any]]:
-        """Each page of a list. A place in time is resolved once: what is asked as of the head stays as of that seq."""
+        """The pages of a list. `seq:head` is resolved at the first page, and the next ones use that seq."""
         asked = dict(query or {})
         while True:
-            page = self.ask(verb, query=asked, **places)  # pyright: ignore[reportArgumentType]  # a place is never called body
+            page = self.ask(verb, query=asked, **places)  # pyright: ignore[reportArgumentType]  # no path parameter is called body
             yield page
             after = page.get("list_metadata", {}).get("after")
             if after is None:
@@ -111,7 +111,7 @@ def _an_address() -> Generator[None]:
         yield
     except httpx.InvalidURL:
         text = "LEDGER_URL is not an address: it is like https://ledger.example.com:8000."
-        raise CommandError(text, USAGE) from None  # the library's own sentence quotes parts of it, which may be a password
+        raise CommandError(text, USAGE) from None  # httpx's sentence quotes parts of the URL, which may contain a password
 
 
 def _segment(name: str, value: str) -> str:
@@ -133,7 +133,7 @@ def _read(answer: httpx.Response) -> Any:
 
 
 def _exit_code(status: int) -> int:
-    """What is not understood is a matter of usage, as if the command line itself had refused it."""
+    """The exit code of a status. 400 and 413 are usage errors."""
     if status >= 500:
         return UNREACHABLE
     return USAGE if status in _NOT_UNDERSTOOD else REFUSED
@@ -141,7 +141,7 @@ def _exit_code(status: int) -> int:
 
 @contextmanager
 def service() -> Generator[Service]:
-    """The service that this command is meant for, for the time of the block."""
+    """The service of this command, for the time of the block."""
     settings = client_settings()
     headers = _headers(settings)
     timeout = httpx.Timeout(READ_S, connect=CONNECT_S)
@@ -173,7 +173,7 @@ def ask(
     key: str | None = None,
     **places: str,
 ) -> Any:
-    """Ask one thing."""
+    """Call the route of one verb."""
     with service() as found:
         return found.ask(verb, query=query, body=body, key=key, **places)
 

@@ -1,4 +1,4 @@
-"""`scim-ledger consumer …`: who reads, how far, and what an operator does about it."""
+"""`scim-ledger consumer …`: consumers, their progress, and acts of operators."""
 
 import os
 from pathlib import Path
@@ -14,9 +14,19 @@ from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
 from runtime.exits import FINDING
 
 app = new_group("Named readers of the feed.")
-LISTED: Final = ("name", "mode", "state", "acked_position", "head_position", "lag_events", "lag_seconds", "blocked", "parked")
-NOT_YET: Final = {"under_way", "retrying", "waiting"}  # what goes on by itself
-# What these were called before `blocked` was a word of its own; they go on working.
+CONSUMER_COLUMNS: Final = (
+    "name",
+    "mode",
+    "state",
+    "acked_position",
+    "head_position",
+    "lag_events",
+    "lag_seconds",
+    "blocked",
+    "parked",
+)
+NOT_YET: Final = {"under_way", "retrying", "waiting"}  # reasons that end by themselves
+# Older names, from before the noun `blocked`; they still work.
 for _name, _command in (
     ("blocked", deliveries.list_blocked), ("retry", deliveries.retry_blocked), ("park", deliveries.park_blocked),
     ("skip", deliveries.skip_blocked),
@@ -39,7 +49,7 @@ def create(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a consumer, or give an existing one another definition. A webhook's secret is shown once."""
+    """Create a consumer, or change the definition of an existing one. A webhook's secret is shown once."""
     body = {
         "directories": directory or ["*"], "types": types.split(","), "start": start, "mode": "webhook" if url else "pull",
         "ordering": ordering, "batch_max": batch_max, "url": url,
@@ -54,12 +64,12 @@ def create(
 def list_command(*, as_json: AsJson = False) -> None:
     """List the consumers with their lag."""
     with service() as found:
-        print_rows(as_json, [row for page in found.pages("consumer list") for row in page["data"]], LISTED)
+        print_rows(as_json, [row for page in found.pages("consumer list") for row in page["data"]], CONSUMER_COLUMNS)
 
 
 @app.command()
 def show(name: str, *, as_json: AsJson = False) -> None:
-    """Show a consumer: its definition, its lag, what it is stuck on."""
+    """Show a consumer: its definition, its lag, and what blocks it."""
     found = ask("consumer show", name=name)
     if as_json:
         say(True, found, "")
@@ -75,7 +85,7 @@ def audit(
     to: Annotated[str | None, typer.Option("--to", help="Likewise.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute from the log what a consumer acknowledged, and print the holes. Exit 1 where there are some."""
+    """Recompute from the log what a consumer acknowledged, and print the holes. Exit 1 if there are any."""
     found = ask("consumer audit", query={"from": first, "to": to}, name=name)
     if as_json:
         say(True, found, "")
@@ -99,7 +109,7 @@ def audit(
 
 @app.command()
 def ping(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Send a signed test message and say what the receiver answered. Exit 1 where it did not accept it."""
+    """Send a signed test message and print the receiver's answer. Exit 1 if it was not accepted."""
     found = ask("consumer ping", key=key, name=name)
     what = f"answered {found['status']}" if found["status"] else f"did not answer: {found['error']}"
     say(as_json, found, f"{name} {what} after {found['seconds']} s." + (f"\n{found['answer']}" if found["answer"] else ""))
@@ -110,16 +120,16 @@ def ping(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
 @app.command()
 def pause(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
     """Deliver nothing until resumed; nothing is lost meanwhile."""
-    _moved(name, ask("consumer pause", key=key, name=name), as_json)
+    _say_state(name, ask("consumer pause", key=key, name=name), as_json)
 
 
 @app.command()
 def resume(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Go on where it was; also after a receiver answered 410."""
-    _moved(name, ask("consumer resume", key=key, name=name), as_json)
+    """Continue where it stopped; also after a receiver answered 410."""
+    _say_state(name, ask("consumer resume", key=key, name=name), as_json)
 
 
-def _moved(name: str, found: dict[str, Any], as_json: bool) -> None:
+def _say_state(name: str, found: dict[str, Any], as_json: bool) -> None:
     say(as_json, found, f"{name} is {found['state']}, {found['lag_events']} events behind.")
 
 
@@ -133,7 +143,7 @@ def seek(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move a consumer back (events come again) or forward (they are passed over, and the audit shows it)."""
+    """Move a consumer back (events come again) or forward (events are skipped, and the audit shows it)."""
     found = ask("consumer seek", body={"to": to, "reason": reason, "dry_run": dry_run}, key=key, name=name)
     again, past = found.get("delivered_again"), found.get("passed_over")
     what = f"{again} events are delivered again" if again is not None else f"{past} events are passed over"
@@ -148,7 +158,7 @@ def pull(
     wait: Annotated[int, typer.Option(min=0, max=30, help="Seconds to wait for the first.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print what comes next for a consumer that pulls, and the cursor to acknowledge it with; nothing moves."""
+    """Print the next events of a consumer that pulls, and the cursor to acknowledge them. Its place stays."""
     found = ask("consumer pull", query={"limit": limit, "wait": wait}, name=name)
     if as_json:
         say(True, found, "")
@@ -172,14 +182,14 @@ def ack(
 
 @app.command()
 def delete(name: str, *, as_json: AsJson = False) -> None:
-    """End a consumer. What it acknowledged stays on record; its name becomes free."""
+    """Delete a consumer. Its acknowledgements stay on record; its name becomes free."""
     ask("consumer delete", name=name)
     say(as_json, {"deleted": name}, f"Deleted {name}.")
 
 
 @app.command("close-fork")
 def close_fork(name: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Say that what a receiver made of events that are gone from the log has been seen to. `consumer audit` goes on listing them."""
+    """Close a fork after the receiver was repaired. `consumer audit` goes on listing the lost events."""
     found = ask("consumer close-fork", body={"reason": reason}, key=key, name=name)
     say(as_json, found, f"Closed. {name} is at position {found['acked_position']}.")
 
@@ -193,14 +203,14 @@ def rotate_secret(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a webhook another signing secret, shown once."""
+    """Make a new signing secret for a webhook, shown once."""
     found = _kept(secret_file, lambda: ask("consumer rotate-secret", body={"overlap_seconds": overlap}, key=key, name=name))
     new = f"The new secret, shown once: {found['secret']}" if "secret" in found else f"The new secret is in {secret_file}."
     say(as_json, found, f"{new}\nThe old one signs too for {overlap} s.")
 
 
 def _kept(path: Path | None, act: Any) -> dict[str, Any]:
-    """The answer to an act, with the secret in it moved to a file where one is named."""
+    """The answer to an act; its secret is moved to a file if one is named."""
     if path is None:
         return act()
     with os.fdopen(reserve_private(path), "w", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""`scim-ledger blocked …` and `scim-ledger parked …`: what is stuck, and what an operator does about it."""
+"""`scim-ledger blocked …` and `scim-ledger parked …`: list deliveries that wait, and retry, park or skip them."""
 
 from typing import Annotated, Final
 
@@ -6,18 +6,17 @@ import typer
 
 from runtime.cli.client import ask
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
+from runtime.cli.printing import AsJson, Key, Reason, Superseded, print_rows, say
 
 blocked = new_group("Deliveries that failed: blocked ones, and those that are tried again.")
 parked = new_group("Deliveries that were set aside in sight.")
 Limit = Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")]
-Superseded = Annotated[bool, typer.Option("--include-superseded", help="Also a grant that a later event took back.")]
 STUCK: Final = ("event_id", "type", "state", "attempts", "last_error", "since", "next_attempt_at", "reason")
 
 
 @blocked.command("list")
 def list_blocked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> None:
-    """List the deliveries that failed, blocked ones and those that are tried again."""
+    """List failed deliveries: blocked ones, and those that are retried."""
     print_rows(as_json, ask("blocked list", query={"limit": limit}, name=name)["data"], STUCK)
 
 
@@ -25,25 +24,25 @@ def list_blocked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> N
 def retry_blocked(
     name: str, event_id: str, *, reason: Reason, include_superseded: Superseded = False, key: Key = None, as_json: AsJson = False
 ) -> None:
-    """Try a failed delivery again now."""
+    """Retry a failed delivery now."""
     _act("blocked retry", name, event_id, reason, key, as_json, **_asked(include_superseded))
 
 
 @blocked.command("park")
 def park_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Set a failed delivery aside in sight, so that it holds up nothing."""
+    """Park a failed delivery, so that others do not wait for it."""
     _act("blocked park", name, event_id, reason, key, as_json)
 
 
 @blocked.command("skip")
 def skip_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Never deliver it. The reason stays on record, and the audit shows the hole."""
+    """Skip a failed delivery for ever. The reason stays on record, and the audit shows the hole."""
     _act("blocked skip", name, event_id, reason, key, as_json)
 
 
 @parked.command("list")
 def list_parked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> None:
-    """List what was parked."""
+    """List parked deliveries."""
     print_rows(as_json, ask("parked list", query={"limit": limit}, name=name)["data"], STUCK)
 
 
@@ -57,7 +56,7 @@ def retry_parked(
 
 @parked.command("skip")
 def skip_parked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Never deliver it. The reason stays on record."""
+    """Skip a parked delivery for ever. The reason stays on record."""
     _act("parked skip", name, event_id, reason, key, as_json)
 
 

@@ -10,7 +10,7 @@ from runtime.cli.printing import AsJson, Key, Reason, cell, plain, print_rows, s
 from runtime.exits import FINDING
 
 app = new_group("IdP connections.", DIRECTORY_NOUNS)
-LISTED: Final = ("directory", "id", "profile", "state")
+DIRECTORY_COLUMNS: Final = ("directory", "id", "profile", "state")
 
 
 @app.command()
@@ -21,7 +21,7 @@ def create(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a directory: one IdP connection."""
+    """Create a directory: one IdP connection."""
     found = _named(ask("directory create", body={"slug": slug, "profile": profile}, key=key))
     say(as_json, found, f"Made directory {slug}. Issue a token for its IdP: scim-ledger token issue scim --directory {slug}")
 
@@ -31,7 +31,7 @@ def list_command(*, as_json: AsJson = False) -> None:
     """List the directories."""
     with service() as found:
         rows = [_named(row) for page in found.pages("directory list") for row in page["data"]]
-    print_rows(as_json, rows, LISTED)
+    print_rows(as_json, rows, DIRECTORY_COLUMNS)
 
 
 @app.command()
@@ -53,7 +53,7 @@ def pause(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = 
 
 @app.command()
 def resume(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Take SCIM writes again."""
+    """Accept SCIM writes again."""
     found = ask("directory resume", body={"reason": reason}, key=key, directory=directory)
     say(as_json, found, f"Directory {directory} takes writes again.")
 
@@ -67,14 +67,14 @@ def close(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a directory: all access ends at once, its tokens are revoked, then it is cleaned up."""
+    """Close a directory for ever: all access ends at once, its tokens are revoked, then it is cleaned up."""
     found = ask("directory close", body={"reason": reason, "confirm": confirm}, key=key, directory=directory)
     say(as_json, found, f"Directory {directory} is closed: all access through it has ended.")
 
 
 @app.command("accept-clock")
 def accept_clock(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Take writes again although the clock is behind the last event: they have its time until the clock has caught up."""
+    """Accept writes although the clock is behind the last event: they get its time until the clock has passed it."""
     found = ask("directory accept-clock", body={"reason": reason}, key=key, directory=directory)
     say(
         as_json,
@@ -98,7 +98,7 @@ def doctor(
     hours: Annotated[int, typer.Option(min=1, max=720, help="How far to look back.")] = 24,
     as_json: AsJson = False,
 ) -> None:
-    """Say how a directory's IdP is doing: silence, refusals and their reasons, retry storms, tolerances, token ages."""
+    """Show the health of a directory's IdP: silence, refusals with reasons, retry storms, tolerances, token ages."""
     report = ask("directory doctor", query={"hours": hours}, directory=directory)
     if as_json:
         say(True, report, "")

@@ -1,4 +1,4 @@
-"""`scim-ledger doctor`: what needs attention, over everything that one may see."""
+"""`scim-ledger doctor`: what needs attention, in everything that the caller can see."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -10,22 +10,22 @@ from runtime.exits import FINDING, UNREACHABLE, CommandError
 
 app = new_group("What needs attention.")
 Row = dict[str, Any]
-LIVING: Final = {"active", "paused"}  # a closed directory needs nobody
+LIVING: Final = {"active", "paused"}  # a closed directory needs no attention
 
-# What to do about a consumer in each state; None where it goes on by itself.
+# What to do about a consumer in each state; None if it continues by itself.
 STATES: Final[Mapping[str, str | None]] = {
     "active": None,
-    "retrying": None,  # as long as it lasts no longer than `limited_by` allows
+    "retrying": None,  # reported by `limited_by` if it lasts too long
     "paused": "It is paused: scim-ledger consumer resume {name}",
     "blocked": "{blocked} deliveries are blocked{last}, and what depends on them waits. Mend the receiver, then scim-ledger blocked list {name}, "
     "and retry, park or skip each",
     "disabled": "It is disabled, because its receiver said that it is gone (410): delete it, or scim-ledger consumer resume {name}",
 }
-# What to do about deliveries that are not simply next, by what the status counts; None where they go on by themselves.
+# What to do about the exceptions that the status counts; None if they continue by themselves.
 EXCEPTIONS: Final[Mapping[str, str | None]] = {
     "waiting": None,
     "retrying": None,
-    "blocked": None,  # said of the state, also where that is another one
+    "blocked": None,  # reported with the state
     "held": "{held} deliveries are held by the surge brake: scim-ledger directory surge show DIRECTORY, then surge release, or stop the IdP",
     "parked": "{parked} deliveries are parked: scim-ledger parked list {name}",
 }
@@ -33,7 +33,7 @@ EXCEPTIONS: Final[Mapping[str, str | None]] = {
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """Say what needs attention: the service, its directories, its consumers. Exit 1 where there is something."""
+    """Show what needs attention: the service, its directories, its consumers. Exit 1 if there is anything."""
     with service() as found:
         rows = [*_service(found), *_directories(found), *_consumers(found)]
     if rows or as_json:
@@ -74,7 +74,7 @@ def _consumers(found: Service) -> list[dict[str, str]]:
 
 
 def of_consumer(row: Row) -> list[str]:
-    """What to do about a consumer, by its status: worst first."""
+    """What to do about a consumer, from its status, worst first."""
     said: list[Callable[[Row], list[str]]] = [_forked, _stopped, _limited, _set_aside]
     return [line for says in said for line in says(row)]
 

@@ -1,4 +1,4 @@
-"""`scim-ledger`: every operator's verb. Exit codes: runtime/exits.py."""
+"""The command `scim-ledger`. Exit codes: runtime/exits.py."""
 
 import json
 import re
@@ -39,11 +39,11 @@ def main() -> None:
         print(plain(ended.text), file=sys.stderr)
         raise SystemExit(ended.code) from None
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has seen enough
+        sys.stderr.close()  # the reader of the pipe has closed it
         raise SystemExit(0) from None
 
 
 def _refuse_tokens(words: Sequence[str]) -> None:
-    """An address or a sentence would be made of it, and stand in logs."""
+    """Raises CommandError if a word is a token, which would get into URLs, sentences and logs."""
     if any(_TOKEN.search(word) for word in words):
         raise CommandError(_SEEN, USAGE)

@@ -13,23 +13,23 @@ from runtime.cli.printing import as_text
 
 app = new_group("The feed.")
 Slug = Annotated[str | None, typer.Option("--directory", help="Only this one. Default: all but _system.")]
-Types = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
+EventTypes = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
 Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="What it prints is JSON in any case.")]
-PAGE: Final = 1_000
-WAIT_S: Final = 20  # of one long poll: shorter than what a proxy between here and there lets idle
+AlwaysJson = Annotated[bool, typer.Option("--json", help="What it prints is JSON in any case.")]
+EVENTS_PAGE: Final = 1_000
+WAIT_S: Final = 20  # seconds of one long poll; shorter than the idle timeout of proxies
 
 
 @app.command("list")
 def list_command(
     *,
     directory: Slug = None,
-    types: Types = None,
+    types: EventTypes = None,
     first: Start = "beginning",
     limit: Annotated[int, typer.Option(min=1)] = 100,
-    as_json: AsJson = True,
+    as_json: AlwaysJson = True,
 ) -> None:
-    """Print events from a place on."""
+    """Print events, starting from a place."""
     left = limit
     with service() as found:
         for page in _pages(found, "events list", {"directory": directory, "types": types, "from": first}, limit):
@@ -40,22 +40,24 @@ def list_command(
 
 
 @app.command()
-def tail(*, directory: Slug = None, types: Types = None, first: Start = "now", as_json: AsJson = True) -> None:
+def tail(*, directory: Slug = None, types: EventTypes = None, first: Start = "now", as_json: AlwaysJson = True) -> None:
     """Print events as they come, until Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt), service() as found:
-        for page in _pages(found, "events tail", {"directory": directory, "types": types, "from": first, "wait": WAIT_S}, PAGE):
+        for page in _pages(
+            found, "events tail", {"directory": directory, "types": types, "from": first, "wait": WAIT_S}, EVENTS_PAGE
+        ):
             _print(page["data"])
 
 
 @app.command()
-def get(event_id: str, *, as_json: AsJson = True) -> None:
-    """Print one event. It is found only where exactly this event stands: not after a restore that lost it."""
+def get(event_id: str, *, as_json: AlwaysJson = True) -> None:
+    """Print one event. It is not found after a restore that lost it."""
     print(as_text(ask("events get", event_id=event_id)))
 
 
 def _pages(found: Service, verb: str, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
-    """Page after page, for ever: whoever has read enough leaves."""
-    asked = {**query, "limit": min(limit, PAGE)}
+    """Page after page, for ever; the caller stops when it has enough."""
+    asked = {**query, "limit": min(limit, EVENTS_PAGE)}
     while True:
         page = found.ask(verb, query=asked)
         yield page

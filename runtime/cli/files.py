@@ -11,7 +11,7 @@ PRIVATE: Final = 0o600
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file. Raises CommandError where it cannot be read."""
+    """The bytes of a file. Raises CommandError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as wrong:
@@ -19,7 +19,7 @@ def read_file(path: Path) -> bytes:
 
 
 def json_file(path: Path) -> Any:
-    """What a file holds as JSON. Raises CommandError naming what is wrong with it."""
+    """The JSON in a file. Raises CommandError, which says what is wrong."""
     try:
         return json.loads(read_file(path))
     except ValueError as wrong:
@@ -27,7 +27,7 @@ def json_file(path: Path) -> Any:
 
 
 def reserve_private(path: Path) -> int:
-    """Make a file for a secret before the secret exists: where that fails, none is lost. Give its descriptor."""
+    """Create the file for a secret before the secret exists, so that none is lost if that fails. Returns its descriptor."""
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
     except OSError as wrong:

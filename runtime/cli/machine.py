@@ -1,4 +1,4 @@
-"""The verbs that work on the machine itself: serve, migrate, settings, demo. What they need is imported when they run."""
+"""The verbs that work on the machine itself: serve, migrate, settings, demo. Their imports are made when they run."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def settings(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def demo() -> None:
-    """Tell the whole story against a running service (LEDGER_URL) or one it starts itself."""
+    """Run the demo against a service (LEDGER_URL), or against one that it starts itself."""
     from runtime.demo import demo as tell
 
     tell()

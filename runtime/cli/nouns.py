@@ -1,4 +1,4 @@
-"""Groups of commands that are imported when they are named: `--help` needs their names and a line each, nothing else."""
+"""Groups of commands whose modules are imported on use, because `--help` needs only a name and a line for each."""
 
 import importlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 
 class Noun(NamedTuple):
-    """Where the commands of a word are; `help` is what the list of words says."""
+    """The module with a noun's commands. `help`: its line in the list of nouns."""
 
     module: str
     help: str
@@ -43,7 +43,7 @@ DIRECTORY_NOUNS: Final[Nouns] = {
 
 
 def group_of(nouns: Nouns) -> type[TyperGroup]:
-    """A group that knows these words beside its own commands."""
+    """A group that has these nouns besides its own commands."""
 
     class Group(TyperGroup):
         def list_commands(self, ctx: Any) -> list[str]:
@@ -62,7 +62,7 @@ def group_of(nouns: Nouns) -> type[TyperGroup]:
 
 
 def new_group(text: str, nouns: Nouns | None = None) -> typer.Typer:
-    """An empty group of commands. Plain help: it is read in a tenth of the time that a framed one takes to import."""
+    """An empty group of commands. Its help is plain: importing rich for a framed one would take longer than most commands."""
     return typer.Typer(
         cls=group_of(nouns) if nouns else None, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
         pretty_exceptions_enable=False, help=text,
@@ -70,7 +70,7 @@ def new_group(text: str, nouns: Nouns | None = None) -> typer.Typer:
 
 
 def _loaded(word: str, noun: Noun) -> Any:
-    """Import the module of a word and make its commands."""
+    """Import the module of a noun and build its commands."""
     module = importlib.import_module(f"runtime.cli.{noun.module}")
     made: Any = typer.main.get_group(getattr(module, noun.attribute))
     made = made.commands[word] if noun.verb else made

@@ -1,4 +1,4 @@
-"""What the command line prints: columns for people, JSON for programs. No control character of an answer reaches a terminal."""
+"""Output of the command line: columns for people, JSON for programs. Control characters in answers never reach a terminal."""
 
 import json
 import re
@@ -15,18 +15,21 @@ Key: TypeAlias = Annotated[
     typer.Option("--idempotency-key", help="Send this key: the same command again within a day is answered, not done twice."),
 ]
 Reason: TypeAlias = Annotated[str, typer.Option(help="Why; it is put on record.")]
+Superseded: TypeAlias = Annotated[
+    bool, typer.Option("--include-superseded", help="Send also grants that a later event took back.")
+]
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _INSTANT: Final = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}):\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
 GAP: Final = "  "
 
 
 def say(as_json: bool, document: Any, text: str) -> None:
-    """The document where JSON is asked for, else the text."""
+    """Print the document with --json, else the text."""
     print(as_text(document) if as_json else plain(text))
 
 
 def print_rows(as_json: bool, rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> None:
-    """Rows as columns, those of `names` or all of them; as JSON whole."""
+    """Print rows as columns (`names`, or all), or completely as JSON."""
     if as_json:
         print(as_text(rows))
         return
@@ -44,7 +47,7 @@ def print_rows(as_json: bool, rows: Sequence[Mapping[str, Any]], names: Sequence
 
 
 def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """One name and value on a line, where columns would not fit on the terminal."""
+    """Print one name and value a line, for rows that do not fit on the terminal."""
     width = max(map(len, names))
     print("\n\n".join("\n".join(f"{name:{width}}  {value}" for name, value in zip(names, row, strict=True)) for row in rows))
 
@@ -54,7 +57,7 @@ def as_text(document: Any) -> str:
 
 
 def cell(value: object) -> str:
-    """One value on one line; an instant to the minute."""
+    """A value on one line; instants without seconds."""
     if isinstance(value, str):
         instant = _INSTANT.fullmatch(value)
         return f"{instant[1]} {instant[2]}" if instant else plain(value).replace("\n", " ")
@@ -66,5 +69,5 @@ def cell(value: object) -> str:
 
 
 def plain(text: str) -> str:
-    """Text without what a terminal would obey: answers quote receivers and IdPs."""
+    """The text without control characters, because answers quote receivers and IdPs."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,4 +1,4 @@
-"""`scim-ledger directory profile …`: how a kind of IdP speaks, and which directory speaks how."""
+"""`scim-ledger directory profile …`: list, show, check and try profiles, and set that of a directory."""
 
 import json
 import tomllib
@@ -18,7 +18,7 @@ app = new_group("How a directory's IdP is understood.")
 
 @app.command("list")
 def list_command(*, as_json: AsJson = False) -> None:
-    """List the profiles there are."""
+    """List all profiles."""
     rows = ask("directory profile list")["data"]
     say(as_json, rows, "\n".join(f"{row['profile']:14} {row['title']}" for row in rows))
 
@@ -37,7 +37,7 @@ def show(
             try:
                 shown = found.ask("directory profile of", directory=name)
             except CommandError:
-                raise unknown from None  # it names the profiles there are
+                raise unknown from None  # its text names the existing profiles
     say(as_json, {"profile": shown["profile"], **shown["document"]}, _described(shown["profile"], shown["document"]))
 
 
@@ -50,7 +50,7 @@ def set_command(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Change how a directory's IdP is understood, from the next request on. Nothing stored changes."""
+    """Set the profile of a directory, from the next request on. Stored resources do not change."""
     text = ask("directory profile set", body={"profile": _profile(profile)}, directory=directory)["profile"]
     say(as_json, {"directory": directory, "profile": text}, f"Directory {directory} has the profile {text}.")
 
@@ -62,7 +62,7 @@ def validate(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a profile file; every wrong place is named."""
+    """Check a profile file and name every wrong place."""
     found = ask("directory profile validate", body={"profile": _document(file)}, key=key)
     text = f"{file} is a profile: {found['profile']}." if found["valid"] else "\n".join(found["errors"])
     say(as_json, found, text)
@@ -83,7 +83,7 @@ def try_command(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recorded request through a profile and print what would be stored. Exit code 1 where it would be refused."""
+    """Run a recorded request with a profile and print what would be stored. Exit code 1 if it would be refused."""
     recorded = json_file(file)
     if not isinstance(recorded, dict):
         raise CommandError(f'{file} must hold an object: {{"method", "path", "body"}}, or a dialogue with "steps".', USAGE)

@@ -1,4 +1,4 @@
-"""A progress bar with ETA on a terminal, nothing elsewhere; for whom it waits is said in both."""
+"""A progress bar with ETA on a terminal, and none elsewhere. What it waits for is printed in both cases."""
 
 import sys
 from collections.abc import Callable, Generator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Shown:
-    """Called with (done, total) it moves; `waits` says what it waits for, once for each text."""
+    """Call it with (done, total) to move the bar. `waits` prints what it waits for, once for each text."""
 
     def __init__(self, move: Callable[[int, int], None], tell: Callable[[str], None]) -> None:
         self._move, self._tell, self._told = move, tell, ""
@@ -22,7 +22,7 @@ class Shown:
 
 @contextmanager
 def progress_bar(what: str) -> Generator[Shown]:
-    """Give what moves the bar."""
+    """A bar for the time of the block."""
     if not sys.stderr.isatty():
         yield Shown(lambda _done, _total: None, lambda text: print(f"{what}: {text}", file=sys.stderr, flush=True))
         return

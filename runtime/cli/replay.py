@@ -8,20 +8,19 @@ import typer
 
 from runtime.cli.client import Service, ask, service
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, Reason, plain, print_rows, say
+from runtime.cli.printing import AsJson, Key, Reason, Superseded, plain, print_rows, say
 from runtime.cli.progress import progress_bar
 from runtime.exits import FINDING, CommandError
 
 app = new_group("Rebuild or check the read models; send deliveries again.")
 INTERRUPTED: Final = 130
 WATCH_S: Final = 0.5
-LISTED: Final = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "reason")
+RUN_COLUMNS: Final = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "reason")
 From = Annotated[str, typer.Option("--from", help="The first: a position, seq:N, an instant such as 2026-11-24T09:10:00Z.")]
 To = Annotated[str | None, typer.Option("--to", help="The last, or the instant before which to stop. Default: now.")]
 Types = Annotated[str, typer.Option(help="Comma-separated event types. Default: all that the consumer reads.")]
 Subjects = Annotated[list[str] | None, typer.Option("--subject", help="Id of a user or group; may be given again.")]
 Slugs = Annotated[list[str] | None, typer.Option("--directory", help="May be given again.")]
-Superseded = Annotated[bool, typer.Option("--include-superseded", help="Also grants that a later event took back.")]
 Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Deliveries a second at most.")]
 
 
@@ -33,7 +32,7 @@ def rebuild(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild the read models beside the live ones and swap them in. Interrupt it at will: the next run goes on."""
+    """Rebuild the read models beside the live ones, then swap them. After an interruption the next run resumes."""
     from runtime.upkeep import rebuild_here
 
     try:
@@ -51,7 +50,7 @@ def rebuild(
 
 @app.command()
 def verify(*, as_json: AsJson = False) -> None:
-    """Recompute the log's hashes and columns and the read models; change nothing. Exit 1 names what differs."""
+    """Recompute the log's hashes and columns and the read models, without changing anything. Exit 1 and a list if anything differs."""
     from runtime.upkeep import verify_here
 
     findings, total = verify_here(progress_bar)
@@ -84,7 +83,7 @@ def plan(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a replay of deliveries would send, without sending it."""
+    """Show what a replay would send, without sending it."""
     body = _body(consumer, first, to, types, subject, directory, include_superseded, rate)
     found = ask("replay plan", body={**body, "name": "plan", "reason": "plan", "dry_run": True}, key=key)
     say(as_json, found, _planned(found))
@@ -107,7 +106,7 @@ def run(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send deliveries again, beside live traffic and never interleaved with it per subject."""
+    """Send deliveries again beside live traffic; the events of one subject are never interleaved."""
     body = _body(consumer, first, to, types, subject, directory, include_superseded, rate)
     with service() as asked:
         found = asked.ask("replay run", body={**body, "name": name, "reason": reason}, key=key)
@@ -124,8 +123,8 @@ def list_command(
     consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs, the newest first."""
-    print_rows(as_json, ask("replay list", query={"consumer": consumer, "limit": 1_000})["data"], LISTED)
+    """List runs, newest first."""
+    print_rows(as_json, ask("replay list", query={"consumer": consumer, "limit": 1_000})["data"], RUN_COLUMNS)
 
 
 @app.command()
@@ -135,32 +134,32 @@ def status(
     consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a run is, or all of them."""
+    """Show the progress of a run, or of all runs."""
     if replay is None:
         list_command(consumer=consumer, as_json=as_json)
     else:
-        print_rows(as_json, [ask("replay status", replay_id=replay)], LISTED)
+        print_rows(as_json, [ask("replay status", replay_id=replay)], RUN_COLUMNS)
 
 
 @app.command()
 def pause(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
     """Pause a run."""
-    _moved(replay, ask("replay pause", key=key, replay_id=replay), as_json)
+    _say_progress(replay, ask("replay pause", key=key, replay_id=replay), as_json)
 
 
 @app.command()
 def resume(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Let a paused run go on where it was."""
-    _moved(replay, ask("replay resume", key=key, replay_id=replay), as_json)
+    """Continue a paused run."""
+    _say_progress(replay, ask("replay resume", key=key, replay_id=replay), as_json)
 
 
 @app.command()
 def cancel(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """End a run; what it has not sent again stays as it was."""
-    _moved(replay, ask("replay cancel", key=key, replay_id=replay), as_json)
+    """End a run; what it has sent stays sent."""
+    _say_progress(replay, ask("replay cancel", key=key, replay_id=replay), as_json)
 
 
-def _moved(replay: str, found: dict[str, Any], as_json: bool) -> None:
+def _say_progress(replay: str, found: dict[str, Any], as_json: bool) -> None:
     say(as_json, found, f"Run {replay}: {found['status']}, {found['done']} of {found['total']}.")
 
 

@@ -9,8 +9,8 @@ from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, print_rows
 
 app = new_group("The journal of SCIM requests.")
-PAGE: Final = 1_000
-LISTED: Final = (
+REQUESTS_PAGE: Final = 1_000
+REQUEST_COLUMNS: Final = (
     "time",
     "directory",
     "method",
@@ -34,15 +34,15 @@ def list_command(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List requests, the newest first."""
+    """List requests, newest first."""
     query: dict[str, Any] = {"directory": directory, "status": status, "refused": True if refused else None}
     rows: list[dict[str, Any]] = []
     before: int | None = None
     with service() as found:
         while len(rows) < limit:
-            page = found.ask("requests list", query={**query, "before": before, "limit": min(limit - len(rows), PAGE)})
+            page = found.ask("requests list", query={**query, "before": before, "limit": min(limit - len(rows), REQUESTS_PAGE)})
             rows += page["data"]
             before = page["list_metadata"]["before"]
             if before is None:
                 break
-    print_rows(as_json, rows, LISTED)
+    print_rows(as_json, rows, REQUEST_COLUMNS)

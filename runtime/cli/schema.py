@@ -22,7 +22,7 @@ def add_command(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register an extension schema. It cannot be taken back: stored data refers to it."""
+    """Register an extension schema. It cannot be removed, because stored data refers to it."""
     document = json_file(file)
     found = ask("directory schema add", body={"resource_type": resource_type, "schema": document}, key=key, directory=directory)
     say(as_json, found["data"], f"Directory {directory} knows {document['id']}.")

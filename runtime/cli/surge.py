@@ -1,4 +1,4 @@
-"""`scim-ledger directory surge …`: how many revocations in an hour are ordinary, and letting go what the brake holds."""
+"""`scim-ledger directory surge …`: the limit of revocations an hour, and releasing held deliveries."""
 
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ app = new_group("The surge brake: more revocations in an hour than are ordinary.
 
 @app.command()
 def show(directory: str, *, as_json: AsJson = False) -> None:
-    """Show the limit of a directory and what the last hour brought."""
+    """Show the limit of a directory and its revocations in the last hour."""
     _one(as_json, ask("directory surge show", directory=directory))
 
 
@@ -25,7 +25,7 @@ def set_command(
     hold: Annotated[bool, typer.Option(help="Hold back the pushes beyond it until they are released.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is ordinary in a directory. Beyond it there is an alarm, and with --hold the pushes wait."""
+    """Set the limit of revocations an hour. Above it there is an alarm, and with --hold pushes wait."""
     body = {"per_hour": per_hour, "action": "hold" if hold else "alarm"}
     _one(as_json, ask("directory surge set", body=body, directory=directory))
 
@@ -38,7 +38,7 @@ def release(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let go everything that is held now."""
+    """Release everything that is held now."""
     _one(as_json, ask("directory surge release", body={"reason": reason}, key=key, directory=directory))
 
 

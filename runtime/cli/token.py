@@ -9,8 +9,19 @@ from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, print_rows, say
 
 app = new_group("Bearer tokens.")
-Token = Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")]
-LISTED: Final = ("id", "role", "name", "directories", "types", "consumers", "state", "expires_at", "last_used_at", "revoked_at")
+TokenId = Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")]
+TOKEN_COLUMNS: Final = (
+    "id",
+    "role",
+    "name",
+    "directories",
+    "types",
+    "consumers",
+    "state",
+    "expires_at",
+    "last_used_at",
+    "revoked_at",
+)
 
 
 @app.command()
@@ -50,12 +61,12 @@ def list_command(
     """List tokens with their scopes and dates; secrets are not stored."""
     with service() as found:
         pages = found.pages("token list", query={"role": role, "directory": directory, "state": state})
-        print_rows(as_json, [row for page in pages for row in page["data"]], LISTED)
+        print_rows(as_json, [row for page in pages for row in page["data"]], TOKEN_COLUMNS)
 
 
 @app.command()
-def show(token: Token, *, as_json: AsJson = False) -> None:
-    """Show a token: its scopes, its dates, whether it is still used."""
+def show(token: TokenId, *, as_json: AsJson = False) -> None:
+    """Show a token: its scopes, its dates, its last use."""
     found = ask("token show", token=token)
     if as_json:
         say(True, found, "")
@@ -65,24 +76,24 @@ def show(token: Token, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def rotate(
-    token: Token,
+    token: TokenId,
     *,
     overlap: Annotated[int, typer.Option(min=0, help="Seconds during which both work.")] = 86_400,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Issue a token with the same scopes in the place of one. It is shown once; the old one works until the overlap is over."""
+    """Issue a successor of a token with the same scopes, shown once. The old one works until the overlap ends."""
     found = ask("token rotate", body={"overlap_seconds": overlap}, key=key, token=token)
     say(as_json, found, found["token"])
 
 
 @app.command()
 def revoke(
-    token: Token,
+    token: TokenId,
     *,
     reason: Annotated[str | None, typer.Option(help="Why; it is put on record.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a token: refused from the next request on."""
+    """Revoke a token: it is refused from the next request on."""
     found = ask("token revoke", body={"reason": reason}, token=token) or {}
     say(as_json, {"revoked": found.get("id", token), **found}, f"Revoked {found.get('id', token)}.")

@@ -1,6 +1,6 @@
-"""What each verb of the command line asks: the one list, and where `ask` takes a verb's method and address from.
+"""The route of each verb of the command line: method and path.
 
-A test holds it against the routes of the application: each verb is a route, and each route has a verb.
+A test compares it with the routes of the application: each verb has a route, and each route a verb.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 
 class Route(NamedTuple):
-    """A method and an address with its places."""
+    """A method and a path with its parameters."""
 
     method: str
     template: str
@@ -30,7 +30,7 @@ _REPLAY = "/v1/replays/{replay_id}"
 _AUDIT = "/v1/audit/{directory}"
 
 VERBS: Final[Mapping[str, Route]] = {
-    "doctor": _get("/readyz"),  # then the health of each directory and each consumer
+    "doctor": _get("/readyz"),  # and then the health of each directory and consumer
     "directory create": _post("/v1/directories"),
     "directory list": _get("/v1/directories"),
     "directory show": _get(_DIRECTORY),
@@ -93,7 +93,7 @@ VERBS: Final[Mapping[str, Route]] = {
     "audit diff": _get(f"{_AUDIT}/diff"),
     "requests list": _get("/v1/requests"),
 }
-# Verbs that work on the machine itself (CONTRACT §1): without a service, or on what a service must not do to itself.
+# Verbs that have no route because they work on the machine itself (docs/operations.md, "The command line").
 LOCAL: Final = frozenset({"serve", "migrate", "settings", "demo", "replay rebuild", "replay verify"})
-# What a verb asks beside its own route, under a name that is no command, and the verb.
+# Further routes of a verb, under a name that is no command -> the verb.
 PART_OF_ANOTHER: Final[Mapping[str, str]] = {"directory profile of": "directory profile show"}

@@ -1,4 +1,4 @@
-"""Consumers over HTTP: pull, push, what is stuck, and what operators do about it (CONTRACT §5)."""
+"""Consumers over HTTP: pull, push, what is stuck, and what operators do about it (docs/consumers.md)."""
 
 import json
 import random

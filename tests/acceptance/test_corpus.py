@@ -11,9 +11,7 @@ from tests.acceptance.conftest import ROOT, Service
 
 CORPUS = ROOT.parent / "shared" / "corpus"
 OURS = Path(__file__).parent / "dialogues"
-pytestmark = pytest.mark.skipif(
-    not CORPUS.exists(), reason="the runner stands beside the project, in ../shared/corpus; this copy has none"
-)
+pytestmark = pytest.mark.skipif(not CORPUS.exists(), reason="the runner and the shared dialogues are not part of the repository")
 
 
 def _run(base: str, token: str, dialogues: Path, report: Path) -> None:

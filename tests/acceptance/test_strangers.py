@@ -1,4 +1,4 @@
-"""What somebody without a token can make the real service do: next to nothing (CONTRACT §2, Limits for strangers)."""
+"""What somebody without a token can make the real service do: next to nothing (docs/operations.md, "Limits for strangers")."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The feed as a stream, the snapshot to begin with, and what a restore does to those who had read further (CONTRACT §4)."""
+"""The feed as a stream, the snapshot to begin with, and what a restore does to those who had read further (docs/events.md)."""
 
 import asyncio
 import json

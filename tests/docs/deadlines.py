@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from database.deadlines import TABLE
+from database.deadlines import DEADLINES
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 BEGIN, END = "<!-- generated: deadlines -->\n", "<!-- end -->"
@@ -11,7 +11,7 @@ BEGIN, END = "<!-- generated: deadlines -->\n", "<!-- end -->"
 def table() -> str:
     """What waits, for how long, and what happens then."""
     lines = ["| waits for | at most | then |", "|---|---|---|"]
-    lines += [f"| {deadline.of} | {deadline.seconds:g} s | {deadline.then} |" for deadline in TABLE.values()]
+    lines += [f"| {deadline.of} | {deadline.seconds:g} s | {deadline.then} |" for deadline in DEADLINES.values()]
     return "\n".join(lines) + "\n"
 
 

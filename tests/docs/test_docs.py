@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -14,13 +15,13 @@ import ledger.events
 from api import problems
 from api.metrics import NAMED, REGISTRY
 from api.scim.app import ROUTES as SCIM_ROUTES
-from ledger.events import EVENT_TYPES
-from ledger.rendering import render
+from ledger.events import BY_TOPIC, EVENT_TYPES
+from ledger.rendering import Event, render
 from operations.permissions import TABLE
 from runtime import protocol
 from runtime.cli import app
 from runtime.settings import Settings
-from tests.docs import deadlines
+from tests.docs import deadlines, locks
 from tests.docs.permissions import generated, table
 from tests.served import served
 from tests.test_tidy import CODE, where
@@ -118,8 +119,12 @@ def test_the_examples_are_what_the_feed_renders() -> None:
             "dir": "", **({"mem": member["id"], "mt": member["type"], "eff": data["effective"]} if member else {}),
         }  # fmt: skip
         mark = bytes.fromhex(shown["id"].rpartition("_")[2])
-        rendered = render(shown["directory"], json.dumps(leaf).encode(), mark, shown["position"], json.dumps(data).encode())
-        assert json.loads(rendered) == shown
+        event = Event(
+            shown["position"], 1, shown["seq"], BY_TOPIC[shown["type"]].number, UUID(leaf["obj"]), UUID(member["id"]) if member else None,
+            leaf["at"], leaf["tx"], 0, mark, shown["directory"],
+        )  # fmt: skip
+        event.head, event.data = render(event, json.dumps(leaf).encode(), json.dumps(data).encode())
+        assert json.loads(event.json) == shown
 
 
 def micros(time: str) -> int:
@@ -136,6 +141,11 @@ def test_the_table_of_routes_is_current() -> None:
 def test_the_table_of_deadlines_is_that_of_the_code() -> None:
     text = read("docs/operations.md")
     assert deadlines.generated(text) == text, "write it anew with `make docs`"
+
+
+def test_the_table_of_advisory_locks_is_that_of_the_code() -> None:
+    text = read("docs/architecture.md")
+    assert locks.generated(text) == text, "write it anew with `make docs`"
 
 
 @pytest.mark.parametrize(

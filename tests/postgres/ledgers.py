@@ -17,7 +17,7 @@ from ledger.feed import Page, Selection
 from ledger.sealing import Kek
 from ledger.transaction import Outcome, Submission
 from operations.consumers import Webhooks
-from runtime.bootstrap import _SQL
+from runtime.bootstrap import note_kek
 from runtime.identifiers import uuid7
 from runtime.wiring import now_us, open_services
 from scim.casefolding import casefold
@@ -88,7 +88,7 @@ async def opened(
     """Make directory `acme` in a fresh database and open the services on it (`serve_through` another address of it)."""
     kek = kek or Kek.of(os.urandom(32))
     conn = await connect(url)
-    await conn.execute(_SQL["insert_ledger"], (uuid4(), kek.id))  # does nothing where the ledger is known already
+    await note_kek(conn, kek)  # does nothing where the ledger is known already
     await conn.close()
     async with administration(url, kek) as acts:
         if await acts.directory("_system") is None:

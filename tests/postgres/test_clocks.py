@@ -1,4 +1,4 @@
-"""Clocks that are set back, ahead and apart (CONTRACT §11): the database's by the one function it tells time with, the service's by wiring."""
+"""Clocks that are set back, ahead and apart (docs/operations.md, "clock_behind_ledger"): the database's by the one function it tells time with, the service's by wiring."""
 
 import asyncio
 import json

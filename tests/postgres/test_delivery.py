@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from database.locks import CONSUMER
 from delivery import backlog, dispatcher, doubt, losses, surge_control
 from delivery import consumers as acts
 from delivery import worker as worker_module
@@ -912,7 +913,7 @@ def test_a_lease_is_not_taken_while_its_former_holder_is_recording(app_url: str)
             consumer = await s.make()
             await s.sql("insert into consumer_leases values (%s, %s, 1, '-infinity')", consumer.id, uuid4())
             conn = await psycopg.AsyncConnection.connect(app_url)
-            await conn.execute("select pg_advisory_xact_lock_shared(3, %s)", (consumer.id,))
+            await conn.execute("select pg_advisory_xact_lock_shared(%s, %s)", (CONSUMER.number, consumer.id))
             async with s.working() as worker:
                 for _ in range(3):  # its looks, each with a sign of life
                     seen = await s.sql("select max(seen_at) from delivery_workers")

@@ -25,7 +25,7 @@ from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_RO
 from ledger.eventsourcing_recorder import LedgerMapper, LedgerRecorder
 from ledger.lifecycle import closed
 from ledger.sealing import Kek, wrap_key
-from ledger.transaction import Report, Submission
+from ledger.transaction import BatchReport, Submission
 from runtime.identifiers import uuid7
 from runtime.wiring import make_transaction
 from scim.profile import profile_of
@@ -46,7 +46,8 @@ class _Written(LedgerRecorder):
         super().__init__(url, kek)
         self._directory_written = directory
 
-    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:  # type: ignore[override]
+    # type: ignore[override]
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         return asyncio.run(self._write(stored_events)) if stored_events else None
 
     async def _write(self, stored_events: Sequence[StoredEvent]) -> Sequence[int]:
@@ -61,7 +62,7 @@ class _Written(LedgerRecorder):
                 )
                 for e in stored_events
             )
-            command, report = RecordFacts(drafts), Report()
+            command, report = RecordFacts(drafts), BatchReport()
             waiter = asyncio.get_running_loop().create_future()
             submission = Submission(self._directory_written, command, needs_of(command), "sys", uuid7(), 0, waiter)
             await make_transaction(self._kek).run(conn, [submission], report, wait_for_locks=True)
@@ -73,7 +74,8 @@ class _Written(LedgerRecorder):
     def select_events(self, *args: Any, **kwargs: Any) -> Sequence[StoredEvent]:
         return [self._told(e) for e in super().select_events(*args, **kwargs)]
 
-    def select_notifications(self, start, limit, stop=None, topics=(), **kwargs) -> Sequence[Notification]:  # type: ignore[override]
+    # type: ignore[override]
+    def select_notifications(self, start, limit, stop=None, topics=(), **kwargs) -> Sequence[Notification]:
         wanted = [TOPICS[t].topic for t in topics]
         return [self._told(n) for n in super().select_notifications(start, limit, stop, wanted, **kwargs)]
 

@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 from database import frozen
 from database.connections import APPLICATION_NAME, Pool
 from database.deadlines import Deadline
+from database.locks import CLEANING, DIRECTORY
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +28,8 @@ def session(url: str, *statements: str, name: str = APPLICATION_NAME) -> Iterato
         yield conn
 
 
-WITHIN = ("begin", "select pg_advisory_xact_lock(1, 1)")
-ROLE = ("select pg_advisory_lock(5, 0)",)
+WITHIN = ("begin", f"select pg_advisory_xact_lock({DIRECTORY.number}, 1)")
+ROLE = (f"select pg_advisory_lock({CLEANING.number}, 0)",)
 
 
 def ended(url: str, conn: psycopg.Connection) -> bool:

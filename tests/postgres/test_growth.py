@@ -158,7 +158,7 @@ def test_an_acknowledgement_moves_in_place_and_never_backwards(app_url: str) -> 
 
 
 def test_a_rebuilt_table_keeps_its_settings(app_url: str, owner_url: str) -> None:
-    """Room on its pages and when it is vacuumed are settings of a table: side tables would come without them."""
+    """Room on its pages and when it is vacuumed are settings of a table: shadow tables would come without them."""
     settings = "select relname, reloptions from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' order by 1"
 
     async def body() -> None:

@@ -248,7 +248,8 @@ def test_what_was_delivered_of_a_lost_end_says_nothing_of_what_stands_there_now(
     run(body())
 
 
-TOLD: dict[str, tuple[list[tuple[int, int | None]], int]] = {  # common position and first that is gone, as users; what both are known to have
+# common position and first that is gone, as users; what both are known to have
+TOLD: dict[str, tuple[list[tuple[int, int | None]], int]] = {
     "one knows less": ([(1, 9), (-1, 9)], 1),
     "one knows more": ([(-1, 9), (1, 9)], 1),
     "one was sent what is gone below": ([(1, 9), (0, 1)], 0),

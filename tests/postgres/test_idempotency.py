@@ -1,4 +1,4 @@
-"""Idempotency-Key: a POST that comes again is answered again and never carried out again (CONTRACT §8)."""
+"""Idempotency-Key: a POST that comes again is answered again and never carried out again (docs/operations.md, "Idempotency-Key")."""
 
 import asyncio
 import json
@@ -13,6 +13,7 @@ import pytest
 
 from api.app import make_app
 from database.deadlines import Deadline
+from database.locks import DIRECTORY, LEDGER
 from operations import idempotency, tokens
 from operations.idempotency import Answer, key_of
 from operations.refusals import ConflictError
@@ -136,7 +137,9 @@ def test_a_process_that_died_leaves_a_key_that_tells_what_it_did(app_url: str, s
     run(app_url, check)
 
 
-@pytest.mark.parametrize("lock", ["1, (select id from ledger.directories where slug = '_system')", "2, 0"])
+@pytest.mark.parametrize(
+    "lock", [f"{DIRECTORY.number}, (select id from ledger.directories where slug = '_system')", f"{LEDGER.number}, 0"]
+)
 def test_a_write_that_was_lost_and_is_at_work_still_keeps_the_key(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch, lock: LiteralString
 ) -> None:

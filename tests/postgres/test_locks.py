@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from database.connections import APPLICATION_NAME
 from database.deadlines import Deadline
+from database.locks import DIRECTORY, LEDGER
 from database.migrate import migrate
 from ledger import writer
 from operations.readiness import Broken
@@ -55,7 +56,10 @@ def test_a_lock_of_the_ledger_held_by_a_stranger_refuses_writes_soon(app_url: st
 
     async def check(ledger: Ledger) -> None:
         await ledger.create_user("before")
-        with holding(superuser_url, 2, 0, user=user, application_name="psql of a stranger") as stranger, capture_logs() as logs:
+        with (
+            holding(superuser_url, LEDGER.number, 0, user=user, application_name="psql of a stranger") as stranger,
+            capture_logs() as logs,
+        ):
             writes = [ledger.create_user(f"u{n}") for n in range(300)]
             refused = await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), 10)
             assert {type(error) for error in refused} == {Unavailable}
@@ -98,7 +102,7 @@ def test_a_lock_of_a_directory_refuses_that_directory_alone(app_url: str, superu
     async def check(ledger: Ledger) -> None:
         async with administration(app_url, ledger.services.ledger.kek) as acts:
             other = await acts.create_directory("other")
-        with holding(superuser_url, 1, ledger.directory.id):
+        with holding(superuser_url, DIRECTORY.number, ledger.directory.id):
             held = ledger.create_user("held")
             await asyncio.wait_for(ledger.create_user("free", other), 5)
             with pytest.raises(Unavailable, match="holds a lock"):
@@ -113,7 +117,7 @@ def test_behind_a_writer_of_ours_a_write_goes_on_waiting(app_url: str, superuser
     """Another process at a giant commit: what waits for its directory is not refused, however often the lock times out."""
 
     async def check(ledger: Ledger) -> None:
-        with holding(app_url, 1, ledger.directory.id, application_name=APPLICATION_NAME) as giant:
+        with holding(app_url, DIRECTORY.number, ledger.directory.id, application_name=APPLICATION_NAME) as giant:
             with capture_logs() as logs:
                 write = ledger.create_user("patient")
                 timeouts = "select count(*) from pg_stat_activity where wait_event = 'advisory'"
@@ -139,7 +143,7 @@ def test_a_write_does_not_wait_for_ever_for_one_of_ours_either(app_url: str, mon
     monkeypatch.setattr(writer, "WRITE_SETTLED", Deadline(2, "a write", "503"))
 
     async def check(ledger: Ledger) -> None:
-        with holding(app_url, 2, 0, application_name=APPLICATION_NAME):
+        with holding(app_url, LEDGER.number, 0, application_name=APPLICATION_NAME):
             with pytest.raises(Unavailable, match="before this one take long"):
                 await asyncio.wait_for(ledger.create_user("late"), 10)
         await ledger.create_user("late")

@@ -1,5 +1,5 @@
 """The log loses its end, as after the restore of a backup: nobody passes over anything of the log as it is then, and everybody who
-holds a piece of the old end is told (CONTRACT §11). The services go on running, or are started again."""
+holds a piece of the old end is told (docs/operations.md, "A lost end of the log"). The services go on running, or are started again."""
 
 import asyncio
 import json

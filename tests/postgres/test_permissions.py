@@ -1,6 +1,6 @@
 """Every route × every role × {own, other, missing, `_system`} × narrowed tokens, held against the permission table.
 
-What is expected is worked out here from the words of CONTRACT §2, not by the functions that the product decides with.
+What is expected is worked out here from the rules in docs/permissions.md, not by the functions that the product decides with.
 """
 
 import asyncio

@@ -25,47 +25,59 @@ FILES = sorted(
     if path.stem == "queries" or path.with_suffix(".py").exists()
 )
 BLOCKS = {
-    f"{path.parent.name if path.stem == 'queries' else path.stem}:{name}": block
+    f"{'.'.join(path.relative_to(PROJECT).with_suffix('').parts)}:{name}": block
     for path in FILES
     for name, block in load_queries(str(path)).items()
 }
-OWNED = {"replay"}  # swapping tables is not a right of the serving role
+OWNED = {
+    f"replay.{module}" for module in ("rebuild", "shadow_tables", "stretches", "verify")
+}  # swapping tables is not a right of the serving role
 SIDE_TABLES = ("directory_states", "groups", "memberships", "states", "users")
 
 # What the writer sends on its connection with pinned plans: locks, reads, inserts and the inline read models.
 WRITTEN = {
-    "ledger": (
-        "try_lock_directories lock_directories live_tokens tails names_taken users_state groups_state stream_tails subject_keys_of "
-        "edges_open members_known members_of_group groups_of_member insert_events insert_bodies insert_subject_keys lock_ledger "
-        "insert_commits commits_of_requests"
+    "ledger.transaction": (
+        "try_lock_directories lock_directories live_tokens insert_events insert_bodies insert_subject_keys lock_ledger "
+        "insert_commits"
     ),
-    "delivery": (
+    "ledger.state": (
+        "tails names_taken users_state groups_state stream_tails wrapped_keys edges_open members_known members_of_group "
+        "groups_of_member"
+    ),
+    "ledger.writer": "commits_of_requests",
+    "delivery.queries": (
         "share_consumers guard move_checkpoints delete_open insert_open update_open insert_revocation_acks move_replay_progress"
     ),
-    "projections": (
-        "close_states insert_states close_memberships insert_memberships delete_users delete_groups update_users insert_users "
-        "update_groups insert_groups upsert_directory_states"
+    "projections.current_state": (
+        "close_states insert_states close_memberships insert_memberships delete_users delete_groups update_users "
+        "insert_users update_groups insert_groups upsert_directory_states"
     ),
 }
 # What every request or feed page reads, planned without pins.
 READ = {
-    "ledger": (
-        "tokens_by_hash directory_by_slug head directory_head commits_from directory_commits_from events_in_ranges bodies_in_ranges "
-        "event_at event_at_position commits_of subject_keys_of"
+    "ledger.tokens": "tokens_by_hash",
+    "ledger.directories": "directory_by_slug",
+    "ledger.feed": (
+        "head directory_head commits_from directory_commits_from events_in_ranges bodies_in_ranges event_at "
+        "event_at_position commits_of subject_keys_of"
     ),
-    "delivery": (
-        "consumer_named places places_at open_page open_at oldest_failing oldest_open_time open_counts epoch_start epochs_of skips_of "
-        "claim_lease renew_leases release_leases move_pull_checkpoint ack_revocations revocation_seconds times_at position_of_seq "
-        "previous_matching matching_between matching_after positions_matching losses_between "
-        "gaps_between carry_open close_epoch begin_epoch_here forget_open_after"
+    "delivery.queries": (
+        "consumer_named places places_at open_page open_at oldest_failing oldest_open_time open_counts epoch_start "
+        "epochs_of skips_of claim_lease renew_leases release_leases move_pull_checkpoint ack_revocations "
+        "revocation_seconds times_at position_of_seq previous_matching matching_between matching_after "
+        "positions_matching losses_between gaps_between carry_open close_epoch begin_epoch_here forget_open_after"
     ),
-    "redeliver": "grant_flags taken_back replay_by_id replays_of",
-    "projections": "users_by_id user_ids_by_key owners_of_user_names owners_of_external_ids ids_among group_ids_by_key open_members open_members_among open_groups point_at_time point_at_seq state_at members_at groups_at",
+    "replay.redeliver": "grant_flags taken_back replay_by_id replays_of",
+    "projections.reads": (
+        "users_by_id user_ids_by_key owners_of_user_names owners_of_external_ids ids_among group_ids_by_key "
+        "open_members open_members_among open_groups"
+    ),
+    "projections.history": "point_at_time point_at_seq state_at members_at groups_at",
 }
 
 
 def listed(names: dict[str, str]) -> list[str]:
-    return [f"{package}:{name}" for package, text in names.items() for name in text.split()]
+    return [f"{module}:{name}" for module, text in names.items() for name in text.split()]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +90,7 @@ def ledger_url(cluster: Any, admin_url: str, template: str) -> Iterator[str]:
             owner.execute("CREATE SCHEMA IF NOT EXISTS rebuild")
             for name, block in BLOCKS.items():
                 if is_definition(block):
-                    assert name.startswith("replay:")
+                    assert name.startswith("replay.rebuild:")
                     owner.execute(block)
             for table in SIDE_TABLES:
                 owner.execute(cast("LiteralString", f"CREATE TABLE rebuild.{table} (LIKE ledger.{table})"))
@@ -129,14 +141,14 @@ def full_scans(plan: dict[str, Any], *, limited: bool = False) -> Iterator[str]:
 
 def test_queries_are_found() -> None:
     """The tests below would pass on nothing."""
-    assert {path.parent.name for path in FILES} >= {"ledger", "projections", "replay"}
+    assert {path.parent.name for path in FILES} == set(PACKAGES)
     assert len(BLOCKS) > 50
 
 
 def test_no_file_of_queries_is_outside_the_packages_looked_at() -> None:
     """A new package with SQL joins these tests by being named here."""
-    everywhere = {path for path in PROJECT.glob("*/**/queries.sql") if not path.relative_to(PROJECT).parts[0].startswith(".")}
-    assert everywhere <= set(FILES)
+    everywhere = {path for path in PROJECT.glob("*/**/*.sql") if not path.relative_to(PROJECT).parts[0].startswith(".")}
+    assert {path for path in everywhere if re.match(r"-- [a-z0-9_]+ --\n", path.read_text(encoding="utf-8"))} == set(FILES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -162,14 +174,16 @@ def test_every_block_is_one_statement(name: str) -> None:
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_block_is_used(name: str) -> None:
-    """SQL that nobody sends rots first. A block is used by its name as a string in the code."""
-    assert name.partition(":")[2] in quoted()
+    """SQL that nobody sends rots first. A block is used by its name as a string in the module whose file it stands in."""
+    module, _, block = name.partition(":")
+    assert block in quoted(module)
 
 
 @cache
-def quoted() -> set[str]:
-    """Every string of one word in the code."""
-    sources = (path.read_text(encoding="utf-8") for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
+def quoted(module: str) -> set[str]:
+    """Every string of one word in a module, or in the modules of a package that have one file of queries together."""
+    own = PROJECT.joinpath(*module.split(".")).with_suffix(".py")
+    sources = (path.read_text(encoding="utf-8") for path in ([own] if own.exists() else own.parent.rglob("*.py")))
     return {word for source in sources for word in re.findall(r"""["'](\w+)["']""", source)}
 
 

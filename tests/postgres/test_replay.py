@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from database.connections import connect_owner
+from database.locks import REBUILD
 from ledger.directories import Directory
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.shadow_tables import CHUNK_EVENTS
@@ -196,7 +197,7 @@ def test_two_rebuilds_at_once_are_refused(app_url: str, owner_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             holder = await connect_owner(owner_url)
-            await holder.execute("select pg_advisory_lock(3, 0)")
+            await holder.execute("select pg_advisory_lock($1::int4, $2::int4)", (REBUILD.number, REBUILD.key))
             with pytest.raises(RebuildRefusedError, match="Another rebuild"):
                 await _rebuild(ledger, owner_url)
             await holder.close()

@@ -9,13 +9,13 @@ import pytest
 
 from api import idempotency as edge
 from database import patience, server
-from database.arrays import int2s, int4s, uuids
+from database.arrays import int2s, int4s
 from database.connections import Connection, connect
 from database.deadlines import Deadline
 from delivery.checkpoints import acknowledge, record
 from delivery.reports import Place, Report
 from delivery.worker import SQL as DELIVERY
-from ledger.feed import SQL as LEDGER
+from ledger.tokens import touch
 from operations import idempotency, tokens
 from operations.idempotency import Answer
 from operations.refusals import ConflictError
@@ -50,7 +50,7 @@ def test_what_is_tried_again_and_again_leaves_no_session_for_each_try(app_url: s
                     async with await impatient(app_url) as alive:  # signs of life do not wait at all
                         await alive.execute(DELIVERY["beat_worker"], (holder,))
                         await alive.execute(DELIVERY["renew_leases"], (holder, paces[0], 15.0, *paces[1:]))
-                        await alive.execute(LEDGER["touch_tokens"], (uuids([uuid4()]),))
+                        await touch(alive, [uuid4()])
                 assert left_behind(conn) == 0
                 for n in range(TRIES):
                     given_up = await impatient(app_url)

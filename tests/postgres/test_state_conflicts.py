@@ -1,4 +1,4 @@
-"""What the state of a thing does not allow is 409 with a code of its own and a sentence that says what to do (CONTRACT §2, §8)."""
+"""An act that the state does not allow is answered 409 with its own code and a sentence that says what to do (docs/events.md)."""
 
 from typing import Any
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Pages of the feed tile the log, whatever the filter, however long a reader waits and whatever is written meanwhile (CONTRACT §4)."""
+"""Pages of the feed tile the log, whatever the filter, however long a reader waits and whatever is written meanwhile."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Tokens over HTTP as CONTRACT §2 says: issue, list, show, rotate with overlap, revoke, each within the caller's own scopes."""
+"""Tokens over HTTP (docs/operations.md, "Tokens and directories"): issue, list, show, rotate with overlap, revoke, each within the caller's own scopes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

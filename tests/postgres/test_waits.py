@@ -25,6 +25,7 @@ from api.scim.http import Call
 from database import connections, patience
 from database.connections import APPLICATION_NAME, Connection, Pool, connect, connect_owner
 from database.deadlines import Deadline
+from database.locks import DIRECTORY, LEDGER
 from ledger import transaction, writer
 from ledger.tokens import Token
 from projections import current_state
@@ -73,7 +74,7 @@ def test_a_bulk_request_waits_once_for_what_does_not_come(
         async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
             text = await acts.issue_token("scim", "t", ("acme",), datetime.now(UTC) + timedelta(days=1))
             token = await ledger.services.authentication.authenticate(f"Bearer {text}")
-            with holding(superuser_url, 1, ledger.directory.id), capture_logs() as logs:
+            with holding(superuser_url, DIRECTORY.number, ledger.directory.id), capture_logs() as logs:
                 answer = await bulk(ledger.services, call({"schemas": [BULK], "Operations": operations}), ledger.directory, token)
             results = orjson.loads(answer.body)["Operations"]
             assert [result["status"] for result in results] == ["503"] * 30
@@ -94,7 +95,7 @@ def test_what_stands_behind_a_long_change_is_answered_in_time(app_url: str, monk
     async def run() -> None:
         async with opened(app_url) as ledger:
             await ledger.create_user("before")
-            with holding(app_url, 1, ledger.directory.id, application_name=APPLICATION_NAME) as giant:
+            with holding(app_url, DIRECTORY.number, ledger.directory.id, application_name=APPLICATION_NAME) as giant:
                 began = time.monotonic()
                 groups = [ledger.create_group(f"g{n}", tuple(str(uuid4()) for _ in range(1_100))) for n in range(3)]
                 users = [ledger.create_user(f"u{n}") for n in range(100)]
@@ -131,7 +132,7 @@ def test_what_the_writer_answered_outlives_a_token_that_cannot_be_asked_about(
             monkeypatch.setattr(ledger.services.authentication, "authenticate", away)
             transport = httpx.ASGITransport(make_app(ledger.services))
             async with httpx.AsyncClient(transport=transport, base_url="http://ledger.test") as http:
-                with holding(superuser_url, 1, ledger.directory.id):
+                with holding(superuser_url, DIRECTORY.number, ledger.directory.id):
                     body, headers = {"schemas": [CORE_USER], "userName": "u"}, {"Authorization": f"Bearer {text}"}
                     answer = await http.post("/scim/acme/v2/Users", json=body, headers=headers)
             assert (answer.status_code, answer.json()["detail"]) == (503, writer._HELD)
@@ -150,7 +151,7 @@ def test_one_whose_time_is_over_refuses_nobody_beside_it(app_url: str, monkeypat
     async def run() -> None:
         async with opened(app_url) as ledger:
             await ledger.create_user("before")
-            with holding(app_url, 2, 0, application_name=APPLICATION_NAME) as giant:
+            with holding(app_url, LEDGER.number, 0, application_name=APPLICATION_NAME) as giant:
                 first = asyncio.create_task(late(ledger))
                 await asyncio.sleep(0)
                 others = [ledger.create_user(f"u{n}") for n in range(30)]
@@ -345,7 +346,7 @@ def test_who_is_cut_at_the_end_of_the_process_is_told_so(
         async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
             text = await acts.issue_token(role, "t", ("acme" if role == "scim" else "*",), datetime.now(UTC) + timedelta(days=1))
             app = make_app(ledger.services)
-            with holding(superuser_url, 2, 0):
+            with holding(superuser_url, LEDGER.number, 0):
                 async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ledger.test") as http:
                     headers = {"Authorization": f"Bearer {text}"}
                     asking = asyncio.create_task(http.post(path, json=body, headers=headers))

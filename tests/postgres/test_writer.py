@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from database.locks import DIRECTORY
 from ledger.cursor import BEGINNING, Cursor
 from ledger.transaction import Outcome
 from projections import current_state
@@ -170,7 +171,7 @@ def test_a_giant_commit_does_not_stall_other_directories(app_url: str) -> None:
             async with administration(app_url, ledger.services.ledger.kek) as acts:
                 other = await acts.create_directory("other")
             holder = await psycopg.AsyncConnection.connect(app_url)
-            await holder.execute("select pg_advisory_xact_lock(1, %s)", (ledger.directory.id,))
+            await holder.execute("select pg_advisory_xact_lock(%s, %s)", (DIRECTORY.number, ledger.directory.id))
             blocked = asyncio.ensure_future(ledger.create_user("waits"))
             for n in range(5):
                 outcome = await asyncio.wait_for(ledger.create_user(f"goes{n}", other), timeout=5)

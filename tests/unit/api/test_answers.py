@@ -8,7 +8,7 @@ from api.answers import as_json, listed
 
 
 def test_every_time_is_in_utc_with_microseconds_also_on_the_second() -> None:
-    """CONTRACT: RFC 3339 UTC with microseconds. Programs compare such texts, and one form of them sorts."""
+    """RFC 3339, UTC, with microseconds (docs/events.md, "One event"). Programs compare such texts, and one form of them sorts."""
     east = timezone(timedelta(hours=2))
     body = {"at": datetime(2026, 10, 1, 2, 0, tzinfo=east), "rows": [{"at": datetime(2026, 10, 1, 0, 0, 1, 5, tzinfo=UTC)}]}
     assert json.loads(as_json(body).body) == {

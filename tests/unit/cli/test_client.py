@@ -72,7 +72,7 @@ def test_a_post_has_a_key_of_its_own_or_the_one_it_is_given(stand: Stand) -> Non
 
 @pytest.mark.parametrize(("status", "code"), [(400, 2), (413, 2), (401, 4), (403, 4), (404, 4), (409, 4), (429, 4), (503, 3)])
 def test_the_exit_code_follows_from_the_answer(stand: Stand, status: int, code: int) -> None:
-    """CONTRACT §1: 2 usage, 3 cannot reach, 4 refused (not found, not allowed, a conflict)."""
+    """2 usage, 3 cannot reach, 4 refused (not found, not allowed, a conflict)."""
     stand.answer = (status, {"status": status, "code": "x", "detail": DETAIL})
     assert stand.cli("directory", "create", "a").returncode == code
 

@@ -1,4 +1,4 @@
-"""Each verb of the command line is a route, and each route has a verb (CONTRACT §1)."""
+"""Each verb of the command line is a route, and each route has a verb (docs/operations.md, "The command line")."""
 
 import re
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from database.releases import Applied, Migration, Standing, refusal, standing
+from database.releases import Applied, Migration, SchemaRelation, refusal, schema_relation
 
 OURS = [Migration(1, "one", "", "a"), Migration(2, "two", "", "b")]
 
@@ -24,21 +24,21 @@ def test_a_migration_says_which_release_it_serves_and_by_default_only_its_own() 
 @pytest.mark.parametrize(
     ("applied", "is_to_us"),
     [
-        (as_applied(), Standing.SAME),
-        (as_applied()[:1], Standing.OLDER),
-        (as_applied(Applied(3, "c", 2)), Standing.NEWER),
-        (as_applied(Applied(3, "c", 1), Applied(4, "d", 2)), Standing.NEWER),
-        (as_applied(Applied(3, "c", 3)), Standing.FOREIGN),
-        (as_applied(Applied(3, "c", 2), Applied(4, "d", 3)), Standing.FOREIGN),
-        (as_applied(Applied(3, "c")), Standing.FOREIGN),
-        ([Applied(1, "edited"), Applied(2, "b")], Standing.FOREIGN),
-        (as_applied(Applied(3, "c", 2))[1:], Standing.FOREIGN),
+        (as_applied(), SchemaRelation.SAME),
+        (as_applied()[:1], SchemaRelation.OLDER),
+        (as_applied(Applied(3, "c", 2)), SchemaRelation.NEWER),
+        (as_applied(Applied(3, "c", 1), Applied(4, "d", 2)), SchemaRelation.NEWER),
+        (as_applied(Applied(3, "c", 3)), SchemaRelation.FOREIGN),
+        (as_applied(Applied(3, "c", 2), Applied(4, "d", 3)), SchemaRelation.FOREIGN),
+        (as_applied(Applied(3, "c")), SchemaRelation.FOREIGN),
+        ([Applied(1, "edited"), Applied(2, "b")], SchemaRelation.FOREIGN),
+        (as_applied(Applied(3, "c", 2))[1:], SchemaRelation.FOREIGN),
     ],
 )
-def test_a_schema_is_ours_newer_older_or_none_of_ours(applied: list[Applied], is_to_us: Standing) -> None:
-    assert standing(OURS, applied) is is_to_us
+def test_a_schema_is_ours_newer_older_or_none_of_ours(applied: list[Applied], is_to_us: SchemaRelation) -> None:
+    assert schema_relation(OURS, applied) is is_to_us
     why = refusal(OURS, {found.number: found for found in applied})
-    assert (why is not None) == (is_to_us is Standing.FOREIGN)
+    assert (why is not None) == (is_to_us is SchemaRelation.FOREIGN)
 
 
 def test_the_refusal_says_which_migration_and_what_to_do() -> None:

@@ -25,7 +25,7 @@ from delivery.scheduler import Open, state_of
 from delivery.terms import Terms
 from delivery.transport import Retry, Rewind
 from ledger import events as e
-from ledger.cursor import Anchor
+from ledger.cursor import Anchor, EventId
 
 DIRECTORIES = (1, 2)
 RUN = Run(
@@ -200,10 +200,12 @@ class World:
             assert self.backlog.next_request(self.now) is None or self.flights == []
             wanted = self.backlog.missing(request)
             assert wanted[: len([o for o in request.events if not o.json])] == [o for o in request.events if not o.json]
-            self.backlog.fetched(request, [(o.item.position, f"evt{o.item.position}", b"x" * 10) for o in wanted])
+            self.backlog.fetched(
+                request, [(o.item.position, EventId("acme", o.item.position, b"leaf"), b"x" * 10) for o in wanted]
+            )
         self.backlog.fit(request)
         flight = Flight(request, [self.log[found.item.position - 1] for found in request.events])
-        assert all(found.json and found.id == f"evt{found.item.position}" for found in request.events)
+        assert all(found.json and found.id and found.id.seq == found.item.position for found in request.events)
         self._check_leaves(flight)
         self.flights.append(flight)
         return True
@@ -311,7 +313,7 @@ class World:
 
     def opened(self, position: int, *, json: bool = True) -> Open:
         keeps = json and self.backlog.keeps_json
-        return Open(fresh(self.log[position - 1]), json=b"x" * 10 if keeps else b"", id=f"evt{position}" if keeps else "")
+        return Open(fresh(self.log[position - 1]), id=EventId("acme", position, b"leaf"), json=b"x" * 10 if keeps else b"")
 
     def _check_leaves(self, flight: Flight) -> None:
         """What must come before each of them is on record or goes with it; nothing of their lanes is under way; nothing goes twice."""

@@ -1,4 +1,4 @@
-"""When a failed delivery is tried again: the schedule of CONTRACT §5, jitter within bounds, Retry-After honoured."""
+"""When a failed delivery is tried again: the default schedule (docs/consumers.md, "Push"), jitter within bounds, Retry-After honoured."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

@@ -1,4 +1,4 @@
-"""Who must wait for whom (CONTRACT §5), held against the rules said once more, pair by pair, without any index."""
+"""Who must wait for whom (docs/consumers.md, "Order"), held against the rules said once more, pair by pair, without any index."""
 
 from collections.abc import Iterable
 from typing import Any

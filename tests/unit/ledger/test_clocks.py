@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.clocks import APART_MAX_US, CLOCK_BEHIND, CLOCKS_DISAGREE, Tail, apart
+from ledger.clocks import APART_MAX_US, CLOCK_BEHIND, CLOCKS_DISAGREE, DirectoryTail, apart
 
 NOON = 1_700_000_000_000_000
 
@@ -29,13 +29,13 @@ def test_a_look_that_took_long_proves_nothing() -> None:
     ],
 )
 def test_what_a_last_event_ahead_of_the_clock_means(ahead: int, accepted: bool, state: str, trouble: str | None) -> None:
-    tail = Tail(1, NOON + ahead, NOON, accepted)
+    tail = DirectoryTail(1, NOON + ahead, NOON, accepted)
     tail.compare(NOON, NOON)
     assert (tail.state, tail.trouble, tail.now) == (state, trouble, NOON + ahead)
 
 
 @pytest.mark.parametrize("off", [-2 * APART_MAX_US, 2 * APART_MAX_US])
 def test_of_two_clocks_that_disagree_acts_go_by_the_earlier_but_never_back(off: int) -> None:
-    tail = Tail(1, NOON - 5, NOON + off)
+    tail = DirectoryTail(1, NOON - 5, NOON + off)
     tail.compare(NOON, NOON)
     assert (tail.trouble, tail.now) == (CLOCKS_DISAGREE, max(NOON - 5, min(NOON, NOON + off)))

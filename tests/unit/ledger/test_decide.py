@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ledger import commands as c
-from ledger.commands import Condition, GroupState, State, Tags, UserState, needs_of, parse_id
+from ledger.commands import Condition, DirectoryState, GroupState, Tags, UserState, needs_of, parse_id
 from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.events import USER_CREATED, Draft
 from scim.apply import PATCH_STEPS
@@ -42,7 +42,7 @@ def _group(group: UUID = G1, members: dict[UUID, str] | None = None, parents: tu
     return GroupState(group, document, 5, 10, 0, members, parents)
 
 
-def _when(state: State, command: c.Command) -> Decision:
+def _when(state: DirectoryState, command: c.Command) -> Decision:
     return decide(state, command, Leniency(GENERIC), Effort(Work(PATCH_STEPS), shared=False))
 
 
@@ -70,16 +70,16 @@ def _set(path: str, value: Any) -> c.PatchUser:
 
 
 def test_a_created_user_is_active_unless_it_says_otherwise() -> None:
-    made = _when(State(), c.CreateUser(U1, {"schemas": [CORE_USER], "userName": "Ann"}, "ann"))
+    made = _when(DirectoryState(), c.CreateUser(U1, {"schemas": [CORE_USER], "userName": "Ann"}, "ann"))
     assert _told(made) == [("user.created", str(U1), "idp")]
     assert made.drafts[0].active is True
     assert made.document == {"schemas": [CORE_USER], "userName": "Ann", "id": str(U1), "active": True}
-    asleep = _when(State(), c.CreateUser(U1, {"schemas": [CORE_USER], "userName": "Ann", "active": False}, "ann"))
+    asleep = _when(DirectoryState(), c.CreateUser(U1, {"schemas": [CORE_USER], "userName": "Ann", "active": False}, "ann"))
     assert asleep.drafts[0].active is False
 
 
 def test_a_taken_user_name_is_refused_on_every_write() -> None:
-    state = State(users={U1: _user()}, names={"bob": U2, "ann": U1})
+    state = DirectoryState(users={U1: _user()}, names={"bob": U2, "ann": U1})
     document = {"schemas": [CORE_USER], "userName": "BOB"}
     for command in (c.CreateUser(U3, document, "bob"), c.ReplaceUser(U1, document, "bob"), _set("userName", "BOB")):
         with pytest.raises(Uniqueness):
@@ -88,7 +88,7 @@ def test_a_taken_user_name_is_refused_on_every_write() -> None:
 
 
 def test_an_attribute_change_is_one_update_with_its_changes() -> None:
-    decision = _when(State(users={U1: _user()}), _set("title", "Boss"))
+    decision = _when(DirectoryState(users={U1: _user()}), _set("title", "Boss"))
     assert _told(decision) == [("user.updated", str(U1), "idp")]
     body = decision.drafts[0].body
     assert body is not None
@@ -101,17 +101,17 @@ def test_an_attribute_change_is_one_update_with_its_changes() -> None:
     [_set("active", True), _set("userName", "Ann"), c.ReplaceUser(U1, {"schemas": [CORE_USER], "userName": "Ann"}, "ann")],
 )
 def test_a_no_op_emits_nothing(command: c.Command) -> None:
-    assert _when(State(users={U1: _user()}), command).drafts == ()
+    assert _when(DirectoryState(users={U1: _user()}), command).drafts == ()
 
 
 def test_a_put_that_says_nothing_of_active_does_not_bring_a_leaver_back() -> None:
-    state = State(users={U1: _user(active=False)})
+    state = DirectoryState(users={U1: _user(active=False)})
     decision = _when(state, c.ReplaceUser(U1, {"schemas": [CORE_USER], "userName": "Ann", "title": "T"}, "ann"))
     assert [d.active for d in decision.drafts] == [False]
 
 
 def test_deactivation_revokes_each_membership_before_it_happens() -> None:
-    state = State(users={U1: _user(groups=(G1, G2))})
+    state = DirectoryState(users={U1: _user(groups=(G1, G2))})
     command = c.PatchUser(U1, _patch(USER, {"op": "replace", "value": {"active": False, "title": "Gone"}}))
     decision = _when(state, command)
     assert _told(decision) == [
@@ -125,7 +125,7 @@ def test_deactivation_revokes_each_membership_before_it_happens() -> None:
 
 
 def test_reactivation_restores_each_membership_after_it_happened() -> None:
-    decision = _when(State(users={U1: _user(active=False, groups=(G1,))}), _set("active", "True"))
+    decision = _when(DirectoryState(users={U1: _user(active=False, groups=(G1,))}), _set("active", "True"))
     assert _told(decision) == [
         ("user.reactivated", str(U1), "idp"),
         ("group.member_access_restored", str(G1), str(U1), "user_reactivated", "effective"),
@@ -134,7 +134,7 @@ def test_reactivation_restores_each_membership_after_it_happened() -> None:
 
 @pytest.mark.parametrize("active", [True, False])
 def test_deletion_removes_each_membership_before_it_happens(active: bool) -> None:
-    decision = _when(State(users={U1: _user(active=active, groups=(G1,))}), c.DeleteUser(U1))
+    decision = _when(DirectoryState(users={U1: _user(active=active, groups=(G1,))}), c.DeleteUser(U1))
     effect = "effective" if active else "stored only"
     assert _told(decision) == [
         ("group.member_removed", str(G1), str(U1), "user_deleted", effect),
@@ -146,11 +146,11 @@ def test_deletion_removes_each_membership_before_it_happens(active: bool) -> Non
 @pytest.mark.parametrize("command", [_set("active", False), c.DeleteUser(U1)])
 def test_what_fans_out_asks_to_run_alone_until_all_memberships_are_loaded(command: c.Command) -> None:
     with pytest.raises(RunsAloneError):
-        _when(State(users={U1: _user(groups=None)}), command)
+        _when(DirectoryState(users={U1: _user(groups=None)}), command)
 
 
 def test_conditions_and_missing_resources() -> None:
-    state = State(users={U1: _user()}, groups={G1: _group(members={})})
+    state = DirectoryState(users={U1: _user()}, groups={G1: _group(members={})})
     old, current = Condition(Tags(frozenset({2}))), Condition(Tags(frozenset({2, 3})), Tags(frozenset({2})))
     unwanted, new_only = Condition(none_match=Tags(frozenset({3, 5}))), Condition(none_match=Tags(any=True))
     user = {"schemas": [CORE_USER], "userName": "Ann"}
@@ -178,7 +178,7 @@ def _members(*active: tuple[UUID, bool]) -> dict[UUID, tuple[str, bool]]:
 
 
 def test_a_created_group_adds_each_member_once_and_says_whether_it_changes_access() -> None:
-    state = State(members={**_members((U1, True), (U2, False)), G2: ("Group", True)})
+    state = DirectoryState(members={**_members((U1, True), (U2, False)), G2: ("Group", True)})
     document = {"schemas": [CORE_GROUP], "displayName": "Crew"}
     decision = _when(state, c.CreateGroup(G1, document, "crew", c.as_members(map(str, (U1, U1, U2, G2)))))
     assert _told(decision) == [
@@ -194,13 +194,13 @@ def test_a_created_group_adds_each_member_once_and_says_whether_it_changes_acces
 def test_an_unknown_member_is_refused_by_name(member: str) -> None:
     document = {"schemas": [CORE_GROUP], "displayName": "Crew"}
     with pytest.raises(InvalidValue, match=member[:20]):
-        _when(State(), c.CreateGroup(G1, document, "crew", c.as_members([member])))
+        _when(DirectoryState(), c.CreateGroup(G1, document, "crew", c.as_members([member])))
 
 
 def test_a_refusal_names_up_to_ten_of_the_members_that_nobody_is() -> None:
     ghosts = [f"ghost-{n}" for n in range(12)]
     document = {"schemas": [CORE_GROUP], "displayName": "Crew"}
-    state = State(groups={G1: _group(members={})}, members=_members((U1, True)))
+    state = DirectoryState(groups={G1: _group(members={})}, members=_members((U1, True)))
     added = [{"op": "add", "path": "members", "value": [{"value": name}]} for name in [str(U1), *ghosts]]
     for command in (
         c.CreateGroup(G1, document, "crew", c.as_members([str(U1), *ghosts])),
@@ -222,7 +222,7 @@ NO_IDS = ["ann@example.com", f" {U1}", f"{U1} ", str(U1)[:-1], "ann", f"{U1}\u20
 @pytest.mark.parametrize("name", NO_IDS)
 def test_a_removal_of_what_cannot_be_an_id_is_refused(name: str) -> None:
     """It was 204, and the member stayed. An id that is merely absent is removed already."""
-    state = State(groups={G1: _group(members={U1: "User"})}, members=_members((U1, True)), edges={(G1, U1)})
+    state = DirectoryState(groups={G1: _group(members={U1: "User"})}, members=_members((U1, True)), edges={(G1, U1)})
     quoted = f'"{name}"'
     for operation in (
         {"op": "remove", "path": "members", "value": [{"value": name}]},
@@ -247,13 +247,13 @@ SPACED = [" ann", "ann ", "\tann", "ann\n", "\u00a0ann", "ann\u3000", "\ufeffann
 @pytest.mark.parametrize("name", SPACED)
 def test_a_user_name_with_white_space_around_it_is_refused_but_one_that_is_stored_may_stay(name: str) -> None:
     document = {"schemas": [CORE_USER], "userName": name}
-    state = State(users={U1: _user(name="bob")})
+    state = DirectoryState(users={U1: _user(name="bob")})
     for command in (
         c.CreateUser(U3, document, casefold(name)), c.ReplaceUser(U1, document, casefold(name)), _set("userName", name),
     ):  # fmt: skip
         with pytest.raises(InvalidValue, match="white space"):
             _when(state, command)
-    stored = State(users={U1: _user(name=name)})
+    stored = DirectoryState(users={U1: _user(name=name)})
     assert _told(_when(stored, c.ReplaceUser(U1, {**document, "active": False}, casefold(name)))) == [
         ("user.deactivated", str(U1), "idp")
     ]
@@ -270,9 +270,9 @@ def test_values_in_another_order_are_the_same_values() -> None:
         "urn:x:hr:2.0:User": {"tags": ["2", "1"], "seats": [{"n": []}, {"n": [2, 1]}], "desk": {"l": ["y", "x"]}}
     }
     user = _user(emails=emails, **extension)
-    state = State(users={U1: user}, names={"ann": U1})
+    state = DirectoryState(users={U1: user}, names={"ann": U1})
     document: dict[str, Any] = {"schemas": [CORE_USER, "urn:x:hr:2.0:User"], "userName": "Ann", "emails": emails[::-1], **other}
-    stored = State(users={U1: replace(user, document={**user.document, "schemas": document["schemas"]})})
+    stored = DirectoryState(users={U1: replace(user, document={**user.document, "schemas": document["schemas"]})})
     assert _when(stored, c.ReplaceUser(U1, document, "ann")).drafts == ()
     assert _when(state, _set("emails", emails[::-1])).drafts == ()
     assert _when(state, _set("urn:x:hr:2.0:User:tags", ["2", "1"])).drafts == ()
@@ -286,13 +286,13 @@ def test_values_in_another_order_are_the_same_values() -> None:
 
 
 def test_a_group_is_no_member_of_itself() -> None:
-    state = State(groups={G1: _group()}, members={G1: ("Group", True)})
+    state = DirectoryState(groups={G1: _group()}, members={G1: ("Group", True)})
     with pytest.raises(InvalidValue, match="itself"):
         _when(state, c.PatchGroup(G1, _patch(GROUP, {"op": "add", "path": "members", "value": [{"value": str(G1)}]})))
 
 
 def test_edges_are_netted_in_the_order_of_the_operations() -> None:
-    state = State(groups={G1: _group()}, members=_members((U1, True), (U2, True)), edges={(G1, U2)})
+    state = DirectoryState(groups={G1: _group()}, members=_members((U1, True), (U2, True)), edges={(G1, U2)})
     operations = [
         {"op": "add", "path": "members", "value": [{"value": str(U1)}, {"value": str(U2)}]},
         {"op": "remove", "path": f'members[value eq "{U2}"]'},
@@ -313,13 +313,13 @@ def _replace_member(selected: object, value: object) -> Any:
 @pytest.mark.parametrize("value", [{"value": str(U2)}, {"value": str(U3)}, None])
 def test_a_filter_that_selects_no_member_gives_nobody_access(selected: object, value: object) -> None:
     """RFC 7644 §3.5.2.3: noTarget; also where the profile creates other values that are missing."""
-    state = State(groups={G1: _group()}, members=_members((U1, True), (U2, True), (U3, True)), edges={(G1, U1)})
+    state = DirectoryState(groups={G1: _group()}, members=_members((U1, True), (U2, True), (U3, True)), edges={(G1, U1)})
     with pytest.raises(NoTarget):
         _when(state, c.PatchGroup(G1, _replace_member(selected, value)))
 
 
 def test_a_selected_member_is_replaced_by_another_by_itself_and_by_nobody() -> None:
-    state = State(groups={G1: _group()}, members=_members((U1, True), (U2, True)), edges={(G1, U1)})
+    state = DirectoryState(groups={G1: _group()}, members=_members((U1, True), (U2, True)), edges={(G1, U1)})
     other, itself, nobody = (
         _told(_when(state, c.PatchGroup(G1, _replace_member(U1, value))))
         for value in ({"value": str(U2)}, {"value": str(U1)}, None)
@@ -332,7 +332,7 @@ def test_a_selected_member_is_replaced_by_another_by_itself_and_by_nobody() -> N
 
 def test_clearing_and_removing_by_a_filter_look_at_all_members() -> None:
     members = {U1: "User", G2: "Group"}
-    state = State(
+    state = DirectoryState(
         groups={G1: _group(members=members)}, members={**_members((U1, False), (U2, True)), G2: ("Group", True)}, edges=set()
     )
     cleared = _patch(GROUP, {"op": "replace", "path": "members", "value": [{"value": str(U2)}]})
@@ -347,7 +347,7 @@ def test_clearing_and_removing_by_a_filter_look_at_all_members() -> None:
 
 
 def test_a_rename_and_a_membership_change_are_two_events_and_an_echoed_name_is_none() -> None:
-    state = State(groups={G1: _group()}, members=_members((U1, True)))
+    state = DirectoryState(groups={G1: _group()}, members=_members((U1, True)))
     add = {"op": "add", "path": "members", "value": [{"value": str(U1)}]}
     echoed = _patch(GROUP, {"op": "replace", "value": {"id": str(G1), "displayName": "Crew"}}, add)
     assert [t[0] for t in _told(_when(state, c.PatchGroup(G1, echoed)))] == ["group.member_added"]
@@ -356,7 +356,9 @@ def test_a_rename_and_a_membership_change_are_two_events_and_an_echoed_name_is_n
 
 
 def test_a_replaced_group_is_the_difference() -> None:
-    state = State(groups={G1: _group(members={U1: "User", U2: "User"})}, members=_members((U1, True), (U2, True), (U3, True)))
+    state = DirectoryState(
+        groups={G1: _group(members={U1: "User", U2: "User"})}, members=_members((U1, True), (U2, True), (U3, True))
+    )
     document = {"schemas": [CORE_GROUP], "displayName": "Crew"}
     decision = _when(state, c.ReplaceGroup(G1, document, "crew", (U2, U3)))
     assert [t[0::2] for t in _told(decision)] == [
@@ -366,7 +368,7 @@ def test_a_replaced_group_is_the_difference() -> None:
 
 
 def test_a_deleted_group_lets_go_of_its_members_and_its_parents_first() -> None:
-    state = State(groups={G1: _group(members={U1: "User"}, parents=(G2,))}, members=_members((U1, True)))
+    state = DirectoryState(groups={G1: _group(members={U1: "User"}, parents=(G2,))}, members=_members((U1, True)))
     assert _told(_when(state, c.DeleteGroup(G1))) == [
         ("group.member_removed", str(G1), str(U1), "group_deleted", "effective"),
         ("group.member_removed", str(G2), str(G1), "group_deleted", "effective"),
@@ -376,7 +378,7 @@ def test_a_deleted_group_lets_go_of_its_members_and_its_parents_first() -> None:
 
 def test_what_is_damaged_ends_without_its_last_state() -> None:
     """Nobody keeps access because the attributes cannot be read any more."""
-    state = State(users={U1: replace(_user(), document={})}, groups={G1: replace(_group(members={}), document={})})
+    state = DirectoryState(users={U1: replace(_user(), document={})}, groups={G1: replace(_group(members={}), document={})})
     for command in (c.DeleteUser(U1), c.DeleteGroup(G1)):
         assert [draft.body for draft in _when(state, command).drafts] == [None]
 
@@ -384,7 +386,7 @@ def test_what_is_damaged_ends_without_its_last_state() -> None:
 def test_a_change_of_more_events_than_one_commit_holds_is_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ledger.decide.COMMIT_EVENTS_MAX", 1)
     with pytest.raises(TooMany, match="Split it"):
-        _when(State(members=_members((U1, True))), c.CreateGroup(G1, {"displayName": "x"}, "x", (U1,)))
+        _when(DirectoryState(members=_members((U1, True))), c.CreateGroup(G1, {"displayName": "x"}, "x", (U1,)))
 
 
 def test_a_new_group_of_more_members_than_fit_is_refused_before_anybody_looks_them_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +398,7 @@ def test_a_new_group_of_more_members_than_fit_is_refused_before_anybody_looks_th
 
 @pytest.mark.parametrize(("cut", "said"), [(False, "and 2 more. "), (True, "and more. ")])
 def test_a_refusal_counts_those_that_were_looked_up(cut: bool, said: str) -> None:
-    state = State(members=_members((U1, True)), cut=cut)
+    state = DirectoryState(members=_members((U1, True)), cut=cut)
     with pytest.raises(InvalidValue, match=said):
         _when(state, c.CreateGroup(G1, {"displayName": "x"}, "x", (U1, *(uuid4() for _ in range(12)))))
     with pytest.raises(InvalidValue) as few:
@@ -406,7 +408,7 @@ def test_a_refusal_counts_those_that_were_looked_up(cut: bool, said: str) -> Non
 
 def test_facts_are_recorded_as_they_are() -> None:
     draft = Draft(USER_CREATED, U1, "User")
-    assert _when(State(), c.RecordFacts((draft,))).drafts == (draft,)
+    assert _when(DirectoryState(), c.RecordFacts((draft,))).drafts == (draft,)
 
 
 # -- what may share a batch -------------------------------------------------
@@ -467,7 +469,7 @@ def test_state_after_a_group_patch_is_the_fold_of_its_events(
     steps: list[tuple[str, int]], before: set[int], inactive: set[int]
 ) -> None:
     users = [UUID(int=n + 100, version=4) for n in range(5)]
-    state = State(
+    state = DirectoryState(
         groups={G1: _group()},
         members={user: ("User", n not in inactive) for n, user in enumerate(users)},
         edges={(G1, users[n]) for n in before},
@@ -497,8 +499,8 @@ def _long_patch(operations: int) -> c.PatchUser:
     return c.PatchUser(U1, _patch(USER, *changes))
 
 
-def _with_emails(count: int) -> State:
-    return State(users={U1: _user(emails=[{"value": f"{n}@example.com", "type": "work"} for n in range(count)])})
+def _with_emails(count: int) -> DirectoryState:
+    return DirectoryState(users={U1: _user(emails=[{"value": f"{n}@example.com", "type": "work"} for n in range(count)])})
 
 
 def test_a_patch_that_computes_much_is_left_to_a_transaction_of_its_own():
@@ -522,7 +524,7 @@ def test_what_one_request_may_compute_is_shared_by_its_operations():
 
 
 def test_a_group_patch_computes_within_the_same_budget():
-    group = State(groups={G1: _group(members={})})
+    group = DirectoryState(groups={G1: _group(members={})})
     patch = c.PatchGroup(G1, _patch(GROUP, *[{"op": "replace", "path": "displayName", "value": "x"}] * 10))
     with pytest.raises(TooMany):
         decide(group, patch, Leniency(GENERIC), Effort(Work(5), shared=True))

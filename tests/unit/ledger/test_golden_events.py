@@ -1,4 +1,4 @@
-"""One stored sample of every event type: the bytes of leaf and sealed body are fixed for ever (DESIGN §5).
+"""One stored sample of every event type: the bytes of leaf and sealed body are fixed for ever (docs/events.md, "The leaf", "The body").
 
 Regenerate only for a new type or a new class_version: `python -m tests.unit.ledger.test_golden_events`.
 """
@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from ledger.build import Built, Decided, build
-from ledger.clocks import Tail
+from ledger.clocks import DirectoryTail
 from ledger.directories import Directory
 from ledger.events import CONSUMER, DIRECTORY, EVENT_TYPES, GROUP, OPERATOR, REPLAY, SURGE, TOKEN, USER, Body, Draft, EventType
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
@@ -60,7 +60,7 @@ def _pieces(piece_events: int) -> list[Built]:
         start = next(numbers)
         return hashlib.shake_128(start.to_bytes(4, "big")).digest(size)
 
-    state = BatchState(tails={HERE.id: Tail(seq=40, at=1_700_000_000_000_000, clock=1_700_000_000_123_456)})
+    state = BatchState(tails={HERE.id: DirectoryTail(seq=40, at=1_700_000_000_000_000, clock=1_700_000_000_123_456)})
     commits = [tuple(_draft(kind) for kind in EVENT_TYPES[first:end]) for first, end in pairwise(RELEASES)]
     return list(build([Decided(HERE, drafts, None, "tok_1", REQUEST) for drafts in commits], state, KEK, counted, piece_events))
 

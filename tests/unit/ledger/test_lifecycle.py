@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from ledger import commands as c
-from ledger.clocks import Tail
-from ledger.commands import CleanUp, Last, RecordFacts, State, needs_of
+from ledger.clocks import DirectoryTail
+from ledger.commands import CleanUp, DirectoryState, Last, RecordFacts, needs_of
 from ledger.decide import CLOSED_SAYS, PAUSED_SAYS, Decision, decide
 from ledger.directories import Directory
 from ledger.events import (
@@ -41,7 +41,7 @@ OF_AN_IDP = [
 
 
 def _when(state: str, command: c.Command) -> Decision:
-    return decide(State(directory=state), command, Leniency(GENERIC))
+    return decide(DirectoryState(directory=state), command, Leniency(GENERIC))
 
 
 @pytest.mark.parametrize("command", OF_AN_IDP, ids=lambda command: type(command).__name__)
@@ -89,16 +89,16 @@ def test_an_act_makes_its_event_only_out_of_the_states_it_leaves(state: str) -> 
 
 def test_a_clock_is_accepted_only_where_it_is_behind() -> None:
     """As it stands in the transaction too, so that the same from two sides makes one event."""
-    behind = Tail(9, 1_700_000_000_000_000, 1_600_000_000_000_000)
+    behind = DirectoryTail(9, 1_700_000_000_000_000, 1_600_000_000_000_000)
     act = clock_accepted(HERE, behind, "r")
     assert act is not None
     assert needs_of(act).whole
     for clock, topics in (("running", []), ("frozen", []), ("behind", ["directory.clock_accepted"])):
-        told = decide(State(clock=clock), act, Leniency(GENERIC)).drafts
+        told = decide(DirectoryState(clock=clock), act, Leniency(GENERIC)).drafts
         assert [draft.kind.topic for draft in told] == topics
     assert clock_accepted(HERE, replace(behind, accepted=True), "r") is None
     with pytest.raises(StateError, match="writes go on"):
-        clock_accepted(HERE, Tail(9, 5, 5), "r")
+        clock_accepted(HERE, DirectoryTail(9, 5, 5), "r")
     with pytest.raises(StateError, match="closed for good"):
         clock_accepted(replace(HERE, state=CLOSED), behind, "r")
     with pytest.raises(LifecycleError, match="never held up"):
@@ -126,7 +126,7 @@ def test_what_cannot_be_done_says_why() -> None:
             closed(HERE, "r", confirm)
 
 
-def _cleaned(state: State, **piece: object) -> list[tuple[object, ...]]:
+def _cleaned(state: DirectoryState, **piece: object) -> list[tuple[object, ...]]:
     command = CleanUp(HERE.uuid, "acme", **piece)  # pyright: ignore[reportArgumentType]
     drafts = decide(state, command, Leniency(GENERIC)).drafts
     assert {draft.cause for draft in drafts} <= {"directory_closed"}
@@ -135,7 +135,7 @@ def _cleaned(state: State, **piece: object) -> list[tuple[object, ...]]:
 
 def test_a_piece_takes_away_what_still_stands_and_gives_no_effect_twice() -> None:
     """Access ended with the closing: a removal says that it changes none. What a piece before took away makes no event."""
-    state = State(directory=CLOSED, edges={(G, U), (G, H)}, left={U: Last({"userName": "u"}, "u"), G: Last(None)})
+    state = DirectoryState(directory=CLOSED, edges={(G, U), (G, H)}, left={U: Last({"userName": "u"}, "u"), G: Last(None)})
     edges = ((G, U, "User"), (G, H, "Group"), (H, U, "User"))
     assert _cleaned(state, memberships=edges) == [
         ("group.member_removed", G, U, False, None), ("group.member_removed", G, H, False, None),
@@ -149,5 +149,5 @@ def test_a_piece_takes_away_what_still_stands_and_gives_no_effect_twice() -> Non
 
 @pytest.mark.parametrize("state", [ACTIVE, PAUSED, DELETED])
 def test_nothing_is_cleaned_up_that_is_not_closed(state: str) -> None:
-    standing = State(directory=state, edges={(G, U)}, left={U: Last({}, "")})
+    standing = DirectoryState(directory=state, edges={(G, U)}, left={U: Last({}, "")})
     assert _cleaned(standing, memberships=((G, U, "User"),), users=(U,), last=True) == []

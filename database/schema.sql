@@ -1,0 +1,562 @@
+-- The whole schema, as it is after all migrations: to be read, and never run by the service, which applies database/migrations/.
+-- A test (tests/postgres/test_schema.py) makes one database from this file and one from the migrations, and compares their catalogs and
+-- grants. Whoever adds a migration writes here what is there afterwards.
+--
+-- 1 the log   2 directories, profiles, schemas, tokens   3 read models   4 consumers and their deliveries   5 replays of deliveries
+-- 6 the surge brake   7 requests   8 the schema itself
+--
+-- Two roles: the owner of the schema migrates and rebuilds; ledger_app serves, and has the rights that stand below each table
+-- (database/grants.sql gives them anew after each migration). Columns stand in their order in the table: what a later release added is last.
+
+create schema ledger;
+grant usage on schema ledger to ledger_app;
+set search_path to ledger;
+
+
+-- 1 The log --------------------------------------------------------------------------------------------------------------------------
+-- Append-only, by grant and by trigger. Every table is keyed by directory; there are no hot rows.
+
+-- commits: one row per command that changed something. `position` numbers the events of the whole ledger without a gap, in the order of
+-- commits; `seq` those of a directory. A commit holds `size` events from `position` and `seq` on.
+create table commits (
+    position  bigint primary key,
+    directory int not null,
+    seq       bigint not null,
+    size      int not null check (size > 0),
+    types     bigint not null,                  -- bits of the event types in it, so that a filtered page skips commits without reading events
+    at        bigint not null,                  -- µs since the epoch, by the database's clock
+    req       uuid not null,                    -- (req, op) answers "did my COMMIT arrive?" after a lost connection
+    op        int not null                      -- the operation of a bulk request
+);
+create unique index commits_seq on commits (directory, seq);
+create unique index commits_request on commits (req, op);
+create index commits_at on commits (directory, at, seq);
+create index commits_ending_access on commits (directory, at, seq) where types & 6164 <> 0;  -- user.deactivated, user.deleted, group.member_removed, group.member_access_revoked
+create index commits_revoking on commits (directory, at, seq) where types & 20 <> 0;  -- for processes of earlier releases
+grant select, insert on commits to ledger_app;
+
+-- events: `leaf` is what is hashed, byte for byte; every other column is an index of it and is checked by `replay verify`.
+create table events (
+    directory int not null,
+    seq       bigint not null,
+    type      smallint not null,                -- the number of ledger/events.py
+    rv        int not null,                     -- version of the resource, from 1
+    etag_rv   int not null,                     -- the version that its ETag shows
+    obj       uuid not null,                    -- the resource
+    mem       uuid,                             -- of a membership event: the member; obj is the group
+    leaf_hash bytea not null,
+    leaf      bytea not null,
+    primary key (directory, seq)
+);
+create unique index events_rv on events (obj, rv);
+create index events_mem on events (directory, mem, seq) where mem is not null;
+grant select, insert on events to ledger_app;
+
+-- bodies: sealed attributes, apart from the log so that a person can be erased while the log keeps verifying.
+create table bodies (
+    directory int not null,
+    seq       bigint not null,
+    ct        bytea not null,
+    primary key (directory, seq)
+) with (toast_tuple_target = 8160);
+alter table bodies alter ct set storage external;  -- ciphertext does not compress
+grant select, insert on bodies to ledger_app;
+
+-- subject_keys: the key that seals the bodies of one resource, wrapped. Erasing a person deletes it.
+create table subject_keys (
+    obj       uuid primary key,
+    directory int not null,
+    wrapped   bytea not null
+);
+grant select, insert on subject_keys to ledger_app;
+
+-- ledger: one row, made at first start. kek_id names the key-encryption key that wraps every other key.
+create table ledger (
+    one        bool primary key default true check (one),
+    id         uuid not null,
+    kek_id     bytea not null,
+    created_at timestamptz not null default clock_timestamp()
+);
+grant select, insert on ledger to ledger_app;
+
+-- Append-only holds even for a superuser and under session_replication_role = replica (ENABLE ALWAYS); grants alone would not.
+create function refuse_change() returns trigger language plpgsql as $$
+begin
+    raise exception '% is append-only: % refused', tg_table_name, tg_op using errcode = 'restrict_violation';
+end $$;
+create trigger append_only before update or delete or truncate on events for each statement execute function refuse_change();
+create trigger append_only before update or delete or truncate on commits for each statement execute function refuse_change();
+create trigger append_only before update or truncate on bodies for each statement execute function refuse_change();
+alter table events enable always trigger append_only;
+alter table commits enable always trigger append_only;
+alter table bodies enable always trigger append_only;
+
+
+-- 2 Directories, profiles, schemas, tokens -------------------------------------------------------------------------------------------
+
+-- directories: one IdP connection each.
+create table directories (
+    id         int primary key generated always as identity,
+    uuid       uuid not null unique,
+    slug       text not null unique check (slug ~ '^(_system|[a-z0-9][a-z0-9-]{0,62})$'),
+    profile    text not null,                   -- name@version
+    index_key  bytea not null,                  -- wrapped; makes the blind HMAC keys of its read models
+    created_at timestamptz not null default clock_timestamp(),
+    closed_at  timestamptz                      -- never set; for releases that read it
+);
+grant select, insert on directories to ledger_app;
+grant update (profile, closed_at) on directories to ledger_app;
+grant usage on sequence directories_id_seq to ledger_app;
+
+-- profiles: an operator's own, beside those of the release. Never changed or removed: stored events name them.
+create table profiles (
+    name       text primary key,                -- name@version
+    document   json not null,
+    created_at timestamptz not null default now()
+);
+grant select, insert on profiles to ledger_app;
+
+-- extension_schemas: what an operator registered for a directory beyond the core (RFC 7643 §7). Never changed or removed: data refers to it.
+create table extension_schemas (
+    id            bigint primary key generated always as identity,
+    directory     int not null references directories,
+    resource_type text not null check (resource_type in ('User', 'Group')),
+    urn           text not null,                -- casefolded
+    document      json not null,
+    unique (directory, urn)
+);
+grant select, insert on extension_schemas to ledger_app;
+grant usage on sequence extension_schemas_id_seq to ledger_app;
+
+-- tokens: only a SHA-256 is kept. What one reaches: directories, event types, consumers, and whether bodies are readable.
+create table tokens (
+    id            uuid primary key,
+    hash          bytea not null unique,
+    role          text not null check (role in ('scim', 'consumer', 'operator', 'auditor', 'admin')),
+    name          text not null,
+    directories   text[] not null,
+    types         text[] not null default '{*}',
+    bodies        bool not null default true,
+    created_at    timestamptz not null default clock_timestamp(),
+    expires_at    timestamptz not null,
+    revoked_at    timestamptz,
+    last_used_at  timestamptz,
+    consumers     text[] not null default '{*}', -- which named consumers one of role consumer may use
+    created_by    text,                         -- the principal, as in leaves; null where no event says it
+    supersedes    uuid,
+    superseded_by uuid,                         -- set by a rotation, which brings expires_at forward: this one lives on until then
+    seal          bytea                         -- HMAC over what the row grants, with a key that only the service has. Null: bound at the next start
+) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
+grant select, insert on tokens to ledger_app;
+grant update (revoked_at, last_used_at, expires_at, superseded_by, seal) on tokens to ledger_app;  -- a trigger lets each only shrink what it grants
+
+-- keep_token: a token only ever gets less. Whoever owns the table can switch this off: then the seal and the events tell.
+create function keep_token() returns trigger language plpgsql as $$
+begin
+    if (new.id, new.hash, new.role, new.name, new.directories, new.types, new.consumers, new.bodies, new.created_at, new.created_by, new.supersedes)
+       is distinct from
+       (old.id, old.hash, old.role, old.name, old.directories, old.types, old.consumers, old.bodies, old.created_at, old.created_by, old.supersedes)
+       or new.expires_at > old.expires_at
+       or (old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at)
+       or (coalesce(old.superseded_by::text, old.revoked_at::text) is not null and new.superseded_by is distinct from old.superseded_by)
+       or (old.seal is not null and new.seal is distinct from old.seal and new.superseded_by is not distinct from old.superseded_by)
+       or (old.last_used_at is not null and (new.last_used_at is null or new.last_used_at < old.last_used_at))
+    then
+        raise exception 'a token only ever gets less: this change of % is refused', old.id using errcode = 'restrict_violation';
+    end if;
+    return new;
+end $$;
+create trigger only_less before update on tokens for each row execute function keep_token();
+create trigger append_only before delete or truncate on tokens for each statement execute function refuse_change();
+alter table tokens enable always trigger only_less;
+alter table tokens enable always trigger append_only;
+
+
+-- 3 Read models ----------------------------------------------------------------------------------------------------------------------
+-- Written in the commit; rebuilt from the events at will. Pointers and HMAC keys only, no attribute in the clear.
+
+-- users: body_seq is the event with the newest body.
+create table users (
+    directory        int not null,
+    id               uuid not null,
+    active           bool not null,
+    body_seq         bigint not null,
+    rv               int not null,
+    etag_rv          int not null,
+    created_at       bigint not null,           -- µs since the epoch
+    updated_at       bigint not null,
+    user_name_mac    bytea not null,
+    external_id_mac  bytea,
+    display_name_mac bytea,
+    email_macs       bytea[],
+    primary key (directory, id)
+) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_scale_factor = 0.02);
+create unique index users_user_name on users (directory, user_name_mac);
+create index users_external_id on users (directory, external_id_mac) where external_id_mac is not null;
+create index users_display_name on users (directory, display_name_mac) where display_name_mac is not null;
+create index users_emails on users using gin (email_macs);
+create index users_created on users (directory, created_at, id);
+grant select, insert, update, delete on users to ledger_app;
+
+-- groups: a membership change writes no row here; a group's rv and etag_rv stand beside its newest event.
+create table groups (
+    directory        int not null,
+    id               uuid not null,
+    body_seq         bigint not null,
+    created_at       bigint not null,
+    display_name_mac bytea not null,
+    external_id_mac  bytea,
+    primary key (directory, id)
+) with (fillfactor = 85);
+create index groups_display_name on groups (directory, display_name_mac);
+create index groups_external_id on groups (directory, external_id_mac) where external_id_mac is not null;
+create index groups_created on groups (directory, created_at, id);
+grant select, insert, update, delete on groups to ledger_app;
+
+-- memberships: direct edges as half-open seq intervals; to_seq = max bigint while open.
+create table memberships (
+    directory int not null,
+    grp       uuid not null,
+    mem       uuid not null,
+    mt        smallint not null,                -- 0 User, 1 Group
+    from_seq  bigint not null,
+    to_seq    bigint not null default 9223372036854775807
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_scale_factor = 0.02);
+create unique index memberships_open on memberships (directory, grp, mem) where to_seq = 9223372036854775807;
+create index memberships_of_group on memberships (directory, grp, to_seq, from_seq) include (mem, mt);
+create index memberships_of_member on memberships (directory, mem, to_seq, from_seq) include (grp, mt);
+grant select, insert, update, delete on memberships to ledger_app;
+
+-- states: existence, activity and newest body of a resource as half-open seq intervals.
+create table states (
+    directory int not null,
+    obj       uuid not null,
+    ot        smallint not null,                -- 0 User, 1 Group
+    active    bool not null,
+    body_seq  bigint not null,
+    from_seq  bigint not null,
+    to_seq    bigint not null default 9223372036854775807
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_scale_factor = 0.02);
+create unique index states_open on states (directory, obj) where to_seq = 9223372036854775807;
+create index states_history on states (directory, obj, to_seq, from_seq) include (active, body_seq, ot);
+grant select, insert, update, delete on states to ledger_app;
+
+-- directory_states: what a directory is, where it is not simply active; a row only where there is something to say. `closed_seq` ends all
+-- access of the directory in one row: whoever reads activity at that seq or later reads "no".
+create table directory_states (
+    directory  int primary key,
+    state      text not null check (state in ('active', 'paused', 'closed', 'deleted')),
+    since      bigint not null,                 -- when it became so, in µs since the epoch
+    closed_seq bigint,                          -- of its directory.closed
+    closed_at  bigint
+);
+grant select, insert, update, delete on directory_states to ledger_app;
+
+
+-- 4 Consumers and their deliveries ---------------------------------------------------------------------------------------------------
+-- No event is copied for any of them: a consumer is a place in the log plus its exceptions.
+
+-- consumers: named readers whose place the ledger keeps.
+create table consumers (
+    id                  int primary key generated always as identity,
+    uuid                uuid not null unique,
+    name                text not null check (name ~ '^[a-z0-9][a-z0-9_.-]{0,62}$'),
+    mode                text not null check (mode in ('pull', 'webhook')),
+    ordering            text not null check (ordering in ('directory', 'subject')),
+    directories         text[] not null,
+    types               text[] not null,
+    batch_max           int not null check (batch_max between 1 and 100),
+    sealed_url          bytea,
+    retry_schedule      int[] not null,         -- seconds
+    secret              bytea,                  -- sealed with the key-encryption key
+    secret_before       bytea,                  -- still signs until secret_before_until
+    secret_before_until timestamptz,
+    state               text not null default 'active' check (state in ('active', 'paused', 'disabled')),
+    epoch               int not null default 1, -- of consumer_epochs
+    version             int not null default 1, -- moves with every change, so that whoever delivers reads it again
+    created_at          timestamptz not null default clock_timestamp(),
+    deleted_at          timestamptz
+);
+create unique index consumers_name on consumers (name) where deleted_at is null;
+grant select, insert, update on consumers to ledger_app;
+grant usage on sequence consumers_id_seq to ledger_app;
+
+-- consumer_epochs: from where a consumer reads under which filter. A seek or another filter begins a new one; the old ones stay for the audit.
+create table consumer_epochs (
+    consumer      int not null references consumers,
+    epoch         int not null,
+    start         bigint not null,              -- everything after this position
+    directories   text[] not null,
+    types         text[] not null,
+    at            timestamptz not null default clock_timestamp(),
+    leaf          bytea,                        -- the leaf hash at start: tells whether the log is another one by now. Null at 0, and in old rows
+    sealed_reason bytea,                        -- why an operator moved it. Null in rows of earlier releases
+    primary key (consumer, epoch)
+);
+grant select, insert on consumer_epochs to ledger_app;
+
+-- checkpoints: how far a consumer is. Everything up to `through` is settled but the positions in `open` and the rows of open_deliveries.
+-- Within a second the newest is moved in place, at most 50 times: with room on its page that is a HOT update, whose dead versions go without
+-- a vacuum. Then another begins, so that under an old snapshot no chain of versions grows long. Old ones are thinned out.
+create table checkpoints (
+    consumer int not null,
+    epoch    int not null,
+    id       bigint generated always as identity,
+    low      bigint not null,                   -- the last position without one in `open` below
+    through  bigint not null,
+    open     bigint[] not null default '{}',
+    at       timestamptz not null default clock_timestamp(),
+    leaf     bytea,                             -- the leaf hash at through, as in consumer_epochs
+    begun    timestamptz default clock_timestamp(),
+    moves    int not null default 0,
+    primary key (consumer, epoch, id)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+grant select, insert, delete on checkpoints to ledger_app;
+grant update (low, through, open, at, moves, leaf) on checkpoints to ledger_app;
+grant usage on sequence checkpoints_id_seq to ledger_app;
+
+-- thinned: up to which checkpoint the history of an epoch was thinned out, for each of its steps: what comes of age is looked at once.
+create table thinned (
+    consumer int not null,
+    epoch    int not null,
+    step     smallint not null,
+    through  bigint not null,
+    primary key (consumer, epoch, step)
+) with (fillfactor = 50);
+grant select, insert, update on thinned to ledger_app;
+
+-- open_deliveries: the exceptions.
+create table open_deliveries (
+    consumer      int not null,
+    position      bigint not null,
+    directory     int not null,
+    seq           bigint not null,
+    state         smallint not null,            -- 1 waits behind another, 2 tried and to be tried again, 3 blocked, 4 held by the brake, 5 parked
+    attempts      int not null default 0,
+    since         timestamptz,                  -- the first failure
+    next_at       timestamptz,
+    error         text,                         -- a word of ours: http_500, timeout
+    answer        bytea,                        -- what the receiver said, sealed: it may name persons
+    sealed_reason bytea,                        -- an operator's, of a parked one
+    replay        uuid,                         -- the run that it belongs to
+    told          boolean not null default false, -- of a blocked one: whether delivery.blocked stands in the log
+    tried_at      timestamptz,                  -- when the last attempt failed, by the clock of the process that made it
+    asked_s       real,                         -- for how long the receiver asked to be left alone (Retry-After), in seconds
+    primary key (consumer, position)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+grant select, insert, update, delete on open_deliveries to ledger_app;
+
+-- skips: what an operator decided never to deliver. The event delivery.skipped says the same.
+create table skips (
+    consumer      int not null,
+    position      bigint not null,
+    sealed_reason bytea,
+    at            timestamptz not null default clock_timestamp(),
+    replay        uuid,                         -- the run whose repetition was given up
+    primary key (consumer, position)
+);
+grant select, insert, delete on skips to ledger_app;
+grant update (sealed_reason, at, replay) on skips to ledger_app;  -- one that came again after a seek is skipped again
+
+-- revocation_acks: when a consumer acknowledged that somebody's access ended. Kept for ever: it is evidence.
+create table revocation_acks (
+    id        bigint generated always as identity unique,
+    consumer  int not null,
+    directory int not null,
+    seq       bigint not null,
+    happened  bigint not null,                  -- µs, the commit's
+    at        timestamptz not null default clock_timestamp(),
+    primary key (consumer, directory, seq)
+);
+grant select, insert on revocation_acks to ledger_app;
+grant update (happened, at) on revocation_acks to ledger_app;  -- where another event stands now at that seq
+grant usage on sequence revocation_acks_id_seq to ledger_app;
+
+-- consumer_forks: what a consumer was sent, or acknowledged, and is no longer in the log. Open until an operator closes it.
+create table consumer_forks (
+    id              bigint primary key generated always as identity,
+    consumer        int not null,
+    since           timestamptz not null default clock_timestamp(),
+    common_position bigint not null,            -- the last position that is known to be in both logs
+    common          jsonb not null,             -- the same as a seq, by the slug of each directory that lost something
+    gone            text[] not null,            -- ids of events, at most 1 000
+    gone_count      bigint not null,            -- of events whose ids a process knew
+    places_lost     bigint not null,            -- acknowledged positions, where nobody knows which events stood there
+    closed_at       timestamptz,
+    sealed_reason   bytea                       -- an operator's
+);
+create unique index consumer_forks_open on consumer_forks (consumer) where closed_at is null;
+create index consumer_forks_of on consumer_forks (consumer, id);
+grant select, insert on consumer_forks to ledger_app;
+grant update (common_position, common, gone, gone_count, places_lost, closed_at, sealed_reason) on consumer_forks to ledger_app;
+grant usage on sequence consumer_forks_id_seq to ledger_app;
+
+-- consumer_leases: who delivers for a consumer. fence grows with each holder; what an earlier one reports is not recorded.
+create table consumer_leases (
+    consumer   int primary key,
+    holder     uuid not null,
+    fence      bigint not null,
+    until      timestamptz not null,            -- looked at for changes only; earlier releases compare it
+    lease_s    real,                            -- for how long its holder may send after a renewal; null where an earlier release holds it
+    limited_by smallint,                        -- what limits the consumer: the numbers of delivery/pace.py
+    answer_s   real,                            -- means of lately: seconds until the receiver answers, seconds to record, events a second
+    record_s   real,
+    events_s   real,
+    not_before timestamptz                      -- until then the receiver asked for nothing at all (429)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+grant select, insert, update on consumer_leases to ledger_app;
+
+-- delivery_workers: delivery processes, while they show signs of life.
+create table delivery_workers (
+    id      uuid primary key,
+    seen_at timestamptz not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+grant select, insert, update, delete on delivery_workers to ledger_app;
+
+
+-- 5 Replays of deliveries ------------------------------------------------------------------------------------------------------------
+
+-- replays: deliveries sent again on purpose.
+create table replays (
+    id              uuid primary key,
+    sealed_name     bytea,
+    consumer        int not null references consumers,
+    from_position   bigint not null,
+    to_position     bigint not null,
+    head            bigint not null,            -- what had been taken back up to here is left out
+    types           bigint not null,            -- bits
+    directories     int[],
+    subjects        uuid[],
+    rate_per_second int,
+    superseded      text not null check (superseded in ('skip', 'include')),
+    sealed_reason   bytea,
+    state           text not null check (state in ('running', 'paused', 'cancelled', 'finished', 'failed')),
+    total           bigint not null,
+    skipped         bigint not null,
+    created_at      timestamptz not null default clock_timestamp(),
+    ended_at        timestamptz,
+    failure         text                        -- a word of ours: why it failed
+);
+create index replays_of_consumer on replays (consumer, created_at);
+grant select, insert on replays to ledger_app;
+grant update (state, ended_at, sealed_name, sealed_reason, failure) on replays to ledger_app;
+
+-- replay_progress: like checkpoints. All planned deliveries up to `through` are done, and those in `ahead`.
+create table replay_progress (
+    replay  uuid not null,
+    id      bigint generated always as identity,
+    done    bigint not null,
+    through bigint not null,
+    ahead   bigint[] not null default '{}',
+    at      timestamptz not null default clock_timestamp(),
+    moves   int not null default 0,
+    primary key (replay, id)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+grant select, insert, delete on replay_progress to ledger_app;
+grant update (done, through, ahead, at, moves) on replay_progress to ledger_app;
+grant usage on sequence replay_progress_id_seq to ledger_app;
+
+-- replayed: events that a consumer's place does not speak for (an operator skipped them or sought over them, its filter left them out, they
+-- lay before its beginning), and that a run delivered.
+create table replayed (
+    consumer int not null,
+    position bigint not null,
+    primary key (consumer, position)
+);
+grant select, insert, delete on replayed to ledger_app;
+
+
+-- 6 The surge brake ------------------------------------------------------------------------------------------------------------------
+
+-- surge_limits: how many revocations of a directory in an hour are ordinary.
+create table surge_limits (
+    directory int primary key references directories,
+    per_hour  int not null check (per_hour >= 0),
+    action    text not null check (action in ('alarm', 'hold')),
+    released  bigint not null default 0         -- the last seq that an operator let go in spite of it
+);
+grant select, insert on surge_limits to ledger_app;
+grant update (per_hour, action, released) on surge_limits to ledger_app;
+
+-- surge_alarms: when more came.
+create table surge_alarms (
+    directory int not null,
+    seq       bigint not null,
+    at        timestamptz not null default clock_timestamp(),
+    primary key (directory, seq)
+);
+grant select, insert on surge_alarms to ledger_app;
+
+
+-- 7 Requests -------------------------------------------------------------------------------------------------------------------------
+
+-- requests: the journal of SCIM requests, refused ones included. Not part of the log: no bodies, no values in the clear, pruned by age.
+create table requests (
+    id          bigint primary key generated always as identity,
+    directory   int not null,
+    at          timestamptz not null,
+    method      text not null,
+    route       text not null,                  -- a template, never a path with ids
+    shape       bytea,                          -- a filter without its values, sealed
+    status      smallint not null,
+    scim_type   text,
+    detail      bytea,                          -- why it was refused, in our words, sealed: they may quote what a client submitted
+    profile     text not null,
+    tolerances  text[] not null,                -- which deviations it relied on
+    events      int not null,                   -- how many events it made
+    duration_us int not null,
+    request_id  uuid not null,
+    token       uuid,
+    reason      bytea                           -- tells equal sentences apart from others without showing either
+) with (fillfactor = 100, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.02);
+create index requests_of_directory on requests (directory, id);
+create index requests_at on requests using brin (at);
+grant select, insert, delete on requests to ledger_app;
+grant usage on sequence requests_id_seq to ledger_app;
+
+-- idempotent_requests: answers to POSTs that carried an Idempotency-Key, so that one sent again is answered again and not carried out again.
+create table idempotent_requests (
+    owner       uuid not null,                  -- the token that sent it; all zeros: the machine itself
+    key         bytea not null,                 -- SHA-256 of the key: clients put names into it
+    fingerprint bytea not null,                 -- SHA-256 of method, path, query and body: the key stands for this request alone
+    request     uuid not null,                  -- whose commits say whether it was carried out
+    begun_at    timestamptz not null default clock_timestamp(),
+    over        boolean not null default false, -- it ended, and not with an answer that is kept
+    answer      bytea,                          -- sealed, since it may show a secret; null while it is under way
+    primary key (owner, key)
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
+create index idempotent_requests_begun on idempotent_requests (begun_at);
+grant select, insert, delete on idempotent_requests to ledger_app;
+grant update (request, begun_at, over, answer) on idempotent_requests to ledger_app;
+
+
+-- 8 The schema itself ----------------------------------------------------------------------------------------------------------------
+
+-- migrations: which were applied. `serves` is the oldest release whose processes go on beside it.
+create table migrations (
+    number     int primary key,
+    name       text not null,
+    checksum   text not null,
+    applied_at timestamptz not null default clock_timestamp(),
+    serves     int
+);
+grant select on migrations to ledger_app;
+
+-- unsealed_notes: what operators wrote freely (URLs of webhooks, names of replays, reasons) and an earlier release kept in the clear. SQL has no
+-- key, so a migration moved it here; the next start of the service seals it and truncates the table.
+create table unsealed_notes (
+    kind     text not null check (kind in ('url', 'parked', 'skipped', 'replay_name', 'replay_reason')),
+    owner    uuid not null,                     -- the consumer, or the replay
+    position bigint not null default 0,         -- of the delivery that was parked or skipped
+    content  text not null
+);
+grant select, truncate on unsealed_notes to ledger_app;
+
+-- take_unsealed_notes: everything, once, in the transaction that seals it. Of several processes that start together one gets it; the
+-- others wait and get nothing. Not deleted row by row: the file goes, and what stands in it.
+create function take_unsealed_notes() returns setof unsealed_notes language plpgsql as $$
+begin
+    lock table ledger.unsealed_notes in access exclusive mode;
+    return query select * from ledger.unsealed_notes;
+    truncate ledger.unsealed_notes;
+end $$;

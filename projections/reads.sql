@@ -1,0 +1,157 @@
+-- users_by_id --
+-- Current users with their newest sealed body, unless it is longer than $3 bytes: directory, id, active, body_seq, etag_rv, created,
+-- updated, ct, key.
+select u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, case when octet_length(b.ct) <= $3 then b.ct end, s.wrapped
+from unnest($1::int4[], $2::uuid[]) k(d, i)
+join users u on u.directory = k.d and u.id = k.i
+join bodies b on b.directory = u.directory and b.seq = u.body_seq
+join subject_keys s on s.obj = u.id;
+
+-- users_page --
+-- Current users in the requested order: place, id, body_seq, etag_rv, created, updated, ct, key, active. Sealed bodies are read up to
+-- $3 bytes, at least the first one: a page of the largest users would have 200 MiB.
+select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
+    select k.n, u.id, u.body_seq, u.etag_rv, u.created_at, u.updated_at, b.ct, s.wrapped, u.active, octet_length(b.ct) size,
+           sum(octet_length(b.ct)) over (order by k.n) total
+    from unnest($2::uuid[]) with ordinality k(i, n)
+    join users u on u.directory = $1 and u.id = k.i
+    join bodies b on b.directory = u.directory and b.seq = u.body_seq
+    join subject_keys s on s.obj = u.id
+) p order by n;
+
+-- users_by_name --
+-- Users by the HMAC of their userName, which is the first column. IdPs ask this before they create a user. Long bodies are not read.
+select u.user_name_mac, u.directory, u.id, u.active, u.body_seq, u.etag_rv, u.created_at, u.updated_at, case when octet_length(b.ct) <= $3 then b.ct end, s.wrapped
+from unnest($1::int4[], $2::bytea[]) k(d, m)
+join users u on u.directory = k.d and u.user_name_mac = k.m
+join bodies b on b.directory = u.directory and b.seq = u.body_seq
+join subject_keys s on s.obj = u.id;
+
+-- groups_page --
+-- Current groups in the same way. lastModified is the time of the event that last moved the ETag. It is looked up by a subquery: a
+-- generic plan for a join would read every event of the group.
+select n, id, body_seq, etag_rv, created_at, updated_at, case when total <= $3 or total = size then ct end, wrapped, active from (
+    select k.n, g.id, g.body_seq, t.etag_rv, g.created_at, c.at updated_at, b.ct, s.wrapped, true active, octet_length(b.ct) size,
+           sum(octet_length(b.ct)) over (order by k.n) total
+    from unnest($2::uuid[]) with ordinality k(i, n)
+    join groups g on g.directory = $1 and g.id = k.i
+    join bodies b on b.directory = g.directory and b.seq = g.body_seq
+    join subject_keys s on s.obj = g.id
+    cross join lateral (select etag_rv from events where obj = g.id order by rv desc limit 1) t
+    cross join lateral (select seq from events where obj = g.id and rv = t.etag_rv offset 0) e
+    cross join lateral (select at from commits where directory = g.directory and seq <= e.seq order by seq desc limit 1) c
+) p order by n;
+
+-- user_ids_by_key --
+-- Candidates of an equality filter on users: those that have any of the HMACs.
+select id from users where directory = $1 and user_name_mac = any($2::bytea[])
+union select id from users where directory = $1 and external_id_mac = any($3::bytea[])
+union select id from users where directory = $1 and display_name_mac = any($4::bytea[])
+union select id from (select directory, id from users where email_macs && $5::bytea[] offset 0) by_email where directory = $1
+union select id from users where directory = $1 and id = any($6::uuid[]);
+
+-- owners_of_user_names --
+-- The users that have these userNames, by HMAC, and how many have each (at most one; the same columns as for externalIds).
+select k.m, u.id, 1::int8 from unnest($2::bytea[]) k(m) join users u on u.directory = $1 and u.user_name_mac = k.m;
+
+-- owners_of_external_ids --
+-- For each externalId one user that has it, and how many have it. Key by key: a plan for a join, made while there are few rows, reads all users.
+select k.m, o.id, o.many from unnest($2::bytea[]) k(m)
+cross join lateral (
+    select (array_agg(id order by id))[1], count(*) from users where directory = $1 and external_id_mac = k.m
+) o(id, many)
+where o.many > 0;
+
+-- ids_among --
+-- The ids that are users or groups of the directory.
+select k.i from unnest($2::uuid[]) k(i) join users u on u.directory = $1 and u.id = k.i
+union all
+select k.i from unnest($2::uuid[]) k(i) join groups g on g.directory = $1 and g.id = k.i;
+
+-- group_ids_by_key --
+-- Candidates of an equality filter on groups: those that have any of the HMACs.
+select id from groups where directory = $1 and display_name_mac = any($2::bytea[])
+union select id from groups where directory = $1 and external_id_mac = any($3::bytea[])
+union select grp from memberships where directory = $1 and mem = any($4::uuid[]) and to_seq >= 9223372036854775807
+union select id from groups where directory = $1 and id = any($5::uuid[]);
+
+-- count_users --
+-- totalResults without a filter.
+select count(*) from users where directory = $1;
+
+-- count_groups --
+-- totalResults without a filter.
+select count(*) from groups where directory = $1;
+
+-- count_users_within --
+-- totalResults of a filter that says only bounds.
+select count(*) from users
+where directory = $1 and ($2::bool is null or active = $2) and created_at between $3 and $4 and updated_at between $5 and $6;
+
+-- count_groups_within --
+-- totalResults of a filter that says only bounds.
+select count(*) from groups where directory = $1 and created_at between $2 and $3;
+
+-- page_of_users_within --
+-- The page of such a filter, by time of creation.
+select id from users
+where directory = $1 and ($2::bool is null or active = $2) and created_at between $3 and $4 and updated_at between $5 and $6
+order by created_at, id offset $7 limit $8;
+
+-- page_of_groups_within --
+-- The page of such a filter, by time of creation.
+select id from groups where directory = $1 and created_at between $2 and $3 order by created_at, id offset $4 limit $5;
+
+-- page_of_users --
+-- By time of creation, so that a client that pages while users are created misses nobody.
+select id from users where directory = $1 order by created_at, id offset $2 limit $3;
+
+-- page_of_groups --
+-- A page of groups, by time of creation.
+select id from groups where directory = $1 order by created_at, id offset $2 limit $3;
+
+-- users_after --
+-- The same order by keyset, with the bounds that a filter implies; for scans.
+select created_at, id from users
+where directory = $1 and (created_at, id) > ($2, $3::uuid) and ($4::bool is null or active = $4)
+  and created_at between $5 and $6 and updated_at between $7 and $8
+order by created_at, id limit $9;
+
+-- groups_after --
+-- The same order by keyset, with the bounds that a filter implies; for scans.
+select created_at, id from groups
+where directory = $1 and (created_at, id) > ($2, $3::uuid) and created_at between $4 and $5 order by created_at, id limit $6;
+
+-- open_members --
+-- Members of groups in the order they were added, packed into two texts: as rows a large group would be a million objects.
+select k.g, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::text, '' order by m.from_seq)
+from unnest($1::int4[], $2::uuid[]) k(d, g)
+cross join lateral (select * from memberships where directory = k.d and grp = k.g and to_seq >= 9223372036854775807 offset 0) m
+group by k.g;
+
+-- open_members_among --
+-- Of these members only, looked up by member, so that a large group is not read.
+select m.grp, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::text, '' order by m.from_seq)
+from unnest($3::uuid[]) k(m)
+cross join lateral (select * from memberships where directory = $1 and mem = k.m and to_seq >= 9223372036854775807 offset 0) m
+where m.grp = any($2::uuid[]) group by m.grp;
+
+-- open_groups --
+-- All groups of users, direct or through member groups: the sealed body with the name, and the direct members since when.
+-- `union` removes repeated edges, so circles end, and at most $3 edges are followed. The body is returned once for each group, and only
+-- if it is small; the others are read one by one.
+with recursive e(d, mem, grp, from_seq) as (
+    select k.d, m.mem, m.grp, m.from_seq from unnest($1::int4[], $2::uuid[]) k(d, i)
+    cross join lateral (select * from memberships where directory = k.d and mem = k.i and to_seq >= 9223372036854775807 offset 0) m
+    union
+    select e.d, m.mem, m.grp, m.from_seq from e
+    cross join lateral (select * from memberships where directory = e.d and mem = e.grp and to_seq >= 9223372036854775807 offset 0) m
+)
+select h.d, h.grp, b.body_seq, case when octet_length(b.ct) <= $4 then b.ct end, b.wrapped, h.mems, h.seqs
+from (select d, grp, array_agg(mem) mems, array_agg(from_seq) seqs from (select * from e limit $3) e group by d, grp) h
+cross join lateral (
+    select g.body_seq, b.ct, s.wrapped from groups g
+    join bodies b on b.directory = g.directory and b.seq = g.body_seq
+    join subject_keys s on s.obj = g.id
+    where g.directory = h.d and g.id = h.grp offset 0
+) b;

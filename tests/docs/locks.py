@@ -1,0 +1,32 @@
+"""Writes the table of advisory locks in docs/architecture.md; `make docs`."""
+
+from pathlib import Path
+
+from database.locks import LOCKS, AdvisoryLock
+
+PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
+BEGIN, END = "<!-- generated: locks -->\n", "<!-- end -->"
+
+
+def table() -> str:
+    """Keys, what the lock guards, who takes it and until when, in the order in which locks are taken."""
+    lines = ["| lock | keys | guards | taken shared by | taken exclusively by | until |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {name.lower()} | {_keys(lock)} | {lock.guards} | {lock.shared or '–'} | {lock.exclusive or '–'} | {lock.held.value} |"
+        for name, lock in LOCKS.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _keys(lock: AdvisoryLock) -> str:
+    return f"`{lock.number}`, {lock.of}"
+
+
+def generated(text: str) -> str:
+    """The page with its table as it should be."""
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + table() + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(generated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
