@@ -64,7 +64,7 @@ class CheckpointWriter:
                     _log.exception("recording_failed", consumers=len(reports))
                     held = set[int]()
                 for reporter, report in reports.items():
-                    stored = report.consumer in held and _told(reporter)
+                    stored = report.consumer in held and _took_note(reporter)
                     for waiter in waiting[reporter]:
                         _settle(waiter, stored=stored)
         finally:
@@ -88,7 +88,7 @@ class CheckpointWriter:
                 await conn.close()
 
 
-def _told(reporter: Reporter) -> bool:
+def _took_note(reporter: Reporter) -> bool:
     """Whether it took note. A defect there must not end the recording of the others: this consumer is loaded anew."""
     try:
         reporter.stored()

@@ -225,7 +225,7 @@ class Dispatcher:
         aside = {row.position for row in rows if row.state == PARKED}
         planned: list[tuple[Run, Sequence[Planned]]] = []
         for run in runs:
-            gone = aside | {position for position, _, at in skips if at >= run.created_at}
+            gone = aside | {position for position, _, at, _ in skips if at >= run.created_at}
             sends = await self._parts.replays.planned(conn, run, max(run.head, self._known_to))
             planned.append((run, [p for p in sends if p.position not in gone]))
         return readings, planned
