@@ -22,6 +22,7 @@ from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Pool
 from database.faults import Fault, Kind, fault_of, no_fault
 from database.queries import load_queries
+from ledger.ids import DirectoryNumber
 from ledger.sealing import Kek, NoteKind, seal_note
 
 SQL: Final = load_queries(__file__)
@@ -40,7 +41,7 @@ _log = structlog.get_logger("api.journal")
 class Entry:
     """One request, without its body. `detail` and `shape` may quote it and are sealed. `at`: µs since the epoch; `duration_us`: µs."""
 
-    directory: int
+    directory: DirectoryNumber
     at: int
     method: str
     route: str

@@ -9,6 +9,7 @@ from api.journal import Journal
 from api.scrapes import Scrapes
 from database.coalesce import Coalescer
 from ledger.directories import Directory
+from ledger.ids import DirectoryNumber
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token
 from operations.consumers import Webhooks
@@ -25,9 +26,9 @@ TOUCH_INTERVAL_S = 60  # last_used_at is written once a minute, so that a reques
 class PointReads:
     """Reads of single resources that concurrent requests share."""
 
-    users: Coalescer[tuple[int, UUID], Resource | Alone]
-    groups: Coalescer[tuple[int, UUID], list[GroupOf] | Alone]  # groups of a user
-    names: Coalescer[tuple[int, str], Resource | Alone]  # by casefolded userName
+    users: Coalescer[tuple[DirectoryNumber, UUID], Resource | Alone]
+    groups: Coalescer[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]  # groups of a user
+    names: Coalescer[tuple[DirectoryNumber, str], Resource | Alone]  # by casefolded userName
 
 
 @dataclass(slots=True)

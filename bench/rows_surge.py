@@ -44,7 +44,7 @@ def _patched(service: Service, groups: list[str], body: bytes) -> None:
 
 async def _measured(service: Service, people: int) -> list[Figure]:
     with psycopg.connect(service.owner_url()) as conn:
-        events = [Event(0, *row, b"") for row in psycopg.RawCursor(conn).execute(_ENDED, (REVOKING,)).fetchall()]
+        events = [Event(0, *row, b"", "") for row in psycopg.RawCursor(conn).execute(_ENDED, (REVOKING,)).fetchall()]
     pool = Pool(make_conninfo(service.owner_url(), user="ledger_app"), size=1)
     await pool.open()
     try:

@@ -36,6 +36,7 @@ from ledger.events import (
     type_mask,
 )
 from ledger.feed import Selection, reached
+from ledger.ids import DirectoryNumber
 from ledger.refused import StateError
 from ledger.sealing import Kek, open_note, open_optional, seal_note
 
@@ -99,7 +100,7 @@ class Consumer:
             d.directories, d.types, d.mode, d.ordering, d.batch_max, d.retry_schedule, self.url(kek)
         )  # fmt: skip
 
-    def reach(self, directories: Sequence[Directory]) -> list[int]:
+    def reach(self, directories: Sequence[Directory]) -> list[DirectoryNumber]:
         """The directories it reads, of all there are now."""
         return reach_of(self.definition.directories, directories)
 
@@ -109,7 +110,7 @@ class Consumer:
         return Selection(directories=some, without=without, mask=self.mask, bodies=bodies)
 
 
-def reach_of(slugs: Sequence[str], directories: Sequence[Directory]) -> list[int]:
+def reach_of(slugs: Sequence[str], directories: Sequence[Directory]) -> list[DirectoryNumber]:
     """The numbers of directories by their names, of all there are now."""
     some, without = reached(slugs, directories)
     return [d.id for d in directories if (d.id not in without if some is None else d.id in some)]
@@ -238,7 +239,7 @@ async def filters_of(conn: Connection, consumers: Sequence[int]) -> list[tuple[i
     return await (await conn.cursor(binary=True).execute(SQL["filters_of"], (int4s(consumers),))).fetchall()
 
 
-async def left_over(conn: Connection, consumers: Sequence[int]) -> list[tuple[int, int, int]]:
+async def left_over(conn: Connection, consumers: Sequence[int]) -> list[tuple[int, DirectoryNumber, int]]:
     """What they still deliver, whatever their filter says now: (consumer, directory, bits of types)."""
     return await (await conn.cursor(binary=True).execute(SQL["left_over"], (int4s(consumers),))).fetchall()
 

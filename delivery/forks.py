@@ -27,6 +27,7 @@ from ledger.commands import RecordFacts, Statement
 from ledger.cursor import ID_MARK_SIZE, START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
 from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERATOR, Body, Draft
+from ledger.ids import Seq, Slug
 from ledger.refused import OvertakenError, RefusedError, StateError
 from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, seal_note
@@ -50,7 +51,7 @@ class Trail:
     sent: deque[bytes] = field(default_factory=lambda: deque[bytes](maxlen=SENT_KEPT))
     read: deque[Anchor] = field(default_factory=lambda: deque[Anchor](maxlen=READ_KEPT))
     highest: Anchor = START  # of what was sent; the start of its leaf hash only
-    _slugs: list[str] = field(default_factory=list[str])
+    _slugs: list[Slug] = field(default_factory=list[Slug])
 
     def note_sent(self, events: Iterable[tuple[int, EventId]]) -> None:
         """Note positions and ids of events that may have reached the receiver."""
@@ -69,7 +70,7 @@ class Trail:
                 self.sent.append(_PACKED.pack(event.position, self._number(event.slug), event.seq, mark))
                 self.highest = Anchor(event.position, mark)
 
-    def _number(self, slug: str) -> int:
+    def _number(self, slug: Slug) -> int:
         if slug not in self._slugs:
             self._slugs.append(slug)
         return self._slugs.index(slug)
@@ -105,7 +106,7 @@ class Fork:
     """What of a consumer's is gone. Both logs are known to be the same up to `common_position`; `common`: the same as a seq, by slug."""
 
     common_position: int
-    common: dict[str, int]
+    common: dict[Slug, Seq]
     gone: tuple[str, ...]
     count: int
     places_lost: int = 0  # acknowledged positions, where nobody knows which events stood there
@@ -167,8 +168,8 @@ async def fork_of(
     ids = [str(event) for event in gone.values()]
     slugs = {event.slug for event in gone.values()} or {d.slug for d in directories if d.id in consumer.reach(directories)}
     seqs = await seqs_at(conn, common)
-    ends = {d.slug: seqs.get(d.id, 0) for d in directories if d.slug in slugs}
-    shown = {slug: ends.get(slug, 0) for slug in sorted(slugs)}
+    ends = {d.slug: seqs.get(d.id, Seq(0)) for d in directories if d.slug in slugs}
+    shown = {slug: ends.get(slug, Seq(0)) for slug in sorted(slugs)}
     return Fork(common, shown, tuple(ids[:GONE_SHOWN]), len(ids), lost, min(gone, default=None))
 
 
@@ -226,7 +227,7 @@ class Known:
 
     since: int
     common_position: int
-    common: dict[str, int]
+    common: dict[Slug, Seq]
     gone: tuple[str, ...]
     count: int
     closed_at: int | None

@@ -9,6 +9,7 @@ from database.queries import load_queries
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import CursorAheadError, Feed, Selection
+from ledger.ids import DirectoryNumber, Seq
 
 SQL: Final = load_queries(__file__)
 EVERYTHING: Final = Selection()
@@ -74,15 +75,15 @@ async def at_instant(conn: Connection, micros: int, reads: Selection) -> tuple[i
     return row[0], row[1]
 
 
-async def seqs_at(conn: Connection, position: int) -> dict[int, int]:
+async def seqs_at(conn: Connection, position: int) -> dict[DirectoryNumber, Seq]:
     """The last seq of each directory at a position of the ledger, by its number; none of one that begins later."""
     return dict(await (await conn.cursor(binary=True).execute(SQL["seqs_at_position"], (position,))).fetchall())
 
 
-async def seq_at(conn: Connection, directory: Directory, position: int) -> int:
+async def seq_at(conn: Connection, directory: Directory, position: int) -> Seq:
     """The last seq of a directory at or before a position of the ledger; 0 where it begins later."""
     row = await (await conn.execute(SQL["seq_at_position"], (directory.id, position))).fetchone()
-    return row[0] if row is not None else 0
+    return row[0] if row is not None else Seq(0)
 
 
 async def _after_cursor(conn: Connection, feed: Feed, text: str) -> int:

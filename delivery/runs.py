@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
+from ledger.ids import DirectoryNumber, Position, Seq
+
 ENDED: Final = ("cancelled", "finished", "failed")
 State = Literal["running", "paused", "cancelled", "finished", "failed"]
 Superseded = Literal["skip", "include"]
@@ -21,7 +23,7 @@ class Range:
     after: int
     through: int
     types: int
-    directories: tuple[int, ...]
+    directories: tuple[DirectoryNumber, ...]
     subjects: tuple[UUID, ...] | None = None
     superseded: Superseded = "skip"
 
@@ -30,9 +32,9 @@ class Range:
 class Planned:
     """One event of a plan, with what its order depends on."""
 
-    position: int
-    directory: int
-    seq: int
+    position: Position
+    directory: DirectoryNumber
+    seq: Seq
     kind: int
     obj: UUID
     mem: UUID | None

@@ -26,6 +26,7 @@ from ledger.events import (
     Draft,
     EventType,
 )
+from ledger.ids import DirectoryNumber, Seq
 from ledger.rendering import Event
 
 SQL: Final = load_queries(__file__)
@@ -83,7 +84,7 @@ async def _counting(conn: Connection) -> AsyncGenerator[None]:
         yield
 
 
-async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[int, int, int]]:
+async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int) -> list[tuple[DirectoryNumber, int, Seq]]:
     """(directory, users who lost access in the last hour, newest seq) where that is more than the limit and nobody was told for `quiet_s`."""
     rows = await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()
     told = {directory for directory, seq in rows if seq is None}
@@ -93,7 +94,7 @@ async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int)
     return [found for found in counts if found[1] > known.get(found[0], Limit()).per_hour]
 
 
-async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[int, int]:
+async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[DirectoryNumber, int]:
     """Users of each directory who lost access in the last hour; of more than the limit and COUNTED_MAX there may be more."""
     return {directory: await _users(conn, directory, since, known) for directory, _, since in await _lately(conn)}
 
@@ -105,11 +106,11 @@ async def lately_in(conn: Connection, directory: Directory, limit: Limit) -> int
     return 0 if directory.is_closed else await _users(conn, directory.id, row[0] - HOUR_US, {directory.id: limit})
 
 
-async def _lately(conn: Connection) -> list[tuple[int, int, int]]:
+async def _lately(conn: Connection) -> list[tuple[DirectoryNumber, Seq, int]]:
     return await (await conn.execute(SQL["losses_lately"], (HOUR_US,))).fetchall()
 
 
-async def _users(conn: Connection, directory: int, since: int, known: Mapping[int, Limit]) -> int:
+async def _users(conn: Connection, directory: DirectoryNumber, since: int, known: Mapping[int, Limit]) -> int:
     """How many users lost access after an instant; 0, with a word in the log, where it takes too long to say: the others go on."""
     per_hour = known.get(directory, Limit()).per_hour
     try:
@@ -122,7 +123,7 @@ async def _users(conn: Connection, directory: int, since: int, known: Mapping[in
         return 0
 
 
-def detected(surge: UUID, directory: Directory, count: int, seq: int, limit: Limit) -> RecordFacts:
+def detected(surge: UUID, directory: Directory, count: int, seq: Seq, limit: Limit) -> RecordFacts:
     """The act of telling that a directory takes access from more users than is ordinary."""
     facts = {
         "directory": directory.slug,
@@ -140,7 +141,7 @@ def limited(surge: UUID, directory: Directory, per_hour: int, action: Action) ->
     return _act(DIRECTORY_SURGE_LIMITED, surge, facts, (SQL["set_surge_limit"], (directory.id, per_hour, action)))
 
 
-def released(surge: UUID, directory: Directory, seq: int, limit: Limit, reason: str) -> RecordFacts:
+def released(surge: UUID, directory: Directory, seq: Seq, limit: Limit, reason: str) -> RecordFacts:
     """The act of letting go what is held up to a seq."""
     facts = {"directory": directory.slug, "through_seq": seq, "reason": reason}
     row = (directory.id, seq, limit.per_hour, limit.action)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from ledger.directories import Directory
 from ledger.events import Draft, Recorded, Stored
+from ledger.ids import DirectoryNumber, Seq
 from ledger.leaf import Commit, leaf_of
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, Kek, index_macs, seal_body, wrap_key
 from ledger.state import BatchState
@@ -28,16 +29,16 @@ class Decided:
 class PlacedCommit:
     """The seq range and time that a commit got in its directory."""
 
-    directory: int
-    first_seq: int
+    directory: DirectoryNumber
+    first_seq: Seq
     size: int
     types: int
     at: int
     etag_rv: int  # of the resource that the command changed, the object of the last event
 
     @property
-    def last_seq(self) -> int:
-        return self.first_seq + self.size - 1
+    def last_seq(self) -> Seq:
+        return Seq(self.first_seq + self.size - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class NewKey:
     """A subject key made in this batch, wrapped for storage."""
 
     obj: UUID
-    directory: int
+    directory: DirectoryNumber
     wrapped: bytes
 
 
@@ -82,7 +83,7 @@ class _Builder:
     def pieces(self, decided: Sequence[Decided]) -> Iterator[Built]:
         for item in decided:
             tail = self._state.tails[item.directory.id]
-            first, at = tail.seq + 1, tail.now
+            first, at = Seq(tail.seq + 1), tail.now
             commit = Commit(
                 item.directory.uuid, first, len(item.drafts), at, item.actor, item.request, item.directory.profile.text
             )
@@ -91,9 +92,9 @@ class _Builder:
                 if len(self._piece.stored) == self._piece_events:
                     full, self._piece = self._piece, Built()
                     yield full
-                etag_rv = self._event(item.directory, commit, draft, first + offset)
+                etag_rv = self._event(item.directory, commit, draft, Seq(first + offset))
                 types |= draft.kind.bit
-            tail.seq += commit.size
+            tail.seq = Seq(tail.seq + commit.size)
             # The events after user.reactivated are about groups, but the answer needs the ETag of the user.
             if item.drafts[-1].moves_etag is False or item.drafts[-1].kind.membership:
                 etag_rv = self._main_etag(item)
@@ -105,7 +106,7 @@ class _Builder:
         main = next((draft.obj for draft in item.drafts if not draft.kind.membership), item.drafts[0].obj)
         return self._state.stream_tails[main][1]
 
-    def _event(self, directory: Directory, commit: Commit, draft: Draft, seq: int) -> int:
+    def _event(self, directory: Directory, commit: Commit, draft: Draft, seq: Seq) -> int:
         last_rv, last_etag = self._state.stream_tails.get(draft.obj, (0, 0))
         rv = last_rv + 1
         etag_rv = rv if draft.moves_etag else last_etag

@@ -21,6 +21,7 @@ from ledger.alone import write_alone
 from ledger.commands import CleanUp, Command, needs_of
 from ledger.directories import SYSTEM, Directories, Directory
 from ledger.events import CLOSED
+from ledger.ids import DirectoryNumber
 from ledger.refused import OvertakenError
 from ledger.tokens import revocation
 from ledger.transaction import Outcome, Submission, Transaction
@@ -57,7 +58,7 @@ class CleanUps:
     directories: Directories
     new_request_id: Callable[[], UUID]
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # set when a directory may have been closed, and once at the start
-    _places: dict[int, _Places] = field(default_factory=dict[int, _Places])
+    _places: dict[DirectoryNumber, _Places] = field(default_factory=dict[DirectoryNumber, _Places])
 
     async def run(self) -> None:
         """Run until cancelled. A transaction that is running then is rolled back, and the next process repeats it."""
@@ -93,7 +94,7 @@ class CleanUps:
             return None
         if not await _locked(conn):
             return CLEANUP_LOOK_S
-        failed: set[int] = set()
+        failed = set[DirectoryNumber]()
         try:
             while waiting := [directory for directory in await self._left(conn) if directory.id not in failed]:
                 for directory in waiting:  # one piece each in turn, so that a small directory does not wait for a large one

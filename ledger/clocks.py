@@ -8,6 +8,7 @@ If a clock is wrong, changes from an IdP are refused. Acts of operators are neve
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from ledger.ids import Seq
 from scim.errors import Unavailable
 
 APART_MAX_US: Final = 60_000_000  # largest difference between the two clocks, and by which the last event may be ahead
@@ -41,7 +42,7 @@ def apart(before: int, database: int, after: int) -> bool:
 class DirectoryTail:
     """The end of a directory's log while a batch extends it. `at` is the last event's time, `clock` the database's."""
 
-    seq: int
+    seq: Seq
     at: int
     clock: int
     accepted: bool = False  # an operator accepted that events get the time `at` until the clock has passed it

@@ -6,6 +6,8 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812  # an exception class in lower case
 from typing import Final, NamedTuple
 
+from ledger.ids import NO_DIRECTORY, DirectoryNumber, Seq, Slug
+
 _PACKED: Final = Struct("!BIq8s")  # kind, directory, number, mark
 _PACKED_BEFORE: Final = Struct("!BIq4s")
 _PACKED_READING: Final = Struct("!BIq8s8s")  # the same, and the generation of a consumer's reading
@@ -33,7 +35,7 @@ class Cursor:
 
     number: int
     mark: bytes
-    directory: int = 0
+    directory: DirectoryNumber = NO_DIRECTORY
     generation: bytes = b""
 
     def encode(self) -> str:
@@ -84,8 +86,8 @@ def decode_cursor(text: str) -> Cursor:
 class EventId(NamedTuple):
     """`evt_<directory>_<seq>_<first 8 hex digits of the leaf hash>`. An id is never reused, not even after a restore. `mark`: ID_MARK_SIZE bytes."""
 
-    slug: str
-    seq: int
+    slug: Slug
+    seq: Seq
     mark: bytes
 
     def __str__(self) -> str:
@@ -103,4 +105,4 @@ def parse_event_id(text: str) -> EventId | None:
         mark = bytes.fromhex(parts[2])
     except ValueError:
         return None
-    return EventId(parts[0], int(parts[1]), mark) if len(mark) == ID_MARK_SIZE and parts[2] == mark.hex() else None
+    return EventId(Slug(parts[0]), Seq(int(parts[1])), mark) if len(mark) == ID_MARK_SIZE and parts[2] == mark.hex() else None

@@ -5,11 +5,11 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, LiteralString
-from uuid import UUID
 
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.events import ACTIVE, CLOSED, DELETED
+from ledger.ids import DirectoryNumber, DirectoryUuid, Slug
 from ledger.sealing import Kek, unwrap_key
 from scim.extension import read_extension
 from scim.leniency import Leniency
@@ -18,7 +18,7 @@ from scim.schema import GROUP, USER, ResourceType, with_extension
 
 SQL = load_queries(__file__)
 WAKE: Final = (SQL["wake_directories"], ())  # the statement that tells all processes to look at the directories again
-SYSTEM = "_system"  # the ledger's own directory: tokens, consumers, replays
+SYSTEM: Final = Slug("_system")  # the ledger's own directory: tokens, consumers, replays
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 PROFILE = "generic@1"
 
@@ -27,9 +27,9 @@ PROFILE = "generic@1"
 class Directory:
     """One IdP connection. `slug` is its public name, never reused; `profile` says how its IdP writes SCIM and which deviations are tolerated."""
 
-    id: int
-    uuid: UUID
-    slug: str
+    id: DirectoryNumber
+    uuid: DirectoryUuid
+    slug: Slug
     profile: Profile = field(repr=False)
     index_key: bytes = field(repr=False)
     created_at: int = 0  # µs since the epoch
@@ -70,7 +70,7 @@ def types_of(schemas: str) -> tuple[ResourceType, ResourceType]:
     return types[USER.name], types[GROUP.name]
 
 
-def _profile(slug: str, profile: str, own: str | None) -> Profile:
+def _profile(slug: Slug, profile: str, own: str | None) -> Profile:
     """The profile of a directory: from the stored document `own`, or one of the release."""
     try:
         return profile_of(profile) if own is None else own_profile(own)
@@ -80,7 +80,7 @@ def _profile(slug: str, profile: str, own: str | None) -> Profile:
         ) from unknown
 
 
-async def next_number(conn: Connection) -> int:
+async def next_number(conn: Connection) -> DirectoryNumber:
     """Reserve the number of a directory before its commit, because its first event carries it."""
     row = await (await conn.execute(SQL["next_directory_id"])).fetchone()
     assert row is not None
@@ -98,7 +98,7 @@ class Directories:
     def __init__(self, kek: Kek) -> None:
         self._kek = kek
         self._by_slug: dict[str, Directory] = {}
-        self._by_id: dict[int, Directory] = {}
+        self._by_id: dict[DirectoryNumber, Directory] = {}
         self.changes = 0  # counts the refreshes that found a change, for others who depend on the directories
         self._mark: str | None = None  # value of `profiles_mark` at the last refresh
 
@@ -110,7 +110,7 @@ class Directories:
             found = self._remember(row) if row else None
         return found
 
-    async def by_id(self, conn: Connection, number: int) -> Directory:
+    async def by_id(self, conn: Connection, number: DirectoryNumber) -> Directory:
         """The directory of a number. Raises KeyError if there is none."""
         if number not in self._by_id:
             await self.all(conn)
@@ -122,7 +122,7 @@ class Directories:
         self._forget_others({directory.id: directory.uuid for directory in found})
         return found
 
-    def _forget_others(self, there: dict[int, UUID]) -> None:
+    def _forget_others(self, there: dict[DirectoryNumber, DirectoryUuid]) -> None:
         """Forget directories that the database no longer has. After a restore their numbers may be given again."""
         for number, known in list(self._by_id.items()):
             if there.get(number) != known.uuid:

@@ -6,6 +6,8 @@ from enum import Enum, Flag, auto
 from typing import Any, Final
 from uuid import UUID
 
+from ledger.ids import DirectoryNumber, Seq
+
 USER, GROUP, DIRECTORY, TOKEN = "User", "Group", "Directory", "Token"
 CONSUMER, REPLAY, SURGE = "Consumer", "Replay", "Surge"
 MEMBER_TYPES: Final = {USER: 0, GROUP: 1}  # memberships.mt and states.ot
@@ -218,8 +220,8 @@ class Macs:
 class Recorded:
     """A numbered event as the read models see it: structure and HMACs, no attributes."""
 
-    directory: int
-    seq: int
+    directory: DirectoryNumber
+    seq: Seq
     kind: EventType
     obj: UUID
     rv: int

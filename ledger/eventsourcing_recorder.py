@@ -37,6 +37,7 @@ from database.deadlines import POOL, with_deadlines
 from database.queries import load_queries
 from ledger.cursor import START, Anchor
 from ledger.events import BY_TOPIC, EVENT_TYPES
+from ledger.ids import DirectoryNumber, DirectoryUuid, Seq
 from ledger.rendering import DAMAGED, UNREADABLE
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.leaf import encode_leaf, leaf_hash
@@ -115,7 +116,7 @@ class LedgerRecorder(ApplicationRecorder):
             timeout=POOL.seconds,
             kwargs={"autocommit": True, "cursor_factory": RawCursor},
         )
-        self._directories: dict[int, UUID] = {}
+        self._directories: dict[DirectoryNumber, DirectoryUuid] = {}
 
     def close(self) -> None:
         """Close the connections."""
@@ -218,7 +219,9 @@ class LedgerRecorder(ApplicationRecorder):
         except LOST as lost:
             raise OperationalError("PostgreSQL cannot be reached") from lost
 
-    def _state(self, directory: int, obj: UUID, seq: int, leaf: bytes, ct: bytes | None, wrapped: bytes | None) -> bytes:
+    def _state(
+        self, directory: DirectoryNumber, obj: UUID, seq: Seq, leaf: bytes, ct: bytes | None, wrapped: bytes | None
+    ) -> bytes:
         """`{"leaf":…,"data":…}`: the leaf as hashed, the attributes as in the feed (null if erased, or if the event has none).
 
         A damaged body affects only its own event, whose `data` says that it is unreadable.
@@ -233,7 +236,7 @@ class LedgerRecorder(ApplicationRecorder):
                 data = UNREADABLE
         return b'{"leaf":' + bytes(leaf) + b',"data":' + data + b"}"
 
-    def _uuid(self, number: int) -> UUID:
+    def _uuid(self, number: DirectoryNumber) -> DirectoryUuid:
         if number not in self._directories:
             with self._reading() as conn:
                 self._directories = dict(conn.execute(SQL["directory_uuids"]).fetchall())

@@ -22,6 +22,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.cursor import BEGINNING, MARK_SIZE_BEFORE, Anchor, Cursor, EventId
 from ledger.directories import SYSTEM, Directories, Directory
+from ledger.ids import NO_DIRECTORY, DirectoryNumber, Position, Seq
 from ledger.rendering import BODIES_BYTES_MAX, Budget, Event, SealedEvent, rendered
 from ledger.rendering import rfc3339 as rfc3339  # noqa: PLC0414 - times of places in the feed are written as the feed does
 from ledger.sealing import Kek, cursor_key, cursor_mark
@@ -57,8 +58,8 @@ class Selection:
     """What a reader asks for and may see."""
 
     directory: Directory | None = None  # read one directory by seq
-    directories: frozenset[int] | None = None  # None: all, including later ones, except `without`
-    without: frozenset[int] = frozenset()
+    directories: frozenset[DirectoryNumber] | None = None  # None: all, including later ones, except `without`
+    without: frozenset[DirectoryNumber] = frozenset()
     mask: int = -1  # bits of the wanted event types
     subject: UUID | None = None
     time_from: int | None = None  # µs, inclusive
@@ -66,11 +67,11 @@ class Selection:
     bodies: bool = True
     rendered: bool = True
 
-    def wants(self, directory: int, types: int) -> bool:
+    def wants(self, directory: DirectoryNumber, types: int) -> bool:
         """Whether a commit of a directory with these event types (bits) can hold an event for the reader."""
         return bool(types & self.mask) and self.reaches(directory)
 
-    def reaches(self, directory: int) -> bool:
+    def reaches(self, directory: DirectoryNumber) -> bool:
         """Whether the reader reads the directory."""
         return directory not in self.without if self.directories is None else directory in self.directories
 
@@ -110,11 +111,11 @@ class _Slice:
     `commit`, `types` and `at` are the commit's: its first seq, the bits of its event types, its time in µs.
     """
 
-    directory: int
-    first: int
-    last: int
-    position: int
-    commit: int
+    directory: DirectoryNumber
+    first: Seq
+    last: Seq
+    position: Position
+    commit: Seq
     types: int
     at: int
 
@@ -155,7 +156,7 @@ class Feed:
         """The last readable position, or the last seq if one directory is selected."""
         return await self._head(conn, _own(selection))
 
-    async def _head(self, conn: Connection, directory: int) -> int:
+    async def _head(self, conn: Connection, directory: DirectoryNumber) -> int:
         name, params = ("directory_head", (directory,)) if directory else ("head", ())
         row = await (await conn.execute(SQL[name], params)).fetchone()
         return row[0] if row else 0
@@ -268,7 +269,7 @@ class Feed:
         await self._open(fetched, budget)
         return fetched.chosen
 
-    async def position_of(self, conn: Connection, event_id: EventId, sight: Selection) -> tuple[Directory, int, int] | None:
+    async def position_of(self, conn: Connection, event_id: EventId, sight: Selection) -> tuple[Directory, Seq, Position] | None:
         """(directory, seq, position) of an event id; None if the directory is unknown, hidden, or ends before the seq.
 
         Raises CursorForkedError if the place has another event or a hidden one; the caller cannot tell which.
@@ -369,10 +370,10 @@ class Feed:
         return fetched
 
     async def _add_bodies(
-        self, conn: Connection, fetched: Fetched, bodies: dict[tuple[int, int], tuple[int, bytes | None]], budget: int
+        self, conn: Connection, fetched: Fetched, bodies: dict[tuple[DirectoryNumber, Seq], tuple[int, bytes | None]], budget: int
     ) -> None:
         """Add ciphertexts and keys to as many events as the budget allows. Long ciphertexts are read only here."""
-        long: dict[tuple[int, int], SealedEvent] = {}
+        long: dict[tuple[DirectoryNumber, Seq], SealedEvent] = {}
         objs: dict[UUID, None] = {}
         first = 0
         for number, sealed in enumerate(fetched.sealed):
@@ -413,7 +414,7 @@ class _Stands(NamedTuple):
     """What stands at a place of the log."""
 
     leaf_hash: bytes
-    position: int
+    position: Position
     kind: int
 
     def is_meant(self, event_id: EventId) -> bool:
@@ -421,15 +422,15 @@ class _Stands(NamedTuple):
         return self.leaf_hash.startswith(event_id.mark)
 
 
-async def _stands(conn: Connection, directory: int, number: int) -> _Stands | None:
+async def _stands(conn: Connection, directory: DirectoryNumber, number: int) -> _Stands | None:
     """The event at a seq of a directory, or at a position of the ledger if `directory` is 0."""
     name, params = ("event_at", (directory, number)) if directory else ("event_at_position", (number,))
     row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
     return None if row is None else _Stands(*row)
 
 
-def _own(selection: Selection) -> int:
-    return selection.directory.id if selection.directory else 0
+def _own(selection: Selection) -> DirectoryNumber:
+    return selection.directory.id if selection.directory else NO_DIRECTORY
 
 
 def _end_of(looked_at: Sequence[Event], selection: Selection) -> tuple[int, bytes]:
@@ -441,16 +442,16 @@ def _number(event: Event, selection: Selection) -> int:
 
 
 def _arrange(
-    fetched: Fetched, slices: Sequence[_Slice], rows: Sequence[tuple[Any, ...]], directories: dict[int, Directory]
+    fetched: Fetched, slices: Sequence[_Slice], rows: Sequence[tuple[Any, ...]], directories: dict[DirectoryNumber, Directory]
 ) -> None:
     """Put the rows into the order of the slices, and choose the events of the selection."""
-    by_place = {(number, seq): event for number, seq, *event in rows}
+    by_place = {(number, seq): (seq, *event) for number, seq, *event in rows}  # the seq again: as it is read, it has its type
     takes, looked_at = fetched.selection.takes, fetched.looked_at
     for piece in slices:
         number, commit, types, at, directory = piece.directory, piece.commit, piece.types, piece.at, directories[piece.directory]
         offset, slug = piece.position - piece.first, directory.slug
-        for seq in range(piece.first, piece.last + 1):
-            kind, obj, leaf, leaf_hash, mem = by_place[number, seq]
+        for each in range(piece.first, piece.last + 1):
+            seq, kind, obj, leaf, leaf_hash, mem = by_place[number, each]
             event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash, slug)
             if takes(event):
                 fetched.places.append(len(looked_at))
@@ -459,9 +460,9 @@ def _arrange(
             looked_at.append(event)
 
 
-def _ranges(slices: Sequence[_Slice]) -> list[tuple[int, int, int]]:
+def _ranges(slices: Sequence[_Slice]) -> list[tuple[DirectoryNumber, Seq, Seq]]:
     """Merge slices into contiguous seq ranges for each directory."""
-    merged: dict[int, list[list[int]]] = {}
+    merged: dict[DirectoryNumber, list[list[Seq]]] = {}
     for piece in slices:
         runs = merged.setdefault(piece.directory, [])
         if runs and piece.first == runs[-1][1] + 1:
@@ -471,7 +472,9 @@ def _ranges(slices: Sequence[_Slice]) -> list[tuple[int, int, int]]:
     return [(directory, first, last) for directory, runs in merged.items() for first, last in runs]
 
 
-def reached(slugs: Iterable[str], directories: Sequence[Directory]) -> tuple[frozenset[int] | None, frozenset[int]]:
+def reached(
+    slugs: Iterable[str], directories: Sequence[Directory]
+) -> tuple[frozenset[DirectoryNumber] | None, frozenset[DirectoryNumber]]:
     """`directories` and `without` of a Selection, from slugs; `*` means all directories except `_system`."""
     named = set(slugs)
     if "*" in named:

@@ -7,6 +7,7 @@ from uuid import UUID
 import orjson
 
 from ledger.events import Draft
+from ledger.ids import DirectoryUuid, Seq
 
 LEAF_VERSION: Final = 1
 
@@ -15,8 +16,8 @@ LEAF_VERSION: Final = 1
 class Commit:
     """The fields that all events of one commit share."""
 
-    directory: UUID
-    first_seq: int
+    directory: DirectoryUuid
+    first_seq: Seq
     size: int
     at: int  # µs since the epoch, the database's clock
     actor: str
@@ -24,7 +25,7 @@ class Commit:
     profile: str
 
 
-def leaf_of(draft: Draft, commit: Commit, seq: int, rv: int, cmt: bytes | None, ct: bytes | None) -> bytes:
+def leaf_of(draft: Draft, commit: Commit, seq: Seq, rv: int, cmt: bytes | None, ct: bytes | None) -> bytes:
     """Encode a leaf. Sorted orjson equals RFC 8785 on this profile: ASCII keys, no floats, integers below 2^53."""
     fields: dict[str, Any] = {
         "v": LEAF_VERSION, "cv": draft.kind.version, "dir": str(commit.directory), "seq": seq, "tx": commit.first_seq,

@@ -9,6 +9,7 @@ from typing import Final
 
 from database.connections import APPLICATION_NAME, Connection
 from database.queries import load_queries
+from ledger.ids import DirectoryNumber
 
 SQL: Final = load_queries(__file__)
 # the largest commit takes less, so a writer that holds a lock for longer is frozen or has lost its connection
@@ -22,9 +23,9 @@ class Obstacle:
     pid: int
     user: str
     application: str
-    directory: int | None
+    directory: DirectoryNumber | None
 
-    def blocks(self, directory: int) -> bool:
+    def blocks(self, directory: DirectoryNumber) -> bool:
         return self.directory is None or self.directory == directory
 
     def described(self) -> dict[str, object]:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ledger.ids import DirectoryNumber
 from ledger.transaction import Submission
 
 BATCH_MAX = 64  # commands; larger batches gain no throughput over HTTP, and the next command waits longer
@@ -45,10 +46,12 @@ class FairQueue:
     """One line of commands for each directory. However many commands a directory queues, it gets its share of a batch."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[DirectoryNumber, _Line] = {}
         self._count = 0
         self._batches = 0
-        self._heard: dict[int, int] = {}  # directory -> number of batches taken before its latest command, in ascending order
+        self._heard: dict[
+            DirectoryNumber, int
+        ] = {}  # directory -> number of batches taken before its latest command, in ascending order
 
     def __len__(self) -> int:
         return self._count
@@ -90,7 +93,7 @@ class FairQueue:
         self._count -= len(found)
         return found
 
-    def take(self, busy: set[int]) -> tuple[list[Submission], list[Submission]]:
+    def take(self, busy: set[DirectoryNumber]) -> tuple[list[Submission], list[Submission]]:
         """Take (a batch, commands that run alone), round-robin over the directories that are not busy.
 
         Two commands that touch the same user, userName or membership never share a batch, and a command never overtakes an earlier
@@ -119,7 +122,7 @@ class FairQueue:
         share = max(1, BATCH_MAX // max(1, waiting))
         return share if len(self._heard) < 2 else min(share, SHARE_MAX)
 
-    def _admitted(self, directory: int, share: int) -> Iterator[Submission]:
+    def _admitted(self, directory: DirectoryNumber, share: int) -> Iterator[Submission]:
         line = self._lines[directory]
         touched, skipped, taken, room = _Touched(), list[Submission](), False, SHARE_BYTES_MAX
         for _ in range(min(len(line.waiting), SCAN_MAX)):

@@ -12,6 +12,7 @@ import structlog
 
 from ledger.cursor import ID_MARK_SIZE, EventId
 from ledger.directories import Directory
+from ledger.ids import DirectoryNumber, Position, Seq, Slug
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
@@ -31,17 +32,17 @@ class Event:
     `head` and `data` are its two parts, empty until they are rendered.
     """
 
-    position: int
-    directory: int
-    seq: int
+    position: Position
+    directory: DirectoryNumber
+    seq: Seq
     kind: int  # number of its type
     obj: UUID
     mem: UUID | None
     at: int  # µs since the epoch
-    commit: int  # first seq of its commit
+    commit: Seq  # first seq of its commit
     types: int  # bits of all event types in its commit
-    leaf_hash: bytes = b""
-    slug: str = ""  # of its directory
+    leaf_hash: bytes
+    slug: Slug  # of its directory
     head: bytes = b""  # its JSON before the value of `data`
     data: bytes = b""  # the value of `data`
     held: bool = False  # the surge brake would hold its delivery
@@ -148,10 +149,10 @@ def _unwrapped(kek: Kek, wrapped: bytes, directory: Directory, obj: UUID) -> byt
         return None
 
 
-_told: set[tuple[int, int]] = set()
+_told = set[tuple[DirectoryNumber, Seq]]()
 
 
-def tell_unreadable(directory: Directory, seq: int) -> None:
+def tell_unreadable(directory: Directory, seq: Seq) -> None:
     """Log once in this process that the body at a place is damaged."""
     if (directory.id, seq) not in _told and len(_told) < _TOLD_MAX:
         _told.add((directory.id, seq))

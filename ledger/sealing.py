@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.events import GROUP, Body, Macs
+from ledger.ids import DirectoryUuid, Seq
 from proofs.body import SealedBody, open_body, seal
 from proofs.keys import WrapError, unwrap, wrap
 from scim.casefolding import casefold
@@ -51,12 +52,12 @@ class Kek:
         return cls.of(key)
 
 
-def wrap_key(kek: Kek, key: bytes, *, directory: UUID, obj: UUID, nonce: bytes) -> bytes:
+def wrap_key(kek: Kek, key: bytes, *, directory: DirectoryUuid, obj: UUID, nonce: bytes) -> bytes:
     """Wrap a resource's key (or a directory's index key, obj = the directory) for storage."""
     return wrap(kek.key, key, dir=directory.bytes, obj=obj.bytes, nonce=nonce)
 
 
-def unwrap_key(kek: Kek, wrapped: bytes, *, directory: UUID, obj: UUID) -> bytes:
+def unwrap_key(kek: Kek, wrapped: bytes, *, directory: DirectoryUuid, obj: UUID) -> bytes:
     """Unwrap a key. Raises proofs.keys.WrapError if the KEK, the directory or the resource is not the one it was wrapped for."""
     return unwrap(kek.key, wrapped, dir=directory.bytes, obj=obj.bytes)
 
@@ -123,7 +124,9 @@ def data_of(payload: bytes) -> bytes:
     return payload[len(_DATA_MARK) : payload.rindex(_KEY_MARK)]
 
 
-def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, random: Callable[[int], bytes]) -> SealedBody:
+def seal_body(
+    key: bytes, body: Body, *, directory: DirectoryUuid, obj: UUID, seq: Seq, random: Callable[[int], bytes]
+) -> SealedBody:
     """Seal a body for its place in the log; `random` gives salt and nonce."""
     entropy = random(SALT_SIZE + NONCE_SIZE)
     return seal(
@@ -131,7 +134,9 @@ def seal_body(key: bytes, body: Body, *, directory: UUID, obj: UUID, seq: int, r
     )
 
 
-def open_payload(key: bytes, ct: bytes, *, directory: UUID, obj: UUID, seq: int, payload_max: int | None = None) -> bytes:
+def open_payload(
+    key: bytes, ct: bytes, *, directory: DirectoryUuid, obj: UUID, seq: Seq, payload_max: int | None = None
+) -> bytes:
     """Open a sealed body and return its payload JSON. Raises proofs.body.BodyError if it was moved or changed.
 
     Raises its subclass PayloadTooLargeError if the payload has `payload_max` bytes or more.

@@ -20,6 +20,7 @@ from ledger.clocks import DirectoryTail
 from ledger.commands import UNKNOWN_ENOUGH, CleanUp, Command, DirectoryState, GroupState, Last, Needs, RecordFacts, UserState
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES
+from ledger.ids import DirectoryNumber, Seq
 from ledger.rendering import DAMAGED, tell_unreadable
 from ledger.sealing import USER_NAME, Kek, mac, open_payload, unwrap_key
 from proofs.body import BodyError, PayloadTooLargeError
@@ -50,8 +51,8 @@ class Placed(Protocol):
 class BatchState:
     """The state that was read for a batch. build.py advances `stream_tails` and `tails` while it numbers the events."""
 
-    directories: dict[int, DirectoryState] = field(default_factory=dict[int, DirectoryState])
-    tails: dict[int, DirectoryTail] = field(default_factory=dict[int, DirectoryTail])
+    directories: dict[DirectoryNumber, DirectoryState] = field(default_factory=dict[DirectoryNumber, DirectoryState])
+    tails: dict[DirectoryNumber, DirectoryTail] = field(default_factory=dict[DirectoryNumber, DirectoryTail])
     keys: dict[UUID, bytes] = field(default_factory=dict[UUID, bytes])
     stream_tails: dict[UUID, tuple[int, int]] = field(default_factory=dict[UUID, tuple[int, int]])
     sizes: dict[UUID, int] = field(default_factory=dict[UUID, int])  # bytes of each opened body, by resource
@@ -85,10 +86,10 @@ class BatchState:
         return user is not None and user in (users := self.of(submission.directory).users) and users[user].in_groups
 
 
-def tail_of(row: TupleRow) -> tuple[int, DirectoryTail, str]:
+def tail_of(row: TupleRow) -> tuple[DirectoryNumber, DirectoryTail, str]:
     """Convert a row of the query `tails`: the directory, its tail and its state."""
     directory, seq, at, now, standing, accepted = row
-    return directory, DirectoryTail(seq or 0, at or 0, now, accepted), standing
+    return directory, DirectoryTail(seq or Seq(0), at or 0, now, accepted), standing
 
 
 async def tail_now(conn: Connection, directory: Directory) -> DirectoryTail:
@@ -118,8 +119,8 @@ class StateReads:
         self._execute = execute
         self._cursors: dict[str, AsyncCursor[TupleRow]] = {}
         self._whole: list[tuple[str, Directory, UUID, AsyncCursor[TupleRow]]] = []
-        self._directories: dict[int, Directory] = {}
-        self._names: dict[tuple[int, bytes], str] = {}
+        self._directories: dict[DirectoryNumber, Directory] = {}
+        self._names: dict[tuple[DirectoryNumber, bytes], str] = {}
         self._bytes_max = SHARED_BYTES_MAX
         self._without_document: set[UUID] = set()
         self._standing: tuple[Directory, AsyncCursor[TupleRow]] | None = None
@@ -150,14 +151,14 @@ class StateReads:
     async def _read(self, name: str, params: tuple[Any, ...]) -> None:
         self._cursors[name] = await self._execute(SQL[name], params)
 
-    async def _send_pairs(self, name: str, pairs: Sequence[tuple[int, UUID]], *more: int) -> None:
+    async def _send_pairs(self, name: str, pairs: Sequence[tuple[DirectoryNumber, UUID]], *more: int) -> None:
         if pairs:
             pairs = list(dict.fromkeys(pairs))
             await self._read(name, (int4s([d for d, _ in pairs]), uuids([i for _, i in pairs]), *more))
 
     async def _send_groups(self, wanted: Wanted) -> None:
         """Read groups. Their documents are read only if attributes change: adding one member must not read 32 MiB."""
-        most: dict[tuple[int, UUID], int] = {}
+        most: dict[tuple[DirectoryNumber, UUID], int] = {}
         for directory, needs, _ in wanted:
             if needs.group is not None:
                 key = (directory.id, needs.group)
@@ -201,7 +202,7 @@ class StateReads:
 
     # -- collecting ---------------------------------------------------------
 
-    async def collect(self, kek: Kek, locked: set[int]) -> BatchState:
+    async def collect(self, kek: Kek, locked: set[DirectoryNumber]) -> BatchState:
         """Collect the answers. Directories outside `locked` are left out, because what was read of them may be stale."""
         state = BatchState()
         for directory, tail, standing in map(tail_of, await self._rows("tails")):
@@ -251,11 +252,11 @@ class StateReads:
             async for row in each(self._cursors[name]):
                 yield row
 
-    def _of(self, state: BatchState, directory: int) -> DirectoryState:
+    def _of(self, state: BatchState, directory: DirectoryNumber) -> DirectoryState:
         return state.of(self._directories[directory])
 
     def _open_resources(
-        self, state: BatchState, kek: Kek, locked: set[int], users: Sequence[TupleRow], groups: Sequence[TupleRow]
+        self, state: BatchState, kek: Kek, locked: set[DirectoryNumber], users: Sequence[TupleRow], groups: Sequence[TupleRow]
     ) -> None:
         for d, obj, active, body_seq, rv, etag_rv, created, updated, ct, wrapped, in_groups in users:
             opened = self._open(state, kek, d, obj, body_seq, ct, wrapped) if d in locked else None
@@ -270,14 +271,14 @@ class StateReads:
                 state.stream_tails[obj] = (rv, etag_rv)
 
     def _open_group(
-        self, state: BatchState, kek: Kek, directory: int, obj: UUID, seq: int, ct: bytes | None, wrapped: bytes
+        self, state: BatchState, kek: Kek, directory: DirectoryNumber, obj: UUID, seq: Seq, ct: bytes | None, wrapped: bytes
     ) -> tuple[dict[str, Any], str] | None:
         if obj in self._without_document:
             return {}, ""
         return self._open(state, kek, directory, obj, seq, ct, wrapped)
 
     def _open(
-        self, state: BatchState, kek: Kek, directory: int, obj: UUID, seq: int, ct: bytes | None, wrapped: bytes
+        self, state: BatchState, kek: Kek, directory: DirectoryNumber, obj: UUID, seq: Seq, ct: bytes | None, wrapped: bytes
     ) -> tuple[dict[str, Any], str] | None:
         """The document and its key; empty if the document is too large for a shared batch."""
         uuid = self._directories[directory].uuid

@@ -32,6 +32,7 @@ from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts
 from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.directories import Directory
 from ledger.events import USER, Body, Draft, Recorded
+from ledger.ids import DirectoryNumber, Seq
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
 from ledger.tokens import believed
@@ -62,7 +63,7 @@ DAMAGED_SAYS: Final = (
 class Outcome:
     """The result of a command. `seq` is None for a no-op; times are µs since the epoch."""
 
-    seq: int | None
+    seq: Seq | None
     document: dict[str, Any] | None
     etag_rv: int
     created_at: int
@@ -219,7 +220,7 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class _Locked:
-    directories: set[int]
+    directories: set[DirectoryNumber]
     tokens: set[UUID]
 
 

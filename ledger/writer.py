@@ -28,6 +28,7 @@ from database.faults import NO_ANSWER, Fault, Kind, fault_of, no_fault
 from database.queries import load_queries
 from ledger.clocks import ClockError
 from ledger.commands import RecordFacts
+from ledger.ids import DirectoryNumber
 from ledger.obstacles import obstacles
 from ledger.queue import FairQueue
 from ledger.refused import OvertakenError
@@ -150,7 +151,7 @@ class Writer:
         self._idle_lanes = [Link(links.lane) for _ in range(LANES_MAX)]
         self._queue = FairQueue()
         self._wake = asyncio.Event()
-        self._busy: set[int] = set()
+        self._busy: set[DirectoryNumber] = set()
         self._lanes: set[asyncio.Task[None]] = set()
         self._waiting_alone: list[list[Submission]] = []
         self._on_batch = on_batch
@@ -358,7 +359,7 @@ class Writer:
             submission.deferrals += 1
         again = [s for s in report.locked_out if s.deferrals <= DEFERRALS_MAX]
         self._queue.put_back([*again, *report.run_alone, *report.heavy])
-        held: dict[int, list[Submission]] = {}
+        held: dict[DirectoryNumber, list[Submission]] = {}
         for submission in report.locked_out:
             if submission.deferrals > DEFERRALS_MAX:
                 held.setdefault(submission.directory.id, []).append(submission)

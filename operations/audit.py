@@ -10,6 +10,7 @@ from database.connections import Connection
 from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.ids import Seq
 from ledger.rendering import BODIES_BYTES_MAX
 from operations.admission import on_directory
 from operations.caller import Caller
@@ -96,7 +97,7 @@ def _access_row(found: Access) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def _edges_above(ledger: OpenLedger, directory: Directory, user: UUID, seq: int, *, nested: bool, work: Work) -> list[Edge]:
+async def _edges_above(ledger: OpenLedger, directory: Directory, user: UUID, seq: Seq, *, nested: bool, work: Work) -> list[Edge]:
     """The memberships through which the user reaches groups, read level by level, each once."""
     edges: list[Edge] = []
     level, seen = [user], {user}
@@ -204,7 +205,7 @@ async def _state(
 
 
 async def _listed_attributes(
-    ledger: OpenLedger, directory: Directory, resources: list[UUID], seq: int, work: Work
+    ledger: OpenLedger, directory: Directory, resources: list[UUID], seq: Seq, work: Work
 ) -> dict[UUID, dict[str, Any]]:
     """The names that a list shows besides the ids; none of erased resources."""
     shown = ("userName", "displayName", "externalId")

@@ -3,6 +3,7 @@
 from ledger.commands import RecordFacts
 from ledger.directories import PROFILE, SLUG, SYSTEM, Directory, insertion, next_number
 from ledger.events import DIRECTORY, DIRECTORY_CREATED, OPERATOR, Body, Draft
+from ledger.ids import DirectoryUuid, Slug
 from ledger.lifecycle import clock_accepted, closed, paused, resumed
 from ledger.profiles import known_profile
 from ledger.sealing import KEY_SIZE, NONCE_SIZE, wrap_key
@@ -53,10 +54,10 @@ async def _make(ledger: OpenLedger, caller: Caller, slug: str, profile: str) -> 
             )
         chosen = await known_profile(conn, profile)
         number = await next_number(conn)
-    uuid, entropy = ledger.new_id(), ledger.entropy(KEY_SIZE + NONCE_SIZE)
+    uuid, entropy = DirectoryUuid(ledger.new_id()), ledger.entropy(KEY_SIZE + NONCE_SIZE)
     index_key = entropy[:KEY_SIZE]
     wrapped = wrap_key(ledger.kek, index_key, directory=uuid, obj=uuid, nonce=entropy[KEY_SIZE:])
-    directory = Directory(number, uuid, slug, chosen, index_key)
+    directory = Directory(number, uuid, Slug(slug), chosen, index_key)
     facts = Body({"id": str(uuid), "slug": slug, "profile": chosen.text}, [], slug)
     draft = Draft(DIRECTORY_CREATED, uuid, DIRECTORY, cause=OPERATOR, body=facts)
     await record_in(ledger, caller, directory, RecordFacts((draft,), (insertion(directory, wrapped),)))

@@ -9,6 +9,7 @@ from ledger.commands import parse_id
 from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.events import type_mask
 from ledger.feed import CursorAheadError, Selection, reached
+from ledger.ids import NO_DIRECTORY
 from ledger.rendering import Event
 from operations import places
 from operations.admission import operation, reached_log
@@ -104,7 +105,7 @@ def _micros(moment: datetime | None) -> int | None:
 
 
 async def _cursor_after(ledger: OpenLedger, conn: Connection, caller: Caller, selection: Selection, after: str | None) -> Cursor:
-    wanted = selection.directory.id if selection.directory else 0
+    wanted = selection.directory.id if selection.directory else NO_DIRECTORY
     if after is None:
         return Cursor(0, BEGINNING, wanted)
     event_id = parse_event_id(after)

@@ -6,6 +6,7 @@ from delivery.surge_control import lately_in, limited, limits, released
 from delivery.surge_policy import Action, Limit
 from ledger.directories import Directory
 from ledger.feed import Selection
+from ledger.ids import Seq
 from operations.admin_commands import record
 from operations.admission import on_directory
 from operations.caller import Caller
@@ -46,5 +47,5 @@ async def release(ledger: OpenLedger, caller: Caller, directory: Directory, reas
     async with ledger.connection() as conn:
         head = await ledger.feed.head(conn, Selection(directory=directory))
         limit = (await limits(conn)).get(directory.id, Limit())
-    await record(ledger, caller, released(ledger.new_id(), directory, head, limit, reason))
+    await record(ledger, caller, released(ledger.new_id(), directory, Seq(head), limit, reason))
     return await _surge_of(ledger, directory)

@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
+from ledger.ids import Seq
 from scim.work import Work
 
 PATHS_MAX: Final = 100  # paths of one group
@@ -25,7 +26,7 @@ class Edge(NamedTuple):
 
     member: UUID
     group: UUID
-    since_seq: int
+    since_seq: Seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Access:
 
     group: UUID
     paths: tuple[tuple[UUID, ...], ...]
-    since_seq: int
+    since_seq: Seq
     capped: bool
 
     @property
@@ -45,7 +46,7 @@ class Access:
 def access(user: UUID, edges: Iterable[Edge], work: Work) -> list[Access]:
     """The groups that the user reaches, by id. Raises as Work.spend does."""
     numbers = {user: START}  # small numbers instead of ids, because comparing ids would take most of the time
-    above: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    above: dict[int, list[tuple[int, Seq]]] = defaultdict(list)
     for member, group, since_seq in edges:
         work.spend(1)
         below = numbers.setdefault(member, len(numbers))
@@ -61,10 +62,10 @@ def access(user: UUID, edges: Iterable[Edge], work: Work) -> list[Access]:
     return sorted(found, key=lambda one: one.group.bytes)
 
 
-def _since(above: Mapping[int, Sequence[tuple[int, int]]], work: Work) -> dict[int, int]:
+def _since(above: Mapping[int, Sequence[tuple[int, Seq]]], work: Work) -> dict[int, Seq]:
     """The seq since which each group is reached: the maximum seq on each path, then the minimum over all paths."""
-    since: dict[int, int] = {}
-    ahead = [(0, START)]
+    since: dict[int, Seq] = {}
+    ahead = [(Seq(0), START)]
     while ahead:
         seq, reached = heappop(ahead)
         if reached in since:
@@ -108,7 +109,7 @@ def _paths(above: dict[int, list[int]], work: Work) -> tuple[dict[int, list[Numb
     return paths, full
 
 
-def _reached(begin: Iterable[int], above: Mapping[int, Sequence[tuple[int, int]]]) -> set[int]:
+def _reached(begin: Iterable[int], above: Mapping[int, Sequence[tuple[int, Seq]]]) -> set[int]:
     """These groups and all above them: paths through a left-out path are missing there too."""
     reached = set(begin)
     ahead = list(reached)

@@ -29,11 +29,12 @@ from ledger.events import (
     Macs,
     Recorded,
 )
+from ledger.ids import DirectoryNumber
 
 SQL: Final = load_queries(__file__)
 OPEN: Final = 9_223_372_036_854_775_807
-Obj = tuple[int, UUID]
-MembershipKey = tuple[int, UUID, UUID]
+Obj = tuple[DirectoryNumber, UUID]
+MembershipKey = tuple[DirectoryNumber, UUID, UUID]
 Encode = Callable[[Sequence[Recorded], dict[Obj, int]], tuple[Any, ...]]  # (rows, creation times of new rows) -> parameters
 
 
@@ -72,7 +73,7 @@ class Delta:
         default_factory=dict[MembershipKey, list[list[int]]]
     )  # [mt, from_seq, to_seq]
     closed_edges: dict[MembershipKey, int] = field(default_factory=dict[MembershipKey, int])
-    directories: dict[int, _Standing] = field(default_factory=dict[int, _Standing])
+    directories: dict[DirectoryNumber, _Standing] = field(default_factory=dict[DirectoryNumber, _Standing])
 
 
 def fold(events: Iterable[Recorded]) -> Delta:

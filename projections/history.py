@@ -19,6 +19,7 @@ from database.queries import load_queries
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES, MEMBER_TYPES, USER
 from ledger.feed import Connecting
+from ledger.ids import Seq
 from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, Budget, tell_unreadable
 from ledger.sealing import Kek, open_payload, unwrap_key
 from ledger.turns import Turns
@@ -44,7 +45,7 @@ class Point:
     `frozen`: the times around it were frozen, so they are not the real ones; the order of events is right.
     """
 
-    seq: int
+    seq: Seq
     at: int
     requested: str
     frozen: bool = False
@@ -123,7 +124,7 @@ class SealedPastState:
     sealed: SealedResource | None  # None if erased
 
 
-async def state_at(conn: Connection, directory: Directory, obj: UUID, seq: int) -> SealedPastState | None:
+async def state_at(conn: Connection, directory: Directory, obj: UUID, seq: Seq) -> SealedPastState | None:
     """A resource as of a seq, still sealed; None if it did not exist then."""
     row = await (await conn.cursor(binary=True).execute(SQL["state_at"], (directory.id, obj, seq))).fetchone()
     if row is None:
@@ -179,11 +180,11 @@ class Person:
 
     id: UUID
     active: bool
-    body_seq: int
+    body_seq: Seq
 
 
 async def population(
-    conn: Connection, directory: Directory, seq: int, *, ot: str = USER, after: UUID | None = None, limit: int = 1000
+    conn: Connection, directory: Directory, seq: Seq, *, ot: str = USER, after: UUID | None = None, limit: int = 1000
 ) -> list[Person]:
     """All users (or groups) that existed at a seq, by id."""
     params = (directory.id, MEMBER_TYPES[ot], seq, after or UUID(int=0), limit)
@@ -195,7 +196,7 @@ async def documents_at(
     connection: Connecting,
     kek: Kek,
     directory: Directory,
-    seqs: Sequence[int],
+    seqs: Sequence[Seq],
     make: Callable[[int, dict[str, Any] | None, str], T],
     *,
     budget: int = BODIES_BYTES_MAX,
@@ -228,15 +229,15 @@ _LATER: Final = "later"
 class _Sealed:
     """Sealed documents by seq (resource, size, ciphertext, key), and how many of the requested seqs were read."""
 
-    rows: dict[int, tuple[UUID, int, bytes | None, bytes]]
+    rows: dict[Seq, tuple[UUID, int, bytes | None, bytes]]
     count: int
 
 
-async def _sealed(conn: Connection, directory: Directory, seqs: Sequence[int], budget: int) -> _Sealed:
+async def _sealed(conn: Connection, directory: Directory, seqs: Sequence[Seq], budget: int) -> _Sealed:
     at_once = budget // max(len(seqs), 1)
     rows = await (await conn.cursor(binary=True).execute(SQL["bodies_of"], (directory.id, int8s(list(seqs)), at_once))).fetchall()
     sealed = _Sealed({seq: (obj, size, ct, wrapped) for seq, obj, size, ct, wrapped in rows}, len(seqs))
-    total, long = 0, list[int]()
+    total, long = 0, list[Seq]()
     for number, seq in enumerate(seqs):
         _, size, ct, _ = sealed.rows.get(seq, (None, 0, b"", None))
         total += size if number else 0
@@ -253,7 +254,7 @@ async def _sealed(conn: Connection, directory: Directory, seqs: Sequence[int], b
 
 
 def _opened(
-    kek: Kek, directory: Directory, seq: int, row: tuple[UUID, int, bytes | None, bytes] | None, left: Budget
+    kek: Kek, directory: Directory, seq: Seq, row: tuple[UUID, int, bytes | None, bytes] | None, left: Budget
 ) -> tuple[dict[str, Any] | None, str]:
     """The document, or the reason why there is none."""
     obj, _, ct, wrapped = row if row is not None else (None, 0, None, None)
@@ -274,7 +275,7 @@ def _opened(
     return None, "unreadable"
 
 
-async def members_packed(conn: Connection, directory: Directory, group: UUID, seq: int) -> tuple[str, str]:
+async def members_packed(conn: Connection, directory: Directory, group: UUID, seq: Seq) -> tuple[str, str]:
     """The direct members of a group as of a seq, by id: a text of 36 characters for each id, and one of a digit each (type + 2 if active)."""
     row = await (await conn.execute(SQL["members_packed"], (directory.id, group, seq))).fetchone()
     assert row is not None
@@ -289,11 +290,11 @@ class Member:
     id: UUID
     type: str
     active: bool
-    since_seq: int
+    since_seq: Seq
     via: tuple[UUID, ...] = ()
 
 
-async def members_at(conn: Connection, directory: Directory, group: UUID, seq: int) -> list[Member]:
+async def members_at(conn: Connection, directory: Directory, group: UUID, seq: Seq) -> list[Member]:
     """The direct members of a group as of a seq, by id."""
     return sorted((edge.member for edge in await edges_below(conn, directory, [group], seq)), key=_id_of)
 
@@ -305,7 +306,7 @@ class EdgeBelow(NamedTuple):
     member: Member
 
 
-async def edges_below(conn: Connection, directory: Directory, groups: Sequence[UUID], seq: int) -> list[EdgeBelow]:
+async def edges_below(conn: Connection, directory: Directory, groups: Sequence[UUID], seq: Seq) -> list[EdgeBelow]:
     """The direct members of groups as of a seq."""
     params = (directory.id, uuids(list(groups)), seq)
     rows = await (await conn.cursor(binary=True).execute(SQL["members_at"], params)).fetchall()
@@ -343,7 +344,7 @@ def _id_of(member: Member) -> bytes:
     return member.id.bytes
 
 
-async def edges_above(conn: Connection, directory: Directory, members: Sequence[UUID], seq: int) -> list[Edge]:
+async def edges_above(conn: Connection, directory: Directory, members: Sequence[UUID], seq: Seq) -> list[Edge]:
     """The groups that have these as direct members as of a seq."""
     params = (directory.id, uuids(list(members)), seq)
     rows = await (await conn.cursor(binary=True).execute(SQL["groups_at"], params)).fetchall()
@@ -370,7 +371,7 @@ class SealedThen(NamedTuple):
     """A resource as of a seq, still sealed."""
 
     id: UUID
-    body_seq: int
+    body_seq: Seq
     ct: bytes
     wrapped: bytes
 
@@ -386,7 +387,7 @@ class SealedThen(NamedTuple):
         return document
 
 
-async def sealed_at(conn: Connection, directory: Directory, resources: Sequence[UUID], seq: int) -> tuple[list[SealedThen], int]:
+async def sealed_at(conn: Connection, directory: Directory, resources: Sequence[UUID], seq: Seq) -> tuple[list[SealedThen], int]:
     """Resources as of a seq, up to BODIES_BYTES_MAX, and how many of the requested ids that covers.
 
     Resources that did not exist then, or were erased since, are left out.
@@ -402,7 +403,7 @@ async def sealed_at(conn: Connection, directory: Directory, resources: Sequence[
 
 
 async def documents_then(
-    turns: Turns, kek: Kek, directory: Directory, resources: Sequence[UUID], seq: int, shown: Sequence[str], work: Work
+    turns: Turns, kek: Kek, directory: Directory, resources: Sequence[UUID], seq: Seq, shown: Sequence[str], work: Work
 ) -> dict[UUID, dict[str, Any]]:
     """Some attributes of resources as of a seq. No connection is held while they are opened. Raises as Work.spend does."""
     found: dict[UUID, dict[str, Any]] = {}

@@ -15,6 +15,7 @@ from database.queries import load_queries
 from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.ids import DirectoryNumber, Seq
 from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, tell_unreadable
 from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac, open_payload, unwrap_key
 from ledger.turns import Turns
@@ -62,7 +63,7 @@ class GroupOf(NamedTuple):
 
 
 def open_sized(
-    kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes, bytes_max: int | None = None
+    kek: Kek, directory: Directory, obj: UUID, seq: Seq, ct: bytes, wrapped: bytes, bytes_max: int | None = None
 ) -> tuple[dict[str, Any], int]:
     """Open the body at `seq`; return its document and the bytes of the body.
 
@@ -73,7 +74,7 @@ def open_sized(
     return orjson.loads(payload)["data"]["object"], len(payload)
 
 
-def open_document(kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes, wrapped: bytes) -> dict[str, Any]:
+def open_document(kek: Kek, directory: Directory, obj: UUID, seq: Seq, ct: bytes, wrapped: bytes) -> dict[str, Any]:
     """Open the body at `seq` and return its document. Raises the errors in DAMAGED."""
     return open_sized(kek, directory, obj, seq, ct, wrapped)[0]
 
@@ -81,7 +82,7 @@ def open_document(kek: Kek, directory: Directory, obj: UUID, seq: int, ct: bytes
 def readable(
     kek: Kek,
     directory: Directory,
-    place: tuple[str, UUID, int],
+    place: tuple[str, UUID, Seq],
     ct: bytes,
     wrapped: bytes,
     *,
@@ -109,13 +110,13 @@ def readable(
 
 async def users_together(
     conn: Connection, kek: Kek, wanted: Sequence[tuple[Directory, UUID]]
-) -> dict[tuple[int, UUID], Resource | Alone]:
+) -> dict[tuple[DirectoryNumber, UUID], Resource | Alone]:
     """Read users for several requests at once. A large user is ALONE, so that the other requests do not wait for it."""
     by_id = {directory.id: directory for directory, _ in wanted}
     params = (int4s([d.id for d, _ in wanted]), uuids([i for _, i in wanted]), SHARED_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["users_by_id"], params)).fetchall()
 
-    def unseal() -> dict[tuple[int, UUID], Resource | Alone]:
+    def unseal() -> dict[tuple[DirectoryNumber, UUID], Resource | Alone]:
         return {(number, obj): _open_small(kek, by_id[number], (obj, *columns)) for number, obj, *columns in rows}
 
     return unseal() if len(rows) < 32 else await anyio.to_thread.run_sync(unseal)
@@ -136,14 +137,16 @@ def _open_small(kek: Kek, directory: Directory, row: Sequence[Any], name: str = 
 NameKey = tuple[Directory, str]  # a directory and a casefolded userName
 
 
-async def users_by_name(conn: Connection, kek: Kek, wanted: Sequence[NameKey]) -> dict[tuple[int, str], Resource | Alone]:
+async def users_by_name(
+    conn: Connection, kek: Kek, wanted: Sequence[NameKey]
+) -> dict[tuple[DirectoryNumber, str], Resource | Alone]:
     """Read users by casefolded userName, in the same way."""
     macs = {(d.id, mac(d.index_key, USER_NAME, name)): (d, name) for d, name in wanted}
     params = (int4s([number for number, _ in macs]), byteas([key for _, key in macs]), SHARED_BYTES_MAX)
     rows = await (await conn.cursor(binary=True).execute(SQL["users_by_name"], params)).fetchall()
 
-    def unseal() -> dict[tuple[int, str], Resource | Alone]:
-        found: dict[tuple[int, str], Resource | Alone] = {}
+    def unseal() -> dict[tuple[DirectoryNumber, str], Resource | Alone]:
+        found: dict[tuple[DirectoryNumber, str], Resource | Alone] = {}
         for key, number, *rest in rows:
             directory, name = macs[number, bytes(key)]
             found[number, name] = _open_small(kek, directory, rest, name)
@@ -156,7 +159,7 @@ class SealedResource(NamedTuple):
     """A resource as it is stored; times are µs since the epoch."""
 
     id: UUID
-    body_seq: int
+    body_seq: Seq
     etag_rv: int
     created_at: int
     updated_at: int
@@ -326,16 +329,16 @@ async def members_among(
 class Holding(NamedTuple):
     """A group with those of its direct members that were asked for, and since when. `ct` is None if its body is long."""
 
-    directory: int
+    directory: DirectoryNumber
     group: UUID
-    body_seq: int
+    body_seq: Seq
     ct: bytes | None
     wrapped: bytes
     members: list[UUID]
-    since: list[int]
+    since: list[Seq]
 
 
-UserGroups = dict[tuple[int, UUID], list[GroupOf]]
+UserGroups = dict[tuple[DirectoryNumber, UUID], list[GroupOf]]
 
 
 async def holdings(conn: Connection, members: Sequence[tuple[Directory, UUID]], edges_max: int) -> list[Holding]:
@@ -347,15 +350,15 @@ async def holdings(conn: Connection, members: Sequence[tuple[Directory, UUID]], 
 
 async def groups_together(
     conn: Connection, kek: Kek, members: Sequence[tuple[Directory, UUID]]
-) -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
+) -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
     """The groups of users, direct ones first, for several requests at once; ALONE if there are many."""
     by_id = {directory.id: directory for directory, _ in members}
     found = await holdings(conn, members, SHARED_ROWS_MAX)
-    alone: dict[tuple[int, UUID], list[GroupOf] | Alone] = {(d.id, member): ALONE for d, member in members}
+    alone: dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone] = {(d.id, member): ALONE for d, member in members}
     if sum(len(held.members) for held in found) >= SHARED_ROWS_MAX or any(held.ct is None for held in found):
         return alone
 
-    def gather() -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
+    def gather() -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
         try:
             names = {held.group: _name(kek, by_id[held.directory], held, SHARED_BYTES_MAX)[0] for held in found}
         except PayloadTooLargeError:
@@ -416,7 +419,7 @@ async def _long_names(turns: Turns, kek: Kek, directory: Directory, groups: Sequ
 
 
 def gathered(
-    found: Sequence[Holding], names: Mapping[UUID, str], members: Sequence[tuple[int, UUID]], work: Work | None = None
+    found: Sequence[Holding], names: Mapping[UUID, str], members: Sequence[tuple[DirectoryNumber, UUID]], work: Work | None = None
 ) -> UserGroups:
     """For each member the groups above it. Members with the same direct groups share one list. Raises as Work.spend does."""
     above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)

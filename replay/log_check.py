@@ -8,11 +8,12 @@ from uuid import UUID
 import orjson
 
 from ledger.events import BY_TOPIC, Fact
+from ledger.ids import Seq
 from proofs.leaf import INTEGER_MAX, REQUIRED, LeafError, check_leaf, leaf_hash
 from replay.stored_events import Finding, Leaf, Origin, StoredEvent
 
 Versions = Mapping[UUID, tuple[int, int]]  # rv and etag_rv of a resource
-Commits = Mapping[int, tuple[int, int, str]]  # first seq -> size, at, req of the commit row
+Commits = Mapping[Seq, tuple[int, int, str]]  # first seq -> size, at, req of the commit row
 
 
 class Stretch(NamedTuple):
@@ -21,8 +22,8 @@ class Stretch(NamedTuple):
     `before` is the event at `after`. `versions` are those of resources that were created earlier.
     """
 
-    after: int
-    to: int
+    after: Seq
+    to: Seq
     before: StoredEvent | None
     events: Sequence[StoredEvent]
     versions: Versions
@@ -58,7 +59,7 @@ class _Check:
         if stretch.before is not None:
             self._continue(stretch.before)
 
-    def report(self, seq: int, problem: str) -> None:
+    def report(self, seq: Seq, problem: str) -> None:
         self.findings.append(Finding(f"{self._slug} seq {seq}", problem))
 
     def _continue(self, before: StoredEvent) -> None:

@@ -12,6 +12,7 @@ from psycopg import sql
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.directories import Directories
+from ledger.ids import DirectoryNumber, Seq
 from ledger.sealing import Kek
 from replay.stored_events import Finding, Origin, UnreadableEventError
 from replay.stretches import PROCESSES_MAX, Computed, Task, compute
@@ -46,7 +47,7 @@ async def make_tables(conn: Owner, *, temporary: bool) -> None:
     await run(conn, f"create unique index states_open on states (directory, obj) {open_rows}")
 
 
-async def heads(conn: Owner) -> dict[int, int]:
+async def heads(conn: Owner) -> dict[DirectoryNumber, Seq]:
     """The last seq of every directory."""
     return dict(await (await conn.execute(SQL["heads"])).fetchall())
 
@@ -70,16 +71,16 @@ class ShadowTables:
         verifies: bool = False,
     ) -> None:
         self.conn = conn
-        self.done: dict[int, int] = {}
+        self.done: dict[DirectoryNumber, Seq] = {}
         self.findings: list[Finding] = []  # findings in the log itself
         self.unreadable: list[Finding] = []
         self._url, self._kek = url, kek
-        self._origins: dict[int, Origin] = {}
+        self._origins: dict[DirectoryNumber, Origin] = {}
         self._directories = Directories(kek)  # read together with their events, because new ones can be created meanwhile
         self._progress, self._executor = progress, executor
         self._record, self._verifies = record, verifies
 
-    async def catch_up(self, until: dict[int, int]) -> int:
+    async def catch_up(self, until: dict[DirectoryNumber, Seq]) -> int:
         """Apply all events up to these seqs, each stretch in one transaction with its progress. Returns the number of events."""
         total, applied = sum(until.values()), 0
         for number in until:  # here, because the readers of stretches would wait for directory_states during the swap
@@ -102,12 +103,12 @@ class ShadowTables:
     def _begin(self, task: Task) -> "asyncio.Future[Computed]":
         return asyncio.get_running_loop().run_in_executor(self._executor, compute, task)
 
-    def _tasks(self, until: dict[int, int]) -> Iterator[Task]:
+    def _tasks(self, until: dict[DirectoryNumber, Seq]) -> Iterator[Task]:
         """The stretches to come."""
         for number, head in until.items():
             origin = self._origins[number]
             for first in range(self.done.get(number, 0), head, CHUNK_EVENTS):
-                yield Task(self._url, self._kek, origin, first, min(head, first + CHUNK_EVENTS), self._verifies)
+                yield Task(self._url, self._kek, origin, Seq(first), Seq(min(head, first + CHUNK_EVENTS)), self._verifies)
 
     async def _take(self, computed: Computed) -> None:
         """Apply a computed stretch. Raises UnreadableEventError, unless findings are collected."""

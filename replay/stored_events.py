@@ -8,6 +8,7 @@ import orjson
 
 from ledger.directories import Directory
 from ledger.events import BY_NUMBER, EVENT_TYPES, GROUP, USER, Fact, Macs, Recorded
+from ledger.ids import DirectoryNumber, DirectoryUuid, Seq, Slug
 from ledger.rendering import DAMAGED
 from ledger.sealing import Kek, index_macs, open_payload, unwrap_key
 from proofs.keys import WrapError
@@ -34,9 +35,9 @@ class UnreadableEventError(Exception):
 class Origin(NamedTuple):
     """The fields of a directory that reading its events needs; small, because it is sent to other processes."""
 
-    id: int
-    uuid: UUID
-    slug: str
+    id: DirectoryNumber
+    uuid: DirectoryUuid
+    slug: Slug
     index_key: bytes
 
     @classmethod
@@ -47,7 +48,7 @@ class Origin(NamedTuple):
 class StoredEvent(NamedTuple):
     """One row of `events_with_keys`."""
 
-    seq: int
+    seq: Seq
     type: int
     rv: int
     etag_rv: int

@@ -14,6 +14,7 @@ from database.arrays import int4s, uuids
 from database.connections import Connection, connect_owner
 from database.queries import load_queries
 from ledger.commands import Statement
+from ledger.ids import DirectoryNumber, Seq
 from ledger.sealing import Kek
 from projections import current_state
 from replay.log_check import Commits, Stretch, Versions, check
@@ -29,16 +30,16 @@ class Task(NamedTuple):
     url: str
     kek: Kek
     origin: Origin
-    after: int
-    to: int
+    after: Seq
+    to: Seq
     verifies: bool
 
 
 class Computed(NamedTuple):
     """The statements of a stretch for the read models, and its findings. With findings there are no statements."""
 
-    directory: int
-    to: int
+    directory: DirectoryNumber
+    to: Seq
     events: int
     statements: Sequence[Statement]
     unreadable: Sequence[Finding]

@@ -29,6 +29,7 @@ from ledger.alone import write_alone
 from ledger.cleanup import CleanUps
 from ledger.directories import Directories, Directory
 from ledger.feed import Feed
+from ledger.ids import DirectoryNumber
 from ledger.sealing import Kek
 from ledger.tail import Arrivals, Tail
 from ledger.tokens import Token, live_tokens, touch
@@ -192,14 +193,14 @@ class _SharedReads:
     async def tokens(self, hashes: list[bytes]) -> dict[bytes, Token]:
         return await self._twice("tokens", lambda conn: live_tokens(conn, self._kek, hashes))
 
-    async def users(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], Resource | Alone]:
-        async def read(conn: Connection) -> dict[tuple[int, UUID], Resource | Alone]:
+    async def users(self, keys: list[tuple[DirectoryNumber, UUID]]) -> dict[tuple[DirectoryNumber, UUID], Resource | Alone]:
+        async def read(conn: Connection) -> dict[tuple[DirectoryNumber, UUID], Resource | Alone]:
             return await reads.users_together(conn, self._kek, await self._placed(conn, keys))
 
         return await self._twice("users", read)
 
-    async def groups(self, keys: list[tuple[int, UUID]]) -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
-        async def read(conn: Connection) -> dict[tuple[int, UUID], list[GroupOf] | Alone]:
+    async def groups(self, keys: list[tuple[DirectoryNumber, UUID]]) -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
+        async def read(conn: Connection) -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
             placed = await self._placed(conn, keys)
             try:
                 return await reads.groups_together(conn, self._kek, placed)
@@ -208,13 +209,13 @@ class _SharedReads:
 
         return await self._twice("groups", read)
 
-    async def names(self, keys: list[tuple[int, str]]) -> dict[tuple[int, str], Resource | Alone]:
-        async def read(conn: Connection) -> dict[tuple[int, str], Resource | Alone]:
+    async def names(self, keys: list[tuple[DirectoryNumber, str]]) -> dict[tuple[DirectoryNumber, str], Resource | Alone]:
+        async def read(conn: Connection) -> dict[tuple[DirectoryNumber, str], Resource | Alone]:
             return await reads.users_by_name(conn, self._kek, await self._placed(conn, keys))
 
         return await self._twice("names", read)
 
-    async def _placed(self, conn: Connection, keys: list[tuple[int, K]]) -> list[tuple[Directory, K]]:
+    async def _placed(self, conn: Connection, keys: list[tuple[DirectoryNumber, K]]) -> list[tuple[Directory, K]]:
         assert self.directories is not None
         return [(await self.directories.by_id(conn, number), key) for number, key in keys]
 

@@ -66,7 +66,7 @@ async def every_loss(conn: Connection, directory: int, *, enough: int = 1_000) -
 
 
 def as_events(directory: int, found: list[Loss]) -> list[Event]:
-    return [Event(0, directory, loss.seq, 4, uuid4(), None, loss.at, loss.seq, 1 << 4) for loss in found]
+    return [Event(0, directory, loss.seq, 4, uuid4(), None, loss.at, loss.seq, 1 << 4, b"", "acme") for loss in found]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
