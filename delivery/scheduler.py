@@ -79,12 +79,12 @@ class Replay:
     at: float = 0.0  # when that was so
 
 
-@dataclass(frozen=True, slots=True)
-class _Flight:
-    """A request under way."""
+@dataclass(eq=False, slots=True)
+class Flight:
+    """A request under way: its events in the order of the log, and when it began."""
 
+    events: list[Open]
     began: float
-    events: int
     fresh: bool  # the first try of live events
 
 
@@ -95,7 +95,7 @@ class Scheduler:
         self._definition = definition
         self._open = opens
         self._replays = replays
-        self._flights: dict[Open, _Flight] = {}  # by the first of each
+        self._flights: dict[Flight, None] = {}
         self._others = 0  # of the requests under way, those of retries and replays
         self._turn = 0
         self.doubt = Doubt()
@@ -166,10 +166,10 @@ class Scheduler:
 
     # -- what became of it --------------------------------------------------
 
-    def ended(self, first: Open) -> None:
-        """The request that began with this one is over."""
-        flight = self._flights.pop(first, None)
-        self._others -= flight is not None and not flight.fresh
+    def ended(self, flight: Flight) -> None:
+        """The request is over. Its events may be under way again by now, in another one."""
+        del self._flights[flight]
+        self._others -= not flight.fresh
 
     def accepted(self) -> bool:
         """A success. Gives whether it ends a doubt; then everything else is tried again, once its report is stored: reopen()."""
@@ -211,33 +211,33 @@ class Scheduler:
 
     # -- what goes next -----------------------------------------------------
 
-    def next_batch(self, now: float) -> list[Open]:
-        """What to send now, in the order of the log, and under way from now on; empty where nothing may go.
+    def next_batch(self, now: float) -> Flight | None:
+        """What to send now, under way from now on; None where nothing may go.
 
         Whoever takes it says when its request ended().
         """
         self._come_due(now)
         room = self._room(now)
         if len(self._flights) >= room or not self.doubt.may_try(now):
-            return []
+            return None
         first, fresh = self._first(now, room), True
         if first is not None:
             fresh = not self._of_run(first) and first.due_at is None
         elif self.doubt.silent(now):
             first, fresh = self._probe(now), False
         if first is None:
-            return []
+            return None
         self.doubt.tried(now)
         first.under_way = True
         lonely = first.alone or self.doubt.open or state_of(first) == RETRYING
-        batch = [first] if lonely else self._extended(first)
-        self._flights[first] = _Flight(now, len(batch), fresh)
+        flight = Flight([first] if lonely else self._extended(first), now, fresh)
+        self._flights[flight] = None
         self._others += not fresh
-        return batch
+        return flight
 
     def moment(self, now: float, *, unread: bool, crowded: bool) -> Moment:
         """What keeps the next event from going."""
-        under_way = sum(flight.events for flight in self._flights.values())
+        under_way = sum(len(flight.events) for flight in self._flights)
         full = len(self._flights) >= self._room(now)
         retries = bool(self._due or self._late)
         paced = bool(self._replay_ready) and any(replay.run.rate_per_second for replay in self._replays.values())
@@ -261,7 +261,7 @@ class Scheduler:
         return self.doubt.room(self._began(), now) if self.doubt.strained(now) else self.doubt.room([], now)
 
     def _began(self) -> list[float]:
-        return [flight.began for flight in self._flights.values()]
+        return [flight.began for flight in self._flights]
 
     def _come_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
