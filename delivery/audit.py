@@ -12,8 +12,9 @@ from uuid import UUID
 from database.arrays import int4s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.checkpoints import STATES, exceptions
+from delivery.checkpoints import exceptions
 from delivery.consumers import Consumer, reach_of
+from delivery.reports import STATES
 from ledger.directories import Directory
 from ledger.events import type_mask
 from ledger.sealing import Kek, open_optional

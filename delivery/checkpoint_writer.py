@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import psycopg
 import structlog
 
 from database.connections import LOST, Connection
-from delivery.checkpoints import Report, record
-from delivery.dispatcher import Dispatcher, LeaseLostError
+from delivery.checkpoints import record
+from delivery.reports import Report
 
 RETRY_S: Final = 0.5
 # A read-only database is no defect of these consumers: what was delivered would be delivered again.
@@ -18,19 +18,35 @@ AWAY: Final = (*LOST, psycopg.errors.ReadOnlySqlTransaction)
 _log = structlog.get_logger("delivery.checkpoint_writer")
 
 
+class LeaseLostError(Exception):
+    """Another process delivers for this consumer now, or it was moved: what was under way is not ours to record."""
+
+
+class Reporter(Protocol):
+    """Whoever has something to put on record of one consumer."""
+
+    def take_report(self) -> Report:
+        """Give what happened since the last report. Whoever takes it stores it."""
+        ...
+
+    def stored(self) -> None:
+        """Take note that the report that was taken last is on record."""
+        ...
+
+
 class CheckpointWriter:
-    """Collects what pushes report; run() stores it. A report is repeated until the database took it: storing it twice changes nothing."""
+    """Collects what reporters have to say; run() stores it. A report is repeated until the database took it: storing it twice changes nothing."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         self._connect = connect
         self._conn: Connection | None = None
-        self._waiting: dict[Dispatcher, list[asyncio.Future[None]]] = {}
+        self._waiting: dict[Reporter, list[asyncio.Future[None]]] = {}
         self._wake = asyncio.Event()
 
-    async def record(self, dispatcher: Dispatcher) -> None:
-        """Return once everything that the dispatcher has to report now is on record. Raises LeaseLostError when it is not ours any more."""
+    async def record(self, reporter: Reporter) -> None:
+        """Return once everything that the reporter has to say now is on record. Raises LeaseLostError when it is not ours any more."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(dispatcher, []).append(waiter)
+        self._waiting.setdefault(reporter, []).append(waiter)
         self._wake.set()
         await waiter
 
@@ -41,15 +57,16 @@ class CheckpointWriter:
                 await self._wake.wait()
                 self._wake.clear()
                 waiting, self._waiting = self._waiting, {}
-                reports = [dispatcher.take_report() for dispatcher in waiting]
+                reports = {reporter: reporter.take_report() for reporter in waiting}
                 try:
-                    held = await self._store(reports)
+                    held = await self._store(list(reports.values()))
                 except Exception:  # a defect: these consumers are loaded anew, the others go on
                     _log.exception("recording_failed", consumers=len(reports))
                     held = set[int]()
-                for dispatcher, waiters in waiting.items():
-                    for waiter in waiters:
-                        _settle(waiter, stored=dispatcher.consumer.id in held)
+                for reporter, report in reports.items():
+                    stored = report.consumer in held and _took_note(reporter)
+                    for waiter in waiting[reporter]:
+                        _settle(waiter, stored=stored)
         finally:
             await self._close()
 
@@ -69,6 +86,16 @@ class CheckpointWriter:
         if conn is not None:
             with contextlib.suppress(psycopg.Error):
                 await conn.close()
+
+
+def _took_note(reporter: Reporter) -> bool:
+    """Whether it took note. A defect there must not end the recording of the others: this consumer is loaded anew."""
+    try:
+        reporter.stored()
+    except Exception:
+        _log.exception("stored_failed")
+        return False
+    return True
 
 
 def _settle(waiter: "asyncio.Future[None]", *, stored: bool) -> None:

@@ -1,101 +1,16 @@
 """How far consumers are: checkpoints (a place in the log and what is still open at or below it) and the exceptions beside them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.backoff import DELAY_S_MAX, JITTER
 from delivery.consumers import Consumer
 from delivery.log_positions import PlaceMovedError
-from ledger.cursor import START, Anchor
-from ledger.events import Fact, bits, numbers
+from delivery.reports import REVOCATION_KINDS, REVOCATIONS, STATES, Exceptional, Place, Report
 
 SQL: Final = load_queries(__file__)
-WAITING, RETRYING, BLOCKED, HELD, PARKED = 1, 2, 3, 4, 5
-STATES: Final = {WAITING: "waiting", RETRYING: "retrying", BLOCKED: "blocked", HELD: "held", PARKED: "parked"}
-# What ends somebody's access, and so has a time to its acknowledgement.
-REVOCATION_KINDS: Final = numbers(Fact.REVOCATION)
-REVOCATIONS: Final = bits(Fact.REVOCATION)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """How far a consumer is: settled up to `through`, but what is in `open`; `low` is the last position below all of these."""
-
-    epoch: int
-    low: int
-    through: int
-    open: tuple[int, ...] = ()
-    at: Any = None
-    start: int = 0  # where the epoch began, and when
-    began: datetime | None = None
-    leaf: bytes | None = None  # what stood at `through`; None where an earlier release wrote it
-
-    def reading(self, consumer: UUID) -> bytes:
-        """What tells this epoch of this consumer from any other, also from one of the same number after a restore."""
-        assert self.began is not None, "as it was read"
-        return b"%b %d %d %d" % (consumer.bytes, self.epoch, self.start, int(self.began.timestamp() * 1_000_000))
-
-
-@dataclass(slots=True)
-class Exceptional:
-    """An event that is neither delivered nor simply next. Times are seconds since the epoch; `answer` is sealed, the receiver's."""
-
-    position: int
-    directory: int
-    seq: int
-    state: int
-    attempts: int = 0
-    since: float | None = None
-    next_at: float | None = None
-    error: str | None = None
-    answer: bytes | None = field(default=None, repr=False)
-    sealed_reason: bytes | None = field(default=None, repr=False)  # an operator's, of a parked one
-    replay: UUID | None = None
-    tried_at: float | None = None  # when the last attempt failed
-    asked_s: float | None = None  # for how long after it the receiver asked to be left alone
-    stored: bool = True  # whether it has a row already
-
-    @property
-    def not_before(self) -> float:
-        """Until when the receiver asked to be left alone with it; 0 where it did not."""
-        return (self.tried_at or 0.0) + self.asked_s if self.asked_s else 0.0
-
-    def read_at(self, now: float) -> None:
-        """What was stored by a clock that says less by now, or by another one that is ahead, waits no longer than it would have."""
-        if self.tried_at is not None and self.tried_at > now:
-            self.set_back(self.tried_at - now)
-        if self.next_at is not None:
-            self.next_at = min(self.next_at, now + DELAY_S_MAX * (1 + JITTER))
-
-    def set_back(self, seconds: float) -> None:
-        """The clock was set back by so much."""
-        self.next_at = None if self.next_at is None else self.next_at - seconds
-        self.tried_at = None if self.tried_at is None else self.tried_at - seconds
-
-
-@dataclass(slots=True)
-class Report:
-    """What became of a consumer's deliveries since the last report, and where it stands. `fence` is that of its lease.
-
-    `read_to` is where reading the log for it ended: a report that was read from another log than there is now is left out.
-    """
-
-    consumer: int
-    fence: int
-    place: Place
-    settled: list[int] = field(default_factory=list[int])  # positions whose rows go
-    replayed: list[int] = field(default_factory=list[int])  # positions that only a run delivered
-    begun: list[Exceptional] = field(default_factory=list[Exceptional])
-    went_on: list[Exceptional] = field(default_factory=list[Exceptional])
-    revocations: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])  # (directory, seq, µs)
-    replays: list[tuple[UUID, int, int, tuple[int, ...]]] = field(default_factory=list[tuple[UUID, int, int, tuple[int, ...]]])
-    read_to: Anchor = START
 
 
 async def places(conn: Connection, consumers: Sequence[int]) -> dict[int, Place]:

@@ -6,15 +6,16 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from database.arrays import int4s
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.backoff import ATTEMPTS_MAX, SCHEDULE_S, attempts_of
+from delivery.backoff import ATTEMPTS_MAX, attempts_of
 from delivery.lanes import Ordering
+from delivery.terms import Definition, Mode, Terms
 from ledger.commands import RecordFacts, Statement
 from ledger.directories import SYSTEM, Directory
 from ledger.events import (
@@ -40,7 +41,6 @@ from ledger.refused import StateError
 from ledger.sealing import Kek, open_note, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
-Mode = Literal["pull", "webhook"]
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 SECRET_OVERLAP_S: Final = 86_400  # how long an old signing secret signs too, unless somebody says otherwise
 SECRET_OVERLAP_S_MAX: Final = 30 * 86_400  # each delivery carries both signatures meanwhile
@@ -63,25 +63,6 @@ CHANGES: Final = frozenset(  # of what a consumer gets, from where, how it is si
 
 class ConsumerRefusedError(Exception):
     """The act on a consumer cannot be done; the text says why and what to send instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a consumer gets, and how. `directories` holds slugs or `*` (all but `_system`), `types` patterns such as `user.*`."""
-
-    directories: tuple[str, ...] = ("*",)
-    types: tuple[str, ...] = ("*",)
-    mode: Mode = "pull"
-    ordering: Ordering = "subject"
-    batch_max: int = 1
-    retry_schedule: tuple[int, ...] = SCHEDULE_S
-
-
-@dataclass(frozen=True, slots=True)
-class Definition(Terms):
-    """What an operator says of a consumer: its terms, and where it is reached. A URL may hold a secret or a name: it is stored sealed."""
-
-    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

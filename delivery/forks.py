@@ -5,7 +5,7 @@ this process sent is known to its memory alone. Both are compared with the log a
 """
 
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import Any, Final
@@ -18,10 +18,11 @@ import structlog
 from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.checkpoints import Place, place_of
+from delivery.checkpoints import place_of
 from delivery.consumers import Consumer, consumers
 from delivery.log_positions import EVERYTHING, at_instant, seqs_at
 from delivery.replays import Replays
+from delivery.reports import Place
 from ledger.commands import RecordFacts, Statement
 from ledger.cursor import ID_MARK_SIZE, START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
@@ -52,13 +53,14 @@ class Trail:
     highest: Anchor = START  # of what was sent; the start of its leaf hash only
     _slugs: list[Slug] = field(default_factory=list[Slug])
 
-    def note_sent(self, position: int, event_id: str) -> None:
-        """It may have reached the receiver."""
-        parsed = parse_event_id(event_id)
-        assert parsed is not None, "as we made it"
-        self.sent.append(_PACKED.pack(position, self._number(parsed.slug), parsed.seq, parsed.mark))
-        if position >= self.highest.position:
-            self.highest = Anchor(position, parsed.mark)
+    def note_sent(self, events: Iterable[tuple[int, EventId]]) -> None:
+        """Note positions and ids of events that may have reached the receiver."""
+        highest, mark = self.highest.position, self.highest.leaf_hash
+        for position, (slug, seq, start) in events:
+            self.sent.append(_PACKED.pack(position, self._number(slug), seq, start))
+            if position >= highest:
+                highest, mark = position, start
+        self.highest = Anchor(highest, mark)
 
     def note_shown(self, events: Sequence[Event]) -> None:
         """A page of them goes to a consumer that pulls; one that comes again is known already."""

@@ -6,17 +6,18 @@ comes before retries and replays, three times out of four. What ends somebody's 
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
 from delivery.backoff import delay_s
-from delivery.checkpoints import BLOCKED, RETRYING, WAITING, Exceptional
-from delivery.consumers import Terms
 from delivery.doubt import Doubt
 from delivery.lanes import ORDINARY, RANKS, Item
 from delivery.pace import Moment
+from delivery.reports import BLOCKED, RETRYING, WAITING, Exceptional
 from delivery.runs import Run
+from delivery.terms import Terms
+from ledger.cursor import EventId
 
 RESERVED: Final = 4  # of the requests at once, those that are kept for first tries of live events
 OTHERS_TURN: Final = 4  # every so many turns retries and replays come first, so that a flood of new events never starves them
@@ -30,7 +31,8 @@ class Open:
     exceptional: Exceptional | None = None
     under_way: bool = False
     alone: bool = False  # it failed in a batch by its own fault, or may have
-    json: bytes = b""
+    id: EventId | None = None  # of the event; known when it was read
+    json: bytes = field(default=b"", repr=False)
     again: bool = False  # a replay sends what was delivered before
     urgent: bool = False  # the end of somebody's access waits for it; or it is of a replay and a live event waits for it
     aside: bool = False  # it failed because nobody was there, and waits until somebody is
@@ -180,13 +182,11 @@ class Scheduler:
 
         None before the receiver asked for it: that it takes others does not say that it takes this one.
         """
-        for position in list(self._aside):
-            found = self._open.get(position)
-            if found is not None:
-                found.aside = False
-                if found.exceptional is not None and found.not_before <= now:
-                    found.exceptional.asked_s = None
-                self.queue(found)
+        for found in [self._open[position] for position in self._aside if position in self._open]:
+            found.aside = False
+            if found.exceptional is not None and found.not_before <= now:
+                found.exceptional.asked_s = None
+            self.queue(found)
         self._aside.clear()
         for found in self._open.values():
             exceptional = found.exceptional
@@ -204,16 +204,18 @@ class Scheduler:
         return blamed
 
     def taken_apart(self, batch: Sequence[Open], now: float) -> None:
-        """A failure of several, of which one may be to blame: each goes alone, at once, and none has used up an attempt by it."""
+        """A failure of several, of which one may be to blame: each goes alone from now on, and none has used up an attempt by it."""
         self.doubt.strain(now)
         for found in batch:
-            found.alone, found.under_way = True, False
-            self.queue(found)
+            found.alone = True
 
     # -- what goes next -----------------------------------------------------
 
     def next_batch(self, now: float) -> list[Open]:
-        """What to send now, in the order of the log; empty where nothing may go. Whoever takes it says when its request ended()."""
+        """What to send now, in the order of the log, and under way from now on; empty where nothing may go.
+
+        Whoever takes it says when its request ended().
+        """
         self._come_due(now)
         room = self._room(now)
         if len(self._flights) >= room or not self.doubt.may_try(now):
@@ -226,6 +228,7 @@ class Scheduler:
         if first is None:
             return []
         self.doubt.tried(now)
+        first.under_way = True
         lonely = first.alone or self.doubt.open or state_of(first) == RETRYING
         batch = [first] if lonely else self._extended(first)
         self._flights[first] = _Flight(now, len(batch), fresh)
@@ -339,6 +342,7 @@ class Scheduler:
             found = heapq.heappop(candidates)[1] if candidates else self._companion(first)
             if found is None:
                 break
+            found.under_way = True  # at once: one that became urgent stands in its heap twice, and would go twice
             batch.append(found)
             self._release(found, left, candidates)
         return sorted(batch, key=lambda o: o.item.position)
@@ -356,8 +360,6 @@ class Scheduler:
             return None
         heap = self._heap_of(first)
         found = self._pop(heap)
-        if found is first:
-            found = self._pop(heap)
         if found is not None and (found.alone or found.item.replay != first.item.replay):
             heapq.heappush(heap, self._key_of(found))
             return None

@@ -9,10 +9,11 @@ import orjson
 from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.checkpoints import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional, failing, place_of
+from delivery.checkpoints import failing, place_of
 from delivery.consumers import Consumer
 from delivery.forks import open_fork
 from delivery.pace import UNLIMITED, Finding
+from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional
 from delivery.standing import Standing, limited_by, state_of
 from ledger.directories import Directory
 from ledger.feed import Feed, Selection

@@ -6,7 +6,7 @@ must pass. It keeps nothing of a consumer, and holds no events back: order, retr
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 
@@ -23,15 +23,18 @@ class Target:
     secrets: Sequence[str] = field(default=(), repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """An event as it is sent. `json` is its public form (docs/events.md); `at` is its time in µs since the epoch."""
 
     id: str
     topic: str
     seq: int
     at: int
-    json: bytes = field(repr=False)
+    json: bytes
+
+    def __repr__(self) -> str:
+        """Without its JSON, which names persons."""
+        return f"Outgoing({self.id})"
 
 
 @dataclass(frozen=True, slots=True)

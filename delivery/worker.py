@@ -19,8 +19,9 @@ from database.arrays import int2s, int4s
 from database.connections import LOST, Connection
 from database.deadlines import DELIVERIES_AT_STOP
 from database.queries import load_queries
+from delivery.checkpoint_writer import LeaseLostError
 from delivery.consumers import Consumer, consumers
-from delivery.dispatcher import Dispatcher, LeaseLostError
+from delivery.dispatcher import Dispatcher
 from delivery.forks import Watch
 from delivery.leases import Signs
 from delivery.surge_control import detected, limits, surging

@@ -17,6 +17,7 @@ from psycopg_pool import PoolTimeout
 from database import patience
 from database.connections import Connection
 from database.deadlines import TURN
+from ledger.ids import NO_DIRECTORY, DirectoryNumber
 from scim.errors import Unavailable
 
 T = TypeVar("T")
@@ -32,7 +33,6 @@ CONNECTIONS_OF_ONE: Final = 4  # pooled connections that a directory may use at 
 LARGE_BYTES: Final = 256 * 1024  # a larger body waits for its turn: processing it may take thirty times as much memory
 LARGE_AT_ONCE: Final = 3  # large bodies that are processed at once, one of each directory
 V1_LOOP_BYTES_MAX: Final = 4_096  # a longer body to /v1 is parsed in a worker thread: parsing takes over a millisecond
-NO_DIRECTORY: Final = 0  # the key of operators' requests that belong to no directory, such as checking a profile
 
 
 class Line:
@@ -103,7 +103,7 @@ class Turns:
         self._large = Line(LARGE_AT_ONCE, 1, LARGE)
         self._limiter = anyio.CapacityLimiter(THREADS)
 
-    async def compute(self, directory: int, work: Callable[[], T]) -> T:
+    async def compute(self, directory: DirectoryNumber, work: Callable[[], T]) -> T:
         """Run `work` in a worker thread once it is the directory's turn. It should not take longer than 0.1 s.
 
         Raises the errors of `work`. If the caller is cancelled, it still waits for the thread.
@@ -111,7 +111,7 @@ class Turns:
         async with self._threads.place(directory):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
-    def in_hand(self, directory: int) -> AbstractAsyncContextManager[None]:
+    def in_hand(self, directory: DirectoryNumber) -> AbstractAsyncContextManager[None]:
         """Hold a place for a body of more than LARGE_BYTES, from its arrival until its request is done."""
         return self._large.place(directory)
 
@@ -119,12 +119,12 @@ class Turns:
         """Parse an operator's request of `size` bytes, a large one in a worker thread. Raises the errors of `work`."""
         return await self.computed(NO_DIRECTORY, work, large=size > V1_LOOP_BYTES_MAX)
 
-    async def computed(self, directory: int, work: Callable[[], T], *, large: bool) -> T:
+    async def computed(self, directory: DirectoryNumber, work: Callable[[], T], *, large: bool) -> T:
         """Run `work` in a worker thread if it is large (over a millisecond), else on the event loop."""
         return await self.compute(directory, work) if large else work()
 
     @asynccontextmanager
-    async def connection(self, directory: int) -> AsyncGenerator[Connection]:
+    async def connection(self, directory: DirectoryNumber) -> AsyncGenerator[Connection]:
         """A pooled connection for a few statements. Do not compute or send an answer while holding it: others wait for it."""
         async with self._connections.place(directory), self._connection() as conn:
             yield conn

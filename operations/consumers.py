@@ -12,12 +12,13 @@ from delivery.audit import audit as recompute
 from delivery.audit import summary
 from delivery.checkpoints import acknowledge as advance
 from delivery.checkpoints import place_of
-from delivery.consumers import NAME, Allowed, Consumer, Definition, check_definition, consumer_named
+from delivery.consumers import NAME, Allowed, Consumer, check_definition, consumer_named
 from delivery.forks import Watch, closed, forks_of, misplaced, open_fork, parted
 from delivery.log_positions import PlaceMovedError
 from delivery.signing import new_secret
 from delivery.status import count_matching, status_of
 from delivery.surge_control import held_commits, limits
+from delivery.terms import Definition
 from delivery.transports.webhook import Message
 from delivery.transports.webhook import Webhooks as WebhookTransport
 from ledger.commands import RecordFacts

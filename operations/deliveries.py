@@ -5,9 +5,10 @@ from typing import Any, Final, Literal
 import anyio.to_thread
 
 from database.connections import Connection
-from delivery.checkpoints import BLOCKED, PARKED, RETRYING, Exceptional, exception_at, exceptions
+from delivery.checkpoints import exception_at, exceptions
 from delivery.consumers import Consumer
 from delivery.interventions import parked, retried, skipped
+from delivery.reports import BLOCKED, PARKED, RETRYING, Exceptional
 from delivery.runs import Planned, Superseded
 from delivery.status import rows_of
 from ledger.cursor import parse_event_id

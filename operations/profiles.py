@@ -6,9 +6,9 @@ import orjson
 
 from ledger import profiles
 from ledger.directories import Directory
+from ledger.ids import NO_DIRECTORY
 from ledger.profiles import profile_facts
 from ledger.refused import RefusedError
-from ledger.turns import NO_DIRECTORY
 from operations.admin_commands import record_in
 from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller

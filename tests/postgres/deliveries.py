@@ -15,11 +15,13 @@ import psycopg
 from aiohttp import web
 
 from delivery import consumers as acts
-from delivery.checkpoints import Place, exceptions, place_of
-from delivery.consumers import Allowed, Consumer, Definition, consumer_named
+from delivery.checkpoints import exceptions, place_of
+from delivery.consumers import Allowed, Consumer, consumer_named
+from delivery.reports import Place
 from delivery.runs import Range, Run
 from delivery.signing import new_secret
 from delivery.status import Lag, lag_of
+from delivery.terms import Definition
 from delivery.worker import Worker
 from ledger.commands import RecordFacts
 from ledger.feed import Selection

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from delivery.checkpoints import BLOCKED, PARKED
 from delivery.interventions import retried
 from delivery.log_positions import PlaceError
+from delivery.reports import BLOCKED, PARKED
 from ledger.commands import DeleteGroup
 from operations import consumers, deliveries, directories, replays
 from operations.consumers import Changes

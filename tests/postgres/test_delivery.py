@@ -16,15 +16,17 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from database.locks import CONSUMER
+from delivery import backlog, dispatcher, doubt, losses, surge_control
 from delivery import consumers as acts
-from delivery import dispatcher, doubt, losses, surge_control
 from delivery import worker as worker_module
 from delivery.audit import Audit, audit
-from delivery.checkpoints import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report, acknowledge, exceptions, record
+from delivery.backlog import Budgets
+from delivery.checkpoints import acknowledge, exceptions, record
 from delivery.doubt import CIRCUIT, IN_FLIGHT_MAX
 from delivery.interventions import parked, retried, skipped
 from delivery.lanes import Item
 from delivery.log_positions import PlaceMovedError
+from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, WAITING, Place, Report
 from delivery.runs import Range
 from delivery.scheduler import Open
 from delivery.signing import new_secret
@@ -123,7 +125,7 @@ def test_a_delivery_holds_as_many_events_as_its_budget_of_bytes_allows(
 ) -> None:
     """Small and large ones, also one that is larger than the budget, come all, in order; what is not kept in memory is fetched."""
     monkeypatch.setattr(dispatcher, "BODIES_BYTES_MAX", 30_000)
-    monkeypatch.setattr(dispatcher, "HELD_BYTES_MAX", 10_000)
+    monkeypatch.setattr(dispatcher, "BUDGETS", Budgets(request=30_000, consumer=10_000))
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -137,7 +139,7 @@ def test_a_delivery_holds_as_many_events_as_its_budget_of_bytes_allows(
             def verdict(_: dict[str, Any]) -> int | None:
                 nonlocal verdicts
                 verdicts += 1
-                held.extend(p.dispatcher._held_bytes for p in worker._held.values())
+                held.extend(p.dispatcher._backlog.json_held for p in worker._held.values())
                 return 500 if verdicts % 17 == 0 else None
 
             s.hook.verdict = verdict
@@ -249,7 +251,7 @@ def test_a_leaver_far_behind_in_the_log_is_found_while_nobody_seems_to_be_there(
     """Reading goes on, and what has not been tried yet makes room: it is in its turn afterwards, and nothing comes twice."""
 
     async def body() -> None:
-        monkeypatch.setattr(dispatcher, "WINDOW_MAX", 40)
+        monkeypatch.setattr(backlog, "WINDOW_MAX", 40)
         monkeypatch.setattr(dispatcher, "PAGE", 20)
         async with scene(app_url) as s:
             good = id_of(await s.ledger.create_user("good"))
@@ -275,7 +277,7 @@ def test_a_429_pauses_its_event_for_as_long_as_it_says_and_the_others_for_a_minu
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body() -> None:
-        monkeypatch.setattr(dispatcher, "PAUSE_MAX_S", 0.3)
+        monkeypatch.setattr(backlog, "PAUSE_MAX_S", 0.3)
         async with scene(app_url) as s:
             bad = id_of(await s.ledger.create_user("bad"))
             patience = {"Retry-After": "3600"}
@@ -363,7 +365,7 @@ def test_thousands_behind_a_poisoned_group_do_not_stop_the_watermark(app_url: st
     """Moved aside, they wait with a row each, and come in order when the group is taken at last."""
 
     async def body() -> None:
-        monkeypatch.setattr(dispatcher, "WINDOW_MAX", 500)
+        monkeypatch.setattr(backlog, "WINDOW_MAX", 500)
         async with scene(app_url) as s:
             users = list[UUID]()
             for start in range(0, 3_000, 500):
@@ -478,7 +480,7 @@ def test_what_a_receiver_asked_for_holds_when_it_takes_others_and_for_the_next_p
 
 
 def test_a_429_pauses_the_next_process_too(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "PAUSE_MAX_S", 1.5)
+    monkeypatch.setattr(backlog, "PAUSE_MAX_S", 1.5)
     monkeypatch.setattr(worker_module, "LOOK_S", 0.05)
 
     async def body() -> None:
@@ -762,7 +764,7 @@ def test_a_receiver_of_an_ordered_directory_gets_again_what_it_lacks_within_boun
     app_url: str, monkeypatch: pytest.MonkeyPatch, *, far: int, refused: bool
 ) -> None:
     async def body() -> None:
-        monkeypatch.setattr(dispatcher, "REWIND_EVENTS_MAX", 10)
+        monkeypatch.setattr(backlog, "REWIND_EVENTS_MAX", 10)
         async with scene(app_url) as s:
             await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(20)))
             wanted = await s.wanted()
@@ -800,7 +802,7 @@ def test_a_receiver_that_asks_again_and_again_is_blocked_after_three_rewinds(app
             await s.make(ordering="directory")
             async with s.working():
                 await s.until(lambda: _is(s.states(), {last: BLOCKED}))
-            assert s.hook.positions().count(wanted[3]["position"]) == 1 + dispatcher.REWINDS_MAX
+            assert s.hook.positions().count(wanted[3]["position"]) == 1 + backlog.REWINDS_MAX
 
     run(body())
 
@@ -1222,7 +1224,7 @@ def test_a_run_that_is_stopped_sends_nothing_more_and_a_paused_one_goes_on_later
             async with s.working() as worker:
                 await s.until(lambda: len(s.hook.took) >= 3)
                 await s.act(moved(replayed, state))
-                await s.until(lambda: [len(h.dispatcher._replays) for h in worker._held.values()] == [0])
+                await s.until(lambda: [len(h.dispatcher._backlog._replays) for h in worker._held.values()] == [0])
                 seen = len(s.hook.tried)
                 await s.ledger.create_user("live")
                 await s.until(lambda: s.hook.took[-1]["data"].get("object", {}).get("userName") == "live")
@@ -1257,7 +1259,7 @@ def test_a_delivery_of_a_cancelled_run_that_fails_afterwards_leaves_nothing(app_
                 await s.until(lambda: len(s.hook.tried) > tried)
                 await s.act(moved(replayed, "cancelled"))
                 hold.set()
-                await s.until(lambda: [len(h.dispatcher._replays) for h in worker._held.values()] == [0])
+                await s.until(lambda: [len(h.dispatcher._backlog._replays) for h in worker._held.values()] == [0])
             assert await s.states() == {}
             assert why(await audited(s)) == {}
 

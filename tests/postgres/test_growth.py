@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from database.connections import connect
-from delivery.checkpoints import Place, Report, acknowledge, record
+from delivery.checkpoints import acknowledge, record
+from delivery.reports import Place, Report
 from delivery.thinning import DAY, STEPS, Thinning
 from ledger.commands import RecordFacts
 from ledger.directories import Directory

@@ -8,8 +8,9 @@ import pytest
 from aiohttp import web
 
 from delivery import dispatcher, surge_control
-from delivery.checkpoints import BLOCKED, HELD, acknowledge
+from delivery.checkpoints import acknowledge
 from delivery.interventions import retried
+from delivery.reports import BLOCKED, HELD
 from delivery.surge_policy import Limit
 from ledger import cleanup
 from ledger.lifecycle import closed

@@ -13,8 +13,8 @@ import pytest
 from database.connections import Connection
 from database.deadlines import COUNT, Deadline
 from delivery import dispatcher, losses, surge_control
-from delivery.checkpoints import HELD
 from delivery.losses import EVER, users_between
+from delivery.reports import HELD
 from delivery.surge_control import held_commits
 from delivery.surge_policy import HOUR_US, Limit, Loss, excess
 from ledger.commands import DeleteGroup, DeleteUser

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from delivery import dispatcher, standing
+from delivery import backlog, standing
 from delivery import worker as worker_module
-from delivery.checkpoints import BLOCKED, RETRYING
+from delivery.reports import BLOCKED, RETRYING
 from operations import consumers, deliveries
 from runtime.bootstrap import machine
 from tests.postgres.deliveries import Scene, scene
@@ -134,7 +134,7 @@ def test_a_consumer_that_reads_no_further_says_so_and_goes_on_once_an_operator_d
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many wait behind what is blocked as may: a leaver beyond is not read, and that is not this service's pace."""
-    monkeypatch.setattr(dispatcher, "OPEN_MAX", 5)
+    monkeypatch.setattr(backlog, "OPEN_MAX", 5)
 
     async def body() -> None:
         async with scene(app_url) as s:

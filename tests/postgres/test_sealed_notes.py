@@ -14,9 +14,9 @@ from database.deadlines import Deadline
 from database.migrate import migrate
 from delivery import consumers as acts
 from delivery import leftovers
-from delivery.checkpoints import BLOCKED
 from delivery.interventions import parked, skipped
 from delivery.leftovers import seal_leftovers
+from delivery.reports import BLOCKED
 from ledger.refused import RefusedError
 from ledger.sealing import open_note
 from operations import consumers, deliveries, directories, replays, surges, tokens

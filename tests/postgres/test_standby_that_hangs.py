@@ -12,7 +12,8 @@ from database import patience, server
 from database.arrays import int2s, int4s
 from database.connections import Connection, connect
 from database.deadlines import Deadline
-from delivery.checkpoints import Place, Report, acknowledge, record
+from delivery.checkpoints import acknowledge, record
+from delivery.reports import Place, Report
 from delivery.worker import SQL as DELIVERY
 from ledger.tokens import touch
 from operations import idempotency, tokens

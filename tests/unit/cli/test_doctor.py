@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from delivery.checkpoints import STATES as EXCEPTIONS
 from delivery.pace import NAMES
+from delivery.reports import STATES as EXCEPTIONS
 from delivery.standing import LIMITS, STATES
 from ledger.events import ACTIVE, CLOSED, DELETED, PAUSED
 from operations.journal import advice

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delivery.backoff import ATTEMPTS_MAX
-from delivery.consumers import Allowed, ConsumerRefusedError, Definition, check_definition
+from delivery.consumers import Allowed, ConsumerRefusedError, check_definition
+from delivery.terms import Definition
 
 NOBODY = Allowed()
 PULL = Definition()

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from delivery.backlog import PAUSE_MAX_S
 from delivery.backoff import SCHEDULE_S
-from delivery.checkpoints import BLOCKED, WAITING, Exceptional
-from delivery.consumers import Terms
-from delivery.dispatcher import PAUSE_MAX_S
 from delivery.doubt import BLAMED_MAX, CIRCUIT, HUNG_MAX, IN_FLIGHT_MAX, PROBE_S, Doubt
 from delivery.lanes import Item, Lanes
+from delivery.reports import BLOCKED, WAITING, Exceptional
 from delivery.runs import Range, Run
 from delivery.scheduler import Open, Replay, Scheduler, failed, state_of
+from delivery.terms import Terms
 from ledger import events as e
 
 MINUTE = 60.0
@@ -82,7 +82,6 @@ class Simulation:
         self.tries += [(self.now, found.item) for found in batch]
         for found in batch:
             assert found.item.ready or len(batch) > 1
-            found.under_way = True
         gone = any(start <= self.now < end for start, end in self.away)
         answer = "late" if gone else next((self.poison[f.item.obj] for f in batch if f.item.obj in self.poison), "")
         takes = {"hang": TIMEOUT_S, "": 0.02}.get(answer, 0.005)
@@ -99,6 +98,8 @@ class Simulation:
             if self.asks_s:
                 self._noted(batch, blamed=False, asked_s=min(self.asks_s, PAUSE_MAX_S))
             self.scheduler.taken_apart(batch, self.now)
+            for found in batch:
+                self.scheduler.queue(found)
         else:
             self._failed(batch[0], away=answer != "refuse")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from database.queries import load_queries
-from delivery.checkpoints import REVOCATIONS
+from delivery.reports import REVOCATIONS
 from delivery.surge_policy import HOUR_US, PER_HOUR, REVOKING, Limit, Loss, excess
 from ledger import events as e
 
