@@ -118,6 +118,8 @@ class Flight:
     request: Request
     items: list[Item]
 
+    rewound: tuple[int, int, int, int] | None = None  # by its answer, as World.rewinds has it
+
     @property
     def deliveries(self) -> list[tuple[int, bool]]:
         """Positions, and whether a run sends what was on record before."""
@@ -241,8 +243,7 @@ class World:
         lacking = [i for i in self.log if i.directory == first.directory and asked.seq < i.seq < first.seq]
         self.backlog.rewound(flight.request, asked, [fresh(i) for i in lacking], None, self.now)
         if not any(row.error == "rewind_refused" for row in (o.exceptional for o in flight.request.events) if row):
-            self.recorded -= {(i.position, False) for i in lacking}
-            self.rewinds.append((len(self.took), first.directory, asked.seq, first.seq))
+            flight.rewound = len(self.took), first.directory, asked.seq, first.seq
         self.decided.append((flight, False))
 
     def store(self, *, ends: bool = True) -> None:
@@ -283,6 +284,10 @@ class World:
         assert self.pending is not None
         self.kept.take(self.pending)
         self.recorded |= {one for flight, accepted in self.storing if accepted for one in flight.deliveries}
+        for rewound in [flight.rewound for flight, _ in self.storing if flight.rewound]:
+            _, directory, expected, sent = rewound
+            self.rewinds.append(rewound)
+            self.recorded -= {(i.position, False) for i in self.log if i.directory == directory and expected < i.seq < sent}
         self.pending = None
 
     def replay(self) -> None:
