@@ -133,8 +133,13 @@ async def _at_instant(conn: Connection, text: str, reads: Selection) -> tuple[in
     if moment.tzinfo is None or len(text) <= 10:
         raise PlaceError(f"An instant needs a time and an offset. {HINT}")
     micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
-    clock = await (await conn.execute(SQL["clock"])).fetchone()
-    assert clock is not None
-    if micros > clock[0]:
+    if micros > await database_time(conn):
         raise PlaceError('That instant is still to come. Say "now" for the end of the ledger.')
     return await at_instant(conn, micros, reads)
+
+
+async def database_time(conn: Connection) -> int:
+    """The clock of the database in µs since the epoch: events are stamped with it."""
+    row = await (await conn.execute(SQL["clock"])).fetchone()
+    assert row is not None
+    return row[0]

@@ -12,6 +12,7 @@ from database.queries import load_queries
 from delivery.checkpoints import failing, place_of
 from delivery.consumers import Consumer
 from delivery.forks import open_fork
+from delivery.log_positions import database_time
 from delivery.pace import UNLIMITED, Finding
 from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional
 from delivery.standing import Standing, limited_by, state_of
@@ -51,9 +52,7 @@ async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: 
     coming, parked = count + len(place.open), by_state.get(STATES[PARKED], 0)
     events = coming + sum(by_state.values()) - parked
     oldest = [at for at in (first, *(await _oldest(conn, consumer, place.open))) if at is not None]
-    clock = await (await conn.execute(SQL["clock"])).fetchone()
-    assert clock is not None
-    seconds = max(clock[0] - min(oldest), 0) / 1e6 if oldest else 0.0
+    seconds = max(await database_time(conn) - min(oldest), 0) / 1e6 if oldest else 0.0
     since = min(oldest, default=None)
     capped = count >= LAG_COUNTED_MAX
     counted, moves = min(events, LAG_COUNTED_MAX) if capped else events, coming + by_state.get(STATES[RETRYING], 0)
