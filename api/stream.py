@@ -21,6 +21,7 @@ from database.connections import LOST
 from ledger.cursor import Anchor, Cursor
 from ledger.events import BY_NUMBER, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.feed import CursorAheadError, CursorForkedError, Page, Selection
+from ledger.ids import Position
 from ledger.rendering import Event
 from ledger.tokens import ENDLESS
 from operations import events
@@ -182,7 +183,7 @@ class _Follower:
         known, self.sure_until = self.services.tail.place, 0.0  # the page may skip the event that revokes the token
         feed, connection = self.services.ledger.feed, self.services.ledger.connection
         page = await feed.page(connection, self.selection, self.cursor, PAGE, budget=PAGE_BYTES)
-        here = Anchor(page.covered_to, page.leaf_hash) if self.selection.directory is None else known
+        here = Anchor(Position(page.covered_to), page.leaf_hash) if self.selection.directory is None else known
         self.place = None if page.has_more else here  # a place before the page would show its events twice
         return page
 

@@ -27,7 +27,7 @@ from ledger.commands import RecordFacts, Statement
 from ledger.cursor import ID_MARK_SIZE, START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
 from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERATOR, Body, Draft
-from ledger.ids import Seq, Slug
+from ledger.ids import Position, Seq, Slug
 from ledger.refused import OvertakenError, RefusedError, StateError
 from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, seal_note
@@ -60,7 +60,7 @@ class Trail:
             self.sent.append(_PACKED.pack(position, self._number(slug), seq, start))
             if position >= highest:
                 highest, mark = position, start
-        self.highest = Anchor(highest, mark)
+        self.highest = Anchor(Position(highest), mark)
 
     def note_shown(self, events: Sequence[Event]) -> None:
         """A page of them goes to a consumer that pulls; one that comes again is known already."""

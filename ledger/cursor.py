@@ -6,7 +6,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812  # an exception class in lower case
 from typing import Final, NamedTuple
 
-from ledger.ids import NO_DIRECTORY, DirectoryNumber, Seq, Slug
+from ledger.ids import NO_DIRECTORY, DirectoryNumber, Position, Seq, Slug
 
 _PACKED: Final = Struct("!BIq8s")  # kind, directory, number, mark
 _PACKED_BEFORE: Final = Struct("!BIq4s")
@@ -58,11 +58,11 @@ class Anchor:
     an event.
     """
 
-    position: int
+    position: Position
     leaf_hash: bytes = b""
 
 
-START: Final = Anchor(0)
+START: Final = Anchor(Position(0))
 BEGINNING: Final = bytes(8)  # the mark of number 0, which has no event
 
 

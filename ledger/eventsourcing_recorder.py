@@ -37,7 +37,7 @@ from database.deadlines import POOL, with_deadlines
 from database.queries import load_queries
 from ledger.cursor import START, Anchor
 from ledger.events import BY_TOPIC, EVENT_TYPES
-from ledger.ids import DirectoryNumber, DirectoryUuid, Seq
+from ledger.ids import DirectoryNumber, DirectoryUuid, Position, Seq
 from ledger.rendering import DAMAGED, UNREADABLE
 from ledger.sealing import Kek, data_of, open_payload, unwrap_key
 from proofs.leaf import encode_leaf, leaf_hash
@@ -191,7 +191,7 @@ class LedgerRecorder(ApplicationRecorder):
             raise LostEndError(position, "it ends before")
         if leaf_hash is not None and found != leaf_hash:
             raise LostEndError(position, "another event stands there now")
-        return Anchor(position, found)
+        return Anchor(Position(position), found)
 
     def read_on(self, place: Anchor, limit: int, topics: Sequence[str] = ()) -> tuple[Sequence[Notification], Anchor]:
         """The next events after a place, and the place after them. Raises LostEndError if the place is no longer in the log."""
@@ -201,7 +201,7 @@ class LedgerRecorder(ApplicationRecorder):
         stands = leaves.get(place.position)
         if place.position and stands != place.leaf_hash:
             raise LostEndError(place.position, "it ends before" if stands is None else "another event stands there now")
-        return found, Anchor(last, leaves.get(last, b""))
+        return found, Anchor(Position(last), leaves.get(last, b""))
 
     def _leaves(self, positions: Sequence[int]) -> dict[int, bytes]:
         with self._reading() as conn:

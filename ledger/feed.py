@@ -205,7 +205,7 @@ class Feed:
         await self._open(fetched, budget)
         if not fetched.whole:
             end, leaf_hash = _end_of(fetched.looked_at, selection)
-        return fetched.events, Anchor(end, leaf_hash), head
+        return fetched.events, Anchor(Position(end), leaf_hash), head
 
     async def standing(self, conn: Connection, selection: Selection, number: int) -> tuple[int, bytes | None]:
         """The head and the leaf hash at a number (None if there is no event), from one statement."""
@@ -221,7 +221,7 @@ class Feed:
     async def anchor_at(self, conn: Connection, position: int) -> Anchor | None:
         """The position with its leaf hash; None if there is no event."""
         _, leaf_hash = await self.standing(conn, Selection(), position)
-        return None if leaf_hash is None and position else Anchor(position, leaf_hash or b"")
+        return None if leaf_hash is None and position else Anchor(Position(position), leaf_hash or b"")
 
     async def cursor_at(self, conn: Connection, selection: Selection, number: int) -> Cursor:
         """The cursor after the event with this number, which must be in the log."""

@@ -16,6 +16,7 @@ import structlog
 from database.connections import LOST, Connection
 from ledger.cursor import Anchor
 from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
+from ledger.ids import Position
 from ledger.rendering import BODIES_BYTES_MAX, Event
 
 KEPT: Final = 2_000  # events in memory; a reader that is further behind reads pages of the log
@@ -23,7 +24,7 @@ KEPT_BYTES: Final = BODIES_BYTES_MAX  # bytes of their JSON, without the newest 
 PAGE: Final = 500
 POLL_S: Final = 1.0
 _EVERYTHING: Final = Selection()
-_NOWHERE: Final = Anchor(-1)  # before the first read
+_NOWHERE: Final = Anchor(Position(-1))  # before the first read
 _log = structlog.get_logger("ledger.tail")
 
 
