@@ -18,6 +18,7 @@ from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, E
 from delivery.standing import Standing, limited_by, state_of
 from ledger.directories import Directory
 from ledger.feed import Feed, Selection
+from ledger.ids import DirectoryNumber
 from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, open_optional
 
@@ -69,7 +70,7 @@ async def _oldest(conn: Connection, consumer: Consumer, still: Sequence[int]) ->
 
 
 async def count_matching(
-    conn: Connection, consumer: Consumer, reach: Sequence[int], between: tuple[int, int], limit: int = 2**31 - 1
+    conn: Connection, consumer: Consumer, reach: Sequence[DirectoryNumber], between: tuple[int, int], limit: int = 2**31 - 1
 ) -> tuple[int, int | None]:
     """How many events of a consumer's own lie behind the first and up to the second position, counted up to `limit`, and the time of the oldest (µs)."""
     params = (*between, int4s(reach), consumer.mask, limit)
