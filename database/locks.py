@@ -34,31 +34,31 @@ MIGRATION: Final = AdvisoryLock(
     "the database", "changes of the schema", "", "a process that migrates", Held.SESSION,
 )  # fmt: skip
 RELEASE: Final = AdvisoryLock(
-    6, "the newest migration of a release", "nothing: whoever migrates reads here which releases serve", "every process that serves or delivers", "", Held.SESSION,
+    6, "the newest migration of a release", "nothing; a migrating process reads from it which releases serve", "every serving and delivery process", "", Held.SESSION,
 )  # fmt: skip
 REBUILD: Final = AdvisoryLock(
-    3, "0; no consumer has that number", "the shadow tables of a rebuild", "", "a rebuild of the read models", Held.SESSION, key=0,
+    3, "0, which no consumer has", "the shadow tables of a rebuild", "", "a rebuild of the read models", Held.SESSION, key=0,
 )  # fmt: skip
 WATCHING: Final = AdvisoryLock(
-    4, "0", "telling of surges, and thinning out checkpoints", "", "one delivery process, for a moment", Held.SESSION, key=0,
+    4, "0", "reporting surges, and thinning out checkpoints", "", "one delivery process, for a moment", Held.SESSION, key=0,
 )  # fmt: skip
 CLEANING: Final = AdvisoryLock(
-    5, "0", "the clean-up of closed directories", "", "one serving process, while anything is left", Held.SESSION, key=0
+    5, "0", "the clean-up of closed directories", "", "one serving process, while there is something to clean up", Held.SESSION, key=0
 )  # fmt: skip
 DIRECTORY: Final = AdvisoryLock(
     1, "the number of a directory", "its seqs, its tail and its current state",
-    "whoever asks whether a write that was given up is still at work", "a write, of all its directories by number", Held.TRANSACTION,
+    "a check whether an abandoned write is still running", "a write, for all its directories by number", Held.TRANSACTION,
 )  # fmt: skip
 CONSUMER: Final = AdvisoryLock(
     3, "the number of a consumer", "its place in the log and its lease",
-    "recording of deliveries, of all its consumers by number", "acts on the consumer, acknowledgements, whoever claims the lease", Held.TRANSACTION,
+    "recording of deliveries, for all its consumers by number", "acts on the consumer, acknowledgements, taking the lease", Held.TRANSACTION,
 )  # fmt: skip
 RECORDING: Final = AdvisoryLock(
     7, "the number of a consumer", "recording of its deliveries", "", "recording of deliveries, each after the lock of its consumer", Held.TRANSACTION,
 )  # fmt: skip
 LEDGER: Final = AdvisoryLock(
-    2, "0", "positions: dense, and visible in the order of commits",
-    "whoever asks whether a COMMIT that was given up still waits for a standby", "a write, from before it reads the last position through COMMIT", Held.TRANSACTION, key=0,
+    2, "0", "positions, so that they are dense and visible in the order of commits",
+    "a check whether an abandoned COMMIT still waits for a standby", "a write, from before it reads the last position until COMMIT has finished", Held.TRANSACTION, key=0,
 )  # fmt: skip
 
 LOCKS: Final = {name: value for name, value in globals().items() if isinstance(value, AdvisoryLock)}
