@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import reduce
 from itertools import pairwise
 from operator import or_
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from database.arrays import int4s, uuids
@@ -141,10 +142,28 @@ async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directorie
     open_ = [e for e in await exceptions(conn, consumer) if e.replay is None]
     parked = ((e, open_optional(kek, e.sealed_reason, kind="parked", owner=consumer.uuid)) for e in open_)
     states = {e.position: (STATES[e.state], reason or e.error) for e, reason in parked}
-    rows = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (consumer.id,))).fetchall()
-    skipped = {row[0]: open_optional(kek, row[1], kind="skipped", owner=consumer.uuid) for row in rows if row[3] is None}
+    skipped = {
+        skip.position: open_optional(kek, skip.sealed_reason, kind="skipped", owner=consumer.uuid)
+        for skip in await skips(conn, consumer)
+        if skip.replay is None
+    }
     rows = await (await conn.cursor(binary=True).execute(SQL["replayed_of"], (consumer.id,))).fetchall()
     return Readings(epochs, states, skipped, frozenset(row[0] for row in rows))
+
+
+class Skip(NamedTuple):
+    """What an operator decided not to deliver; `replay` is the run whose repetition it was."""
+
+    position: int
+    sealed_reason: bytes | None
+    at: datetime
+    replay: UUID | None
+
+
+async def skips(conn: Connection, consumer: Consumer) -> list[Skip]:
+    """What is not delivered to a consumer because an operator said so, in the order of the log."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (consumer.id,))).fetchall()
+    return [Skip(*row) for row in rows]
 
 
 async def audit(

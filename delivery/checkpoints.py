@@ -6,7 +6,7 @@ from typing import Any, Final
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.consumers import Consumer
+from delivery.consumers import Consumer, lock
 from delivery.log_positions import PlaceMovedError
 from delivery.reports import REVOCATION_KINDS, REVOCATIONS, STATES, Exceptional, Place, Report
 
@@ -99,7 +99,7 @@ async def acknowledge(conn: Connection, consumer: Consumer, through: int, reach:
     speak for what comes after it.
     """
     async with conn.transaction():
-        await conn.execute(SQL["lock_consumer"], (consumer.id,))
+        await conn.execute(*lock(consumer.id))
         before = await place_of(conn, consumer)
         if before.epoch != consumer.epoch:
             raise PlaceMovedError(before.through)

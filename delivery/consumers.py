@@ -316,14 +316,14 @@ def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[
     )  # fmt: skip
     filtered = (before.directories, before.types) != (after.directories, after.types)
     epoch: tuple[Statement, ...] = (
-        (SQL["carry_open"], (consumer.id, ALL)),
+        carry_open(consumer.id, ALL),
         (SQL["close_epoch"], (consumer.id,)),
         (SQL["begin_epoch_here"], (consumer.id, list(after.directories), list(after.types))),
         _read_again(consumer, after),
     )
     update = (SQL["update_consumer"], row)
     return _act_on(
-        CONSUMER_UPDATED, consumer, facts, _locked(consumer.id), update, *(epoch if filtered else ())
+        CONSUMER_UPDATED, consumer, facts, lock(consumer.id), update, *(epoch if filtered else ())
     )  # fmt: skip
 
 
@@ -333,10 +333,10 @@ def sought(consumer: Consumer, start: int, reason: str, *, kek: Kek, random: Cal
     facts = {**_name(consumer), "position": start, "reason": reason}
     sealed = seal_note(kek, reason, kind="sought", owner=consumer.uuid, random=random)
     return _act_on(
-        CONSUMER_SOUGHT, consumer, facts, _locked(consumer.id),
-        (SQL["carry_open"], (consumer.id, start)),
+        CONSUMER_SOUGHT, consumer, facts, lock(consumer.id),
+        carry_open(consumer.id, start),
         (SQL["leave_open"], (consumer.id, start)),
-        (SQL["forget_open_after"], (consumer.id, start)),
+        forget_open_after(consumer.id, start),
         (SQL["begin_epoch_at"], (consumer.id, start, list(d.directories), list(d.types), sealed)),
         _read_again(consumer, d),
     )  # fmt: skip
@@ -350,7 +350,7 @@ def _read_again(consumer: Consumer, filtered: Terms) -> Statement:
 def deletion(consumer: Consumer) -> RecordFacts:
     """The act of ending a consumer. What it acknowledged stays on record; its name becomes free."""
     delete = (SQL["delete_consumer"], (consumer.id,))
-    return _act_on(CONSUMER_DELETED, consumer, _name(consumer), _locked(consumer.id), delete)
+    return _act_on(CONSUMER_DELETED, consumer, _name(consumer), lock(consumer.id), delete)
 
 
 def paused(consumer: Consumer) -> RecordFacts | None:
@@ -385,14 +385,34 @@ def _state(consumer: Consumer, state: str, kind: EventType, reason: str) -> Reco
     return _act_on(kind, consumer, facts, (SQL["set_consumer_state"], (consumer.id, state)))
 
 
-def _locked(consumer: int) -> Statement:
-    """Whoever records deliveries of it is let finish first, and sees the change afterwards."""
+def lock(consumer: int) -> Statement:
+    """Wait for whoever records deliveries of a consumer; the next one who does sees the change."""
     return SQL["lock_consumer"], (consumer,)
+
+
+def touch(consumer: int) -> Statement:
+    """Say that a consumer changed: whoever delivers to it begins anew."""
+    return SQL["touch_consumer"], (consumer,)
+
+
+def wake() -> Statement:
+    """Wake the delivery processes when the commit is through."""
+    return SQL["wake_consumers"], ()
+
+
+def carry_open(consumer: int, through: int) -> Statement:
+    """Give what a consumer's place leaves open up to `through` a row of its own each: the place moves away from them."""
+    return SQL["carry_open"], (consumer, through)
+
+
+def forget_open_after(consumer: int, position: int) -> Statement:
+    """Forget the exceptions of a consumer after a position: it reads those events again, or they are gone."""
+    return SQL["forget_open_after"], (consumer, position)
 
 
 def _act(kind: EventType, uuid: UUID, name: str, facts: dict[str, Any], *statements: Statement) -> RecordFacts:
     draft = Draft(kind, uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], name))
-    return RecordFacts((draft,), (*statements, (SQL["wake_consumers"], ())))
+    return RecordFacts((draft,), (*statements, wake()))
 
 
 def _act_on(kind: EventType, consumer: Consumer, facts: dict[str, Any], *statements: Statement) -> RecordFacts:
@@ -402,7 +422,7 @@ def _act_on(kind: EventType, consumer: Consumer, facts: dict[str, Any], *stateme
 
 def touched(consumer: int, *statements: Statement) -> tuple[Statement, ...]:
     """Statements about the deliveries of a consumer: whoever records some is let finish first, and whoever delivers begins anew."""
-    return (_locked(consumer), *statements, (SQL["touch_consumer"], (consumer,)), (SQL["wake_consumers"], ()))
+    return (lock(consumer), *statements, touch(consumer), wake())
 
 
 def unchanged(consumer: Consumer) -> Statement:

@@ -16,7 +16,7 @@ from database.arrays import int8s
 from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
-from delivery.audit import Readings, readings_of
+from delivery.audit import Readings, readings_of, skips
 from delivery.backlog import REWIND_EVENTS_MAX, Backlog, Budgets, Request
 from delivery.checkpoint_writer import LeaseLostError
 from delivery.checkpoints import exceptions, place_of
@@ -221,11 +221,11 @@ class Dispatcher:
         if not runs:
             return None, []
         readings = await readings_of(conn, self._parts.kek, self.consumer, await self._parts.directories.all(conn))
-        skips = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (self.consumer.id,))).fetchall()
+        skipped = await skips(conn, self.consumer)
         aside = {row.position for row in rows if row.state == PARKED}
         planned: list[tuple[Run, Sequence[Planned]]] = []
         for run in runs:
-            gone = aside | {position for position, _, at, _ in skips if at >= run.created_at}
+            gone = aside | {skip.position for skip in skipped if skip.at >= run.created_at}
             sends = await self._parts.replays.planned(conn, run, max(run.head, self._known_to))
             planned.append((run, [p for p in sends if p.position not in gone]))
         return readings, planned
@@ -276,8 +276,7 @@ class Dispatcher:
 
     async def _as_known(self, conn: Connection) -> bool:
         """Whether the consumer is still what this process knows of it: asked after a page was read, all of the page is for it."""
-        params = (self.consumer.id, self.consumer.version)
-        return await (await conn.execute(SQL["consumer_unchanged"], params)).fetchone() is not None
+        return await (await conn.execute(*acts.unchanged(self.consumer))).fetchone() is not None
 
     async def _take(self, events: Sequence[Event], covered_to: Anchor) -> None:
         if self._backlog.replays and any(e.kind == DIRECTORY_CLOSED.number and e.position > self._known_to for e in events):

@@ -19,7 +19,7 @@ from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.checkpoints import place_of
-from delivery.consumers import Consumer, consumers
+from delivery.consumers import Consumer, carry_open, consumers, forget_open_after, lock, touch, wake
 from delivery.log_positions import EVERYTHING, at_instant, seqs_at
 from delivery.replays import Replays
 from delivery.reports import Place
@@ -178,7 +178,7 @@ async def fork_of(
 
 def forked(consumer: Consumer, fork: Fork) -> RecordFacts:
     """The act of telling that a consumer was sent what is gone. Its stored place is in the log, and stays."""
-    return _forked(consumer, fork, (SQL["touch_consumer"], (consumer.id,)))
+    return _forked(consumer, fork, touch(consumer.id))
 
 
 def moved_back(consumer: Consumer, fork: Fork) -> RecordFacts:
@@ -186,8 +186,8 @@ def moved_back(consumer: Consumer, fork: Fork) -> RecordFacts:
     d, common = consumer.definition, fork.common_position
     return _forked(
         consumer, fork,
-        (SQL["carry_open"], (consumer.id, common)),
-        (SQL["forget_open_after"], (consumer.id, common)),
+        carry_open(consumer.id, common),
+        forget_open_after(consumer.id, common),
         (SQL["forget_skips_after"], (consumer.id, common)),
         (SQL["forget_replayed_after"], (consumer.id, common)),
         (SQL["cut_epochs"], (consumer.id, common)),
@@ -205,9 +205,8 @@ def _forked(consumer: Consumer, fork: Fork, *statements: Statement) -> RecordFac
         "id": str(consumer.uuid), "name": consumer.name, "common_position": fork.common_position, "common": fork.common,
         "gone_count": max(fork.count, fork.places_lost), "gone": list(fork.gone),
     }  # fmt: skip
-    lock = (SQL["lock_consumer"], (consumer.id,))
     draft = Draft(CONSUMER_FORKED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
-    return RecordFacts((draft,), (lock, *statements, add, (SQL["wake_consumers"], ())))
+    return RecordFacts((draft,), (lock(consumer.id), *statements, add, wake()))
 
 
 def closed(consumer: Consumer, reason: str, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:

@@ -9,7 +9,7 @@ from database.queries import load_queries
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import CursorAheadError, Feed, Selection
-from ledger.ids import DirectoryNumber, Seq
+from ledger.ids import DirectoryNumber, Position, Seq
 
 SQL: Final = load_queries(__file__)
 EVERYTHING: Final = Selection()
@@ -37,7 +37,7 @@ async def around(
     directories: Sequence[Directory],
     sight: Selection = EVERYTHING,
     reads: Selection = EVERYTHING,
-) -> tuple[int, int]:
+) -> tuple[Position, Position]:
     """The position after which to read so that the named place comes first, and the last position of a range that ends with it.
 
     A cursor and an event id name what has been read already: what follows them comes first. A range ends with a seq or a position
@@ -50,11 +50,11 @@ async def around(
     head = await feed.head(conn, Selection())
     if text.startswith("seq:") or text.isdigit():
         position = await _before_number(conn, text, directories, head)
-        return position, position + 1
+        return position, Position(position + 1)
     if text == "beginning":
-        place = 0
+        place = Position(0)
     elif text == "now":
-        place = head
+        place = Position(head)
     elif text.startswith("c_"):
         place = await _after_cursor(conn, feed, text)
     elif text.startswith("evt_"):
@@ -64,7 +64,7 @@ async def around(
     return place, place
 
 
-async def at_instant(conn: Connection, micros: int, reads: Selection) -> tuple[int, int]:
+async def at_instant(conn: Connection, micros: int, reads: Selection) -> tuple[Position, Position]:
     """Where a reader begins for whatever is from an instant (µs) or later, and where it ends for all that came before it.
 
     The two differ only where a clock that was set left directories apart.
@@ -86,19 +86,19 @@ async def seq_at(conn: Connection, directory: Directory, position: int) -> Seq:
     return row[0] if row is not None else Seq(0)
 
 
-async def _after_cursor(conn: Connection, feed: Feed, text: str) -> int:
+async def _after_cursor(conn: Connection, feed: Feed, text: str) -> Position:
     cursor = decode_cursor(text)
     await feed.check(conn, cursor)
     if not cursor.directory:
-        return cursor.number
+        return Position(cursor.number)
     if cursor.number == 0:
-        return 0
+        return Position(0)
     row = await (await conn.execute(SQL["position_of_seq"], (cursor.directory, cursor.number))).fetchone()
     assert row is not None, "the cursor was checked"
     return row[0]
 
 
-async def _after_event(conn: Connection, feed: Feed, text: str, head: int, sight: Selection) -> int:
+async def _after_event(conn: Connection, feed: Feed, text: str, head: int, sight: Selection) -> Position:
     event_id = parse_event_id(text)
     if event_id is None:
         raise InvalidCursorError
@@ -108,14 +108,14 @@ async def _after_event(conn: Connection, feed: Feed, text: str, head: int, sight
     return place[2]
 
 
-async def _before_number(conn: Connection, text: str, directories: Sequence[Directory], head: int) -> int:
+async def _before_number(conn: Connection, text: str, directories: Sequence[Directory], head: int) -> Position:
     digits = text.removeprefix("seq:")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 19) or int(digits) < 1:
         raise PlaceError(f"A seq or a position is a number from 1. {HINT}")
     if not text.startswith("seq:"):
         if int(digits) > head + 1:
             raise PlaceError(f"The ledger ends at position {head}.")
-        return int(digits) - 1
+        return Position(int(digits) - 1)
     if len(directories) != 1:
         raise PlaceError("A seq counts in one directory: name that directory, or give a position or an instant.")
     row = await (await conn.execute(SQL["position_of_seq"], (directories[0].id, int(digits)))).fetchone()
@@ -124,7 +124,7 @@ async def _before_number(conn: Connection, text: str, directories: Sequence[Dire
     return row[0] - 1
 
 
-async def _at_instant(conn: Connection, text: str, reads: Selection) -> tuple[int, int]:
+async def _at_instant(conn: Connection, text: str, reads: Selection) -> tuple[Position, Position]:
     text = text.removeprefix("time:")
     try:
         moment = datetime.fromisoformat(text)
@@ -133,8 +133,13 @@ async def _at_instant(conn: Connection, text: str, reads: Selection) -> tuple[in
     if moment.tzinfo is None or len(text) <= 10:
         raise PlaceError(f"An instant needs a time and an offset. {HINT}")
     micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
-    clock = await (await conn.execute(SQL["clock"])).fetchone()
-    assert clock is not None
-    if micros > clock[0]:
+    if micros > await database_time(conn):
         raise PlaceError('That instant is still to come. Say "now" for the end of the ledger.')
     return await at_instant(conn, micros, reads)
+
+
+async def database_time(conn: Connection) -> int:
+    """The clock of the database in µs since the epoch: events are stamped with it."""
+    row = await (await conn.execute(SQL["clock"])).fetchone()
+    assert row is not None
+    return row[0]

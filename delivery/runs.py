@@ -20,8 +20,8 @@ class ReplayRefusedError(Exception):
 class Range:
     """What to send again: events of `types` (bits) after position `after` and through `through`, perhaps of some directories or subjects."""
 
-    after: int
-    through: int
+    after: Position
+    through: Position
     types: int
     directories: tuple[DirectoryNumber, ...]
     subjects: tuple[UUID, ...] | None = None

@@ -12,11 +12,13 @@ from database.queries import load_queries
 from delivery.checkpoints import failing, place_of
 from delivery.consumers import Consumer
 from delivery.forks import open_fork
+from delivery.log_positions import database_time
 from delivery.pace import UNLIMITED, Finding
 from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional
 from delivery.standing import Standing, limited_by, state_of
 from ledger.directories import Directory
 from ledger.feed import Feed, Selection
+from ledger.ids import DirectoryNumber
 from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, open_optional
 
@@ -51,9 +53,7 @@ async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: 
     coming, parked = count + len(place.open), by_state.get(STATES[PARKED], 0)
     events = coming + sum(by_state.values()) - parked
     oldest = [at for at in (first, *(await _oldest(conn, consumer, place.open))) if at is not None]
-    clock = await (await conn.execute(SQL["clock"])).fetchone()
-    assert clock is not None
-    seconds = max(clock[0] - min(oldest), 0) / 1e6 if oldest else 0.0
+    seconds = max(await database_time(conn) - min(oldest), 0) / 1e6 if oldest else 0.0
     since = min(oldest, default=None)
     capped = count >= LAG_COUNTED_MAX
     counted, moves = min(events, LAG_COUNTED_MAX) if capped else events, coming + by_state.get(STATES[RETRYING], 0)
@@ -70,7 +70,7 @@ async def _oldest(conn: Connection, consumer: Consumer, still: Sequence[int]) ->
 
 
 async def count_matching(
-    conn: Connection, consumer: Consumer, reach: Sequence[int], between: tuple[int, int], limit: int = 2**31 - 1
+    conn: Connection, consumer: Consumer, reach: Sequence[DirectoryNumber], between: tuple[int, int], limit: int = 2**31 - 1
 ) -> tuple[int, int | None]:
     """How many events of a consumer's own lie behind the first and up to the second position, counted up to `limit`, and the time of the oldest (µs)."""
     params = (*between, int4s(reach), consumer.mask, limit)

@@ -12,6 +12,8 @@ from psycopg.errors import QueryCanceled
 
 from database.connections import Connection
 from database.queries import load_queries
+from delivery.consumers import wake
+from delivery.log_positions import database_time
 from delivery.losses import EVER, UncountedError, hours_of, users_between
 from delivery.surge_policy import HOUR_US, REVOKING, Action, Limit, excess
 from ledger.commands import RecordFacts
@@ -101,9 +103,8 @@ async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[Directory
 
 async def lately_in(conn: Connection, directory: Directory, limit: Limit) -> int:
     """Users of one directory who lost access in the last hour, likewise."""
-    row = await (await conn.execute(SQL["clock"])).fetchone()
-    assert row is not None
-    return 0 if directory.is_closed else await _users(conn, directory.id, row[0] - HOUR_US, {directory.id: limit})
+    since = await database_time(conn) - HOUR_US
+    return 0 if directory.is_closed else await _users(conn, directory.id, since, {directory.id: limit})
 
 
 async def _lately(conn: Connection) -> list[tuple[DirectoryNumber, Seq, int]]:
@@ -151,4 +152,4 @@ def released(surge: UUID, directory: Directory, seq: Seq, limit: Limit, reason: 
 def _act(kind: EventType, surge: UUID, facts: dict[str, Any], statement: tuple[Any, ...]) -> RecordFacts:
     # A subject of its own: the directory's stream belongs to the directory's log.
     draft = Draft(kind, surge, SURGE, cause=OPERATOR, body=Body({"id": str(surge), **facts}, [], facts["directory"]))
-    return RecordFacts((draft,), (statement, (SQL["wake_consumers"], ())))
+    return RecordFacts((draft,), (statement, wake()))

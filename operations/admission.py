@@ -16,6 +16,7 @@ from delivery.runs import Run
 from ledger.bindings import TokenRow
 from ledger.commands import parse_id
 from ledger.directories import SYSTEM, Directory
+from ledger.ids import Slug
 from ledger.refused import OvertakenError
 from ledger.tokens import Token, find, token_of
 from operations.caller import Caller
@@ -181,7 +182,7 @@ def _reaches_consumer(token: Token, consumer: Consumer) -> bool:
     return token.reaches_all(asked.directories) and token.reads(asked.types) and token.moves(consumer.name)
 
 
-def _reads(token: Token, slug: str, types: int) -> bool:
+def _reads(token: Token, slug: Slug, types: int) -> bool:
     return token.reaches_log(slug) and token.reads_bits(types)
 
 

@@ -25,6 +25,7 @@ from ledger.commands import RecordFacts
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import Page, Selection, reached, rfc3339
+from ledger.ids import DirectoryNumber, Position
 from operations import places
 from operations.admin_commands import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
@@ -81,7 +82,7 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
         directories = await ledger.directories.all(conn)
         _refuse_beyond_reach(caller, name, asked)
         check_definition(asked, [d.slug for d in directories], allowed)
-        position = await _start(ledger, conn, caller, asked, start, directories) if known is None else 0
+        position = await _start(ledger, conn, caller, asked, start, directories) if known is None else Position(0)
         number = await acts.reserve_id(conn) if known is None else 0
     if known is None:
         return await _created(ledger, caller, number, name, asked, position)
@@ -102,13 +103,13 @@ def _refuse_beyond_reach(caller: Caller, name: str, asked: Definition) -> None:
 
 async def _start(
     ledger: OpenLedger, conn: Connection, caller: Caller, asked: Definition, start: str | None, directories: Sequence[Directory]
-) -> int:
+) -> Position:
     named = [d for d in directories if d.slug in asked.directories]
     some, without = reached(asked.directories, directories)
     return await places.before(ledger, conn, caller, start or "beginning", named, Selection(directories=some, without=without))
 
 
-async def _created(ledger: OpenLedger, caller: Caller, number: int, name: str, asked: Definition, position: int) -> Put:
+async def _created(ledger: OpenLedger, caller: Caller, number: int, name: str, asked: Definition, position: Position) -> Put:
     secret = new_secret(ledger.entropy) if asked.mode == "webhook" else None
     made = acts.creation(number, ledger.new_id(), name, asked, position, kek=ledger.kek, secret=secret, random=ledger.entropy)
     await record(ledger, caller, made)
@@ -261,7 +262,7 @@ async def _check_reading(ledger: OpenLedger, conn: Connection, consumer: Consume
         raise PlaceMovedError(place.through)
 
 
-async def _claimed(conn: Connection, consumer: Consumer, position: int, reach: Sequence[int]) -> bool:
+async def _claimed(conn: Connection, consumer: Consumer, position: Position, reach: Sequence[DirectoryNumber]) -> bool:
     """Store an acknowledgement without a page. If a seek happens at the same time, the seek wins."""
     try:
         return await advance(conn, consumer, position, reach)

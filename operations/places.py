@@ -8,13 +8,14 @@ from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.events import type_mask
 from ledger.feed import Selection
+from ledger.ids import Position
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 
 
 async def before(
     ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
-) -> int:
+) -> Position:
     """The position directly before the named place.
 
     `named`: the directories that a seq may belong to. `reads`: the directories whose times an instant is compared with.
@@ -26,14 +27,14 @@ async def before(
 
 async def through(
     ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
-) -> int:
+) -> Position:
     """The last position of a range that ends with the named place. Raises as `before` does."""
     return (await _around(ledger, conn, caller, text, named, reads))[1]
 
 
 async def _around(
     ledger: OpenLedger, conn: Connection, caller: Caller, text: str, named: Sequence[Directory], reads: Selection
-) -> tuple[int, int]:
+) -> tuple[Position, Position]:
     await _check_cursor_reach(ledger, conn, caller, text.strip())
     return await log_positions.around(conn, ledger.feed, text, named, sight_of(caller), reads)
 

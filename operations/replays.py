@@ -17,6 +17,7 @@ from delivery.status import times_at
 from ledger.commands import parse_id
 from ledger.events import type_mask
 from ledger.feed import Selection, rfc3339
+from ledger.ids import Position
 from operations import places
 from operations.admin_commands import record
 from operations.admission import on_consumer, on_replay, operation, owned, reached_consumer, reaches_run
@@ -111,7 +112,9 @@ async def _range(ledger: OpenLedger, conn: Connection, caller: Caller, consumer:
     if through < after:
         raise ReplayRefusedError("`to` lies before `from`.")
     subjects = _subjects(wanted.subjects)
-    return Range(after, min(through, head), asked & consumer.mask, tuple(d.id for d in chosen), subjects, wanted.superseded)
+    return Range(
+        after, Position(min(through, head)), asked & consumer.mask, tuple(d.id for d in chosen), subjects, wanted.superseded
+    )
 
 
 def _subjects(texts: tuple[str, ...] | None) -> tuple[UUID, ...] | None:

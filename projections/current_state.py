@@ -29,10 +29,10 @@ from ledger.events import (
     Macs,
     Recorded,
 )
-from ledger.ids import DirectoryNumber
+from ledger.ids import DirectoryNumber, Seq
 
 SQL: Final = load_queries(__file__)
-OPEN: Final = 9_223_372_036_854_775_807
+OPEN: Final = Seq(9_223_372_036_854_775_807)
 Obj = tuple[DirectoryNumber, UUID]
 MembershipKey = tuple[DirectoryNumber, UUID, UUID]
 Encode = Callable[[Sequence[Recorded], dict[Obj, int]], tuple[Any, ...]]  # (rows, creation times of new rows) -> parameters
@@ -44,9 +44,9 @@ class _State:
 
     ot: int
     active: bool
-    body_seq: int
-    from_seq: int
-    to_seq: int = OPEN
+    body_seq: Seq
+    from_seq: Seq
+    to_seq: Seq = OPEN
 
 
 @dataclass(slots=True)
@@ -68,11 +68,11 @@ class Delta:
     created: dict[Obj, int] = field(default_factory=dict[Obj, int])  # resources created in this batch, and when
     deleted: set[Obj] = field(default_factory=set[Obj])  # resources that existed before this batch and were deleted
     states: dict[Obj, list[_State]] = field(default_factory=dict[Obj, list[_State]])
-    closed_states: dict[Obj, int] = field(default_factory=dict[Obj, int])
+    closed_states: dict[Obj, Seq] = field(default_factory=dict[Obj, Seq])
     edges: dict[MembershipKey, list[list[int]]] = field(
         default_factory=dict[MembershipKey, list[list[int]]]
     )  # [mt, from_seq, to_seq]
-    closed_edges: dict[MembershipKey, int] = field(default_factory=dict[MembershipKey, int])
+    closed_edges: dict[MembershipKey, Seq] = field(default_factory=dict[MembershipKey, Seq])
     directories: dict[DirectoryNumber, _Standing] = field(default_factory=dict[DirectoryNumber, _Standing])
 
 
@@ -122,7 +122,7 @@ def _ended(delta: Delta, event: Recorded) -> None:
     _end_state(delta, obj, event.seq)
 
 
-def _end_state(delta: Delta, obj: Obj, seq: int) -> None:
+def _end_state(delta: Delta, obj: Obj, seq: Seq) -> None:
     """End a state interval: in memory if it began in this batch, else by an update."""
     begun = delta.states.get(obj)
     if begun and begun[-1].to_seq == OPEN:

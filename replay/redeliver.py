@@ -32,6 +32,7 @@ from ledger.events import (
     Fact,
     numbers,
 )
+from ledger.ids import Position
 from ledger.refused import StateError
 from ledger.sealing import Kek, open_optional, seal_note
 
@@ -68,11 +69,11 @@ async def plan(conn: Connection, wanted: Range, head: int) -> Plan:
     return Plan([event for event in events if event.position not in gone], len(gone))
 
 
-async def taken_back(conn: Connection, events: Sequence[Planned], head: int) -> set[int]:
+async def taken_back(conn: Connection, events: Sequence[Planned], head: int) -> set[Position]:
     """The positions of grants that an event up to `head` took back."""
     candidates = [event for event in events if event.kind in GRANTS]
     heads = await seqs_at(conn, head)
-    gone: set[int] = set()
+    gone = set[Position]()
     for start in range(0, len(candidates), PAGE):
         grants = await _giving_access(conn, candidates[start : start + PAGE])
         params = (
@@ -146,7 +147,7 @@ def _run(kek: Kek, row: tuple[Any, ...]) -> Run:
 # -- acts -------------------------------------------------------------------
 
 
-def started(run: Run, positions: Sequence[int], *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
+def started(run: Run, positions: Sequence[Position], *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
     """The act that starts a run over these positions. Deliveries blocked or retried there become due once, at the start of the run.
 
     Name and reason are free text of the operator, so they are stored sealed.
