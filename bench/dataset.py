@@ -1,4 +1,4 @@
-"""The large data set that most rows share: everyone in one large group, many small groups, a second directory."""
+"""The large data set that most rows share: one group of all users, many small groups, a second directory."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +53,7 @@ class Dataset:
 
     @cached_property
     def teams(self) -> list[str]:
-        """Groups as an auditor asks about them; with the further groups of everyone there are as many memberships as promised."""
+        """Groups for audit questions; with the further groups of all users they make up the promised number of memberships."""
         everyone, size = self.users, TEAM_MEMBERS
         self.stage.say("making teams")
         if self.sizes.groups_of_all:

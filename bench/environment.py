@@ -1,4 +1,4 @@
-"""What is measured: our service, its peers and their PostgreSQL, each a process of its own in a temporary directory."""
+"""The measured processes: the service, its peers and their PostgreSQL, each in a temporary directory."""
 
 import contextlib
 import itertools
@@ -38,7 +38,7 @@ def user_name(number: int) -> str:
 
 
 def user_body(number: int) -> bytes:
-    """What an IdP sends for a new employee."""
+    """The body that an IdP sends for a new employee."""
     name = user_name(number)
     return json.dumps({
         "schemas": [USER_SCHEMA], "userName": name, "externalId": f"ext-{number}", "displayName": f"Person Number {number}", "active": True,
@@ -48,7 +48,7 @@ def user_body(number: int) -> bytes:
 
 
 def create_requests(path: str, count: int, token: str = "") -> list[bytes]:
-    """Requests that make users nobody made before in this run."""
+    """Requests that create new users, with names unique in this run."""
     return [request("POST", path, user_body(next(_numbers)), token) for _ in range(count)]
 
 
@@ -152,13 +152,13 @@ class Service:
         return [*self._command(), *words]
 
     def seconds_of(self, command: list[str]) -> float:
-        """How long a process takes that is pointed at this service."""
+        """The seconds that a process takes that uses this service."""
         started = time.perf_counter()
         subprocess.run(command, env=self._env, cwd=ROOT, stdout=subprocess.DEVNULL, check=True, timeout=CLI_TIMEOUT_S)
         return time.perf_counter() - started
 
     def measured_cli(self, *words: str) -> tuple[Any, float, float]:
-        """The same, with the seconds it took and the peak of its memory in MiB."""
+        """Run a command; return its JSON, its seconds and its peak memory in MiB."""
         started = time.perf_counter()
         out = self.data_dir.with_suffix(".out")
         with out.open("wb") as sink:
@@ -185,7 +185,7 @@ class Service:
         return cluster.url("ledger_owner", "ledger")
 
     def memory(self) -> tuple[float, float]:
-        """What the serving process holds now, and the most it held since the last call, in MiB."""
+        """The memory of the serving process now, and its peak since the last call, in MiB."""
         process = Path(f"/proc/{self._process.pid}")
         lines = (process / "status").read_text().splitlines()
         sizes = {
@@ -193,7 +193,7 @@ class Service:
             for name, _, rest in (line.partition(":") for line in lines)
             if name in {"VmRSS", "VmHWM"}
         }
-        (process / "clear_refs").write_text("5")  # the peak begins anew
+        (process / "clear_refs").write_text("5")  # resets the peak
         return sizes["VmRSS"], sizes["VmHWM"]
 
     def events(self) -> int:
@@ -235,7 +235,7 @@ class Service:
 
 
 class Stage(contextlib.ExitStack):
-    """Everything a run starts; each thing once, and only when a row asks for it. Leaving it ends and removes all of it."""
+    """Everything that a run starts, each once and only when a row needs it. At the end all of it is stopped and removed."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ class Stage(contextlib.ExitStack):
         self._services = 0
 
     def service(self, prelude: str = "", **environment: str) -> Service:
-        """A fresh service of one's own. `prelude` is Python that runs before it, to measure it without one of its parts;
+        """A new service for one row. `prelude` is Python that runs before it, to measure it without one of its parts;
         `environment` has settings for it.
         """
         self._services += 1
@@ -256,7 +256,7 @@ class Stage(contextlib.ExitStack):
 
     @cached_property
     def cluster(self) -> str:
-        """The URL of a PostgreSQL with the very settings of ours: for the floor and for the bare commit."""
+        """The URL of a PostgreSQL with the same settings as the service's, for the floor and the bare commit."""
         cluster = embedded.start(self._place / "peer")
         self.callback(embedded.stop, cluster)
         return cluster.url(embedded.SUPERUSER, "postgres")
@@ -285,7 +285,7 @@ class Stage(contextlib.ExitStack):
 
 
 def _environment(more: dict[str, str]) -> dict[str, str]:
-    """The caller's environment without settings of a ledger of theirs."""
+    """The environment without LEDGER_ variables of the caller."""
     return {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")} | more
 
 

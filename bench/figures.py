@@ -1,4 +1,4 @@
-"""A measured figure, the sizes of a run, and the small statistics of both."""
+"""A measured figure, the sizes of a run, and small statistics."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ class Sizes:
     rounds: int
     seconds: float  # of a round
     burst: int  # changes of a storm
-    toggled: int  # events that the rebuild of an unchanging state begins with; then twice as many
+    toggled: int  # events of the rebuild of an unchanging state; then twice as many
 
 
 QUICK = Sizes(users=10_000, groups_of_all=9, grown=20_000, small=5_000, rounds=2, seconds=1.0, burst=4_000, toggled=15_000)
@@ -26,7 +26,7 @@ FULL = Sizes(users=100_000, groups_of_all=9, grown=1_000_000, small=10_000, roun
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `passed` is None where there is nothing to reach."""
+    """One line of the table. `passed` is None without a bar."""
 
     row: int
     work: str
@@ -52,7 +52,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def interleaved(rounds: int, measures: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Take the measures in turn, round after round, each time beginning with another: none always has the warm place."""
+    """Take the measures in turn, round after round, each time starting with another one, so that none is always first."""
     names = list(measures)
     found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):

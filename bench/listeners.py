@@ -1,8 +1,8 @@
-"""Those who hear of events: a webhook receiver and an SSE client in a process of their own, which note when each event arrived.
+"""A webhook receiver and an SSE client in a process of their own, which note when each event arrived.
 
     python bench/listeners.py PORT_OF_THE_SERVICE TOKEN      prints its own port, then serves until its standard input ends
 
-`GET /figures` gives what was heard since the last time: {"events", "seconds", "hook": [ms…], "stream": [ms…]}. Latency is from the
+`GET /figures` returns what arrived since the last call: {"events", "seconds", "hook": [ms…], "stream": [ms…]}. Latency is from the
 time in the event, which the database's clock of the same machine stamped before the commit.
 """
 
@@ -20,7 +20,7 @@ OK = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Heard:
-    """What arrived since the last question."""
+    """The events that arrived since the last call."""
 
     def __init__(self) -> None:
         self.begin()
@@ -44,7 +44,7 @@ class Heard:
 
 
 class Receiver(asyncio.Protocol):
-    """Just enough of HTTP to take a webhook."""
+    """Just enough HTTP to receive a webhook."""
 
     def __init__(self, heard: Heard) -> None:
         self._heard = heard

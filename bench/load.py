@@ -18,7 +18,7 @@ from pathlib import Path
 
 LAST_CHUNK = b"0\r\n\r\n"
 TOO_MANY = 429
-LOST = 999  # counted as a status: a connection that ended before it was told to
+LOST = 999  # counted as a status: a connection that was closed unexpectedly
 
 
 @dataclass
@@ -29,10 +29,10 @@ class Job:
     requests: Sequence[bytes]
     connections: int
     seconds: float = 60.0
-    endless: bool = False  # begin anew when the requests are used up
+    endless: bool = False  # start again when the requests are used up
     locations: bool = False  # keep the ids of what was created
-    rate: float = 0.0  # requests a second over all connections, each timed from when it was due; 0: as fast as answered
-    retry: bool = False  # send again what was answered 429, when Retry-After says so
+    rate: float = 0.0  # requests a second over all connections, each timed from its due time; 0: as fast as answered
+    retry: bool = False  # repeat requests answered 429, after Retry-After
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Result:
     latencies: list[float] = field(default_factory=list)
     locations: list[str] = field(default_factory=list)
     began: float = 0.0  # by the clock of the machine, as `times`
-    times: list[float] = field(default_factory=list)  # when each request was sent, or due
+    times: list[float] = field(default_factory=list)  # when each request was sent or due
     refused: int = 0  # answers of 429 whose request was sent again
     hasty: int = 0  # those of them without Retry-After
 
@@ -57,13 +57,13 @@ class Result:
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
     def during(self, other: "Result") -> list[float]:
-        """Latencies of the requests that were sent while the other run was under way."""
+        """Latencies of the requests that were sent during the other run."""
         end = other.began + other.seconds
         return [took for took, sent in zip(self.latencies, self.times, strict=True) if other.began <= sent <= end]
 
 
 class UnexpectedStatusError(Exception):
-    """A run got answers that are not what was to be measured."""
+    """A run got other answers than it was to measure."""
 
 
 class Running:
@@ -76,7 +76,7 @@ class Running:
         pickle.dump(job, self._process.stdin)
         self._process.stdin.close()
         assert self._process.stdout is not None
-        self._process.stdout.readline()  # it is connected and begins
+        self._process.stdout.readline()  # wait until it is connected and begins
         self._answer = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -92,12 +92,12 @@ class Running:
         return not self._reader.is_alive()
 
     def stop(self) -> Result:
-        """Let it end with what is under way, and give its result."""
+        """Stop after the running requests, and return the result."""
         self._process.send_signal(signal.SIGTERM)
         return self.result()
 
     def result(self) -> Result:
-        """Wait for the end. Raises UnexpectedStatusError when anything but 2xx was answered."""
+        """Wait for the end. Raises UnexpectedStatusError for any answer but 2xx."""
         self._reader.join()
         if self._process.returncode:
             raise RuntimeError(f"the load generator ended with {self._process.returncode}")
@@ -141,13 +141,13 @@ class _Client(asyncio.Protocol):
         if not self._job.rate:
             self._send()
             return
-        # Timed from when it was due, sent or not: a service that stalls must not slow its measure down.
+        # Timed from its due time, even if it is sent later: otherwise a stalling service would get fewer requests and better figures.
         self._sent = self._due
         self._due += self._job.connections / self._job.rate
         asyncio.get_running_loop().call_later(max(0.0, self._sent - now), self._transport.write, request)
 
     def finish(self) -> None:
-        """Send nothing more once the request under way is answered."""
+        """Send nothing after the running request."""
         self._until = 0.0
 
     def _send(self) -> None:

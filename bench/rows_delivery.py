@@ -22,7 +22,7 @@ WARM_S = 3.0
 ALLOW = {"LEDGER_WEBHOOK_ALLOW": "127.0.0.0/8"}
 
 
-class Ears:
+class Listeners:
     """The receiving side, in a process of its own."""
 
     def __init__(self, service: Service) -> None:
@@ -45,8 +45,8 @@ class Ears:
 
 
 @contextlib.contextmanager
-def ears(service: Service) -> Iterator[Ears]:
-    running = Ears(service)
+def listeners(service: Service) -> Iterator[Listeners]:
+    running = Listeners(service)
     try:
         yield running
     finally:
@@ -65,7 +65,7 @@ def latency(stage: Stage, sizes: Sizes) -> list[Figure]:
     for slug in slugs:
         service.directory(slug)
     seconds = max(4 * sizes.seconds, 4.0)
-    with ears(service) as heard:
+    with listeners(service) as heard:
         put_consumer(service, "hook", mode="webhook", url=f"http://127.0.0.1:{heard.port}/", start="now")
         stage.say(f"{EVENTS_PER_S} events/s over {DIRECTORIES} directories")
         per_directory = int(EVENTS_PER_S * (seconds + WARM_S) / DIRECTORIES) + 1
@@ -97,7 +97,7 @@ def catching_up(stage: Stage, sizes: Sizes) -> list[Figure]:
     figures: list[Figure] = []
     for batch_max, bar, work in ((1, 1_000, "deliveries"), (100, 10_000, "events in batches of 100")):
         stage.say(f"{CONSUMERS} webhooks with a backlog of {BACKLOG}, {batch_max} at a time")
-        with ears(service) as heard:
+        with listeners(service) as heard:
             names = [f"c{batch_max}-{number}" for number in range(CONSUMERS)]
             for name in names:
                 put_consumer(

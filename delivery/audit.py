@@ -1,12 +1,13 @@
-"""What a consumer acknowledged, recomputed from its checkpoints and held against the log: holes are named, not trusted away."""
+"""The audit of a consumer: recomputes from its checkpoints what it acknowledged, compares that with the log, and names each hole with its reason."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import reduce
 from itertools import pairwise
 from operator import or_
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from database.arrays import int4s, uuids
@@ -22,7 +23,7 @@ from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
 PAGE: Final = 5_000
-STRETCH: Final = 200_000  # positions that one statement looks through: its time is limited
+STRETCH: Final = 200_000  # positions that one statement looks through: more would exceed the time limit of a statement
 EVERY: Final = 2**62
 NONE_OF_ITS_OWN: Final = frozenset({"before_start", "filtered_out"})
 
@@ -48,7 +49,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """All that is on record of a consumer: what it read under which filter, its exceptions and what an operator gave up."""
+    """Everything stored about a consumer's progress: its epochs with their filters, its exceptions, and what an operator skipped."""
 
     epochs: Sequence[Epoch]
     states: dict[int, tuple[str, str | None]]  # of exceptions: the state, and the reason or the error
@@ -64,7 +65,7 @@ class Readings:
         return min(epoch.start for epoch in self.epochs)
 
     def verdict(self, position: int, directory: int, kind: int) -> tuple[str | None, str | None]:
-        """Why an event is not acknowledged, with an operator's reason where there is one; None where it is.
+        """Give why an event is not acknowledged, and the operator's reason if there is one; (None, …) if the event is acknowledged.
 
         `before_start` and `filtered_out` are of events that were none of the consumer's own when its place passed them.
         """
@@ -87,19 +88,19 @@ class Readings:
         return "filtered_out", None
 
     def _why_sought(self, position: int) -> str | None:
-        """The reason of the last seek that went over it."""
+        """The reason of the last seek that passed over the event."""
         over = (later for before, later in pairwise(self.epochs) if before.start < position <= later.start)
         return next((epoch.reason for epoch in reversed(list(over))), None)
 
     def _over(self, position: int) -> Epoch | None:
-        """Under whose filter the consumer left an event behind: the epoch that passed it, or the last one that began before it."""
+        """The epoch whose filter applied to an event: the one that passed the event, or else the last that began before it."""
         passed = next((epoch for epoch in reversed(self.epochs) if epoch.passed(position)), None)
         return passed or next(epoch for epoch in reversed(self.epochs) if epoch.start < position)
 
 
 @dataclass(slots=True)
 class Hole:
-    """Consecutive events of a consumer's own that it did not acknowledge, for one reason."""
+    """Consecutive events that a consumer should have acknowledged and did not, all for the same reason."""
 
     why: str
     first: int
@@ -125,7 +126,7 @@ class Audit:
 
 
 async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directories: Sequence[Directory]) -> Readings:
-    """What is on record of a consumer now."""
+    """Read the Readings of a consumer as they are now."""
     rows = await (await conn.cursor(binary=True).execute(SQL["epochs_of"], (consumer.id,))).fetchall()
     epochs = [
         Epoch(
@@ -138,14 +139,32 @@ async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directorie
         )
         for row in rows
     ]
-    # Of what a run repeats the other deliveries speak: it was acknowledged before, or is a hole until the run has delivered it.
+    # An exception of a replay is left out: the event was acknowledged before the replay, or it stays a hole until the replay delivered it.
     open_ = [e for e in await exceptions(conn, consumer) if e.replay is None]
     parked = ((e, open_optional(kek, e.sealed_reason, kind="parked", owner=consumer.uuid)) for e in open_)
     states = {e.position: (STATES[e.state], reason or e.error) for e, reason in parked}
-    rows = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (consumer.id,))).fetchall()
-    skipped = {row[0]: open_optional(kek, row[1], kind="skipped", owner=consumer.uuid) for row in rows if row[3] is None}
+    skipped = {
+        skip.position: open_optional(kek, skip.sealed_reason, kind="skipped", owner=consumer.uuid)
+        for skip in await skips(conn, consumer)
+        if skip.replay is None
+    }
     rows = await (await conn.cursor(binary=True).execute(SQL["replayed_of"], (consumer.id,))).fetchall()
     return Readings(epochs, states, skipped, frozenset(row[0] for row in rows))
+
+
+class Skip(NamedTuple):
+    """What an operator decided not to deliver; `replay` is the run whose repetition it was."""
+
+    position: int
+    sealed_reason: bytes | None
+    at: datetime
+    replay: UUID | None
+
+
+async def skips(conn: Connection, consumer: Consumer) -> list[Skip]:
+    """What is not delivered to a consumer because an operator said so, in the order of the log."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["skips_of"], (consumer.id,))).fetchall()
+    return [Skip(*row) for row in rows]
 
 
 async def audit(
@@ -210,9 +229,11 @@ async def _matching(
 
 
 async def _broken(conn: Connection, after: int, through: int) -> list[str]:
-    """Places where positions are not dense: the log itself would have lost something."""
+    """Give the gaps between positions of the log. There should be none: a gap means that the log itself lost commits."""
     found: list[str] = []
-    for start in range(after, through, STRETCH):  # each begins with the commit at its start, so none is left out in between
+    for start in range(
+        after, through, STRETCH
+    ):  # each stretch begins with the commit at its first position, so no commit between two stretches is left out
         params = (start, min(start + STRETCH, through))
         rows = await (await conn.cursor(binary=True).execute(SQL["gaps_between"], params)).fetchall()
         found += [f"positions {row[0]} to {row[1]} are missing in the log" for row in rows]

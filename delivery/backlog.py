@@ -18,7 +18,7 @@ from delivery.lanes import Item, Lanes, rebuilt
 from delivery.pace import OPEN_MAX, Moment
 from delivery.reports import BLOCKED, HELD, RETRYING, REVOCATION_KINDS, WAITING, Exceptional, Place, Report
 from delivery.runs import Planned, Run
-from delivery.scheduler import Open, Replay, Scheduler, attempts_of, failed, state_of
+from delivery.scheduler import Flight, Open, Replay, Scheduler, attempts_of, failed, state_of
 from delivery.terms import Terms
 from delivery.transport import Retry, Rewind
 from ledger.cursor import START, Anchor, EventId
@@ -88,7 +88,7 @@ class Backlog:
         self._reported = -1
         self._held_bytes = 0  # JSON of open events
         self._sent_bytes = 0  # of that, what is under way
-        self._requests: dict[Request, Open] = {}  # under way, with the first of each
+        self._requests: dict[Request, Flight] = {}  # under way
         self._fetching: Request | None = None  # at most one request waits for its JSON
         self._previous: dict[int, int] = {}
         self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
@@ -271,11 +271,11 @@ class Backlog:
             return None
         if self._requests and (self._fetching is not None or self._sent_bytes >= self._budgets.consumer):
             return None  # the end of a fetch, or of a request, asks again
-        events = self._scheduler.next_batch(now)
-        if not events:
+        flight = self._scheduler.next_batch(now)
+        if flight is None:
             return None
-        request = Request(events, sum(len(found.json) for found in events))
-        self._requests[request] = events[0]
+        request = Request(flight.events, sum(len(found.json) for found in flight.events))
+        self._requests[request] = flight
         self._sent_bytes += request.counted
         self._fetching = None if request.complete else request
         return request

@@ -16,7 +16,7 @@ EVERYTHING: Final = Selection()
 
 
 class PlaceError(ValueError):
-    """The text names no place in the log; it says what to send."""
+    """The given text names no place in the log. The message says what to send instead."""
 
 
 class PlaceMovedError(Exception):
@@ -65,7 +65,7 @@ async def around(
 
 
 async def at_instant(conn: Connection, micros: int, reads: Selection) -> tuple[Position, Position]:
-    """Where a reader begins for whatever is from an instant (µs) or later, and where it ends for all that came before it.
+    """Give the position after which a reader gets everything from an instant (µs) on, and the position up to which everything is before it.
 
     The two differ only where a clock that was set left directories apart.
     """
@@ -133,8 +133,13 @@ async def _at_instant(conn: Connection, text: str, reads: Selection) -> tuple[Po
     if moment.tzinfo is None or len(text) <= 10:
         raise PlaceError(f"An instant needs a time and an offset. {HINT}")
     micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
-    clock = await (await conn.execute(SQL["clock"])).fetchone()
-    assert clock is not None
-    if micros > clock[0]:
+    if micros > await database_time(conn):
         raise PlaceError('That instant is still to come. Say "now" for the end of the ledger.')
     return await at_instant(conn, micros, reads)
+
+
+async def database_time(conn: Connection) -> int:
+    """The clock of the database in µs since the epoch: events are stamped with it."""
+    row = await (await conn.execute(SQL["clock"])).fetchone()
+    assert row is not None
+    return row[0]

@@ -1,4 +1,4 @@
-"""Who lost access, commit by commit, the newest first: read a page at a time, so that no statement takes long, whatever was emptied."""
+"""Counts users who lost access, commit by commit, the newest first; page by page, so that no statement takes long however large a group was."""
 
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -16,13 +16,13 @@ from ledger.ids import DirectoryNumber, Seq
 SQL: Final = load_queries(__file__)
 PAGE: Final = 5_000  # events that end somebody's access, in one look
 EDGES: Final = 20_000  # memberships of groups in groups, in one look
-GROUPS: Final = 200  # of which they are
+GROUPS: Final = 200  # groups whose memberships one look reads
 EVER: Final = 2**62
 Commit = tuple[int, Seq]  # time in µs, first seq
 
 
 class UncountedError(Exception):
-    """It takes longer than COUNT to say who lost access. `users`: how many were found until then."""
+    """Counting who lost access took longer than COUNT. `users`: how many were found until then."""
 
     users: int = 0
 

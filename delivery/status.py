@@ -12,6 +12,7 @@ from database.queries import load_queries
 from delivery.checkpoints import failing, place_of
 from delivery.consumers import Consumer
 from delivery.forks import open_fork
+from delivery.log_positions import database_time
 from delivery.pace import UNLIMITED, Finding
 from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional
 from delivery.standing import Standing, limited_by, state_of
@@ -22,7 +23,7 @@ from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
-LAG_COUNTED_MAX: Final = 10_000  # counting further costs more than it tells
+LAG_COUNTED_MAX: Final = 10_000  # the lag is counted up to here: an exact count of more would cost a long scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,7 @@ async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: 
     coming, parked = count + len(place.open), by_state.get(STATES[PARKED], 0)
     events = coming + sum(by_state.values()) - parked
     oldest = [at for at in (first, *(await _oldest(conn, consumer, place.open))) if at is not None]
-    clock = await (await conn.execute(SQL["clock"])).fetchone()
-    assert clock is not None
-    seconds = max(clock[0] - min(oldest), 0) / 1e6 if oldest else 0.0
+    seconds = max(await database_time(conn) - min(oldest), 0) / 1e6 if oldest else 0.0
     since = min(oldest, default=None)
     capped = count >= LAG_COUNTED_MAX
     counted, moves = min(events, LAG_COUNTED_MAX) if capped else events, coming + by_state.get(STATES[RETRYING], 0)
@@ -105,7 +104,7 @@ async def status_of(
     directories: Sequence[Directory],
     reaches: Callable[[str], bool],
 ) -> dict[str, Any]:
-    """The status of CONTRACT §5, with the definition beside it, for whoever `reaches` these directories."""
+    """The status of a consumer (docs/consumers.md, "Status") with its definition, as a caller sees it who `reaches` these directories."""
     lag = await lag_of(conn, feed, consumer, directories)
     stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id, reaches)
     d = consumer.definition

@@ -1,4 +1,4 @@
-"""The surge brake at work: limits of directories, which events are held, telling and letting go (the policy is surge_policy.py's)."""
+"""The surge brake: reads the limits of directories, tells which events are held, alarms and lets go. The policy is in surge_policy.py."""
 
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -12,6 +12,8 @@ from psycopg.errors import QueryCanceled
 
 from database.connections import Connection
 from database.queries import load_queries
+from delivery.consumers import wake
+from delivery.log_positions import database_time
 from delivery.losses import EVER, UncountedError, hours_of, users_between
 from delivery.surge_policy import HOUR_US, REVOKING, Action, Limit, excess
 from ledger.commands import RecordFacts
@@ -37,14 +39,14 @@ _log = structlog.get_logger("delivery.surge_control")
 
 @dataclass(slots=True)
 class Held:
-    """Which commits the brake holds: directory and first seq of each. Not `judged`: of some it is not known, and they are among them."""
+    """The commits that the brake holds, as (directory, first seq). Not `judged`: some are held because they could not be counted in time."""
 
     commits: set[tuple[DirectoryNumber, Seq]] = field(default_factory=set[tuple[DirectoryNumber, Seq]])
     judged: bool = True
 
 
 async def limits(conn: Connection) -> dict[int, Limit]:
-    """What operators said, by directory; the others have `Limit()`."""
+    """Read the limits that operators set, by directory; every other directory has `Limit()`."""
     rows = await (await conn.execute(SQL["surge_limits_all"])).fetchall()
     return {row[0]: Limit(*row[1:]) for row in rows}
 
@@ -101,9 +103,8 @@ async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[Directory
 
 async def lately_in(conn: Connection, directory: Directory, limit: Limit) -> int:
     """Users of one directory who lost access in the last hour, likewise."""
-    row = await (await conn.execute(SQL["clock"])).fetchone()
-    assert row is not None
-    return 0 if directory.is_closed else await _users(conn, directory.id, row[0] - HOUR_US, {directory.id: limit})
+    since = await database_time(conn) - HOUR_US
+    return 0 if directory.is_closed else await _users(conn, directory.id, since, {directory.id: limit})
 
 
 async def _lately(conn: Connection) -> list[tuple[DirectoryNumber, Seq, int]]:
@@ -111,7 +112,7 @@ async def _lately(conn: Connection) -> list[tuple[DirectoryNumber, Seq, int]]:
 
 
 async def _users(conn: Connection, directory: DirectoryNumber, since: int, known: Mapping[int, Limit]) -> int:
-    """How many users lost access after an instant; 0, with a word in the log, where it takes too long to say: the others go on."""
+    """Count the users of a directory who lost access after an instant. If that takes too long, log it and give 0, so that other directories are served."""
     per_hour = known.get(directory, Limit()).per_hour
     try:
         async with _counting(conn):
@@ -151,4 +152,4 @@ def released(surge: UUID, directory: Directory, seq: Seq, limit: Limit, reason: 
 def _act(kind: EventType, surge: UUID, facts: dict[str, Any], statement: tuple[Any, ...]) -> RecordFacts:
     # A subject of its own: the directory's stream belongs to the directory's log.
     draft = Draft(kind, surge, SURGE, cause=OPERATOR, body=Body({"id": str(surge), **facts}, [], facts["directory"]))
-    return RecordFacts((draft,), (statement, (SQL["wake_consumers"], ())))
+    return RecordFacts((draft,), (statement, wake()))

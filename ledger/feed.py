@@ -243,7 +243,7 @@ class Feed:
             return None
         # A hidden event and a missing one cost the same query, so the time of the answer does not tell them apart.
         stands = await _stands(conn, directory.id, event_id.seq)
-        if stands is None or not stands.is_meant(event_id) or not sight.wants(directory.id, 1 << stands.kind):
+        if stands is None or not stands.has_id(event_id) or not sight.wants(directory.id, 1 << stands.kind):
             return None
         return (await self.opened(await self.fetch_at(conn, [(directory.id, event_id.seq)], sight)))[0]
 
@@ -280,7 +280,7 @@ class Feed:
         stands = await _stands(conn, directory.id, event_id.seq)
         if stands is None:
             return None
-        if not stands.is_meant(event_id) or not sight.wants(directory.id, 1 << stands.kind):
+        if not stands.has_id(event_id) or not sight.wants(directory.id, 1 << stands.kind):
             raise CursorForkedError(event_id.seq, await self.head(conn, Selection(directory=directory)))
         return directory, event_id.seq, stands.position
 
@@ -411,14 +411,14 @@ class Feed:
 
 
 class _Stands(NamedTuple):
-    """What stands at a place of the log."""
+    """The event at a place of the log."""
 
     leaf_hash: bytes
     position: Position
     kind: int
 
-    def is_meant(self, event_id: EventId) -> bool:
-        """Whether it is the event of that id, and not another one after a restore."""
+    def has_id(self, event_id: EventId) -> bool:
+        """Whether it has this id. After a restore another event may be at its place."""
         return self.leaf_hash.startswith(event_id.mark)
 
 

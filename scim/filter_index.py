@@ -13,7 +13,7 @@ AtomKind: TypeAlias = Literal["id", "userName", "externalId", "displayName", "em
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """An equality that an index can answer; `value` is folded where the attribute ignores case."""
+    """An equality that an index can answer; `value` is casefolded if the attribute ignores case."""
 
     kind: AtomKind
     value: str

@@ -117,7 +117,7 @@ async def _discover(services: Services, call: Call, directory: Directory, _: Tok
 
 
 async def _me(_services: Services, _call: Call, _directory: Directory, _token: Token) -> Answer:
-    raise NotImplementedHere("/Me is not offered: a provisioning token stands for an IdP, not for a user (RFC 7644 §3.11).")
+    raise NotImplementedHere("/Me is not offered: a provisioning token belongs to an IdP, not to a user (RFC 7644 §3.11).")
 
 
 # (first segment, number of segments) -> method -> handler
@@ -175,7 +175,7 @@ class ScimApp:
             error = scim_error(broken)
         except asyncio.CancelledError:
             error = given_up()
-        except Exception:  # the last fence: a defect of ours is logged, never shown
+        except Exception:  # a defect: it is logged, but never shown to the client
             _log.exception("request_failed", request_id=str(request_id), method=method_shown(method), path=template)
             error = ScimError("An unexpected error. It was logged under this request's id.")
         if error is not None:
@@ -183,7 +183,8 @@ class ScimApp:
         if not await self._sent(send, answer, request_id, call, template):
             return
         if call is not None and Tolerance.ENDPOINT_CASE in call.leniency.used:
-            template = _template(call)  # the directory's profile forgave the case of the endpoint: now the route is known
+            # with the directory's profile the endpoint may be written in another case; now it is known
+            template = _template(call)
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
@@ -200,13 +201,13 @@ class ScimApp:
             )
 
     async def _sent(self, send: Send, answer: Answer, request_id: UUID, call: Call | None, template: str) -> bool:
-        """Send the answer, and watch the connection no longer. False where the client closed the connection amid it."""
+        """Send the answer, and stop watching the connection. False if the client closed the connection before the end."""
         try:
             await send_answer(send, answer, request_id)
-        except AbandonedError:  # amid a large answer
+        except AbandonedError:  # in the middle of a large answer
             return False
         except (psycopg.Error, Unavailable):
-            # Amid a large answer: the server cuts the connection, so the client sees that it is not whole.
+            # In the middle of a large answer: the server cuts the connection, so the client sees that it is incomplete.
             _log.warning("answer_cut", request_id=str(request_id), path=template)
         finally:
             if call is not None:
@@ -218,7 +219,7 @@ class ScimApp:
         directory = call.found_directory
         assert directory is not None
         if call.filter is not None and len(call.filter) > LONG_TEXT:
-            # Off the event loop: to parse a long filter takes a while. The result is remembered, so that _entry has it at once.
+            # In a worker thread, because parsing a long filter takes long. The result is cached for _entry.
             redact = partial(redacted_filter, call.filter, _kind(call, directory))
             with contextlib.suppress(Unavailable):  # no worker thread in time: then _entry does it
                 await self._services.ledger.turns.compute(directory.id, redact)
@@ -248,7 +249,7 @@ class ScimApp:
         try:
             return await self._services.authentication.authenticate(authorization, call.address, fresh=fresh)
         except Unauthorized:
-            with contextlib.suppress(Unauthorized):  # no token at all: it belongs to no directory
+            with contextlib.suppress(Unauthorized):  # without a token the request belongs to no directory
                 owner = await formerly(self._services.ledger, presented(authorization), call.directory)
                 if owner is not None:
                     call.found_directory, call.token = owner
@@ -333,7 +334,7 @@ def _kind(call: Call, directory: Directory) -> ResourceType | None:
 
 
 def _of_part(entry: Entry, part: Refusal) -> Entry:
-    """The journal entry of a refused operation of a bulk request. What the entry of the request counts is not counted again."""
+    """The journal entry of a refused operation of a bulk request. Its counts are 0, because the entry of the request has them."""
     return replace(
         entry, method=part.method, route=part.route, status=part.status, scim_type=part.scim_type, detail=part.detail,
         tolerances=(), events=0, duration_us=0,

@@ -36,9 +36,9 @@ from scim.patch import PATCH_URN
 from scim.work import Work
 
 BULK_BYTES_MAX = 16 * 2**20
-CHANGED_BYTES_MAX = 128 * 2**20  # of the resources that one request changes: each is read, compared and written again
-BULK_STEPS = 2_000_000  # of all PATCHes of a request together: ten seconds of one core
-TOGETHER_MAX = 16  # creations at once: as many as a batch of the writer takes of one directory
+CHANGED_BYTES_MAX = 128 * 2**20  # bytes of the resources that one request changes: each is read, compared and written
+BULK_STEPS = 2_000_000  # budget of all PATCHes of a request: ten seconds of one core
+TOGETHER_MAX = 16  # concurrent creations: as many as the writer takes of one directory for a batch
 LOOP_OPERATIONS_MAX = 50  # operations of a request that are put in order on the event loop; more, in a worker thread
 _TOO_MUCH_TOGETHER = "The operations of this request need too much work together. Send several requests."
 _NOT_TRIED = "An operation before this one could not be carried out now, so this one was not tried. Send it again."
@@ -357,5 +357,5 @@ class _BulkRun:
         return {"location": f"{self._base}/{operation.segment}/{quote(self._id_in(operation.resource))}"}
 
     def _id_in(self, resource: str) -> str:
-        """The id in a path, also where that names the resource by its bulkId."""
+        """The id in a path, also if the path names the resource by its bulkId."""
         return (self._ids.get(resource.removeprefix("bulkId:")) if resource.startswith("bulkId:") else None) or resource

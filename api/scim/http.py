@@ -37,15 +37,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PART_BYTES = 65_536
-REQUEST_STEPS = 5_000_000  # of one read: seconds of one core; 100 000 users of 1 KiB take 2 000 000 to read
+REQUEST_STEPS = 5_000_000  # budget of a read: seconds of one core; reading 100 000 users of 1 KiB takes 2 000 000 steps
 MEDIA_TYPES = {b"application/scim+json", b"application/json"}
 _TOO_MUCH = "This request has to look at too many values. Narrow the filter, ask for fewer terms, or page without sorting."
-NO_STORE: Final = (b"cache-control", b"no-store")  # personal data or a secret: no cache on the way keeps it
+NO_STORE: Final = (b"cache-control", b"no-store")  # no proxy may cache personal data or secrets
 _ETAG = re.compile(r'(?:W/)?"(\d{1,18})"')
 
 
 class ClientGoneError(Exception):
-    """The client closed the connection before its request was whole: nothing is done and nobody is answered."""
+    """The client closed the connection before its request was complete: nothing is done, and no answer is sent."""
 
 
 @dataclass(slots=True)
@@ -101,19 +101,20 @@ class Call:
     changed_bytes: int = 0
     refusals: list[Refusal] = field(default_factory=list[Refusal])  # operations of a bulk request
     work: Work = field(default_factory=lambda: Work(REQUEST_STEPS, _TOO_MUCH))
-    effort: Work = field(default_factory=lambda: Work(PATCH_STEPS))  # of a write, which is finished though the client went away
-    large: bool = False  # its body is large: a directory has few of these in memory at once
+    # the budget of a write, which is finished even if the client disconnects
+    effort: Work = field(default_factory=lambda: Work(PATCH_STEPS))
+    large: bool = False  # its body is large, so it waits for its turn
     held: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)  # released once the request is carried out
     turns: Turns | None = None  # of its directory, once that is known
     _watch: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
-        """From now on end the work when the client closes the connection. The body must have been read, or not be needed."""
+        """End the work when the client closes the connection. The body must have been read, or not be needed."""
         if self._watch is None:
             self._watch = asyncio.create_task(until_gone(self.receive, self.work))
 
     def unwatch(self) -> None:
-        """Watch the connection no longer: the request is answered."""
+        """Stop watching the connection, because the request is answered."""
         if self._watch is not None:
             self._watch.cancel()
 
@@ -207,7 +208,7 @@ def of_error(error: ScimError) -> Answer:
 
 
 async def streamed(status: int, pieces: AsyncIterator[bytes], headers: list[tuple[bytes, bytes]]) -> Answer:
-    """An answer made of pieces: whole where they fit into one part, else in several. Raises what the first part raises."""
+    """An answer made of pieces: in one part if they fit, else in several. Raises the errors of the first part."""
     parts = _parts(pieces)
     first = await anext(parts)
     second = await anext(parts, None)
@@ -234,7 +235,7 @@ async def _after(first: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 
 async def send_answer(send: Send, answer: Answer, request_id: UUID) -> None:
-    """Send it. Raises what `rest` raises: the connection is then cut, and the client sees that the answer is not whole."""
+    """Send the answer. If `rest` raises, the connection is cut, and the client sees that the answer is incomplete."""
     headers = [(b"x-request-id", str(request_id).encode()), NO_STORE, *answer.headers]
     if answer.body:
         headers.append((b"content-type", b"application/scim+json;charset=utf-8"))

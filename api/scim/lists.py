@@ -1,7 +1,7 @@
 """Lists of resources: what matches, in which order, and the page of it. SQL only narrows; the one evaluator decides.
 
-Nothing here holds a connection while it computes, computes on the event loop, or has more in memory than a page and the places
-of what matches. The budget of a request is its `Work`; what it spends is the same each time.
+No function here holds a connection while it computes, computes on the event loop, or has more in memory than a page and the keys of all
+matches. The budget of a request is its `Work`; the same request always spends the same.
 """
 
 from bisect import bisect_right
@@ -72,7 +72,7 @@ class Listing:
     def __init__(self, services: Services, directory: Directory, base: str, work: Work, leniency: Leniency) -> None:
         self._services, self._directory, self._base = services, directory, base
         self._work, self._leniency = work, leniency
-        self._kept: dict[UUID, SealedResource] = {}  # what matched and need not be read again, as long as it is little
+        self._kept: dict[UUID, SealedResource] = {}  # matches kept in memory while they are few, so that they are not read twice
         self._kept_bytes = 0
 
     async def _compute(self, work: Callable[[], Any]) -> Any:
@@ -81,9 +81,9 @@ class Listing:
     # -- what matches -------------------------------------------------------
 
     async def indexed(self, kind: ResourceType, search: Search, after: ListPosition | None, wanted: Filter | None) -> Selection:
-        """A page without looking at the rest: of all, or of what a filter that says only bounds matches.
+        """A page read by index alone, for a list without filter or with one that the index covers completely.
 
-        What comes later or goes away moves nothing of it.
+        Resources that are created or deleted later do not shift the page.
         """
         within = None if wanted is None else bounds(wanted)
         async with self._services.ledger.turns.connection(self._directory.id) as conn:

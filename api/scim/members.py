@@ -17,23 +17,23 @@ from scim.leniency import Leniency, Tolerance
 from scim.member_operations import MemberOperation
 from scim.patch import Patch
 
-LOOKED_UP_AT_ONCE: Final = 2_000  # members in one statement: between two of them others can have the connection
-FEW: Final = 50  # members whose keys are made on the event loop, which takes a fifth of a millisecond
+LOOKED_UP_AT_ONCE: Final = 2_000  # members in one statement; between two statements other requests can use the connection
+FEW: Final = 50  # up to so many HMACs are computed on the event loop: a fifth of a millisecond
 
 
 class _Keys(NamedTuple):
-    """What is looked up for members, by the text that names them: those that may be ids, and each one's blind key."""
+    """The look-up keys of members, by their text: the ids among them, and the HMAC of each."""
 
     ids: dict[str, UUID]
     macs: dict[str, bytes]
 
 
 async def resolve_members(turns: Turns, directory: Directory, values: Sequence[str], leniency: Leniency) -> dict[str, str]:
-    """The ids of the users whose externalId or userName these texts are, by text; which of the two, the profile of the directory says.
+    """Resolve texts that are externalIds or userNames (the directory's profile says which) to user ids: text -> id.
 
-    A text that is the id of a user or group of the directory is not in the result; nor is one that nobody has: the decision refuses it
-    and names it. Nothing is unsealed, and no connection is held while keys are computed.
-    Raises InvalidValue for a text that several users have: a guess would give one of them the access of the other.
+    Texts that are ids of the directory are not in the result, nor are unknown ones, which the decision refuses by name. No body is
+    opened, and no connection is held while the HMACs are computed. Raises InvalidValue for a text that several users have, because the
+    wrong one could get the access.
     """
     key = directory.profile.unknown_member
     found: dict[str, str] = {}

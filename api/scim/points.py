@@ -18,7 +18,7 @@ async def user_by_id(services: Services, directory: Directory, user: UUID, work:
 
 
 async def user_by_name(services: Services, directory: Directory, name: str, work: Work) -> Resource | None:
-    """The user with this folded userName, or None. Raises as Work.spend does."""
+    """The user with this casefolded userName, or None. Raises as Work.spend does."""
     found = await services.reads.names.get((directory.id, name))
     if not isinstance(found, Alone):
         return found

@@ -50,8 +50,8 @@ from scim.work import Work
 
 USER_BYTES_MAX = 1 * 2**20
 GROUP_BYTES_MAX = 32 * 2**20
-HEAVY_BYTES = 64 * 1024  # of a request whose command shares no batch with others
-GROUPS_SHOWN_MAX = 500  # of a user whose answer is put together on the event loop
+HEAVY_BYTES = 64 * 1024  # bytes of a request; a larger one shares no batch with others
+GROUPS_SHOWN_MAX = 500  # groups of a user; an answer with more is encoded in a worker thread
 THREAD_BYTES_MIN = 10_000  # a larger body is parsed and validated off the event loop: it takes over a millisecond
 
 _log = structlog.get_logger("api.scim")
@@ -88,7 +88,7 @@ class Source(Protocol):
 
 
 class Write:
-    """One write request on its way."""
+    """One write request."""
 
     def __init__(self, services: Services, call: Source, directory: Directory, token: Token) -> None:
         self._services = services
@@ -261,7 +261,7 @@ class Write:
         )
 
     async def _whole_group(self, status: int, group: UUID, outcome: Outcome) -> Answer:
-        if not self._call.shows and outcome.document is not None:  # nothing is read to be thrown away
+        if not self._call.shows and outcome.document is not None:  # nobody sees the resource, so it is not read
             return await self._answer(status, self._directory.group_type, group, outcome, None)
         projection = self._projection(self._directory.group_type)
         found = await self._read_for_answer(self._group_now(group, members=self._call.shows and needs(projection, "members")))

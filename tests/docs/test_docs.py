@@ -237,7 +237,11 @@ def test_commands_that_are_named_exist(page: Path) -> None:
 
 
 def test_decisions_are_numbered_and_say_why() -> None:
-    records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    records = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    index = read("docs/decisions/README.md")
+    assert re.findall(r"^\| \[(\d+)\]\((.*?)\) \|", index, re.MULTILINE) == [
+        (str(int(path.name[:4])), path.name) for path in records
+    ]
     numbers = [int(path.name[:4]) for path in records]
     assert numbers == sorted(set(numbers)), "each once: numbers are given out before the records are written"
     for path in records:

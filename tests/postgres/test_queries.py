@@ -18,12 +18,7 @@ from database.queries import load_queries
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("api", "database", "delivery", "ledger", "operations", "projections", "replay", "runtime")
-FILES = sorted(
-    path
-    for package in PACKAGES
-    for path in (PROJECT / package).rglob("*.sql")
-    if path.stem == "queries" or path.with_suffix(".py").exists()
-)
+FILES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.sql") if path.with_suffix(".py").exists())
 BLOCKS = {
     f"{'.'.join(path.relative_to(PROJECT).with_suffix('').parts)}:{name}": block
     for path in FILES
@@ -45,9 +40,7 @@ WRITTEN = {
         "groups_of_member"
     ),
     "ledger.writer": "commits_of_requests",
-    "delivery.queries": (
-        "share_consumers guard move_checkpoints delete_open insert_open update_open insert_revocation_acks move_replay_progress"
-    ),
+    "delivery.checkpoints": "share_consumers guard move_checkpoints delete_open insert_open update_open insert_revocation_acks move_replay_progress",
     "projections.current_state": (
         "close_states insert_states close_memberships insert_memberships delete_users delete_groups update_users "
         "insert_users update_groups insert_groups upsert_directory_states"
@@ -61,12 +54,14 @@ READ = {
         "head directory_head commits_from directory_commits_from events_in_ranges bodies_in_ranges event_at "
         "event_at_position commits_of subject_keys_of"
     ),
-    "delivery.queries": (
-        "consumer_named places places_at open_page open_at oldest_failing oldest_open_time open_counts epoch_start "
-        "epochs_of skips_of claim_lease renew_leases release_leases move_pull_checkpoint ack_revocations "
-        "revocation_seconds times_at position_of_seq previous_matching matching_between matching_after "
-        "positions_matching losses_between gaps_between carry_open close_epoch begin_epoch_here forget_open_after"
-    ),
+    "delivery.audit": "epochs_of skips_of positions_matching gaps_between",
+    "delivery.checkpoints": "places open_page open_at oldest_failing move_pull_checkpoint ack_revocations",
+    "delivery.consumers": "consumer_named carry_open close_epoch begin_epoch_here forget_open_after",
+    "delivery.dispatcher": "places_at epoch_start previous_matching matching_between",
+    "delivery.log_positions": "position_of_seq",
+    "delivery.losses": "losses_between",
+    "delivery.status": "oldest_open_time open_counts revocation_seconds times_at matching_after",
+    "delivery.worker": "claim_lease renew_leases release_leases",
     "replay.redeliver": "grant_flags taken_back replay_by_id replays_of",
     "projections.reads": (
         "users_by_id user_ids_by_key owners_of_user_names owners_of_external_ids ids_among group_ids_by_key "
@@ -181,10 +176,9 @@ def test_every_block_is_used(name: str) -> None:
 
 @cache
 def quoted(module: str) -> set[str]:
-    """Every string of one word in a module, or in the modules of a package that have one file of queries together."""
-    own = PROJECT.joinpath(*module.split(".")).with_suffix(".py")
-    sources = (path.read_text(encoding="utf-8") for path in ([own] if own.exists() else own.parent.rglob("*.py")))
-    return {word for source in sources for word in re.findall(r"""["'](\w+)["']""", source)}
+    """Every string of one word in a module."""
+    source = PROJECT.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+    return set(re.findall(r"""["'](\w+)["']""", source))
 
 
 @pytest.mark.parametrize("name", [name for name, block in BLOCKS.items() if not is_definition(block)])

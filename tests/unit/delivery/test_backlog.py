@@ -1,7 +1,7 @@
 """The backlog under random histories: arrivals, failures, kills, replays, held events, rewinds. No database and no clock.
 
 A world has a log, a store that does with a report what the database does, a receiver, and a backlog that is taken up from the store
-alone after each kill. Order is checked against the rules of docs/concepts.md as they are written there, not against the lanes.
+alone after each kill. Order is checked against the rules of docs/consumers.md ("Order") as they are written there, not against the lanes.
 """
 
 import copy
@@ -118,6 +118,8 @@ class Flight:
     request: Request
     items: list[Item]
 
+    rewound: tuple[int, int, int, int] | None = None  # by its answer, as World.rewinds has it
+
     @property
     def deliveries(self) -> list[tuple[int, bool]]:
         """Positions, and whether a run sends what was on record before."""
@@ -139,6 +141,7 @@ class World:
         self.pending: Report | None = None  # taken, not stored
         self.decided: list[tuple[Flight, bool]] = []  # since the last report, with whether it was accepted
         self.storing: list[tuple[Flight, bool]] = []
+        self.over: list[Request] = []  # answered, and not ended yet
         self.seqs: dict[int, int] = dict.fromkeys(DIRECTORIES, 0)
         self.take_up()
 
@@ -166,7 +169,7 @@ class World:
             self.kept.place, Anchor(self.kept.place.through), opens, [(run, planned)] if run else [], directories=DIRECTORIES, held=held,
             lacks=lambda item: item.position in self.holes, now=self.now,
         )  # fmt: skip
-        self.flights, self.pending, self.decided, self.storing = [], None, [], []
+        self.flights, self.pending, self.decided, self.storing, self.over = [], None, [], [], []
 
     def kill(self, *, arrived: bool, committed: bool) -> None:
         """The process ends at any moment: what was under way may have arrived, the report may have been stored."""
@@ -226,7 +229,7 @@ class World:
         if self.backlog.refused(flight.request, answer, b"sealed" if answer.answer else None, self.now, lambda: 0.5):
             self.decided.append((flight, False))
         else:
-            self.backlog.ended(flight.request)
+            self.over.append(flight.request)
 
     def rewind(self, number: int, back: int) -> None:
         if not self.flights:
@@ -240,33 +243,38 @@ class World:
         lacking = [i for i in self.log if i.directory == first.directory and asked.seq < i.seq < first.seq]
         self.backlog.rewound(flight.request, asked, [fresh(i) for i in lacking], None, self.now)
         if not any(row.error == "rewind_refused" for row in (o.exceptional for o in flight.request.events) if row):
-            self.recorded -= {(i.position, False) for i in lacking}
-            self.rewinds.append((len(self.took), first.directory, asked.seq, first.seq))
+            flight.rewound = len(self.took), first.directory, asked.seq, first.seq
         self.decided.append((flight, False))
 
-    def store(self) -> None:
-        self.store_committed()
+    def store(self, *, ends: bool = True) -> None:
+        self.store_committed(ends=ends)
         self.store_report()
-        self.store_committed()
+        self.store_committed(ends=ends)
 
     def store_report(self) -> None:
         if self.pending is None:
             self.pending, self.storing, self.decided = copy.deepcopy(self.backlog.take_report()), self.decided, []
 
-    def store_committed(self) -> None:
-        """The database took the report; whoever waited for it goes on, and its request is over."""
+    def store_committed(self, *, ends: bool = True) -> None:
+        """The database took the report; whoever waited for it goes on, and sooner or later its request is over."""
         if self.pending is None:
             return
         self._committed()
         self.backlog.stored(self.now)
-        for flight, _ in self.storing:
-            self.backlog.ended(flight.request)
+        self.over += [flight.request for flight, _ in self.storing]
         self.storing = []
+        if ends:
+            self.end()
         self.backlog.take_blocked()
         for run in self.backlog.take_finished():
             assert self.kept.run is not None
             assert run.done == run.total
             self.run_ends()
+
+    def end(self) -> None:
+        """The requests that were answered are over: their places are free."""
+        while self.over:
+            self.backlog.ended(self.over.pop())
 
     def run_ends(self) -> None:
         self.kept.run = None
@@ -276,6 +284,10 @@ class World:
         assert self.pending is not None
         self.kept.take(self.pending)
         self.recorded |= {one for flight, accepted in self.storing if accepted for one in flight.deliveries}
+        for rewound in [flight.rewound for flight, _ in self.storing if flight.rewound]:
+            _, directory, expected, sent = rewound
+            self.rewinds.append(rewound)
+            self.recorded -= {(i.position, False) for i in self.log if i.directory == directory and expected < i.seq < sent}
         self.pending = None
 
     def replay(self) -> None:
@@ -367,6 +379,7 @@ class World:
             moment = self.backlog.moment(self.now, unread=False)
             if self.backlog.read_to.position == len(self.log) and not (moment.open or self.backlog.moved_on or self.kept.run):
                 break
+        assert not self.backlog.moment(self.now, unread=False).under_way, "a place was not given back"
         assert {p for p, _ in self.took} >= {item.position for item in self.log}, "something was lost"
         assert (self.kept.rows, self.kept.run) == ({}, None)
         assert self.kept.place == Place(1, len(self.log), len(self.log))
@@ -409,7 +422,7 @@ steps = st.sampled_from(("arrive",) * 6 + ("go",) * 4 + ("answer",) * 6 + ("stor
         "arrive": arrivals,
         "go": st.tuples(st.just("go"), st.integers(1, 12), st.integers(0, 6)),
         "answer": st.tuples(st.just("answer"), small, st.sampled_from((None, *ANSWERS))),
-        "store": st.sampled_from([("store",), ("store_report",), ("store_committed",)]),
+        "store": st.sampled_from([("store",), ("store_report",), ("store_committed",), ("commit",), ("end",)]),
         "once": st.one_of(
             st.tuples(st.just("wait"), st.sampled_from((1.0, 30.0, 600.0))),
             st.tuples(st.just("set_back"), st.sampled_from((2.0, 3_600.0))),
@@ -430,6 +443,8 @@ def do(world: World, step: Step) -> None:
         case ("set_back", seconds):
             world.now -= seconds
             world.backlog.set_back(seconds)
+        case ("commit",):
+            world.store_committed(ends=False)
         case ("kill", arrived, committed):
             world.kill(arrived=arrived, committed=committed)
         case _:
@@ -478,6 +493,28 @@ def test_an_event_that_became_urgent_goes_once_in_a_batch() -> None:
     w = world((LEFT, 0, False), (CREATED, 2, False), (LEFT, 2, False), batch_max=100)
     w.go(10, 2)
     assert under_way(w) == [[1, 2, 3]]
+
+
+def test_a_batch_that_began_with_a_leaver_gives_its_place_back() -> None:
+    w = world(batch_max=2)
+    for n in range(doubt.HUNG_MAX + 1):
+        w.arrive(CREATED, 1, user(2 * n))
+        w.arrive(LEFT, 1, user(2 * n + 1))
+        w.go(10, 1)
+        assert under_way(w) == [[2 * n + 1, 2 * n + 2]]
+        w.quiesce()
+
+
+def test_a_request_that_ends_after_the_next_try_of_its_event_began_gives_its_place_back() -> None:
+    w = World("subject", 1, ROOMY, (0,) * (doubt.HUNG_MAX + 2))
+    w.arrive(CREATED, 1, user(0))
+    w.go(10, 1)
+    for n in range(doubt.HUNG_MAX):
+        w.answer(0, REFUSED)
+        w.store(ends=n % 2 == 0)
+        w.go(10, 1)
+        assert under_way(w) == [[1]]
+        w.end()
 
 
 def test_nothing_goes_before_the_rows_that_reading_made_are_on_record() -> None:

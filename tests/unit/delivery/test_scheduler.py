@@ -16,7 +16,7 @@ from delivery.doubt import BLAMED_MAX, CIRCUIT, HUNG_MAX, IN_FLIGHT_MAX, PROBE_S
 from delivery.lanes import Item, Lanes
 from delivery.reports import BLOCKED, WAITING, Exceptional
 from delivery.runs import Range, Run
-from delivery.scheduler import Open, Replay, Scheduler, failed, state_of
+from delivery.scheduler import Flight, Open, Replay, Scheduler, failed, state_of
 from delivery.terms import Terms
 from ledger import events as e
 
@@ -50,7 +50,7 @@ class Simulation:
         self.lanes = Lanes("subject")
         terms = Terms(("*",), ("*",), "webhook", "subject", self.batch_max, SCHEDULE_S)
         self.scheduler = Scheduler(terms, self.open, {RUN.id: Replay(RUN, {}, set(), set(), 0, 0)})
-        self.flights: list[tuple[float, int, list[Open], str]] = []
+        self.flights: list[tuple[float, int, Flight, str]] = []
 
     def arrive(self, kind: int, subject: UUID, *, again: bool = False) -> int:
         self.position += 1
@@ -66,8 +66,8 @@ class Simulation:
         """Let time go by."""
         end = self.now + seconds
         while True:
-            while batch := self.scheduler.next_batch(self.now):
-                self._send(batch)
+            while flight := self.scheduler.next_batch(self.now):
+                self._send(flight)
             times = [self.flights[0][0]] if self.flights else []
             times += [at for at in self.scheduler.times(self.now) if at > self.now]
             if not times or min(times) > end:
@@ -75,21 +75,22 @@ class Simulation:
                 return
             self.now = min(times)
             while self.flights and self.flights[0][0] <= self.now:
-                _, _, batch, answer = heapq.heappop(self.flights)
-                self._answered(batch, answer)
+                _, _, flight, answer = heapq.heappop(self.flights)
+                self.scheduler.ended(flight)
+                self._answered(flight.events, answer)
 
-    def _send(self, batch: list[Open]) -> None:
+    def _send(self, flight: Flight) -> None:
+        batch = flight.events
         self.tries += [(self.now, found.item) for found in batch]
         for found in batch:
             assert found.item.ready or len(batch) > 1
         gone = any(start <= self.now < end for start, end in self.away)
         answer = "late" if gone else next((self.poison[f.item.obj] for f in batch if f.item.obj in self.poison), "")
         takes = {"hang": TIMEOUT_S, "": 0.02}.get(answer, 0.005)
-        heapq.heappush(self.flights, (self.now + takes, len(self.tries), batch, answer))
+        heapq.heappush(self.flights, (self.now + takes, len(self.tries), flight, answer))
         self.most = max(self.most, len(self.flights))
 
     def _answered(self, batch: list[Open], answer: str) -> None:
-        self.scheduler.ended(batch[0])
         for found in batch:
             found.under_way = False
         if not answer:

@@ -13,7 +13,8 @@ from delivery.surge_policy import HOUR_US, PER_HOUR, REVOKING, Limit, Loss, exce
 from ledger import events as e
 
 PROJECT = Path(__file__).parents[3]
-SQL = load_queries(str(PROJECT / "delivery" / "queries.sql")) | load_queries(str(PROJECT / "replay" / "redeliver.sql"))
+FILES = (*sorted((PROJECT / "delivery").glob("*.sql")), PROJECT / "replay" / "redeliver.sql")
+SQL = {name: text for file in FILES for name, text in load_queries(str(file)).items()}
 USERS = [UUID(int=n) for n in range(5)]
 gaps = st.sampled_from([0, 1, HOUR_US // 3, HOUR_US // 2, HOUR_US - 1, HOUR_US])
 steps = st.lists(st.tuples(gaps, st.frozensets(st.sampled_from(USERS), max_size=3)), max_size=40)

@@ -10,7 +10,7 @@ import replay
 from ledger import events as e
 from ledger.events import EVENT_TYPES, Effect, Fact, bits, numbers, type_mask
 
-FILES = (Path(delivery.__file__).with_name("queries.sql"), Path(replay.__file__).with_name("redeliver.sql"))
+FILES = (*sorted(Path(delivery.__file__).parent.glob("*.sql")), Path(replay.__file__).with_name("redeliver.sql"))
 QUERIES = "".join(path.read_text(encoding="utf-8") for path in FILES)
 LISTS = [tuple(map(int, found.split(","))) for found in re.findall(r"\btype in \(([\d, ]+)\)", QUERIES)]
 SUSPENDED_OR_GONE = numbers(Fact.LIFECYCLE) & numbers(Fact.ENDS_ALL_ACCESS)

@@ -1,0 +1,36 @@
+-- positions_matching --
+-- Events of a filter in (after, through], with what the order depends on. A page must not cost what lies behind it: no more commits are
+-- looked at than a page has events, and one, of which all may lie before it; each other has one at least, but of a subject. Ordered as the
+-- commits are read, so that reading ends with the page: a commit may have 100 000 events.
+select c.position + (e.seq - c.seq), e.directory, e.seq, e.type, e.obj, e.mem, c.at
+from (
+    select position, directory, seq, size, at from commits
+    where position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and position <= $2
+      and directory = any($3::int4[]) and types & $4 <> 0
+    order by position limit case when $6::uuid[] is null then $5 + 1 end) c
+join events e on e.directory = c.directory and e.seq >= c.seq and e.seq < c.seq + c.size and (1::bigint << e.type) & $4 <> 0
+where c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
+  and ($6::uuid[] is null or e.obj = any($6) or e.mem = any($6))
+order by c.position, e.seq limit $5;
+
+-- epochs_of --
+-- Everything a consumer ever read: each epoch with its last checkpoint.
+select e.epoch, e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.at, e.sealed_reason
+from consumer_epochs e
+left join lateral (select through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k on true
+where e.consumer = $1 order by e.epoch;
+
+-- skips_of --
+-- What an operator decided not to deliver; with the run whose repetition it was.
+select position, sealed_reason, at, replay from skips where consumer = $1 order by position;
+
+-- replayed_of --
+-- What runs delivered and the place of a consumer does not speak for.
+select position from replayed where consumer = $1;
+
+-- gaps_between --
+-- Where one commit does not begin behind the one before it.
+select expected, position - 1 from (
+    select position, lag(position + size) over (order by position) as expected from commits
+    where position >= coalesce((select position from commits where position <= $1 order by position desc limit 1), 0) and position <= $2) v
+where expected is not null and expected <> position limit 20;
