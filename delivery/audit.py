@@ -18,6 +18,7 @@ from delivery.consumers import Consumer, reach_of
 from delivery.reports import STATES
 from ledger.directories import Directory
 from ledger.events import type_mask
+from ledger.ids import DirectoryNumber, Position
 from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
@@ -35,7 +36,7 @@ class Epoch:
     through: int
     open: frozenset[int]
     mask: int
-    reach: frozenset[int]
+    reach: frozenset[DirectoryNumber]
     reason: str | None = None  # of the seek that began it
 
     def takes(self, directory: int, kind: int) -> bool:
@@ -201,7 +202,7 @@ async def matching(
     conn: Connection,
     after: int,
     through: int,
-    directories: Sequence[int],
+    directories: Sequence[DirectoryNumber],
     types: int,
     subjects: Sequence[UUID] | None = None,
 ) -> AsyncIterator[list[tuple[Any, ...]]]:
@@ -216,9 +217,11 @@ async def matching(
         after = rows[-1][0]
 
 
-async def _matching(conn: Connection, readings: Readings, after: int, through: int) -> AsyncIterator[tuple[int, int, int]]:
+async def _matching(
+    conn: Connection, readings: Readings, after: int, through: int
+) -> AsyncIterator[tuple[Position, DirectoryNumber, int]]:
     """Position, directory and type of the events that any filter of the consumer takes, or took."""
-    every = sorted(set[int]().union(*(epoch.reach for epoch in readings.epochs)))
+    every = sorted(set[DirectoryNumber]().union(*(epoch.reach for epoch in readings.epochs)))
     mask = reduce(or_, (epoch.mask for epoch in readings.epochs))
     async for rows in matching(conn, after, through, every, mask):
         for position, directory, _, kind, *_ in rows:

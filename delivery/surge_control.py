@@ -41,7 +41,7 @@ _log = structlog.get_logger("delivery.surge_control")
 class Held:
     """The commits that the brake holds, as (directory, first seq). Not `judged`: some are held because they could not be counted in time."""
 
-    commits: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    commits: set[tuple[DirectoryNumber, Seq]] = field(default_factory=set[tuple[DirectoryNumber, Seq]])
     judged: bool = True
 
 
@@ -57,7 +57,7 @@ async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Ite
     Where it takes too long to count, all of a directory's are held, and it is said that they were not judged: to be asked again.
     What an operator has let go, or of a closed directory, is not asked about: it goes, whether it can be counted or not.
     """
-    asked: defaultdict[int, set[tuple[int, int]]] = defaultdict(set)
+    asked: defaultdict[DirectoryNumber, set[tuple[int, Seq]]] = defaultdict(set)
     for event in events:
         limit = known.get(event.directory, Limit())
         if event.types & REVOKING and limit.action == "hold" and not limit.closed and event.commit > limit.released:
