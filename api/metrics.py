@@ -25,20 +25,22 @@ _BATCH = Histogram(
 )
 _BATCH_SECONDS = Histogram("ledger_write_batch_seconds", "Time of one write transaction", registry=REGISTRY)
 _QUEUED = Gauge("ledger_write_queue_commands", "Commands waiting for the writer", registry=REGISTRY)
-_DROPPED = Counter("ledger_journal_dropped", "Entries of the journal of requests that were not kept", registry=REGISTRY)
+_DROPPED = Counter("ledger_journal_dropped", "Dropped entries of the journal of requests", registry=REGISTRY)
 _HEAD = Gauge("ledger_head_position", "Last readable position", registry=REGISTRY)
 
 _CONNECTIONS = Gauge("ledger_http_connections", "Open connections of clients", registry=REGISTRY)
-_CUT = Counter("ledger_http_cut", "Connections that were refused or ended for what the client did", ["reason"], registry=REGISTRY)
+_CUT = Counter(
+    "ledger_http_cut", "Connections that were refused or closed because of the client's behaviour", ["reason"], registry=REGISTRY
+)
 
 _LAG_EVENTS = Gauge("ledger_consumer_lag_events", "Events not yet acknowledged", ["consumer"], registry=NAMED)
 _LAG_SECONDS = Gauge("ledger_consumer_lag_seconds", "Age of the oldest of them", ["consumer"], registry=NAMED)
 _STATE = Gauge("ledger_consumer_state", "1 for the state a consumer is in", ["consumer", "state"], registry=NAMED)
-_OPEN = Gauge("ledger_consumer_exceptions", "Deliveries that are not simply next", ["consumer", "state"], registry=NAMED)
+_OPEN = Gauge("ledger_consumer_exceptions", "Deliveries of a consumer that are exceptions", ["consumer", "state"], registry=NAMED)
 _REPLAYED = Gauge("ledger_replay_events_remaining", "Deliveries that runs have still to send again", ["consumer"], registry=NAMED)
 _FORKED = Gauge(
     "ledger_consumer_forked",
-    "1 while events that it was sent are gone from the log, and no operator closed it",
+    "1 while events that the consumer was sent are no longer in the log, and no operator has closed the fork",
     ["consumer"],
     registry=NAMED,
 )

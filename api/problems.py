@@ -78,14 +78,14 @@ def _of_a_place(error: InvalidCursorError | CursorAheadError | CursorForkedError
                 "The place is neither a cursor of this ledger nor an event id. Take `after` of a page, or start without.",
             )
         case CursorAheadError():
-            why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state, then go on."
+            why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state with it, then read on."
             return ProblemError(409, "cursor_ahead", why, cursor=error.number, head=error.head)
         case CursorForkedError():
-            why = f"Another event stands at {error.number} now: the ledger was restored and went on differently. Compare your state."
+            why = f"Another event is at {error.number} now: the ledger was restored and has grown again. Compare your state with it."
             return ProblemError(409, "cursor_forked", why, cursor=error.number, head=error.head)
         case PlaceMovedError():
             why = (
-                "The consumer was moved, or its filter changed, after the page was read: what it acknowledges changes nothing. "
+                "The consumer was moved, or its filter changed, after the page was read, so nothing was acknowledged. "
                 f"Read on with GET /v1/consumers/{{name}}/events, which begins after position {error.through}."
             )
             return ProblemError(409, "place_moved", why, acked_position=error.through)
@@ -104,8 +104,8 @@ _REFUSED: dict[type[Exception], str] = {
     PlaceError: "invalid_place", InvalidAsOfError: "invalid_as_of",
 }  # fmt: skip
 _TEXTS = {
-    "not_found": "There is nothing at this address. See /openapi.json for what there is.",
-    "method_not_allowed": "This address does not take this method. See /openapi.json.",
+    "not_found": "There is no such route. See /openapi.json for the routes.",
+    "method_not_allowed": "This route does not support this method. See /openapi.json.",
 }
 _CODES = {
     401: "unauthorized",

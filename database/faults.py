@@ -30,13 +30,13 @@ class Fault:
 
 
 NO_ANSWER: Final = Fault(Kind.LOST, "no_answer", "The database does not answer.")
-_CONFLICT: Final = Fault(Kind.AGAIN, "conflict", "Other changes came in between.")
+_CONFLICT: Final = Fault(Kind.AGAIN, "conflict", "Concurrent changes were in conflict with this one.")
 _VALUE: Final = Fault(Kind.CLIENT, "value_refused", "The database refused a value of this request.")
-_RIGHTS: Final = Fault(Kind.OPERATOR, "not_allowed", "The database does not allow the service what it needs.")
+_RIGHTS: Final = Fault(Kind.OPERATOR, "not_allowed", "The service lacks a right in the database.")
 _SCHEMA: Final = Fault(Kind.OPERATOR, "schema", "The schema of the database is not that of this release.")
 _LOGIN: Final = Fault(Kind.OPERATOR, "login_refused", "The database refuses the login of the service.")
-_DAMAGED: Final = Fault(Kind.OPERATOR, "damaged", "The database found something of its own damaged.")
-UNKNOWN: Final = Fault(Kind.OPERATOR, "unexpected", "The database answered with an error that is not expected.")
+_DAMAGED: Final = Fault(Kind.OPERATOR, "damaged", "The database reports damaged data.")
+UNKNOWN: Final = Fault(Kind.OPERATOR, "unexpected", "The database answered with an unexpected error.")
 
 # By the whole SQLSTATE, or by its first two characters (the class). The longest match counts.
 _BY_SQLSTATE: Final = {
@@ -56,7 +56,7 @@ _BY_SQLSTATE: Final = {
     "42883": _SCHEMA,
     "53100": Fault(Kind.OPERATOR, "disk_full", "The disk of the database is full."),
     "53200": Fault(Kind.OPERATOR, "out_of_memory", "The database is out of memory."),
-    "53300": Fault(Kind.OPERATOR, "too_many_connections", "The database takes no more connections (max_connections)."),
+    "53300": Fault(Kind.OPERATOR, "too_many_connections", "The database accepts no more connections (max_connections)."),
     "54000": Fault(Kind.CLIENT, "too_large", "A value of this request is too large for the database."),
     "55P03": Fault(Kind.AGAIN, "lock_held", "Another session of the database holds a lock that this needs."),
     "57014": Fault(Kind.AGAIN, "too_slow", "The database took too long for this."),

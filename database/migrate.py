@@ -177,9 +177,7 @@ def _run_one_by_one(conn: Connection[TupleRow], migration: Migration, until: flo
                 conn.execute(cast("LiteralString", statement))
     except psycopg.errors.QueryCanceled as late:
         who = waits_for(_holders(conn))
-        raise MigrationError(
-            f"Migration {migration} did not come to its end in time; it begins anew at the next start. {who}"
-        ) from late
+        raise MigrationError(f"Migration {migration} did not finish in time; the next start tries it again. {who}") from late
     finally:
         conn.execute("set statement_timeout = 0")
     with conn.transaction():

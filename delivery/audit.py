@@ -1,4 +1,4 @@
-"""What a consumer acknowledged, recomputed from its checkpoints and held against the log: holes are named, not trusted away."""
+"""The audit of a consumer: recomputes from its checkpoints what it acknowledged, compares that with the log, and names each hole with its reason."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -18,11 +18,12 @@ from delivery.consumers import Consumer, reach_of
 from delivery.reports import STATES
 from ledger.directories import Directory
 from ledger.events import type_mask
+from ledger.ids import DirectoryNumber, Position
 from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
 PAGE: Final = 5_000
-STRETCH: Final = 200_000  # positions that one statement looks through: its time is limited
+STRETCH: Final = 200_000  # positions that one statement looks through: more would exceed the time limit of a statement
 EVERY: Final = 2**62
 NONE_OF_ITS_OWN: Final = frozenset({"before_start", "filtered_out"})
 
@@ -35,7 +36,7 @@ class Epoch:
     through: int
     open: frozenset[int]
     mask: int
-    reach: frozenset[int]
+    reach: frozenset[DirectoryNumber]
     reason: str | None = None  # of the seek that began it
 
     def takes(self, directory: int, kind: int) -> bool:
@@ -48,7 +49,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """All that is on record of a consumer: what it read under which filter, its exceptions and what an operator gave up."""
+    """Everything stored about a consumer's progress: its epochs with their filters, its exceptions, and what an operator skipped."""
 
     epochs: Sequence[Epoch]
     states: dict[int, tuple[str, str | None]]  # of exceptions: the state, and the reason or the error
@@ -64,7 +65,7 @@ class Readings:
         return min(epoch.start for epoch in self.epochs)
 
     def verdict(self, position: int, directory: int, kind: int) -> tuple[str | None, str | None]:
-        """Why an event is not acknowledged, with an operator's reason where there is one; None where it is.
+        """Give why an event is not acknowledged, and the operator's reason if there is one; (None, …) if the event is acknowledged.
 
         `before_start` and `filtered_out` are of events that were none of the consumer's own when its place passed them.
         """
@@ -87,19 +88,19 @@ class Readings:
         return "filtered_out", None
 
     def _why_sought(self, position: int) -> str | None:
-        """The reason of the last seek that went over it."""
+        """The reason of the last seek that passed over the event."""
         over = (later for before, later in pairwise(self.epochs) if before.start < position <= later.start)
         return next((epoch.reason for epoch in reversed(list(over))), None)
 
     def _over(self, position: int) -> Epoch | None:
-        """Under whose filter the consumer left an event behind: the epoch that passed it, or the last one that began before it."""
+        """The epoch whose filter applied to an event: the one that passed the event, or else the last that began before it."""
         passed = next((epoch for epoch in reversed(self.epochs) if epoch.passed(position)), None)
         return passed or next(epoch for epoch in reversed(self.epochs) if epoch.start < position)
 
 
 @dataclass(slots=True)
 class Hole:
-    """Consecutive events of a consumer's own that it did not acknowledge, for one reason."""
+    """Consecutive events that a consumer should have acknowledged and did not, all for the same reason."""
 
     why: str
     first: int
@@ -125,7 +126,7 @@ class Audit:
 
 
 async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directories: Sequence[Directory]) -> Readings:
-    """What is on record of a consumer now."""
+    """Read the Readings of a consumer as they are now."""
     rows = await (await conn.cursor(binary=True).execute(SQL["epochs_of"], (consumer.id,))).fetchall()
     epochs = [
         Epoch(
@@ -138,7 +139,7 @@ async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directorie
         )
         for row in rows
     ]
-    # Of what a run repeats the other deliveries speak: it was acknowledged before, or is a hole until the run has delivered it.
+    # An exception of a replay is left out: the event was acknowledged before the replay, or it stays a hole until the replay delivered it.
     open_ = [e for e in await exceptions(conn, consumer) if e.replay is None]
     parked = ((e, open_optional(kek, e.sealed_reason, kind="parked", owner=consumer.uuid)) for e in open_)
     states = {e.position: (STATES[e.state], reason or e.error) for e, reason in parked}
@@ -201,7 +202,7 @@ async def matching(
     conn: Connection,
     after: int,
     through: int,
-    directories: Sequence[int],
+    directories: Sequence[DirectoryNumber],
     types: int,
     subjects: Sequence[UUID] | None = None,
 ) -> AsyncIterator[list[tuple[Any, ...]]]:
@@ -216,9 +217,11 @@ async def matching(
         after = rows[-1][0]
 
 
-async def _matching(conn: Connection, readings: Readings, after: int, through: int) -> AsyncIterator[tuple[int, int, int]]:
+async def _matching(
+    conn: Connection, readings: Readings, after: int, through: int
+) -> AsyncIterator[tuple[Position, DirectoryNumber, int]]:
     """Position, directory and type of the events that any filter of the consumer takes, or took."""
-    every = sorted(set[int]().union(*(epoch.reach for epoch in readings.epochs)))
+    every = sorted(set[DirectoryNumber]().union(*(epoch.reach for epoch in readings.epochs)))
     mask = reduce(or_, (epoch.mask for epoch in readings.epochs))
     async for rows in matching(conn, after, through, every, mask):
         for position, directory, _, kind, *_ in rows:
@@ -226,9 +229,11 @@ async def _matching(conn: Connection, readings: Readings, after: int, through: i
 
 
 async def _broken(conn: Connection, after: int, through: int) -> list[str]:
-    """Places where positions are not dense: the log itself would have lost something."""
+    """Give the gaps between positions of the log. There should be none: a gap means that the log itself lost commits."""
     found: list[str] = []
-    for start in range(after, through, STRETCH):  # each begins with the commit at its start, so none is left out in between
+    for start in range(
+        after, through, STRETCH
+    ):  # each stretch begins with the commit at its first position, so no commit between two stretches is left out
         params = (start, min(start + STRETCH, through))
         rows = await (await conn.cursor(binary=True).execute(SQL["gaps_between"], params)).fetchall()
         found += [f"positions {row[0]} to {row[1]} are missing in the log" for row in rows]

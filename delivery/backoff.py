@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-# Attempts, not only repetitions: at once, then 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, and hourly to 72 h (CONTRACT §5).
+# Attempts, not only repetitions: at once, then 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, and hourly to 72 h (docs/consumers.md, "Push").
 SCHEDULE_S: Final = (0, 5, 30, 120, 600, 1_800, *([3_600] * 71))
 ATTEMPTS_MAX: Final = 200
 DELAY_S_MAX: Final = 86_400  # of one step, and of a Retry-After

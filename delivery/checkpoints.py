@@ -1,4 +1,4 @@
-"""How far consumers are: checkpoints (a place in the log and what is still open at or below it) and the exceptions beside them."""
+"""Stores and reads the progress of consumers: checkpoints (a place in the log, and the events still open at or below it) and exceptions."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -14,13 +14,13 @@ SQL: Final = load_queries(__file__)
 
 
 async def places(conn: Connection, consumers: Sequence[int]) -> dict[int, Place]:
-    """Where consumers are, by their number."""
+    """Read the places of consumers, by their numbers."""
     rows = await (await conn.cursor(binary=True).execute(SQL["places"], (int4s(consumers),))).fetchall()
     return {row[0]: Place(row[1], row[2], row[3], tuple(row[4]), *row[5:]) for row in rows}
 
 
 async def place_of(conn: Connection, consumer: Consumer) -> Place:
-    """Where one consumer is."""
+    """Read the place of one consumer."""
     return (await places(conn, [consumer.id]))[consumer.id]
 
 
@@ -115,18 +115,18 @@ async def acknowledge(conn: Connection, consumer: Consumer, through: int, reach:
 async def exceptions(
     conn: Connection, consumer: Consumer, *, states: Sequence[int] = tuple(STATES), after: int = 0, limit: int = 2**31 - 1
 ) -> list[Exceptional]:
-    """The events that a consumer is not simply past, in the order of the log."""
+    """Read the exceptions of a consumer in the order of the log, `limit` of them after a position."""
     rows = await (await conn.cursor(binary=True).execute(SQL["open_page"], (consumer.id, int2s(states), after, limit))).fetchall()
     return [Exceptional(*row) for row in rows]
 
 
 async def exception_at(conn: Connection, consumer: Consumer, directory: int, seq: int) -> Exceptional | None:
-    """One of them, or None."""
+    """Read the exception of one event; None if it has none."""
     row = await (await conn.cursor(binary=True).execute(SQL["open_at"], (consumer.id, directory, seq))).fetchone()
     return Exceptional(*row) if row else None
 
 
 async def failing(conn: Connection, consumer: Consumer) -> Exceptional | None:
-    """What a consumer is stuck on: the oldest blocked one, or else the oldest that is retried."""
+    """Read the exception that a consumer is stuck on: the oldest blocked one, or else the oldest that is retried; None without one."""
     row = await (await conn.cursor(binary=True).execute(SQL["oldest_failing"], (consumer.id,))).fetchone()
     return Exceptional(*row) if row else None

@@ -42,11 +42,11 @@ from ledger.sealing import Kek, open_note, open_optional, seal_note
 
 SQL: Final = load_queries(__file__)
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
-SECRET_OVERLAP_S: Final = 86_400  # how long an old signing secret signs too, unless somebody says otherwise
+SECRET_OVERLAP_S: Final = 86_400  # for how long the old secret still signs beside the new one, if the operator does not say
 SECRET_OVERLAP_S_MAX: Final = 30 * 86_400  # each delivery carries both signatures meanwhile
 URL_LENGTH_MAX: Final = 2_000
 ALL: Final = 2**62  # a position beyond every log
-CHANGES: Final = frozenset(  # of what a consumer gets, from where, how it is signed, or whether
+CHANGES: Final = frozenset(  # events after which deliveries of a consumer must begin anew
     kind.number
     for kind in (
         CONSUMER_UPDATED,
@@ -77,7 +77,9 @@ class Consumer:
     epoch: int
     version: int
     created_at: datetime
-    sealed_secrets: tuple[bytes, ...] = field(default=(), repr=False)  # the newest first; an older one while both are valid
+    sealed_secrets: tuple[bytes, ...] = field(
+        default=(), repr=False
+    )  # the newest first; an older one follows as long as it is still valid
     sealed_url: bytes | None = field(default=None, repr=False)
 
     @property
@@ -86,7 +88,7 @@ class Consumer:
         return type_mask(self.definition.types) or 0
 
     def secrets(self, kek: Kek) -> list[str]:
-        """What its deliveries are signed with."""
+        """The secrets that its deliveries are signed with, the newest first."""
         return [open_note(kek, sealed, kind="secret", owner=self.uuid) for sealed in self.sealed_secrets]
 
     def url(self, kek: Kek) -> str | None:
@@ -105,7 +107,7 @@ class Consumer:
         return reach_of(self.definition.directories, directories)
 
     def selection(self, directories: Sequence[Directory], *, bodies: bool = True) -> Selection:
-        """Its part of the feed; `*` takes in the directories that are made later."""
+        """The part of the feed that it gets; `*` includes directories that are created later."""
         some, without = reached(self.definition.directories, directories)
         return Selection(directories=some, without=without, mask=self.mask, bodies=bodies)
 
@@ -117,7 +119,10 @@ def reach_of(slugs: Sequence[str], directories: Sequence[Directory]) -> list[Dir
 
 
 def check_definition(asked: Definition, known: Sequence[str], allowed: "Allowed") -> None:
-    """Raises ConsumerRefusedError for what cannot be delivered: an unknown directory or type, a missing or forbidden URL."""
+    """Check that deliveries by this definition are possible.
+
+    Raises ConsumerRefusedError for an unknown directory or type, and for a missing or forbidden URL.
+    """
     missing = [slug for slug in asked.directories if slug != "*" and slug not in known]
     if missing or not asked.directories:
         raise ConsumerRefusedError('`directories` names one that does not exist. Give names of directories, or ["*"] for all.')
@@ -162,8 +167,8 @@ _NAT64: Final = ipaddress.IPv6Network(
     "64:ff9b::/96"
 )  # RFC 6052: carries an IPv4 address; 64:ff9b:1::/48 is a network's own, and refused
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")  # all that is given out to be reached from everywhere (RFC 4291 §2.4)
-# Within what looks public, what is not: IETF protocol assignments with Teredo and ORCHID, documentation. And in IPv4: protocol
-# assignments (is_global of Python 3.11 knows a part of them), the relays of 6to4.
+# Ranges inside 2000::/3 that are not public: IETF protocol assignments with Teredo and ORCHID, documentation. In IPv4: protocol
+# assignments (is_global of Python 3.11 knows only a part of them), the relays of 6to4.
 _NOBODYS: Final = tuple(
     ipaddress.ip_network(text) for text in ("2001::/23", "2001:db8::/32", "3fff::/20", "192.0.0.0/24", "192.88.99.0/24")
 )
@@ -204,7 +209,7 @@ class Allowed:
         return name.casefold() in self.hosts
 
     def address(self, address: Address) -> bool:
-        """Whether the address was named. An IPv4 address in IPv6 clothes counts as itself."""
+        """Whether the setting names the address. An IPv4 address that is written as an IPv6 address counts as the IPv4 address."""
         plain = _plain(address)
         return any(plain in network for network in self.networks if network.version == plain.version)
 
@@ -219,7 +224,7 @@ def _plain(address: Address) -> Address:
 
 
 def _public(address: Address) -> bool:
-    """Whether everybody may go there. Where an IPv6 address only carries an IPv4 one, that is where packets end."""
+    """Whether an address is public. For an IPv6 address that carries an IPv4 address, the IPv4 address decides: packets go there."""
     if isinstance(address, ipaddress.IPv6Address):
         carried = address.ipv4_mapped or address.sixtofour
         if carried is None and address in _NAT64:
@@ -240,7 +245,7 @@ async def filters_of(conn: Connection, consumers: Sequence[int]) -> list[tuple[i
 
 
 async def left_over(conn: Connection, consumers: Sequence[int]) -> list[tuple[int, DirectoryNumber, int]]:
-    """What they still deliver, whatever their filter says now: (consumer, directory, bits of types)."""
+    """Events that consumers still have to deliver although their filter changed: (consumer, directory, bits of the types)."""
     return await (await conn.cursor(binary=True).execute(SQL["left_over"], (int4s(consumers),))).fetchall()
 
 
@@ -268,7 +273,7 @@ def _consumer(row: tuple[Any, ...]) -> Consumer:
 
 
 async def reserve_id(conn: Connection) -> int:
-    """A number for a consumer to be: its first event and its rows carry it."""
+    """Reserve the number of a consumer before it is made: its first event and its rows carry the number."""
     row = await (await conn.execute(SQL["next_consumer_id"])).fetchone()
     assert row is not None
     return row[0]
@@ -301,7 +306,7 @@ def _sealed_url(uuid: UUID, asked: Definition, kek: Kek, random: Callable[[int],
 
 
 def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts | None:
-    """The act of giving a consumer another definition, or None where it has it. A new filter holds from its next undelivered event."""
+    """The act of giving a consumer another definition; None if it has that definition already. A new filter applies from the next undelivered event on."""
     asked_schedule = attempts_of(asked.retry_schedule)
     before, after = consumer.defined(kek), replace(asked, retry_schedule=asked_schedule)
     if before == after:
@@ -343,7 +348,7 @@ def sought(consumer: Consumer, start: int, reason: str, *, kek: Kek, random: Cal
 
 
 def _read_again(consumer: Consumer, filtered: Terms) -> Statement:
-    """What was skipped and comes again under this filter, in the epoch that was just begun, is not skipped any more."""
+    """Forget skips of events that the consumer reads again in the epoch that just began."""
     return SQL["forget_skips_read_again"], (consumer.id, type_mask(filtered.types) or 0, SYSTEM)
 
 
@@ -421,12 +426,12 @@ def _act_on(kind: EventType, consumer: Consumer, facts: dict[str, Any], *stateme
 
 
 def touched(consumer: int, *statements: Statement) -> tuple[Statement, ...]:
-    """Statements about the deliveries of a consumer: whoever records some is let finish first, and whoever delivers begins anew."""
+    """Wrap statements that change deliveries of a consumer: they wait for a report under way, and then its deliveries begin anew."""
     return (lock(consumer), *statements, touch(consumer), wake())
 
 
 def unchanged(consumer: Consumer) -> Statement:
-    """Whether it is still what was read, for an act that was decided upon that."""
+    """Ask whether a consumer is still in the version that was read, for an act that was decided upon that version."""
     return SQL["consumer_unchanged"], (consumer.id, consumer.version)
 
 

@@ -44,10 +44,10 @@ from ledger.tail import Tail
 SQL: Final = load_queries(__file__)
 PAGE: Final = 500
 BUDGETS: Final = Budgets(request=BODIES_BYTES_MAX, consumer=BODIES_BYTES_MAX)
-SEND_MARGIN_S: Final = 1.0  # of lease that must be left beyond the timeout when a request begins
+SEND_MARGIN_S: Final = 1.0  # a request begins only if the lease lasts this much longer than the request's timeout
 JUDGED_AGAIN_S: Final = 15.0  # after the surge policy could not say in time what it holds
-CLOCK_SET_S: Final = 1.0  # back in one look; less is a clock that is corrected slowly
-NOTE_S: Final = 1.0  # how often passing over events of others is put on record
+CLOCK_SET_S: Final = 1.0  # a clock that went back by more was set; a clock that went back by less is being corrected slowly
+NOTE_S: Final = 1.0  # how often a place is recorded that moved only past events of other consumers
 _log = structlog.get_logger("delivery.dispatcher")
 
 
@@ -66,11 +66,11 @@ class Parts:
     record: "Callable[[Dispatcher], Awaitable[None]]"
     limits: Mapping[int, Limit]
     clock: Callable[[], float]
-    steady: Callable[[], float]  # nobody sets it, and it goes on while the process is stopped
+    steady: Callable[[], float]  # a clock that nobody can set; it also counts while the process is stopped
     random: Callable[[], float]
     entropy: Callable[[int], bytes]
     replays: Replays
-    trails: Mapping[UUID, Trail]  # of every consumer that there is: one that is new gets its own by being asked for
+    trails: Mapping[UUID, Trail]  # by consumer; a missing one is made when it is asked for
 
 
 class Dispatcher:
@@ -90,7 +90,7 @@ class Dispatcher:
         self._lost = False
         self._judge_at = math.inf  # of the steady clock: when the surge policy is asked again
         self._trail = parts.trails[consumer.uuid]
-        self._known_to = 0  # no change of the consumer up to here is unknown to us
+        self._known_to = 0  # this process knows all changes of the consumer up to this position
         self._pace = Pace()
         self._ahead = parts.clock() - parts.steady()  # of the clock, before the steady one
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,7 +150,7 @@ class Dispatcher:
         self._backlog.not_before = at
 
     async def _rest(self) -> None:
-        """Until something happens: an arrival, a recorded delivery, a time for the next attempt."""
+        """Wait for an arrival, for a delivery that was recorded, or for the time of the next attempt."""
         now = self._parts.clock()
         at = self._backlog.next_time(now) if self._may_send() else None
         # Without a time to wait for, an arrival will come: the worker sends one at least every second.
@@ -159,7 +159,7 @@ class Dispatcher:
                 await self.arrival.wait()
 
     def _follow_clock(self) -> None:
-        """Where somebody set the clock back, nothing waits until it says again what it said."""
+        """If somebody set the clock back, move all waiting times back as well: otherwise deliveries would wait for the old time to come again."""
         ahead = self._parts.clock() - self._parts.steady()
         back, self._ahead = self._ahead - ahead, ahead
         if back > CLOCK_SET_S:
@@ -189,7 +189,7 @@ class Dispatcher:
             row.read_at(now)
         unended = await self._parts.replays.unended(conn, self._parts.kek, self.consumer.id)
         resting = {run.id for run in unended if run.state == "paused"}
-        # What earlier releases held beyond the place is judged when the place comes to it: it must not overtake what is between.
+        # Earlier releases held events that lie after the place. They are judged again when reading reaches them: now they would overtake others.
         beyond = {row.position for row in every if row.state == HELD and row.replay is None and row.position > place.through}
         rows = [r for r in every if r.state != PARKED and r.replay not in resting and r.position not in beyond]
         opens = await self._opens(conn, place, rows)
@@ -201,7 +201,7 @@ class Dispatcher:
         )  # fmt: skip
 
     async def _opens(self, conn: Connection, place: Place, rows: Sequence[Exceptional]) -> list[tuple[Event, Open]]:
-        """What the place leaves open, and what has a row."""
+        """Read the events that the place leaves open, and the events with a row."""
         found = await (await conn.cursor(binary=True).execute(SQL["places_at"], (int8s(place.open),))).fetchall()
         known = {row.position: row for row in rows}
         places = [(d, seq) for position, d, seq in found if position not in known] + [(row.directory, row.seq) for row in rows]
@@ -214,9 +214,10 @@ class Dispatcher:
     async def _planned(
         self, conn: Connection, runs: Sequence[Run], rows: Sequence[Exceptional]
     ) -> tuple[Readings | None, list[tuple[Run, Sequence[Planned]]]]:
-        """What each run sends. What an operator parked, or skipped since it started, is no part of it any more.
+        """Give what each run sends. Events that an operator parked, or skipped since the run started, are no part of it any more.
 
-        Nor is a grant that was taken back since the run started: while it was paused that was delivered, and it would come last.
+        Nor are grants that were taken back since the run started: while the run was paused the end of the grant was delivered, and the
+        grant would come after it.
         """
         if not runs:
             return None, []
@@ -231,7 +232,7 @@ class Dispatcher:
         return readings, planned
 
     async def _read_on(self) -> None:
-        """Read while there is room for more, and let the watermark pass what an operator must decide about."""
+        """Read on while there is room, and let the watermark pass events that wait for an operator."""
         while self._backlog.reads_on:
             if self._backlog.full and not await self._made_room():
                 return
@@ -254,7 +255,7 @@ class Dispatcher:
             else:
                 await self._take([e for e in events if self._selection.takes(e)], self._parts.tail.place)
             return True
-        # What would not be kept is not unsealed: it is fetched when it goes.
+        # JSON that would not be kept in memory is not unsealed here: it is fetched when its event goes.
         selection = replace(self._selection, rendered=self._backlog.keeps_json)
         try:
             some, covered_to, head = await self._parts.feed.read(self._parts.connection, selection, self._backlog.read_to, PAGE)
@@ -271,11 +272,11 @@ class Dispatcher:
         return covered_to.position >= head
 
     def _changed_by(self, event: Event) -> bool:
-        """Whether an operator changed the consumer here: what follows in the log is for its new definition, not for this one."""
+        """Whether this event says that an operator changed the consumer: events after it belong to the new definition."""
         return event.kind in acts.CHANGES and event.obj == self.consumer.uuid and event.position > self._known_to
 
     async def _as_known(self, conn: Connection) -> bool:
-        """Whether the consumer is still what this process knows of it: asked after a page was read, all of the page is for it."""
+        """Whether the consumer is unchanged. Asked after a page was read: then the whole page belongs to the definition that this process knows."""
         return await (await conn.execute(*acts.unchanged(self.consumer))).fetchone() is not None
 
     async def _take(self, events: Sequence[Event], covered_to: Anchor) -> None:
@@ -292,9 +293,11 @@ class Dispatcher:
             await self._record()
 
     async def _held_of(self, conn: Connection, events: Iterable[Event]) -> set[tuple[int, int]]:
-        """What the surge policy holds of these, by directory and seq, by the limits as they are now: nobody looks again at what was held by those of before.
+        """Give which of these events the surge policy holds, as (directory, seq).
 
-        What could not be judged in time is held as well, for a while: everything else goes on, and its lanes stay in order.
+        The limits must be those of now: events that older limits held are not looked at again.
+
+        Events that could not be judged in time are held too, for a while: so everything else goes on, and their lanes stay in order.
         """
         events = list(events)
         while True:
@@ -328,7 +331,7 @@ class Dispatcher:
 
     @property
     def _leased(self) -> bool:
-        """A request must end before the lease does: nobody else may have begun meanwhile."""
+        """Whether the lease lasts longer than a request may take: another process may begin as soon as the lease is over."""
         return self.lease_until - self._parts.steady() > self._parts.timeout_s + SEND_MARGIN_S
 
     async def _deliver(self, request: Request) -> None:
@@ -367,7 +370,7 @@ class Dispatcher:
         )
 
     async def _previous_of(self, item: Item) -> int:
-        """The seq that was delivered last in its directory; 0 where none was."""
+        """Give the seq that was delivered last in the directory of `item`; 0 if none was."""
         known = self._backlog.previous_of(item.directory)
         if known is None:
             async with self._parts.connection() as conn:
@@ -411,13 +414,13 @@ class Dispatcher:
             await self._tell(self._backlog.take_blocked())
 
     def _sealed(self, retry: Retry) -> bytes | None:
-        """What the receiver said may name persons."""
+        """Seal the receiver's answer: it may name persons."""
         if not retry.answer:
             return None
         return seal_note(self._parts.kek, retry.answer, kind="answer", owner=self.consumer.uuid, random=self._parts.entropy)
 
     async def _between(self, item: Item, seq: int) -> list[Item]:
-        """The events of its directory after `seq` and before it that the consumer gets; of too many as many as say so."""
+        """Read the consumer's events of that directory between `seq` and `item`; one more than REWIND_EVENTS_MAX if there are too many."""
         async with self._parts.connection() as conn:
             params = (item.directory, seq, item.seq, self.consumer.mask, REWIND_EVENTS_MAX + 1, self.consumer.id)
             rows = await (await conn.cursor(binary=True).execute(SQL["matching_between"], params)).fetchall()
@@ -461,7 +464,7 @@ def _open(event: Event, row: Exceptional | None = None) -> Open:
 
 
 def _lacks(readings: Readings | None, item: Item) -> bool:
-    """Whether nothing but a run brought it to the consumer: it was a hole until now."""
+    """Whether the event was a hole in the consumer's acknowledgements until a run delivered it."""
     return readings is not None and bool(readings.verdict(item.position, item.directory, item.kind)[0])
 
 

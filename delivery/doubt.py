@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 CIRCUIT: Final = 8  # different events failing in a row: the receiver is in doubt
-BLAMED_MAX: Final = 64  # of these, how many use up attempts by it: the others fared no better than anything would have
+BLAMED_MAX: Final = 64  # so many failing events use up attempts; further ones do not, because any event would have failed
 IN_FLIGHT_MAX: Final = 16  # requests at once to one consumer
 IN_DOUBT_MAX: Final = 8  # the same while it is in doubt
 HUNG_S: Final = 2.0  # a request under way for so long gives its place to another, while requests fail
-HUNG_MAX: Final = 64  # requests at once, those that hang included; as many as one host gets connections
+HUNG_MAX: Final = 64  # requests at once including those that hang; as many as one host gets connections
 PACE: Final = 4.0  # tries a second while nobody seems to be there: 240 lanes a minute, whether they hang or fail at once
 BURST: Final = 4.0  # tries saved up: a leaver after a silence is told at once
 PROBE_S: Final = 30.0  # of silence in doubt, until one is tried before its time
@@ -66,12 +66,12 @@ class Doubt:
         return not (self.open and self.away) or self._tokens >= 1.0
 
     def may_try_at(self, now: float) -> float:
-        """When it does."""
+        """When the pace allows one more."""
         self._refill(now)
         return now if self.may_try(now) else now + (1.0 - self._tokens) / PACE
 
     def probe_at(self, now: float) -> float:
-        """When one is tried before its time."""
+        """When an event is tried before its time."""
         self._tried = min(self._tried, now)  # a clock that was set back
         return self._tried + PROBE_S
 
@@ -85,7 +85,7 @@ class Doubt:
         return min(usual + len([at for at in began if at + HUNG_S <= now]), HUNG_MAX) if self.strained(now) else usual
 
     def room_at(self, began: list[float], now: float) -> float | None:
-        """When one of them will have hung for so long that another may begin; None where that is never so."""
+        """When a request under way will have hung for HUNG_S, so that another may begin; None if no request will."""
         times = [at + HUNG_S for at in began if at + HUNG_S > now]
         return min(times) if times and len(began) < HUNG_MAX and self.strained(now) else None
 

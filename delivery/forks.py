@@ -1,4 +1,4 @@
-"""A lost end of the log, as consumers see it (CONTRACT §11): who was sent what is gone, and from where deliveries go on.
+"""A lost end of the log, as consumers see it (docs/operations.md, "A lost end of the log"): who was sent what is gone, and from where deliveries go on.
 
 A log loses its end when a backup is restored or a standby promoted that lagged. What a consumer's place says is restored with it; what
 this process sent is known to its memory alone. Both are compared with the log at every look.
@@ -46,7 +46,7 @@ _log = structlog.get_logger("delivery.forks")
 
 @dataclass(eq=False, slots=True)
 class Trail:
-    """What one process sent to a consumer, and to where it read for it: enough to know what of it is gone from the log."""
+    """What one process sent to a consumer, and the places it read to: enough to tell which of these events are gone from the log."""
 
     sent: deque[bytes] = field(default_factory=lambda: deque[bytes](maxlen=SENT_KEPT))
     read: deque[Anchor] = field(default_factory=lambda: deque[Anchor](maxlen=READ_KEPT))
@@ -63,7 +63,7 @@ class Trail:
         self.highest = Anchor(Position(highest), mark)
 
     def note_shown(self, events: Sequence[Event]) -> None:
-        """A page of them goes to a consumer that pulls; one that comes again is known already."""
+        """Note a page of events that a consumer pulls; events that it was shown before are known already."""
         for event in events:
             if event.position > self.highest.position:
                 mark = event.id.mark
@@ -89,7 +89,7 @@ class Trail:
         return found
 
     def forget(self, gone: Sequence[int], places: Sequence[Anchor]) -> None:
-        """What is gone was told; what comes now belongs to the log as it is."""
+        """Forget everything: what is gone was told, and what follows belongs to the log as it is now."""
         lost = set(gone)
         kept = [packed for packed in self.sent if _PACKED.unpack(packed)[0] not in lost]
         self.sent.clear()
@@ -114,7 +114,7 @@ class Fork:
 
 
 async def parted(conn: Connection, trails: Sequence[Trail]) -> list[Trail]:
-    """Those whose newest delivery is of an event that is no longer in the log. One query, whatever the number."""
+    """Give the consumers whose newest delivery is an event that is no longer in the log, by one query for all."""
     sent = [(trail, trail.highest) for trail in trails if trail.sent]  # as they are now: deliveries go on meanwhile
     if not sent:
         return []
@@ -128,7 +128,7 @@ async def misplaced(conn: Connection, consumer: int | None = None) -> dict[int, 
 
 
 async def compared(conn: Connection, trail: Trail) -> tuple[dict[int, EventId], int, list[Anchor]]:
-    """What was sent and is gone; the last position at which the log is still the one that was read; the places that stand."""
+    """Give what was sent and is gone, the last position at which the log is still the one that was read, and the places that still stand."""
     sent = trail.deliveries()
     leaves = await _leaves(conn, sorted({*sent, *(place.position for place in trail.read)}))
     gone = {p: event for p, event in sorted(sent.items()) if leaves.get(p, b"")[:ID_MARK_SIZE] != event.mark}
@@ -210,7 +210,7 @@ def _forked(consumer: Consumer, fork: Fork, *statements: Statement) -> RecordFac
 
 
 def closed(consumer: Consumer, reason: str, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
-    """The act of an operator who has seen to what a receiver made of the events that are gone."""
+    """The act of closing a fork: an operator put right what the receiver had done with the events that are gone."""
     sealed = seal_note(kek, reason, kind="fork", owner=consumer.uuid, random=random)
     facts = {"id": str(consumer.uuid), "name": consumer.name, "reason": reason}
     draft = Draft(CONSUMER_FORK_CLOSED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
@@ -233,7 +233,7 @@ class Known:
     closed_at: int | None
 
     def within(self, reaches: Callable[[str], bool]) -> "Known | None":
-        """What of it whoever reaches these directories may see; None where all that is known to be gone lies beyond."""
+        """The part of the fork that a caller may see who reaches these directories; None if all events known to be gone are of others."""
         gone = tuple(event for event in self.gone if (parsed := parse_event_id(event)) is not None and reaches(parsed.slug))
         common = {slug: seq for slug, seq in self.common.items() if reaches(slug)}
         if gone == self.gone and common == self.common:

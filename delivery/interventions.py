@@ -23,7 +23,7 @@ def retried(consumer: Consumer, position: int, event_id: str, reason: str, *, gr
 def parked(
     consumer: Consumer, position: int, event_id: str, reason: str, *, kek: Kek, random: Callable[[int], bytes]
 ) -> RecordFacts:
-    """The act of setting a delivery aside in sight: it holds up nothing any more."""
+    """The act of parking a delivery: it stays listed, and holds up nothing any more."""
     sealed = seal_note(kek, reason, kind="parked", owner=consumer.uuid, random=random)
     return _act(DELIVERY_PARKED, consumer, event_id, reason, (SQL["park_open"], (consumer.id, position, sealed)))
 

@@ -1,4 +1,4 @@
-"""What must stay in order for a consumer (CONTRACT §5): items are admitted in the order of the log, and told when they may go.
+"""What must stay in order for a consumer (docs/consumers.md, "Order"): items are admitted in the order of the log, and told when they may go.
 
 `ordering: directory`: one delivery at a time per directory. `ordering: subject`:
 
@@ -25,7 +25,7 @@ Ordering = Literal["directory", "subject"]
 Side = tuple[UUID, bool]  # a subject's live items (False) or replayed ones (True)
 LIFECYCLE: Final = numbers(Fact.LIFECYCLE)
 ENDS: Final = numbers(Fact.ENDS_RESOURCE)
-RANKS: Final = {  # what ends somebody's access and so is told first, all of it before a part
+RANKS: Final = {  # events that end access go first: those that end all access before those that end some
     **dict.fromkeys(numbers(Fact.ENDS_ALL_ACCESS), 0),
     **dict.fromkeys(numbers(Fact.ENDS_SOME_ACCESS), 1),
 }
@@ -47,7 +47,9 @@ class Item:
     waits: int = 0  # how many unfinished items it depends on
     dependants: "list[Item]" = field(default_factory=list["Item"])
     behind: "list[Item]" = field(default_factory=list["Item"])  # what it waits for
-    gate: bool = False  # no event: it stands for all that those behind it wait for, with one link from each
+    gate: bool = (
+        False  # a node that is no event: many items wait for it, and it waits for many; without it each would need a link to each
+    )
 
     @property
     def ready(self) -> bool:
@@ -55,7 +57,7 @@ class Item:
 
     @property
     def sent_again(self) -> bool:
-        """Whether it is of a replay, or stands for such."""
+        """Whether the item belongs to a replay, or is a gate."""
         return self.gate or self.replay is not None
 
 
@@ -102,7 +104,7 @@ class Lanes:
         return self._let_go(item)
 
     def _let_go(self, item: Item) -> list[Item]:
-        item.behind = []  # or whoever waits for it would hold all that ever went before
+        item.behind = []  # otherwise an item that waits for this one would keep all settled items before it in memory
         ready: list[Item] = []
         for dependant in item.dependants:
             dependant.waits -= 1
@@ -117,7 +119,7 @@ class Lanes:
         return self._let_go(gate)
 
     def _queue_behind(self, item: Item, blockers: dict[Item, None]) -> None:
-        """A subject's replayed and live items: each side waits for what is open of the other, which may be many for many."""
+        """Let replayed and live items of one subject wait for each other: each side waits for the open items of the other side, through a gate."""
         side, other = (item.obj, item.replay is not None), (item.obj, item.replay is None)
         gate, fresh = self._gates.get(side), self._fresh.pop(other, {})
         if fresh:
@@ -157,7 +159,7 @@ class Lanes:
 
 
 def rebuilt(ordering: Ordering, under_way: Iterable[Item], waiting: Iterable[Item]) -> Lanes:
-    """Lanes anew: what is under way comes first, the rest in the order of the log.
+    """Build lanes anew: items under way first, the others in the order of the log.
 
     So something that comes back (a parked delivery, a replay) goes before newer ones of its subject that have not left yet.
     """

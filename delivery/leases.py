@@ -1,4 +1,4 @@
-"""Who still shows signs of life, as another process sees it: by what changes between its own looks. Pure.
+"""Tells which holders of leases are alive: a holder is alive if its row changes between two looks of ours. Pure.
 
 A holder renews its lease every second, which changes its row. Whoever would take over waits until it has itself looked at an unchanged
 row for as long as the lease is. So no two clocks are compared, and setting one moves no lease. Time that it did not look
@@ -16,7 +16,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(slots=True)
 class Signs(Generic[K]):
-    """What was seen last of each holder, and for how long it has been the same."""
+    """The last sign of each holder, and for how long that sign has been the same."""
 
     _seen: dict[K, tuple[Hashable, float]] = field(default_factory=dict[K, tuple[Hashable, float]])
     _looked: float | None = None

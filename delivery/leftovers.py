@@ -1,4 +1,4 @@
-"""What earlier releases kept in clear of consumers and replays, sealed at the first start of this one: migrations have no key."""
+"""Seals what earlier releases stored in clear about consumers and replays. A start does it, because migrations have no key."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final

@@ -16,7 +16,7 @@ EVERYTHING: Final = Selection()
 
 
 class PlaceError(ValueError):
-    """The text names no place in the log; it says what to send."""
+    """The given text names no place in the log. The message says what to send instead."""
 
 
 class PlaceMovedError(Exception):
@@ -65,7 +65,7 @@ async def around(
 
 
 async def at_instant(conn: Connection, micros: int, reads: Selection) -> tuple[Position, Position]:
-    """Where a reader begins for whatever is from an instant (µs) or later, and where it ends for all that came before it.
+    """Give the position after which a reader gets everything from an instant (µs) on, and the position up to which everything is before it.
 
     The two differ only where a clock that was set left directories apart.
     """

@@ -1,4 +1,4 @@
-"""Who lost access, commit by commit, the newest first: read a page at a time, so that no statement takes long, whatever was emptied."""
+"""Counts users who lost access, commit by commit, the newest first; page by page, so that no statement takes long however large a group was."""
 
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -11,23 +11,24 @@ from database.connections import Connection
 from database.deadlines import COUNT
 from database.queries import load_queries
 from delivery.surge_policy import HOUR_US, Limit, Loss
+from ledger.ids import DirectoryNumber, Seq
 
 SQL: Final = load_queries(__file__)
 PAGE: Final = 5_000  # events that end somebody's access, in one look
 EDGES: Final = 20_000  # memberships of groups in groups, in one look
-GROUPS: Final = 200  # of which they are
+GROUPS: Final = 200  # groups whose memberships one look reads
 EVER: Final = 2**62
-Commit = tuple[int, int]  # time in µs, first seq
+Commit = tuple[int, Seq]  # time in µs, first seq
 
 
 class UncountedError(Exception):
-    """It takes longer than COUNT to say who lost access. `users`: how many were found until then."""
+    """Counting who lost access took longer than COUNT. `users`: how many were found until then."""
 
     users: int = 0
 
 
 async def losses(
-    conn: Connection, directory: int, after: int, through: int, *, enough: int, seen: set[UUID] | None = None
+    conn: Connection, directory: DirectoryNumber, after: int, through: int, *, enough: int, seen: set[UUID] | None = None
 ) -> AsyncGenerator[Loss]:
     """The commits of a directory after an instant and until another (µs) that took access from users, the newest first.
 
@@ -88,7 +89,9 @@ async def _add_inside(
         left += [place for place, count in zip(last, read, strict=True) if count == each]
 
 
-async def users_between(conn: Connection, directory: int, after: int, through: int, most: int, *, made_after: int = 0) -> int:
+async def users_between(
+    conn: Connection, directory: DirectoryNumber, after: int, through: int, most: int, *, made_after: int = 0
+) -> int:
     """How many users lost access after an instant and until another, in µs: all, or more than `most`. Raises UncountedError.
 
     `made_after`: only by commits that were made later, whatever their time says.
@@ -108,7 +111,7 @@ async def users_between(conn: Connection, directory: int, after: int, through: i
     return len(users)
 
 
-async def hours_of(conn: Connection, directory: int, commits: Sequence[Commit], limit: Limit) -> list[list[Loss]]:
+async def hours_of(conn: Connection, directory: DirectoryNumber, commits: Sequence[Commit], limit: Limit) -> list[list[Loss]]:
     """What the brake must know to judge these commits: those of the hour that ends with each, in order; in stretches that do not touch.
 
     What came before more users than the limit had lost access is left out: it changes no verdict. Nor does any of it where they are not
@@ -123,10 +126,10 @@ async def hours_of(conn: Connection, directory: int, commits: Sequence[Commit], 
     return [await _hours_of(conn, directory, stretch[0], stretch[-1], limit) for stretch in stretches]
 
 
-async def _hours_of(conn: Connection, directory: int, first: Commit, last: Commit, limit: Limit) -> list[Loss]:
+async def _hours_of(conn: Connection, directory: DirectoryNumber, first: Commit, last: Commit, limit: Limit) -> list[Loss]:
     if await users_between(conn, directory, first[0] - HOUR_US, last[0], limit.per_hour) <= limit.per_hour:
         return []
-    found: dict[int, tuple[int, set[UUID]]] = {}
+    found: dict[Seq, tuple[int, set[UUID]]] = {}
     before = set[UUID]()  # who lost access by the first, or earlier
     async with aclosing(losses(conn, directory, first[0] - HOUR_US, last[0], enough=limit.per_hour + 1)) as walk:
         async for loss in walk:

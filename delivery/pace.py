@@ -1,11 +1,11 @@
-"""What limits a consumer that is behind: seen by whoever delivers, once a second, and said in words with what would help. Pure."""
+"""Finds what limits a consumer that is behind, once a second, and says in words what would help. Pure."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Final
 
-LOOKS: Final = 15  # of which the most frequent finding counts
-SHARE: Final = 0.2  # of the newest in a running mean
+LOOKS: Final = 15  # the most frequent finding of so many looks is shown
+SHARE: Final = 0.2  # weight of the newest value in a running mean
 UNLIMITED, ANSWER_TIME, ORDER, RATE, OURS, FAILURES, EXCEPTIONS = range(7)
 OPEN_MAX: Final = 200_000  # exceptions of a consumer; beyond, reading stops, and it is said
 BATCH_MAX: Final = 100
@@ -13,7 +13,7 @@ BATCH_MAX: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What limits a consumer, and the figures behind it. Seconds are means of lately: to an answer, and from there to the next request."""
+    """What limits a consumer, with running means: seconds until an answer, seconds from an answer until it is recorded, events a second."""
 
     limit: int
     answer_s: float

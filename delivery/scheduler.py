@@ -89,7 +89,7 @@ class Flight:
 
 
 class Scheduler:
-    """The queues of what may go. `opens` and `replays` are the pusher's own, and change under it."""
+    """The queues of events that may go. `opens` and `replays` belong to the backlog, which changes them."""
 
     def __init__(self, definition: Terms, opens: dict[int, Open], replays: dict[UUID, Replay]) -> None:
         self._definition = definition
@@ -124,7 +124,7 @@ class Scheduler:
         return not self._ready
 
     def queue(self, found: Open) -> None:
-        """Put an open event where it is found when it may go; nothing happens while it may not."""
+        """Put an open event into the queue where it is found when its turn comes; one that waits for others is left out until it is ready."""
         if not found.item.ready or found.under_way:
             return
         due_at = found.due_at
@@ -147,7 +147,7 @@ class Scheduler:
         return found.again and found.item.replay in self._replays
 
     def hurry(self, found: Open) -> None:
-        """A live event first drains the replay of its subject, ahead of the rate; the end of somebody's access all that it waits for."""
+        """Make urgent what a live event waits for: replayed events of its subject, ahead of the rate; for the end of all access every event before it."""
         if found.item.replay is not None:
             return
         whole = found.rank == 0
@@ -156,7 +156,7 @@ class Scheduler:
             item = waiting.pop()
             if item.gate:
                 waiting += item.behind
-                item.behind = []  # once for all that wait behind it
+                item.behind = []  # visited once, however many items wait for the gate
                 continue
             blocker = self._open.get(item.position)
             if blocker is not None and not blocker.urgent:
@@ -244,7 +244,7 @@ class Scheduler:
         return Moment(len(self._open), under_way, full, bool(self._ready), self.doubt.open, retries, paced, unread, crowded)
 
     def _first(self, now: float, room: int) -> Open | None:
-        """Turns between first tries of live events and everything else, which leaves some places to them."""
+        """Choose between first tries of live events and everything else; RESERVED places are kept for first tries."""
         self._turn += 1
         may_others = self._may_others(room)
         if may_others and self._turn % OTHERS_TURN == 0:
@@ -270,7 +270,7 @@ class Scheduler:
                 heapq.heappush(self._late, (attempts_of(found), found.rank, found.item.position))
 
     def _pop_late(self, now: float) -> Open | None:
-        """Of the retries whose time has come the one that was tried least: the turn goes round over all lanes."""
+        """Give, of the retries whose time has come, the one with the fewest attempts: so the turn goes round over all lanes."""
         while self._late:
             found = self._open.get(heapq.heappop(self._late)[2])
             if found is None or found.under_way or not found.item.ready or found.aside:
@@ -285,7 +285,7 @@ class Scheduler:
         return [o for o in some if not o.under_way and o.item.ready and (o.aside or o.due_at is not None)]
 
     def _probe(self, now: float) -> Open | None:
-        """One of them: the least probed, so that it is never always the same; what ends access first; none before the receiver asked for it."""
+        """Give an event to try before its time: the one that was probed least, ends of access first; none that the receiver asked to delay."""
         fit = [o for o in self._probes() if o.not_before <= now]
         found = min(fit, key=lambda o: (o.probes, o.rank, o.item.position), default=None)
         if found is not None:
@@ -383,7 +383,7 @@ class Scheduler:
         return times
 
     def _probe_at(self, now: float) -> float | None:
-        """When one is tried before its time. Which one is looked for only once there was silence for so long: they may be many."""
+        """When an event is tried before its time. The event is looked for only after PROBE_S of silence: there may be many."""
         at = self.doubt.probe_at(now)
         return at if at > now else min((max(at, found.not_before) for found in self._probes()), default=None)
 
@@ -399,7 +399,7 @@ def attempts_of(found: Open) -> int:
 def failed(
     row: Exceptional, schedule: Sequence[int], now: float, random: float, *, blamed: bool, asked_s: float | None = None
 ) -> None:
-    """An attempt failed: when the next one is, or that there is none. Without blame the place in the schedule stays."""
+    """Note a failed attempt on its row, and when the next one is; BLOCKED if there is none. Without blame the place in the schedule stays."""
     row.tried_at, row.asked_s = now, asked_s or None
     if blamed:
         row.attempts += 1
@@ -415,7 +415,7 @@ def _plain(found: Open) -> bool:
 
 
 def _spend(replay: Replay, now: float) -> bool:
-    """Whether the rate allows one more; a second's worth can be saved up."""
+    """Whether the rate of a replay allows one more event now. At most one second's worth is saved up."""
     rate = replay.run.rate_per_second
     if rate is None:
         return True

@@ -9,7 +9,7 @@ ACTIVE, RETRYING, PAUSED, BLOCKED, DISABLED = "active", "retrying", "paused", "b
 STATES: Final = (ACTIVE, RETRYING, PAUSED, BLOCKED, DISABLED)
 APPLICATION, NO_PROCESS = "application", "no_process"
 LIMITS: Final = (*NAMES.values(), APPLICATION, NO_PROCESS)  # every word of `limited_by`
-LAGGING_S: Final = 5.0  # behind for so long, it is said what limits it
+LAGGING_S: Final = 5.0  # a consumer that is behind for longer shows what limits it
 _SLOW: Final = "The application acknowledges more slowly than events come. What helps: larger pages, several at work."
 _NOBODY: Final = "No process delivers for it. What helps: LEDGER_DELIVERY_WORKERS above 0 on one of the machines."
 

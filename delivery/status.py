@@ -23,7 +23,7 @@ from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
-LAG_COUNTED_MAX: Final = 10_000  # counting further costs more than it tells
+LAG_COUNTED_MAX: Final = 10_000  # the lag is counted up to here: an exact count of more would cost a long scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ async def status_of(
     directories: Sequence[Directory],
     reaches: Callable[[str], bool],
 ) -> dict[str, Any]:
-    """The status of CONTRACT §5, with the definition beside it, for whoever `reaches` these directories."""
+    """The status of a consumer (docs/consumers.md, "Status") with its definition, as a caller sees it who `reaches` these directories."""
     lag = await lag_of(conn, feed, consumer, directories)
     stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id, reaches)
     d = consumer.definition

@@ -1,4 +1,4 @@
-"""The surge brake at work: limits of directories, which events are held, telling and letting go (the policy is surge_policy.py's)."""
+"""The surge brake: reads the limits of directories, tells which events are held, alarms and lets go. The policy is in surge_policy.py."""
 
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -39,14 +39,14 @@ _log = structlog.get_logger("delivery.surge_control")
 
 @dataclass(slots=True)
 class Held:
-    """Which commits the brake holds: directory and first seq of each. Not `judged`: of some it is not known, and they are among them."""
+    """The commits that the brake holds, as (directory, first seq). Not `judged`: some are held because they could not be counted in time."""
 
-    commits: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    commits: set[tuple[DirectoryNumber, Seq]] = field(default_factory=set[tuple[DirectoryNumber, Seq]])
     judged: bool = True
 
 
 async def limits(conn: Connection) -> dict[int, Limit]:
-    """What operators said, by directory; the others have `Limit()`."""
+    """Read the limits that operators set, by directory; every other directory has `Limit()`."""
     rows = await (await conn.execute(SQL["surge_limits_all"])).fetchall()
     return {row[0]: Limit(*row[1:]) for row in rows}
 
@@ -57,7 +57,7 @@ async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Ite
     Where it takes too long to count, all of a directory's are held, and it is said that they were not judged: to be asked again.
     What an operator has let go, or of a closed directory, is not asked about: it goes, whether it can be counted or not.
     """
-    asked: defaultdict[int, set[tuple[int, int]]] = defaultdict(set)
+    asked: defaultdict[DirectoryNumber, set[tuple[int, Seq]]] = defaultdict(set)
     for event in events:
         limit = known.get(event.directory, Limit())
         if event.types & REVOKING and limit.action == "hold" and not limit.closed and event.commit > limit.released:
@@ -112,7 +112,7 @@ async def _lately(conn: Connection) -> list[tuple[DirectoryNumber, Seq, int]]:
 
 
 async def _users(conn: Connection, directory: DirectoryNumber, since: int, known: Mapping[int, Limit]) -> int:
-    """How many users lost access after an instant; 0, with a word in the log, where it takes too long to say: the others go on."""
+    """Count the users of a directory who lost access after an instant. If that takes too long, log it and give 0, so that other directories are served."""
     per_hour = known.get(directory, Limit()).per_hour
     try:
         async with _counting(conn):

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from ledger.events import Fact, bits
+from ledger.ids import Seq
 
 Action = Literal["alarm", "hold"]
 HOUR_US: Final = 3_600_000_000
@@ -41,12 +42,12 @@ class Loss:
     That is its time, but where the clock stood: then many hours have one time, and each its own here.
     """
 
-    seq: int
+    seq: Seq
     at: int
     users: Collection[UUID]
 
 
-def excess(losses: Iterable[Loss], limit: Limit) -> list[int]:
+def excess(losses: Iterable[Loss], limit: Limit) -> list[Seq]:
     """The first seqs of the commits over the limit, of commits in the order of the log.
 
     The first must lie an hour before the first that is asked for: each is counted with those of the hour that ends with it.
@@ -54,7 +55,7 @@ def excess(losses: Iterable[Loss], limit: Limit) -> list[int]:
     if limit.closed:
         return []
     window, users = deque[Loss](), Counter[UUID]()
-    found: list[int] = []
+    found: list[Seq] = []
     for loss in losses:
         _set_back(window, loss.at)
         window.append(loss)

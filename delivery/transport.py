@@ -11,7 +11,7 @@ from uuid import UUID
 
 
 def always() -> bool:
-    """Nothing else can have taken over."""
+    """Say that a batch may always leave: no other process can have taken over."""
     return True
 
 
@@ -73,12 +73,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The receiver says that it is no more: nothing is sent to it until an operator resumes it."""
+    """The receiver says that it is gone for good: nothing is sent to it until an operator resumes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rewind:
-    """A receiver in order of the directory lacks what came after this seq. `otherwise` holds where that cannot be sent again."""
+    """A receiver that gets events in order of the directory lacks those after `seq`. If they cannot be sent again, `otherwise` applies."""
 
     seq: int
     otherwise: Retry
@@ -88,7 +88,7 @@ Outcome = Accepted | Retry | Gone | Rewind
 
 
 class TooLateError(Exception):
-    """`may_leave` said no: nothing left."""
+    """`may_leave` said no, so nothing was sent."""
 
 
 class Transport(Protocol):

@@ -195,7 +195,10 @@ class Worker:
                 self._serve(consumer, row[0], asked + self.lease_s, row[1])
 
     async def _claimed(self, conn: Connection, number: int, seen: tuple[int | None, str | None]) -> tuple[int, float] | None:
-        """The fence of a lease that was free, and until when the receiver asked for nothing. Not while its former holder is recording, late: the place would move afterwards."""
+        """Claim a free lease; give its fence, and until when the receiver asked for nothing.
+
+        None while the former holder still records: the place would move afterwards.
+        """
         async with conn.transaction():
             free = await (await conn.execute(SQL["try_lock_consumer"], (number,))).fetchone()
             if free is None or not free[0]:
@@ -210,7 +213,7 @@ class Worker:
         self._held[consumer.id] = _Held(consumer, fence, until, dispatcher, task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Look at once where it ended as it was told to; what failed waits for the next look."""
+        """Look for work at once after a dispatcher that ended as it was told to; after a failure the next look is soon enough."""
         if task.cancelled() or task.exception() is None or isinstance(task.exception(), LeaseLostError):
             self.changes.set()
 

@@ -106,9 +106,11 @@ def fault_of(kek: Kek, row: TokenRow) -> str | None:
     if bool(row.facts & TOKEN_ROTATED.bit) != (row.superseded_by is not None):
         return "the row and the log differ on whether it was rotated"
     if row.seal is None:
-        return "the row has no seal: it was made by hand, or by an earlier release; the next start of the service tells which"
+        return (
+            "the row has no seal: it was made by hand, or by an earlier release, whose rows the next start of the service seals"
+        )
     if not hmac.compare_digest(row.seal, seal_of(kek, row)):
-        return "the row grants something else than the service has issued: somebody changed it by hand"
+        return "the rights in the row differ from those that the service issued: somebody changed it by hand"
     return None
 
 
@@ -151,8 +153,8 @@ def _granted(issued: dict[str, Any]) -> dict[str, Any]:
 def _otherwise_sealed(kek: Kek, row: TokenRow, told: Told) -> str | None:
     issued = replace(row, superseded_by=None, expires_at=datetime.fromisoformat(told.issued["expires_at"]))
     if told.seal != seal_of(kek, issued).hex():
-        return "its hash or its issuer is not what the log has sealed"
+        return "its hash or its issuer differs from the sealed event in the log"
     ended = told.rotated or {"superseded_by": None, "expires_at": told.issued["expires_at"]}
     if (_id_text(row.superseded_by), row.expires_at) != (ended["superseded_by"], datetime.fromisoformat(ended["expires_at"])):
-        return "its end or its successor is not what the log says"
+        return "its expiry or its successor differs from the log"
     return None

@@ -80,7 +80,7 @@ from scim.work import Work
 
 PAUSED_RETRY_S = 60  # the Retry-After of a paused directory; a pause takes minutes or hours
 PAUSED_SAYS = "An operator paused this directory: nothing was changed. Send the request again after the time in Retry-After, or ask them to resume it."
-CLOSED_SAYS = "This directory was closed for good; nothing was changed. Switch provisioning to it off in your IdP, or ask for another directory."
+CLOSED_SAYS = "This directory was closed for ever; nothing was changed. Switch provisioning to it off in your IdP, or ask for another directory."
 
 
 SHARED_STEPS = 2_000  # of a PATCH in a shared batch: some milliseconds

@@ -445,13 +445,13 @@ def _arrange(
     fetched: Fetched, slices: Sequence[_Slice], rows: Sequence[tuple[Any, ...]], directories: dict[DirectoryNumber, Directory]
 ) -> None:
     """Put the rows into the order of the slices, and choose the events of the selection."""
-    by_place = {(number, seq): (seq, *event) for number, seq, *event in rows}  # the seq again: as it is read, it has its type
+    by_place = {row[:2]: row for row in rows}  # by directory and seq
     takes, looked_at = fetched.selection.takes, fetched.looked_at
     for piece in slices:
         number, commit, types, at, directory = piece.directory, piece.commit, piece.types, piece.at, directories[piece.directory]
         offset, slug = piece.position - piece.first, directory.slug
         for each in range(piece.first, piece.last + 1):
-            seq, kind, obj, leaf, leaf_hash, mem = by_place[number, each]
+            _, seq, kind, obj, leaf, leaf_hash, mem = by_place[number, each]
             event = Event(seq + offset, number, seq, kind, obj, mem, at, commit, types, leaf_hash, slug)
             if takes(event):
                 fetched.places.append(len(looked_at))

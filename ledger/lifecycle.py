@@ -68,7 +68,7 @@ def clock_accepted(directory: Directory, tail: DirectoryTail, reason: str) -> Re
     Raises StateError if the clock is not behind or the directory is closed, LifecycleError for the ledger's own.
     """
     if directory.slug == SYSTEM:
-        raise LifecycleError("This is the ledger's own directory: what is written there is never held up by a clock.")
+        raise LifecycleError("This is the ledger's own directory: a clock never blocks its writes.")
     check_open(directory)
     if tail.state == "running":
         raise StateError(
@@ -93,7 +93,7 @@ def _check(directory: Directory) -> None:
 def check_open(directory: Directory) -> None:
     """Raises StateError for a closed directory, whose profile and schemas no longer change."""
     if directory.is_closed:
-        raise StateError(f"The directory {directory.slug} was closed for good. Make another one.", "directory_closed")
+        raise StateError(f"The directory {directory.slug} was closed for ever. Create another one.", "directory_closed")
 
 
 def _act(kind: EventType, directory: Directory, leaves: set[str], reason: str) -> RecordFacts:

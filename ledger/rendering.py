@@ -128,7 +128,8 @@ def _data(kek: Kek, sealed: SealedEvent, keys: dict[int, bytes | None], allowed:
     try:
         key = keys.get(event.obj.int, _NOT_UNWRAPPED)
         if key is _NOT_UNWRAPPED:
-            key = keys[event.obj.int] = _unwrapped(kek, sealed.wrapped, directory, event.obj)
+            keys[event.obj.int] = None  # a damaged key is damaged for all events of the resource
+            key = keys[event.obj.int] = unwrap_key(kek, sealed.wrapped, directory=directory.uuid, obj=event.obj)
         if key is None:
             raise WrapError
         return data_of(open_payload(key, sealed.ct, directory=directory.uuid, obj=event.obj, seq=event.seq, payload_max=allowed))
@@ -139,14 +140,6 @@ def _data(kek: Kek, sealed: SealedEvent, keys: dict[int, bytes | None], allowed:
     except DAMAGED:
         tell_unreadable(directory, event.seq)
     return UNREADABLE
-
-
-def _unwrapped(kek: Kek, wrapped: bytes, directory: Directory, obj: UUID) -> bytes | None:
-    """The key of a resource; None if it is damaged, as it is then for all events of the resource."""
-    try:
-        return unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
-    except DAMAGED:
-        return None
 
 
 _told = set[tuple[DirectoryNumber, Seq]]()
@@ -183,8 +176,9 @@ def render(event: Event, leaf: bytes, data: bytes) -> tuple[bytes, bytes]:
     `data` is WITHHELD, ERASED or UNREADABLE if it cannot be shown. Events with a body have `ct` in their leaf.
     """
     f: dict[str, Any] = orjson.loads(leaf)
+    slug = event.slug
     head = (
-        f'{{"object":"event","id":"evt_{event.slug}_{event.seq}_{event.leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{event.slug}",'
+        f'{{"object":"event","id":"evt_{slug}_{event.seq}_{event.leaf_hash[:4].hex()}","type":"{f["type"]}","directory":"{slug}",'
         f'"seq":{f["seq"]},"position":{event.position},"commit":{{"first_seq":{f["tx"]},"size":{f["txn"]}}},"rv":{f["rv"]},'
         f'"time":"{rfc3339(f["at"])}","cause":"{f["cause"]}","actor":"{f["actor"]}","request_id":"{f["req"]}",'
         f'"profile":"{f["prof"]}","subject":{{"type":"{f["ot"]}","id":"{f["obj"]}"}},"data":'

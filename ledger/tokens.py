@@ -217,7 +217,7 @@ def rotate(issuer: Issuer, token_id: UUID, old: TokenRow, overlap_seconds: int =
     if state != "active":
         raise StateError(f"This token is {state}: there is nothing to rotate. Issue a new one.", f"token_{state}")
     if fault_of(issuer.kek, old) is not None:
-        why = "This token is not as the log tells it. Run `scim-ledger replay verify`, and issue a new one."
+        why = "The stored token does not agree with the log. Run `scim-ledger replay verify`, and issue a new one."
         raise StateError(why, "token_not_of_the_log")
     text = _new_text(issuer, old.role, token_id)
     ends = replace(

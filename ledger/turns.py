@@ -24,8 +24,8 @@ T = TypeVar("T")
 _TURN_RETRY_AFTER_S: Final = 5
 _AGAIN: Final = "nothing was done. Send the request again in a moment."
 # Texts for a turn that did not come in time. They fit both cases: the directory's own requests hold its share, or others hold all places.
-COMPUTING: Final = f"What came before this request is still being computed; {_AGAIN}"
-ASKING: Final = f"What came before this request still needs the connections to the database; {_AGAIN}"
+COMPUTING: Final = f"Earlier requests are still being computed; {_AGAIN}"
+ASKING: Final = f"Earlier requests still use the connections to the database; {_AGAIN}"
 LARGE: Final = f"Other large requests, of this directory or of others, are still being carried out; {_AGAIN}"
 THREADS: Final = 3  # worker threads; a directory may use one at a time
 THREADS_OF_ONE: Final = 1

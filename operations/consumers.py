@@ -350,7 +350,9 @@ async def close_fork(ledger: OpenLedger, caller: Caller, consumer: Consumer, rea
     async with ledger.connection() as conn:
         known = await open_fork(conn, consumer.id, caller.token.reaches_log)
     if known is None:
-        raise ConflictError("Nothing that this consumer was sent is gone from the log, or it was closed already.", "not_forked")
+        raise ConflictError(
+            "No event that this consumer was sent is missing in the log, or the fork is closed already.", "not_forked"
+        )
     await record(ledger, caller, closed(consumer, reason, kek=ledger.kek, random=ledger.entropy))
     return await _status(ledger, caller, consumer.name)
 

@@ -23,7 +23,7 @@ from scim.errors import InvalidValue
 
 Verb = Literal["retry", "park", "skip"]
 SUPERSEDED: Final = (
-    'A later event took back what this one grants: sent now it would let somebody in again. Skip it, or say "superseded": "include" '
+    'A later event took back what this one grants, so sending it now would give access again. Skip it, or say "superseded": "include" '
     "and why in `reason`."
 )
 

@@ -110,12 +110,12 @@ async def _known(ledger: OpenLedger, conn: Connection, caller: Caller, key: Key)
         raise ConflictError(_UNDER_WAY, "idempotency_in_progress")
     fingerprint, request, over, answer, committed = row
     if bytes(fingerprint) != key.fingerprint:
-        raise ConflictError("This Idempotency-Key was sent with another request. Take a new one.", "idempotency_key_reused")
+        raise ConflictError("This Idempotency-Key was used with another request. Use a new key.", "idempotency_key_reused")
     if answer is not None:
         return _open_answer(ledger, key, bytes(answer))
     if over and (committed or await _committed_since(conn, request)):
         raise ConflictError(
-            "The request was carried out, but it ended before it could answer. Look at what there is now.",
+            "The request was carried out, but it ended without an answer. Look at the current state.",
             "idempotency_answer_lost",
         )
     if over:
@@ -142,7 +142,7 @@ async def _committed_since(conn: Connection, request: UUID) -> bool:
     return row is not None and bool(row[0])
 
 
-_UNDER_WAY: Final = "A request with this Idempotency-Key is under way. Send it again in a moment."
+_UNDER_WAY: Final = "A request with this Idempotency-Key is still running. Send it again in a moment."
 
 
 async def finish(ledger: OpenLedger, caller: Caller, key: Key, answer: Answer) -> None:

@@ -173,7 +173,7 @@ def advice(report: dict[str, Any], now: datetime) -> list[str]:
 def _clock(report: dict[str, Any]) -> list[str]:
     name = report["directory"]
     says = {
-        "behind": "No change is taken: the last event is more than 60 seconds ahead of the database's clock. Put the clock right, or "
+        "behind": "No change is accepted: the last event is more than 60 seconds ahead of the database's clock. Put the clock right, or "
         f"accept it: scim-ledger directory accept-clock {name} --reason … (docs/operations.md, clock_behind_ledger).",
         "frozen": "Changes have the time of the last event until the database's clock has caught up with it, as an operator accepted.",
     }
@@ -187,7 +187,9 @@ def _surge_advice(report: dict[str, Any]) -> list[str]:
     says = f"More users lost access in the last hour than is usual here ({surge['per_hour']})."
     stop = f"If nobody meant that, stop the IdP, and scim-ledger directory pause {name} --reason …"
     if surge["action"] == "hold":
-        return [f"{says} What is beyond is not pushed. {stop}; otherwise scim-ledger directory surge release {name} --reason …"]
+        return [
+            f"{says} Changes above that are not pushed. {stop}; otherwise scim-ledger directory surge release {name} --reason …"
+        ]
     return [f"{says} {stop}"]
 
 
@@ -199,7 +201,7 @@ def _paused(report: dict[str, Any]) -> list[str]:
 
 def _storms(report: dict[str, Any]) -> list[str]:
     return [
-        f"The IdP repeats {storm['method']} {storm['path']} in vain ({storm['count']} times in an hour, status {storm['status']})."
+        f"The IdP repeats {storm['method']} {storm['path']} without success ({storm['count']} times in an hour, status {storm['status']})."
         for storm in report["retry_storms"]
     ]
 
@@ -231,7 +233,7 @@ def _errors(report: dict[str, Any]) -> list[str]:
         span = f"since {report['since']:%Y-%m-%d %H:%M} UTC" if report["since"] else f"in the last {report['hours']} hours"
         found.append(f"{errors} of {total} requests were refused {span}; the reasons are below.")
     if limited:
-        found.append(f"{limited} requests were answered 429: the IdP sent faster than this directory's queue takes.")
+        found.append(f"{limited} requests were answered 429: the IdP sends faster than this directory's queue accepts.")
     return found
 
 

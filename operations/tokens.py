@@ -56,13 +56,15 @@ async def issue(
 def _check_scope(caller: Caller, asked: Token) -> None:
     # Checked before names are looked up, so that a hidden directory and a missing one look alike.
     if not caller.token.covers(asked):
-        raise ForbiddenError("A token issues only within its own scopes: this one would reach further.")
+        raise ForbiddenError("A token can issue only tokens within its own scopes: this one would reach further.")
 
 
 def _check_names(asked: Token) -> None:
     """Raises InvalidError for a name that no consumer can have. Consumers need not exist yet."""
     if any(name != "*" and not NAME.fullmatch(name) for name in asked.consumers):
-        raise InvalidError("`consumers` has what is no name: 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit.")
+        raise InvalidError(
+            "`consumers` has an invalid name. Names are 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit."
+        )
 
 
 async def _check_directories(ledger: OpenLedger, conn: Connection, role: str, directories: Sequence[str]) -> None:
@@ -70,7 +72,7 @@ async def _check_directories(ledger: OpenLedger, conn: Connection, role: str, di
     for slug in directories:
         found = await ledger.directories.by_slug(conn, slug) if slug != "*" else None
         if slug != "*" and found is None:
-            raise InvalidError("`directories` names one that is not there. GET /v1/directories lists them.")
+            raise InvalidError("`directories` names an unknown directory. GET /v1/directories lists them.")
         if found is not None and found.is_closed and role == "scim":
             check_open(found)  # no IdP writes to a closed directory
 

@@ -182,7 +182,7 @@ async def _swap(shadow: ShadowTables, swapper: Owner, only: Sequence[str], waits
             waits(waits_for(stay))
             await asyncio.sleep(LOOK_S)
     raise RebuildRefusedError(
-        "Writes came faster than the rebuild could follow. Run it again in a quieter hour; it goes on here."
+        "Writes came faster than the rebuild could follow. Run it again in a quieter hour; it resumes from here."
     )
 
 

@@ -86,7 +86,7 @@ async def _token_problem(conn: Owner, kek: Kek, system: Directory, row: TokenRow
     try:
         said: Told = (await told(conn, kek, system, [row.id]))[row.id]
     except (BodyError, WrapError):
-        return "an event of it does not open: this service did not write it"
+        return "one of its events cannot be opened: this service did not write it"
     return differs(kek, row, said)
 
 

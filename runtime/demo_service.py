@@ -63,7 +63,7 @@ class Client:
                 raw, seq = answer.read(), answer.getheader("Ledger-Seq")
         except (OSError, HTTPException) as away:
             raise UnreachableError(
-                f"Nobody answers at {self.base_url}. Start a service there (make run), or unset LEDGER_URL: the demo then starts its own."
+                f"No service answers at {self.base_url}. Start a service there (make run), or unset LEDGER_URL: the demo then starts its own."
             ) from away
         found = _json(raw)
         if not 200 <= answer.status < 300:

@@ -303,7 +303,7 @@ def _running_postmaster(server: _DataDirectory, lock: BinaryIO) -> int | None:
         if status == "ready" and _listening(server.socket_dir):
             server.report(f"PostgreSQL {pid} is still running in {server.data_dir}, taking it over")
             return pid
-        progress.tick("an earlier PostgreSQL here is still at work")
+        progress.tick("an earlier PostgreSQL is still running here")
         time.sleep(POLL_INTERVAL_S)
     return None
 

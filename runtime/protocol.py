@@ -67,16 +67,16 @@ TARGET_TOO_LONG: Final = Refusal(
 FRAMING: Final = Refusal(
     400,
     "body_framing",
-    "The body comes in too many small chunks, with too much around them. Send Content-Length, or larger chunks.",
+    "The body comes in too many small chunks, with too much framing. Send Content-Length, or larger chunks.",
 )
-HEAD_LATE: Final = Refusal(408, "head_timeout", "The head of the request was not whole in time. Send it at once.")
+HEAD_LATE: Final = Refusal(408, "head_timeout", "The head of the request was not complete in time. Send it at once.")
 BODY_LATE: Final = Refusal(408, "body_timeout", "The body of the request came too slowly. Send it at 1 KiB/s or more.")
 FULL: Final = Refusal(
     503,
     "too_many_connections",
-    "The service has all the connections it takes (LEDGER_CONNECTIONS). Try again in a moment, and keep fewer open.",
+    "The service has reached its limit of connections (LEDGER_CONNECTIONS). Try again in a moment, and keep fewer open.",
 )
-BUSY: Final = Refusal(400, "pipelining", "Too many requests were sent ahead of their answers.")
+BUSY: Final = Refusal(400, "pipelining", "Too many pipelined requests were sent before their answers.")
 
 
 def remaining(left: float, most: float, elapsed: float, progress: float) -> float:

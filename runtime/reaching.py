@@ -23,7 +23,7 @@ PAUSE_S: Final = 0.25  # between two attempts
 
 _READ_ONLY: Final = "it is read-only (a standby, or default_transaction_read_only is on)"
 _LENT: Final = (
-    "The database is reached through a pooler that lends a server for one transaction only (pgbouncer: pool_mode = transaction). Locks, "
+    "The database is reached through a pooler in transaction mode (pgbouncer: pool_mode = transaction). Locks, "
     "notifications and migrations need a session: set LEDGER_DIRECT_URL, and LEDGER_MIGRATE_URL where you use it, to addresses past the "
     "pooler, or set pool_mode = session. LEDGER_DATABASE_URL may stay as it is."
 )

@@ -18,7 +18,7 @@ class Settings(BaseSettings):
     migrate_url: SecretStr | None = Field(None, description="The same database with the owner role, for migrations and rebuilds")
     direct_url: SecretStr | None = Field(
         None,
-        description="The same database past a pooler that lends a server for one transaction, which LEDGER_DATABASE_URL leads to",
+        description="The same database without its pooler, if LEDGER_DATABASE_URL leads to a pooler in transaction mode",
     )
     database_wait_s: float = Field(
         0, ge=0, le=3_600, description="Seconds that a start waits for a database that does not answer yet"
@@ -26,10 +26,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("var"), description="Where the embedded PostgreSQL, the key file and first-run.json live")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
-    connections: int = Field(
-        1_000, ge=1, le=100_000, description="Connections that a serving process takes at once; further ones: 503"
-    )
-    public_url: str | None = Field(None, description="How clients reach the service; unset: http://HOST:PORT")
+    connections: int = Field(1_000, ge=1, le=100_000, description="Open connections of a serving process; further ones get 503")
+    public_url: str | None = Field(None, description="The URL that clients use; unset: http://HOST:PORT")
     kek_file: Path | None = Field(None, description="File with the key-encryption key; unset: DATA_DIR/kek")
     log_format: Literal["console", "json"] = Field("console", description="How log lines look")
     workers: int = Field(1, ge=1, le=64, description="Serving processes")
@@ -37,11 +35,11 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=PORT_MAX,
-        description="Port of 127.0.0.1 for /metrics with names; with several workers one for each, counted up",
+        description="Port on 127.0.0.1 for /metrics with names; each further worker uses the next port",
     )
     delivery_workers: int = Field(1, ge=0, le=64, description="Processes that push to webhooks; 0: none here")
-    webhook_allow: str = Field("", description="Networks or hosts a webhook may reach although they are private or loopback")
-    webhook_timeout_s: float = Field(15.0, ge=0.5, le=60, description="Seconds until a webhook must have answered")
+    webhook_allow: str = Field("", description="Private or loopback networks or hosts that webhooks may reach")
+    webhook_timeout_s: float = Field(15.0, ge=0.5, le=60, description="Seconds within which a webhook must answer")
     url: str | None = Field(
         None, pattern="^https?://.", description="A service for the command line and the demo; unset: that of this machine"
     )

@@ -117,7 +117,7 @@ async def _discover(services: Services, call: Call, directory: Directory, _: Tok
 
 
 async def _me(_services: Services, _call: Call, _directory: Directory, _token: Token) -> Answer:
-    raise NotImplementedHere("/Me is not offered: a provisioning token stands for an IdP, not for a user (RFC 7644 §3.11).")
+    raise NotImplementedHere("/Me is not offered: a provisioning token belongs to an IdP, not to a user (RFC 7644 §3.11).")
 
 
 # (first segment, number of segments) -> method -> handler

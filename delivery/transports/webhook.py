@@ -1,4 +1,4 @@
-"""Webhooks by HTTP (CONTRACT §5, Standard Webhooks): one signed POST, and what the answer means.
+"""Webhooks by HTTP (Standard Webhooks, docs/consumers.md): one signed POST, and what the answer means.
 
 Every address is checked when the connection is made, not when the name is looked up, so no answer of a name server leads inside.
 """
@@ -88,7 +88,7 @@ _may_leave: ContextVar[Callable[[], bool]] = ContextVar("may_leave")
 
 
 class _Request(aiohttp.ClientRequest):
-    """Asks once more before the first byte: a connection may have taken long, or the process stood still meanwhile."""
+    """Asks `may_leave` before the first byte: connecting may have taken long, or the process may have been stopped meanwhile."""
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         if not _may_leave.get(always)():
@@ -184,7 +184,7 @@ async def message_of(batch: Batch) -> Message:
 
 
 async def _answer(content: aiohttp.StreamReader) -> bytes:
-    """What the receiver said. The status is its answer already: a body that breaks off changes nothing."""
+    """Read the beginning of the receiver's answer. If the body breaks off, the status still counts."""
     try:
         return await _start_of(content)
     except (TimeoutError, aiohttp.ClientError):

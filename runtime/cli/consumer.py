@@ -38,7 +38,9 @@ for _name, _command in (
 def create(
     name: str,
     *,
-    directory: Annotated[list[str] | None, typer.Option(help="What it reads; may be given again. Default: all.")] = None,
+    directory: Annotated[
+        list[str] | None, typer.Option(help="A directory that it reads; may be given again. Default: all.")
+    ] = None,
     types: Annotated[str, typer.Option(help="Comma-separated event types, such as user.*,group.created.")] = "*",
     start: Annotated[str, typer.Option(help="beginning, now, seq:N, an instant, an event id.")] = "beginning",
     url: Annotated[str | None, typer.Option(help="Push to this URL. Without it the consumer pulls.")] = None,

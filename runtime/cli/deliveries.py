@@ -9,7 +9,7 @@ from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, Reason, Superseded, print_rows, say
 
 blocked = new_group("Deliveries that failed: blocked ones, and those that are tried again.")
-parked = new_group("Deliveries that were set aside in sight.")
+parked = new_group("Parked deliveries.")
 Limit = Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")]
 STUCK: Final = ("event_id", "type", "state", "attempts", "last_error", "since", "next_attempt_at", "reason")
 

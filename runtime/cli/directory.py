@@ -17,7 +17,7 @@ DIRECTORY_COLUMNS: Final = ("directory", "id", "profile", "state")
 def create(
     slug: str,
     *,
-    profile: Annotated[str, typer.Option(help="How its IdP speaks: `scim-ledger directory profile list`.")] = "generic",
+    profile: Annotated[str, typer.Option(help="The profile of its IdP: see `scim-ledger directory profile list`.")] = "generic",
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +55,7 @@ def pause(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = 
 def resume(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
     """Accept SCIM writes again."""
     found = ask("directory resume", body={"reason": reason}, key=key, directory=directory)
-    say(as_json, found, f"Directory {directory} takes writes again.")
+    say(as_json, found, f"Directory {directory} accepts writes again.")
 
 
 @app.command()
@@ -63,7 +63,7 @@ def close(
     directory: str,
     *,
     reason: Reason,
-    confirm: Annotated[str, typer.Option(help="The directory's name once more: this cannot be taken back.")],
+    confirm: Annotated[str, typer.Option(help="The directory's name once more, because closing cannot be undone.")],
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +79,7 @@ def accept_clock(directory: str, *, reason: Reason, key: Key = None, as_json: As
     say(
         as_json,
         found,
-        f"Directory {directory} takes writes; until the clock has caught up they all have the time of its last event.",
+        f"Directory {directory} accepts writes. Until the clock has passed it, they all get the time of its last event.",
     )
 
 

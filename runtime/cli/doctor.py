@@ -17,7 +17,7 @@ STATES: Final[Mapping[str, str | None]] = {
     "active": None,
     "retrying": None,  # reported by `limited_by` if it lasts too long
     "paused": "It is paused: scim-ledger consumer resume {name}",
-    "blocked": "{blocked} deliveries are blocked{last}, and what depends on them waits. Mend the receiver, then scim-ledger blocked list {name}, "
+    "blocked": "{blocked} deliveries are blocked{last}, and events that depend on them wait. Repair the receiver, then scim-ledger blocked list {name}, "
     "and retry, park or skip each",
     "disabled": "It is disabled, because its receiver said that it is gone (410): delete it, or scim-ledger consumer resume {name}",
 }

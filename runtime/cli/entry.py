@@ -12,7 +12,7 @@ from runtime.exits import USAGE, CommandError
 
 _TOKEN: Final = re.compile(r"sl_[a-z]+_[0-9a-f]{32}_[0-9a-f]{16}")
 _SEEN: Final = (
-    "A token stands on this command line, where every process of this machine can read it and the shell remembers it. Nothing was asked. "
+    "A token stands on this command line, where every process of this machine can read it and the shell remembers it. No request was sent. "
     "Rotate or revoke it by its id; put tokens into LEDGER_TOKEN_FILE or LEDGER_TOKEN."
 )
 

@@ -15,7 +15,7 @@ app = new_group("The feed.")
 Slug = Annotated[str | None, typer.Option("--directory", help="Only this one. Default: all but _system.")]
 EventTypes = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
 Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]
-AlwaysJson = Annotated[bool, typer.Option("--json", help="What it prints is JSON in any case.")]
+AlwaysJson = Annotated[bool, typer.Option("--json", help="The output is always JSON.")]
 EVENTS_PAGE: Final = 1_000
 WAIT_S: Final = 20  # seconds of one long poll; shorter than the idle timeout of proxies
 

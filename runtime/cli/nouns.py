@@ -23,22 +23,22 @@ NOUNS: Final[Nouns] = {
     "serve": Noun("machine", "Start the service.", verb=True),
     "migrate": Noun("machine", "Bring the database schema to this release.", verb=True),
     "settings": Noun("machine", "Show every setting with its value, source and meaning.", verb=True),
-    "doctor": Noun("doctor", "Say what needs attention: the service, its directories, its consumers.", verb=True),
-    "demo": Noun("machine", "Tell the whole story, from first push to replay.", verb=True),
+    "doctor": Noun("doctor", "Show what needs attention: the service, its directories, its consumers.", verb=True),
+    "demo": Noun("machine", "Run the demo, from the first push to a replay.", verb=True),
     "directory": Noun("directory", "IdP connections."),
     "token": Noun("token", "Bearer tokens."),
     "events": Noun("events", "The feed."),
     "consumer": Noun("consumer", "Named readers of the feed."),
     "blocked": Noun("deliveries", "Deliveries that failed.", "blocked"),
-    "parked": Noun("deliveries", "Deliveries that were set aside in sight.", "parked"),
+    "parked": Noun("deliveries", "Parked deliveries.", "parked"),
     "replay": Noun("replay", "Rebuild or check the read models; send deliveries again."),
     "audit": Noun("audit", "Who had access, as of a time or a place in the log."),
     "requests": Noun("requests", "The journal of SCIM requests."),
 }
 DIRECTORY_NOUNS: Final[Nouns] = {
-    "profile": Noun("profile", "How a directory's IdP is understood."),
+    "profile": Noun("profile", "Profiles: how kinds of IdP write SCIM."),
     "schema": Noun("schema", "Extension schemas of a directory."),
-    "surge": Noun("surge", "The surge brake: more revocations in an hour than are ordinary."),
+    "surge": Noun("surge", "The surge brake: an alarm, or a hold, for too many revocations in an hour."),
 }
 
 

@@ -13,7 +13,7 @@ from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, plain, say
 from runtime.exits import FINDING, REFUSED, USAGE, CommandError
 
-app = new_group("How a directory's IdP is understood.")
+app = new_group("Profiles: how kinds of IdP write SCIM.")
 
 
 @app.command("list")

@@ -38,7 +38,7 @@ def rebuild(
     try:
         wanted, result = rebuild_here(tuple(name.strip() for name in only.split(",") if name.strip()), progress_bar)
     except KeyboardInterrupt:
-        raise CommandError("Interrupted. Run the same command again: it goes on where it was.", INTERRUPTED) from None
+        raise CommandError("Interrupted. Run the same command again: it resumes.", INTERRUPTED) from None
     report = {
         "events": result.events, "resumed_at": result.resumed_at, "drifted": list(result.drifted), "locked_ms": result.locked_ms,
     }  # fmt: skip
@@ -196,5 +196,5 @@ def _followed(asked: Service, run: dict[str, Any]) -> dict[str, Any]:
                 run = asked.ask("replay status", replay_id=run["id"])
                 progress(run["done"], run["total"])
         except KeyboardInterrupt:
-            print("It goes on by itself: scim-ledger replay status", run["id"], file=sys.stderr)
+            print("The run continues: scim-ledger replay status", run["id"], file=sys.stderr)
     return run

@@ -8,7 +8,7 @@ from runtime.cli.client import ask
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, print_rows, say
 
-app = new_group("The surge brake: more revocations in an hour than are ordinary.")
+app = new_group("The surge brake: an alarm, or a hold, for too many revocations in an hour.")
 
 
 @app.command()
@@ -20,9 +20,9 @@ def show(directory: str, *, as_json: AsJson = False) -> None:
 @app.command("set")
 def set_command(
     directory: str,
-    per_hour: Annotated[int, typer.Argument(min=0, help="Revocations in an hour that are ordinary.")],
+    per_hour: Annotated[int, typer.Argument(min=0, help="The limit of revocations in an hour.")],
     *,
-    hold: Annotated[bool, typer.Option(help="Hold back the pushes beyond it until they are released.")] = False,
+    hold: Annotated[bool, typer.Option(help="Hold pushes above the limit until they are released.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Set the limit of revocations an hour. Above it there is an alarm, and with --hold pushes wait."""

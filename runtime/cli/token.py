@@ -29,7 +29,8 @@ def issue(
     role: Annotated[str, typer.Argument(help="One of scim, consumer, operator, auditor, admin.")],
     *,
     directory: Annotated[
-        list[str] | None, typer.Option(help="What it reaches; may be given again. Default: all, but one for scim.")
+        list[str] | None,
+        typer.Option(help="A directory that it reaches; may be given again. Default: all; a scim token needs exactly one."),
     ] = None,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
     types: Annotated[str, typer.Option(help="Comma-separated event types it reads, such as user.*; role consumer.")] = "",
@@ -54,7 +55,7 @@ def issue(
 def list_command(
     *,
     role: Annotated[str | None, typer.Option(help="Only of this role.")] = None,
-    directory: Annotated[str | None, typer.Option(help="Only what reaches this directory.")] = None,
+    directory: Annotated[str | None, typer.Option(help="Only tokens that reach this directory.")] = None,
     state: Annotated[str | None, typer.Option(help="Only active, overlapping, expired or revoked ones.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -49,7 +49,7 @@ def test_the_demo_can_be_told_twice_on_a_running_service(make_service: Callable[
 def test_an_address_where_nobody_answers_is_named(tmp_path: Path) -> None:
     told = Service(tmp_path / "unused", LEDGER_URL="http://127.0.0.1:9").cli("demo")
     assert told.returncode == 3
-    assert told.stderr.startswith("Nobody answers at http://127.0.0.1:9.")
+    assert told.stderr.startswith("No service answers at http://127.0.0.1:9.")
     assert "unset LEDGER_URL" in told.stderr
 
 

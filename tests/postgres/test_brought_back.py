@@ -97,7 +97,7 @@ def test_a_grant_that_was_taken_back_is_not_brought_back_unless_asked_for(app_ur
         async with scene(app_url) as s:
             grant = await stuck(s, story, park=park)
             before = len(s.hook.tried)
-            with pytest.raises(ConflictError, match="let somebody in again") as refused:
+            with pytest.raises(ConflictError, match="give access again") as refused:
                 await retry(s, grant["id"], of_parked=park)
             assert refused.value.code == "superseded"
             assert await s.wanted("delivery.retried") == []
@@ -201,7 +201,7 @@ def test_no_way_of_taking_a_membership_back_lets_its_grant_in_again(app_url: str
                 await s.settled()
                 s.hook.verdict = lambda _: None
                 for grant in aside.keys() - {stands["id"]}:
-                    with pytest.raises(ConflictError, match="let somebody in again"):
+                    with pytest.raises(ConflictError, match="give access again"):
                         await retry(s, grant, of_parked=True)
                 await retry(s, stands["id"], of_parked=True)  # the outer group has it still, whoever is inside
                 await s.until(lambda: stands["id"] in {e["id"] for e in s.hook.took})

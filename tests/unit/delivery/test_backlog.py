@@ -1,7 +1,7 @@
 """The backlog under random histories: arrivals, failures, kills, replays, held events, rewinds. No database and no clock.
 
 A world has a log, a store that does with a report what the database does, a receiver, and a backlog that is taken up from the store
-alone after each kill. Order is checked against the rules of docs/concepts.md as they are written there, not against the lanes.
+alone after each kill. Order is checked against the rules of docs/consumers.md ("Order") as they are written there, not against the lanes.
 """
 
 import copy

@@ -105,9 +105,9 @@ def test_a_clock_is_accepted_only_where_it_is_behind() -> None:
     assert clock_accepted(HERE, replace(behind, accepted=True), "r") is None
     with pytest.raises(StateError, match="writes go on"):
         clock_accepted(HERE, DirectoryTail(9, 5, 5), "r")
-    with pytest.raises(StateError, match="closed for good"):
+    with pytest.raises(StateError, match="closed for ever"):
         clock_accepted(replace(HERE, state=CLOSED), behind, "r")
-    with pytest.raises(LifecycleError, match="never held up"):
+    with pytest.raises(LifecycleError, match="never blocks"):
         clock_accepted(replace(HERE, slug="_system"), behind, "r")
 
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_done_says_why() -> None:
     for act in (paused, resumed):
         with pytest.raises(LifecycleError, match="own directory"):
             act(system, "r")
-        with pytest.raises(StateError, match="closed for good"):
+        with pytest.raises(StateError, match="closed for ever"):
             act(replace(HERE, state=DELETED), "r")
     with pytest.raises(LifecycleError, match="own directory"):
         closed(system, "r", "_system")

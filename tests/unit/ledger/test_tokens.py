@@ -179,7 +179,7 @@ def test_an_overlap_never_lengthens_a_life() -> None:
         ({"expires_at": NOW}, "token_expired", "is expired"),
         ({"revoked_at": NOW}, "token_revoked", "is revoked"),
         ({"facts": TOKEN_ISSUED.bit | TOKEN_REVOKED.bit}, "token_revoked", "is revoked"),
-        ({"seal": bytes(32)}, "token_not_of_the_log", "not as the log tells it"),
+        ({"seal": bytes(32)}, "token_not_of_the_log", "does not agree with the log"),
     ],
 )  # fmt: skip
 def test_what_is_not_live_is_not_rotated(changed: dict[str, Any], code: str, why: str) -> None:
@@ -271,7 +271,7 @@ def test_a_rotated_row_does_not_come_back_as_it_was() -> None:
     assert rotated.body is not None
     log = told(new, rotated=rotated.body.object)
     assert differs(KEK, replace(after.ends, facts=facts), log) is None
-    assert "end or its successor" in (differs(KEK, sealed(KEK, longer), log) or "")
+    assert "expiry or its successor" in (differs(KEK, sealed(KEK, longer), log) or "")
 
 
 def test_a_row_of_an_earlier_release_is_compared_by_its_rights() -> None:
