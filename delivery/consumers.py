@@ -435,6 +435,11 @@ def unchanged(consumer: Consumer) -> Statement:
     return SQL["consumer_unchanged"], (consumer.id, consumer.version)
 
 
+def reads_on(consumer: Consumer) -> Statement:
+    """Whether it is still there, at its place and with its filter: what a plan of a run depends on."""
+    return SQL["consumer_reads_on"], (consumer.id, consumer.epoch)
+
+
 def _name(consumer: Consumer) -> dict[str, Any]:
     return {"id": str(consumer.uuid), "name": consumer.name}
 

@@ -89,9 +89,8 @@ async def create(
         )
     if dry_run:
         return preview, None
-    await record(ledger, caller, started(run, [e.position for e in planned.events], kek=ledger.kek, random=ledger.entropy))
-    if not planned.events:
-        await record(ledger, caller, moved(run, "finished"), op=1)
+    positions = [event.position for event in planned.events]
+    await record(ledger, caller, started(consumer, run, positions, kek=ledger.kek, random=ledger.entropy))
     return preview, await _run(ledger, run.id)
 
 
