@@ -1,4 +1,4 @@
-"""Row 17: how long a command takes that only asks, against importing the two libraries that it is made of."""
+"""Row 17: the time of a command, against importing the two libraries that it uses."""
 
 import sys
 
@@ -10,7 +10,7 @@ HELP_MAX, LIST_MAX = 1.5, 3.0
 
 
 def command_line(stage: Stage, sizes: Sizes) -> list[Figure]:
-    """`--help`, which asks nobody, and `token list`, which asks the service beside it."""
+    """`--help`, which sends no request, and `token list`, which asks the running service."""
     stage.say("the command line")
     service = stage.creating
     measures = {
@@ -19,7 +19,7 @@ def command_line(stage: Stage, sizes: Sizes) -> list[Figure]:
         "list": lambda: service.seconds_of(service.command("token", "list")),
     }
     for measure in measures.values():
-        measure()  # what was compiled is on disk
+        measure()  # warm up: bytecode is compiled and on disk
     found = {name: median(seconds) for name, seconds in interleaved(3 * sizes.rounds, measures).items()}
     return [
         _figure("scim-ledger --help", found["help"], found["base"], HELP_MAX),

@@ -1,4 +1,4 @@
-"""Rows 3, 4, 5 and 11: groups, large and small, and what others notice of a large one."""
+"""Rows 3, 4, 5 and 11: large and small groups, and the effect of a large one on other directories."""
 
 import time
 
@@ -44,7 +44,7 @@ def one_group(data: Dataset) -> list[Figure]:
 
 
 def put(data: Dataset) -> list[Figure]:
-    """Row 5: PUT of many members, alone for its speed, then again and again while another directory creates users."""
+    """Row 5: PUT of many members, first alone, then repeatedly while another directory creates users."""
     service, members = data.service, data.users[:PUT_MEMBERS]
     groups = service.make_groups([[]] * 20)
     data.stage.say("PUT of a group with 10 000 members")
@@ -72,7 +72,7 @@ def put(data: Dataset) -> list[Figure]:
 
 
 def leaver(data: Dataset) -> list[Figure]:
-    """Row 11: people leave one directory while a large group is deleted in another. It takes the large group with it."""
+    """Row 11: users leave one directory while a large group is deleted in another. The large group does not exist afterwards."""
     service, group = data.service, data.large_group
     people = service.make_users(3_000, directory=OTHER)
     service.make_groups([people] * LEAVER_GROUPS, directory=OTHER, connections=1)

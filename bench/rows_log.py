@@ -1,4 +1,4 @@
-"""Rows 8 and 10: what a long log costs: rebuilding and verifying from it, and writing to it."""
+"""Rows 8 and 10: the cost of a long log: rebuild, verify, and writes."""
 
 import contextlib
 import itertools
@@ -12,12 +12,12 @@ from bench.environment import Service, Stage, patch_body
 from bench.figures import Figure, Sizes, count, interleaved, median
 
 HOT_USERS = 1_000
-WRITES = 1_000  # of a measured round: half creates, half updates
+WRITES = 1_000  # writes in a measured round: half creates, half updates
 WRITE_ROUNDS = 7
 
 
 class Grown:
-    """A service with a log of some length; updates go to the same thousand users, whatever its size."""
+    """A service with a log of a given length. Updates always go to the same thousand users."""
 
     def __init__(self, stage: Stage, events: int) -> None:
         self.service = stage.service()
@@ -42,7 +42,7 @@ class Grown:
 
 
 def growth(stage: Stage, sizes: Sizes) -> tuple[list[Figure], Grown]:
-    """Row 10. It gives the small log back for the rebuild."""
+    """Row 10. Returns the small log, for the rebuild."""
     stage.say(f"two logs of {sizes.small} and {sizes.grown} events")
     small, grown = Grown(stage, sizes.small), Grown(stage, sizes.grown)
     small.write_cost()
@@ -65,7 +65,7 @@ def growth(stage: Stage, sizes: Sizes) -> tuple[list[Figure], Grown]:
 
 @contextlib.contextmanager
 def _snapshot(service: Service) -> Iterator[None]:
-    """Hold a snapshot open, as a dump does: nothing that dies meanwhile can be cleaned up."""
+    """Hold a snapshot open, as a dump does: PostgreSQL cannot remove row versions that die after its start."""
     with psycopg.connect(service.owner_url()) as conn:
         conn.execute("set transaction isolation level repeatable read")
         conn.execute("select count(*) from ledger.users")
@@ -74,7 +74,7 @@ def _snapshot(service: Service) -> Iterator[None]:
 
 
 def rebuild(data: Dataset, log: Grown) -> list[Figure]:
-    """Row 8: the whole command as a process; one state under a log that doubles, and the large data set."""
+    """Row 8: the whole command as a process, for one state with a log that doubles, and for the large data set."""
     stage, sizes = data.stage, data.sizes
     found: list[tuple[int, float, float]] = []
     for events in (sizes.toggled, 2 * sizes.toggled):

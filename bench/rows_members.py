@@ -1,4 +1,4 @@
-"""Row 15: everything that is done with a large group, how long it takes, and what it holds in memory."""
+"""Row 15: all operations on a large group: their time, and the memory that they use."""
 
 import time
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from bench.load import Job, drive
 
 CYCLES = 4
 POINTS = 50
-SETTLE_S = 2.0  # memory is given back after the answer
+SETTLE_S = 2.0  # the service returns memory after the answer
 MIB = 2**20
 
 
 @dataclass
 class _Seen:
-    """Times in ms of one operation, and in MiB how far memory rose above where it began."""
+    """Times of one operation in ms, and its memory above the start in MiB."""
 
     times: list[float] = field(default_factory=list)
     rises: list[float] = field(default_factory=list)
@@ -28,12 +28,12 @@ class _Seen:
 @dataclass
 class _Cycles:
     service: Service
-    people: list[list[str]]  # two times as many as the group has members
+    people: list[list[str]]  # two lists, each of as many users as the group has members
     seen: dict[str, _Seen] = field(default_factory=dict)
     rests: list[float] = field(default_factory=list)
 
     def _note(self, name: str, act: Callable[[], float]) -> None:
-        """Time an operation; it gives the bytes it read."""
+        """Time an operation, which returns the bytes that it read."""
         seen = self.seen.setdefault(name, _Seen())
         before, _ = self.service.memory()
         started = time.perf_counter()
@@ -51,7 +51,7 @@ class _Cycles:
         return len(self.service.call(method, path, body).content)
 
     def run(self) -> None:
-        """A group is made, read, changed, replaced by others, and deleted."""
+        """Create a group, read it, change it, replace its members, delete it."""
         service, (first, second) = self.service, self.people
         extra, group = second[:POINTS], ""
         whole = group_body("Everyone", first)
@@ -99,7 +99,7 @@ def large_group(data: Dataset) -> list[Figure]:
         figures.append(
             Figure(15, work, shown, f"memory + {rise:.0f} MiB{read}", raw={"p50_ms": took, "rise_mib": rise, "bytes": seen.size})
         )
-    # What is made once stays: connections and their buffers, threads, plans. So each round adds less than the one before it, or leaks.
+    # Connections, buffers, threads and plans are made once and stay. So each round must add less memory than the one before, or there is a leak.
     before, last = cycles.rests[-2:]
     figures.append(Figure(15, f"   memory after {CYCLES} times all of it", f"{last:.0f} MiB", f"a round earlier: {before:.0f} MiB",
                           f"{last / before:.2f} ×", "≤ 1.05 ×", last <= 1.05 * before, {f"rest_{n}_mib": rest for n, rest in enumerate(cycles.rests)}))  # fmt: skip

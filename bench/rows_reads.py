@@ -49,7 +49,7 @@ def single(data: Dataset) -> list[Figure]:
 
 
 def feed(data: Dataset) -> list[Figure]:
-    """Row 7: one reader follows the whole log; a page counts for what all its events are."""
+    """Row 7: one reader reads the whole log; a page counts by the type of all its events."""
     assert data.large_group
     assert data.teams
     data.stage.say("the feed")
@@ -68,7 +68,7 @@ def feed(data: Dataset) -> list[Figure]:
 
 
 def _read(service: Service, types: str, pages: int) -> float:
-    """Read full pages from the beginning and give events per second; only whole pages of what was asked count."""
+    """Read pages from the beginning; return events a second. Only full pages of the requested types count."""
     conn = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
     headers = {"Authorization": f"Bearer {service.tokens['consumer']}"}
     after, events, seconds = "", 0, 0.0
@@ -101,7 +101,7 @@ def as_of(data: Dataset) -> list[Figure]:
     head = service.http.get("/v1/events", params={"directory": "acme", "limit": 1}, headers=service.role("consumer"))
     last = head.raise_for_status().json()["head_position"]
     dice = random.Random(9)
-    first = last - data.sizes.small  # the groups came last; before them there is nothing to answer
+    first = last - data.sizes.small  # the groups were created last; before them the answers are empty
     places = [f"as_of=seq:{dice.randint(max(2, first), last)}" for _ in range(QUESTIONS)]
     asked = {
         f"members of a group of {TEAM_MEMBERS}": [f"groups/{dice.choice(teams)}/members?as_of=seq:{last}" for _ in places],
@@ -136,7 +136,7 @@ EVERYBODY = quote('meta.lastModified gt "2020-01-01T00:00:00Z"')
 
 
 def pages(data: Dataset) -> list[Figure]:
-    """Row 20: what a page costs, and what it costs to count and page by a filter that the index covers whole."""
+    """Row 20: the cost of a page, and of counting and paging with a filter that the index covers completely."""
     service, users, seconds = data.service, len(data.users), data.sizes.seconds
     data.stage.say("pages of users")
     dice = random.Random(20)

@@ -1,4 +1,4 @@
-"""Rows 13 and 14: what one directory notices of a storm in another, and what the journal of requests costs."""
+"""Rows 13 and 14: how a storm in one directory affects another, and the cost of the journal of requests."""
 
 import itertools
 
@@ -14,12 +14,12 @@ STORM_CONNECTIONS = 64
 CROWD = 1_200  # connections: more than a directory's queue holds, so that there are 429s
 MINUTE_RATE = 20_000 / 60
 PATCHED_USERS = 1_000
-_titles = itertools.count(1)  # a title twice in a row would be no change, and make no event
+_titles = itertools.count(1)  # unique, because the same title again would make no event
 WITHOUT_JOURNAL = "from api.journal import Journal; Journal.add = lambda self, entry: None"
 
 
 class _Two:
-    """A directory that writes steadily, beside one that may be in a storm."""
+    """Two directories: one writes steadily, the other may be in a storm."""
 
     def __init__(self, stage: Stage, sizes: Sizes) -> None:
         self._service, self._sizes = stage.service(), sizes
@@ -38,7 +38,7 @@ class _Two:
         self.quiet += drive(self._steady(self._sizes.seconds * 2)).latencies
 
     def storm(self, changes: int, connections: int, rate: float = 0.0) -> tuple[list[float], Result]:
-        """Half creates, half PATCHes in the one: give the latencies of the other meanwhile, and the storm's own result."""
+        """A storm of half creates, half PATCHes in one directory. Returns the latencies of the other one, and the result of the storm."""
         created = self._service.creates(changes // 2)
         patched = [
             self._service.request(

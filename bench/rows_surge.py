@@ -1,4 +1,4 @@
-"""Row 19: counting who lost access in the last hour, in a log where a whole company's groups were emptied and taken apart."""
+"""Row 19: counting the users who lost access in the last hour, after all groups of a company were emptied."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from delivery.surge_policy import REVOKING, Limit
 from delivery.worker import WATCH_S
 from ledger.rendering import Event
 
-AREAS = 20  # groups of a quarter of everybody, all inside one group, which is inside each of the outer groups
+AREAS = 20  # groups of a quarter of all users, all members of one group, which is a member of each outer group
 OUTER = 100
 EVENTS_PAGE = 500  # events that a delivery process reads together
 COUNT_ROUNDS = 5
@@ -25,7 +25,7 @@ Work = Callable[[Connection], Awaitable[object]]
 
 
 def surge(stage: Stage, sizes: Sizes) -> list[Figure]:
-    """Every outer group loses the group of all, then each area all its members: the newest hour is nothing else."""
+    """Remove the inner group from every outer group, then all members from each area. The last hour has only these events."""
     people = sizes.users // 5
     stage.say(f"groups of {people} users in groups in groups, taken apart")
     service = stage.service()

@@ -1,4 +1,4 @@
-"""Row 18: what a year of a busy consumer costs: thinning out how far it was, minute after minute."""
+"""Row 18: the cost of thinning out checkpoints, minute by minute, after a year of a busy consumer."""
 
 import asyncio
 import itertools
@@ -12,7 +12,7 @@ from bench.figures import Figure, Sizes, count, interleaved, median, ms
 from database.connections import connect
 from delivery.thinning import Thinning
 
-PER_S = 50  # checkpoints of a busy minute, as if none had been moved in place
+PER_S = 50  # checkpoints a second of a busy minute
 PASS_ROUNDS = 9
 MAKE = """
 with made as (
@@ -28,7 +28,7 @@ select %(consumer)s, 1, n, n, at from (
         select generate_series(now() - interval '365 days', now() - interval '2 days', interval '1 minute') at
         union all select generate_series(now() - interval '2 days', now() - interval '11 minutes', interval '1 second')) v) w order by at
 """
-# The minute that has just come of age.
+# The minute that has just become old enough to be thinned out.
 MINUTE = """
 insert into ledger.checkpoints (consumer, epoch, low, through, at)
 select %s, 1, 1e9::int8 + n, 1e9::int8 + n, date_bin('1 minute', now() - interval '10 minutes', '2000-01-01Z') - interval '1 minute' + n * interval '60 seconds' / %s
@@ -37,7 +37,7 @@ from generate_series(0, %s - 1) n order by n
 
 
 def year(stage: Stage, sizes: Sizes) -> list[Figure]:
-    """The same minute comes of age for a consumer that is a year old, and for one that began just now; each in a ledger of its own."""
+    """Thin out the same minute for a consumer that is a year old and for a new one, each in its own ledger."""
     stage.say("a year of a busy consumer")
     del sizes
     old, new = stage.service().owner_url(), stage.service().owner_url()
@@ -47,7 +47,7 @@ def year(stage: Stage, sizes: Sizes) -> list[Figure]:
         conn.execute("analyze ledger.checkpoints")
     thinning = {url: Thinning() for url in (old, new)}
     began = time.perf_counter()
-    while _pass(old, thinning[old], 0)[1]:  # pieces of a pass: all that has come of age is worked off
+    while _pass(old, thinning[old], 0)[1]:  # a pass works in pieces; repeat until everything old is thinned out
         pass
     backlog = time.perf_counter() - began
     minutes = itertools.count(1)
@@ -77,7 +77,7 @@ def _consumer(url: str, name: str) -> int:
 
 
 def _minute(url: str, consumer: int, thinning: Thinning, now: float) -> float:
-    """How many ms a pass takes that removes one minute's."""
+    """The ms of a pass that removes the checkpoints of one minute."""
     with psycopg.connect(url) as conn:
         conn.execute("delete from ledger.thinned where consumer = %s and step = 1", (consumer,))
         conn.execute(

@@ -81,7 +81,7 @@ def measure(stage: Stage, sizes: Sizes, wanted: set[int], failed: Callable[[int,
             figures += found
             for figure in found:
                 stage.say("  ".join(filter(None, (figure.work, figure.ours, figure.peer, figure.ratio, figure.verdict))))
-        except Exception as broken:  # the other rows are still worth having
+        except Exception as broken:  # the other rows can still be measured
             failed(row, broken)
             figures.append(Figure(row, "could not be measured", str(broken)[:60], passed=False))
     return sorted(figures, key=lambda figure: figure.row)
@@ -154,7 +154,7 @@ def main() -> int:
     def say(text: str) -> None:
         notes.print(f"[dim]{time.monotonic() - started:5.0f} s  {text}[/]", highlight=False, soft_wrap=True)
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaving the stage ends what it started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on exit the stage stops all its processes
     with Stage(say) as stage:
         about = machine(stage)
         figures = measure(stage, sizes, wanted, lambda row, broken: say(f"row {row} could not be measured: {broken}"))

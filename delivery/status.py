@@ -126,7 +126,7 @@ async def _limited_by(conn: Connection, consumer: Consumer, lag: Lag) -> dict[st
     d = consumer.definition
     row = await (await conn.execute(SQL["pace_of"], (consumer.id,))).fetchone()
     seen = Finding(row[0] or UNLIMITED, *(figure or 0.0 for figure in row[1:])) if row is not None else None
-    return limited_by(Standing(consumer.state, d.mode == "webhook", d.ordering, d.batch_max, lag.seconds, lag.moves), seen)
+    return limited_by(Standing(consumer.state, d.mode != "pull", d.ordering, d.batch_max, lag.seconds, lag.moves), seen)
 
 
 def state_shown(consumer: Consumer, lag: Lag) -> str:

@@ -309,7 +309,7 @@ def _written(submission: Submission, item: Decided, placed: PlacedCommit, state:
 
 
 async def lock_directories(conn: Connection, directories: Int4Array) -> None:
-    """Wait for the locks of directories: whoever writes there has ended then."""
+    """Wait for the locks of directories: afterwards no transaction is writing there."""
     await conn.execute(SQL["lock_directories"], (directories,))
 
 

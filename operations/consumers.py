@@ -237,7 +237,7 @@ async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, th
 async def _put_into_log(ledger: OpenLedger, consumer: Consumer) -> bool:
     """Move a consumer whose place is no longer in the log back to the last place that the old and the new log have in common.
 
-    Recorded as an act of `sys`, whoever's request found it. Without it events of the new log would be skipped.
+    Recorded as an act of `sys`, because any request may find it. Without it events of the new log would be skipped.
     """
     async with ledger.connection() as conn:
         if not await misplaced(conn, consumer.id):

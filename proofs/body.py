@@ -40,7 +40,7 @@ class BodyError(ValueError):
 
 
 class PayloadTooLargeError(BodyError):
-    """The payload is larger than whoever opens it allows; nothing else is wrong with it as far as it was opened."""
+    """The payload is larger than the caller allows. The part that was opened is sound."""
 
 
 class SealedBody(NamedTuple):

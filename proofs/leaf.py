@@ -1,7 +1,7 @@
-"""The leaf: what stands in the tree for one event, as canonical JSON (the subset of RFC 8785 without floats and null).
+"""The leaf of an event in the Merkle tree: canonical JSON (the subset of RFC 8785 without floats and null).
 
 Structure only, by allow-list: identifiers, numbers and kinds, never a name or an attribute. A leaf is hashed exactly
-as it is stored, so whoever has the bytes can recompute every hash without knowing how they were made.
+as it is stored, so anybody with the bytes can recompute every hash without knowing how they were made.
 """
 
 import hashlib

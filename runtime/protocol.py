@@ -288,7 +288,7 @@ class Protocol(HttpToolsProtocol):
         # If the answer comes before the body is complete, the connection ends: otherwise the next request would be read as the rest of the body.
         cycle = self._newest = self.cycle
         self._keep, cycle.keep_alive = cycle.keep_alive, False
-        cycle.transport = cast("asyncio.Transport", _Outlet(self, cycle))
+        cycle.transport = cast("asyncio.Transport", _Outlet(self))
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -466,17 +466,22 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
 
+_CONTINUE: Final = b"HTTP/1.1 100 "  # before the answer, which begins after it
+
+
 class _Outlet:
     """The transport of one request.
 
     uvicorn writes head and body of an answer separately, and each write would be a system call and a packet. So the head is held until
     the body follows. If the connection is closed while the request's body is not `whole`, the client gets time to read the answer.
+
+    It has no reference to the request: the two would form a cycle, and each body would stay in memory until the garbage collector runs.
     """
 
-    __slots__ = ("_begun", "_cycle", "_head", "_protocol", "is_closing", "whole")
+    __slots__ = ("_begun", "_head", "_protocol", "is_closing", "whole")
 
-    def __init__(self, protocol: Protocol, cycle: RequestResponseCycle) -> None:
-        self._protocol, self._cycle = protocol, cycle
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
         self._head: bytes | None = None
         self._begun = self.whole = False
         self.is_closing = protocol.transport.is_closing
@@ -486,7 +491,7 @@ class _Outlet:
         if head is not None:
             self._head = None
             self._protocol.transport.writelines((head, data))
-        elif self._begun or not self._cycle.response_started:  # not response_started: a 100 Continue
+        elif self._begun or data.startswith(_CONTINUE):
             self._protocol.transport.write(data)
         else:
             self._begun, self._head = True, data

@@ -1,4 +1,4 @@
-"""What a refusal means to the person who runs the identity provider: which setting there to change."""
+"""The fix of a refusal for the admin of the identity provider: which setting there to change."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """The first case whose status, scimType and wording fit gives the fix."""
+    """A kind of refusal. The first case that matches status, scimType and wording has the fix."""
 
     fix: str
     status: int
@@ -20,7 +20,7 @@ class _Case:
 
 _CASES: Final = (
     _Case(
-        "Somebody with this userName is here already. Let the IdP match on userName before it creates, or rename or delete the "
+        "Another user has this userName already. Let the IdP match on userName before it creates, or rename or delete the "
         "other user in the IdP.",
         409,
         "uniqueness",
@@ -36,7 +36,7 @@ _CASES: Final = (
           400, "invalidValue", "white space"),
     _Case("The attribute has no value for this user: fill it in the IdP, or map it to one that is always filled.",
           400, "invalidValue", "is required"),
-    _Case("The IdP takes away what must stay: map the attribute to a constant or leave it out, and deactivate with `active` false.",
+    _Case("The IdP removes a required attribute: map the attribute to a constant or leave it out, and deactivate with `active` false.",
           400, "mutability", "cannot be removed"),
     _Case("Two values are primary: mark one only as primary in the IdP's mapping.", 400, "invalidValue", "primary"),
     _Case("The mapping sends a value of another type: change the type of the attribute, or its expression, in the IdP's mapping; or "
@@ -44,7 +44,7 @@ _CASES: Final = (
     _Case("The template names no schema of SCIM 2.0: put the URN of the detail into `schemas`, or choose the profile of this IdP.",
           400, "invalidSyntax", "schemas"),
     _Case("The body is not what SCIM expects: check the IdP's JSON template, and that it is set to SCIM 2.0.", 400, "invalidSyntax"),
-    _Case("The mapping names an attribute that is not there: correct its target attribute, or register an extension schema for it.",
+    _Case("The mapping names an unknown attribute: correct its target attribute, or register an extension schema for it.",
           400, "invalidPath"),
     _Case("The IdP replaces a member that this group does not have: let it add the member, or push the group again.",
           400, "noTarget", r"^members"),
@@ -52,33 +52,33 @@ _CASES: Final = (
           "send the whole list.", 400, "noTarget"),
     _Case("The mapping writes an attribute that only this service writes: take it out of the mapping, or map it on creation only.",
           400, "mutability"),
-    _Case("The mapping selects a value by a filter that cannot be read, or by what the value does not have: correct its target attribute.",
+    _Case("The mapping selects a value by a filter that cannot be read, or by a sub-attribute that the value does not have: correct its target attribute.",
           400, "invalidFilter", r"^(Operations\[|members)"),
     _Case("The IdP's matching filter cannot be read: match on userName, externalId or id with `eq`.", 400, "invalidFilter"),
     _Case("The request asks for too much: let the IdP match on userName, externalId or id, or send changes in smaller parts.",
           400, "tooMany"),
     _Case("Start the import in the IdP again from its first page.", 400, "invalidCursor"),
-    _Case("The IdP asks for pages of no size: set its page size to a number from 1 on.", 400, "invalidCount", r"^count:"),
+    _Case("The IdP asks for empty pages: set its page size to a number from 1 on.", 400, "invalidCount", r"^count:"),
     _Case("Start the import in the IdP again from its first page.", 400, "invalidCount"),
     _Case("The token was revoked or has expired: issue one and put it into the IdP.", 401),
     _Case("The token belongs to another directory, or has another role than scim: put the token of this directory into the IdP.", 403),
     _Case("The address is wrong: the base URL in the IdP ends in /scim/DIRECTORY/v2.", 404, None, "no such endpoint|SCIM lives"),
     _Case("The bulk request is about other kinds of resources: let the IdP provision users and groups only.", 404, None, "path must be"),
-    _Case("The IdP remembers an id that is gone. Let it match again (restart its provisioning, or unassign and assign the user).", 404),
-    _Case("The IdP uses a method that SCIM does not have here: check that it is set to SCIM 2.0.", 405),
+    _Case("The IdP uses the id of a resource that no longer exists. Let it match again (restart its provisioning, or unassign and assign the user).", 404),
+    _Case("The IdP uses a method that this endpoint does not support: check that it is set to SCIM 2.0.", 405),
     _Case("The IdP asks for another format: let it accept application/scim+json.", 406),
     _Case("Two systems write the same resource: let only one IdP provision it.", 412),
     _Case("The request is too large: let the IdP push the members of a group in smaller parts, by PATCH.", 413),
     _Case("The IdP sends another format: let it send application/scim+json.", 415),
-    _Case("Nothing to do: the IdP sends it again. Where it goes on, lower the IdP's rate of requests.", 429),
-    _Case("The IdP asks for what this service does not offer: switch the feature off in the IdP, or leave it: nothing is lost.", 501),
-    _Case("Nothing to do in the IdP: it sends it again. Where it goes on, see the service's log.", 503),
+    _Case("Nothing to do: the IdP repeats the request. If it lasts, lower the IdP's rate of requests.", 429),
+    _Case("The IdP uses a feature that this service does not offer: switch it off in the IdP, or ignore this; nothing is lost.", 501),
+    _Case("Nothing to do in the IdP: it repeats the request. If it lasts, see the service's log.", 503),
 )  # fmt: skip
-_OTHERWISE: Final = "Not the IdP's fault: give the request id to whoever runs this service."
+_OTHERWISE: Final = "The cause is not in the IdP: give the request id to the operator of this service."
 
 
 def fix_of(status: int, scim_type: str | None, detail: str | None) -> str | None:
-    """What to do about a refusal, in the words of the IdP's admin; None for a request that was not refused."""
+    """The fix of a refusal, in words for the IdP's admin; None for a request that was not refused."""
     if status < 400:
         return None
     return next((case.fix for case in _CASES if case.fits(status, scim_type, detail or "")), _OTHERWISE)

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import tracemalloc
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -659,3 +662,26 @@ def test_an_announced_body_is_asked_for_before_there_is_an_answer() -> None:
         assert status(await reader.readuntil(b"\r\n\r\n")) == 200
 
     run(story, PATIENT)
+
+
+def test_a_request_that_was_answered_is_freed_without_the_garbage_collector() -> None:
+    """A cycle of references would keep each body in memory until it runs, and make it run often."""
+
+    async def story(served: Served) -> None:
+        reader, writer = await served.connect()
+        requests = list[weakref.ref[Any]]()
+        for _ in range(3):
+            writer.write(GET)
+            await reader.readuntil(b"0\r\n\r\n")
+            (protocol,) = served.keeper.open
+            request = protocol.cycle
+            await served.until(partial(getattr, request, "response_complete"))
+            requests.append(weakref.ref(request))
+            del request
+        assert [request() is None for request in requests] == [True, True, False]
+
+    gc.disable()
+    try:
+        run(story, PATIENT)
+    finally:
+        gc.enable()
