@@ -14,6 +14,10 @@ from consumers where deleted_at is null order by name;
 -- Whether a consumer is still the one that was read.
 select from consumers where id = $1 and version = $2;
 
+-- consumer_reads_on --
+-- A row if the consumer was not deleted, nor moved or given another filter since it was read.
+select from consumers where id = $1 and epoch = $2 and deleted_at is null;
+
 -- next_consumer_id --
 -- Reserved before the commit, because the consumer's first event and rows carry it. A gap is harmless.
 select nextval(pg_get_serial_sequence('ledger.consumers', 'id'))::int;

@@ -214,7 +214,8 @@ def closed(consumer: Consumer, reason: str, *, kek: Kek, random: Callable[[int],
     sealed = seal_note(kek, reason, kind="fork", owner=consumer.uuid, random=random)
     facts = {"id": str(consumer.uuid), "name": consumer.name, "reason": reason}
     draft = Draft(CONSUMER_FORK_CLOSED, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
-    return RecordFacts((draft,), ((SQL["close_fork"], (consumer.id, sealed)),))
+    close = (SQL["close_fork"], (consumer.id, sealed))
+    return RecordFacts((draft,), (close,), stands=(SQL["fork_is_open"], (consumer.id,)))
 
 
 # -- reading ----------------------------------------------------------------

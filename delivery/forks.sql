@@ -68,6 +68,10 @@ on conflict (consumer) where closed_at is null do update set (common_position, c
                  - (select count(*) from unnest(excluded.gone) g where g = any(consumer_forks.gone)),
     places_lost = greatest(consumer_forks.places_lost, excluded.places_lost);
 
+-- fork_is_open --
+-- A row if the consumer has a fork that nobody closed.
+select from consumer_forks where consumer = $1 and closed_at is null;
+
 -- close_fork --
 -- In the commit of consumer.fork_closed.
 update consumer_forks set closed_at = clock_timestamp(), sealed_reason = $2 where consumer = $1 and closed_at is null;

@@ -119,7 +119,7 @@ class RecordFacts:
     drafts: tuple[Draft, ...]
     statements: tuple[Statement, ...] = ()
     # For an act that changes the directory's state: the states in which it applies, checked in the transaction. In any other state it
-    # makes no event, so two equal requests, also concurrent ones, make one event. Such an act has a transaction of its own.
+    # is refused with OvertakenError, and decided again. Such an act has a transaction of its own.
     leaves: frozenset[str] = frozenset()
     # For an act on a row that was read before: a query that returns a row if nothing has changed since. It runs in the transaction;
     # if it returns no row, the act is refused with OvertakenError. So of two equal concurrent requests one is carried out.

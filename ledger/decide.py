@@ -158,9 +158,9 @@ def _decide(state: DirectoryState, command: Command, leniency: Leniency, effort:
         case CleanUp():
             return _clean_up(state, command)
         case _:
-            if not state.stands:
+            if not state.stands or not command.counts(state.directory, state.clock):
                 raise OvertakenError
-            return Decision(command.drafts if command.counts(state.directory, state.clock) else ())
+            return Decision(command.drafts)
 
 
 # -- directories ------------------------------------------------------------

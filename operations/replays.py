@@ -71,9 +71,9 @@ async def create(
 ) -> tuple[Preview, Run | None]:
     """Plan a run, and start it unless it is a dry run.
 
-    Raises ConflictError if the consumer is no webhook, ReplayRefusedError for an impossible range.
+    Raises ConflictError if the consumer pulls, ReplayRefusedError for an impossible range.
     """
-    if consumer.definition.mode != "webhook" and not dry_run:
+    if consumer.definition.mode == "pull" and not dry_run:
         raise ConflictError("A consumer that pulls reads again after a seek: POST /v1/consumers/{name}/seek.", "not_a_webhook")
     async with ledger.connection() as conn:
         head = Position(await ledger.feed.head(conn, Selection()))
@@ -89,9 +89,8 @@ async def create(
         )
     if dry_run:
         return preview, None
-    await record(ledger, caller, started(run, [e.position for e in planned.events], kek=ledger.kek, random=ledger.entropy))
-    if not planned.events:
-        await record(ledger, caller, moved(run, "finished"), op=1)
+    positions = [event.position for event in planned.events]
+    await record(ledger, caller, started(consumer, run, positions, kek=ledger.kek, random=ledger.entropy))
     return preview, await _run(ledger, run.id)
 
 

@@ -12,7 +12,7 @@ from database.arrays import int4s, int8s, uuids
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.audit import matching
-from delivery.consumers import touched
+from delivery.consumers import Consumer, reads_on, touched
 from delivery.log_positions import seqs_at
 from delivery.replays import Replays
 from delivery.runs import ENDED, Planned, Range, ReplayRefusedError, Run, State
@@ -147,8 +147,13 @@ def _run(kek: Kek, row: tuple[Any, ...]) -> Run:
 # -- acts -------------------------------------------------------------------
 
 
-def started(run: Run, positions: Sequence[Position], *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts:
-    """The act that starts a run over these positions. Deliveries blocked or retried there become due once, at the start of the run.
+def started(
+    consumer: Consumer, run: Run, positions: Sequence[Position], *, kek: Kek, random: Callable[[int], bytes]
+) -> RecordFacts:
+    """The act that starts a run of a consumer over these positions. Deliveries blocked or retried there become due once, at its start.
+
+    A run over no positions ends in the same commit: after a commit of its own a delivery process could end it first, and the request
+    would be decided again and start another run.
 
     Name and reason are free text of the operator, so they are stored sealed.
     """
@@ -163,7 +168,11 @@ def started(run: Run, positions: Sequence[Position], *, kek: Kek, random: Callab
         "from_position": r.after + 1, "to_position": r.through, "count": run.total, "superseded": run.skipped, "reason": run.reason,
     }  # fmt: skip
     due = (SQL["due_in_run"], (run.consumer, int8s(positions)))
-    return _act(REPLAY_STARTED, run, facts, (SQL["insert_replay"], row), due)
+    act = _act(REPLAY_STARTED, run, facts, (SQL["insert_replay"], row), due)
+    if not positions:
+        end = moved(run, "finished")
+        act = replace(act, drafts=act.drafts + end.drafts, statements=act.statements + end.statements)
+    return replace(act, stands=reads_on(consumer))
 
 
 def moved(run: Run, state: State, reason: str = "") -> RecordFacts:

@@ -106,7 +106,7 @@ class Scene:
             planned.superseded, datetime.fromtimestamp(0, UTC), None, 0, wanted.after, (), None,
         )  # fmt: skip
         if start:
-            await self.act(started(run, [e.position for e in planned.events], kek=self.kek, random=os.urandom))
+            await self.act(started(consumer, run, [e.position for e in planned.events], kek=self.kek, random=os.urandom))
         return run
 
     # -- looking ------------------------------------------------------------
