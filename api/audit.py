@@ -24,7 +24,16 @@ TOO_MUCH: Final = (
 
 def routes(services: Services) -> APIRouter:
     """The audit routes. Each answer has the point in history in `as_of`."""
-    router, ledger = APIRouter(prefix="/v1/audit/{directory}"), services.ledger
+    router = APIRouter(prefix="/v1/audit/{directory}")
+    _add_population(router, services)
+    _add_users(router, services)
+    _add_groups(router, services)
+    _add_diff(router, services)
+    return router
+
+
+def _add_population(router: APIRouter, services: Services) -> None:
+    ledger = services.ledger
 
     @router.get("/population", name="audit.population")
     async def population(
@@ -34,6 +43,10 @@ def routes(services: Services) -> APIRouter:
         caller = caller_of(request)
         rows, point, last = await audit.population(ledger, caller, directory, as_of, kind=type, after=after, limit=limit)
         return await _many(point, rows, last)
+
+
+def _add_users(router: APIRouter, services: Services) -> None:
+    ledger = services.ledger
 
     @router.get("/users/{user}", name="audit.user")
     async def user(request: Request, directory: str, user: str, as_of: str = "seq:head") -> Response:
@@ -49,6 +62,10 @@ def routes(services: Services) -> APIRouter:
             rows, point, more = await audit.access(ledger, caller, directory, user, as_of, nested=nested, after=after, work=work)
         return await _many(point, rows, more)
 
+
+def _add_groups(router: APIRouter, services: Services) -> None:
+    ledger = services.ledger
+
     @router.get("/groups/{group}/members", name="audit.members")
     async def members(
         request: Request, directory: str, group: str, as_of: str = "seq:head", nested: bool = False, effective: bool | None = None,
@@ -60,6 +77,10 @@ def routes(services: Services) -> APIRouter:
                 ledger, caller, directory, group, as_of, nested=nested, effective=effective, after=after, work=work
             )
         return await _many(point, rows, more)
+
+
+def _add_diff(router: APIRouter, services: Services) -> None:
+    ledger = services.ledger
 
     @router.get("/diff", name="audit.diff")
     async def diff(
@@ -74,8 +95,6 @@ def routes(services: Services) -> APIRouter:
         async with watched(request, AUDIT_STEPS, TOO_MUCH) as work:
             rows, begin, end = await audit.diff(ledger, caller, directory, first, to, group=group, user_id=user, work=work)
         return await _many(end, rows, None, begin=begin)
-
-    return router
 
 
 def _scim(base_url: str, slug: str, state: PastState) -> dict[str, Any]:
