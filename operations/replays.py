@@ -76,7 +76,7 @@ async def create(
     if consumer.definition.mode == "pull" and not dry_run:
         raise ConflictError("A consumer that pulls reads again after a seek: POST /v1/consumers/{name}/seek.", "not_a_webhook")
     async with ledger.connection() as conn:
-        head = await ledger.feed.head(conn, Selection())
+        head = Position(await ledger.feed.head(conn, Selection()))
         where = await _range(ledger, conn, caller, consumer, wanted, head)
         planned = await plan(conn, where, head)
         now = datetime.fromtimestamp(ledger.clock() / 1e6, UTC)

@@ -223,6 +223,13 @@ def test_the_tree_of_the_code_is_that_of_the_repository() -> None:
     assert named == {where(path) for path in CODE if path.name != "__init__.py"}
 
 
+def test_the_files_that_the_architecture_names_exist() -> None:
+    """Of folders too: who wants to change something is led to a place that is there."""
+    named = re.findall(r"`([a-z_]+/[\w/.@-]*)`", read("docs/architecture.md"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert len(named) > 50
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as forges make them."""
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
