@@ -1,12 +1,12 @@
--- The whole schema, as it is after all migrations: to be read, and never run by the service, which applies database/migrations/.
+-- The whole schema after all migrations, for readers. The service never runs this file; it applies database/migrations/.
 -- A test (tests/postgres/test_schema.py) makes one database from this file and one from the migrations, and compares their catalogs and
--- grants. Whoever adds a migration writes here what is there afterwards.
+-- grants. A change that adds a migration also changes this file.
 --
 -- 1 the log   2 directories, profiles, schemas, tokens   3 read models   4 consumers and their deliveries   5 replays of deliveries
 -- 6 the surge brake   7 requests   8 the schema itself
 --
--- Two roles: the owner of the schema migrates and rebuilds; ledger_app serves, and has the rights that stand below each table
--- (database/grants.sql gives them anew after each migration). Columns stand in their order in the table: what a later release added is last.
+-- There are two roles. The owner of the schema migrates and rebuilds. ledger_app serves; its rights are below each table
+-- (database/grants.sql grants them again after each migration). Columns are in their order in the table, so later additions are last.
 
 create schema ledger;
 grant usage on schema ledger to ledger_app;
@@ -14,10 +14,10 @@ set search_path to ledger;
 
 
 -- 1 The log --------------------------------------------------------------------------------------------------------------------------
--- Append-only, by grant and by trigger. Every table is keyed by directory; there are no hot rows.
+-- Append-only, by grant and by trigger. Every table is keyed by directory. No row is updated by many transactions.
 
--- commits: one row per command that changed something. `position` numbers the events of the whole ledger without a gap, in the order of
--- commits; `seq` those of a directory. A commit holds `size` events from `position` and `seq` on.
+-- commits: one row for each command that changed something. In commit order and without gaps, `position` numbers the events of the
+-- ledger, and `seq` those of a directory. A commit has `size` events, from `position` and `seq` on.
 create table commits (
     position  bigint primary key,
     directory int not null,
@@ -25,7 +25,7 @@ create table commits (
     size      int not null check (size > 0),
     types     bigint not null,                  -- bits of the event types in it, so that a filtered page skips commits without reading events
     at        bigint not null,                  -- µs since the epoch, by the database's clock
-    req       uuid not null,                    -- (req, op) answers "did my COMMIT arrive?" after a lost connection
+    req       uuid not null,                    -- after a lost connection (req, op) shows whether the COMMIT succeeded
     op        int not null                      -- the operation of a bulk request
 );
 create unique index commits_seq on commits (directory, seq);
@@ -35,13 +35,13 @@ create index commits_ending_access on commits (directory, at, seq) where types &
 create index commits_revoking on commits (directory, at, seq) where types & 20 <> 0;  -- for processes of earlier releases
 grant select, insert on commits to ledger_app;
 
--- events: `leaf` is what is hashed, byte for byte; every other column is an index of it and is checked by `replay verify`.
+-- events: `leaf` is hashed byte for byte. All other columns repeat parts of it for indexes; `replay verify` compares them.
 create table events (
     directory int not null,
     seq       bigint not null,
     type      smallint not null,                -- the number of ledger/events.py
     rv        int not null,                     -- version of the resource, from 1
-    etag_rv   int not null,                     -- the version that its ETag shows
+    etag_rv   int not null,                     -- the version in its ETag
     obj       uuid not null,                    -- the resource
     mem       uuid,                             -- of a membership event: the member; obj is the group
     leaf_hash bytea not null,
@@ -52,7 +52,7 @@ create unique index events_rv on events (obj, rv);
 create index events_mem on events (directory, mem, seq) where mem is not null;
 grant select, insert on events to ledger_app;
 
--- bodies: sealed attributes, apart from the log so that a person can be erased while the log keeps verifying.
+-- bodies: sealed attributes. Separate from the log, so that a person can be erased and the log can still be verified.
 create table bodies (
     directory int not null,
     seq       bigint not null,
@@ -62,7 +62,7 @@ create table bodies (
 alter table bodies alter ct set storage external;  -- ciphertext does not compress
 grant select, insert on bodies to ledger_app;
 
--- subject_keys: the key that seals the bodies of one resource, wrapped. Erasing a person deletes it.
+-- subject_keys: the wrapped key that seals the bodies of one resource. Erasing a person deletes it.
 create table subject_keys (
     obj       uuid primary key,
     directory int not null,
@@ -70,7 +70,7 @@ create table subject_keys (
 );
 grant select, insert on subject_keys to ledger_app;
 
--- ledger: one row, made at first start. kek_id names the key-encryption key that wraps every other key.
+-- ledger: one row, made at the first start. kek_id is the id of the key-encryption key, which wraps all other keys.
 create table ledger (
     one        bool primary key default true check (one),
     id         uuid not null,
@@ -79,7 +79,7 @@ create table ledger (
 );
 grant select, insert on ledger to ledger_app;
 
--- Append-only holds even for a superuser and under session_replication_role = replica (ENABLE ALWAYS); grants alone would not.
+-- These triggers refuse changes even for a superuser and with session_replication_role = replica (ENABLE ALWAYS); grants would not.
 create function refuse_change() returns trigger language plpgsql as $$
 begin
     raise exception '% is append-only: % refused', tg_table_name, tg_op using errcode = 'restrict_violation';
@@ -100,7 +100,7 @@ create table directories (
     uuid       uuid not null unique,
     slug       text not null unique check (slug ~ '^(_system|[a-z0-9][a-z0-9-]{0,62})$'),
     profile    text not null,                   -- name@version
-    index_key  bytea not null,                  -- wrapped; makes the blind HMAC keys of its read models
+    index_key  bytea not null,                  -- wrapped; the key of the HMACs in its read models
     created_at timestamptz not null default clock_timestamp(),
     closed_at  timestamptz                      -- never set; for releases that read it
 );
@@ -108,7 +108,7 @@ grant select, insert on directories to ledger_app;
 grant update (profile, closed_at) on directories to ledger_app;
 grant usage on sequence directories_id_seq to ledger_app;
 
--- profiles: an operator's own, beside those of the release. Never changed or removed: stored events name them.
+-- profiles: profiles of operators, besides those of the release. Never changed or removed, because stored events name them.
 create table profiles (
     name       text primary key,                -- name@version
     document   json not null,
@@ -116,7 +116,7 @@ create table profiles (
 );
 grant select, insert on profiles to ledger_app;
 
--- extension_schemas: what an operator registered for a directory beyond the core (RFC 7643 §7). Never changed or removed: data refers to it.
+-- extension_schemas: registered by an operator for a directory (RFC 7643 §7). Never changed or removed, because stored data refers to them.
 create table extension_schemas (
     id            bigint primary key generated always as identity,
     directory     int not null references directories,
@@ -128,7 +128,7 @@ create table extension_schemas (
 grant select, insert on extension_schemas to ledger_app;
 grant usage on sequence extension_schemas_id_seq to ledger_app;
 
--- tokens: only a SHA-256 is kept. What one reaches: directories, event types, consumers, and whether bodies are readable.
+-- tokens: only the SHA-256 is stored. The scope: directories, event types, consumers, and whether bodies are readable.
 create table tokens (
     id            uuid primary key,
     hash          bytea not null unique,
@@ -141,16 +141,16 @@ create table tokens (
     expires_at    timestamptz not null,
     revoked_at    timestamptz,
     last_used_at  timestamptz,
-    consumers     text[] not null default '{*}', -- which named consumers one of role consumer may use
-    created_by    text,                         -- the principal, as in leaves; null where no event says it
+    consumers     text[] not null default '{*}', -- the consumers that a token of role consumer may use
+    created_by    text,                         -- the actor, as in leaves; null if no event names it
     supersedes    uuid,
-    superseded_by uuid,                         -- set by a rotation, which brings expires_at forward: this one lives on until then
-    seal          bytea                         -- HMAC over what the row grants, with a key that only the service has. Null: bound at the next start
+    superseded_by uuid,                         -- set by a rotation, which also sets an earlier expires_at
+    seal          bytea                         -- HMAC over the rights in the row, with a key that only the service has. Null: sealed at the next start
 ) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
 grant select, insert on tokens to ledger_app;
-grant update (revoked_at, last_used_at, expires_at, superseded_by, seal) on tokens to ledger_app;  -- a trigger lets each only shrink what it grants
+grant update (revoked_at, last_used_at, expires_at, superseded_by, seal) on tokens to ledger_app;  -- a trigger allows only changes that reduce rights
 
--- keep_token: a token only ever gets less. Whoever owns the table can switch this off: then the seal and the events tell.
+-- keep_token: the rights of a token can only be reduced. The owner of the table can disable the trigger; the seal and the events show it then.
 create function keep_token() returns trigger language plpgsql as $$
 begin
     if (new.id, new.hash, new.role, new.name, new.directories, new.types, new.consumers, new.bodies, new.created_at, new.created_by, new.supersedes)
@@ -173,7 +173,7 @@ alter table tokens enable always trigger append_only;
 
 
 -- 3 Read models ----------------------------------------------------------------------------------------------------------------------
--- Written in the commit; rebuilt from the events at will. Pointers and HMAC keys only, no attribute in the clear.
+-- Written in each commit, and can be rebuilt from the events. They have only pointers and HMACs, no attributes.
 
 -- users: body_seq is the event with the newest body.
 create table users (
@@ -198,7 +198,7 @@ create index users_emails on users using gin (email_macs);
 create index users_created on users (directory, created_at, id);
 grant select, insert, update, delete on users to ledger_app;
 
--- groups: a membership change writes no row here; a group's rv and etag_rv stand beside its newest event.
+-- groups: a membership change does not update this row; a group's rv and etag_rv are with its newest event.
 create table groups (
     directory        int not null,
     id               uuid not null,
@@ -241,12 +241,12 @@ create unique index states_open on states (directory, obj) where to_seq = 922337
 create index states_history on states (directory, obj, to_seq, from_seq) include (active, body_seq, ot);
 grant select, insert, update, delete on states to ledger_app;
 
--- directory_states: what a directory is, where it is not simply active; a row only where there is something to say. `closed_seq` ends all
--- access of the directory in one row: whoever reads activity at that seq or later reads "no".
+-- directory_states: the state of directories that were paused or closed; others have no row and are active. From `closed_seq` on all users
+-- of the directory are inactive, without a row for each.
 create table directory_states (
     directory  int primary key,
     state      text not null check (state in ('active', 'paused', 'closed', 'deleted')),
-    since      bigint not null,                 -- when it became so, in µs since the epoch
+    since      bigint not null,                 -- when the state began, in µs since the epoch
     closed_seq bigint,                          -- of its directory.closed
     closed_at  bigint
 );
@@ -254,9 +254,9 @@ grant select, insert, update, delete on directory_states to ledger_app;
 
 
 -- 4 Consumers and their deliveries ---------------------------------------------------------------------------------------------------
--- No event is copied for any of them: a consumer is a place in the log plus its exceptions.
+-- Events are not copied for consumers: the state of a consumer is a place in the log plus its exceptions.
 
--- consumers: named readers whose place the ledger keeps.
+-- consumers: named readers whose place the ledger stores.
 create table consumers (
     id                  int primary key generated always as identity,
     uuid                uuid not null unique,
@@ -273,7 +273,7 @@ create table consumers (
     secret_before_until timestamptz,
     state               text not null default 'active' check (state in ('active', 'paused', 'disabled')),
     epoch               int not null default 1, -- of consumer_epochs
-    version             int not null default 1, -- moves with every change, so that whoever delivers reads it again
+    version             int not null default 1, -- changes with every update, so that delivery processes read the row again
     created_at          timestamptz not null default clock_timestamp(),
     deleted_at          timestamptz
 );
@@ -281,28 +281,28 @@ create unique index consumers_name on consumers (name) where deleted_at is null;
 grant select, insert, update on consumers to ledger_app;
 grant usage on sequence consumers_id_seq to ledger_app;
 
--- consumer_epochs: from where a consumer reads under which filter. A seek or another filter begins a new one; the old ones stay for the audit.
+-- consumer_epochs: the start and the filter of each reading of a consumer. A seek or a new filter begins a new one; old rows stay for the audit.
 create table consumer_epochs (
     consumer      int not null references consumers,
     epoch         int not null,
-    start         bigint not null,              -- everything after this position
+    start         bigint not null,              -- the reading covers all events after this position
     directories   text[] not null,
     types         text[] not null,
     at            timestamptz not null default clock_timestamp(),
-    leaf          bytea,                        -- the leaf hash at start: tells whether the log is another one by now. Null at 0, and in old rows
-    sealed_reason bytea,                        -- why an operator moved it. Null in rows of earlier releases
+    leaf          bytea,                        -- the leaf hash at start, to recognise a replaced log. Null at 0, and in old rows
+    sealed_reason bytea,                        -- the reason of the seek. Null in rows of earlier releases
     primary key (consumer, epoch)
 );
 grant select, insert on consumer_epochs to ledger_app;
 
--- checkpoints: how far a consumer is. Everything up to `through` is settled but the positions in `open` and the rows of open_deliveries.
--- Within a second the newest is moved in place, at most 50 times: with room on its page that is a HOT update, whose dead versions go without
--- a vacuum. Then another begins, so that under an old snapshot no chain of versions grows long. Old ones are thinned out.
+-- checkpoints: the progress of a consumer. All events up to `through` are settled, except the positions in `open` and the rows of
+-- open_deliveries. For a second, at most 50 times, the newest row is updated: with free room on its page that is a HOT update, whose dead
+-- versions need no vacuum. Then a new row begins, so that an old snapshot does not make a long chain of versions. Old rows are thinned out.
 create table checkpoints (
     consumer int not null,
     epoch    int not null,
     id       bigint generated always as identity,
-    low      bigint not null,                   -- the last position without one in `open` below
+    low      bigint not null,                   -- the last position below all positions in `open`
     through  bigint not null,
     open     bigint[] not null default '{}',
     at       timestamptz not null default clock_timestamp(),
@@ -315,7 +315,7 @@ grant select, insert, delete on checkpoints to ledger_app;
 grant update (low, through, open, at, moves, leaf) on checkpoints to ledger_app;
 grant usage on sequence checkpoints_id_seq to ledger_app;
 
--- thinned: up to which checkpoint the history of an epoch was thinned out, for each of its steps: what comes of age is looked at once.
+-- thinned: for each epoch and step, the checkpoint up to which the history was thinned out, so that each checkpoint is visited once.
 create table thinned (
     consumer int not null,
     epoch    int not null,
@@ -331,34 +331,34 @@ create table open_deliveries (
     position      bigint not null,
     directory     int not null,
     seq           bigint not null,
-    state         smallint not null,            -- 1 waits behind another, 2 tried and to be tried again, 3 blocked, 4 held by the brake, 5 parked
+    state         smallint not null,            -- 1 waiting, 2 retrying, 3 blocked, 4 held by the surge brake, 5 parked
     attempts      int not null default 0,
     since         timestamptz,                  -- the first failure
     next_at       timestamptz,
-    error         text,                         -- a word of ours: http_500, timeout
-    answer        bytea,                        -- what the receiver said, sealed: it may name persons
-    sealed_reason bytea,                        -- an operator's, of a parked one
+    error         text,                         -- a fixed word: http_500, timeout
+    answer        bytea,                        -- the receiver's answer, sealed because it may name persons
+    sealed_reason bytea,                        -- the reason of a parked delivery
     replay        uuid,                         -- the run that it belongs to
-    told          boolean not null default false, -- of a blocked one: whether delivery.blocked stands in the log
+    told          boolean not null default false, -- of a blocked delivery: the event delivery.blocked is written
     tried_at      timestamptz,                  -- when the last attempt failed, by the clock of the process that made it
-    asked_s       real,                         -- for how long the receiver asked to be left alone (Retry-After), in seconds
+    asked_s       real,                         -- the receiver's Retry-After, in seconds
     primary key (consumer, position)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 grant select, insert, update, delete on open_deliveries to ledger_app;
 
--- skips: what an operator decided never to deliver. The event delivery.skipped says the same.
+-- skips: events that an operator decided never to deliver; there is an event delivery.skipped for each.
 create table skips (
     consumer      int not null,
     position      bigint not null,
     sealed_reason bytea,
     at            timestamptz not null default clock_timestamp(),
-    replay        uuid,                         -- the run whose repetition was given up
+    replay        uuid,                         -- the run, if the skipped delivery belonged to a replay
     primary key (consumer, position)
 );
 grant select, insert, delete on skips to ledger_app;
-grant update (sealed_reason, at, replay) on skips to ledger_app;  -- one that came again after a seek is skipped again
+grant update (sealed_reason, at, replay) on skips to ledger_app;  -- an event that comes again after a seek can be skipped again
 
--- revocation_acks: when a consumer acknowledged that somebody's access ended. Kept for ever: it is evidence.
+-- revocation_acks: when a consumer acknowledged an end of access. Kept for ever, as evidence.
 create table revocation_acks (
     id        bigint generated always as identity unique,
     consumer  int not null,
@@ -369,19 +369,19 @@ create table revocation_acks (
     primary key (consumer, directory, seq)
 );
 grant select, insert on revocation_acks to ledger_app;
-grant update (happened, at) on revocation_acks to ledger_app;  -- where another event stands now at that seq
+grant update (happened, at) on revocation_acks to ledger_app;  -- if another event is at that seq after a restore
 grant usage on sequence revocation_acks_id_seq to ledger_app;
 
--- consumer_forks: what a consumer was sent, or acknowledged, and is no longer in the log. Open until an operator closes it.
+-- consumer_forks: events that a consumer was sent or acknowledged and that are no longer in the log. Open until an operator closes it.
 create table consumer_forks (
     id              bigint primary key generated always as identity,
     consumer        int not null,
     since           timestamptz not null default clock_timestamp(),
-    common_position bigint not null,            -- the last position that is known to be in both logs
-    common          jsonb not null,             -- the same as a seq, by the slug of each directory that lost something
+    common_position bigint not null,            -- the last position that the old and the new log have in common
+    common          jsonb not null,             -- the last common seq, by slug of each directory that lost events
     gone            text[] not null,            -- ids of events, at most 1 000
-    gone_count      bigint not null,            -- of events whose ids a process knew
-    places_lost     bigint not null,            -- acknowledged positions, where nobody knows which events stood there
+    gone_count      bigint not null,            -- number of lost events with known ids
+    places_lost     bigint not null,            -- number of lost acknowledged positions whose event ids are unknown
     closed_at       timestamptz,
     sealed_reason   bytea                       -- an operator's
 );
@@ -391,22 +391,22 @@ grant select, insert on consumer_forks to ledger_app;
 grant update (common_position, common, gone, gone_count, places_lost, closed_at, sealed_reason) on consumer_forks to ledger_app;
 grant usage on sequence consumer_forks_id_seq to ledger_app;
 
--- consumer_leases: who delivers for a consumer. fence grows with each holder; what an earlier one reports is not recorded.
+-- consumer_leases: the process that delivers for a consumer. fence grows with each holder; reports of earlier holders are ignored.
 create table consumer_leases (
     consumer   int primary key,
     holder     uuid not null,
     fence      bigint not null,
-    until      timestamptz not null,            -- looked at for changes only; earlier releases compare it
-    lease_s    real,                            -- for how long its holder may send after a renewal; null where an earlier release holds it
+    until      timestamptz not null,            -- only its changes count; earlier releases compare it with the clock
+    lease_s    real,                            -- how long its holder may send after a renewal; null if an earlier release holds it
     limited_by smallint,                        -- what limits the consumer: the numbers of delivery/pace.py
-    answer_s   real,                            -- means of lately: seconds until the receiver answers, seconds to record, events a second
+    answer_s   real,                            -- recent means: seconds until the receiver answers, seconds to record, events a second
     record_s   real,
     events_s   real,
-    not_before timestamptz                      -- until then the receiver asked for nothing at all (429)
+    not_before timestamptz                      -- until then nothing is sent, because the receiver answered 429
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 grant select, insert, update on consumer_leases to ledger_app;
 
--- delivery_workers: delivery processes, while they show signs of life.
+-- delivery_workers: delivery processes with signs of life.
 create table delivery_workers (
     id      uuid primary key,
     seen_at timestamptz not null
@@ -416,14 +416,14 @@ grant select, insert, update, delete on delivery_workers to ledger_app;
 
 -- 5 Replays of deliveries ------------------------------------------------------------------------------------------------------------
 
--- replays: deliveries sent again on purpose.
+-- replays: runs that send deliveries again.
 create table replays (
     id              uuid primary key,
     sealed_name     bytea,
     consumer        int not null references consumers,
     from_position   bigint not null,
     to_position     bigint not null,
-    head            bigint not null,            -- what had been taken back up to here is left out
+    head            bigint not null,            -- grants that were taken back up to here are left out
     types           bigint not null,            -- bits
     directories     int[],
     subjects        uuid[],
@@ -435,7 +435,7 @@ create table replays (
     skipped         bigint not null,
     created_at      timestamptz not null default clock_timestamp(),
     ended_at        timestamptz,
-    failure         text                        -- a word of ours: why it failed
+    failure         text                        -- a fixed word: why the run failed
 );
 create index replays_of_consumer on replays (consumer, created_at);
 grant select, insert on replays to ledger_app;
@@ -456,8 +456,8 @@ grant select, insert, delete on replay_progress to ledger_app;
 grant update (done, through, ahead, at, moves) on replay_progress to ledger_app;
 grant usage on sequence replay_progress_id_seq to ledger_app;
 
--- replayed: events that a consumer's place does not speak for (an operator skipped them or sought over them, its filter left them out, they
--- lay before its beginning), and that a run delivered.
+-- replayed: events that only a run delivered, because an operator skipped them or sought over them, the filter left them out, or they were
+-- before the consumer's start.
 create table replayed (
     consumer int not null,
     position bigint not null,
@@ -468,17 +468,17 @@ grant select, insert, delete on replayed to ledger_app;
 
 -- 6 The surge brake ------------------------------------------------------------------------------------------------------------------
 
--- surge_limits: how many revocations of a directory in an hour are ordinary.
+-- surge_limits: the limit of a directory's revocations in an hour.
 create table surge_limits (
     directory int primary key references directories,
     per_hour  int not null check (per_hour >= 0),
     action    text not null check (action in ('alarm', 'hold')),
-    released  bigint not null default 0         -- the last seq that an operator let go in spite of it
+    released  bigint not null default 0         -- the last seq that an operator released
 );
 grant select, insert on surge_limits to ledger_app;
 grant update (per_hour, action, released) on surge_limits to ledger_app;
 
--- surge_alarms: when more came.
+-- surge_alarms: when a directory exceeded its limit.
 create table surge_alarms (
     directory int not null,
     seq       bigint not null,
@@ -500,29 +500,29 @@ create table requests (
     shape       bytea,                          -- a filter without its values, sealed
     status      smallint not null,
     scim_type   text,
-    detail      bytea,                          -- why it was refused, in our words, sealed: they may quote what a client submitted
+    detail      bytea,                          -- the sentence of the refusal, sealed because it may quote submitted values
     profile     text not null,
-    tolerances  text[] not null,                -- which deviations it relied on
-    events      int not null,                   -- how many events it made
+    tolerances  text[] not null,                -- the tolerances that the request used
+    events      int not null,                   -- number of its events
     duration_us int not null,
     request_id  uuid not null,
     token       uuid,
-    reason      bytea                           -- tells equal sentences apart from others without showing either
+    reason      bytea                           -- keyed hash of the sentence, to count equal ones
 ) with (fillfactor = 100, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.02);
 create index requests_of_directory on requests (directory, id);
 create index requests_at on requests using brin (at);
 grant select, insert, delete on requests to ledger_app;
 grant usage on sequence requests_id_seq to ledger_app;
 
--- idempotent_requests: answers to POSTs that carried an Idempotency-Key, so that one sent again is answered again and not carried out again.
+-- idempotent_requests: answers to POSTs with an Idempotency-Key, so that a repeated request is answered without being carried out again.
 create table idempotent_requests (
     owner       uuid not null,                  -- the token that sent it; all zeros: the machine itself
-    key         bytea not null,                 -- SHA-256 of the key: clients put names into it
-    fingerprint bytea not null,                 -- SHA-256 of method, path, query and body: the key stands for this request alone
-    request     uuid not null,                  -- whose commits say whether it was carried out
+    key         bytea not null,                 -- SHA-256 of the key, because clients may put names into it
+    fingerprint bytea not null,                 -- SHA-256 of method, path, query and body, to refuse the key with another request
+    request     uuid not null,                  -- the request; its commits show whether it was carried out
     begun_at    timestamptz not null default clock_timestamp(),
-    over        boolean not null default false, -- it ended, and not with an answer that is kept
-    answer      bytea,                          -- sealed, since it may show a secret; null while it is under way
+    over        boolean not null default false, -- it ended without an answer that is stored
+    answer      bytea,                          -- sealed, because it may contain a secret; null while the request runs
     primary key (owner, key)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
 create index idempotent_requests_begun on idempotent_requests (begun_at);
@@ -532,7 +532,7 @@ grant update (request, begun_at, over, answer) on idempotent_requests to ledger_
 
 -- 8 The schema itself ----------------------------------------------------------------------------------------------------------------
 
--- migrations: which were applied. `serves` is the oldest release whose processes go on beside it.
+-- migrations: the applied ones. `serves` is the oldest release whose processes may run with it.
 create table migrations (
     number     int primary key,
     name       text not null,
@@ -542,8 +542,8 @@ create table migrations (
 );
 grant select on migrations to ledger_app;
 
--- unsealed_notes: what operators wrote freely (URLs of webhooks, names of replays, reasons) and an earlier release kept in the clear. SQL has no
--- key, so a migration moved it here; the next start of the service seals it and truncates the table.
+-- unsealed_notes: free text of operators (URLs of webhooks, names of replays, reasons) that an earlier release stored in the clear. SQL has
+-- no key, so a migration moved it here; the next start of the service seals it and truncates the table.
 create table unsealed_notes (
     kind     text not null check (kind in ('url', 'parked', 'skipped', 'replay_name', 'replay_reason')),
     owner    uuid not null,                     -- the consumer, or the replay
@@ -552,8 +552,8 @@ create table unsealed_notes (
 );
 grant select, truncate on unsealed_notes to ledger_app;
 
--- take_unsealed_notes: everything, once, in the transaction that seals it. Of several processes that start together one gets it; the
--- others wait and get nothing. Not deleted row by row: the file goes, and what stands in it.
+-- take_unsealed_notes: returns all rows once, in the transaction that seals them. If several processes start together, one gets the rows
+-- and the others none. It truncates instead of deleting, so that the file with the text is removed.
 create function take_unsealed_notes() returns setof unsealed_notes language plpgsql as $$
 begin
     lock table ledger.unsealed_notes in access exclusive mode;

@@ -52,7 +52,7 @@ class Readings:
     """Everything stored about a consumer's progress: its epochs with their filters, its exceptions, and what an operator skipped."""
 
     epochs: Sequence[Epoch]
-    states: dict[int, tuple[str, str | None]]  # of exceptions: the state, and the reason or the error
+    states: dict[Position, tuple[str, str | None]]  # of exceptions: the state, and the reason or the error
     skipped: dict[int, str | None]
     replayed: frozenset[int] = frozenset()  # delivered by a run, whatever the epochs say
 
@@ -64,7 +64,7 @@ class Readings:
     def start(self) -> int:
         return min(epoch.start for epoch in self.epochs)
 
-    def verdict(self, position: int, directory: int, kind: int) -> tuple[str | None, str | None]:
+    def verdict(self, position: Position, directory: int, kind: int) -> tuple[str | None, str | None]:
         """Give why an event is not acknowledged, and the operator's reason if there is one; (None, …) if the event is acknowledged.
 
         `before_start` and `filtered_out` are of events that were none of the consumer's own when its place passed them.

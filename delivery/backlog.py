@@ -22,6 +22,7 @@ from delivery.scheduler import Flight, Open, Replay, Scheduler, attempts_of, fai
 from delivery.terms import Terms
 from delivery.transport import Retry, Rewind
 from ledger.cursor import START, Anchor, EventId
+from ledger.ids import DirectoryNumber, Position, Seq
 
 WINDOW_MAX: Final = 1_000  # events read ahead of the low watermark
 OPEN_IN_DOUBT_MAX: Final = 20_000  # exceptions while nobody seems to be there: far enough to find leavers
@@ -65,7 +66,9 @@ class _Decided:
     returned: list[Open] = field(default_factory=list[Open])  # to their queues
     blocked: list[Open] = field(default_factory=list[Open])
     reopens: bool = False  # the receiver is back
-    rewound: dict[int, int] = field(default_factory=dict[int, int])  # by directory: the seq that was delivered last
+    rewound: dict[DirectoryNumber, Seq] = field(
+        default_factory=dict[DirectoryNumber, Seq]
+    )  # by directory: the seq that was delivered last
     places: bool = False  # rows were made of events that nobody sends meanwhile
 
 
@@ -77,21 +80,21 @@ class Backlog:
         self.read_to = START
         self._terms = terms
         self._budgets = budgets
-        self._directories: Collection[int] | None = None
+        self._directories: Collection[DirectoryNumber] | None = None
         self._key = (consumer, fence, epoch)
         self._lanes = Lanes(terms.ordering)
-        self._open: dict[int, Open] = {}
-        self._window: dict[int, None] = {}
+        self._open: dict[Position, Open] = {}
+        self._window: dict[Position, None] = {}
         self._replays: dict[UUID, Replay] = {}
         self._scheduler = Scheduler(terms, self._open, self._replays)
-        self._through = 0
+        self._through = Position(0)
         self._reported = -1
         self._held_bytes = 0  # JSON of open events
         self._sent_bytes = 0  # of that, what is under way
         self._requests: dict[Request, Flight] = {}  # under way
         self._fetching: Request | None = None  # at most one request waits for its JSON
-        self._previous: dict[int, int] = {}
-        self._rewinds: defaultdict[int, deque[float]] = defaultdict(deque)
+        self._previous: dict[DirectoryNumber, Seq] = {}
+        self._rewinds: defaultdict[DirectoryNumber, deque[float]] = defaultdict(deque)
         self._lacks: Callable[[Item], bool] = lambda _: False
         self._report = self._new_report()
         self._decided = _Decided()
@@ -107,9 +110,9 @@ class Backlog:
         opens: Iterable[Open],
         runs: Sequence[tuple[Run, Sequence[Planned]]] = (),
         *,
-        directories: Collection[int] | None = None,
-        dropped: Iterable[int] = (),
-        held: Container[tuple[int, int]] = (),
+        directories: Collection[DirectoryNumber] | None = None,
+        dropped: Iterable[Position] = (),
+        held: Container[tuple[DirectoryNumber, Seq]] = (),
         lacks: Callable[[Item], bool] = lambda _: False,
         now: float,
     ) -> None:
@@ -135,7 +138,7 @@ class Backlog:
             self._join(run, planned, now)
         self._rebuild()
 
-    def _resume(self, found: Open, row: Exceptional, held: Container[tuple[int, int]]) -> None:
+    def _resume(self, found: Open, row: Exceptional, held: Container[tuple[DirectoryNumber, Seq]]) -> None:
         if row.state == HELD and (row.directory, row.seq) not in held:
             row.state = WAITING  # an operator let it go
         found.alone = row.state in {RETRYING, BLOCKED} or row.tried_at is not None
@@ -200,7 +203,7 @@ class Backlog:
     def _exceptions(self) -> int:
         return len(self._open) - len(self._window) - sum(len(replay.left) for replay in self._replays.values())
 
-    def admit(self, opens: Iterable[Open], read_to: Anchor, held: Container[tuple[int, int]] = ()) -> None:
+    def admit(self, opens: Iterable[Open], read_to: Anchor, held: Container[tuple[DirectoryNumber, Seq]] = ()) -> None:
         """Take what was read, in the order of the log up to `read_to`; of `held`, by directory and seq, the surge policy holds back."""
         for found in opens:
             item = found.item
@@ -295,7 +298,7 @@ class Backlog:
                 wanted.setdefault(found.item.position, found)
         return list(wanted.values())
 
-    def fetched(self, request: Request, json: Iterable[tuple[int, EventId, bytes]]) -> None:
+    def fetched(self, request: Request, json: Iterable[tuple[Position, EventId, bytes]]) -> None:
         """Take (position, event id, JSON) of what was missing. The first of the request always has its JSON from now on."""
         own = {found.item.position for found in request.events}
         for position, event_id, text in json:
@@ -322,11 +325,11 @@ class Backlog:
             found.under_way = False
             self._scheduler.queue(found)
 
-    def previous_of(self, directory: int) -> int | None:
+    def previous_of(self, directory: DirectoryNumber) -> Seq | None:
         """The seq that was delivered last in a directory, 0 where none was; None where that is not known yet: note_previous."""
         return self._previous.get(directory)
 
-    def note_previous(self, directory: int, seq: int) -> None:
+    def note_previous(self, directory: DirectoryNumber, seq: Seq) -> None:
         """What the log says about previous_of."""
         self._previous.setdefault(directory, seq)
 
@@ -503,7 +506,7 @@ class Backlog:
         item = found.item
         del self._open[item.position]
         if not found.again:
-            self._previous[item.directory] = max(self._previous.get(item.directory, 0), item.seq)
+            self._previous[item.directory] = max(self._previous.get(item.directory, item.seq), item.seq)
         for freed in self._lanes.settle(item):
             self._scheduler.queue(self._open[freed.position])
 
@@ -525,27 +528,27 @@ class Backlog:
             replace(replay.run, done=min(replay.done, replay.run.total)) for replay in over
         ]  # what a rewind sent again counts once
 
-    def at(self, positions: Iterable[int]) -> list[Open]:
+    def at(self, positions: Iterable[Position]) -> list[Open]:
         """Those of these positions that are open."""
         return [found for position in positions if (found := self._open.get(position)) is not None]
 
     def _new_report(self) -> Report:
         consumer, fence, epoch = self._key
-        return Report(consumer, fence, Place(epoch, 0, 0))
+        return Report(consumer, fence, Place(epoch, Position(0), Position(0)))
 
     def _place(self) -> Place:
         """Everything up to `through` is settled but `open` and what has a row."""
         epoch = self._key[2]
         if not self._window:
-            return Place(epoch, self.read_to.position, self.read_to.position)
+            return Place(epoch, Position(self.read_to.position), Position(self.read_to.position))
         first = next(iter(self._window))
         through = max(self._through, first - 1)
-        still: list[int] = []
+        still: list[Position] = []
         for position in self._window:
             if position > through:
                 break
             still.append(position)
-        return Place(epoch, first - 1, through, tuple(still))
+        return Place(epoch, Position(first - 1), Position(through), tuple(still))
 
     # -- time ---------------------------------------------------------------
 
@@ -578,8 +581,8 @@ class Backlog:
             self._scheduler.queue(found)
 
 
-def _progress(replay: Replay) -> tuple[UUID, int, int, tuple[int, ...]]:
+def _progress(replay: Replay) -> tuple[UUID, int, Position, tuple[Position, ...]]:
     low = next(iter(replay.left), None)
-    replay.through = replay.run.range.through if low is None else low - 1
+    replay.through = replay.run.range.through if low is None else Position(low - 1)
     replay.ahead = {position for position in replay.ahead if position > replay.through}
     return replay.run.id, min(replay.done, replay.run.total), replay.through, tuple(sorted(replay.ahead))

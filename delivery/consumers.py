@@ -129,7 +129,7 @@ def check_definition(asked: Definition, known: Sequence[str], allowed: "Allowed"
     if type_mask(asked.types) is None or not asked.types:
         raise ConsumerRefusedError("`types` names an event type that does not exist. See docs/events.md for the list.")
     if asked.mode not in get_args(Mode) or asked.ordering not in get_args(Ordering):
-        raise ConsumerRefusedError("`mode` is pull or webhook, `ordering` directory or subject.")
+        raise ConsumerRefusedError(f"`mode` is {' or '.join(get_args(Mode))}, `ordering` {' or '.join(get_args(Ordering))}.")
     if not 1 <= asked.batch_max <= 100:
         raise ConsumerRefusedError("`batch_max` is 1 to 100 events.")
     if any(delay < 0 or delay > 7 * 86_400 for delay in asked.retry_schedule) or len(asked.retry_schedule) > ATTEMPTS_MAX:

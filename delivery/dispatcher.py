@@ -36,6 +36,7 @@ from ledger.cursor import Anchor
 from ledger.directories import Directories
 from ledger.events import BY_NUMBER, CONSUMER, DELIVERY_BLOCKED, DIRECTORY_CLOSED, OPERATOR, Body, Draft
 from ledger.feed import CursorAheadError, CursorForkedError, Feed, Selection
+from ledger.ids import Seq
 from ledger.refused import OvertakenError
 from ledger.rendering import BODIES_BYTES_MAX, Event
 from ledger.sealing import Kek, seal_note
@@ -369,7 +370,7 @@ class Dispatcher:
             may_leave=lambda: self._leased,
         )
 
-    async def _previous_of(self, item: Item) -> int:
+    async def _previous_of(self, item: Item) -> Seq:
         """Give the seq that was delivered last in the directory of `item`; 0 if none was."""
         known = self._backlog.previous_of(item.directory)
         if known is None:
@@ -378,7 +379,7 @@ class Dispatcher:
                 row = await (await conn.cursor(binary=True).execute(SQL["previous_matching"], params)).fetchone()
                 start = await (await conn.execute(SQL["epoch_start"], (self.consumer.id, self.consumer.epoch))).fetchone()
             assert start is not None
-            known = row[0] if row is not None and row[1] > start[0] else 0
+            known = Seq(row[0] if row is not None and row[1] > start[0] else 0)
             self._backlog.note_previous(item.directory, known)
         return known
 

@@ -7,6 +7,8 @@ just these, and then whoever has nothing to do with them must still be told. So 
 from dataclasses import dataclass, field
 from typing import Final
 
+from ledger.ids import Position
+
 CIRCUIT: Final = 8  # different events failing in a row: the receiver is in doubt
 BLAMED_MAX: Final = 64  # so many failing events use up attempts; further ones do not, because any event would have failed
 IN_FLIGHT_MAX: Final = 16  # requests at once to one consumer
@@ -23,7 +25,7 @@ STRAINED_S: Final = 60.0  # after a failure
 class Doubt:
     """What the last deliveries of a consumer say about its receiver."""
 
-    failing: dict[int, None] = field(default_factory=dict[int, None])  # positions that failed since the last success
+    failing: dict[Position, None] = field(default_factory=dict[Position, None])  # positions that failed since the last success
     away: bool = False  # whether the last failure said that nobody is there
     _tokens: float = BURST
     _at: float = 0.0  # when that was so
@@ -39,7 +41,7 @@ class Doubt:
         self.failing.clear()
         self.away = False
 
-    def failed(self, position: int, now: float, *, away: bool) -> bool:
+    def failed(self, position: Position, now: float, *, away: bool) -> bool:
         """A failure. Gives whether the event is to blame, so that it uses up an attempt."""
         self.away = away
         self.strain(now)

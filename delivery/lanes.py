@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeVar
 from uuid import UUID
 
 from ledger.events import DIRECTORY_CLOSED, DIRECTORY_DELETED, Fact, numbers
+from ledger.ids import DirectoryNumber, Position, Seq
 
 K = TypeVar("K", bound=Hashable)
 Ordering = Literal["directory", "subject"]
@@ -36,9 +37,9 @@ ORDINARY: Final = 2
 class Item:
     """An event that a consumer has not settled yet. `kind` is the number of its type, `mem` the member of a membership event."""
 
-    position: int
-    directory: int
-    seq: int
+    position: Position
+    directory: DirectoryNumber
+    seq: Seq
     kind: int
     obj: UUID
     mem: UUID | None = None
@@ -124,7 +125,7 @@ class Lanes:
         gate, fresh = self._gates.get(side), self._fresh.pop(other, {})
         if fresh:
             before = {} if gate is None else {gate: None}
-            gate = Item(0, item.directory, 0, item.kind, item.obj, replay=item.replay, gate=True)
+            gate = Item(Position(0), item.directory, Seq(0), item.kind, item.obj, replay=item.replay, gate=True)
             _link(gate, {**before, **fresh})
             self._gates[side] = gate
         if gate is not None:

@@ -8,6 +8,7 @@ from uuid import UUID
 from delivery.backoff import DELAY_S_MAX, JITTER
 from ledger.cursor import START, Anchor
 from ledger.events import Fact, bits, numbers
+from ledger.ids import DirectoryNumber, Position, Seq
 
 WAITING, RETRYING, BLOCKED, HELD, PARKED = 1, 2, 3, 4, 5
 STATES: Final = {WAITING: "waiting", RETRYING: "retrying", BLOCKED: "blocked", HELD: "held", PARKED: "parked"}
@@ -21,9 +22,9 @@ class Place:
     """How far a consumer is: settled up to `through`, but what is in `open`; `low` is the last position below all of these."""
 
     epoch: int
-    low: int
-    through: int
-    open: tuple[int, ...] = ()
+    low: Position
+    through: Position
+    open: tuple[Position, ...] = ()
     at: Any = None
     start: int = 0  # where the epoch began, and when
     began: datetime | None = None
@@ -39,9 +40,9 @@ class Place:
 class Exceptional:
     """An event that is neither delivered nor simply next. Times are seconds since the epoch; `answer` is sealed, the receiver's."""
 
-    position: int
-    directory: int
-    seq: int
+    position: Position
+    directory: DirectoryNumber
+    seq: Seq
     state: int
     attempts: int = 0
     since: float | None = None
@@ -81,10 +82,14 @@ class Report:
     consumer: int
     fence: int
     place: Place
-    settled: list[int] = field(default_factory=list[int])  # positions whose rows go
-    replayed: list[int] = field(default_factory=list[int])  # positions that only a run delivered
+    settled: list[Position] = field(default_factory=list[Position])  # positions whose rows go
+    replayed: list[Position] = field(default_factory=list[Position])  # positions that only a run delivered
     begun: list[Exceptional] = field(default_factory=list[Exceptional])
     went_on: list[Exceptional] = field(default_factory=list[Exceptional])
-    revocations: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])  # (directory, seq, µs)
-    replays: list[tuple[UUID, int, int, tuple[int, ...]]] = field(default_factory=list[tuple[UUID, int, int, tuple[int, ...]]])
+    revocations: list[tuple[DirectoryNumber, Seq, int]] = field(
+        default_factory=list[tuple[DirectoryNumber, Seq, int]]
+    )  # (directory, seq, µs)
+    replays: list[tuple[UUID, int, Position, tuple[Position, ...]]] = field(
+        default_factory=list[tuple[UUID, int, Position, tuple[Position, ...]]]
+    )
     read_to: Anchor = START

@@ -50,7 +50,7 @@ class Run:
     consumer: int
     consumer_name: str
     range: Range
-    head: int
+    head: Position
     rate_per_second: int | None
     reason: str
     state: str
@@ -59,7 +59,7 @@ class Run:
     created_at: datetime
     ended_at: datetime | None
     done: int
-    through: int
-    ahead: tuple[int, ...]
+    through: Position
+    ahead: tuple[Position, ...]
     at: datetime | None
     failure: str | None = None

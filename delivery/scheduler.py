@@ -18,6 +18,7 @@ from delivery.reports import BLOCKED, RETRYING, WAITING, Exceptional
 from delivery.runs import Run
 from delivery.terms import Terms
 from ledger.cursor import EventId
+from ledger.ids import Position
 
 RESERVED: Final = 4  # of the requests at once, those that are kept for first tries of live events
 OTHERS_TURN: Final = 4  # every so many turns retries and replays come first, so that a flood of new events never starves them
@@ -70,10 +71,10 @@ class Replay:
     """A run that is under way here."""
 
     run: Run
-    left: dict[int, None]  # planned positions that are not done, in order
-    stuck: set[int]  # those of them that failed: they have rows
-    ahead: set[int]
-    through: int
+    left: dict[Position, None]  # planned positions that are not done, in order
+    stuck: set[Position]  # those of them that failed: they have rows
+    ahead: set[Position]
+    through: Position
     done: int
     allowance: float = 0.0  # events that may go now
     at: float = 0.0  # when that was so
@@ -91,7 +92,7 @@ class Flight:
 class Scheduler:
     """The queues of events that may go. `opens` and `replays` belong to the backlog, which changes them."""
 
-    def __init__(self, definition: Terms, opens: dict[int, Open], replays: dict[UUID, Replay]) -> None:
+    def __init__(self, definition: Terms, opens: dict[Position, Open], replays: dict[UUID, Replay]) -> None:
         self._definition = definition
         self._open = opens
         self._replays = replays
@@ -103,12 +104,12 @@ class Scheduler:
 
     def reset(self) -> None:
         """Forget the queues, before everything that is open is queued anew."""
-        self._ready: list[tuple[int, int]] = []  # rank and position
-        self._due: list[tuple[float, int]] = []  # by the time of the next attempt
-        self._late: list[tuple[int, int, int]] = []  # of these, whose time has come: attempts, rank, position
-        self._aside: dict[int, None] = {}
-        self._replay_ready: list[tuple[int, int]] = []
-        self._urgent: list[tuple[int, int]] = []  # of replays: a live event waits for them
+        self._ready: list[tuple[int, Position]] = []  # rank and position
+        self._due: list[tuple[float, Position]] = []  # by the time of the next attempt
+        self._late: list[tuple[int, int, Position]] = []  # of these, whose time has come: attempts, rank, position
+        self._aside: dict[Position, None] = {}
+        self._replay_ready: list[tuple[int, Position]] = []
+        self._urgent: list[tuple[int, Position]] = []  # of replays: a live event waits for them
 
     def set_back(self, seconds: float) -> None:
         """The clock was set back by so much: what waits for a time waits no longer than it would have. Everything is queued anew then."""
@@ -135,12 +136,12 @@ class Scheduler:
         elif found.may_go:
             heapq.heappush(self._heap_of(found), self._key_of(found))
 
-    def _heap_of(self, found: Open) -> list[tuple[int, int]]:
+    def _heap_of(self, found: Open) -> list[tuple[int, Position]]:
         if not self._of_run(found):
             return self._ready
         return self._urgent if found.urgent else self._replay_ready
 
-    def _key_of(self, found: Open) -> tuple[int, int]:
+    def _key_of(self, found: Open) -> tuple[int, Position]:
         return 0 if self._of_run(found) else found.rank, found.item.position  # a run goes in the order of the log
 
     def _of_run(self, found: Open) -> bool:
@@ -300,7 +301,7 @@ class Scheduler:
         tops = [key[-1] for heap in (self._ready, self._urgent, self._replay_ready) for key in heap[:count]]
         return [found for position in tops[:count] if (found := self._open.get(position)) is not None and found.may_go]
 
-    def _pop(self, heap: list[tuple[int, int]]) -> Open | None:
+    def _pop(self, heap: list[tuple[int, Position]]) -> Open | None:
         while heap:
             found = self._open.get(heapq.heappop(heap)[-1])
             if found is not None and found.may_go and not found.aside:

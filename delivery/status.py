@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
@@ -17,6 +15,7 @@ from delivery.pace import UNLIMITED, Finding
 from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional
 from delivery.standing import Standing, limited_by, state_of
 from ledger.directories import Directory
+from ledger.events import BY_NUMBER
 from ledger.feed import Feed, Selection
 from ledger.ids import DirectoryNumber
 from ledger.rendering import Event, rfc3339
@@ -127,7 +126,7 @@ async def _limited_by(conn: Connection, consumer: Consumer, lag: Lag) -> dict[st
     d = consumer.definition
     row = await (await conn.execute(SQL["pace_of"], (consumer.id,))).fetchone()
     seen = Finding(row[0] or UNLIMITED, *(figure or 0.0 for figure in row[1:])) if row is not None else None
-    return limited_by(Standing(consumer.state, d.mode == "webhook", d.ordering, d.batch_max, lag.seconds, lag.moves), seen)
+    return limited_by(Standing(consumer.state, d.mode != "pull", d.ordering, d.batch_max, lag.seconds, lag.moves), seen)
 
 
 def state_shown(consumer: Consumer, lag: Lag) -> str:
@@ -137,16 +136,16 @@ def state_shown(consumer: Consumer, lag: Lag) -> str:
 
 async def shown(conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, some: Sequence[Exceptional]) -> list[dict[str, Any]]:
     """A few exceptions as an operator sees them."""
-    return rows_of(kek, consumer, some, await feed.at(conn, [(e.directory, e.seq) for e in some], bodies=False))
+    return rows_of(kek, consumer, some, await feed.at(conn, [(e.directory, e.seq) for e in some], rendered=False))
 
 
 def rows_of(kek: Kek, consumer: Consumer, some: Sequence[Exceptional], events: Sequence[Event]) -> list[dict[str, Any]]:
     """Exceptions with their events: which event, since when, how often, the last answer. No attributes of the event."""
     found: list[dict[str, Any]] = []
     for exceptional, event in zip(some, events, strict=True):
-        public = orjson.loads(event.json)
+        kind = BY_NUMBER[event.kind]
         entry: dict[str, Any] = {
-            "event_id": public["id"], "type": public["type"], "subject": public["subject"], "position": exceptional.position,
+            "event_id": str(event.id), "type": kind.topic, "subject": {"type": kind.subject, "id": str(event.obj)}, "position": exceptional.position,
             "state": STATES[exceptional.state], "since": _time(exceptional.since), "attempts": exceptional.attempts,
             "last_error": exceptional.error, "next_attempt_at": _time(exceptional.next_at), "reason": open_optional(kek, exceptional.sealed_reason, kind="parked", owner=consumer.uuid),
             "last_answer": open_optional(kek, exceptional.answer, kind="answer", owner=consumer.uuid),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from ledger.ids import Seq
+
 
 def always() -> bool:
     """Say that a batch may always leave: no other process can have taken over."""
@@ -28,7 +30,7 @@ class Outgoing(NamedTuple):
 
     id: str
     topic: str
-    seq: int
+    seq: Seq
     at: int
     json: bytes
 
@@ -50,7 +52,7 @@ class Batch:
     single: bool = True
     attempt: int = 1
     replay: UUID | None = None
-    previous_seq: int | None = None
+    previous_seq: Seq | None = None
     may_leave: Callable[[], bool] = always
 
 
@@ -80,7 +82,7 @@ class Gone:
 class Rewind:
     """A receiver that gets events in order of the directory lacks those after `seq`. If they cannot be sent again, `otherwise` applies."""
 
-    seq: int
+    seq: Seq
     otherwise: Retry
 
 

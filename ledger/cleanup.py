@@ -23,7 +23,7 @@ from ledger.directories import SYSTEM, Directories, Directory
 from ledger.events import CLOSED
 from ledger.ids import DirectoryNumber
 from ledger.refused import OvertakenError
-from ledger.tokens import revocation
+from ledger.tokens import ENDED_ROLES, revocation
 from ledger.transaction import Outcome, Submission, Transaction
 from ledger.writer import Connect, Link
 
@@ -32,9 +32,6 @@ PIECE: Final = 500  # events in one commit; it locks a directory that nobody els
 CLEANUP_LOOK_S: Final = 1.0  # between two checks whether the process that cleans up is gone
 AWAY_S: Final = 1.0  # between two attempts while the database is away
 FAILED_S: Final = 30.0  # after a defect, because an immediate attempt would fail in the same way
-# Tokens of these roles are revoked with the directory if they reach no other. Tokens that only read stay valid: applications must still
-# read that access ended, and auditors must still see the past.
-ENDED_ROLES: Final = ("scim", "operator", "admin")
 _FIRST: Final = UUID(int=0)
 _log = structlog.get_logger("ledger.cleanup")
 

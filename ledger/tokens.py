@@ -39,6 +39,9 @@ from proofs.keys import WrapError
 
 SQL = load_queries(__file__)
 ROLES: Final = ("scim", "consumer", "operator", "auditor", "admin")
+# Tokens of these roles are revoked with their directory if they reach no other. Tokens that only read stay valid: applications must still
+# read that access ended, and auditors must still see the past.
+ENDED_ROLES: Final = ("scim", "operator", "admin")
 SECRET_BYTES: Final = 32
 LIFE_DAYS: Final = 365
 OVERLAP_S: Final = 86_400  # default time for which a rotated token still works

@@ -33,7 +33,7 @@ async def _listed(
 ) -> tuple[list[dict[str, Any]], int | None]:
     async with ledger.connection() as conn:
         some = await exceptions(conn, consumer, states=states, after=after, limit=limit)
-        fetched = await ledger.feed.fetch_at(conn, [(e.directory, e.seq) for e in some], Selection(bodies=False))
+        fetched = await ledger.feed.fetch_at(conn, [(e.directory, e.seq) for e in some], Selection(rendered=False))
     events = await ledger.feed.opened(fetched)
     rows = await anyio.to_thread.run_sync(rows_of, ledger.kek, consumer, some, events)
     return rows, some[-1].position if len(some) == limit else None
@@ -91,7 +91,7 @@ async def act(
 async def _reopens_nothing(ledger: OpenLedger, found: Exceptional) -> bool:
     """Whether the event grants access. Raises ConflictError if a later event took that grant back."""
     async with ledger.connection() as conn:
-        (event,) = await ledger.feed.at(conn, [(found.directory, found.seq)], bodies=False)
+        (event,) = await ledger.feed.at(conn, [(found.directory, found.seq)], rendered=False)
         again = Planned(event.position, event.directory, event.seq, event.kind, event.obj, event.mem, event.at)
         if await taken_back(conn, [again], await ledger.feed.head(conn, Selection())):
             raise ConflictError(SUPERSEDED, "superseded")

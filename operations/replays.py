@@ -71,12 +71,12 @@ async def create(
 ) -> tuple[Preview, Run | None]:
     """Plan a run, and start it unless it is a dry run.
 
-    Raises ConflictError if the consumer is no webhook, ReplayRefusedError for an impossible range.
+    Raises ConflictError if the consumer pulls, ReplayRefusedError for an impossible range.
     """
-    if consumer.definition.mode != "webhook" and not dry_run:
+    if consumer.definition.mode == "pull" and not dry_run:
         raise ConflictError("A consumer that pulls reads again after a seek: POST /v1/consumers/{name}/seek.", "not_a_webhook")
     async with ledger.connection() as conn:
-        head = await ledger.feed.head(conn, Selection())
+        head = Position(await ledger.feed.head(conn, Selection()))
         where = await _range(ledger, conn, caller, consumer, wanted, head)
         planned = await plan(conn, where, head)
         now = datetime.fromtimestamp(ledger.clock() / 1e6, UTC)

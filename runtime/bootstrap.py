@@ -90,7 +90,7 @@ def _numbers(parts: ConnDict) -> bool:
     return all(word.isascii() and word.isdigit() for word in str(parts.get("port", "")).split(",") if word)
 
 
-async def ensure_kek(conn: Connection, path: Path) -> Kek:
+async def ensure_kek(conn: Connection, settings: Settings) -> Kek:
     """The ledger's key-encryption key. It is created only if the ledger has none yet.
 
     Raises StartError if the ledger has a KEK and the file is missing or holds another one. A new key would make every stored body
@@ -98,12 +98,12 @@ async def ensure_kek(conn: Connection, path: Path) -> Kek:
     """
     stored = await stored_kek_id(conn)
     if stored is not None:
-        return check_kek(path, stored)
-    kek = _read_or_make_key(path)
+        return check_kek(settings, stored)
+    kek = _read_or_make_key(settings.kek_path)
     await note_kek(conn, kek)
     stored = await stored_kek_id(conn)
     assert stored is not None
-    return check_kek(path, stored)
+    return check_kek(settings, stored)
 
 
 async def note_kek(conn: Connection, kek: Kek) -> None:
@@ -120,8 +120,12 @@ async def stored_kek_id(conn: Connection) -> bytes | None:
     return bytes(row[0]) if row else None
 
 
-def check_kek(path: Path, stored: bytes) -> Kek:
-    """Read the key file and compare it with the id in the database. Raises StartError if they differ."""
+def check_kek(settings: Settings, stored: bytes) -> Kek:
+    """Read the key-encryption key and compare it with the id in the database. Raises StartError if they differ.
+
+    Only this module knows where the key is read from: all other modules pass the settings on.
+    """
+    path = settings.kek_path
     if not path.exists():
         raise StartError(
             f"The key-encryption key {path} is missing, but the database was written with key {stored.hex()}. "
@@ -197,7 +201,7 @@ def machine() -> Caller:
     return Caller(MACHINE, uuid7())
 
 
-async def read_kek(url: str, path: Path) -> Kek:
+async def read_kek(url: str, settings: Settings) -> Kek:
     """The KEK of a ledger that has been started before. Raises StartError."""
     conn = await connect(url)
     try:
@@ -206,4 +210,4 @@ async def read_kek(url: str, path: Path) -> Kek:
         await conn.close()
     if stored is None:
         raise StartError("This database has no ledger yet. Run `scim-ledger serve` once.")
-    return check_kek(path, stored)
+    return check_kek(settings, stored)

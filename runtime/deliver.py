@@ -64,7 +64,7 @@ def run_delivery(settings: Settings, urls: Urls, beat: Beat) -> None:
 
 async def _deliver(settings: Settings, urls: Urls, beat: Beat) -> None:
     alive = asyncio.create_task(beating(beat))
-    kek = await read_kek(urls.serve, settings.kek_path)
+    kek = await read_kek(urls.serve, settings)
     transports = transports_of(Allowed.read(settings.webhook_allow), settings.webhook_timeout_s)
     async with open_worker(urls.serve, kek, transports, settings.webhook_timeout_s) as worker:
         loop = asyncio.get_running_loop()

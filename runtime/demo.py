@@ -328,7 +328,7 @@ def _reachable_database(settings: Settings) -> Urls | None:
 
 
 async def _rebuild_and_verify(urls: Urls, settings: Settings) -> tuple[Result, list[Finding], int]:
-    kek = await read_kek(urls.serve, settings.kek_path)
+    kek = await read_kek(urls.serve, settings)
     directories = await all_directories(urls, kek)
     try:
         result = await rebuild(urls.migrate, kek, _unseen, lambda _text: None)

@@ -39,7 +39,7 @@ def own_transport() -> Generator[httpx.BaseTransport]:
 
 
 async def _open(stack: AsyncExitStack, settings: Settings, urls: Urls) -> ASGIApp:
-    kek = await read_kek(urls.serve, settings.kek_path)
+    kek = await read_kek(urls.serve, settings)
     with contextlib.suppress(psycopg.errors.UndefinedTable):  # a schema before 0010 has nothing to seal
         async with await connect(urls.serve) as conn:
             await seal_leftovers(conn, kek, os.urandom)  # the command may be the first process after a migration

@@ -197,7 +197,7 @@ async def _serve_http(settings: Settings, urls: Urls, doors: Doors, signals: "Si
 
 
 async def _served(settings: Settings, urls: Urls, doors: Doors, signals: "Signals", kek_id: bytes) -> None:
-    kek = check_kek(settings.kek_path, kek_id)
+    kek = check_kek(settings, kek_id)
     # Objects of the start live as long as the process; freezing them saves the garbage collector 5 % of a create.
     gc.collect()
     gc.freeze()
@@ -273,7 +273,7 @@ async def _let_go(server: uvicorn.Server, services: Services) -> None:
 async def _prepare_ledger(settings: Settings, urls: Urls) -> tuple[bool, bytes]:
     conn = await connect(urls.serve)
     try:
-        kek = await ensure_kek(conn, settings.kek_path)
+        kek = await ensure_kek(conn, settings)
         sealed = await seal_leftovers(conn, kek, os.urandom)
     finally:
         await conn.close()

@@ -54,7 +54,7 @@ def rebuild_here(only: tuple[str, ...], bar: Bar) -> tuple[tuple[str, ...], Resu
         raise CommandError(f"There is no read model {', '.join(sorted(unknown))}. Choose from {', '.join(TABLES)}.", USAGE)
     settings = main_settings()
     with processes() as executor, explained(settings), running_urls(settings) as urls:
-        kek = asyncio.run(read_kek(urls.serve, settings.kek_path))
+        kek = asyncio.run(read_kek(urls.serve, settings))
         try:
             return wanted, asyncio.run(_rebuild(urls, kek, wanted, bar, executor))
         except (RebuildRefusedError, UnreadableEventError) as refused:
@@ -70,7 +70,7 @@ def verify_here(bar: Bar) -> tuple[list[Finding], int]:
     """Recompute everything. Returns the findings and the number of events."""
     settings = main_settings()
     with processes() as executor, explained(settings), running_urls(settings) as urls:
-        kek = asyncio.run(read_kek(urls.serve, settings.kek_path))
+        kek = asyncio.run(read_kek(urls.serve, settings))
         return asyncio.run(_verify(urls, kek, bar, executor))
 
 

@@ -53,7 +53,6 @@ SERVING_CONNECTIONS = (
     SERVING_POOL_SIZE + 1 + LANES_MAX + 4 + 3
 )  # most connections of a serving process: the pool, writer, lanes, shared reads, listener, clean-up, probe
 LISTEN_RETRY_S = 1.0
-WEBHOOK_TIMEOUT_S = 15.0
 DIRECTORIES_INTERVAL_S = 1.0
 LOG_LOOK_S = 1.0
 PRUNE_INTERVAL_S = 3_600.0
@@ -109,7 +108,7 @@ async def open_services(
     url: str,
     kek: Kek,
     base_url: str,
-    webhooks: Webhooks | None = None,
+    webhooks: Webhooks,
     pooled: str | None = None,
     *,
     clock: Callable[[], int] = now_us,
@@ -126,14 +125,14 @@ async def open_services(
     writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch, room)
     arrivals = Arrivals()
     shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek)
-    feed, hooks = Feed(kek, directories), webhooks or Webhooks(Allowed(), WEBHOOK_TIMEOUT_S)
+    feed = Feed(kek, directories)
     tail = Tail(feed, pool.connection, arrivals)
     turns = Turns(pool.connection, pool.max_size)
     ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, clock, uuid4, os.urandom)
     shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
-        reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=hooks, journal=Journal(pool, kek, os.urandom, room),
+        reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=Journal(pool, kek, os.urandom, room),
         scrapes=Scrapes(ledger, lambda: writer.queued),
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip

@@ -12,10 +12,8 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-import orjson
-
 from api.scim.members import resolve_members
-from api.scim.resources import shown_groups, shown_members, with_meta
+from api.scim.resources import Encode, shown_groups, shown_members, with_meta
 from api.scim.search import Search
 from api.services import Services
 from ledger.commands import parse_id
@@ -220,14 +218,14 @@ class Listing:
 
     # -- the page of it -----------------------------------------------------
 
-    async def shown(self, items: Sequence[Item], projections: Mapping[str, Projection]) -> Shown:
-        """The resources of a page, up to BODIES_BYTES_MAX besides the first one. Resources deleted since they were selected are left out."""
+    async def shown(self, items: Sequence[Item], projections: Mapping[str, Projection], encode: Encode) -> Shown:
+        """The encoded resources of a page, up to BODIES_BYTES_MAX besides the first one. Resources deleted since they were selected are left out."""
         page = Shown([], [])
         while page.used < len(items) and page.size <= BODIES_BYTES_MAX:
             rest = items[page.used :]
             rows, readable = await self._sealed(rest)
             groups = await self._groups(rest[:readable], projections)
-            await self._compute(partial(self._show, page, rest[:readable], rows, groups, projections))
+            await self._compute(partial(self._show, page, rest[:readable], rows, groups, projections, encode))
         return page
 
     async def _sealed(self, items: Sequence[Item]) -> tuple[dict[UUID, SealedResource], int]:
@@ -258,6 +256,7 @@ class Listing:
         rows: Mapping[UUID, SealedResource],
         groups: Mapping[UUID, list[GroupOf]],
         projections: Mapping[str, Projection],
+        encode: Encode,
     ) -> None:
         """Add resources to the page until it is full."""
         shown: dict[int, list[dict[str, Any]]] = {}  # users in the same groups share a list
@@ -267,7 +266,7 @@ class Listing:
                 above = groups.get(item.id)
                 if above and id(above) not in shown:
                     shown[id(above)] = shown_groups(above, self._base)
-                piece = self._piece(item, sealed, shown[id(above)] if above else None, projections[item.kind])
+                piece = encode(self._document(item, sealed, shown[id(above)] if above else None, projections[item.kind]))
                 page.size += len(piece) if page.pieces else 0
                 if page.size > BODIES_BYTES_MAX:
                     return
@@ -275,14 +274,16 @@ class Listing:
                 page.places.append(page.used)
             page.used += 1
 
-    def _piece(self, item: Item, sealed: SealedResource, groups: list[dict[str, Any]] | None, projection: Projection) -> bytes:
+    def _document(
+        self, item: Item, sealed: SealedResource, groups: list[dict[str, Any]] | None, projection: Projection
+    ) -> dict[str, Any]:
         document = with_meta(
             reads.unsealed(self._services.ledger.kek, self._directory, item.kind, sealed, self._work), self._base
         )
         if groups is not None:
             self._work.spend(len(groups))
             document["groups"] = groups
-        return orjson.dumps(project(projection, document))
+        return project(projection, document)
 
 
 def in_order(found: list[Item], *, descending: bool, by_key: bool) -> list[Item]:

@@ -12,7 +12,7 @@ import orjson
 from api.scim.http import Answer, Call, as_json, streamed
 from api.scim.lists import GROUPS_AT_ONCE, Listing, Selection
 from api.scim.points import groups_of_user, user_by_id, user_by_name
-from api.scim.resources import each, etag, group_json, shown_groups, with_meta
+from api.scim.resources import Encode, each, etag, group_json, object_members, shown_groups, with_meta
 from api.scim.search import Search
 from api.scim.writes import GROUPS_SHOWN_MAX
 from api.services import Services
@@ -73,19 +73,22 @@ class Query:
             return Answer(304, headers=[(b"etag", version.encode())])
         headers = [(b"etag", version.encode()), (b"location", f"{self._base}/{kind.name}s/{resource.id}".encode())]
         large = resource.size > 0 or len(groups or ()) > GROUPS_SHOWN_MAX
+        whole = kind.name == USER.name or not needs(projection, "members")
         head = await self._services.ledger.turns.computed(
-            self._directory.id, partial(self._head, projection, resource, groups), large=large
+            self._directory.id,
+            partial(self._head, projection, resource, groups, orjson.dumps if whole else object_members),
+            large=large,
         )
-        if kind.name == USER.name or not needs(projection, "members"):
+        if whole:
             return Answer(200, head, headers)
         members = (await self._members([obj])).get(obj, Members()) if obj is not None else Members()
         return await streamed(200, each(group_json(head, projection, members, self._base)), headers)
 
-    def _head(self, projection: Projection, resource: Resource, groups: Sequence[GroupOf] | None) -> bytes:
+    def _head(self, projection: Projection, resource: Resource, groups: Sequence[GroupOf] | None, write: Encode) -> bytes:
         document = with_meta(resource, self._base)
         if groups:
             document["groups"] = shown_groups(groups, self._base)
-        return orjson.dumps(project(projection, document))
+        return write(project(projection, document))
 
     async def _members(self, groups: Sequence[UUID]) -> dict[UUID, Members]:
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
@@ -139,8 +142,8 @@ class Query:
 
         if GROUP.name in request.projections and needs(request.projections[GROUP.name], "members"):
             return await streamed(200, self._page_json(listing, selection, request.projections, frame), [])
-        page = await listing.shown(selection.items, request.projections)
-        head = orjson.dumps(frame(len(page.pieces), page.used))[:-1] + b',"Resources":['
+        page = await listing.shown(selection.items, request.projections, orjson.dumps)
+        head = b"{" + object_members(frame(len(page.pieces), page.used)) + b',"Resources":['
         body = await self._services.ledger.turns.computed(
             self._directory.id, lambda: b"".join((head, b",".join(page.pieces), b"]}")), large=page.size > JOINED_BYTES_MAX
         )
@@ -180,7 +183,7 @@ class Query:
 
         No connection is held while a part is sent: a client that reads slowly holds up nobody.
         """
-        page = await listing.shown(selection.items, projections)
+        page = await listing.shown(selection.items, projections, object_members)
         yield b'{"Resources":['
         sent = shown = 0
         members: dict[UUID, Members] = {}
@@ -199,7 +202,7 @@ class Query:
                 yield piece
             shown += 1
         used = page.used if shown == len(page.pieces) else page.places[shown]
-        yield b"]," + orjson.dumps(frame(shown, used))[1:]
+        yield b"]," + object_members(frame(shown, used)) + b"}"
 
     async def _by_user_name(self, name: str, request: ListRequest) -> Answer:
         """Answer `userName eq "…"`, which every IdP sends before it creates a user: in queries that concurrent requests share."""

@@ -1,6 +1,6 @@
 """From a resource and its memberships to the SCIM JSON that a client reads."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
@@ -13,6 +13,7 @@ from projections.reads import GroupOf, Members, Resource
 from scim.projection import Projection, project
 
 MEMBERS_PIECE: Final = 1_000
+Encode = Callable[[dict[str, Any]], bytes]  # a document as JSON: whole, or its members
 _ANYBODY: Final = str(UUID(int=0))
 
 
@@ -36,16 +37,21 @@ def shown_members(members: Iterable[tuple[str, str]], base: str) -> list[dict[st
     return [{"value": member, "type": kind, "$ref": f"{base}/{kind}s/{member}"} for member, kind in members]
 
 
+def object_members(document: Mapping[str, Any]) -> bytes:
+    """The members of a JSON object without its braces, for an object that gets one more member, written in pieces."""
+    return b",".join([orjson.dumps(name) + b":" + orjson.dumps(value) for name, value in document.items()])
+
+
 def group_json(head: bytes, projection: Projection, members: Members, base: str) -> Iterator[bytes]:
     """A group as JSON in pieces, with MEMBERS_PIECE members each, which never become documents in memory.
 
-    `head` is the JSON of the projected group without its members.
+    `head`: `object_members` of the projected group, which does not have `members`.
     """
     shown = member_templates(projection, base) if members else {}
     if not shown:
-        yield head
+        yield b"{" + head + b"}"
         return
-    yield head[:-1] + b',"members":['
+    yield b"{" + head + b',"members":['
     for start in range(0, len(members), MEMBERS_PIECE):
         ids = members.ids[36 * start : 36 * (start + MEMBERS_PIECE)]
         digits = members.types[start : start + MEMBERS_PIECE]

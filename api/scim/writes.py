@@ -13,7 +13,7 @@ import structlog
 from api.scim.http import Answer, Content, streamed
 from api.scim.members import members_named_in, patch_with_ids, resolve_members
 from api.scim.points import groups_of_user
-from api.scim.resources import each, etag, group_json, shown_groups, with_meta
+from api.scim.resources import each, etag, group_json, object_members, shown_groups, with_meta
 from api.services import Services
 from database import patience
 from ledger.commands import (
@@ -274,7 +274,7 @@ class Write:
         def read() -> tuple[dict[str, Any], bytes]:
             resource = reads.unsealed(self._services.ledger.kek, self._directory, GROUP.name, rows[0], self._call.work)
             document = with_meta(resource, self._base)
-            return document, orjson.dumps(project(projection, document)) if self._call.shows else b""
+            return document, object_members(project(projection, document)) if self._call.shows else b""
 
         shown = await self._read_for_answer(self._services.ledger.turns.compute(self._directory.id, read))
         if shown is None:

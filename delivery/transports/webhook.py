@@ -22,6 +22,7 @@ from delivery.backoff import retry_after_s
 from delivery.consumers import Allowed
 from delivery.signing import batch_id, body_of_batch, body_of_one, signature
 from delivery.transport import Accepted, Batch, Gone, Outcome, Retry, Rewind, Target, TooLateError, always
+from ledger.ids import Seq
 from ledger.rendering import rfc3339
 
 ANSWER_BYTES_MAX: Final = 65_536  # of the receiver's answer that is read at all
@@ -74,7 +75,7 @@ class Result:
             away=self.status == 0 or self.status in _NOBODY_IN_PARTICULAR,
             may_have_arrived=self.error in {"timeout", "connection_broken"},  # what it refused it does not have
         )
-        return retry if self.expected_previous_seq is None else Rewind(self.expected_previous_seq, retry)
+        return retry if self.expected_previous_seq is None else Rewind(Seq(self.expected_previous_seq), retry)
 
 
 class AddressRefusedError(OSError):

@@ -15,8 +15,10 @@ import ledger.events
 from api import problems
 from api.metrics import NAMED, REGISTRY
 from api.scim.app import ROUTES as SCIM_ROUTES
+from delivery.backoff import SCHEDULE_S
 from ledger.events import BY_TOPIC, EVENT_TYPES
 from ledger.rendering import Event, render
+from ledger.tokens import ROLES
 from operations.permissions import TABLE
 from runtime import protocol
 from runtime.cli import app
@@ -81,6 +83,30 @@ def test_each_setting_is_described(name: str) -> None:
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_each_command_is_described(words: tuple[str, ...]) -> None:
     assert f"`scim-ledger {' '.join(words)}" in read("docs/operations.md")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_is_described(role: str) -> None:
+    assert f"| `{role}` |" in read("docs/operations.md")
+    assert f"`{role}`" in read("docs/permissions.md").partition("**Roles.**")[2].partition("**Reach.**")[0]
+
+
+def test_the_command_line_names_each_role() -> None:
+    """It is a client and cannot import the list, so its help repeats it."""
+    (issue,) = (command for words, command in walked(app) if words == ("token", "issue"))
+    (role,) = (parameter for parameter in issue.params if parameter.name == "role")
+    assert role.help == f"One of {', '.join(ROLES)}."  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_attempts_that_are_described_are_those_of_the_default_schedule() -> None:
+    """Of each delay the number and the unit: `after 5 s, 30 s, 2 min … 1 h, then hourly to 72 h`."""
+    said = re.search(r"\*\*Attempts\*\*: at once, after (.*?), then hourly to (\d+) h", read("docs/consumers.md"))
+    assert said is not None
+    seconds = {"s": 1, "min": 60, "h": 3_600}
+    delays = [int(number) * seconds[unit] for number, unit in (delay.split() for delay in said[1].split(", "))]
+    assert SCHEDULE_S[: len(delays) + 1] == (0, *delays)
+    assert set(SCHEDULE_S[len(delays) + 1 :]) == {3_600}
+    assert round(sum(SCHEDULE_S) / 3_600) == int(said[2])
 
 
 @pytest.mark.parametrize("topic", [kind.topic for kind in EVENT_TYPES])
@@ -195,6 +221,13 @@ def test_the_tree_of_the_code_is_that_of_the_repository() -> None:
         else:
             named.add(f"{package}/{line.split()[0]}")
     assert named == {where(path) for path in CODE if path.name != "__init__.py"}
+
+
+def test_the_files_that_the_architecture_names_exist() -> None:
+    """Of folders too: who wants to change something is led to a place that is there."""
+    named = re.findall(r"`([a-z_]+/[\w/.@-]*)`", read("docs/architecture.md"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert len(named) > 50
 
 
 def anchors(page: Path) -> set[str]:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from api.services import Services
 from database.connections import connect
 from database.faults import Fault, no_fault
+from delivery.consumers import Allowed
 from ledger.commands import Command, CreateGroup, CreateUser, DeleteUser, PatchGroup, PatchUser, as_members, needs_of
 from ledger.cursor import BEGINNING, Cursor
 from ledger.directories import Directory
@@ -31,6 +32,7 @@ GENERIC = profile_of("generic@1").tolerances
 CORE_USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 CORE_GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 PATCH_OP = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
+NO_WEBHOOKS = Webhooks(Allowed(), 15.0)  # none of a private address
 
 
 class Ledger:
@@ -82,7 +84,7 @@ def id_of(outcome: Outcome) -> UUID:
 
 @asynccontextmanager
 async def opened(
-    url: str, *, serve_through: str | None = None, kek: Kek | None = None, webhooks: Webhooks | None = None,
+    url: str, *, serve_through: str | None = None, kek: Kek | None = None, webhooks: Webhooks = NO_WEBHOOKS,
     clock: Callable[[], int] = now_us, room: Callable[[], Fault | None] = no_fault,
 ) -> AsyncIterator[Ledger]:  # fmt: skip
     """Make directory `acme` in a fresh database and open the services on it (`serve_through` another address of it)."""

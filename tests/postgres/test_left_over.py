@@ -109,7 +109,7 @@ def test_what_of_a_lost_end_lies_beyond_its_reach_is_not_shown_to_a_narrowed_tok
             await consumers.close_fork(ledger, everyone, "app", "seen to")
             await gone(s, ["evt_other_2_00000002"], 1)
             assert (await consumers.show(ledger, who, "app"))["forked"] is None
-            with pytest.raises(ConflictError, match="Nothing"):
+            with pytest.raises(ConflictError, match="closed already"):
                 await consumers.close_fork(ledger, who, "app", "not mine")
             assert (await consumers.audit(ledger, who, "app", None, None))["gone_count"] == 1
             assert (await consumers.audit(ledger, everyone, "app", None, None))["gone_count"] == 1_201

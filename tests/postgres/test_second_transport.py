@@ -1,10 +1,14 @@
 """A transport that is no webhook, handed to a delivery process through the public seam only."""
 
 import asyncio
+import re
 from pathlib import Path
+from typing import get_args
 
 import orjson
+import psycopg
 
+from delivery.terms import Mode
 from delivery.transport import Batch, Outcome, Target
 from runtime.deliver import open_worker
 from tests.lines import Lines, answering
@@ -42,3 +46,12 @@ def test_events_go_out_in_order_over_another_transport(app_url: str, tmp_path: P
             assert len(seqs) >= 5
 
     asyncio.run(asyncio.wait_for(body(), 120))
+
+
+def test_the_database_takes_each_mode_and_no_other(superuser_url: str) -> None:
+    with psycopg.connect(superuser_url) as conn:
+        text = conn.execute(
+            "select pg_get_constraintdef(oid) from pg_constraint where conname = 'consumers_mode_check'"
+        ).fetchone()
+    assert text is not None
+    assert set(re.findall(r"'(\w+)'", text[0])) == set(get_args(Mode))

@@ -23,7 +23,7 @@ from database.migrate import migrate
 from database.server import ServerRefusedError, check_server, condition
 from runtime.wiring import open_services
 from scim.errors import InvalidValue, Unavailable
-from tests.postgres.ledgers import Ledger, opened
+from tests.postgres.ledgers import NO_WEBHOOKS, Ledger, opened
 from tests.postgres.machine import administration
 
 
@@ -54,7 +54,10 @@ def test_a_database_at_repeatable_read_takes_every_write(superuser_url: str, app
     altered(superuser_url, "set default_transaction_isolation = 'repeatable read'")
 
     async def run() -> None:
-        async with opened(app_url) as one, open_services(app_url, one.services.ledger.kek, "http://other") as services:
+        async with (
+            opened(app_url) as one,
+            open_services(app_url, one.services.ledger.kek, "http://other", NO_WEBHOOKS) as services,
+        ):
             other = Ledger(services, one.directory)
             writes = [ledger.create_user(f"u{n}-{k}") for n in range(60) for k, ledger in enumerate((one, other))]
             assert all(outcome.seq for outcome in await asyncio.gather(*writes))

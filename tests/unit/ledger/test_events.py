@@ -1,18 +1,18 @@
 """What an event type says of itself is what the code and the SQL go by."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-import delivery
-import replay
 from ledger import events as e
 from ledger.events import EVENT_TYPES, Effect, Fact, bits, numbers, type_mask
+from tests.test_tidy import PACKAGES, PROJECT
 
-FILES = (*sorted(Path(delivery.__file__).parent.glob("*.sql")), Path(replay.__file__).with_name("redeliver.sql"))
+# Of every package that reads events; those of `database` are in the migrations, which never change.
+FILES = [path for package in PACKAGES if package != "database" for path in sorted((PROJECT / package).rglob("*.sql"))]
 QUERIES = "".join(path.read_text(encoding="utf-8") for path in FILES)
 LISTS = [tuple(map(int, found.split(","))) for found in re.findall(r"\btype in \(([\d, ]+)\)", QUERIES)]
+SINGLE = {int(found) for found in re.findall(r"\btype = (\d+)\b", QUERIES)}
 SUSPENDED_OR_GONE = numbers(Fact.LIFECYCLE) & numbers(Fact.ENDS_ALL_ACCESS)
 OUT_OF_A_GROUP = numbers(Fact.MEMBERSHIP) & numbers(Fact.ENDS_SOME_ACCESS)
 
@@ -23,6 +23,11 @@ def test_each_list_of_types_in_sql_is_that_of_a_fact() -> None:
         tuple(sorted(some)) for some in (numbers(Fact.GRANTS_ACCESS), numbers(Fact.SURGE), SUSPENDED_OR_GONE, OUT_OF_A_GROUP)
     }
     assert set(LISTS) == known
+
+
+def test_each_single_type_in_sql_is_one_that_is_meant() -> None:
+    """What the clock of a directory was accepted with, and which tokens the log knows."""
+    assert SINGLE == {e.DIRECTORY_CLOCK_ACCEPTED.number, e.TOKEN_ISSUED.number}
 
 
 def test_each_mask_of_types_in_sql_is_that_of_a_fact() -> None:
