@@ -118,7 +118,7 @@ def test_a_process_that_died_leaves_a_key_that_tells_what_it_did(app_url: str, s
         assert await idempotency.begin(ledger, dead, key) is None
         if committed:
             await tokens.issue(ledger, dead, "auditor", "n", ("*",), None, days=1)
-        with pytest.raises(ConflictError, match="under way"):
+        with pytest.raises(ConflictError, match="still running"):
             await idempotency.begin(ledger, machine(), key)
         with psycopg.connect(superuser_url, autocommit=True) as conn:
             conn.execute("update ledger.idempotent_requests set begun_at = begun_at - interval '1 hour'")
@@ -153,7 +153,7 @@ def test_a_write_that_was_lost_and_is_at_work_still_keeps_the_key(
         await idempotency.finish(ledger, lost, key, Answer(503, "text/plain", b""))
         with psycopg.connect(superuser_url) as conn:
             conn.execute(f"select pg_advisory_xact_lock({lock})")
-            with pytest.raises(ConflictError, match="under way"):
+            with pytest.raises(ConflictError, match="still running"):
                 await idempotency.begin(ledger, machine(), key)
         assert await idempotency.begin(ledger, machine(), key) is None
 
@@ -169,7 +169,7 @@ def test_a_key_that_was_taken_before_the_clock_was_set_back_is_given_up_no_later
         assert await idempotency.begin(ledger, dead, key) is None
         with psycopg.connect(superuser_url, autocommit=True) as conn:
             conn.execute("update ledger.idempotent_requests set begun_at = begun_at + interval '1 day'")
-            with pytest.raises(ConflictError, match="under way"):
+            with pytest.raises(ConflictError, match="still running"):
                 await idempotency.begin(ledger, machine(), key)
             later = timedelta(seconds=idempotency.UNDER_WAY_S_MAX + 1)
             conn.execute("update ledger.idempotent_requests set begun_at = begun_at - %s", (later,))

@@ -79,7 +79,7 @@ def test_a_key_whose_act_hangs_does_it_once(app_url: str, superuser_url: str, mo
                 act = asyncio.ensure_future(tokens.issue(parts, first, "auditor", "n", ("*",), None, days=1))
                 await waiting(conn)
                 await idempotency.finish(parts, first, key, Answer(503, "text/plain", b""))
-                with pytest.raises(ConflictError, match="under way"):
+                with pytest.raises(ConflictError, match="still running"):
                     await idempotency.begin(parts, machine(), key)
             with suppress(psycopg.Error):
                 await act

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from delivery import doubt
 from delivery.backlog import PAUSE_MAX_S, REWIND_EVENTS_MAX, REWINDS_MAX, WINDOW_MAX, Backlog, Budgets, Request
 from delivery.lanes import Item
-from delivery.reports import BLOCKED, HELD, RETRYING, Exceptional, Place, Report
+from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, Exceptional, Place, Report
 from delivery.runs import Planned, Range, Run
 from delivery.scheduler import Open, state_of
 from delivery.terms import Terms
@@ -143,6 +143,9 @@ class World:
         self.storing: list[tuple[Flight, bool]] = []
         self.over: list[Request] = []  # answered, and not ended yet
         self.seqs: dict[int, int] = dict.fromkeys(DIRECTORIES, 0)
+        self.set_aside: set[int] = set()  # ever parked or skipped: nothing waits for it any more
+        self.skipped: set[int] = set()
+        self.counted = True  # whether all that the run planned is still sent by it
         self.take_up()
 
     # -- what happens -------------------------------------------------------
@@ -157,19 +160,31 @@ class World:
     def take_up(self) -> None:
         """A process begins, with nothing but what is stored."""
         self.backlog = Backlog(self.terms, self.budgets, consumer=7, fence=1, epoch=1)
-        rows = {p: copy.copy(row) for p, row in self.kept.rows.items()}
+        run = self.kept.run
+        resting = run.id if run is not None and run.state == "paused" else None
+        rows = {
+            p: copy.copy(row)
+            for p, row in self.kept.rows.items()
+            if row.state != PARKED and (row.replay is None or row.replay != resting)
+        }
         opens = [self.opened(p, json=False) for p in self.kept.place.open if p not in rows]
         opens += [replace_row(self.opened(p, json=False), row) for p, row in sorted(rows.items())]
         held = {(self.log[p - 1].directory, self.log[p - 1].seq) for p in self.held}
-        run = self.kept.run
         planned = [
-            Planned(i.position, i.directory, i.seq, i.kind, i.obj, i.mem, 0) for i in self.log if run and i.position <= run.head
+            Planned(i.position, i.directory, i.seq, i.kind, i.obj, i.mem, 0)
+            for i in self.log
+            if run and i.position <= run.head and i.position not in self.aside
         ]
         self.backlog.restore(
-            self.kept.place, Anchor(self.kept.place.through), opens, [(run, planned)] if run else [], directories=DIRECTORIES, held=held,
+            self.kept.place, Anchor(self.kept.place.through), opens, [(run, planned)] if run and not resting else [], directories=DIRECTORIES, held=held,
             lacks=lambda item: item.position in self.holes, now=self.now,
         )  # fmt: skip
         self.flights, self.pending, self.decided, self.storing, self.over = [], None, [], [], []
+
+    @property
+    def aside(self) -> set[int]:
+        """What an operator parked, and parked still, or skipped."""
+        return self.skipped | {p for p, row in self.kept.rows.items() if row.state == PARKED}
 
     def kill(self, *, arrived: bool, committed: bool) -> None:
         """The process ends at any moment: what was under way may have arrived, the report may have been stored."""
@@ -240,7 +255,11 @@ class World:
         if not self.backlog.may_rewind(flight.request, asked):
             self._refused(flight, REFUSED)
             return
-        lacking = [i for i in self.log if i.directory == first.directory and asked.seq < i.seq < first.seq]
+        lacking = [
+            i
+            for i in self.log
+            if i.directory == first.directory and asked.seq < i.seq < first.seq and i.position not in self.aside
+        ]
         self.backlog.rewound(flight.request, asked, [fresh(i) for i in lacking], None, self.now)
         if not any(row.error == "rewind_refused" for row in (o.exceptional for o in flight.request.events) if row):
             flight.rewound = len(self.took), first.directory, asked.seq, first.seq
@@ -268,7 +287,7 @@ class World:
         self.backlog.take_blocked()
         for run in self.backlog.take_finished():
             assert self.kept.run is not None
-            assert run.done == run.total
+            assert run.done == run.total or not self.counted
             self.run_ends()
 
     def end(self) -> None:
@@ -290,11 +309,12 @@ class World:
             self.recorded -= {(i.position, False) for i in self.log if i.directory == directory and expected < i.seq < sent}
         self.pending = None
 
-    def replay(self) -> None:
+    def replay(self, rate: int | None = None) -> None:
         if self.kept.run is None and self.log:
             self.quiesce()
-            head = self.backlog.read_to.position
-            self.kept.run = replace(RUN, head=head, range=Range(0, head, 0, ()), total=head)
+            head, self.counted = self.backlog.read_to.position, True
+            total = head - len({p for p in self.aside if p <= head})
+            self.kept.run = replace(RUN, head=head, range=Range(0, head, 0, ()), total=total, rate_per_second=rate)
             self.recorded = {(p, again) for p, again in self.recorded if not again}
             self.open_before = {item.position for item in self.log if (item.position, False) not in self.recorded}
             self.take_up()
@@ -305,6 +325,46 @@ class World:
             self.run_ends()
             self.kept.rows = {p: row for p, row in self.kept.rows.items() if row.replay is None}
             self.take_up()
+
+    def rest(self) -> None:
+        """An operator pauses the run."""
+        if self.kept.run is not None:
+            self.quiesce()
+            if self.kept.run is not None:
+                self.kept.run, self.counted = replace(self.kept.run, state="paused"), False
+            self.take_up()
+
+    def resume(self) -> None:
+        if self.kept.run is not None:
+            self.quiesce()
+            if self.kept.run is not None:
+                self.kept.run = replace(self.kept.run, state="running")
+            self.take_up()
+
+    def put_aside(self, number: int, *, skip: bool) -> None:
+        """An operator parks or skips what is blocked or tried again."""
+        while self.flights:
+            self.answer(0, REFUSED)
+        self.quiesce()
+        some = [p for p, row in sorted(self.kept.rows.items()) if row.state in {BLOCKED, RETRYING}]
+        if some:
+            position = some[number % len(some)]
+            self.set_aside.add(position)
+            self.counted = False
+            if skip:
+                del self.kept.rows[position]
+                self.skipped.add(position)
+            else:
+                self.kept.rows[position].state = PARKED
+        self.take_up()
+
+    def bring_back(self) -> None:
+        """An operator retries what is parked."""
+        self.quiesce()
+        for row in self.kept.rows.values():
+            if row.state == PARKED:
+                row.state, row.attempts, row.next_at = RETRYING, 0, self.now
+        self.take_up()
 
     def release(self) -> None:
         """An operator lets go what is held, and retries what is blocked."""
@@ -337,19 +397,24 @@ class World:
                 first, second = sorted((item, other), key=lambda i: i.position)
                 assert not must_precede(first, second, self.terms.ordering), "two of one lane under way"
             for before in self.log[: item.position - 1]:
-                if must_precede(before, item, self.terms.ordering) and before not in flight.items:
+                if (
+                    must_precede(before, item, self.terms.ordering)
+                    and before not in flight.items
+                    and before.position not in self.set_aside
+                ):
                     again = of_run and before.position not in self.open_before
                     assert (before.position, again) in self.recorded, "it overtakes"
 
     def check_order(self) -> None:
         """The receiver saw what must come before first, and for the last time it saw it before too."""
         if self.rewinds:
-            self._check_rewinds()
+            if not self.set_aside:
+                self._check_rewinds()
             return
         for again in (False, True):
             took = [position for position, of_run in self.took if of_run == again]
             first, last = {p: took.index(p) for p in took}, {p: len(took) - took[::-1].index(p) for p in took}
-            for a, b in combinations(sorted(first), 2):
+            for a, b in combinations(sorted(first.keys() - self.set_aside), 2):
                 if must_precede(self.log[a - 1], self.log[b - 1], self.terms.ordering):
                     assert first[a] < first[b], (a, b)
                     assert last[a] < last[b], (a, b)
@@ -366,6 +431,8 @@ class World:
 
     def finish(self) -> None:
         """From now on the receiver takes everything, and an operator does what is an operator's to do."""
+        self.resume()
+        self.bring_back()
         self.release()
         for _ in range(10 * len(self.log) + 50):
             self.read(50)
@@ -380,7 +447,7 @@ class World:
             if self.backlog.read_to.position == len(self.log) and not (moment.open or self.backlog.moved_on or self.kept.run):
                 break
         assert not self.backlog.moment(self.now, unread=False).under_way, "a place was not given back"
-        assert {p for p, _ in self.took} >= {item.position for item in self.log}, "something was lost"
+        assert {p for p, _ in self.took} | self.skipped >= {item.position for item in self.log}, "something was lost"
         assert (self.kept.rows, self.kept.run) == ({}, None)
         assert self.kept.place == Place(1, len(self.log), len(self.log))
         assert (self.backlog.replays, self.backlog.holds) == (False, False)
@@ -428,7 +495,10 @@ steps = st.sampled_from(("arrive",) * 6 + ("go",) * 4 + ("answer",) * 6 + ("stor
             st.tuples(st.just("set_back"), st.sampled_from((2.0, 3_600.0))),
             st.tuples(st.just("kill"), st.booleans(), st.booleans()),
             st.tuples(st.just("rewind"), small, small),
-            st.sampled_from([("replay",), ("replay",), ("replay",), ("cancel",), ("release",)]),
+            st.sampled_from(
+                [("replay", None), ("replay", None), ("replay", 1), ("cancel",), ("release",), ("rest",), ("resume",)]
+            ),
+            st.sampled_from([("bring_back",), ("aside", 0, True), ("aside", 0, False), ("aside", 3, False)]),
         ),
     }.__getitem__
 )
@@ -443,6 +513,8 @@ def do(world: World, step: Step) -> None:
         case ("set_back", seconds):
             world.now -= seconds
             world.backlog.set_back(seconds)
+        case ("aside", number, skip):
+            world.put_aside(number, skip=skip)
         case ("commit",):
             world.store_committed(ends=False)
         case ("kill", arrived, committed):
