@@ -130,14 +130,14 @@ async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directorie
     rows = await (await conn.cursor(binary=True).execute(SQL["epochs_of"], (consumer.id,))).fetchall()
     epochs = [
         Epoch(
-            row[1],
-            row[2],
-            frozenset(row[3]),
-            type_mask(row[5]) or 0,
-            frozenset(reach_of(row[4], directories)),
-            open_optional(kek, row[7], kind="sought", owner=consumer.uuid),
+            start,
+            through,
+            frozenset(open_),
+            type_mask(types) or 0,
+            frozenset(reach_of(slugs, directories)),
+            open_optional(kek, sealed_reason, kind="sought", owner=consumer.uuid),
         )
-        for row in rows
+        for start, through, open_, slugs, types, sealed_reason in rows
     ]
     # An exception of a replay is left out: the event was acknowledged before the replay, or it stays a hole until the replay delivered it.
     open_ = [e for e in await exceptions(conn, consumer) if e.replay is None]
@@ -231,12 +231,11 @@ async def _matching(
 async def _broken(conn: Connection, after: int, through: int) -> list[str]:
     """Give the gaps between positions of the log. There should be none: a gap means that the log itself lost commits."""
     found: list[str] = []
-    for start in range(
-        after, through, STRETCH
-    ):  # each stretch begins with the commit at its first position, so no commit between two stretches is left out
+    # Each stretch begins with the commit at its first position, so no commit between two stretches is left out.
+    for start in range(after, through, STRETCH):
         params = (start, min(start + STRETCH, through))
         rows = await (await conn.cursor(binary=True).execute(SQL["gaps_between"], params)).fetchall()
-        found += [f"positions {row[0]} to {row[1]} are missing in the log" for row in rows]
+        found += [f"positions {first} to {last} are missing in the log" for first, last in rows]
     return found
 
 

@@ -15,7 +15,7 @@ order by c.position, e.seq limit $5;
 
 -- epochs_of --
 -- Everything a consumer ever read: each epoch with its last checkpoint.
-select e.epoch, e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.at, e.sealed_reason
+select e.start, coalesce(k.through, e.start), coalesce(k.open, '{}'), e.directories, e.types, e.sealed_reason
 from consumer_epochs e
 left join lateral (select through, open from checkpoints where consumer = e.consumer and epoch = e.epoch order by id desc limit 1) k on true
 where e.consumer = $1 order by e.epoch;

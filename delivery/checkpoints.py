@@ -16,7 +16,7 @@ SQL: Final = load_queries(__file__)
 async def places(conn: Connection, consumers: Sequence[int]) -> dict[int, Place]:
     """Read the places of consumers, by their numbers."""
     rows = await (await conn.cursor(binary=True).execute(SQL["places"], (int4s(consumers),))).fetchall()
-    return {row[0]: Place(row[1], row[2], row[3], tuple(row[4]), *row[5:]) for row in rows}
+    return {number: Place(epoch, low, through, tuple(open_), *more) for number, epoch, low, through, open_, *more in rows}
 
 
 async def place_of(conn: Connection, consumer: Consumer) -> Place:
@@ -82,8 +82,8 @@ def _statements(reports: Sequence[Report]) -> list[tuple[str, tuple[Any, ...]]]:
         )))  # fmt: skip
     if replays:
         statements.append(("move_replay_progress", (
-            uuids([r[0] for r in replays]), int8s([r[1] for r in replays]), int8s([r[2] for r in replays]),
-            texts([_array(r[3]) for r in replays]),
+            uuids([run for run, _, _, _ in replays]), int8s([done for _, done, _, _ in replays]),
+            int8s([through for _, _, through, _ in replays]), texts([_array(ahead) for _, _, _, ahead in replays]),
         )))  # fmt: skip
     return statements
 

@@ -377,9 +377,10 @@ class Dispatcher:
             async with self._parts.connection() as conn:
                 params = (item.directory, item.seq, self.consumer.mask, self.consumer.id)
                 row = await (await conn.cursor(binary=True).execute(SQL["previous_matching"], params)).fetchone()
-                start = await (await conn.execute(SQL["epoch_start"], (self.consumer.id, self.consumer.epoch))).fetchone()
-            assert start is not None
-            known = Seq(row[0] if row is not None and row[1] > start[0] else 0)
+                began = await (await conn.execute(SQL["epoch_start"], (self.consumer.id, self.consumer.epoch))).fetchone()
+            assert began is not None
+            (start,), (seq, position) = began, row or (0, 0)
+            known = Seq(seq if position > start else 0)
             self._backlog.note_previous(item.directory, known)
         return known
 

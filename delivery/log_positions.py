@@ -72,7 +72,8 @@ async def at_instant(conn: Connection, micros: int, reads: Selection) -> tuple[P
     some = None if reads.directories is None else list(reads.directories)
     row = await (await conn.execute(SQL["position_at_time"], (micros, some, list(reads.without)))).fetchone()
     assert row is not None
-    return row[0], row[1]
+    begins, ends = row
+    return begins, ends
 
 
 async def seqs_at(conn: Connection, position: int) -> dict[DirectoryNumber, Seq]:

@@ -75,7 +75,8 @@ async def count_matching(
     params = (*between, int4s(reach), consumer.mask, limit)
     row = await (await conn.cursor(binary=True).execute(SQL["matching_after"], params)).fetchone()
     assert row is not None
-    return row[0], row[1]
+    count, oldest = row
+    return count, oldest
 
 
 async def times_at(conn: Connection, positions: Sequence[int]) -> list[int]:
@@ -92,7 +93,10 @@ async def revocations_acked_after(conn: Connection, seen: int, limit: int) -> li
 async def revocation_seconds(conn: Connection, consumer: Consumer) -> dict[str, float] | None:
     """p50 and p99 of the time from the end of somebody's access to this consumer's acknowledgement, of the last 30 days."""
     row = await (await conn.execute(SQL["revocation_seconds"], (int4s([consumer.id]),))).fetchone()
-    return {"p50": round(row[1], 6), "p99": round(row[2], 6)} if row else None
+    if row is None:
+        return None
+    p50, p99 = row
+    return {"p50": round(p50, 6), "p99": round(p99, 6)}
 
 
 async def status_of(
@@ -125,7 +129,10 @@ async def status_of(
 async def _limited_by(conn: Connection, consumer: Consumer, lag: Lag) -> dict[str, Any] | None:
     d = consumer.definition
     row = await (await conn.execute(SQL["pace_of"], (consumer.id,))).fetchone()
-    seen = Finding(row[0] or UNLIMITED, *(figure or 0.0 for figure in row[1:])) if row is not None else None
+    seen = None
+    if row is not None:
+        limit, *figures = row
+        seen = Finding(limit or UNLIMITED, *(figure or 0.0 for figure in figures))
     return limited_by(Standing(consumer.state, d.mode != "pull", d.ordering, d.batch_max, lag.seconds, lag.moves), seen)
 
 

@@ -1,6 +1,6 @@
 -- revocation_seconds --
 -- Percentiles of the time from the commit to a consumer's acknowledgement, of the last 30 days.
-select consumer, percentile_cont(0.5) within group (order by s), percentile_cont(0.99) within group (order by s)
+select percentile_cont(0.5) within group (order by s), percentile_cont(0.99) within group (order by s)
 from (select consumer, greatest(extract(epoch from at)::float8 - happened / 1e6, 0) s from revocation_acks
       where consumer = any($1::int4[]) and at > now() - interval '30 days') v group by consumer;
 

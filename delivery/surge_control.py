@@ -48,7 +48,7 @@ class Held:
 async def limits(conn: Connection) -> dict[int, Limit]:
     """Read the limits that operators set, by directory; every other directory has `Limit()`."""
     rows = await (await conn.execute(SQL["surge_limits_all"])).fetchall()
-    return {row[0]: Limit(*row[1:]) for row in rows}
+    return {directory: Limit(*limit) for directory, *limit in rows}
 
 
 async def held_commits(conn: Connection, known: Mapping[int, Limit], events: Iterable[Event]) -> Held:
@@ -91,9 +91,9 @@ async def surging(conn: Connection, known: Mapping[int, Limit], *, quiet_s: int)
     rows = await (await conn.execute(SQL["surge_alarmed_lately"], (quiet_s,))).fetchall()
     told = {directory for directory, seq in rows if seq is None}
     before = {(directory, seq) for directory, seq in rows if seq is not None}
-    untold = [row for row in await _lately(conn) if row[0] not in told and row[:2] not in before]
+    untold = [(d, newest, since) for d, newest, since in await _lately(conn) if d not in told and (d, newest) not in before]
     counts = [(directory, await _users(conn, directory, since, known), newest) for directory, newest, since in untold]
-    return [found for found in counts if found[1] > known.get(found[0], Limit()).per_hour]
+    return [(directory, users, newest) for directory, users, newest in counts if users > known.get(directory, Limit()).per_hour]
 
 
 async def lately(conn: Connection, known: Mapping[int, Limit]) -> dict[DirectoryNumber, int]:

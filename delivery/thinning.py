@@ -52,7 +52,8 @@ async def _thin(conn: Connection, step: Step) -> tuple[int, bool]:
         params = (step.number, step.age_s, step.length_s, ROWS_AT_ONCE)
         row = await (await conn.execute(SQL["thin_checkpoints"], params)).fetchone()
         assert row is not None
-        removed += row[1]
-        if row[0] < ROWS_AT_ONCE:
+        looked_at, gone = row
+        removed += gone
+        if looked_at < ROWS_AT_ONCE:
             return removed, True
     return removed, False

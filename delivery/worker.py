@@ -182,17 +182,19 @@ class Worker:
 
     async def _claim(self, conn: Connection, wanted: dict[int, Consumer]) -> None:
         share = await self._share(conn, len(wanted))
-        leases = {row[0]: row for row in await (await conn.execute(SQL["leases_held"])).fetchall()}
-        self._leases.look({number: row[1:3] for number, row in leases.items()}, self.steady())
+        rows = await (await conn.execute(SQL["leases_held"])).fetchall()
+        leases = {number: (fence, until, lease_s) for number, fence, until, lease_s in rows}
+        self._leases.look({number: (fence, until) for number, (fence, until, _) in leases.items()}, self.steady())
         for number, consumer in wanted.items():
-            seen = leases.get(number)
-            alive = seen is not None and self._leases.quiet_s(number) < max(seen[3] or 0.0, self.lease_s)
+            fence, until, lease_s = leases.get(number, (None, None, None))
+            alive = number in leases and self._leases.quiet_s(number) < max(lease_s or 0.0, self.lease_s)
             if number in self._held or alive or len(self._held) >= share or self._stopping:
                 continue
             asked = self.steady()
-            row = await self._claimed(conn, number, seen[1:3] if seen is not None else (None, None))
-            if row is not None:
-                self._serve(consumer, row[0], asked + self.lease_s, row[1])
+            claimed = await self._claimed(conn, number, (fence, until))
+            if claimed is not None:
+                fence, not_before = claimed
+                self._serve(consumer, fence, asked + self.lease_s, not_before)
 
     async def _claimed(self, conn: Connection, number: int, seen: tuple[int | None, str | None]) -> tuple[int, float] | None:
         """Claim a free lease; give its fence, and until when the receiver asked for nothing.
