@@ -15,7 +15,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from delivery.checkpoints import exceptions
 from delivery.consumers import Consumer, reach_of
-from delivery.reports import STATES
+from delivery.reports import EXCEPTION_STATES
 from ledger.directories import Directory
 from ledger.events import type_mask
 from ledger.ids import DirectoryNumber, Position
@@ -142,7 +142,7 @@ async def readings_of(conn: Connection, kek: Kek, consumer: Consumer, directorie
     # An exception of a replay is left out: the event was acknowledged before the replay, or it stays a hole until the replay delivered it.
     open_ = [e for e in await exceptions(conn, consumer) if e.replay is None]
     parked = ((e, open_optional(kek, e.sealed_reason, kind="parked", owner=consumer.uuid)) for e in open_)
-    states = {e.position: (STATES[e.state], reason or e.error) for e, reason in parked}
+    states = {e.position: (EXCEPTION_STATES[e.state], reason or e.error) for e, reason in parked}
     skipped = {
         skip.position: open_optional(kek, skip.sealed_reason, kind="skipped", owner=consumer.uuid)
         for skip in await skips(conn, consumer)

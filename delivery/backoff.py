@@ -12,8 +12,8 @@ DELAY_S_MAX: Final = 86_400  # of one step, and of a Retry-After
 JITTER: Final = 0.1  # of the delay, to either side: many deliveries that failed together do not come back together
 
 
-def attempts_of(schedule: Sequence[int]) -> tuple[int, ...]:
-    """A schedule that says when each attempt is made; the first is always made at once."""
+def whole_schedule(schedule: Sequence[int]) -> tuple[int, ...]:
+    """Give the seconds before each attempt, the first included, which is always made at once."""
     return tuple(schedule) if schedule and schedule[0] == 0 else (0, *schedule)
 
 

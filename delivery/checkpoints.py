@@ -8,7 +8,7 @@ from database.connections import Connection
 from database.queries import load_queries
 from delivery.consumers import Consumer, lock
 from delivery.log_positions import PlaceMovedError
-from delivery.reports import REVOCATION_KINDS, REVOCATIONS, STATES, Exceptional, Place, Report
+from delivery.reports import EXCEPTION_STATES, REVOCATION_KINDS, REVOCATIONS, Exceptional, Place, Report
 
 SQL: Final = load_queries(__file__)
 
@@ -113,7 +113,12 @@ async def acknowledge(conn: Connection, consumer: Consumer, through: int, reach:
 
 
 async def exceptions(
-    conn: Connection, consumer: Consumer, *, states: Sequence[int] = tuple(STATES), after: int = 0, limit: int = 2**31 - 1
+    conn: Connection,
+    consumer: Consumer,
+    *,
+    states: Sequence[int] = tuple(EXCEPTION_STATES),
+    after: int = 0,
+    limit: int = 2**31 - 1,
 ) -> list[Exceptional]:
     """Read the exceptions of a consumer in the order of the log, `limit` of them after a position."""
     rows = await (await conn.cursor(binary=True).execute(SQL["open_page"], (consumer.id, int2s(states), after, limit))).fetchall()

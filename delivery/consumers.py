@@ -13,7 +13,7 @@ from uuid import UUID
 from database.arrays import int4s
 from database.connections import Connection
 from database.queries import load_queries
-from delivery.backoff import ATTEMPTS_MAX, attempts_of
+from delivery.backoff import ATTEMPTS_MAX, whole_schedule
 from delivery.lanes import Ordering
 from delivery.terms import Definition, Mode, Terms
 from ledger.commands import RecordFacts, Statement
@@ -210,7 +210,7 @@ class Allowed:
 
     def address(self, address: Address) -> bool:
         """Whether the setting names the address. An IPv4 address that is written as an IPv6 address counts as the IPv4 address."""
-        plain = _plain(address)
+        plain = _carried_ipv4(address)
         return any(plain in network for network in self.networks if network.version == plain.version)
 
     def reachable(self, host: str, address: Address) -> bool:
@@ -218,7 +218,7 @@ class Allowed:
         return self.host(host) or self.address(address) or _public(address)
 
 
-def _plain(address: Address) -> Address:
+def _carried_ipv4(address: Address) -> Address:
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 
@@ -294,11 +294,11 @@ def creation(
     sealed = seal_note(kek, secret, kind="secret", owner=uuid, random=random) if secret is not None else None
     row = (
         number, uuid, name, asked.mode, asked.ordering, list(asked.directories), list(asked.types), asked.batch_max,
-        _sealed_url(uuid, asked, kek, random), list(attempts_of(asked.retry_schedule)), sealed,
+        _sealed_url(uuid, asked, kek, random), list(whole_schedule(asked.retry_schedule)), sealed,
     )  # fmt: skip
     epoch = (number, 1, start, list(asked.directories), list(asked.types))
     facts = {**_facts(uuid, name, asked), "start_position": start}
-    return _act(CONSUMER_CREATED, uuid, name, facts, (SQL["insert_consumer"], row), (SQL["insert_epoch"], epoch))
+    return _consumer_act(CONSUMER_CREATED, uuid, name, facts, (SQL["insert_consumer"], row), (SQL["insert_epoch"], epoch))
 
 
 def _sealed_url(uuid: UUID, asked: Definition, kek: Kek, random: Callable[[int], bytes]) -> bytes | None:
@@ -307,7 +307,7 @@ def _sealed_url(uuid: UUID, asked: Definition, kek: Kek, random: Callable[[int],
 
 def change(consumer: Consumer, asked: Definition, *, kek: Kek, random: Callable[[int], bytes]) -> RecordFacts | None:
     """The act of giving a consumer another definition; None if it has that definition already. A new filter applies from the next undelivered event on."""
-    asked_schedule = attempts_of(asked.retry_schedule)
+    asked_schedule = whole_schedule(asked.retry_schedule)
     before, after = consumer.defined(kek), replace(asked, retry_schedule=asked_schedule)
     if before == after:
         return None
@@ -415,14 +415,14 @@ def forget_open_after(consumer: int, position: int) -> Statement:
     return SQL["forget_open_after"], (consumer, position)
 
 
-def _act(kind: EventType, uuid: UUID, name: str, facts: dict[str, Any], *statements: Statement) -> RecordFacts:
+def _consumer_act(kind: EventType, uuid: UUID, name: str, facts: dict[str, Any], *statements: Statement) -> RecordFacts:
     draft = Draft(kind, uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], name))
     return RecordFacts((draft,), (*statements, wake()))
 
 
 def _act_on(kind: EventType, consumer: Consumer, facts: dict[str, Any], *statements: Statement) -> RecordFacts:
     """An act on a consumer as it was read."""
-    return replace(_act(kind, consumer.uuid, consumer.name, facts, *statements), stands=unchanged(consumer))
+    return replace(_consumer_act(kind, consumer.uuid, consumer.name, facts, *statements), stands=unchanged(consumer))
 
 
 def touched(consumer: int, *statements: Statement) -> tuple[Statement, ...]:

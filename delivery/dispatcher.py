@@ -43,7 +43,7 @@ from ledger.sealing import Kek, seal_note
 from ledger.tail import Tail
 
 SQL: Final = load_queries(__file__)
-PAGE: Final = 500
+READ_PAGE: Final = 500
 BUDGETS: Final = Budgets(request=BODIES_BYTES_MAX, consumer=BODIES_BYTES_MAX)
 SEND_MARGIN_S: Final = 1.0  # a request begins only if the lease lasts this much longer than the request's timeout
 JUDGED_AGAIN_S: Final = 15.0  # after the surge policy could not say in time what it holds
@@ -259,7 +259,9 @@ class Dispatcher:
         # JSON that would not be kept in memory is not unsealed here: it is fetched when its event goes.
         selection = replace(self._selection, rendered=self._backlog.keeps_json)
         try:
-            some, covered_to, head = await self._parts.feed.read(self._parts.connection, selection, self._backlog.read_to, PAGE)
+            some, covered_to, head = await self._parts.feed.read(
+                self._parts.connection, selection, self._backlog.read_to, READ_PAGE
+            )
         except (CursorAheadError, CursorForkedError):
             self.lose()
             return True

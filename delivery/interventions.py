@@ -17,7 +17,7 @@ def retried(consumer: Consumer, position: int, event_id: str, reason: str, *, gr
 
     `grant`: it lets somebody in, and must not where a later event took that back: such an act is refused.
     """
-    return _act(DELIVERY_RETRIED, consumer, event_id, reason, (SQL["retry_open"], (consumer.id, position, grant)))
+    return _intervention(DELIVERY_RETRIED, consumer, event_id, reason, (SQL["retry_open"], (consumer.id, position, grant)))
 
 
 def parked(
@@ -25,7 +25,7 @@ def parked(
 ) -> RecordFacts:
     """The act of parking a delivery: it stays listed, and holds up nothing any more."""
     sealed = seal_note(kek, reason, kind="parked", owner=consumer.uuid, random=random)
-    return _act(DELIVERY_PARKED, consumer, event_id, reason, (SQL["park_open"], (consumer.id, position, sealed)))
+    return _intervention(DELIVERY_PARKED, consumer, event_id, reason, (SQL["park_open"], (consumer.id, position, sealed)))
 
 
 def skipped(
@@ -33,10 +33,10 @@ def skipped(
 ) -> RecordFacts:
     """The act of deciding that a delivery will never be made."""
     sealed = seal_note(kek, reason, kind="skipped", owner=consumer.uuid, random=random)
-    return _act(DELIVERY_SKIPPED, consumer, event_id, reason, (SQL["skip_open"], (consumer.id, position, sealed)))
+    return _intervention(DELIVERY_SKIPPED, consumer, event_id, reason, (SQL["skip_open"], (consumer.id, position, sealed)))
 
 
-def _act(kind: EventType, consumer: Consumer, event_id: str, reason: str, statement: Statement) -> RecordFacts:
+def _intervention(kind: EventType, consumer: Consumer, event_id: str, reason: str, statement: Statement) -> RecordFacts:
     facts = {"id": str(consumer.uuid), "name": consumer.name, "event_id": event_id, "reason": reason}
     draft = Draft(kind, consumer.uuid, CONSUMER, cause=OPERATOR, body=Body(facts, [], consumer.name))
     return RecordFacts((draft,), touched(consumer.id, statement), stands=unchanged(consumer))

@@ -21,7 +21,7 @@ from uuid import UUID
 from ledger.events import DIRECTORY_CLOSED, DIRECTORY_DELETED, Fact, numbers
 from ledger.ids import DirectoryNumber, Position, Seq
 
-K = TypeVar("K", bound=Hashable)
+Key = TypeVar("Key", bound=Hashable)
 Ordering = Literal["directory", "subject"]
 Side = tuple[UUID, bool]  # a subject's live items (False) or replayed ones (True)
 LIFECYCLE: Final = numbers(Fact.LIFECYCLE)
@@ -179,7 +179,7 @@ def _link(item: Item, blockers: dict[Item, None]) -> None:
         blocker.dependants.append(item)
 
 
-def _forget(index: dict[K, dict[Item, None]], key: K, item: Item) -> None:
+def _forget(index: dict[Key, dict[Item, None]], key: Key, item: Item) -> None:
     items = index.get(key, {})
     items.pop(item, None)
     if not items:

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 GAP_MAX_S: Final = 2.0  # of time between two looks that counts; looks are a second apart
-K = TypeVar("K", bound=Hashable)
+Holder = TypeVar("Holder", bound=Hashable)
 
 
 @dataclass(slots=True)
-class Signs(Generic[K]):
+class Signs(Generic[Holder]):
     """The last sign of each holder, and for how long that sign has been the same."""
 
-    _seen: dict[K, tuple[Hashable, float]] = field(default_factory=dict[K, tuple[Hashable, float]])
+    _seen: dict[Holder, tuple[Hashable, float]] = field(default_factory=dict[Holder, tuple[Hashable, float]])
     _looked: float | None = None
 
-    def look(self, found: Mapping[K, Hashable], now: float) -> None:
+    def look(self, found: Mapping[Holder, Hashable], now: float) -> None:
         """Compare with the look before. `now` is a clock of one's own that nobody sets."""
         passed = 0.0 if self._looked is None else min(max(now - self._looked, 0.0), GAP_MAX_S)
         self._looked = now
@@ -30,7 +30,7 @@ class Signs(Generic[K]):
             known = before.get(key)
             self._seen[key] = (sign, known[1] + passed if known is not None and known[0] == sign else 0.0)
 
-    def quiet_s(self, key: K) -> float:
+    def quiet_s(self, key: Holder) -> float:
         """For how long the sign of one that was there at the last look has been the same."""
         return self._seen[key][1]
 

@@ -14,7 +14,7 @@ from delivery.surge_policy import HOUR_US, Limit, Loss
 from ledger.ids import DirectoryNumber, Seq
 
 SQL: Final = load_queries(__file__)
-PAGE: Final = 5_000  # events that end somebody's access, in one look
+LOSSES_PAGE: Final = 5_000  # events that end somebody's access, in one look
 EDGES: Final = 20_000  # memberships of groups in groups, in one look
 GROUPS: Final = 200  # groups whose memberships one look reads
 EVER: Final = 2**62
@@ -39,7 +39,9 @@ async def losses(
     at, seq = through, EVER
     until = time.monotonic() + COUNT.seconds
     while True:
-        page = await (await conn.cursor(binary=True).execute(SQL["losses_between"], (directory, after, at, PAGE, seq))).fetchall()
+        page = await (
+            await conn.cursor(binary=True).execute(SQL["losses_between"], (directory, after, at, LOSSES_PAGE, seq))
+        ).fetchall()
         for commit, when, users, groups, lowest, made in page:
             found = set[UUID](users or ())
             known = set[UUID]() if seen is None else seen

@@ -11,7 +11,7 @@ from ledger.events import Fact, bits, numbers
 from ledger.ids import DirectoryNumber, Position, Seq
 
 WAITING, RETRYING, BLOCKED, HELD, PARKED = 1, 2, 3, 4, 5
-STATES: Final = {WAITING: "waiting", RETRYING: "retrying", BLOCKED: "blocked", HELD: "held", PARKED: "parked"}
+EXCEPTION_STATES: Final = {WAITING: "waiting", RETRYING: "retrying", BLOCKED: "blocked", HELD: "held", PARKED: "parked"}
 # What ends somebody's access, and so has a time to its acknowledgement.
 REVOCATION_KINDS: Final = numbers(Fact.REVOCATION)
 REVOCATIONS: Final = bits(Fact.REVOCATION)

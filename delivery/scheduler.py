@@ -352,7 +352,7 @@ class Scheduler:
         for dependant in found.item.dependants:
             left[dependant] = left.get(dependant, dependant.waits) - 1
             waiting = self._open.get(dependant.position)
-            if left[dependant] == 0 and waiting is not None and _plain(waiting) and dependant.replay == found.item.replay:
+            if left[dependant] == 0 and waiting is not None and _untried(waiting) and dependant.replay == found.item.replay:
                 heapq.heappush(candidates, (dependant.position, waiting))
 
     def _companion(self, first: Open) -> Open | None:
@@ -410,7 +410,7 @@ def failed(
         row.next_at = max(row.next_at, row.not_before)
 
 
-def _plain(found: Open) -> bool:
+def _untried(found: Open) -> bool:
     fresh = found.exceptional is None or found.exceptional.state == WAITING
     return fresh and not found.under_way and not found.alone and not found.aside
 

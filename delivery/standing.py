@@ -14,7 +14,7 @@ _SLOW: Final = "The application acknowledges more slowly than events come. What 
 _NOBODY: Final = "No process delivers for it. What helps: LEDGER_DELIVERY_WORKERS above 0 on one of the machines."
 
 
-def state_of(asked: str, *, blocked: int, retrying: int) -> str:
+def shown_state(asked: str, *, blocked: int, retrying: int) -> str:
     """The state that is shown: what an operator or the receiver asked for (`asked`), else the worst of what became of deliveries."""
     if asked != ACTIVE:
         return asked

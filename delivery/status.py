@@ -12,8 +12,8 @@ from delivery.consumers import Consumer
 from delivery.forks import open_fork
 from delivery.log_positions import database_time
 from delivery.pace import UNLIMITED, Finding
-from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, STATES, WAITING, Exceptional
-from delivery.standing import Standing, limited_by, state_of
+from delivery.reports import BLOCKED, EXCEPTION_STATES, HELD, PARKED, RETRYING, WAITING, Exceptional
+from delivery.standing import Standing, limited_by, shown_state
 from ledger.directories import Directory
 from ledger.events import BY_NUMBER
 from ledger.feed import Feed, Selection
@@ -48,14 +48,14 @@ async def lag_of(conn: Connection, feed: Feed, consumer: Consumer, directories: 
     place = await place_of(conn, consumer)
     count, first = await count_matching(conn, consumer, consumer.reach(directories), (place.through, head), LAG_COUNTED_MAX)
     rows = await (await conn.execute(SQL["open_counts"], (int4s([consumer.id]),))).fetchall()
-    by_state = {STATES[state]: count for _, state, count in rows}
-    coming, parked = count + len(place.open), by_state.get(STATES[PARKED], 0)
+    by_state = {EXCEPTION_STATES[state]: count for _, state, count in rows}
+    coming, parked = count + len(place.open), by_state.get(EXCEPTION_STATES[PARKED], 0)
     events = coming + sum(by_state.values()) - parked
     oldest = [at for at in (first, *(await _oldest(conn, consumer, place.open))) if at is not None]
     seconds = max(await database_time(conn) - min(oldest), 0) / 1e6 if oldest else 0.0
     since = min(oldest, default=None)
     capped = count >= LAG_COUNTED_MAX
-    counted, moves = min(events, LAG_COUNTED_MAX) if capped else events, coming + by_state.get(STATES[RETRYING], 0)
+    counted, moves = min(events, LAG_COUNTED_MAX) if capped else events, coming + by_state.get(EXCEPTION_STATES[RETRYING], 0)
     return Lag(place.low, head, counted, capped, seconds, since, by_state, moves)
 
 
@@ -119,8 +119,8 @@ async def status_of(
         "acked_position": lag.acked_position, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
         "lag_seconds": round(lag.seconds, 3), "oldest_unacked_at": rfc3339(lag.oldest) if lag.oldest is not None else None,
         "blocked_on": (await shown(conn, feed, kek, consumer, [stuck]))[0] if stuck is not None else None,
-        "blocked": lag.by_state.get(STATES[BLOCKED], 0), "retrying": lag.by_state.get(STATES[RETRYING], 0), "waiting": lag.by_state.get(STATES[WAITING], 0),
-        "held": lag.by_state.get(STATES[HELD], 0), "parked": lag.by_state.get(STATES[PARKED], 0),
+        "blocked": lag.by_state.get(EXCEPTION_STATES[BLOCKED], 0), "retrying": lag.by_state.get(EXCEPTION_STATES[RETRYING], 0), "waiting": lag.by_state.get(EXCEPTION_STATES[WAITING], 0),
+        "held": lag.by_state.get(EXCEPTION_STATES[HELD], 0), "parked": lag.by_state.get(EXCEPTION_STATES[PARKED], 0),
         "revocation_seconds": await revocation_seconds(conn, consumer), "limited_by": await _limited_by(conn, consumer, lag),
         "forked": None if fork is None else fork.shown(),
     }  # fmt: skip
@@ -138,7 +138,11 @@ async def _limited_by(conn: Connection, consumer: Consumer, lag: Lag) -> dict[st
 
 def state_shown(consumer: Consumer, lag: Lag) -> str:
     """The state of a consumer, as status and metrics have it."""
-    return state_of(consumer.state, blocked=lag.by_state.get(STATES[BLOCKED], 0), retrying=lag.by_state.get(STATES[RETRYING], 0))
+    return shown_state(
+        consumer.state,
+        blocked=lag.by_state.get(EXCEPTION_STATES[BLOCKED], 0),
+        retrying=lag.by_state.get(EXCEPTION_STATES[RETRYING], 0),
+    )
 
 
 async def shown(conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, some: Sequence[Exceptional]) -> list[dict[str, Any]]:
@@ -153,7 +157,7 @@ def rows_of(kek: Kek, consumer: Consumer, some: Sequence[Exceptional], events: S
         kind = BY_NUMBER[event.kind]
         entry: dict[str, Any] = {
             "event_id": str(event.id), "type": kind.topic, "subject": {"type": kind.subject, "id": str(event.obj)}, "position": exceptional.position,
-            "state": STATES[exceptional.state], "since": _time(exceptional.since), "attempts": exceptional.attempts,
+            "state": EXCEPTION_STATES[exceptional.state], "since": _time(exceptional.since), "attempts": exceptional.attempts,
             "last_error": exceptional.error, "next_attempt_at": _time(exceptional.next_at), "reason": open_optional(kek, exceptional.sealed_reason, kind="parked", owner=consumer.uuid),
             "last_answer": open_optional(kek, exceptional.answer, kind="answer", owner=consumer.uuid),
         }  # fmt: skip

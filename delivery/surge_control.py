@@ -133,23 +133,23 @@ def detected(surge: UUID, directory: Directory, count: int, seq: Seq, limit: Lim
         "action": limit.action,
         "seq": seq,
     }
-    return _act(DIRECTORY_SURGE_DETECTED, surge, facts, (SQL["insert_surge_alarm"], (directory.id, seq)))
+    return _surge_act(DIRECTORY_SURGE_DETECTED, surge, facts, (SQL["insert_surge_alarm"], (directory.id, seq)))
 
 
 def limited(surge: UUID, directory: Directory, per_hour: int, action: Action) -> RecordFacts:
     """The act of saying what is ordinary in a directory, and what to do beyond."""
     facts = {"directory": directory.slug, "per_hour": per_hour, "action": action}
-    return _act(DIRECTORY_SURGE_LIMITED, surge, facts, (SQL["set_surge_limit"], (directory.id, per_hour, action)))
+    return _surge_act(DIRECTORY_SURGE_LIMITED, surge, facts, (SQL["set_surge_limit"], (directory.id, per_hour, action)))
 
 
 def released(surge: UUID, directory: Directory, seq: Seq, limit: Limit, reason: str) -> RecordFacts:
     """The act of letting go what is held up to a seq."""
     facts = {"directory": directory.slug, "through_seq": seq, "reason": reason}
     row = (directory.id, seq, limit.per_hour, limit.action)
-    return _act(DIRECTORY_SURGE_RELEASED, surge, facts, (SQL["release_surge"], row))
+    return _surge_act(DIRECTORY_SURGE_RELEASED, surge, facts, (SQL["release_surge"], row))
 
 
-def _act(kind: EventType, surge: UUID, facts: dict[str, Any], statement: tuple[Any, ...]) -> RecordFacts:
+def _surge_act(kind: EventType, surge: UUID, facts: dict[str, Any], statement: tuple[Any, ...]) -> RecordFacts:
     # A subject of its own: the directory's stream belongs to the directory's log.
     draft = Draft(kind, surge, SURGE, cause=OPERATOR, body=Body({"id": str(surge), **facts}, [], facts["directory"]))
     return RecordFacts((draft,), (statement, wake()))

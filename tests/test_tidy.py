@@ -35,7 +35,6 @@ CITED = re.compile(r'\b(docs/[\w/-]+\.md)((?:, "[^"]+")*)')
 IN_EACH_MODULE = {
     "api": {"routes"},  # of each part, gathered by api/app.py
     "bench": {"app", "main"},  # of scripts that run as processes of their own
-    "delivery": {"K", "PAGE", "STATES", "_act", "_plain", "attempts_of", "state_of"},  # to be renamed
     "operations": set("create list_all pause read resume show".split()),  # called with their module: `tokens.show`
     "runtime/cli": set("app create doctor list_command pause resume set_command show".split()),  # commands, called by Typer alone
 }

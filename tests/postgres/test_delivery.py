@@ -252,7 +252,7 @@ def test_a_leaver_far_behind_in_the_log_is_found_while_nobody_seems_to_be_there(
 
     async def body() -> None:
         monkeypatch.setattr(backlog, "WINDOW_MAX", 40)
-        monkeypatch.setattr(dispatcher, "PAGE", 20)
+        monkeypatch.setattr(dispatcher, "READ_PAGE", 20)
         async with scene(app_url) as s:
             good = id_of(await s.ledger.create_user("good"))
             head = await s.head()
@@ -1365,7 +1365,7 @@ def test_a_surge_is_seen_however_many_events_one_leaver_is(app_url: str, monkeyp
             for user in users:
                 await s.ledger.delete_user(user)
             directory = s.ledger.directory.id
-            monkeypatch.setattr(losses, "PAGE", 15)  # ends within a leaver
+            monkeypatch.setattr(losses, "LOSSES_PAGE", 15)  # ends within a leaver
             async with s.conn() as conn:
                 assert (await surge_control.lately(conn, {directory: Limit(12)})) == {directory: 12}
                 assert [found[1] for found in await surge_control.surging(conn, {directory: Limit(11)}, quiet_s=60)] == [12]

@@ -80,7 +80,7 @@ def test_pages_of_any_size_say_what_one_look_at_everything_says(app_url: str, mo
             assert len(users) >= 4
             events = as_events(directory, found)
             for page, edges, groups in ((3, 1, 2), (7, 5, 1)):
-                for name, size in (("PAGE", page), ("EDGES", edges), ("GROUPS", groups)):
+                for name, size in (("LOSSES_PAGE", page), ("EDGES", edges), ("GROUPS", groups)):
                     monkeypatch.setattr(losses, name, size)
                 assert await every_loss(conn, directory) == found
                 for limit in (0, len(users) // 2, len(users) - 1, len(users)):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from delivery.pace import NAMES
-from delivery.reports import STATES as EXCEPTIONS
+from delivery.reports import EXCEPTION_STATES as EXCEPTIONS
 from delivery.standing import LIMITS, STATES
 from ledger.events import ACTIVE, CLOSED, DELETED, PAUSED
 from operations.journal import advice

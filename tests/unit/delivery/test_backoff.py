@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from delivery.backoff import ATTEMPTS_MAX, DELAY_S_MAX, JITTER, SCHEDULE_S, attempts_of, delay_s, retry_after_s
+from delivery.backoff import ATTEMPTS_MAX, DELAY_S_MAX, JITTER, SCHEDULE_S, delay_s, retry_after_s, whole_schedule
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 schedules = st.lists(st.integers(0, 7 * 86_400), min_size=1, max_size=12)
@@ -24,7 +24,7 @@ def test_the_default_schedule_is_the_one_that_was_promised() -> None:
     ("asked", "attempts"), [((), (0,)), ((0,), (0,)), ((5,), (0, 5)), ((0, 5, 30), (0, 5, 30)), ((5, 30), (0, 5, 30))]
 )
 def test_the_first_attempt_is_always_made_at_once(asked: tuple[int, ...], attempts: tuple[int, ...]) -> None:
-    assert attempts_of(asked) == attempts
+    assert whole_schedule(asked) == attempts
 
 
 @given(schedules, st.integers(0, 14), st.floats(0, 1, exclude_max=True))

@@ -5,14 +5,14 @@ from itertools import product
 import pytest
 
 from delivery.pace import ANSWER_TIME, NAMES, UNLIMITED, Finding
-from delivery.standing import LAGGING_S, LIMITS, STATES, Standing, limited_by, state_of
+from delivery.standing import LAGGING_S, LIMITS, STATES, Standing, limited_by, shown_state
 
 ASKED = ("active", "paused", "disabled")
 
 
 def test_the_state_is_what_was_asked_for_or_else_the_worst_that_became_of_deliveries() -> None:
     found = {
-        (asked, blocked, retrying): state_of(asked, blocked=blocked, retrying=retrying)
+        (asked, blocked, retrying): shown_state(asked, blocked=blocked, retrying=retrying)
         for asked, blocked, retrying in product(ASKED, (0, 1, 20_000), (0, 1, 20_000))
     }
     assert set(found.values()) == set(STATES)
