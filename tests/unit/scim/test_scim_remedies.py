@@ -17,7 +17,7 @@ def test_each_kind_of_refusal_has_a_fix(kind: type[ScimError]) -> None:
         return  # never raised here
     fix = fix_of(kind.status, kind.scim_type, kind.default)
     assert fix is not None
-    assert "whoever runs this service" not in fix
+    assert "operator of this service" not in fix
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,10 @@ def test_each_kind_of_refusal_has_a_fix(kind: type[ScimError]) -> None:
         (400, "invalidCount", "count: with a cursor, send at least 1.", "page size"),
         (400, "invalidCount", "With a cursor, send the same count as for the first page.", "from its first page"),
         (404, None, "Operations[3].path must be /Users or /Groups", "other kinds of resources"),
-        (400, None, None, "whoever runs this service"),
+        (400, None, None, "operator of this service"),
         (404, None, "There is no such endpoint.", "base URL"),
         (404, None, "There is no user with this id", "match again"),
-        (500, None, None, "whoever runs this service"),
+        (500, None, None, "operator of this service"),
     ],
 )
 def test_the_fix_is_that_of_the_case(status: int, scim_type: str | None, detail: str | None, fix: str) -> None:
