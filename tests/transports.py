@@ -126,3 +126,4 @@ class TransportContract:
         for told in (repr(outcome), repr(scene.target)):
             assert SECRET not in told
             assert scene.target.address not in told
+        assert repr(event(7)) == "Outgoing(evt_acme_7_00c0ffee)", "its JSON names persons"

@@ -159,7 +159,7 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
         _written(service, operator, last.headers["X-Request-Id"])
     sick = service.cli("directory", "doctor", "acme")
     assert sick.returncode == 1
-    assert "repeats POST /Users in vain (25 times" in sick.stdout
+    assert "repeats POST /Users without success (25 times" in sick.stdout
     assert "userName is required" in sick.stdout
     assert "fill it in the IdP" in " ".join(sick.stdout.split())
     report = json.loads(service.cli("directory", "doctor", "acme", "--json").stdout)

@@ -75,12 +75,15 @@ def test_no_start_waits_for_a_synchronous_standby(superuser_url: str, owner_url:
 
 def test_what_the_database_says_for_every_session_does_not_reach_a_migration(empty_url: str) -> None:
     """A statement_timeout that an operator set for people ended the index of a large table half-made."""
+    theirs = {"statement_timeout": "20s", "search_path": "public", "datestyle": "SQL, DMY"}
     with psycopg.connect(empty_url, autocommit=True) as conn:
         name = sql.Identifier(conn.info.dbname)
-        for setting in ("statement_timeout = '1ms'", "search_path = public", "datestyle = 'SQL, DMY'"):
-            conn.execute(sql.SQL("alter database {} set " + setting).format(name))
-    assert migrate(empty_url) == names_of_all()
-    assert migrate(empty_url) == []
+        for setting, value in theirs.items():
+            conn.execute(sql.SQL("alter database {} set {} to {}").format(name, sql.Identifier(setting), sql.Literal(value)))
+    found = " or ".join(f"current_setting('{setting}') = '{value}'" for setting, value in theirs.items())
+    looks = [*shipped(), made(NEWEST + 1, f"do $$ begin if {found} then raise 'theirs'; end if; end $$;")]
+    assert migrate(empty_url, looks) == [*names_of_all(), f"{NEWEST + 1:04} made_up"]
+    assert migrate(empty_url, looks) == []
 
 
 def test_migrations_are_numbered_without_gaps_from_one() -> None:
