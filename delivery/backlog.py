@@ -18,7 +18,7 @@ from delivery.lanes import Item, Lanes, rebuilt
 from delivery.pace import OPEN_MAX, Moment
 from delivery.reports import BLOCKED, HELD, RETRYING, REVOCATION_KINDS, WAITING, Exceptional, Place, Report
 from delivery.runs import Planned, Run
-from delivery.scheduler import Flight, Open, Replay, Scheduler, attempts_of, failed, state_of
+from delivery.scheduler import Open, Replay, Request, Scheduler, failed, state_of
 from delivery.terms import Terms
 from delivery.transport import Retry, Rewind
 from ledger.cursor import START, Anchor, EventId
@@ -40,24 +40,6 @@ class Budgets:
     consumer: int
 
 
-@dataclass(eq=False, slots=True)
-class Request:
-    """Events that go together, in the order of the log. `counted`: bytes of their JSON that count as under way."""
-
-    events: list[Open]
-    counted: int
-
-    @property
-    def complete(self) -> bool:
-        """Whether the JSON of all of them is in memory."""
-        return all(found.json for found in self.events)
-
-    @property
-    def attempt(self) -> int:
-        """How often one of them was tried, this time included."""
-        return max(attempts_of(found) for found in self.events) + 1
-
-
 @dataclass(slots=True)
 class _Decided:
     """What takes effect once the report that says it is stored."""
@@ -66,9 +48,8 @@ class _Decided:
     returned: list[Open] = field(default_factory=list[Open])  # to their queues
     blocked: list[Open] = field(default_factory=list[Open])
     reopens: bool = False  # the receiver is back
-    rewound: dict[DirectoryNumber, Seq] = field(
-        default_factory=dict[DirectoryNumber, Seq]
-    )  # by directory: the seq that was delivered last
+    # By directory, the seq that was delivered last.
+    rewound: dict[DirectoryNumber, Seq] = field(default_factory=dict[DirectoryNumber, Seq])
     places: bool = False  # rows were made of events that nobody sends meanwhile
 
 
@@ -91,7 +72,6 @@ class Backlog:
         self._reported = -1
         self._held_bytes = 0  # JSON of open events
         self._sent_bytes = 0  # of that, what is under way
-        self._requests: dict[Request, Flight] = {}  # under way
         self._fetching: Request | None = None  # at most one request waits for its JSON
         self._previous: dict[DirectoryNumber, Seq] = {}
         self._rewinds: defaultdict[DirectoryNumber, deque[float]] = defaultdict(deque)
@@ -160,9 +140,7 @@ class Backlog:
                 replay.left[p.position] = None
             elif known is not None:  # it failed as part of the run, with the row of a live event
                 stuck.add(p.position)
-            if (
-                known is None and run.through < p.position <= self.read_to.position
-            ):  # what lies further is taken up when it is read
+            if known is None and run.through < p.position <= self.read_to.position:  # the rest is taken up when it is read
                 item = Item(p.position, p.directory, p.seq, p.kind, p.obj, p.mem, p.at, run.id)
                 self._open[p.position] = Open(item, again=True)
 
@@ -236,7 +214,7 @@ class Backlog:
         """
         if not (self.full or self._resting) or self._all_stuck() or self._exceptions >= OPEN_MAX:
             return
-        if not self._scheduler.doubt.open and (self._requests or not self._scheduler.idle):
+        if not self._scheduler.doubt.open and (self._scheduler.sending or not self._scheduler.idle):
             return
         for found in [found for found in map(self._open.__getitem__, self._window) if not found.under_way]:
             del self._window[found.item.position]
@@ -257,7 +235,7 @@ class Backlog:
     @property
     def _resting(self) -> bool:
         """Whether nothing of the window goes any more, because it waits for what an operator must decide about."""
-        resting = self._window and not self._requests and self._scheduler.idle  # asked first: the open ones may be many
+        resting = self._window and not self._scheduler.sending and self._scheduler.idle  # asked first: the open ones may be many
         return bool(resting) and any(state_of(found) in {BLOCKED, HELD} for found in self._open.values())
 
     def _all_stuck(self) -> bool:
@@ -272,13 +250,12 @@ class Backlog:
         """What goes now, and is under way from then on; None where nothing may go."""
         if self.must_store or now < self._paused_to(now):
             return None
-        if self._requests and (self._fetching is not None or self._sent_bytes >= self._budgets.consumer):
+        if self._scheduler.sending and (self._fetching is not None or self._sent_bytes >= self._budgets.consumer):
             return None  # the end of a fetch, or of a request, asks again
-        flight = self._scheduler.next_batch(now)
-        if flight is None:
+        request = self._scheduler.next_request(now)
+        if request is None:
             return None
-        request = Request(flight.events, sum(len(found.json) for found in flight.events))
-        self._requests[request] = flight
+        request.counted = sum(len(found.json) for found in request.events)
         self._sent_bytes += request.counted
         self._fetching = None if request.complete else request
         return request
@@ -347,7 +324,7 @@ class Backlog:
     def ended(self, request: Request) -> None:
         """A request is over, however that was, and its place is free."""
         self._sent_bytes -= request.counted
-        self._scheduler.ended(self._requests.pop(request))
+        self._scheduler.ended(request)
         if self._fetching is request:
             self._fetching = None  # it failed meanwhile
 
@@ -524,9 +501,8 @@ class Backlog:
         over = [replay for replay in over if replay.run.id not in open_still]
         for replay in over:
             del self._replays[replay.run.id]
-        return [
-            replace(replay.run, done=min(replay.done, replay.run.total)) for replay in over
-        ]  # what a rewind sent again counts once
+        # What a rewind sent again counts once.
+        return [replace(replay.run, done=min(replay.done, replay.run.total)) for replay in over]
 
     def at(self, positions: Iterable[Position]) -> list[Open]:
         """Those of these positions that are open."""

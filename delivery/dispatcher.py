@@ -17,7 +17,7 @@ from database.connections import LOST, Connection
 from database.queries import load_queries
 from delivery import consumers as acts
 from delivery.audit import Readings, readings_of, skips
-from delivery.backlog import REWIND_EVENTS_MAX, Backlog, Budgets, Request
+from delivery.backlog import REWIND_EVENTS_MAX, Backlog, Budgets
 from delivery.checkpoint_writer import LeaseLostError
 from delivery.checkpoints import exceptions, place_of
 from delivery.consumers import Consumer
@@ -27,7 +27,7 @@ from delivery.pace import Finding, Pace, limit_of
 from delivery.replays import Replays
 from delivery.reports import HELD, PARKED, Exceptional, Place, Report
 from delivery.runs import Planned, Run
-from delivery.scheduler import Open, attempts_of
+from delivery.scheduler import Open, Request, attempts_of
 from delivery.surge_control import held_commits
 from delivery.surge_policy import Limit
 from delivery.transport import Accepted, Batch, Gone, Outcome, Outgoing, Retry, Rewind, Target, TooLateError, Transport

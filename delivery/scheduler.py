@@ -81,12 +81,23 @@ class Replay:
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
-    """A request under way: its events in the order of the log, and when it began."""
+class Request:
+    """A request under way: its events in the order of the log, and when it began. `counted`: bytes of their JSON that count as under way."""
 
     events: list[Open]
     began: float
     fresh: bool  # the first try of live events
+    counted: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the JSON of all of them is in memory."""
+        return all(found.json for found in self.events)
+
+    @property
+    def attempt(self) -> int:
+        """How often one of them was tried, this time included."""
+        return max(attempts_of(found) for found in self.events) + 1
 
 
 class Scheduler:
@@ -96,7 +107,7 @@ class Scheduler:
         self._definition = definition
         self._open = opens
         self._replays = replays
-        self._flights: dict[Flight, None] = {}
+        self._requests: dict[Request, None] = {}  # under way, the oldest first
         self._others = 0  # of the requests under way, those of retries and replays
         self._turn = 0
         self.doubt = Doubt()
@@ -118,6 +129,11 @@ class Scheduler:
                 found.exceptional.set_back(seconds)
         for replay in self._replays.values():
             replay.at -= seconds
+
+    @property
+    def sending(self) -> bool:
+        """Whether a request is under way."""
+        return bool(self._requests)
 
     @property
     def idle(self) -> bool:
@@ -167,10 +183,10 @@ class Scheduler:
 
     # -- what became of it --------------------------------------------------
 
-    def ended(self, flight: Flight) -> None:
+    def ended(self, request: Request) -> None:
         """The request is over. Its events may be under way again by now, in another one."""
-        del self._flights[flight]
-        self._others -= not flight.fresh
+        del self._requests[request]
+        self._others -= not request.fresh
 
     def accepted(self) -> bool:
         """A success. Gives whether it ends a doubt; then everything else is tried again, once its report is stored: reopen()."""
@@ -212,14 +228,14 @@ class Scheduler:
 
     # -- what goes next -----------------------------------------------------
 
-    def next_batch(self, now: float) -> Flight | None:
+    def next_request(self, now: float) -> Request | None:
         """What to send now, under way from now on; None where nothing may go.
 
         Whoever takes it says when its request ended().
         """
         self._come_due(now)
         room = self._room(now)
-        if len(self._flights) >= room or not self.doubt.may_try(now):
+        if len(self._requests) >= room or not self.doubt.may_try(now):
             return None
         first, fresh = self._first(now, room), True
         if first is not None:
@@ -231,15 +247,15 @@ class Scheduler:
         self.doubt.tried(now)
         first.under_way = True
         lonely = first.alone or self.doubt.open or state_of(first) == RETRYING
-        flight = Flight([first] if lonely else self._extended(first), now, fresh)
-        self._flights[flight] = None
+        request = Request([first] if lonely else self._extended(first), now, fresh)
+        self._requests[request] = None
         self._others += not fresh
-        return flight
+        return request
 
     def moment(self, now: float, *, unread: bool, crowded: bool) -> Moment:
         """What keeps the next event from going."""
-        under_way = sum(len(flight.events) for flight in self._flights)
-        full = len(self._flights) >= self._room(now)
+        under_way = sum(len(request.events) for request in self._requests)
+        full = len(self._requests) >= self._room(now)
         retries = bool(self._due or self._late)
         paced = bool(self._replay_ready) and any(replay.run.rate_per_second for replay in self._replays.values())
         return Moment(len(self._open), under_way, full, bool(self._ready), self.doubt.open, retries, paced, unread, crowded)
@@ -262,7 +278,7 @@ class Scheduler:
         return self.doubt.room(self._began(), now) if self.doubt.strained(now) else self.doubt.room([], now)
 
     def _began(self) -> list[float]:
-        return [flight.began for flight in self._flights]
+        return [request.began for request in self._requests]
 
     def _come_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
@@ -373,7 +389,7 @@ class Scheduler:
         replays = [at for replay in self._replays.values() if (at := self._allowed_at(replay)) is not None]
         others = self._may_others(room) and bool(self._late or self._urgent or (self._replay_ready and not replays))
         times = [at for at, _ in self._due[:1]] + (replays if self._may_others(room) else [])
-        if len(self._flights) >= room:
+        if len(self._requests) >= room:
             sooner = self.doubt.room_at(self._began(), now)
             return [] if sooner is None else [sooner]
         if self.doubt.open:

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delivery import doubt
-from delivery.backlog import PAUSE_MAX_S, REWIND_EVENTS_MAX, REWINDS_MAX, WINDOW_MAX, Backlog, Budgets, Request
+from delivery.backlog import PAUSE_MAX_S, REWIND_EVENTS_MAX, REWINDS_MAX, WINDOW_MAX, Backlog, Budgets
 from delivery.lanes import Item
 from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, Exceptional, Place, Report
 from delivery.runs import Planned, Range, Run
-from delivery.scheduler import Open, state_of
+from delivery.scheduler import Open, Request, state_of
 from delivery.terms import Terms
 from delivery.transport import Retry, Rewind
 from ledger import events as e

@@ -16,7 +16,7 @@ from delivery.doubt import BLAMED_MAX, CIRCUIT, HUNG_MAX, IN_FLIGHT_MAX, PROBE_S
 from delivery.lanes import Item, Lanes
 from delivery.reports import BLOCKED, WAITING, Exceptional
 from delivery.runs import Range, Run
-from delivery.scheduler import Flight, Open, Replay, Scheduler, failed, state_of
+from delivery.scheduler import Open, Replay, Request, Scheduler, failed, state_of
 from delivery.terms import Terms
 from ledger import events as e
 
@@ -50,7 +50,7 @@ class Simulation:
         self.lanes = Lanes("subject")
         terms = Terms(("*",), ("*",), "webhook", "subject", self.batch_max, SCHEDULE_S)
         self.scheduler = Scheduler(terms, self.open, {RUN.id: Replay(RUN, {}, set(), set(), 0, 0)})
-        self.flights: list[tuple[float, int, Flight, str]] = []
+        self.flights: list[tuple[float, int, Request, str]] = []
 
     def arrive(self, kind: int, subject: UUID, *, again: bool = False) -> int:
         self.position += 1
@@ -66,7 +66,7 @@ class Simulation:
         """Let time go by."""
         end = self.now + seconds
         while True:
-            while flight := self.scheduler.next_batch(self.now):
+            while flight := self.scheduler.next_request(self.now):
                 self._send(flight)
             times = [self.flights[0][0]] if self.flights else []
             times += [at for at in self.scheduler.times(self.now) if at > self.now]
@@ -79,7 +79,7 @@ class Simulation:
                 self.scheduler.ended(flight)
                 self._answered(flight.events, answer)
 
-    def _send(self, flight: Flight) -> None:
+    def _send(self, flight: Request) -> None:
         batch = flight.events
         self.tries += [(self.now, found.item) for found in batch]
         for found in batch:
