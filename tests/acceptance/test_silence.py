@@ -18,6 +18,7 @@ import pytest
 from psycopg import sql
 
 from database.deadlines import ANSWER
+from database.locks import DIRECTORY
 from runtime import embedded
 from runtime.exits import UNREACHABLE
 from tests.acceptance.conftest import Service, until
@@ -128,7 +129,7 @@ def test_a_neighbour_that_stands_still_within_a_transaction(cluster: embedded.Cl
             writing = threading.Thread(target=write)
             writing.start()
             with psycopg.connect(app_url, autocommit=True) as watcher:
-                held = "select count(*) from pg_locks where locktype = 'advisory' and granted and classid = 1"
+                held = f"select count(*) from pg_locks where locktype = 'advisory' and granted and classid = {DIRECTORY.number}"
                 until(lambda: watcher.execute(held).fetchone() != (0,), 3)
             assert neighbour.process is not None
             os.kill(neighbour.process.pid, signal.SIGSTOP)

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from database.connections import APPLICATION_NAME
+from database.locks import DIRECTORY
 from ledger.queue import BATCH_MAX, QUEUED_MAX
 from runtime import embedded
 from tests.acceptance.conftest import Service
@@ -167,7 +168,9 @@ async def _held(service: Service, slug: str) -> AsyncIterator[None]:
         cluster.url("ledger_owner", "ledger"), application_name=APPLICATION_NAME
     )  # a stranger's lock is not waited for
     async with await psycopg.AsyncConnection.connect(writer) as conn:
-        await conn.execute("select pg_advisory_xact_lock(1, id) from ledger.directories where slug = %s", (slug,))
+        await conn.execute(
+            f"select pg_advisory_xact_lock({DIRECTORY.number}, id) from ledger.directories where slug = %s", (slug,)
+        )
         yield
         await conn.rollback()
 

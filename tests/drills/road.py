@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from database.locks import DIRECTORY
+
 Moment = Literal["before", "after", "answer"]
 CHUNK: Final = 1 << 18
-LOCKS_A_DIRECTORY: Final = "advisory_xact_lock(1,"
+LOCKS_A_DIRECTORY: Final = f"advisory_xact_lock({DIRECTORY.number},"
 
 
 @dataclass

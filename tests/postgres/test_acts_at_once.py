@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from api.app import make_app
+from database.locks import DIRECTORY
 from delivery import forks
 from tests.postgres.ledgers import opened
 from tests.postgres.test_state_conflicts import HOOK, PULL, REASON, SCHEMA
@@ -194,7 +195,7 @@ def test_a_pause_that_waits_behind_a_closing_is_told_that_the_directory_is_close
             directory = await edge.ledger.directories.by_slug(conn, "other")
             assert directory is not None
             async with conn.transaction():
-                await conn.execute("select pg_advisory_xact_lock(1, $1)", (directory.id,))
+                await conn.execute(f"select pg_advisory_xact_lock({DIRECTORY.number}, $1)", (directory.id,))
                 closing = asyncio.create_task(edge.ask("POST", "/v1/directories/other/close", {**REASON, "confirm": "other"}))
                 await _waiting(conn, directory.id, 1)
                 pausing = asyncio.create_task(beside.ask("POST", "/v1/directories/other/pause", REASON))
@@ -209,6 +210,6 @@ def test_a_pause_that_waits_behind_a_closing_is_told_that_the_directory_is_close
 
 async def _waiting(conn: Any, directory: int, count: int) -> None:
     """Until so many sessions wait for the log of a directory."""
-    asked = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1 and objid = $1 and not granted"
+    asked = f"select count(*) from pg_locks where locktype = 'advisory' and classid = {DIRECTORY.number} and objid = $1 and not granted"
     while (await (await conn.execute(asked, (directory,))).fetchone())[0] < count:
         pass

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from database.connections import connect
+from database.locks import CLEANING
 from ledger import cleanup
 from ledger.cleanup import CleanUps
 from ledger.commands import RecordFacts
@@ -516,9 +517,7 @@ def test_a_clean_up_that_loses_its_connection_begins_anew(app_url: str, admin_ur
                 head = (await _pieces_after(ledger, 0))[0]
                 if head == seen:  # once after each piece: it must come forward in between
                     continue
-                question = (
-                    "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = 5 and granted"
-                )
+                question = f"select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = {CLEANING.number} and granted"
                 cuts, seen = cuts + len(await (await admin.execute(question)).fetchall()), head
             assert cuts > 2
             assert (await folded(ledger)).directory == DELETED

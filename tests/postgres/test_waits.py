@@ -304,8 +304,8 @@ def test_a_transaction_that_computes_shows_that_it_lives(
             assert goes_on.wait(10)
         return current_state.project(events)
 
-    asked = """select a.state_change from pg_stat_activity a join pg_locks l on l.pid = a.pid
-               where l.locktype = 'advisory' and l.classid = 1 and l.granted and a.application_name = %s"""
+    asked = f"""select a.state_change from pg_stat_activity a join pg_locks l on l.pid = a.pid
+               where l.locktype = 'advisory' and l.classid = {DIRECTORY.number} and l.granted and a.application_name = %s"""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -352,7 +352,9 @@ def test_who_is_cut_at_the_end_of_the_process_is_told_so(
                     asking = asyncio.create_task(http.post(path, json=body, headers=headers))
                     with psycopg.connect(superuser_url, autocommit=True) as watcher:
                         async with asyncio.timeout(10):
-                            while not watcher.execute("select 1 from pg_locks where classid = 2 and not granted").fetchone():
+                            while not watcher.execute(
+                                f"select 1 from pg_locks where classid = {LEDGER.number} and not granted"
+                            ).fetchone():
                                 await asyncio.sleep(0)
                     asking.cancel()
                     sent.append(await asking)
