@@ -1,12 +1,15 @@
 """Real PostgreSQL for every test that asks for it, made cheap: one cluster per test process, databases from a template."""
 
+import fcntl
 import functools
 import gc
 import os
 import shutil
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -73,8 +76,44 @@ def prepare_template(url: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Cluster]:
-    running = embedded.start(tmp_path_factory.mktemp("cluster"), settings=FAST)
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A function that gives the path of what the first test process to ask for it makes; the others of the run find it made."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # of the run; each worker has a directory of its own in it
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        with (place / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (place / name).exists():
+                make(place / f"{name}.new")
+                (place / f"{name}.new").rename(place / name)
+        return place / name
+
+    return made
+
+
+def copied(source: Path, place: Path) -> Path:
+    """A copy of a data directory that nobody serves, with the owners of its files; linked by the kernel where the file system can."""
+    subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(place)], check=True)
+    return place
+
+
+def _initialise(data_dir: Path) -> None:
+    """Make a cluster with the template database, and stop it."""
+    running = embedded.start(data_dir, settings=FAST)
+    with psycopg.connect(running.url("postgres", "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    prepare_template(running.url("postgres", TEMPLATE))
+    embedded.stop(running)
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, made_once: Callable[[str, Callable[[Path], None]], Path]
+) -> Iterator[embedded.Cluster]:
+    data_dir = copied(made_once("cluster", _initialise), tmp_path_factory.mktemp("postgres") / "cluster")
+    running = embedded.start(data_dir, settings=FAST)
     yield running
     embedded.stop(running)
 
@@ -85,10 +124,9 @@ def admin_url(cluster: embedded.Cluster) -> str:
 
 
 @pytest.fixture(scope="session")
-def template(cluster: embedded.Cluster, admin_url: str) -> str:
-    with psycopg.connect(admin_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
-    prepare_template(cluster.url("postgres", TEMPLATE))
+def template(cluster: embedded.Cluster) -> str:
+    """The name of the migrated database that the cluster has for copies."""
+    assert cluster.pid
     return TEMPLATE
 
 
