@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from psycopg.conninfo import make_conninfo
 
 from database.migrate import migrate
 from runtime import embedded
+from tests.orphans import MARK, Watch
 
 hypothesis_settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
 hypothesis_settings.register_profile("ci", max_examples=60, deadline=None, print_blob=True)
@@ -46,6 +48,18 @@ if _memory_has_room():
 
 # Each HTTP client reads two hundred certificates, 18 ms each time. No test shows one to them, so clients share what was read.
 ssl.create_default_context = functools.cache(ssl.create_default_context)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Watch the run from its first process, before workers start: they have the mark from its environment."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ[MARK] = uuid4().hex
+        _watching.append(Watch(os.environ[MARK], session.config._tmp_path_factory.getbasetemp()))
+
+
+def pytest_unconfigure() -> None:
+    while _watching:
+        _watching.pop().end()
 
 
 def pytest_collection_finish() -> None:
@@ -172,3 +186,4 @@ def app_url(superuser_url: str) -> str:
 
 
 _numbers = count(1)
+_watching: list[Watch] = []

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from runtime import embedded
+from tests.orphans import MARK
 
 PROJECT = Path(embedded.__file__).parent.parent
 IS_ROOT = os.geteuid() == 0
@@ -115,7 +116,7 @@ def user(request: pytest.FixtureRequest) -> str | None:
 @pytest.fixture
 def reachable() -> Iterator[Path]:
     """Directly under the temporary directory: pytest's own directories are closed to other users."""
-    made = Path(tempfile.mkdtemp(prefix="embedded-"))
+    made = Path(tempfile.mkdtemp(prefix=f"embedded-{os.environ[MARK]}-"))
     yield made
     shutil.rmtree(made)
 
