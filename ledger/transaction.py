@@ -13,8 +13,8 @@ ledger lock is held until COMMIT has finished.
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, LiteralString, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, LiteralString, NamedTuple, Protocol
 from uuid import UUID
 
 import anyio.to_thread
@@ -32,7 +32,7 @@ from ledger.clocks import ClockError
 from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts, Statement, of_the_idp
 from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.directories import Directory
-from ledger.events import USER, Body, Draft, Recorded
+from ledger.events import USER, Draft, Recorded
 from ledger.ids import DirectoryNumber, Seq
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
@@ -60,8 +60,7 @@ DAMAGED_SAYS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The result of a command. `seq` is None for a no-op; times are µs since the epoch."""
 
     seq: Seq | None
@@ -292,7 +291,7 @@ def _with_user(draft: Draft, profile: Profile) -> Draft:
     body = draft.body
     if body is None or draft.ot != USER:
         return draft
-    return replace(draft, body=Body(body.object, body.changes, body.key, mapped_user(profile, body.object)))
+    return draft._replace(body=body._replace(user=mapped_user(profile, body.object)))
 
 
 def _unchanged(submission: Submission, decision: Decision, state: BatchState) -> Outcome:

@@ -18,6 +18,14 @@ async def _locked(watcher: Connection) -> bool:
     return await rows.fetchone() is not None
 
 
+async def _divide_and_lock(conn: Connection) -> None:
+    async with together(conn):
+        await conn.execute("begin")
+        await conn.execute("select 1 / $1::int4", (0,))
+        await conn.execute("select pg_advisory_lock($1)", (KEY,))
+        await conn.execute("commit")
+
+
 def test_statements_leave_when_an_answer_is_awaited(app_url: str) -> None:
     """The lock that the first statement takes shows when the server has it: not before there is a statement that is waited for."""
 
@@ -53,11 +61,7 @@ def test_the_first_error_is_raised_and_the_connection_goes_on(app_url: str) -> N
     async def run() -> None:
         async with await connect(app_url) as conn:
             with pytest.raises(psycopg.errors.DivisionByZero):
-                async with together(conn):
-                    await conn.execute("begin")
-                    await conn.execute("select 1 / $1::int4", (0,))
-                    await conn.execute("select pg_advisory_lock($1)", (KEY,))
-                    await conn.execute("commit")
+                await _divide_and_lock(conn)
             await conn.execute("rollback")
             assert not await _locked(conn)
             assert await (await conn.execute("select 3")).fetchone() == (3,)
