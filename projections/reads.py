@@ -1,7 +1,7 @@
 """Read current users, groups and memberships from the read models, and open their attributes."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -14,13 +14,11 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import parse_id
 from ledger.directories import Directory
-from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.events import MEMBER_TYPE_NAMES, USER
 from ledger.ids import DirectoryNumber, Seq
 from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, tell_unreadable
 from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac, open_payload, unwrap_key
-from ledger.turns import Turns
 from proofs.body import PayloadTooLargeError
-from scim.errors import TooMany
 from scim.filter_index import Atom, Bounds
 from scim.work import Work, reading
 
@@ -28,8 +26,6 @@ SQL: Final = load_queries(__file__)
 SCAN_PAGE: Final = 500  # resources that a filter reads at once
 SCAN_MAX: Final = 100_000  # documents that a filter may open; above it the SCIM error tooMany
 SHARED_BYTES_MAX: Final = 64 * 1024  # largest body that is read in a shared query
-SHARED_ROWS_MAX: Final = 2_000  # groups in a shared query
-EDGES_MAX: Final = 500_000  # memberships that are followed for the groups of a page of users; takes a second in the database
 _UNBOUNDED: Final = 2**31 - 1
 _MIN, _MAX = -(2**62), 2**62
 
@@ -51,14 +47,6 @@ class Resource(NamedTuple):
     created_at: int
     updated_at: int
     size: int = 0  # bytes of its body, if it may be large
-
-
-class GroupOf(NamedTuple):
-    """A group that a user is in, directly (`direct`) or through member groups."""
-
-    id: UUID
-    name: str  # displayName
-    direct: bool
 
 
 def open_sized(
@@ -323,126 +311,3 @@ async def members_among(
         await conn.cursor(binary=True).execute(SQL["open_members_among"], (directory.id, uuids(groups), uuids(members)))
     ).fetchall()
     return {group: Members(ids, types) for group, ids, types in rows}
-
-
-class Holding(NamedTuple):
-    """A group with those of its direct members that were asked for, and since when. `ct` is None if its body is long."""
-
-    directory: DirectoryNumber
-    group: UUID
-    body_seq: Seq
-    ct: bytes | None
-    wrapped: bytes
-    members: list[UUID]
-    since: list[Seq]
-
-
-UserGroups = dict[tuple[DirectoryNumber, UUID], list[GroupOf]]
-
-
-async def holdings(conn: Connection, members: Sequence[tuple[Directory, UUID]], edges_max: int) -> list[Holding]:
-    """All groups above the members, following at most `edges_max` memberships."""
-    params = (int4s([d.id for d, _ in members]), uuids([member for _, member in members]), edges_max, SHARED_BYTES_MAX)
-    rows = await (await conn.cursor(binary=True).execute(SQL["open_groups"], params)).fetchall()
-    return [Holding(*row) for row in rows]
-
-
-async def groups_together(
-    conn: Connection, kek: Kek, members: Sequence[tuple[Directory, UUID]]
-) -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
-    """The groups of users, direct ones first, for several requests at once; ALONE if there are many."""
-    by_id = {directory.id: directory for directory, _ in members}
-    found = await holdings(conn, members, SHARED_ROWS_MAX)
-    alone: dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone] = {(d.id, member): ALONE for d, member in members}
-    if sum(len(held.members) for held in found) >= SHARED_ROWS_MAX or any(held.ct is None for held in found):
-        return alone
-
-    def gather() -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
-        try:
-            names = {held.group: _name(kek, by_id[held.directory], held, SHARED_BYTES_MAX)[0] for held in found}
-        except PayloadTooLargeError:
-            return alone
-        return {**gathered(found, names, [(d.id, member) for d, member in members])}
-
-    return gather() if len(found) < 32 and len(members) < 32 else await anyio.to_thread.run_sync(gather)
-
-
-def _name(kek: Kek, directory: Directory, held: Holding, bytes_max: int | None = None) -> tuple[str, int]:
-    assert held.ct is not None
-    document, size = readable(kek, directory, (GROUP, held.group, held.body_seq), held.ct, held.wrapped, bytes_max=bytes_max)
-    return document["displayName"], size
-
-
-async def groups_of(
-    turns: Turns, kek: Kek, directory: Directory, users: Sequence[UUID], work: Work, found: list[Holding] | None = None
-) -> dict[UUID, list[GroupOf]]:
-    """The groups of users of one directory, direct ones first. No connection is held while they are computed.
-
-    `found`: their holdings, if already read. Raises TooMany for more than EDGES_MAX memberships.
-    """
-    if found is None:
-        async with turns.connection(directory.id) as conn:
-            found = await holdings(conn, [(directory, user) for user in users], EDGES_MAX + 1)
-    if not found:
-        return {}
-    if sum(len(held.members) for held in found) > EDGES_MAX:
-        raise TooMany(
-            f"These users are in more than {EDGES_MAX} groups together. Ask for fewer, or exclude the attribute groups."
-        )
-    names = await _long_names(turns, kek, directory, [held.group for held in found if held.ct is None], work)
-
-    def gather() -> dict[UUID, list[GroupOf]]:
-        for held in found:
-            if held.ct is not None:
-                names[held.group], size = _name(kek, directory, held)
-                work.spend(reading(size))
-        known = [held for held in found if held.group in names]  # a group with a long body may have been deleted meanwhile
-        return {user: groups for (_, user), groups in gathered(known, names, [(directory.id, u) for u in users], work).items()}
-
-    return await turns.compute(directory.id, gather)
-
-
-async def _long_names(turns: Turns, kek: Kek, directory: Directory, groups: Sequence[UUID], work: Work) -> dict[UUID, str]:
-    names: dict[UUID, str] = {}
-    while groups:
-        async with turns.connection(directory.id) as conn:
-            rows, looked_at = await page(conn, directory, GROUP, groups)
-        groups = groups[looked_at:]
-
-        def read(rows: Sequence[SealedResource] = rows) -> dict[UUID, str]:
-            opened = (unsealed(kek, directory, GROUP, sealed, work) for sealed in rows)
-            return {resource.id: resource.document["displayName"] for resource in opened}
-
-        names |= await turns.compute(directory.id, read)
-    return names
-
-
-def gathered(
-    found: Sequence[Holding], names: Mapping[UUID, str], members: Sequence[tuple[DirectoryNumber, UUID]], work: Work | None = None
-) -> UserGroups:
-    """For each member the groups above it. Members with the same direct groups share one list. Raises as Work.spend does."""
-    above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)
-    for held in found:
-        if work is not None:
-            work.spend(len(held.members))
-        for member, seq in zip(held.members, held.since, strict=True):
-            above[member].append((seq, held.group))
-    in_order = {member: tuple(group for _, group in sorted(groups)) for member, groups in above.items()}
-    shared = {direct: _groups_above(in_order, names, direct, work) for direct in {in_order.get(m, ()) for _, m in members}}
-    return {(d, member): shared[in_order.get(member, ())] for d, member in members}
-
-
-def _groups_above(
-    above: Mapping[UUID, Sequence[UUID]], names: Mapping[UUID, str], direct: Sequence[UUID], work: Work | None
-) -> list[GroupOf]:
-    found = dict.fromkeys(direct, True)
-    ahead = list(found)
-    for group in ahead:  # `ahead` grows during the loop
-        parents = above.get(group, ())
-        if work is not None:
-            work.spend(1 + len(parents))
-        for parent in parents:
-            if parent not in found:
-                found[parent] = False
-                ahead.append(parent)
-    return [GroupOf(group, names[group], is_direct) for group, is_direct in found.items()]

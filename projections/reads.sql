@@ -135,23 +135,3 @@ select m.grp, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::
 from unnest($3::uuid[]) k(m)
 cross join lateral (select * from memberships where directory = $1 and mem = k.m and to_seq >= 9223372036854775807 offset 0) m
 where m.grp = any($2::uuid[]) group by m.grp;
-
--- open_groups --
--- All groups of users, direct or through member groups: the sealed body with the name, and the direct members since when.
--- `union` removes repeated edges, so circles end, and at most $3 edges are followed. The body is returned once for each group, and only
--- if it is small; the others are read one by one.
-with recursive e(d, mem, grp, from_seq) as (
-    select k.d, m.mem, m.grp, m.from_seq from unnest($1::int4[], $2::uuid[]) k(d, i)
-    cross join lateral (select * from memberships where directory = k.d and mem = k.i and to_seq >= 9223372036854775807 offset 0) m
-    union
-    select e.d, m.mem, m.grp, m.from_seq from e
-    cross join lateral (select * from memberships where directory = e.d and mem = e.grp and to_seq >= 9223372036854775807 offset 0) m
-)
-select h.d, h.grp, b.body_seq, case when octet_length(b.ct) <= $4 then b.ct end, b.wrapped, h.mems, h.seqs
-from (select d, grp, array_agg(mem) mems, array_agg(from_seq) seqs from (select * from e limit $3) e group by d, grp) h
-cross join lateral (
-    select g.body_seq, b.ct, s.wrapped from groups g
-    join bodies b on b.directory = g.directory and b.seq = g.body_seq
-    join subject_keys s on s.obj = g.id
-    where g.directory = h.d and g.id = h.grp offset 0
-) b;

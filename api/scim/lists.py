@@ -13,14 +13,15 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from api.scim.members import resolve_members
-from api.scim.resources import Encode, shown_groups, shown_members, with_meta
+from api.scim.resources import Encode, ShownGroups, shown_groups, shown_members, with_meta
 from api.scim.search import Search
 from api.services import Services
 from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.rendering import BODIES_BYTES_MAX
-from projections import reads
-from projections.reads import SCAN_MAX, SCAN_PAGE, GroupOf, Members, SealedResource
+from projections import reads, user_groups
+from projections.reads import SCAN_MAX, SCAN_PAGE, Members, SealedResource
+from projections.user_groups import GroupOf
 from scim.cursors import ANCHORS, AfterAnchors, AfterCreation, ListPosition
 from scim.errors import InvalidCursor, TooMany
 from scim.filter_dependencies import NO_VALUES, compared_members, values_needed, with_member_ids
@@ -177,9 +178,7 @@ class Listing:
                 named = [obj for obj in map(parse_id, values) if obj is not None]
                 related |= await reads.members_among(conn, self._directory, found, named) if named else {}
         if values != NO_VALUES and kind.name == USER.name:
-            related |= await reads.groups_of(
-                self._services.ledger.turns, self._services.ledger.kek, self._directory, found, self._work
-            )
+            related |= await self._groups_of(found)
         return rows, looked_at, related
 
     def _picked(
@@ -247,7 +246,11 @@ class Listing:
         users = [item.id for item in items if item.kind == USER.name]
         if not users:
             return {}
-        return await reads.groups_of(self._services.ledger.turns, self._services.ledger.kek, self._directory, users, self._work)
+        return await self._groups_of(users)
+
+    async def _groups_of(self, users: Sequence[UUID]) -> dict[UUID, list[GroupOf]]:
+        services = self._services
+        return await user_groups.groups_of(services.ledger.turns, services.group_names, self._directory, users, self._work)
 
     def _show(
         self,
@@ -259,14 +262,12 @@ class Listing:
         encode: Encode,
     ) -> None:
         """Add resources to the page until it is full."""
-        shown: dict[int, list[dict[str, Any]]] = {}  # users in the same groups share a list
+        shown = ShownGroups(self._base)
         for item in items:
             sealed = rows.get(item.id)
             if sealed is not None:
                 above = groups.get(item.id)
-                if above and id(above) not in shown:
-                    shown[id(above)] = shown_groups(above, self._base)
-                piece = encode(self._document(item, sealed, shown[id(above)] if above else None, projections[item.kind]))
+                piece = encode(self._document(item, sealed, shown.of(above) if above else None, projections[item.kind]))
                 page.size += len(piece) if page.pieces else 0
                 if page.size > BODIES_BYTES_MAX:
                     return

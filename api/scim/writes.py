@@ -36,7 +36,8 @@ from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
 from operations.admin_commands import AFTER_CHANGE_S
 from projections import reads
-from projections.reads import GroupOf, Resource, SealedResource
+from projections.reads import Resource, SealedResource
+from projections.user_groups import GroupOf
 from scim.apply import changed_names
 from scim.casefolding import casefold
 from scim.errors import NotFound, TooMany, Unavailable
