@@ -35,8 +35,7 @@ class Alone:
 ALONE: Final = Alone()
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(NamedTuple):
     """A current user or group; times are µs since the epoch."""
 
     type: str

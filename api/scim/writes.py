@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -207,7 +206,7 @@ class Write:
         needs = await self._computed(lambda: needs_of(command))
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if self._weight > HEAVY_BYTES:
-            needs = replace(needs, heavy=True)
+            needs = needs._replace(heavy=True)
         submission = Submission(
             self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
             self._weight, self._leniency, self._call.effort,
