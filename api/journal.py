@@ -10,8 +10,7 @@ beside it, so that equal sentences can be counted.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -37,8 +36,7 @@ _REASON: Final = b"scim-ledger/journal-reason/v1\0"
 _log = structlog.get_logger("api.journal")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One request, without its body. `detail` and `shape` may quote it and are sealed. `at`: µs since the epoch; `duration_us`: µs."""
 
     directory: DirectoryNumber

@@ -63,6 +63,8 @@ def _header(element: int, count: int, *, nulls: bool = False) -> bytes:
 
 
 def _fixed(element: int, code: str, size: int, values: Sequence[int | bool]) -> bytes:
+    if len(values) == 1:  # a small write has more than twenty arrays of one item
+        return pack("!iiiiii" + code, 1, 0, element, 1, 1, size, *values)
     flat: list[int] = [size] * (2 * len(values))
     flat[1::2] = values
     item = "i" + code
@@ -121,7 +123,8 @@ def texts(values: Sequence[str | None]) -> TextArray:
 def uuids(values: Sequence[UUID | None]) -> UuidArray:
     """Encode uuid[]; None becomes NULL."""
     parts = [_NULL if value is None else b"\0\0\0\x10" + value.bytes for value in values]
-    return UuidArray(_header(2950, len(values), nulls=None in values) + b"".join(parts))
+    # not `None in values`: comparing a UUID is a call of Python code
+    return UuidArray(_header(2950, len(values), nulls=_NULL in parts) + b"".join(parts))
 
 
 class _EncodedDumper(Dumper):

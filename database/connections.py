@@ -22,7 +22,7 @@ from psycopg.abc import PQGen
 from psycopg.errors import Diagnostic, PipelineAborted
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
-from psycopg.waiting import wait_async
+from psycopg.waiting import Wait, wait_async
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from database import patience
@@ -134,6 +134,13 @@ class Bounded(AsyncConnection[TupleRow]):
         """Raises psycopg.OperationalError, with the connection closed, where no answer comes. With a `timeout`: as psycopg."""
         if timeout is not None:
             return await super().wait(gen, interval, timeout)
+        try:
+            gen = _resumed(next(gen), gen)
+        except StopIteration as done:
+            return done.value  # nothing was waited for, so the server said nothing: it may be away
+        except OperationalError as broken:
+            self._end_if_silent(broken, 0.0)
+            raise
         if self.long_work is not None:
             return await self._wait_long(gen, interval, self.long_work)
         wait = patience.started()
@@ -196,6 +203,16 @@ class Bounded(AsyncConnection[TupleRow]):
         """Shut the socket down, so that a waiting statement ends with an error."""
         with suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as ours:  # the socket may be closed already
             ours.shutdown(socket.SHUT_RDWR)
+
+
+def _resumed(asked: Wait, gen: PQGen[RV]) -> PQGen[RV]:
+    """A generator of psycopg whose first question was already taken."""
+    while True:
+        ready = yield asked
+        try:
+            asked = gen.send(ready)
+        except StopIteration as done:
+            return done.value
 
 
 class BoundedThread(psycopg.Connection[TupleRow]):

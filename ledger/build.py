@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from ledger.directories import Directory
@@ -14,8 +14,7 @@ from ledger.state import BatchState
 from proofs.leaf import leaf_hash
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """The drafts of one command, and the document that the answer shows."""
 
     directory: Directory
@@ -25,8 +24,7 @@ class Decided:
     request: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedCommit:
+class PlacedCommit(NamedTuple):
     """The seq range and time that a commit got in its directory."""
 
     directory: DirectoryNumber
@@ -41,8 +39,7 @@ class PlacedCommit:
         return Seq(self.first_seq + self.size - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class NewKey:
+class NewKey(NamedTuple):
     """A subject key made in this batch, wrapped for storage."""
 
     obj: UUID

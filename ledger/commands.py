@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, LiteralString, TypeAlias
+from typing import Any, LiteralString, NamedTuple, TypeAlias
 from uuid import UUID
 
 from ledger.clocks import Clock
@@ -157,8 +157,7 @@ Command = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(NamedTuple):
     """What must be read before a command is decided, and with which commands it conflicts.
 
     `reads` and `writes` are touch keys: two commands conflict if one writes a key that the other reads or writes. A `whole` command

@@ -5,8 +5,7 @@ derived restores; derived removals, deleted.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from ledger.commands import (
@@ -94,8 +93,7 @@ class TooHeavyError(Exception):
     """The command computes too much for a shared batch: decide it again in its own transaction."""
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
+class Effort(NamedTuple):
     """How much a decision may compute: the rest of the request's budget, but at most SHARED_STEPS in a shared batch."""
 
     work: Work
@@ -116,8 +114,7 @@ class Effort:
         return after
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The events of one command (none for a no-op) and the resource afterwards (None if it was deleted or not loaded)."""
 
     drafts: tuple[Draft, ...]
@@ -459,4 +456,4 @@ def _edge(kind: EventType, group: UUID, member: UUID, member_type: str, cause: s
 
 def _access(kind: EventType, group: UUID, user: UUID, cause: str) -> Draft:
     # Access that follows from a user's activity moves no ETag, because the stored group is unchanged.
-    return replace(_edge(kind, group, user, USER, cause, effective=True), moves_etag=False)
+    return _edge(kind, group, user, USER, cause, effective=True)._replace(moves_etag=False)

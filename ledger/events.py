@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from ledger.ids import DirectoryNumber, Seq
@@ -180,8 +180,7 @@ CLOSED: Final = "closed"
 DELETED: Final = "deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """The attributes of an event, sealed and stored apart from the leaf."""
 
     object: dict[str, Any]
@@ -190,8 +189,7 @@ class Body:
     user: dict[str, Any] | None = None  # user events: the user mapped by the profile, the same for every IdP
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A decided event without numbers and time."""
 
     kind: EventType
@@ -206,8 +204,7 @@ class Draft:
     moves_etag: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Macs:
+class Macs(NamedTuple):
     """HMACs of a resource's searchable values, 16 bytes each: what look-ups compare (docs/concepts.md, "Personal data")."""
 
     name: bytes  # userName of a user, displayName of a group
@@ -216,8 +213,7 @@ class Macs:
     emails: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """A numbered event as the read models see it: structure and HMACs, no attributes."""
 
     directory: DirectoryNumber
@@ -233,11 +229,10 @@ class Recorded:
     macs: Macs | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The rows of one event in the tables of the log."""
 
     recorded: Recorded
     leaf: bytes
     leaf_hash: bytes
-    ct: bytes | None = field(default=None)
+    ct: bytes | None = None

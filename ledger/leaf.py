@@ -1,7 +1,6 @@
 """Building the leaf of an event: the bytes that are hashed (docs/events.md, "The leaf"). A leaf holds no personal data."""
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -12,8 +11,7 @@ from ledger.ids import DirectoryUuid, Seq
 LEAF_VERSION: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """The fields that all events of one commit share."""
 
     directory: DirectoryUuid
@@ -26,14 +24,14 @@ class Commit:
 
 
 def leaf_of(draft: Draft, commit: Commit, seq: Seq, rv: int, cmt: bytes | None, ct: bytes | None) -> bytes:
-    """Encode a leaf. Sorted orjson equals RFC 8785 on this profile: ASCII keys, no floats, integers below 2^53."""
+    """Encode a leaf. Sorted orjson equals RFC 8785 on this profile: ASCII keys, no floats, integers below 2^53; UUIDs in lower case."""
     fields: dict[str, Any] = {
-        "v": LEAF_VERSION, "cv": draft.kind.version, "dir": str(commit.directory), "seq": seq, "tx": commit.first_seq,
-        "txn": commit.size, "type": draft.kind.topic, "obj": str(draft.obj), "ot": draft.ot, "rv": rv, "cause": draft.cause,
-        "at": commit.at, "actor": commit.actor, "req": str(commit.request), "prof": commit.profile,
+        "v": LEAF_VERSION, "cv": draft.kind.version, "dir": commit.directory, "seq": seq, "tx": commit.first_seq,
+        "txn": commit.size, "type": draft.kind.topic, "obj": draft.obj, "ot": draft.ot, "rv": rv, "cause": draft.cause,
+        "at": commit.at, "actor": commit.actor, "req": commit.request, "prof": commit.profile,
     }  # fmt: skip
     if draft.mem is not None:
-        fields["mem"] = str(draft.mem)
+        fields["mem"] = draft.mem
         fields["mt"] = draft.mt
         fields["eff"] = draft.eff
     if draft.active is not None:

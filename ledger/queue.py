@@ -58,7 +58,9 @@ class FairQueue:
 
     def put(self, submission: Submission) -> bool:
         """Queue a command. Returns False if the directory's line is full."""
-        line = self._lines.setdefault(submission.directory.id, _Line())
+        line = self._lines.get(submission.directory.id)
+        if line is None:
+            line = self._lines[submission.directory.id] = _Line()
         if line.waiting and (len(line.waiting) >= QUEUED_MAX or line.weight + submission.weight > QUEUED_BYTES_MAX):
             return False
         line.waiting.append(submission)

@@ -13,8 +13,8 @@ ledger lock is held until COMMIT has finished.
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, LiteralString, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, LiteralString, NamedTuple, Protocol
 from uuid import UUID
 
 import anyio.to_thread
@@ -24,6 +24,7 @@ from psycopg.rows import TupleRow
 from database.arrays import Int4Array, byteas, int2s, int4s, int8s, uuids
 from database.connections import Connection, refuse_if_warned
 from database.deadlines import SIGN
+from database.pipeline import Together, together
 from database.queries import load_queries
 from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
@@ -31,7 +32,7 @@ from ledger.clocks import ClockError
 from ledger.commands import Command, DeleteGroup, DeleteUser, Needs, RecordFacts, Statement, of_the_idp
 from ledger.decide import Decision, Effort, RunsAloneError, TooHeavyError, decide
 from ledger.directories import Directory
-from ledger.events import USER, Body, Draft, Recorded
+from ledger.events import USER, Draft, Recorded
 from ledger.ids import DirectoryNumber, Seq
 from ledger.sealing import Kek
 from ledger.state import BatchState, StateReads
@@ -59,8 +60,7 @@ DAMAGED_SAYS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The result of a command. `seq` is None for a no-op; times are µs since the epoch."""
 
     seq: Seq | None
@@ -130,7 +130,7 @@ class Transaction:
         was sent, but not confirmed or not known to be on the synchronous standby. psycopg errors are passed on; the caller rolls back.
         """
         began = self.service_clock()
-        async with conn.pipeline():
+        async with together(conn) as pipeline:
             reads = _Reads(conn)
             await reads.execute("begin")
             await reads.lock(batch, wait=wait_for_locks)
@@ -141,9 +141,11 @@ class Transaction:
             mine = self._sort_out(batch, locked, batch_state, report)
             large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > BATCH_LOOP_BYTES_MAX
             work = self._work(mine, batch_state, report)
-            while (piece := await _in_a_thread(conn, work) if large else next(work, None)) is not None:
+            while (piece := await _in_a_thread(conn, pipeline, work) if large else next(work, None)) is not None:
                 for sql, params in piece:
                     await conn.execute(sql, params)
+                if large:
+                    await pipeline.flush()
             await conn.execute("commit")
         refuse_if_warned(conn)
         report.settled += report.committing
@@ -258,12 +260,13 @@ class _Reads:
         return await self._state.collect(kek, locked.directories)
 
 
-async def _in_a_thread(conn: Connection, work: Iterator[list[Statement]]) -> list[Statement] | None:
+async def _in_a_thread(conn: Connection, pipeline: Together, work: Iterator[list[Statement]]) -> list[Statement] | None:
     """Compute the next piece in a thread. Statements in between show that the session lives; else another process would end it."""
     computing = asyncio.ensure_future(anyio.to_thread.run_sync(next, work, None))
     try:
         while not (await asyncio.wait([computing], timeout=SIGN.seconds))[0]:
             await conn.execute(SQL["sign"])
+            await pipeline.flush()
     finally:
         if not computing.done():  # the connection broke or the task was cancelled: a thread cannot be stopped, so wait for it
             await asyncio.wait([computing])
@@ -288,7 +291,7 @@ def _with_user(draft: Draft, profile: Profile) -> Draft:
     body = draft.body
     if body is None or draft.ot != USER:
         return draft
-    return replace(draft, body=Body(body.object, body.changes, body.key, mapped_user(profile, body.object)))
+    return draft._replace(body=body._replace(user=mapped_user(profile, body.object)))
 
 
 def _unchanged(submission: Submission, decision: Decision, state: BatchState) -> Outcome:

@@ -15,7 +15,7 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psycopg
 import structlog
@@ -352,9 +352,9 @@ class Writer:
             submission.settle(result)
         self._tell_clocks(report)
         for submission in report.run_alone:
-            submission.needs = replace(submission.needs, whole=True)
+            submission.needs = submission.needs._replace(whole=True)
         for submission in report.heavy:
-            submission.needs = replace(submission.needs, heavy=True)
+            submission.needs = submission.needs._replace(heavy=True)
         for submission in report.locked_out:
             submission.deferrals += 1
         again = [s for s in report.locked_out if s.deferrals <= DEFERRALS_MAX]

@@ -1,7 +1,7 @@
 """Read current users, groups and memberships from the read models, and open their attributes."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -14,24 +14,18 @@ from database.connections import Connection
 from database.queries import load_queries
 from ledger.commands import parse_id
 from ledger.directories import Directory
-from ledger.events import GROUP, MEMBER_TYPE_NAMES, USER
+from ledger.events import MEMBER_TYPE_NAMES, USER
 from ledger.ids import DirectoryNumber, Seq
 from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, tell_unreadable
 from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac, open_payload, unwrap_key
-from ledger.turns import Turns
 from proofs.body import PayloadTooLargeError
-from scim.errors import TooMany
-from scim.filter_index import Atom, Bounds
+from scim.filter_index import Atom
 from scim.work import Work, reading
 
 SQL: Final = load_queries(__file__)
 SCAN_PAGE: Final = 500  # resources that a filter reads at once
 SCAN_MAX: Final = 100_000  # documents that a filter may open; above it the SCIM error tooMany
 SHARED_BYTES_MAX: Final = 64 * 1024  # largest body that is read in a shared query
-SHARED_ROWS_MAX: Final = 2_000  # groups in a shared query
-EDGES_MAX: Final = 500_000  # memberships that are followed for the groups of a page of users; takes a second in the database
-_UNBOUNDED: Final = 2**31 - 1
-_MIN, _MAX = -(2**62), 2**62
 
 
 class Alone:
@@ -41,8 +35,7 @@ class Alone:
 ALONE: Final = Alone()
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(NamedTuple):
     """A current user or group; times are µs since the epoch."""
 
     type: str
@@ -52,14 +45,6 @@ class Resource:
     created_at: int
     updated_at: int
     size: int = 0  # bytes of its body, if it may be large
-
-
-class GroupOf(NamedTuple):
-    """A group that a user is in, directly (`direct`) or through member groups."""
-
-    id: UUID
-    name: str  # displayName
-    direct: bool
 
 
 def open_sized(
@@ -246,54 +231,6 @@ async def ids_among(conn: Connection, directory: Directory, ids: Sequence[UUID])
 _MAC_KINDS: Final = {"userName": USER_NAME, "externalId": EXTERNAL_ID, "displayName": DISPLAY_NAME, "emails.value": EMAIL}
 
 
-async def count(conn: Connection, directory: Directory, ot: str, within: Bounds | None = None) -> int:
-    """The number of resources of a type, all or within bounds."""
-    if within is None:
-        found = await conn.execute(SQL["count_users" if ot == USER else "count_groups"], (directory.id,))
-    else:
-        name = "count_users_within" if ot == USER else "count_groups_within"
-        found = await conn.execute(SQL[name], (directory.id, *_window(ot, within)))
-    row = await found.fetchone()
-    return row[0] if row else 0
-
-
-async def page_ids(
-    conn: Connection, directory: Directory, ot: str, offset: int, limit: int, within: Bounds | None = None
-) -> list[UUID]:
-    """Ids by time of creation, all or within bounds."""
-    if within is None:
-        name, params = "page_of_users" if ot == USER else "page_of_groups", (directory.id, offset, limit)
-    else:
-        name = "page_of_users_within" if ot == USER else "page_of_groups_within"
-        params = (directory.id, *_window(ot, within), offset, limit)
-    rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
-    return [row[0] for row in rows]
-
-
-BEGINNING: Final = (_MIN, UUID(int=0))  # sorts before every resource
-
-
-async def page_after(
-    conn: Connection, directory: Directory, ot: str, after: tuple[int, UUID], limit: int, within: Bounds
-) -> list[tuple[int, UUID]]:
-    """(creation time, id) of the next resources within bounds, by time of creation."""
-    name = "users_after" if ot == USER else "groups_after"
-    params = (directory.id, *after, *_window(ot, within), limit)
-    return await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
-
-
-def _window(ot: str, within: Bounds) -> tuple[Any, ...]:
-    """Bounds as parameters of the statements for a type of resource."""
-    created = (_or(within.created_min, _MIN), _or(within.created_max, _MAX))
-    if ot != USER:
-        return created
-    return (within.active, *created, _or(within.modified_min, _MIN), _or(within.modified_max, _MAX))
-
-
-def _or(bound: int | None, default: int) -> int:
-    return default if bound is None else bound
-
-
 @dataclass(frozen=True, slots=True)
 class Members:
     """The stored members of a group in the order they were added. Packed: 37 bytes for each, instead of a kilobyte as an object."""
@@ -324,126 +261,3 @@ async def members_among(
         await conn.cursor(binary=True).execute(SQL["open_members_among"], (directory.id, uuids(groups), uuids(members)))
     ).fetchall()
     return {group: Members(ids, types) for group, ids, types in rows}
-
-
-class Holding(NamedTuple):
-    """A group with those of its direct members that were asked for, and since when. `ct` is None if its body is long."""
-
-    directory: DirectoryNumber
-    group: UUID
-    body_seq: Seq
-    ct: bytes | None
-    wrapped: bytes
-    members: list[UUID]
-    since: list[Seq]
-
-
-UserGroups = dict[tuple[DirectoryNumber, UUID], list[GroupOf]]
-
-
-async def holdings(conn: Connection, members: Sequence[tuple[Directory, UUID]], edges_max: int) -> list[Holding]:
-    """All groups above the members, following at most `edges_max` memberships."""
-    params = (int4s([d.id for d, _ in members]), uuids([member for _, member in members]), edges_max, SHARED_BYTES_MAX)
-    rows = await (await conn.cursor(binary=True).execute(SQL["open_groups"], params)).fetchall()
-    return [Holding(*row) for row in rows]
-
-
-async def groups_together(
-    conn: Connection, kek: Kek, members: Sequence[tuple[Directory, UUID]]
-) -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
-    """The groups of users, direct ones first, for several requests at once; ALONE if there are many."""
-    by_id = {directory.id: directory for directory, _ in members}
-    found = await holdings(conn, members, SHARED_ROWS_MAX)
-    alone: dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone] = {(d.id, member): ALONE for d, member in members}
-    if sum(len(held.members) for held in found) >= SHARED_ROWS_MAX or any(held.ct is None for held in found):
-        return alone
-
-    def gather() -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
-        try:
-            names = {held.group: _name(kek, by_id[held.directory], held, SHARED_BYTES_MAX)[0] for held in found}
-        except PayloadTooLargeError:
-            return alone
-        return {**gathered(found, names, [(d.id, member) for d, member in members])}
-
-    return gather() if len(found) < 32 and len(members) < 32 else await anyio.to_thread.run_sync(gather)
-
-
-def _name(kek: Kek, directory: Directory, held: Holding, bytes_max: int | None = None) -> tuple[str, int]:
-    assert held.ct is not None
-    document, size = readable(kek, directory, (GROUP, held.group, held.body_seq), held.ct, held.wrapped, bytes_max=bytes_max)
-    return document["displayName"], size
-
-
-async def groups_of(
-    turns: Turns, kek: Kek, directory: Directory, users: Sequence[UUID], work: Work, found: list[Holding] | None = None
-) -> dict[UUID, list[GroupOf]]:
-    """The groups of users of one directory, direct ones first. No connection is held while they are computed.
-
-    `found`: their holdings, if already read. Raises TooMany for more than EDGES_MAX memberships.
-    """
-    if found is None:
-        async with turns.connection(directory.id) as conn:
-            found = await holdings(conn, [(directory, user) for user in users], EDGES_MAX + 1)
-    if not found:
-        return {}
-    if sum(len(held.members) for held in found) > EDGES_MAX:
-        raise TooMany(
-            f"These users are in more than {EDGES_MAX} groups together. Ask for fewer, or exclude the attribute groups."
-        )
-    names = await _long_names(turns, kek, directory, [held.group for held in found if held.ct is None], work)
-
-    def gather() -> dict[UUID, list[GroupOf]]:
-        for held in found:
-            if held.ct is not None:
-                names[held.group], size = _name(kek, directory, held)
-                work.spend(reading(size))
-        known = [held for held in found if held.group in names]  # a group with a long body may have been deleted meanwhile
-        return {user: groups for (_, user), groups in gathered(known, names, [(directory.id, u) for u in users], work).items()}
-
-    return await turns.compute(directory.id, gather)
-
-
-async def _long_names(turns: Turns, kek: Kek, directory: Directory, groups: Sequence[UUID], work: Work) -> dict[UUID, str]:
-    names: dict[UUID, str] = {}
-    while groups:
-        async with turns.connection(directory.id) as conn:
-            rows, looked_at = await page(conn, directory, GROUP, groups)
-        groups = groups[looked_at:]
-
-        def read(rows: Sequence[SealedResource] = rows) -> dict[UUID, str]:
-            opened = (unsealed(kek, directory, GROUP, sealed, work) for sealed in rows)
-            return {resource.id: resource.document["displayName"] for resource in opened}
-
-        names |= await turns.compute(directory.id, read)
-    return names
-
-
-def gathered(
-    found: Sequence[Holding], names: Mapping[UUID, str], members: Sequence[tuple[DirectoryNumber, UUID]], work: Work | None = None
-) -> UserGroups:
-    """For each member the groups above it. Members with the same direct groups share one list. Raises as Work.spend does."""
-    above: dict[UUID, list[tuple[int, UUID]]] = defaultdict(list)
-    for held in found:
-        if work is not None:
-            work.spend(len(held.members))
-        for member, seq in zip(held.members, held.since, strict=True):
-            above[member].append((seq, held.group))
-    in_order = {member: tuple(group for _, group in sorted(groups)) for member, groups in above.items()}
-    shared = {direct: _groups_above(in_order, names, direct, work) for direct in {in_order.get(m, ()) for _, m in members}}
-    return {(d, member): shared[in_order.get(member, ())] for d, member in members}
-
-
-def _groups_above(
-    above: Mapping[UUID, Sequence[UUID]], names: Mapping[UUID, str], direct: Sequence[UUID], work: Work | None
-) -> list[GroupOf]:
-    found = dict.fromkeys(direct, True)
-    ahead = list(found)
-    for group in ahead:  # `ahead` grows during the loop
-        parents = above.get(group, ())
-        if work is not None:
-            work.spend(1 + len(parents))
-        for parent in parents:
-            if parent not in found:
-                found[parent] = False
-                ahead.append(parent)
-    return [GroupOf(group, names[group], is_direct) for group, is_direct in found.items()]

@@ -75,53 +75,6 @@ union select id from groups where directory = $1 and external_id_mac = any($3::b
 union select grp from memberships where directory = $1 and mem = any($4::uuid[]) and to_seq >= 9223372036854775807
 union select id from groups where directory = $1 and id = any($5::uuid[]);
 
--- count_users --
--- totalResults without a filter.
-select count(*) from users where directory = $1;
-
--- count_groups --
--- totalResults without a filter.
-select count(*) from groups where directory = $1;
-
--- count_users_within --
--- totalResults of a filter that says only bounds.
-select count(*) from users
-where directory = $1 and ($2::bool is null or active = $2) and created_at between $3 and $4 and updated_at between $5 and $6;
-
--- count_groups_within --
--- totalResults of a filter that says only bounds.
-select count(*) from groups where directory = $1 and created_at between $2 and $3;
-
--- page_of_users_within --
--- The page of such a filter, by time of creation.
-select id from users
-where directory = $1 and ($2::bool is null or active = $2) and created_at between $3 and $4 and updated_at between $5 and $6
-order by created_at, id offset $7 limit $8;
-
--- page_of_groups_within --
--- The page of such a filter, by time of creation.
-select id from groups where directory = $1 and created_at between $2 and $3 order by created_at, id offset $4 limit $5;
-
--- page_of_users --
--- By time of creation, so that a client that pages while users are created misses nobody.
-select id from users where directory = $1 order by created_at, id offset $2 limit $3;
-
--- page_of_groups --
--- A page of groups, by time of creation.
-select id from groups where directory = $1 order by created_at, id offset $2 limit $3;
-
--- users_after --
--- The same order by keyset, with the bounds that a filter implies; for scans.
-select created_at, id from users
-where directory = $1 and (created_at, id) > ($2, $3::uuid) and ($4::bool is null or active = $4)
-  and created_at between $5 and $6 and updated_at between $7 and $8
-order by created_at, id limit $9;
-
--- groups_after --
--- The same order by keyset, with the bounds that a filter implies; for scans.
-select created_at, id from groups
-where directory = $1 and (created_at, id) > ($2, $3::uuid) and created_at between $4 and $5 order by created_at, id limit $6;
-
 -- open_members --
 -- Members of groups in the order they were added, packed into two texts: as rows a large group would be a million objects.
 select k.g, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::text, '' order by m.from_seq)
@@ -135,23 +88,3 @@ select m.grp, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::
 from unnest($3::uuid[]) k(m)
 cross join lateral (select * from memberships where directory = $1 and mem = k.m and to_seq >= 9223372036854775807 offset 0) m
 where m.grp = any($2::uuid[]) group by m.grp;
-
--- open_groups --
--- All groups of users, direct or through member groups: the sealed body with the name, and the direct members since when.
--- `union` removes repeated edges, so circles end, and at most $3 edges are followed. The body is returned once for each group, and only
--- if it is small; the others are read one by one.
-with recursive e(d, mem, grp, from_seq) as (
-    select k.d, m.mem, m.grp, m.from_seq from unnest($1::int4[], $2::uuid[]) k(d, i)
-    cross join lateral (select * from memberships where directory = k.d and mem = k.i and to_seq >= 9223372036854775807 offset 0) m
-    union
-    select e.d, m.mem, m.grp, m.from_seq from e
-    cross join lateral (select * from memberships where directory = e.d and mem = e.grp and to_seq >= 9223372036854775807 offset 0) m
-)
-select h.d, h.grp, b.body_seq, case when octet_length(b.ct) <= $4 then b.ct end, b.wrapped, h.mems, h.seqs
-from (select d, grp, array_agg(mem) mems, array_agg(from_seq) seqs from (select * from e limit $3) e group by d, grp) h
-cross join lateral (
-    select g.body_seq, b.ct, s.wrapped from groups g
-    join bodies b on b.directory = g.directory and b.seq = g.body_seq
-    join subject_keys s on s.obj = g.id
-    where g.directory = h.d and g.id = h.grp offset 0
-) b;

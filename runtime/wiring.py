@@ -41,7 +41,9 @@ from operations.consumers import Webhooks, watch_of
 from operations.open_ledger import OpenLedger
 from operations.readiness import Own, Readiness
 from projections import current_state, reads
-from projections.reads import ALONE, Alone, GroupOf, Resource
+from projections.index_pages import Totals
+from projections.reads import ALONE, Alone, Resource
+from projections.user_groups import GroupNames, GroupOf, groups_together
 from runtime.identifiers import uuid7
 from runtime.settings import Settings
 from scim.errors import Unavailable
@@ -124,7 +126,8 @@ async def open_services(
     directories = Directories(kek)
     writer = Writer(make_transaction(kek, clock), _writing_links(url, pulse), observe_batch, room)
     arrivals = Arrivals()
-    shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek)
+    names = GroupNames(kek)
+    shared_reads = _SharedReads(lambda: connect(url, pinned=True, patience_s=SHARED_READ.seconds, pulse=pulse), pulse, kek, names)
     feed = Feed(kek, directories)
     tail = Tail(feed, pool.connection, arrivals)
     turns = Turns(pool.connection, pool.max_size)
@@ -132,7 +135,7 @@ async def open_services(
     shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
-        reads=shared, new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=Journal(pool, kek, os.urandom, room),
+        reads=shared, group_names=names, totals=Totals(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=Journal(pool, kek, os.urandom, room),
         scrapes=Scrapes(ledger, lambda: writer.queued),
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
@@ -175,7 +178,7 @@ async def _wait_for_tasks(tasks: Sequence[asyncio.Task[None]], deadline: Deadlin
 class _SharedReads:
     """The connections that concurrent point reads share, one for each kind of question."""
 
-    def __init__(self, open_connection: Callable[[], Awaitable[Connection]], pulse: Pulse, kek: Kek) -> None:
+    def __init__(self, open_connection: Callable[[], Awaitable[Connection]], pulse: Pulse, kek: Kek, names: GroupNames) -> None:
         def link(timeout_ms: int) -> Link:
             async def opened() -> Connection:
                 conn = await open_connection()
@@ -186,7 +189,7 @@ class _SharedReads:
 
         self._links = {name: link(SHARED_STATEMENT.ms) for name in ("tokens", "users", "names")} | {"groups": link(GROUPS_MS)}
         self._pulse = pulse
-        self._kek = kek
+        self._kek, self._names = kek, names
         self.directories: Directories | None = None
 
     async def tokens(self, hashes: list[bytes]) -> dict[bytes, Token]:
@@ -202,7 +205,7 @@ class _SharedReads:
         async def read(conn: Connection) -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
             placed = await self._placed(conn, keys)
             try:
-                return await reads.groups_together(conn, self._kek, placed)
+                return await groups_together(conn, self._names, placed)
             except psycopg.errors.QueryCanceled:  # somebody's groups are too many or too deep: the other requests read alone
                 return dict.fromkeys(keys, ALONE)
 

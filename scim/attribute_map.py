@@ -89,6 +89,14 @@ def _first(readers: Sequence[ValueReader], document: Mapping[str, Any]) -> Any:
     return None
 
 
+def _plain(texts: Sequence[str]) -> str | None:
+    """The name of the top-level attribute that is read where the one path is that name: no function is called for it."""
+    path = read_path(texts[0]) if len(texts) == 1 else None
+    if path is None or path.attribute is None or path.text != path.attribute.name or not path.known:
+        return None
+    return None if path.attribute.multi_valued or path.attribute.type == "complex" else path.attribute.name
+
+
 def _readers(texts: Sequence[str]) -> tuple[ValueReader, ...]:
     return tuple(_reader(read_path(text)) for text in texts)
 
@@ -100,7 +108,7 @@ class UserMap:
         self, paths: Mapping[str, Sequence[str]], custom: Mapping[str, Sequence[str]], *, extensions: bool, json_roles: bool
     ) -> None:
         self._roles = tuple(map(read_path, paths["roles"]))
-        self._single = tuple((name, _readers(texts)) for name, texts in paths.items() if name != "roles")
+        self._single = tuple((name, _plain(texts), _readers(texts)) for name, texts in paths.items() if name != "roles")
         self._custom = tuple((name, _readers(texts)) for name, texts in custom.items())
         self._extensions = extensions
         self._json_roles = json_roles
@@ -108,9 +116,9 @@ class UserMap:
     def of(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The mapped user; what is absent is left out."""
         user: dict[str, Any] = {}
-        for name, readers in self._single:
-            value = _first(readers, document)
-            if value is not None:
+        for name, plain, readers in self._single:
+            value = _first(readers, document) if plain is None else document.get(plain)
+            if value is not None and value != "":
                 user[name] = value
         roles = self._roles_of(document)
         if roles:

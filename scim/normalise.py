@@ -34,6 +34,8 @@ def normalise(rt: ResourceType, document: dict[str, Any], leniency: Leniency) ->
             _keep_schemaless(rt, key, value, kept, leniency)
             if ":" in key and key.casefold() not in rt.extensions:
                 _refuse_dot_after_urn(rt, key, document)
+        elif type(value) is str and value and attribute.is_text:
+            kept[attribute.name] = value  # most values; what follows would give the same
         elif attribute.mutability != "readOnly" and value is not None and attribute.name != "schemas":
             checked = check_value(attribute, value, attribute.name, leniency)
             if checked is not None and attribute.mutability != "writeOnly":
@@ -132,7 +134,10 @@ def schemas_of(rt: ResourceType, document: Mapping[str, Any]) -> list[str]:
 
 def _check_schemas(rt: ResourceType, document: dict[str, Any], kept: dict[str, Any], leniency: Leniency) -> None:
     kept["schemas"] = present = schemas_of(rt, kept)
-    listed = document.get("schemas") or next((v for k, v in document.items() if k.casefold() == "schemas"), None)
+    listed = document.get("schemas")
+    if listed == present:
+        return
+    listed = listed or next((v for k, v in document.items() if k.casefold() == "schemas"), None)
     if not listed and leniency.allows(Tolerance.MISSING_SCHEMAS):
         return
     folded = listed_schemas(listed, rt.schema, leniency)
@@ -259,6 +264,8 @@ def _checked_attributes(
             refuse_own_name(_name_before(prefix), (key,))
             if inner not in (None, [], {}) and not is_empty_string(inner, leniency):
                 kept[key] = inner
+        elif type(inner) is str and inner and attribute.is_text:
+            kept[attribute.name] = inner  # most values; what follows would give the same
         elif inner is not None and attribute.mutability != "readOnly":
             checked = check_value(attribute, inner, prefix + attribute.name, leniency)
             if checked is not None and attribute.returned != "never":

@@ -37,6 +37,8 @@ def read_projection(rt: ResourceType, attributes: str | None, excluded: str | No
     The names as they were sent count too: an attribute without a schema may be stored under one. Raises InvalidValue as
     parse_projection does, and for more than NAMES_CHARACTERS_MAX characters.
     """
+    if attributes is None and excluded is None:  # most requests
+        return _read_remembered(rt, None, None)
     for parameter, names in (("attributes", attributes), ("excludedAttributes", excluded)):
         if names is not None and len(names) > NAMES_CHARACTERS_MAX:
             raise InvalidValue(f"{parameter} has more than {NAMES_CHARACTERS_MAX} characters. Name fewer attributes.")
@@ -150,8 +152,12 @@ def project(projection: Projection, document: Mapping[str, Any]) -> dict[str, An
     """The document as the projection shows it: always with id and schemas, never with an attribute that is never returned."""
     rt, include, exclude, sent = projection.rt, projection.include, projection.exclude, projection.sent
     in_parts = _shown_in_parts(rt)
+    always_whole = _NOTHING if include is not None or exclude else _shown_whole(rt)
     shown: dict[str, Any] = {}
     for key, value in document.items():
+        if key in always_whole and value is not None:
+            shown[key] = value
+            continue
         folded = key.casefold()
         if include is None and folded not in exclude and folded not in in_parts:
             if value is not None:
@@ -163,6 +169,16 @@ def project(projection: Projection, document: Mapping[str, Any]) -> dict[str, An
         if visible is not None:
             shown[key] = visible
     return shown
+
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+@lru_cache(maxsize=64)
+def _shown_whole(rt: ResourceType) -> frozenset[str]:
+    """The attributes of the schema, as it spells them, and `meta`, that an answer shows whole if the request asked for nothing special."""
+    in_parts = _shown_in_parts(rt)
+    return frozenset(attribute.name for name, attribute in rt.attributes.items() if name not in in_parts)
 
 
 @lru_cache(maxsize=64)

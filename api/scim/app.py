@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from functools import partial
-from typing import Final
+from functools import lru_cache, partial
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -27,7 +26,7 @@ from api.strangers import address_of
 from database import patience
 from ledger.decide import CLOSED_SAYS, PAUSED_RETRY_S, PAUSED_SAYS
 from ledger.directories import Directory
-from ledger.events import PAUSED
+from ledger.events import ACTIVE, PAUSED
 from ledger.tokens import Token
 from operations.journal import formerly
 from operations.permissions import TABLE, allowed
@@ -147,6 +146,8 @@ ROUTES: Final[dict[tuple[str, int], dict[str, Handler]]] = {
     ("Me", 1): dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), _me),
 }
 SEARCHES: Final[dict[str, dict[str, Handler]]] = {"Users": {"POST": _search(USER)}, "Groups": {"POST": _search(GROUP)}}
+_FIRST: Final = frozenset(first for first, _ in ROUTES)
+_OTHER: Final = "{other}"  # stands for any first segment without a route, so that nobody fills the cache of routes with texts
 READ, WRITE = TABLE["scim.read"].operation, TABLE["scim.write"].operation
 
 
@@ -165,7 +166,7 @@ class ScimApp:
         answer = Answer(500)
         try:
             call = self._call(scope, receive, method, request_id)
-            template = _template(call)
+            template = _route(call).template
             answer = await self._answer(call)
         except (ClientGoneError, AbandonedError):
             return
@@ -184,7 +185,7 @@ class ScimApp:
             return
         if call is not None and Tolerance.ENDPOINT_CASE in call.leniency.used:
             # with the directory's profile the endpoint may be written in another case; now it is known
-            template = _template(call)
+            template = _route(call).template
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
@@ -256,11 +257,12 @@ class ScimApp:
             raise
 
     async def _answer(self, call: Call) -> Answer:
-        if _handler(call) not in _TRANSACTED:
-            return await self._handled(call, await self._token(call, fresh=True))
+        route = _route(call)
+        if route.handler not in _TRANSACTED:
+            return await self._handled(call, route, await self._token(call, fresh=True))
         token = await self._token(call, fresh=False)
         try:
-            return await self._handled(call, token)
+            return await self._handled(call, route, token)
         except Unauthorized:
             self._services.authentication.forget(call.header(b"authorization"))
             raise
@@ -271,24 +273,28 @@ class ScimApp:
                 await self._token(call, fresh=True)
             raise
 
-    async def _handled(self, call: Call, token: Token) -> Answer:
-        if not allowed(token.role, _operation(call)):
+    async def _handled(self, call: Call, route: "_Route", token: Token) -> Answer:
+        if not allowed(token.role, route.operation):
             with contextlib.suppress(ScimError):  # for the journal: the admin must see that the IdP has a token of another role
                 call.found_directory, call.token = await self._services.directory(call.directory, token), token
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
         directory = await self._services.directory(call.directory, token)
         call.found_directory, call.token, call.leniency = directory, token, directory.leniency()
-        if call.path:
-            call.path[0] = endpoint_in(call.path[0], call.leniency) or call.path[0]
-        await self._open_to(_operation(call), directory)
-        methods, handler = _methods(call), _handler(call)
-        if methods is None:
+        if call.path and (endpoint := endpoint_in(call.path[0], call.leniency) or call.path[0]) != call.path[0]:
+            call.path[0] = endpoint
+            route = _route(call)
+        if directory.state != ACTIVE:
+            await self._open_to(route.operation, directory)
+        if route.methods is None:
             raise NotFound("There is no such endpoint. See /ResourceTypes for what there is.")
-        if handler is None:
-            raise MethodNotAllowed(f"This endpoint takes {', '.join(methods)}.", allowed=tuple(methods))
+        if route.handler is None:
+            raise MethodNotAllowed(f"This endpoint takes {', '.join(route.methods)}.", allowed=route.methods)
         call.turns = self._services.ledger.turns
-        async with call.held:
-            return await handler(self._services, call, directory, token)
+        try:
+            return await route.handler(self._services, call, directory, token)
+        finally:
+            if call.large:
+                await call.held.aclose()
 
     async def _open_to(self, operation: str, directory: Directory) -> None:
         """Raises Unavailable for a write to a paused directory, a bulk request as a whole, and Forbidden for a closed directory.
@@ -306,15 +312,33 @@ class ScimApp:
             raise Forbidden(CLOSED_SAYS)
 
 
-def _handler(call: Call) -> Handler | None:
-    """The handler for the method and path of a request; None where the path is unknown or has no such method."""
-    return (_methods(call) or {}).get("GET" if call.method == "HEAD" else call.method)
+class _Route(NamedTuple):
+    """Where a request goes."""
+
+    methods: tuple[str, ...] | None  # of the path; None where there is no such endpoint
+    handler: Handler | None  # None where the path is unknown or has no such method
+    operation: str  # the line of the permission table that the request falls under
+    template: str  # the path without ids and names, for logs and metrics
 
 
-def _operation(call: Call) -> str:
-    """The line of the permission table that a request falls under."""
-    handler = _handler(call)
-    return WRITE if handler in _TRANSACTED or handler is bulk else READ
+def _route(call: Call) -> _Route:
+    path = call.path
+    first = "" if not path else path[0] if path[0] in _FIRST else _OTHER
+    method = "GET" if call.method == "HEAD" else call.method
+    return _found(first, len(path), method, search=len(path) == 2 and path[1] == ".search")
+
+
+@lru_cache(maxsize=256)
+def _found(first: str, segments: int, method: str, *, search: bool) -> _Route:
+    if search and first in SEARCHES:
+        methods, tail = SEARCHES[first], f"/{first}/.search"
+    else:
+        methods, tail = ROUTES.get((first, segments)), f"/{_OTHER}" if segments else ""
+        if 0 < segments < 3 and first in _FIRST:
+            tail = f"/{first}" + "/{id}" * (segments - 1)
+    handler = (methods or {}).get(method)
+    operation = WRITE if handler in _TRANSACTED or handler is bulk else READ
+    return _Route(None if methods is None else tuple(methods), handler, operation, "/scim/{directory}/v2" + tail)
 
 
 def _entry(services: Services, call: Call, template: str, status: int, error: ScimError | None, seconds: float) -> Entry:
@@ -335,26 +359,7 @@ def _kind(call: Call, directory: Directory) -> ResourceType | None:
 
 def _of_part(entry: Entry, part: Refusal) -> Entry:
     """The journal entry of a refused operation of a bulk request. Its counts are 0, because the entry of the request has them."""
-    return replace(
-        entry, method=part.method, route=part.route, status=part.status, scim_type=part.scim_type, detail=part.detail,
+    return entry._replace(
+        method=part.method, route=part.route, status=part.status, scim_type=part.scim_type, detail=part.detail,
         tolerances=(), events=0, duration_us=0,
     )  # fmt: skip
-
-
-def _methods(call: Call) -> dict[str, Handler] | None:
-    if len(call.path) == 2 and call.path[1] == ".search" and call.path[0] in SEARCHES:
-        return SEARCHES[call.path[0]]
-    return ROUTES.get((call.path[0] if call.path else "", len(call.path)))
-
-
-def _template(call: Call) -> str:
-    """The path without ids and names, for logs and metrics."""
-    if call.path[1:] == [".search"] and call.path[0] in SEARCHES:
-        return f"/scim/{{directory}}/v2/{call.path[0]}/.search"
-    known = call.path and any(call.path[0] == name for name, _ in ROUTES)
-    tail = (
-        ("/" + call.path[0] + "/{id}" * (len(call.path) - 1))
-        if known and len(call.path) < 3
-        else ("/{other}" if call.path else "")
-    )
-    return "/scim/{directory}/v2" + tail

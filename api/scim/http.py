@@ -5,7 +5,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -58,8 +58,7 @@ class Answer:
     rest: AsyncIterator[bytes] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """The body of a request, not parsed yet. `load` parses it, which takes long for a large one."""
 
     size: int  # bytes

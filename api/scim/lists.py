@@ -13,14 +13,16 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from api.scim.members import resolve_members
-from api.scim.resources import Encode, shown_groups, shown_members, with_meta
+from api.scim.resources import Encode, ShownGroups, shown_groups, shown_members, with_meta
 from api.scim.search import Search
 from api.services import Services
 from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.rendering import BODIES_BYTES_MAX
-from projections import reads
-from projections.reads import SCAN_MAX, SCAN_PAGE, GroupOf, Members, SealedResource
+from projections import reads, user_groups
+from projections.index_pages import BEGINNING, Place, listed, page_after
+from projections.reads import SCAN_MAX, SCAN_PAGE, Members, SealedResource
+from projections.user_groups import GroupOf
 from scim.cursors import ANCHORS, AfterAnchors, AfterCreation, ListPosition
 from scim.errors import InvalidCursor, TooMany
 from scim.filter_dependencies import NO_VALUES, compared_members, values_needed, with_member_ids
@@ -83,17 +85,16 @@ class Listing:
 
         Resources that are created or deleted later do not shift the page.
         """
-        within = None if wanted is None else bounds(wanted)
+        within = Bounds() if wanted is None else bounds(wanted)
+        by_offset = search.cursor is None
+        limit = search.count if by_offset else search.count + 1
+        place = Place(offset=search.start - 1)
+        if not by_offset:
+            place = Place((after.at, after.id)) if isinstance(after, AfterCreation) else Place()
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
-            total = await reads.count(conn, self._directory, kind.name, within)
-            if search.cursor is None:
-                first = search.start - 1
-                ids = await reads.page_ids(conn, self._directory, kind.name, first, search.count, within) if search.count else []
-                return Selection(total, [Item(kind.name, obj, 0, 0) for obj in ids], lambda _: None)
-            place = (after.at, after.id) if isinstance(after, AfterCreation) else reads.BEGINNING
-            rows = await reads.page_after(conn, self._directory, kind.name, place, search.count + 1, within or Bounds())
+            total, rows = await listed(conn, self._services.totals, self._directory, kind.name, within, place, limit)
         items = [Item(kind.name, obj, at, 0) for at, obj in rows]
-        return Selection(total, items[: search.count], partial(_end_by_creation, items))
+        return Selection(total, items[: search.count], _no_end if by_offset else partial(_end_by_creation, items))
 
     async def selected(
         self,
@@ -113,7 +114,7 @@ class Listing:
         first = search.start - 1 if search.cursor is None else _resume(found, after)
         items = found[first : first + search.count]
         if search.cursor is None:
-            return Selection(len(found), items, lambda _: None)
+            return Selection(len(found), items, _no_end)
         if search.sort_by is None:
             return Selection(len(found), items, partial(_end_by_creation, found[first:]))
         return Selection(len(found), items, partial(_end_by_anchors, found, first))
@@ -154,10 +155,10 @@ class Listing:
             yield ids
             return
         window = bounds(wanted) if wanted is not None else Bounds()
-        place = reads.BEGINNING
+        place = BEGINNING
         while True:
             async with self._services.ledger.turns.connection(self._directory.id) as conn:
-                rows = await reads.page_after(conn, self._directory, kind.name, place, SCAN_PAGE, window)
+                rows = await page_after(conn, self._directory, kind.name, place, SCAN_PAGE, window)
             if not rows:
                 return
             yield [obj for _, obj in rows]
@@ -177,9 +178,7 @@ class Listing:
                 named = [obj for obj in map(parse_id, values) if obj is not None]
                 related |= await reads.members_among(conn, self._directory, found, named) if named else {}
         if values != NO_VALUES and kind.name == USER.name:
-            related |= await reads.groups_of(
-                self._services.ledger.turns, self._services.ledger.kek, self._directory, found, self._work
-            )
+            related |= await self._groups_of(found)
         return rows, looked_at, related
 
     def _picked(
@@ -247,7 +246,11 @@ class Listing:
         users = [item.id for item in items if item.kind == USER.name]
         if not users:
             return {}
-        return await reads.groups_of(self._services.ledger.turns, self._services.ledger.kek, self._directory, users, self._work)
+        return await self._groups_of(users)
+
+    async def _groups_of(self, users: Sequence[UUID]) -> dict[UUID, list[GroupOf]]:
+        services = self._services
+        return await user_groups.groups_of(services.ledger.turns, services.group_names, self._directory, users, self._work)
 
     def _show(
         self,
@@ -259,14 +262,12 @@ class Listing:
         encode: Encode,
     ) -> None:
         """Add resources to the page until it is full."""
-        shown: dict[int, list[dict[str, Any]]] = {}  # users in the same groups share a list
+        shown = ShownGroups(self._base)
         for item in items:
             sealed = rows.get(item.id)
             if sealed is not None:
                 above = groups.get(item.id)
-                if above and id(above) not in shown:
-                    shown[id(above)] = shown_groups(above, self._base)
-                piece = encode(self._document(item, sealed, shown[id(above)] if above else None, projections[item.kind]))
+                piece = encode(self._document(item, sealed, shown.of(above) if above else None, projections[item.kind]))
                 page.size += len(piece) if page.pieces else 0
                 if page.size > BODIES_BYTES_MAX:
                     return
@@ -298,6 +299,10 @@ def _created(item: Item) -> tuple[int, bytes]:
 
 def _anchor(item: Item) -> tuple[UUID, int]:
     return item.id, item.version
+
+
+def _no_end(_used: int) -> None:
+    """Pages by index have no cursor."""
 
 
 def _end_by_creation(items: Sequence[Item], used: int) -> ListPosition | None:

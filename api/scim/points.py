@@ -5,8 +5,9 @@ from uuid import UUID
 from api.services import Services
 from ledger.directories import Directory
 from ledger.events import USER
-from projections import reads
-from projections.reads import Alone, GroupOf, Resource
+from projections import reads, user_groups
+from projections.reads import Alone, Resource
+from projections.user_groups import GroupOf
 from scim.filter_index import Atom
 from scim.work import Work
 
@@ -32,7 +33,7 @@ async def groups_of_user(services: Services, directory: Directory, user: UUID, w
     found = await services.reads.groups.get((directory.id, user))
     if not isinstance(found, Alone):
         return found
-    return (await reads.groups_of(services.ledger.turns, services.ledger.kek, directory, [user], work)).get(user)
+    return (await user_groups.groups_of(services.ledger.turns, services.group_names, directory, [user], work)).get(user)
 
 
 async def _by_itself(services: Services, directory: Directory, users: list[UUID], work: Work) -> Resource | None:

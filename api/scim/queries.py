@@ -20,7 +20,8 @@ from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.rendering import BODIES_BYTES_MAX
 from projections import reads
-from projections.reads import GroupOf, Members, Resource
+from projections.reads import Members, Resource
+from projections.user_groups import GroupOf
 from scim.cursors import AfterAnchors, ListPosition, decode, encode, query_digest
 from scim.discovery import list_frame, list_response
 from scim.errors import InvalidCount, InvalidCursor, NotFound

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -37,7 +36,8 @@ from ledger.tokens import Token
 from ledger.transaction import Outcome, Submission
 from operations.admin_commands import AFTER_CHANGE_S
 from projections import reads
-from projections.reads import GroupOf, Resource, SealedResource
+from projections.reads import Resource, SealedResource
+from projections.user_groups import GroupOf
 from scim.apply import changed_names
 from scim.casefolding import casefold
 from scim.errors import NotFound, TooMany, Unavailable
@@ -206,7 +206,7 @@ class Write:
         needs = await self._computed(lambda: needs_of(command))
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if self._weight > HEAVY_BYTES:
-            needs = replace(needs, heavy=True)
+            needs = needs._replace(heavy=True)
         submission = Submission(
             self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
             self._weight, self._leniency, self._call.effort,

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -195,13 +194,13 @@ def test_pruning_goes_by_age_alone_and_to_the_end(app_url: str) -> None:
 
 
 def _refused(number: int, detail: str, shape: str | None = None) -> Entry:
-    return replace(entry(number), at=time.time_ns() // 1_000, status=400, scim_type="invalidValue", detail=detail, shape=shape)
+    return entry(number)._replace(at=time.time_ns() // 1_000, status=400, scim_type="invalidValue", detail=detail, shape=shape)
 
 
 def test_sentences_and_filters_are_sealed_for_their_request(app_url: str) -> None:
     """Neither opens as the other, nor for another request; equal sentences of other directories do not look alike."""
     first = _refused(1, 'members: no user has the id "Quetzalcoatlus"', "urn:x:Quetzalcoatlus:nick eq ?")
-    second = replace(first, directory=2, request_id=UUID(int=2))
+    second = first._replace(directory=2, request_id=UUID(int=2))
 
     async def run() -> None:
         async with pooled(app_url) as pool:
@@ -241,7 +240,7 @@ def test_the_doctor_counts_equal_sentences(app_url: str) -> None:
         async with opened(app_url, kek=KEK) as ledger:
             async with ledger.services.ledger.connection() as conn:
                 for each in entries:
-                    ledger.services.journal.add(replace(each, directory=ledger.directory.id))
+                    ledger.services.journal.add(each._replace(directory=ledger.directory.id))
                 await ledger.services.journal.flush()
                 report = await directory_health(conn, KEK, ledger.directory, 24)
         return [(row["detail"], row["count"]) for row in report["refusals"]]

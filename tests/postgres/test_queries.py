@@ -65,8 +65,10 @@ READ = {
     "replay.redeliver": "grant_flags taken_back replay_by_id replays_of",
     "projections.reads": (
         "users_by_id user_ids_by_key owners_of_user_names owners_of_external_ids ids_among group_ids_by_key "
-        "open_members open_members_among open_groups"
+        "open_members open_members_among"
     ),
+    "projections.user_groups": "groups_above bodies_at",
+    "projections.index_pages": "mark next_users next_changed_users users_changed_since next_users_within next_groups",
     "projections.history": "point_at_time point_at_seq state_at members_at groups_at",
 }
 

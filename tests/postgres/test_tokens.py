@@ -278,7 +278,6 @@ def as_before_seals(superuser_url: str) -> None:
 
 async def issued_before_seals(acts: Machine) -> str:
     """A token whose event says what releases before seals said."""
-    from dataclasses import replace
 
     from ledger.commands import RecordFacts
     from ledger.tokens import issue
@@ -288,7 +287,7 @@ async def issued_before_seals(acts: Machine) -> str:
     (draft,) = facts.drafts
     assert draft.body is not None
     draft.body.object.pop("seal")
-    await acts.record(RecordFacts((replace(draft),), facts.statements))
+    await acts.record(RecordFacts((draft._replace(),), facts.statements))
     return new.text
 
 

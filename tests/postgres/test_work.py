@@ -19,7 +19,7 @@ from api.scim.writes import Write
 from api.services import Services
 from ledger import commands, state
 from ledger.tokens import Token
-from projections import reads
+from projections import reads, user_groups
 from projections.reads import Alone
 from runtime.identifiers import uuid7
 from scim.errors import InvalidValue, TooMany
@@ -234,7 +234,7 @@ def test_a_large_user_is_read_by_whoever_asked_for_it(app_url: str) -> None:
 
 
 def test_many_groups_are_read_by_whoever_asked_for_them(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reads, "SHARED_ROWS_MAX", 3)
+    monkeypatch.setattr(user_groups, "SHARED_ROWS_MAX", 3)
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -242,18 +242,18 @@ def test_many_groups_are_read_by_whoever_asked_for_them(app_url: str, monkeypatc
             for n in range(5):
                 await ledger.create_group(f"g{n}", (user,))
             assert isinstance(await ledger.services.reads.groups.get((ledger.directory.id, user)), Alone)
-            found = await reads.groups_of(
-                ledger.services.ledger.turns, ledger.services.ledger.kek, ledger.directory, [user], Work(1_000)
+            found = await user_groups.groups_of(
+                ledger.services.ledger.turns, ledger.services.group_names, ledger.directory, [user], Work(1_000)
             )
             assert [group.name for group in found[user]] == [f"g{n}" for n in range(5)]
             with pytest.raises(TooMany):
-                await reads.groups_of(
-                    ledger.services.ledger.turns, ledger.services.ledger.kek, ledger.directory, [user], Work(10)
+                await user_groups.groups_of(
+                    ledger.services.ledger.turns, ledger.services.group_names, ledger.directory, [user], Work(10)
                 )
-            monkeypatch.setattr(reads, "EDGES_MAX", 4)
+            monkeypatch.setattr(user_groups, "EDGES_MAX", 4)
             with pytest.raises(TooMany):
-                await reads.groups_of(
-                    ledger.services.ledger.turns, ledger.services.ledger.kek, ledger.directory, [user], Work(1_000)
+                await user_groups.groups_of(
+                    ledger.services.ledger.turns, ledger.services.group_names, ledger.directory, [user], Work(1_000)
                 )
 
     asyncio.run(run())

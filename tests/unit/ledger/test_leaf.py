@@ -23,6 +23,7 @@ drafts = st.builds(
     mt=st.sampled_from(["User", "Group"]),
     eff=st.booleans(),
     active=st.none() | st.booleans(),
+    body=st.none(),
 )
 commits = st.builds(
     Commit, directory=st.uuids(), first_seq=numbers, size=numbers, at=numbers, actor=names, request=st.uuids(), profile=names

@@ -1,0 +1,97 @@
+"""Statements that are sent together: when they reach the server, and what an error does to the connection."""
+
+import asyncio
+
+import psycopg
+import pytest
+
+from database.connections import Connection, Pulse, connect
+from database.pipeline import together
+
+from .test_lifecycle import until
+
+KEY = 7_001
+
+
+async def _locked(watcher: Connection) -> bool:
+    rows = await watcher.execute("select 1 from pg_locks where locktype = 'advisory' and objid = $1", (KEY,))
+    return await rows.fetchone() is not None
+
+
+async def _divide_and_lock(conn: Connection) -> None:
+    async with together(conn):
+        await conn.execute("begin")
+        await conn.execute("select 1 / $1::int4", (0,))
+        await conn.execute("select pg_advisory_lock($1)", (KEY,))
+        await conn.execute("commit")
+
+
+def test_statements_leave_when_an_answer_is_awaited(app_url: str) -> None:
+    """The lock that the first statement takes shows when the server has it: not before there is a statement that is waited for."""
+
+    async def run() -> None:
+        async with await connect(app_url) as conn, await connect(app_url) as watcher:
+            await conn.execute("select 1")  # afterwards the session is idle, and shows it
+            asked = "select query from pg_stat_activity where pid = $1"
+            pid = (conn.info.backend_pid,)
+            async with together(conn):
+                await conn.execute("select pg_advisory_lock($1)", (KEY,))
+                assert not await _locked(watcher)
+                assert await (await watcher.execute(asked, pid)).fetchone() == ("select 1",)
+                answer = await conn.execute("select 2")
+                assert await answer.fetchone() == (2,)
+                assert await _locked(watcher)
+
+    asyncio.run(run())
+
+
+def test_a_flush_sends_without_an_answer(app_url: str) -> None:
+    async def run() -> None:
+        async with await connect(app_url) as conn, await connect(app_url) as watcher, together(conn) as pipeline:
+            await conn.execute("select pg_advisory_lock($1)", (KEY,))
+            await pipeline.flush()
+            await until(lambda: _locked(watcher))
+
+    asyncio.run(run())
+
+
+def test_the_first_error_is_raised_and_the_connection_goes_on(app_url: str) -> None:
+    """As in a write: explicit `begin`; nothing after the error is done; after a rollback the connection works."""
+
+    async def run() -> None:
+        async with await connect(app_url) as conn:
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                await _divide_and_lock(conn)
+            await conn.execute("rollback")
+            assert not await _locked(conn)
+            assert await (await conn.execute("select 3")).fetchone() == (3,)
+
+    asyncio.run(run())
+
+
+def test_more_than_socket_and_server_take_at_once(app_url: str) -> None:
+    """Twenty megabytes to the server and as many back: neither side waits for the other for ever."""
+
+    async def run() -> list[int]:
+        large, back = "x" * 2**20, []
+        async with asyncio.timeout(60), await connect(app_url) as conn:
+            async with together(conn) as pipeline:
+                cursors = [await conn.execute("select repeat($1, 1)", (large,)) for _ in range(20)]
+                await pipeline.flush()
+                back = [len((await cursor.fetchall())[0][0]) for cursor in cursors]
+        return back
+
+    assert asyncio.run(run()) == [2**20] * 20
+
+
+def test_what_was_only_gathered_is_no_answer_of_the_server(app_url: str) -> None:
+    async def run() -> None:
+        pulse = Pulse()
+        async with await connect(app_url, pulse=pulse) as conn:
+            pulse.failed()
+            async with together(conn):
+                await conn.execute("select 1")
+                assert pulse.failing_since is not None
+            assert pulse.failing_since is None
+
+    asyncio.run(run())

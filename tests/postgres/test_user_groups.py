@@ -1,0 +1,118 @@
+"""Names of groups as users show them: opened once while they stand, new after a change, gone with their key."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from database.connections import connect_owner
+from projections import reads, user_groups
+from projections.user_groups import GroupOf, groups_of
+from scim.work import Work
+from tests.postgres.ledgers import Ledger, id_of, opened
+
+
+async def shown(ledger: Ledger, user: UUID) -> list[str]:
+    """By the query of a page, which must say the same as the one that concurrent requests share."""
+    services = ledger.services
+    found = await groups_of(services.ledger.turns, services.group_names, ledger.directory, [user], Work(10_000))
+    alone = [group.name for group in found.get(user, [])]
+    together: Any = await services.reads.groups.get((ledger.directory.id, user))
+    assert alone == [group.name for group in together or []]
+    return alone
+
+
+def test_a_name_is_opened_once_and_is_the_newest(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened_bodies: list[UUID] = []
+    readable = reads.readable
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        opened_bodies.append(args[2][1])
+        return readable(*args, **kwargs)
+
+    monkeypatch.setattr(reads, "readable", counted)
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            user = id_of(await ledger.create_user("u"))
+            group = id_of(await ledger.create_group("first", (user,)))
+            for _ in range(3):
+                assert await shown(ledger, user) == ["first"]
+            assert opened_bodies.count(group) == 1
+            await ledger.patch_group(group, {"op": "replace", "path": "displayName", "value": "second"})
+            for _ in range(3):
+                assert await shown(ledger, user) == ["second"]
+            assert opened_bodies.count(group) == 2
+
+    asyncio.run(run())
+
+
+def test_a_name_costs_the_same_work_whether_it_is_remembered_or_not(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            user = id_of(await ledger.create_user("u"))
+            await ledger.create_group("n" * 200, (user,))
+            turns, names = ledger.services.ledger.turns, ledger.services.group_names
+            spent: list[int] = []
+            for _ in range(2):
+                work = Work(10_000)
+                await groups_of(turns, names, ledger.directory, [user], work)
+                spent.append(work.left)
+            assert spent[0] == spent[1] < 10_000
+
+    asyncio.run(run())
+
+
+def test_without_its_key_a_remembered_name_is_not_shown(app_url: str, owner_url: str) -> None:
+    """Erasing deletes the key: then nothing of the group may be shown, also by a process that had opened its name."""
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            user = id_of(await ledger.create_user("u"))
+            group = id_of(await ledger.create_group("secret", (user,)))
+            await ledger.create_group("other", (user,))
+            assert await shown(ledger, user) == ["secret", "other"]
+            owner = await connect_owner(owner_url)
+            try:
+                await owner.execute("delete from ledger.subject_keys where obj = $1", (group,))
+            finally:
+                await owner.close()
+            assert await shown(ledger, user) == ["other"]
+
+    asyncio.run(run())
+
+
+def test_only_so_many_short_names_are_remembered(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_groups, "NAMES_MAX", 2)
+    monkeypatch.setattr(user_groups, "NAME_CHARS_MAX", 3)
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            user = id_of(await ledger.create_user("u"))
+            names = ["a", "long", "b", "c"]
+            for name in names:
+                await ledger.create_group(name, (user,))
+            for _ in range(2):
+                assert await shown(ledger, user) == names
+            kept = ledger.services.group_names
+            async with ledger.services.ledger.connection() as conn:
+                found = await user_groups.holdings(conn, [(ledger.directory, user)], 10)
+                assert len((await user_groups.sealed_names(conn, kept, found)).remembered) == 2
+
+    asyncio.run(run())
+
+
+def test_groups_above_groups_are_indirect_and_circles_end(app_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            users = [id_of(await ledger.create_user(name)) for name in "uv"]
+            low = id_of(await ledger.create_group("low", tuple(users)))
+            high = id_of(await ledger.create_group("high", (low, users[1])))
+            await ledger.add_member(low, high)
+            turns, names = ledger.services.ledger.turns, ledger.services.group_names
+            found = await groups_of(turns, names, ledger.directory, users, Work(10_000))
+            assert found[users[0]] == [GroupOf(low, "low", True), GroupOf(high, "high", False)]
+            assert found[users[1]] == [GroupOf(low, "low", True), GroupOf(high, "high", True)]
+
+    asyncio.run(run())
