@@ -19,15 +19,13 @@ from ledger.ids import DirectoryNumber, Seq
 from ledger.rendering import BODIES_BYTES_MAX, DAMAGED, tell_unreadable
 from ledger.sealing import DISPLAY_NAME, EMAIL, EXTERNAL_ID, USER_NAME, Kek, mac, open_payload, unwrap_key
 from proofs.body import PayloadTooLargeError
-from scim.filter_index import Atom, Bounds
+from scim.filter_index import Atom
 from scim.work import Work, reading
 
 SQL: Final = load_queries(__file__)
 SCAN_PAGE: Final = 500  # resources that a filter reads at once
 SCAN_MAX: Final = 100_000  # documents that a filter may open; above it the SCIM error tooMany
 SHARED_BYTES_MAX: Final = 64 * 1024  # largest body that is read in a shared query
-_UNBOUNDED: Final = 2**31 - 1
-_MIN, _MAX = -(2**62), 2**62
 
 
 class Alone:
@@ -231,54 +229,6 @@ async def ids_among(conn: Connection, directory: Directory, ids: Sequence[UUID])
 
 
 _MAC_KINDS: Final = {"userName": USER_NAME, "externalId": EXTERNAL_ID, "displayName": DISPLAY_NAME, "emails.value": EMAIL}
-
-
-async def count(conn: Connection, directory: Directory, ot: str, within: Bounds | None = None) -> int:
-    """The number of resources of a type, all or within bounds."""
-    if within is None:
-        found = await conn.execute(SQL["count_users" if ot == USER else "count_groups"], (directory.id,))
-    else:
-        name = "count_users_within" if ot == USER else "count_groups_within"
-        found = await conn.execute(SQL[name], (directory.id, *_window(ot, within)))
-    row = await found.fetchone()
-    return row[0] if row else 0
-
-
-async def page_ids(
-    conn: Connection, directory: Directory, ot: str, offset: int, limit: int, within: Bounds | None = None
-) -> list[UUID]:
-    """Ids by time of creation, all or within bounds."""
-    if within is None:
-        name, params = "page_of_users" if ot == USER else "page_of_groups", (directory.id, offset, limit)
-    else:
-        name = "page_of_users_within" if ot == USER else "page_of_groups_within"
-        params = (directory.id, *_window(ot, within), offset, limit)
-    rows = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
-    return [row[0] for row in rows]
-
-
-BEGINNING: Final = (_MIN, UUID(int=0))  # sorts before every resource
-
-
-async def page_after(
-    conn: Connection, directory: Directory, ot: str, after: tuple[int, UUID], limit: int, within: Bounds
-) -> list[tuple[int, UUID]]:
-    """(creation time, id) of the next resources within bounds, by time of creation."""
-    name = "users_after" if ot == USER else "groups_after"
-    params = (directory.id, *after, *_window(ot, within), limit)
-    return await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()
-
-
-def _window(ot: str, within: Bounds) -> tuple[Any, ...]:
-    """Bounds as parameters of the statements for a type of resource."""
-    created = (_or(within.created_min, _MIN), _or(within.created_max, _MAX))
-    if ot != USER:
-        return created
-    return (within.active, *created, _or(within.modified_min, _MIN), _or(within.modified_max, _MAX))
-
-
-def _or(bound: int | None, default: int) -> int:
-    return default if bound is None else bound
 
 
 @dataclass(frozen=True, slots=True)

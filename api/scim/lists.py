@@ -20,6 +20,7 @@ from ledger.commands import parse_id
 from ledger.directories import Directory
 from ledger.rendering import BODIES_BYTES_MAX
 from projections import reads, user_groups
+from projections.index_pages import BEGINNING, Place, listed, page_after
 from projections.reads import SCAN_MAX, SCAN_PAGE, Members, SealedResource
 from projections.user_groups import GroupOf
 from scim.cursors import ANCHORS, AfterAnchors, AfterCreation, ListPosition
@@ -84,17 +85,16 @@ class Listing:
 
         Resources that are created or deleted later do not shift the page.
         """
-        within = None if wanted is None else bounds(wanted)
+        within = Bounds() if wanted is None else bounds(wanted)
+        by_offset = search.cursor is None
+        limit = search.count if by_offset else search.count + 1
+        place = Place(offset=search.start - 1)
+        if not by_offset:
+            place = Place((after.at, after.id)) if isinstance(after, AfterCreation) else Place()
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
-            total = await reads.count(conn, self._directory, kind.name, within)
-            if search.cursor is None:
-                first = search.start - 1
-                ids = await reads.page_ids(conn, self._directory, kind.name, first, search.count, within) if search.count else []
-                return Selection(total, [Item(kind.name, obj, 0, 0) for obj in ids], lambda _: None)
-            place = (after.at, after.id) if isinstance(after, AfterCreation) else reads.BEGINNING
-            rows = await reads.page_after(conn, self._directory, kind.name, place, search.count + 1, within or Bounds())
+            total, rows = await listed(conn, self._services.totals, self._directory, kind.name, within, place, limit)
         items = [Item(kind.name, obj, at, 0) for at, obj in rows]
-        return Selection(total, items[: search.count], partial(_end_by_creation, items))
+        return Selection(total, items[: search.count], _no_end if by_offset else partial(_end_by_creation, items))
 
     async def selected(
         self,
@@ -114,7 +114,7 @@ class Listing:
         first = search.start - 1 if search.cursor is None else _resume(found, after)
         items = found[first : first + search.count]
         if search.cursor is None:
-            return Selection(len(found), items, lambda _: None)
+            return Selection(len(found), items, _no_end)
         if search.sort_by is None:
             return Selection(len(found), items, partial(_end_by_creation, found[first:]))
         return Selection(len(found), items, partial(_end_by_anchors, found, first))
@@ -155,10 +155,10 @@ class Listing:
             yield ids
             return
         window = bounds(wanted) if wanted is not None else Bounds()
-        place = reads.BEGINNING
+        place = BEGINNING
         while True:
             async with self._services.ledger.turns.connection(self._directory.id) as conn:
-                rows = await reads.page_after(conn, self._directory, kind.name, place, SCAN_PAGE, window)
+                rows = await page_after(conn, self._directory, kind.name, place, SCAN_PAGE, window)
             if not rows:
                 return
             yield [obj for _, obj in rows]
@@ -299,6 +299,10 @@ def _created(item: Item) -> tuple[int, bytes]:
 
 def _anchor(item: Item) -> tuple[UUID, int]:
     return item.id, item.version
+
+
+def _no_end(_used: int) -> None:
+    """Pages by index have no cursor."""
 
 
 def _end_by_creation(items: Sequence[Item], used: int) -> ListPosition | None:

@@ -1,0 +1,135 @@
+"""Lists by index alone say what reading every row says, whatever the bounds; and totals are counted again after each commit."""
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from random import Random
+from uuid import UUID
+
+import pytest
+
+from database.connections import Connection, connect_owner
+from ledger.events import GROUP, USER
+from ledger.sealing import Kek
+from projections import index_pages
+from projections.index_pages import BEGINNING, Place, Row, Totals, listed
+from replay.rebuild import rebuild
+from scim.filter_index import Bounds
+from tests.postgres.ledgers import Ledger, id_of, opened
+
+Stored = tuple[int, UUID, int, bool]  # created, id, updated, active
+
+
+async def users_as_stored(conn: Connection, ledger: Ledger) -> list[Stored]:
+    text = "select created_at, id, updated_at, active from users where directory = $1 order by 1, 2"
+    return await (await conn.execute(text, (ledger.directory.id,))).fetchall()
+
+
+def drawn_bounds(dice: Random, stored: Sequence[Stored]) -> Iterator[Bounds]:
+    """Bounds of every shape, at, just before and just after times that occur."""
+    times = [time + step for row in stored for time in (row[0], row[2]) for step in (-1, 0, 1)]
+    for shape in range(32):
+        active, *ends = [bool(shape >> bit & 1) for bit in range(5)]
+        for _ in range(8):
+            yield Bounds(dice.random() < 0.5 if active else None, *(dice.choice(times) if end else None for end in ends))
+
+
+def inside(row: Stored, within: Bounds) -> bool:
+    created, _, updated, active = row
+    ends = (
+        (within.created_min, created),
+        (created, within.created_max),
+        (within.modified_min, updated),
+        (updated, within.modified_max),
+    )
+    return within.active in (None, active) and all(low is None or high is None or low <= high for low, high in ends)
+
+
+@pytest.mark.parametrize("changes_max", [0, 5_000], ids=["by the table", "by the log"])
+def test_a_list_says_what_its_rows_say(app_url: str, monkeypatch: pytest.MonkeyPatch, changes_max: int) -> None:
+    monkeypatch.setattr(index_pages, "CHANGES_MAX", changes_max)
+
+    async def run() -> None:
+        dice = Random(7)
+        async with opened(app_url) as ledger:
+            users = [id_of(await ledger.create_user(f"u{n}")) for n in range(12)]
+            for n in range(30):
+                user = users.pop(dice.randrange(len(users))) if n == 20 else dice.choice(users)
+                if n == 20:
+                    await ledger.delete_user(user)
+                else:
+                    path, value = dice.choice([("title", f"t{n}"), ("active", bool(n % 2))])
+                    await ledger.patch_user(user, {"op": "replace", "path": path, "value": value})
+                if n % 10 == 0:
+                    users.append(id_of(await ledger.create_user(f"late{n}")))
+                    await ledger.create_group(f"g{n}", (users[-1],))
+            async with ledger.services.ledger.connection() as conn:
+                stored = await users_as_stored(conn, ledger)
+                for within in drawn_bounds(dice, stored):
+                    found: list[Row] = [row[:2] for row in stored if inside(row, within)]
+                    after = dice.choice([BEGINNING, *(row[:2] for row in stored)])
+                    offset, limit = dice.randrange(len(stored)), dice.randrange(5)
+                    for place in (Place(after), Place(offset=offset)):
+                        expected = [row for row in found if row > place.after][place.offset : place.offset + limit]
+                        got = await listed(conn, ledger.services.totals, ledger.directory, USER, within, place, limit)
+                        assert got == (len(found), expected), (within, place)
+
+    asyncio.run(run())
+
+
+def test_a_total_is_counted_again_after_each_commit_and_only_then(app_url: str, owner_url: str) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger, await connect_owner(owner_url) as owner:
+            first = id_of(await ledger.create_user("first"))
+
+            async def total(ot: str = USER) -> int:
+                async with ledger.services.ledger.connection() as conn:
+                    return (await listed(conn, ledger.services.totals, ledger.directory, ot, Bounds(), Place(), 0))[0]
+
+            assert (await total(), await total(GROUP)) == (1, 0)
+            await ledger.create_user("second")
+            await ledger.create_group("g")
+            assert (await total(), await total(GROUP)) == (2, 1)
+            await owner.execute("delete from ledger.users where id = $1", (first,))  # by hand, without a commit of the ledger
+            assert await total() == 2
+            await ledger.create_group("h")
+            assert await total() == 1
+
+    asyncio.run(run())
+
+
+def test_a_total_is_counted_again_after_a_rebuild(app_url: str, owner_url: str) -> None:
+    """The rebuild mends a table that differs from the log, and the log's end is where it was."""
+    kek = Kek.of(os.urandom(32))
+
+    async def run() -> None:
+        async with opened(app_url, kek=kek) as ledger:
+            user = id_of(await ledger.create_user("u"))
+            async with await connect_owner(owner_url) as owner:
+                await owner.execute("delete from ledger.users where id = $1", (user,))
+
+            async def total() -> int:
+                async with ledger.services.ledger.connection() as conn:
+                    return (await listed(conn, ledger.services.totals, ledger.directory, USER, Bounds(), Place(), 0))[0]
+
+            assert await total() == 0
+            assert (await rebuild(owner_url, kek, lambda *_: None, lambda _: None)).drifted == ("users",)
+            assert await total() == 1
+
+    asyncio.run(run())
+
+
+def test_only_so_many_totals_are_remembered(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_pages, "TOTALS_MAX", 2)
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            await ledger.create_user("u")
+            totals = Totals()
+            async with ledger.services.ledger.connection() as conn:
+                for bound in range(5):
+                    got = await listed(conn, totals, ledger.directory, USER, Bounds(created_min=bound), Place(), 1)
+                    assert got[0] == 1
+            assert len(totals._known) == 2
+
+    asyncio.run(run())
