@@ -1,8 +1,8 @@
 """Read events in order, in pages that together cover every position of the log exactly once.
 
-A page reads the head and commits, then one contiguous seq range of each directory from `events` and `bodies`, then the keys, and
-merges them in Python: a join of the three tables in SQL is two to three times slower. The head is read before the page or in the
-same statement; read later, it could cover events that the page does not have.
+A page takes three round trips: the head and the commits; one contiguous seq range of each directory from `events` and `bodies`; the
+keys. They are merged in Python: a join of the three tables in SQL is two to three times slower. The head is read before the page or
+in the same statement; read later, it could cover events that the page does not have.
 
 A page holds at most BODIES_BYTES_MAX besides its first event. The size of a sealed body is known before it is read, the inflated
 size only when it is opened. So the budget is applied twice, when bodies are fetched and when they are opened. Large pages are opened
@@ -16,9 +16,12 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import anyio.to_thread
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
 
 from database.arrays import int4s, int8s, uuids
 from database.connections import Connection
+from database.pipeline import together
 from database.queries import load_queries
 from ledger.cursor import BEGINNING, MARK_SIZE_BEFORE, Anchor, Cursor, EventId
 from ledger.directories import SYSTEM, Directories, Directory
@@ -209,14 +212,7 @@ class Feed:
 
     async def standing(self, conn: Connection, selection: Selection, number: Number) -> tuple[Number, bytes | None]:
         """The head and the leaf hash at a number (None if there is no event), from one statement."""
-        if selection.directory is not None:
-            name, params = "directory_head_and_leaf", (selection.directory.id, number)
-        else:
-            name, params = "head_and_leaf", (number,)
-        row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
-        assert row is not None
-        head, leaf_hash = row
-        return head, leaf_hash
+        return await _standing(await _ask_standing(conn, selection, number))
 
     async def anchor_at(self, conn: Connection, position: int) -> Anchor | None:
         """The position with its leaf hash; None if there is no event."""
@@ -288,13 +284,12 @@ class Feed:
     # -- choosing commits ---------------------------------------------------
 
     async def _choose(
-        self, conn: Connection, selection: Selection, after: Number, head: Number, limit: int
+        self, conn: Connection, selection: Selection, after: Number, head: Number, limit: int, rows: Sequence[tuple[Any, ...]]
     ) -> tuple[list[_Slice], Number]:
-        """Choose the slices of the page, and the number up to which the page covers the log."""
+        """Choose the slices of the page, and the number up to which the page covers the log. `rows`: the first commits after `after`."""
         slices: list[_Slice] = []
         taken, scanned, covered = 0, 0, after
-        while covered < head and taken < limit and scanned < COMMITS_SCANNED_MAX:
-            rows = await self._commits(conn, selection, Number(covered + 1), min(_COMMITS_READ, max(limit - taken, 16)))
+        while rows and covered < head:
             for position, directory, seq, size, types, at in rows:
                 first = seq if selection.directory else position
                 start = max(first, covered + 1)
@@ -308,15 +303,10 @@ class Feed:
                 if taken >= limit or covered >= head:
                     break
             scanned += len(rows)
-            if not rows:
+            if covered >= head or taken >= limit or scanned >= COMMITS_SCANNED_MAX:
                 break
+            rows = await (await _ask_commits(conn, selection, covered, limit - taken)).fetchall()
         return slices, covered
-
-    async def _commits(self, conn: Connection, selection: Selection, number: Number, count: int) -> list[tuple[Any, ...]]:
-        cursor = conn.cursor(binary=True)
-        if selection.directory is not None:
-            return await (await cursor.execute(SQL["directory_commits_from"], (selection.directory.id, number, count))).fetchall()
-        return await (await cursor.execute(SQL["commits_from"], (number, count))).fetchall()
 
     async def _mark(self, conn: Connection, selection: Selection, number: Number) -> bytes:
         await self._learn_key(conn)
@@ -342,12 +332,15 @@ class Feed:
         self, conn: Connection, selection: Selection, after: Number, known: Callable[[bytes], bool], limit: int, budget: int
     ) -> tuple[Fetched, Number, bytes, Number]:
         """(events, end, leaf hash at the end, head). `known` checks the leaf hash found at `after` against the reader's mark."""
-        head, leaf_hash = await self.standing(conn, selection, after)
+        async with together(conn):
+            standing = await _ask_standing(conn, selection, after)
+            commits = await _ask_commits(conn, selection, after, limit)
+        head, leaf_hash = await _standing(standing)
         if after and leaf_hash is None:
             raise CursorAheadError(after, head)
         if after and not known(leaf_hash or b""):
             raise CursorForkedError(after, head)
-        slices, end = await self._choose(conn, selection, after, head, limit)
+        slices, end = await self._choose(conn, selection, after, head, limit, await commits.fetchall())
         fetched = await self._events(conn, selection, slices, budget)
         if end != after:
             number, leaf_hash = _end_of(fetched.looked_at, selection) if fetched.looked_at else (Number(0), None)
@@ -362,12 +355,15 @@ class Feed:
         ranges = _ranges(slices)
         numbers, firsts, lasts = zip(*ranges, strict=True)
         params = (int4s(numbers), int8s(firsts), int8s(lasts))
-        rows = await (await conn.cursor(binary=True).execute(SQL["events_in_ranges"], params)).fetchall()
+        async with together(conn):
+            events, sealed = await conn.cursor(binary=True).execute(SQL["events_in_ranges"], params), None
+            if selection.bodies and selection.rendered:
+                sealed = await conn.cursor(binary=True).execute(SQL["bodies_in_ranges"], (*params, _LONG_BODY))
         directories = {number: await self._directories.by_id(conn, number) for number, _, _ in ranges}
-        _arrange(fetched, slices, rows, directories)
-        if selection.bodies and selection.rendered:
-            bodies = await (await conn.cursor(binary=True).execute(SQL["bodies_in_ranges"], (*params, _LONG_BODY))).fetchall()
-            await self._add_bodies(conn, fetched, {(d, seq): (size, ct) for d, seq, size, ct in bodies}, budget)
+        _arrange(fetched, slices, await events.fetchall(), directories)
+        if sealed is not None:
+            bodies = {(d, seq): (size, ct) for d, seq, size, ct in await sealed.fetchall()}
+            await self._add_bodies(conn, fetched, bodies, budget)
         return fetched
 
     async def _add_bodies(
@@ -409,6 +405,31 @@ class Feed:
             if rendered(self._kek, events, small, bodies=bodies) == len(events):
                 return
         fetched.cut(await anyio.to_thread.run_sync(lambda: rendered(self._kek, events, Budget(budget), bodies=bodies)))
+
+
+async def _ask_standing(conn: Connection, selection: Selection, number: Number) -> AsyncCursor[TupleRow]:
+    """Ask for the head and the leaf hash at a number, from one statement."""
+    if selection.directory is not None:
+        name, params = "directory_head_and_leaf", (selection.directory.id, number)
+    else:
+        name, params = "head_and_leaf", (number,)
+    return await conn.cursor(binary=True).execute(SQL[name], params)
+
+
+async def _standing(asked: AsyncCursor[TupleRow]) -> tuple[Number, bytes | None]:
+    row = await asked.fetchone()
+    assert row is not None
+    head, leaf_hash = row
+    return head, leaf_hash
+
+
+async def _ask_commits(conn: Connection, selection: Selection, after: Number, events: int) -> AsyncCursor[TupleRow]:
+    """Ask for the commits after a number, as many as so many events need if each commit has one."""
+    count = min(_COMMITS_READ, max(events, 16))
+    cursor = conn.cursor(binary=True)
+    if selection.directory is not None:
+        return await cursor.execute(SQL["directory_commits_from"], (selection.directory.id, after + 1, count))
+    return await cursor.execute(SQL["commits_from"], (after + 1, count))
 
 
 class _Stands(NamedTuple):
