@@ -134,13 +134,14 @@ class Bounded(AsyncConnection[TupleRow]):
         """Raises psycopg.OperationalError, with the connection closed, where no answer comes. With a `timeout`: as psycopg."""
         if timeout is not None:
             return await super().wait(gen, interval, timeout)
-        try:
-            gen = _resumed(next(gen), gen)
-        except StopIteration as done:
-            return done.value  # nothing was waited for, so the server said nothing: it may be away
-        except OperationalError as broken:
-            self._end_if_silent(broken, 0.0)
-            raise
+        if self._pipeline is not None:
+            try:
+                gen = _resumed(next(gen), gen)
+            except StopIteration as done:
+                return done.value  # statements were only gathered: the server has not answered, and may be away
+            except OperationalError as broken:
+                self._end_if_silent(broken, 0.0)
+                raise
         if self.long_work is not None:
             return await self._wait_long(gen, interval, self.long_work)
         wait = patience.started()

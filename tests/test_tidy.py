@@ -3,6 +3,8 @@
 import ast
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,10 +56,56 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget() -> Iterator[None]:
+    """Two million nodes would make every later garbage collection of the test process slower."""
+    yield
+    for kept in (text_of, module_tree, nodes_of):
+        kept.cache_clear()
+
+
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def module_tree(path: Path) -> ast.Module:
+    """Parsed once for all rules."""
+    return ast.parse(text_of(path))
+
+
+@cache
+def nodes_of(path: Path) -> Sequence[ast.AST]:
+    return tuple(ast.walk(module_tree(path)))
+
+
+def of_each(paths: Iterable[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """Make one test of a rule about a file or a folder: it is applied to each, and all that break it are named.
+
+    A test for each file and rule would be a quarter of all tests, each of which takes longer to start than to run.
+    """
+
+    def of_rule(rule: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            broken: list[str] = []
+            for path in paths:
+                try:
+                    rule(path)
+                except AssertionError as found:
+                    broken.append(f"{where(path)}: {found}")
+            assert not broken, "\n".join(broken)
+
+        test.__doc__ = rule.__doc__
+        return test
+
+    return of_rule
+
+
 def imported_by(path: Path) -> set[str]:
     """Every module that a file names in an import, with those a `from package import module` may mean."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -65,21 +113,20 @@ def imported_by(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", CODE, ids=where)
+@of_each(CODE)
 def test_functions_fit_on_a_screen(path: Path) -> None:
     """What does not fit is not understood at once."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
             assert lines <= FUNCTION_LINES_MAX, f"{where(path)}:{node.lineno} {node.name} has {lines} lines"
 
 
-@pytest.mark.parametrize("path", [path for path in CODE if module_of(path) != "ledger.events"], ids=where)
+@of_each([path for path in CODE if module_of(path) != "ledger.events"])
 def test_what_an_event_means_is_asked_of_its_type(path: Path) -> None:
     """A topic that is spelt out elsewhere is a fact about events that nobody finds who adds a type."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    spelt = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in BY_TOPIC]
-    asked = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "startswith"]
+    spelt = [node.value for node in nodes_of(path) if isinstance(node, ast.Constant) and node.value in BY_TOPIC]
+    asked = [node for node in nodes_of(path) if isinstance(node, ast.Attribute) and node.attr == "startswith"]
     assert spelt == []
     assert [node.lineno for node in asked if isinstance(node.value, ast.Attribute) and node.value.attr == "topic"] == []
 
@@ -89,18 +136,19 @@ SEARCHES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", CODE, ids=where)
+@of_each(CODE)
 def test_no_json_of_ours_is_searched_or_cut(path: Path) -> None:
     """An event knows its id, its parts and its size; what is found by a byte offset is wrong once the JSON is written in another way."""
 
     def rendered(node: ast.expr) -> bool:
         made = isinstance(node, ast.Call) and ast.unparse(node.func) == "orjson.dumps"
-        return made or (isinstance(node, ast.Attribute) and node.attr in {"json", "structure", "head"})
+        named = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        return made or named in {"json", "structure", "head", "payload"}
 
     def quoted(node: ast.expr) -> bool:
         return isinstance(node, ast.Constant) and isinstance(node.value, bytes) and b'"' in node.value
 
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         cut = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice) and rendered(node.value)
         searched = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in SEARCHES and (
             rendered(node.func.value) or any(map(quoted, node.args))
@@ -108,10 +156,10 @@ def test_no_json_of_ours_is_searched_or_cut(path: Path) -> None:
         assert (cut, searched) == (False, False), f"{where(path)}:{node.lineno}"
 
 
-@pytest.mark.parametrize("path", CODE, ids=where)
+@of_each(CODE)
 def test_no_column_of_a_row_is_a_number(path: Path) -> None:
     """`row[5]` is whatever the statement says by now: a row is unpacked into names beside its statement."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in {"row", "r"}:
             number = node.slice.value if isinstance(node.slice, ast.Constant) else None
             assert not isinstance(number, int) or number == 0, f"{where(path)}:{node.lineno}"
@@ -124,24 +172,24 @@ def test_modules_are_named_after_their_subject() -> None:
 
 def top_level_names(path: Path) -> set[str]:
     """The names that a module defines, without imported ones."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
+    body = module_tree(path).body
     made = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
     targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
     return made | {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in CODE} | {PROJECT / "bench"}), ids=where)
+@of_each(sorted({path.parent for path in CODE} | {PROJECT / "bench"}))
 def test_no_two_modules_of_a_package_define_one_name(folder: Path) -> None:
     """Whoever searches for a name finds one thing; two of one name are taken for each other."""
     seen = Counter(name for path in folder.glob("*.py") for name in top_level_names(path))
     assert {name for name, count in seen.items() if count > 1} <= IN_EACH_MODULE.get(where(folder), set()) | {"_log", "SQL"}
 
 
-@pytest.mark.parametrize("path", TESTS, ids=where)
+@of_each(TESTS)
 def test_no_test_sleeps(path: Path) -> None:
     """A sleep is a guess: too short on a busy machine, too long on every other. Wait for a signal."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called == "asyncio.sleep" and ast.unparse(node.args[0]) == "0":
@@ -149,27 +197,27 @@ def test_no_test_sleeps(path: Path) -> None:
             assert called not in {"time.sleep", "asyncio.sleep", "anyio.sleep", "sleep"}, f"{where(path)}:{node.lineno}"
 
 
-@pytest.mark.parametrize("path", [*TEXTS, *PAGES], ids=where)
+@of_each([*TEXTS, *PAGES])
 def test_only_documents_of_the_repository_are_cited(path: Path) -> None:
     """A reader cannot look up what is not here: cite a page of docs/ and its section."""
-    text = path.read_text(encoding="utf-8")
+    text = text_of(path)
     assert NOT_HERE.findall(text) == []
     for page, sections in CITED.findall(text):
         assert (PROJECT / page).exists(), page
-        titles = re.findall(r"^#+ (.+)$", (PROJECT / page).read_text(encoding="utf-8"), re.MULTILINE)
+        titles = re.findall(r"^#+ (.+)$", text_of(PROJECT / page), re.MULTILINE)
         assert [title for title in re.findall(r'"([^"]+)"', sections) if title not in titles] == [], page
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=where)
+@of_each(TEXTS)
 def test_no_leftover_markers(path: Path) -> None:
     """Unfinished work is an issue, where others can see it."""
-    assert MARKERS.findall(path.read_text(encoding="utf-8")) == []
+    assert MARKERS.findall(text_of(path)) == []
 
 
 def test_the_library_gets_no_functions_in_our_database() -> None:
     """With them its readers tail the log by an order that is not ours, and lose events."""
     elsewhere = [path for path in TEXTS if path != Path(__file__)]
-    assert [where(path) for path in elsewhere if "POSTGRES_ENABLE_DB_FUNCTIONS" in path.read_text(encoding="utf-8")] == []
+    assert [where(path) for path in elsewhere if "POSTGRES_ENABLE_DB_FUNCTIONS" in text_of(path)] == []
 
 
 def test_every_module_is_imported_or_an_entry_point() -> None:

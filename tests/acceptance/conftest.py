@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests import warm
+from tests.conftest import copied
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -165,19 +166,16 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def first_started(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_started(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The data directory of a service after its first start: each service of a test begins with a copy, in half of the time."""
-    service = Service(tmp_path_factory.mktemp("first") / "ledger")
+    return made_once("first", _start_and_stop)
+
+
+def _start_and_stop(data_dir: Path) -> None:
+    service = Service(data_dir)
     service.cold = True
     service.start()
     assert service.stop() == 0
-    return service.data_dir
-
-
-def copied(ledger: Path, place: Path) -> Path:
-    """A copy of a data directory that nobody serves; files are linked by the kernel where the file system can."""
-    subprocess.run(["cp", "-a", "--reflink=auto", str(ledger), str(place)], check=True)
-    return place
 
 
 @pytest.fixture

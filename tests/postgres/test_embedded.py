@@ -16,6 +16,8 @@ import psycopg
 import pytest
 
 from runtime import embedded
+from tests.conftest import copied
+from tests.orphans import MARK
 
 PROJECT = Path(embedded.__file__).parent.parent
 IS_ROOT = os.geteuid() == 0
@@ -115,15 +117,32 @@ def user(request: pytest.FixtureRequest) -> str | None:
 @pytest.fixture
 def reachable() -> Iterator[Path]:
     """Directly under the temporary directory: pytest's own directories are closed to other users."""
-    made = Path(tempfile.mkdtemp(prefix="embedded-"))
+    made = Path(tempfile.mkdtemp(prefix=f"embedded-{os.environ[MARK]}-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     yield made
     shutil.rmtree(made)
 
 
 @pytest.fixture
-def data_dir(reachable: Path, user: str | None) -> Path:
+def initialised(reachable: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Callable[[Path, str | None], None]:
+    """A function that copies to a place what a first start as a user left, for tests about something later: initdb takes long."""
+
+    def copy(place: Path, user: str | None) -> None:
+        def make(kept: Path) -> None:
+            first = Served(reachable / "first", user)
+            first.answer()
+            assert first.end() == 0
+            copied(reachable / "first", kept)
+
+        copied(made_once(f"initialised by {user or 'us'}", make), place)
+
+    return copy
+
+
+@pytest.fixture
+def data_dir(reachable: Path, user: str | None, initialised: Callable[[Path, str | None], None]) -> Path:
     if user:
         shutil.chown(reachable, user)
+    initialised(reachable / "pg", user)
     return reachable / "pg"
 
 
@@ -145,10 +164,12 @@ def serve(user: str | None, data_dir: Path) -> Iterator[Callable[[], Served]]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., embedded.Cluster]]:
+def start(tmp_path: Path, initialised: Callable[[Path, str | None], None]) -> Iterator[Callable[..., embedded.Cluster]]:
     running: list[embedded.Cluster] = []
 
-    def begin(data_dir: Path = tmp_path / "pg", **options: object) -> embedded.Cluster:
+    def begin(data_dir: Path = tmp_path / "pg", *, first: bool = False, **options: object) -> embedded.Cluster:
+        if not first and not data_dir.exists():
+            initialised(data_dir, None)
         running.append(embedded.start(data_dir, **options))
         return running[-1]
 
@@ -158,7 +179,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., embedded.Cluster]]:
 
 
 def test_a_new_cluster_has_checksums_utf8_the_c_locale_and_durable_commits(start) -> None:
-    url = start().url("postgres", "postgres")
+    url = start(first=True).url("postgres", "postgres")
     shown = {
         name: execute(url, f"SHOW {name}")[0][0]
         for name in ("data_checksums", "server_encoding", "lc_messages", "fsync", "synchronous_commit", "listen_addresses")
@@ -243,7 +264,8 @@ def test_a_stale_pid_file_whose_pid_belongs_to_another_process_now_does_not_bloc
     unrelated.communicate()
 
 
-def test_of_two_racing_starts_one_serves_and_the_other_names_it(serve) -> None:
+def test_of_two_racing_starts_one_serves_and_the_other_names_it(serve, data_dir) -> None:
+    shutil.rmtree(data_dir)  # first starts, both
     both = [serve(), serve()]
     answers = [served.answer() for served in both]
     [winner] = [served for served, answer in zip(both, answers, strict=True) if "url" in answer]
@@ -267,7 +289,7 @@ def test_a_server_that_cannot_start_is_an_error_with_the_end_of_its_log(start) -
 
 @pytest.mark.parametrize("name", ["x" * 120, "with, comma", "with space & ümlaut%20"])
 def test_any_data_directory_path_works_and_its_socket_stays_private(start, tmp_path, name) -> None:
-    cluster = start(tmp_path / name)
+    cluster = start(tmp_path / name, first=True)
     assert execute(cluster.url("postgres", "postgres"), "SELECT 1") == [(1,)]
     assert cluster.socket_dir.stat().st_mode & 0o777 == 0o700
     embedded.stop(cluster)
