@@ -274,9 +274,13 @@ async def connect(
     return await _opened(url, settings, patience_s, long_work=long_work, pulse=pulse)
 
 
-async def connect_owner(url: str) -> Connection:
-    """Open a connection that keeps the role that logs in, to create and swap tables. Its statements may take long."""
-    return await _opened(url, OURS, READ.seconds, long_work=True, pulse=None)
+async def connect_owner(url: str, *, pinned: bool = False) -> Connection:
+    """Open a connection that keeps the role that logs in, to create and swap tables. Its statements may take long.
+
+    `pinned`: only index plans, for statements that read a part of a table however large it is.
+    """
+    settings = {**OURS, **(PINNED_PLANS if pinned else {})}
+    return await _opened(url, settings, READ.seconds, long_work=True, pulse=None)
 
 
 async def _opened(
