@@ -134,13 +134,14 @@ class Bounded(AsyncConnection[TupleRow]):
         """Raises psycopg.OperationalError, with the connection closed, where no answer comes. With a `timeout`: as psycopg."""
         if timeout is not None:
             return await super().wait(gen, interval, timeout)
-        try:
-            gen = _resumed(next(gen), gen)
-        except StopIteration as done:
-            return done.value  # nothing was waited for, so the server said nothing: it may be away
-        except OperationalError as broken:
-            self._end_if_silent(broken, 0.0)
-            raise
+        if self._pipeline is not None:
+            try:
+                gen = _resumed(next(gen), gen)
+            except StopIteration as done:
+                return done.value  # statements were only gathered: the server has not answered, and may be away
+            except OperationalError as broken:
+                self._end_if_silent(broken, 0.0)
+                raise
         if self.long_work is not None:
             return await self._wait_long(gen, interval, self.long_work)
         wait = patience.started()
@@ -273,9 +274,13 @@ async def connect(
     return await _opened(url, settings, patience_s, long_work=long_work, pulse=pulse)
 
 
-async def connect_owner(url: str) -> Connection:
-    """Open a connection that keeps the role that logs in, to create and swap tables. Its statements may take long."""
-    return await _opened(url, OURS, READ.seconds, long_work=True, pulse=None)
+async def connect_owner(url: str, *, pinned: bool = False) -> Connection:
+    """Open a connection that keeps the role that logs in, to create and swap tables. Its statements may take long.
+
+    `pinned`: only index plans, for statements that read a part of a table however large it is.
+    """
+    settings = {**OURS, **(PINNED_PLANS if pinned else {})}
+    return await _opened(url, settings, READ.seconds, long_work=True, pulse=None)
 
 
 async def _opened(

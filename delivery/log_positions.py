@@ -9,7 +9,7 @@ from database.queries import load_queries
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import CursorAheadError, Feed, Selection
-from ledger.ids import DirectoryNumber, Position, Seq
+from ledger.ids import DirectoryNumber, Number, Position, Seq
 
 SQL: Final = load_queries(__file__)
 EVERYTHING: Final = Selection()
@@ -105,7 +105,7 @@ async def _after_event(conn: Connection, feed: Feed, text: str, head: int, sight
         raise InvalidCursorError
     place = await feed.position_of(conn, event_id, sight)
     if place is None:
-        raise CursorAheadError(event_id.seq, head)
+        raise CursorAheadError(Number(event_id.seq), Number(head))
     return place[2]
 
 

@@ -6,7 +6,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812  # an exception class in lower case
 from typing import Final, NamedTuple
 
-from ledger.ids import NO_DIRECTORY, DirectoryNumber, Position, Seq, Slug
+from ledger.ids import NO_DIRECTORY, DirectoryNumber, Number, Position, Seq, Slug
 
 _PACKED: Final = Struct("!BIq8s")  # kind, directory, number, mark
 _PACKED_BEFORE: Final = Struct("!BIq4s")
@@ -33,7 +33,7 @@ class Cursor:
     a new reading. It is empty in cursors of the feed.
     """
 
-    number: int
+    number: Number
     mark: bytes
     directory: DirectoryNumber = NO_DIRECTORY
     generation: bytes = b""

@@ -1,8 +1,8 @@
 """Read events in order, in pages that together cover every position of the log exactly once.
 
-A page reads the head and commits, then one contiguous seq range of each directory from `events` and `bodies`, then the keys, and
-merges them in Python: a join of the three tables in SQL is two to three times slower. The head is read before the page or in the
-same statement; read later, it could cover events that the page does not have.
+A page takes three round trips: the head and the commits; one contiguous seq range of each directory from `events` and `bodies`; the
+keys. They are merged in Python: a join of the three tables in SQL is two to three times slower. The head is read before the page or
+in the same statement; read later, it could cover events that the page does not have.
 
 A page holds at most BODIES_BYTES_MAX besides its first event. The size of a sealed body is known before it is read, the inflated
 size only when it is opened. So the budget is applied twice, when bodies are fetched and when they are opened. Large pages are opened
@@ -16,13 +16,16 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import anyio.to_thread
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
 
 from database.arrays import int4s, int8s, uuids
 from database.connections import Connection
+from database.pipeline import together
 from database.queries import load_queries
 from ledger.cursor import BEGINNING, MARK_SIZE_BEFORE, Anchor, Cursor, EventId
 from ledger.directories import SYSTEM, Directories, Directory
-from ledger.ids import NO_DIRECTORY, DirectoryNumber, Position, Seq
+from ledger.ids import NO_DIRECTORY, DirectoryNumber, Number, Position, Seq
 from ledger.rendering import BODIES_BYTES_MAX, Budget, Event, SealedEvent, rendered
 from ledger.rendering import rfc3339 as rfc3339  # noqa: PLC0414 - times of places in the feed are written as the feed does
 from ledger.sealing import Kek, cursor_key, cursor_mark
@@ -40,7 +43,7 @@ Connecting = Callable[[], AbstractAsyncContextManager[Connection]]
 class CursorAheadError(Exception):
     """The ledger ends before the cursor: it was restored from a backup."""
 
-    def __init__(self, number: int, head: int) -> None:
+    def __init__(self, number: Number, head: Number) -> None:
         super().__init__(number, head)
         self.number, self.head = number, head
 
@@ -48,7 +51,7 @@ class CursorAheadError(Exception):
 class CursorForkedError(Exception):
     """Another event is at the cursor's place: the log was restored and has grown again."""
 
-    def __init__(self, number: int, head: int) -> None:
+    def __init__(self, number: Number, head: Number) -> None:
         super().__init__(number, head)
         self.number, self.head = number, head
 
@@ -94,9 +97,9 @@ class Page:
 
     events: list[Event]
     after: Cursor
-    covered_from: int
-    covered_to: int
-    head: int
+    covered_from: Number
+    covered_to: Number
+    head: Number
     leaf_hash: bytes = b""
 
     @property
@@ -152,19 +155,19 @@ class Feed:
         self._directories = directories
         self._cursor_key = b""
 
-    async def head(self, conn: Connection, selection: Selection) -> int:
+    async def head(self, conn: Connection, selection: Selection) -> Number:
         """The last readable position, or the last seq if one directory is selected."""
         return await self._head(conn, _own(selection))
 
-    async def _head(self, conn: Connection, directory: DirectoryNumber) -> int:
+    async def _head(self, conn: Connection, directory: DirectoryNumber) -> Number:
         name, params = ("directory_head", (directory,)) if directory else ("head", ())
         row = await (await conn.execute(SQL[name], params)).fetchone()
-        return row[0] if row else 0
+        return row[0] if row else Number(0)
 
     async def check(self, conn: Connection, cursor: Cursor) -> Cursor:
         """Check a cursor and return it in the current form. Raises CursorAheadError or CursorForkedError if its event is not in the log."""
         if cursor.number == 0:
-            return Cursor(0, BEGINNING, cursor.directory)
+            return Cursor(Number(0), BEGINNING, cursor.directory)
         stands = await _stands(conn, cursor.directory, cursor.number)
         if stands is None:
             raise CursorAheadError(cursor.number, await self._head(conn, cursor.directory))
@@ -193,7 +196,7 @@ class Feed:
             end, leaf_hash = _end_of(fetched.looked_at, selection)
         mark = after.mark if end == after.number else cursor_mark(self._cursor_key, leaf_hash)
         last = Cursor(end, mark, _own(selection), after.generation)
-        return Page(fetched.events, last, after.number + 1, end, head, leaf_hash)
+        return Page(fetched.events, last, Number(after.number + 1), end, head, leaf_hash)
 
     async def read(
         self, connection: Connecting, selection: Selection, after: Anchor, limit: int, *, budget: int = BODIES_BYTES_MAX
@@ -201,30 +204,24 @@ class Feed:
         """Read a page of the whole ledger by position: (events, the place up to which they cover the log, the head)."""
         async with connection() as conn:
             known = after.leaf_hash.__eq__
-            fetched, end, leaf_hash, head = await self._fetch(conn, selection, after.position, known, limit, budget)
+            fetched, end, leaf_hash, head = await self._fetch(conn, selection, Number(after.position), known, limit, budget)
         await self._open(fetched, budget)
         if not fetched.whole:
             end, leaf_hash = _end_of(fetched.looked_at, selection)
         return fetched.events, Anchor(Position(end), leaf_hash), head
 
-    async def standing(self, conn: Connection, selection: Selection, number: int) -> tuple[int, bytes | None]:
+    async def standing(self, conn: Connection, selection: Selection, number: Number) -> tuple[Number, bytes | None]:
         """The head and the leaf hash at a number (None if there is no event), from one statement."""
-        if selection.directory is not None:
-            name, params = "directory_head_and_leaf", (selection.directory.id, number)
-        else:
-            name, params = "head_and_leaf", (number,)
-        row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
-        assert row is not None
-        head, leaf_hash = row
-        return head, leaf_hash
+        return await _standing(await _ask_standing(conn, selection, number))
 
     async def anchor_at(self, conn: Connection, position: int) -> Anchor | None:
         """The position with its leaf hash; None if there is no event."""
-        _, leaf_hash = await self.standing(conn, Selection(), position)
+        _, leaf_hash = await self.standing(conn, Selection(), Number(position))
         return None if leaf_hash is None and position else Anchor(Position(position), leaf_hash or b"")
 
-    async def cursor_at(self, conn: Connection, selection: Selection, number: int) -> Cursor:
-        """The cursor after the event with this number, which must be in the log."""
+    async def cursor_at(self, conn: Connection, selection: Selection, at: Position | Seq) -> Cursor:
+        """The cursor after the event there, which must be in the log."""
+        number = Number(at)
         return Cursor(number, await self._mark(conn, selection, number), _own(selection))
 
     def cursor_after(self, event: Event, selection: Selection) -> Cursor:
@@ -281,19 +278,18 @@ class Feed:
         if stands is None:
             return None
         if not stands.has_id(event_id) or not sight.wants(directory.id, 1 << stands.kind):
-            raise CursorForkedError(event_id.seq, await self.head(conn, Selection(directory=directory)))
+            raise CursorForkedError(Number(event_id.seq), await self.head(conn, Selection(directory=directory)))
         return directory, event_id.seq, stands.position
 
     # -- choosing commits ---------------------------------------------------
 
     async def _choose(
-        self, conn: Connection, selection: Selection, after: int, head: int, limit: int
-    ) -> tuple[list[_Slice], int]:
-        """Choose the slices of the page, and the number up to which the page covers the log."""
+        self, conn: Connection, selection: Selection, after: Number, head: Number, limit: int, rows: Sequence[tuple[Any, ...]]
+    ) -> tuple[list[_Slice], Number]:
+        """Choose the slices of the page, and the number up to which the page covers the log. `rows`: the first commits after `after`."""
         slices: list[_Slice] = []
         taken, scanned, covered = 0, 0, after
-        while covered < head and taken < limit and scanned < COMMITS_SCANNED_MAX:
-            rows = await self._commits(conn, selection, covered + 1, min(_COMMITS_READ, max(limit - taken, 16)))
+        while rows and covered < head:
             for position, directory, seq, size, types, at in rows:
                 first = seq if selection.directory else position
                 start = max(first, covered + 1)
@@ -303,21 +299,16 @@ class Feed:
                     offset = start - first
                     slices.append(_Slice(directory, seq + offset, seq + end - first, position + offset, seq, types, at))
                     taken += end - start + 1
-                covered = end
+                covered = Number(end)
                 if taken >= limit or covered >= head:
                     break
             scanned += len(rows)
-            if not rows:
+            if covered >= head or taken >= limit or scanned >= COMMITS_SCANNED_MAX:
                 break
+            rows = await (await _ask_commits(conn, selection, covered, limit - taken)).fetchall()
         return slices, covered
 
-    async def _commits(self, conn: Connection, selection: Selection, number: int, count: int) -> list[tuple[Any, ...]]:
-        cursor = conn.cursor(binary=True)
-        if selection.directory is not None:
-            return await (await cursor.execute(SQL["directory_commits_from"], (selection.directory.id, number, count))).fetchall()
-        return await (await cursor.execute(SQL["commits_from"], (number, count))).fetchall()
-
-    async def _mark(self, conn: Connection, selection: Selection, number: int) -> bytes:
+    async def _mark(self, conn: Connection, selection: Selection, number: Number) -> bytes:
         await self._learn_key(conn)
         if number == 0:
             return BEGINNING
@@ -338,18 +329,21 @@ class Feed:
     # -- reading ------------------------------------------------------------
 
     async def _fetch(
-        self, conn: Connection, selection: Selection, after: int, known: Callable[[bytes], bool], limit: int, budget: int
-    ) -> tuple[Fetched, int, bytes, int]:
+        self, conn: Connection, selection: Selection, after: Number, known: Callable[[bytes], bool], limit: int, budget: int
+    ) -> tuple[Fetched, Number, bytes, Number]:
         """(events, end, leaf hash at the end, head). `known` checks the leaf hash found at `after` against the reader's mark."""
-        head, leaf_hash = await self.standing(conn, selection, after)
+        async with together(conn):
+            standing = await _ask_standing(conn, selection, after)
+            commits = await _ask_commits(conn, selection, after, limit)
+        head, leaf_hash = await _standing(standing)
         if after and leaf_hash is None:
             raise CursorAheadError(after, head)
         if after and not known(leaf_hash or b""):
             raise CursorForkedError(after, head)
-        slices, end = await self._choose(conn, selection, after, head, limit)
+        slices, end = await self._choose(conn, selection, after, head, limit, await commits.fetchall())
         fetched = await self._events(conn, selection, slices, budget)
         if end != after:
-            number, leaf_hash = _end_of(fetched.looked_at, selection) if fetched.looked_at else (0, None)
+            number, leaf_hash = _end_of(fetched.looked_at, selection) if fetched.looked_at else (Number(0), None)
             if number != end:
                 _, leaf_hash = await self.standing(conn, selection, end)
         return fetched, end, leaf_hash or b"", head
@@ -361,12 +355,15 @@ class Feed:
         ranges = _ranges(slices)
         numbers, firsts, lasts = zip(*ranges, strict=True)
         params = (int4s(numbers), int8s(firsts), int8s(lasts))
-        rows = await (await conn.cursor(binary=True).execute(SQL["events_in_ranges"], params)).fetchall()
+        async with together(conn):
+            events, sealed = await conn.cursor(binary=True).execute(SQL["events_in_ranges"], params), None
+            if selection.bodies and selection.rendered:
+                sealed = await conn.cursor(binary=True).execute(SQL["bodies_in_ranges"], (*params, _LONG_BODY))
         directories = {number: await self._directories.by_id(conn, number) for number, _, _ in ranges}
-        _arrange(fetched, slices, rows, directories)
-        if selection.bodies and selection.rendered:
-            bodies = await (await conn.cursor(binary=True).execute(SQL["bodies_in_ranges"], (*params, _LONG_BODY))).fetchall()
-            await self._add_bodies(conn, fetched, {(d, seq): (size, ct) for d, seq, size, ct in bodies}, budget)
+        _arrange(fetched, slices, await events.fetchall(), directories)
+        if sealed is not None:
+            bodies = {(d, seq): (size, ct) for d, seq, size, ct in await sealed.fetchall()}
+            await self._add_bodies(conn, fetched, bodies, budget)
         return fetched
 
     async def _add_bodies(
@@ -410,6 +407,31 @@ class Feed:
         fetched.cut(await anyio.to_thread.run_sync(lambda: rendered(self._kek, events, Budget(budget), bodies=bodies)))
 
 
+async def _ask_standing(conn: Connection, selection: Selection, number: Number) -> AsyncCursor[TupleRow]:
+    """Ask for the head and the leaf hash at a number, from one statement."""
+    if selection.directory is not None:
+        name, params = "directory_head_and_leaf", (selection.directory.id, number)
+    else:
+        name, params = "head_and_leaf", (number,)
+    return await conn.cursor(binary=True).execute(SQL[name], params)
+
+
+async def _standing(asked: AsyncCursor[TupleRow]) -> tuple[Number, bytes | None]:
+    row = await asked.fetchone()
+    assert row is not None
+    head, leaf_hash = row
+    return head, leaf_hash
+
+
+async def _ask_commits(conn: Connection, selection: Selection, after: Number, events: int) -> AsyncCursor[TupleRow]:
+    """Ask for the commits after a number, as many as so many events need if each commit has one."""
+    count = min(_COMMITS_READ, max(events, 16))
+    cursor = conn.cursor(binary=True)
+    if selection.directory is not None:
+        return await cursor.execute(SQL["directory_commits_from"], (selection.directory.id, after + 1, count))
+    return await cursor.execute(SQL["commits_from"], (after + 1, count))
+
+
 class _Stands(NamedTuple):
     """The event at a place of the log."""
 
@@ -433,12 +455,12 @@ def _own(selection: Selection) -> DirectoryNumber:
     return selection.directory.id if selection.directory else NO_DIRECTORY
 
 
-def _end_of(looked_at: Sequence[Event], selection: Selection) -> tuple[int, bytes]:
+def _end_of(looked_at: Sequence[Event], selection: Selection) -> tuple[Number, bytes]:
     return _number(looked_at[-1], selection), looked_at[-1].leaf_hash
 
 
-def _number(event: Event, selection: Selection) -> int:
-    return event.position if selection.directory is None else event.seq
+def _number(event: Event, selection: Selection) -> Number:
+    return Number(event.position if selection.directory is None else event.seq)
 
 
 def _arrange(

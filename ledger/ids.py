@@ -9,3 +9,5 @@ NO_DIRECTORY: Final = DirectoryNumber(0)  # in the place of a number: the whole 
 Slug = NewType("Slug", str)  # directories.slug: the public name
 Position = NewType("Position", int)  # of an event in the whole ledger, from 1
 Seq = NewType("Seq", int)  # of an event in its directory, from 1
+# In code that reads either the whole ledger or one directory: a position there, a seq here. 0 is the place before the first event.
+Number = NewType("Number", int)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal
 from uuid import UUID
 
+import msgspec
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,8 +23,6 @@ from scim.casefolding import casefold
 
 USER_NAME, EXTERNAL_ID, DISPLAY_NAME, EMAIL = b"u", b"x", b"d", b"e"
 MAC_SIZE: Final = 16
-_DATA_MARK: Final = b'{"data":'
-_KEY_MARK: Final = b',"key":'
 NONCE_SIZE, SALT_SIZE, KEY_SIZE = 12, 32, 32
 _NOTE: Final = b"scim-ledger/note/v1\0"
 _NOTE_OF_KIND: Final = b"scim-ledger/note/v2\0"
@@ -111,20 +110,25 @@ def cursor_mark(key: bytes, leaf_hash: bytes) -> bytes:
 
 
 def payload_of(body: Body) -> bytes:
-    """Encode a body: `data` first and `key` last, so that the feed can copy the bytes of `data` without parsing."""
+    """Encode a body."""
     shown = {"object": body.object, "changes": body.changes}
     if body.user:
         shown["user"] = body.user
-    data = orjson.dumps(shown)
-    return _DATA_MARK + data + _KEY_MARK + orjson.dumps(body.key) + b"}"
+    return orjson.dumps({"data": shown, "key": body.key})
+
+
+class _Payload(msgspec.Struct):
+    """What `payload_of` makes; `data` stays bytes."""
+
+    data: msgspec.Raw
+
+
+_PAYLOADS: Final = msgspec.json.Decoder(_Payload)
 
 
 def data_of(payload: bytes) -> bytes:
-    """The bytes of `data` in an opened payload. The last `,"key":` ends it, because quotes inside the key are escaped.
-
-    The payload is exactly what `payload_of` made, because the seal authenticates it. To parse it would make the rendering of an event an eighth slower.
-    """
-    return payload[len(_DATA_MARK) : payload.rindex(_KEY_MARK)]
+    """The bytes of `data` in an opened payload, as they were stored: the feed sends them on without making objects of them."""
+    return bytes(_PAYLOADS.decode(payload).data)
 
 
 def seal_body(

@@ -141,12 +141,13 @@ class Transaction:
             mine = self._sort_out(batch, locked, batch_state, report)
             large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > BATCH_LOOP_BYTES_MAX
             work = self._work(mine, batch_state, report)
+            writing = conn.cursor()  # one for all: making a cursor costs more than sending a statement
             while (piece := await _in_a_thread(conn, pipeline, work) if large else next(work, None)) is not None:
                 for sql, params in piece:
-                    await conn.execute(sql, params)
+                    await writing.execute(sql, params)
                 if large:
                     await pipeline.flush()
-            await conn.execute("commit")
+            await writing.execute("commit")
         refuse_if_warned(conn)
         report.settled += report.committing
         report.committing = []

@@ -9,7 +9,7 @@ from ledger.commands import parse_id
 from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.events import type_mask
 from ledger.feed import CursorAheadError, Selection, reached
-from ledger.ids import NO_DIRECTORY
+from ledger.ids import NO_DIRECTORY, Number
 from ledger.rendering import Event
 from operations import places
 from operations.admission import operation, reached_log
@@ -107,7 +107,7 @@ def _micros(moment: datetime | None) -> int | None:
 async def _cursor_after(ledger: OpenLedger, conn: Connection, caller: Caller, selection: Selection, after: str | None) -> Cursor:
     wanted = selection.directory.id if selection.directory else NO_DIRECTORY
     if after is None:
-        return Cursor(0, BEGINNING, wanted)
+        return Cursor(Number(0), BEGINNING, wanted)
     event_id = parse_event_id(after)
     if event_id is not None:
         return await _cursor_after_event(ledger, conn, caller, wanted, event_id)
@@ -126,7 +126,7 @@ async def _cursor_after_event(ledger: OpenLedger, conn: Connection, caller: Call
     place = await ledger.feed.position_of(conn, event_id, sight_of(caller))
     if place is None:
         head = await ledger.feed.head(conn, Selection(directory=named))  # the seq in an event id is that of its directory
-        raise CursorAheadError(event_id.seq, head)
+        raise CursorAheadError(Number(event_id.seq), head)
     if wanted:
         return await ledger.feed.cursor_at(conn, Selection(directory=named), place[1])
     return await ledger.feed.cursor_at(conn, Selection(), place[2])

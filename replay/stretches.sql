@@ -1,9 +1,9 @@
 -- events_with_keys --
--- A stretch of one directory's log, with the bodies and keys that the read models need.
+-- A stretch of one directory's log, with the bodies and keys that the read models need. A key is looked up only for an event with a body.
 select e.seq, e.type, e.rv, e.etag_rv, e.obj, e.mem, e.leaf, e.leaf_hash, b.ct, k.wrapped
 from ledger.events e
 left join ledger.bodies b on b.directory = e.directory and b.seq = e.seq
-left join ledger.subject_keys k on k.obj = e.obj and b.ct is not null
+left join ledger.subject_keys k on k.obj = case when b.ct is not null then e.obj end
 where e.directory = $1 and e.seq > $2 and e.seq <= $3 order by e.seq;
 
 -- versions_before --

@@ -14,11 +14,13 @@ from rich.table import Table
 from ledger.events import (
     ACCESS_RESTORED,
     ACCESS_REVOKED,
+    BY_TOPIC,
     DIRECTORY_CREATED,
     MEMBER_ADDED,
     MEMBER_REMOVED,
     USER_DEACTIVATED,
     USER_DELETED,
+    Fact,
 )
 from replay.rebuild import RebuildRefusedError, Result, rebuild
 from replay.stored_events import Finding
@@ -300,7 +302,8 @@ class Story:
     def _events(self, events: Sequence[dict[str, Any]]) -> None:
         table = Table("seq", "commit", "event", "cause", "access changes", box=None)
         for event in events:
-            effective = {True: "yes", False: "no", None: ""}[event["data"].get("effective")]
+            ends_all = bool(BY_TOPIC[event["type"]].facts & Fact.ENDS_ALL_ACCESS)
+            effective = {True: "yes", False: "no", None: ""}[ends_all or event["data"].get("effective")]
             commit = f"{event['commit']['first_seq']}+{event['commit']['size'] - 1}"
             table.add_row(str(event["seq"]), commit, event["type"], event["cause"], effective)
         self._console.print(table)

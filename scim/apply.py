@@ -95,7 +95,7 @@ def _path_decided(after: Mapping[str, Any], ambiguity: Ambiguity, index: int) ->
 
 def _ambiguous_path(index: int) -> InvalidPath:
     return InvalidPath(
-        f"Operations[{index}]: nothing tells where the URN of the path ends, at its last colon or at a dot. "
+        f"Operations[{index}]: the URN in the path may end at its last colon or at a dot, and the stored resource does not show where. "
         "Send the URN of the extension with an object of its attributes."
     )
 
@@ -290,8 +290,8 @@ def _merged_schemaless(old: Mapping[str, Any], value: Mapping[str, Any], operati
 
 def _empty_value(operation: Operation) -> InvalidValue:
     return InvalidValue(
-        f"Operations[{operation.index}]: an empty object or list says nothing of what is stored at {operation.path.text}. "
-        "Send null to remove it."
+        f"Operations[{operation.index}]: an empty object or list changes nothing at {operation.path.text}. "
+        "Send null to remove what is stored there."
     )
 
 

@@ -49,8 +49,8 @@ def read_json(raw: bytes, *, depth_max: int = 32) -> dict[str, Any]:
     """
     if len(raw) > COLONS_BESIDE_MAX and _holds_too_many(raw):
         raise TooMany(
-            f"The request body holds too many values: at most {OBJECTS_MAX} objects and lists, {COMMAS_MAX} values and {COLONS_MAX} names, "
-            f"and of the names {COLONS_EACH_MAX} for each object, {COLONS_BESIDE_MAX} besides."
+            f"The request body holds too many values: at most {OBJECTS_MAX} objects and lists, {COMMAS_MAX} values and {COLONS_MAX} names; "
+            f"of the names at most {COLONS_BESIDE_MAX}, and {COLONS_EACH_MAX} more for each object or list."
         )
     try:
         document = orjson.loads(raw)

@@ -75,11 +75,11 @@ def read_bulk(document: dict[str, Any], leniency: Leniency) -> BulkRequest:
         raise PayloadTooLarge(f"At most {BULK_OPERATIONS_MAX} operations fit in one bulk request. Send several.")
     fail = message.get("failonerrors")
     if fail is not None and (isinstance(fail, bool) or not isinstance(fail, int) or fail < 1):
-        raise InvalidSyntax("failOnErrors must be a whole number from 1.")
+        raise InvalidSyntax("failOnErrors must be a whole number of at least 1.")
     read = tuple(_read_operation(item, index, leniency) for index, item in enumerate(operations))
     ids = [operation.bulk_id for operation in read if operation.bulk_id is not None and operation.method == "POST"]
     if len(set(ids)) != len(ids):
-        raise InvalidSyntax("Each bulkId must be that of one creation only.")
+        raise InvalidSyntax("Each bulkId must belong to one POST only.")
     return BulkRequest(read, fail)
 
 

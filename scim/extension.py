@@ -42,7 +42,7 @@ def _read_table(listed: list[Any], place: str, count: list[int], *, nested: bool
             raise InvalidValue(f"A schema has at most {ATTRIBUTES_MAX} attributes, sub-attributes included.")
         attribute = _read_attribute(item, f"{place}[{index}]", count, nested=nested)
         if attribute.name.casefold() in found:
-            raise InvalidValue(f"{place}[{index}].name is that of an attribute before it.")
+            raise InvalidValue(f"{place}[{index}].name is already used by an attribute before it.")
         found[attribute.name.casefold()] = attribute
     return MappingProxyType(found)
 
@@ -69,9 +69,9 @@ def _read_attribute(item: Any, place: str, count: list[int], *, nested: bool) ->
     if mutability == "readOnly" and item.get("required") is True:
         raise InvalidValue(f"{place}: nobody could send an attribute that is both required and readOnly.")
     if nested and mutability == "immutable":
-        raise InvalidValue(f"{place}.mutability: immutable is kept for whole attributes, not for sub-attributes.")
+        raise InvalidValue(f"{place}.mutability: an attribute can be immutable, a sub-attribute cannot.")
     if _read_one_of(item, place, "uniqueness", _UNIQUENESS, "none") != "none":
-        raise InvalidValue(f"{place}.uniqueness: only none is kept for extensions. Of attributes only userName is unique here.")
+        raise InvalidValue(f"{place}.uniqueness: extensions support none only; userName is the one attribute that is unique.")
     return Attribute(
         name,
         kind,

@@ -233,7 +233,7 @@ def comparison(reference: Reference, operator: str, value: Any, name: Lexeme) ->
     attribute = reference.leaf
     if value is None:
         if operator not in ("eq", "ne"):
-            raise InvalidFilter(f"null at the attribute at character {name.at + 1} can be compared with eq and ne only.")
+            raise InvalidFilter(f"The attribute at character {name.at + 1} can be compared with null by eq and ne only.")
         return Compare(reference, operator, None, None)
     if attribute.type in ("boolean", "binary") and operator not in ("eq", "ne"):
         raise InvalidFilter(f"The attribute at character {name.at + 1} is of type {attribute.type}: use eq, ne or pr.")

@@ -83,7 +83,7 @@ def _read_selecting(op: Op, path: Path, selection: Filter, value: Any, leniency:
     ids = _member_ids(selection)
     if ids is None and not _sub_attributes(selection) <= {"value", "type"}:
         # It would select nobody, and the access that was to be taken away would stay.
-        raise InvalidFilter("members: select them by value or type, nothing else is kept of them.")
+        raise InvalidFilter("members: select them by value or type; no other sub-attribute of a member is stored.")
     if op == "remove":
         if ids is None:
             yield MemberOperation("remove_where", filter=selection)

@@ -178,12 +178,16 @@ def _keep_schemaless(rt: ResourceType, key: str, value: Any, kept: dict[str, Any
             kept[extension.urn] = inner
         return
     if key.casefold() == rt.schema.casefold():
-        raise InvalidSyntax(f"{rt.schema} is the resource's own schema, not an extension: send its attributes themselves.")
+        raise InvalidSyntax(
+            f"{rt.schema} is the resource's own schema, not an extension: send its attributes at the top level of the resource."
+        )
     if key.casefold().startswith(rt.schema.casefold() + ":"):
         raise InvalidSyntax("A top-level name is the URN of the resource's own schema with an attribute that it does not have.")
     if is_scim_urn(key):
         # Stored as an extension, an `active` in it would be answered with 200 and have no effect.
-        raise InvalidSyntax(f"A top-level name is a URN of SCIM itself that is not {rt.schema}: send its attributes themselves.")
+        raise InvalidSyntax(
+            f"A top-level name is a URN of SCIM itself that is not {rt.schema}: send its attributes at the top level of the resource."
+        )
     check_unknown(key, value)
     if is_part_path(rt, key):
         # Stored under this name, the value would not be among those of the attribute, and nobody would see it.
@@ -246,7 +250,9 @@ def _check_names(value: Any) -> None:
 def refuse_own_name(name: str, members: Iterable[str]) -> None:
     """Raises InvalidValue where a value has a member of the attribute's own name, beside others: no filter and no path finds it there."""
     if any(member.casefold() == name.casefold() for member in members):
-        raise InvalidValue(f"{name} has a part of its own name: send the value itself.")
+        raise InvalidValue(
+            f"{name} holds a member that is also called {name}: send the value itself, without an object around it."
+        )
 
 
 def _checked_attributes(

@@ -79,7 +79,7 @@ def _operations(listed: Any, leniency: Leniency) -> list[Any]:
         raise InvalidSyntax("Operations is empty: send at least one operation.")
     if len(listed) > PATCH_OPERATIONS_MAX:
         raise TooMany(
-            f"Operations: send at most {PATCH_OPERATIONS_MAX} in one request; many members belong into the value of one."
+            f"Operations: send at most {PATCH_OPERATIONS_MAX} in one request; put many members into the value of one operation."
         )
     return listed
 

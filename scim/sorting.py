@@ -74,7 +74,7 @@ def check_order(order: str | None) -> bool:
     if order is None or order == "":
         return False
     if order.casefold() not in ORDERS:
-        raise InvalidValue("sortOrder is ascending or descending.")
+        raise InvalidValue("sortOrder must be ascending or descending.")
     return order.casefold() == "descending"
 
 

@@ -142,7 +142,8 @@ def test_no_json_of_ours_is_searched_or_cut(path: Path) -> None:
 
     def rendered(node: ast.expr) -> bool:
         made = isinstance(node, ast.Call) and ast.unparse(node.func) == "orjson.dumps"
-        return made or (isinstance(node, ast.Attribute) and node.attr in {"json", "structure", "head"})
+        named = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        return made or named in {"json", "structure", "head", "payload"}
 
     def quoted(node: ast.expr) -> bool:
         return isinstance(node, ast.Constant) and isinstance(node.value, bytes) and b'"' in node.value

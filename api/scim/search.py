@@ -116,5 +116,5 @@ def _integer(name: str, value: Any, default: int) -> int:
     if value is None or value == "":
         return default
     if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(r"[+-]?\d{1,18}", str(value), re.ASCII):
-        raise InvalidValue(f"{name}: send a whole number.")
+        raise InvalidValue(f"{name} must be a whole number.")
     return int(value)

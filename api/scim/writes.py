@@ -176,8 +176,9 @@ class Write:
 
     async def _computed(self, work: Callable[[], T]) -> T:
         """Compute something whose cost grows with the body: for a large one in a worker thread, else on the event loop."""
-        large = self._weight >= 1_000 + THREAD_BYTES_MIN
-        return await self._services.ledger.turns.computed(self._directory.id, work, large=large)
+        if self._weight < 1_000 + THREAD_BYTES_MIN:
+            return work()
+        return await self._services.ledger.turns.compute(self._directory.id, work)
 
     async def _read_resource(self, kind: ResourceType, limit: int) -> dict[str, Any]:
         self._projection(kind)  # a wrong `attributes` parameter is refused before anything is stored

@@ -394,9 +394,9 @@ def test_what_is_stored_decides_between_the_colon_and_the_dot() -> None:
     listed = with_stored(dot, {"seats": [{"value": "1"}]})
     after = patched(GENERIC, {"op": "replace", "path": f'{dot}.seats[value eq "1"].value', "value": "2"}, before=listed)
     assert after[dot] == {"seats": [{"value": "2"}]}
-    with pytest.raises(InvalidPath, match="nothing tells"):
+    with pytest.raises(InvalidPath, match="may end at its last colon or at a dot"):
         patched(GENERIC, {"op": "add", "path": path, "value": "4"})
-    with pytest.raises(InvalidPath, match="nothing tells"):
+    with pytest.raises(InvalidPath, match="may end at its last colon or at a dot"):
         patched(GENERIC, {"op": "remove", "path": f'{dot}.seats[value eq "1"]'})
 
 

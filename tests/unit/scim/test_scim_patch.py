@@ -1035,5 +1035,5 @@ def test_a_patch_has_a_number_of_operations():
 
     one = {"op": "remove", "path": 'members[value eq "x"]'}
     message = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [one] * (PATCH_OPERATIONS_MAX + 1)}
-    with pytest.raises(TooMany, match="many members belong into the value of one"):
+    with pytest.raises(TooMany, match="put many members into the value of one operation"):
         read_patch(GROUP, message, Leniency(GENERIC))
