@@ -15,13 +15,13 @@ import pytest
 
 from runtime.cli import main
 from runtime.local_socket import answering, socket_path
+from tests import warm
 from tests.acceptance.conftest import ROOT, Service
 
 
 def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     env = {name: value for name, value in os.environ.items() if not name.startswith("LEDGER_")} | environment
-    command = [sys.executable, "-c", "from runtime.cli import main; main()", *words]
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return warm.run(words, env)
 
 
 def door(service: Service) -> httpx.Client:

@@ -1,8 +1,8 @@
 """The database holds no readable personal data: the whole data directory is searched for a canary person."""
 
 import base64
+import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import warm
 from tests.acceptance.conftest import Service, until
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -303,12 +304,7 @@ def test_the_log_names_requests_by_template_only(make_service: Callable[..., Ser
 
 
 def test_settings_masks_secrets(service: Service) -> None:
-    shown = subprocess.run(
-        ["env", "LEDGER_DATABASE_URL=postgresql://u:hunter2@127.0.0.1:1/x", *_command("settings")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    shown = warm.run(["settings"], {**os.environ, "LEDGER_DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x"})
     assert shown.returncode == 0, shown.stderr
     assert "hunter2" not in shown.stdout
     assert "LEDGER_DATABASE_URL" in shown.stdout
@@ -316,8 +312,6 @@ def test_settings_masks_secrets(service: Service) -> None:
 
 def test_a_wrong_database_url_never_shows_its_password(tmp_path: Path) -> None:
     """Not in a sentence, not in a traceback; nor does any part of it that was taken for a host."""
-    import os
-
     for words, url in (
         (("serve",), "postgresql://u:hunter2@[::1/x"), (("migrate",), "mysql://u:hunter2@127.0.0.1:1/x"),
         (("token", "list"), "postgresql://u:p@hunter2@127.0.0.1:1/x"), (("replay", "verify"), "postgresql://u:hunter2%zz@127.0.0.1:1/x"),
@@ -328,14 +322,8 @@ def test_a_wrong_database_url_never_shows_its_password(tmp_path: Path) -> None:
             "LEDGER_PORT": "0",
             "PATH": os.environ["PATH"],
         }
-        run = subprocess.run(_command(*words), env=environment, capture_output=True, text=True, timeout=120)
+        run = warm.run(words, environment)
         assert run.returncode == 2, run.stderr
         assert "hunter2" not in run.stdout + run.stderr
         assert "LEDGER_DATABASE_URL is not understood" in run.stderr
         assert "Traceback" not in run.stderr
-
-
-def _command(*words: str) -> list[str]:
-    import sys
-
-    return [sys.executable, "-c", "from runtime.cli import main; main()", *words]

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from tests import warm
 from tests.acceptance.conftest import Service
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -106,15 +107,8 @@ def test_settings_directories_and_probes_answer(service: Service) -> None:
 
 
 def test_a_command_that_cannot_reach_its_database_exits_with_3(service: Service) -> None:
-    import subprocess
-    import sys
-
-    from tests.acceptance.conftest import ROOT
-
-    run = subprocess.run(
-        [sys.executable, "-c", "from runtime.cli import main; main()", "directory", "list"],
-        env={"LEDGER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "PATH": "/usr/bin:/bin"}, cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    environment = {"LEDGER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "PATH": "/usr/bin:/bin"}
+    run = warm.run(["directory", "list"], environment)
     assert run.returncode == 3, run.stderr
     assert "cannot be reached" in run.stderr
 
