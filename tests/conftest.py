@@ -27,6 +27,12 @@ hypothesis_settings.register_profile("ci", max_examples=60, deadline=None, print
 hypothesis_settings.register_profile("quick", max_examples=15, deadline=None)  # `make quick`
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
+
+def examples(count: int) -> int:
+    """The examples of a test that draws its own number of them: fewer in `make quick`."""
+    return min(count, count * hypothesis_settings().max_examples // 50)
+
+
 # Files of tests lie in memory where there is room for them and programs may run from there. Kills of processes lose no more than on a
 # disk, and nothing here has to survive a power cut. On ext4, three hundred new files for each database and each service took a third of
 # the processor time of PostgreSQL: whoever makes a file passes over every inode that was given back a short time ago.

@@ -26,6 +26,7 @@ from delivery.terms import Terms
 from delivery.transport import Retry, Rewind
 from ledger import events as e
 from ledger.cursor import Anchor, EventId
+from tests.conftest import examples
 
 DIRECTORIES = (1, 2)
 RUN = Run(
@@ -524,7 +525,7 @@ def do(world: World, step: Step) -> None:
 
 
 @pytest.mark.parametrize("ordering", ["subject", "directory"])
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     batch_max=st.sampled_from((1, 3, 100)),
     room=st.sampled_from((0, 35, 10_000)),

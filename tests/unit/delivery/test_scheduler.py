@@ -19,6 +19,7 @@ from delivery.runs import Range, Run
 from delivery.scheduler import Open, Replay, Request, Scheduler, failed, state_of
 from delivery.terms import Terms
 from ledger import events as e
+from tests.conftest import examples
 
 MINUTE = 60.0
 TIMEOUT_S = 15.0
@@ -223,7 +224,7 @@ faults = st.dictionaries(st.integers(0, 60), st.sampled_from(["hang", "late", "r
 outages = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 30)), max_size=2)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(drawn=lanes, faulty=faults, gone=outages, batch_max=st.sampled_from([1, 7]))
 def test_no_innocent_lane_waits_longer_than_a_minute_for_its_first_try(
     drawn: list[tuple[int, int, float]], faulty: dict[int, str], gone: list[tuple[float, float]], batch_max: int

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from scim.body import read_json
 from scim.errors import InvalidSyntax, TooMany
+from tests.conftest import examples
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def _faulty(node):
     return (isinstance(node, int) and not -(2**63) <= node < 2**63) or (isinstance(node, str) and "\0" in node)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(st.tuples(NAMES, PAIRS), max_size=5).map(tuple), SPACE)
 def test_refusals_agree_with_a_strict_reading_of_every_body(tree, space):
     raw = _written(tree, space).encode()
@@ -117,7 +118,7 @@ def test_refusals_agree_with_a_strict_reading_of_every_body(tree, space):
         assert read_json(raw) == json.loads(raw)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_are_read_or_refused_and_nothing_else(raw):
     try:

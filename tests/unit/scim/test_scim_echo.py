@@ -14,6 +14,7 @@ from scim.normalise import normalise, schemas_of
 from scim.patch import PATCH_URN, read_patch
 from scim.profile import profile_of
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
+from tests.conftest import examples
 
 GENERIC = profile_of("generic@1").tolerances
 STRICT: frozenset[Tolerance] = frozenset()
@@ -74,7 +75,7 @@ _extensions = st.fixed_dictionaries({}, optional={
 
 
 @pytest.mark.parametrize("tolerances", [GENERIC, STRICT, *(profile_of(name).tolerances for name in ("entra", "onelogin"))])
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(_operations, _extensions)
 def test_the_echo_of_any_patched_resource_changes_nothing(
     tolerances: frozenset[Tolerance], operations: list[dict[str, Any]], extensions: dict[str, Any]

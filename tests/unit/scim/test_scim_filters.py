@@ -17,6 +17,7 @@ from scim.filter_index import Atom, Bounds, bounds, cover, says_only_bounds
 from scim.filter_parser import parse_filter
 from scim.filters import Compare, matches
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
+from tests.conftest import examples
 
 E = ENTERPRISE.urn
 DOC = {
@@ -269,7 +270,7 @@ def test_bounds_follow_from_the_top_level_conjunction_only():
     assert bounds(parse_filter("not (active eq true) and active ne true and meta.created eq null", USER)) == Bounds()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(max_size=8))
 def test_folding_is_idempotent_and_blind_to_composition(text):
     assert casefold(casefold(text)) == casefold(text)
@@ -345,7 +346,7 @@ def _within(found, document):
     )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(FILTERS, st.lists(DOCUMENTS, min_size=1, max_size=4))
 def test_narrowing_never_excludes_a_match(text, documents):
     found = parse_filter(text, USER)
@@ -361,7 +362,7 @@ def test_narrowing_never_excludes_a_match(text, documents):
 BOUNDS = st.lists(st.one_of(FLAGS, TIMES).map(" ".join), min_size=1, max_size=3).map(" and ".join)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.one_of(BOUNDS, FILTERS), st.lists(DOCUMENTS, min_size=1, max_size=4))
 def test_a_filter_that_says_only_bounds_matches_all_within_them(text, documents):
     """As the database counts and pages such a filter: each stored user has `active`."""
@@ -409,7 +410,7 @@ def _naive(text, document):
     return any(map(tests[operator], values)) if values else operator == "ne"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(STRINGS.map(" ".join), DOCUMENTS)
 def test_comparisons_agree_with_a_naive_evaluator(text, document):
     assert matches(parse_filter(text, USER), document) is _naive(text, document)
@@ -447,7 +448,7 @@ ORACLE_FILTERS = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(ORACLE_FILTERS, ORACLE_DOCUMENTS)
 def test_matches_agree_with_scim2_models(text, document):
     model = OracleUser[EnterpriseUser]
@@ -455,7 +456,7 @@ def test_matches_agree_with_scim2_models(text, document):
     assert matches(parse_filter(text, USER), document) is expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(alphabet='ab.[]()" eqprnotandor123-:$\\', max_size=30))
 def test_any_text_is_read_or_refused_and_nothing_else(text):
     try:

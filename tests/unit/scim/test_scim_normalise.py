@@ -12,6 +12,7 @@ from scim.leniency import Leniency, Tolerance
 from scim.normalise import normalise
 from scim.profile import profile_of
 from scim.schema import ENTERPRISE, GROUP, RESOURCE_TYPES, USER, Attribute, Extension, with_extension
+from tests.conftest import examples
 
 GENERIC = profile_of("generic@1").tolerances
 STRICT: frozenset[Tolerance] = frozenset()
@@ -223,7 +224,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(FIELDS)
 def test_what_is_accepted_agrees_with_scim2_models(fields):
     sent = {"schemas": [USER.schema, *([E] if E in fields else [])], **fields}
@@ -236,7 +237,7 @@ def test_what_is_accepted_agrees_with_scim2_models(fields):
         assert read(USER, sent, STRICT)[0] == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(FIELDS)
 def test_the_normal_form_is_its_own_normal_form(fields):
     try:

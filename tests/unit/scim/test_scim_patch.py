@@ -17,6 +17,7 @@ from scim.patch import PATCH_URN, read_patch
 from scim.paths import parse_path
 from scim.profile import profile_of
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
+from tests.conftest import examples
 
 GENERIC = profile_of("generic@1").tolerances
 STRICT: frozenset[Tolerance] = frozenset()
@@ -799,7 +800,7 @@ def _oracle(before, operations):
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(ORACLE_BASES, st.lists(ORACLE_OPERATIONS, min_size=1, max_size=4))
 def test_sequences_agree_with_scim2_models(fields, operations):
     before = {"schemas": [USER.schema], **fields}
@@ -909,19 +910,19 @@ def _requests_agree(model, rt, before, requests):
         assert {**ours, "schemas": None} == {**theirs, "schemas": None}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(ENTERPRISE_BASES, _requests(USER_OPERATIONS))
 def test_requests_one_after_the_other_agree_with_scim2_models(before, requests):
     _requests_agree(OracleUser[EnterpriseUser], USER, before, requests)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(GROUP_BASES, _requests(GROUP_OPERATIONS))
 def test_requests_to_groups_agree_with_scim2_models(before, requests):
     _requests_agree(OracleGroup, GROUP, before, requests)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(ORACLE_BASES, st.lists(ORACLE_OPERATIONS, min_size=1, max_size=4))
 def test_a_patched_document_is_in_normal_form(fields, operations):
     before = {"schemas": [USER.schema], **fields}
@@ -1000,7 +1001,7 @@ PATHS = st.sampled_from(
 JUNK_OPERATIONS = st.tuples(st.sampled_from(["add", "remove", "replace", "Add"]), PATHS, JUNK).map(lambda parts: op(*parts))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(st.lists(JUNK_OPERATIONS, max_size=5), st.sampled_from([USER, GROUP]), st.sampled_from([STRICT, GENERIC]))
 def test_any_json_is_applied_or_refused_and_nothing_else(operations, rt, tolerances):
     before = BASE if rt is USER else FOLDER
@@ -1012,7 +1013,7 @@ def test_any_json_is_applied_or_refused_and_nothing_else(operations, rt, toleran
     assert normalise(rt, after, Leniency(STRICT)) == {key: value for key, value in after.items() if key != "id"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["schemas", "userName", "displayName", "emails", "members", "name", "roles", E, "urn:x:y", "odd"]), JUNK
