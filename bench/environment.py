@@ -30,6 +30,7 @@ PATCH_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 ENTRY = "from runtime.cli import main; main()"
 START_TIMEOUT_S = 120
 CLI_TIMEOUT_S = 600
+SAMPLE_S = 0.1  # between two looks at the memory of a command
 _numbers = itertools.count(1)
 
 
@@ -158,7 +159,7 @@ class Service:
         return time.perf_counter() - started
 
     def measured_cli(self, *words: str) -> tuple[Any, float, float]:
-        """Run a command; return its JSON, its seconds and its peak memory in MiB."""
+        """Run a command; return its JSON, its seconds and the peak of the memory of all its processes together in MiB."""
         started = time.perf_counter()
         out = self.data_dir.with_suffix(".out")
         with out.open("wb") as sink:
@@ -167,13 +168,14 @@ class Service:
             )
         limit = threading.Timer(CLI_TIMEOUT_S, process.kill)
         limit.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        peak = _Peak(process.pid)
+        _, status = os.waitpid(process.pid, 0)
         limit.cancel()
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}")
-        return json.loads(out.read_text().splitlines()[-1]), seconds, usage.ru_maxrss / 1024
+        return json.loads(out.read_text().splitlines()[-1]), seconds, peak.finish()
 
     def directory(self, slug: str) -> None:
         self.cli("directory", "create", slug)
@@ -232,6 +234,31 @@ class Service:
 
     def role(self, name: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens[name]}"}
+
+
+class _Peak(threading.Thread):
+    """Samples the memory of a process and its children: proportional set sizes (PSS), in which shared pages count once."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid, self._mib, self._over = pid, 0.0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(SAMPLE_S):
+            with contextlib.suppress(OSError):  # a process has ended meanwhile
+                children = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
+                self._mib = max(self._mib, sum(map(_pss_mib, [str(self._pid), *children])))
+
+    def finish(self) -> float:
+        self._over.set()
+        self.join()
+        return self._mib
+
+
+def _pss_mib(pid: str) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
 
 
 class Stage(contextlib.ExitStack):

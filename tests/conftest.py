@@ -70,9 +70,14 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, for `-n auto`
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as cores: a third of what tests do is to wait, for processes and for deadlines."""
+    """Two more than cores, on large machines half as many again: a third of what tests do is to wait, for processes and for deadlines."""
     cores = os.cpu_count() or 1
-    return cores + cores // 2
+    return cores + max(2, cores // 2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: one that begins when the others have ended would be waited for alone."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def prepare_template(url: str) -> None:

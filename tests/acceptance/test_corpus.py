@@ -24,6 +24,7 @@ def _run(base: str, token: str, dialogues: Path, report: Path) -> None:
 
 
 @pytest.mark.parametrize("dialogues", [CORPUS / "dev", OURS / "generic"], ids=["shared", "ours"])
+@pytest.mark.long
 def test_every_dialogue_passes(service: Service, tmp_path: Path, dialogues: Path) -> None:
     _run(service.scim, service.first_run["tokens"]["scim"], dialogues, tmp_path / "report.json")
 

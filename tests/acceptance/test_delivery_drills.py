@@ -93,6 +93,7 @@ def traffic(operator: Operator, events: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("batch_max", [1, 20])
+@pytest.mark.long
 def test_a_receiver_that_fails_at_random_while_workers_are_killed(
     make_service: Any, hook: Receiver, tmp_path: Path, batch_max: int
 ) -> None:
@@ -200,6 +201,7 @@ def test_a_consumer_that_was_down_gets_what_the_plan_says_once(operator: Operato
     assert group
 
 
+@pytest.mark.long
 def test_a_run_is_paused_resumed_cancelled_and_survives_a_restart(operator: Operator, hook: Receiver, pushing: Service) -> None:
     name = operator.consumer(mode="webhook", url=hook.url)
     users = [operator.user() for _ in range(40)]

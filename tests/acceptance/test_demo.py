@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.conftest import Service
 
 CHAPTERS = ("Provisioning", "Moves", "Offboarding", "An outage", "Lost work", "Replay", "An auditor asks", "Summary")
 
 
+@pytest.mark.long
 def test_the_demo_tells_its_story_on_a_service_of_its_own(tmp_path: Path) -> None:
     """It must need nothing: no service, no data directory, no setting."""
     told = Service(tmp_path / "unused").cli("demo")

@@ -120,6 +120,7 @@ def test_a_log_that_cannot_be_written_keeps_nobody_from_anything(disk: Path) -> 
     assert service.stop() == 0
 
 
+@pytest.mark.long
 def test_a_data_directory_that_goes_away_is_no_new_ledger(tmp_path: Path) -> None:
     """Unmounted, or deleted: what is not there is waited for, and never made anew beneath a running service."""
     service = Service(tmp_path / "ledger").start()

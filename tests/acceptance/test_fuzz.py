@@ -380,6 +380,7 @@ def test_every_v1_route_answers_any_query(target: Target, data: st.DataObject, m
             checked(answer)
 
 
+@pytest.mark.long
 def test_requests_made_from_the_description_are_answered(target: Target) -> None:
     schema = schemathesis.openapi.from_url(target.service.base + "/openapi.json")
     for operation in (found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)):

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import orjson
+import pytest
 
 from tests.acceptance.conftest import Service
 from tests.acceptance.model import GROUP, USER, Fold
@@ -46,6 +47,7 @@ def test_a_paused_directory_answers_503_to_writes_and_goes_on_to_be_read(make_se
     ]
 
 
+@pytest.mark.long
 def test_a_clean_up_that_is_killed_goes_on_and_every_answer_says_that_access_ended(make_service: Callable[..., Service]) -> None:
     service = make_service()
     group, users, before = _fill(service, 3_000)

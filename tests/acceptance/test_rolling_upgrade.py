@@ -140,12 +140,14 @@ def upgraded_and_back(start: Callable[[Path], Service], older: Path, newer: Path
     return said
 
 
+@pytest.mark.long
 def test_this_release_and_a_next_one(start: Callable[[Path], Service], tmp_path: Path) -> None:
     """The older one stays ready while a newer one migrates beneath it, and starts beside it."""
     said = upgraded_and_back(start, ROOT, a_next_release(tmp_path / "next"))
     assert [answer.get("schema") for answer in said] == ["newer", None, None, "newer"]
 
 
+@pytest.mark.long
 def test_the_release_before_and_this_one(start: Callable[[Path], Service], tmp_path: Path) -> None:
     """The same with the code of that release."""
     said = upgraded_and_back(start, the_release_before(tmp_path / "before"), ROOT)

@@ -87,6 +87,7 @@ def timed(ask: Callable[[], httpx.Response]) -> tuple[httpx.Response, float]:
     return answer, time.monotonic() - began
 
 
+@pytest.mark.long
 def test_a_network_that_falls_silent(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
     """It takes every byte and acknowledges it: no keepalive can tell. Twice, so that it did heal; then a SIGTERM meanwhile."""
     with network(cluster) as way, serving(way, app_url, tmp_path) as service, service.client("scim") as client:
@@ -156,6 +157,7 @@ def test_answers_that_get_lost_do_not_keep_a_client_waiting(cluster: embedded.Cl
         until(lambda: create(client, service, "found").status_code == 201, BACK_S)
 
 
+@pytest.mark.long
 def test_a_worker_that_stands_still_is_replaced(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
     """SIGSTOP: it keeps its sockets. New connections are others' meanwhile; its own end when it is replaced."""
     with (

@@ -117,6 +117,7 @@ def test_a_client_that_comes_back_goes_on_after_its_last_event(service: Service,
         feed.wait(lambda: missed in {e["subject"]["id"] for e in feed.events})
 
 
+@pytest.mark.long
 def test_covered_ranges_tile_the_log_under_a_filter(service: Service, people: Operator) -> None:
     with stream(service, types="group.created", directory="acme") as feed:
         people.user()
@@ -158,6 +159,7 @@ def test_a_stream_ends_when_its_token_is_revoked_and_when_the_service_stops(make
         feed.wait(lambda: feed.ended)
 
 
+@pytest.mark.long
 def test_a_thousand_idle_readers_cost_next_to_nothing(make_service: Any) -> None:
     """CPU time of the serving process while a thousand streams say only that there was nothing, and that all of them then hear.
 

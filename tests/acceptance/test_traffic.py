@@ -13,6 +13,7 @@ STEPS = 400
 
 
 @pytest.mark.parametrize("seed", [1, 20261124])
+@pytest.mark.long
 def test_the_fold_of_the_events_equals_the_model_now_and_at_every_past_seq(
     make_service: Callable[..., Service], seed: int
 ) -> None:

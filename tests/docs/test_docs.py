@@ -200,9 +200,9 @@ def test_what_the_scim_page_says_is_missing_is_missing() -> None:
     assert ("RFC 9865" in missing) is ("nextCursor" not in (ROOT / "scim" / "discovery.py").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("code", sorted(problem_codes()))
-def test_each_problem_code_is_described(code: str) -> None:
-    assert re.search(rf"^\| \d{{3}} \| `{code}` \|", read("docs/events.md"), re.MULTILINE)
+def test_each_problem_code_is_described() -> None:
+    described = set(re.findall(r"^\| \d{3} \| `(\w+)` \|", read("docs/events.md"), re.MULTILINE))
+    assert problem_codes() - described == set()
 
 
 def test_each_metric_is_described() -> None:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.drills.faults import FAULTS
 from tests.drills.road import Statements
 
@@ -11,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 SEED = 4
 
 
+@pytest.mark.long
 def test_thirty_rounds_break_no_promise(tmp_path: Path) -> None:
     asked = ["--rounds", "30", "--seed", str(SEED), "--hold", "1", "--quick", "--work", str(tmp_path)]
     command = [sys.executable, "-m", "tests.drills", *asked]

@@ -97,6 +97,7 @@ APART = [{"seconds": 62}, {"seconds": -62}, {"hours": 1}, {"hours": -1}, {"days"
 
 
 @pytest.mark.parametrize("who", ["database", "service"])
+@pytest.mark.long
 def test_clocks_that_disagree_hold_up_the_idp_and_nobody_else(on_clocks: Callable[[Check], None], who: str) -> None:
     async def check(scene: Scene) -> None:
         for off in APART:

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import httpx
 import psycopg
+import pytest
 import structlog
 from starlette.routing import Route
 
@@ -387,6 +388,7 @@ async def ask(made: World, who: Who, cell: Cell) -> httpx.Response:
     return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=body)
 
 
+@pytest.mark.long
 def test_every_route_answers_every_caller_as_the_table_says(app_url: str) -> None:
     async def run() -> None:
         differences: list[str] = []

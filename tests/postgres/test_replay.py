@@ -167,6 +167,7 @@ def test_an_interrupted_rebuild_goes_on_where_it_was(app_url: str, owner_url: st
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_writes_go_on_during_a_rebuild_and_nothing_is_lost(app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         monkeypatch.setattr("replay.shadow_tables.CHUNK_EVENTS", 50)

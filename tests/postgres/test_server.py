@@ -166,6 +166,7 @@ async def waiting(conn: psycopg.Connection) -> int:
     return row[0]
 
 
+@pytest.mark.long
 def test_a_commit_that_no_standby_has_is_not_acknowledged(superuser_url: str, app_url: str) -> None:
     """Its row is seen here: a look-up alone would call it stored. Not so either where somebody cancels the wait: a warning, and success."""
 

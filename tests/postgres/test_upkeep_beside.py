@@ -102,6 +102,7 @@ async def busy(ledger: Ledger, app_url: str) -> AsyncIterator[Busy]:
             await asyncio.gather(*writers)
 
 
+@pytest.mark.long
 def test_verify_never_cries_wolf_beside_writers(app_url: str, owner_url: str) -> None:
     """Twenty times: users, groups, tokens and whole directories come and go meanwhile, and nothing differs."""
 
