@@ -5,13 +5,14 @@ few cores stops the sender: the thirteen statements of a small write took twice 
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from psycopg import AsyncPipeline
 from psycopg.abc import PQGen
 from psycopg.generators import send
+from psycopg.pq import TransactionStatus
 
-from database.connections import Connection
+from database.connections import LOST, Connection
 
 
 class Together(AsyncPipeline):
@@ -42,3 +43,24 @@ async def together(conn: Connection) -> AsyncGenerator[Together]:
             yield pipeline
     finally:
         conn._pipeline = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+
+@asynccontextmanager
+async def transaction(conn: Connection) -> AsyncGenerator[None]:
+    """A transaction whose `begin` and `commit` travel with its statements, as `together` sends them.
+
+    Within a transaction, which each use of a connection behind a pooler is, the block is a savepoint, as with `conn.transaction()`.
+    """
+    if conn.info.transaction_status != TransactionStatus.IDLE:
+        async with conn.transaction(), together(conn):
+            yield
+        return
+    try:
+        async with together(conn):
+            await conn.execute("begin")
+            yield
+            await conn.execute("commit")
+    except BaseException:
+        with suppress(*LOST):  # a connection that broke has no transaction
+            await conn.rollback()
+        raise

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from database.arrays import byteas, int2s, int4s, int8s, texts, uuids
 from database.connections import Connection
-from database.pipeline import together
+from database.pipeline import transaction
 from database.queries import load_queries
 from delivery.consumers import Consumer, lock
 from delivery.log_positions import PlaceMovedError
@@ -31,7 +31,7 @@ async def record(conn: Connection, reports: Sequence[Report]) -> set[int]:
     A report whose lease or epoch is another by now is left out: the deliveries belong to whoever holds the lease. So is one that was read
     from a log that has lost its end since.
     """
-    async with conn.transaction(), together(conn):
+    async with transaction(conn):
         await conn.execute(SQL["share_consumers"], (int4s(sorted(r.consumer for r in reports)),))
         params = (
             int4s([r.consumer for r in reports]), int8s([r.fence for r in reports]), int4s([r.place.epoch for r in reports]),

@@ -148,8 +148,12 @@ def test_a_consumer_that_reads_no_further_says_so_and_goes_on_once_an_operator_d
                 found = await limited(s)
                 return found is not None and found["what"] == "exceptions"
 
+            async def all_wait() -> bool:
+                return len(await s.states()) == 9
+
             async with s.working():
                 await s.until(lambda: _told_of(s, 1))
+                await s.until(all_wait)
                 leaver = id_of(await s.ledger.create_user("leaver"))
                 await s.ledger.delete_user(leaver)
                 await s.until(is_named)

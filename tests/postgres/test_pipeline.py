@@ -4,9 +4,10 @@ import asyncio
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from database.connections import Connection, Pulse, connect
-from database.pipeline import together
+from database.pipeline import together, transaction
 
 from .test_lifecycle import until
 
@@ -93,5 +94,61 @@ def test_what_was_only_gathered_is_no_answer_of_the_server(app_url: str) -> None
                 await conn.execute("select 1")
                 assert pulse.failing_since is not None
             assert pulse.failing_since is None
+
+    asyncio.run(run())
+
+
+async def _add(conn: Connection, key: int, divisor: int) -> None:
+    async with transaction(conn):
+        await conn.execute("insert into kept values ($1)", (key,))
+        answer = await conn.execute("select 6 / $1::int4", (divisor,))
+        assert await answer.fetchone() == (6 // divisor,)
+
+
+async def _kept(conn: Connection) -> list[int]:
+    return [key for (key,) in await (await conn.execute("select key from kept order by key")).fetchall()]
+
+
+def test_a_transaction_is_whole_or_not_at_all(app_url: str) -> None:
+    """By itself, and as a savepoint of a transaction around it."""
+
+    async def run() -> None:
+        async with await connect(app_url) as conn:
+            await conn.execute("create temporary table kept (key int4)")
+            await _add(conn, 1, 3)
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                await _add(conn, 2, 0)
+            assert conn.info.transaction_status == TransactionStatus.IDLE
+            async with conn.transaction():
+                await _add(conn, 3, 2)
+                with pytest.raises(psycopg.errors.DivisionByZero):
+                    await _add(conn, 4, 0)
+            assert await _kept(conn) == [1, 3]
+
+    asyncio.run(run())
+
+
+def test_a_transaction_does_not_outlive_an_exception_of_the_block(app_url: str) -> None:
+    async def broken(conn: Connection) -> None:
+        async with transaction(conn):
+            await conn.execute("insert into kept values ($1)", (1,))
+            raise LookupError
+
+    async def run() -> None:
+        async with await connect(app_url) as conn:
+            await conn.execute("create temporary table kept (key int4)")
+            with pytest.raises(LookupError):
+                await broken(conn)
+            assert await _kept(conn) == []
+
+    asyncio.run(run())
+
+
+def test_a_transaction_of_a_lost_connection_raises_what_was_lost(app_url: str) -> None:
+    async def run() -> None:
+        async with await connect(app_url) as conn:
+            conn.pgconn.finish()
+            with pytest.raises(psycopg.OperationalError):
+                await _add(conn, 1, 1)
 
     asyncio.run(run())
