@@ -82,8 +82,21 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first: one that begins when the others have ended would be waited for alone."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """Long tests first, some for each process: one that begins when the others have ended would be waited for alone.
+
+    `--dist worksteal` gives each process a part of the list to begin with, all of one length.
+    """
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    length = len(items) // processes
+    items.clear()
+    for number in range(processes):
+        items += long[number::processes]
+        room = max((number + 1) * length - len(items), 0)
+        items += others[:room]
+        del others[:room]
+    items += others
 
 
 def prepare_template(url: str) -> None:
