@@ -195,7 +195,7 @@ create unique index users_user_name on users (directory, user_name_mac);
 create index users_external_id on users (directory, external_id_mac) where external_id_mac is not null;
 create index users_display_name on users (directory, display_name_mac) where display_name_mac is not null;
 create index users_emails on users using gin (email_macs);
-create index users_created on users (directory, created_at, id);
+create index users_listed on users (directory, created_at, id) include (active);
 grant select, insert, update, delete on users to ledger_app;
 
 -- groups: a membership change does not update this row; a group's rv and etag_rv are with its newest event.

@@ -104,9 +104,11 @@ def _parts(directory: Directory, ot: str, within: Bounds) -> list[_Slice]:
     if ot != USER:
         return [_within(directory, ot, within)]
     low, high = _window(within.created_min, within.created_max)
-    if within == Bounds(created_min=within.created_min, created_max=within.created_max):
-        return [_Slice("count_users", "next_users", (directory.id, low, high))]
     since = within.modified_min
+    if since is None and within.modified_max is None:
+        if within.active is None:
+            return [_Slice("count_users", "next_users", (directory.id, low, high))]
+        return [_Slice("count_active_users", "next_active_users", (directory.id, within.active, low, high))]
     if since is None or within.active is not None or within.modified_max is not None:
         return [_within(directory, ot, within)]
     return [

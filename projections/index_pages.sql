@@ -15,6 +15,16 @@ select created_at, id from users
 where directory = $1 and created_at between $2 and $3 and (created_at, id) > ($4, $5::uuid)
 order by created_at, id offset $6 limit $7;
 
+-- count_active_users --
+-- totalResults of a filter on `active`, from the index alone too; for false, of the inactive ones.
+select count(*) from users where directory = $1 and active = $2 and created_at between $3 and $4;
+
+-- next_active_users --
+-- The page of these.
+select created_at, id from users
+where directory = $1 and active = $2 and created_at between $3 and $4 and (created_at, id) > ($5, $6::uuid)
+order by created_at, id offset $7 limit $8;
+
 -- count_changed_users --
 -- Users that were created before a moment and modified since.
 select count(*) from users where directory = $1 and created_at between $2 and $3 and created_at < $4 and updated_at >= $4;

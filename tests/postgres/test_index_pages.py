@@ -12,7 +12,7 @@ from database.connections import Connection, connect_owner
 from ledger.events import GROUP, USER
 from ledger.sealing import Kek
 from projections import index_pages
-from projections.index_pages import BEGINNING, Place, Row, Totals, listed
+from projections.index_pages import BEGINNING, SQL, Place, Row, Totals, listed
 from replay.rebuild import rebuild
 from scim.filter_index import Bounds
 from tests.postgres.ledgers import Ledger, id_of, opened
@@ -73,6 +73,19 @@ def test_a_list_says_what_its_rows_say(app_url: str, monkeypatch: pytest.MonkeyP
                         expected = [row for row in found if row > place.after][place.offset : place.offset + limit]
                         got = await listed(conn, ledger.services.totals, ledger.directory, USER, within, place, limit)
                         assert got == (len(found), expected), (within, place)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("within", [Bounds(), Bounds(active=True), Bounds(active=False), Bounds(created_min=1)], ids=str)
+def test_a_list_by_creation_or_activity_reads_the_index_alone(app_url: str, within: Bounds) -> None:
+    async def run() -> None:
+        async with opened(app_url) as ledger, ledger.services.ledger.connection() as conn:
+            (part,) = index_pages._parts(ledger.directory, USER, within)
+            following = SQL[part.following]
+            for text, params in ((SQL[part.total], part.params), (following, (*part.params, *BEGINNING, 0, 200))):
+                plan = await (await conn.execute(f"explain {text}".encode(), params)).fetchall()
+                assert "Index Only Scan using users_listed" in str(plan)
 
     asyncio.run(run())
 
