@@ -135,12 +135,16 @@ class Bounded(AsyncConnection[TupleRow]):
         if timeout is not None:
             return await super().wait(gen, interval, timeout)
         if self._pipeline is not None:
+            closed = self.closed
             try:
                 gen = _resumed(next(gen), gen)
             except StopIteration as done:
                 return done.value  # statements were only gathered: the server has not answered, and may be away
             except OperationalError as broken:
-                self._end_if_silent(broken, 0.0)
+                if (
+                    not closed
+                ):  # otherwise the pipeline ends on a connection that a cancelled task closed: the database did not fail
+                    self._end_if_silent(broken, 0.0)
                 raise
         if self.long_work is not None:
             return await self._wait_long(gen, interval, self.long_work)

@@ -25,22 +25,37 @@ class Together(AsyncPipeline):
         yield from ()
 
     async def flush(self) -> None:
-        """Send what is gathered, and wait until the socket has taken it: large statements would be gathered in memory without end."""
+        """Send what is gathered, and wait until the socket has taken it: large statements would be gathered in memory without end.
+
+        Raises the errors of statements that the server has answered by now: what follows them need not be computed.
+        """
+        self.pgconn.send_flush_request()  # without it the server keeps its answers
         async with self._conn.lock:
-            await self._conn.wait(send(self.pgconn))
+            await self._conn.wait(self._flush_gen())
+
+    def _flush_gen(self) -> PQGen[None]:
+        yield from send(self.pgconn)
+        yield from super()._communicate_gen()  # takes the answers that have come, without waiting for others
 
 
 @asynccontextmanager
 async def together(conn: Connection) -> AsyncGenerator[Together]:
     """Put a connection into pipeline mode for the block, as `conn.pipeline()` does, but send statements together.
 
-    An error of a statement is raised where the next answer is awaited, at the latest at the end of the block.
+    An error of a statement is raised where the next answer is awaited, at the latest at the end of the block. Blocks cannot be nested.
     """
+    assert conn._pipeline is None, "the connection is in pipeline mode"  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     # psycopg has no other way to use a pipeline of one's own.
     pipeline = conn._pipeline = Together(conn)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     try:
-        async with pipeline:
+        await pipeline.__aenter__()
+        try:
             yield pipeline
+        except BaseException as broken:
+            if not conn.closed:  # a cancelled task has closed it: there is nothing to end
+                await pipeline.__aexit__(type(broken), broken, broken.__traceback__)
+            raise
+        await pipeline.__aexit__(None, None, None)
     finally:
         conn._pipeline = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
@@ -61,6 +76,7 @@ async def transaction(conn: Connection) -> AsyncGenerator[None]:
             yield
             await conn.execute("commit")
     except BaseException:
-        with suppress(*LOST):  # a connection that broke has no transaction
-            await conn.rollback()
+        if not conn.closed:
+            with suppress(*LOST):
+                await conn.rollback()
         raise

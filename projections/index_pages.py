@@ -39,6 +39,7 @@ class _Mark(NamedTuple):
     table: int
     head: Seq
     req: UUID
+    op: int
     before: Seq
 
 
@@ -67,11 +68,17 @@ class Totals:
         mark_then, counts = self._known.get(key, (None, []))
         if mark_then != mark:
             counts = [await _count(conn, part) for part in parts]
-            self._known[key] = (mark, counts)
-            self._known.move_to_end(key)
-            if len(self._known) > TOTALS_MAX:
-                self._known.popitem(last=False)
+            if (
+                await _mark(conn, directory, *asked) == mark
+            ):  # else another process wrote: were that lost again, the mark would come back
+                self._remember(key, mark, counts)
         return counts
+
+    def _remember(self, key: tuple[DirectoryNumber, str, Bounds], mark: _Mark, counts: list[int]) -> None:
+        self._known[key] = (mark, counts)
+        self._known.move_to_end(key)
+        if len(self._known) > TOTALS_MAX:
+            self._known.popitem(last=False)
 
 
 async def listed(
@@ -134,8 +141,8 @@ async def _mark(conn: Connection, directory: Directory, ot: str, within: Bounds)
     params = (directory.id, since, "users" if ot == USER else "groups")
     row = await (await conn.cursor(binary=True).execute(SQL["mark"], params)).fetchone()
     assert row is not None, "a directory begins with directory.created"
-    table, head, req, before = row
-    return _Mark(table, head, req, before)
+    table, head, req, op, before = row
+    return _Mark(table, head, req, op, before)
 
 
 async def _older_modified(conn: Connection, directory: Directory, within: Bounds, before: Seq) -> list[Row]:

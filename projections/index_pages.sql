@@ -1,7 +1,7 @@
 -- mark --
--- What tells whether a list is still the same: the table, which a rebuild replaces, and the newest commit of the directory, seq and
--- request; and the last event before a moment.
-select to_regclass($3::text)::oid::int8, seq + size - 1, req, coalesce(
+-- What tells whether a list is still the same: the table, which a rebuild replaces, and the newest commit of the directory, seq, request
+-- and operation; and the last event before a moment.
+select to_regclass($3::text)::oid::int8, seq + size - 1, req, op, coalesce(
     (select seq + size - 1 from commits where directory = $1 and at < $2 order by at desc, seq desc limit 1), 0
 ) from commits where directory = $1 order by seq desc limit 1;
 

@@ -46,6 +46,7 @@ class Holding(NamedTuple):
     directory: DirectoryNumber
     group: UUID
     body_seq: Seq
+    leaf_hash: bytes  # of the event with that seq
     wrapped: bytes
     users: list[int]
     users_since: list[Seq]
@@ -70,17 +71,19 @@ class Sealed(NamedTuple):
 class GroupNames:
     """Opens the displayNames of groups, and remembers the newest of them, because most users of a page are in the same groups.
 
-    A name is found only by its group, the seq of its body and the wrapped key, which are read for each request: after a change, and once
-    an erasure has deleted the key, nothing asks for the older name any more.
+    A name is found only by its group, the leaf hash of the event that has its body, and the wrapped key, which are read for each request:
+    after a change, after a loss of the log's end, and once an erasure has deleted the key, nothing asks for the older name any more.
     """
 
     def __init__(self, kek: Kek) -> None:
         self._kek = kek
-        self._names: OrderedDict[tuple[UUID, Seq, bytes], Name] = OrderedDict()  # its methods are atomic: worker threads share it
+        self._names: OrderedDict[tuple[UUID, bytes, bytes], Name] = (
+            OrderedDict()
+        )  # its methods are atomic: worker threads share it
 
     def remembered(self, found: Sequence[Holding]) -> dict[UUID, Name]:
         """Those names that need not be opened. Only these may be relied on: another request may push a name out at any time."""
-        known = ((held.group, self._names.get((held.group, held.body_seq, held.wrapped))) for held in found)
+        known = ((held.group, self._names.get((held.group, held.leaf_hash, held.wrapped))) for held in found)
         return {group: name for group, name in known if name is not None}
 
     def name(self, directory: Directory, held: Holding, sealed: Sealed, bytes_max: int | None = None) -> Name | None:
@@ -93,7 +96,7 @@ class GroupNames:
         )
         name = document["displayName"]
         if size and len(name) <= NAME_CHARS_MAX:  # a damaged body has no size; each read of it is logged
-            self._names[held.group, held.body_seq, held.wrapped] = (name, size)
+            self._names[held.group, held.leaf_hash, held.wrapped] = (name, size)
             if len(self._names) > NAMES_MAX:
                 self._names.popitem(last=False)
         return name, size

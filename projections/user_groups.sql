@@ -1,5 +1,5 @@
 -- groups_above --
--- All groups of users, direct or through member groups: the seq of the newest body, the key, the places of direct members among the
+-- All groups of users, direct or through member groups: the seq of the newest body, its event's leaf hash, the key, the places of direct members among the
 -- users, and member groups, each with the seq since when.
 -- Groups are followed upwards each once in a round, however many users are in them. `union` removes repeated memberships, so circles
 -- end, and at most $3 memberships are followed.
@@ -10,7 +10,7 @@ with recursive e(d, n, mem, grp, from_seq) as (
     select m.directory, null, m.mem, m.grp, m.from_seq from (select distinct d, grp from e) g
     cross join lateral (select * from memberships where directory = g.d and mem = g.grp and to_seq >= 9223372036854775807 offset 0) m
 )
-select h.d, h.grp, g.body_seq, s.wrapped, h.users, h.users_since, h.member_groups, h.groups_since
+select h.d, h.grp, g.body_seq, v.leaf_hash, s.wrapped, h.users, h.users_since, h.member_groups, h.groups_since
 from (
     select d, grp, coalesce(array_agg(n) filter (where mem is null), '{}') users,
            coalesce(array_agg(from_seq) filter (where mem is null), '{}') users_since,
@@ -19,6 +19,7 @@ from (
     from (select * from e limit $3) e group by d, grp
 ) h
 cross join lateral (select body_seq from groups where directory = h.d and id = h.grp offset 0) g
+cross join lateral (select leaf_hash from events where directory = h.d and seq = g.body_seq offset 0) v
 cross join lateral (select wrapped from subject_keys where obj = h.grp offset 0) s;
 
 -- bodies_at --

@@ -43,6 +43,10 @@ class _TailTooLongError(Exception):
     """The tail is longer than TAIL_MAX."""
 
 
+class _OtherIndexesError(Exception):
+    """A migration changed the indexes of the live tables since the shadow tables got theirs."""
+
+
 class _InTheWayError(Exception):
     """Sessions have snapshots from before the swap."""
 
@@ -130,15 +134,22 @@ async def _dropped(conn: Owner, schema: str) -> set[Holder]:
 
 
 async def _index(conn: Owner) -> None:
-    """Create on the shadow tables the indexes that the bulk load did not need."""
-    rows = await (await conn.execute(SQL["live_indexes"], (list(TABLES),))).fetchall()
-    have = {row[0] for row in await (await conn.execute(SQL["rebuilt_indexes"])).fetchall()}
-    for table, name, definition in rows:
-        if name not in have:
-            moved = definition.replace(f" ON ledger.{table} ", f" ON rebuild.{table} ")
-            await conn.execute(cast("LiteralString", moved))
+    """Give the shadow tables the indexes of the live ones: those that the bulk load did not need, and those of a migration meanwhile."""
+    live, have = await _indexes(conn, "ledger"), await _indexes(conn, _SIDE)
+    for name in have.keys() - live.keys():
+        await run(conn, "drop index rebuild.{}", name)
+    for name in live.keys() - have.keys():
+        table, definition = live[name]
+        moved = definition.replace(f" ON ledger.{table} ", f" ON rebuild.{table} ")
+        await conn.execute(cast("LiteralString", moved))
     for table in TABLES:
         await run(conn, "analyze rebuild.{}", table)
+
+
+async def _indexes(conn: Owner, schema: str) -> dict[str, tuple[str, str]]:
+    """The indexes of the tables in a schema: by name, the table and the definition."""
+    rows = await (await conn.execute(SQL["indexes_of"], (schema, list(TABLES)))).fetchall()
+    return {name: (table, definition) for table, name, definition in rows}
 
 
 async def _differing_tables(shadow: ShadowTables, only: Sequence[str]) -> tuple[str, ...]:
@@ -174,6 +185,9 @@ async def _swap(shadow: ShadowTables, swapper: Owner, only: Sequence[str], waits
                 return await _swap_now(shadow, swapper, only)
             except _TailTooLongError:
                 rounds += 1
+            except _OtherIndexesError:
+                rounds += 1
+                await _index(shadow.conn)
             except _InTheWayError as late:
                 stay = late.by
             except _HELD:
@@ -197,7 +211,7 @@ async def _who_stays(conn: Owner) -> set[Holder]:
 
 
 async def _swap_now(shadow: ShadowTables, swapper: Owner, only: Sequence[str]) -> float:
-    """Try the swap once. Raises _TailTooLongError, _InTheWayError or one of _HELD; nothing is swapped then, applied events stay."""
+    """Try the swap once. Raises _TailTooLongError, _OtherIndexesError, _InTheWayError or one of _HELD; nothing is swapped then, applied events stay."""
     async with swapper.transaction():
         await swapper.execute(GIVES_UP)
         started = await _clock(swapper)
@@ -206,6 +220,8 @@ async def _swap_now(shadow: ShadowTables, swapper: Owner, only: Sequence[str]) -
         point = await heads(swapper)
         if sum(point.values()) - sum(shadow.done.values()) > TAIL_MAX:
             raise _TailTooLongError
+        if (await _indexes(swapper, "ledger")).keys() != (await _indexes(swapper, _SIDE)).keys():
+            raise _OtherIndexesError
         await shadow.catch_up(point)
         if strangers := await strangers_with_snapshots(swapper):
             raise _InTheWayError(strangers)

@@ -19,13 +19,9 @@ where n.nspname = 'rebuild' and c.relkind = 'r' and c.relname <> 'progress';
 -- The tables of a schema, to drop them one by one.
 select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1::text and c.relkind = 'r';
 
--- live_indexes --
--- The index definitions that the shadow tables need before the swap.
-select tablename::text, indexname::text, indexdef from pg_indexes where schemaname = 'ledger' and tablename = any($1::text[]);
-
--- rebuilt_indexes --
--- The indexes that an interrupted run has made already.
-select indexname::text from pg_indexes where schemaname = 'rebuild';
+-- indexes_of --
+-- The indexes of tables in a schema, with their definitions.
+select tablename::text, indexname::text, indexdef from pg_indexes where schemaname = $1::text and tablename = any($2::text[]);
 
 -- server_clock --
 -- The server's time in milliseconds, to measure how long the directories were locked.

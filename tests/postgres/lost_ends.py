@@ -4,11 +4,18 @@ A standby that lagged and was promoted looks the same to whoever was connected: 
 newest commits.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
+
+from scim.errors import Unavailable
+
+T = TypeVar("T")
+BACK_S = 30.0
 
 
 @dataclass
@@ -41,6 +48,16 @@ class Database:
         conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (self.name,))
         while conn.execute("select 1 from pg_stat_activity where datname = %s limit 1", (self.name,)).fetchone():
             pass
+
+
+async def again(asked: Callable[[], Awaitable[T]]) -> T:
+    """Ask until connections that were cut off are replaced."""
+    async with asyncio.timeout(BACK_S):
+        while True:
+            try:
+                return await asked()
+            except (psycopg.Error, Unavailable):
+                await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=0.05)
 
 
 def _do(conn: psycopg.Connection[Any], statement: LiteralString, *names: str) -> None:

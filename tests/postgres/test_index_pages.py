@@ -4,9 +4,11 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from random import Random
+from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from database.connections import Connection, connect_owner
 from ledger.events import GROUP, USER
@@ -16,6 +18,7 @@ from projections.index_pages import BEGINNING, SQL, Place, Row, Totals, listed
 from replay.rebuild import rebuild
 from scim.filter_index import Bounds
 from tests.postgres.ledgers import Ledger, id_of, opened
+from tests.postgres.lost_ends import Database, again
 
 Stored = tuple[int, UUID, int, bool]  # created, id, updated, active
 
@@ -144,5 +147,33 @@ def test_only_so_many_totals_are_remembered(app_url: str, monkeypatch: pytest.Mo
                     got = await listed(conn, totals, ledger.directory, USER, Bounds(created_min=bound), Place(), 1)
                     assert got[0] == 1
             assert len(totals._known) == 2
+
+    asyncio.run(run())
+
+
+def test_a_total_of_a_lost_end_of_the_log_is_forgotten(app_url: str, admin_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process writes between the mark and the count; then the log loses that commit, and the mark is what it was."""
+    database = Database(admin_url, str(conninfo_to_dict(app_url)["dbname"]))
+    count = index_pages._count
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+
+            async def total() -> int:
+                async with ledger.services.ledger.connection() as conn:
+                    return (await listed(conn, ledger.services.totals, ledger.directory, USER, Bounds(), Place(), 0))[0]
+
+            async def late(conn: Connection, part: Any) -> int:
+                await again(lambda: ledger.create_user("second"))
+                return await count(conn, part)
+
+            await ledger.create_user("first")
+            await asyncio.to_thread(database.back_up)
+            await again(ledger.page)
+            with monkeypatch.context() as patch:
+                patch.setattr(index_pages, "_count", late)
+                assert await total() == 2
+            await asyncio.to_thread(database.restore)
+            assert await again(total) == 1
 
     asyncio.run(run())

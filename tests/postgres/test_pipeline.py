@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from database.connections import Connection, Pulse, connect
+from database.connections import Bounded, Connection, Pulse, connect
 from database.pipeline import together, transaction
 
 from .test_lifecycle import until
@@ -52,6 +52,66 @@ def test_a_flush_sends_without_an_answer(app_url: str) -> None:
             await conn.execute("select pg_advisory_lock($1)", (KEY,))
             await pipeline.flush()
             await until(lambda: _locked(watcher))
+
+    asyncio.run(run())
+
+
+def test_a_flush_raises_what_the_server_has_refused_by_now(app_url: str) -> None:
+    """A giant commit is not computed to its end for a disk that is full."""
+
+    async def run() -> None:
+        async with await connect(app_url) as conn:
+
+            async def refused() -> bool:
+                try:
+                    await pipeline.flush()
+                except psycopg.errors.DivisionByZero:
+                    return True
+                return False
+
+            async with together(conn) as pipeline:
+                await conn.execute("select 1 / $1::int4", (0,))
+                await until(refused)
+
+    asyncio.run(run())
+
+
+def test_a_flush_of_long_work_is_a_sign_of_life(app_url: str) -> None:
+    """From the last one is counted how long a giant commit may take to be written again after its connection was lost."""
+
+    async def run() -> None:
+        async with await connect(app_url, long_work=True) as conn, together(conn) as pipeline:
+            assert isinstance(conn, Bounded)
+            await pipeline.flush()
+            before = conn.heard_at
+            await conn.execute("select 1")
+            await pipeline.flush()
+            assert conn.heard_at > before
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_transaction_is_no_failure_of_the_database(app_url: str) -> None:
+    async def run() -> None:
+        pulse = Pulse()
+        conn = await connect(app_url, pulse=pulse)
+
+        async def asleep() -> None:
+            async with transaction(conn):
+                await (await conn.execute("select pg_sleep(60)")).fetchone()
+
+        async with await connect(app_url) as watcher:
+            asleep_at = "select 1 from pg_stat_activity where pid = $1 and wait_event = 'PgSleep'"
+            task, pid = asyncio.create_task(asleep()), (conn.info.backend_pid,)
+
+            async def sleeps() -> bool:
+                return await (await watcher.execute(asleep_at, pid)).fetchone() is not None
+
+            await until(sleeps)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert pulse.failing_since is None
 
     asyncio.run(run())
 

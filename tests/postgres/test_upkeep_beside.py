@@ -6,15 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from database.connections import Connection
+from database.connections import Connection, connect_owner
 from ledger.bindings import TokenRow
 from ledger.events import USER_CREATED, USER_DELETED
 from ledger.sealing import Kek
+from replay import rebuild as rebuilding
 from replay import verify
 from replay.rebuild import Result, rebuild
 from replay.stored_events import Finding
@@ -226,3 +228,59 @@ def test_dumps_verifications_rebuilds_and_writes_run_beside_each_other(app_url: 
 def rows_of(dump: str, table: str) -> list[str]:
     """The rows of a table in the text of a dump."""
     return dump.partition(f"COPY ledger.{table} (")[2].partition("\n")[2].partition("\\.\n")[0].splitlines()
+
+
+async def indexes_of_users(owner_url: str) -> set[str]:
+    text = "select indexname::text from pg_indexes where schemaname = 'ledger' and tablename = 'users'"
+    async with await connect_owner(owner_url) as conn:
+        return {name for (name,) in await (await conn.execute(text)).fetchall()}
+
+
+async def change_indexes(owner_url: str) -> None:
+    """As a migration of a newer release does it, beside everything else."""
+    async with await connect_owner(owner_url) as conn:
+        await conn.execute("create index concurrently users_by_change on ledger.users (directory, updated_at)")
+        await conn.execute("drop index concurrently ledger.users_listed")
+
+
+@pytest.mark.parametrize("moment", ["_differing_tables", "_swap"])
+def test_a_migration_changes_indexes_during_a_rebuild(
+    app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The tables that are swapped in have what the migration made, and not what it dropped."""
+    step = getattr(rebuilding, moment)
+
+    async def migrated(*args: Any) -> Any:
+        await change_indexes(owner_url)
+        return await step(*args)
+
+    async def run() -> None:
+        async with opened(app_url, kek=KEK) as ledger:
+            await ledger.create_user("u")
+            before = await indexes_of_users(owner_url)
+            monkeypatch.setattr(rebuilding, moment, migrated)
+            await rebuild(owner_url, KEK, unheard, lambda _: None)
+            assert await indexes_of_users(owner_url) == before - {"users_listed"} | {"users_by_change"}
+
+    asyncio.run(run())
+
+
+def test_a_migration_changes_indexes_while_a_rebuild_is_interrupted(
+    app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(*_: Any) -> float:
+        raise InterruptedError
+
+    async def run() -> None:
+        async with opened(app_url, kek=KEK) as ledger:
+            await ledger.create_user("u")
+            before = await indexes_of_users(owner_url)
+            with monkeypatch.context() as patch:
+                patch.setattr(rebuilding, "_swap", interrupted)
+                with pytest.raises(InterruptedError):
+                    await rebuild(owner_url, KEK, unheard, lambda _: None)
+            await change_indexes(owner_url)
+            await rebuild(owner_url, KEK, unheard, lambda _: None)
+            assert await indexes_of_users(owner_url) == before - {"users_listed"} | {"users_by_change"}
+
+    asyncio.run(run())

@@ -5,12 +5,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from database.connections import connect_owner
 from projections import reads, user_groups
 from projections.user_groups import GroupOf, groups_of
 from scim.work import Work
 from tests.postgres.ledgers import Ledger, id_of, opened
+from tests.postgres.lost_ends import Database, again
 
 
 async def shown(ledger: Ledger, user: UUID) -> list[str]:
@@ -114,5 +116,27 @@ def test_groups_above_groups_are_indirect_and_circles_end(app_url: str) -> None:
             found = await groups_of(turns, names, ledger.directory, users, Work(10_000))
             assert found[users[0]] == [GroupOf(low, "low", True), GroupOf(high, "high", False)]
             assert found[users[1]] == [GroupOf(low, "low", True), GroupOf(high, "high", True)]
+
+    asyncio.run(run())
+
+
+def test_a_name_of_a_lost_end_of_the_log_is_forgotten(app_url: str, admin_url: str) -> None:
+    """After the restore of a backup the group is renamed again, by an event with the same seq and under the same key."""
+    database = Database(admin_url, str(conninfo_to_dict(app_url)["dbname"]))
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            user = id_of(await ledger.create_user("u"))
+            group = id_of(await ledger.create_group("first", (user,)))
+            await asyncio.to_thread(database.back_up)
+
+            async def rename(name: str) -> Any:
+                return await again(lambda: ledger.patch_group(group, {"op": "replace", "path": "displayName", "value": name}))
+
+            lost = await rename("lost")
+            assert await again(lambda: shown(ledger, user)) == ["lost"]
+            await asyncio.to_thread(database.restore)
+            assert (await rename("new")).seq == lost.seq
+            assert await again(lambda: shown(ledger, user)) == ["new"]
 
     asyncio.run(run())

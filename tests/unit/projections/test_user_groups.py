@@ -44,6 +44,7 @@ def holding(n: int, edges: list[Edge]) -> Holding:
         group(n),
         Seq(n),
         b"",
+        b"",
         [m for m, _ in users],
         [s for _, s in users],
         [m for m, _ in groups],
@@ -78,7 +79,7 @@ def test_users_in_the_same_groups_share_a_list_and_lists_share_groups(edges: lis
 
 def test_a_member_group_that_is_gone_leads_nowhere() -> None:
     """It was deleted between two queries: its own memberships are still in the first answer."""
-    held = Holding(DIRECTORY, group(5), Seq(1), b"", [1], [Seq(3)], [group(4)], [Seq(2)])
+    held = Holding(DIRECTORY, group(5), Seq(1), b"", b"", [1], [Seq(3)], [group(4)], [Seq(2)])
     assert gathered([held], ["five"], 1) == [[GroupOf(group(5), "five", True)]]
 
 
