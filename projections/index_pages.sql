@@ -37,9 +37,11 @@ order by created_at, id offset $7 limit $8;
 
 -- users_changed_since --
 -- The same, all of them, by the events since that moment: for few events. A user's row names the event that changed it last.
-select u.created_at, u.id from events e
-join users u on u.directory = e.directory and u.id = e.obj and u.body_seq = e.seq
-where e.directory = $1 and e.seq > $2 and e.mem is null and u.created_at between $3 and $4 and u.created_at < $5
+-- `offset 0` keeps the order of the tables: the planner would read all users and look for an event of each.
+select u.created_at, u.id
+from (select obj, seq from events where directory = $1 and seq > $2 and mem is null offset 0) e
+cross join lateral (select * from users where directory = $1 and id = e.obj offset 0) u
+where u.body_seq = e.seq and u.created_at between $3 and $4 and u.created_at < $5
 order by u.created_at, u.id;
 
 -- count_users_within --
