@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from scim.errors import InvalidPath
-from scim.filters import look_up, matches, unknown
+from scim.filters import Filter, look_up, matches, unknown
 from scim.paths import Path, parse_path
 from scim.schema import USER
 from scim.urns import split_urn
@@ -67,6 +67,8 @@ def _value(item: Any, sub: str | None, path: Path) -> Any:
 def _reader(path: Path) -> ValueReader:
     """The function that reads the first value at a path. Each user event reads every path, so that most, of one to three names, are quick."""
     attribute, urn, sub = path.attribute, path.urn, path.sub
+    if attribute is not None and attribute.multi_valued and path.known and urn is None and sub is not None:
+        return _reader_of_list(attribute.name, path.filter, sub.name)
     if attribute is None or attribute.multi_valued or path.filter is not None or not path.known:
         return lambda document: next(iter(values_at(path, document)), None)
     if sub is None and attribute.type == "complex":
@@ -79,6 +81,21 @@ def _reader(path: Path) -> ValueReader:
         return lambda document: (document.get(first) or _NO_VALUES).get(second)
     second, third = others
     return lambda document: ((document.get(first) or _NO_VALUES).get(second) or _NO_VALUES).get(third)
+
+
+def _reader_of_list(name: str, selection: Filter | None, sub: str) -> ValueReader:
+    """The same for a sub-attribute of a list, such as `emails[primary eq true].value`."""
+
+    def read(document: Mapping[str, Any]) -> Any:
+        held = document.get(name)
+        for item in held if isinstance(held, list) else ():
+            if isinstance(item, dict) and (selection is None or matches(selection, item)):
+                value = item.get(sub)
+                if value is not None and value != "":
+                    return value
+        return None
+
+    return read
 
 
 def _first(readers: Sequence[ValueReader], document: Mapping[str, Any]) -> Any:

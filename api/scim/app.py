@@ -233,8 +233,10 @@ class ScimApp:
                 await self._services.ledger.turns.compute(directory.id, release)
 
     def _call(self, scope: Scope, receive: Receive, method: str, request_id: UUID) -> Call:
-        segments = scope["raw_path"].decode("latin-1").split("/")[1:] if scope.get("raw_path") else scope["path"].split("/")[1:]
-        parts = [unquote(segment) for segment in segments]
+        path_sent: str = scope["raw_path"].decode("latin-1") if scope.get("raw_path") else scope["path"]
+        parts = path_sent.split("/")[1:]
+        if "%" in path_sent:
+            parts = [unquote(segment) for segment in parts]
         if len(parts) < 3 or parts[2] != "v2":
             raise NotFound("SCIM lives under /scim/{directory}/v2.")
         path = parts[3:]

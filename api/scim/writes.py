@@ -212,8 +212,11 @@ class Write:
             self._directory, command, needs, self._token.actor, self._call.request_id, self._call.op, waiter, self._token.id,
             self._weight, self._leniency, self._call.effort,
         )  # fmt: skip
-        with patience.charged():
+        wait = patience.started()
+        try:
             outcome = await self._services.ledger.submit(submission)
+        finally:
+            patience.charge(wait)
         patience.renew(AFTER_CHANGE_S)
         self._call.events += outcome.events
         self._call.changed_bytes += outcome.size
