@@ -76,7 +76,7 @@ def dead(request: pytest.FixtureRequest, service: Service) -> Iterator[str]:
     """A token that the service has known, for reads and for writes, before it died."""
     text, token = _issued(service)
     assert _send(service, text, "GET", "/Users", None).status_code == 200
-    created = {"schemas": [USER], "userName": f"alive-{request.param}"}
+    created = {"schemas": [USER], "userName": f"alive-{token}"}
     assert _send(service, text, "POST", "/Users", created).status_code == 201
     if request.param == "revoked":
         _revoke(service, token)

@@ -115,7 +115,7 @@ class World:
         return answer.json()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # not "module": a process may run tests of another file between two of these
 def world(service: Service) -> Iterator[World]:
     """A directory of its own, which nothing changes once it is filled."""
     assert service.cli("directory", "create", "filters").returncode == 0

@@ -23,7 +23,7 @@ MEMBERS = 3_000
 MEMBER_BYTES_MAX = 200  # value, type and $ref as JSON
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # not "module": a process may run tests of another file between two of these
 def people(service: Service) -> list[str]:
     """Twice as many users as the group will have members."""
     ids: list[str] = []

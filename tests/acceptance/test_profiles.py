@@ -66,7 +66,7 @@ class Connection:
             return client.get(f"{self.service.base}/v1/events", params={"directory": self.slug, **params}).json()["data"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # not "module": a process may run tests of another file between two of these
 def connected(service: Service) -> Iterator[Any]:
     made: dict[str, Connection] = {}
 
