@@ -8,6 +8,7 @@ from before a rotation does not bring the old token back.
 import hmac
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -97,8 +98,12 @@ def sealed(kek: Kek, row: TokenRow) -> TokenRow:
     return replace(row, seal=seal_of(kek, row))
 
 
+@lru_cache(maxsize=1_024)
 def fault_of(kek: Kek, row: TokenRow) -> str | None:
-    """The reason, as a sentence for an operator, why a row that looks valid must be refused; None for a sound row."""
+    """The reason, as a sentence for an operator, why a row that looks valid must be refused; None for a sound row.
+
+    Remembered for equal rows: each request of an IdP reads the row of the same token.
+    """
     if not row.facts & TOKEN_ISSUED.bit:
         return "no event token.issued made this row: somebody wrote it by hand"
     if row.facts & TOKEN_REVOKED.bit and row.revoked_at is None:

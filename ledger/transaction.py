@@ -318,24 +318,21 @@ async def lock_directories(conn: Connection, directories: Int4Array) -> None:
 
 
 def insert_statements(built: Built) -> list[Statement]:
-    """The insert statements for `events`, `bodies` and `subject_keys`."""
+    """The insert statement for `events`, `bodies` and `subject_keys`."""
     stored = built.stored
     rows = [s.recorded for s in stored]
-    statements: list[Statement] = [(SQL["insert_events"], (
+    events = (
         int4s([r.directory for r in rows]), int8s([r.seq for r in rows]), int2s([r.kind.number for r in rows]),
         int4s([r.rv for r in rows]), int4s([r.etag_rv for r in rows]), uuids([r.obj for r in rows]), uuids([r.mem for r in rows]),
         byteas([s.leaf_hash for s in stored]), byteas([s.leaf for s in stored]),
+    )  # fmt: skip
+    sealed, keys = [s for s in stored if s.ct is not None], built.new_keys
+    if not sealed:
+        return [(SQL["insert_events"], events)]
+    return [(SQL["insert_events_with_bodies"], (
+        *events, int4s([s.recorded.directory for s in sealed]), int8s([s.recorded.seq for s in sealed]), byteas([s.ct for s in sealed]),
+        uuids([k.obj for k in keys]), int4s([k.directory for k in keys]), byteas([k.wrapped for k in keys]),
     ))]  # fmt: skip
-    sealed = [s for s in stored if s.ct is not None]
-    if sealed:
-        statements.append((SQL["insert_bodies"], (
-            int4s([s.recorded.directory for s in sealed]), int8s([s.recorded.seq for s in sealed]), byteas([s.ct for s in sealed]),
-        )))  # fmt: skip
-    if built.new_keys:
-        statements.append((SQL["insert_subject_keys"], (
-            uuids([k.obj for k in built.new_keys]), int4s([k.directory for k in built.new_keys]), byteas([k.wrapped for k in built.new_keys]),
-        )))  # fmt: skip
-    return statements
 
 
 def _ending(commits: Sequence[PlacedCommit], submissions: Sequence[Submission]) -> list[Statement]:

@@ -19,13 +19,16 @@ where t.revoked_at is null and t.expires_at > clock_timestamp();
 insert into events (directory, seq, type, rv, etag_rv, obj, mem, leaf_hash, leaf)
 select * from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::int4[], $6::uuid[], $7::uuid[], $8::bytea[], $9::bytea[]);
 
--- insert_bodies --
--- Sealed attributes, apart from the log so that a person can be erased.
-insert into bodies (directory, seq, ct) select * from unnest($1::int4[], $2::int8[], $3::bytea[]);
-
--- insert_subject_keys --
--- A new resource's wrapped key; a second one for the same resource is refused.
-insert into subject_keys (obj, directory, wrapped) select * from unnest($1::uuid[], $2::int4[], $3::bytea[]);
+-- insert_events_with_bodies --
+-- The same with sealed attributes, apart from the log so that a person can be erased, and with the wrapped keys of new resources; a second
+-- key for the same resource is refused. One statement, because each costs both sides as much as several rows.
+with sealed as (
+    insert into bodies (directory, seq, ct) select * from unnest($10::int4[], $11::int8[], $12::bytea[])
+), born as (
+    insert into subject_keys (obj, directory, wrapped) select * from unnest($13::uuid[], $14::int4[], $15::bytea[])
+)
+insert into events (directory, seq, type, rv, etag_rv, obj, mem, leaf_hash, leaf)
+select * from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::int4[], $6::uuid[], $7::uuid[], $8::bytea[], $9::bytea[]);
 
 -- sign --
 -- Does nothing, but shows that the session is alive.
