@@ -1,7 +1,7 @@
 """Statements that are sent together, in PostgreSQL's pipeline mode.
 
-psycopg's own pipeline sends each statement as it is executed. Each of these packets wakes the server's process, which on a machine with
-few cores stops the sender: the thirteen statements of a small write took twice the CPU time that they take together.
+psycopg's own pipeline sends each statement as it is executed. Each of these packets wakes the server's process, and on a machine with
+few cores that stops the sender: a small write has a dozen statements.
 """
 
 from collections.abc import AsyncGenerator

@@ -26,6 +26,7 @@ from scim.errors import InvalidValue, TooMany
 from scim.profile import profile_of
 from scim.work import AbandonedError, Work
 from tests.postgres.ledgers import id_of, opened
+from tests.postgres.test_lifecycle import until
 
 TITLE = "t" * 100_000
 GONE = {"type": "http.disconnect"}
@@ -129,6 +130,7 @@ def test_no_connection_is_held_while_a_list_computes(app_url: str, monkeypatch: 
     async def run() -> None:
         async with opened(app_url) as ledger:
             await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(20)))
+            await until(lambda: _none_held(ledger.services))
             held: list[int] = []
             compute = ledger.services.ledger.turns.compute
 
@@ -158,6 +160,7 @@ def test_no_connection_is_held_while_it_is_found_out_whom_a_member_means(
         async with opened(app_url) as ledger:
             directory = replace(ledger.directory, profile=profile_of(profile))
             users = [id_of(await ledger.create_user(f"Ann{n}", externalId=f"ext-{n}")) for n in range(3)]
+            await until(lambda: _none_held(ledger.services))
             held: list[int] = []
 
             def watched(*given: Any) -> Any:
@@ -176,6 +179,11 @@ def test_no_connection_is_held_while_it_is_found_out_whom_a_member_means(
             assert not any(held)
 
     asyncio.run(run())
+
+
+async def _none_held(services: Services) -> bool:
+    """A connection that the pool is still opening counts as held."""
+    return _held(services) == 0
 
 
 def _held(services: Services) -> int:
