@@ -233,7 +233,7 @@ class Protocol(HttpToolsProtocol):
                 return
             if self._head_since is not None and self._head_bytes > self._limits.head_bytes:
                 self._refuse(HEAD_TOO_LARGE)
-            elif self._chunks and self._overframed(len(data)):
+            elif (self._chunks or self._in_body) and self._overframed(len(data)):
                 self._refuse(FRAMING)
             return
 
@@ -329,6 +329,11 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= limits.pipelined:
             return BUSY
         return None if self.parser.get_http_version() in {"1.1", "1.0"} else VERSION  # pyright: ignore[reportOptionalMemberAccess]
+
+    @property
+    def _in_body(self) -> bool:
+        """Whether a body is not complete: the first chunk may not have begun, because its extension does not end."""
+        return self._head_since is None and self._newest is not None and self._newest.more_body
 
     def _overframed(self, size: int) -> bool:
         """Whether chunk framing and trailers are too large for the body: they cost the server work, but the client nothing."""
