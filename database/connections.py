@@ -141,9 +141,8 @@ class Bounded(AsyncConnection[TupleRow]):
             except StopIteration as done:
                 return done.value  # statements were only gathered: the server has not answered, and may be away
             except OperationalError as broken:
-                if (
-                    not closed
-                ):  # otherwise the pipeline ends on a connection that a cancelled task closed: the database did not fail
+                # A pipeline also ends on a connection that a cancelled task has closed: then the database did not fail.
+                if not closed:
                     self._end_if_silent(broken, 0.0)
                 raise
         if self.long_work is not None:

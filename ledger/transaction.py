@@ -177,7 +177,7 @@ class Transaction:
         commits = list[PlacedCommit]()
         for built in build([item for _, item in decided], state, self.kek, self.random, PIECE_EVENTS):
             commits += built.commits
-            yield insert_statements(built) + self.project([stored.recorded for stored in built.stored])
+            yield [insert_statement(built), *self.project([stored.recorded for stored in built.stored])]
         report.committing = [
             *unchanged,
             *(_written(s, item, placed, state) for (s, item), placed in zip(decided, commits, strict=True)),
@@ -317,22 +317,18 @@ async def lock_directories(conn: Connection, directories: Int4Array) -> None:
     await conn.execute(SQL["lock_directories"], (directories,))
 
 
-def insert_statements(built: Built) -> list[Statement]:
+def insert_statement(built: Built) -> Statement:
     """The insert statement for `events`, `bodies` and `subject_keys`."""
     stored = built.stored
     rows = [s.recorded for s in stored]
-    events = (
+    sealed, keys = [s for s in stored if s.ct is not None], built.new_keys
+    return SQL["insert_events"], (
         int4s([r.directory for r in rows]), int8s([r.seq for r in rows]), int2s([r.kind.number for r in rows]),
         int4s([r.rv for r in rows]), int4s([r.etag_rv for r in rows]), uuids([r.obj for r in rows]), uuids([r.mem for r in rows]),
         byteas([s.leaf_hash for s in stored]), byteas([s.leaf for s in stored]),
-    )  # fmt: skip
-    sealed, keys = [s for s in stored if s.ct is not None], built.new_keys
-    if not sealed:
-        return [(SQL["insert_events"], events)]
-    return [(SQL["insert_events_with_bodies"], (
-        *events, int4s([s.recorded.directory for s in sealed]), int8s([s.recorded.seq for s in sealed]), byteas([s.ct for s in sealed]),
+        int4s([s.recorded.directory for s in sealed]), int8s([s.recorded.seq for s in sealed]), byteas([s.ct for s in sealed]),
         uuids([k.obj for k in keys]), int4s([k.directory for k in keys]), byteas([k.wrapped for k in keys]),
-    ))]  # fmt: skip
+    )  # fmt: skip
 
 
 def _ending(commits: Sequence[PlacedCommit], submissions: Sequence[Submission]) -> list[Statement]:

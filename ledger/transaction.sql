@@ -15,13 +15,9 @@ from unnest($1::uuid[]) wanted(id) join tokens t on t.id = wanted.id
 where t.revoked_at is null and t.expires_at > clock_timestamp();
 
 -- insert_events --
--- The log itself. The primary key and events_rv refuse a number that is given twice.
-insert into events (directory, seq, type, rv, etag_rv, obj, mem, leaf_hash, leaf)
-select * from unnest($1::int4[], $2::int8[], $3::int2[], $4::int4[], $5::int4[], $6::uuid[], $7::uuid[], $8::bytea[], $9::bytea[]);
-
--- insert_events_with_bodies --
--- The same with sealed attributes, apart from the log so that a person can be erased, and with the wrapped keys of new resources; a second
--- key for the same resource is refused. One statement, because each costs both sides as much as several rows.
+-- The log itself; the primary key and events_rv refuse a number that is given twice. With it sealed attributes, apart from the log so that a
+-- person can be erased, and the wrapped keys of new resources; a second key for the same resource is refused. One statement, because each
+-- costs both sides as much as several rows.
 with sealed as (
     insert into bodies (directory, seq, ct) select * from unnest($10::int4[], $11::int8[], $12::bytea[])
 ), born as (

@@ -31,9 +31,7 @@ SIDE_TABLES = ("directory_states", "groups", "memberships", "states", "users")
 
 # What the writer sends on its connection with pinned plans: locks, reads, inserts and the inline read models.
 WRITTEN = {
-    "ledger.transaction": (
-        "try_lock_directories lock_directories live_tokens insert_events insert_events_with_bodies lock_ledger insert_commits"
-    ),
+    "ledger.transaction": ("try_lock_directories lock_directories live_tokens insert_events lock_ledger insert_commits"),
     "ledger.state": (
         "tails names_taken users_state groups_state stream_tails wrapped_keys edges_open members_known members_of_group "
         "groups_of_member"
