@@ -132,7 +132,7 @@ class Transaction:
         async with together(conn) as pipeline:
             pipeline.execute("begin")
             reads = _sent(pipeline, batch, wait=wait_for_locks)
-            locked = await _locked(pipeline, reads, self.kek)
+            locked = await _held_locks(pipeline, reads, self.kek)
             batch_state = await reads.state.collect(self.kek, locked.directories)
             for tail in batch_state.tails.values():
                 tail.compare(began, self.service_clock())
@@ -243,7 +243,7 @@ def _sent(pipeline: Together, batch: Sequence[Submission], *, wait: bool) -> _Re
     return _Reads(locks, wait, live, state)
 
 
-async def _locked(pipeline: Together, reads: _Reads, kek: Kek) -> _Locked:
+async def _held_locks(pipeline: Together, reads: _Reads, kek: Kek) -> _Locked:
     held = {directory for directory, locked in await pipeline.rows(reads.locks) if reads.waits or locked}
     rows = await pipeline.rows(reads.tokens) if reads.tokens else []
     return _Locked(held, {token.id for token in believed(kek, map(token_row, rows))})
