@@ -1,4 +1,6 @@
-"""The groups of users: direct ones first, each in the order of the events, whatever the circles; and the same work each time."""
+"""The groups of users: direct ones first, each in the order of the events, also with circles; and the same number of steps each
+time.
+"""
 
 from random import Random
 from uuid import UUID
@@ -28,7 +30,7 @@ _edges = st.lists(
 
 
 def naive(user: int, edges: list[Edge]) -> list[GroupOf]:
-    """Breadth first, each edge with its place in the list as its seq."""
+    """Breadth-first search; the seq of an edge is its index in the list."""
     direct = [g for m, g in edges if m == user]
     ahead = list(direct)
     for n in ahead:
@@ -77,13 +79,13 @@ def test_users_in_the_same_groups_share_a_list_and_lists_share_groups(edges: lis
         assert len(each) == len(set(each.values()))
 
 
-def test_a_member_group_that_is_gone_leads_nowhere() -> None:
-    """It was deleted between two queries: its own memberships are still in the first answer."""
+def test_a_member_group_that_was_deleted_is_ignored() -> None:
+    """It was deleted between two queries: its own memberships are still in the result of the first one."""
     held = Holding(DIRECTORY, group(5), Seq(1), b"", b"", [1], [Seq(3)], [group(4)], [Seq(2)])
     assert gathered([held], ["five"], 1) == [[GroupOf(group(5), "five", True)]]
 
 
-def test_dense_graphs_spend_what_they_cost() -> None:
+def test_dense_graphs_spend_steps_in_proportion_to_their_edges() -> None:
     edges: list[Edge] = [(0, USERS), *((USERS + a, USERS + b) for a in range(GROUPS) for b in range(GROUPS) if a != b)]
     found = [holding(n, edges) for n in range(USERS, USERS + GROUPS)]
     names = [""] * GROUPS
