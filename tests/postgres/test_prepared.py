@@ -125,7 +125,7 @@ def test_an_answer_does_not_live_as_long_as_the_connection(app_url: str) -> None
             for _ in range(2):
                 answer = pipeline.execute(COUNT, (int4s([1]),))
                 assert await pipeline.rows(answer) == [(1, 1, "1")]
-                assert answer._statement._reader.pgresult is None  # noqa: SLF001
+                assert answer._statement._reader.pgresult is None
 
     asyncio.run(run())
 
