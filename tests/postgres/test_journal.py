@@ -1,4 +1,4 @@
-"""The journal on a real database that goes away: what it holds is bounded, what it cannot hold is counted, age alone prunes."""
+"""The journal while its database is away: its memory is bounded, dropped entries are counted, and only age prunes it."""
 
 import asyncio
 import os
@@ -55,10 +55,10 @@ def counted() -> float:
     return float(next(line.split()[1] for line in lines if line.startswith("ledger_journal_dropped_total ")))
 
 
-def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
+def test_while_the_database_is_away_the_newest_entries_are_kept_and_the_others_counted(
     cluster: embedded.Cluster, app_url: str, tmp_path: Path
 ) -> None:
-    """A storm of refusals must not fill the memory, nor go missing unnoticed."""
+    """A storm of refusals must neither fill the memory nor be lost unnoticed."""
 
     async def run() -> None:
         async with proxied(str(cluster.socket_dir), tmp_path) as (proxy, through):
