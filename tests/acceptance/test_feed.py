@@ -209,9 +209,7 @@ def test_an_erased_body_is_distinguished_from_a_withheld_one(service: Service) -
         assert [e["data"] for e in events] == [expected]
 
 
-def test_the_error_about_an_event_id_of_another_directory_counts_in_seqs_of_the_requested_one(
-    service: Service, story: dict
-) -> None:
+def test_the_error_about_an_event_id_has_seqs_of_its_directory_also_in_the_feed_of_all(service: Service, story: dict) -> None:
     with service.client("consumer") as reader:
         page = reader.get(service.base + "/v1/events", params={"directory": "acme", "limit": 1000}).json()
         answer = reader.get(service.base + "/v1/events", params={"after": "evt_acme_99999_00000000"}).json()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import orjson
@@ -40,6 +41,33 @@ def test_concurrent_commands_share_batches_and_are_numbered_densely(app_url: str
             assert [e["position"] for e in events] == sorted(e["position"] for e in events)
             times = {e["time"] for e in events}
             assert len(times) < 20, "one time per batch: they did share transactions"
+
+    asyncio.run(run())
+
+
+def test_clients_that_wait_for_their_answers_end_up_in_one_batch(app_url: str) -> None:
+    """Two groups of clients that begin one after the other: otherwise each would wait while the batch of the other is written."""
+    rounds = 12
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+
+            async def client(name: str) -> None:
+                for n in range(rounds):
+                    await ledger.create_user(f"{name}{n}")
+
+            first = [asyncio.create_task(client(name)) for name in "abcd"]
+            writer = ledger.services.ledger.submit.__self__  # type: ignore[attr-defined]
+            while not writer.queued:
+                await asyncio.sleep(0)
+            while writer.queued:  # until their batch is being written
+                await asyncio.sleep(0)
+            await asyncio.gather(*first, *(client(name) for name in "efgh"))
+            times = [e["time"] for e in await _events(ledger) if e["type"] == "user.created"]
+            batches = [len(list(same)) for _, same in groupby(times)]
+            assert sum(batches) == 8 * rounds
+            assert batches[0] == 4
+            assert batches.count(8) >= rounds - 3, batches
 
     asyncio.run(run())
 
