@@ -19,9 +19,8 @@ def lanes_of(event: dict[str, Any]) -> list[tuple[str, ...]]:
 class Lanes:
     """The order of the events that one receiver kept.
 
-    A repetition keeps the place of the original, too: no newer event of its lane came in between. An exception is a batch
-    that was
-    kept without an answer, which is repeated as a whole.
+    A repetition keeps the place of the original, too: no newer event of its lane came in between. An exception is a batch that
+    was kept without an answer, which is repeated as a whole.
     """
 
     def __init__(self, *, repeats_in_place: bool = True) -> None:

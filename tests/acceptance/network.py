@@ -1,5 +1,5 @@
-"""A TCP connection to a PostgreSQL of the test that can fall silent: bytes are received, acknowledged and kept, as by the
-kernel of a proxy.
+"""A TCP connection to a PostgreSQL of the test that can fall silent: bytes are received, acknowledged and kept, as by the kernel
+of a proxy.
 """
 
 import contextlib

@@ -1,6 +1,4 @@
-"""Questions about past states over HTTP and the command line: nested access with every path, diamonds and cycles, diff,
-times.
-"""
+"""Questions about past states over HTTP and the command line: nested access with every path, diamonds and cycles, diff, times."""
 
 import json
 import random

@@ -1,8 +1,7 @@
 """The worst requests of one directory, while another directory reads, writes and follows its feed: each of these within LIMIT_S.
 
-The promise is 500 ms. On two cores that other tests share everything takes longer, also without another directory's load:
-so the same
-three requests are timed alone first, and that time is added.
+The promise is 500 ms. On two cores that other tests share everything takes longer, also without another directory's load: so the
+same three requests are timed alone first, and that time is added.
 """
 
 import json
@@ -319,8 +318,8 @@ def _walk(world: World, **first: str) -> tuple[list[str], list[int], set[int]]:
     "more", [{}, {"sortBy": "userName"}, {"filter": 'userName sw "large"'}], ids=["plain", "sorted", "filtered"]
 )
 def test_a_page_that_ends_early_skips_nobody(world: World, more: dict[str, str]) -> None:
-    """RFC 7644 §3.4.2.4: itemsPerPage says how many resources came; a client that continues from there, or by cursor, gets
-    every user once.
+    """RFC 7644 §3.4.2.4: itemsPerPage says how many resources came; a client that continues from there, or by cursor, gets every
+    user once.
     """
     by_index, sizes, totals = _walk(world, **more)
     assert len(sizes) > 1, "14 MB are more than a page"

@@ -1,6 +1,4 @@
-"""The database goes away while the service runs: 503 with Retry-After, nothing lost, and everything goes on without a
-restart.
-"""
+"""The database goes away while the service runs: 503 with Retry-After, nothing lost, and everything goes on without a restart."""
 
 import os
 import signal

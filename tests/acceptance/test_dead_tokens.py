@@ -97,8 +97,8 @@ def test_a_request_with_a_token_that_has_ended_is_401(service: Service, dead: st
 
 
 def test_each_kind_of_write_is_refused_also_as_the_first_request_after_the_end(service: Service) -> None:
-    """In the test above, the first refusal removes the token from the cache; here each kind of write meets a token that is
-    still cached.
+    """In the test above, the first refusal removes the token from the cache; here each kind of write meets a token that is still
+    cached.
     """
     for name, (method, path, content) in REQUESTS.items():
         text, token = _issued(service)

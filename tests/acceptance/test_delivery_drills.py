@@ -1,8 +1,7 @@
 """Deliveries under faults: receivers that fail at random, workers that are killed, outages and their replay.
 
-LEDGER_DRILL_EVENTS sets the size of the first drill (20 000 in a full run; a tenth of it in the suite),
-LEDGER_OUTAGE_EVENTS
-that of an outage (5 000 in a full run).
+LEDGER_DRILL_EVENTS sets the size of the first drill (20 000 in a full run; a tenth of it in the suite), LEDGER_OUTAGE_EVENTS that
+of an outage (5 000 in a full run).
 """
 
 import os
@@ -145,9 +144,7 @@ def test_a_receiver_that_fails_at_random_while_workers_are_killed(
 
 
 def test_an_outage_is_planned_and_replayed_exactly(operator: Operator, hook: Receiver, pushing: Service) -> None:
-    """The application answered 200 and lost everything between two places; the replay sends exactly the planned events, in
-    order.
-    """
+    """The application answered 200 and lost everything between two places; the replay sends exactly the planned events, in order."""
     name = operator.consumer(mode="webhook", url=hook.url)
     users = [operator.user() for _ in range(20)]
     hook.wait(lambda: len(hook.accepted) == 20)
@@ -183,9 +180,7 @@ def test_an_outage_is_planned_and_replayed_exactly(operator: Operator, hook: Rec
 
 
 def test_a_consumer_that_was_down_gets_the_planned_events_once(operator: Operator, hook: Receiver, pushing: Service) -> None:
-    """Nothing was delivered during the outage: the run takes over the failing deliveries and the events that were not sent
-    yet.
-    """
+    """Nothing was delivered during the outage: the run takes over the failing deliveries and the events that were not sent yet."""
     name = operator.consumer(mode="webhook", url=hook.url, batch_max=20)
     hook.behave = lambda _: Answer(503)
     users = [operator.user() for _ in range(10)]

@@ -38,8 +38,7 @@ NAMES = [
 ]
 ENDPOINTS = {"/Users": (USER,), "/Groups": (GROUP,), "": (USER, GROUP)}
 
-# ---- a directory with resources of all kinds
-# --------------------------------------------------------------------------------------
+# ---- a directory with resources of all kinds -----------------------------------------------------------------------------------
 
 
 def _user(n: int) -> dict[str, Any]:
@@ -156,8 +155,7 @@ def _kinds(schemas: list[dict[str, Any]]) -> dict[str, dict[str | None, dict[str
     }
 
 
-# ---- the naive evaluator: RFC 7644 §3.4.2.2, word by word
-# -----------------------------------------------------------------------
+# ---- the naive evaluator: RFC 7644 §3.4.2.2, word by word ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -246,8 +244,7 @@ def selected(node: Node, documents: list[dict[str, Any]]) -> list[str]:
     return [document["id"] for document in documents if holds(node, document)]
 
 
-# ---- generating filters
-# ----------------------------------------------------------------------------------------------------------
+# ---- generating filters --------------------------------------------------------------------------------------------------------
 
 ANY_CASE = st.sampled_from([str, str, str, str.lower, str.upper, str.swapcase, str.title])
 TEXTUAL, ORDERING = ["co", "sw", "ew"], ["gt", "ge", "lt", "le"]

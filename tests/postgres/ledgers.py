@@ -87,9 +87,7 @@ async def opened(
     url: str, *, serve_through: str | None = None, kek: Kek | None = None, webhooks: Webhooks = NO_WEBHOOKS,
     clock: Callable[[], int] = now_us, room: Callable[[], Fault | None] = no_fault,
 ) -> AsyncIterator[Ledger]:  # fmt: skip
-    """Create directory `acme` in a fresh database and open the services on it (through the address `serve_through`, if
-    given).
-    """
+    """Create directory `acme` in a fresh database and open the services on it (through the address `serve_through`, if given)."""
     kek = kek or Kek.of(os.urandom(32))
     conn = await connect(url)
     await note_kek(conn, kek)  # does nothing if the ledger has the key's id already

@@ -1,8 +1,7 @@
 """A log that loses its end: a database is copied, written to, and put back, as the restore of a backup does it.
 
 Clients cannot tell this from the promotion of a standby that lagged: the connections break, and the server that answers
-afterwards
-lacks the newest commits.
+afterwards lacks the newest commits.
 """
 
 import asyncio
@@ -66,8 +65,8 @@ def _do(conn: psycopg.Connection[Any], statement: LiteralString, *names: str) ->
 
 
 def cut_log(superuser_url: str, position: int) -> None:
-    """Remove everything behind a position from the log, and leave all else unchanged: a restore never does this, but a repair
-    by hand may.
+    """Remove everything behind a position from the log, and leave all else unchanged: a restore never does this, but a repair by
+    hand may.
     """
     with psycopg.connect(superuser_url, autocommit=True) as conn, conn.transaction():
         conn.execute("set local search_path to ledger")

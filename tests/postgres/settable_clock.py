@@ -1,8 +1,7 @@
 """A database whose clock a test can set: an offset is added to `clock_timestamp`, the only function through which time enters the log.
 
-Functions belong to a database. In the test's own database the built-in one is renamed, and a function that adds an offset
-takes its
-place. No code of the product is changed: statements, plans and processes are those of the service.
+Functions belong to a database. In the test's own database the built-in one is renamed, and a function that adds an offset takes
+its place. No code of the product is changed: statements, plans and processes are those of the service.
 """
 
 from datetime import timedelta

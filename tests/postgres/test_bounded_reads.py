@@ -114,9 +114,7 @@ async def _all(ledger: Ledger, selection: Selection, limit: int, budget: int) ->
 
 
 def test_a_small_ciphertext_that_inflates_hugely_does_not_fill_the_memory(app_url: str) -> None:
-    """A request of 32 KiB of PATCHes on a user with a long title: each event has the whole user, deflated to a few hundred
-    bytes.
-    """
+    """A request of 32 KiB of PATCHes on a user with a long title: each event has the whole user, deflated to a few hundred bytes."""
 
     async def body() -> None:
         async with opened(app_url) as ledger:

@@ -1,5 +1,5 @@
-"""A retry by an operator never gives back access that has ended, no act names an instant in the future, and the hole that a
-seek leaves has its reason.
+"""A retry by an operator never gives back access that has ended, no act names an instant in the future, and the hole that a seek
+leaves has its reason.
 """
 
 import asyncio

@@ -211,9 +211,7 @@ def test_with_a_last_event_further_ahead_the_directory_waits_for_an_operator_and
 def test_a_directory_whose_time_is_ahead_hides_no_events_of_others_from_requests_by_time(
     on_clocks: Callable[[Check], None],
 ) -> None:
-    """An instant is resolved in the directories of the request, at both ends of a range, and a range never ends before it
-    begins.
-    """
+    """An instant is resolved in the directories of the request, at both ends of a range, and a range never ends before it begins."""
 
     async def check(scene: Scene) -> None:
         await scene.created("other")

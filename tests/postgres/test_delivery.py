@@ -1,5 +1,5 @@
-"""Deliveries from a real database to a real receiver: order, exceptions, acts of operators, leases, replays, the surge brake,
-the audit.
+"""Deliveries from a real database to a real receiver: order, exceptions, acts of operators, leases, replays, the surge brake, the
+audit.
 """
 
 import asyncio
@@ -96,9 +96,7 @@ def test_everything_is_delivered_once_and_in_order(app_url: str, ordering: str, 
 
 
 def test_deliveries_made_while_the_database_is_read_only_are_recorded_afterwards(app_url: str, superuser_url: str) -> None:
-    """Earlier, this was taken for a defect, and the consumer was loaded again: everything under way was delivered a second
-    time.
-    """
+    """Earlier, this was taken for a defect, and the consumer was loaded again: everything under way was delivered a second time."""
 
     async def body() -> None:
         async with scene(app_url) as s, await psycopg.AsyncConnection.connect(superuser_url, autocommit=True) as conn:
@@ -208,9 +206,7 @@ async def _is(found: Any, expected: dict[int, int], *, only: bool = False) -> bo
 
 
 def test_many_failing_events_in_a_row_do_not_stop_the_rest(app_url: str) -> None:
-    """A receiver that rejects twenty malformed users must still get a leaver: only a receiver that seems to be down is sent
-    less.
-    """
+    """A receiver that rejects twenty malformed users must still get a leaver: only a receiver that seems to be down is sent less."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -259,9 +255,7 @@ def test_a_receiver_that_crashes_on_twenty_events_still_gets_a_leaver(app_url: s
 def test_a_leaver_far_behind_in_the_log_is_sent_while_the_receiver_does_not_answer(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading goes on, and untried events are moved out of memory: they are tried in their turn later, and none is sent
-    twice.
-    """
+    """Reading goes on, and untried events are moved out of memory: they are tried in their turn later, and none is sent twice."""
 
     async def body() -> None:
         monkeypatch.setattr(backlog, "WINDOW_MAX", 40)
@@ -931,9 +925,7 @@ def test_reports_of_an_older_lease_or_epoch_are_dropped_and_the_others_of_the_gr
 
 
 def test_a_lease_is_not_taken_over_while_its_former_holder_records(app_url: str) -> None:
-    """Otherwise the new holder would read a place that is about to change, and deliver and record the same events a second
-    time.
-    """
+    """Otherwise the new holder would read a place that is about to change, and deliver and record the same events a second time."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1036,8 +1028,8 @@ async def _differs(s: Scene, statement: str, before: Any) -> bool:
 
 
 def test_a_killed_worker_loses_nothing(app_url: str) -> None:
-    """Its tasks are cancelled at a random moment and its lease expires: the next process continues after the recorded
-    deliveries, in order.
+    """Its tasks are cancelled at a random moment and its lease expires: the next process continues after the recorded deliveries,
+    in order.
     """
 
     async def body() -> None:
@@ -1417,8 +1409,8 @@ async def _is_held(s: Scene) -> bool:
 
 
 def test_a_day_of_leavers_while_the_clock_is_frozen_is_no_surge(app_url: str, superuser_url: str) -> None:
-    """All events have the time of an event that was a day ahead, which an operator accepted; the ids of their requests tell
-    when they were made.
+    """All events have the time of an event that was a day ahead, which an operator accepted; the ids of their requests tell when
+    they were made.
     """
 
     async def body() -> None:

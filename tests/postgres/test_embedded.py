@@ -124,8 +124,8 @@ def reachable() -> Iterator[Path]:
 
 @pytest.fixture
 def initialised(reachable: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Callable[[Path, str | None], None]:
-    """A function that copies a data directory after its first start by a user, for tests about later starts, because initdb
-    takes long.
+    """A function that copies a data directory after its first start by a user, for tests about later starts, because initdb takes
+    long.
     """
 
     def copy(place: Path, user: str | None) -> None:
@@ -150,9 +150,7 @@ def data_dir(reachable: Path, user: str | None, initialised: Callable[[Path, str
 
 @pytest.fixture
 def serve(user: str | None, data_dir: Path) -> Iterator[Callable[[], Served]]:
-    """Starts serving processes; those that a test leaves running are stopped, by taking over their servers if these still
-    run.
-    """
+    """Starts serving processes; those that a test leaves running are stopped, by taking over their servers if these still run."""
     started: list[Served] = []
 
     def begin() -> Served:

@@ -1,5 +1,5 @@
-"""The log as a recorder of the eventsourcing library: the library's own test, its subscription, and a projection of a user of
-the library.
+"""The log as a recorder of the eventsourcing library: the library's own test, its subscription, and a projection of a user of the
+library.
 """
 
 import asyncio
@@ -41,8 +41,7 @@ BACK = {kind.topic: name for name, kind in TOPICS.items()}
 class _Written(LedgerRecorder):
     """The recorder in the library's test: reading is ours, `insert_events` replaces commands that make these events.
 
-    The topics and states of the test are stored as real events of our log: three of its types, with the state in a sealed
-    body.
+    The topics and states of the test are stored as real events of our log: three of its types, with the state in a sealed body.
     """
 
     def __init__(self, url: str, kek: Kek, directory: Directory) -> None:

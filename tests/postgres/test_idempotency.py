@@ -1,6 +1,4 @@
-"""Idempotency-Key: a repeated POST gets the stored answer and is never carried out again (docs/operations.md,
-"Idempotency-Key").
-"""
+"""Idempotency-Key: a repeated POST gets the stored answer and is never carried out again (docs/operations.md, "Idempotency-Key")."""
 
 import asyncio
 import json
@@ -114,9 +112,7 @@ def test_many_requests_with_one_key_at_once_are_carried_out_once(app_url: str) -
 def test_the_key_of_a_process_that_died_tells_whether_its_request_was_carried_out(
     app_url: str, superuser_url: str, committed: bool
 ) -> None:
-    """If the act was committed, a request with the key never does it again; if nothing was committed, the next request does
-    it.
-    """
+    """If the act was committed, a request with the key never does it again; if nothing was committed, the next request does it."""
 
     async def check(admin: Admin) -> None:
         ledger, dead = admin.services.ledger, machine()

@@ -67,9 +67,7 @@ class World:
         return text
 
     async def change(self, superuser_url: str, **columns: Any) -> None:
-        """Change the rights of the caller's token, as a later release that narrows tokens might do: the same id, another
-        seal.
-        """
+        """Change the rights of the caller's token, as a later release that narrows tokens might do: the same id, another seal."""
         async with self.services.ledger.connection() as conn:
             row = await find(conn, self.number)
         assert row is not None

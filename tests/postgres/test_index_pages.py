@@ -154,8 +154,8 @@ def test_the_cache_of_totals_is_bounded(app_url: str, monkeypatch: pytest.Monkey
 
 
 def test_the_total_of_a_lost_end_of_the_log_is_forgotten(app_url: str, admin_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process writes between the reading of the key and the count; then the log loses that commit, and the key is what
-    it was.
+    """Another process writes between the reading of the key and the count; then the log loses that commit, and the key is what it
+    was.
     """
     database = Database(admin_url, str(conninfo_to_dict(app_url)["dbname"]))
     count = index_pages._count

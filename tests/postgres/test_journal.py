@@ -106,9 +106,7 @@ async def refusing(superuser_url: str, table: str, sqlstate: str) -> AsyncIterat
 def test_entries_are_dropped_only_for_a_fault_of_their_own(
     app_url: str, superuser_url: str, sqlstate: str, *, kept: bool
 ) -> None:
-    """Earlier, a read-only database lost every entry of that time: a batch was dropped for any error except a lost
-    connection.
-    """
+    """Earlier, a read-only database lost every entry of that time: a batch was dropped for any error except a lost connection."""
 
     async def run() -> None:
         async with pooled(app_url) as pool:
@@ -200,9 +198,7 @@ def _refused(number: int, detail: str, shape: str | None = None) -> Entry:
 
 
 def test_messages_and_filters_are_sealed_for_their_request(app_url: str) -> None:
-    """A sealed message cannot be opened as a filter, nor for another request; equal messages in other directories look
-    different.
-    """
+    """A sealed message cannot be opened as a filter, nor for another request; equal messages in other directories look different."""
     first = _refused(1, 'members: no user has the id "Quetzalcoatlus"', "urn:x:Quetzalcoatlus:nick eq ?")
     second = first._replace(directory=2, request_id=UUID(int=2))
 

@@ -1,5 +1,5 @@
-"""A consumer whose filter was wider before still delivers events of the old filter, so a token that does not reach them does
-not reach the consumer.
+"""A consumer whose filter was wider before still delivers events of the old filter, so a token that does not reach them does not
+reach the consumer.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,5 +1,5 @@
-"""A directory is paused, resumed and closed: decided in the write transaction, computed from its log, and cleaned up in pieces
-by any process.
+"""A directory is paused, resumed and closed: decided in the write transaction, computed from its log, and cleaned up in pieces by
+any process.
 """
 
 import asyncio

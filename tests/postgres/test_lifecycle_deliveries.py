@@ -1,6 +1,4 @@
-"""The deliveries for a closed directory: first the end of all access, then the removals, and at last the directory's last
-event.
-"""
+"""The deliveries for a closed directory: first the end of all access, then the removals, and at last the directory's last event."""
 
 import asyncio
 from typing import Any

@@ -1,7 +1,7 @@
 """The log loses its end, as after the restore of a backup (docs/operations.md, "A lost end of the log").
 
-Every reader gets all events of the new log, and every reader who has read events of the lost end is told. The services keep running, or
-are started again.
+Every reader gets all events of the new log, and every reader who has read events of the lost end is told. The services keep
+running, or are started again.
 """
 
 import asyncio
@@ -365,9 +365,7 @@ def test_a_lost_end_while_the_services_were_down(app_url: str, admin_url: str, g
 def test_a_log_that_was_cut_by_hand_below_the_places_of_consumers(
     app_url: str, superuser_url: str, grows: int, running: bool
 ) -> None:
-    """Places and checkpoints are left behind: they have leaf hashes, and consumers go back to the last place that both logs
-    have.
-    """
+    """Places and checkpoints are left behind: they have leaf hashes, and consumers go back to the last place that both logs have."""
 
     async def check() -> None:
         kek = Kek.of(os.urandom(32))
@@ -408,8 +406,8 @@ async def _gone_of(w: World, name: str, gone: list[str]) -> bool:
 
 @pytest.mark.parametrize("ordering", ["subject", "directory"])
 def test_events_of_the_lost_end_that_were_not_delivered_are_never_delivered(app_url: str, admin_url: str, ordering: str) -> None:
-    """Their deliveries had failed and waited for a retry when the log was restored: the receiver has lost nothing, so nothing
-    is reported.
+    """Their deliveries had failed and waited for a retry when the log was restored: the receiver has lost nothing, so nothing is
+    reported.
     """
 
     async def check() -> None:

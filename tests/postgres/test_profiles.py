@@ -144,8 +144,8 @@ def test_a_profile_that_this_release_does_not_know_stops_writes_and_the_error_sa
 def test_a_long_document_is_read_off_the_event_loop(
     app_url: str, monkeypatch: pytest.MonkeyPatch, method: str, path: str, more: dict[str, Any]
 ) -> None:
-    """A document of a quarter of a megabyte that is invalid at every place takes most of a second: requests of other
-    directories would wait.
+    """A document of a quarter of a megabyte that is invalid at every place takes most of a second: requests of other directories
+    would wait.
     """
     here: list[str] = []
 

@@ -1,5 +1,5 @@
-"""Every named SQL block can be parsed on the migrated schema, is described, used, and permitted to its role; frequent ones
-never scan a table.
+"""Every named SQL block can be parsed on the migrated schema, is described, used, and permitted to its role; frequent ones never
+scan a table.
 """
 
 import json
@@ -151,8 +151,8 @@ def test_every_package_with_sql_files_is_listed_here() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_text_of_an_sql_file_is_in_a_named_block(path: Path) -> None:
-    """A heading with a typing error would silently become part of the block above, and a second block of the same name would
-    hide the first.
+    """A heading with a typing error would silently become part of the block above, and a second block of the same name would hide
+    the first.
     """
     text = path.read_text(encoding="utf-8")
     headings = re.findall(r"^--\s*\S+\s*--\s*$", text, re.MULTILINE)

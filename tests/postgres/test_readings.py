@@ -1,6 +1,4 @@
-"""A page of a consumer belongs to a reading: pages from before a seek or a change of the filter acknowledge nothing
-afterwards.
-"""
+"""A page of a consumer belongs to a reading: pages from before a seek or a change of the filter acknowledge nothing afterwards."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,6 +1,4 @@
-"""Free texts are stored sealed: each text column has a closed alphabet, and plaintext of earlier releases is moved and
-sealed.
-"""
+"""Free texts are stored sealed: each text column has a closed alphabet, and plaintext of earlier releases is moved and sealed."""
 
 import asyncio
 import os
@@ -232,8 +230,8 @@ async def sealed_now(s: Scene) -> int:
 
 
 def test_an_upgrade_seals_plaintext_and_deliveries_go_on(app_url: str, owner_url: str, superuser_url: str) -> None:
-    """No URL and no reason is lost, and none stays readable: neither in a row nor in the old file of a table, because each
-    table gets a new file.
+    """No URL and no reason is lost, and none stays readable: neither in a row nor in the old file of a table, because each table
+    gets a new file.
     """
 
     async def body() -> None:

@@ -71,8 +71,8 @@ def test_repeated_writes_do_not_leave_a_session_for_each_attempt(app_url: str, s
 def test_an_act_whose_commit_hangs_is_done_once_under_its_key(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first attempt is refused while its commit still waits in the server, invisible to others: the next attempt waits for
-    it and finds it done.
+    """The first attempt is refused while its commit still waits in the server, invisible to others: the next attempt waits for it
+    and finds it done.
     """
     monkeypatch.setattr(idempotency, "LOCK", Deadline(0.2, "a lock", "409"))
 

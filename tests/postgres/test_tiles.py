@@ -1,6 +1,4 @@
-"""Pages of the feed cover the log without gaps, with any filter, however long a reader waits, and whatever is written
-meanwhile.
-"""
+"""Pages of the feed cover the log without gaps, with any filter, however long a reader waits, and whatever is written meanwhile."""
 
 import asyncio
 import random

@@ -208,9 +208,7 @@ FORBIDDEN = (
 
 @pytest.mark.parametrize("statement", [*REFUSED, *FORBIDDEN])
 def test_the_rights_of_a_token_cannot_be_extended(app_url: str, superuser_url: str, statement: str) -> None:
-    """The serving role has no right to do it, or the trigger refuses it; the trigger also applies to a superuser in replica
-    mode.
-    """
+    """The serving role has no right to do it, or the trigger refuses it; the trigger also applies to a superuser in replica mode."""
     insert = (
         "insert into tokens (id, hash, role, name, directories, expires_at, seal, types, consumers, bodies, revoked_at, last_used_at, superseded_by) "
         "values (gen_random_uuid(), 'h', 'consumer', 'n', '{acme}', now(), 's', '{user.*}', '{a}', false, now(), now(), gen_random_uuid())"

@@ -120,9 +120,7 @@ def test_a_write_behind_a_long_change_is_answered_in_time(app_url: str, monkeypa
 def test_the_writers_answer_is_kept_if_the_token_cannot_be_looked_up(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the writer knows whether something may be stored: earlier, a stored change was answered with "nothing was
-    changed".
-    """
+    """Only the writer knows whether something may be stored: earlier, a stored change was answered with "nothing was changed"."""
     monkeypatch.setattr(wiring, "LOCK", soon(0.1))
 
     async def run() -> None:
