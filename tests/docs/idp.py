@@ -70,7 +70,7 @@ PARTS = {"admin": admin, "representation": representation, "mapping": mapping, "
 
 
 def generated(text: str, profile: Profile) -> str:
-    """A page with its generated parts as they should be."""
+    """A page with its generated parts as they are now."""
     return PART.sub(lambda m: f"{m[1]}{PARTS[m[2]](profile)}{m[3]}", text)
 
 

@@ -1,6 +1,6 @@
-"""Idempotency-Key: who repeats a POST is admitted first, as if for the first time; only then comes the answer that was kept.
+"""Idempotency-Key: the caller of a repeated POST is admitted by the same checks as the first time; only then comes the stored answer.
 
-Every POST route is walked: whoever adds one finds it here by itself.
+The tests cover every POST route, also those that are added later.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ REFUSED = {"all": 403, "within": 403, "directory": 403, "consumer": 404, "replay
 
 @dataclass(frozen=True)
 class World:
-    """An application in this process, an admin's token, and one of everything in the directory `own`."""
+    """An application in this process, an admin's token, and one thing of each kind in the directory `own`."""
 
     services: Any
     http: httpx.AsyncClient
@@ -56,7 +56,7 @@ class World:
         return await self.http.post(path, content=body_of(operation), headers=headers)
 
     async def keep(self, operation: str, path: str) -> str:
-        """Keep an answer for a request as if it had been carried out, and give its key."""
+        """Store an answer to a request as if it had been carried out; returns the key."""
         async with self.services.ledger.connection() as conn:
             row = await find(conn, self.number)
         assert row is not None
@@ -67,13 +67,13 @@ class World:
         return text
 
     async def change(self, superuser_url: str, **columns: Any) -> None:
-        """Give the caller's token other rights, as a later release might that narrows tokens: the same id, another seal."""
+        """Change the rights of the caller's token, as a later release that narrows tokens might do: the same id, another seal."""
         async with self.services.ledger.connection() as conn:
             row = await find(conn, self.number)
         assert row is not None
         row = sealed(self.services.ledger.kek, replace(row, **columns))
         with psycopg.connect(superuser_url, autocommit=True) as conn:
-            conn.execute("alter table ledger.tokens disable trigger user")  # the trigger refuses just this
+            conn.execute("alter table ledger.tokens disable trigger user")  # because the trigger refuses exactly this change
             conn.execute(
                 "update ledger.tokens set role = %s, directories = %s, seal = %s where id = %s",
                 (row.role, list(row.directories), row.seal, self.number),
@@ -128,7 +128,7 @@ def run(url: str, check: Callable[[World], Awaitable[None]]) -> None:
 
 
 def expected(lost: str, operation: str) -> int:
-    """The status of a request whose caller has lost something meanwhile."""
+    """The expected status of a request whose caller has lost a right meanwhile."""
     reach = TABLE[operation].reach
     if lost == "role":
         return 403
@@ -145,7 +145,7 @@ async def differences(made: World, keys: dict[tuple[str, str], str], lost: str) 
     return found
 
 
-def test_every_post_admits_the_caller_before_it_gives_the_answer_that_was_kept(app_url: str, superuser_url: str) -> None:
+def test_every_post_admits_the_caller_before_it_gives_the_stored_answer(app_url: str, superuser_url: str) -> None:
     async def check(made: World) -> None:
         keys = {post: await made.keep(*post) for post in made.posts}
         assert len(keys) > 20
@@ -159,8 +159,8 @@ def test_every_post_admits_the_caller_before_it_gives_the_answer_that_was_kept(a
     run(app_url, check)
 
 
-def test_a_consumer_that_was_given_more_than_the_caller_reaches_is_gone_with_its_answers(app_url: str) -> None:
-    """All by acts of its own: an operator of one directory, whose webhook an admin points at another one too."""
+def test_when_a_consumer_grows_beyond_the_caller_its_stored_answers_are_refused_too(app_url: str) -> None:
+    """All by ordinary acts: an operator of one directory created the webhook, and an admin adds another directory to it."""
 
     async def check(made: World) -> None:
         ledger = made.services.ledger

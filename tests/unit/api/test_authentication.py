@@ -1,5 +1,5 @@
-"""Authentication: reads look a token up, writes may use the cache; a cached token ends at its expiry, or when it was found to
-be revoked.
+"""Authentication: reads look a token up, writes may use the cache; a cached token ends at its expiry, or when it was found to be
+revoked.
 """
 
 import asyncio

@@ -1,6 +1,4 @@
-"""Every text field of every body under /v1: a text that PostgreSQL cannot store is refused with an error that names the
-field.
-"""
+"""Every text field of every body under /v1: a text that PostgreSQL cannot store is refused with an error that names the field."""
 
 from collections.abc import Iterator
 from pathlib import Path

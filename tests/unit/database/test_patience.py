@@ -1,6 +1,4 @@
-"""The budget of a request's waits: there is one for all of them, short waits cost nothing, and without a request there is
-none.
-"""
+"""The budget of a request's waits: there is one for all of them, short waits cost nothing, and without a request there is none."""
 
 import asyncio
 import math

@@ -1,7 +1,6 @@
 """The backlog under random histories: arrivals, failures, kills, replays, held events, rewinds; without a database and without a clock.
 
-A world has a log, a store that applies reports as the database does, a receiver, and a backlog that is rebuilt from the
-store
+A world has a log, a store that applies reports as the database does, a receiver, and a backlog that is rebuilt from the store
 alone after each kill. The order is checked against the rules of docs/consumers.md ("Order") as they are written there, not
 against the lanes.
 """
@@ -412,8 +411,8 @@ class World:
                     assert (before.position, again) in self.recorded, "it overtakes"
 
     def check_order(self) -> None:
-        """Before an event was first accepted, the receiver had all events that must precede it; the same holds for the last
-        time it was accepted.
+        """Before an event was first accepted, the receiver had all events that must precede it; the same holds for the last time
+        it was accepted.
         """
         if self.rewinds:
             if not self.set_aside:
@@ -428,9 +427,7 @@ class World:
                     assert last[a] < last[b], (a, b)
 
     def _check_rewinds(self) -> None:
-        """After a rewind its directory continues in order from there, up to the last event that was sent when the receiver
-        asked.
-        """
+        """After a rewind its directory continues in order from there, up to the last event that was sent when the receiver asked."""
         for start, directory, expected, sent in self.rewinds:
             seen = [self.log[p - 1].seq for p, again in self.took[start:] if not again and self.log[p - 1].directory == directory]
             until = seen.index(sent) if sent in seen else len(seen)

@@ -1,5 +1,5 @@
-"""The definition of a consumer, and the addresses that a webhook may have: none inside the network, in whatever form the
-address is written.
+"""The definition of a consumer, and the addresses that a webhook may have: none inside the network, in whatever form the address
+is written.
 """
 
 import ipaddress

@@ -114,8 +114,8 @@ class Consumer:
 
 
 def drained(consumer: Consumer, choices: list[int], poison: frozenset[Item] = frozenset()) -> None:
-    """Settle items that may be sent, in the order that `choices` picks, until only poison items and those that wait for them
-    are left.
+    """Settle items that may be sent, in the order that `choices` picks, until only poison items and those that wait for them are
+    left.
     """
     at = 0
     while going := [item for item in consumer.auditor.open if item.ready and item not in poison]:
@@ -273,9 +273,7 @@ def test_members_of_a_group_whose_event_fails_cost_memory_in_proportion_to_their
 
 
 def test_live_events_beside_a_replay_of_their_group_cost_memory_in_proportion_to_their_number() -> None:
-    """A thousand users join while a hundred thousand memberships of the group are replayed: there must be no link for each
-    pair.
-    """
+    """A thousand users join while a hundred thousand memberships of the group are replayed: there must be no link for each pair."""
     lanes = Lanes("subject")
     items = [_item(n, e.MEMBER_ADDED, GROUPS[0], UUID(int=n), RUN if (n // 500) % 2 else None) for n in range(1_000, 5_000)]
     for item in items:

@@ -1,5 +1,5 @@
-"""Which holders of leases are alive, as another process sees it: by changes of the row alone, whatever clocks say; time in
-which nobody looked does not count.
+"""Which holders of leases are alive, as another process sees it: by changes of the row alone, whatever clocks say; time in which
+nobody looked does not count.
 """
 
 from hypothesis import given

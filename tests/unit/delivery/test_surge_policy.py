@@ -1,5 +1,5 @@
-"""The surge brake gives the same result as a simple count: for each commit, the users who lost access in the hour that ends
-with it.
+"""The surge brake gives the same result as a simple count: for each commit, the users who lost access in the hour that ends with
+it.
 """
 
 import re

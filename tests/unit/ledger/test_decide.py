@@ -491,8 +491,7 @@ def test_state_after_a_group_patch_is_the_fold_of_its_events(
     assert folded == {users[n] for n in expected}
 
 
-# -- how much a decision may compute
-# ------------------------------------------------------------------------------------------------
+# -- how much a decision may compute ---------------------------------------------------------------------------------------------
 
 
 def _long_patch(operations: int) -> c.PatchUser:

@@ -117,8 +117,8 @@ def test_a_storm_in_one_directory_leaves_the_others_their_share(sizes: list[int]
 
 
 def test_a_storm_has_short_batches_while_others_write() -> None:
-    """A command that arrives during a batch waits for its end, so a storm must not make batches long for a directory that
-    writes now and then.
+    """A command that arrives during a batch waits for its end, so a storm must not make batches long for a directory that writes
+    now and then.
     """
 
     def stormed() -> int:

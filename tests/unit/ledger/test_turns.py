@@ -139,8 +139,8 @@ def test_a_task_whose_turn_does_not_come_is_refused_and_takes_no_place(monkeypat
 
 
 def test_a_refusal_says_whether_other_keys_hold_the_places(monkeypatch: pytest.MonkeyPatch):
-    """Large requests of three directories delay a fourth one, which has nothing under way: the refusal of each says what it
-    waits for.
+    """Large requests of three directories delay a fourth one, which has nothing under way: the refusal of each says what it waits
+    for.
     """
     monkeypatch.setattr(turns, "TURN", Deadline(0.05, "a turn", "503"))
     go_on, newcomer = threading.Event(), 9

@@ -1,7 +1,6 @@
 """The published test vectors in tests/golden: authors of other verifiers can check them against these bytes.
 
-They are never changed, only new ones are added. To write the file of a new kind: `python -m tests.unit.proofs.test_golden
-NAME`.
+They are never changed, only new ones are added. To write the file of a new kind: `python -m tests.unit.proofs.test_golden NAME`.
 """
 
 import hashlib
