@@ -6,7 +6,7 @@ always the same. What psycopg knows of values is still psycopg's: its transforme
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString
 from weakref import WeakKeyDictionary
 
 from psycopg import abc
@@ -23,11 +23,23 @@ _ENCODINGS: Final = [[PyFormat.BINARY] * count for count in range(_PARAMS_MAX + 
 _BINARY: Final = [[Format.BINARY] * count for count in range(_PARAMS_MAX + 1)]
 
 
-class _Statement(NamedTuple):
-    """A statement that a session has prepared. `reader` decodes the rows of its answers, with loaders found at the first one."""
+class _Statement:
+    """A statement that a session has prepared, with what decodes the rows of its answers."""
 
-    name: bytes
-    reader: abc.Transformer
+    __slots__ = ("_has_loaders", "_reader", "name")
+
+    def __init__(self, name: bytes, reader: abc.Transformer) -> None:
+        self.name, self._reader, self._has_loaders = name, reader, False
+
+    def decode(self, result: PGresult, start: int, stop: int) -> list[TupleRow]:
+        self._reader.set_pgresult(result, set_loaders=not self._has_loaders)  # the types of its columns are always the same
+        self._has_loaders = True
+        try:
+            return self._reader.load_rows(start, stop, tuple)
+        finally:
+            self._reader.set_pgresult(
+                None, set_loaders=False
+            )  # an answer of 100 000 rows must not live as long as the connection
 
 
 class Answer:
@@ -56,10 +68,8 @@ class Answer:
 
     def rows(self, start: int = 0, stop: int | None = None) -> list[TupleRow]:
         """Decode rows of the answer, all or a slice."""
-        result, reader = self._result, self._statement.reader
-        assert result is not None, "the answer was not awaited"
-        reader.set_pgresult(result, set_loaders=reader.pgresult is None)
-        return reader.load_rows(start, self.count if stop is None else min(stop, self.count), tuple)
+        assert self._result is not None, "the answer was not awaited"
+        return self._statement.decode(self._result, start, self.count if stop is None else min(stop, self.count))
 
 
 class Preparation:

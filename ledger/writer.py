@@ -161,6 +161,7 @@ class Writer:
         self._on_batch = on_batch
         self._stopping = False
         self._until = math.inf  # event loop time at which running writes are given up if the database is away
+        self._several = False  # the last batch had several commands
         self._obstructed = False  # a lock did not come, and the holder was not looked up since
         self._trouble: tuple[float, Fault] | None = None
         self._clocks_told: dict[str, str] = {}  # the clock error last logged for each directory
@@ -211,6 +212,7 @@ class Writer:
                     self._open_lane([submission])
                 if not batch:
                     break
+                self._several = len(batch) > 1
                 await self._write(self._main, batch, wait_for_locks=False)
         self.running = False
         sweeping.cancel()
@@ -221,11 +223,13 @@ class Writer:
         """Let commands join the batch that have arrived, or arrive at once: a batch costs as much as several commands.
 
         Without this, clients that wait for their answers stay parted in two halves: one comes back while the other is written.
-        A single command does not wait: nothing shows that others will come.
+        A single command after a single command does not wait: nothing shows that others will come.
         """
-        clock = asyncio.get_running_loop().time
-        until, count, quiet = clock() + GATHER_S, len(self._queue), 0
-        while 1 < count < BATCH_MAX and quiet < GATHER_TURNS and clock() < until:
+        clock, count, quiet = asyncio.get_running_loop().time, len(self._queue), 0
+        if count == 1 and not self._several:
+            return
+        until = clock() + GATHER_S
+        while count < BATCH_MAX and quiet < GATHER_TURNS and clock() < until:
             await asyncio.sleep(0)
             quiet = quiet + 1 if len(self._queue) == count else 0
             count = len(self._queue)

@@ -117,6 +117,19 @@ def test_a_large_answer_is_decoded_in_slices(app_url: str) -> None:
     asyncio.run(run())
 
 
+def test_an_answer_does_not_live_as_long_as_the_connection(app_url: str) -> None:
+    """Groups have 100 000 members: the memory of such an answer is free once its rows are read."""
+
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=False) as conn, together(conn) as pipeline:
+            for _ in range(2):
+                answer = pipeline.execute(COUNT, (int4s([1]),))
+                assert await pipeline.rows(answer) == [(1, 1, "1")]
+                assert answer._statement._reader.pgresult is None
+
+    asyncio.run(run())
+
+
 def test_an_answer_that_was_not_awaited_has_no_rows(app_url: str) -> None:
     async def run() -> Answer:
         async with await connect(app_url, cursors_prepare=False) as conn, together(conn) as pipeline:
