@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Service, pause, until
+from tests.acceptance.conftest import Service, until, wait_briefly
 from tests.acceptance.receiver import Answer, Receiver, receiver
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -74,7 +74,7 @@ class Operator:
                 return found
             if time.monotonic() >= deadline:
                 raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
-            pause()
+            wait_briefly()
 
     def when_run(self, number: str, state: str, seconds: float = 60, *, done: int = 0) -> dict[str, Any]:
         """A run once it has a state and this number of recorded deliveries."""
@@ -85,7 +85,7 @@ class Operator:
                 return found
             if time.monotonic() >= deadline:
                 raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
-            pause()
+            wait_briefly()
 
     def user(self, **attributes: Any) -> str:
         made = self.idp.post(
@@ -414,7 +414,7 @@ def test_a_surge_is_reported_and_held_if_configured_until_it_is_released(
         ]
     ):
         assert time.monotonic() < deadline
-        pause()
+        wait_briefly()
     assert told[0]["data"]["object"]["per_hour"] == 2
     until(lambda: f'ledger_directory_surge{{directory="{slug}"}} 1.0' in operator.admin.get(f"{pushing.base}/metrics").text)
     answer = operator.post(f"directories/{slug}/surge/release", reason="the office in Lisbon closed")
