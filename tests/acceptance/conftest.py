@@ -23,7 +23,7 @@ from tests.conftest import copied
 ROOT = Path(__file__).parent.parent.parent
 
 
-def pause() -> None:
+def wait_briefly() -> None:
     """Pause between two questions about something that only another process knows; without a pause, the test takes the CPU from
     the process that it waits for.
     """
@@ -35,7 +35,7 @@ def until(done: Callable[[], bool], seconds: float = 30.0) -> float:
     began = time.monotonic()
     while not done():
         assert time.monotonic() - began < seconds, f"not within {seconds} s"
-        pause()
+        wait_briefly()
     return time.monotonic() - began
 
 

@@ -30,7 +30,7 @@ ASK_MAX_S = 120  # no request here takes longer
 
 
 @dataclass
-class World:
+class WorstCase:
     """A directory that sends the worst requests, and a neighbour that must not be delayed."""
 
     service: Service
@@ -79,13 +79,13 @@ def _token(service: Service, admin: httpx.Client, role: str, directory: str) -> 
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorstCase]:
     service = Service(tmp_path_factory.mktemp("bounded") / "ledger").start()
     with httpx.Client(trust_env=False) as http, service.client("admin") as admin:
         admin.post(f"{service.base}/v1/directories", json={"slug": "quiet", "profile": "generic"}).raise_for_status()
         admin.post(f"{service.base}/v1/directories", json={"slug": "loud", "profile": "generic"}).raise_for_status()
         scim = f"{service.base}/scim"
-        found = World(
+        found = WorstCase(
             service, http, f"{scim}/loud/v2", _token(service, admin, "scim", "loud"), _token(service, admin, "auditor", "loud"),
             f"{scim}/quiet/v2", _token(service, admin, "scim", "quiet"), _token(service, admin, "consumer", "quiet"),
         )  # fmt: skip
@@ -95,7 +95,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     assert service.stop() == 0
 
 
-def _furnish(world: World) -> None:
+def _furnish(world: WorstCase) -> None:
     _ = [_group(199_000), _group(240_000), _strange_patch("add"), _strange_patch("remove")]
     quiet = world.ask(
         "POST", f"{world.good}/Users", world.good_token, content=json.dumps({"schemas": [USER], "userName": "quiet"})
@@ -164,7 +164,7 @@ def _search(**asked: Any) -> str:
     return json.dumps({"schemas": [SEARCH], **asked})
 
 
-Worst = Callable[[World], httpx.Response]
+Worst = Callable[[WorstCase], httpx.Response]
 WORST: dict[str, tuple[Worst, set[int]]] = {
     "userName eq, with hundreds of terms over thousands of values": (
         lambda w: w.ask("GET", "/Users", params={"filter": f'userName eq "many" and ({_terms(250, "emails.value co {:d}x")})'.replace("co ", 'co "').replace("x", 'x"')}),
@@ -252,7 +252,7 @@ WORST: dict[str, tuple[Worst, set[int]]] = {
 }  # fmt: skip
 
 
-def _while_running(world: World, worst: Worst, at_once: int) -> tuple[list[httpx.Response], float, int]:
+def _while_running(world: WorstCase, worst: Worst, at_once: int) -> tuple[list[httpx.Response], float, int]:
     """Send the request this number of times at once; the neighbour asks until all are answered.
 
     Returns its slowest time, and how often it asked.
@@ -270,7 +270,7 @@ def _while_running(world: World, worst: Worst, at_once: int) -> tuple[list[httpx
 
 
 @pytest.mark.parametrize("what", WORST)
-def test_the_worst_requests_of_one_directory_delay_no_other(world: World, what: str) -> None:
+def test_the_worst_requests_of_one_directory_delay_no_other(world: WorstCase, what: str) -> None:
     worst, statuses = WORST[what]
     answers, slowest, rounds = _while_running(world, worst, at_once=1)
     print(
@@ -280,8 +280,8 @@ def test_the_worst_requests_of_one_directory_delay_no_other(world: World, what: 
     assert slowest <= LIMIT_S + world.alone_s
 
 
-def test_more_requests_at_once_than_connections_and_threads(world: World) -> None:
-    def worst(world: World) -> httpx.Response:
+def test_more_requests_at_once_than_connections_and_threads(world: WorstCase) -> None:
+    def worst(world: WorstCase) -> httpx.Response:
         return world.ask("GET", "/Users", params={"filter": 'title co "x" and nickName co "y"', "sortBy": "title"})
 
     answers, slowest, rounds = _while_running(world, worst, at_once=16)
@@ -290,7 +290,7 @@ def test_more_requests_at_once_than_connections_and_threads(world: World) -> Non
     assert slowest <= LIMIT_S + world.alone_s
 
 
-def _walk(world: World, **first: str) -> tuple[list[str], list[int], set[int]]:
+def _walk(world: WorstCase, **first: str) -> tuple[list[str], list[int], set[int]]:
     """All users, read page after page as a client does; with the size of each page, and the totals in them."""
     found: list[str] = []
     sizes: list[int] = []
@@ -317,7 +317,7 @@ def _walk(world: World, **first: str) -> tuple[list[str], list[int], set[int]]:
 @pytest.mark.parametrize(
     "more", [{}, {"sortBy": "userName"}, {"filter": 'userName sw "large"'}], ids=["plain", "sorted", "filtered"]
 )
-def test_a_page_that_ends_early_skips_nobody(world: World, more: dict[str, str]) -> None:
+def test_a_page_that_ends_early_skips_nobody(world: WorstCase, more: dict[str, str]) -> None:
     """RFC 7644 §3.4.2.4: itemsPerPage says how many resources came; a client that continues from there, or by cursor, gets every
     user once.
     """
@@ -331,7 +331,7 @@ def test_a_page_that_ends_early_skips_nobody(world: World, more: dict[str, str])
     assert len(more_sizes) == len(sizes)
 
 
-def test_an_answer_about_a_dense_graph_says_that_paths_are_left_out(world: World) -> None:
+def test_an_answer_about_a_dense_graph_says_that_paths_are_left_out(world: WorstCase) -> None:
     answer = world.ask("GET", f"/v1/audit/loud/users/{world.ids['nested']}/access", world.auditor).json()
     rows = {row["id"]: row for row in answer["data"]}
     assert len(rows) == NESTED
@@ -340,7 +340,7 @@ def test_an_answer_about_a_dense_graph_says_that_paths_are_left_out(world: World
     assert all(row["direct"] for row in rows.values()), "the user is in each of them"
 
 
-def test_the_operations_of_a_bulk_request_share_one_budget(world: World) -> None:
+def test_the_operations_of_a_bulk_request_share_one_budget(world: WorstCase) -> None:
     change = json.loads(
         _patch(*[{"op": "replace", "path": f'emails[value eq "{n}@e.example"].type', "value": "x"} for n in range(40)])
     )
@@ -352,5 +352,5 @@ def test_the_operations_of_a_bulk_request_share_one_budget(world: World) -> None
     assert statuses[0] == "200"
     assert statuses[-1] == "400"
     assert results[-1]["response"]["scimType"] == "tooMany"
-    assert sorted(statuses) == statuses, "once it is spent, it is spent"
+    assert sorted(statuses) == statuses, "later operations have no budget left"
     assert len(answer.content) < 100_000

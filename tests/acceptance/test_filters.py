@@ -96,7 +96,7 @@ NUMBERED = {"level": Kind("any"), "colour": Kind("any"), "lost": Kind("any"), "d
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class World:
+class StoredResources:
     """All resources, read once without a filter, and the attributes that /Schemas lists."""
 
     client: httpx.Client
@@ -116,7 +116,7 @@ class World:
 
 
 @pytest.fixture(scope="session")  # not "module": a process may run tests of another file in between
-def world(service: Service) -> Iterator[World]:
+def world(service: Service) -> Iterator[StoredResources]:
     """A directory for these tests, which nothing changes once it is filled."""
     assert service.cli("directory", "create", "filters").returncode == 0
     token = json.loads(service.cli("token", "issue", "scim", "--directory", "filters", "--json").stdout)["token"]
@@ -137,7 +137,7 @@ def world(service: Service) -> Iterator[World]:
             assert client.patch(f"{base}/Users/{user}", json=later).status_code == 200
         documents = {endpoint: client.get(base + endpoint).json()["Resources"] for endpoint in ENDPOINTS}
         assert [len(found) for found in documents.values()] == [60, 15, 75]
-        yield World(client, base, documents, _kinds(client.get(f"{base}/Schemas").json()["Resources"]))
+        yield StoredResources(client, base, documents, _kinds(client.get(f"{base}/Schemas").json()["Resources"]))
 
 
 def _kinds(schemas: list[dict[str, Any]]) -> dict[str, dict[str | None, dict[str, Kind]]]:
@@ -277,7 +277,7 @@ def _written(node: Node, draw: st.DrawFn) -> str:
             return f"{path.text} {word(operator)} {literal}"
 
 
-def _paths(world: World, schemas: tuple[str, ...]) -> list[Path]:
+def _paths(world: StoredResources, schemas: tuple[str, ...]) -> list[Path]:
     """All attributes and sub-attributes of the resource types."""
     found: dict[str, Path] = {}
     for schema in schemas:
@@ -359,7 +359,7 @@ def _nodes(leaves: st.SearchStrategy[Node], leaves_max: int) -> st.SearchStrateg
 
 
 @st.composite
-def _filters(draw: st.DrawFn, world: World, endpoint: str) -> tuple[Node, str]:
+def _filters(draw: st.DrawFn, world: StoredResources, endpoint: str) -> tuple[Node, str]:
     paths, values = _paths(world, ENDPOINTS[endpoint]), _held_in(world.documents[endpoint])
     comparisons = _comparisons(paths, values)
     node = draw(_nodes(st.one_of(comparisons, comparisons, _value_paths(paths, values)), 6))
@@ -372,7 +372,7 @@ def _filters(draw: st.DrawFn, world: World, endpoint: str) -> tuple[Node, str]:
 @given(st.data(), st.sampled_from(list(ENDPOINTS)), st.booleans())
 @settings(max_examples=2 * settings().max_examples)
 def test_a_filter_selects_what_a_naive_evaluator_selects_from_the_whole_list(
-    world: World, data: st.DataObject, endpoint: str, posted: bool
+    world: StoredResources, data: st.DataObject, endpoint: str, posted: bool
 ) -> None:
     node, text = data.draw(_filters(world, endpoint))
     found = world.search(endpoint, filter=text) if posted else world.ask(endpoint, filter=text)
@@ -382,7 +382,9 @@ def test_a_filter_selects_what_a_naive_evaluator_selects_from_the_whole_list(
 
 
 @given(st.data(), st.sampled_from(list(ENDPOINTS)))
-def test_pages_by_index_and_by_cursor_equal_the_naively_sorted_list(world: World, data: st.DataObject, endpoint: str) -> None:
+def test_pages_by_index_and_by_cursor_equal_the_naively_sorted_list(
+    world: StoredResources, data: st.DataObject, endpoint: str
+) -> None:
     documents, asked = world.documents[endpoint], {"count": str(data.draw(st.integers(5, 40)))}
     if data.draw(st.booleans()):
         node, asked["filter"] = data.draw(_filters(world, endpoint))
@@ -397,7 +399,7 @@ def test_pages_by_index_and_by_cursor_equal_the_naively_sorted_list(world: World
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_every_attribute_sorts_the_list_as_the_naive_sort_does(world: World, endpoint: str) -> None:
+def test_every_attribute_sorts_the_list_as_the_naive_sort_does(world: StoredResources, endpoint: str) -> None:
     for path in filter(lambda path: _sortable(path.kind), _paths(world, ENDPOINTS[endpoint])):
         for order in ("ascending", "descending"):
             found = world.ask(endpoint, sortBy=path.text, sortOrder=order)
@@ -431,7 +433,7 @@ def sorting_value(path: Path, document: dict[str, Any]) -> Any:
     return chosen.get(path.sub or "value") if isinstance(chosen, dict) else chosen
 
 
-def _by_index(world: World, endpoint: str, asked: dict[str, str]) -> Iterator[str]:
+def _by_index(world: StoredResources, endpoint: str, asked: dict[str, str]) -> Iterator[str]:
     start, total = 1, 1
     while start <= total:
         page = world.ask(endpoint, startIndex=str(start), **asked)
@@ -440,7 +442,7 @@ def _by_index(world: World, endpoint: str, asked: dict[str, str]) -> Iterator[st
         start, total = start + int(asked["count"]), page["totalResults"]
 
 
-def _by_cursor(world: World, endpoint: str, asked: dict[str, str]) -> Iterator[str]:
+def _by_cursor(world: StoredResources, endpoint: str, asked: dict[str, str]) -> Iterator[str]:
     cursor: str | None = ""
     while cursor is not None:
         page = world.ask(endpoint, cursor=cursor, **asked)

@@ -39,7 +39,7 @@ class Clocks:
         self._off_us = round(timedelta(**service).total_seconds() * 1e6)
 
 
-class Scene:
+class ClockedService:
     """A service with two directories, and its clocks."""
 
     def __init__(self, edge: Edge, clocks: Clocks, tokens: dict[str, str]) -> None:
@@ -74,13 +74,13 @@ class Scene:
         return (await self.asked("GET", "/v1/audit/acme/population", as_of=point))["as_of"]
 
 
-Check = Callable[[Scene], Awaitable[None]]
+Check = Callable[[ClockedService], Awaitable[None]]
 
 
 async def _scene(app_url: str, clocks: Clocks, check: Check) -> None:
     async with edge(app_url, clocks.service) as made:
         tokens = {slug: (await made.issue(role="scim", directories=[slug]))["token"] for slug in ("acme", "other")}
-        await check(Scene(made, clocks, tokens))
+        await check(ClockedService(made, clocks, tokens))
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ APART = [{"seconds": 62}, {"seconds": -62}, {"hours": 1}, {"hours": -1}, {"days"
 @pytest.mark.parametrize("who", ["database", "service"])
 @pytest.mark.long
 def test_clocks_that_disagree_refuse_requests_of_idps_and_of_nobody_else(on_clocks: Callable[[Check], None], who: str) -> None:
-    async def check(scene: Scene) -> None:
+    async def check(scene: ClockedService) -> None:
         for off in APART:
             spare = await scene.edge.issue(role="scim", directories=["acme"])
             await scene.created()
@@ -124,7 +124,7 @@ def test_clocks_that_disagree_refuse_requests_of_idps_and_of_nobody_else(on_cloc
     on_clocks(check)
 
 
-async def _acts_go_on(scene: Scene, token: dict[str, Any]) -> None:
+async def _acts_go_on(scene: ClockedService, token: dict[str, Any]) -> None:
     """Acts of operators while requests of IdPs are refused because of a clock; a revocation takes effect at once."""
     await scene.asked("DELETE", f"/v1/tokens/{token['id']}", REASON)
     assert (await scene.edge.ask("GET", "/scim/acme/v2/Users", token=token["token"])).status_code == 401
@@ -138,7 +138,7 @@ async def _acts_go_on(scene: Scene, token: dict[str, Any]) -> None:
 
 
 def test_later_events_take_the_time_of_a_last_event_that_is_up_to_a_minute_ahead(on_clocks: Callable[[Check], None]) -> None:
-    async def check(scene: Scene) -> None:
+    async def check(scene: ClockedService) -> None:
         scene.clocks.both(seconds=55)
         ahead = await scene.created()
         scene.clocks.both()
@@ -158,7 +158,7 @@ def test_later_events_take_the_time_of_a_last_event_that_is_up_to_a_minute_ahead
 def test_with_a_last_event_further_ahead_the_directory_waits_for_an_operator_and_others_do_not(
     on_clocks: Callable[[Check], None],
 ) -> None:
-    async def check(scene: Scene) -> None:
+    async def check(scene: ClockedService) -> None:
         before = await scene.created()
         began = rfc3339(now_us())
         scene.clocks.both(hours=1)
@@ -196,7 +196,7 @@ def test_with_a_last_event_further_ahead_the_directory_waits_for_an_operator_and
         await scene.created()
         assert (await scene.events("acme"))[-1]["time"] > frozen
         assert "clock" not in await scene.as_of("seq:head")
-        assert (await scene.as_of(during))["clock"] == "frozen", "it stays known what was written with another time"
+        assert (await scene.as_of(during))["clock"] == "frozen", "answers still say which events have the frozen time"
         answer = await scene.edge.ask("POST", "/v1/directories/acme/accept-clock", REASON)
         assert (answer.status_code, answer.json()["code"]) == (409, "clock_not_behind")
 
@@ -213,7 +213,7 @@ def test_a_directory_whose_time_is_ahead_hides_no_events_of_others_from_requests
 ) -> None:
     """An instant is resolved in the directories of the request, at both ends of a range, and a range never ends before it begins."""
 
-    async def check(scene: Scene) -> None:
+    async def check(scene: ClockedService) -> None:
         await scene.created("other")
         await scene.asked("PUT", "/v1/consumers/app", {"directories": ["other"], "types": ["user.*"]})
         await scene.asked("PUT", "/v1/consumers/all", {"types": ["user.*"]})
@@ -240,7 +240,7 @@ def test_a_directory_whose_time_is_ahead_hides_no_events_of_others_from_requests
     on_clocks(check)
 
 
-async def _count(scene: Scene, consumer: str, begin: str, end: str, **more: Any) -> int:
+async def _count(scene: ClockedService, consumer: str, begin: str, end: str, **more: Any) -> int:
     """The number of events that a replay of that time would send."""
     body = {"name": "x", "consumer": consumer, "from": begin, "to": end, "reason": "r", "dry_run": True}
     plan = await scene.asked("POST", "/v1/replays", body | more)
@@ -252,7 +252,7 @@ def test_time_never_decreases_whatever_the_clocks_do(on_clocks: Callable[[Check]
     """Steps of both clocks, ahead and back, small and large: acknowledged writes are in order, and refused ones say why."""
     rng = random.Random(seed)
 
-    async def check(scene: Scene) -> None:
+    async def check(scene: ClockedService) -> None:
         acknowledged = 0
         for _ in range(25):
             off = {"seconds": rng.choice([0, 0, 20, -20, 59, 90, -90, 3_600, -3_600])}

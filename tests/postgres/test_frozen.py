@@ -15,7 +15,7 @@ from database.locks import CLEANING, DIRECTORY
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FROZEN", "FROZEN_ROLE", "PROBE"):
         monkeypatch.setattr(frozen, name, Deadline(0.05, "a test", "the end"))
 

@@ -42,7 +42,7 @@ REFUSED = {"all": 403, "within": 403, "directory": 403, "consumer": 404, "replay
 
 
 @dataclass(frozen=True)
-class World:
+class OneOfEverything:
     """An application in this process, an admin's token, and one thing of each kind in the directory `own`."""
 
     services: Any
@@ -85,7 +85,7 @@ def body_of(operation: str) -> bytes:
 
 
 @asynccontextmanager
-async def world(url: str) -> AsyncIterator[World]:
+async def world(url: str) -> AsyncIterator[OneOfEverything]:
     async with opened(url, webhooks=LOOPBACK) as ledger:
         services = ledger.services
         transport = httpx.ASGITransport(make_app(services))
@@ -93,7 +93,7 @@ async def world(url: str) -> AsyncIterator[World]:
             yield await filled(services, http)
 
 
-async def filled(services: Any, http: httpx.AsyncClient) -> World:
+async def filled(services: Any, http: httpx.AsyncClient) -> OneOfEverything:
     ledger = services.ledger
     for slug in ("own", "other"):
         await directories.create(ledger, machine(), slug, "generic@1")
@@ -116,10 +116,10 @@ async def filled(services: Any, http: httpx.AsyncClient) -> World:
         for route in _fastapi(services).router.routes
         if isinstance(route, Route) and "POST" in (route.methods or ())
     ]
-    return World(services, http, mine.text, UUID(mine.shown["id"]), posts)
+    return OneOfEverything(services, http, mine.text, UUID(mine.shown["id"]), posts)
 
 
-def run(url: str, check: Callable[[World], Awaitable[None]]) -> None:
+def run(url: str, check: Callable[[OneOfEverything], Awaitable[None]]) -> None:
     async def all_of_it() -> None:
         async with world(url) as made:
             await check(made)
@@ -135,7 +135,7 @@ def expected(lost: str, operation: str) -> int:
     return 200 if lost == "nothing" or reach == "-" else REFUSED[reach]
 
 
-async def differences(made: World, keys: dict[tuple[str, str], str], lost: str) -> list[str]:
+async def differences(made: OneOfEverything, keys: dict[tuple[str, str], str], lost: str) -> list[str]:
     found: list[str] = []
     for (operation, path), key in keys.items():
         answer, status = await made.ask(operation, path, key), expected(lost, operation)
@@ -146,7 +146,7 @@ async def differences(made: World, keys: dict[tuple[str, str], str], lost: str) 
 
 
 def test_every_post_admits_the_caller_before_it_gives_the_stored_answer(app_url: str, superuser_url: str) -> None:
-    async def check(made: World) -> None:
+    async def check(made: OneOfEverything) -> None:
         keys = {post: await made.keep(*post) for post in made.posts}
         assert len(keys) > 20
         found = await differences(made, keys, "nothing")
@@ -162,7 +162,7 @@ def test_every_post_admits_the_caller_before_it_gives_the_stored_answer(app_url:
 def test_when_a_consumer_grows_beyond_the_caller_its_stored_answers_are_refused_too(app_url: str) -> None:
     """All by ordinary acts: an operator of one directory created the webhook, and an admin adds another directory to it."""
 
-    async def check(made: World) -> None:
+    async def check(made: OneOfEverything) -> None:
         ledger = made.services.ledger
         operator = await tokens.issue(ledger, machine(), "operator", "of own", ("own",), None, days=1)
         theirs = replace(made, token=operator.text, number=UUID(operator.shown["id"]))

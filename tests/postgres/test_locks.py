@@ -25,7 +25,7 @@ from tests.postgres.machine import administration
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wiring, "LOCK", Deadline(0.1, "a lock", "503"))
 
 

@@ -80,7 +80,7 @@ class Stream:
         return next((json.loads(block["data"]) for block in self.blocks if block["event"] == "error"), None)
 
 
-class World(Scene):
+class LedgerWithReaders(Scene):
     """A ledger in this process with its HTTP layer, a webhook, a consumer that pulls, streams, a replay and an eventsourcing
     subscription.
     """
@@ -142,14 +142,14 @@ def _about(event: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def world(url: str, kek: Kek, hook: Hook, token: str = "") -> AsyncIterator[World]:
+async def world(url: str, kek: Kek, hook: Hook, token: str = "") -> AsyncIterator[LedgerWithReaders]:
     async with opened(url, kek=kek, webhooks=Webhooks(LOOPBACK, 3.0)) as ledger:
         if not token:
             token = (await tokens.issue(ledger.services.ledger, machine(), "admin", "test", ("*",), None, days=1)).text
         headers = {"Authorization": f"Bearer {token}"}
         transport = httpx.ASGITransport(make_app(ledger.services))
         async with httpx.AsyncClient(transport=transport, base_url="http://ledger.test", headers=headers, timeout=60) as http:
-            found = World(ledger, hook, url, kek, http=http, token=token)
+            found = LedgerWithReaders(ledger, hook, url, kek, http=http, token=token)
             try:
                 yield found
             finally:
@@ -172,7 +172,7 @@ class Held:
     place: tuple[int, bytes]  # of the eventsourcing view: position and leaf hash
 
 
-async def prepared(w: World) -> str:
+async def prepared(w: LedgerWithReaders) -> str:
     """The part that both logs have: users, a webhook that got them, a consumer that pulls, a slow replay.
 
     Returns the id of the run.
@@ -187,7 +187,7 @@ async def prepared(w: World) -> str:
     return str(run.id)
 
 
-async def lost(w: World) -> Held:
+async def lost(w: LedgerWithReaders) -> Held:
     """The part that only the old log has, and the readers that got it."""
     common_seq = (await w.get("events", directory="acme", limit=1000))["head_position"]
     await w.users("lost", LOST)
@@ -204,7 +204,7 @@ async def lost(w: World) -> Held:
     )  # fmt: skip
 
 
-async def told(w: World, held: Held) -> None:
+async def told(w: LedgerWithReaders, held: Held) -> None:
     """Every request with a place of the old end gets an error, whatever it reads."""
     for place in (held.cursor, held.event_id):
         answer = await w.http.get("/v1/events", params={"after": place})
@@ -219,7 +219,7 @@ async def told(w: World, held: Held) -> None:
         await asyncio.to_thread(w.recorder.subscribe, held.place[0], leaf_hash=held.place[1])
 
 
-async def nothing_is_passed_over(w: World) -> None:
+async def nothing_is_passed_over(w: LedgerWithReaders) -> None:
     """The webhook and the consumer that pulls get the complete new log."""
     fresh = await w.named("new")
     assert fresh
@@ -240,7 +240,7 @@ def run(check: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def followed(w: World, **streams: str) -> AsyncIterator[list[Stream]]:
+async def followed(w: LedgerWithReaders, **streams: str) -> AsyncIterator[list[Stream]]:
     """Streams that are open during the loss."""
     opened_ = [Stream(w.ledger.services, w.token, types=types) for types in streams.values()]
     running = [asyncio.create_task(stream.run()) for stream in opened_]
@@ -313,7 +313,7 @@ def test_a_lost_end_under_running_services(app_url: str, admin_url: str, grows: 
     run(check)
 
 
-async def forked(w: World, name: str) -> dict[str, Any]:
+async def forked(w: LedgerWithReaders, name: str) -> dict[str, Any]:
     async def seen() -> Any:
         return (await w.get(f"consumers/{name}"))["forked"]
 
@@ -321,7 +321,7 @@ async def forked(w: World, name: str) -> dict[str, Any]:
     return await seen()
 
 
-async def on_record(w: World, number: str, held: Held) -> None:
+async def on_record(w: LedgerWithReaders, number: str, held: Held) -> None:
     """What an operator sees of the fork until it is closed, and what stays afterwards."""
     replay = await w.get(f"replays/{number}")
     assert (replay["status"], replay["failure"]) == ("failed", "log_forked")
@@ -386,7 +386,7 @@ def test_a_log_that_was_cut_by_hand_below_the_places_of_consumers(
     run(check)
 
 
-async def after_the_cut(w: World, grows: int, held: Held, *, told_ids: bool) -> None:
+async def after_the_cut(w: LedgerWithReaders, grows: int, held: Held, *, told_ids: bool) -> None:
     await w.users("new", grows)
     for name in ("app", "puller"):
         await forked(w, name)
@@ -400,7 +400,7 @@ async def after_the_cut(w: World, grows: int, held: Held, *, told_ids: bool) -> 
     await nothing_is_passed_over(w)
 
 
-async def _gone_of(w: World, name: str, gone: list[str]) -> bool:
+async def _gone_of(w: LedgerWithReaders, name: str, gone: list[str]) -> bool:
     return (await forked(w, name))["gone"] == gone
 
 
@@ -494,7 +494,7 @@ def test_a_consumer_that_pulls_before_the_next_comparison_is_told_too(
     run(check)
 
 
-async def _pulled(w: World) -> dict[str, Any]:
+async def _pulled(w: LedgerWithReaders) -> dict[str, Any]:
     """A page, as soon as no connection is left that the restore broke."""
     pages: list[httpx.Response] = []
 
@@ -533,6 +533,6 @@ def test_each_process_reports_the_events_that_it_sent(app_url: str, admin_url: s
     run(check)
 
 
-async def _all_gone(w: World, gone: list[str]) -> bool:
+async def _all_gone(w: LedgerWithReaders, gone: list[str]) -> bool:
     status = (await w.get("consumers/app"))["forked"]
     return status is not None and set(status["gone"]) == set(gone) and status["gone_count"] == len(gone)

@@ -21,7 +21,7 @@ async def limited(s: Scene, name: str = "app") -> dict[str, Any] | None:
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standing, "LAGGING_S", 0.0)
     monkeypatch.setattr(worker_module, "LOOK_S", 0.05)
 

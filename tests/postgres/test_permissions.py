@@ -93,7 +93,7 @@ WHO = [
 ]  # fmt: skip
 
 
-class World:
+class TwoDirectories:
     """An application in this process, with a thing of each kind in two directories."""
 
     def __init__(self, app: Any, services: Any) -> None:
@@ -124,16 +124,16 @@ class World:
 
 
 @asynccontextmanager
-async def world(url: str) -> AsyncIterator[World]:
+async def world(url: str) -> AsyncIterator[TwoDirectories]:
     async with opened(url, webhooks=LOOPBACK) as ledger:
         services = ledger.services
-        made = World(make_app(services), services)
+        made = TwoDirectories(make_app(services), services)
         await fill(made)
         with structlog.testing.capture_logs():
             yield made
 
 
-async def fill(made: World) -> None:
+async def fill(made: TwoDirectories) -> None:
     for slug in ("own", "other"):
         await directories.create(made.services.ledger, machine(), slug, "generic@1")
     idp = Who("setup", "scim", ("own",))
@@ -155,7 +155,7 @@ async def fill(made: World) -> None:
             await end(made, who)
 
 
-async def end(made: World, who: Who) -> None:
+async def end(made: TwoDirectories, who: Who) -> None:
     if who.name.startswith("expired"):
         await tokens.rotate(made.services.ledger, machine(), made.token_ids[who.name], 0)
     else:
@@ -184,7 +184,7 @@ BODIES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def cells(made: World, who: Who) -> Iterator[Cell]:
+def cells(made: TwoDirectories, who: Who) -> Iterator[Cell]:
     for route in made.routes:
         assert isinstance(route, Route)
         for method in sorted((route.methods or set()) - {"HEAD"}):
@@ -202,7 +202,7 @@ def by_role(who: Who, operation: str) -> int | None:
     return None if who.role in TABLE[operation].roles else 403
 
 
-def of_route(made: World, who: Who, operation: str, method: str, path: str) -> Iterator[Cell]:
+def of_route(made: TwoDirectories, who: Who, operation: str, method: str, path: str) -> Iterator[Cell]:
     rule, role = TABLE[operation], by_role(who, operation)
     body = json.dumps(BODIES[operation]) if operation in BODIES else None
     path = path.replace("{event_id}", "evt_own_1_00000000").replace("{user}", made.user).replace("{group}", made.group)
@@ -261,7 +261,7 @@ def of_stream(who: Who, path: str, role: int | None) -> Iterator[Cell]:
 
 
 def of_tokens(
-    made: World, who: Who, operation: str, method: str, path: str, role: int | None, body: str | None
+    made: TwoDirectories, who: Who, operation: str, method: str, path: str, role: int | None, body: str | None
 ) -> Iterator[Cell]:
     for other in WHO:
         if other.role != "stranger":
@@ -279,7 +279,7 @@ def of_put(who: Who, path: str, role: int | None, body: str | None) -> Iterator[
         yield Cell("consumers.put", "PUT", path.replace("{name}", name), name, role or mine, body=body)
 
 
-def of_event_ids(made: World, who: Who, path: str, role: int | None) -> Iterator[Cell]:
+def of_event_ids(made: TwoDirectories, who: Who, path: str, role: int | None) -> Iterator[Cell]:
     path = path.replace("evt_own_1_00000000", "{event_id}")
     for target, event in {
         "made up in own": "evt_own_1_00000000",
@@ -352,7 +352,7 @@ def plain(answer: httpx.Response) -> tuple[Any, ...]:
     return answer.status_code, json.dumps(document), headers
 
 
-async def disposable(made: World, who: Who, cell: Cell) -> Cell:
+async def disposable(made: TwoDirectories, who: Who, cell: Cell) -> Cell:
     """The same cell with a target that may be deleted: an admitted request really acts."""
     if cell.operation == "consumers.delete":
         await made.consumer(name := f"gone-{uuid4().hex[:8]}", cell.target)
@@ -364,7 +364,7 @@ async def disposable(made: World, who: Who, cell: Cell) -> Cell:
     return cell
 
 
-async def ask(made: World, who: Who, cell: Cell) -> httpx.Response:
+async def ask(made: TwoDirectories, who: Who, cell: Cell) -> httpx.Response:
     """One request directly to the application: a client library would take most of the time of nine thousand requests."""
     headers = [(b"content-type", b"application/json"), (b"host", b"ledger.test")]
     text = who.text or made.texts.get(who.name)
@@ -426,7 +426,7 @@ def test_lists_have_only_what_the_caller_reaches(app_url: str) -> None:
     asyncio.run(run())
 
 
-async def check_lists(made: World, who: Who) -> None:
+async def check_lists(made: TwoDirectories, who: Who) -> None:
     async def listed(operation: str, path: str) -> list[Any] | None:
         if who.role not in TABLE[operation].roles:
             return None

@@ -42,7 +42,7 @@ from tests.postgres.proxy import proxied
 BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 
 
-def soon(seconds: float) -> Deadline:
+def short_deadline(seconds: float) -> Deadline:
     return Deadline(seconds, "a test", "503")
 
 
@@ -67,7 +67,7 @@ def test_a_bulk_request_waits_for_a_missing_answer_only_once(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second operation would wait as long as the first, and so would the thousandth: none of them is tried."""
-    monkeypatch.setattr(wiring, "LOCK", soon(0.1))
+    monkeypatch.setattr(wiring, "LOCK", short_deadline(0.1))
     operations = [
         {"method": "PUT", "path": f"/Users/{uuid4()}", "data": {"schemas": [CORE_USER], "userName": f"u{n}"}} for n in range(30)
     ]
@@ -94,7 +94,7 @@ def test_a_write_behind_a_long_change_is_answered_in_time(app_url: str, monkeypa
     """The wait is in the queue of its directory, for a lane, or for a lock that another writer of the service has; the write is
     never done later.
     """
-    monkeypatch.setattr(writer, "WRITE_SETTLED", soon(2.0))
+    monkeypatch.setattr(writer, "WRITE_SETTLED", short_deadline(2.0))
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -121,7 +121,7 @@ def test_the_writers_answer_is_kept_if_the_token_cannot_be_looked_up(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the writer knows whether something may be stored: earlier, a stored change was answered with "nothing was changed"."""
-    monkeypatch.setattr(wiring, "LOCK", soon(0.1))
+    monkeypatch.setattr(wiring, "LOCK", short_deadline(0.1))
 
     async def run() -> None:
         async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
@@ -225,9 +225,9 @@ def test_a_lost_connection_refuses_only_its_own_write(
 
 def test_a_slow_shared_read_fails_alone(app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers of a table that somebody has locked must wait; this does not mean that the database is away."""
-    monkeypatch.setattr(wiring, "SHARED_STATEMENT", soon(0.2), raising=False)
-    monkeypatch.setattr(wiring, "SHARED_READ", soon(0.6))
-    monkeypatch.setattr(connections, "AWAY_DEADLINE", soon(0.3))
+    monkeypatch.setattr(wiring, "SHARED_STATEMENT", short_deadline(0.2), raising=False)
+    monkeypatch.setattr(wiring, "SHARED_READ", short_deadline(0.6))
+    monkeypatch.setattr(connections, "AWAY_DEADLINE", short_deadline(0.3))
 
     async def run() -> None:
         async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
@@ -245,8 +245,8 @@ def test_a_slow_shared_read_fails_alone(app_url: str, superuser_url: str, monkey
 
 
 def test_long_work_survives_one_unanswered_question(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "LONG_LOOK", soon(0.05))
-    monkeypatch.setattr(connections, "PROBE", soon(0.05))
+    monkeypatch.setattr(connections, "LONG_LOOK", short_deadline(0.05))
+    monkeypatch.setattr(connections, "PROBE", short_deadline(0.05))
     asked: list[str] = []
     at_work = connections._at_work
 
@@ -266,7 +266,7 @@ def test_long_work_survives_one_unanswered_question(app_url: str, monkeypatch: p
 
 def test_long_work_on_one_host_survives_another_host_that_does_not_answer(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {"LONG_LOOK": 0.05, "PROBE": 0.05, "LONG_ASK": 0.2}.items():
-        monkeypatch.setattr(connections, name, soon(seconds))
+        monkeypatch.setattr(connections, name, short_deadline(seconds))
 
     async def run() -> None:
         async with await connect_owner(app_url) as conn:
@@ -302,7 +302,7 @@ def test_a_transaction_that_computes_sends_signs_of_life(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It holds the lock of its directory: without them another process would take it for a stopped process."""
-    monkeypatch.setattr(transaction, "SIGN", soon(0.02))
+    monkeypatch.setattr(transaction, "SIGN", short_deadline(0.02))
     computes, goes_on = threading.Event(), threading.Event()
 
     def slow(events: Any) -> Any:
@@ -388,7 +388,7 @@ def test_a_request_whose_budget_is_used_up_does_not_wait_again(app_url: str, mon
         with pytest.raises(psycopg.OperationalError):
             async with pool.connection() as conn:
                 await conn.execute("select pg_sleep(60)")
-        assert time.monotonic() - began < 2, "each of them would have had seconds"
+        assert time.monotonic() - began < 2, "each wait alone would have had seconds"
         await pool.close()
 
     asyncio.run(run())
@@ -438,7 +438,7 @@ def test_a_connection_is_opened_to_the_end_for_the_next_request(app_url: str) ->
         await link.close()
         last_host.set()
         await (await link.get()).execute("select 1")
-        assert len(tries) == 3, "what was closed while it opened is opened anew"
+        assert len(tries) == 3, "a connection that was closed while it opened is opened again"
         await link.close()
 
     asyncio.run(run())
