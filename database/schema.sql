@@ -225,6 +225,7 @@ create table memberships (
 create unique index memberships_open on memberships (directory, grp, mem) where to_seq = 9223372036854775807;
 create index memberships_of_group on memberships (directory, grp, to_seq, from_seq) include (mem, mt);
 create index memberships_of_member on memberships (directory, mem, to_seq, from_seq) include (grp, mt);
+create index memberships_of_groups on memberships (directory, mem) include (grp, from_seq) where mt = 1 and to_seq = 9223372036854775807;  -- groups in groups
 grant select, insert, update, delete on memberships to ledger_app;
 
 -- states: existence, activity and newest body of a resource as half-open seq intervals.

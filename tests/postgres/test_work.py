@@ -251,17 +251,32 @@ def test_many_groups_are_read_by_whoever_asked_for_them(app_url: str, monkeypatc
                 await ledger.create_group(f"g{n}", (user,))
             assert isinstance(await ledger.services.reads.groups.get((ledger.directory.id, user)), Alone)
             found = await user_groups.groups_of(
-                ledger.services.ledger.turns, ledger.services.group_names, ledger.directory, [user], Work(1_000)
+                ledger.services.ledger.turns,
+                ledger.services.group_names,
+                ledger.directory,
+                [user],
+                Work(1_000),
+                user_groups.as_it_is,
             )
             assert [group.name for group in found[user]] == [f"g{n}" for n in range(5)]
             with pytest.raises(TooMany):
                 await user_groups.groups_of(
-                    ledger.services.ledger.turns, ledger.services.group_names, ledger.directory, [user], Work(10)
+                    ledger.services.ledger.turns,
+                    ledger.services.group_names,
+                    ledger.directory,
+                    [user],
+                    Work(10),
+                    user_groups.as_it_is,
                 )
             monkeypatch.setattr(user_groups, "EDGES_MAX", 4)
             with pytest.raises(TooMany):
                 await user_groups.groups_of(
-                    ledger.services.ledger.turns, ledger.services.group_names, ledger.directory, [user], Work(1_000)
+                    ledger.services.ledger.turns,
+                    ledger.services.group_names,
+                    ledger.directory,
+                    [user],
+                    Work(1_000),
+                    user_groups.as_it_is,
                 )
 
     asyncio.run(run())
