@@ -127,6 +127,7 @@ class Bounded(AsyncConnection[TupleRow]):
     heard_at: float = 0.0  # monotonic time of the last sign that the server works on the long statement
     server_pid: int = 0  # pid of the server session; behind a pooler it differs from the one at connecting
     stale: bool = False  # the pool must not lend it again
+    cursors_prepare: bool = True  # see `connect`
     pulse: Pulse | None = None
     long_work: str | None = None  # the URL on which the server is asked
 
@@ -266,15 +267,21 @@ async def connect(
     patience_s: float = READ.seconds,
     long_work: bool = False,
     pulse: Pulse | None = None,
+    cursors_prepare: bool = True,
 ) -> Connection:
     """Open an autocommit connection of the serving role, with binary results, encoded arrays and statements prepared at first use.
 
-    `lock_timeout_ms`: how long a statement waits for a lock; 0 means for ever. `patience_s` and `long_work`: see Bounded. Raises
+    `lock_timeout_ms`: how long a statement waits for a lock; 0 means for ever. `patience_s` and `long_work`: see Bounded.
+    `cursors_prepare`: False if the session's statements are prepared without cursors (database/prepared.py). Raises
     psycopg.OperationalError if the server cannot be reached.
     """
     plans = PINNED_PLANS if pinned else {}
     settings = {**SERVING, **plans, "lock_timeout": str(lock_timeout_ms)}
-    return await _opened(url, settings, patience_s, long_work=long_work, pulse=pulse)
+    conn = await _opened(url, settings, patience_s, long_work=long_work, pulse=pulse)
+    if not cursors_prepare:
+        # If psycopg had prepared a statement, it would answer each ROLLBACK with DEALLOCATE ALL, which ends ours too.
+        conn.cursors_prepare, conn.prepare_threshold = False, None
+    return conn
 
 
 async def connect_owner(url: str, *, pinned: bool = False) -> Connection:
@@ -286,9 +293,7 @@ async def connect_owner(url: str, *, pinned: bool = False) -> Connection:
     return await _opened(url, settings, READ.seconds, long_work=True, pulse=None)
 
 
-async def _opened(
-    url: str, settings: Mapping[str, str], patience_s: float, *, long_work: bool, pulse: Pulse | None
-) -> Connection:
+async def _opened(url: str, settings: Mapping[str, str], patience_s: float, *, long_work: bool, pulse: Pulse | None) -> Bounded:
     began = time.monotonic()
     try:
         conn = await Bounded.connect(

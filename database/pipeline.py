@@ -4,15 +4,20 @@ psycopg's own pipeline sends each statement as it is executed. Each of these pac
 few cores that stops the sender: a small write has a dozen statements.
 """
 
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any, LiteralString
 
 from psycopg import AsyncPipeline
 from psycopg.abc import PQGen
 from psycopg.generators import send
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
+from psycopg.rows import TupleRow
 
 from database.connections import LOST, Connection
+from database.prepared import Answer, Preparation, statements_of
 
 
 class Together(AsyncPipeline):
@@ -23,6 +28,40 @@ class Together(AsyncPipeline):
         while self.command_queue:
             self.command_queue.popleft()()
         yield from ()
+
+    def __init__(self, conn: Connection) -> None:
+        super().__init__(conn)
+        self._statements = statements_of(conn)
+        # psycopg's own answers and ours in one queue, because they come in the order of the statements; see `_process_results`
+        self._awaited: deque[Any] = self.result_queue
+
+    def execute(self, sql: LiteralString, params: Sequence[Any] = ()) -> Answer:
+        """Hand a statement to libpq without a cursor. It is sent with the next one that is awaited; its values are binary.
+
+        Not for a pooler in transaction mode, where the next transaction may have a session that has not prepared the statement.
+        """
+        preparation, answer = self._statements.send(self.pgconn, sql, params)
+        if preparation is not None:
+            self._awaited.append(preparation)
+        self._awaited.append(answer)
+        return answer
+
+    async def rows(self, answer: Answer) -> list[TupleRow]:
+        """Await an answer, and all that were asked for before it. Raises psycopg.Error: the first error of the pipeline."""
+        await self.received(answer)
+        return answer.rows()
+
+    async def received(self, answer: Answer) -> None:
+        if not answer.here:
+            async with self._conn.lock:
+                await self._conn.wait(self._fetch_gen(flush=True))
+
+    def _process_results(self, queued: Any, results: list[PGresult]) -> None:
+        """Take an answer that has come. psycopg calls this for each in the order of the statements."""
+        if isinstance(queued, Answer | Preparation):
+            queued.receive(results)
+        else:
+            super()._process_results(queued, results)
 
     async def flush(self) -> None:
         """Send what is gathered, and wait until the socket has taken it: large statements would be gathered in memory without end.

@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, LiteralString, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import orjson
 from anyio import to_thread
-from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from database.arrays import byteas, int4s, uuids
 from database.connections import Connection
+from database.pipeline import Together
+from database.prepared import Answer
 from database.queries import load_queries
 from ledger.clocks import DirectoryTail
 from ledger.commands import UNKNOWN_ENOUGH, CleanUp, Command, DirectoryState, GroupState, Last, Needs, RecordFacts, UserState
@@ -27,7 +28,6 @@ from proofs.body import BodyError, PayloadTooLargeError
 from proofs.keys import WrapError
 
 SQL = load_queries(__file__)
-Execute = Callable[[LiteralString, tuple[Any, ...]], Awaitable[AsyncCursor[TupleRow]]]
 Wanted = Sequence[tuple[Directory, Needs, Command]]
 SHARED_BYTES_MAX: Final = 16 * 1024  # the largest document that is opened in a shared batch: it takes a fifth of a millisecond
 ROWS_AT_ONCE: Final = 1_000
@@ -104,59 +104,51 @@ async def _at_once(work: Callable[[], None]) -> None:
     work()
 
 
-async def each(cursor: AsyncCursor[TupleRow]) -> AsyncIterator[TupleRow]:
-    """Iterate over the rows, of which there may be 100 000, and let other tasks run in between."""
-    while rows := await cursor.fetchmany(ROWS_AT_ONCE):
-        for row in rows:
-            yield row
-        await asyncio.sleep(0)
-
-
 class StateReads:
     """Sends the reads of a batch (only those that some command needs), then collects them into a BatchState."""
 
-    def __init__(self, execute: Execute) -> None:
-        self._execute = execute
-        self._cursors: dict[str, AsyncCursor[TupleRow]] = {}
-        self._whole: list[tuple[str, Directory, UUID, AsyncCursor[TupleRow]]] = []
+    def __init__(self, pipeline: Together) -> None:
+        self._pipeline = pipeline
+        self._answers: dict[str, Answer] = {}
+        self._whole: list[tuple[str, Directory, UUID, Answer]] = []
         self._directories: dict[DirectoryNumber, Directory] = {}
         self._names: dict[tuple[DirectoryNumber, bytes], str] = {}
         self._bytes_max = SHARED_BYTES_MAX
         self._without_document: set[UUID] = set()
-        self._standing: tuple[Directory, AsyncCursor[TupleRow]] | None = None
+        self._standing: tuple[Directory, Answer] | None = None
         self._many: list[tuple[Directory, Needs]] = []  # commands with so many members that they are looked up in slices
 
-    async def send(self, wanted: Wanted) -> None:
+    def send(self, wanted: Wanted) -> None:
         self._directories = {directory.id: directory for directory, _, _ in wanted}
-        await self._read("tails", (int4s(list(self._directories)),))
-        await self._send_names(wanted)
+        self._read("tails", (int4s(list(self._directories)),))
+        self._send_names(wanted)
         self._bytes_max = _UNBOUNDED if any(needs.alone for _, needs, _ in wanted) else SHARED_BYTES_MAX
-        await self._send_pairs("users_state", [(d.id, n.user) for d, n, _ in wanted if n.user], self._bytes_max)
-        await self._send_groups(wanted)
-        await self._send_edges(wanted)
+        self._send_pairs("users_state", [(d.id, n.user) for d, n, _ in wanted if n.user], self._bytes_max)
+        self._send_groups(wanted)
+        self._send_edges(wanted)
         self._many = [(d, n) for d, n, _ in wanted if len(n.members) > SOUGHT_AT_ONCE]
         sought = [(d, n.members if len(n.members) <= SOUGHT_AT_ONCE else ()) for d, n, _ in wanted]
         sought += [(d, n.edges) for d, n, _ in wanted if not n.whole]
-        await self._send_pairs("members_known", [(d.id, member) for d, members in sought for member in members])
+        self._send_pairs("members_known", [(d.id, member) for d, members in sought for member in members])
         for directory, needs, command in wanted:
             if needs.whole:
-                await self._send_whole(directory, needs)
+                self._send_whole(directory, needs)
             if isinstance(command, RecordFacts):
-                await self._send_streams([draft.obj for draft in command.drafts])
+                self._send_streams([draft.obj for draft in command.drafts])
                 if command.stands is not None:
-                    self._standing = (directory, await self._execute(*command.stands))
+                    self._standing = (directory, self._pipeline.execute(*command.stands))
             elif isinstance(command, CleanUp):
-                await self._send_left(directory, command)
+                self._send_left(directory, command)
 
-    async def _read(self, name: str, params: tuple[Any, ...]) -> None:
-        self._cursors[name] = await self._execute(SQL[name], params)
+    def _read(self, name: str, params: tuple[Any, ...]) -> None:
+        self._answers[name] = self._pipeline.execute(SQL[name], params)
 
-    async def _send_pairs(self, name: str, pairs: Sequence[tuple[DirectoryNumber, UUID]], *more: int) -> None:
+    def _send_pairs(self, name: str, pairs: Sequence[tuple[DirectoryNumber, UUID]], *more: int) -> None:
         if pairs:
             pairs = list(dict.fromkeys(pairs))
-            await self._read(name, (int4s([d for d, _ in pairs]), uuids([i for _, i in pairs]), *more))
+            self._read(name, (int4s([d for d, _ in pairs]), uuids([i for _, i in pairs]), *more))
 
-    async def _send_groups(self, wanted: Wanted) -> None:
+    def _send_groups(self, wanted: Wanted) -> None:
         """Read groups. Their documents are read only if attributes change: adding one member must not read 32 MiB."""
         most: dict[tuple[DirectoryNumber, UUID], int] = {}
         for directory, needs, _ in wanted:
@@ -165,40 +157,36 @@ class StateReads:
                 most[key] = max(most.get(key, _NO_DOCUMENT), self._bytes_max if needs.document else _NO_DOCUMENT)
         self._without_document = {group for (_, group), size in most.items() if size == _NO_DOCUMENT}
         if most:
-            await self._read(
-                "groups_state", (int4s([d for d, _ in most]), uuids([g for _, g in most]), int4s(list(most.values())))
-            )
+            self._read("groups_state", (int4s([d for d, _ in most]), uuids([g for _, g in most]), int4s(list(most.values()))))
 
-    async def _send_names(self, wanted: Wanted) -> None:
+    def _send_names(self, wanted: Wanted) -> None:
         for directory, needs, _ in wanted:
             for name in needs.names:
                 self._names[directory.id, mac(directory.index_key, USER_NAME, name)] = name
         if self._names:
-            await self._read("names_taken", (int4s([d for d, _ in self._names]), byteas([m for _, m in self._names])))
+            self._read("names_taken", (int4s([d for d, _ in self._names]), byteas([m for _, m in self._names])))
 
-    async def _send_edges(self, wanted: Wanted) -> None:
+    def _send_edges(self, wanted: Wanted) -> None:
         # Not for a `whole` command, here and above: it reads all members of its group, and may name 500 000.
         edges = list(dict.fromkeys((d.id, n.group, m) for d, n, _ in wanted if n.group and not n.whole for m in n.edges))
         edges += [(d.id, group, m) for d, _, c in wanted if isinstance(c, CleanUp) for group, m, _ in c.memberships]
         if edges:
-            await self._read(
-                "edges_open", (int4s([e[0] for e in edges]), uuids([e[1] for e in edges]), uuids([e[2] for e in edges]))
-            )
+            self._read("edges_open", (int4s([e[0] for e in edges]), uuids([e[1] for e in edges]), uuids([e[2] for e in edges])))
 
-    async def _send_whole(self, directory: Directory, needs: Needs) -> None:
+    def _send_whole(self, directory: Directory, needs: Needs) -> None:
         for kind, obj in (("members_of_group", needs.group), ("groups_of_member", needs.group), ("groups_of_member", needs.user)):
             if obj is not None:
-                self._whole.append((kind, directory, obj, await self._execute(SQL[kind], (directory.id, obj))))
+                self._whole.append((kind, directory, obj, self._pipeline.execute(SQL[kind], (directory.id, obj))))
 
-    async def _send_streams(self, objs: Sequence[UUID]) -> None:
-        await self._read("stream_tails", (uuids(objs),))
-        await self._read("wrapped_keys", (uuids(objs),))
+    def _send_streams(self, objs: Sequence[UUID]) -> None:
+        self._read("stream_tails", (uuids(objs),))
+        self._read("wrapped_keys", (uuids(objs),))
 
-    async def _send_left(self, directory: Directory, command: CleanUp) -> None:
+    def _send_left(self, directory: Directory, command: CleanUp) -> None:
         groups = dict.fromkeys(group for group, _, _ in command.memberships)
-        await self._send_streams([directory.uuid, *groups, *command.users, *command.groups])
-        await self._read("last_of_users", (directory.id, uuids(command.users)))
-        await self._read("last_of_groups", (directory.id, uuids(command.groups)))
+        self._send_streams([directory.uuid, *groups, *command.users, *command.groups])
+        self._read("last_of_users", (directory.id, uuids(command.users)))
+        self._read("last_of_groups", (directory.id, uuids(command.groups)))
 
     # -- collecting ---------------------------------------------------------
 
@@ -216,14 +204,15 @@ class StateReads:
         await (to_thread.run_sync(open_all) if self._bytes_max == _UNBOUNDED else _at_once(open_all))
         for directory, group, member in await self._rows("edges_open"):
             self._of(state, directory).edges.add((group, member))
-        async for directory, member, kind, active in self._each("members_known"):
-            self._of(state, directory).members[member] = _SEEN[kind, active]
+        if known := self._answers.get("members_known"):
+            async for directory, member, kind, active in self._each(known):
+                self._of(state, directory).members[member] = _SEEN[kind, active]
         for directory, needs in self._many:
             if directory.id in locked:
                 await self._seek(state.of(directory), directory, needs)
         if self._standing is not None:
-            directory, cursor = self._standing
-            state.of(directory).stands = await cursor.fetchone() is not None
+            directory, answer = self._standing
+            state.of(directory).stands = bool(await self._pipeline.rows(answer))
         await self._collect_whole(state)
         await self._collect_streams(state, kek)
         await self._collect_left(state)
@@ -236,21 +225,24 @@ class StateReads:
         """
         for start in range(0, len(needs.members), SOUGHT_AT_ONCE):
             ids = list(dict.fromkeys(needs.members[start : start + SOUGHT_AT_ONCE]))
-            cursor = await self._execute(SQL["members_known"], (int4s([directory.id] * len(ids)), uuids(ids)))
-            async for _, member, kind, active in each(cursor):
+            answer = self._pipeline.execute(SQL["members_known"], (int4s([directory.id] * len(ids)), uuids(ids)))
+            async for _, member, kind, active in self._each(answer):
                 view.members[member] = _SEEN[kind, active]
             if sum(1 for member in ids if member not in view.members) > UNKNOWN_ENOUGH:
                 view.cut = True  # slices are in the order of the request, so the first unknown members were looked up
                 return
 
     async def _rows(self, name: str) -> list[TupleRow]:
-        cursor = self._cursors.get(name)
-        return await cursor.fetchall() if cursor else []
+        answer = self._answers.get(name)
+        return await self._pipeline.rows(answer) if answer else []
 
-    async def _each(self, name: str) -> AsyncIterator[TupleRow]:
-        if name in self._cursors:
-            async for row in each(self._cursors[name]):
+    async def _each(self, answer: Answer) -> AsyncIterator[TupleRow]:
+        """Iterate over the rows, of which there may be 100 000, and let other tasks run in between."""
+        await self._pipeline.received(answer)
+        for start in range(0, answer.count, ROWS_AT_ONCE):
+            for row in answer.rows(start, start + ROWS_AT_ONCE):
                 yield row
+            await asyncio.sleep(0)
 
     def _of(self, state: BatchState, directory: DirectoryNumber) -> DirectoryState:
         return state.of(self._directories[directory])
@@ -303,24 +295,24 @@ class StateReads:
 
     async def _collect_whole(self, state: BatchState) -> None:
         parents: dict[UUID, tuple[UUID, ...]] = {}
-        for kind, directory, obj, cursor in self._whole:
+        for kind, directory, obj, answer in self._whole:
             view = state.of(directory)
             if kind == "members_of_group" and obj in view.groups:
                 members: dict[UUID, str] = {}
-                async for member, mt, active in each(cursor):
+                async for member, mt, active in self._each(answer):
                     members[member] = MEMBER_TYPE_NAMES[mt]
                     view.members[member] = _SEEN[mt, active]
                 view.groups[obj] = replace(view.groups[obj], members=members)
             elif kind == "groups_of_member":
-                parents[obj] = tuple([row[0] async for row in each(cursor)])
+                parents[obj] = tuple([row[0] async for row in self._each(answer)])
                 if obj in view.users:
                     view.users[obj] = replace(view.users[obj], groups=parents[obj])
                 if obj in view.groups:
                     view.groups[obj] = replace(view.groups[obj], parents=parents[obj])
         above = [group for groups in parents.values() for group in groups]
         if above:
-            cursor = await self._execute(SQL["stream_tails"], (uuids(above),))
-            state.stream_tails |= {obj: (rv, etag_rv) for obj, rv, etag_rv in await cursor.fetchall()}
+            answer = self._pipeline.execute(SQL["stream_tails"], (uuids(above),))
+            state.stream_tails |= {obj: (rv, etag_rv) for obj, rv, etag_rv in await self._pipeline.rows(answer)}
 
     async def _collect_left(self, state: BatchState) -> None:
         """Collect the resources of a clean-up piece. If a body cannot be opened, the resource is deleted without its last state."""

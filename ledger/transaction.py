@@ -14,17 +14,16 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, LiteralString, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 import anyio.to_thread
-from psycopg import AsyncCursor
-from psycopg.rows import TupleRow
 
 from database.arrays import Int4Array, byteas, int2s, int4s, int8s, uuids
 from database.connections import Connection, refuse_if_warned
 from database.deadlines import SIGN
 from database.pipeline import Together, together
+from database.prepared import Answer
 from database.queries import load_queries
 from ledger.bindings import token_row
 from ledger.build import Built, Decided, PlacedCommit, build
@@ -131,23 +130,21 @@ class Transaction:
         """
         began = self.service_clock()
         async with together(conn) as pipeline:
-            reads = _Reads(conn)
-            await reads.execute("begin")
-            await reads.lock(batch, wait=wait_for_locks)
-            locked = await reads.load(batch, self.kek)
-            batch_state = await reads.collect(self.kek, locked)
+            pipeline.execute("begin")
+            reads = _sent(pipeline, batch, wait=wait_for_locks)
+            locked = await _held_locks(pipeline, reads, self.kek)
+            batch_state = await reads.state.collect(self.kek, locked.directories)
             for tail in batch_state.tails.values():
                 tail.compare(began, self.service_clock())
             mine = self._sort_out(batch, locked, batch_state, report)
             large = any(s.needs.alone for s in mine) or sum(s.weight for s in mine) > BATCH_LOOP_BYTES_MAX
             work = self._work(mine, batch_state, report)
-            writing = conn.cursor()  # one for all: making a cursor costs more than sending a statement
-            while (piece := await _in_a_thread(conn, pipeline, work) if large else next(work, None)) is not None:
+            while (piece := await _in_a_thread(pipeline, work) if large else next(work, None)) is not None:
                 for sql, params in piece:
-                    await writing.execute(sql, params)
+                    pipeline.execute(sql, params)
                 if large:
                     await pipeline.flush()
-            await writing.execute("commit")
+            pipeline.execute("commit")
         refuse_if_warned(conn)
         report.settled += report.committing
         report.committing = []
@@ -227,46 +224,37 @@ class _Locked:
     tokens: set[UUID]
 
 
-class _Reads:
-    """The first pipeline flush: all statements are sent before the first result is awaited."""
+class _Reads(NamedTuple):
+    """The first flush: all its statements are gathered before the first answer is awaited."""
 
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-        self._state: StateReads | None = None
-        self._locks: AsyncCursor[TupleRow] | None = None
-        self._waits = False
-        self._tokens: AsyncCursor[TupleRow] | None = None
-
-    async def execute(self, sql: LiteralString, params: tuple[Any, ...] = ()) -> AsyncCursor[TupleRow]:
-        return await self._conn.cursor(binary=True).execute(sql, params)
-
-    async def lock(self, batch: Sequence[Submission], *, wait: bool) -> None:
-        directories = int4s(sorted({submission.directory.id for submission in batch}))
-        self._waits = wait
-        self._locks = await self.execute(SQL["lock_directories" if wait else "try_lock_directories"], (directories,))
-
-    async def load(self, batch: Sequence[Submission], kek: Kek) -> _Locked:
-        tokens = list({submission.token for submission in batch if submission.token is not None})
-        if tokens:
-            self._tokens = await self.execute(SQL["live_tokens"], (uuids(tokens),))
-        self._state = StateReads(self.execute)
-        await self._state.send([(submission.directory, submission.needs, submission.command) for submission in batch])
-        assert self._locks is not None
-        held = {directory for directory, locked in await self._locks.fetchall() if self._waits or locked}
-        rows = await self._tokens.fetchall() if self._tokens else []
-        return _Locked(held, {token.id for token in believed(kek, map(token_row, rows))})
-
-    async def collect(self, kek: Kek, locked: _Locked) -> BatchState:
-        assert self._state is not None
-        return await self._state.collect(kek, locked.directories)
+    locks: Answer
+    waits: bool  # the locks were waited for, so their rows say nothing
+    tokens: Answer | None
+    state: StateReads
 
 
-async def _in_a_thread(conn: Connection, pipeline: Together, work: Iterator[list[Statement]]) -> list[Statement] | None:
+def _sent(pipeline: Together, batch: Sequence[Submission], *, wait: bool) -> _Reads:
+    directories = int4s(sorted({submission.directory.id for submission in batch}))
+    locks = pipeline.execute(SQL["lock_directories" if wait else "try_lock_directories"], (directories,))
+    tokens = list({submission.token for submission in batch if submission.token is not None})
+    live = pipeline.execute(SQL["live_tokens"], (uuids(tokens),)) if tokens else None
+    state = StateReads(pipeline)
+    state.send([(submission.directory, submission.needs, submission.command) for submission in batch])
+    return _Reads(locks, wait, live, state)
+
+
+async def _held_locks(pipeline: Together, reads: _Reads, kek: Kek) -> _Locked:
+    held = {directory for directory, locked in await pipeline.rows(reads.locks) if reads.waits or locked}
+    rows = await pipeline.rows(reads.tokens) if reads.tokens else []
+    return _Locked(held, {token.id for token in believed(kek, map(token_row, rows))})
+
+
+async def _in_a_thread(pipeline: Together, work: Iterator[list[Statement]]) -> list[Statement] | None:
     """Compute the next piece in a thread. Statements in between show that the session lives; else another process would end it."""
     computing = asyncio.ensure_future(anyio.to_thread.run_sync(next, work, None))
     try:
         while not (await asyncio.wait([computing], timeout=SIGN.seconds))[0]:
-            await conn.execute(SQL["sign"])
+            pipeline.execute(SQL["sign"])
             await pipeline.flush()
     finally:
         if not computing.done():  # the connection broke or the task was cancelled: a thread cannot be stopped, so wait for it

@@ -30,7 +30,7 @@ from ledger.clocks import ClockError
 from ledger.commands import RecordFacts
 from ledger.ids import DirectoryNumber
 from ledger.obstacles import obstacles
-from ledger.queue import FairQueue
+from ledger.queue import BATCH_MAX, FairQueue
 from ledger.refused import OvertakenError
 from ledger.transaction import BatchReport, Outcome, Submission, Transaction, lock_directories
 from scim.errors import InvalidValue, TooManyRequests, Unavailable
@@ -43,6 +43,10 @@ RECONNECT_PAUSE_S = 0.25  # doubled after each attempt
 RECONNECT_PAUSE_MAX_S = 1.0
 # A write with less time left is not begun: the server's lock timeout must end before the time for the write does.
 BEGIN_S = LOCK.seconds + 0.5
+# A batch is taken after so many turns of the event loop without a new command. A request that has arrived needs two turns, and clients
+# that were answered together come back within a few.
+GATHER_TURNS = 5
+GATHER_S = 0.01  # but not later than this, however long a turn takes
 SWEEP_S = 0.5  # interval at which overdue commands are removed from the queue
 TROUBLE_S = 5.0  # for how long readyz reports an operator's fault after the last write that failed with it
 _RETRY_AFTER_S = 1
@@ -157,6 +161,7 @@ class Writer:
         self._on_batch = on_batch
         self._stopping = False
         self._until = math.inf  # event loop time at which running writes are given up if the database is away
+        self._several = False  # the last batch had several commands
         self._obstructed = False  # a lock did not come, and the holder was not looked up since
         self._trouble: tuple[float, Fault] | None = None
         self._clocks_told: dict[str, str] = {}  # the clock error last logged for each directory
@@ -201,16 +206,33 @@ class Writer:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
+                await self._gathered()
                 batch, alone = self._queue.take(self._busy)
                 for submission in alone:
                     self._open_lane([submission])
                 if not batch:
                     break
+                self._several = len(batch) > 1
                 await self._write(self._main, batch, wait_for_locks=False)
         self.running = False
         sweeping.cancel()
         for link in (self._main, *self._idle_lanes):
             await link.close()
+
+    async def _gathered(self) -> None:
+        """Let commands join the batch that have arrived, or arrive at once: a batch costs as much as several commands.
+
+        Without this, clients that wait for their answers stay parted in two halves: one comes back while the other is written.
+        A single command after a single command does not wait: nothing shows that others will come.
+        """
+        clock, count, quiet = asyncio.get_running_loop().time, len(self._queue), 0
+        if count == 1 and not self._several:
+            return
+        until = clock() + GATHER_S
+        while count < BATCH_MAX and quiet < GATHER_TURNS and clock() < until:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._queue) == count else 0
+            count = len(self._queue)
 
     def stop(self) -> None:
         """Refuse new commands. run() ends once the queue is empty; if the database is away, the queue is refused."""

@@ -97,10 +97,10 @@ def webhooks_of(settings: Settings) -> Webhooks:
 
 def _writing_links(url: str, pulse: Pulse) -> Links:
     def lane() -> Awaitable[Connection]:
-        return connect(url, pinned=True, lock_timeout_ms=LOCK.ms, long_work=True, pulse=pulse)
+        return connect(url, pinned=True, lock_timeout_ms=LOCK.ms, long_work=True, pulse=pulse, cursors_prepare=False)
 
     def main() -> Awaitable[Connection]:
-        return connect(url, pinned=True, lock_timeout_ms=LOCK.ms, patience_s=WRITE.seconds, pulse=pulse)
+        return connect(url, pinned=True, lock_timeout_ms=LOCK.ms, patience_s=WRITE.seconds, pulse=pulse, cursors_prepare=False)
 
     return Links(main, lane, pulse)
 

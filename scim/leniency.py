@@ -23,7 +23,7 @@ class Tolerance(StrEnum):
 
     STRING_BOOLEANS = (
         "string_booleans",
-        '`"True"` or `"False"`, in any case, where a boolean is due.',
+        '`"True"` or `"False"`, in any letter case, in place of a boolean.',
         'This IdP sends booleans such as active as strings ("True", "False").',
     )
     OP_CASE = (
@@ -38,28 +38,28 @@ class Tolerance(StrEnum):
     )
     MANAGER_STRING = (
         "manager_string",
-        "A bare id where a complex attribute with a `value` is due.",
+        "A bare id in place of a complex attribute with a `value`.",
         "This IdP sends the manager as a bare id.",
     )
     BARE_VALUES = (
         "bare_values",
         "A bare string instead of an object with a `value` in a multi-valued attribute, and one bare id as the members to add or remove.",
-        "This IdP sends bare strings where a list of objects is due.",
+        "This IdP sends bare strings in place of a list of objects.",
     )
     SINGLE_FOR_MULTI = (
         "single_for_multi",
-        "One value where a list is due: an object, or a plain value where the list holds such.",
-        "This IdP sends one value where a list is due.",
+        "One value in place of a list: an object, or a plain value if the list has plain values.",
+        "This IdP sends one value in place of a list.",
     )
     REMOVE_VALUE_LIST = (
         "remove_value_list",
-        "A `remove` that names what to remove in its value instead of a filter.",
-        "This IdP names what to remove in the value, not in the path.",
+        "A `remove` that names the values to remove in its `value` instead of a filter.",
+        "This IdP names the values to remove in the value of an operation, not in its path.",
     )
     REPLACE_CREATES = (
         "replace_creates",
-        "An `add` or `replace` under a value filter without a match, or of a part of an empty list, creates the value; never a member of a group.",
-        "This IdP changes a value that is not there yet and expects that it is made.",
+        "An `add` or `replace` with a value filter that matches nothing, or of a sub-attribute of an empty list, creates the value. It never creates a member of a group.",
+        "This IdP changes a value that does not exist yet and expects that it is created.",
     )
     ID_IN_VALUE = (
         "id_in_value",
@@ -68,8 +68,8 @@ class Tolerance(StrEnum):
     )
     UNKNOWN_SCHEMA_URIS = (
         "unknown_schema_uris",
-        "URIs in `schemas` that no schema here has and no data belongs to.",
-        "This IdP lists schemas that nothing here belongs to.",
+        "URIs in `schemas` that are no schema of the directory and have no data in the resource.",
+        "This IdP lists schemas that are unknown to the directory and have no data in the resource.",
     )
     EMPTY_OPERATIONS = (
         "empty_operations",
@@ -83,32 +83,32 @@ class Tolerance(StrEnum):
     )
     NUMERIC_BOOLEANS = (
         "numeric_booleans",
-        '`1`, `0`, `"1"` or `"0"` where a boolean is due.',
+        '`1`, `0`, `"1"` or `"0"` in place of a boolean.',
         "This IdP sends booleans as 1 and 0.",
     )
     NUMERIC_STRINGS = (
         "numeric_strings",
         "A whole number as `employeeNumber`, `costCenter`, `externalId`, `postalCode` or phone number, which are strings.",
-        "This IdP sends numbers where strings are due, such as employeeNumber.",
+        "This IdP sends numbers in place of strings, for example as employeeNumber.",
     )
     BLANK_OBJECTS = (
         "blank_objects",
-        "An empty string where an object, a list or the id of a manager is due: it is absence.",
-        "This IdP sends an empty string for an object, a list or a manager that is not there.",
+        "An empty string in place of an object, a list or the id of a manager: it counts as absent.",
+        "This IdP sends an empty string for an object, a list or a manager that does not exist.",
     )
     EMPTY_STRINGS = (
         "empty_strings",
-        "An empty string is absence, in every attribute.",
-        "This IdP sends an empty string for what a user does not have.",
+        "An empty string, in every attribute: it counts as absent.",
+        "This IdP sends an empty string for attributes that a user does not have.",
     )
     WRAPPED_VALUES = (
         "wrapped_values",
-        'A single value as a list with one object, `[{"value": "x"}]`, or as `{"value": "x"}`, in a PATCH also `["x"]`, where the bare one is due; any value under its own name once more, `{"emails": {"emails": […]}}`; never members.',
+        'A list with one object, `[{"value": "x"}]`, or the object `{"value": "x"}`, in a PATCH also `["x"]`, in place of a single plain value; any value that is nested under its own name once more, `{"emails": {"emails": […]}}`; but never members.',
         "This IdP wraps single values in a list or an object.",
     )
     OLD_SCHEMA_URIS = (
         "old_schema_uris",
-        "URIs of SCIM 1.0, 1.1 and of drafts (`urn:scim:schemas:core:1.0`) for those of SCIM 2.0, in `schemas`, names, paths and filters.",
+        "URIs of SCIM 1.0, 1.1 and of drafts (`urn:scim:schemas:core:1.0`) in place of those of SCIM 2.0, in `schemas`, names, paths and filters.",
         "This IdP lists the schemas of SCIM 1.",
     )
     ENTERPRISE_NAMES = (
@@ -118,23 +118,23 @@ class Tolerance(StrEnum):
     )
     PATH_SPELLING = (
         "path_spelling",
-        "Paths as `/name/givenName`, `URN.attribute` (also as a key, in a filter and as `URN.attribute:value`) or with single quotes in a filter.",
-        "This IdP writes paths in another spelling (slashes, single quotes).",
+        "Paths written as `/name/givenName` or as `URN.attribute` (also as a key, in a filter and as `URN.attribute:value`), and paths with single quotes in their filter.",
+        "This IdP writes paths in another way than the RFC (slashes, a dot after a URN, single quotes).",
     )
     UNQUOTED_VALUES = (
         "unquoted_values",
-        "Text in the filter of a list without quotes or in single ones: `externalId eq jyoung`.",
+        "Text without quotes, or in single quotes, in the filter of a list: `externalId eq jyoung`.",
         "This IdP sends text in filters without double quotes.",
     )
     ENDPOINT_CASE = (
         "endpoint_case",
-        "The endpoints `/Users` and `/Groups` in any case, in a Bulk request too.",
-        "This IdP writes the endpoints in another case (/users).",
+        "The endpoints `/Users` and `/Groups` in any letter case, in a Bulk request too.",
+        "This IdP writes the endpoints in another letter case (/users).",
     )
     UNKNOWN_MEMBER = (
         "unknown_member",
-        "A group member named by another key of a user than the id of this service.",
-        "This IdP names group members by another key than the id it was given.",
+        "A group member that is named by another key of a user, not by the id that this service gave.",
+        "This IdP names group members by another key, not by the id that this service gave.",
     )
 
 

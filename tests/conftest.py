@@ -24,21 +24,21 @@ from tests.orphans import MARK, Watch
 
 hypothesis_settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
 hypothesis_settings.register_profile("ci", max_examples=60, deadline=None, print_blob=True)
-hypothesis_settings.register_profile("quick", max_examples=15, deadline=None)  # `make quick`
+hypothesis_settings.register_profile("quick", max_examples=15, deadline=None)  # for `make quick`
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def examples(count: int) -> int:
-    """The examples of a test that draws its own number of them: fewer in `make quick`."""
+    """The number of examples for a test that sets its own: fewer in `make quick`."""
     return min(count, count * hypothesis_settings().max_examples // 50)
 
 
-# Files of tests lie in memory where there is room for them and programs may run from there. Kills of processes lose no more than on a
-# disk, and nothing here has to survive a power cut. On ext4, three hundred new files for each database and each service took a third of
-# the processor time of PostgreSQL: whoever makes a file passes over every inode that was given back a short time ago.
+# Files of tests are in memory if there is room for them and programs may run from there. A killed process loses no more than with a disk,
+# and no test needs its files to survive a power cut. On ext4, the three hundred new files of each database and each service took a third
+# of the CPU time of PostgreSQL, because the creation of a file skips every inode that was freed a short time ago.
 MEMORY = "/dev/shm"
-MEMORY_BYTES_MIN = 6 * 2**30  # most that a run had at one time was 2 GiB
-# Without syncs for all tests that share a cluster; those about durability start one of their own.
+MEMORY_BYTES_MIN = 6 * 2**30  # the most that a run had at one time was 2 GiB
+# Tests that share a cluster run without syncs; tests about durability start their own cluster.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TEMPLATE = "template_ledger"
 
@@ -50,14 +50,14 @@ def _memory_has_room() -> bool:
 
 
 if _memory_has_room():
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)  # read by pytest
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)  # pytest reads it
 
-# Each HTTP client reads two hundred certificates, 18 ms each time. No test shows one to them, so clients share what was read.
+# Each HTTP client reads two hundred certificates, which takes 18 ms. No test needs them, so clients share one context.
 ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Watch the run from its first process, before workers start: they have the mark from its environment."""
+    """Watch the run from its first process, before the workers start: they inherit the mark in the environment."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ[MARK] = uuid4().hex
         _watching.append(Watch(os.environ[MARK], session.config._tmp_path_factory.getbasetemp()))
@@ -69,22 +69,26 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Ten thousand tests are more than what any of them makes: a garbage collection that passes over them costs half a second."""
+    """The ten thousand tests are more objects than any test makes: without this, each full garbage collection would take half a
+    second for them.
+    """
     gc.collect()
     gc.freeze()
 
 
-@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, for `-n auto`
+@pytest.hookimpl(optionalhook=True)  # a hook of pytest-xdist, for `-n auto`
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than cores, on large machines half as many again: a third of what tests do is to wait, for processes and for deadlines."""
+    """Two processes more than cores, on large machines half as many again: for a third of the time tests wait, for processes and
+    for deadlines.
+    """
     cores = os.cpu_count() or 1
     return cores + max(2, cores // 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, some for each process: one that begins when the others have ended would be waited for alone.
+    """Put long tests first, some for each process: a long test that begins last would be the only one that still runs.
 
-    `--dist worksteal` gives each process a part of the list to begin with, all of one length.
+    `--dist worksteal` first gives each process a part of the list; all parts have the same length.
     """
     long = [item for item in items if item.get_closest_marker("long")]
     others = [item for item in items if not item.get_closest_marker("long")]
@@ -115,10 +119,12 @@ def prepare_template(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """A function that gives the path of what the first test process to ask for it makes; the others of the run find it made."""
+    """A function that returns the path of something that the first test process makes; the other processes of the run find it
+    there.
+    """
     place = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        place = place.parent  # of the run; each worker has a directory of its own in it
+        place = place.parent  # the directory of the run; each worker has its own directory in it
 
     def made(name: str, make: Callable[[Path], None]) -> Path:
         with (place / f"{name}.lock").open("w") as lock:
@@ -132,7 +138,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 
 def copied(source: Path, place: Path) -> Path:
-    """A copy of a data directory that nobody serves, with the owners of its files; linked by the kernel where the file system can."""
+    """Copy a data directory that no server uses, with the owners of its files; the file system shares the blocks if it can."""
     subprocess.run(["cp", "-a", "--reflink=auto", str(source), str(place)], check=True)
     return place
 
@@ -163,14 +169,14 @@ def admin_url(cluster: embedded.Cluster) -> str:
 
 @pytest.fixture(scope="session")
 def template(cluster: embedded.Cluster) -> str:
-    """The name of the migrated database that the cluster has for copies."""
+    """The name of the migrated database in the cluster, from which others are copied."""
     assert cluster.pid
     return TEMPLATE
 
 
 @pytest.fixture
 def new_database(admin_url: str) -> Iterator[Callable[[str], str]]:
-    """A function that copies the named template and gives the copy's name; the copies go with the test."""
+    """A function that copies the named template and returns the name of the copy; the copies are dropped after the test."""
     with psycopg.connect(admin_url, autocommit=True) as connection:
         made: list[str] = []
 
@@ -190,22 +196,22 @@ def new_database(admin_url: str) -> Iterator[Callable[[str], str]]:
 
 @pytest.fixture
 def superuser_url(cluster: embedded.Cluster, admin_url: str, template: str, new_database: Callable[[str], str]) -> str:
-    """A fresh migrated ledger, entered as the superuser."""
+    """A fresh migrated ledger; the connection is that of the superuser."""
     name = new_database(template)
-    with psycopg.connect(admin_url, autocommit=True) as connection:  # a copy belongs to whoever copies
+    with psycopg.connect(admin_url, autocommit=True) as connection:  # a copy belongs to the role that copies
         connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO ledger_owner").format(sql.Identifier(name)))
     return cluster.url("postgres", name)
 
 
 @pytest.fixture
 def owner_url(superuser_url: str) -> str:
-    """The same fresh ledger, entered as the role that migrates and rebuilds."""
+    """The same fresh ledger; the connection is that of the role that migrates and rebuilds."""
     return make_conninfo(superuser_url, user="ledger_owner")
 
 
 @pytest.fixture
 def app_url(superuser_url: str) -> str:
-    """The same fresh ledger, entered as the role that serves."""
+    """The same fresh ledger; the connection is that of the role that serves."""
     return make_conninfo(superuser_url, user="ledger_app")
 
 

@@ -1,5 +1,8 @@
-"""A second transport, which knows delivery/transport.py only: one line of JSON for each event over a Unix socket, an empty line, one
-line as the answer (`ok`, `retry`, `retry SECONDS`, `gone`, `rewind SEQ`)."""
+"""A second transport, which uses only delivery/transport.py.
+
+Over a Unix socket it sends one line of JSON for each event and an empty line, and reads one line as the answer (`ok`, `retry`,
+`retry SECONDS`, `gone`, `rewind SEQ`).
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,7 +37,7 @@ class Lines:
             writer.close()
 
     async def close(self) -> None:
-        """Every connection ends with its request."""
+        """Each connection ends with its request, so there is nothing to close."""
 
 
 def _outcome(answer: list[str]) -> Outcome:
@@ -53,7 +56,7 @@ def _outcome(answer: list[str]) -> Outcome:
 
 @asynccontextmanager
 async def answering(path: Path, reply: bytes, received: list[list[bytes]]) -> AsyncIterator[None]:
-    """A receiver that notes what comes and gives one answer to everything; none where it is empty."""
+    """A receiver that stores what it gets and gives one answer to everything; if the answer is empty, it gives none."""
     over = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,8 +1,8 @@
-"""Ends what a run of tests leaves running: services, PostgreSQL servers and test processes, also when the run is killed.
+"""Ends the processes that a run of tests leaves: services, PostgreSQL servers and test processes, also if the run is killed.
 
-A process of its own watches a pipe that only the run holds open. When the run is over, however it ends, the pipe closes. What is left of
-the run is known by the run's mark in the environment, or by a working directory in the run's temporary directory (PostgreSQL has an
-environment of its own, but works in its data directory), and with these processes come their children.
+A separate process watches a pipe that only the run holds open. When the run ends, in whatever way, the pipe is closed. Processes
+of the run are recognised by its mark in their environment, or by a working directory within the temporary directory of the run
+(PostgreSQL has another environment, but works in its data directory); their children are ended with them.
 """
 
 import os
@@ -16,19 +16,19 @@ from pathlib import Path
 from select import select
 
 MARK = "SCIM_LEDGER_TEST_RUN"  # environment variable
-QUIT_S = 5.0  # time for PostgreSQL to give its shared memory back
+QUIT_S = 5.0  # for PostgreSQL to free its shared memory
 ROUND_S = 0.05
 
 
 class Watch:
-    """Watches the run in which it is made."""
+    """Watches the run that makes it."""
 
     def __init__(self, mark: str, place: Path) -> None:
         command = [sys.executable, "-I", "-S", __file__, mark, str(place)]
         self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def end(self) -> None:
-        """End what is left, and wait for it."""
+        """End the remaining processes, and wait for their end."""
         assert self._watcher.stdin is not None
         self._watcher.stdin.write(b"ended in order")
         self._watcher.stdin.close()
@@ -49,7 +49,7 @@ def _watch(mark: str, place: str) -> None:
 
 
 def _left(mark: str, place: str) -> set[int]:
-    """The processes of the run and all below them, but for this one."""
+    """The processes of the run and all below them, except this one."""
     parents = dict(_parents())
     found = {pid for pid in parents if _belongs(pid, mark, place)}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
@@ -62,12 +62,12 @@ def _parents() -> Iterator[tuple[int, int]]:
         with suppress(OSError):
             if name.isdigit():
                 state, parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[:2]
-                if state != "Z":  # it has ended, and its parent has not looked yet
+                if state != "Z":  # it has ended, but its parent has not waited for it yet
                     yield int(name), int(parent)
 
 
 def _belongs(pid: int, mark: str, place: str) -> bool:
-    with suppress(OSError):  # it has ended, or is another user's
+    with suppress(OSError):  # it has ended, or belongs to another user
         directory = os.readlink(f"/proc/{pid}/cwd")
         if mark in directory or f"{directory}/".startswith(f"{place}/"):
             return True

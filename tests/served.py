@@ -1,4 +1,4 @@
-"""What the edge serves, without a service: for tests that hold lists and pages against it."""
+"""The routes of the application, without a service: for tests that compare lists and pages with them."""
 
 from functools import cache
 from types import SimpleNamespace
@@ -11,6 +11,6 @@ from api.app import _fastapi
 
 @cache
 def served() -> list[Route]:
-    """The routes of FastAPI, in the order in which it looks."""
-    nothing = cast("Any", SimpleNamespace(ledger=None, readiness=None))  # routes use the rest when they are called, not when made
+    """The routes of FastAPI, in the order in which it matches them."""
+    nothing = cast("Any", SimpleNamespace(ledger=None, readiness=None))  # routes use the other parts only when they are called
     return [route for route in _fastapi(nothing).router.routes if isinstance(route, Route)]

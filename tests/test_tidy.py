@@ -1,4 +1,4 @@
-"""House rules that no linter knows."""
+"""House rules that no linter checks."""
 
 import ast
 import re
@@ -35,10 +35,10 @@ NOT_HERE = re.compile("|".join(rf"\b{one}{two}\b" for one, two in _ELSEWHERE))
 CITED = re.compile(r'\b(docs/[\w/-]+\.md)((?:, "[^"]+")*)')
 # Names that several modules of a package may define, besides a module's logger and its SQL statements.
 IN_EACH_MODULE = {
-    "api": {"routes"},  # of each part, gathered by api/app.py
-    "bench": {"app", "main"},  # of scripts that run as processes of their own
+    "api": {"routes"},  # the routes of each part, gathered by api/app.py
+    "bench": {"app", "main"},  # scripts that run as processes of their own
     "operations": set("create list_all pause read resume show".split()),  # called with their module: `tokens.show`
-    "runtime/cli": set("app create doctor list_command pause resume set_command show".split()),  # commands, called by Typer alone
+    "runtime/cli": set("app create doctor list_command pause resume set_command show".split()),  # commands, called only by Typer
 }
 ENTRY_POINTS = {
     "runtime.cli",  # named in pyproject.toml
@@ -58,7 +58,7 @@ def module_of(path: Path) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget() -> Iterator[None]:
-    """Two million nodes would make every later garbage collection of the test process slower."""
+    """The two million cached nodes would make every later garbage collection of the test process slower."""
     yield
     for kept in (text_of, module_tree, nodes_of):
         kept.cache_clear()
@@ -71,7 +71,7 @@ def text_of(path: Path) -> str:
 
 @cache
 def module_tree(path: Path) -> ast.Module:
-    """Parsed once for all rules."""
+    """A file is parsed once for all rules."""
     return ast.parse(text_of(path))
 
 
@@ -81,9 +81,9 @@ def nodes_of(path: Path) -> Sequence[ast.AST]:
 
 
 def of_each(paths: Iterable[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
-    """Make one test of a rule about a file or a folder: it is applied to each, and all that break it are named.
+    """Make one test from a rule about a file or a folder: the rule is applied to each, and the test names all that break it.
 
-    A test for each file and rule would be a quarter of all tests, each of which takes longer to start than to run.
+    One test for each file and rule would be a quarter of all tests, and each takes longer to start than to run.
     """
 
     def of_rule(rule: Callable[[Path], None]) -> Callable[[], None]:
@@ -103,7 +103,7 @@ def of_each(paths: Iterable[Path]) -> Callable[[Callable[[Path], None]], Callabl
 
 
 def imported_by(path: Path) -> set[str]:
-    """Every module that a file names in an import, with those a `from package import module` may mean."""
+    """Every module that a file imports, and every name that a `from package import module` may mean."""
     found: set[str] = set()
     for node in nodes_of(path):
         if isinstance(node, ast.Import):
@@ -115,7 +115,7 @@ def imported_by(path: Path) -> set[str]:
 
 @of_each(CODE)
 def test_functions_fit_on_a_screen(path: Path) -> None:
-    """What does not fit is not understood at once."""
+    """A reader should see a whole function at once."""
     for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
@@ -123,8 +123,8 @@ def test_functions_fit_on_a_screen(path: Path) -> None:
 
 
 @of_each([path for path in CODE if module_of(path) != "ledger.events"])
-def test_what_an_event_means_is_asked_of_its_type(path: Path) -> None:
-    """A topic that is spelt out elsewhere is a fact about events that nobody finds who adds a type."""
+def test_facts_about_events_are_asked_of_the_event_type(path: Path) -> None:
+    """A topic that is written elsewhere is a fact about events, and whoever adds an event type would not find it."""
     spelt = [node.value for node in nodes_of(path) if isinstance(node, ast.Constant) and node.value in BY_TOPIC]
     asked = [node for node in nodes_of(path) if isinstance(node, ast.Attribute) and node.attr == "startswith"]
     assert spelt == []
@@ -138,7 +138,7 @@ SEARCHES = {
 
 @of_each(CODE)
 def test_no_json_of_ours_is_searched_or_cut(path: Path) -> None:
-    """An event knows its id, its parts and its size; what is found by a byte offset is wrong once the JSON is written in another way."""
+    """An event knows its id, its parts and its size; a byte offset would be wrong once the JSON is written in another way."""
 
     def rendered(node: ast.expr) -> bool:
         made = isinstance(node, ast.Call) and ast.unparse(node.func) == "orjson.dumps"
@@ -157,8 +157,8 @@ def test_no_json_of_ours_is_searched_or_cut(path: Path) -> None:
 
 
 @of_each(CODE)
-def test_no_column_of_a_row_is_a_number(path: Path) -> None:
-    """`row[5]` is whatever the statement says by now: a row is unpacked into names beside its statement."""
+def test_no_column_of_a_row_is_read_by_number(path: Path) -> None:
+    """`row[5]` depends on the order of columns in the statement: a row is unpacked into names beside its statement."""
     for node in nodes_of(path):
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in {"row", "r"}:
             number = node.slice.value if isinstance(node.slice, ast.Constant) else None
@@ -166,7 +166,7 @@ def test_no_column_of_a_row_is_a_number(path: Path) -> None:
 
 
 def test_modules_are_named_after_their_subject() -> None:
-    """What two packages need has a subject; a drawer for anything has none."""
+    """Code that two packages need has a subject and is named after it; a module without a subject would collect anything."""
     assert [where(path) for path in [*CODE, *TESTS] if set(path.relative_to(PROJECT).with_suffix("").parts) & BANNED_NAMES] == []
 
 
@@ -181,7 +181,7 @@ def top_level_names(path: Path) -> set[str]:
 
 @of_each(sorted({path.parent for path in CODE} | {PROJECT / "bench"}))
 def test_no_two_modules_of_a_package_define_one_name(folder: Path) -> None:
-    """Whoever searches for a name finds one thing; two of one name are taken for each other."""
+    """Whoever searches for a name must find one thing; two things of one name are confused."""
     seen = Counter(name for path in folder.glob("*.py") for name in top_level_names(path))
     assert {name for name, count in seen.items() if count > 1} <= IN_EACH_MODULE.get(where(folder), set()) | {"_log", "SQL"}
 
@@ -193,13 +193,13 @@ def test_no_test_sleeps(path: Path) -> None:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called == "asyncio.sleep" and ast.unparse(node.args[0]) == "0":
-                continue  # a turn for others, no guess
+                continue  # lets other tasks run, and guesses no time
             assert called not in {"time.sleep", "asyncio.sleep", "anyio.sleep", "sleep"}, f"{where(path)}:{node.lineno}"
 
 
 @of_each([*TEXTS, *PAGES])
 def test_only_documents_of_the_repository_are_cited(path: Path) -> None:
-    """A reader cannot look up what is not here: cite a page of docs/ and its section."""
+    """A reader cannot look up a document that is not in the repository: cite a page of docs/ and its section."""
     text = text_of(path)
     assert NOT_HERE.findall(text) == []
     for page, sections in CITED.findall(text):
@@ -215,12 +215,12 @@ def test_no_leftover_markers(path: Path) -> None:
 
 
 def test_the_library_gets_no_functions_in_our_database() -> None:
-    """With them its readers tail the log by an order that is not ours, and lose events."""
+    """With these functions the library's readers follow the log in another order than that of commits, and lose events."""
     elsewhere = [path for path in TEXTS if path != Path(__file__)]
     assert [where(path) for path in elsewhere if "POSTGRES_ENABLE_DB_FUNCTIONS" in text_of(path)] == []
 
 
 def test_every_module_is_imported_or_an_entry_point() -> None:
-    """Dead modules mislead whoever searches; tests alone do not keep one alive, nor does the module itself."""
+    """Unused modules mislead readers; an import by a test, or by the module itself, does not count."""
     used = ENTRY_POINTS.union(*({name for name in imported_by(path) if name != module_of(path)} for path in [*CODE, *OTHERS]))
     assert [module_of(path) for path in CODE if path.name != "__init__.py" and module_of(path) not in used] == []

@@ -1,4 +1,7 @@
-"""What every transport must do, whatever it speaks. A transport's tests subclass TransportContract and give `scene`."""
+"""The contract of every transport, whatever its protocol.
+
+The tests of a transport subclass TransportContract and provide `scene`.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,15 +15,15 @@ import pytest
 from delivery.transport import Accepted, Batch, Gone, Outcome, Outgoing, Retry, Rewind, Target, TooLateError, Transport
 
 Behaviour = Literal["accepts", "refuses", "asks for a pause", "is gone", "lacks events", "hangs", "is not there"]
-TIMEOUT_S = 5.0  # of the transport of a scene; 0.3 where the receiver hangs
-PAUSE_S = 7.0  # what a receiver asks for that asks for a pause
-LACKS_AFTER = 3  # the last seq that a receiver has that lacks events
+TIMEOUT_S = 5.0  # of the transport of a scene; 0.3 if the receiver hangs
+PAUSE_S = 7.0  # the pause that a receiver asks for
+LACKS_AFTER = 3  # the last seq that a receiver has, if it lacks later events
 SECRET = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 
 @dataclass
 class Scene:
-    """A transport with a receiver at the other end. `received` gives, for each request that came, the JSON of its events."""
+    """A transport with a receiver at the other end. `received` yields, for each request, the JSON of its events."""
 
     transport: Transport
     target: Target
@@ -34,7 +37,7 @@ def event(seq: int, size: int = 0) -> Outgoing:
 
 class TransportContract:
     def scene(self, behaviour: Behaviour) -> AbstractAsyncContextManager[Scene]:
-        """A receiver that behaves like that, and a transport to it."""
+        """A receiver with this behaviour, and a transport to it."""
         raise NotImplementedError
 
     def _in(self, behaviour: Behaviour, play: Callable[[Scene], Awaitable[None]]) -> None:
@@ -57,7 +60,7 @@ class TransportContract:
         return found[0]
 
     @pytest.mark.parametrize("count", [1, 3])
-    def test_a_batch_arrives_whole_in_order_and_byte_for_byte(self, count: int) -> None:
+    def test_a_batch_arrives_complete_in_order_and_byte_for_byte(self, count: int) -> None:
         events = [event(seq) for seq in range(1, count + 1)]
         outcome, scene = self._outcome("accepts", Batch(events, single=False, attempt=2, replay=UUID(int=5), previous_seq=None))
         assert outcome == Accepted()
@@ -69,7 +72,7 @@ class TransportContract:
         assert outcome == Accepted()
         assert [len(json) for json in scene.received()[0]] == [len(event(1, 9 * 2**20).json)]
 
-    def test_what_is_refused_is_tried_again(self) -> None:
+    def test_a_refused_batch_is_retried(self) -> None:
         outcome, _ = self._outcome("refuses")
         assert isinstance(outcome, Retry)
         assert outcome.error.replace("_", "").isalnum(), "one word of ours, which is shown and counted"
@@ -80,27 +83,27 @@ class TransportContract:
         assert isinstance(outcome, Retry)
         assert outcome.after_s == PAUSE_S
 
-    def test_a_receiver_that_is_gone_says_so(self) -> None:
+    def test_a_receiver_can_say_that_it_is_gone(self) -> None:
         assert self._outcome("is gone")[0] == Gone()
 
-    def test_a_receiver_in_order_says_what_it_lacks(self) -> None:
+    def test_a_receiver_in_order_says_which_events_it_lacks(self) -> None:
         outcome, _ = self._outcome("lacks events", Batch([event(6)], previous_seq=5))
         assert isinstance(outcome, Rewind)
         assert outcome.seq == LACKS_AFTER
         assert outcome.otherwise.error
 
-    def test_no_answer_in_time_leaves_open_whether_it_arrived(self) -> None:
+    def test_without_an_answer_in_time_it_is_unknown_whether_the_batch_arrived(self) -> None:
         outcome, _ = self._outcome("hangs")
         assert isinstance(outcome, Retry)
         assert (outcome.away, outcome.may_have_arrived) == (True, True)
 
-    def test_nobody_there_is_no_fault_of_the_event(self) -> None:
+    def test_a_receiver_that_cannot_be_reached_does_not_count_against_the_event(self) -> None:
         outcome, _ = self._outcome("is not there")
         assert isinstance(outcome, Retry)
         assert (outcome.away, outcome.may_have_arrived) == (True, False)
 
-    def test_nothing_leaves_once_it_may_not(self) -> None:
-        """Another process has taken over: its newer events would be overtaken. The transport goes on being usable."""
+    def test_nothing_is_sent_once_may_leave_returns_false(self) -> None:
+        """Another process has taken over, and its newer events would be overtaken. The transport can be used afterwards."""
 
         async def play(scene: Scene) -> None:
             with pytest.raises(TooLateError):
@@ -111,7 +114,7 @@ class TransportContract:
 
         self._in("accepts", play)
 
-    def test_many_batches_at_once_do_not_mix(self) -> None:
+    def test_many_concurrent_batches_are_not_mixed_up(self) -> None:
         async def play(scene: Scene) -> None:
             batches = [Batch([event(10 * n), event(10 * n + 1)], single=False) for n in range(1, 21)]
             outcomes = await asyncio.gather(*(scene.transport.send(scene.target, batch) for batch in batches))
@@ -120,8 +123,8 @@ class TransportContract:
 
         self._in("accepts", play)
 
-    def test_neither_secret_nor_address_is_told(self) -> None:
-        """Outcomes are logged and shown; a target may stand in a traceback."""
+    def test_neither_secret_nor_address_is_shown(self) -> None:
+        """Outcomes are logged and shown, and a target may appear in a traceback."""
         outcome, scene = self._outcome("refuses")
         for told in (repr(outcome), repr(scene.target)):
             assert SECRET not in told

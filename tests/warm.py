@@ -1,7 +1,8 @@
-"""Processes of `scim-ledger` that start warm: forked from one that has imported the product, once for all tests of a test process.
+"""Processes of `scim-ledger` that start warm: forked from a process that has imported the product, once for all tests of a test process.
 
-Each is a process as a new interpreter would be, with its own session, environment, directory and standard streams, and it ends as one
-ends. Only the start of the interpreter and its imports are saved, a second or two each. A test about the start uses a new interpreter.
+Each has its own session, environment, directory and standard streams, like a process with a new interpreter, and ends in the same
+way. Only the start of the interpreter and its imports are saved, a second or two each. A test about the start uses a new
+interpreter.
 """
 
 import atexit
@@ -29,12 +30,12 @@ from typing import IO, NoReturn
 ROOT = Path(__file__).parent.parent
 ENTRY = "from tests.warm import fork_on_request; fork_on_request()"
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-SPAWNED = "warm-spawned"  # the name of a process that multiprocessing spawned warm, as the kernel keeps it
-HIGH = 500  # a descriptor above all that a service has when it spawns
+SPAWNED = "warm-spawned"  # the name in the kernel of a process that multiprocessing spawned warm
+HIGH = 500  # a descriptor above all that a service has open when it spawns
 
 
 class Process:
-    """A warm process: what tests use of subprocess.Popen."""
+    """A warm process, with the methods of subprocess.Popen that tests use."""
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], streams: tuple[int, int, int]) -> None:
         self.args = words
@@ -49,13 +50,13 @@ class Process:
         self.pid = int(self._lines.readline())
 
     def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
+        """Returns the exit code, or None while it runs."""
         if self.returncode is None and select.select([self._keeper], [], [], 0)[0]:
             self._ended()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code, once it has ended. Raises subprocess.TimeoutExpired."""
+        """Returns the exit code, once it has ended. Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
             if not select.select([self._keeper], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(list(self.args), timeout or 0.0)
@@ -106,7 +107,10 @@ def _content(file: IO[bytes]) -> str:
 
 @cache
 def _warm_parent() -> str:
-    """The path of the socket of this test process's warm parent, started at first use; it ends when its standard input does."""
+    """The path of the socket of the warm parent of this test process.
+
+    It is started at its first use, and ends when its standard input does.
+    """
     place = tempfile.mkdtemp(prefix="warm-")
     path = f"{place}/socket"
     parent = subprocess.Popen(
@@ -132,7 +136,7 @@ def _warm_parent() -> str:
 
 
 def fork_on_request() -> None:
-    """Import the product, then fork a keeper for each connection; in what the keeper forks, run the command that was asked for."""
+    """Import the product, then fork a keeper for each connection; the process that the keeper forks runs the requested command."""
     _import_everything()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
     with socket.socket(socket.AF_UNIX) as door:
@@ -160,11 +164,13 @@ def _import_everything() -> None:
     for module in pkgutil.iter_modules([str(ROOT / "runtime" / "cli")], "runtime.cli."):
         importlib.import_module(module.name)
     gc.collect()
-    gc.freeze()  # a collection in a forked process would copy every page
+    gc.freeze()  # a garbage collection in a forked process would copy every page
 
 
 def _end_with(command: Callable[[], object]) -> NoReturn:
-    """Run a command and end as the interpreter does, but for taking its modules apart, which takes a process longer than most commands."""
+    """Run a command and end as the interpreter does, except that modules are not torn down, which takes longer than most
+    commands.
+    """
     try:
         command()
         code = 0
@@ -184,7 +190,7 @@ def _end_with(command: Callable[[], object]) -> NoReturn:
 
 
 def _become_command(keeper: socket.socket) -> None:
-    """Return in the process of the command; its parent tells the pid and the exit code, and ends."""
+    """Returns in the process of the command; its parent sends the pid and the exit code, and ends."""
     head, streams, _, _ = socket.recv_fds(keeper, 4, 3)
     with keeper.makefile("rb") as lines:
         request = json.loads(lines.read(int.from_bytes(head, "big")))
@@ -211,7 +217,7 @@ def _become_command(keeper: socket.socket) -> None:
 
 
 def spawned(service: int) -> list[int]:
-    """The processes that a service has spawned, started warm or not, in the order of their start."""
+    """The processes that a service has spawned, warm or not, in the order of their start."""
     found: list[int] = []
     for thread in Path(f"/proc/{service}/task").iterdir():  # each child belongs to the thread that made it
         for pid in (thread / "children").read_text().split():
@@ -223,10 +229,10 @@ def spawned(service: int) -> list[int]:
 
 
 def _spawn_warm() -> None:
-    """Let multiprocessing spawn by a fork of what this process is now, in place of a new interpreter.
+    """Let multiprocessing spawn by a fork of the current process, in place of a new interpreter.
 
-    The fork is made by a helper, which has only one thread. What it forks becomes a child of this process, as one that is spawned is: a helper
-    in between ends at once, and orphans come to the nearest subreaper.
+    The fork is made by a helper, which has only one thread. The forked process becomes a child of this process, like a spawned
+    one: a helper in between ends at once, and orphans are adopted by the nearest subreaper.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ours, theirs = socket.socketpair()
@@ -247,7 +253,7 @@ def _spawn_warm() -> None:
 
 
 def _help_spawning(service: socket.socket) -> None:
-    """Fork what is asked for until the service ends; return never but in what was forked, through the code that it runs."""
+    """Fork on request until the service ends. It returns only in a forked process, through the code that this process runs."""
     while True:
         request, streams, _, _ = socket.recv_fds(service, 10_000, 16)
         if not request:

@@ -1,4 +1,4 @@
-"""A real service: `scim-ledger serve` as a process of its own, with the embedded PostgreSQL, on a free port of loopback."""
+"""A real service: `scim-ledger serve` as a process, with the embedded PostgreSQL, on a free port of loopback."""
 
 import contextlib
 import json
@@ -23,22 +23,26 @@ from tests.conftest import copied
 ROOT = Path(__file__).parent.parent.parent
 
 
-def pause() -> None:
-    """Between two questions about what only another process knows: without it, whoever asks takes the core from what it waits for."""
+def wait_briefly() -> None:
+    """Pause between two questions about something that only another process knows; without a pause, the test takes the CPU from
+    the process that it waits for.
+    """
     select.select([], [], [], 0.02)
 
 
 def until(done: Callable[[], bool], seconds: float = 30.0) -> float:
-    """Ask until it is so; give how long it took. What is asked takes its time itself."""
+    """Ask until a condition holds; returns how long it took. The question itself takes time."""
     began = time.monotonic()
     while not done():
         assert time.monotonic() - began < seconds, f"not within {seconds} s"
-        pause()
+        wait_briefly()
     return time.monotonic() - began
 
 
 def free_port(count: int = 1) -> int:
-    """The first of so many free ports in a row, of those that the kernel gives to nobody by itself: none is taken before it is used."""
+    """The first of this number of free ports in a row, outside the range that the kernel assigns: so nobody takes one before it
+    is used.
+    """
     while True:
         first = random.randrange(20_000, 30_000)
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
@@ -48,7 +52,7 @@ def free_port(count: int = 1) -> int:
 
 
 class Service:
-    """A service process and what a client needs to talk to it."""
+    """A service process, and everything that a client needs to talk to it."""
 
     def __init__(self, data_dir: Path, **environment: str) -> None:
         self.data_dir = data_dir
@@ -56,13 +60,13 @@ class Service:
         self.process: subprocess.Popen[str] | warm.Process | None = None
         self.port = 0
         self.log = data_dir.with_suffix(".log")
-        self.root = ROOT  # the code that it runs; any other needs an interpreter of its own
-        self.cold = False  # whether each process begins with a new interpreter, as outside of tests
+        self.root = ROOT  # the code that it runs; other code needs an interpreter of its own
+        self.cold = False  # whether each process starts with a new interpreter, as outside of tests
 
     def start(self) -> "Service":
-        """Start and wait until it says that it listens (connections made from then on are served)."""
+        """Start, and wait until it says that it listens (connections made from then on are served)."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
-        # The port of the first start is kept: a restarted service is found at its old address.
+        # The port of the first start is kept, so that a restarted service has its old address.
         env |= {
             "LEDGER_DATA_DIR": str(self.data_dir),
             "LEDGER_PORT": str(self.port),
@@ -87,7 +91,7 @@ class Service:
         )
 
     def stop(self) -> int:
-        """SIGTERM; give the exit code."""
+        """Send SIGTERM; returns the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(timeout=60)
@@ -110,7 +114,7 @@ class Service:
         return int((self.data_dir / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
 
     def cli(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Run a scim-ledger command beside the service."""
+        """Run a scim-ledger command while the service runs."""
         env = {**os.environ, "LEDGER_DATA_DIR": str(self.data_dir), "LEDGER_PORT": str(self.port), **self.environment}
         if not self.cold:
             return warm.run(words, env)
@@ -118,7 +122,7 @@ class Service:
         return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     def note_address(self) -> None:
-        """A copy has the address of the first service in its first-run.json."""
+        """The first-run.json of a copy has the address of the first service; replace it by its own."""
         path = self.data_dir / "first-run.json"
         if path.exists():
             path.write_text(json.dumps({**self.first_run, "base_url": self.base, "scim_base_url": self.scim}))
@@ -136,7 +140,7 @@ class Service:
         return f"{self.base}/scim/acme/v2"
 
     def user_names(self) -> set[str]:
-        """Every user of directory acme, by list."""
+        """The names of all users of directory acme, read from the list."""
         found = set[str]()
         with self.client("scim") as client:
             while True:
@@ -167,7 +171,9 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def first_started(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """The data directory of a service after its first start: each service of a test begins with a copy, in half of the time."""
+    """The data directory of a service after its first start: the services of tests begin with a copy, which takes half of the
+    time.
+    """
     return made_once("first", _start_and_stop)
 
 
@@ -180,7 +186,7 @@ def _start_and_stop(data_dir: Path) -> None:
 
 @pytest.fixture
 def make_service(tmp_path: Path, first_started: Path) -> Iterator[Callable[..., Service]]:
-    """Make services of one's own; they are stopped with the test. `fresh`: the first start is what the test is about."""
+    """Makes services for one test, and stops them after it. `fresh`: the test is about the first start."""
     made: list[Service] = []
 
     def make(name: str = "ledger", *, fresh: bool = False, **environment: str) -> Service:

@@ -1,4 +1,4 @@
-"""A run of tests that is to be killed, see test_orphans.py. pytest does not collect a file of this name by itself."""
+"""A run of tests that is going to be killed, see test_orphans.py. pytest does not collect a file with this name by itself."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from tests.conftest import copied
 
 
 def test_that_never_ends(tmp_path: Path) -> None:
-    """It has a service with a PostgreSQL, and tells their processes and its own."""
+    """It has a service with a PostgreSQL, and prints the pids of their processes and its own."""
     service = Service(copied(Path(os.environ["FIRST_STARTED"]), tmp_path / "ledger")).start()
     assert service.process is not None
     told = Path(os.environ["TOLD"])

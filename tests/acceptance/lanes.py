@@ -1,4 +1,4 @@
-"""What must stay in order at a receiver, said anew and not taken from the code under test."""
+"""The order that a receiver must see, written a second time and not taken from the code under test."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ LIFECYCLE = {"user.created", "user.deactivated", "user.reactivated", "user.delet
 
 
 def lanes_of(event: dict[str, Any]) -> list[tuple[str, ...]]:
-    """What must stay in order with this event."""
+    """The lanes of an event: within each of them events must stay in order."""
     subject = event["subject"]["id"]
     if "member" not in event["data"]:
         return [("resource", subject)]
@@ -17,10 +17,10 @@ def lanes_of(event: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 class Lanes:
-    """The order of what one receiver kept.
+    """The order of the events that one receiver kept.
 
-    A repetition stands in the place of the original, too: nothing newer of its lane came between. Not so in a batch that was
-    kept without an answer and is repeated whole.
+    A repetition keeps the place of the original, too: no newer event of its lane came in between. An exception is a batch that
+    was kept without an answer, which is repeated as a whole.
     """
 
     def __init__(self, *, repeats_in_place: bool = True) -> None:

@@ -1,4 +1,7 @@
-"""A model of a directory that knows nothing of the implementation, and the fold of its events. Generator and judge are apart."""
+"""A model of a directory that does not use the implementation, and a state computed from its events.
+
+Generator and judge are separate.
+"""
 
 import random
 from dataclasses import dataclass, field
@@ -7,7 +10,7 @@ from typing import Any
 
 @dataclass
 class Model:
-    """What must be true after the requests that were answered with success."""
+    """The state that must hold after the requests that were answered with success."""
 
     users: dict[str, dict[str, Any]] = field(default_factory=dict)  # id -> {"userName", "active", "title"}
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # id -> {"displayName", "members": set}
@@ -21,12 +24,13 @@ class Model:
 
 @dataclass
 class Fold:
-    """State folded from the public events alone, with the laws of the stream asserted on the way."""
+    """The state computed from the public events alone; it asserts the rules of the stream on the way."""
 
     seq: int = 0
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
-    access: set[tuple[str, str]] = field(default_factory=set)  # (group, member) as grants and revokes say it
+    # (group, member), computed from the events that grant and end access
+    access: set[tuple[str, str]] = field(default_factory=set)
     directory: str = "active"
 
     def apply(self, event: dict[str, Any]) -> None:
@@ -59,7 +63,7 @@ class Fold:
         before = {"directory.paused": {"active"}, "directory.resumed": {"paused"}, "directory.deleted": {"closed"}}
         assert self.directory in before.get(kind, {"active", "paused"}), "each once"
         self.directory = {"directory.resumed": "active"}.get(kind, kind.removeprefix("directory."))
-        if kind == "directory.closed":  # all access ends, whatever is taken away afterwards
+        if kind == "directory.closed":  # all access ends, whatever is removed afterwards
             self.access.clear()
             for user in self.users.values():
                 user["active"] = False
@@ -87,7 +91,7 @@ class Fold:
             self.access.add(edge)
 
     def whole_commit(self) -> None:
-        """At every commit nobody inactive or gone has access, and every active member has it."""
+        """After every commit no inactive or deleted user has access, and every active member has it."""
         expected = {
             (g, m)
             for g, v in self.groups.items()
@@ -104,10 +108,10 @@ class Workload:
         self.random = random.Random(seed)
         self.model = Model()
         self.count = 0
-        self.prefix = prefix  # of all names, where several make their own in one directory
+        self.prefix = prefix  # of all names, if several workloads create resources in one directory
 
     def step(self) -> tuple[str, str, dict[str, Any] | None, Any]:
-        """Give (method, path, body, what to do to the model with the answer)."""
+        """Returns (method, path, body, function that applies the answer to the model)."""
         users, groups = list(self.model.users), list(self.model.groups)
         choices = [self.create_user] * 3 + [self.create_group]
         if users:

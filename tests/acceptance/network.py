@@ -1,4 +1,6 @@
-"""A TCP way to a PostgreSQL of the test, which can fall silent: bytes are taken, acknowledged and kept, as a proxy's kernel does."""
+"""A TCP connection to a PostgreSQL of the test that can fall silent: bytes are received, acknowledged and kept, as by the kernel
+of a proxy.
+"""
 
 import contextlib
 import socket
@@ -11,29 +13,29 @@ from runtime import embedded
 
 
 class Network:
-    """Forwards from a port of loopback to the Unix socket of a server, in threads of its own."""
+    """Forwards from a port of loopback to the Unix socket of a server, in its own threads."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
         self._flows = threading.Event()
         self._flows.set()
         self._word: bytes | None = None
-        self._deaf: list[threading.Event] = []  # set again: connections whose answers are kept
+        self._deaf: list[threading.Event] = []  # connections whose answers are kept; each event is set when it may go on
         self._sockets: set[socket.socket] = set()
         self._door = socket.create_server(("127.0.0.1", 0))
         self.port = self._door.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def silence(self) -> None:
-        """From now on nothing passes, and nobody is told."""
+        """From now on no bytes pass, and both sides get no error."""
         self._flows.clear()
 
     def lose_answers_to(self, word: bytes) -> None:
-        """From now on, whoever sends this word to the server is heard, and hears nothing any more."""
+        """From now on the answers of a connection are kept, once its client has sent this word to the server."""
         self._word = word
 
     def restore(self) -> None:
-        """What was kept is delivered, what comes passes."""
+        """Bytes that were kept are delivered, and new ones pass."""
         self._word = None
         self._flows.set()
         for hears in self._deaf:
@@ -49,12 +51,12 @@ class Network:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._door.accept()  # ends with the door
+                client, _ = self._door.accept()  # ends when the socket is closed
                 server = socket.socket(socket.AF_UNIX)
                 self._sockets |= {client, server}
                 try:
                     server.connect(str(self._target))
-                except OSError:  # the server is gone
+                except OSError:  # the server is not there
                     self._end(client, server)
                     continue
                 hears = threading.Event()
@@ -90,7 +92,7 @@ class Network:
 
 @contextmanager
 def network(cluster: embedded.Cluster) -> Iterator[Network]:
-    """A way to a server for the time of the block."""
+    """A network to a server during the block."""
     way = Network(Path(cluster.socket_dir) / f".s.PGSQL.{embedded.PORT}")
     try:
         yield way

@@ -1,4 +1,4 @@
-"""What operators do to a directory of a running service, and its log."""
+"""Acts of operators on a directory of a running service, and its log."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def _act(service: Service, verb: str, state: str, **more: str) -> None:
 
 
 def events_of(service: Service, **params: Any) -> list[dict[str, Any]]:
-    """The log of the directory."""
+    """All events of the directory."""
     found: list[dict[str, Any]] = []
     after = None
     with service.client("consumer") as reader:

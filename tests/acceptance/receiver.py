@@ -1,4 +1,4 @@
-"""An application that takes webhooks: a real HTTP server in a thread of its own, which can be told to misbehave."""
+"""An application that receives webhooks: a real HTTP server in its own thread, which tests can make fail."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ from aiohttp import web
 
 @dataclass
 class Delivery:
-    """One request as it came."""
+    """One request as it was received."""
 
     events: list[dict[str, Any]]
     headers: dict[str, str]
@@ -31,21 +31,21 @@ class Delivery:
 
 @dataclass
 class Answer:
-    """What to say. `hang`: nothing at all until the client gives up; `cut`: break the connection, after `taken` or not."""
+    """The answer to give. `hang`: no answer until the client gives up; `cut`: break the connection, with or without `taken`."""
 
     status: int = 204
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     hang: bool = False
     cut: bool = False
-    taken: bool | None = None  # whether the application kept it; by default when the status says so
+    taken: bool | None = None  # whether the application kept the event; by default the status decides
 
 
 Behaviour = Callable[[Delivery], Answer]
 
 
 class Receiver:
-    """Collects deliveries. `behave` decides on each; `accepted` holds the events that were kept, in order, repetitions too."""
+    """Collects deliveries. `behave` decides on each; `accepted` has the kept events in order, with repetitions."""
 
     def __init__(self) -> None:
         self.behave: Behaviour = lambda _: Answer()
@@ -67,7 +67,7 @@ class Receiver:
         return [event["id"] for event in self.accepted]
 
     def wait(self, until: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until something came that makes it true."""
+        """Wait until the deliveries fulfil a condition."""
         with self._changed:
             assert self._changed.wait_for(until, seconds), f"{len(self.deliveries)} requests, {len(self.accepted)} accepted"
 

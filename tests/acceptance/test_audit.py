@@ -1,4 +1,4 @@
-"""As-of over HTTP and the command line: nested access with every path, diamonds and cycles, diff, times."""
+"""Questions about past states over HTTP and the command line: nested access with every path, diamonds and cycles, diff, times."""
 
 import json
 import random
@@ -55,7 +55,7 @@ def test_nested_access_names_every_path_through_diamonds_and_cycles(service: Ser
         assert {m["id"] for m in members} >= {user, inner, left, right}
 
 
-def test_access_ends_at_the_commit_that_deactivates_and_the_past_keeps_its_answer(service: Service) -> None:
+def test_access_ends_with_the_commit_that_deactivates_and_past_answers_stay(service: Service) -> None:
     with service.client("scim") as client, service.client("auditor") as auditor:
         scim = _Scim(service, client)
         user = scim.user()
@@ -71,7 +71,7 @@ def test_access_ends_at_the_commit_that_deactivates_and_the_past_keeps_its_answe
         access = f"/users/{user}/access"
         assert [row["id"] for row in ask(access, before).json()["data"]] == [group]
         assert ask(access, after).json()["data"] == []
-        # A seq inside the commit means the whole commit: between the revoke and the deactivation nobody is half out.
+        # A seq inside the commit means the whole commit: no answer shows the state between the revocation and the deactivation.
         assert ask(access, after - 1).json()["as_of"]["seq"] == after
         assert ask(access, gone).json()["data"] == []
         members = f"/groups/{group}/members"
@@ -82,12 +82,12 @@ def test_access_ends_at_the_commit_that_deactivates_and_the_past_keeps_its_answe
         assert ask(f"/users/{user}", gone).status_code == 404
 
 
-def test_an_instant_is_inclusive_and_names_its_seq(service: Service) -> None:
+def test_an_instant_is_inclusive_and_the_answer_has_its_seq(service: Service) -> None:
     with service.client("scim") as client, service.client("auditor") as auditor, service.client("consumer") as reader:
         scim = _Scim(service, client)
         user = scim.user()
         events, asked_of = [], {"directory": "acme", "subject": user, "limit": 1000}
-        while not events:  # a page ends where it has looked at so many events of others
+        while not events:  # a page ends after a limited number of other users' events
             page = reader.get(service.base + "/v1/events", params=asked_of).json()
             events, asked_of["after"] = page["data"], page["list_metadata"]["after"]
         time = events[0]["time"]
@@ -136,15 +136,15 @@ def test_nested_access_begins_with_the_youngest_edge_of_its_path(service: Servic
         assert {row["id"]: row["since_seq"] for row in rows} == {inner: joined, outer: joined}
 
 
-def test_an_id_that_never_was_is_not_an_answer(service: Service) -> None:
-    """A mistyped id must not read as "no access"."""
+def test_an_unknown_id_is_an_error(service: Service) -> None:
+    """A mistyped id must not look like "no access"."""
     with service.client("auditor") as auditor:
         for path in ("users/{}/access", "users/{}", "groups/{}/members"):
             url = f"{service.base}/v1/audit/acme/" + path.format("11111111-2222-4333-8444-555555555555")
             assert auditor.get(url).status_code == 404
 
 
-def test_the_command_line_answers_the_same(service: Service) -> None:
+def test_the_command_line_gives_the_same_answers(service: Service) -> None:
     with service.client("scim") as client:
         scim = _Scim(service, client)
         user = scim.user()
@@ -165,7 +165,7 @@ def test_the_command_line_answers_the_same(service: Service) -> None:
     assert service.cli("audit", "members", "nowhere", group).returncode == 4
 
 
-def test_only_auditors_and_admins_ask(service: Service) -> None:
+def test_only_auditors_and_admins_may_ask(service: Service) -> None:
     for role, status in (("scim", 403), ("consumer", 403), ("operator", 403), ("auditor", 200), ("admin", 200)):
         with service.client(role) as client:
             assert client.get(f"{service.base}/v1/audit/acme/population").status_code == status

@@ -1,4 +1,4 @@
-"""Whatever is sent: a clear error, never a 5xx, nothing half-written."""
+"""Whatever is sent, the answer is a clear error, never a 5xx, and nothing is half-written."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("what", BODIES)
-def test_a_bad_body_is_refused_with_its_place_and_changes_nothing(service: Service, what: str) -> None:
+def test_an_invalid_body_is_refused_with_its_place_and_changes_nothing(service: Service, what: str) -> None:
     body, status, told = BODIES[what]
     with service.client("scim") as client:
         before = _head(service)
@@ -79,7 +79,7 @@ PATCHES: dict[str, tuple[Any, int]] = {
 
 
 @pytest.mark.parametrize("what", PATCHES)
-def test_a_bad_patch_is_refused_and_changes_nothing(service: Service, what: str) -> None:
+def test_an_invalid_patch_is_refused_and_changes_nothing(service: Service, what: str) -> None:
     body, status = PATCHES[what]
     with service.client("scim") as client:
         user = client.post(service.scim + "/Users", json={**VALID, "userName": f"patched {what}"}).json()
@@ -102,8 +102,8 @@ def test_if_none_match_compares_whole_tags(service: Service) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("unwanted", ["*", "its own"])
-def test_a_write_that_names_the_version_at_hand_as_unwanted_is_412(service: Service, method: str, unwanted: str) -> None:
-    """RFC 9110 §13.1.2: the condition is false where the resource exists, or in a version that is listed."""
+def test_a_write_with_if_none_match_of_the_current_version_is_412(service: Service, method: str, unwanted: str) -> None:
+    """RFC 9110 §13.1.2: the condition is false if the resource exists (`*`), or has one of the listed versions."""
     name = f"unwanted {method} {unwanted}"
     replace = {
         "schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
@@ -120,7 +120,7 @@ def test_a_write_that_names_the_version_at_hand_as_unwanted_is_412(service: Serv
         assert client.request(method, url, json=body, headers={"If-None-Match": 'W/"9"'}).status_code in (200, 204)
 
 
-def test_an_unknown_member_is_named(service: Service) -> None:
+def test_the_error_names_an_unknown_member(service: Service) -> None:
     ghost = "0f0f0f0f-1111-4222-8333-444444444444"
     with service.client("scim") as client:
         answer = client.post(
@@ -139,14 +139,14 @@ def test_an_unknown_member_is_named(service: Service) -> None:
         "/Users?filter=" + "(" * 500 + 'a eq "b"' + ")" * 500, "//Users", "/Users/" + "9" * 5000,
     ],
 )  # fmt: skip
-def test_odd_urls_are_client_errors(service: Service, path: str) -> None:
+def test_unusual_urls_are_client_errors(service: Service, path: str) -> None:
     with service.client("scim") as client:
         answer = client.get(service.scim + path)
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.json()["detail"]
 
 
-def test_wrong_tokens_and_directories_are_refused_without_telling_which_exist(service: Service) -> None:
+def test_wrong_tokens_and_directories_are_refused_without_revealing_which_exist(service: Service) -> None:
     with service.client("scim") as client:
         unknown = client.get(f"{service.base}/scim/nowhere/v2/Users")
         system = client.get(f"{service.base}/scim/_system/v2/Users")
@@ -181,7 +181,7 @@ def test_wrong_tokens_and_directories_are_refused_without_telling_which_exist(se
         ({"directory": "nowhere"}, 403, "forbidden"),
     ],
 )
-def test_bad_feed_requests_are_problems_with_a_code(service: Service, query: dict[str, str], status: int, code: str) -> None:
+def test_invalid_feed_requests_are_problems_with_a_code(service: Service, query: dict[str, str], status: int, code: str) -> None:
     with service.client("consumer") as reader:
         answer = reader.get(service.base + "/v1/events", params=query)
     assert answer.status_code == status, answer.text
@@ -191,7 +191,7 @@ def test_bad_feed_requests_are_problems_with_a_code(service: Service, query: dic
 
 
 @pytest.mark.parametrize("name", ["%00", "a%00b", "%ED%A0%80", "A", "x" * 64, "_other"])
-def test_what_cannot_be_a_directory_is_answered_like_one_that_is_not_there(service: Service, name: str) -> None:
+def test_a_name_that_cannot_be_a_directory_is_answered_like_an_unknown_one(service: Service, name: str) -> None:
     with service.client("admin") as admin:
         for path in (f"/v1/directories/{name}/profile", f"/v1/audit/{name}/population?as_of=seq:head"):
             assert admin.get(service.base + path).status_code == 403
@@ -212,7 +212,7 @@ def test_what_cannot_be_a_directory_is_answered_like_one_that_is_not_there(servi
         "2026-11-24T00:00:00",
     ],
 )
-def test_an_as_of_that_cannot_be_answered_is_refused_and_never_means_now(service: Service, as_of: str) -> None:
+def test_an_invalid_as_of_is_refused_and_never_means_now(service: Service, as_of: str) -> None:
     with service.client("auditor") as auditor:
         answer = auditor.get(service.base + "/v1/audit/acme/population", params={"as_of": as_of})
     assert answer.status_code == 400, answer.text

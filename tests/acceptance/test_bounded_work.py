@@ -1,7 +1,7 @@
-"""One directory's worst requests, while another directory reads, writes and follows its feed: each of these within LIMIT_S.
+"""The worst requests of one directory, while another directory reads, writes and follows its feed: each of these within LIMIT_S.
 
-The contract says 500 ms. Two cores that other tests share take longer for everything, also for what nobody holds up: the same
-three requests are timed alone first, and what they took then comes on top.
+The promise is 500 ms. On two cores that other tests share everything takes longer, also without another directory's load: so the
+same three requests are timed alone first, and that time is added.
 """
 
 import json
@@ -23,15 +23,15 @@ PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 SEARCH = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
 LIMIT_S = 0.5
-NESTED = 150  # groups in each other
+NESTED = 150  # groups that all contain each other
 EMAILS = 4_000
 TITLE = "t" * 1_000_000
-ASK_MAX_S = 120  # nothing here takes so long
+ASK_MAX_S = 120  # no request here takes longer
 
 
 @dataclass
-class World:
-    """A directory that does its worst, and a neighbour that wants to be left alone."""
+class WorstCase:
+    """A directory that sends the worst requests, and a neighbour that must not be delayed."""
 
     service: Service
     http: httpx.Client
@@ -56,7 +56,7 @@ class World:
         return answer.json()["id"]
 
     def neighbour(self) -> float:
-        """A read, a write and a page of the feed; the seconds of the slowest."""
+        """A read, a write and a page of the feed; returns the seconds of the slowest."""
         self.made += 1
         body = json.dumps({"schemas": [USER], "userName": f"quiet-{self.made}"})
         asked: list[Callable[[], httpx.Response]] = [
@@ -79,13 +79,13 @@ def _token(service: Service, admin: httpx.Client, role: str, directory: str) -> 
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorstCase]:
     service = Service(tmp_path_factory.mktemp("bounded") / "ledger").start()
     with httpx.Client(trust_env=False) as http, service.client("admin") as admin:
         admin.post(f"{service.base}/v1/directories", json={"slug": "quiet", "profile": "generic"}).raise_for_status()
         admin.post(f"{service.base}/v1/directories", json={"slug": "loud", "profile": "generic"}).raise_for_status()
         scim = f"{service.base}/scim"
-        found = World(
+        found = WorstCase(
             service, http, f"{scim}/loud/v2", _token(service, admin, "scim", "loud"), _token(service, admin, "auditor", "loud"),
             f"{scim}/quiet/v2", _token(service, admin, "scim", "quiet"), _token(service, admin, "consumer", "quiet"),
         )  # fmt: skip
@@ -95,7 +95,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     assert service.stop() == 0
 
 
-def _furnish(world: World) -> None:
+def _furnish(world: WorstCase) -> None:
     _ = [_group(199_000), _group(240_000), _strange_patch("add"), _strange_patch("remove")]
     quiet = world.ask(
         "POST", f"{world.good}/Users", world.good_token, content=json.dumps({"schemas": [USER], "userName": "quiet"})
@@ -109,7 +109,7 @@ def _furnish(world: World) -> None:
     for n in range(NESTED):
         below.append(world.create("/Groups", displayName=f"g{n}", members=[{"value": member} for member in below]))
     world.ids["group"] = below[1]
-    # Circles too: the first groups hold the last ones.
+    # With circles: the first groups contain the last ones.
     for group in below[1:20]:
         value = [{"value": member} for member in below[-20:] if member != group]
         world.ask("PATCH", f"/Groups/{group}", content=_patch({"op": "add", "path": "members", "value": value}))
@@ -131,7 +131,7 @@ def _strangers(count: int) -> list[dict[str, str]]:
     return [{"value": f"{n:08x}-0000-4000-8000-000000000000"} for n in range(count)]
 
 
-@cache  # made before anything is timed: the neighbour asks from the same process
+@cache  # made before anything is timed, because the neighbour asks from the same process
 def _strange_patch(op: str) -> str:
     return _patch({"op": op, "path": "members", "value": _strangers(240_000)})
 
@@ -142,7 +142,7 @@ def _group(members: int) -> str:
 
 
 def _ring(groups: int, stranger: str | None = None) -> str:
-    """Groups that each have the next as a member; the first also whom `stranger` names."""
+    """Groups that each have the next one as a member; the first one also has the member that `stranger` names."""
 
     def members(n: int) -> list[dict[str, str]]:
         return [{"value": f"bulkId:r{(n + 1) % groups}"}, *([{"value": stranger}] if stranger and n == 0 else [])]
@@ -164,7 +164,7 @@ def _search(**asked: Any) -> str:
     return json.dumps({"schemas": [SEARCH], **asked})
 
 
-Worst = Callable[[World], httpx.Response]
+Worst = Callable[[WorstCase], httpx.Response]
 WORST: dict[str, tuple[Worst, set[int]]] = {
     "userName eq, with hundreds of terms over thousands of values": (
         lambda w: w.ask("GET", "/Users", params={"filter": f'userName eq "many" and ({_terms(250, "emails.value co {:d}x")})'.replace("co ", 'co "').replace("x", 'x"')}),
@@ -252,8 +252,11 @@ WORST: dict[str, tuple[Worst, set[int]]] = {
 }  # fmt: skip
 
 
-def _while_running(world: World, worst: Worst, at_once: int) -> tuple[list[httpx.Response], float, int]:
-    """Send the request so many times at once; until all are answered the neighbour asks. Gives its slowest, and how often it asked."""
+def _while_running(world: WorstCase, worst: Worst, at_once: int) -> tuple[list[httpx.Response], float, int]:
+    """Send the request this number of times at once; the neighbour asks until all are answered.
+
+    Returns its slowest time, and how often it asked.
+    """
     answers: list[httpx.Response] = []
     askers = [threading.Thread(target=lambda: answers.append(worst(world))) for _ in range(at_once)]
     for asker in askers:
@@ -267,7 +270,7 @@ def _while_running(world: World, worst: Worst, at_once: int) -> tuple[list[httpx
 
 
 @pytest.mark.parametrize("what", WORST)
-def test_the_worst_of_one_directory_holds_up_nobody(world: World, what: str) -> None:
+def test_the_worst_requests_of_one_directory_delay_no_other(world: WorstCase, what: str) -> None:
     worst, statuses = WORST[what]
     answers, slowest, rounds = _while_running(world, worst, at_once=1)
     print(
@@ -277,8 +280,8 @@ def test_the_worst_of_one_directory_holds_up_nobody(world: World, what: str) -> 
     assert slowest <= LIMIT_S + world.alone_s
 
 
-def test_more_at_once_than_there_are_connections_and_threads(world: World) -> None:
-    def worst(world: World) -> httpx.Response:
+def test_more_requests_at_once_than_connections_and_threads(world: WorstCase) -> None:
+    def worst(world: WorstCase) -> httpx.Response:
         return world.ask("GET", "/Users", params={"filter": 'title co "x" and nickName co "y"', "sortBy": "title"})
 
     answers, slowest, rounds = _while_running(world, worst, at_once=16)
@@ -287,8 +290,8 @@ def test_more_at_once_than_there_are_connections_and_threads(world: World) -> No
     assert slowest <= LIMIT_S + world.alone_s
 
 
-def _walk(world: World, **first: str) -> tuple[list[str], list[int], set[int]]:
-    """All users by the pages that a client asks for one after the other; with the size of each, and what they say is the total."""
+def _walk(world: WorstCase, **first: str) -> tuple[list[str], list[int], set[int]]:
+    """All users, read page after page as a client does; with the size of each page, and the totals in them."""
     found: list[str] = []
     sizes: list[int] = []
     totals: set[int] = set()
@@ -314,8 +317,10 @@ def _walk(world: World, **first: str) -> tuple[list[str], list[int], set[int]]:
 @pytest.mark.parametrize(
     "more", [{}, {"sortBy": "userName"}, {"filter": 'userName sw "large"'}], ids=["plain", "sorted", "filtered"]
 )
-def test_a_page_that_stops_early_loses_nobody(world: World, more: dict[str, str]) -> None:
-    """RFC 7644 §3.4.2.4: itemsPerPage says how many came, and whoever asks on from there, or by cursor, sees everybody once."""
+def test_a_page_that_ends_early_skips_nobody(world: WorstCase, more: dict[str, str]) -> None:
+    """RFC 7644 §3.4.2.4: itemsPerPage says how many resources came; a client that continues from there, or by cursor, gets every
+    user once.
+    """
     by_index, sizes, totals = _walk(world, **more)
     assert len(sizes) > 1, "14 MB are more than a page"
     assert max(sizes) <= 8 * 2**20 + len(TITLE) + 200_000  # besides the first resource
@@ -326,7 +331,7 @@ def test_a_page_that_stops_early_loses_nobody(world: World, more: dict[str, str]
     assert len(more_sizes) == len(sizes)
 
 
-def test_what_a_dense_graph_leaves_out_is_said(world: World) -> None:
+def test_an_answer_about_a_dense_graph_says_that_paths_are_left_out(world: WorstCase) -> None:
     answer = world.ask("GET", f"/v1/audit/loud/users/{world.ids['nested']}/access", world.auditor).json()
     rows = {row["id"]: row for row in answer["data"]}
     assert len(rows) == NESTED
@@ -335,7 +340,7 @@ def test_what_a_dense_graph_leaves_out_is_said(world: World) -> None:
     assert all(row["direct"] for row in rows.values()), "the user is in each of them"
 
 
-def test_the_operations_of_a_bulk_request_share_one_budget(world: World) -> None:
+def test_the_operations_of_a_bulk_request_share_one_budget(world: WorstCase) -> None:
     change = json.loads(
         _patch(*[{"op": "replace", "path": f'emails[value eq "{n}@e.example"].type', "value": "x"} for n in range(40)])
     )

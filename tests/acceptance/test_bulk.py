@@ -1,4 +1,4 @@
-"""Bulk, /.search and sorting over HTTP, as far as the dialogues do not show them."""
+"""Bulk, /.search and sorting over HTTP, in the cases that the recorded dialogues do not cover."""
 
 import random
 
@@ -25,7 +25,7 @@ def _group(bulk_id: str, *members: str) -> dict:
     return {"method": "POST", "path": "/Groups", "bulkId": bulk_id, "data": data}
 
 
-def test_circular_groups_hold_each_other_in_the_end(service: Service) -> None:
+def test_groups_in_a_circle_have_each_other_as_members_in_the_end(service: Service) -> None:
     status, answer = _bulk(service, _group("a", "b"), _group("b", "c"), _group("c", "a"))
     assert status == 200
     assert [o["status"] for o in answer["Operations"]] == ["201", "201", "201"]
@@ -51,7 +51,7 @@ def test_each_operation_is_its_own_commit_and_a_failing_one_fails_alone(service:
     assert len({e["request_id"] for e in mine}) == 1
 
 
-def test_what_cannot_be_read_or_was_not_created_fails_alone(service: Service) -> None:
+def test_an_unreadable_operation_and_one_that_refers_to_a_failure_fail_alone(service: Service) -> None:
     name = f"alone-{random.random()}"
     rename = {"op": "replace", "path": "title", "value": "see bulkId:1"}
     status, answer = _bulk(
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_or_was_not_created_fails_alone(service: Service) ->
     assert (done[1]["method"], done[1]["bulkId"]) == ("GET", "read")
 
 
-def test_fail_on_errors_leaves_the_rest_undone(service: Service) -> None:
+def test_after_fail_on_errors_the_remaining_operations_are_not_done(service: Service) -> None:
     name = f"stop-{random.random()}"
     _, answer = _bulk(service, _user("1", name), _user("2", name), _user("3", name + "b"), failOnErrors=1)
     assert [o["status"] for o in answer["Operations"]] == ["201", "409"]
@@ -156,7 +156,7 @@ def _found(service: Service, kind: str, query: str) -> list[dict]:
         return client.get(service.scim + f"/{kind}", params={"filter": query}).json().get("Resources", [])
 
 
-def test_users_who_manage_each_other_know_each_other(service: Service) -> None:
+def test_users_who_manage_each_other_have_each_others_ids(service: Service) -> None:
     name = f"pair-{random.random()}"
     _, answer = _bulk(service, _managed("a", name + "a", "b"), _managed("b", name + "b", "a"))
     assert [o["status"] for o in answer["Operations"]] == ["201", "201"]
@@ -180,7 +180,7 @@ def test_no_user_keeps_a_manager_who_was_not_created(service: Service) -> None:
         assert _found(service, "Users", f'userName eq "{name}a"') == []
 
 
-def test_a_circle_of_groups_with_a_failure_leaves_nothing_behind_and_the_others_whole(service: Service) -> None:
+def test_of_a_circle_with_a_failure_nothing_is_left_and_other_groups_are_complete(service: Service) -> None:
     tag = f"ring-{random.random()}"
     nameless = _group("c", "a")
     del nameless["data"]["displayName"]
@@ -196,7 +196,7 @@ def test_a_circle_of_groups_with_a_failure_leaves_nothing_behind_and_the_others_
     assert {name: len(g["members"]) for name, g in groups.items()} == {"x": 2, "y": 1}
 
 
-def test_a_circle_is_whole_or_gone_when_fail_on_errors_is_reached(service: Service) -> None:
+def test_a_circle_is_complete_or_deleted_when_fail_on_errors_is_reached(service: Service) -> None:
     tag = f"limit-{random.random()}"
 
     def ring() -> list[dict]:
@@ -220,7 +220,7 @@ def test_a_circle_is_whole_or_gone_when_fail_on_errors_is_reached(service: Servi
     assert _found(service, "Groups", f'displayName eq "{tag}"') == []
 
 
-def test_text_that_looks_like_a_reference_is_kept(service: Service) -> None:
+def test_text_that_only_looks_like_a_reference_is_kept(service: Service) -> None:
     name = f"text-{random.random()}"
     made = _user("n", name)
     made["data"]["title"] = "bulkId: see note"
@@ -239,13 +239,13 @@ def test_a_circle_may_have_its_attributes_under_the_core_urn(service: Service) -
     assert [len(g["members"]) for g in _found(service, "Groups", f'displayName eq "{tag}"')] == [1, 1]
 
 
-def test_a_group_that_is_to_be_its_own_member_is_told_so(service: Service) -> None:
+def test_a_group_that_has_itself_as_a_member_is_refused_with_the_reason(service: Service) -> None:
     _, answer = _bulk(service, _group("own", "own"))
     assert answer["Operations"][0]["status"] == "400"
     assert "member of itself" in answer["Operations"][0]["response"]["detail"]
 
 
-def test_a_faulty_operation_does_not_take_the_id_of_a_creation(service: Service) -> None:
+def test_an_invalid_operation_does_not_occupy_the_bulk_id_of_a_creation(service: Service) -> None:
     faulty = {"method": "PUT", "path": "/Nowhere/1", "bulkId": "u", "data": {}}
     _, answer = _bulk(service, _user("u", f"id-{random.random()}"), faulty, _group("g", "u"))
     assert [o["status"] for o in answer["Operations"]] == ["201", "404", "201"]

@@ -1,4 +1,6 @@
-"""The command line as a client: of this machine's service as `sys`, of one anywhere with a token, of the application in its own process."""
+"""The command line as a client: of the service on this machine as `sys`, of any service with a token, and of the application in
+its own process.
+"""
 
 import json
 import os
@@ -25,7 +27,7 @@ def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
 
 
 def door(service: Service) -> httpx.Client:
-    """A client of the socket of this machine's service."""
+    """A client of the socket of the service on this machine."""
     transport = httpx.HTTPTransport(uds=str(socket_path(service.data_dir, None)))
     return httpx.Client(transport=transport, base_url="http://localhost", timeout=60)
 
@@ -36,12 +38,12 @@ def system_acts(service: Service, kind: str) -> list[dict]:
         return admin.get(service.base + "/v1/events", params=query).json()["data"]
 
 
-def test_beside_its_service_a_command_acts_as_sys(service: Service) -> None:
+def test_a_command_on_the_machine_of_its_service_acts_as_sys(service: Service) -> None:
     assert service.cli("token", "issue", "auditor", "--name", "made-here").returncode == 0
     assert system_acts(service, "token.issued")[-1]["actor"] == "sys"
 
 
-def test_only_the_socket_makes_sys_and_only_its_owner_opens_it(service: Service) -> None:
+def test_only_a_request_through_the_socket_is_sys_and_only_the_owner_can_open_it(service: Service) -> None:
     path = socket_path(service.data_dir, None)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with door(service) as here:
@@ -53,8 +55,8 @@ def test_only_the_socket_makes_sys_and_only_its_owner_opens_it(service: Service)
         assert httpx.get(service.base + "/v1/tokens", headers=headers, trust_env=False).status_code == 401
 
 
-def test_with_an_address_and_a_token_a_command_has_that_tokens_rights(service: Service, tmp_path: Path) -> None:
-    """From anywhere: it knows nothing of the data directory."""
+def test_with_an_address_and_a_token_a_command_has_the_rights_of_the_token(service: Service, tmp_path: Path) -> None:
+    """It works from anywhere, and does not use the data directory."""
     tokens = service.first_run["tokens"]
     there = {"LEDGER_URL": service.base, "LEDGER_DATA_DIR": str(tmp_path / "none"), "NO_PROXY": "127.0.0.1"}
     admin = run("token", "list", "--json", **there, LEDGER_TOKEN=tokens["admin"])
@@ -68,8 +70,8 @@ def test_with_an_address_and_a_token_a_command_has_that_tokens_rights(service: S
     assert not (tmp_path / "none").exists()
 
 
-def test_without_a_service_the_same_is_answered_in_the_commands_own_process(make_service: Callable[..., Service]) -> None:
-    """Killed, so that the socket's file is left behind: it is in nobody's way, and the next start replaces it."""
+def test_without_a_service_a_command_gets_the_same_answers_from_its_own_process(make_service: Callable[..., Service]) -> None:
+    """The service is killed, so the file of its socket is left: it does not disturb commands, and the next start replaces it."""
     service = make_service()
     before = json.loads(service.cli("token", "list", "--json").stdout)
     service.kill_everything()
@@ -100,7 +102,7 @@ def test_several_workers_share_the_socket(make_service: Callable[..., Service]) 
 
 
 def test_a_service_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    """A socket whose owner hangs: the command ends, and says where."""
+    """The owner of the socket hangs: the command ends, and its error names the socket."""
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(socket_path(tmp_path, None)))
         mute.listen()
@@ -113,12 +115,12 @@ def test_a_service_that_does_not_answer_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path / 'service.sock'} does not answer in time" in done.stderr
 
 
-def test_a_setting_that_is_not_understood_is_usage() -> None:
+def test_an_invalid_setting_is_a_usage_error() -> None:
     told = run("settings", LEDGER_PORT="many")
     assert (told.returncode, "LEDGER_PORT" in told.stderr, "Traceback" in told.stderr) == (2, True, False)
 
 
-def test_the_same_key_answers_again_and_does_nothing_twice(service: Service) -> None:
+def test_the_same_idempotency_key_gives_the_same_answer_and_does_nothing_twice(service: Service) -> None:
     words = ("token", "issue", "auditor", "--name", "once", "--idempotency-key", "cli-key-1", "--json")
     first, second = service.cli(*words), service.cli(*words)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
@@ -129,7 +131,7 @@ def test_the_same_key_answers_again_and_does_nothing_twice(service: Service) -> 
 
 @pytest.fixture
 def told(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a command in the test's own process, which saves a second each; give what it printed."""
+    """Run a command in the test's own process, which saves a second each; returns its output."""
     monkeypatch.setenv("LEDGER_DATA_DIR", str(service.data_dir))
 
     def run(*words: str, code: int = 0) -> str:
@@ -163,7 +165,7 @@ def test_the_verbs_of_tokens_and_directories(told: Callable[..., str]) -> None:
     assert done("directory", "show", "verbs")["state"] in {"closed", "deleted"}
 
 
-def test_every_reading_verb_answers_in_text_and_in_json(service: Service, told: Callable[..., str]) -> None:
+def test_every_verb_that_reads_answers_in_text_and_in_json(service: Service, told: Callable[..., str]) -> None:
     with service.client("scim") as client:
         user = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "reader@verbs.example"}
         made = client.post(service.scim + "/Users", json=user).json()["id"]
@@ -187,8 +189,8 @@ def test_every_reading_verb_answers_in_text_and_in_json(service: Service, told: 
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_service_is_found_however_long_its_path_is(deep: bool) -> None:
-    with tempfile.TemporaryDirectory() as place:  # pytest's own directories are long already
+def test_a_service_is_found_however_long_the_path_of_its_socket_is(deep: bool) -> None:
+    with tempfile.TemporaryDirectory() as place:  # pytest's own directories have long paths already
         _found_and_gone(Service(Path(place) / ("x" * 90 if deep else "short")).start(), deep)
 
 

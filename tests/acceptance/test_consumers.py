@@ -1,4 +1,4 @@
-"""Consumers over HTTP: pull, push, what is stuck, and what operators do about it (docs/consumers.md)."""
+"""Consumers over HTTP: pull, push, stuck deliveries, and acts of operators (docs/consumers.md)."""
 
 import json
 import random
@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Service, pause, until
+from tests.acceptance.conftest import Service, until, wait_briefly
 from tests.acceptance.receiver import Answer, Receiver, receiver
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -19,7 +19,7 @@ PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 
 @pytest.fixture(scope="module")
 def pushing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that may push to loopback, with a timeout that is short but not for a busy machine."""
+    """A service that may push to loopback, with a timeout that is short, but long enough for a busy machine."""
     environment = {"LEDGER_WEBHOOK_ALLOW": "127.0.0.0/8", "LEDGER_WEBHOOK_TIMEOUT_S": "3"}
     running = Service(tmp_path_factory.mktemp("pushing") / "ledger", **environment).start()
     yield running
@@ -33,7 +33,7 @@ def hook() -> Iterator[Receiver]:
 
 
 class Operator:
-    """What an operator and an IdP do, as short calls."""
+    """Requests of an operator and of an IdP, as short calls."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -66,7 +66,7 @@ class Operator:
         return self.http.get(f"{self.service.base}/v1/consumers/{name}").json()
 
     def when(self, name: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 40) -> dict[str, Any]:
-        """The status once it holds; asked again and again, since only the service knows."""
+        """The status once it fulfils a condition; asked again and again, because only the service knows it."""
         deadline = time.monotonic() + seconds
         while True:
             found = self.status(name)
@@ -74,10 +74,10 @@ class Operator:
                 return found
             if time.monotonic() >= deadline:
                 raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
-            pause()
+            wait_briefly()
 
     def when_run(self, number: str, state: str, seconds: float = 60, *, done: int = 0) -> dict[str, Any]:
-        """A run once it is in a state, with so many deliveries on record."""
+        """A run once it has a state and this number of recorded deliveries."""
         deadline = time.monotonic() + seconds
         while True:
             found = self.http.get(f"{self.service.base}/v1/replays/{number}").json()
@@ -85,7 +85,7 @@ class Operator:
                 return found
             if time.monotonic() >= deadline:
                 raise AssertionError(json.dumps({key: value for key, value in found.items() if key != "retry_schedule"}))
-            pause()
+            wait_briefly()
 
     def user(self, **attributes: Any) -> str:
         made = self.idp.post(
@@ -120,7 +120,7 @@ def operator(pushing: Service) -> Iterator[Operator]:
         client.close()
 
 
-def test_a_pull_consumer_keeps_its_place_in_the_ledger(operator: Operator, pushing: Service) -> None:
+def test_the_ledger_stores_the_place_of_a_pull_consumer(operator: Operator, pushing: Service) -> None:
     name = operator.consumer()
     base = f"{pushing.base}/v1/consumers/{name}"
     users = [operator.user() for _ in range(3)]
@@ -140,7 +140,7 @@ def test_a_pull_consumer_keeps_its_place_in_the_ledger(operator: Operator, pushi
     assert (found["lag_events"], found["lag_seconds"], found["state"]) == (0, 0.0, "active")
 
 
-def test_how_long_a_leaver_kept_access_is_known_for_each_consumer(operator: Operator, pushing: Service) -> None:
+def test_the_time_until_a_leaver_lost_access_is_known_for_each_consumer(operator: Operator, pushing: Service) -> None:
     name = operator.consumer(types=["user.deactivated"])
     base = f"{pushing.base}/v1/consumers/{name}"
     operator.deactivate(operator.user())
@@ -154,7 +154,7 @@ def test_how_long_a_leaver_kept_access_is_known_for_each_consumer(operator: Oper
     until(lambda: line in operator.admin.get(f"{pushing.base}/metrics").text, 20)
 
 
-def test_a_seek_says_before_what_it_does_and_does_it(operator: Operator, pushing: Service) -> None:
+def test_a_dry_run_of_a_seek_says_what_the_seek_does(operator: Operator, pushing: Service) -> None:
     name = operator.consumer()
     base = f"{pushing.base}/v1/consumers/{name}"
     users = [operator.user() for _ in range(4)]
@@ -171,7 +171,7 @@ def test_a_seek_says_before_what_it_does_and_does_it(operator: Operator, pushing
     assert not stale["changed"]
 
 
-def test_what_a_seek_passes_over_is_a_hole_that_the_audit_names(operator: Operator, pushing: Service) -> None:
+def test_events_that_a_seek_passes_over_are_holes_that_the_audit_names(operator: Operator, pushing: Service) -> None:
     name = operator.consumer()
     for _ in range(3):
         operator.user()
@@ -202,7 +202,7 @@ def test_a_webhook_is_signed_numbered_and_in_order(operator: Operator, hook: Rec
             assert delivery.headers["ledger-previous-seq"] == str(before.events[0]["seq"])
 
 
-def test_batches_keep_the_order_and_carry_many(operator: Operator, hook: Receiver) -> None:
+def test_batches_keep_the_order_and_have_many_events(operator: Operator, hook: Receiver) -> None:
     name = operator.consumer(mode="webhook", url=hook.url, batch_max=50)
     operator.post(f"consumers/{name}/pause")
     operator.when(name, lambda s: s["state"] == "paused")
@@ -220,7 +220,7 @@ def test_a_blocked_delivery_is_shown_and_holds_back_only_its_subject(
     operator: Operator, hook: Receiver, pushing: Service
 ) -> None:
     name = operator.consumer(mode="webhook", url=hook.url, retry_schedule=[0, 0])
-    bad = {"nickName": "poison"}  # told by what it says: its first delivery may come before its id does
+    bad = {"nickName": "poison"}  # recognised by its content, because its first delivery may arrive before the test knows its id
     hook.behave = lambda d: Answer(500, b"cannot read this") if bad.items() <= d.events[0]["data"]["object"].items() else Answer()
     poison = operator.user(**bad)
     operator.title(poison, "waits")
@@ -243,7 +243,7 @@ def test_a_blocked_delivery_is_shown_and_holds_back_only_its_subject(
     assert told == ["delivery.blocked", "delivery.retried"]
 
 
-def test_a_parked_delivery_waits_in_sight_and_a_skipped_one_is_a_hole_with_a_reason(
+def test_a_parked_delivery_stays_listed_and_a_skipped_one_is_a_hole_with_a_reason(
     operator: Operator, hook: Receiver, pushing: Service
 ) -> None:
     name = operator.consumer(mode="webhook", url=hook.url, retry_schedule=[0])
@@ -268,7 +268,7 @@ def test_a_parked_delivery_waits_in_sight_and_a_skipped_one_is_a_hole_with_a_rea
     assert operator.post(f"consumers/{name}/parked/{ids[first]}/retry", reason="again").status_code == 404
 
 
-def test_a_receiver_that_lacks_events_of_an_ordered_directory_gets_them_again(operator: Operator, hook: Receiver) -> None:
+def test_with_order_by_directory_a_receiver_gets_missing_events_again(operator: Operator, hook: Receiver) -> None:
     operator.consumer(mode="webhook", url=hook.url, ordering="directory")
     user = operator.user()
     seqs = [operator.title(user, f"t{n}") for n in range(5)]
@@ -289,7 +289,7 @@ def test_a_receiver_that_lacks_events_of_an_ordered_directory_gets_them_again(op
     assert hook.deliveries[-3].headers["ledger-previous-seq"] == str(lost)
 
 
-def test_a_receiver_that_is_gone_ends_the_pushes_until_an_operator_resumes(operator: Operator, hook: Receiver) -> None:
+def test_a_receiver_that_answers_410_gets_nothing_until_an_operator_resumes(operator: Operator, hook: Receiver) -> None:
     name = operator.consumer(mode="webhook", url=hook.url)
     hook.behave = lambda _: Answer(410)
     user = operator.user()
@@ -299,7 +299,7 @@ def test_a_receiver_that_is_gone_ends_the_pushes_until_an_operator_resumes(opera
     hook.wait(lambda: [e["subject"]["id"] for e in hook.accepted] == [user])
 
 
-def test_a_secret_is_exchanged_while_both_sign(operator: Operator, hook: Receiver) -> None:
+def test_during_the_rotation_of_a_secret_both_secrets_sign(operator: Operator, hook: Receiver) -> None:
     name = operator.consumer(mode="webhook", url=hook.url)
     old = operator.secret
     new = operator.post(f"consumers/{name}/rotate-secret", overlap_seconds=3600).json()["secret"]
@@ -323,7 +323,7 @@ def test_a_secret_is_exchanged_while_both_sign(operator: Operator, hook: Receive
     assert hook.unsigned == 0
 
 
-def test_a_ping_says_what_the_receiver_answers(operator: Operator, hook: Receiver, pushing: Service) -> None:
+def test_a_ping_shows_the_answer_of_the_receiver(operator: Operator, hook: Receiver, pushing: Service) -> None:
     name = operator.consumer(mode="webhook", url=hook.url)
     hook.secrets = [operator.secret]
     assert operator.post(f"consumers/{name}/ping").json()["ok"]
@@ -364,7 +364,7 @@ def test_a_definition_that_cannot_be_delivered_is_refused(
     assert operator.http.get(f"{pushing.base}/v1/consumers/never").status_code == 404
 
 
-def test_tokens_are_for_named_consumers_types_and_directories(operator: Operator, pushing: Service) -> None:
+def test_a_token_can_be_narrowed_to_named_consumers_types_and_directories(operator: Operator, pushing: Service) -> None:
     name, other = operator.consumer(types=["user.*"]), operator.consumer()
     narrow = json.loads(
         pushing.cli("token", "issue", "consumer", "--types", "user.*", "--consumer", name, "--no-bodies", "--json").stdout
@@ -383,7 +383,9 @@ def test_tokens_are_for_named_consumers_types_and_directories(operator: Operator
     assert client.put(f"{pushing.base}/v1/consumers/mine", json={}).status_code == 403
 
 
-def test_a_surge_is_told_and_on_request_held_until_it_is_released(operator: Operator, hook: Receiver, pushing: Service) -> None:
+def test_a_surge_is_reported_and_held_if_configured_until_it_is_released(
+    operator: Operator, hook: Receiver, pushing: Service
+) -> None:
     slug = f"surge{random.randrange(10**9)}"
     assert pushing.cli("directory", "create", slug).returncode == 0
     token = json.loads(pushing.cli("token", "issue", "scim", "--directory", slug, "--json").stdout)["token"]
@@ -412,7 +414,7 @@ def test_a_surge_is_told_and_on_request_held_until_it_is_released(operator: Oper
         ]
     ):
         assert time.monotonic() < deadline
-        pause()
+        wait_briefly()
     assert told[0]["data"]["object"]["per_hour"] == 2
     until(lambda: f'ledger_directory_surge{{directory="{slug}"}} 1.0' in operator.admin.get(f"{pushing.base}/metrics").text)
     answer = operator.post(f"directories/{slug}/surge/release", reason="the office in Lisbon closed")

@@ -1,4 +1,4 @@
-"""Dialogues of identity providers, replayed against a real service: the shared ones, and ours in the same format."""
+"""Recorded dialogues of identity providers, replayed against a real service: the shared ones, and our own in the same format."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ def _run(base: str, token: str, dialogues: Path, report: Path) -> None:
     command = [sys.executable, str(CORPUS / "runner.py"), "--base", base, "--token", token, "--require-all"]
     run = subprocess.run([*command, "--json", str(report), str(dialogues)], capture_output=True, text=True, timeout=280)
     outcomes = json.loads(report.read_text())["dialogues"]
-    failed = {o["name"]: o["reason"] for o in outcomes if o["outcome"] != "pass"}  # a skip too
+    failed = {o["name"]: o["reason"] for o in outcomes if o["outcome"] != "pass"}  # a skipped step is a failure too
     assert not failed, run.stdout
     assert len(outcomes) == len(list(dialogues.glob("*.json"))) > 0
 
@@ -33,8 +33,8 @@ def test_every_dialogue_passes(service: Service, tmp_path: Path, dialogues: Path
     ("name", "profile"),
     [("entra", "entra"), ("onelogin", "onelogin"), ("generic-externalid", "generic-externalid"), ("extensions", "generic")],
 )
-def test_every_dialogue_with_a_directory_of_its_kind_passes(service: Service, tmp_path: Path, name: str, profile: str) -> None:
-    """Ours that need a profile, or extension schemas: `schemas/NAME.TYPE.json` beside them."""
+def test_every_dialogue_passes_in_a_directory_with_its_profile(service: Service, tmp_path: Path, name: str, profile: str) -> None:
+    """These are our dialogues that need a profile, or extension schemas: `schemas/NAME.TYPE.json` beside them."""
     slug = f"ours-{name}"
     assert service.cli("directory", "create", slug, "--profile", profile).returncode == 0
     for schema in sorted((OURS / name).glob("schemas/*.json")):

@@ -1,6 +1,6 @@
-"""Twelve writers and a tailing reader; every process is killed in mid-flight, three times.
+"""Twelve writers and a reader that follows the feed; every process is killed during writes, three times.
 
-Nothing acknowledged may be lost or renumbered, and the tail may never see a hole or a repeat.
+Nothing acknowledged may be lost or get another number, and the reader may never see a gap or a repetition.
 """
 
 import threading
@@ -19,7 +19,7 @@ USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
 class _Tail:
-    """Reads the feed by cursor across restarts and asserts that each page begins where the last ended."""
+    """Reads the feed by cursor across restarts and asserts that each page begins where the last one ended."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -42,7 +42,7 @@ class _Tail:
         return page["has_more"]
 
 
-def test_sigkill_of_every_process_loses_and_renumbers_nothing(make_service: Callable[..., Service]) -> None:
+def test_sigkill_of_every_process_loses_nothing_and_changes_no_number(make_service: Callable[..., Service]) -> None:
     service = make_service()
     tail = _Tail(service)
     acknowledged: dict[str, int] = {}
@@ -103,7 +103,7 @@ def _one_round(service: Service, tail: _Tail, acknowledged: dict[str, int], roun
     acknowledged |= mine
 
 
-def test_sigterm_answers_what_is_queued_and_exits_with_zero(make_service: Callable[..., Service]) -> None:
+def test_sigterm_answers_queued_writes_and_exits_with_zero(make_service: Callable[..., Service]) -> None:
     service = make_service()
     results: list[int] = []
     under_way = threading.Event()
@@ -114,9 +114,9 @@ def test_sigterm_answers_what_is_queued_and_exits_with_zero(make_service: Callab
                 try:
                     answer = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"w{writer}n{n}"})
                 except httpx.ConnectError:
-                    return  # no longer listening: never accepted
+                    return  # it no longer listens: the write was not accepted
                 except httpx.RemoteProtocolError:
-                    return  # an idle keep-alive connection was closed under us
+                    return  # the idle connection was closed before the request
                 results.append(answer.status_code)
                 if len(results) > 100:
                     under_way.set()
@@ -147,7 +147,7 @@ def test_a_second_start_continues_with_the_same_data_and_the_same_tokens(make_se
         assert client.get(made["meta"]["location"]).json()["userName"] == "stays"
 
 
-def test_a_missing_or_different_key_stops_the_start_and_is_never_replaced(make_service: Callable[..., Service]) -> None:
+def test_a_missing_or_different_key_prevents_the_start_and_is_never_replaced(make_service: Callable[..., Service]) -> None:
     service = make_service()
     assert service.stop() == 0
     key = service.data_dir / "kek"

@@ -1,4 +1,4 @@
-"""The database goes away under a running service: 503 with Retry-After, nothing lost, and it recovers without a restart."""
+"""The database goes away while the service runs: 503 with Retry-After, nothing lost, and everything goes on without a restart."""
 
 import os
 import signal
@@ -17,14 +17,14 @@ def _create(client: httpx.Client, service: Service, name: str) -> httpx.Response
 
 
 def _until_served(client: httpx.Client, service: Service) -> None:
-    """The probe is the signal: /readyz answers 503 until every part is back."""
+    """Wait for the probe: /readyz answers 503 until every part works again."""
     for _ in range(100_000):
         if client.get(service.base + "/readyz").status_code == 200:
             return
     raise AssertionError("never ready again")
 
 
-def test_a_killed_postgresql_comes_back_and_nothing_acknowledged_is_lost(make_service: Callable[..., Service]) -> None:
+def test_after_a_kill_postgresql_is_started_again_and_nothing_acknowledged_is_lost(make_service: Callable[..., Service]) -> None:
     service = make_service()
     acknowledged: list[str] = []
     statuses: set[int] = set()
@@ -63,7 +63,8 @@ def test_reads_and_the_feed_answer_503_while_the_database_is_stopped(make_servic
     postmaster = service.postmaster()
     with service.client("scim") as client, service.client("consumer") as reader, service.client("auditor") as auditor:
         assert _create(client, service, "before").status_code == 201
-        # A stopped process keeps its sockets and answers nothing: the worst kind of away. Killing it afterwards frees the callers.
+        # A stopped process keeps its sockets and answers nothing: the hardest case. Killing it afterwards ends the waiting
+        # connections.
         threading.Timer(1, os.kill, (postmaster, signal.SIGKILL)).start()
         asked = (
             (client, service.scim + "/Users"), (client, service.scim + '/Users?filter=userName eq "before"'),

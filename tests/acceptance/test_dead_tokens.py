@@ -1,4 +1,4 @@
-"""A revoked or expired token is told that it is dead, on every SCIM request, whatever else is wrong with it."""
+"""A revoked or expired token is answered 401 on every SCIM request, whatever else is wrong with the request."""
 
 import json
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ _addresses = count(1)
 def _send(service: Service, token: str, method: str, path: str, content: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/scim+json"}
     body = content if isinstance(content, bytes) or content is None else json.dumps(content).encode()
-    # Each from an address of its own: what fails often from one is slowed.
+    # Each request comes from another address, because an address with many failures is slowed.
     with httpx.Client(transport=httpx.HTTPTransport(local_address=f"127.0.1.{next(_addresses)}"), timeout=30) as client:
         url = f"{service.base}/scim/other/v2/Users" if path.startswith("/..") else service.scim + path
         return client.request(method, url, content=body, headers=headers)
@@ -73,7 +73,7 @@ def _revoke(service: Service, token: str) -> None:
 
 @pytest.fixture(scope="module", params=["revoked", "expired"])
 def dead(request: pytest.FixtureRequest, service: Service) -> Iterator[str]:
-    """A token that the service has known, for reads and for writes, before it died."""
+    """A token that ended after the service had cached it, for reads and for writes."""
     text, token = _issued(service)
     assert _send(service, text, "GET", "/Users", None).status_code == 200
     created = {"schemas": [USER], "userName": f"alive-{token}"}
@@ -89,15 +89,17 @@ def dead(request: pytest.FixtureRequest, service: Service) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_dead_token_is_told_so(service: Service, dead: str, name: str) -> None:
+def test_a_request_with_a_token_that_has_ended_is_401(service: Service, dead: str, name: str) -> None:
     answer = _send(service, dead, *REQUESTS[name])
     assert answer.status_code == 401, answer.text
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert answer.json()["status"] == "401"
 
 
-def test_each_write_is_refused_also_when_it_is_the_first_after_the_death(service: Service) -> None:
-    """Above, the first refusal made the service forget the token; here each kind of write meets one that it still knows."""
+def test_each_kind_of_write_is_refused_also_as_the_first_request_after_the_end(service: Service) -> None:
+    """In the test above, the first refusal removes the token from the cache; here each kind of write meets a token that is still
+    cached.
+    """
     for name, (method, path, content) in REQUESTS.items():
         text, token = _issued(service)
         assert _send(service, text, "GET", "/ServiceProviderConfig", None).status_code == 200
@@ -105,8 +107,8 @@ def test_each_write_is_refused_also_when_it_is_the_first_after_the_death(service
         assert _send(service, text, method, path, content).status_code == 401, name
 
 
-def test_a_live_token_is_told_what_is_wrong(service: Service) -> None:
-    """The other half: what is refused above for the token is refused otherwise for the request."""
+def test_with_an_active_token_the_request_is_refused_for_its_own_fault(service: Service) -> None:
+    """Otherwise the 401 above could have another cause."""
     text, _ = _issued(service)
     expected = {"unreadable patch": 400, "unreadable bulk": 400, "me": 501, "unknown endpoint": 404, "another directory": 403}
     for name, status in expected.items():

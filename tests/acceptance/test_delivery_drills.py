@@ -1,7 +1,7 @@
-"""Deliveries under fire: receivers that fail at random, workers that are killed, outages and their replay.
+"""Deliveries under faults: receivers that fail at random, workers that are killed, outages and their replay.
 
-LEDGER_DRILL_EVENTS sets the size of the first drill (20 000 in the judged run; a tenth of it in the suite), LEDGER_OUTAGE_EVENTS
-that of an outage (5 000 in the judged run).
+LEDGER_DRILL_EVENTS sets the size of the first drill (20 000 in a full run; a tenth of it in the suite), LEDGER_OUTAGE_EVENTS that
+of an outage (5 000 in a full run).
 """
 
 import os
@@ -28,7 +28,7 @@ IN_FLIGHT_MAX = 16
 
 
 def judge(deliveries: list[Delivery], expected: list[dict[str, Any]], *, repeats_in_place: bool = True) -> Counter[str]:
-    """Everything expected was kept, in order on each lane; gives how often each event came."""
+    """All expected events were kept, in order on each lane; returns how often each event came."""
     lanes = Lanes(repeats_in_place=repeats_in_place)
     lanes.keep(e for d in deliveries if d.accepted for e in d.events)
     assert set(lanes.kept) == {e["id"] for e in expected}, "nothing missing, nothing that was not asked for"
@@ -36,7 +36,7 @@ def judge(deliveries: list[Delivery], expected: list[dict[str, Any]], *, repeats
 
 
 def membership_after_lifecycle(deliveries: list[Delivery], expected: list[dict[str, Any]]) -> None:
-    """At the first delivery of a membership event, all earlier lifecycle events of its user and group had been kept."""
+    """When a membership event was first delivered, all earlier lifecycle events of its user and group had been kept."""
     before = needed_before(expected)
     kept: set[str] = set()
     for event in (e for d in deliveries if d.accepted for e in d.events):
@@ -45,7 +45,7 @@ def membership_after_lifecycle(deliveries: list[Delivery], expected: list[dict[s
 
 
 def feed(operator: Operator, service: Service, **params: Any) -> list[dict[str, Any]]:
-    """All events of acme that the feed has."""
+    """All events of acme in the feed."""
     events, after = [], None
     while True:
         query = {"directory": "acme", "limit": 1000, **params, **({"after": after} if after else {})}
@@ -63,7 +63,7 @@ def delivery_processes(service: Service) -> list[int]:
 
 
 def traffic(operator: Operator, events: int, seed: int) -> None:
-    """Random users, groups, memberships, leavers and returners until about so many events were made."""
+    """Random creations, memberships, deactivations and reactivations, until about this number of events were made."""
     choose = random.Random(seed)
     users = [operator.user() for _ in range(max(events // 20, 10))]
     groups = [operator.group(*choose.sample(users, 5)) for _ in range(max(events // 100, 3))]
@@ -97,7 +97,9 @@ def traffic(operator: Operator, events: int, seed: int) -> None:
 def test_a_receiver_that_fails_at_random_while_workers_are_killed(
     make_service: Any, hook: Receiver, tmp_path: Path, batch_max: int
 ) -> None:
-    """Order on each lane is exact, nothing is missing, and an event comes again only after a failure that leaves it open."""
+    """The order on each lane is exact, nothing is missing, and an event is repeated only after a failure that leaves its result
+    unknown.
+    """
     environment = {"LEDGER_WEBHOOK_ALLOW": "127.0.0.0/8", "LEDGER_WEBHOOK_TIMEOUT_S": "0.5", "LEDGER_DELIVERY_WORKERS": "2"}
     service = make_service("drill", **environment)
     operator = Operator(service)
@@ -142,7 +144,7 @@ def test_a_receiver_that_fails_at_random_while_workers_are_killed(
 
 
 def test_an_outage_is_planned_and_replayed_exactly(operator: Operator, hook: Receiver, pushing: Service) -> None:
-    """The application answered 200 and lost everything between two places; the plan is what comes again, in order."""
+    """The application answered 200 and lost everything between two places; the replay sends exactly the planned events, in order."""
     name = operator.consumer(mode="webhook", url=hook.url)
     users = [operator.user() for _ in range(20)]
     hook.wait(lambda: len(hook.accepted) == 20)
@@ -177,8 +179,8 @@ def test_an_outage_is_planned_and_replayed_exactly(operator: Operator, hook: Rec
     assert group
 
 
-def test_a_consumer_that_was_down_gets_what_the_plan_says_once(operator: Operator, hook: Receiver, pushing: Service) -> None:
-    """Nothing of the outage was delivered: the run takes over what is tried in vain and what has not been sent yet."""
+def test_a_consumer_that_was_down_gets_the_planned_events_once(operator: Operator, hook: Receiver, pushing: Service) -> None:
+    """Nothing was delivered during the outage: the run takes over the failing deliveries and the events that were not sent yet."""
     name = operator.consumer(mode="webhook", url=hook.url, batch_max=20)
     hook.behave = lambda _: Answer(503)
     users = [operator.user() for _ in range(10)]
@@ -223,7 +225,7 @@ def test_a_run_is_paused_resumed_cancelled_and_survives_a_restart(operator: Oper
     assert len(replayed) == 40
     assert sum(replayed.values()) - 40 <= 40 - paused["done"], "at most what was not on record came twice"
     second = operator.post("replays", **span, rate_per_second=2).json()
-    operator.when_run(second["id"], "running", done=1)  # on record: that it arrived is known earlier
+    operator.when_run(second["id"], "running", done=1)  # recorded: the arrival at the receiver is earlier
     cancelled = operator.post(f"replays/{second['id']}/cancel").json()
     assert cancelled["status"] == "cancelled"
     assert operator.post(f"replays/{second['id']}/resume").status_code == 409
@@ -231,7 +233,7 @@ def test_a_run_is_paused_resumed_cancelled_and_survives_a_restart(operator: Oper
     assert 0 < cancelled["done"] < 40
 
 
-def test_a_live_event_first_drains_the_replay_of_its_subject_ahead_of_the_rate(
+def test_a_live_event_waits_for_the_replay_of_its_subject_which_ignores_the_rate(
     operator: Operator, hook: Receiver, pushing: Service
 ) -> None:
     name = operator.consumer(mode="webhook", url=hook.url)
@@ -253,11 +255,11 @@ def test_a_live_event_first_drains_the_replay_of_its_subject_ahead_of_the_rate(
     operator.post(f"replays/{run['id']}/cancel")
 
 
-def test_one_poisoned_subject_lets_everything_else_finish_and_then_comes_in_order(
+def test_a_subject_that_always_fails_lets_everything_else_finish_and_is_delivered_in_order_at_last(
     operator: Operator, hook: Receiver, pushing: Service
 ) -> None:
     name = operator.consumer(mode="webhook", url=hook.url, retry_schedule=[0, 0, 0], batch_max=10)
-    hook.behave = lambda d: (  # told by what it says: its first delivery may come before its id does
+    hook.behave = lambda d: (  # recognised by its content, because its first delivery may arrive before the test knows its id
         Answer(422) if any(e["data"].get("object", {}).get("nickName") == "poison" for e in d.events) else Answer()
     )
     poison = operator.user(nickName="poison")

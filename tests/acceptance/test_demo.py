@@ -1,4 +1,4 @@
-"""`scim-ledger demo`, as somebody runs it who sees the ledger for the first time."""
+"""`scim-ledger demo`, as a new user runs it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +11,8 @@ CHAPTERS = ("Provisioning", "Moves", "Offboarding", "An outage", "Lost work", "R
 
 
 @pytest.mark.long
-def test_the_demo_tells_its_story_on_a_service_of_its_own(tmp_path: Path) -> None:
-    """It must need nothing: no service, no data directory, no setting."""
+def test_the_demo_runs_on_a_service_of_its_own(tmp_path: Path) -> None:
+    """It must not need anything: no service, no data directory, no setting."""
     told = Service(tmp_path / "unused").cli("demo")
     assert told.returncode == 0, told.stdout + told.stderr
     places = [told.stdout.find(chapter) for chapter in CHAPTERS]
@@ -37,8 +37,8 @@ def test_the_demo_tells_its_story_on_a_service_of_its_own(tmp_path: Path) -> Non
     assert not (tmp_path / "unused").exists(), "it works in a temporary directory"
 
 
-def test_the_demo_can_be_told_twice_on_a_running_service(make_service: Callable[..., Service]) -> None:
-    """Names differ from run to run, and the log before it is none of its business."""
+def test_the_demo_can_run_twice_on_a_running_service(make_service: Callable[..., Service]) -> None:
+    """Its names differ from run to run, and it does not depend on earlier events in the log."""
     service = make_service()
     service.environment["LEDGER_URL"] = service.base
     for _ in range(2):
@@ -49,14 +49,14 @@ def test_the_demo_can_be_told_twice_on_a_running_service(make_service: Callable[
         assert "as the service" in told.stdout
 
 
-def test_an_address_where_nobody_answers_is_named(tmp_path: Path) -> None:
+def test_an_address_without_a_service_is_named(tmp_path: Path) -> None:
     told = Service(tmp_path / "unused", LEDGER_URL="http://127.0.0.1:9").cli("demo")
     assert told.returncode == 3
     assert told.stderr.startswith("No service answers at http://127.0.0.1:9.")
     assert "unset LEDGER_URL" in told.stderr
 
 
-def test_tokens_that_are_not_there_are_named(service: Service, tmp_path: Path) -> None:
+def test_missing_tokens_are_named(service: Service, tmp_path: Path) -> None:
     told = Service(tmp_path / "unused", LEDGER_URL=service.base).cli("demo")
     assert told.returncode == 1
     assert "first-run.json is missing" in told.stderr

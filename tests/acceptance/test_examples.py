@@ -1,4 +1,4 @@
-"""The examples, run as somebody runs them who copies them."""
+"""The examples, run as a user runs them who has copied them."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def rows(path: Path, question: str) -> list[tuple]:
         db.close()
 
 
-def test_the_consumer_that_pulls_is_killed_and_goes_on(operator: Operator, pushing: Service, tmp_path: Path) -> None:
+def test_the_pulling_consumer_is_killed_and_continues(operator: Operator, pushing: Service, tmp_path: Path) -> None:
     name = operator.consumer()
     users = [operator.user() for _ in range(4)]
     group = operator.group(*users)
@@ -47,7 +47,7 @@ def test_the_consumer_that_pulls_is_killed_and_goes_on(operator: Operator, pushi
     assert len(lines) <= 60, "short enough to copy"
 
 
-def test_the_webhook_receiver_checks_and_asks_for_what_it_lacks(operator: Operator, pushing: Service, tmp_path: Path) -> None:
+def test_the_webhook_receiver_verifies_and_asks_for_missing_events(operator: Operator, pushing: Service, tmp_path: Path) -> None:
     path = tmp_path / "inbox.sqlite"
     port = free_port()
     name = operator.consumer(mode="webhook", url=f"http://127.0.0.1:{port}/", ordering="directory", retry_schedule=[0] * 100)
@@ -69,7 +69,7 @@ def test_the_webhook_receiver_checks_and_asks_for_what_it_lacks(operator: Operat
         operator.when(name, lambda s: s["lag_events"] == 0)
         assert [seq for (seq,) in rows(path, "select seq from inbox order by seq")] == [seqs[0] - 1, *seqs, last]
         operator.post(f"consumers/{name}/rotate-secret", overlap_seconds=0)
-        # The processes that deliver learn of it within a moment; until then the old one signs.
+        # The delivery processes learn of the new secret within a moment; until then the old one signs.
         found = operator.when(name, lambda s: bool(operator.user()) and s["blocked_on"] is not None)
         assert found["blocked_on"]["last_error"] == "http_401"
     finally:

@@ -1,4 +1,4 @@
-"""The server is lost for good, its synchronous standby takes its place, the URL names both: nothing acknowledged is lost."""
+"""The server is lost for good and its synchronous standby takes over; the URL names both: nothing acknowledged is lost."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ WRITERS = 6
 BACK_S = 15.0
 
 
-def test_what_was_acknowledged_outlives_a_failover(tmp_path: Path) -> None:
+def test_acknowledged_writes_survive_a_failover(tmp_path: Path) -> None:
     database = Database(tmp_path / "database")
     database.start()
     with closing(Network(database.socket)) as wire:

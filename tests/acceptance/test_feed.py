@@ -1,4 +1,4 @@
-"""The feed over HTTP: pages tile the log under every filter, waiting, event ids, and what each role may see."""
+"""The feed over HTTP: pages without gaps for every filter, waiting, event ids, and what each role may read."""
 
 import random
 import threading
@@ -15,7 +15,7 @@ PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 
 @pytest.fixture(scope="module")
 def story(service: Service) -> dict[str, Any]:
-    """Two users in a group, one leaves."""
+    """Two users in a group, one of them leaves."""
     with service.client("scim") as client:
         users = [
             client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"feed{n}-{random.random()}"}).json()
@@ -50,7 +50,7 @@ EVENTS_EACH_MAX = 200  # pages of a walk, if all events of the log are asked for
 @pytest.mark.parametrize("limit", [1, 3, 1000])
 @pytest.mark.parametrize("types", [None, "user.*", "group.member_added,user.deactivated", "user.erased"])
 @pytest.mark.parametrize("directory", [None, "acme"])
-def test_pages_tile_the_log_and_filters_leave_nothing_out(
+def test_pages_cover_the_log_without_gaps_and_filters_leave_out_no_matching_event(
     service: Service, story: dict, limit: int, types: str | None, directory: str | None
 ) -> None:
     params = {k: v for k, v in {"types": types, "directory": directory}.items() if v}
@@ -68,7 +68,10 @@ def test_pages_tile_the_log_and_filters_leave_nothing_out(
 
 
 def _last(service: Service, directory: str | None, count: int) -> tuple[dict | None, list[dict]]:
-    """The newest events of a feed, and the one before them. Others write to this service too: one by one, all would take long."""
+    """The newest events of a feed, and the cursor before them.
+
+    Other tests write to this service too, so reading the whole feed would take long.
+    """
     whole = [e for e in _all(service, limit=1000)[0] if not directory or e["directory"] == directory]
     return (whole[-count - 1], whole[-count:]) if len(whole) > count else (None, whole)
 
@@ -77,7 +80,7 @@ def _selected(kind: str, types: str | None) -> bool:
     return types is None or any(kind == t or (t.endswith(".*") and kind.startswith(t[:-1])) for t in types.split(","))
 
 
-def test_a_commit_shows_its_derived_events_before_the_one_that_caused_them(service: Service, story: dict) -> None:
+def test_in_a_commit_derived_events_come_before_the_event_that_caused_them(service: Service, story: dict) -> None:
     events, _ = _all(service, directory="acme", limit=1000)
     last = [e for e in events if e["commit"]["first_seq"] == story["seq"] - 1]
     assert [(e["type"], e["cause"]) for e in last] == [
@@ -94,7 +97,7 @@ def test_a_commit_shows_its_derived_events_before_the_one_that_caused_them(servi
     assert {e["request_id"] for e in last} == {last[0]["request_id"]}
 
 
-def test_a_subject_filter_gives_everything_about_a_person(service: Service, story: dict) -> None:
+def test_a_subject_filter_gives_all_events_about_a_user(service: Service, story: dict) -> None:
     events, _ = _all(service, subject=story["users"][0], limit=1000)
     assert [e["type"] for e in events] == [
         "user.created",
@@ -122,7 +125,7 @@ def test_an_event_is_read_by_its_id_and_reading_goes_on_after_it(service: Servic
         assert reader.get(f"{service.base}/v1/events/evt_acme_3_00000000").status_code == 404
 
 
-def test_a_waiting_reader_is_answered_as_soon_as_something_happens(service: Service, story: dict) -> None:
+def test_a_waiting_reader_is_answered_as_soon_as_an_event_comes(service: Service, story: dict) -> None:
     _, pages = _all(service, directory="acme", limit=1000)
     after, answers = pages[-1]["list_metadata"]["after"], []
 
@@ -139,8 +142,8 @@ def test_a_waiting_reader_is_answered_as_soon_as_something_happens(service: Serv
     assert [e["seq"] for e in answers[0].json()["data"]] == [int(made.headers["Ledger-Seq"])]
 
 
-def test_a_directory_that_is_made_while_a_reader_waits_is_not_skipped(service: Service, story: dict) -> None:
-    """What a reader of all directories may see was once looked up before it began to wait."""
+def test_a_directory_that_is_created_while_a_reader_waits_is_not_skipped(service: Service, story: dict) -> None:
+    """Earlier, the directories of a reader were looked up only once, before it began to wait."""
     _, pages = _all(service, limit=1000)
     answers: list[Any] = []
     slug = f"new{random.randrange(10**9)}"
@@ -162,7 +165,7 @@ def test_a_directory_that_is_made_while_a_reader_waits_is_not_skipped(service: S
     assert [e["type"] for page in answers for e in page["data"] if e["directory"] == slug] == ["directory.created"]
 
 
-def test_waiting_without_news_gives_an_empty_page_that_still_covers(service: Service, story: dict) -> None:
+def test_waiting_without_new_events_gives_an_empty_page_with_a_covered_range(service: Service, story: dict) -> None:
     _, pages = _all(service, directory="acme", limit=1000)
     after = pages[-1]["list_metadata"]["after"]
     with service.client("consumer") as reader:
@@ -189,8 +192,8 @@ def test_the_ledgers_own_directory_is_for_operators(service: Service, story: dic
     assert "sl_" not in str(events)
 
 
-def test_an_erased_body_is_told_from_a_withheld_one(service: Service) -> None:
-    """A reader of bodies learns that one is gone; only the owner of the database can bring that about for now."""
+def test_an_erased_body_is_distinguished_from_a_withheld_one(service: Service) -> None:
+    """A reader who may read bodies sees that one was erased; in this release only the owner of the database can erase one."""
     import psycopg
 
     from runtime import embedded
@@ -206,7 +209,7 @@ def test_an_erased_body_is_told_from_a_withheld_one(service: Service) -> None:
         assert [e["data"] for e in events] == [expected]
 
 
-def test_the_error_of_a_foreign_event_id_counts_in_its_directorys_seq(service: Service, story: dict) -> None:
+def test_the_error_about_an_event_id_has_seqs_of_its_directory_also_in_the_feed_of_all(service: Service, story: dict) -> None:
     with service.client("consumer") as reader:
         page = reader.get(service.base + "/v1/events", params={"directory": "acme", "limit": 1000}).json()
         answer = reader.get(service.base + "/v1/events", params={"after": "evt_acme_99999_00000000"}).json()

@@ -1,4 +1,4 @@
-"""Any filter over HTTP selects what a naive evaluator selects from the whole list; pages and orders of it agree too."""
+"""Every filter over HTTP selects what a naive evaluator selects from the whole list; pages and sort orders agree as well."""
 
 import json
 import unicodedata
@@ -19,7 +19,7 @@ GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 SEARCH = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
 PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
-BADGE = "urn:example:params:scim:schemas:1.0:Badge"  # nobody described it to the service
+BADGE = "urn:example:params:scim:schemas:1.0:Badge"  # an extension without a registered schema
 NAMES = [
     "Ada",
     "ada.l",
@@ -38,11 +38,11 @@ NAMES = [
 ]
 ENDPOINTS = {"/Users": (USER,), "/Groups": (GROUP,), "": (USER, GROUP)}
 
-# ---- a directory with something of everything ------------------------------------------------------------------------------------
+# ---- a directory with resources of all kinds -----------------------------------------------------------------------------------
 
 
 def _user(n: int) -> dict[str, Any]:
-    """The n-th user; what it has and lacks depends on n alone."""
+    """The n-th user; its attributes depend only on n."""
     name = NAMES[n % len(NAMES)]
     kinds = ("work", "Home", "other")
     emails: list[dict[str, Any]] = [
@@ -77,14 +77,14 @@ def _group(n: int, users: list[str], groups: list[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Kind:
-    """How an attribute is compared, as /Schemas says it (RFC 7643 §7)."""
+    """How an attribute is compared, as /Schemas describes it (RFC 7643 §7)."""
 
     type: str
     exact: bool = False
     subs: dict[str, "Kind"] = field(default_factory=dict)
 
 
-# RFC 7643 §3.1 describes these in words; /Schemas does not list them.
+# RFC 7643 §3.1 describes these only in words; /Schemas does not list them.
 _META = {"resourceType": Kind("string", True), "location": Kind("reference", True), "version": Kind("string", True)}
 COMMON = {
     "schemas": Kind("reference"),
@@ -96,8 +96,8 @@ NUMBERED = {"level": Kind("any"), "colour": Kind("any"), "lost": Kind("any"), "d
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class World:
-    """Everything there is, read once without a filter, and the attributes that /Schemas announces."""
+class StoredResources:
+    """All resources, read once without a filter, and the attributes that /Schemas lists."""
 
     client: httpx.Client
     base: str
@@ -115,9 +115,9 @@ class World:
         return answer.json()
 
 
-@pytest.fixture(scope="session")  # not "module": a process may run tests of another file between two of these
-def world(service: Service) -> Iterator[World]:
-    """A directory of its own, which nothing changes once it is filled."""
+@pytest.fixture(scope="session")  # not "module": a process may run tests of another file in between
+def world(service: Service) -> Iterator[StoredResources]:
+    """A directory for these tests, which nothing changes once it is filled."""
     assert service.cli("directory", "create", "filters").returncode == 0
     token = json.loads(service.cli("token", "issue", "scim", "--directory", "filters", "--json").stdout)["token"]
     base = f"{service.base}/scim/filters/v2"
@@ -137,7 +137,7 @@ def world(service: Service) -> Iterator[World]:
             assert client.patch(f"{base}/Users/{user}", json=later).status_code == 200
         documents = {endpoint: client.get(base + endpoint).json()["Resources"] for endpoint in ENDPOINTS}
         assert [len(found) for found in documents.values()] == [60, 15, 75]
-        yield World(client, base, documents, _kinds(client.get(f"{base}/Schemas").json()["Resources"]))
+        yield StoredResources(client, base, documents, _kinds(client.get(f"{base}/Schemas").json()["Resources"]))
 
 
 def _kinds(schemas: list[dict[str, Any]]) -> dict[str, dict[str | None, dict[str, Kind]]]:
@@ -155,12 +155,12 @@ def _kinds(schemas: list[dict[str, Any]]) -> dict[str, dict[str | None, dict[str
     }
 
 
-# ---- the naive evaluator: RFC 7644 §3.4.2.2 word by word -------------------------------------------------------------------------
+# ---- the naive evaluator: RFC 7644 §3.4.2.2, word by word ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Path:
-    """An attribute in a filter. `text` is how it is written, in any case."""
+    """An attribute in a filter. `text` is how it is written, in any letter case."""
 
     urn: str | None
     name: str
@@ -199,7 +199,7 @@ def holds(node: Node, document: dict[str, Any]) -> bool:
 
 
 def compares(path: Path, operator: str, asked: Any, held: list[Any]) -> bool:
-    """Whether one of the values held compares; a complex value stands for its `value`."""
+    """Whether one of the stored values compares; a complex value is compared by its `value`."""
     kind = path.kind
     if kind.type == "complex":
         kind, held = kind.subs["value"], [one["value"] for one in held if "value" in one]
@@ -244,14 +244,14 @@ def selected(node: Node, documents: list[dict[str, Any]]) -> list[str]:
     return [document["id"] for document in documents if holds(node, document)]
 
 
-# ---- drawing filters -------------------------------------------------------------------------------------------------------------
+# ---- generating filters --------------------------------------------------------------------------------------------------------
 
 ANY_CASE = st.sampled_from([str, str, str, str.lower, str.upper, str.swapcase, str.title])
 TEXTUAL, ORDERING = ["co", "sw", "ew"], ["gt", "ge", "lt", "le"]
 
 
 def _written(node: Node, draw: st.DrawFn) -> str:
-    """The filter's text: parentheses where they are needed and sometimes where not, keywords in any case."""
+    """The filter as text: with all necessary parentheses and sometimes others, keywords in any letter case."""
 
     def word(text: str) -> str:
         return draw(ANY_CASE)(text)
@@ -277,8 +277,8 @@ def _written(node: Node, draw: st.DrawFn) -> str:
             return f"{path.text} {word(operator)} {literal}"
 
 
-def _paths(world: World, schemas: tuple[str, ...]) -> list[Path]:
-    """Every attribute and sub-attribute that the resource types have."""
+def _paths(world: StoredResources, schemas: tuple[str, ...]) -> list[Path]:
+    """All attributes and sub-attributes of the resource types."""
     found: dict[str, Path] = {}
     for schema in schemas:
         for urn, table in world.kinds[schema].items():
@@ -290,7 +290,7 @@ def _paths(world: World, schemas: tuple[str, ...]) -> list[Path]:
     return list(found.values())
 
 
-# Attributes that an index answers, or SQL narrows, or that come from memberships: they get half of the draws.
+# Attributes that an index answers, that SQL narrows, or that come from memberships: half of the generated filters use them.
 SPECIAL = (
     "id", "userName", "externalId", "displayName", "emails", "emails.value", "members", "members.value", "active", "active", "meta.created",
     "meta.created", "meta.lastModified", "meta.lastModified", "groups", "groups.value", "groups.display",
@@ -298,7 +298,7 @@ SPECIAL = (
 
 
 def _literal(draw: st.DrawFn, kind: Kind, operator: str, held: list[Any]) -> Any:
-    """A value to compare with: often one that is held, or a part of one, in this or another case."""
+    """A value to compare with: often a stored one, or a part of one, in this or another letter case."""
     if kind.type == "boolean":
         return draw(st.sampled_from([True, False, "True", "false"]))
     if kind.type == "dateTime":
@@ -319,7 +319,7 @@ def _literal(draw: st.DrawFn, kind: Kind, operator: str, held: list[Any]) -> Any
     return draw(ANY_CASE)(text)
 
 
-Values = Callable[[Path], list[Any]]  # all that a directory holds at a path
+Values = Callable[[Path], list[Any]]  # all values that a directory has at a path
 
 
 def _held_in(documents: list[dict[str, Any]]) -> Values:
@@ -359,7 +359,7 @@ def _nodes(leaves: st.SearchStrategy[Node], leaves_max: int) -> st.SearchStrateg
 
 
 @st.composite
-def _filters(draw: st.DrawFn, world: World, endpoint: str) -> tuple[Node, str]:
+def _filters(draw: st.DrawFn, world: StoredResources, endpoint: str) -> tuple[Node, str]:
     paths, values = _paths(world, ENDPOINTS[endpoint]), _held_in(world.documents[endpoint])
     comparisons = _comparisons(paths, values)
     node = draw(_nodes(st.one_of(comparisons, comparisons, _value_paths(paths, values)), 6))
@@ -372,7 +372,7 @@ def _filters(draw: st.DrawFn, world: World, endpoint: str) -> tuple[Node, str]:
 @given(st.data(), st.sampled_from(list(ENDPOINTS)), st.booleans())
 @settings(max_examples=2 * settings().max_examples)
 def test_a_filter_selects_what_a_naive_evaluator_selects_from_the_whole_list(
-    world: World, data: st.DataObject, endpoint: str, posted: bool
+    world: StoredResources, data: st.DataObject, endpoint: str, posted: bool
 ) -> None:
     node, text = data.draw(_filters(world, endpoint))
     found = world.search(endpoint, filter=text) if posted else world.ask(endpoint, filter=text)
@@ -382,7 +382,9 @@ def test_a_filter_selects_what_a_naive_evaluator_selects_from_the_whole_list(
 
 
 @given(st.data(), st.sampled_from(list(ENDPOINTS)))
-def test_pages_by_index_and_by_cursor_are_the_naively_sorted_list(world: World, data: st.DataObject, endpoint: str) -> None:
+def test_pages_by_index_and_by_cursor_equal_the_naively_sorted_list(
+    world: StoredResources, data: st.DataObject, endpoint: str
+) -> None:
     documents, asked = world.documents[endpoint], {"count": str(data.draw(st.integers(5, 40)))}
     if data.draw(st.booleans()):
         node, asked["filter"] = data.draw(_filters(world, endpoint))
@@ -397,7 +399,7 @@ def test_pages_by_index_and_by_cursor_are_the_naively_sorted_list(world: World, 
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_every_attribute_orders_the_list_as_the_naive_sort_does(world: World, endpoint: str) -> None:
+def test_every_attribute_sorts_the_list_as_the_naive_sort_does(world: StoredResources, endpoint: str) -> None:
     for path in filter(lambda path: _sortable(path.kind), _paths(world, ENDPOINTS[endpoint])):
         for order in ("ascending", "descending"):
             found = world.ask(endpoint, sortBy=path.text, sortOrder=order)
@@ -410,7 +412,9 @@ def _sortable(kind: Kind) -> bool:
 
 
 def naively_sorted(path: Path, documents: list[dict[str, Any]], *, descending: bool) -> list[dict[str, Any]]:
-    """RFC 7644 §3.4.2.3: by the primary value or else the first, without a value last (first if descending); ties by creation."""
+    """RFC 7644 §3.4.2.3: by the primary value or otherwise the first one; resources without a value last (first if descending);
+    equal ones by creation.
+    """
     kind = path.kind.subs["value"] if path.kind.type == "complex" else path.kind
     valued = [
         (comparable(kind, "gt", value), document)
@@ -429,7 +433,7 @@ def sorting_value(path: Path, document: dict[str, Any]) -> Any:
     return chosen.get(path.sub or "value") if isinstance(chosen, dict) else chosen
 
 
-def _by_index(world: World, endpoint: str, asked: dict[str, str]) -> Iterator[str]:
+def _by_index(world: StoredResources, endpoint: str, asked: dict[str, str]) -> Iterator[str]:
     start, total = 1, 1
     while start <= total:
         page = world.ask(endpoint, startIndex=str(start), **asked)
@@ -438,7 +442,7 @@ def _by_index(world: World, endpoint: str, asked: dict[str, str]) -> Iterator[st
         start, total = start + int(asked["count"]), page["totalResults"]
 
 
-def _by_cursor(world: World, endpoint: str, asked: dict[str, str]) -> Iterator[str]:
+def _by_cursor(world: StoredResources, endpoint: str, asked: dict[str, str]) -> Iterator[str]:
     cursor: str | None = ""
     while cursor is not None:
         page = world.ask(endpoint, cursor=cursor, **asked)

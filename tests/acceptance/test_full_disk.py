@@ -1,4 +1,6 @@
-"""The embedded PostgreSQL on a disk that fills up, becomes read-only or goes away: said in a sentence, and it heals by itself."""
+"""The embedded PostgreSQL on a disk that becomes full or read-only, or is removed: the error explains it, and the service
+recovers by itself.
+"""
 
 import errno
 import json
@@ -17,13 +19,13 @@ from runtime.embedded import FREE_BYTES_MIN, EmbeddedPostgresError
 from tests.acceptance.conftest import Service, until
 
 MIB = 2**20
-PATIENCE_S = 60.0  # what it does has no signal that reaches this process: it is asked again and again
+PATIENCE_S = 60.0  # the service sends this process no signal, so it is asked again and again
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, 600 MiB; skipped where this account may not mount one."""
+    """A file system for the test, 600 MiB; the test is skipped if this account may not mount one."""
     place = tmp_path / "disk"
     place.mkdir(mode=0o755)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m,mode=755", "tmpfs", str(place)], capture_output=True)
@@ -34,14 +36,14 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(place: Path, leave: int) -> Path:
-    """Take all room but so many bytes."""
+    """Fill the disk until this number of bytes is left."""
     file = place / "ballast"
     with file.open("ab") as out:
         while True:
             try:
                 os.posix_fallocate(out.fileno(), 0, max(1, file.stat().st_size + embedded.free_bytes(place) - leave))
                 return file
-            except OSError as taken:  # between the question and the answer PostgreSQL took some of it
+            except OSError as taken:  # PostgreSQL took some of it after it was read
                 if taken.errno != errno.ENOSPC:
                     raise
 
@@ -59,8 +61,8 @@ def ready(service: Service) -> dict:
     return httpx.get(f"{service.base}/readyz", trust_env=False, timeout=20).json()
 
 
-def test_a_nearly_full_disk_refuses_writes_with_a_sentence_and_lets_operators_act(disk: Path) -> None:
-    """Reads, an operator's acts and the end of the service still work; with room again so do writes, by themselves."""
+def test_a_nearly_full_disk_refuses_writes_with_an_explanation_and_permits_acts_of_operators(disk: Path) -> None:
+    """Reads, acts of operators and the end of the service still work; writes go on by themselves once there is room again."""
     service = Service(disk / "ledger").start()
     with service.client("scim") as scim, service.client("admin") as admin:
         assert create(scim, service, "before").status_code == 201
@@ -85,8 +87,10 @@ def test_a_nearly_full_disk_refuses_writes_with_a_sentence_and_lets_operators_ac
     assert service.start().stop() == 0, "it starts on a nearly full disk, too"
 
 
-def test_a_full_disk_ends_the_server_and_not_the_service(disk: Path, tmp_path: Path) -> None:
-    """It cannot even start: that is tried again with pauses, the log says what is missing, and nothing acknowledged is lost."""
+def test_a_full_disk_ends_the_database_server_but_not_the_service(disk: Path, tmp_path: Path) -> None:
+    """The server cannot even start: the service tries again with pauses, its log says what is missing, and nothing acknowledged
+    is lost.
+    """
     service = Service(disk / "ledger")
     service.log = tmp_path / "service.log"
     service.start()
@@ -106,9 +110,9 @@ def test_a_full_disk_ends_the_server_and_not_the_service(disk: Path, tmp_path: P
     assert service.stop() == 0
 
 
-def test_a_log_that_cannot_be_written_keeps_nobody_from_anything(disk: Path) -> None:
-    """Standard error often lies on the same disk."""
-    service = Service(disk / "ledger").start()  # its log too
+def test_a_log_file_that_cannot_be_written_stops_nothing(disk: Path) -> None:
+    """Standard error is often a file on the same disk."""
+    service = Service(disk / "ledger").start()  # its log file is on that disk too
     with service.client("scim") as scim:
         ballast = fill(disk, 0)
         os.kill(service.postmaster(), signal.SIGKILL)
@@ -121,8 +125,8 @@ def test_a_log_that_cannot_be_written_keeps_nobody_from_anything(disk: Path) -> 
 
 
 @pytest.mark.long
-def test_a_data_directory_that_goes_away_is_no_new_ledger(tmp_path: Path) -> None:
-    """Unmounted, or deleted: what is not there is waited for, and never made anew beneath a running service."""
+def test_a_missing_data_directory_is_never_replaced_by_a_new_ledger(tmp_path: Path) -> None:
+    """It was unmounted or deleted: a running service waits for it, and never creates a new one."""
     service = Service(tmp_path / "ledger").start()
     data, aside = service.data_dir / "postgres" / "data", service.data_dir / "aside"
     with service.client("scim") as scim:
@@ -147,7 +151,7 @@ def test_a_disk_without_room_for_a_new_ledger_is_refused_at_the_start(disk: Path
         embedded.start(disk / "pg")
 
 
-def test_a_read_only_data_directory_is_named(disk: Path) -> None:
+def test_the_error_names_a_read_only_data_directory(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     with pytest.raises(EmbeddedPostgresError, match=r"data directory .* is read-only"):
         embedded.start(disk / "pg")
@@ -171,7 +175,7 @@ def test_a_read_only_data_directory_is_named(disk: Path) -> None:
         (errno.EMFILE, "cannot be used"),
     ],
 )
-def test_what_a_file_system_refuses_is_a_sentence(
+def test_a_refusal_of_the_file_system_is_reported_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str
 ) -> None:
     """No such file system can be mounted here, so the call that it would refuse is made to fail."""
@@ -184,13 +188,13 @@ def test_what_a_file_system_refuses_is_a_sentence(
         embedded.start(tmp_path / "pg")
 
 
-def test_a_file_where_the_data_directory_should_be_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_file_in_place_of_the_data_directory(tmp_path: Path) -> None:
     (tmp_path / "pg").write_text("")
     with pytest.raises(EmbeddedPostgresError, match="is no directory"):
         embedded.start(tmp_path / "pg")
 
 
-def test_the_disk_is_looked_at_now_and_then_and_not_at_each_write(tmp_path: Path) -> None:
+def test_the_free_space_is_read_now_and_then_and_not_at_each_write(tmp_path: Path) -> None:
     now, free, looks = [0.0], [FREE_BYTES_MIN], [0]
 
     def look(_place: Path) -> int:

@@ -1,4 +1,4 @@
-"""No input yields a 5xx or a stack trace: raw bytes, any JSON, damaged messages, odd headers and URLs, on every route."""
+"""No input leads to a 5xx or a stack trace: raw bytes, any JSON, damaged messages, unusual headers and URLs, on every route."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ MESSAGE = "urn:ietf:params:scim:api:messages:2.0:"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Target:
-    """A service that is shot at, with a user and a group to hit."""
+    """The service under test, with a user and a group as targets."""
 
     service: Service
     clients: dict[str, httpx.Client]  # by role
@@ -40,7 +40,7 @@ class Target:
 
 
 def checked(answer: httpx.Response) -> httpx.Response:
-    """No server error, and an error is one that a client can read."""
+    """The answer is no server error, and an error has the format that clients can read."""
     assert "Traceback" not in answer.text
     assert answer.status_code < 500 or (answer.status_code == 501 and answer.url.path.endswith("/Me")), answer.text
     if answer.status_code >= 400 and answer.request.method != "HEAD":
@@ -56,7 +56,7 @@ def checked(answer: httpx.Response) -> httpx.Response:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """The service; in the end it is well, and has logged no defect."""
+    """The service; at the end it is ready, and has logged no defect."""
     service = Service(tmp_path_factory.mktemp("fuzz") / "ledger").start()
     clients = {role: service.client(role) for role in service.first_run["tokens"]}
     clients["nobody"] = httpx.Client(timeout=60, trust_env=False)
@@ -74,7 +74,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     assert "Traceback" not in log
 
 
-# ---- what is sent ----------------------------------------------------------------------------------------------------------------
+# ---- generated input -----------------------------------------------------------------------------------------------------------
 
 ROUTES = [
     *(("POST", path) for path in ("/Users", "/Groups", "/Bulk", "/.search", "/Users/.search", "/Groups/.search")),
@@ -162,7 +162,7 @@ VALID: dict[str, dict[str, Any]] = {
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a document: what holds it, and its key or index there."""
+    """Every place in a document: its parent, and its key or index there."""
     for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()):
         yield value, key
         yield from _places(inner)
@@ -170,7 +170,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 @st.composite
 def _damaged(draw: st.DrawFn, message: dict[str, Any]) -> dict[str, Any]:
-    """A valid message of which a few places are replaced, removed, renamed, wrapped, or filled from elsewhere in it."""
+    """A valid message in which a few places are replaced, removed, renamed, wrapped, or filled from elsewhere in it."""
     damaged = copy.deepcopy(message)
     for _ in range(draw(st.integers(1, 4))):
         places = list(_places(damaged))
@@ -197,7 +197,7 @@ def _damaged(draw: st.DrawFn, message: dict[str, Any]) -> dict[str, Any]:
 MEDIA_TYPES = st.sampled_from(
     ["application/scim+json", "application/json; charset=utf-8", "text/plain", "", "application/json;;", "multipart/x"]
 )
-# What a client library lets through in a header: no line ends, Latin-1.
+# The characters that a client library permits in a header: no line ends, Latin-1.
 HEADER_TEXTS = st.one_of(
     st.sampled_from(
         [
@@ -240,7 +240,7 @@ QUERY_VALUES = st.one_of(
 
 
 def _query(names: list[str], values: st.SearchStrategy[str] = QUERY_VALUES) -> st.SearchStrategy[str]:
-    """A query string: mostly parameters that mean something, sometimes bytes that mean nothing."""
+    """A query string: mostly valid parameters, sometimes random bytes."""
 
     def encoded(pairs: list[tuple[str, str]]) -> str:
         return "&".join(f"{quote(name, errors='surrogatepass')}={quote(value, errors='surrogatepass')}" for name, value in pairs)
@@ -284,7 +284,7 @@ def test_any_query_and_headers_on_every_route_and_method_are_answered(
     target: Target, method: str, path: str, query: str, headers: dict[str, str]
 ) -> None:
     if method == "DELETE" and "{" in path:
-        path = "/Users/00000000-0000-4000-8000-000000000000"  # what the others hit stays
+        path = "/Users/00000000-0000-4000-8000-000000000000"  # the target of the other tests must not be deleted
     body = b"{}" if method in ("POST", "PUT", "PATCH") else b""
     target.scim(method, f"{path}?{query}", content=body, headers=[(k.encode(), v.encode("latin-1")) for k, v in headers.items()])
 
@@ -307,13 +307,13 @@ def test_any_credentials_are_answered(target: Target, credentials: str | None, m
 
 
 def _exchange(target: Target, sent: bytes) -> bytes:
-    """Send bytes, say that nothing follows, and read what comes until the connection ends."""
+    """Send bytes, end the sending side, and read until the connection ends."""
     with socket.create_connection(("127.0.0.1", target.service.port), timeout=30) as connection:
         try:
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65536), b""))
-        except (BrokenPipeError, ConnectionResetError):  # refused before all of it was read
+        except (BrokenPipeError, ConnectionResetError):  # the server refused before it had read all of it
             return b""
 
 
@@ -323,7 +323,7 @@ def _exchange(target: Target, sent: bytes) -> bytes:
     st.sampled_from(["", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\n", "Connection: close\r\n"]),
     st.one_of(st.just(json.dumps(_PERSON).encode()), st.just(b"2\r\n{}\r\n0\r\n\r\n"), st.binary(max_size=50)),
 )
-def test_a_length_that_is_not_true_is_answered_or_ends_the_connection(
+def test_a_wrong_content_length_is_answered_or_ends_the_connection(
     target: Target, route: tuple[str, str], length: str, more: str, body: bytes
 ) -> None:
     token = target.service.first_run["tokens"]["scim"]
@@ -337,7 +337,7 @@ def test_a_length_that_is_not_true_is_answered_or_ends_the_connection(
         st.binary(max_size=100), st.binary(max_size=30).map(lambda raw: b"GET /scim/acme/v2/Users?" + raw + b" HTTP/1.1\r\n\r\n")
     )
 )
-def test_what_is_hardly_http_is_answered_or_ends_the_connection(target: Target, sent: bytes) -> None:
+def test_almost_valid_http_is_answered_or_ends_the_connection(target: Target, sent: bytes) -> None:
     _not_a_server_error(_exchange(target, sent))
 
 
@@ -349,7 +349,7 @@ def _not_a_server_error(received: bytes) -> None:
 
 # ---- /v1 -------------------------------------------------------------------------------------------------------------------------
 
-# Never a wait: it is answered when something happens, or half a minute later.
+# Never with `wait`: the answer would come with the next event, or half a minute later.
 V1_NAMES = ["after", "limit", "directory", "types", "subject", "range_start", "range_end", "as_of", "from", "to", "nested", "effective", "group", "user", "since", "until", "status"]  # fmt: skip
 V1_VALUES = st.one_of(
     QUERY_VALUES,
@@ -374,14 +374,14 @@ def test_every_v1_route_answers_any_query(target: Target, data: st.DataObject, m
     content = json.dumps(body).encode() if method in ("POST", "PUT", "PATCH") else b""
     with client.stream(method, f"{target.service.base}{path}?{query}", content=content) as answer:
         if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
-            assert answer.status_code == 200  # and no more of it: a stream that was opened has no end
+            assert answer.status_code == 200  # the body is not read, because an open stream has no end
         else:
             answer.read()
             checked(answer)
 
 
 @pytest.mark.long
-def test_requests_made_from_the_description_are_answered(target: Target) -> None:
+def test_requests_generated_from_the_openapi_document_are_answered(target: Target) -> None:
     schema = schemathesis.openapi.from_url(target.service.base + "/openapi.json")
     for operation in (found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)):
         requests = operation.as_strategy()
@@ -389,7 +389,7 @@ def test_requests_made_from_the_description_are_answered(target: Target) -> None
             requests |= operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
 
         @given(requests, st.sampled_from(["admin", "auditor", "consumer"]))
-        @settings(max_examples=settings().max_examples // 8)  # of each operation, and there are dozens
+        @settings(max_examples=settings().max_examples // 8)  # for each operation, and there are dozens
         def answered(case: schemathesis.Case[Any], role: str) -> None:
             case.query = {name: value for name, value in (case.query or {}).items() if name != "wait"}
             headers = {"Authorization": target.clients[role].headers["Authorization"]}

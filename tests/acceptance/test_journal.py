@@ -1,4 +1,4 @@
-"""The request journal and the health of a directory: refused requests with their reason, no values, tolerances counted."""
+"""The request journal and the health of a directory: refused requests with their reasons, no values, counted tolerances."""
 
 import json
 import random
@@ -17,7 +17,7 @@ SEARCH = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
 
 
 def _written(service: Service, reader: httpx.Client, request_id: str, **params) -> dict:
-    """The entry of a request: the journal is written within a second, so the question is repeated until it is there."""
+    """The entry of a request: the journal is written within a second, so the question is repeated until the entry is there."""
     for _ in range(10_000):
         page = reader.get(service.base + "/v1/requests", params={"limit": 1000, **params}).json()
         found = [row for row in page["data"] if row["request_id"] == request_id]
@@ -26,7 +26,7 @@ def _written(service: Service, reader: httpx.Client, request_id: str, **params) 
     raise AssertionError("never written")
 
 
-def test_a_refused_request_is_there_with_its_reason_and_without_values(service: Service) -> None:
+def test_a_refused_request_has_an_entry_with_its_reason_and_without_values(service: Service) -> None:
     with service.client("scim") as client, service.client("operator") as operator:
         secret = f"hidden{random.random()}"
         refused = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": secret, "active": secret})
@@ -57,8 +57,8 @@ def test_a_refused_request_is_there_with_its_reason_and_without_values(service: 
         ("/Users/.search?filter=title%20pr", {"count": 1}, None),
     ],
 )  # fmt: skip
-def test_a_search_is_there_with_the_shape_of_its_filter(service: Service, path: str, more: dict, shape: str | None) -> None:
-    """The filter is in the body, which the journal does not keep."""
+def test_a_search_has_an_entry_with_its_filter_without_values(service: Service, path: str, more: dict, shape: str | None) -> None:
+    """The filter is in the request body, which the journal does not keep."""
     secret = f"hidden{random.random()}"
     message = json.dumps({"schemas": [SEARCH], "count": 1, **more}).replace("{secret}", secret)
     with service.client("scim") as client, service.client("operator") as operator:
@@ -68,7 +68,7 @@ def test_a_search_is_there_with_the_shape_of_its_filter(service: Service, path: 
         assert secret not in operator.get(service.base + "/v1/requests", params={"limit": 1000}).text
 
 
-def test_a_refused_operation_of_a_bulk_request_is_there_too(service: Service) -> None:
+def test_a_refused_operation_of_a_bulk_request_has_an_entry_too(service: Service) -> None:
     bulk = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
     operations = [
         {"method": "POST", "path": "/Users", "bulkId": "1", "data": {"schemas": [USER], "userName": f"j{random.random()}"}},
@@ -85,8 +85,8 @@ def test_a_refused_operation_of_a_bulk_request_is_there_too(service: Service) ->
     assert all("secret" not in json.dumps(row) for row in page if row["request_id"] == request_id)
 
 
-def test_what_a_revoked_token_asked_is_there_and_what_a_stranger_asked_is_not(service: Service) -> None:
-    """A token that ran out is the commonest reason why an IdP stops: the journal must not look as if it had fallen silent."""
+def test_requests_with_a_revoked_token_have_an_entry_and_unauthenticated_ones_have_none(service: Service) -> None:
+    """An expired token is the most frequent reason why an IdP stops: the journal must not look as if the IdP had sent nothing."""
     issued = json.loads(service.cli("token", "issue", "scim", "--directory", "acme", "--json").stdout)
     assert service.cli("token", "revoke", str(UUID(issued["token"].split("_")[2]))).returncode == 0
     with service.client("operator") as operator:
@@ -103,7 +103,7 @@ def test_what_a_revoked_token_asked_is_there_and_what_a_stranger_asked_is_not(se
     assert not {stranger.headers["X-Request-Id"], nowhere.headers["X-Request-Id"]} & {row["request_id"] for row in page}
 
 
-def test_an_accepted_deviation_and_the_events_it_made_are_recorded(service: Service) -> None:
+def test_an_accepted_deviation_and_the_number_of_its_events_are_recorded(service: Service) -> None:
     with service.client("scim") as client, service.client("operator") as operator:
         user = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"j{random.random()}"}).json()
         changes = {"schemas": [PATCH], "Operations": [{"op": "Replace", "path": "active", "value": "False"}]}
@@ -139,7 +139,7 @@ def test_pages_of_the_journal_go_back_in_time_without_gaps(service: Service) -> 
         assert found == [row["id"] for row in whole]
 
 
-def test_only_those_who_run_the_service_read_the_journal(service: Service) -> None:
+def test_only_operators_auditors_and_admins_read_the_journal(service: Service) -> None:
     for role, status in (("scim", 403), ("consumer", 403), ("operator", 200), ("auditor", 200), ("admin", 200)):
         with service.client(role) as client:
             assert client.get(service.base + "/v1/requests").status_code == status
@@ -170,8 +170,8 @@ def test_the_doctor_names_a_retry_storm_and_the_refusals(make_service: Callable[
     assert service.cli("directory", "doctor", "nowhere").returncode == 4
 
 
-def test_what_is_old_is_pruned(app_url: str) -> None:
-    """The journal keeps 30 days; nothing but age decides."""
+def test_old_entries_are_pruned(app_url: str) -> None:
+    """The journal keeps 30 days; only the age of an entry decides."""
     import psycopg
 
     from api.journal import DAYS_KEPT, PRUNE_BATCH, SQL
@@ -187,7 +187,7 @@ def test_what_is_old_is_pruned(app_url: str) -> None:
         assert conn.execute(SQL["prune_requests"], (DAYS_KEPT, PRUNE_BATCH)).rowcount == 2
 
 
-def test_a_spike_is_a_minute_far_above_the_ordinary_one(app_url: str) -> None:
+def test_a_spike_is_a_minute_far_above_the_median(app_url: str) -> None:
     import psycopg
 
     from operations.journal import SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN, SQL, advice

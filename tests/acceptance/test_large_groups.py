@@ -1,4 +1,6 @@
-"""A group of many: streamed in bounded parts, changed by one or by all, and its members not touched where nobody asks for them."""
+"""A group of many members: it is streamed in bounded parts, one or all members are changed, and members are not read for requests
+without them.
+"""
 
 import json
 import socket
@@ -23,9 +25,9 @@ MEMBERS = 3_000
 MEMBER_BYTES_MAX = 200  # value, type and $ref as JSON
 
 
-@pytest.fixture(scope="session")  # not "module": a process may run tests of another file between two of these
+@pytest.fixture(scope="session")  # not "module": a process may run tests of another file in between
 def people(service: Service) -> list[str]:
-    """Twice as many users as the group will have members."""
+    """Users, twice as many as the group will have as members."""
     ids: list[str] = []
     with service.client("scim") as client:
         for start in range(0, 2 * MEMBERS, 1_000):
@@ -56,7 +58,7 @@ def _members(client: httpx.Client, url: str) -> list[str]:
 
 
 def _chunks(service: Service, path: str) -> tuple[bytes, list[bytes]]:
-    """(head, chunks) of an answer, as they come over the wire."""
+    """(head, chunks) of an answer, as they arrive."""
     token = service.first_run["tokens"]["scim"]
     with socket.create_connection(("127.0.0.1", service.port), timeout=60) as sock, sock.makefile("rb") as answer:
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
@@ -70,8 +72,8 @@ def _chunks(service: Service, path: str) -> tuple[bytes, list[bytes]]:
     return head, chunks
 
 
-def test_a_large_group_comes_in_parts_of_bounded_size(service: Service, people: list[str]) -> None:
-    """However many members there are, a part holds only so many."""
+def test_a_large_group_is_sent_in_parts_of_bounded_size(service: Service, people: list[str]) -> None:
+    """However many members the group has, each part has a limited number of them."""
     with service.client("scim") as client, group_of(service, client, people[:MEMBERS]) as path:
         head, chunks = _chunks(service, path)
         assert b"content-length" not in head
@@ -104,8 +106,8 @@ def test_one_and_all_members_of_a_large_group_are_changed(service: Service, peop
             assert all("members" not in group for group in page.get("Resources", []))
 
 
-def test_members_that_nobody_asked_for_are_not_read(service: Service, people: list[str]) -> None:
-    """While the table of memberships cannot be read at all, a group without its members can."""
+def test_members_that_are_not_requested_are_not_read(service: Service, people: list[str]) -> None:
+    """While the table of memberships is locked and cannot be read, a group without its members can be read."""
     cluster = embedded.running(service.data_dir / "postgres")
     assert cluster is not None
     with service.client("scim") as client, group_of(service, client, people[:10]) as path:

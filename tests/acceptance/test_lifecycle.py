@@ -20,7 +20,7 @@ def bulk(*users: str) -> dict[str, Any]:
     return {"schemas": [BULK], "Operations": operations}
 
 
-def test_a_paused_directory_answers_503_to_writes_and_goes_on_to_be_read(make_service: Callable[..., Service]) -> None:
+def test_a_paused_directory_answers_503_to_writes_and_can_still_be_read(make_service: Callable[..., Service]) -> None:
     service = make_service()
     with service.client("scim") as idp:
         user = idp.post(service.scim + "/Users", json={"schemas": [USER], "userName": "ann"}).json()
@@ -48,7 +48,9 @@ def test_a_paused_directory_answers_503_to_writes_and_goes_on_to_be_read(make_se
 
 
 @pytest.mark.long
-def test_a_clean_up_that_is_killed_goes_on_and_every_answer_says_that_access_ended(make_service: Callable[..., Service]) -> None:
+def test_a_clean_up_that_is_killed_continues_and_every_answer_says_that_access_ended(
+    make_service: Callable[..., Service],
+) -> None:
     service = make_service()
     group, users, before = _fill(service, 3_000)
     close(service)
@@ -95,7 +97,7 @@ def _ask(service: Service, path: str, **params: str) -> httpx.Response:
 
 
 def _population(service: Service, as_of: str) -> tuple[int, int]:
-    """How many existed, and how many of them were active."""
+    """The number of users that existed, and the number of active ones."""
     people: list[dict[str, Any]] = []
     after = None
     while True:
@@ -107,7 +109,7 @@ def _population(service: Service, as_of: str) -> tuple[int, int]:
 
 
 def _nobody_has_access(service: Service, group: str, user: str) -> None:
-    """In the middle of the clean-up, by every way to ask; `user` is one of those that may still stand."""
+    """During the clean-up no answer of any route shows access; `user` is one of the users that may still exist."""
     (closing,) = events_of(service, types="directory.closed")
     as_of = f"seq:{closing['seq']}"
     assert _population(service, as_of) == (3_000, 0)

@@ -1,4 +1,4 @@
-"""What a run of tests leaves behind when it is killed: nothing."""
+"""A run of tests that is killed leaves no process behind."""
 
 import json
 import os
@@ -16,7 +16,7 @@ RUN = (sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "no:cacheprovider"
 
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 1), (signal.SIGINT, 2)], ids=["killed", "interrupted twice"])
 def test_no_process_outlives_a_run(first_started: Path, tmp_path: Path, number: int, times: int) -> None:
-    """They took the memory and the processors of every later run, until somebody looked."""
+    """Earlier, such processes took memory and CPU time from every later run, until somebody noticed."""
     told = tmp_path / "told"
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     own |= {"FIRST_STARTED": str(first_started), "TOLD": str(told), "PYTEST_DEBUG_TEMPROOT": str(tmp_path)}

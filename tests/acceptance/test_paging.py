@@ -49,7 +49,7 @@ def _pages(
         {"filter": "title pr", "sortBy": "userName", "sortOrder": "descending"},
     ],
 )
-def test_an_importer_misses_nobody_and_sees_nobody_twice(make_service: Callable[..., Service], more: dict[str, str]) -> None:
+def test_an_importer_sees_everybody_exactly_once(make_service: Callable[..., Service], more: dict[str, str]) -> None:
     service = make_service()
     with service.client("scim") as client:
         stay = [_create(client, service, f"u{n:02}", title=random.choice("abc")) for n in range(12)]
@@ -68,7 +68,7 @@ def test_an_importer_misses_nobody_and_sees_nobody_twice(make_service: Callable[
         assert set(stay) <= set(seen)
 
 
-def test_a_page_begins_after_the_last_resource_even_when_that_is_gone(service: Service) -> None:
+def test_a_page_begins_after_the_last_resource_even_if_that_was_deleted(service: Service) -> None:
     tag = f"gone-{random.random()}"
     with service.client("scim") as client:
         made = [_create(client, service, f"{tag}{n}", displayName=tag) for n in range(5)]
@@ -106,7 +106,7 @@ def test_searches_and_lists_of_both_types_have_cursors(service: Service) -> None
         assert group in [r["id"] for r in groups["Resources"]]
 
 
-def test_a_cursor_belongs_to_its_query(service: Service) -> None:
+def test_a_cursor_is_valid_for_its_query_only(service: Service) -> None:
     tag = f"tied-{random.random()}"
     with service.client("scim") as client:
         for n in range(3):
@@ -132,8 +132,8 @@ def test_a_cursor_belongs_to_its_query(service: Service) -> None:
 
 
 @pytest.mark.parametrize("count", [0, -5])
-def test_pages_of_nothing_would_end_no_walk_and_are_refused(service: Service, count: int) -> None:
-    """An empty page without nextCursor says that the walk is over, whoever is still to come."""
+def test_a_count_of_zero_with_a_cursor_is_refused(service: Service, count: int) -> None:
+    """An empty page without nextCursor would mean that the walk is over, although resources are left."""
     with service.client("scim") as client:
         for n in range(2):
             _create(client, service, f"none-{n}-{random.random()}")
@@ -151,7 +151,7 @@ def test_pages_of_nothing_would_end_no_walk_and_are_refused(service: Service, co
                     assert answer.json()["detail"].startswith("count:")
 
 
-def test_counts_of_nothing_and_of_too_much(service: Service) -> None:
+def test_a_count_of_zero_and_a_count_above_the_maximum(service: Service) -> None:
     with service.client("scim") as client:
         _create(client, service, f"count-{random.random()}")
         for count in ("0", "-5"):

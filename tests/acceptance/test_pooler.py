@@ -1,4 +1,6 @@
-"""Behind Debian's pgbouncer: session mode as it comes, transaction mode with a direct address beside it, refused without."""
+"""With Debian's pgbouncer: session mode works without configuration, transaction mode with a direct address, and without one it
+is refused.
+"""
 
 import asyncio
 import os
@@ -27,7 +29,7 @@ USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 @pytest.fixture(scope="module")
 def pgbouncer() -> str:
-    """Debian's, installed where this may be done."""
+    """Debian's pgbouncer, installed if this account may do so."""
     found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(["apt-get", "install", "-y", "-q", "pgbouncer"], check=False, capture_output=True, timeout=300)
@@ -39,7 +41,10 @@ def pgbouncer() -> str:
 
 @contextmanager
 def pooling(program: str, cluster: embedded.Cluster, mode: str) -> Iterator[int]:
-    """pgbouncer in front of the cluster of the test; gives its port. It does not run as root, so it gets a place and a way of its own."""
+    """pgbouncer in front of the test's cluster; returns its port.
+
+    It does not run as root, so it gets its own directory and its own login.
+    """
     port = free_port()
     with network(cluster) as way, tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -81,7 +86,7 @@ def urls(port: int, app_url: str) -> dict[str, str]:
 
 
 def works(service: Service) -> None:
-    """Write, read your own write, read by every kind of connection."""
+    """Write, read your own write, and read through every kind of connection."""
     with service.client("scim") as scim, service.client("consumer") as reader:
         made = [scim.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"u{n}"}) for n in range(20)]
         assert {answer.status_code for answer in made} == {201}
@@ -105,7 +110,9 @@ def works(service: Service) -> None:
 def test_long_work_through_a_pooler(
     pgbouncer: str, cluster: embedded.Cluster, app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server is asked about its own session, not about the number that the pooler gave."""
+    """The question whether a statement still runs is about the session of the server itself, not about the number that the pooler
+    gave.
+    """
     monkeypatch.setattr(connections, "LONG_LOOK", Deadline(0.1, "a look", "the end"))
     monkeypatch.setattr(connections, "PROBE", Deadline(0.1, "a look", "the end"))
 
@@ -126,9 +133,7 @@ def test_session_mode(pgbouncer: str, cluster: embedded.Cluster, app_url: str, t
             assert service.stop() == 0
 
 
-def test_transaction_mode_beside_a_direct_address(
-    pgbouncer: str, cluster: embedded.Cluster, app_url: str, tmp_path: Path
-) -> None:
+def test_transaction_mode_with_a_direct_address(pgbouncer: str, cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
     owner_url = psycopg.conninfo.make_conninfo(app_url, user="ledger_owner")
     with pooling(pgbouncer, cluster, "transaction") as port:
         past = {"LEDGER_DIRECT_URL": app_url, "LEDGER_MIGRATE_URL": owner_url}

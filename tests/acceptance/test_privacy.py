@@ -1,4 +1,4 @@
-"""The database holds no readable personal data: the whole data directory is searched for a canary person."""
+"""The database holds no readable personal data: the whole data directory is searched for the data of a canary user."""
 
 import base64
 import os
@@ -28,13 +28,13 @@ def _encodings(text: str) -> Iterator[tuple[str, bytes]]:
     yield "utf-16", text.encode("utf-16-le")
     yield "hex", text.encode().hex().encode()
     yield "json escaped", "".join(f"\\u{ord(c):04x}" for c in text).encode()
-    for shift in range(3):  # base64 at each of its three alignments, without the characters that depend on the neighbours
+    for shift in range(3):  # base64 at each of its three alignments, without the characters that depend on neighbouring bytes
         encoded = base64.b64encode(b"\0" * shift + text.encode())
         yield "base64", encoded[4:-4] if shift else encoded[:-4]
 
 
 def _found(places: list[Path], words: tuple[str, ...]) -> set[tuple[str, str, str]]:
-    """(word, encoding, file) of every occurrence."""
+    """(word, encoding, file) for every occurrence."""
     hits: set[tuple[str, str, str]] = set()
     patterns = [(word, name, pattern) for word in words for name, pattern in _encodings(word)]
     for place in places:
@@ -59,7 +59,7 @@ def _live_a_life(service: Service) -> None:
         group = client.post(
             service.scim + "/Groups", json={"schemas": [GROUP], "displayName": CANARIES[3], "members": [{"value": uid}]}
         )
-        # What is refused is not logged either: a taken name, a wrong value, a filter, a broken body, an unknown path.
+        # Refused requests must not be logged either: a taken name, a wrong value, a filter, a broken body, an unknown path.
         assert client.post(service.scim + "/Users", json=user).status_code == 409
         assert client.post(service.scim + "/Users", json={**user, "active": CANARIES[0]}).status_code == 400
         assert client.get(service.scim + "/Users", params={"filter": f'userName eq "{CANARIES[1]}@canary.example"'}).json()[
@@ -87,7 +87,7 @@ def _live_a_life(service: Service) -> None:
 
 
 def _submit_everywhere(client: httpx.Client, service: Service, word: str) -> None:
-    """The canary wherever a client can put a word: each part of a request, and each kind of refusal that may quote it."""
+    """Send the canary wherever a client can write text: in each part of a request, and in each kind of refusal that may quote it."""
     url, users, groups = service.scim, f"{service.scim}/Users", f"{service.scim}/Groups"
     user: dict[str, Any] = {"schemas": [USER], "userName": f"{word}-{time.monotonic_ns()}"}
     uid = client.post(users, json=user).json()["id"]
@@ -131,7 +131,7 @@ def _submit_everywhere(client: httpx.Client, service: Service, word: str) -> Non
 def _submit_besides(
     client: httpx.Client, service: Service, word: str, user: dict[str, Any], group: dict[str, Any], mine: str
 ) -> None:
-    """Query strings, paths, headers, bodies that cannot be read, bulk requests, the rest of the API."""
+    """Send it in query strings, paths, headers, unreadable bodies, bulk requests, and to the rest of the API."""
     url, users = service.scim, f"{service.scim}/Users"
     for name in ("sortBy", "attributes", "excludedAttributes", "cursor", "count", "startIndex", "asOf", word):
         client.get(users, params={name: word})
@@ -187,8 +187,11 @@ def _submit_besides(
 
 
 def _operate(service: Service, word: str) -> None:
-    """The canary wherever an operator can put a word: URLs of webhooks, reasons, names of replays. It is shown to operators as written."""
-    base, url = service.base, f"http://127.0.0.1:9/{word}?key={word}"  # nobody listens there: each delivery fails
+    """Send the canary wherever an operator can write text: URLs of webhooks, reasons, names of replays.
+
+    Operators see it as they wrote it.
+    """
+    base, url = service.base, f"http://127.0.0.1:9/{word}?key={word}"  # no server listens there, so each delivery fails
     hook = {"mode": "webhook", "url": url, "directories": ["acme"], "types": ["user.*"], "start": "beginning"}
     with service.client("admin") as admin:
         for wrong in (
@@ -219,7 +222,7 @@ def _operate(service: Service, word: str) -> None:
 
 
 def _failing(operator: httpx.Client, place: str) -> str:
-    """The id of an event whose delivery was tried in vain."""
+    """The id of an event whose delivery failed."""
     found = list[dict[str, Any]]()
     until(lambda: bool(found.extend(operator.get(place).json()["data"]) or found), 60)
     return found[0]["event_id"]
@@ -238,10 +241,13 @@ def test_no_canary_in_heap_wal_or_any_log_after_a_clean_stop(make_service: Calla
 
 
 @pytest.mark.parametrize("first", ["serve", "command"])
-def test_the_first_start_after_an_upgrade_leaves_nothing_readable_in_the_files(
+def test_the_first_start_after_an_upgrade_leaves_no_plaintext_in_the_files(
     make_service: Callable[..., Service], first: str
 ) -> None:
-    """The URL is kept and shown; the tables in which it stood have other files, and theirs are gone. WAL of before is let expire."""
+    """The URL is kept and shown; the tables that held it have new files, and the old files are gone.
+
+    Older WAL is left to expire.
+    """
     from runtime import embedded
     from tests.postgres.test_sealed_notes import downgraded
 
@@ -270,8 +276,8 @@ def test_the_first_start_after_an_upgrade_leaves_nothing_readable_in_the_files(
     assert _found([tables, service.log], (word,)) == set()
 
 
-def test_the_search_finds_what_is_there(make_service: Callable[..., Service]) -> None:
-    """The positive control: a value stored in the clear, in each encoding, is found by the same search."""
+def test_the_search_finds_stored_plaintext(make_service: Callable[..., Service]) -> None:
+    """The positive control: a value that is stored in plaintext, in each encoding, is found by the same search."""
     service = make_service()
     from runtime import embedded
 
@@ -288,12 +294,12 @@ def test_the_search_finds_what_is_there(make_service: Callable[..., Service]) ->
     assert found == {name for name, _ in _encodings(CANARIES[0])}
 
 
-def test_the_key_and_the_first_run_file_are_private(service: Service) -> None:
+def test_only_their_owner_may_read_the_key_and_the_first_run_file(service: Service) -> None:
     for name in ("kek", "first-run.json"):
         assert (service.data_dir / name).stat().st_mode & 0o777 == 0o600
 
 
-def test_the_log_names_requests_by_template_only(make_service: Callable[..., Service]) -> None:
+def test_the_log_names_requests_only_by_their_template(make_service: Callable[..., Service]) -> None:
     service = make_service(LEDGER_WEBHOOK_ALLOW="127.0.0.0/8")
     _live_a_life(service)
     assert service.stop() == 0
@@ -310,8 +316,8 @@ def test_settings_masks_secrets(service: Service) -> None:
     assert "LEDGER_DATABASE_URL" in shown.stdout
 
 
-def test_a_wrong_database_url_never_shows_its_password(tmp_path: Path) -> None:
-    """Not in a sentence, not in a traceback; nor does any part of it that was taken for a host."""
+def test_an_invalid_database_url_never_shows_its_password(tmp_path: Path) -> None:
+    """Neither the error message nor a traceback shows it, and no part of it that was taken for a host."""
     for words, url in (
         (("serve",), "postgresql://u:hunter2@[::1/x"), (("migrate",), "mysql://u:hunter2@127.0.0.1:1/x"),
         (("token", "list"), "postgresql://u:p@hunter2@127.0.0.1:1/x"), (("replay", "verify"), "postgresql://u:hunter2%zz@127.0.0.1:1/x"),

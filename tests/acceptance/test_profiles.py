@@ -25,7 +25,7 @@ ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 
 
 class Connection:
-    """A directory of its own with a token for its IdP."""
+    """A directory for one test, with a token for its IdP."""
 
     def __init__(self, service: Service, slug: str, profile: str) -> None:
         self.service, self.slug = service, slug
@@ -66,7 +66,7 @@ class Connection:
             return client.get(f"{self.service.base}/v1/events", params={"directory": self.slug, **params}).json()["data"]
 
 
-@pytest.fixture(scope="session")  # not "module": a process may run tests of another file between two of these
+@pytest.fixture(scope="session")  # not "module": a process may run tests of another file in between
 def connected(service: Service) -> Iterator[Any]:
     made: dict[str, Connection] = {}
 
@@ -80,7 +80,7 @@ def connected(service: Service) -> Iterator[Any]:
         connection.client.close()
 
 
-def test_a_changed_profile_holds_at_once_and_old_events_stay(connected: Any) -> None:
+def test_a_changed_profile_takes_effect_at_once_and_old_events_stay_unchanged(connected: Any) -> None:
     idp = connected("moving", "generic")
     user = idp.user("ada")
     off = {"op": "replace", "path": "active", "value": "False"}
@@ -88,11 +88,11 @@ def test_a_changed_profile_holds_at_once_and_old_events_stay(connected: Any) -> 
     assert idp.patch(f"/Users/{user}", off).status_code == 200
     before = idp.events()
     assert idp.cli("directory", "profile", "set", "moving", "okta", "--json") == '{"directory":"moving","profile":"okta@1"}\n'
-    with idp.service.client("consumer") as client:  # the event is readable before anyone could send a request after it
+    with idp.service.client("consumer") as client:  # the event is readable before a request can follow it
         page = client.get(f"{idp.service.base}/v1/events", params={"directory": "moving", "types": "directory.profile_changed"})
     assert [event["data"]["object"]["profile"] for event in page.json()["data"]] == ["okta@1"]
     refused = idp.patch(f"/Users/{user}", off | {"value": "True"})
-    for _ in range(200):  # the notification is under way, at most a second
+    for _ in range(200):  # the notification takes a moment, at most a second
         if refused.status_code == 400:
             break
         refused = idp.patch(f"/Users/{user}", off)
@@ -105,9 +105,9 @@ def test_a_changed_profile_holds_at_once_and_old_events_stay(connected: Any) -> 
 
 
 @pytest.mark.parametrize(("profile", "key"), [("generic-externalid", "externalId"), ("generic-username", "userName")])
-def test_members_may_be_named_by_another_key_where_the_profile_says_so(connected: Any, profile: str, key: str) -> None:
+def test_members_may_be_named_by_another_key_if_the_profile_says_so(connected: Any, profile: str, key: str) -> None:
     idp = connected(profile, profile)
-    # The external ids look like ours, as those of Entra ID do.
+    # The external ids have the form of our ids, as those of Entra ID do.
     alien = ["0e3be400-0000-4000-8000-00000000000a", "0e3be400-0000-4000-8000-00000000000b"]
     ids = [idp.user(f"Ada{n}@corp", externalId=external) for n, external in enumerate(alien)]
     names = alien if key == "externalId" else ["ada0@corp", "ADA1@corp"]
@@ -128,7 +128,7 @@ def test_members_may_be_named_by_another_key_where_the_profile_says_so(connected
     assert "nobody" in refused.json()["detail"]
 
 
-def test_filters_name_members_by_the_other_key_too(connected: Any) -> None:
+def test_filters_on_members_use_the_other_key_too(connected: Any) -> None:
     idp = connected("filters-by-key", "generic-externalid")
     kept, gone = (idp.user(f"{key}@corp", externalId=key) for key in ("kept", "gone"))
     group = idp.group("kept").json()["id"]
@@ -149,7 +149,7 @@ def test_filters_name_members_by_the_other_key_too(connected: Any) -> None:
     assert idp.found("/Groups", 'members.value eq "nobody"') == []
 
 
-def test_a_key_that_two_users_have_names_nobody(connected: Any) -> None:
+def test_a_key_that_two_users_have_is_refused(connected: Any) -> None:
     idp = connected("generic-externalid", "generic-externalid")
     for name in ("twin-1", "twin-2"):
         idp.user(name, externalId="twin")
@@ -158,14 +158,14 @@ def test_a_key_that_two_users_have_names_nobody(connected: Any) -> None:
     assert "2 users" in refused.json()["detail"]
 
 
-def test_a_profile_that_refuses_unknown_members_takes_no_other_key(connected: Any) -> None:
+def test_a_profile_that_refuses_unknown_members_accepts_no_other_key(connected: Any) -> None:
     idp = connected("strict-members", "generic")
     idp.user("ada", externalId="e1")
     assert idp.group("e1").status_code == 400
     assert idp.group("ada").status_code == 400
 
 
-def test_the_feed_carries_the_mapped_user(connected: Any) -> None:
+def test_the_events_have_the_mapped_user(connected: Any) -> None:
     idp = connected("mapped", "entra")
     roles = [{"value": '{"id":"7","value":"auditor","displayName":"Auditor"}'}]
     body = {"roles": roles, "externalId": "x", ENTERPRISE: {"department": "Payroll", "manager": "26"}}
@@ -227,7 +227,7 @@ def test_the_command_line_shows_tries_and_validates(connected: Any, tmp_path: Pa
     assert "there is no tolerance id_in_vlaue" in idp.cli("directory", "profile", "validate", str(broken), code=1)
 
 
-def test_a_ledger_of_a_newer_release_does_not_start_here_and_says_why(make_service: Callable[..., Service]) -> None:
+def test_a_ledger_of_a_newer_release_is_refused_at_the_start_with_the_reason(make_service: Callable[..., Service]) -> None:
     service = make_service()
     cluster = embedded.running(service.data_dir / "postgres")
     assert cluster is not None
@@ -242,7 +242,7 @@ def test_a_ledger_of_a_newer_release_does_not_start_here_and_says_why(make_servi
     service.process.stdout.close()
 
 
-# ---- over HTTP, and profiles of one's own ----------------------------------------------------------------------------------------
+# ---- over HTTP, and profiles of operators --------------------------------------------------------------------------------------
 
 SHIPPED = ROOT / "scim" / "profiles"
 
@@ -252,7 +252,7 @@ def of_our_own(**changed: Any) -> dict[str, Any]:
     return {**document, **changed}
 
 
-def test_profiles_are_listed_and_shown_to_those_who_run_the_service(service: Service) -> None:
+def test_profiles_are_listed_and_shown_to_operators_auditors_and_admins(service: Service) -> None:
     with service.client("auditor") as reader, service.client("scim") as client:
         listed = reader.get(service.base + "/v1/profiles").json()["data"]
         assert {"profile": "okta@1", "title": "Okta", "shipped": True} in listed
@@ -269,7 +269,7 @@ def test_profiles_are_listed_and_shown_to_those_who_run_the_service(service: Ser
         assert reader.get(service.base + "/v1/directories/nowhere/profile").status_code == 403
 
 
-def test_a_profile_set_over_http_is_one_event_and_none_the_second_time(connected: Any) -> None:
+def test_setting_a_profile_over_http_is_one_event_and_setting_it_again_is_none(connected: Any) -> None:
     idp = connected("over-http", "generic")
     url = f"{idp.service.base}/v1/directories/over-http/profile"
     with idp.service.client("admin") as admin, idp.service.client("operator") as operator:
@@ -288,7 +288,7 @@ def test_a_profile_set_over_http_is_one_event_and_none_the_second_time(connected
     assert changes == [[{"path": "profile", "from": "generic@1", "to": "okta@1"}]]
 
 
-def test_a_profile_of_ones_own_is_stored_stamped_and_outlives_a_restart(
+def test_a_profile_of_an_operator_is_stored_with_its_version_and_survives_a_restart(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     service = make_service()
@@ -328,7 +328,7 @@ def test_a_profile_of_ones_own_is_stored_stamped_and_outlives_a_restart(
         assert reader.get(service.base + "/v1/directories/ours/profile").json()["profile"] == "our-idp@2"
 
 
-def test_objects_of_a_connection_test_are_counted_so_that_nobody_takes_them_for_people(connected: Any) -> None:
+def test_objects_of_a_connection_test_are_counted_separately(connected: Any) -> None:
     idp = connected("tested", "jumpcloud")
     idp.user("ada@corp.example")
     ghost = idp.user("scim-test@corp.example")
@@ -336,7 +336,7 @@ def test_objects_of_a_connection_test_are_counted_so_that_nobody_takes_them_for_
     last = idp.send("DELETE", f"/Users/{ghost}")
     assert last.status_code == 204
     with idp.service.client("operator") as operator:
-        for _ in range(10_000):  # written within a second
+        for _ in range(10_000):  # the journal is written within a second
             page = operator.get(idp.service.base + "/v1/requests", params={"directory": "tested"}).json()["data"]
             if page and page[0]["request_id"] == last.headers["X-Request-Id"]:
                 break
@@ -345,7 +345,7 @@ def test_objects_of_a_connection_test_are_counted_so_that_nobody_takes_them_for_
     assert (health["test_objects"], health["tolerances"]) == (3, [])
 
 
-def test_a_trial_knows_the_schemas_of_a_directory(connected: Any, tmp_path: Path) -> None:
+def test_a_dry_run_uses_the_extension_schemas_of_a_directory(connected: Any, tmp_path: Path) -> None:
     idp = connected("schemas", "generic")
     schema, request = tmp_path / "schema.json", tmp_path / "request.json"
     schema.write_text(json.dumps(SCHEMA))

@@ -1,4 +1,4 @@
-"""A standby that lagged is promoted under a running service: the end of the log is lost, and nobody goes on as if nothing had happened."""
+"""A standby that lagged is promoted under a running service: the end of the log is lost, and every reader is told."""
 
 import time
 from contextlib import ExitStack, closing
@@ -91,7 +91,7 @@ def _promoted(database: Database, wire: Network, service: Service, people: Opera
 
 
 def _created(people: Operator) -> str:
-    """A user, as soon as the service writes again."""
+    """Create a user, as soon as the service accepts writes again."""
     made: list[str] = []
 
     def tried() -> bool:

@@ -1,4 +1,4 @@
-"""A token that ends, revoked or expired, gets nothing more: also not what waits, streams, or goes on page after page."""
+"""A token that is revoked or expires gets nothing more: this also ends waiting requests, streams and snapshots."""
 
 import json
 import random
@@ -28,7 +28,7 @@ def people(service: Service) -> Iterator[Operator]:
 
 @pytest.fixture
 def issue(service: Service, people: Operator) -> Callable[..., tuple[str, httpx.Client]]:
-    """Issue a token; give its id and a client with it."""
+    """Issue a token; returns its id and a client with it."""
 
     def issued(role: str = "consumer", **scope: Any) -> tuple[str, httpx.Client]:
         body = {"role": role, "name": f"t{random.randrange(10**9)}", **scope}
@@ -46,7 +46,7 @@ def revoke(people: Operator, number: str) -> None:
 
 
 def expire(people: Operator, number: str, client: httpx.Client) -> None:
-    """Let a token run out: replaced by another one, with an overlap of a second. Returns when it is refused."""
+    """Let a token expire: it is rotated with an overlap of a second. Returns when it is refused."""
     answer = people.admin.post(f"{people.service.base}/v1/tokens/{number}/rotate", json={"overlap_seconds": 1})
     assert answer.status_code == 201, answer.text
     until(lambda: client.get(f"{people.service.base}/v1/events", params={"limit": 1}).status_code != 200, 20)
@@ -61,7 +61,7 @@ def ended(people: Operator, how: str, number: str, client: httpx.Client) -> None
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/consumers/{name}/events"])
-def test_a_reader_that_waits_is_refused_what_comes_after_the_end_of_its_token(
+def test_a_waiting_reader_gets_no_event_from_after_the_end_of_its_token(
     service: Service, people: Operator, issue: Callable[..., Any], how: str, path: str
 ) -> None:
     number, client = issue()
@@ -79,10 +79,10 @@ def test_a_reader_that_waits_is_refused_what_comes_after_the_end_of_its_token(
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
-def test_no_event_that_was_committed_after_the_end_of_a_token_leaves_in_its_stream(
+def test_no_event_committed_after_the_end_of_a_token_is_sent_in_its_stream(
     service: Service, people: Operator, issue: Callable[..., Any], how: str
 ) -> None:
-    """Writers write all the time: some event is always on its way when the token ends."""
+    """Writers write all the time, so some event is always being sent when the token ends."""
     number, client = issue()
     over = threading.Event()
     seen: list[int] = []
@@ -119,8 +119,10 @@ def test_no_event_that_was_committed_after_the_end_of_a_token_leaves_in_its_stre
     assert seen[-1] <= head, "nothing of later than the answer to the revocation"
 
 
-def test_a_snapshot_breaks_off_where_its_token_is_revoked(make_service: Any) -> None:
-    """Far more than the buffers of the connection hold: what was not sent before the revocation is not sent after it."""
+def test_a_snapshot_ends_early_when_its_token_is_revoked(make_service: Any) -> None:
+    """The snapshot is much larger than the buffers of the connection: parts that were not sent before the revocation are not sent
+    after it.
+    """
     service = make_service("snapshot")
     people = Operator(service)
     for _ in range(48):
@@ -138,7 +140,7 @@ def test_a_snapshot_breaks_off_where_its_token_is_revoked(make_service: Any) -> 
         client.close()
 
 
-def test_an_event_of_a_type_that_a_token_may_not_read_looks_like_one_that_is_not_there(
+def test_an_event_of_a_type_that_a_token_may_not_read_is_answered_like_a_missing_one(
     service: Service, people: Operator, issue: Callable[..., Any]
 ) -> None:
     _, narrow = issue(types=["user.*"])
@@ -175,8 +177,8 @@ def test_an_event_of_a_type_that_a_token_may_not_read_looks_like_one_that_is_not
     assert asked[0][0] == 409
 
 
-def test_one_damaged_body_is_told_in_its_place_everywhere(make_service: Any) -> None:
-    """Feed, stream, pull, snapshot, audit, SCIM: never a 500, and verify names it and the others."""
+def test_a_damaged_body_is_shown_as_unreadable_everywhere(make_service: Any) -> None:
+    """Feed, stream, pull, snapshot, audit and SCIM never answer 500, and verify names the damaged body and the others."""
     service = make_service("damaged")
     people = Operator(service)
     users = [people.user(externalId=f"x{n}") for n in range(3)]

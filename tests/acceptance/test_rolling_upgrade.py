@@ -1,4 +1,4 @@
-"""Two releases side by side on one database, under load, whichever starts first: nobody is refused."""
+"""Two releases side by side on one database, under load, whichever starts first: no request is refused."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ from tests.acceptance.conftest import ROOT, Service
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 PACKAGES = ("api", "database", "delivery", "ledger", "operations", "projections", "proofs", "replay", "runtime", "scim")
-# The commit of the release before this one. A release changes this line.
+# The commit of the previous release. Each release changes this line.
 RELEASE_BEFORE = (Path(__file__).parent / "release_before").read_text().strip()
 NEWEST = max(migration.number for migration in shipped())
 MADE_UP = f"""-- serves: {NEWEST:04}
@@ -29,7 +29,7 @@ create table made_up (one int primary key);
 
 
 def the_release_before(place: Path) -> Path:
-    """From the history of the repository, where that is at hand."""
+    """The code of the previous release, from the repository's history if it is available."""
     archive = subprocess.run(["git", "archive", RELEASE_BEFORE, *PACKAGES], cwd=ROOT, capture_output=True)
     if archive.returncode != 0:
         pytest.skip(f"commit {RELEASE_BEFORE} is not in this clone; the other test stands in for it")
@@ -39,7 +39,7 @@ def the_release_before(place: Path) -> Path:
 
 
 def a_next_release(place: Path) -> Path:
-    """This one with a migration more."""
+    """This release with one more migration."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, place / package)
     (place / "database" / "migrations" / f"{NEWEST + 1:04}_made_up.sql").write_text(MADE_UP)
@@ -49,7 +49,7 @@ def a_next_release(place: Path) -> Path:
 
 
 class Load:
-    """An IdP that writes to every service that is in rotation, one request after the other."""
+    """An IdP that writes to every service in rotation, one request after the other."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         self.rotation = list[Service]()
@@ -70,7 +70,7 @@ class Load:
         self._client.close()
 
     def rounds(self, number: int) -> None:
-        """Wait until every service has answered so many requests more."""
+        """Wait until every service has answered this number of further requests."""
         for _ in range(number):
             self._round.clear()
             assert self._round.wait(60)
@@ -96,7 +96,7 @@ class Load:
 
 @pytest.fixture
 def start(tmp_path: Path, cluster: embedded.Cluster, new_database: Callable[[str], str]) -> Iterator[Callable[[Path], Service]]:
-    """Starts a service of some code on the one database."""
+    """Starts services with given code on the one database."""
     url, started = cluster.url("postgres", new_database("template1")), list[Service]()
 
     def begin(code: Path) -> Service:
@@ -113,9 +113,9 @@ def start(tmp_path: Path, cluster: embedded.Cluster, new_database: Callable[[str
 
 
 def upgraded_and_back(start: Callable[[Path], Service], older: Path, newer: Path) -> list[dict]:
-    """The older release serves, the newer joins it and takes over; the older is started again beside it and takes over.
+    """The older release serves, the newer one joins it and takes over; then the older one is started again and takes over.
 
-    Give what the two say of themselves while they stand side by side, after each start.
+    Returns what both report about themselves while they run side by side, after each start.
     """
     one = start(older)
     headers = {"Authorization": f"Bearer {one.first_run['tokens']['scim']}", "Content-Type": "application/scim+json"}
@@ -142,13 +142,13 @@ def upgraded_and_back(start: Callable[[Path], Service], older: Path, newer: Path
 
 @pytest.mark.long
 def test_this_release_and_a_next_one(start: Callable[[Path], Service], tmp_path: Path) -> None:
-    """The older one stays ready while a newer one migrates beneath it, and starts beside it."""
+    """The older release stays ready while a newer one migrates the schema, and can be started again with it."""
     said = upgraded_and_back(start, ROOT, a_next_release(tmp_path / "next"))
     assert [answer.get("schema") for answer in said] == ["newer", None, None, "newer"]
 
 
 @pytest.mark.long
-def test_the_release_before_and_this_one(start: Callable[[Path], Service], tmp_path: Path) -> None:
+def test_the_previous_release_and_this_one(start: Callable[[Path], Service], tmp_path: Path) -> None:
     """The same with the code of that release."""
     said = upgraded_and_back(start, the_release_before(tmp_path / "before"), ROOT)
     assert {answer["status"] for answer in said} == {"ready"}

@@ -13,7 +13,7 @@ USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 
 
-def test_a_schema_registered_over_http_is_enforced_from_then_on(make_service: Callable[..., Service]) -> None:
+def test_a_schema_registered_over_http_is_enforced_at_once(make_service: Callable[..., Service]) -> None:
     service = make_service()
     url = service.base + "/v1/directories/acme/schemas"
     with service.client("scim") as client, service.client("admin") as admin:
@@ -49,7 +49,8 @@ def test_a_schema_registered_over_http_is_enforced_from_then_on(make_service: Ca
 
         made = create("new", {"number": "A1", "floor": 3, "issuer": "x", "pin": "1", "note": "n"})
         assert made.status_code == 201, made.text
-        assert made.json()[URN] == {"number": "A1", "floor": 3, "note": "n"}  # what is returned on request was sent here
+        # attributes that are returned on request were sent in this request
+        assert made.json()[URN] == {"number": "A1", "floor": 3, "note": "n"}
         assert client.get(made.headers["Location"]).json()[URN] == {"number": "A1", "floor": 3}
         assert create("wrong", {"number": "A1", "floor": "three"}).json()["scimType"] == "invalidValue"
         assert create("wrong", {"floor": 3}).json()["scimType"] == "invalidValue"
@@ -89,7 +90,7 @@ def test_a_schema_registered_over_http_is_enforced_from_then_on(make_service: Ca
         assert [e["data"]["changes"] for e in events] == [[{"path": "schemas", "to": URN}]]
 
 
-def test_the_command_line_registers_for_one_directory_and_the_service_follows(
+def test_the_command_line_registers_a_schema_for_one_directory_and_the_service_uses_it(
     make_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     service = make_service()

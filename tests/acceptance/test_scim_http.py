@@ -1,4 +1,4 @@
-"""What RFC 7644 says of methods, headers and parameters, over HTTP."""
+"""The rules of RFC 7644 about methods, headers and parameters, over HTTP."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -36,7 +36,7 @@ def _rename(name: str) -> dict:
         ("GET", "/Groups/.search", "POST"), ("DELETE", "/Schemas", "GET"), ("OPTIONS", "/Users", "GET, POST"),
     ],
 )  # fmt: skip
-def test_405_says_which_methods_there_are(client: httpx.Client, method: str, path: str, allowed: str) -> None:
+def test_405_lists_the_allowed_methods(client: httpx.Client, method: str, path: str, allowed: str) -> None:
     answer = client.request(method, path)
     assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
     assert answer.json()["status"] == "405"
@@ -48,7 +48,7 @@ def test_discovery_takes_no_filter(client: httpx.Client, path: str) -> None:
     assert client.get(path, params={"count": "1", "sortBy": "id"}).status_code == 200
 
 
-def test_a_write_with_parameters_that_exclude_each_other_does_nothing(client: httpx.Client) -> None:
+def test_a_write_with_parameters_that_exclude_each_other_changes_nothing(client: httpx.Client) -> None:
     sent = _user()
     assert client.post("/Users", json=sent, params=BOTH).status_code == 400
     made = client.post("/Users", json=sent)
@@ -59,7 +59,7 @@ def test_a_write_with_parameters_that_exclude_each_other_does_nothing(client: ht
     assert client.get(url).headers["ETag"] == made.headers["ETag"]
 
 
-def test_a_group_patch_that_asks_for_attributes_gets_them(client: httpx.Client) -> None:
+def test_a_group_patch_with_attributes_is_answered_with_them(client: httpx.Client) -> None:
     """RFC 7644 §3.5.2: the server MUST return 200 if `attributes` is specified."""
     member = client.post("/Users", json=_user()).json()["id"]
     made = client.post("/Groups", json={"schemas": [GROUP], "displayName": "a", "members": [{"value": member}]})
@@ -73,8 +73,8 @@ def test_a_group_patch_that_asks_for_attributes_gets_them(client: httpx.Client) 
         assert client.patch(url, json=_rename(str(params)), params=params).status_code == 204
 
 
-def test_every_answer_with_one_resource_says_where_it_is(client: httpx.Client) -> None:
-    """As the examples of RFC 7644 §3.4.1 and §3.5.1 show it."""
+def test_every_answer_with_one_resource_has_its_location(client: httpx.Client) -> None:
+    """The examples of RFC 7644 §3.4.1 and §3.5.1 show it."""
     sent = _user()
     made = client.post("/Users", json=sent)
     url = made.json()["meta"]["location"]
@@ -82,7 +82,7 @@ def test_every_answer_with_one_resource_says_where_it_is(client: httpx.Client) -
     assert [answer.headers["Location"] for answer in answers] == [url] * 4
 
 
-def test_a_user_is_shown_the_groups_above_its_groups_as_indirect(service: Service) -> None:
+def test_a_user_has_the_groups_above_its_groups_as_indirect(service: Service) -> None:
     """RFC 7643 §4.1.2: direct membership, or through nested groups; circles and diamonds end."""
     with service.client("scim") as client:
 

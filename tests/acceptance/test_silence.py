@@ -1,4 +1,6 @@
-"""Machines that fall silent instead of dying: each request is answered in time, and all goes on by itself when the machine does."""
+"""Machines that stop answering instead of failing: each request is answered in time, and everything goes on by itself when the
+machine does.
+"""
 
 import contextlib
 import os
@@ -55,7 +57,7 @@ def create(client: httpx.Client, service: Service, name: str) -> httpx.Response:
 
 
 def asked(service: Service) -> dict[str, Callable[[], httpx.Response]]:
-    """Requests of every kind, each with a connection of its own."""
+    """Requests of every kind, each on its own connection."""
 
     def get(role: str, url: str) -> Callable[[], httpx.Response]:
         def ask() -> httpx.Response:
@@ -89,7 +91,10 @@ def timed(ask: Callable[[], httpx.Response]) -> tuple[httpx.Response, float]:
 
 @pytest.mark.long
 def test_a_network_that_falls_silent(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
-    """It takes every byte and acknowledges it: no keepalive can tell. Twice, so that it did heal; then a SIGTERM meanwhile."""
+    """It acknowledges every byte, so no keepalive can notice it.
+
+    It happens twice, which shows that the first one healed; at last a SIGTERM comes meanwhile.
+    """
     with network(cluster) as way, serving(way, app_url, tmp_path) as service, service.client("scim") as client:
         assert create(client, service, "u").status_code == 201
         for round_ in range(2):
@@ -97,7 +102,7 @@ def test_a_network_that_falls_silent(cluster: embedded.Cluster, app_url: str, tm
             questions = asked(service)
             with ThreadPoolExecutor(len(questions)) as pool:
                 answers = dict(zip(questions, pool.map(timed, questions.values()), strict=True))
-            said = answers.pop("ready")  # kept for half a second: it may be of before
+            said = answers.pop("ready")  # it is cached for half a second, so it may be from before
             assert said[1] < ANSWER.seconds
             until(lambda: httpx.get(service.base + "/readyz", timeout=30).json().get("reason") == "no_answer", ANSWER.seconds)
             for what, (answer, seconds) in answers.items():
@@ -114,13 +119,13 @@ def test_a_network_that_falls_silent(cluster: embedded.Cluster, app_url: str, tm
         assert time.monotonic() - began < 20
 
 
-def test_a_neighbour_that_stands_still_within_a_transaction(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
-    """It holds the lock of the directory: the other process ends its session and writes. When it wakes up it harms nothing."""
+def test_another_process_that_is_stopped_within_a_transaction(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
+    """It holds the lock of the directory: the other process ends its session and writes. When it continues, it does no harm."""
     with network(cluster) as way, network(cluster) as slow, serving(way, app_url, tmp_path) as service:
         kek = {"LEDGER_KEK_FILE": str(service.data_dir / "kek"), "LEDGER_DELIVERY_WORKERS": "0"}
         with serving(slow, app_url, tmp_path, "neighbour", **kek) as neighbour, service.client("scim") as client:
             assert create(client, service, "before").status_code == 201
-            slow.lose_answers_to(b"pg_try_advisory_xact_lock")  # its writer prepares that with its first batch
+            slow.lose_answers_to(b"pg_try_advisory_xact_lock")  # its writer prepares this statement with its first batch
             answers: list[httpx.Response] = []
 
             def write() -> None:
@@ -147,7 +152,7 @@ def test_a_neighbour_that_stands_still_within_a_transaction(cluster: embedded.Cl
 
 
 def test_answers_that_get_lost_do_not_keep_a_client_waiting(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
-    """Each new connection works until it writes: the tries together stay within the time."""
+    """Each new connection works until it writes: all attempts together stay within the deadline."""
     with network(cluster) as way, serving(way, app_url, tmp_path) as service, service.client("scim") as client:
         way.lose_answers_to(b"pg_try_advisory_xact_lock")
         answer, seconds = timed(lambda: create(client, service, "lost"))
@@ -158,8 +163,8 @@ def test_answers_that_get_lost_do_not_keep_a_client_waiting(cluster: embedded.Cl
 
 
 @pytest.mark.long
-def test_a_worker_that_stands_still_is_replaced(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
-    """SIGSTOP: it keeps its sockets. New connections are others' meanwhile; its own end when it is replaced."""
+def test_a_stopped_worker_is_replaced(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
+    """After SIGSTOP it keeps its sockets. New connections go to other workers meanwhile; its own end when it is replaced."""
     with (
         network(cluster) as way,
         serving(way, app_url, tmp_path, LEDGER_WORKERS="2") as service,
@@ -167,7 +172,8 @@ def test_a_worker_that_stands_still_is_replaced(cluster: embedded.Cluster, app_u
     ):
         assert create(client, service, "before").status_code == 201
         stopped = members_of(service)[0]
-        until(lambda: f'"pid":{stopped},"event":"worker_started"' in service.log.read_text())  # one still starting has longer
+        # a worker that still starts has a longer deadline
+        until(lambda: f'"pid":{stopped},"event":"worker_started"' in service.log.read_text())
         os.kill(stopped, signal.SIGSTOP)
         until(lambda: one_more(service), NEIGHBOUR_S)
         until(lambda: "worker_silent" in service.log.read_text(), 25)
@@ -176,13 +182,13 @@ def test_a_worker_that_stands_still_is_replaced(cluster: embedded.Cluster, app_u
 
 
 def members_of(service: Service) -> list[int]:
-    """The processes of a service, in the order of their start: those that serve come first."""
+    """The processes of a service in the order of their start: the serving ones come first."""
     assert service.process is not None
     return spawned(service.process.pid)
 
 
 def one_more(service: Service) -> bool:
-    """A write on a new connection."""
+    """Send a write on a new connection."""
     with (
         service.client("scim") as client,
         contextlib.suppress(httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError),
@@ -194,7 +200,7 @@ def one_more(service: Service) -> bool:
 
 
 @pytest.mark.parametrize("silent", [True, False])
-def test_a_start_without_an_answer_ends_soon(tmp_path: Path, silent: bool) -> None:
+def test_a_start_without_an_answer_of_the_database_ends_soon(tmp_path: Path, silent: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
         if not silent:
@@ -211,7 +217,7 @@ def test_a_start_without_an_answer_ends_soon(tmp_path: Path, silent: bool) -> No
     assert "Traceback" not in said
 
 
-def test_a_start_waits_for_a_database_that_starts_beside_it(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
+def test_a_start_waits_for_a_database_that_is_starting(cluster: embedded.Cluster, app_url: str, tmp_path: Path) -> None:
     with network(cluster) as way:
         way.silence()
         threading.Timer(1, way.restore).start()
@@ -219,7 +225,7 @@ def test_a_start_waits_for_a_database_that_starts_beside_it(cluster: embedded.Cl
             assert httpx.get(service.base + "/readyz").status_code == 200
 
 
-def test_a_start_against_a_read_only_database_says_so(
+def test_a_start_with_a_read_only_database_says_so(
     cluster: embedded.Cluster, superuser_url: str, app_url: str, tmp_path: Path
 ) -> None:
     with psycopg.connect(superuser_url, autocommit=True) as conn:

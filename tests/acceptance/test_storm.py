@@ -1,4 +1,6 @@
-"""A burst from one directory: nothing lost, nothing reordered, 429 only when its queue is full, and the others write on."""
+"""A burst from one directory: nothing is lost or reordered, 429 comes only when its queue is full, and other directories write
+on.
+"""
 
 import asyncio
 import json
@@ -22,7 +24,7 @@ PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 CONNECTIONS = 64
 USERS_EACH = 2
 PATCHES_EACH = 20
-CROWD = QUEUED_MAX + BATCH_MAX + 200  # a batch may be with the writer already
+CROWD = QUEUED_MAX + BATCH_MAX + 200  # the writer may have taken a batch already
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Reply:
 
 
 class Line:
-    """One HTTP connection, so that a test decides what is sent on which, in what order, and when it is read."""
+    """One HTTP connection, so that a test decides which request is sent on which connection, in what order, and when the answer
+    is read.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, token: str) -> None:
         self._reader, self._writer, self._path, self._token = reader, writer, path, token
@@ -79,7 +83,7 @@ async def lines(service: Service, slug: str, token: str, count: int) -> AsyncIte
 
 @dataclass
 class Acknowledged:
-    """What a directory was told is stored: by user, the seq and the title of each write in the order they were sent."""
+    """The writes of a directory that were answered as stored: for each user, seq and title of each write in the order of sending."""
 
     writes: dict[str, list[tuple[int, str | None]]] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -90,13 +94,13 @@ class Acknowledged:
 
 
 def _other(service: Service) -> str:
-    """A second directory; give its SCIM token."""
+    """A second directory; returns its SCIM token."""
     assert service.cli("directory", "create", "other").returncode == 0
     return json.loads(service.cli("token", "issue", "scim", "--directory", "other", "--json").stdout)["token"]
 
 
 def _stored(service: Service, slug: str) -> dict[str, list[tuple[int, str | None]]]:
-    """The same from the feed: by user, the seq of each event and the title it left."""
+    """The same from the feed: for each user, the seq of each event and the title after it."""
     found: dict[str, list[tuple[int, str | None]]] = {}
     for event in _feed(service, directory=slug, types="user.*"):
         found.setdefault(event["subject"]["id"], []).append((event["seq"], event["data"]["object"].get("title")))
@@ -113,7 +117,7 @@ def _feed(service: Service, **params: str) -> Iterator[dict[str, Any]]:
 
 
 async def _burst(line: Line, number: int, told: Acknowledged) -> None:
-    """Users, and to each a row of PATCHes that are all sent before the first is answered."""
+    """Create users, and send to each a series of PATCHes before the first one is answered."""
     for name in (f"storm-{number}-{n}" for n in range(USERS_EACH)):
         created = await line.create(name)
         user = created.body["id"]
@@ -130,14 +134,14 @@ def _titled(title: str) -> dict[str, Any]:
 
 
 async def _steady(line: Line, over: "asyncio.Future[Any]", told: Acknowledged) -> None:
-    """One write after the other for as long as the storm goes on."""
+    """One write after the other while the storm goes on."""
     while not over.done():
         created = await line.create(f"steady-{told.statuses.total()}")
         told.note(created.body["id"], created, None)
 
 
-def test_a_storm_loses_and_reorders_nothing_and_another_directory_writes_on(make_service: Callable[..., Service]) -> None:
-    service = make_service(LEDGER_CONNECTIONS="8000")  # the storm is of requests; the cap has tests of its own
+def test_a_storm_loses_and_reorders_nothing_and_another_directory_can_write(make_service: Callable[..., Service]) -> None:
+    service = make_service(LEDGER_CONNECTIONS="8000")  # the storm is one of requests; the limit of connections has its own tests
     token = _other(service)
     storm, calm = Acknowledged(), Acknowledged()
 
@@ -161,12 +165,12 @@ def test_a_storm_loses_and_reorders_nothing_and_another_directory_writes_on(make
 
 @asynccontextmanager
 async def _held(service: Service, slug: str) -> AsyncIterator[None]:
-    """Hold a directory's lock, as a giant commit in another process does: its queue fills and nothing drains it."""
+    """Hold the lock of a directory, as a giant commit in another process does: its queue fills and is not emptied."""
     cluster = embedded.running(service.data_dir / "postgres")
     assert cluster is not None
     writer = make_conninfo(
         cluster.url("ledger_owner", "ledger"), application_name=APPLICATION_NAME
-    )  # a stranger's lock is not waited for
+    )  # the writer does not wait for the lock of a foreign session
     async with await psycopg.AsyncConnection.connect(writer) as conn:
         await conn.execute(
             f"select pg_advisory_xact_lock({DIRECTORY.number}, id) from ledger.directories where slug = %s", (slug,)
@@ -182,22 +186,25 @@ def _queued(service: Service) -> int:
 
 
 async def _crowd(service: Service, many: list[Line], other: Line) -> tuple[list[Reply], list[Reply]]:
-    """More writes than the held directory's queue takes. Give the answers to them, and to the other's meanwhile."""
+    """Send more writes than the queue of the held directory takes.
+
+    Returns their answers, and those of the other directory meanwhile.
+    """
     async with _held(service, "acme"):
         replies = [asyncio.create_task(line.create(f"crowd-{n}")) for n, line in enumerate(many)]
         await asyncio.wait(replies, return_when=asyncio.FIRST_COMPLETED)
         assert _queued(service) >= QUEUED_MAX - BATCH_MAX, "refused only when it is full; a batch may have left it since"
         calm = [await other.create(f"calm-{n}") for n in range(50)]
-        # Nothing of the directory is written now, so whoever is answered was refused; wait for all who must be.
+        # The directory is not written to now, so every answered request was refused; wait for all that must be.
         while sum(reply.done() for reply in replies) < CROWD - QUEUED_MAX - BATCH_MAX:
             await asyncio.wait([reply for reply in replies if not reply.done()], return_when=asyncio.FIRST_COMPLETED)
     return await asyncio.gather(*replies), calm
 
 
-def test_a_full_queue_is_429_with_retry_after_for_its_directory_alone_and_the_journal_tells(
+def test_a_full_queue_is_429_with_retry_after_for_its_directory_alone_and_is_in_the_journal(
     make_service: Callable[..., Service],
 ) -> None:
-    service = make_service(LEDGER_CONNECTIONS="8000")  # the storm is of requests; the cap has tests of its own
+    service = make_service(LEDGER_CONNECTIONS="8000")  # the storm is one of requests; the limit of connections has its own tests
     token = _other(service)
 
     async def run() -> tuple[list[Reply], list[Reply], list[Reply]]:
@@ -221,7 +228,7 @@ def test_a_full_queue_is_429_with_retry_after_for_its_directory_alone_and_the_jo
 
 def _journal_tells(service: Service, refused: int) -> None:
     with service.client("operator") as operator:
-        for _ in range(10_000):  # it is written within a second: asked again until the last request of all is there
+        for _ in range(10_000):  # the journal is written within a second: ask again until the last request is there
             page = operator.get(service.base + "/v1/requests", params={"status": 429, "limit": 1000}).json()
             if len(page["data"]) == refused:
                 break

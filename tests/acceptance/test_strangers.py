@@ -1,4 +1,4 @@
-"""What somebody without a token can make the real service do: next to nothing (docs/operations.md, "Limits for strangers")."""
+"""A client without a token can cause very little work in the real service (docs/operations.md, "Limits for strangers")."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ NAMES = ("ledger_consumer_", "ledger_directory_", "ledger_revocation_seconds", "
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service of this file's own: it is filled up, and its one address fails often."""
+    """A service for this file: its connections are used up, and its one address has many failed authentications."""
     metrics = str(free_port())
     service = Service(tmp_path_factory.mktemp("strangers") / "ledger", LEDGER_CONNECTIONS="60", LEDGER_METRICS_PORT=metrics)
     yield service.start()
@@ -55,7 +55,7 @@ def status(answer: bytes) -> int:
 
 
 def memory(service: Service) -> int:
-    """The most memory that the process ever held, in bytes."""
+    """The peak memory of the process, in bytes."""
     assert service.process is not None
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{service.process.pid}/status").read_text())
     assert found is not None
@@ -72,8 +72,8 @@ def cpu_seconds(service: Service) -> float:
 @pytest.mark.parametrize(
     "path", [b"/scim/acme/v2/Users", b"/scim/acme/v2/Bulk", b"/v1/consumers/x", b"/v1/tokens", b"/metrics", b"/nothing"]
 )
-def test_200_mib_without_a_token_cost_next_to_nothing(own: Service, path: bytes, framing: bytes) -> None:
-    # What the service itself holds when it has answered before is not the stranger's doing.
+def test_200_mib_without_a_token_cost_almost_nothing(own: Service, path: bytes, framing: bytes) -> None:
+    # Memory that the service uses itself after its first answers must not be counted.
     httpx.get(own.base + "/healthz", trust_env=False)
     held, used = memory(own), cpu_seconds(own)
     block = b"100000\r\n" + b"x" * MIB + b"\r\n" if framing.startswith(b"Transfer") else b"x" * MIB
@@ -102,7 +102,9 @@ def test_200_mib_without_a_token_cost_next_to_nothing(own: Service, path: bytes,
     ],
 )
 @pytest.mark.parametrize("announced", [True, False])
-def test_bodies_end_at_their_limit(own: Service, role: str, method: str, path: str, allowed: int, announced: bool) -> None:
+def test_bodies_are_read_only_up_to_their_limit(
+    own: Service, role: str, method: str, path: str, allowed: int, announced: bool
+) -> None:
     token = own.first_run["tokens"][role]
     framing = f"Content-Length: {50 * MIB}" if announced else "Transfer-Encoding: chunked"
     head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
@@ -120,14 +122,14 @@ def test_bodies_end_at_their_limit(own: Service, role: str, method: str, path: s
     assert memory(own) - held < 20 * MIB
 
 
-def test_open_routes_read_16_kib_at_most(own: Service) -> None:
-    """A token opens more; without one nobody needs it."""
+def test_routes_without_a_token_read_at_most_16_kib(own: Service) -> None:
+    """With a token the limit is higher; without one no route needs more."""
     for path in ("/healthz", "/metrics", "/openapi.json"):
         answer = httpx.request("GET", own.base + path, content=b"x" * 20_000, trust_env=False)
         assert answer.status_code == 200, "nothing of it is read"
 
 
-def test_every_answer_says_that_it_is_not_to_be_kept_or_guessed_at(own: Service) -> None:
+def test_every_answer_has_no_store_and_nosniff(own: Service) -> None:
     with own.client("scim") as scim, own.client("admin") as admin:
         made = scim.post(own.scim + "/Users", json={"schemas": [USER], "userName": f"headers-{uuid4()}"})
         answers = [
@@ -158,7 +160,7 @@ def test_every_answer_says_that_it_is_not_to_be_kept_or_guessed_at(own: Service)
         (b"POST /scim/acme/v2/Users HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     ],
 )
-def test_what_the_protocol_answers_itself(own: Service, request_: bytes, expected: int) -> None:
+def test_the_answers_of_the_protocol_class_itself(own: Service, request_: bytes, expected: int) -> None:
     with raw(own) as sock:
         sock.sendall(request_)
         answer = everything(sock)
@@ -168,7 +170,7 @@ def test_what_the_protocol_answers_itself(own: Service, request_: bytes, expecte
 
 
 @pytest.mark.parametrize("path", ["/v1/events/", "/v1/consumers/", "/healthz/", "//v1/events", "/v1/directories/acme/snapshot/"])
-def test_nothing_is_made_from_the_host_header(own: Service, path: str) -> None:
+def test_no_answer_contains_the_host_header(own: Service, path: str) -> None:
     with own.client("admin") as admin:
         answer = admin.get(own.base + path, headers={"Host": "evil.example", "X-Forwarded-Host": "evil.example"})
         assert answer.status_code == 404
@@ -180,7 +182,7 @@ def test_nothing_is_made_from_the_host_header(own: Service, path: str) -> None:
         assert "evil" not in made.text
 
 
-def test_an_error_names_ten_places_at_most(own: Service) -> None:
+def test_an_error_names_at_most_ten_places(own: Service) -> None:
     with own.client("admin") as admin:
         answer = admin.put(own.base + "/v1/consumers/wrong", json={f"wrong{n:04}": 1 for n in range(5_000)})
         document = {"profile": {f"wrong{n:04}": 1 for n in range(5_000)}}
@@ -195,7 +197,7 @@ def test_an_error_names_ten_places_at_most(own: Service) -> None:
     assert 0 < validated.text.count("wrong") <= 10
 
 
-def test_metrics_name_nobody_to_strangers_and_work_once_for_many(own: Service) -> None:
+def test_metrics_without_a_token_have_no_names_and_many_scrapes_share_one_text(own: Service) -> None:
     with own.client("operator") as operator, own.client("consumer") as consumer:
         assert operator.put(own.base + "/v1/consumers/named-in-metrics", json={"mode": "pull"}).status_code in {200, 201}
         until(lambda: "named-in-metrics" in operator.get(own.base + "/metrics").text)
@@ -223,8 +225,10 @@ def test_a_narrowed_token_sees_no_names_in_metrics(own: Service) -> None:
 
 @pytest.mark.parametrize("path", ["/scim/acme/v2/Users", "/v1/events"])
 @pytest.mark.parametrize("make", [lambda: "sl_nonsense", well_formed], ids=["ill-formed", "well-formed"])
-def test_who_fails_often_is_slowed_and_who_has_a_token_is_not(own: Service, path: str, make: Callable[[], str]) -> None:
-    """All of loopback is one address, as behind a proxy. The valid tokens are new here: nothing has seen them before."""
+def test_an_address_with_many_failures_is_slowed_but_valid_tokens_are_not_refused(
+    own: Service, path: str, make: Callable[[], str]
+) -> None:
+    """All of loopback is one address, as behind a proxy. The valid tokens are new, so no process has cached them."""
     with own.client("admin") as admin:
         role = "scim" if "scim" in path else "consumer"
         asked = {"role": role, "name": "new", "directories": ["acme"]}
@@ -232,7 +236,7 @@ def test_who_fails_often_is_slowed_and_who_has_a_token_is_not(own: Service, path
     with httpx.Client(trust_env=False, timeout=60) as client:
 
         def attempt(token: str) -> httpx.Response:
-            # An address that cannot be believed changes nothing.
+            # Headers with another address change nothing, because they cannot be trusted.
             return client.get(
                 own.base + path, headers={"Authorization": f"Bearer {token}", "X-Forwarded-For": f"198.51.100.{os.urandom(1)[0]}"}
             )
@@ -247,7 +251,7 @@ def test_who_fails_often_is_slowed_and_who_has_a_token_is_not(own: Service, path
         assert attempt(own.first_run["tokens"][role]).status_code == 200
 
 
-def test_connections_beyond_the_cap_get_503_and_a_line_in_the_log(own: Service) -> None:
+def test_connections_beyond_the_limit_get_503_and_are_logged(own: Service) -> None:
     with contextlib.ExitStack() as crowd:
         socks = [crowd.enter_context(raw(own)) for _ in range(80)]
         answers = [everything(sock) for sock in socks[70:]]
@@ -260,7 +264,7 @@ def test_connections_beyond_the_cap_get_503_and_a_line_in_the_log(own: Service) 
         assert 'ledger_http_cut_total{reason="connections"}' in figures, "scrapes have a door of their own"
         assert own.cli("token", "list", "--json").returncode == 0, "and so have the commands of this machine"
 
-    def lines() -> list[str]:  # one in ten seconds: those before it are of other tests
+    def lines() -> list[str]:  # one in ten seconds: earlier lines come from other tests
         return [line for line in own.log.read_text().splitlines() if '"connections_cut"' in line and '"connections":' in line]
 
     until(lines)
@@ -276,7 +280,7 @@ def test_connections_beyond_the_cap_get_503_and_a_line_in_the_log(own: Service) 
 
 
 @pytest.mark.skipif("LEDGER_SLOW_TESTS" not in os.environ, reason="takes 75 s; the deadlines are tested with short ones")
-def test_40_idle_sockets_of_four_kinds_are_gone_within_75_seconds(own: Service) -> None:
+def test_40_idle_connections_of_four_kinds_are_closed_within_75_seconds(own: Service) -> None:
     kinds = [
         b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n", b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf",
         b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",

@@ -1,4 +1,6 @@
-"""The feed as a stream, the snapshot to begin with, and what a restore does to those who had read further (docs/events.md)."""
+"""The feed as a stream, the snapshot to begin with, and what readers who had read further are told after a restore
+(docs/events.md).
+"""
 
 import asyncio
 import json
@@ -20,7 +22,7 @@ from tests.acceptance.test_consumers import Operator
 
 
 class Stream:
-    """A Server-Sent Events client in a thread: blocks as (id, event, data)."""
+    """A client of Server-Sent Events in a thread: yields blocks as (id, event, data)."""
 
     def __init__(self, service: Service, role: str = "consumer", last: str | None = None, **params: str) -> None:
         self.blocks: list[tuple[str, str, Any]] = []
@@ -94,7 +96,7 @@ def people(service: Service) -> Iterator[Operator]:
         client.close()
 
 
-def test_a_stream_begins_with_what_there_is_and_goes_on_with_what_comes(service: Service, people: Operator) -> None:
+def test_a_stream_begins_with_existing_events_and_continues_with_new_ones(service: Service, people: Operator) -> None:
     known = people.user()
     with stream(service, directory="acme") as feed:
         feed.wait(lambda: known in {e["subject"]["id"] for e in feed.events})
@@ -105,7 +107,7 @@ def test_a_stream_begins_with_what_there_is_and_goes_on_with_what_comes(service:
         assert [event for _, event, _ in feed.blocks if event != "covered"] == [e["type"] for e in feed.events]
 
 
-def test_a_client_that_comes_back_goes_on_after_its_last_event(service: Service, people: Operator) -> None:
+def test_a_client_that_reconnects_continues_after_its_last_event(service: Service, people: Operator) -> None:
     first = people.user()
     with stream(service) as feed:
         feed.wait(lambda: first in {e["subject"]["id"] for e in feed.events})
@@ -118,7 +120,7 @@ def test_a_client_that_comes_back_goes_on_after_its_last_event(service: Service,
 
 
 @pytest.mark.long
-def test_covered_ranges_tile_the_log_under_a_filter(service: Service, people: Operator) -> None:
+def test_with_a_filter_covered_ranges_have_no_gaps(service: Service, people: Operator) -> None:
     with stream(service, types="group.created", directory="acme") as feed:
         people.user()
         feed.wait(lambda: len(feed.covered) >= 1, 12)
@@ -131,7 +133,7 @@ def test_covered_ranges_tile_the_log_under_a_filter(service: Service, people: Op
         assert [first for first, _ in feed.covered] == [end + 1 for end in ends[:-1]]
 
 
-def test_an_operator_streams_structure_without_attributes(service: Service, people: Operator) -> None:
+def test_an_operator_gets_structure_without_attributes_in_a_stream(service: Service, people: Operator) -> None:
     with stream(service, role="operator") as feed:
         user = people.user(title="Dr")
         feed.wait(lambda: user in {e["subject"]["id"] for e in feed.events})
@@ -160,10 +162,10 @@ def test_a_stream_ends_when_its_token_is_revoked_and_when_the_service_stops(make
 
 
 @pytest.mark.long
-def test_a_thousand_idle_readers_cost_next_to_nothing(make_service: Any) -> None:
-    """CPU time of the serving process while a thousand streams say only that there was nothing, and that all of them then hear.
+def test_a_thousand_idle_readers_cost_almost_nothing(make_service: Any) -> None:
+    """The CPU time of the serving process while a thousand streams have no events; afterwards all of them get one.
 
-    Compared with what it took to open them, on the same machine in the same minute.
+    It is compared with the time that was needed to open them, on the same machine in the same minute.
     """
     service = make_service("idle", LEDGER_CONNECTIONS="1500")
     token = service.first_run["tokens"]["consumer"]
@@ -178,7 +180,7 @@ def test_a_thousand_idle_readers_cost_next_to_nothing(make_service: Any) -> None
             pairs.append((reader, writer))
         await asyncio.gather(*(reader.readuntil(b"event: covered") for reader, _ in pairs))
         before = cpu_seconds(service.process.pid)
-        await asyncio.gather(*(reader.readuntil(b"event: covered") for reader, _ in pairs))  # five seconds later
+        await asyncio.gather(*(reader.readuntil(b"event: covered") for reader, _ in pairs))  # it comes every five seconds
         idle = cpu_seconds(service.process.pid) - before
         people = Operator(service)
         user = await asyncio.to_thread(people.user)
@@ -199,7 +201,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_a_snapshot_and_what_follows_are_all_of_it(service: Service, people: Operator) -> None:
+def test_a_snapshot_and_the_events_after_it_give_the_complete_state(service: Service, people: Operator) -> None:
     users = [people.user() for _ in range(6)]
     group = people.group(*users[:4])
     people.deactivate(users[1])
@@ -225,8 +227,8 @@ def test_a_snapshot_and_what_follows_are_all_of_it(service: Service, people: Ope
     assert people.app.get(f"{service.base}/v1/directories/nowhere/snapshot").status_code == 403
 
 
-def test_after_a_restore_from_backup_a_reader_is_told_that_it_knows_more(make_service: Any) -> None:
-    """A real restore: the data directory is put back to a copy that was taken while the service was stopped."""
+def test_after_a_restore_from_backup_a_reader_who_has_read_further_is_told(make_service: Any) -> None:
+    """A real restore: the data directory is replaced by a copy that was made while the service was stopped."""
     service = make_service("restored")
     people = Operator(service)
     for _ in range(3):
@@ -267,7 +269,7 @@ def test_after_a_restore_from_backup_a_reader_is_told_that_it_knows_more(make_se
 
 
 def copy_owner(source: Path, target: Path) -> None:
-    """copytree keeps modes but not owners; the embedded PostgreSQL runs under an account of its own."""
+    """copytree keeps modes but not owners, and the embedded PostgreSQL runs under another account."""
     for root, folders, files in os.walk(source):
         for name in (".", *folders, *files):
             found = Path(root) / name

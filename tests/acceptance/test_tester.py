@@ -1,4 +1,4 @@
-"""An outside judge of SCIM compliance, python-scim's scim2-tester, finds no error in a real service."""
+"""An independent test suite for SCIM, scim2-tester of python-scim, finds no error in a real service."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,8 @@ from tests.acceptance.conftest import Service
 
 
 def _client(http: httpx.Client) -> Any:
-    """The library's client over httpx, which the other tests use too; its own engine is for httpx2."""
-    from scim2_client.client import BaseSyncSCIMClient  # takes a second, in each test process
+    """The library's client over httpx, which the other tests use too; the library's own engine needs httpx2."""
+    from scim2_client.client import BaseSyncSCIMClient  # this import takes a second, in each test process
 
     class Client(BaseSyncSCIMClient):
         def _stays_under_base_url(self, endpoint: str) -> bool:
@@ -28,7 +28,7 @@ def _client(http: httpx.Client) -> Any:
 def test_scim2_tester_finds_no_error(make_service: Callable[..., Service]) -> None:
     from scim2_tester import Status, check_server
 
-    service = make_service()  # of its own: the checks look for what they made on the first page of a list
+    service = make_service()  # a service of its own: the checks look for their resources on the first page of a list
     headers = {"Authorization": f"Bearer {service.first_run['tokens']['scim']}"}
     with httpx.Client(base_url=service.scim, headers=headers, timeout=30) as http:
         client = _client(http)

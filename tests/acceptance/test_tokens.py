@@ -1,4 +1,6 @@
-"""Tokens: issued by the command line, refused from the request after their revocation, kept to their role and directory."""
+"""Tokens: issued by the command line, refused from the next request after their revocation, and limited to their role and
+directory.
+"""
 
 import json
 import random
@@ -22,7 +24,7 @@ def _issue(service: Service, *words: str) -> str:
 
 
 def test_a_revoked_token_is_refused_from_the_next_request_on(service: Service) -> None:
-    """The command line is another process: nothing cached in the service keeps the token alive, for reads or for writes."""
+    """The command line is another process: no cache of the service keeps the token valid, neither for reads nor for writes."""
     token = _issue(service, "scim", "--directory", "acme", "--name", "short-lived")
     name = f"written-before-{random.random()}"
     with service.client("scim") as client:
@@ -43,8 +45,8 @@ def test_a_revoked_token_is_refused_from_the_next_request_on(service: Service) -
 
 
 @pytest.mark.parametrize("scheme", ["BEARER", "bearer", "bEaReR"])
-def test_the_case_of_the_scheme_says_nothing(service: Service, scheme: str) -> None:
-    """RFC 9110 §11.1: the SCIM edge, the rest of the API, and streams, which look at the header once more."""
+def test_the_letter_case_of_the_scheme_is_ignored(service: Service, scheme: str) -> None:
+    """RFC 9110 §11.1: this covers SCIM, the rest of the API, and streams, which read the header once more."""
     with service.client("scim") as client, service.client("operator") as operator:
         for each in (client, operator):
             each.headers["Authorization"] = each.headers["Authorization"].replace("Bearer", scheme)
@@ -85,7 +87,7 @@ def test_a_token_of_one_directory_does_not_reach_another(service: Service) -> No
         assert reader.get(service.base + "/v1/events", params={"directory": "acme"}, headers=_bearer(consumer)).status_code == 403
 
 
-def test_a_scim_token_needs_one_directory_and_roles_are_known(service: Service) -> None:
+def test_a_scim_token_needs_one_directory_and_an_unknown_role_is_refused(service: Service) -> None:
     assert service.cli("token", "issue", "scim").returncode == 2
     assert service.cli("token", "issue", "scim", "--directory", "nowhere").returncode == 2
     assert "Choose one of" in service.cli("token", "issue", "king").stderr
@@ -113,7 +115,7 @@ def test_a_command_that_cannot_reach_its_database_exits_with_3(service: Service)
     assert "cannot be reached" in run.stderr
 
 
-def test_a_command_without_a_ledger_says_so_and_makes_none(tmp_path) -> None:
+def test_a_command_without_a_ledger_says_so_and_creates_none(tmp_path) -> None:
     service = Service(tmp_path / "nothing")
     for words in (("replay", "verify"), ("directory", "list"), ("audit", "population", "acme")):
         run = service.cli(*words)

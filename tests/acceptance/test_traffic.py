@@ -1,4 +1,4 @@
-"""Random SCIM traffic against a real service: the events' fold, the SCIM reads and the as-of answers equal a model."""
+"""Random SCIM traffic against a real service: the state computed from events, the SCIM reads and the as-of answers equal a model."""
 
 import random
 from collections.abc import Callable
@@ -14,7 +14,7 @@ STEPS = 400
 
 @pytest.mark.parametrize("seed", [1, 20261124])
 @pytest.mark.long
-def test_the_fold_of_the_events_equals_the_model_now_and_at_every_past_seq(
+def test_the_state_computed_from_events_equals_the_model_now_and_at_every_past_seq(
     make_service: Callable[..., Service], seed: int
 ) -> None:
     service = make_service()

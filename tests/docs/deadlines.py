@@ -9,14 +9,14 @@ BEGIN, END = "<!-- generated: deadlines -->\n", "<!-- end -->"
 
 
 def table() -> str:
-    """What waits, for how long, and what happens then."""
+    """Each wait, its deadline, and what happens then."""
     lines = ["| waits for | at most | then |", "|---|---|---|"]
     lines += [f"| {deadline.of} | {deadline.seconds:g} s | {deadline.then} |" for deadline in DEADLINES.values()]
     return "\n".join(lines) + "\n"
 
 
 def generated(text: str) -> str:
-    """The page with its table as it should be."""
+    """The page with its current table."""
     before, _, rest = text.partition(BEGIN)
     return before + BEGIN + table() + END + rest.partition(END)[2]
 

@@ -34,29 +34,31 @@ def representation(profile: Profile) -> str:
     given = profile.file
     rows = [(name, text) for name, text in given.representation]
     rows += [("a leaver", "<br>".join(given.deactivation.leaver)), ("DELETE", given.deactivation.delete)]
-    rows += [("settings that change this", "<br>".join(given.deactivation.flags))] if given.deactivation.flags else []
+    rows += [("settings in the IdP that change this", "<br>".join(given.deactivation.flags))] if given.deactivation.flags else []
     rows += [("test objects", ", ".join(f"`{p}`" for p in given.test_objects))] if given.test_objects else []
     quirks = f"\n{bullets(given.quirks)}" if given.quirks else ""
-    return table(("", f"how {given.title} does it"), rows) + quirks
+    return table(("", f"what {given.title} sends"), rows) + quirks
 
 
 def mapping(profile: Profile) -> str:
     given = profile.file.user
     rows = [(f"`{n}`", "<br>".join(f"`{path}`" for path in paths)) for n, paths in given if isinstance(paths, tuple)]
     rows += [(f"`custom.{n}`", "<br>".join(f"`{path}`" for path in paths)) for n, paths in given.custom.items()]
-    rows += [("`custom`", "every extension that has no schema here, by its URN")] if given.extensions else []
-    json = "\nA role that is JSON in a string counts as its `value`.\n" if given.json_roles else ""
+    rows += (
+        [("`custom`", "every extension that has no schema in the directory, with its URN as the key")] if given.extensions else []
+    )
+    json = "\nIf a role is a string that contains JSON, `data.user` has the `value` in it.\n" if given.json_roles else ""
     return table(("`data.user`", "from"), rows) + json
 
 
 def forgiven(profile: Profile) -> str:
     members = {
-        "refuse": "A group member that is no id of this service is refused, naming it.",
-        "externalId": "A group member that is no id of this service is the user with that `externalId`.",
-        "userName": "A group member that is no id of this service is the user with that `userName`.",
+        "refuse": "If a group member is not an id of this service, the request is refused with an error that names the member.",
+        "externalId": "If a group member is not an id of this service, it means the user with that `externalId`.",
+        "userName": "If a group member is not an id of this service, it means the user with that `userName`.",
     }
     rows = [(f"`{tolerance}`", tolerance.forgives) for tolerance in LISTED if tolerance in profile.tolerances]
-    return table(("tolerance", "what it forgives"), rows) + f"\n{members[profile.unknown_member]}\n"
+    return table(("tolerance", "what is accepted"), rows) + f"\n{members[profile.unknown_member]}\n"
 
 
 def index(_: Profile) -> str:
@@ -68,14 +70,14 @@ PARTS = {"admin": admin, "representation": representation, "mapping": mapping, "
 
 
 def generated(text: str, profile: Profile) -> str:
-    """A page with its generated parts as they should be."""
+    """A page with its generated parts as they are now."""
     return PART.sub(lambda m: f"{m[1]}{PARTS[m[2]](profile)}{m[3]}", text)
 
 
 def empty_page(profile: Profile) -> str:
     return f"""# {profile.file.title}
 
-Profile `{profile.text}`: `scim-ledger directory create SLUG --profile {profile.file.name}`, or for a directory that exists
+Profile `{profile.text}`: `scim-ledger directory create SLUG --profile {profile.file.name}`, or for an existing directory
 `scim-ledger directory profile set SLUG {profile.file.name}`. Everything below is generated from `scim/profiles/{profile.text}.toml`.
 
 ## What the admin clicks and pastes
@@ -86,21 +88,21 @@ prints the token.
 <!-- generated: admin -->
 <!-- end -->
 
-## How this directory represents things
+## How this identity provider represents users and groups
 
 <!-- generated: representation -->
 <!-- end -->
 
 ## The user that is the same for every IdP
 
-Every user event carries it as `data.user`. The first path that has a value gives it; what has none is left out.
+Every user event carries this user as `data.user`. Each field takes the value of the first path that has one; a field without a value is left out.
 
 <!-- generated: mapping -->
 <!-- end -->
 
-## What is forgiven
+## Which deviations are accepted
 
-Everything else is held to the RFCs and answered with an error that says what to change.
+Every other deviation from the RFCs is refused with an error that says what to change.
 
 <!-- generated: forgiven -->
 <!-- end -->

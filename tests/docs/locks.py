@@ -23,7 +23,7 @@ def _keys(lock: AdvisoryLock) -> str:
 
 
 def generated(text: str) -> str:
-    """The page with its table as it should be."""
+    """The page with its current table."""
     before, _, rest = text.partition(BEGIN)
     return before + BEGIN + table() + END + rest.partition(END)[2]
 

@@ -1,4 +1,4 @@
-"""Writes the table of docs/permissions.md: every route with its operation, its verb and who may ask it; `make docs`."""
+"""Writes the table of docs/permissions.md: every route with its operation, its verb and the roles that may use it; `make docs`."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def _plain(template: str) -> str:
 
 
 def generated(text: str) -> str:
-    """The page with its table as it should be."""
+    """The page with its current table."""
     before, _, rest = text.partition(BEGIN)
     return before + BEGIN + table() + END + rest.partition(END)[2]
 

@@ -1,4 +1,4 @@
-"""The documentation, held against the code: what exists is described, and what is described exists."""
+"""The documentation is compared with the code: everything that exists is described, and everything that is described exists."""
 
 import ast
 import json
@@ -48,12 +48,14 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 @cache
 def routes() -> list[str]:
-    """The paths of /v1 and the probes, as the edge serves them."""
+    """The paths of /v1 and the probes, as the application serves them."""
     return sorted({route.path for route in served()} - {"/openapi.json"})
 
 
 def problem_codes() -> set[str]:
-    """Every code that the sources raise, as a word beside a sentence, and those of the protocol and of plain statuses."""
+    """Every error code that the sources raise as an argument beside the message, and the codes of the protocol class and of plain
+    statuses.
+    """
     folders = ("api", "operations", "delivery", "ledger")
     found = {code for folder in folders for path in (ROOT / folder).rglob("*.py") for code in raised_codes(path)}
     said = {value.code for value in vars(protocol).values() if isinstance(value, protocol.Refusal)}
@@ -64,7 +66,7 @@ RAISING = {"ProblemError", "ConflictError", "ForbiddenError", "InvalidError", "N
 
 
 def raised_codes(path: Path) -> Iterator[str]:
-    """The codes of the errors that a source file makes; a code that is put together stands for each state of a token."""
+    """The codes of the errors that a source file makes; a code that is composed at run time stands for each state of a token."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISING:
             code = node.args[1] if len(node.args) > 1 else None
@@ -92,14 +94,14 @@ def test_each_role_is_described(role: str) -> None:
 
 
 def test_the_command_line_names_each_role() -> None:
-    """It is a client and cannot import the list, so its help repeats it."""
+    """The command line is a client and cannot import the list, so its help repeats it."""
     (issue,) = (command for words, command in walked(app) if words == ("token", "issue"))
     (role,) = (parameter for parameter in issue.params if parameter.name == "role")
     assert role.help == f"One of {', '.join(ROLES)}."  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_the_attempts_that_are_described_are_those_of_the_default_schedule() -> None:
-    """Of each delay the number and the unit: `after 5 s, 30 s, 2 min … 1 h, then hourly to 72 h`."""
+def test_the_described_attempts_are_those_of_the_default_schedule() -> None:
+    """Each delay has a number and a unit: `after 5 s, 30 s, 2 min … 1 h, then hourly to 72 h`."""
     said = re.search(r"\*\*Attempts\*\*: at once, after (.*?), then hourly to (\d+) h", read("docs/consumers.md"))
     assert said is not None
     seconds = {"s": 1, "min": 60, "h": 3_600}
@@ -114,7 +116,7 @@ def test_each_event_type_is_described(topic: str) -> None:
     assert f"`{topic}`" in read("docs/events.md")
 
 
-def test_each_event_type_that_is_written_has_an_example_of_its_own() -> None:
+def test_each_event_type_in_use_has_an_example_of_its_own() -> None:
     page = read("docs/events.md")
     reserved = set(re.findall(r"`([a-z_.]+)`", page.partition("### Types that are fixed but not written yet")[2]))
     examples = {
@@ -127,14 +129,14 @@ def test_each_event_type_that_is_written_has_an_example_of_its_own() -> None:
         path.read_text(encoding="utf-8")
         for path in CODE
         if path.name in {"decide.py", "extension_schemas.py", "profiles.py", "lifecycle.py", "directories.py", "tokens.py"}
-        or (path.parent.name == "delivery" and path.name != "lanes.py")  # which only names what others write
+        or (path.parent.name == "delivery" and path.name != "lanes.py")  # it only names events that other modules write
     )
     names = {kind.topic: name for name, kind in vars(ledger.events).items() if kind in EVENT_TYPES}
     assert [topic for topic in reserved if names[topic] in code] == [], "these are written: give an example of each"
 
 
-def test_the_examples_are_what_the_feed_renders() -> None:
-    """An example that was once true misleads more than none."""
+def test_the_examples_are_rendered_as_the_feed_renders_them() -> None:
+    """An example that is out of date misleads more than no example."""
     for block in re.findall(r"```json\n(.*?)```", read("docs/events.md"), re.DOTALL):
         shown = json.loads(block)
         data, member = shown["data"], shown["data"].get("member")
@@ -164,12 +166,12 @@ def test_the_table_of_routes_is_current() -> None:
     assert len(table().splitlines()) > len(TABLE)
 
 
-def test_the_table_of_deadlines_is_that_of_the_code() -> None:
+def test_the_table_of_deadlines_is_current() -> None:
     text = read("docs/operations.md")
     assert deadlines.generated(text) == text, "write it anew with `make docs`"
 
 
-def test_the_table_of_advisory_locks_is_that_of_the_code() -> None:
+def test_the_table_of_advisory_locks_is_current() -> None:
     text = read("docs/architecture.md")
     assert locks.generated(text) == text, "write it anew with `make docs`"
 
@@ -179,7 +181,7 @@ def test_the_table_of_advisory_locks_is_that_of_the_code() -> None:
     [path for path in routes() if path.startswith("/v1/events") or path.endswith(("/snapshot", "/audit", "z", "/metrics"))],
 )
 def test_each_route_that_programs_read_is_described(path: str) -> None:
-    """What people ask through the command line is in the table of routes; what programs read needs a description."""
+    """Routes that people use through the command line are in the table of routes; routes that programs read need a description."""
     pages = ("docs/operations.md", "docs/events.md", "docs/consumers.md")
     assert any(re.search(rf"GET {re.escape(path)}[`?]", page) for page in map(read, pages))
 
@@ -189,8 +191,8 @@ def test_each_scim_endpoint_is_described(segment: str) -> None:
     assert f"`/{segment}" in read("docs/scim.md")
 
 
-def test_what_the_scim_page_says_is_missing_is_missing() -> None:
-    """It must neither promise too much nor, once something was built, too little."""
+def test_features_that_the_scim_page_calls_missing_are_missing() -> None:
+    """The page must neither promise too much nor, once something was built, too little."""
     missing = read("docs/scim.md").partition("## What is not there yet")[2].partition("\n## ")[0]
     segments = {name for name, _ in SCIM_ROUTES}
     edge = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "api" / "scim").glob("*.py"))
@@ -212,7 +214,7 @@ def test_each_metric_is_described() -> None:
         assert f"| `{name}` |" in text
 
 
-def test_the_tree_of_the_code_is_that_of_the_repository() -> None:
+def test_the_tree_in_the_architecture_lists_every_module() -> None:
     tree = read("docs/architecture.md").partition("```\nruntime/\n")[2].partition("```")[0]
     package, named = "runtime", set[str]()
     for line in tree.splitlines():
@@ -224,14 +226,14 @@ def test_the_tree_of_the_code_is_that_of_the_repository() -> None:
 
 
 def test_the_files_that_the_architecture_names_exist() -> None:
-    """Of folders too: who wants to change something is led to a place that is there."""
+    """Folders too: whoever wants to change something is sent to a place that exists."""
     named = re.findall(r"`([a-z_]+/[\w/.@-]*)`", read("docs/architecture.md"))
     assert [path for path in named if not (ROOT / path).exists()] == []
     assert len(named) > 50
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as forges make them."""
+    """The anchors of the headings of a page, as code hosting sites make them."""
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -249,16 +251,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def mentioned(page: Path) -> list[str]:
-    """Commands in the text, and the lines of sh blocks that begin with one of ours."""
+    """Commands in the text, and the lines of sh blocks that begin with one of our commands."""
     text = page.read_text(encoding="utf-8")
     lines = [line.strip() for kind, block in BLOCK.findall(text) if kind in {"", "sh"} for line in block.splitlines()]
     return [*INLINE.findall(BLOCK.sub("", text)), *(line for line in lines if line.startswith(("scim-ledger ", "make ")))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=where)
-def test_commands_that_are_named_exist(page: Path) -> None:
+def test_every_named_command_exists(page: Path) -> None:
     known = {words for words, _ in walked(app)}
-    groups = {words[:size] for words in known for size in range(1, len(words))}  # `scim-ledger replay …` names a group of them
+    # `scim-ledger replay …` names a group of commands
+    groups = {words[:size] for words in known for size in range(1, len(words))}
     targets = set(re.findall(r"^([a-z]+):.*##", read("Makefile"), re.MULTILINE))
     for command in mentioned(page):
         words = command.split()
@@ -283,8 +286,8 @@ def test_decisions_are_numbered_and_say_why() -> None:
             assert part in text, path.name
 
 
-def test_commands_are_found_at_all() -> None:
-    """A walk that finds nothing would make every test above pass."""
+def test_commands_routes_and_codes_are_found_at_all() -> None:
+    """If a walk found nothing, every test above would pass."""
     assert ("token", "issue") in set(commands())
     assert len(set(commands())) > 10
     assert "/v1/events" in routes()

@@ -1,4 +1,4 @@
-"""docs/idp, held against the profile files."""
+"""docs/idp is compared with the profile files."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.docs.idp import DOCS, PART, generated, names
 
 
 @pytest.mark.parametrize("name", names())
-def test_the_page_of_a_profile_says_what_its_file_says(name: str) -> None:
+def test_the_page_of_a_profile_equals_what_is_generated_from_its_file(name: str) -> None:
     """Regenerate with `make docs`."""
     text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
     assert [part[1] for part in PART.findall(text)] == ["admin", "representation", "mapping", "forgiven"]

@@ -1,4 +1,6 @@
-"""The tour of the README, executed: every `sh` block in order in one shell, its output held against the `text` block below it."""
+"""The tour of the README is executed: every `sh` block in order in one shell; its output is compared with the `text` block below
+it.
+"""
 
 import re
 import shlex
@@ -40,17 +42,17 @@ def as_shown(expected: str) -> "re.Pattern[str]":
 
 
 def as_script(pairs: list[tuple[str, str]], service: Service) -> str:
-    """The blocks as one script that ends at the first failure, pointed at the service by environment variables only."""
+    """The blocks as one script that ends at the first failure; only environment variables point it to the service."""
     settings = {"LEDGER_DATA_DIR": str(service.data_dir), "LEDGER_PORT": str(service.port), "no_proxy": "127.0.0.1"}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
-    exports.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')  # where the environment is not .venv
+    exports.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')  # if the environment is not .venv
     prelude = "\n".join(["set -euo pipefail", "unset ${!LEDGER_@}", *exports, ""])
     return prelude + "".join(f"{block}\necho '{MARK}'\n" for block, _ in pairs)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="the tour is told with curl and bash")
 def test_the_tour_of_the_readme_works_as_written(make_service: Callable[..., Service]) -> None:
-    """A first page that does not work is worse than none."""
+    """A first page with commands that fail is worse than no first page."""
     service = make_service(fresh=True)
     pairs = tour()
     assert len(pairs) >= 7, "the tour was not found"
@@ -58,14 +60,14 @@ def test_the_tour_of_the_readme_works_as_written(make_service: Callable[..., Ser
     shown = done.stdout.split(f"{MARK}\n")
     for place, (block, expected) in enumerate(pairs):
         if place >= len(shown) - 1:
-            break  # a command failed in this block: told below
+            break  # a command failed in this block: the assertion below says so
         assert as_shown(expected).fullmatch(shown[place]), f"{block}\nsays\n{shown[place]}\nthe README shows\n{expected}"
     assert done.returncode == 0, f"{pairs[len(shown) - 1][0]}\n{shown[-1]}{done.stderr}"
     assert len(shown) == len(pairs) + 1
 
 
-def test_the_check_of_the_tour_notices_what_differs() -> None:
-    """Otherwise a tour that prints anything would pass."""
+def test_the_comparison_notices_a_different_output() -> None:
+    """Otherwise a tour with any output would pass."""
     assert as_shown("evt_acme_1_…\n").fullmatch("evt_acme_1_5f0c9a1e\n")
     assert not as_shown("evt_acme_1_…\n").fullmatch("evt_acme_2_5f0c9a1e\n")
     assert not as_shown("one …\n").fullmatch("one\ntwo\n")

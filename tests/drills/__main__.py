@@ -1,7 +1,7 @@
-"""`make drills`: break everything while everybody works, and hold what was answered against the log (docs/reliability.md).
+"""`make drills`: faults strike while all clients and readers work, and every answer is compared with the log (docs/reliability.md).
 
-make drills                                   30 rounds of a seed that is drawn
-make drills ARGS="--rounds 1000 --seed 7"     an evening
+make drills                                   30 rounds of a random seed
+make drills ARGS="--rounds 1000 --seed 7"     takes an evening
 make drills ARGS="--rounds 50 --faults cut,black_hole --hold 12"
 """
 
@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Exit 0 when every promise held, 1 when one did not: with the seed, the history's file and its end."""
+    """Exits with 0 if every promise was kept, and with 1 if one was broken; then it prints the seed, the file of the history and
+    its end.
+    """
     plan = _plan()
     history = History(plan.work.with_suffix(".jsonl"))
     drill = Drill(plan, history, lambda rounds, what: print(f"{rounds} of {plan.rounds} rounds: {what}", flush=True))
@@ -41,7 +43,7 @@ def main() -> int:
 
 
 async def _played(drill: Drill) -> Report:
-    """SIGTERM ends it as Ctrl-C does: nothing that was started stays behind."""
+    """SIGTERM ends it as Ctrl-C does: no process that it started is left."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -70,7 +72,7 @@ def set_aside(names: Iterable[str], without: Container[str]) -> list[str]:
 
 
 def show(plan: Plan, report: Report) -> None:
-    """The figures of a run in which everything held."""
+    """Print the figures of a run in which every promise was kept."""
     print(
         f"{sum(report.rounds.values())} rounds of seed {plan.seed} in {report.seconds:.0f} s: nothing lost, twice, out of order or skipped."
     )

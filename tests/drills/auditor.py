@@ -1,4 +1,6 @@
-"""The auditor reads the whole log as it grows, knows what was answered, and says at the end of each round whether it is true."""
+"""The auditor reads the whole log as it grows, knows every answer, and checks at the end of each round whether the answers are
+true.
+"""
 
 from collections import Counter, defaultdict
 from typing import Any, Final
@@ -12,7 +14,7 @@ FOLDED: Final = ("acme", "big")
 
 
 class FoldByTouch(Fold):
-    """Looks at every commit at the groups that it touches, and at all of them when a round ends."""
+    """Checks after every commit the groups that it touches, and after a round all groups."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,16 +36,18 @@ class FoldByTouch(Fold):
 
 
 class Log(Reader):
-    """The log itself, of all directories or the ledger's own: pages tile it, seqs are dense, time goes on, each directory's state is folded."""
+    """The log of all directories, or the ledger's own log: pages have no gaps, seqs are dense, time never decreases, and the
+    state of each directory is computed.
+    """
 
     def __init__(self, name: str, parties: Parties, query: str = "") -> None:
         super().__init__(name, parties)
-        self.covered = 0  # a position, or the seq of the one directory that is asked for
+        self.covered = 0  # a position, or the seq of the one directory that is read
         self.seqs: Counter[str] = Counter()
         self._query = query
         self._times: dict[str, str] = {}
         self.folds = {slug: FoldByTouch() for slug in FOLDED}
-        self.quiet = 0  # pages without events one after the other
+        self.quiet = 0  # the number of pages without events in a row
 
     async def run(self) -> None:
         after = ""
@@ -83,17 +87,17 @@ class Log(Reader):
 
 
 class Auditor:
-    """Holds what was answered against the log."""
+    """Compares every answer with the log."""
 
     def __init__(self, log: Log, doubts: Doubts) -> None:
         self._log, self._doubts = log, doubts
         self._at: dict[tuple[str, int], dict[str, Any]] = {}
         self._position = 0
-        self._acts: Counter[tuple[str, str]] = Counter()  # by what each is known by
+        self._acts: Counter[tuple[str, str]] = Counter()  # by the key that identifies each act
         self.acknowledged = self.unsure = self.events = 0
 
     def settle(self, events: Events, round_: Ledgered, acts: list[Act], models: list[Any], crowd: Any) -> None:
-        """Everything of a round, with all events that it brought; raises Violation."""
+        """Check a round with all its events; raises Violation."""
         self._dense(events)
         self._at = {(event["directory"], event["seq"]): event for event in events}
         for change in round_.acknowledged:
@@ -107,7 +111,7 @@ class Auditor:
         self.events += len(events)
 
     def _dense(self, events: Events) -> None:
-        """Positions of the whole ledger, its own log included."""
+        """Positions of the whole ledger, the ledger's own log included, have no gap and no repetition."""
         for event in sorted(events, key=lambda event: event["position"]):
             if event["position"] != self._position + 1:
                 raise Violation(f"position {event['position']} follows {self._position}")
@@ -145,7 +149,7 @@ class Auditor:
                 raise Violation(f"{act} was answered and is not in the log")
 
     def _commits_once(self, events: Events) -> None:
-        """A request makes one commit; those of Bulk one for each operation, of different users."""
+        """A request makes one commit; a Bulk request makes one for each operation, each of a different user."""
         commits: defaultdict[str, set[tuple[str, int]]] = defaultdict(set)
         names: Counter[str] = Counter()
         for event in events:

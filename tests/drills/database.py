@@ -1,4 +1,4 @@
-"""The database of a drill: a PostgreSQL of its own, whose processes, disk and clock the faults reach."""
+"""The database of a drill: a PostgreSQL for the drill alone, with processes, disk and clock that the faults can affect."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ from runtime import embedded
 from runtime.bootstrap import DATABASE, Urls, embedded_urls
 from tests.postgres.settable_clock import SettableClock
 
-# Processes are killed, not the machine: what the kernel has outlives them. A commit is still written before it is answered.
+# Processes are killed, not the machine, so data that the kernel has survives. A commit is still written before it is answered.
 SETTINGS: Final = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -25,11 +25,11 @@ SETTINGS: Final = {
     "wal_keep_size": "0",
 }
 DISK_BYTES: Final = 4 * 2**30
-LEFT_BYTES: Final = 128 * 1024  # on a disk that is full
+LEFT_BYTES: Final = 128 * 1024  # the free bytes on a full disk
 
 
 class Database:
-    """One cluster, on a small disk of its own where mounting one is permitted."""
+    """One cluster, on a small disk of its own if mounting is permitted."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -41,7 +41,7 @@ class Database:
         self.urls = Urls("", "")
 
     def start(self) -> None:
-        """Make the disk, the cluster, the roles and the database; its clock can be set once the ledger is there."""
+        """Make the disk, the cluster, the roles and the database; its clock can be set once the ledger exists."""
         self.place.mkdir(parents=True, exist_ok=True)
         done = self._mount(f"size={DISK_BYTES}")
         self.disk_refused = done.stderr.strip()
@@ -61,7 +61,7 @@ class Database:
         return self._cluster.socket_dir / f".s.PGSQL.{self._cluster.port}"
 
     def url_of_both(self, role: str) -> str:
-        """A connection string that names the server and its standby: the one that takes writes is found."""
+        """A connection string that names the server and its standby: clients use the one that accepts writes."""
         hosts = [str(each.socket_dir) for each in (self._cluster, self._standby) if each is not None]
         ports = [str(embedded.PORT)] * len(hosts)
         return make_conninfo(host=",".join(hosts), port=",".join(ports), user=role, dbname=DATABASE)
@@ -72,21 +72,21 @@ class Database:
         return self._cluster.url(embedded.SUPERUSER, DATABASE)
 
     def restart(self) -> None:
-        """Stop it in order, and start it again."""
+        """Stop it with a normal shutdown, and start it again."""
         assert self._cluster is not None
         embedded.stop(self._cluster)
         self._cluster = embedded.start(self._cluster.data_dir, settings=SETTINGS)
 
     def kill(self) -> None:
-        """SIGKILL every process of it at once, as a host dies.
+        """Kill all of its processes with SIGKILL at once, as if the host died.
 
-        All are stopped first: a session that waits for a standby takes the death of the postmaster for the end of its wait, and in the
-        milliseconds until its own death others would see a commit that no standby has.
+        All are stopped first: a session that waits for a standby takes the death of the postmaster for the end of its wait, and
+        until it ends itself, some milliseconds later, others would see a commit that no standby has.
         """
         assert self._cluster is not None
         postmaster = self._cluster.pid
         with suppress(ProcessLookupError):
-            os.kill(postmaster, signal.SIGSTOP)  # from now on it starts none
+            os.kill(postmaster, signal.SIGSTOP)  # from now on it starts no processes
         every = [*_children(postmaster), postmaster]
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in every:
@@ -94,7 +94,7 @@ class Database:
                     os.kill(pid, number)
 
     def revive(self) -> None:
-        """Start it again if it died; crash recovery included."""
+        """Start it again if it has died; this includes crash recovery."""
         assert self._cluster is not None
         if self._cluster.process is not None and self._cluster.process.poll() is not None:
             self._cluster = embedded.revive(self._cluster, settings=SETTINGS)
@@ -104,7 +104,9 @@ class Database:
     # -- a second server ----------------------------------------------------
 
     def stand_by(self, wire: int) -> None:
-        """Give it a synchronous standby, which reaches it through a port: from then on nothing is acknowledged that the standby does not have."""
+        """Add a synchronous standby, which connects through a port: from then on nothing is acknowledged that the standby does
+        not have.
+        """
         first = self._cluster
         assert first is not None
         self._standbys += 1
@@ -126,7 +128,7 @@ class Database:
                 conn.execute("select pg_sleep(0.05)")
 
     def dismiss(self) -> None:
-        """Wait for the standby no more, and take it away."""
+        """Stop waiting for the standby, and remove it."""
         standby, self._standby = self._standby, None
         assert standby is not None
         with psycopg.connect(self.superuser_url, autocommit=True) as conn:
@@ -136,7 +138,10 @@ class Database:
         shutil.rmtree(standby.data_dir)
 
     def wait_for_nobody(self) -> None:
-        """The standby follows from now on as it can: what is acknowledged may be missing there. It has all that was written before."""
+        """From now on the standby is asynchronous: it may lack acknowledged commits.
+
+        It has everything that was written before.
+        """
         with psycopg.connect(self.superuser_url, autocommit=True) as conn:
             conn.execute("alter system reset synchronous_standby_names")
             conn.execute("select pg_reload_conf()")
@@ -160,7 +165,7 @@ class Database:
         shutil.rmtree(first.data_dir)
 
     def fill_disk(self) -> None:
-        """Leave next to nothing of the disk."""
+        """Leave almost no free space on the disk."""
         found = os.statvfs(self.place)
         used = (found.f_blocks - found.f_bfree) * found.f_frsize
         done = self._mount(f"remount,size={used + LEFT_BYTES}")
@@ -171,7 +176,7 @@ class Database:
         assert done.returncode == 0, done.stderr
 
     def set_clock(self, **off: float) -> None:
-        """How far its clock is off real time from now on."""
+        """Set how far its clock differs from real time from now on."""
         if not self._clock_set:
             self._clock_set = SettableClock.put_aside(self.superuser_url)
         SettableClock(self.superuser_url).ahead(**off)

@@ -1,4 +1,4 @@
-"""What goes wrong in a round: one fault each, struck and healed while everybody works."""
+"""The faults of the rounds: each strikes and is healed while all clients and readers work."""
 
 import asyncio
 import os
@@ -12,16 +12,16 @@ from tests.drills.database import Database
 from tests.drills.fleet import Instance
 from tests.drills.road import Cut, Road
 
-STATEMENTS: Final = 20  # of the longest write transaction, and some
+STATEMENTS: Final = 20  # the statements of the longest write transaction, and some more
 
 
 @dataclass
 class Stage:
-    """What faults reach. `hold_s`: the longest that one lasts."""
+    """The things that faults can affect. `hold_s`: the longest duration of a fault."""
 
     database: Database
     fleet: list[Instance]
-    wire: Road  # from a standby to the database
+    wire: Road  # the connection from a standby to the database
     rng: random.Random
     hold_s: float
     cuts: int = 0
@@ -32,11 +32,11 @@ class Stage:
 
 @dataclass
 class Struck:
-    """A fault that is on: what it hit, and how it is healed."""
+    """A fault that has struck: what it affects, and how it is healed."""
 
     facts: dict[str, Any]
     heal: Callable[[], Awaitable[None]]
-    over: asyncio.Event | None = None  # set when there is nothing to wait for any more
+    over: asyncio.Event | None = None  # set when there is nothing left to wait for
     least_s: float = 0.0
 
 
@@ -48,12 +48,12 @@ async def _nothing() -> None:
 
 
 async def calm(_stage: Stage) -> Struck:
-    """No fault: what the others are compared with."""
+    """No fault, for comparison with the others."""
     return Struck({}, _nothing)
 
 
 async def kill_worker(stage: Stage) -> Struck:
-    """A serving process among several is killed; the supervisor starts another."""
+    """One of several serving processes is killed; the supervisor starts another one."""
     instance = stage.fleet[0]
     pid = stage.rng.choice(instance.serving())
     os.kill(pid, signal.SIGKILL)
@@ -61,7 +61,7 @@ async def kill_worker(stage: Stage) -> Struck:
 
 
 async def kill_delivery(stage: Stage) -> Struck:
-    """A delivery process is killed with deliveries under way."""
+    """A delivery process is killed while deliveries are under way."""
     instance = stage.any()
     pids = instance.delivering()
     for pid in pids[:1]:
@@ -81,7 +81,7 @@ async def kill_service(stage: Stage) -> Struck:
 
 
 async def stop_worker(stage: Stage) -> Struck:
-    """A serving process is frozen with whatever it holds, and wakes up later."""
+    """A serving process is frozen with all its locks and requests, and continues later."""
     instance = stage.any()
     pid = stage.rng.choice(instance.serving())
     instance.freeze(pid)
@@ -105,7 +105,7 @@ async def stop_delivery(stage: Stage) -> Struck:
 
 
 async def cut(stage: Stage) -> Struck:
-    """A connection is cut at a statement of a transaction: each in turn, before it, after it, or at its answer."""
+    """A connection is cut at a statement of a transaction: at each in turn, before it, after it, or during its answer."""
     instance = stage.any()
     at, stage.cuts = 1 + stage.cuts % STATEMENTS, stage.cuts + 1
     wanted = Cut(at, stage.rng.choice(["before", "after", "answer"]), of_a_writer=stage.rng.random() < 0.7)
@@ -120,7 +120,7 @@ async def cut(stage: Stage) -> Struck:
 
 
 async def black_hole(stage: Stage) -> Struck:
-    """The network between a service and the database swallows everything; afterwards it comes late, or never."""
+    """The network between a service and the database drops all bytes; afterwards they arrive late, or never."""
     instance, broken = stage.any(), stage.rng.random() < 0.5
     instance.road.swallow()
 
@@ -138,13 +138,13 @@ async def break_connections(stage: Stage) -> Struck:
 
 
 async def restart_database(stage: Stage) -> Struck:
-    """The database is stopped in order and started again."""
+    """The database is stopped with a normal shutdown and started again."""
     await asyncio.to_thread(stage.database.restart)
     return Struck({}, _nothing)
 
 
 async def kill_database(stage: Stage) -> Struck:
-    """Every process of the database is killed; crash recovery brings it back."""
+    """Every process of the database is killed; it comes back with crash recovery."""
     stage.database.kill()
 
     async def heal() -> None:
@@ -154,7 +154,7 @@ async def kill_database(stage: Stage) -> Struck:
 
 
 async def fail_over(stage: Stage) -> Struck:
-    """The database gets a synchronous standby, dies for good, perhaps while the standby lags, and the standby takes its place."""
+    """The database gets a synchronous standby and dies for good, in some rounds while the standby lags; the standby takes over."""
     await asyncio.to_thread(stage.database.stand_by, stage.wire.port)
     lags = stage.rng.random() < 0.5
 
@@ -172,7 +172,7 @@ async def fail_over(stage: Stage) -> Struck:
 
 
 async def hang_standby(stage: Stage) -> Struck:
-    """The synchronous standby hangs: commits wait for it and are not acknowledged; then it goes on, and is dismissed."""
+    """The synchronous standby hangs: commits wait for it and are not acknowledged; then it continues, and is removed."""
     await asyncio.to_thread(stage.database.stand_by, stage.wire.port)
     stage.wire.swallow()
 
@@ -184,7 +184,7 @@ async def hang_standby(stage: Stage) -> Struck:
 
 
 async def fill_disk(stage: Stage) -> Struck:
-    """The disk of the database is full; afterwards there is room again, and what died is started."""
+    """The disk of the database is full; afterwards there is room again, and processes that died are started."""
     await asyncio.to_thread(stage.database.fill_disk)
 
     async def heal() -> None:
@@ -195,7 +195,7 @@ async def fill_disk(stage: Stage) -> Struck:
 
 
 async def set_clock(stage: Stage) -> Struck:
-    """The database's clock is set ahead or back, and put right again."""
+    """The database's clock is set ahead or back, and corrected again."""
     off = stage.rng.choice([-3_600, -90, -20, 20, 40, 90, 3_600])
     await asyncio.to_thread(stage.database.set_clock, seconds=off)
 
@@ -207,8 +207,8 @@ async def set_clock(stage: Stage) -> Struck:
 
 SLOW: Final = frozenset(
     {"kill_service", "kill_delivery", "fail_over", "hang_standby"}
-)  # seconds until a process has started, or a lease is over
-# How often each is drawn, in parts.
+)  # the seconds until a process has started, or a lease has expired
+# The relative frequency of each fault.
 FAULTS: Final[dict[str, tuple[Strike, int]]] = {
     "calm": (calm, 1),
     "kill_worker": (kill_worker, 3),

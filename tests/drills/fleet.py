@@ -1,4 +1,4 @@
-"""The services of a drill, each on its own road to the one database, and the processes that they consist of."""
+"""The services of a drill, each with its own connection to the one database, and their processes."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ class Instance:
         return sorted(spawned(self.main()))
 
     def _listens(self, pid: int) -> bool:
-        """Whether a process has the socket that requests come to."""
+        """Whether a process has the socket on which requests arrive."""
         wanted = {
             f"socket:[{fields[9]}]"
             for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
@@ -73,7 +73,7 @@ class Instance:
         self.frozen.clear()
 
     def kill(self) -> None:
-        """SIGKILL all its processes at once."""
+        """Kill all its processes with SIGKILL at once."""
         assert self.service.process is not None
         with suppress(ProcessLookupError):
             os.killpg(self.main(), signal.SIGKILL)

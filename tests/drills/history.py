@@ -1,4 +1,4 @@
-"""What happened in a drill, line by line, so that a failure can be read back: one JSON document for each request, fault and verdict."""
+"""The history of a drill, line by line, so that a failure can be analysed: one JSON document for each request, fault and verdict."""
 
 import json
 import time
@@ -6,15 +6,15 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
-SHOWN: Final = 40  # lines that a failure prints
+SHOWN: Final = 40  # the number of lines that a failure prints
 
 
 class Violation(Exception):
-    """Something that the ledger promises did not hold."""
+    """A promise of the ledger was broken."""
 
 
 class History:
-    """Written as it happens; a failure shows its end."""
+    """The history is written as things happen; a failure prints its end."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Who writes during a drill: IdPs whose models foresee what must be true, and an operator whose acts must each happen once.
+"""The writers of a drill: IdPs whose models foresee the state, and an operator whose acts must each happen once.
 
-What was not answered may or may not be stored: its resource is left alone from then on and is not compared any more. What was answered with
-success, and what was answered with "nothing was changed", is held against the log.
+If a request got no answer, its change may or may not be stored: its resource is not used or compared any more. Changes that were
+answered with success, and those answered with "nothing was changed", are compared with the log.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from tests.drills.fleet import Instance
 from tests.drills.history import History, Violation
 
 ANSWER_TIMEOUT_S: Final = 20.0
-PAUSE_S: Final = 0.05  # after a refusal: whoever is told to come again does not come at once
-USERS_MAX, GROUPS_MAX = 30, 10  # of one IdP: the fold is walked whole at the end of each round
+PAUSE_S: Final = 0.05  # after a refusal: a refused client waits before it tries again
+USERS_MAX, GROUPS_MAX = 30, 10  # of one IdP: the whole state is checked at the end of each round
 MEMBERS: Final = 1_000
-CROWD: Final = 1_300  # users of whom the large group takes its members
+CROWD: Final = 1_300  # users from whom the members of the large group are taken
 UNSURE: Final = "may or may not"
 
 
@@ -38,24 +38,25 @@ class Answer:
 
     @property
     def undone(self) -> bool:
-        """Whether it says that nothing was stored, which is then held against the log."""
+        """Whether the answer says that nothing was stored, which is then compared with the log."""
         return self.status == 429 or (self.status == 503 and "nothing was changed" in self.detail.lower())
 
 
 class Client:
-    """Asks any of the services; tells the history; remembers how long answers took."""
+    """Sends requests to any of the services, writes the history, and keeps the slowest answer."""
 
     def __init__(self, history: History, tokens: dict[str, str]) -> None:
         self.history, self.tokens = history, tokens
         self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S))
-        self.http._retry_connection = False  # a request is sent once: what was sent twice behind our back could not be judged
-        self.slowest = 0.0  # of answers in this round
+        # each request is sent once: if the library repeated it unnoticed, the answer could not be judged
+        self.http._retry_connection = False
+        self.slowest = 0.0  # of the answers in this round
         self.answers = 0
 
     async def ask(
         self, instance: Instance, role: str, method: str, path: str, body: Any = None, *, key: str = "", told: bool = True
     ) -> Answer | None:
-        """The answer, or None where there was none. `role` may be a token's text."""
+        """Returns the answer, or None if there was none. `role` may be the text of a token."""
         headers = {"Authorization": f"Bearer {self.tokens.get(role, role)}", **({"Idempotency-Key": key} if key else {})}
         began = time.monotonic()
         try:
@@ -80,7 +81,7 @@ class Client:
 
 
 class Gate:
-    """Open while a round lasts; closed, everybody ends what is under way."""
+    """Open during a round; when it closes, all clients finish their running requests."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
@@ -94,7 +95,7 @@ class Gate:
         self._open.set()
 
     async def close(self) -> None:
-        """Returns when nothing is under way any more."""
+        """Returns when no request is running any more."""
         self._open.clear()
         self._closing.set()
         await self._idle.wait()
@@ -110,7 +111,7 @@ class Gate:
             self._idle.set()
 
     async def pause(self, seconds: float = PAUSE_S) -> None:
-        """Wait a moment, no longer than the round lasts."""
+        """Wait for a moment, but not longer than the round lasts."""
         try:
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
@@ -129,7 +130,7 @@ class Acknowledged:
 
 @dataclass
 class Ledgered:
-    """What is known of one round, to be held against the log."""
+    """The answers of one round, to be compared with the log."""
 
     acknowledged: list[Acknowledged] = field(default_factory=list)
     undone: set[str] = field(default_factory=set)  # names of creations that were answered with "nothing was changed"
@@ -138,14 +139,14 @@ class Ledgered:
 
 @dataclass
 class Doubts:
-    """What was under way when no answer came, for good."""
+    """The targets of requests that got no answer; they stay in doubt."""
 
     names: set[str] = field(default_factory=set)  # of creations
     ids: set[str] = field(default_factory=set)  # of resources
 
 
 class Parties:
-    """What all who write share."""
+    """What all writers share."""
 
     def __init__(self, client: Client, gate: Gate, fleet: Sequence[Instance], doubts: Doubts) -> None:
         self.client, self.gate, self.fleet, self.doubts = client, gate, fleet, doubts
@@ -159,7 +160,7 @@ class Parties:
             self.progress.notify_all()
 
     async def until(self, holds: Callable[[], bool], seconds: float) -> bool:
-        """Whether it came true in time."""
+        """Returns whether the condition became true in time."""
         try:
             async with asyncio.timeout(seconds), self.progress:
                 await self.progress.wait_for(holds)
@@ -172,7 +173,7 @@ class Parties:
 
 
 class Idp:
-    """One IdP: random requests whose outcome its model foresees, some of them as Bulk."""
+    """One IdP: random requests whose results its model foresees, some of them as Bulk."""
 
     def __init__(self, parties: Parties, number: int, seed: int) -> None:
         self._parties, self._turn = parties, number
@@ -267,7 +268,7 @@ class Crowd:
         self._turn = self._made = 0
 
     async def found(self) -> None:
-        """Create the crowd, before anything is broken."""
+        """Create the users and the group, before the first fault."""
         for start in range(0, CROWD, 650):
             names = [f"crowd{n}" for n in range(start, min(start + 650, CROWD))]
             answer = await self._parties.client.ask(
@@ -315,7 +316,7 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An act that was carried out, as the service says, in the words of its event."""
+    """An act that was carried out according to its answer, described by the fields of its event."""
 
     kind: str
     mark: str
@@ -323,7 +324,7 @@ class Act:
 
 @dataclass
 class Asked:
-    """An act on its way: sent again with the same key until there is an answer, over rounds."""
+    """An act under way: it is sent again with the same key until there is an answer, over several rounds."""
 
     act: Act
     method: str
@@ -333,7 +334,7 @@ class Asked:
 
 
 class Administrator:
-    """Issues and revokes tokens, registers schemas: with an Idempotency-Key, again and again until there is an answer."""
+    """Issues and revokes tokens and registers schemas, with an Idempotency-Key, again and again until there is an answer."""
 
     def __init__(self, parties: Parties, rng: Any) -> None:
         self._parties, self._rng = parties, rng

@@ -1,4 +1,4 @@
-"""Rounds: everybody works, something breaks, it heals, everybody ends what is under way, and the auditor judges."""
+"""Rounds: all clients and readers work, a fault strikes and is healed, all requests are finished, and the auditor judges."""
 
 import asyncio
 import contextlib
@@ -22,19 +22,19 @@ from tests.drills.readers import Filtered, InOrderOfDirectories, InOrderOfSubjec
 from tests.drills.road import Road
 
 IDPS: Final = 6
-# The contract says 15 s and 10 s; the rest is for a machine that does many things at once.
+# The promises are 15 s and 10 s; the rest is for a machine that runs much else at the same time.
 BACK_S: Final = 25.0
 ANSWER_S: Final = 13.0
-UNBOUNDED: Final = {"kill_service", "kill_worker", "stop_worker"}  # a process that is frozen or not yet there answers when it can
+UNBOUNDED: Final = {"kill_service", "kill_worker", "stop_worker"}  # a process that is frozen or still starting answers later
 CAUGHT_UP_S: Final = 60.0
-WARM_UP: Final = 12  # acknowledged changes before something breaks
+WARM_UP: Final = 12  # acknowledged changes before the fault strikes
 VERIFY_EVERY: Final = 50
 RETRIES: Final = [0] * 60
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be played."""
+    """The parameters of a run."""
 
     rounds: int
     seed: int
@@ -45,10 +45,10 @@ class Plan:
 
 @dataclass
 class Report:
-    """What came of it."""
+    """The results of a run."""
 
     rounds: Counter[str] = field(default_factory=Counter)
-    back_s: dict[str, float] = field(default_factory=dict)  # the longest until both services took writes again, by fault
+    back_s: dict[str, float] = field(default_factory=dict)  # the longest time until both services accepted writes again, by fault
     caught_up_s: dict[str, float] = field(default_factory=dict)
     answer_s: dict[str, float] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ def _longest(kept: dict[str, float], name: str, seconds: float) -> None:
 
 
 class Drill:
-    """One database, its services, who writes and who reads."""
+    """One database, its services, the writers and the readers."""
 
     def __init__(self, plan: Plan, history: History, tell: Callable[[int, str], None]) -> None:
         self.plan, self.history, self.report = plan, history, Report()
@@ -128,7 +128,7 @@ class Drill:
                 await over.wait()
 
     async def _back(self, name: str, healed: float) -> None:
-        """Each service takes writes again, in time."""
+        """Each service accepts writes again, in time."""
         for instance in self._parties.fleet:
             while True:
                 body = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"],
@@ -142,7 +142,7 @@ class Drill:
         _longest(self.report.back_s, name, time.monotonic() - healed)
 
     async def _settle(self, name: str, seconds: float) -> None:
-        """Everybody has read everything; then it is judged."""
+        """Wait until every reader has read everything; then judge."""
         began = time.monotonic()
         logs = (self._log, self._own)
         for log in logs:
@@ -168,7 +168,7 @@ class Drill:
             "settled", fault=name, events=len(expected), through=through, acknowledged=len(parties.round.acknowledged)
         )
 
-    # -- whoever fails, fails the drill -------------------------------------
+    # -- a client or reader that fails ends the drill ------------------------
 
     def _sound(self) -> None:
         for task in self._tasks:
@@ -177,7 +177,7 @@ class Drill:
                 raise Violation(f"{task.get_name()} ended")
 
     async def _while_sound(self, work: Any) -> Any:
-        """Wait for something, unless one of those who write and read finds a fault meanwhile."""
+        """Wait for something, unless a writer or reader finds a fault meanwhile."""
         main = asyncio.ensure_future(work)
         await asyncio.wait([main, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         if not main.done():
@@ -198,7 +198,7 @@ class Drill:
             if answer is None or answer.status != 200 or answer.body["holes"]:
                 raise Violation(f"the audit of {name}: {answer and answer.body}")
 
-    # -- the stage ----------------------------------------------------------
+    # -- setting up ------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def _staged(self) -> AsyncIterator[Stage]:
@@ -237,7 +237,7 @@ class Drill:
         return road
 
     async def _peopled(self, stack: contextlib.AsyncExitStack, fleet: Sequence[Instance]) -> None:
-        """Those who write and read, and what they begin with."""
+        """The writers and readers, and the data that they begin with."""
         client = Client(self.history, fleet[0].service.first_run["tokens"])
         stack.push_async_callback(client.close)
         doubts = Doubts()
@@ -291,7 +291,9 @@ class Drill:
         return answer.body
 
     async def _awake(self, fleet: Sequence[Instance]) -> None:
-        """The door is open before the processes behind it have started: on a busy machine that takes longer than a request waits."""
+        """The socket is open before the processes behind it have started: on a busy machine the start takes longer than a request
+        may wait.
+        """
         for instance in fleet:
             for _ in range(6):
                 if await self._parties.client.ask(instance, "admin", "GET", "/v1/directories") is not None:

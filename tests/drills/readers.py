@@ -1,4 +1,4 @@
-"""Readers of every kind, each of which must get everything that is there, in order, whatever breaks meanwhile."""
+"""Readers of every kind, each of which must get every event, in order, whatever fails meanwhile."""
 
 import asyncio
 import json
@@ -16,20 +16,20 @@ from tests.drills.load import Parties
 
 Events = list[dict[str, Any]]
 RETRY_S: Final = 0.05
-SILENT_S: Final = 20.0  # a stream that says nothing for longer is opened anew: its heartbeat comes every 15 s
+SILENT_S: Final = 20.0  # a stream without data for longer is opened again: its heartbeat comes every 15 s
 
 
 class Reader:
-    """What a reader got since the last settlement, in the order in which it came first."""
+    """The events that a reader got since the last judgement, in the order in which they first came."""
 
     def __init__(self, name: str, parties: Parties, turn: int = 0) -> None:
         self.name, self.parties, self.turn = name, parties, turn
         self.fresh: Events = []
         self.seen: set[str] = set()
-        self.settled = 0  # position up to which everything was judged
+        self.settled = 0  # the position up to which everything was judged
 
     def wants(self, event: dict[str, Any]) -> bool:
-        """Whether it is to get this event."""
+        """Whether the reader must get this event."""
         return True
 
     async def take(self, event: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ class Reader:
         return [event for event in expected if self.wants(event) and event["id"] not in self.seen]
 
     def settle(self, expected: Events, through: int) -> None:
-        """Judge what came up to a position; the rest belongs to the next settlement."""
+        """Judge the events up to a position; later ones belong to the next judgement."""
         mine = [event for event in self.fresh if event["position"] <= through]
         self.judge(mine, [event for event in expected if self.wants(event)])
         self.fresh = [event for event in self.fresh if event["position"] > through]
@@ -56,7 +56,7 @@ class Reader:
         self.settled = through
 
     def judge(self, got: Events, expected: Events) -> None:
-        """Exactly what was expected, in the order of the log."""
+        """The reader has exactly the expected events, in the order of the log."""
         if [event["id"] for event in got] != [event["id"] for event in expected]:
             place = next(
                 (n for n, (one, other) in enumerate(zip(got, expected, strict=False)) if one["id"] != other["id"]), len(expected)
@@ -66,7 +66,7 @@ class Reader:
             )
 
     async def instance(self) -> Instance:
-        """The next service to ask; after a failure it is another one."""
+        """The service to ask next; after a failure it is another one."""
         self.turn += 1
         return self.parties.alternate(self.turn)
 
@@ -83,7 +83,7 @@ def _brief(events: Events) -> str:
 
 
 class Filtered(Reader):
-    """Reads some types with long polls; the pages must tile the log."""
+    """Reads some types with long polls; the pages must cover the log without gaps."""
 
     def wants(self, event: dict[str, Any]) -> bool:
         return event["type"].startswith("user.")
@@ -114,7 +114,7 @@ class Filtered(Reader):
 
 
 class Streamed(Reader):
-    """Follows Server-Sent Events of everything, and goes on with Last-Event-ID."""
+    """Follows all events as Server-Sent Events, and continues with Last-Event-ID."""
 
     async def run(self) -> None:
         last = ""
@@ -177,11 +177,11 @@ class Pulled(Reader):
                 await self.parties.client.ask(instance, "consumer", "POST", f"{path}/ack", through, told=False)
 
     def again(self, event: dict[str, Any]) -> None:
-        """Its acknowledgement was lost."""
+        """Its acknowledgement was lost, so the events come again."""
 
 
 class Hooked(Reader):
-    """A consumer that is pushed to: a receiver that is seldom out of order itself."""
+    """A webhook consumer with a receiver that fails now and then."""
 
     def __init__(self, name: str, parties: Parties, receiver: Receiver, seed: int, *, fails: float) -> None:
         super().__init__(name, parties)
@@ -195,7 +195,7 @@ class Hooked(Reader):
         return event["directory"] != "_system"
 
     def _behave(self, delivery: Delivery) -> Answer:
-        """In the receiver's thread."""
+        """Called in the thread of the receiver."""
         chance = self._random.random()
         answer = (
             Answer(500)
@@ -218,7 +218,7 @@ class Hooked(Reader):
                 await self.take(event)
 
     def kept(self, events: Events) -> None:
-        """Repetitions too."""
+        """The kept events, repetitions included."""
 
     def again(self, event: dict[str, Any]) -> None:
         self.repeated += 1
@@ -233,7 +233,9 @@ class InOrderOfDirectories(Hooked):
 
 
 class InOrderOfSubjects(Hooked):
-    """Each lane in order, repetitions in place; a membership after what its user and group live by."""
+    """Each lane is in order, repetitions keep their places; a membership comes after the events that create or activate its user
+    and group.
+    """
 
     def __init__(self, name: str, parties: Parties, receiver: Receiver, seed: int, *, fails: float) -> None:
         super().__init__(name, parties, receiver, seed, fails=fails)
@@ -261,7 +263,7 @@ class InOrderOfSubjects(Hooked):
 
 
 def latest(readers: Sequence[Reader], expected: Events) -> str:
-    """Who lacks what, for a failure."""
+    """For a failure: which readers lack which events."""
     return "; ".join(
         f"{reader.name} lacks {len(lacks)}: {_brief(lacks[:2])}" for reader in readers if (lacks := reader.lacks(expected))
     )

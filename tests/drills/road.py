@@ -1,6 +1,7 @@
-"""The road between a service and its database: TCP on the service's side, PostgreSQL's socket on the other, and ways to break it.
+"""The connection between a service and its database: TCP on the side of the service, PostgreSQL's socket on the other, and ways to break it.
 
-It reads the statements that pass, so that a connection can be cut at any one of a transaction: before it, after it, or at its answer.
+It reads the statements that pass, so that a connection can be cut at any statement of a transaction: before it, after it, or
+during its answer.
 """
 
 import asyncio
@@ -21,29 +22,33 @@ LOCKS_A_DIRECTORY: Final = f"advisory_xact_lock({DIRECTORY.number},"
 
 @dataclass
 class Cut:
-    """The next transaction is cut at its `at`-th statement, or at its last where it has fewer; of a writer, or of any connection."""
+    """The next transaction is cut at its `at`-th statement, or at its last one if it has fewer; of a writer, or of any
+    connection.
+    """
 
     at: int
     moment: Moment
     of_a_writer: bool
-    statement: str = ""  # what it hit
+    statement: str = ""  # the statement that was hit
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Statements:
-    """Follows what a client sends: where its messages end, and which statement each of them executes (protocol 3.0)."""
+    """Parses the bytes of a client: where its messages end, and which statement each of them executes (protocol 3.0)."""
 
     def __init__(self) -> None:
         self._waiting = b""
         self._started = False
         self._texts: dict[bytes, str] = {}
         self._bound = ""
-        self.writes = False  # takes the locks of directories: it is a writer's
+        self.writes = False  # it takes locks of directories, so it belongs to a writer
         self.open = False  # within a transaction
-        self.count = 0  # of statements in it
+        self.count = 0  # the number of statements in it
 
     def split(self, data: bytes) -> Iterator[tuple[bytes, str | None]]:
-        """Whole messages, each with the statement that it executes, if any; `open` and `count` are as of the message given last."""
+        """Yields whole messages, each with the statement that it executes, if any; `open` and `count` are those after the last
+        yielded message.
+        """
         self._waiting += data
         while (size := self._size()) and len(self._waiting) >= size:
             message, self._waiting = self._waiting[:size], self._waiting[size:]
@@ -83,7 +88,7 @@ class Statements:
 
 
 class Road:
-    """Carries connections, until it is told not to."""
+    """Forwards connections, until it is told to drop or cut them."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -94,7 +99,7 @@ class Road:
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
-        self.hits: Counter[str] = Counter()  # statements that were cut
+        self.hits: Counter[str] = Counter()  # the statements that were cut
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -109,11 +114,11 @@ class Road:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def swallow(self) -> None:
-        """From now on nothing arrives anywhere, and nobody is told: no byte, no end, no refusal."""
+        """From now on nothing arrives on either side, and neither side gets an error: no byte, no end, no refusal."""
         self._flows.clear()
 
     def give_back(self, *, broken: bool) -> None:
-        """What was under way arrives late, or, where the connections are `broken`, not at all."""
+        """Bytes that were kept arrive late, or, if the connections are `broken`, not at all."""
         if broken:
             self.break_all()
         self._flows.set()
@@ -123,7 +128,7 @@ class Road:
             end.transport.abort()
 
     def lead_to(self, target: Path) -> None:
-        """Connections go to another server from now on."""
+        """From now on connections go to another server."""
         self._target = target
         self.break_all()
 
@@ -144,9 +149,9 @@ class Road:
             self._ends.discard(writer)
             return
         self._ends.add(up_writer)
-        answer = asyncio.Event()  # set: the next answer is not to arrive
+        answer = asyncio.Event()  # set: the next answer must not arrive
         try:
-            # Cancelled when the road is closed: asyncio's server would report that as an error of ours.
+            # The task is cancelled when the road is closed: asyncio's server would report that as an error.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(
                     self._there(reader, writer, up_writer, answer), self._back(up_reader, up_writer, writer, answer)
@@ -210,4 +215,4 @@ class Road:
 
     def _sever(self, down: asyncio.StreamWriter, up: asyncio.StreamWriter) -> None:
         down.transport.abort()
-        up.close()  # what was sent before is still delivered
+        up.close()  # bytes that were sent before are still delivered

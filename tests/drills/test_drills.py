@@ -1,4 +1,7 @@
-"""Thirty rounds of `make drills`: a failure prints what happened. The seed is fixed, so that a change is judged by itself; `make drills` draws others."""
+"""Thirty rounds of `make drills`; a failure prints what happened.
+
+The seed is fixed, so that a failure comes from the change and not from another seed; `make drills` uses random ones.
+"""
 
 import subprocess
 import sys
@@ -26,8 +29,8 @@ def _message(kind: bytes, body: bytes) -> bytes:
     return kind + (len(body) + 4).to_bytes(4, "big") + body
 
 
-def test_the_road_knows_each_statement_however_the_bytes_are_cut() -> None:
-    """Otherwise a drill would cut somewhere, and say that it was somewhere else."""
+def test_the_road_recognises_each_statement_however_the_bytes_are_split() -> None:
+    """Otherwise a drill would cut at one statement, and report another one."""
     startup = (8).to_bytes(4, "big") + b"\0\3\0\0"
     stream = startup + b"".join([
         _message(b"P", b"s1\0-- why\nbegin\0\0\0"), _message(b"B", b"\0s1\0\0\0\0\0\0\0"), _message(b"E", b"\0\0\0\0\0"),
@@ -46,7 +49,7 @@ def test_the_road_knows_each_statement_however_the_bytes_are_cut() -> None:
         assert not statements.open
 
 
-def test_every_fault_says_what_it_is() -> None:
+def test_every_fault_has_a_description() -> None:
     for name, (strike, parts) in FAULTS.items():
         assert strike.__doc__, name
         assert parts > 0

@@ -1,4 +1,4 @@
-"""A ledger, a receiver on loopback and delivery workers in one process: the real parts, without the service's HTTP."""
+"""A ledger, a receiver on loopback and delivery workers in one process: the real parts, without the service's HTTP layer."""
 
 import asyncio
 import inspect
@@ -38,14 +38,17 @@ Verdict = Callable[[dict[str, Any]], Any]
 
 @dataclass
 class Hook:
-    """A receiver. `verdict` gives what to answer to a delivery with an event: None accepts, the first other answer of a batch counts."""
+    """A receiver.
+
+    `verdict` gives the answer to a delivery with an event: None accepts; of a batch the first other answer counts.
+    """
 
     url: str = ""
     verdict: Verdict = lambda _: None
     tried: list[dict[str, Any]] = field(default_factory=list)
     took: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    sizes: list[list[int]] = field(default_factory=list)  # of the events of each request, in bytes
+    sizes: list[list[int]] = field(default_factory=list)  # the sizes of the events of each request, in bytes
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def post(self, request: web.Request) -> web.Response:
@@ -94,7 +97,7 @@ class Scene:
         return await self.consumer(name)
 
     async def replay(self, *, start: bool = True, **asked: Any) -> Run:
-        """Start a run over everything that was there, or over what `asked` says."""
+        """Start a run over the whole log, or over the range that `asked` names."""
         consumer, rate = await self.consumer(asked.pop("name", "app")), asked.pop("rate", None)
         head = await self.head()
         async with self.conn() as conn:
@@ -109,13 +112,13 @@ class Scene:
             await self.act(started(consumer, run, [e.position for e in planned.events], kek=self.kek, random=os.urandom))
         return run
 
-    # -- looking ------------------------------------------------------------
+    # -- reading ------------------------------------------------------------
 
     def conn(self) -> Any:
         return self.ledger.services.ledger.connection()
 
     async def sql(self, statement: str, *params: Any) -> list[tuple[Any, ...]]:
-        """As the role that serves."""
+        """Run a statement with the role of the service."""
         async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as conn:
             await conn.execute("set search_path to ledger")
             cursor = await conn.execute(cast("Any", statement), params)
@@ -136,7 +139,7 @@ class Scene:
             return await place_of(conn, await self.consumer(name))
 
     async def states(self, name: str = "app") -> dict[int, int]:
-        """Exceptions: position to state."""
+        """The exceptions of a consumer: the state at each position."""
         async with self.conn() as conn:
             return {e.position: e.state for e in await exceptions(conn, await self.consumer(name))}
 
@@ -146,7 +149,7 @@ class Scene:
             return await lag_of(conn, self.ledger.services.ledger.feed, await self.consumer(name), directories)
 
     async def wanted(self, *topics: str) -> list[dict[str, Any]]:
-        """The users' and groups' events of the log, in order; of these types where some are named."""
+        """The events of users and groups in the log, in order; only of these types if some are given."""
         import orjson
 
         found, after = [], None
@@ -158,7 +161,7 @@ class Scene:
                 return [e for e in found if (e["type"] in topics if topics else e["type"].startswith(("user.", "group.")))]
 
     async def until(self, holds: Callable[[], Any], what: str = "") -> None:
-        """Wait until something holds; looked at after each delivery, and often."""
+        """Wait until a condition holds; it is checked after each delivery, and at short intervals."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + WAIT_S
         while True:
@@ -171,7 +174,7 @@ class Scene:
                 await asyncio.wait_for(self.hook.changed.wait(), 0.05)
 
     async def settled(self, name: str = "app") -> None:
-        """Until a consumer has nothing to do any more."""
+        """Wait until nothing is left to deliver to a consumer."""
 
         async def done() -> bool:
             lag = await self.lag(name)
@@ -180,7 +183,7 @@ class Scene:
         await self.until(done, "everything is acknowledged")
 
     async def settled_but(self, count: int, name: str = "app") -> None:
-        """Until all but so many are acknowledged."""
+        """Wait until all but this number of events are acknowledged."""
 
         async def done() -> bool:
             return (await self.lag(name)).events == count
@@ -200,7 +203,7 @@ class Scene:
 
 @asynccontextmanager
 async def receiving() -> AsyncIterator[Hook]:
-    """A receiver on loopback."""
+    """Starts a receiver on loopback."""
     hook = Hook()
     app = web.Application(client_max_size=64 << 20)
     app.router.add_post("/hooks", hook.post)
@@ -235,7 +238,7 @@ LIFECYCLE = {"created", "deactivated", "reactivated", "deleted", "erased"}
 
 
 def must_follow(later: dict[str, Any], earlier: dict[str, Any]) -> bool:
-    """The rules of `ordering: subject`, of two events as they are delivered."""
+    """Whether the rules of `ordering: subject` require one event to be delivered before another."""
     one, other = edge_of(earlier), edge_of(later)
     if other is not None:
         unfinished = one is None and earlier["type"].split(".")[1] in LIFECYCLE and earlier["subject"]["id"] in other

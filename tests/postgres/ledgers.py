@@ -32,11 +32,11 @@ GENERIC = profile_of("generic@1").tolerances
 CORE_USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 CORE_GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 PATCH_OP = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
-NO_WEBHOOKS = Webhooks(Allowed(), 15.0)  # none of a private address
+NO_WEBHOOKS = Webhooks(Allowed(), 15.0)  # no private addresses are allowed
 
 
 class Ledger:
-    """Open services and a directory, with commands as short calls."""
+    """Open services and a directory, with short methods for commands."""
 
     def __init__(self, services: Services, directory: Directory) -> None:
         self.services = services
@@ -87,10 +87,10 @@ async def opened(
     url: str, *, serve_through: str | None = None, kek: Kek | None = None, webhooks: Webhooks = NO_WEBHOOKS,
     clock: Callable[[], int] = now_us, room: Callable[[], Fault | None] = no_fault,
 ) -> AsyncIterator[Ledger]:  # fmt: skip
-    """Make directory `acme` in a fresh database and open the services on it (`serve_through` another address of it)."""
+    """Create directory `acme` in a fresh database and open the services on it (through the address `serve_through`, if given)."""
     kek = kek or Kek.of(os.urandom(32))
     conn = await connect(url)
-    await note_kek(conn, kek)  # does nothing where the ledger is known already
+    await note_kek(conn, kek)  # does nothing if the ledger has the key's id already
     await conn.close()
     async with administration(url, kek) as acts:
         if await acts.directory("_system") is None:

@@ -1,7 +1,7 @@
-"""A log that loses its end: a database is copied, written on, and put back, as a restore of a backup does it.
+"""A log that loses its end: a database is copied, written to, and put back, as the restore of a backup does it.
 
-A standby that lagged and was promoted looks the same to whoever was connected: the connections break, and what answers then lacks the
-newest commits.
+Clients cannot tell this from the promotion of a standby that lagged: the connections break, and the server that answers
+afterwards lacks the newest commits.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ BACK_S = 30.0
 
 @dataclass
 class Database:
-    """A test's own database, with the means of the superuser."""
+    """A test's own database, with the rights of the superuser."""
 
     admin_url: str
     name: str
 
     def back_up(self) -> None:
-        """Copy it as it is now. Whoever is connected loses its connection, for a moment."""
+        """Copy the database as it is now. Connected clients lose their connections for a moment."""
         with psycopg.connect(self.admin_url, autocommit=True) as conn:
             self._cut_off(conn)
             _do(conn, "create database {} template {} owner ledger_owner", self.backup, self.name)
             _do(conn, "alter database {} allow_connections true", self.name)
 
     def restore(self) -> None:
-        """Put the copy in its place: what was written since is lost. The copy can be put back once."""
+        """Replace the database by the copy: everything written since is lost. The copy can be used once."""
         with psycopg.connect(self.admin_url, autocommit=True) as conn:
             self._cut_off(conn)
             _do(conn, "drop database {} with (force)", self.name)
@@ -51,7 +51,7 @@ class Database:
 
 
 async def again(asked: Callable[[], Awaitable[T]]) -> T:
-    """Ask until connections that were cut off are replaced."""
+    """Repeat a request until the connections that were cut are replaced."""
     async with asyncio.timeout(BACK_S):
         while True:
             try:
@@ -65,7 +65,9 @@ def _do(conn: psycopg.Connection[Any], statement: LiteralString, *names: str) ->
 
 
 def cut_log(superuser_url: str, position: int) -> None:
-    """Take everything behind a position out of the log, and leave all else as it is: what no restore does, and a repair by hand may."""
+    """Remove everything behind a position from the log, and leave all else unchanged: a restore never does this, but a repair by
+    hand may.
+    """
     with psycopg.connect(superuser_url, autocommit=True) as conn, conn.transaction():
         conn.execute("set local search_path to ledger")
         for table in ("events", "commits", "bodies"):

@@ -1,4 +1,4 @@
-"""What the machine itself may do, as short calls of operations on a ledger without a writer."""
+"""Operations with the rights of the machine itself, as short calls on a ledger without a writer."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

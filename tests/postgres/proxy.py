@@ -1,4 +1,4 @@
-"""A proxy in front of PostgreSQL's Unix socket that can lose a connection at the worst moment."""
+"""A proxy in front of PostgreSQL's Unix socket that can cut a connection at the worst moment."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,14 @@ COMMIT_DONE = b"COMMIT\0"  # the tag of the server's CommandComplete
 
 
 class Proxy:
-    """Forwards bytes. `lose_answer` cuts after the server committed, `lose_request` before it gets the statements that commit."""
+    """Forwards bytes.
+
+    `lose_answer` cuts after the server has committed, `lose_request` before the server gets the statements that commit.
+    """
 
     def __init__(self, target: Path, own: Path) -> None:
         self.target, self.own = target, own
-        self.lose_answer = 0  # how many COMMITs to cut from now on
+        self.lose_answer = 0  # the number of next COMMITs to cut
         self.lose_request = 0
         self.cuts = 0
         self._server: asyncio.Server | None = None
@@ -78,7 +81,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxied(socket_dir: str, tmp: Path) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy for the server of `socket_dir`; gives it with the directory to connect through."""
+    """Runs a proxy for the server of `socket_dir`; yields it with the directory to connect through."""
     proxy = Proxy(Path(socket_dir) / ".s.PGSQL.5432", tmp / "p" / ".s.PGSQL.5432")
     await proxy.listen()
     yield proxy, str(proxy.own.parent)

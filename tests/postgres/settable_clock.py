@@ -1,7 +1,7 @@
-"""A database whose clock a test sets: `clock_timestamp`, the one place where time enters the log, is told how far to be off.
+"""A database whose clock a test can set: an offset is added to `clock_timestamp`, the only function through which time enters the log.
 
-Functions belong to a database, so the built-in one is put aside under another name in the test's own, and one that adds an offset takes its
-place. Nothing of the product takes part: statements, plans and processes are those of the service.
+Functions belong to a database. In the test's own database the built-in one is renamed, and a function that adds an offset takes
+its place. No code of the product is changed: statements, plans and processes are those of the service.
 """
 
 from datetime import timedelta
@@ -20,20 +20,20 @@ create function pg_catalog.clock_timestamp() returns timestamptz language sql vo
 
 
 class SettableClock:
-    """The clock of one database, which is entered as the superuser."""
+    """The clock of one database; it is set as the superuser."""
 
     def __init__(self, superuser_url: str) -> None:
         self._url = superuser_url
 
     @staticmethod
     def put_aside(superuser_url: str) -> bool:
-        """Put the built-in clock of a database aside, once; True."""
+        """Rename the built-in clock of a database, if that was not done yet; returns True."""
         with psycopg.connect(superuser_url, autocommit=True) as conn:
             conn.execute("set allow_system_table_mods = on")
             conn.execute(_PUT_ASIDE)
         return True
 
     def ahead(self, **by: float) -> None:
-        """From now on it is off by so much of real time: `ahead(hours=1)`, `ahead(days=-1)`."""
+        """From now on the clock differs from real time by this much: `ahead(hours=1)`, `ahead(days=-1)`."""
         with psycopg.connect(self._url, autocommit=True) as conn:
             conn.execute("update public.clock_offset set off = %s", (timedelta(**by),))

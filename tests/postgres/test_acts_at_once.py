@@ -1,4 +1,4 @@
-"""The same act asked for twice at once: it happens once, and both callers are told something true."""
+"""The same act is requested twice at the same moment: it is carried out once, and both callers get a true answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -52,7 +52,9 @@ async def _prepared(edge: Edge) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("method", "path", "body", "topic"), ACTS, ids=[f"{act[0]} {act[1]}" for act in ACTS])
-def test_an_act_that_is_asked_for_twice_at_once_happens_once(app_url: str, method: str, path: str, body: Any, topic: str) -> None:
+def test_an_act_that_is_requested_twice_at_once_is_carried_out_once(
+    app_url: str, method: str, path: str, body: Any, topic: str
+) -> None:
     async def check(edge: Edge) -> None:
         ids = await _prepared(edge)
         before = await _count(edge, topic)
@@ -76,7 +78,7 @@ async def _count(edge: Edge, topic: str) -> int:
 
 @asynccontextmanager
 async def _beside(edge: Edge, url: str) -> AsyncIterator[Edge]:
-    """Another service in front of the same database."""
+    """A second service on the same database."""
     async with opened(url, kek=edge.ledger.kek) as ledger:
         app = httpx.ASGITransport(make_app(ledger.services))
         async with httpx.AsyncClient(transport=app, base_url="http://ledger.test") as http:
@@ -121,10 +123,10 @@ CONTRARY: list[tuple[tuple[str, str, Any], tuple[str, str, Any], dict[str, str]]
 
 @pytest.mark.parametrize("sides", [(0, 1), (1, 0), (0, 0)])
 @pytest.mark.parametrize(("one", "other", "topics"), CONTRARY, ids=[f"{a[1]} and {b[1]}" for a, b, _ in CONTRARY])
-def test_acts_that_contradict_each_other_are_done_one_after_the_other(
+def test_contradicting_acts_are_carried_out_one_after_the_other(
     app_url: str, one: Any, other: Any, topics: dict[str, str], sides: tuple[int, int]
 ) -> None:
-    """Whoever is told of success has an event, and after what ends a thing nothing is done to it any more."""
+    """Every act that was answered with success has an event, and after an event that ends a thing no act on it follows."""
 
     async def check(edge: Edge) -> None:
         ids = await _prepared(edge)
@@ -145,7 +147,7 @@ def test_acts_that_contradict_each_other_are_done_one_after_the_other(
 
 
 async def _topics(edge: Edge) -> list[str]:
-    """The types of all events, in the order of the log but for `_system`, which comes last."""
+    """The types of all events in the order of the log, except those of `_system`, which come last."""
     pages = [(await edge.ask("GET", "/v1/events", limit="1000", **where)).json() for where in ({}, {"directory": "_system"})]
     events = {event["id"]: event for page in pages for event in page["data"]}
     return [event["type"] for event in sorted(events.values(), key=lambda event: event["position"])]
@@ -172,8 +174,8 @@ async def _number(conn: Any, name: str) -> int:
     return row[0]
 
 
-def test_a_run_that_sends_nothing_begins_and_ends_in_one_commit(app_url: str) -> None:
-    """Between two a delivery process would end it, and the request would be decided anew, with another run."""
+def test_a_run_without_events_begins_and_ends_in_one_commit(app_url: str) -> None:
+    """Between two commits a delivery process would end the run, and the request would be decided again, with another run."""
 
     async def check(edge: Edge) -> None:
         await edge.ask("PUT", "/v1/consumers/pushed", HOOK)
@@ -187,8 +189,8 @@ def test_a_run_that_sends_nothing_begins_and_ends_in_one_commit(app_url: str) ->
     run(app_url, check)
 
 
-def test_a_pause_that_waits_behind_a_closing_is_told_that_the_directory_is_closed(app_url: str) -> None:
-    """Both were decided upon a directory that is active: each service waits for the log when it is let go."""
+def test_a_pause_that_waits_behind_a_closing_is_answered_directory_closed(app_url: str) -> None:
+    """Both were decided while the directory was active, and both services wait for the lock of its log."""
 
     async def check(edge: Edge) -> None:
         async with _beside(edge, app_url) as beside, edge.ledger.connection() as conn:
@@ -209,7 +211,7 @@ def test_a_pause_that_waits_behind_a_closing_is_told_that_the_directory_is_close
 
 
 async def _waiting(conn: Any, directory: int, count: int) -> None:
-    """Until so many sessions wait for the log of a directory."""
+    """Wait until this number of sessions wait for the lock of a directory's log."""
     asked = f"select count(*) from pg_locks where locktype = 'advisory' and classid = {DIRECTORY.number} and objid = $1 and not granted"
     while (await (await conn.execute(asked, (directory,))).fetchone())[0] < count:
         pass

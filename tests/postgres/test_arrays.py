@@ -1,4 +1,4 @@
-"""The encoded arrays mean to PostgreSQL what psycopg's own dumpers mean."""
+"""PostgreSQL reads the encoded arrays as it reads those of psycopg's own dumpers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, LiteralString
@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from database.arrays import bools, byteas, int2s, int4s, int8s, register_arrays, texts, uuids
 
 Encode = Callable[[list[Any]], bytes]
-characters = st.characters(codec="utf-8", exclude_characters="\0")  # PostgreSQL's text takes every other character
+characters = st.characters(codec="utf-8", exclude_characters="\0")  # the type text of PostgreSQL accepts every other character
 
 KINDS: dict[str, tuple[Encode, LiteralString, st.SearchStrategy[Any], list[Any]]] = {
     "bool": (bools, "SELECT %b::bool[]", st.booleans(), [True, False]),
@@ -42,15 +42,15 @@ def read_back(connection: Connection[TupleRow], kind: str, values: list[Any]) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-def test_an_array_comes_back_as_it_was_sent(connection: Connection[TupleRow], kind: str, data: st.DataObject) -> None:
+def test_an_array_is_read_back_as_it_was_sent(connection: Connection[TupleRow], kind: str, data: st.DataObject) -> None:
     """The writer sends every row this way; a wrong length or null would store another value without an error."""
     values = data.draw(st.lists(KINDS[kind][2], max_size=20))
     assert read_back(connection, kind, values) == values
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_edges_of_a_type_come_back(connection: Connection[TupleRow], kind: str) -> None:
-    """Empty, null, least and greatest, and text that looks like an array literal."""
+def test_the_extreme_values_of_a_type_are_read_back(connection: Connection[TupleRow], kind: str) -> None:
+    """Empty, null, the smallest and the largest, and text that looks like an array literal."""
     values = KINDS[kind][3]
     assert read_back(connection, kind, []) == []
     assert read_back(connection, kind, values) == values
@@ -58,8 +58,8 @@ def test_the_edges_of_a_type_come_back(connection: Connection[TupleRow], kind: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_array_brings_its_type(connection: Connection[TupleRow], kind: str) -> None:
-    """Without a cast the connection must say what it sends, or PostgreSQL would have to guess."""
+def test_an_array_carries_its_type(connection: Connection[TupleRow], kind: str) -> None:
+    """Without a cast the statement has to say the type of what it sends, or PostgreSQL would have to guess it."""
     encode, _, _, values = KINDS[kind]
     row = connection.execute("SELECT pg_typeof(%b)::text", (encode(values),)).fetchone()
     assert row == ({"bool": "boolean", "int2": "smallint", "int4": "integer", "int8": "bigint"}.get(kind, kind) + "[]",)
@@ -67,6 +67,6 @@ def test_an_array_brings_its_type(connection: Connection[TupleRow], kind: str) -
 
 @pytest.mark.parametrize(("encode", "value"), [(int2s, 2**15), (int4s, 2**31), (int8s, 2**63)])
 def test_a_number_that_does_not_fit_is_refused_before_it_is_sent(encode: Encode, value: int) -> None:
-    """Never wrapped round."""
+    """It must never wrap around."""
     with pytest.raises(Exception, match=r"requires|range|too large"):
         encode([value])

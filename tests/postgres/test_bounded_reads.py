@@ -1,4 +1,6 @@
-"""Reads of the log within a budget of bytes: whatever the sizes and the filter, pages tile the log and none is too large."""
+"""Reads of the log within a budget of bytes: for all sizes and filters, the pages cover the log without gaps and none is too
+large.
+"""
 
 import asyncio
 import random
@@ -30,12 +32,12 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 def _text(size: int, dice: random.Random) -> str:
-    """Of that length: half of them shrink to nothing under deflate, the others not at all."""
+    """A text of this length: half of the texts shrink to almost nothing under deflate, the others not at all."""
     return "a" * size if dice.random() < 0.5 else dice.randbytes(size // 2 + 1).hex()[:size]
 
 
 async def _people(ledger: Ledger, number: int) -> None:
-    """Users with titles of many sizes, in a group, over two directories' worth of commits, some of several events."""
+    """Users with titles of many sizes, in a group, in commits of two directories, some of several events."""
     dice = random.Random(5)
     users = [
         id_of(o)
@@ -60,13 +62,13 @@ selections = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-def test_pages_cut_by_bytes_tile_the_log_for_any_filter_and_any_sizes(app_url: str) -> None:
+def test_pages_cut_by_bytes_cover_the_log_for_any_filter_and_any_sizes(app_url: str) -> None:
     async def body() -> None:
         async with opened(app_url) as ledger:
             await _people(ledger, 30)
             whole = [event for event in await _all(ledger, Selection(), 1_000, 2**30) if event.json]
 
-            # Hypothesis chooses, the loop that the ledger lives on reads.
+            # Hypothesis chooses the values; the event loop of the ledger does the reading.
             @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
             @given(
                 asked=selections,
@@ -93,7 +95,7 @@ def test_pages_cut_by_bytes_tile_the_log_for_any_filter_and_any_sizes(app_url: s
 
 
 async def _all(ledger: Ledger, selection: Selection, limit: int, budget: int) -> list[Event]:
-    """Read to the head, checking each page; give the events."""
+    """Read to the head, checking each page; returns the events."""
     found: list[Event] = []
     cursor = Cursor(0, BEGINNING, selection.directory.id if selection.directory else 0)
     while True:
@@ -112,7 +114,7 @@ async def _all(ledger: Ledger, selection: Selection, limit: int, budget: int) ->
 
 
 def test_a_small_ciphertext_that_inflates_hugely_does_not_fill_the_memory(app_url: str) -> None:
-    """32 KiB of PATCHes on a user with a long title: each event has the whole user, deflated to a few hundred bytes."""
+    """A request of 32 KiB of PATCHes on a user with a long title: each event has the whole user, deflated to a few hundred bytes."""
 
     async def body() -> None:
         async with opened(app_url) as ledger:
@@ -133,7 +135,7 @@ def test_a_small_ciphertext_that_inflates_hugely_does_not_fill_the_memory(app_ur
     run(body())
 
 
-def test_the_tail_forgets_by_bytes_and_what_it_remembers_is_the_log(app_url: str, monkeypatch: Any) -> None:
+def test_the_tail_drops_events_by_bytes_and_what_it_keeps_equals_the_log(app_url: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(tail, "KEPT_BYTES", 50_000)
 
     async def body() -> None:
@@ -169,7 +171,7 @@ def test_the_tail_forgets_by_bytes_and_what_it_remembers_is_the_log(app_url: str
     run(body())
 
 
-def test_documents_are_made_within_the_budget_in_order(app_url: str) -> None:
+def test_documents_are_unsealed_within_the_budget_and_in_order(app_url: str) -> None:
     async def body() -> None:
         async with opened(app_url) as ledger:
             dice = random.Random(3)
@@ -199,7 +201,7 @@ def test_documents_are_made_within_the_budget_in_order(app_url: str) -> None:
     run(body())
 
 
-def test_a_cursor_tells_nothing_of_its_event_and_old_ones_go_on_working(app_url: str) -> None:
+def test_a_cursor_reveals_nothing_of_its_event_and_old_cursors_still_work(app_url: str) -> None:
     async def body() -> None:
         async with opened(app_url) as ledger:
             await ledger.create_user("a")
@@ -226,7 +228,7 @@ def test_a_cursor_tells_nothing_of_its_event_and_old_ones_go_on_working(app_url:
     run(body())
 
 
-def test_one_damaged_body_or_key_costs_its_own_event_alone(app_url: str, superuser_url: str, capfd: Any) -> None:
+def test_a_damaged_body_or_key_affects_only_its_own_events(app_url: str, superuser_url: str, capfd: Any) -> None:
     async def body() -> None:
         async with opened(app_url) as ledger:
             users = [id_of(o) for o in [await ledger.create_user(f"u{n}") for n in range(4)]]
@@ -268,8 +270,8 @@ def test_one_damaged_body_or_key_costs_its_own_event_alone(app_url: str, superus
     assert len(logged) == len(set(logged)) == 3, "once for each"
 
 
-def test_a_damaged_body_refuses_its_own_writes_alone_and_can_be_deleted(app_url: str, superuser_url: str) -> None:
-    """A batch holds commands of many: they once failed together."""
+def test_a_damaged_body_refuses_only_writes_to_its_resource_which_can_be_deleted(app_url: str, superuser_url: str) -> None:
+    """A batch has commands on many resources: earlier, all of them failed together."""
 
     async def body() -> None:
         async with opened(app_url) as ledger:

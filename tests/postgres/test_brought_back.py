@@ -1,4 +1,6 @@
-"""What an operator brings back reopens nothing, no act names a moment that is still to come, and a seek's reason stands in the hole."""
+"""A retry by an operator never gives back access that has ended, no act names an instant in the future, and the hole that a seek
+leaves has its reason.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -71,7 +73,7 @@ async def retry(s: Scene, event_id: str, *, of_parked: bool, superseded: Literal
 
 
 async def stuck(s: Scene, story: Story, *, park: bool) -> dict[str, Any]:
-    """The grant of a story, blocked or set aside; everything else that may go is delivered."""
+    """A grant whose delivery is blocked or parked; everything else that may be delivered is."""
     await s.make(retry_schedule=(0,), ordering="subject")
     refused = ["user.created", "user.reactivated", "group.member_added"]
     s.hook.verdict = lambda e: 500 if e["type"] in refused else None
@@ -92,7 +94,7 @@ async def stuck(s: Scene, story: Story, *, park: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("story", [*STORIES, created_then_closed])
 @pytest.mark.parametrize("park", [False, True])
-def test_a_grant_that_was_taken_back_is_not_brought_back_unless_asked_for(app_url: str, story: Story, *, park: bool) -> None:
+def test_a_retry_of_a_revoked_grant_is_refused_unless_included(app_url: str, story: Story, *, park: bool) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             grant = await stuck(s, story, park=park)
@@ -154,8 +156,8 @@ ATTACKS: tuple[Attack, ...] = (
 )  # fmt: skip
 
 
-def test_no_way_of_taking_a_membership_back_lets_its_grant_in_again(app_url: str) -> None:
-    """Of users, of users who were brought back, and of groups in groups; whoever has access again has it by a later event."""
+def test_however_a_membership_was_revoked_its_grant_is_not_delivered_again(app_url: str) -> None:
+    """It covers users, users who were reactivated, and groups in groups; whoever has access again has it by a later event."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -166,7 +168,8 @@ def test_no_way_of_taking_a_membership_back_lets_its_grant_in_again(app_url: str
                 group = id_of(await s.ledger.create_group(str(uuid4()), (user,)))
                 wanted.append(("group.member_added", group, user))
                 await attack(s, user, group)
-                if attack in {group_deleted, everybody_replaced, emptied}:  # by a restore, and a group in the group
+                # these also apply to a restored membership and to a group in the group
+                if attack in {group_deleted, everybody_replaced, emptied}:
                     back, inner = (
                         id_of(await s.ledger.create_user(str(uuid4()))),
                         id_of(await s.ledger.create_group(str(uuid4()))),
@@ -184,7 +187,8 @@ def test_no_way_of_taking_a_membership_back_lets_its_grant_in_again(app_url: str
             await s.ledger.add_member(kept, held)
             await remove(s, held, member)
             grants: dict[tuple[str, UUID, UUID], dict[str, Any]] = {}
-            for event in await s.wanted("group.member_added", "group.member_access_restored"):  # the first of each
+            # the first event for each membership
+            for event in await s.wanted("group.member_added", "group.member_access_restored"):
                 key = event["type"], UUID(event["data"]["group"]["id"]), UUID(event["data"]["member"]["id"])
                 grants.setdefault(key, event)
             stands = grants["group.member_added", kept, held]
@@ -203,7 +207,8 @@ def test_no_way_of_taking_a_membership_back_lets_its_grant_in_again(app_url: str
                 for grant in aside.keys() - {stands["id"]}:
                     with pytest.raises(ConflictError, match="give access again"):
                         await retry(s, grant, of_parked=True)
-                await retry(s, stands["id"], of_parked=True)  # the outer group has it still, whoever is inside
+                # the group inside is still a member of the outer one, whoever is in it
+                await retry(s, stands["id"], of_parked=True)
                 await s.until(lambda: stands["id"] in {e["id"] for e in s.hook.took})
             assert set((await s.states()).values()) == {PARKED}
             assert not {e["id"] for e in s.hook.took} & (aside.keys() - {stands["id"]})
@@ -211,8 +216,8 @@ def test_no_way_of_taking_a_membership_back_lets_its_grant_in_again(app_url: str
     run(body())
 
 
-def test_a_grant_that_is_taken_back_while_it_is_brought_back_stays_where_it_is(app_url: str) -> None:
-    """Between the question and the commit: the act itself asks again."""
+def test_a_grant_that_is_revoked_during_its_retry_is_not_delivered(app_url: str) -> None:
+    """The revocation comes between the check and the commit, so the transaction of the act checks again."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -225,7 +230,7 @@ def test_a_grant_that_is_taken_back_while_it_is_brought_back_stays_where_it_is(a
     run(body())
 
 
-def test_what_grants_nothing_or_was_not_taken_back_comes_back(app_url: str) -> None:
+def test_an_event_that_grants_nothing_or_was_not_revoked_can_be_retried(app_url: str) -> None:
     async def still_there(s: Scene) -> str:
         await s.ledger.create_user("stays")
         return "user.created"
@@ -243,8 +248,11 @@ def test_what_grants_nothing_or_was_not_taken_back_comes_back(app_url: str) -> N
 
 
 @pytest.mark.parametrize("tried", [False, True])
-def test_a_run_that_was_paused_brings_back_no_grant_that_was_taken_back_meanwhile(app_url: str, *, tried: bool) -> None:
-    """The deletion was delivered while the run rested; what the run had not sent yet, or had sent in vain, would come after it."""
+def test_a_paused_run_sends_no_grant_that_was_revoked_during_the_pause(app_url: str, *, tried: bool) -> None:
+    """The deletion was delivered during the pause.
+
+    A grant that the run had not sent yet, or had sent without success, would arrive after it.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -284,7 +292,7 @@ async def _state(s: Scene, number: str, state: str) -> bool:
     return (await replays.show(s.ledger.services.ledger, machine(), number)).state == state
 
 
-def test_no_act_names_an_instant_that_is_still_to_come(app_url: str) -> None:
+def test_no_act_accepts_an_instant_in_the_future(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await s.make()
@@ -311,7 +319,7 @@ def _wanted(start: str, to: str | None) -> Wanted:
     return Wanted("again", start, to, None, None, None, None, "skip", "an outage")
 
 
-def test_the_reason_of_a_seek_stands_in_the_hole_that_it_left(app_url: str) -> None:
+def test_the_hole_that_a_seek_leaves_has_its_reason(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(8)))

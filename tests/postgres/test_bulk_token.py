@@ -1,4 +1,6 @@
-"""A bulk request whose token dies on the way: 401 where nothing was done, else what was done and why it went no further."""
+"""A bulk request whose token is revoked or expires during it: 401 if nothing was done, otherwise the results so far and why it
+stopped.
+"""
 
 import asyncio
 from typing import Any
@@ -22,12 +24,12 @@ def _call(body: Any) -> Call:
     messages = [{"type": "http.request", "body": orjson.dumps(body), "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return messages.pop() if messages else await asyncio.Future()  # the client stays
+        return messages.pop() if messages else await asyncio.Future()  # the client stays connected
 
     return Call("POST", ["Bulk"], "acme", {b"content-type": b"application/json"}, {}, uuid7(), receive)
 
 
-def test_nothing_done_is_401(app_url: str) -> None:
+def test_if_nothing_was_done_the_answer_is_401(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
             text = await acts.issue_token("scim", "t", ("acme",), acts_end())

@@ -1,4 +1,7 @@
-"""Clocks that are set back, ahead and apart (docs/operations.md, "clock_behind_ledger"): the database's by the one function it tells time with, the service's by wiring."""
+"""Clocks that are set back, ahead and apart (docs/operations.md, "clock_behind_ledger").
+
+The database's clock is changed through the only function that reads it, the service's is passed in.
+"""
 
 import asyncio
 import json
@@ -20,7 +23,7 @@ REASON = {"reason": "the time server was wrong"}
 
 
 class Clocks:
-    """The two clocks, each off real time by so much."""
+    """The two clocks, each with an offset from real time."""
 
     def __init__(self, database: SettableClock) -> None:
         self._database, self._off_us = database, 0
@@ -36,8 +39,8 @@ class Clocks:
         self._off_us = round(timedelta(**service).total_seconds() * 1e6)
 
 
-class Scene:
-    """A service with two directories, and the clocks it goes by."""
+class ClockedService:
+    """A service with two directories, and its clocks."""
 
     def __init__(self, edge: Edge, clocks: Clocks, tokens: dict[str, str]) -> None:
         self.edge, self.clocks, self._tokens, self._made = edge, clocks, tokens, 0
@@ -48,7 +51,7 @@ class Scene:
         return await self.edge.ask("POST", f"/scim/{slug}/v2/Users", body, self._tokens[slug])
 
     async def created(self, slug: str = "acme") -> int:
-        """Give the seq of one more user."""
+        """Create one more user; returns its seq."""
         answer = await self.create(slug)
         assert answer.status_code == 201, answer.text
         return int(answer.headers["Ledger-Seq"])
@@ -71,13 +74,13 @@ class Scene:
         return (await self.asked("GET", "/v1/audit/acme/population", as_of=point))["as_of"]
 
 
-Check = Callable[[Scene], Awaitable[None]]
+Check = Callable[[ClockedService], Awaitable[None]]
 
 
 async def _scene(app_url: str, clocks: Clocks, check: Check) -> None:
     async with edge(app_url, clocks.service) as made:
         tokens = {slug: (await made.issue(role="scim", directories=[slug]))["token"] for slug in ("acme", "other")}
-        await check(Scene(made, clocks, tokens))
+        await check(ClockedService(made, clocks, tokens))
 
 
 @pytest.fixture
@@ -98,8 +101,8 @@ APART = [{"seconds": 62}, {"seconds": -62}, {"hours": 1}, {"hours": -1}, {"days"
 
 @pytest.mark.parametrize("who", ["database", "service"])
 @pytest.mark.long
-def test_clocks_that_disagree_hold_up_the_idp_and_nobody_else(on_clocks: Callable[[Check], None], who: str) -> None:
-    async def check(scene: Scene) -> None:
+def test_clocks_that_disagree_refuse_requests_of_idps_and_of_nobody_else(on_clocks: Callable[[Check], None], who: str) -> None:
+    async def check(scene: ClockedService) -> None:
         for off in APART:
             spare = await scene.edge.issue(role="scim", directories=["acme"])
             await scene.created()
@@ -121,8 +124,8 @@ def test_clocks_that_disagree_hold_up_the_idp_and_nobody_else(on_clocks: Callabl
     on_clocks(check)
 
 
-async def _acts_go_on(scene: Scene, token: dict[str, Any]) -> None:
-    """Whatever an operator does while IdPs wait for a clock; a revocation holds at once."""
+async def _acts_go_on(scene: ClockedService, token: dict[str, Any]) -> None:
+    """Acts of operators while requests of IdPs are refused because of a clock; a revocation takes effect at once."""
     await scene.asked("DELETE", f"/v1/tokens/{token['id']}", REASON)
     assert (await scene.edge.ask("GET", "/scim/acme/v2/Users", token=token["token"])).status_code == 401
     await scene.asked("POST", "/v1/directories/acme/pause", REASON)
@@ -134,8 +137,8 @@ async def _acts_go_on(scene: Scene, token: dict[str, Any]) -> None:
     assert {"token.revoked", "directory.paused", "consumer.created", "directory.profile_changed"} <= told
 
 
-def test_a_last_event_of_up_to_a_minute_ahead_lends_its_time(on_clocks: Callable[[Check], None]) -> None:
-    async def check(scene: Scene) -> None:
+def test_later_events_take_the_time_of_a_last_event_that_is_up_to_a_minute_ahead(on_clocks: Callable[[Check], None]) -> None:
+    async def check(scene: ClockedService) -> None:
         scene.clocks.both(seconds=55)
         ahead = await scene.created()
         scene.clocks.both()
@@ -152,10 +155,10 @@ def test_a_last_event_of_up_to_a_minute_ahead_lends_its_time(on_clocks: Callable
     on_clocks(check)
 
 
-def test_a_last_event_further_ahead_waits_for_an_operator_and_other_directories_do_not(
+def test_with_a_last_event_further_ahead_the_directory_waits_for_an_operator_and_others_do_not(
     on_clocks: Callable[[Check], None],
 ) -> None:
-    async def check(scene: Scene) -> None:
+    async def check(scene: ClockedService) -> None:
         before = await scene.created()
         began = rfc3339(now_us())
         scene.clocks.both(hours=1)
@@ -198,17 +201,19 @@ def test_a_last_event_further_ahead_waits_for_an_operator_and_other_directories_
         assert (answer.status_code, answer.json()["code"]) == (409, "clock_not_behind")
 
         scene.clocks.both()
-        await scene.refused("clock_behind_ledger")  # what was accepted was the other time
+        await scene.refused("clock_behind_ledger")  # the accepted time was another one
         scene.clocks.both(hours=1, seconds=6)
         await scene.created()
 
     on_clocks(check)
 
 
-def test_a_directory_ahead_hides_nothing_of_the_others_from_whoever_asks_by_time(on_clocks: Callable[[Check], None]) -> None:
-    """An instant is one of the directories that are asked about, at either end of a range, and a range never ends before it begins."""
+def test_a_directory_whose_time_is_ahead_hides_no_events_of_others_from_requests_by_time(
+    on_clocks: Callable[[Check], None],
+) -> None:
+    """An instant is resolved in the directories of the request, at both ends of a range, and a range never ends before it begins."""
 
-    async def check(scene: Scene) -> None:
+    async def check(scene: ClockedService) -> None:
         await scene.created("other")
         await scene.asked("PUT", "/v1/consumers/app", {"directories": ["other"], "types": ["user.*"]})
         await scene.asked("PUT", "/v1/consumers/all", {"types": ["user.*"]})
@@ -219,7 +224,7 @@ def test_a_directory_ahead_hides_nothing_of_the_others_from_whoever_asks_by_time
         for _ in range(3):
             await scene.created("other")
         end = rfc3339(now_us())
-        for name, count in (("app", 3), ("all", 4)):  # a stretch of the log holds what lies between, whatever its time
+        for name, count in (("app", 3), ("all", 4)):  # a range of the log has all events between its ends, whatever their times
             assert await _count(scene, name, begin, end) == count
             audit = await scene.asked("GET", f"/v1/consumers/{name}/audit", **{"from": begin, "to": end})
             assert audit["to_come"] == count
@@ -235,19 +240,19 @@ def test_a_directory_ahead_hides_nothing_of_the_others_from_whoever_asks_by_time
     on_clocks(check)
 
 
-async def _count(scene: Scene, consumer: str, begin: str, end: str, **more: Any) -> int:
-    """How many a replay of that time would send."""
+async def _count(scene: ClockedService, consumer: str, begin: str, end: str, **more: Any) -> int:
+    """The number of events that a replay of that time would send."""
     body = {"name": "x", "consumer": consumer, "from": begin, "to": end, "reason": "r", "dry_run": True}
     plan = await scene.asked("POST", "/v1/replays", body | more)
     return plan["count"]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_time_never_runs_backwards_whatever_the_clocks_do(on_clocks: Callable[[Check], None], seed: int) -> None:
-    """Steps of both clocks, ahead and back, small and large: what is acknowledged is in order, what is not says why."""
+def test_time_never_decreases_whatever_the_clocks_do(on_clocks: Callable[[Check], None], seed: int) -> None:
+    """Steps of both clocks, ahead and back, small and large: acknowledged writes are in order, and refused ones say why."""
     rng = random.Random(seed)
 
-    async def check(scene: Scene) -> None:
+    async def check(scene: ClockedService) -> None:
         acknowledged = 0
         for _ in range(25):
             off = {"seconds": rng.choice([0, 0, 20, -20, 59, 90, -90, 3_600, -3_600])}

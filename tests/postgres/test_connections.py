@@ -1,4 +1,4 @@
-"""Connections of ours: what a session is set to, what ends a wait, what the pool does when somebody goes away."""
+"""Connections of the service: the settings of a session, the end of a wait, and the pool when a request is cancelled."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -11,14 +11,14 @@ from database.connections import Bounded, Pool, Pulse, connect, connect_owner
 from database.deadlines import READ, with_deadlines
 
 
-def test_a_url_says_more_than_our_deadlines() -> None:
+def test_settings_in_the_url_override_the_deadlines_of_the_service() -> None:
     ours = conninfo_to_dict(with_deadlines("postgresql://h/d?connect_timeout=30"))
     assert (ours["connect_timeout"], ours["keepalives_idle"], ours["tcp_user_timeout"]) == ("30", "4", "6000")
     assert "target_session_attrs" not in ours
     assert conninfo_to_dict(with_deadlines("host=a,b"))["target_session_attrs"] == "read-write"
 
 
-def test_sessions_are_set_whatever_the_server_says(app_url: str) -> None:
+def test_settings_of_a_session_do_not_depend_on_the_server(app_url: str) -> None:
     async def run() -> dict[str, str]:
         async with await connect(app_url, pinned=True, lock_timeout_ms=70) as conn:
             names = [
@@ -37,7 +37,7 @@ def test_sessions_are_set_whatever_the_server_says(app_url: str) -> None:
     }  # fmt: skip
 
 
-def test_an_answer_that_does_not_come_ends_the_connection(app_url: str) -> None:
+def test_if_no_answer_comes_the_connection_is_closed(app_url: str) -> None:
     async def run() -> None:
         pulse = Pulse()
         conn = await connect(app_url, patience_s=0.2, pulse=pulse)
@@ -52,8 +52,8 @@ def test_an_answer_that_does_not_come_ends_the_connection(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_long_work_goes_on_while_the_server_is_at_it(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server works for longer than a look; then the session is gone, and the wait with it."""
+def test_a_long_statement_may_run_while_the_server_works_on_it(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The statement takes longer than the interval of the checks; then its session is ended, and so is the wait."""
     from database import connections
     from database.deadlines import Deadline
 
@@ -68,7 +68,7 @@ def test_long_work_goes_on_while_the_server_is_at_it(app_url: str, monkeypatch: 
 
 
 def test_a_cancellation_is_not_lost_in_the_pool(app_url: str) -> None:
-    """It comes in the moment in which the connection is handed over."""
+    """The cancellation comes at the moment at which the connection is handed over."""
 
     async def run() -> None:
         pool = Pool(app_url, size=1)
@@ -110,7 +110,7 @@ def test_the_pool_refuses_at_once_while_the_database_is_away(app_url: str) -> No
     asyncio.run(run())
 
 
-def test_bounded_is_what_psycopg_connects(app_url: str) -> None:
+def test_psycopg_makes_connections_of_the_bounded_class(app_url: str) -> None:
     async def run() -> None:
         async with await Bounded.connect(app_url) as conn:
             assert conn.patience_s == READ.seconds

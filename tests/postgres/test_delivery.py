@@ -1,4 +1,6 @@
-"""Deliveries on a real database to a real receiver: order, exceptions, operators' acts, leases, replays, the brake, the audit."""
+"""Deliveries from a real database to a real receiver: order, exceptions, acts of operators, leases, replays, the surge brake, the
+audit.
+"""
 
 import asyncio
 import os
@@ -47,7 +49,7 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 async def people(s: Scene, users: int = 3, *, renamed: bool = True) -> list[UUID]:
-    """Users who are created, put into a group, renamed, some deactivated, one deleted: 5 kinds of dependence."""
+    """Users who are created, added to a group and renamed; some are deactivated, one is deleted: five kinds of dependence."""
     ids = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(users)))]
     await s.ledger.create_group("team", tuple(ids))
     if renamed:
@@ -93,8 +95,8 @@ def test_everything_is_delivered_once_and_in_order(app_url: str, ordering: str, 
     run(body())
 
 
-def test_what_was_delivered_while_the_database_is_read_only_is_recorded_then(app_url: str, superuser_url: str) -> None:
-    """It was taken for a defect, and the consumer loaded anew: everything under way was delivered a second time."""
+def test_deliveries_made_while_the_database_is_read_only_are_recorded_afterwards(app_url: str, superuser_url: str) -> None:
+    """Earlier, this was taken for a defect, and the consumer was loaded again: everything under way was delivered a second time."""
 
     async def body() -> None:
         async with scene(app_url) as s, await psycopg.AsyncConnection.connect(superuser_url, autocommit=True) as conn:
@@ -120,10 +122,12 @@ def test_what_was_delivered_while_the_database_is_read_only_is_recorded_then(app
 
 
 @pytest.mark.parametrize(("ordering", "batch_max"), [("subject", 1), ("subject", 100), ("directory", 100)])
-def test_a_delivery_holds_as_many_events_as_its_budget_of_bytes_allows(
+def test_a_request_has_as_many_events_as_its_budget_of_bytes_allows(
     app_url: str, monkeypatch: pytest.MonkeyPatch, ordering: str, batch_max: int
 ) -> None:
-    """Small and large ones, also one that is larger than the budget, come all, in order; what is not kept in memory is fetched."""
+    """Small and large events, also one that is larger than the budget, all arrive in order; events that are not kept in memory
+    are read again.
+    """
     monkeypatch.setattr(dispatcher, "BODIES_BYTES_MAX", 30_000)
     monkeypatch.setattr(dispatcher, "BUDGETS", Budgets(request=30_000, consumer=10_000))
 
@@ -172,7 +176,7 @@ def test_a_damaged_body_is_delivered_as_unreadable(app_url: str, superuser_url: 
     run(body())
 
 
-def test_a_poison_event_holds_back_only_what_depends_on_it_and_the_watermark_goes_on(app_url: str) -> None:
+def test_an_event_that_always_fails_holds_back_only_events_that_depend_on_it_and_the_place_moves_on(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             ids = await people(s, 6)
@@ -194,15 +198,15 @@ def test_a_poison_event_holds_back_only_what_depends_on_it_and_the_watermark_goe
 
 
 async def _is(found: Any, expected: dict[int, int], *, only: bool = False) -> bool:
-    """Whether exceptions are in these states; `only`: and no others in any of theirs."""
+    """Whether the exceptions at these positions have these states; with `only`, whether no others have one of these states."""
     states = await found
     return all(states.get(p) == state for p, state in expected.items()) and (
         not only or all(p in expected for p, state in states.items() if state in expected.values())
     )
 
 
-def test_many_poison_events_in_a_row_do_not_stop_the_rest(app_url: str) -> None:
-    """Whoever rejects twenty malformed users must still be told of a leaver: only a receiver that is away is left alone."""
+def test_many_failing_events_in_a_row_do_not_stop_the_rest(app_url: str) -> None:
+    """A receiver that rejects twenty malformed users must still get a leaver: only a receiver that seems to be down is sent less."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -218,8 +222,11 @@ def test_many_poison_events_in_a_row_do_not_stop_the_rest(app_url: str) -> None:
 
 
 @pytest.mark.parametrize("batch_max", [1, 20])
-def test_a_receiver_that_twenty_events_crash_still_hears_of_a_leaver(app_url: str, batch_max: int) -> None:
-    """No answer, and none of the next attempts is due for hours: it used to be left alone, with one probe that was always the same."""
+def test_a_receiver_that_crashes_on_twenty_events_still_gets_a_leaver(app_url: str, batch_max: int) -> None:
+    """There is no answer, and none of the next attempts is due for hours.
+
+    Earlier, nothing more was sent, except one probe that was always the same.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -245,10 +252,10 @@ def test_a_receiver_that_twenty_events_crash_still_hears_of_a_leaver(app_url: st
     run(body())
 
 
-def test_a_leaver_far_behind_in_the_log_is_found_while_nobody_seems_to_be_there(
+def test_a_leaver_far_behind_in_the_log_is_sent_while_the_receiver_does_not_answer(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading goes on, and what has not been tried yet makes room: it is in its turn afterwards, and nothing comes twice."""
+    """Reading goes on, and untried events are moved out of memory: they are tried in their turn later, and none is sent twice."""
 
     async def body() -> None:
         monkeypatch.setattr(backlog, "WINDOW_MAX", 40)
@@ -273,7 +280,7 @@ def test_a_leaver_far_behind_in_the_log_is_found_while_nobody_seems_to_be_there(
     run(body())
 
 
-def test_a_429_pauses_its_event_for_as_long_as_it_says_and_the_others_for_a_minute_at_most(
+def test_a_429_pauses_its_event_for_its_retry_after_and_the_others_for_at_most_a_minute(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body() -> None:
@@ -296,8 +303,13 @@ async def _is_retrying(s: Scene, count: int) -> bool:
     return list((await s.states()).values()).count(RETRYING) == count
 
 
-def test_a_blocked_delivery_is_told_once_also_when_telling_fails(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The row and its event are two commits. Whoever watches the events must not wait for one that was lost between them."""
+def test_a_blocked_delivery_is_reported_once_also_if_reporting_fails_at_first(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row and its event are two commits.
+
+    A reader who watches the events must get one even if the process ends between the two.
+    """
 
     async def body() -> None:
         failures = iter([True, True])
@@ -327,8 +339,8 @@ def test_a_blocked_delivery_is_told_once_also_when_telling_fails(app_url: str, m
     run(body())
 
 
-def test_a_batch_that_is_refused_is_taken_apart_and_blocks_only_the_poison(app_url: str) -> None:
-    """Even where the schedule has one attempt: what was in the same request is innocent until it fails alone."""
+def test_the_events_of_a_refused_batch_are_sent_one_by_one_and_only_the_failing_one_is_blocked(app_url: str) -> None:
+    """This holds even with a schedule of one attempt: the other events of the request have not failed until they fail alone."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -344,7 +356,7 @@ def test_a_batch_that_is_refused_is_taken_apart_and_blocks_only_the_poison(app_u
     run(body())
 
 
-def test_a_receiver_that_is_away_is_tried_at_a_pace_and_gets_all_when_it_is_back(app_url: str) -> None:
+def test_a_receiver_that_is_down_is_tried_at_a_limited_rate_and_gets_everything_when_it_is_back(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             away = True
@@ -361,8 +373,8 @@ def test_a_receiver_that_is_away_is_tried_at_a_pace_and_gets_all_when_it_is_back
     run(body())
 
 
-def test_thousands_behind_a_poisoned_group_do_not_stop_the_watermark(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moved aside, they wait with a row each, and come in order when the group is taken at last."""
+def test_thousands_of_events_behind_a_failing_group_do_not_stop_the_place(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait with a row each, and are sent in order when the event of the group is accepted."""
 
     async def body() -> None:
         monkeypatch.setattr(backlog, "WINDOW_MAX", 500)
@@ -402,7 +414,7 @@ async def _passed(s: Scene, count: int) -> bool:
 
 
 async def blocked_user(s: Scene) -> tuple[int, list[dict[str, Any]]]:
-    """One user whose creation is blocked, with events that wait for it. Gives the position of the first."""
+    """One user whose creation is blocked, with events that wait for it. Returns the position of the creation."""
     user = id_of(await s.ledger.create_user("poison"))
     await s.ledger.patch_user(user, {"op": "replace", "path": "displayName", "value": "x"})
     await s.ledger.create_group("g", (user,))
@@ -414,7 +426,7 @@ async def blocked_user(s: Scene) -> tuple[int, list[dict[str, Any]]]:
 
 
 def test_a_clock_that_is_set_back_delays_no_retry(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service's own, by an hour: whoever left was told an hour later."""
+    """The clock of the service is set back by an hour: earlier, a leaver was delivered an hour late."""
     offset = set_by(monkeypatch)
 
     async def body() -> None:
@@ -431,10 +443,10 @@ def test_a_clock_that_is_set_back_delays_no_retry(app_url: str, monkeypatch: pyt
     run(body())
 
 
-def test_a_retry_that_a_clock_a_day_ahead_stored_waits_no_longer_than_its_schedule(
+def test_a_retry_stored_by_a_clock_that_was_a_day_ahead_waits_no_longer_than_its_schedule(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process loads it once the clock was put right: whoever left was told a day later."""
+    """Another process loads it after the clock was corrected: earlier, a leaver was delivered a day late."""
     offset = set_by(monkeypatch)
     offset[0] = 86_400.0
 
@@ -453,10 +465,12 @@ def test_a_retry_that_a_clock_a_day_ahead_stored_waits_no_longer_than_its_schedu
     run(body())
 
 
-def test_what_a_receiver_asked_for_holds_when_it_takes_others_and_for_the_next_process(
+def test_a_retry_after_is_kept_while_other_events_are_accepted_and_by_the_next_process(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In doubt, where most failures use up no attempt: each has a row that says until when it is left alone."""
+    """The receiver is in doubt, where most failures use up no attempt: each delivery has a row with the time until which it
+    waits.
+    """
     monkeypatch.setattr(doubt, "BLAMED_MAX", CIRCUIT)
     monkeypatch.setattr(doubt, "PROBE_S", 0.0)
 
@@ -479,7 +493,7 @@ def test_what_a_receiver_asked_for_holds_when_it_takes_others_and_for_the_next_p
     run(body())
 
 
-def test_a_429_pauses_the_next_process_too(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_429_also_pauses_the_next_process(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "PAUSE_MAX_S", 1.5)
     monkeypatch.setattr(worker_module, "LOOK_S", 0.05)
 
@@ -509,8 +523,10 @@ async def _paused(s: Scene) -> bool:
 
 
 @pytest.mark.parametrize("again", ["retry", "replay"])
-def test_what_an_operator_sends_again_is_due_by_no_clock(app_url: str, monkeypatch: pytest.MonkeyPatch, again: str) -> None:
-    """It was due by the database's clock: an hour later where the service's is an hour behind."""
+def test_a_delivery_that_an_operator_retries_is_due_at_once_whatever_the_clock(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    """Earlier, it was due by the database's clock: an hour late if the service's clock is an hour behind."""
     set_by(monkeypatch)[0] = -3_600.0
 
     async def body() -> None:
@@ -529,13 +545,13 @@ def test_what_an_operator_sends_again_is_due_by_no_clock(app_url: str, monkeypat
 
 
 def set_by(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """By how many seconds the clock of the workers is set from now on."""
+    """From now on the clock of the workers differs by this number of seconds."""
     offset = [0.0]
     monkeypatch.setattr("runtime.deliver.time", SimpleNamespace(time=lambda: time.time() + offset[0]))
     return offset
 
 
-def test_a_retry_by_an_operator_delivers_it_and_what_waited(app_url: str) -> None:
+def test_a_retry_by_an_operator_delivers_the_event_and_those_that_waited(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             first, wanted = await blocked_user(s)
@@ -552,7 +568,7 @@ def test_a_retry_by_an_operator_delivers_it_and_what_waited(app_url: str) -> Non
 
 
 @pytest.mark.parametrize("act", [parked, skipped])
-def test_what_is_parked_or_skipped_holds_up_nothing_and_the_audit_names_it(app_url: str, act: Any) -> None:
+def test_a_parked_or_skipped_delivery_delays_nothing_and_the_audit_names_it(app_url: str, act: Any) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             first, wanted = await blocked_user(s)
@@ -572,8 +588,8 @@ def test_what_is_parked_or_skipped_holds_up_nothing_and_the_audit_names_it(app_u
     run(body())
 
 
-def test_what_comes_back_goes_before_newer_ones_of_its_subject(app_url: str) -> None:
-    """While a later event of the user is stuck the parked one is brought back: the receiver sees the order of the log."""
+def test_a_parked_delivery_that_is_retried_goes_before_newer_ones_of_its_subject(app_url: str) -> None:
+    """While a later event of the user is stuck, the parked one is retried: the receiver gets both in the order of the log."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -596,7 +612,7 @@ def test_what_comes_back_goes_before_newer_ones_of_its_subject(app_url: str) -> 
     run(body())
 
 
-def test_a_seek_back_delivers_again_and_one_forward_leaves_holes_in_sight(app_url: str) -> None:
+def test_a_seek_back_delivers_again_and_a_seek_forward_leaves_visible_holes(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await people(s, 3)
@@ -623,7 +639,7 @@ def test_a_seek_back_delivers_again_and_one_forward_leaves_holes_in_sight(app_ur
 
 
 def test_a_blocked_event_that_two_seeks_passed_over_is_a_hole(app_url: str) -> None:
-    """Back, then forward again before it was read anew: nobody ever acknowledged it."""
+    """The first seek goes back, the second forward again before the event was read anew: it was never acknowledged."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -640,7 +656,7 @@ def test_a_blocked_event_that_two_seeks_passed_over_is_a_hole(app_url: str) -> N
     run(body())
 
 
-def test_an_event_that_was_under_way_when_its_consumer_was_moved_forward_is_acknowledged_when_it_is(app_url: str) -> None:
+def test_an_event_under_way_during_a_seek_forward_is_acknowledged_if_it_is_accepted(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(5)))
@@ -672,8 +688,11 @@ async def _open(s: Scene, position: int, through: int) -> bool:
 
 @asynccontextmanager
 async def _deaf(s: Scene, worker: Worker, monkeypatch: pytest.MonkeyPatch, reads: str) -> AsyncIterator[None]:
-    """While inside, a process that delivers is not told of changes. In the end it has seen all there is, from the tail or the log."""
-    if reads == "told":  # as always
+    """Within the block a delivery process gets no notifications of changes.
+
+    Afterwards it has read everything, from the tail or the log.
+    """
+    if reads == "told":  # with notifications, as usual
         yield
         return
     told = asyncio.Event()
@@ -688,10 +707,10 @@ async def _deaf(s: Scene, worker: Worker, monkeypatch: pytest.MonkeyPatch, reads
 
 
 @pytest.mark.parametrize("reads", ["told", "tail", "log"])
-def test_another_filter_applies_from_the_next_undelivered_event(
+def test_a_changed_filter_applies_from_the_next_undelivered_event(
     app_url: str, monkeypatch: pytest.MonkeyPatch, reads: str
 ) -> None:
-    """Also while the process that delivers has not been told: the log itself says that another filter begins."""
+    """This holds also if the delivery process got no notification: the log itself says that another filter begins."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -717,7 +736,7 @@ def test_another_filter_applies_from_the_next_undelivered_event(
 
 
 @pytest.mark.parametrize("reads", ["told", "tail", "log"])
-def test_what_is_written_after_a_rotation_is_signed_with_both_secrets(
+def test_after_a_rotation_deliveries_are_signed_with_both_secrets(
     app_url: str, monkeypatch: pytest.MonkeyPatch, reads: str
 ) -> None:
     async def body() -> None:
@@ -736,7 +755,7 @@ def test_what_is_written_after_a_rotation_is_signed_with_both_secrets(
     run(body())
 
 
-def test_a_receiver_that_is_gone_is_left_alone_until_somebody_resumes(app_url: str) -> None:
+def test_a_receiver_that_answered_410_is_sent_nothing_until_an_operator_resumes(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await s.ledger.create_user("u")
@@ -760,7 +779,7 @@ async def _state_is(s: Scene, state: str) -> bool:
 
 
 @pytest.mark.parametrize(("far", "refused"), [(3, False), (12, True)])
-def test_a_receiver_of_an_ordered_directory_gets_again_what_it_lacks_within_bounds(
+def test_with_order_by_directory_a_receiver_gets_missing_events_again_within_limits(
     app_url: str, monkeypatch: pytest.MonkeyPatch, *, far: int, refused: bool
 ) -> None:
     async def body() -> None:
@@ -791,7 +810,7 @@ def test_a_receiver_of_an_ordered_directory_gets_again_what_it_lacks_within_boun
     run(body())
 
 
-def test_a_receiver_that_asks_again_and_again_is_blocked_after_three_rewinds(app_url: str) -> None:
+def test_a_receiver_that_asks_for_too_many_rewinds_is_blocked_after_three(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(5)))
@@ -807,7 +826,7 @@ def test_a_receiver_that_asks_again_and_again_is_blocked_after_three_rewinds(app
     run(body())
 
 
-def test_a_rewind_leaves_alone_what_an_operator_set_aside(app_url: str) -> None:
+def test_a_rewind_does_not_send_deliveries_that_an_operator_parked_or_skipped(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(6)))
@@ -840,7 +859,7 @@ def test_a_rewind_leaves_alone_what_an_operator_set_aside(app_url: str) -> None:
 # -- workers --------------------------------------------------------------------
 
 
-def test_two_workers_share_the_consumers_and_one_takes_over_when_the_other_leaves(app_url: str) -> None:
+def test_two_workers_share_the_consumers_and_one_takes_over_when_the_other_stops(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             for n in range(4):
@@ -885,7 +904,7 @@ def test_a_worker_whose_lease_was_taken_over_records_nothing(app_url: str) -> No
     run(body())
 
 
-def test_reports_of_an_older_lease_or_epoch_are_left_out_and_the_others_of_the_group_stored(app_url: str) -> None:
+def test_reports_of_an_older_lease_or_epoch_are_dropped_and_the_others_of_the_group_stored(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             made = [await s.make(f"c{n}") for n in range(3)]
@@ -905,8 +924,8 @@ def test_reports_of_an_older_lease_or_epoch_are_left_out_and_the_others_of_the_g
     run(body())
 
 
-def test_a_lease_is_not_taken_while_its_former_holder_is_recording(app_url: str) -> None:
-    """The new holder would read a place that is about to move, and deliver and record the same events a second time."""
+def test_a_lease_is_not_taken_over_while_its_former_holder_records(app_url: str) -> None:
+    """Otherwise the new holder would read a place that is about to change, and deliver and record the same events a second time."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -915,7 +934,7 @@ def test_a_lease_is_not_taken_while_its_former_holder_is_recording(app_url: str)
             conn = await psycopg.AsyncConnection.connect(app_url)
             await conn.execute("select pg_advisory_xact_lock_shared(%s, %s)", (CONSUMER.number, consumer.id))
             async with s.working() as worker:
-                for _ in range(3):  # its looks, each with a sign of life
+                for _ in range(3):  # its checks, each with a sign of life
                     seen = await s.sql("select max(seen_at) from delivery_workers")
                     await s.until(lambda seen=seen: _differs(s, "select max(seen_at) from delivery_workers", seen))
                 assert await s.sql("select fence from consumer_leases") == [(1,)]
@@ -931,7 +950,7 @@ def test_a_lease_is_not_taken_while_its_former_holder_is_recording(app_url: str)
 def test_no_step_of_the_databases_clock_takes_a_lease_from_a_living_holder(
     app_url: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """What a clock that was set does to `until`: ahead by an hour, every lease seems to have run out an hour ago."""
+    """Setting the clock affects `until`: with a clock that is an hour ahead, every lease seems to have expired an hour ago."""
 
     async def body() -> None:
         monkeypatch.setattr(worker_module, "LOOK_S", 0.1)
@@ -952,7 +971,7 @@ def test_no_step_of_the_databases_clock_takes_a_lease_from_a_living_holder(
     run(body())
 
 
-def test_a_holder_that_gives_no_sign_of_life_loses_its_lease_whatever_its_clock_said(
+def test_a_holder_without_signs_of_life_loses_its_lease_whatever_its_clock_said(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body() -> None:
@@ -971,10 +990,13 @@ def test_a_holder_that_gives_no_sign_of_life_loses_its_lease_whatever_its_clock_
     run(body())
 
 
-def test_what_was_about_to_leave_when_the_process_was_stopped_for_longer_than_its_lease_does_not(
+def test_a_process_that_was_stopped_for_longer_than_its_lease_sends_nothing_afterwards(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It woke up and sent its old page, after newer events of another process. Now it looks at its lease before the first byte."""
+    """Earlier, it continued and sent its old page, after newer events of another process.
+
+    Now it checks its lease before the first byte.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -985,7 +1007,7 @@ def test_what_was_about_to_leave_when_the_process_was_stopped_for_longer_than_it
                 nonlocal stopped
                 found, stopped = await message(self, batch), stopped + 1
                 if stopped == 1:
-                    self.lease_until -= 3_600  # the hour in which it was stopped, here
+                    self.lease_until -= 3_600  # for this process, as if it had been stopped for an hour
                 return found
 
             monkeypatch.setattr(dispatcher.Dispatcher, "_outgoing", late)
@@ -1006,7 +1028,9 @@ async def _differs(s: Scene, statement: str, before: Any) -> bool:
 
 
 def test_a_killed_worker_loses_nothing(app_url: str) -> None:
-    """Its tasks are cancelled in the middle, its lease runs out: the next goes on behind what is on record, in order."""
+    """Its tasks are cancelled at a random moment and its lease expires: the next process continues after the recorded deliveries,
+    in order.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1035,7 +1059,7 @@ def test_a_killed_worker_loses_nothing(app_url: str) -> None:
 
 
 async def delivered(s: Scene, users: int = 4, **asked: Any) -> list[dict[str, Any]]:
-    """A consumer that has got everything."""
+    """A consumer that has received everything."""
     await people(s, users)
     await s.make(**asked)
     async with s.working():
@@ -1046,7 +1070,7 @@ async def delivered(s: Scene, users: int = 4, **asked: Any) -> list[dict[str, An
 
 
 def superseded(events: list[dict[str, Any]]) -> set[int]:
-    """Grants that a later event took back, said plainly."""
+    """Grants that a later event revoked, by a simple definition."""
     gone = set()
     for n, event in enumerate(events):
         later = events[n + 1 :]
@@ -1065,7 +1089,7 @@ def superseded(events: list[dict[str, Any]]) -> set[int]:
     return gone
 
 
-def test_a_plan_leaves_out_exactly_the_grants_that_were_taken_back(app_url: str) -> None:
+def test_a_plan_leaves_out_exactly_the_revoked_grants(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             ids = await people(s, 5)
@@ -1098,7 +1122,7 @@ def test_a_plan_leaves_out_exactly_the_grants_that_were_taken_back(app_url: str)
     run(body())
 
 
-def test_a_run_sends_its_plan_again_in_order_and_ends(app_url: str) -> None:
+def test_a_run_sends_its_planned_events_again_in_order_and_ends(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             events = await delivered(s)
@@ -1124,7 +1148,7 @@ async def _run_is(s: Scene, number: UUID, state: str) -> bool:
     return found.state == state
 
 
-def test_a_run_goes_on_under_a_new_worker_where_the_old_one_left_it(app_url: str) -> None:
+def test_a_run_goes_on_in_a_new_worker_where_the_old_one_stopped(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             events = await delivered(s, 10)
@@ -1139,8 +1163,10 @@ def test_a_run_goes_on_under_a_new_worker_where_the_old_one_left_it(app_url: str
     run(body())
 
 
-def test_a_live_event_waits_for_the_replay_of_its_subject_and_hurries_it(app_url: str) -> None:
-    """At one event a second the run would take half a minute: what a live event waits for goes ahead of the rate."""
+def test_a_live_event_waits_for_the_replay_of_its_subject_and_speeds_it_up(app_url: str) -> None:
+    """At one event a second the run would take half a minute: replayed events that a live one waits for are sent without regard
+    to the rate.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1167,8 +1193,10 @@ def test_a_live_event_waits_for_the_replay_of_its_subject_and_hurries_it(app_url
     run(body())
 
 
-def test_what_is_blocked_inside_a_run_stays_so_and_is_told_once_whoever_takes_it_over(app_url: str) -> None:
-    """One was blocked before the run and is tried anew by it, once, and not at each take-over; one is blocked by the run itself."""
+def test_a_delivery_that_a_run_blocks_stays_blocked_and_is_reported_once_by_whichever_process(app_url: str) -> None:
+    """One delivery was blocked before the run, which tries it once, and not again at each take-over; another one is blocked by
+    the run itself.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1197,7 +1225,7 @@ def test_what_is_blocked_inside_a_run_stays_so_and_is_told_once_whoever_takes_it
     run(body())
 
 
-def test_a_blocking_that_two_processes_tell_stands_in_the_log_once(app_url: str) -> None:
+def test_a_blocking_that_two_processes_report_is_one_event(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await s.ledger.create_user("poison")
@@ -1216,7 +1244,7 @@ def test_a_blocking_that_two_processes_tell_stands_in_the_log_once(app_url: str)
 
 
 @pytest.mark.parametrize("state", ["paused", "cancelled"])
-def test_a_run_that_is_stopped_sends_nothing_more_and_a_paused_one_goes_on_later(app_url: str, state: Any) -> None:
+def test_a_cancelled_run_sends_nothing_more_and_a_paused_one_goes_on_later(app_url: str, state: Any) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             events = await delivered(s, 10)
@@ -1242,7 +1270,7 @@ def test_a_run_that_is_stopped_sends_nothing_more_and_a_paused_one_goes_on_later
     run(body())
 
 
-def test_a_delivery_of_a_cancelled_run_that_fails_afterwards_leaves_nothing(app_url: str) -> None:
+def test_a_delivery_of_a_cancelled_run_that_fails_afterwards_leaves_no_row(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await delivered(s)
@@ -1266,14 +1294,14 @@ def test_a_delivery_of_a_cancelled_run_that_fails_afterwards_leaves_nothing(app_
     run(body())
 
 
-# -- the brake ------------------------------------------------------------------
+# -- the surge brake ------------------------------------------------------------
 
 
 async def _why(s: Scene, expected: dict[str, int]) -> bool:
     return why(await audited(s)) == expected
 
 
-def test_revocations_over_the_limit_are_held_and_go_when_they_are_released(app_url: str) -> None:
+def test_revocations_over_the_limit_are_held_and_are_delivered_after_their_release(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             ids = [id_of(o) for o in await asyncio.gather(*(s.ledger.create_user(f"u{n}") for n in range(6)))]
@@ -1322,15 +1350,17 @@ async def deleted_groups(s: Scene, _: list[UUID], groups: list[UUID]) -> None:
 
 
 async def taken_out_with_their_group(s: Scene, users: list[UUID], groups: list[UUID]) -> None:
-    """A group in a group: everybody inside loses what the outer one gave, by one edge."""
+    """A group in a group: when one edge is removed, everybody inside loses the access that the outer group gave."""
     outer = id_of(await s.ledger.create_group("outer", tuple(groups)))
     await s.ledger.patch_group(outer, {"op": "remove", "path": f'members[value eq "{groups[0]}"]'})
     assert users
 
 
 @pytest.mark.parametrize("harm", [emptied, taken_out_one_by_one, deleted_groups, taken_out_with_their_group])
-def test_harm_to_groups_is_a_surge_too(app_url: str, harm: Harm) -> None:
-    """Twelve groups were emptied at once, with nothing held and no word: only deactivations and deletions counted."""
+def test_emptying_groups_is_a_surge_too(app_url: str, harm: Harm) -> None:
+    """Earlier, twelve groups were emptied at once without a hold or an alarm, because only deactivations and deletions were
+    counted.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1354,8 +1384,8 @@ def test_harm_to_groups_is_a_surge_too(app_url: str, harm: Harm) -> None:
     run(body())
 
 
-def test_a_surge_is_seen_however_many_events_one_leaver_is(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve people of nine groups each are 120 events: the newest page alone says two of them, which is no surge."""
+def test_a_surge_is_found_however_many_events_each_leaver_has(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve users in nine groups each make 120 events: the newest page shows only two of the users, which would be no surge."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1365,7 +1395,7 @@ def test_a_surge_is_seen_however_many_events_one_leaver_is(app_url: str, monkeyp
             for user in users:
                 await s.ledger.delete_user(user)
             directory = s.ledger.directory.id
-            monkeypatch.setattr(losses, "LOSSES_PAGE", 15)  # ends within a leaver
+            monkeypatch.setattr(losses, "LOSSES_PAGE", 15)  # a page ends within the events of a leaver
             async with s.conn() as conn:
                 assert (await surge_control.lately(conn, {directory: Limit(12)})) == {directory: 12}
                 assert [found[1] for found in await surge_control.surging(conn, {directory: Limit(11)}, quiet_s=60)] == [12]
@@ -1378,8 +1408,10 @@ async def _is_held(s: Scene) -> bool:
     return HELD in (await s.states()).values()
 
 
-def test_a_day_of_leavers_while_the_clock_stands_is_no_surge(app_url: str, superuser_url: str) -> None:
-    """All have the time of an event that was a day ahead, as an operator accepted; when each was made its request's id says."""
+def test_a_day_of_leavers_while_the_clock_is_frozen_is_no_surge(app_url: str, superuser_url: str) -> None:
+    """All events have the time of an event that was a day ahead, which an operator accepted; the ids of their requests tell when
+    they were made.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1410,8 +1442,8 @@ def test_a_day_of_leavers_while_the_clock_stands_is_no_surge(app_url: str, super
     run(body())
 
 
-def test_what_took_no_access_is_no_surge(app_url: str) -> None:
-    """Cleaning up after people who had lost it already, and moving one person about."""
+def test_commits_that_end_no_access_are_no_surge(app_url: str) -> None:
+    """Examples are a clean-up after users who had lost their access already, and moving one user between groups."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1433,8 +1465,8 @@ def test_what_took_no_access_is_no_surge(app_url: str) -> None:
     run(body())
 
 
-def test_what_was_held_beyond_the_place_is_sent_once_when_the_place_comes_to_it(app_url: str) -> None:
-    """Earlier releases recorded it so; it waited for itself then, for ever."""
+def test_a_held_event_that_was_recorded_beyond_the_place_is_sent_once(app_url: str) -> None:
+    """Earlier releases recorded held events like this; the event then waited for itself, for ever."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -1452,7 +1484,7 @@ def test_what_was_held_beyond_the_place_is_sent_once_when_the_place_comes_to_it(
     run(body())
 
 
-def test_a_surge_is_told_once(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_surge_is_reported_once(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await s.act(surge_control.limited(uuid4(), s.ledger.directory, 1, "alarm"))
@@ -1468,7 +1500,7 @@ def test_a_surge_is_told_once(app_url: str, monkeypatch: pytest.MonkeyPatch) -> 
     run(body())
 
 
-def test_an_alarm_that_was_told_before_the_clock_was_set_back_silences_no_new_one(app_url: str) -> None:
+def test_an_alarm_from_before_a_clock_was_set_back_suppresses_no_new_one(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await s.act(surge_control.limited(uuid4(), s.ledger.directory, 1, "alarm"))
@@ -1496,7 +1528,7 @@ async def _told(s: Scene, topic: str, times: int) -> bool:
 # -- consumers that pull ----------------------------------------------------------
 
 
-def test_an_acknowledgement_is_idempotent_never_backwards_and_lost_to_a_seek(app_url: str) -> None:
+def test_an_acknowledgement_is_idempotent_never_moves_back_and_is_invalid_after_a_seek(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             ids = await people(s, 3)
@@ -1509,7 +1541,7 @@ def test_an_acknowledgement_is_idempotent_never_backwards_and_lost_to_a_seek(app
                 assert not await acknowledge(conn, consumer, wanted[2], reach)
                 assert (await s.place()).through == wanted[5]
                 await s.act(acts.sought(consumer, wanted[1], "again", kek=s.kek, random=os.urandom))
-                with pytest.raises(PlaceMovedError):  # what was read before the seek
+                with pytest.raises(PlaceMovedError):  # the page was read before the seek
                     await acknowledge(conn, consumer, wanted[-1], reach)
                 assert (await s.place()).through == wanted[1]
                 assert await acknowledge(conn, await s.consumer(), wanted[-1], reach)

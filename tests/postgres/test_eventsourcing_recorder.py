@@ -1,4 +1,6 @@
-"""The eventsourcing library over our log: its own recorder test, its subscription, and somebody's own projection."""
+"""The log as a recorder of the eventsourcing library: the library's own test, its subscription, and a projection of a user of the
+library.
+"""
 
 import asyncio
 import json
@@ -37,9 +39,9 @@ BACK = {kind.topic: name for name, kind in TOPICS.items()}
 
 
 class _Written(LedgerRecorder):
-    """The recorder under the library's test: reading is ours, `insert_events` stands for commands that make those events.
+    """The recorder in the library's test: reading is ours, `insert_events` replaces commands that make these events.
 
-    The test's topics and states travel as real events of our log: three of its types, the state in a sealed body.
+    The topics and states of the test are stored as real events of our log: three of its types, with the state in a sealed body.
     """
 
     def __init__(self, url: str, kek: Kek, directory: Directory) -> None:
@@ -114,7 +116,7 @@ def test_the_librarys_own_select_and_notification_test_passes_over_our_events(ap
 
 @pytest.fixture
 def history(app_url: str) -> Iterator[tuple[str, Kek, Callable[[Callable], Any]]]:
-    """A ledger with some events, and a way to make more."""
+    """A ledger with some events, and a function that makes more."""
     kek = Kek.of(os.urandom(32))
 
     def act(what: Callable) -> Any:
@@ -130,7 +132,7 @@ def history(app_url: str) -> Iterator[tuple[str, Kek, Callable[[Callable], Any]]
         await ledger.delete_user(users[0])
         return users
 
-    # `opened` writes the ledger's row once; later openings find it.
+    # `opened` writes the ledger's row once; later openings read it.
     async def first() -> Any:
         async with opened(app_url, kek=kek) as ledger:
             return await begin(ledger)
@@ -139,7 +141,7 @@ def history(app_url: str) -> Iterator[tuple[str, Kek, Callable[[Callable], Any]]
     yield app_url, kek, act
 
 
-def test_writing_through_the_recorder_is_refused_with_the_reason(history) -> None:
+def test_writing_through_the_recorder_is_refused_with_a_reason(history) -> None:
     url, kek, _ = history
     recorder = LedgerRecorder(url, kek)
     try:
@@ -149,7 +151,7 @@ def test_writing_through_the_recorder_is_refused_with_the_reason(history) -> Non
         recorder.close()
 
 
-def test_a_subscription_yields_what_is_there_and_then_what_comes(history) -> None:
+def test_a_subscription_yields_existing_and_then_new_events(history) -> None:
     url, kek, act = history
     recorder = LedgerRecorder(url, kek)
     got: list[Notification] = []
@@ -183,8 +185,8 @@ def test_a_subscription_yields_what_is_there_and_then_what_comes(history) -> Non
     assert [n.id for n in got] == list(range(1, before + 4)), "dense and in order"
 
 
-def test_somebodys_own_projection_follows_the_ledger(history, tmp_path: Path) -> None:
-    """examples/access_list.py under the library's own runner: catches up, follows, and tracks its place."""
+def test_a_projection_of_a_user_follows_the_ledger(history, tmp_path: Path) -> None:
+    """examples/access_list.py in the library's own runner catches up, follows, and stores its place."""
     url, kek, act = history
     (tmp_path / "kek").write_text(kek.key.hex())
     with follow({"LEDGER_DATABASE_URL": url, "LEDGER_KEK_FILE": str(tmp_path / "kek")}) as runner:
@@ -229,7 +231,7 @@ def test_events_carry_their_explicit_topic_version_and_attributes(history) -> No
         recorder.close()
 
 
-def test_one_damaged_key_costs_its_own_events_alone(app_url: str, superuser_url: str) -> None:
+def test_a_damaged_key_affects_only_its_own_events(app_url: str, superuser_url: str) -> None:
     kek = Kek.of(os.urandom(32))
 
     async def write() -> list[UUID]:

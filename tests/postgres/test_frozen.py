@@ -1,4 +1,4 @@
-"""Sessions of ours that hold a lock and wait for their process: who is ended, who is not."""
+"""Sessions of the service that hold a lock and wait for their process: which are ended, and which are not."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from database.locks import CLEANING, DIRECTORY
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FROZEN", "FROZEN_ROLE", "PROBE"):
         monkeypatch.setattr(frozen, name, Deadline(0.05, "a test", "the end"))
 
@@ -33,7 +33,7 @@ ROLE = (f"select pg_advisory_lock({CLEANING.number}, 0)",)
 
 
 def ended(url: str, conn: psycopg.Connection) -> bool:
-    """Whether a watch of a second's length ends the session."""
+    """Whether a watch of one second ends the session."""
 
     async def run() -> bool:
         pool = Pool(url, size=1)
@@ -58,14 +58,14 @@ def ended(url: str, conn: psycopg.Connection) -> bool:
 
 
 @pytest.mark.parametrize("statements", [WITHIN, ROLE], ids=["within a transaction", "with a role"])
-def test_who_holds_a_lock_and_stands_still_is_ended(app_url: str, statements: tuple[str, ...]) -> None:
+def test_a_session_that_holds_a_lock_while_its_process_is_stopped_is_ended(app_url: str, statements: tuple[str, ...]) -> None:
     with session(app_url, *statements) as conn:
         assert ended(app_url, conn)
-        with pytest.raises(psycopg.OperationalError):  # when it wakes up, what it was in the middle of is gone
+        with pytest.raises(psycopg.OperationalError):  # when the process continues, its transaction was rolled back
             conn.execute("commit")
 
 
-def test_who_holds_nothing_or_is_somebody_else_is_left_alone(app_url: str, superuser_url: str) -> None:
+def test_sessions_without_a_lock_and_foreign_sessions_are_not_ended(app_url: str, superuser_url: str) -> None:
     for url, statements, name in (
         (app_url, (), APPLICATION_NAME),
         (app_url, ("begin", "select 1"), APPLICATION_NAME),

@@ -1,4 +1,6 @@
-"""Rows that come and go: what is kept of a consumer's way, what a pass costs, and how many dead rows are left behind."""
+"""Rows that are added and removed: which checkpoints are kept, what a pass of the thinning costs, and how many dead rows are
+left.
+"""
 
 import asyncio
 import re
@@ -24,8 +26,8 @@ from tests.postgres.test_upkeep_beside import KEK, rebuilt
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
-def test_the_table_of_growth_names_every_table(owner_url: str) -> None:
-    """Nobody adds a table without saying how it grows and what prunes it."""
+def test_the_documented_table_of_growth_names_every_table(owner_url: str) -> None:
+    """Whoever adds a table must document how it grows and what prunes it."""
     with psycopg.connect(owner_url) as conn:
         tables = {name for (name,) in conn.execute("select tablename from pg_tables where schemaname = 'ledger'")}
     section = OPERATIONS.read_text().partition("## How the database grows")[2].partition("\n## ")[0]
@@ -36,7 +38,7 @@ def test_the_table_of_growth_names_every_table(owner_url: str) -> None:
 
 
 async def _history(s: Scene, consumer: int) -> None:
-    """A checkpoint each second of the last quarter of an hour, each minute of two days, each hour of forty days."""
+    """A checkpoint for each second of the last quarter of an hour, each minute of two days, and each hour of forty days."""
     await s.sql(
         "insert into checkpoints (consumer, epoch, low, through, at) select %s, 1, n, n, at from ("
         "  select row_number() over (order by at) n, at from ("
@@ -48,7 +50,7 @@ async def _history(s: Scene, consumer: int) -> None:
 
 
 async def _kept(s: Scene, age_s: float, until_s: float, length_s: float) -> tuple[int, int]:
-    """Of the whole steps of time between two ages: how many checkpoints there are, and how many of these steps have one."""
+    """For the complete steps of time between two ages: how many checkpoints there are, and how many of the steps have one."""
     rows = await s.sql(
         "select count(*), count(distinct step) from (select date_bin(make_interval(secs => %s), at, '2000-01-01Z') step from checkpoints) v "
         "where step < now() - make_interval(secs => %s) and step > now() - make_interval(secs => %s)",
@@ -57,7 +59,7 @@ async def _kept(s: Scene, age_s: float, until_s: float, length_s: float) -> tupl
     return rows[0][0], rows[0][1]
 
 
-def test_of_each_step_of_time_the_last_checkpoint_stays(app_url: str) -> None:
+def test_the_last_checkpoint_of_each_step_of_time_is_kept(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             consumer = await s.make(mode="pull", url=None)
@@ -83,7 +85,7 @@ def test_of_each_step_of_time_the_last_checkpoint_stays(app_url: str) -> None:
     asyncio.run(body())
 
 
-def test_the_newest_checkpoint_of_every_epoch_stays_whatever_its_age(app_url: str) -> None:
+def test_the_newest_checkpoint_of_every_epoch_is_kept_at_any_age(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             consumer = await s.make(mode="pull", url=None)
@@ -110,8 +112,8 @@ def test_the_newest_checkpoint_of_every_epoch_stays_whatever_its_age(app_url: st
     asyncio.run(body())
 
 
-def test_recording_moves_a_checkpoint_in_place_and_begins_another_now_and_then(app_url: str, owner_url: str) -> None:
-    """No dead row is left for each delivery, and no chain of versions grows long: at most fifty to a row."""
+def test_recording_updates_a_checkpoint_in_place_and_begins_a_new_one_now_and_then(app_url: str, owner_url: str) -> None:
+    """So not every delivery leaves a dead row, and a row has at most fifty versions."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -140,7 +142,7 @@ def test_recording_moves_a_checkpoint_in_place_and_begins_another_now_and_then(a
     asyncio.run(body())
 
 
-def test_an_acknowledgement_moves_in_place_and_never_backwards(app_url: str) -> None:
+def test_an_acknowledgement_updates_in_place_and_never_moves_back(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             consumer = await s.make(mode="pull", url=None)
@@ -158,7 +160,7 @@ def test_an_acknowledgement_moves_in_place_and_never_backwards(app_url: str) -> 
 
 
 def test_a_rebuilt_table_keeps_its_settings(app_url: str, owner_url: str) -> None:
-    """Room on its pages and when it is vacuumed are settings of a table: shadow tables would come without them."""
+    """The free room on pages and the time of a vacuum are settings of a table: shadow tables need the same settings."""
     settings = "select relname, reloptions from pg_class where relnamespace = 'ledger'::regnamespace and relkind = 'r' order by 1"
 
     async def body() -> None:
@@ -172,8 +174,8 @@ def test_a_rebuilt_table_keeps_its_settings(app_url: str, owner_url: str) -> Non
     asyncio.run(body())
 
 
-def test_without_room_writes_of_idps_are_refused_and_acts_of_operators_are_not(app_url: str) -> None:
-    """Room is made up here: tests/acceptance/test_full_disk.py fills a real disk, where the account may mount one."""
+def test_without_room_on_the_disk_writes_of_idps_are_refused_and_acts_of_operators_are_not(app_url: str) -> None:
+    """The missing room is simulated here; tests/acceptance/test_full_disk.py fills a real disk, if the account may mount one."""
     full = [NEARLY_FULL]
 
     async def body() -> None:

@@ -1,4 +1,4 @@
-"""No hole stays where the event was delivered later: every way of not being acknowledged, and every way of being delivered after all."""
+"""A hole ends when its event is delivered later: every way of not being acknowledged, with every way of a later delivery."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -63,7 +63,7 @@ async def stuck(s: Scene, *events: dict[str, Any]) -> None:
 
 
 async def every_hole(s: Scene) -> dict[str, Any]:
-    """One event of each kind that is not acknowledged, and some that are."""
+    """One event for each reason of not being acknowledged, and some acknowledged ones."""
     await s.ledger.create_user("before")
     await s.make(start=await s.head(), types=("user.*",), retry_schedule=(0,))
     poison = {name: id_of(await s.ledger.create_user(name)) for name in ("skipped", "parked", "left")}
@@ -119,7 +119,7 @@ async def by_a_seek_after_two_in_vain(s: Scene) -> None:
 
 
 @pytest.mark.parametrize("way", [by_a_replay, by_a_seek, by_a_seek_after_two_in_vain])
-def test_what_is_delivered_after_all_is_no_hole_whatever_it_was(app_url: str, way: Way) -> None:
+def test_an_event_that_is_delivered_later_is_no_hole_whatever_the_reason_was(app_url: str, way: Way) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await every_hole(s)
@@ -135,7 +135,7 @@ def test_what_is_delivered_after_all_is_no_hole_whatever_it_was(app_url: str, wa
     run(body())
 
 
-def test_what_is_given_up_while_it_is_accepted_was_accepted(app_url: str) -> None:
+def test_an_event_that_is_skipped_while_it_is_accepted_counts_as_accepted(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await s.make(retry_schedule=(0, 0))
@@ -162,8 +162,10 @@ def test_what_is_given_up_while_it_is_accepted_was_accepted(app_url: str) -> Non
 
 
 @pytest.mark.parametrize("narrower", [{"types": ("group.*",)}, {"directories": ("_system",)}])
-def test_the_word_of_a_skip_stays_until_its_event_is_read_again(app_url: str, narrower: dict[str, Any]) -> None:
-    """A seek back under a filter that leaves the event out reads it no more: who gave it up, and why, stays on record."""
+def test_a_skip_stays_on_record_until_its_event_is_read_again(app_url: str, narrower: dict[str, Any]) -> None:
+    """After a seek back with a filter that leaves the event out, the event is not read again: who skipped it, and why, stays on
+    record.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -204,8 +206,8 @@ async def _acknowledged(s: Scene, count: int) -> bool:
     return (found.acknowledged, found.holes) == (count, [])
 
 
-def test_a_repetition_that_is_given_up_leaves_no_hole(app_url: str) -> None:
-    """The event itself was acknowledged before; one that was given up itself stays a hole."""
+def test_skipping_a_repetition_leaves_no_hole(app_url: str) -> None:
+    """The event itself was acknowledged before; an event that was itself skipped stays a hole."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -230,7 +232,7 @@ def test_a_repetition_that_is_given_up_leaves_no_hole(app_url: str) -> None:
     run(body())
 
 
-def test_what_was_delivered_of_a_lost_end_says_nothing_of_what_stands_there_now(app_url: str) -> None:
+def test_deliveries_from_a_lost_end_do_not_count_for_the_events_that_are_there_now(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             consumer = await s.make()
@@ -248,7 +250,7 @@ def test_what_was_delivered_of_a_lost_end_says_nothing_of_what_stands_there_now(
     run(body())
 
 
-# common position and first that is gone, as users; what both are known to have
+# for each report: the common position and the first lost one, as numbers of users; and the position that holds for both
 TOLD: dict[str, tuple[list[tuple[int, int | None]], int]] = {
     "one knows less": ([(1, 9), (-1, 9)], 1),
     "one knows more": ([(-1, 9), (1, 9)], 1),
@@ -259,10 +261,10 @@ TOLD: dict[str, tuple[list[tuple[int, int | None]], int]] = {
 
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
-def test_what_both_logs_have_is_the_most_that_holds_for_every_report(
+def test_the_common_position_is_the_greatest_that_holds_for_every_report(
     app_url: str, told: tuple[list[tuple[int, int | None]], int]
 ) -> None:
-    """Each process knows what it sent alone. One that had sent nothing else made it nothing at all."""
+    """Each process knows only what it sent itself. Earlier, a process that had sent nothing else made the position zero."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -285,8 +287,8 @@ def test_what_both_logs_have_is_the_most_that_holds_for_every_report(
 REPAIR = (Path(__file__).parents[2] / "database" / "migrations" / "0016_delivered_after_all.sql").read_text(encoding="utf-8")
 
 
-def test_what_earlier_releases_left_of_it_is_mended(app_url: str, owner_url: str) -> None:
-    """They kept the row of an event that was skipped when a seek back delivered it; what nothing delivered keeps its row."""
+def test_rows_that_earlier_releases_left_are_corrected(app_url: str, owner_url: str) -> None:
+    """They kept the row of a skipped event when a seek back delivered it; an event that was never delivered keeps its row."""
 
     async def body() -> None:
         async with scene(app_url) as s:

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a POST that comes again is answered again and never carried out again (docs/operations.md, "Idempotency-Key")."""
+"""Idempotency-Key: a repeated POST gets the stored answer and is never carried out again (docs/operations.md, "Idempotency-Key")."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ BODY = {"role": "auditor", "name": "for March"}
 
 
 class Admin:
-    """An admin's client of an application in this process."""
+    """A client with an admin's token, of an application in this process."""
 
     def __init__(self, http: httpx.AsyncClient, services: Any) -> None:
         self.http, self.services = http, services
@@ -56,7 +56,7 @@ def run(url: str, check: Callable[[Admin], Awaitable[None]]) -> None:
     asyncio.run(all_of_it())
 
 
-def test_the_same_request_again_gets_the_same_answer_and_does_nothing(app_url: str, superuser_url: str) -> None:
+def test_the_same_request_again_gets_the_same_answer_and_changes_nothing(app_url: str, superuser_url: str) -> None:
     async def check(admin: Admin) -> None:
         first, again = await admin.issue("key-1"), await admin.issue("key-1")
         assert (first.status_code, again.status_code) == (201, 201)
@@ -73,7 +73,7 @@ def test_the_same_request_again_gets_the_same_answer_and_does_nothing(app_url: s
     run(app_url, check)
 
 
-def test_a_key_stands_for_one_request_of_one_token(app_url: str) -> None:
+def test_a_key_belongs_to_one_request_of_one_token(app_url: str) -> None:
     async def check(admin: Admin) -> None:
         assert (await admin.issue("key")).status_code == 201
         other = await admin.issue("key", {**BODY, "name": "for April"})
@@ -88,7 +88,7 @@ def test_a_key_stands_for_one_request_of_one_token(app_url: str) -> None:
     run(app_url, check)
 
 
-def test_what_was_refused_may_be_tried_again_under_the_same_key(app_url: str) -> None:
+def test_a_refused_request_may_be_repeated_under_the_same_key(app_url: str) -> None:
     async def check(admin: Admin) -> None:
         assert (await admin.issue("key", {"role": "king", "name": "n"})).status_code == 400
         assert (await admin.issue("key", {"role": "king", "name": "n"})).status_code == 400
@@ -97,7 +97,7 @@ def test_what_was_refused_may_be_tried_again_under_the_same_key(app_url: str) ->
     run(app_url, check)
 
 
-def test_many_at_once_are_one(app_url: str) -> None:
+def test_many_requests_with_one_key_at_once_are_carried_out_once(app_url: str) -> None:
     async def check(admin: Admin) -> None:
         answers = await asyncio.gather(*(admin.issue("key") for _ in range(20)))
         assert {answer.status_code for answer in answers} <= {201, 409}
@@ -109,8 +109,10 @@ def test_many_at_once_are_one(app_url: str) -> None:
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_a_process_that_died_leaves_a_key_that_tells_what_it_did(app_url: str, superuser_url: str, committed: bool) -> None:
-    """With its act committed the key never does it again; with nothing committed the next one does it."""
+def test_the_key_of_a_process_that_died_tells_whether_its_request_was_carried_out(
+    app_url: str, superuser_url: str, committed: bool
+) -> None:
+    """If the act was committed, a request with the key never does it again; if nothing was committed, the next request does it."""
 
     async def check(admin: Admin) -> None:
         ledger, dead = admin.services.ledger, machine()
@@ -140,10 +142,12 @@ def test_a_process_that_died_leaves_a_key_that_tells_what_it_did(app_url: str, s
 @pytest.mark.parametrize(
     "lock", [f"{DIRECTORY.number}, (select id from ledger.directories where slug = '_system')", f"{LEDGER.number}, 0"]
 )
-def test_a_write_that_was_lost_and_is_at_work_still_keeps_the_key(
+def test_a_lost_write_that_still_runs_keeps_its_key(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch, lock: LiteralString
 ) -> None:
-    """Before it comes to the lock of the ledger too: who took the key over did the act a second time."""
+    """This holds also before the write has the lock of the ledger: earlier, the request that took over the key did the act a
+    second time.
+    """
     monkeypatch.setattr(idempotency, "LOCK", Deadline(0.1, "a lock", "409"))
 
     async def check(admin: Admin) -> None:
@@ -160,8 +164,10 @@ def test_a_write_that_was_lost_and_is_at_work_still_keeps_the_key(
     run(app_url, check)
 
 
-def test_a_key_that_was_taken_before_the_clock_was_set_back_is_given_up_no_later(app_url: str, superuser_url: str) -> None:
-    """Whoever asks first starts the time after which a process that says nothing must have ended: not a day later."""
+def test_a_key_that_was_taken_before_the_clock_was_set_back_is_released_no_later(app_url: str, superuser_url: str) -> None:
+    """The first request that asks for the key starts the time after which the other process must have ended, so it is not a day
+    late.
+    """
 
     async def check(admin: Admin) -> None:
         ledger, dead = admin.services.ledger, machine()

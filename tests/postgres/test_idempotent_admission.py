@@ -1,6 +1,6 @@
-"""Idempotency-Key: who repeats a POST is admitted first, as if for the first time; only then comes the answer that was kept.
+"""Idempotency-Key: the caller of a repeated POST is admitted by the same checks as the first time; only then comes the stored answer.
 
-Every POST route is walked: whoever adds one finds it here by itself.
+The tests cover every POST route, also those that are added later.
 """
 
 import asyncio
@@ -42,8 +42,8 @@ REFUSED = {"all": 403, "within": 403, "directory": 403, "consumer": 404, "replay
 
 
 @dataclass(frozen=True)
-class World:
-    """An application in this process, an admin's token, and one of everything in the directory `own`."""
+class OneOfEverything:
+    """An application in this process, an admin's token, and one thing of each kind in the directory `own`."""
 
     services: Any
     http: httpx.AsyncClient
@@ -56,7 +56,7 @@ class World:
         return await self.http.post(path, content=body_of(operation), headers=headers)
 
     async def keep(self, operation: str, path: str) -> str:
-        """Keep an answer for a request as if it had been carried out, and give its key."""
+        """Store an answer to a request as if it had been carried out; returns the key."""
         async with self.services.ledger.connection() as conn:
             row = await find(conn, self.number)
         assert row is not None
@@ -67,13 +67,13 @@ class World:
         return text
 
     async def change(self, superuser_url: str, **columns: Any) -> None:
-        """Give the caller's token other rights, as a later release might that narrows tokens: the same id, another seal."""
+        """Change the rights of the caller's token, as a later release that narrows tokens might do: the same id, another seal."""
         async with self.services.ledger.connection() as conn:
             row = await find(conn, self.number)
         assert row is not None
         row = sealed(self.services.ledger.kek, replace(row, **columns))
         with psycopg.connect(superuser_url, autocommit=True) as conn:
-            conn.execute("alter table ledger.tokens disable trigger user")  # the trigger refuses just this
+            conn.execute("alter table ledger.tokens disable trigger user")  # because the trigger refuses exactly this change
             conn.execute(
                 "update ledger.tokens set role = %s, directories = %s, seal = %s where id = %s",
                 (row.role, list(row.directories), row.seal, self.number),
@@ -85,7 +85,7 @@ def body_of(operation: str) -> bytes:
 
 
 @asynccontextmanager
-async def world(url: str) -> AsyncIterator[World]:
+async def world(url: str) -> AsyncIterator[OneOfEverything]:
     async with opened(url, webhooks=LOOPBACK) as ledger:
         services = ledger.services
         transport = httpx.ASGITransport(make_app(services))
@@ -93,7 +93,7 @@ async def world(url: str) -> AsyncIterator[World]:
             yield await filled(services, http)
 
 
-async def filled(services: Any, http: httpx.AsyncClient) -> World:
+async def filled(services: Any, http: httpx.AsyncClient) -> OneOfEverything:
     ledger = services.ledger
     for slug in ("own", "other"):
         await directories.create(ledger, machine(), slug, "generic@1")
@@ -116,10 +116,10 @@ async def filled(services: Any, http: httpx.AsyncClient) -> World:
         for route in _fastapi(services).router.routes
         if isinstance(route, Route) and "POST" in (route.methods or ())
     ]
-    return World(services, http, mine.text, UUID(mine.shown["id"]), posts)
+    return OneOfEverything(services, http, mine.text, UUID(mine.shown["id"]), posts)
 
 
-def run(url: str, check: Callable[[World], Awaitable[None]]) -> None:
+def run(url: str, check: Callable[[OneOfEverything], Awaitable[None]]) -> None:
     async def all_of_it() -> None:
         async with world(url) as made:
             await check(made)
@@ -128,14 +128,14 @@ def run(url: str, check: Callable[[World], Awaitable[None]]) -> None:
 
 
 def expected(lost: str, operation: str) -> int:
-    """The status of a request whose caller has lost something meanwhile."""
+    """The expected status of a request whose caller has lost a right meanwhile."""
     reach = TABLE[operation].reach
     if lost == "role":
         return 403
     return 200 if lost == "nothing" or reach == "-" else REFUSED[reach]
 
 
-async def differences(made: World, keys: dict[tuple[str, str], str], lost: str) -> list[str]:
+async def differences(made: OneOfEverything, keys: dict[tuple[str, str], str], lost: str) -> list[str]:
     found: list[str] = []
     for (operation, path), key in keys.items():
         answer, status = await made.ask(operation, path, key), expected(lost, operation)
@@ -145,8 +145,8 @@ async def differences(made: World, keys: dict[tuple[str, str], str], lost: str) 
     return found
 
 
-def test_every_post_admits_the_caller_before_it_gives_the_answer_that_was_kept(app_url: str, superuser_url: str) -> None:
-    async def check(made: World) -> None:
+def test_every_post_admits_the_caller_before_it_gives_the_stored_answer(app_url: str, superuser_url: str) -> None:
+    async def check(made: OneOfEverything) -> None:
         keys = {post: await made.keep(*post) for post in made.posts}
         assert len(keys) > 20
         found = await differences(made, keys, "nothing")
@@ -159,10 +159,10 @@ def test_every_post_admits_the_caller_before_it_gives_the_answer_that_was_kept(a
     run(app_url, check)
 
 
-def test_a_consumer_that_was_given_more_than_the_caller_reaches_is_gone_with_its_answers(app_url: str) -> None:
-    """All by acts of its own: an operator of one directory, whose webhook an admin points at another one too."""
+def test_when_a_consumer_grows_beyond_the_caller_its_stored_answers_are_refused_too(app_url: str) -> None:
+    """All by ordinary acts: an operator of one directory created the webhook, and an admin adds another directory to it."""
 
-    async def check(made: World) -> None:
+    async def check(made: OneOfEverything) -> None:
         ledger = made.services.ledger
         operator = await tokens.issue(ledger, machine(), "operator", "of own", ("own",), None, days=1)
         theirs = replace(made, token=operator.text, number=UUID(operator.shown["id"]))

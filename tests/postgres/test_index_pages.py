@@ -1,4 +1,6 @@
-"""Lists by index alone say what reading every row says, whatever the bounds; and totals are counted again after each commit."""
+"""Lists that are read by indexes alone equal those that read every row, for any bounds; and totals are counted again after each
+commit.
+"""
 
 import asyncio
 import os
@@ -29,7 +31,7 @@ async def users_as_stored(conn: Connection, ledger: Ledger) -> list[Stored]:
 
 
 def drawn_bounds(dice: Random, stored: Sequence[Stored]) -> Iterator[Bounds]:
-    """Bounds of every shape, at, just before and just after times that occur."""
+    """Bounds of every form, at, just before and just after times that occur."""
     times = [time + step for row in stored for time in (row[0], row[2]) for step in (-1, 0, 1)]
     for shape in range(32):
         active, *ends = [bool(shape >> bit & 1) for bit in range(5)]
@@ -49,9 +51,9 @@ def inside(row: Stored, within: Bounds) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("few", "hashed_max"), [(1, 100), (100, 100), (100, -1)], ids=["few are looked up", "sets are hashed", "by the table"]
+    ("few", "hashed_max"), [(1, 100), (100, 100), (100, -1)], ids=["few users", "hashed sets", "from the table"]
 )
-def test_a_list_says_what_its_rows_say(app_url: str, monkeypatch: pytest.MonkeyPatch, few: int, hashed_max: int) -> None:
+def test_a_list_equals_its_rows(app_url: str, monkeypatch: pytest.MonkeyPatch, few: int, hashed_max: int) -> None:
     monkeypatch.setattr(index_pages, "FEW", few)
     monkeypatch.setattr(index_pages, "HASHED_MAX", hashed_max)
 
@@ -84,7 +86,7 @@ def test_a_list_says_what_its_rows_say(app_url: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("within", [Bounds(), Bounds(active=True), Bounds(active=False), Bounds(created_min=1)], ids=str)
-def test_a_list_by_creation_or_activity_reads_the_index_alone(app_url: str, within: Bounds) -> None:
+def test_a_list_by_creation_or_activity_reads_only_the_index(app_url: str, within: Bounds) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger, ledger.services.ledger.connection() as conn:
             found = index_pages._by_creation(ledger.directory, USER, within)
@@ -109,7 +111,7 @@ def test_a_total_is_counted_again_after_each_commit_and_only_then(app_url: str, 
             await ledger.create_user("second")
             await ledger.create_group("g")
             assert (await total(), await total(GROUP)) == (2, 1)
-            await owner.execute("delete from ledger.users where id = $1", (first,))  # by hand, without a commit of the ledger
+            await owner.execute("delete from ledger.users where id = $1", (first,))  # by hand, without a commit in the ledger
             assert await total() == 2
             await ledger.create_group("h")
             assert await total() == 1
@@ -118,7 +120,7 @@ def test_a_total_is_counted_again_after_each_commit_and_only_then(app_url: str, 
 
 
 def test_a_total_is_counted_again_after_a_rebuild(app_url: str, owner_url: str) -> None:
-    """The rebuild mends a table that differs from the log, and the log's end is where it was."""
+    """The rebuild repairs a table that differs from the log, while the end of the log does not change."""
     kek = Kek.of(os.urandom(32))
 
     async def run() -> None:
@@ -138,7 +140,7 @@ def test_a_total_is_counted_again_after_a_rebuild(app_url: str, owner_url: str) 
     asyncio.run(run())
 
 
-def test_only_so_many_totals_are_remembered(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_totals_is_bounded(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_pages, "TOTALS_MAX", 2)
 
     async def run() -> None:
@@ -154,8 +156,10 @@ def test_only_so_many_totals_are_remembered(app_url: str, monkeypatch: pytest.Mo
     asyncio.run(run())
 
 
-def test_a_total_of_a_lost_end_of_the_log_is_forgotten(app_url: str, admin_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process writes between the mark and the count; then the log loses that commit, and the mark is what it was."""
+def test_the_total_of_a_lost_end_of_the_log_is_forgotten(app_url: str, admin_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process writes between the reading of the key and the count; then the log loses that commit, and the key is what it
+    was.
+    """
     database = Database(admin_url, str(conninfo_to_dict(app_url)["dbname"]))
     count = index_pages._count
 

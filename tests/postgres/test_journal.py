@@ -1,4 +1,4 @@
-"""The journal on a real database that goes away: what it holds is bounded, what it cannot hold is counted, age alone prunes."""
+"""The journal while its database is away: its memory is bounded, dropped entries are counted, and only age prunes it."""
 
 import asyncio
 import os
@@ -55,10 +55,10 @@ def counted() -> float:
     return float(next(line.split()[1] for line in lines if line.startswith("ledger_journal_dropped_total ")))
 
 
-def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
+def test_while_the_database_is_away_the_newest_entries_are_kept_and_the_others_counted(
     cluster: embedded.Cluster, app_url: str, tmp_path: Path
 ) -> None:
-    """A storm of refusals must not fill the memory, nor go missing unnoticed."""
+    """A storm of refusals must neither fill the memory nor be lost unnoticed."""
 
     async def run() -> None:
         async with proxied(str(cluster.socket_dir), tmp_path) as (proxy, through):
@@ -66,7 +66,7 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
                 journal = Journal(pool, KEK, os.urandom, kept_max=KEPT)
                 journal.add(entry(0))
                 await journal.flush()
-                async with pool.connection():  # the only one: the flush waits for it, with its first batch in hand
+                async with pool.connection():  # the pool has only this one: the flush waits for it, and has taken its first batch
                     await proxy.vanish()
                     for number in range(1, KEPT + 1):
                         journal.add(entry(number))
@@ -87,7 +87,7 @@ def test_while_the_database_is_away_the_newest_are_kept_and_the_others_counted(
 
 @asynccontextmanager
 async def refusing(superuser_url: str, table: str, sqlstate: str) -> AsyncIterator[None]:
-    """The server refuses each write of a table with this SQLSTATE."""
+    """Let the server refuse each write to a table with this SQLSTATE."""
     async with await psycopg.AsyncConnection.connect(superuser_url, autocommit=True) as conn:
         await conn.execute(
             "create function public.refuse() returns trigger language plpgsql as "
@@ -103,10 +103,10 @@ async def refusing(superuser_url: str, table: str, sqlstate: str) -> AsyncIterat
 @pytest.mark.parametrize(
     ("sqlstate", "kept"), [("25006", True), ("42501", True), ("53100", True), ("XX001", True), ("22021", False)]
 )
-def test_entries_are_given_up_for_a_fault_of_their_own_only(
+def test_entries_are_dropped_only_for_a_fault_of_their_own(
     app_url: str, superuser_url: str, sqlstate: str, *, kept: bool
 ) -> None:
-    """A read-only database cost every entry of the time: the batch was dropped for whatever was not a lost connection."""
+    """Earlier, a read-only database lost every entry of that time: a batch was dropped for any error except a lost connection."""
 
     async def run() -> None:
         async with pooled(app_url) as pool:
@@ -121,7 +121,7 @@ def test_entries_are_given_up_for_a_fault_of_their_own_only(
     assert (written(app_url), counted() - before) == (([1], 0) if kept else ([], 1))
 
 
-def test_the_last_use_of_tokens_waits_while_the_database_takes_nothing(app_url: str, superuser_url: str) -> None:
+def test_the_last_use_of_tokens_is_stored_once_the_database_accepts_writes_again(app_url: str, superuser_url: str) -> None:
     async def run() -> tuple[set[UUID], set[UUID]]:
         async with opened(app_url, kek=KEK) as ledger:
             ledger.services.authentication.used = {UUID(int=1)}
@@ -134,8 +134,8 @@ def test_the_last_use_of_tokens_waits_while_the_database_takes_nothing(app_url: 
     assert asyncio.run(run()) == ({UUID(int=1)}, set())
 
 
-def test_a_batch_waits_for_no_standby(app_url: str, superuser_url: str) -> None:
-    """Where a synchronous standby hangs, each batch that was given up and tried again would keep a session of the server."""
+def test_a_batch_does_not_wait_for_a_synchronous_standby(app_url: str, superuser_url: str) -> None:
+    """If a synchronous standby hangs, each batch that is given up and tried again would leave a session in the server."""
     with psycopg.connect(superuser_url, autocommit=True) as conn:
         conn.execute("create table public.waits (how text)")
         conn.execute("grant insert on public.waits to ledger_app")
@@ -156,14 +156,14 @@ def test_a_batch_waits_for_no_standby(app_url: str, superuser_url: str) -> None:
 
 
 def test_a_flush_that_is_cancelled_loses_nothing(app_url: str) -> None:
-    """At the end of the process the background flush is cancelled, and a last one writes what is there."""
+    """At the end of the process the background flush is cancelled, and a last flush writes the remaining entries."""
 
     async def run() -> None:
         async with pooled(app_url) as pool:
             journal = Journal(pool, KEK, os.urandom)
             for number in range(3):
                 journal.add(entry(number))
-            async with pool.connection():  # the only one: the flush waits for it
+            async with pool.connection():  # the pool has only this one: the flush waits for it
                 flushing = asyncio.create_task(journal.flush())
                 while len(journal):
                     await asyncio.wait([flushing], timeout=0)
@@ -175,7 +175,7 @@ def test_a_flush_that_is_cancelled_loses_nothing(app_url: str) -> None:
     assert written(app_url) == [0, 1, 2]
 
 
-def test_pruning_goes_by_age_alone_and_to_the_end(app_url: str) -> None:
+def test_pruning_deletes_by_age_alone_until_nothing_old_is_left(app_url: str) -> None:
     old = PRUNE_BATCH + 1
     with psycopg.connect(app_url) as conn:
         conn.execute(
@@ -197,8 +197,8 @@ def _refused(number: int, detail: str, shape: str | None = None) -> Entry:
     return entry(number)._replace(at=time.time_ns() // 1_000, status=400, scim_type="invalidValue", detail=detail, shape=shape)
 
 
-def test_sentences_and_filters_are_sealed_for_their_request(app_url: str) -> None:
-    """Neither opens as the other, nor for another request; equal sentences of other directories do not look alike."""
+def test_messages_and_filters_are_sealed_for_their_request(app_url: str) -> None:
+    """A sealed message cannot be opened as a filter, nor for another request; equal messages in other directories look different."""
     first = _refused(1, 'members: no user has the id "Quetzalcoatlus"', "urn:x:Quetzalcoatlus:nick eq ?")
     second = first._replace(directory=2, request_id=UUID(int=2))
 
@@ -230,7 +230,7 @@ def test_sentences_and_filters_are_sealed_for_their_request(app_url: str) -> Non
     assert reason != other[2]
 
 
-def test_the_doctor_counts_equal_sentences(app_url: str) -> None:
+def test_the_doctor_counts_equal_messages(app_url: str) -> None:
     entries = [_refused(n, "schemas: missing") for n in range(3)] + [
         _refused(9, 'the id "a" is none'),
         _refused(10, 'the id "b" is none'),
@@ -250,10 +250,10 @@ def test_the_doctor_counts_equal_sentences(app_url: str) -> None:
     assert sorted(found[1:]) == [('the id "a" is none', 1), ('the id "b" is none', 1)]
 
 
-def test_the_doctor_of_a_busy_directory_looks_at_so_many_requests_and_says_since_when(
+def test_the_doctor_of_a_busy_directory_uses_a_limited_number_of_requests_and_says_since_when(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all that the journal keeps a statement had no time to count: the answer was 503."""
+    """Earlier, counting the whole journal took longer than a statement may, and the answer was 503."""
     monkeypatch.setattr(journal, "LOOKED_MAX", 10)
 
     async def run() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -277,7 +277,9 @@ def test_the_doctor_of_a_busy_directory_looks_at_so_many_requests_and_says_since
 
 
 def test_the_last_change_is_known_however_long_ago_it_was(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An IdP that compares all of its users every hour changes nothing for days: the report said that it never had changed anything."""
+    """An IdP that compares all of its users every hour may change nothing for days: earlier, the report said that it had never
+    changed anything.
+    """
     monkeypatch.setattr(journal, "LOOKED_MAX", 10)
 
     async def run() -> None:
@@ -296,8 +298,8 @@ def test_the_last_change_is_known_however_long_ago_it_was(app_url: str, monkeypa
     asyncio.run(run())
 
 
-def test_what_stood_in_clear_is_gone_after_the_migration(owner_url: str, superuser_url: str) -> None:
-    """Not only from the rows: the file of the table is another one."""
+def test_plaintext_is_gone_after_the_migration(owner_url: str, superuser_url: str) -> None:
+    """It is gone from the rows, and also from the disk, because the table gets a new file."""
     with psycopg.connect(superuser_url, autocommit=True) as conn:
         conn.execute("set search_path to ledger")
         conn.execute("alter table requests drop reason, alter detail type text using null, alter shape type text using null")

@@ -1,4 +1,4 @@
-"""What a question about a large group reads and holds: the members it depends on, not all of them."""
+"""Requests about a large group read and keep only the members on which their answer depends."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from scim.projection import parse_projection
 from scim.schema import GROUP
 from tests.postgres.ledgers import Ledger, id_of, opened
 
-MEMBERS = 900  # created at once, which a queue takes
+MEMBERS = 900  # created at once; so many commands fit into a queue
 FEW = 20
 BASE = "http://ledger.test/scim/acme/v2"
 
@@ -40,7 +40,7 @@ async def listed(ledger: Ledger, **asked: str) -> dict[str, Any]:
 
 
 async def rows_read(ledger: Ledger, url: str) -> int:
-    """Membership rows that were fetched so far; each connection of the pool is told to report what it did."""
+    """The number of membership rows fetched so far; each connection of the pool is set to report its statistics at once."""
     async with contextlib.AsyncExitStack() as all_of_them:
         for _ in range(ledger.services.ledger.connection.__self__._pool.get_stats()["pool_size"]):
             conn = await all_of_them.enter_async_context(ledger.services.ledger.connection())
@@ -53,7 +53,7 @@ async def rows_read(ledger: Ledger, url: str) -> int:
     return row[0]
 
 
-def test_a_filter_on_members_reads_those_it_names(app_url: str) -> None:
+def test_a_filter_on_members_reads_only_the_members_that_it_names(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             people = [id_of(o) for o in await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(MEMBERS)))]
@@ -76,8 +76,8 @@ def test_a_filter_on_members_reads_those_it_names(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_what_a_giant_request_left_in_cycles_is_freed_before_memory_is_given_back() -> None:
-    """Else each giant request pins the pages of the one before it, and the process grows."""
+def test_cycles_of_a_giant_request_are_freed_before_memory_is_returned() -> None:
+    """Otherwise each giant request would keep the pages of the one before it, and the process would grow."""
 
     class Left:
         itself: "Left"
@@ -94,8 +94,8 @@ def test_what_a_giant_request_left_in_cycles_is_freed_before_memory_is_given_bac
     assert gone() is None
 
 
-def test_members_become_json_a_piece_at_a_time() -> None:
-    """Ten times the members, the same memory while they are told: only the packed ids grow."""
+def test_the_json_of_members_is_made_in_pieces() -> None:
+    """With ten times the members, the memory while they are written is the same: only the packed ids grow."""
 
     def peak(pieces: int) -> int:
         count = pieces * MEMBERS_PIECE
@@ -110,5 +110,5 @@ def test_members_become_json_a_piece_at_a_time() -> None:
         assert told > count * 100
         return most
 
-    peak(1)  # the templates are made once
+    peak(1)  # the templates are made once, before the measurement
     assert peak(100) < 1.2 * peak(10)

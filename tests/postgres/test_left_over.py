@@ -1,4 +1,6 @@
-"""A consumer that had a wider filter before still delivers what that left: it belongs to nobody who does not reach that too."""
+"""A consumer whose filter was wider before still delivers events of the old filter, so a token that does not reach them does not
+reach the consumer.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -41,7 +43,7 @@ ACTS: dict[str, Act] = {
 
 
 async def narrowed(s: Scene) -> tuple[Any, str]:
-    """A webhook of both directories is made one of `acme` alone; gives the ledger and the id of an event of the other one."""
+    """A webhook of both directories is narrowed to `acme`; returns the ledger and the id of an event of the other directory."""
     ledger = s.ledger.services.ledger
     await directories.create(ledger, machine(), "other")
     await s.make(types=("*",), directories=("acme", "other"))
@@ -50,7 +52,7 @@ async def narrowed(s: Scene) -> tuple[Any, str]:
 
 
 async def block(s: Scene, event_id: str) -> None:
-    """The delivery of an event of the other directory has failed for good."""
+    """Block the delivery of the event of the other directory."""
     await s.sql(
         "insert into open_deliveries (consumer, position, directory, seq, state) select %s, c.position, d.id, 1, 3"
         " from directories d join commits c on c.directory = d.id and c.seq = 1 where d.slug = %s",
@@ -63,7 +65,7 @@ async def narrow(ledger: Any) -> None:
 
 
 @pytest.mark.parametrize("left", ["delivery", "run"])
-def test_what_an_earlier_filter_left_keeps_a_consumer_from_whoever_does_not_reach_it(app_url: str, left: str) -> None:
+def test_deliveries_of_an_earlier_filter_hide_a_consumer_from_tokens_that_do_not_reach_them(app_url: str, left: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             ledger, event_id = await narrowed(s)
@@ -85,8 +87,10 @@ def test_what_an_earlier_filter_left_keeps_a_consumer_from_whoever_does_not_reac
     run(body())
 
 
-def test_what_of_a_lost_end_lies_beyond_its_reach_is_not_shown_to_a_narrowed_token(app_url: str) -> None:
-    """Sent under the wider filter, then gone from the log: ids, hashes and seqs of a directory that it must not know of."""
+def test_lost_events_beyond_its_reach_are_not_shown_to_a_narrowed_token(app_url: str) -> None:
+    """They were sent under the wider filter and then lost from the log: the token must not see ids, hashes and seqs of that
+    directory.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -118,15 +122,15 @@ def test_what_of_a_lost_end_lies_beyond_its_reach_is_not_shown_to_a_narrowed_tok
 
 
 async def gone(s: Scene, ids: list[str], count: int) -> None:
-    """A lost end of the log is on record: these, of so many."""
+    """Record a lost end of the log, with these ids and this number of events."""
     await s.sql(
         "insert into consumer_forks (consumer, common_position, common, gone, gone_count, places_lost) values (%s, 5, %s, %s, %s, 0)",
         (await s.consumer()).id, '{"acme": 2, "other": 1}', ids, count,
     )  # fmt: skip
 
 
-def test_the_consumer_belongs_to_the_narrower_token_again_when_nothing_is_left(app_url: str) -> None:
-    """A run that has ended is history of the wider filter: it stays hidden, the consumer does not."""
+def test_the_consumer_is_visible_to_the_narrower_token_again_when_nothing_is_left(app_url: str) -> None:
+    """A finished run belongs to the wider filter: it stays hidden, while the consumer does not."""
 
     async def body() -> None:
         async with scene(app_url) as s:

@@ -1,4 +1,6 @@
-"""A directory is paused, resumed, closed: decided in the write transaction, a fold of its log, cleaned up in pieces by whoever is there."""
+"""A directory is paused, resumed and closed: decided in the write transaction, computed from its log, and cleaned up in pieces by
+any process.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -43,7 +45,7 @@ DEADLINE_S = 30
 
 
 async def until(true: Callable[[], Awaitable[Any]]) -> None:
-    """Poll with a deadline: other processes and tasks learn of things by themselves."""
+    """Poll with a deadline, because other processes and tasks learn of changes by themselves."""
     async with asyncio.timeout(DEADLINE_S):
         while not await true():
             with suppress(TimeoutError):
@@ -51,7 +53,7 @@ async def until(true: Callable[[], Awaitable[Any]]) -> None:
 
 
 async def now(ledger: Ledger) -> Directory:
-    """The directory as it stands."""
+    """The current state of the directory."""
     async with ledger.services.ledger.connection() as conn:
         await ledger.services.ledger.directories.refresh(conn)
         return await ledger.services.ledger.directories.by_id(conn, ledger.directory.id)
@@ -76,7 +78,7 @@ async def close(ledger: Ledger) -> Outcome:
 
 
 async def events(ledger: Ledger) -> list[dict[str, Any]]:
-    """The log of acme."""
+    """The events of directory acme."""
     found: list[dict[str, Any]] = []
     after = None
     while True:
@@ -95,7 +97,7 @@ async def folded(ledger: Ledger) -> Fold:
 
 
 async def some_of_everything(ledger: Ledger) -> tuple[list[UUID], list[UUID]]:
-    """Eight users, one inactive, in three groups, one in another."""
+    """Eight users, one of them inactive, in three groups, of which one is in another."""
     users = [id_of(o) for o in await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(8)))]
     await ledger.patch_user(users[7], {"op": "replace", "path": "active", "value": False})
     inner = id_of(await ledger.create_group("inner", tuple(users[:5])))
@@ -105,7 +107,7 @@ async def some_of_everything(ledger: Ledger) -> tuple[list[UUID], list[UUID]]:
 
 @asynccontextmanager
 async def held_clean_up(url: str) -> AsyncIterator[None]:
-    """Nobody cleans up meanwhile: the role is taken."""
+    """Hold the lock of the clean-up, so that no process cleans up meanwhile."""
     conn = await connect(url)
     try:
         await conn.execute(cleanup.SQL["try_cleaning"])
@@ -127,7 +129,7 @@ async def is_deleted(ledger: Ledger) -> bool:
 
 
 async def _members(ledger: Ledger, group: UUID, as_of: str) -> list[dict[str, Any]]:
-    """As an auditor is answered; nobody is in a group that is gone."""
+    """The members as the audit shows them; a deleted group has none."""
     asked = {"nested": True, "effective": None, "after": None, "work": Work(10**9)}
     try:
         rows, _, _ = await audit.members(ledger.services.ledger, machine(), ledger.directory.slug, str(group), as_of, **asked)
@@ -141,7 +143,7 @@ async def _opened(conn: Any, kek: Any, directory: Any, user: Any, seq: int) -> A
     return None if then is None else history.opened_then(kek, directory, then)
 
 
-def test_a_pause_holds_from_its_commit_on_and_ends_with_the_resume(app_url: str) -> None:
+def test_a_pause_takes_effect_with_its_commit_and_ends_with_the_resume(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             user = id_of(await ledger.create_user("before"))
@@ -150,13 +152,13 @@ def test_a_pause_holds_from_its_commit_on_and_ends_with_the_resume(app_url: str)
                 with pytest.raises(Unavailable, match="paused") as refused:
                     await write
                 assert refused.value.retry_after == 60
-            with pytest.raises(Unavailable):  # also what would change nothing: nobody is told that it is stored
+            with pytest.raises(Unavailable):  # also a change that would change nothing: no success may be answered
                 await ledger.patch_user(user, {"op": "replace", "path": "userName", "value": "before"})
             async with ledger.services.ledger.connection() as conn:
                 assert (await history.state_at(conn, ledger.directory, user, 3)) is not None
                 other = await profile_facts(conn, ledger.directory, profile_of("okta@1"))
             assert other is not None
-            await ledger.submit(other)  # operators go on
+            await ledger.submit(other)  # acts of operators go on
             await resume(ledger)
             await ledger.create_user("after")
             told = await events(ledger)
@@ -170,8 +172,8 @@ def test_a_pause_holds_from_its_commit_on_and_ends_with_the_resume(app_url: str)
     asyncio.run(run())
 
 
-def test_the_same_act_from_two_sides_makes_one_event(app_url: str) -> None:
-    """Both saw a directory that was not: the transaction decides."""
+def test_the_same_act_from_two_operators_makes_one_event(app_url: str) -> None:
+    """Both read the state from before, so the transaction must decide."""
 
     async def run() -> None:
         async with opened(app_url) as first, opened(app_url, kek=first.services.ledger.kek) as second, held_clean_up(app_url):
@@ -183,7 +185,7 @@ def test_the_same_act_from_two_sides_makes_one_event(app_url: str) -> None:
                 assert [e["type"] for e in await events(first)].count(type_) == 1
             with pytest.raises(Forbidden, match="closed"):
                 await first.create_user("late")
-            late = paused(first.directory, "late")  # as it was seen before it was closed
+            late = paused(first.directory, "late")  # decided on the state from before the closing
             assert late is not None
             with pytest.raises(OvertakenError):
                 await first.submit(late)
@@ -192,8 +194,10 @@ def test_the_same_act_from_two_sides_makes_one_event(app_url: str) -> None:
 
 
 @pytest.mark.parametrize("act", [pause, close])
-def test_what_was_queued_when_the_act_committed_is_refused(app_url: str, act: Callable[[Ledger], Awaitable[Outcome]]) -> None:
-    """Two processes write as fast as they can; nothing of the IdP stands behind the act, and each answer tells the truth."""
+def test_commands_that_were_queued_when_the_act_committed_are_refused(
+    app_url: str, act: Callable[[Ledger], Awaitable[Outcome]]
+) -> None:
+    """Two processes write as fast as they can: no event of the IdP follows the act in the log, and each answer is true."""
 
     async def run() -> None:
         async with opened(app_url) as first, opened(app_url, kek=first.services.ledger.kek) as second:
@@ -225,7 +229,7 @@ def test_what_was_queued_when_the_act_committed_is_refused(app_url: str, act: Ca
     asyncio.run(run())
 
 
-def test_every_process_learns_of_it(app_url: str) -> None:
+def test_every_process_learns_of_a_pause(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as first, opened(app_url, kek=first.services.ledger.kek) as second:
 
@@ -248,7 +252,7 @@ def test_every_process_learns_of_it(app_url: str) -> None:
 # -- closed -----------------------------------------------------------------
 
 
-def test_from_the_closing_on_every_read_shows_no_access_and_the_past_stays(app_url: str) -> None:
+def test_from_the_closing_on_every_read_shows_no_access_and_past_answers_stay(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger, held_clean_up(app_url):
             users, groups = await some_of_everything(ledger)
@@ -272,7 +276,7 @@ def test_from_the_closing_on_every_read_shows_no_access_and_the_past_stays(app_u
 
 
 async def _shown(ledger: Ledger, users: list[UUID], groups: list[UUID], seq: int | None = None) -> dict[str, Any]:
-    """What the functions behind audit and snapshot say at a point."""
+    """The results of the functions behind audit and snapshot, as of a point."""
     d, kek = ledger.directory, ledger.services.ledger.kek
     async with ledger.services.ledger.connection() as conn:
         text = "seq:head" if seq is None else f"seq:{seq}"
@@ -290,7 +294,7 @@ async def _shown(ledger: Ledger, users: list[UUID], groups: list[UUID], seq: int
         for group in groups
         for row in await _members(ledger, group, f"seq:{point.seq}")
     }
-    for group, (ids, digits) in packed.items():  # of the snapshot
+    for group, (ids, digits) in packed.items():  # from the snapshot
         shown = {UUID(ids[36 * n : 36 * n + 36]): bool(int(digit) & 2) for n, digit in enumerate(digits)}
         assert shown == {member: is_so for (of, member, via), is_so in effective.items() if of == group and not via}
     return {"seq": point.seq, "active": {p.id: p.active for p in people}, "effective": effective}
@@ -314,7 +318,7 @@ async def _cleaned_up(ledger: Ledger, url: str) -> str:
     return directory.state
 
 
-def test_rebuild_and_live_agree_after_every_piece(app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rebuilt_and_live_tables_agree_after_every_piece(app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         monkeypatch.setattr(cleanup, "PIECE", 3)
         monkeypatch.setattr("replay.shadow_tables.CHUNK_EVENTS", 7)
@@ -327,7 +331,7 @@ def test_rebuild_and_live_agree_after_every_piece(app_url: str, owner_url: str, 
             while (directory := await now(ledger)).state == CLOSED:
                 assert (await _rebuild(ledger, owner_url)).drifted == ()
                 assert await _verify(ledger, owner_url) == []
-                if pieces % 2:  # as another process would, which knows of no place
+                if pieces % 2:  # as another process would continue, without a remembered place
                     cleaning._places.clear()
                 await cleaning._piece(conn, directory)
                 pieces += 1
@@ -343,7 +347,7 @@ def test_rebuild_and_live_agree_after_every_piece(app_url: str, owner_url: str, 
     asyncio.run(run())
 
 
-def test_a_state_that_does_not_follow_from_the_log_is_found_and_mended(app_url: str, owner_url: str) -> None:
+def test_a_state_that_does_not_follow_from_the_log_is_found_and_repaired(app_url: str, owner_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger, held_clean_up(app_url):
             await ledger.create_user("u")
@@ -357,8 +361,8 @@ def test_a_state_that_does_not_follow_from_the_log_is_found_and_mended(app_url: 
     asyncio.run(run())
 
 
-def test_the_clean_up_goes_on_where_a_process_left_it(app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first is cut off at a moment of nobody's choosing; the second finds by the database alone what is left."""
+def test_the_clean_up_continues_where_a_process_left_it(app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process is cut off at a random moment; the second finds from the database alone what is left."""
 
     async def run() -> None:
         monkeypatch.setattr(cleanup, "PIECE", 2)
@@ -375,7 +379,7 @@ def test_the_clean_up_goes_on_where_a_process_left_it(app_url: str, owner_url: s
     asyncio.run(run())
 
 
-def test_a_damaged_body_or_key_keeps_no_directory_from_its_end(app_url: str, superuser_url: str) -> None:
+def test_a_damaged_body_or_key_does_not_stop_the_clean_up(app_url: str, superuser_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger, held_clean_up(app_url):
             users, groups = await some_of_everything(ledger)
@@ -396,7 +400,7 @@ def test_a_damaged_body_or_key_keeps_no_directory_from_its_end(app_url: str, sup
     asyncio.run(run())
 
 
-def test_its_tokens_end_with_it_and_those_that_read_go_on(app_url: str) -> None:
+def test_the_tokens_of_a_closed_directory_end_except_those_that_read(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
             await acts.create_directory("other")
@@ -437,7 +441,7 @@ async def _system(ledger: Ledger) -> Directory:
     return found
 
 
-def test_what_a_closed_directory_was_is_changed_no_more(app_url: str) -> None:
+def test_acts_on_a_closed_directory_are_refused(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             async with ledger.services.ledger.connection() as conn:
@@ -453,7 +457,7 @@ def test_what_a_closed_directory_was_is_changed_no_more(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_twenty_thousand_members_close_in_one_small_commit_and_hold_up_nobody(app_url: str) -> None:
+def test_a_directory_of_twenty_thousand_members_is_closed_in_one_small_commit_that_delays_nobody(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             async with administration(app_url, ledger.services.ledger.kek) as acts:
@@ -505,7 +509,7 @@ def test_only_one_process_cleans_up_at_a_time(app_url: str, monkeypatch: pytest.
     asyncio.run(run())
 
 
-def test_a_clean_up_that_loses_its_connection_begins_anew(app_url: str, admin_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clean_up_that_loses_its_connection_starts_again(app_url: str, admin_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         monkeypatch.setattr(cleanup, "PIECE", 1)
         monkeypatch.setattr(cleanup, "AWAY_S", 0.01)
@@ -515,7 +519,7 @@ def test_a_clean_up_that_loses_its_connection_begins_anew(app_url: str, admin_ur
             cuts = seen = 0
             while not await is_deleted(ledger):
                 head = (await _pieces_after(ledger, 0))[0]
-                if head == seen:  # once after each piece: it must come forward in between
+                if head == seen:  # once after each piece: the clean-up must make progress in between
                     continue
                 question = f"select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = {CLEANING.number} and granted"
                 cuts, seen = cuts + len(await (await admin.execute(question)).fetchall()), head
@@ -525,12 +529,12 @@ def test_a_clean_up_that_loses_its_connection_begins_anew(app_url: str, admin_ur
     asyncio.run(run())
 
 
-def test_whoever_learns_of_a_closing_first_the_clean_up_begins(app_url: str) -> None:
-    """The request that closed it looks at once what the directory is now: it must not be the only one to see that it changed."""
+def test_the_clean_up_begins_whichever_part_of_the_process_learns_of_the_closing_first(app_url: str) -> None:
+    """The request that closed the directory reads its new state at once: it must not be the only one that sees the change."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
-            for _ in range(3):  # however the follower's own look falls
+            for _ in range(3):  # at whatever moment the follower reads
                 assert (await now(ledger)).state == "active"
             await close(ledger)
             for _ in range(3):

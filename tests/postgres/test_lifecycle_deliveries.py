@@ -1,4 +1,4 @@
-"""What a receiver is told when a directory is closed: at once that all access ended, then the rest, and its last event last."""
+"""The deliveries for a closed directory: first the end of all access, then the removals, and at last the directory's last event."""
 
 import asyncio
 from typing import Any
@@ -63,8 +63,10 @@ def test_a_closed_directory_is_delivered_to_its_last_event(app_url: str, orderin
     run(body())
 
 
-def test_a_poison_event_holds_back_neither_the_closing_nor_the_removals(app_url: str) -> None:
-    """An access list learns at once, whatever it is stuck on; the end of the directory waits for an operator."""
+def test_an_event_that_always_fails_holds_back_neither_the_closing_nor_the_removals(app_url: str) -> None:
+    """An access list learns of the closing at once, whatever it is stuck on; only the last event of the directory waits for an
+    operator.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -99,7 +101,9 @@ def _gone(s: Scene) -> set[str]:
     return {edge[1] for e in s.hook.took if e["type"] == "group.member_removed" and (edge := edge_of(e)) is not None}
 
 
-def test_the_brake_holds_nothing_of_a_closing_and_lets_go_what_it_held(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_surge_brake_holds_nothing_of_a_closed_directory_and_releases_what_it_held(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def body() -> None:
         monkeypatch.setattr(cleanup, "PIECE", 2)
         async with scene(app_url) as s:
@@ -158,7 +162,7 @@ async def _ended(s: Scene, number: Any) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["pull", "webhook"])
-def test_the_closing_is_a_revocation_whose_acknowledgement_is_timed(app_url: str, mode: str) -> None:
+def test_the_closing_counts_as_a_revocation_whose_acknowledgement_is_timed(app_url: str, mode: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             consumer = await s.make(types=("directory.*",), **({"mode": "pull", "url": None} if mode == "pull" else {}))

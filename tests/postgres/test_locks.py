@@ -1,4 +1,4 @@
-"""Locks of strangers: who may connect, what a writer does about a lock that does not come, what the probe says."""
+"""Locks of foreign sessions: who may connect, what a writer does if it does not get a lock, and what the probe says."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ from tests.postgres.machine import administration
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wiring, "LOCK", Deadline(0.1, "a lock", "503"))
 
 
@@ -35,7 +35,7 @@ async def broken(ledger: Ledger) -> Broken | None:
 
 @contextmanager
 def holding(url: str, first: int, second: int, **options: str) -> Generator[psycopg.Connection[Any]]:
-    """A session that holds an advisory lock, by itself or within a transaction."""
+    """A session that holds an advisory lock, for the session or within a transaction."""
     with psycopg.connect(make_conninfo(url, **options)) as conn:
         conn.execute("select pg_advisory_xact_lock(%s, %s)", (first, second))
         yield conn
@@ -51,8 +51,13 @@ def run(url: str, check: Any) -> None:
 
 
 @pytest.mark.parametrize("user", ["postgres", "ledger_owner", "ledger_app"])
-def test_a_lock_of_the_ledger_held_by_a_stranger_refuses_writes_soon(app_url: str, superuser_url: str, user: str) -> None:
-    """All of them, not one batch after the other; the probe says so without a name, the log with it; then all goes on."""
+def test_if_a_foreign_session_holds_the_lock_of_the_ledger_writes_are_refused_soon(
+    app_url: str, superuser_url: str, user: str
+) -> None:
+    """All writes are refused at once, not one batch after the other.
+
+    The probe says so without a name, the log with the name; then writes go on.
+    """
 
     async def check(ledger: Ledger) -> None:
         await ledger.create_user("before")
@@ -78,8 +83,8 @@ def test_a_lock_of_the_ledger_held_by_a_stranger_refuses_writes_soon(app_url: st
 
 
 @pytest.mark.parametrize("mode", ["access exclusive", "share"])
-def test_a_lock_of_a_table_is_told_like_one_of_the_ledger(app_url: str, superuser_url: str, mode: str) -> None:
-    """An operator at LOCK TABLE, CREATE INDEX or VACUUM FULL: no write goes, so the probe and the log say why."""
+def test_a_foreign_table_lock_is_reported_like_a_lock_of_the_ledger(app_url: str, superuser_url: str, mode: str) -> None:
+    """An operator runs LOCK TABLE, CREATE INDEX or VACUUM FULL: no write is possible, so probe and log must say why."""
 
     async def check(ledger: Ledger) -> None:
         await ledger.create_user("before")
@@ -98,7 +103,7 @@ def test_a_lock_of_a_table_is_told_like_one_of_the_ledger(app_url: str, superuse
     run(app_url, check)
 
 
-def test_a_lock_of_a_directory_refuses_that_directory_alone(app_url: str, superuser_url: str) -> None:
+def test_a_foreign_lock_of_a_directory_refuses_only_that_directory(app_url: str, superuser_url: str) -> None:
     async def check(ledger: Ledger) -> None:
         async with administration(app_url, ledger.services.ledger.kek) as acts:
             other = await acts.create_directory("other")
@@ -113,8 +118,8 @@ def test_a_lock_of_a_directory_refuses_that_directory_alone(app_url: str, superu
     run(app_url, check)
 
 
-def test_behind_a_writer_of_ours_a_write_goes_on_waiting(app_url: str, superuser_url: str) -> None:
-    """Another process at a giant commit: what waits for its directory is not refused, however often the lock times out."""
+def test_a_write_behind_another_writer_of_the_service_waits_on(app_url: str, superuser_url: str) -> None:
+    """Another process works on a giant commit: writes to its directory are not refused, however often the lock times out."""
 
     async def check(ledger: Ledger) -> None:
         with holding(app_url, DIRECTORY.number, ledger.directory.id, application_name=APPLICATION_NAME) as giant:
@@ -124,7 +129,7 @@ def test_behind_a_writer_of_ours_a_write_goes_on_waiting(app_url: str, superuser
                 with psycopg.connect(superuser_url, autocommit=True) as watcher:
                     seen = set[int]()
                     deadline = asyncio.get_running_loop().time() + 20
-                    while len(seen) < 3:  # three waits, each in a transaction of its own
+                    while len(seen) < 3:  # three waits, each in its own transaction
                         assert asyncio.get_running_loop().time() < deadline
                         rows = watcher.execute(timeouts.replace("count(*)", "extract(epoch from xact_start)::float8")).fetchall()
                         seen |= {row[0] for row in rows}
@@ -138,8 +143,8 @@ def test_behind_a_writer_of_ours_a_write_goes_on_waiting(app_url: str, superuser
     run(app_url, check)
 
 
-def test_a_write_does_not_wait_for_ever_for_one_of_ours_either(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The neighbour's host may be frozen."""
+def test_the_wait_for_another_writer_of_the_service_has_an_end(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host of that writer may be frozen."""
     monkeypatch.setattr(writer, "WRITE_SETTLED", Deadline(2, "a write", "503"))
 
     async def check(ledger: Ledger) -> None:
@@ -165,10 +170,10 @@ def stranger(admin_url: str) -> Generator[str]:
             conn.execute("drop role stranger")
 
 
-def test_only_the_roles_of_the_ledger_connect(admin_url: str, superuser_url: str, owner_url: str, app_url: str) -> None:
+def test_only_the_roles_of_the_ledger_may_connect(admin_url: str, superuser_url: str, owner_url: str, app_url: str) -> None:
     with stranger(admin_url) as name:
         theirs = make_conninfo(superuser_url, user=name)
-        psycopg.connect(theirs).close()  # a fresh database is open to all
+        psycopg.connect(theirs).close()  # everybody may connect to a fresh database
         migrate(owner_url)
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
             psycopg.connect(theirs)
@@ -181,8 +186,8 @@ def test_only_the_roles_of_the_ledger_connect(admin_url: str, superuser_url: str
             conn.execute("create temporary table of_nobody (n int)")
 
 
-def test_a_login_granted_by_name_keeps_its_way_in(admin_url: str, superuser_url: str, owner_url: str) -> None:
-    """A backup or a monitor: granted once by an operator, kept by every start."""
+def test_a_login_with_a_grant_by_name_may_still_connect(admin_url: str, superuser_url: str, owner_url: str) -> None:
+    """A backup or a monitor gets the grant once from an operator, and every start keeps it."""
     with stranger(admin_url) as name, psycopg.connect(superuser_url, autocommit=True) as conn:
         database = sql.Identifier(conn.info.dbname)
         conn.execute(sql.SQL("grant connect on database {} to stranger").format(database))
@@ -191,8 +196,8 @@ def test_a_login_granted_by_name_keeps_its_way_in(admin_url: str, superuser_url:
         conn.execute(sql.SQL("revoke connect on database {} from stranger").format(database))
 
 
-def test_a_login_that_may_not_close_the_database_says_what_to_run(superuser_url: str, owner_url: str) -> None:
-    """A managed database may belong to another role: the start goes on, with a warning."""
+def test_a_login_that_may_not_revoke_connect_logs_the_statements_to_run(superuser_url: str, owner_url: str) -> None:
+    """A managed database may belong to another role: the start goes on with a warning."""
     with psycopg.connect(superuser_url, autocommit=True) as conn:
         database = sql.Identifier(conn.info.dbname)
         conn.execute(sql.SQL("alter database {} owner to postgres").format(database))

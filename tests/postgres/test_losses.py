@@ -1,4 +1,6 @@
-"""Who lost access: read page by page and never further than is asked, with the same answer as one who reads everything."""
+"""Counting users who lost access: page by page and only up to the limit, with the same result as an implementation that reads
+everything.
+"""
 
 import asyncio
 import random
@@ -28,7 +30,7 @@ LEVELS = 4
 
 
 async def history(ledger: Ledger, seed: int) -> None:
-    """Users in groups in groups, and 40 acts that take and give access in any way."""
+    """Users in nested groups, and 40 commands that give and end access in all ways."""
     dice = random.Random(seed)
     users = [id_of(o) for o in await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(8)))]
     levels: list[list[UUID]] = [users]
@@ -57,7 +59,7 @@ async def history(ledger: Ledger, seed: int) -> None:
 
 
 async def every_loss(conn: Connection, directory: int, *, enough: int = 1_000) -> list[Loss]:
-    """In order, each commit whole."""
+    """All losses in order, each commit complete."""
     whole: dict[int, Loss] = {}
     async for loss in losses.losses(conn, directory, 0, EVER, enough=enough):
         before = whole.get(loss.seq, Loss(loss.seq, loss.at, set()))
@@ -70,7 +72,9 @@ def as_events(directory: int, found: list[Loss]) -> list[Event]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_pages_of_any_size_say_what_one_look_at_everything_says(app_url: str, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_pages_of_any_size_give_the_same_result_as_reading_everything(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     async def body() -> None:
         async with opened(app_url) as ledger, ledger.services.ledger.connection() as conn:
             await history(ledger, seed)
@@ -94,8 +98,8 @@ def test_pages_of_any_size_say_what_one_look_at_everything_says(app_url: str, mo
     run(body())
 
 
-def test_commits_far_apart_are_judged_by_their_own_hours(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that takes up old and new ones together looks at their hours, not at the year between."""
+def test_commits_far_apart_are_each_counted_in_their_own_hour(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that begins with old and new commits reads their hours, not the year in between."""
 
     async def body() -> None:
         async with opened(app_url) as ledger, ledger.services.ledger.connection() as conn:
@@ -115,7 +119,9 @@ def test_commits_far_apart_are_judged_by_their_own_hours(app_url: str, monkeypat
     run(body())
 
 
-def test_what_an_operator_released_goes_whether_it_can_be_counted_or_not(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_released_commits_are_delivered_whether_users_can_be_counted_or_not(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def body() -> None:
         async with opened(app_url) as ledger, ledger.services.ledger.connection() as conn:
             await history(ledger, 1)
@@ -137,7 +143,7 @@ Late = Callable[[pytest.MonkeyPatch, int], None]
 
 
 def canceled(patched: pytest.MonkeyPatch, directory: int) -> None:
-    """The server cancels the statement, for one directory."""
+    """For one directory the server cancels the statement."""
     slow = losses.SQL["losses_between"].replace(
         "order by commit desc", f"having pg_sleep(case when $1 = {directory} then 9 end) is null"
     )
@@ -149,7 +155,7 @@ def too_many_pages(patched: pytest.MonkeyPatch, _: int) -> None:
 
 
 async def two_directories(s: Scene) -> int:
-    """Each loses three of its users; gives the second."""
+    """Two directories that lose three users each; returns the second one."""
     other = await Machine(s.ledger.services.ledger).create_directory("other")
     for directory in (s.ledger.directory, other):
         for n in range(3):
@@ -158,7 +164,7 @@ async def two_directories(s: Scene) -> int:
     return other.id
 
 
-def test_a_directory_that_takes_too_long_to_count_does_not_keep_the_others_from_it(
+def test_a_directory_whose_count_takes_too_long_does_not_stop_the_count_of_others(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body() -> None:
@@ -183,7 +189,7 @@ def test_a_directory_that_takes_too_long_to_count_does_not_keep_the_others_from_
     run(body())
 
 
-def test_what_cannot_be_judged_in_time_is_held_until_it_is_and_everything_else_goes_on(
+def test_commits_that_cannot_be_counted_in_time_are_held_and_everything_else_goes_on(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body() -> None:

@@ -1,5 +1,8 @@
-"""The log loses its end, as after the restore of a backup: nobody passes over anything of the log as it is then, and everybody who
-holds a piece of the old end is told (docs/operations.md, "A lost end of the log"). The services go on running, or are started again."""
+"""The log loses its end, as after the restore of a backup (docs/operations.md, "A lost end of the log").
+
+Every reader gets all events of the new log, and every reader who has read events of the lost end is told. The services keep
+running, or are started again.
+"""
 
 import asyncio
 import json
@@ -30,14 +33,14 @@ from tests.postgres.ledgers import opened
 from tests.postgres.lost_ends import Database, cut_log
 
 WAIT_S = 30.0
-BASE, LOST = 4, 5  # users that both logs have, and that only the old one had
+BASE, LOST = 4, 5  # users in both logs, and users only in the old log
 LOST_CODES = {"cursor_ahead", "cursor_forked"}
-GROWS = [0, LOST, 2 * LOST]  # users of the log as it is afterwards: it ends before, about there, or behind the place of a reader
+GROWS = [0, LOST, 2 * LOST]  # users added after the restore: the new log ends before, near, or behind the place of a reader
 
 
 @dataclass
 class Stream:
-    """A reader of Server-Sent Events, without a network between."""
+    """A reader of Server-Sent Events, without a network."""
 
     services: Services
     token: str
@@ -77,8 +80,10 @@ class Stream:
         return next((json.loads(block["data"]) for block in self.blocks if block["event"] == "error"), None)
 
 
-class World(Scene):
-    """A ledger in this process with its edge, a webhook, a consumer that pulls, streams, a replay and an eventsourcing subscription."""
+class LedgerWithReaders(Scene):
+    """A ledger in this process with its HTTP layer, a webhook, a consumer that pulls, streams, a replay and an eventsourcing
+    subscription.
+    """
 
     def __init__(self, *args: Any, http: httpx.AsyncClient, token: str) -> None:
         super().__init__(*args)
@@ -86,7 +91,7 @@ class World(Scene):
         self.recorder = LedgerRecorder(self.url, self.kek)
 
     async def get(self, path: str, **params: Any) -> dict[str, Any]:
-        for _ in range(20):  # after a restore each connection of the pool may be dead, and is told so once: 503, try again
+        for _ in range(20):  # after a restore each connection of the pool may be broken, and each gives one 503
             answer = await self.http.get(f"/v1/{path}", params=params)
             if answer.status_code != 503:
                 break
@@ -94,7 +99,7 @@ class World(Scene):
         return answer.json()
 
     async def users(self, name: str, count: int) -> None:
-        """Create some, as soon as the database answers again."""
+        """Create some users, as soon as the database answers again."""
         for n in range(count):
             await self.until(lambda n=n: self._created(f"{name}{n}"), "a write is answered")
 
@@ -105,7 +110,7 @@ class World(Scene):
         return False
 
     async def answers(self) -> None:
-        """Until the database is back."""
+        """Wait until the database answers again."""
 
         async def back() -> bool:
             with suppress(psycopg.Error, OperationalError):
@@ -116,13 +121,13 @@ class World(Scene):
         await self.until(back, "the database is back")
 
     async def wanted(self, *topics: str) -> list[dict[str, Any]]:
-        """As soon as a connection of the pool is one that was made since."""
+        """The events of a consumer, as soon as the pool has connections from after the restore."""
         while True:
             with suppress(psycopg.Error):
                 return await super().wanted(*topics)
 
     async def named(self, prefix: str) -> list[dict[str, Any]]:
-        """The events about users of such names that stand in the log."""
+        """The events in the log about users with these names."""
         return [e for e in await self.wanted() if _about(e).startswith(prefix)]
 
     def took(self, prefix: str) -> list[dict[str, Any]]:
@@ -137,14 +142,14 @@ def _about(event: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def world(url: str, kek: Kek, hook: Hook, token: str = "") -> AsyncIterator[World]:
+async def world(url: str, kek: Kek, hook: Hook, token: str = "") -> AsyncIterator[LedgerWithReaders]:
     async with opened(url, kek=kek, webhooks=Webhooks(LOOPBACK, 3.0)) as ledger:
         if not token:
             token = (await tokens.issue(ledger.services.ledger, machine(), "admin", "test", ("*",), None, days=1)).text
         headers = {"Authorization": f"Bearer {token}"}
         transport = httpx.ASGITransport(make_app(ledger.services))
         async with httpx.AsyncClient(transport=transport, base_url="http://ledger.test", headers=headers, timeout=60) as http:
-            found = World(ledger, hook, url, kek, http=http, token=token)
+            found = LedgerWithReaders(ledger, hook, url, kek, http=http, token=token)
             try:
                 yield found
             finally:
@@ -157,18 +162,21 @@ def database(url: str, admin_url: str) -> Database:
 
 @dataclass
 class Held:
-    """What readers hold of the old end."""
+    """Places of the old end that readers have."""
 
     cursor: str
     event_id: str
     page: str  # a cursor of a consumer's page
     gone: list[str]  # ids of the events that will be lost
     common_seq: int
-    place: tuple[int, bytes]  # of the eventsourcing view
+    place: tuple[int, bytes]  # of the eventsourcing view: position and leaf hash
 
 
-async def prepared(w: World) -> str:
-    """What both logs have: users, a webhook that got them, a consumer that pulls, a replay that goes slowly. Gives the id of the run."""
+async def prepared(w: LedgerWithReaders) -> str:
+    """The part that both logs have: users, a webhook that got them, a consumer that pulls, a slow replay.
+
+    Returns the id of the run.
+    """
     await w.users("base", BASE)
     await w.make(types=("user.*",), batch_max=3)
     await w.make("puller", mode="pull", url=None, types=("user.*",))
@@ -179,8 +187,8 @@ async def prepared(w: World) -> str:
     return str(run.id)
 
 
-async def lost(w: World) -> Held:
-    """What only the old log had, and who got it."""
+async def lost(w: LedgerWithReaders) -> Held:
+    """The part that only the old log has, and the readers that got it."""
     common_seq = (await w.get("events", directory="acme", limit=1000))["head_position"]
     await w.users("lost", LOST)
     gone = [e["id"] for e in await w.named("lost")]
@@ -196,8 +204,8 @@ async def lost(w: World) -> Held:
     )  # fmt: skip
 
 
-async def told(w: World, held: Held) -> None:
-    """Whoever comes with a place of the old end is told, whatever it reads."""
+async def told(w: LedgerWithReaders, held: Held) -> None:
+    """Every request with a place of the old end gets an error, whatever it reads."""
     for place in (held.cursor, held.event_id):
         answer = await w.http.get("/v1/events", params={"after": place})
         assert (answer.status_code, answer.json()["code"] in LOST_CODES) == (409, True), answer.text
@@ -211,8 +219,8 @@ async def told(w: World, held: Held) -> None:
         await asyncio.to_thread(w.recorder.subscribe, held.place[0], leaf_hash=held.place[1])
 
 
-async def nothing_is_passed_over(w: World) -> None:
-    """The webhook and whoever pulls get all of the log as it is."""
+async def nothing_is_passed_over(w: LedgerWithReaders) -> None:
+    """The webhook and the consumer that pulls get the complete new log."""
     fresh = await w.named("new")
     assert fresh
     await w.until(lambda: {e["id"] for e in fresh} <= {e["id"] for e in w.hook.took}, "the webhook got the new log")
@@ -232,8 +240,8 @@ def run(check: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def followed(w: World, **streams: str) -> AsyncIterator[list[Stream]]:
-    """Streams that are open meanwhile."""
+async def followed(w: LedgerWithReaders, **streams: str) -> AsyncIterator[list[Stream]]:
+    """Streams that are open during the loss."""
     opened_ = [Stream(w.ledger.services, w.token, types=types) for types in streams.values()]
     running = [asyncio.create_task(stream.run()) for stream in opened_]
     try:
@@ -245,7 +253,7 @@ async def followed(w: World, **streams: str) -> AsyncIterator[list[Stream]]:
 
 
 class Subscriber:
-    """Somebody's projection in a thread."""
+    """A projection of a user of the library, in a thread."""
 
     def __init__(self, recorder: LedgerRecorder) -> None:
         self.ids: list[int] = []
@@ -305,7 +313,7 @@ def test_a_lost_end_under_running_services(app_url: str, admin_url: str, grows: 
     run(check)
 
 
-async def forked(w: World, name: str) -> dict[str, Any]:
+async def forked(w: LedgerWithReaders, name: str) -> dict[str, Any]:
     async def seen() -> Any:
         return (await w.get(f"consumers/{name}"))["forked"]
 
@@ -313,8 +321,8 @@ async def forked(w: World, name: str) -> dict[str, Any]:
     return await seen()
 
 
-async def on_record(w: World, number: str, held: Held) -> None:
-    """What an operator sees of it, until it is closed, and what stays."""
+async def on_record(w: LedgerWithReaders, number: str, held: Held) -> None:
+    """What an operator sees of the fork until it is closed, and what stays afterwards."""
     replay = await w.get(f"replays/{number}")
     assert (replay["status"], replay["failure"]) == ("failed", "log_forked")
     events = {e["data"]["object"]["name"]: e["data"]["object"]["gone"] for e in await w.system("consumer.forked")}
@@ -357,7 +365,7 @@ def test_a_lost_end_while_the_services_were_down(app_url: str, admin_url: str, g
 def test_a_log_that_was_cut_by_hand_below_the_places_of_consumers(
     app_url: str, superuser_url: str, grows: int, running: bool
 ) -> None:
-    """Places and checkpoints are left behind in it: they carry leaf hashes, and consumers go back to what is common."""
+    """Places and checkpoints are left behind: they have leaf hashes, and consumers go back to the last place that both logs have."""
 
     async def check() -> None:
         kek = Kek.of(os.urandom(32))
@@ -378,7 +386,7 @@ def test_a_log_that_was_cut_by_hand_below_the_places_of_consumers(
     run(check)
 
 
-async def after_the_cut(w: World, grows: int, held: Held, *, told_ids: bool) -> None:
+async def after_the_cut(w: LedgerWithReaders, grows: int, held: Held, *, told_ids: bool) -> None:
     await w.users("new", grows)
     for name in ("app", "puller"):
         await forked(w, name)
@@ -392,13 +400,15 @@ async def after_the_cut(w: World, grows: int, held: Held, *, told_ids: bool) -> 
     await nothing_is_passed_over(w)
 
 
-async def _gone_of(w: World, name: str, gone: list[str]) -> bool:
+async def _gone_of(w: LedgerWithReaders, name: str, gone: list[str]) -> bool:
     return (await forked(w, name))["gone"] == gone
 
 
 @pytest.mark.parametrize("ordering", ["subject", "directory"])
-def test_what_had_not_been_delivered_of_the_old_end_never_is(app_url: str, admin_url: str, ordering: str) -> None:
-    """Its deliveries failed, and waited for another try, when the log was restored: nothing is gone for the receiver, so nothing is told."""
+def test_events_of_the_lost_end_that_were_not_delivered_are_never_delivered(app_url: str, admin_url: str, ordering: str) -> None:
+    """Their deliveries had failed and waited for a retry when the log was restored: the receiver has lost nothing, so nothing is
+    reported.
+    """
 
     async def check() -> None:
         kek, there = Kek.of(os.urandom(32)), database(app_url, admin_url)
@@ -426,8 +436,8 @@ def test_what_had_not_been_delivered_of_the_old_end_never_is(app_url: str, admin
     run(check)
 
 
-def test_what_was_made_after_the_backup_is_known_no_more(app_url: str, admin_url: str) -> None:
-    """A directory, and a consumer with its webhook: their numbers are given again after a restore, to others."""
+def test_a_directory_and_a_consumer_from_after_the_backup_are_unknown(app_url: str, admin_url: str) -> None:
+    """After a restore their numbers are given to other directories and consumers."""
 
     async def check() -> None:
         kek, there = Kek.of(os.urandom(32)), database(app_url, admin_url)
@@ -453,10 +463,10 @@ def test_what_was_made_after_the_backup_is_known_no_more(app_url: str, admin_url
 
 
 @pytest.mark.parametrize("acknowledged", [True, False])
-def test_who_pulls_before_the_next_look_is_told_too(
+def test_a_consumer_that_pulls_before_the_next_comparison_is_told_too(
     app_url: str, admin_url: str, monkeypatch: pytest.MonkeyPatch, *, acknowledged: bool
 ) -> None:
-    """A page of the log as it is now must not hide what of the old end was shown at the same positions."""
+    """A page of the new log must not hide which lost events were shown at the same positions."""
     monkeypatch.setattr(wiring, "LOG_LOOK_S", 3_600.0)
 
     async def check() -> None:
@@ -484,7 +494,7 @@ def test_who_pulls_before_the_next_look_is_told_too(
     run(check)
 
 
-async def _pulled(w: World) -> dict[str, Any]:
+async def _pulled(w: LedgerWithReaders) -> dict[str, Any]:
     """A page, as soon as no connection is left that the restore broke."""
     pages: list[httpx.Response] = []
 
@@ -496,8 +506,8 @@ async def _pulled(w: World) -> dict[str, Any]:
     return pages[-1].json()
 
 
-def test_each_process_tells_what_it_sent(app_url: str, admin_url: str) -> None:
-    """The consumer went from one delivery process to another before the end was lost: both know a part."""
+def test_each_process_reports_the_events_that_it_sent(app_url: str, admin_url: str) -> None:
+    """The consumer moved from one delivery process to another before the end was lost: each of them sent a part."""
 
     async def check() -> None:
         kek, there = Kek.of(os.urandom(32)), database(app_url, admin_url)
@@ -523,6 +533,6 @@ def test_each_process_tells_what_it_sent(app_url: str, admin_url: str) -> None:
     run(check)
 
 
-async def _all_gone(w: World, gone: list[str]) -> bool:
+async def _all_gone(w: LedgerWithReaders, gone: list[str]) -> bool:
     status = (await w.get("consumers/app"))["forked"]
     return status is not None and set(status["gone"]) == set(gone) and status["gone_count"] == len(gone)

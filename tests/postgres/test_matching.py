@@ -1,4 +1,4 @@
-"""The log as audits and replays walk it: page by page, each at the cost of a page, nothing left out and nothing twice."""
+"""How audits and replays read the log: page by page, each at the cost of a page, with every event exactly once."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ Row = tuple[int, int, int, UUID]  # position, directory, type, obj
 
 
 def filled(url: str, seed: int, *, missing: int = 0) -> list[Row]:
-    """A log of two directories, commits of one to five events of four types; one commit may be missing in the order of positions."""
+    """A log of two directories, with commits of one to five events of four types; one position may be missing."""
     rng, rows, position, seqs = random.Random(seed), list[Row](), 1, {1: 0, 2: 0}
     subjects = [uuid4() for _ in range(5)]
     with psycopg.connect(url, autocommit=True) as conn:
@@ -44,7 +44,7 @@ def filled(url: str, seed: int, *, missing: int = 0) -> list[Row]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_pages_give_all_that_matches_once_and_in_order(superuser_url: str, app_url: str, seed: int) -> None:
+def test_pages_give_every_matching_event_once_and_in_order(superuser_url: str, app_url: str, seed: int) -> None:
     rows = filled(superuser_url, seed)
     rng = random.Random(seed)
 
@@ -80,15 +80,15 @@ def test_pages_give_all_that_matches_once_and_in_order(superuser_url: str, app_u
     asyncio.run(check())
 
 
-def test_a_page_does_not_cost_what_lies_behind_it(superuser_url: str, app_url: str) -> None:
-    """The time of a statement is limited: with a long log behind it every page would be refused."""
+def test_the_cost_of_a_page_does_not_depend_on_the_log_behind_it(superuser_url: str, app_url: str) -> None:
+    """Statements have a time limit: with a long log behind it every page would be refused."""
     rows = filled(superuser_url, 1)
 
     assert asyncio.run(_looked_at(app_url, 3)) <= 4 * 5 < len(rows)
 
 
-def test_a_page_does_not_cost_what_its_commits_hold(superuser_url: str, app_url: str) -> None:
-    """A log of groups that were replaced whole: as many commits as a page has events would be millions of events."""
+def test_the_cost_of_a_page_does_not_depend_on_the_size_of_its_commits(superuser_url: str, app_url: str) -> None:
+    """In a log of replacements of whole groups, as many commits as a page has events would be millions of events."""
     size, commits = 1_000, 60
     with psycopg.connect(superuser_url, autocommit=True) as conn:
         conn.execute("set search_path = ledger")
@@ -105,7 +105,7 @@ def test_a_page_does_not_cost_what_its_commits_hold(superuser_url: str, app_url:
 
 
 async def _looked_at(url: str, page: int) -> int:
-    """How many events the statement of a page reads, as a connection of the pool plans it for ever."""
+    """The number of events that the statement of a page reads, with the plan that a connection of the pool keeps."""
     async with await connect(url) as conn:
         await conn.execute("set plan_cache_mode = force_generic_plan")
         explain: Any = "explain (analyze, format json) " + SQL["positions_matching"]
@@ -119,9 +119,7 @@ async def _looked_at(url: str, page: int) -> int:
     return round(events(row[0][0]["Plan"]))
 
 
-def test_what_is_missing_in_the_log_is_named_wherever_it_lies(
-    superuser_url: str, app_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_position_is_reported_wherever_it_is(superuser_url: str, app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = filled(superuser_url, 2, missing=60)
     positions = [row[0] for row in rows]
     first = next(p for p in range(1, positions[-1]) if p not in positions)

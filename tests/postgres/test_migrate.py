@@ -1,4 +1,6 @@
-"""Migrations and grants on a real server: once, safely together, never over an edited file; append-only for everyone."""
+"""Migrations and grants on a real server: each is applied once, safe with concurrent starts, never over an edited file; the log
+is append-only for everyone.
+"""
 
 import asyncio
 import re
@@ -53,8 +55,8 @@ def test_the_first_run_applies_every_migration_and_the_next_none(empty_url: str)
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_no_start_waits_for_a_synchronous_standby(superuser_url: str, owner_url: str, empty_url: str, first: bool) -> None:
-    """Nobody is promised a schema or a grant; whatever is acknowledged later stands behind them in the log of the server."""
+def test_a_start_does_not_wait_for_a_synchronous_standby(superuser_url: str, owner_url: str, empty_url: str, first: bool) -> None:
+    """No client was promised a schema or a grant, and every later acknowledged commit comes after them in the server's WAL."""
     url = psycopg.conninfo.make_conninfo(empty_url if first else owner_url, options="-c synchronous_commit=on")
     over = Event()
 
@@ -73,8 +75,8 @@ def test_no_start_waits_for_a_synchronous_standby(superuser_url: str, owner_url:
     assert names == (names_of_all() if first else [])
 
 
-def test_what_the_database_says_for_every_session_does_not_reach_a_migration(empty_url: str) -> None:
-    """A statement_timeout that an operator set for people ended the index of a large table half-made."""
+def test_settings_of_the_database_do_not_apply_to_a_migration(empty_url: str) -> None:
+    """Earlier, a statement_timeout that an operator had set for people stopped the creation of an index on a large table."""
     theirs = {"statement_timeout": "20s", "search_path": "public", "datestyle": "SQL, DMY"}
     with psycopg.connect(empty_url, autocommit=True) as conn:
         name = sql.Identifier(conn.info.dbname)
@@ -92,7 +94,7 @@ def test_migrations_are_numbered_without_gaps_from_one() -> None:
 
 
 def test_several_first_runs_at_once_apply_each_migration_once(empty_url: str) -> None:
-    """Workers and replicas start together; the one that comes second waits and finds everything done."""
+    """Workers and replicas start together; the second one waits, and finds that everything is done."""
     together = Barrier(4)
 
     def run(_: int) -> list[str]:
@@ -115,7 +117,7 @@ def test_a_failed_run_releases_the_lock(owner_url: str) -> None:
 
 
 def test_a_shipped_migration_that_was_edited_is_refused(owner_url: str) -> None:
-    """Otherwise two ledgers of one release would have different schemas and nobody would know."""
+    """Otherwise two ledgers of one release could have different schemas, and nobody would know."""
     with psycopg.connect(owner_url) as connection:
         connection.execute("UPDATE ledger.migrations SET checksum = 'another' WHERE number = 1")
     with pytest.raises(MigrationError, match=r"0001 ledger was applied with other content.*never edit a shipped migration"):
@@ -130,8 +132,8 @@ def test_a_migration_of_a_newer_release_is_refused(owner_url: str) -> None:
         migrate(owner_url)
 
 
-def test_grants_are_brought_back_by_every_run(owner_url: str) -> None:
-    """A right given by hand in an incident does not outlive the next start."""
+def test_every_run_restores_the_grants(owner_url: str) -> None:
+    """A right that was given by hand in an incident must not outlive the next start."""
     with psycopg.connect(owner_url, autocommit=True) as connection:
         connection.execute("GRANT UPDATE, DELETE, TRUNCATE ON ledger.events TO ledger_app")
         migrate(owner_url)
@@ -139,8 +141,8 @@ def test_grants_are_brought_back_by_every_run(owner_url: str) -> None:
         assert connection.execute(kept).fetchone() == (False,)
 
 
-def test_every_table_is_named_in_the_grants(owner_url: str) -> None:
-    """Nobody adds a table and forgets to decide who may write it."""
+def test_the_grants_name_every_table(owner_url: str) -> None:
+    """Whoever adds a table must decide who may write to it."""
     with psycopg.connect(owner_url) as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'ledger'").fetchall()
     statements = re.sub(r"--.*", "", GRANTS)
@@ -160,7 +162,7 @@ def test_the_serving_role_owns_nothing(owner_url: str) -> None:
 
 
 def test_the_serving_role_may_add_to_the_log(app_url: str) -> None:
-    """The other half of append-only: what is refused below is refused although adding works."""
+    """Otherwise the refusals below could have another cause."""
     with psycopg.connect(app_url) as connection:
         for statement in (EVENT, COMMIT, BODY, KEY):
             assert connection.execute(statement).rowcount == 1
@@ -187,8 +189,8 @@ def test_not_even_a_superuser_in_replica_mode_changes_the_log(superuser_url: str
 
 
 @pytest.mark.parametrize("statement", ["UPDATE {} SET directory = directory", "TRUNCATE {}"])
-def test_a_sealed_body_is_never_changed_in_place(superuser_url: str, statement: str) -> None:
-    """Its hash stands in the leaf."""
+def test_a_sealed_body_cannot_be_changed_in_place(superuser_url: str, statement: str) -> None:
+    """The leaf has its hash."""
     with psycopg.connect(superuser_url) as connection:
         connection.execute(BODY)
         with pytest.raises(RestrictViolation, match="bodies is append-only"):
@@ -215,11 +217,11 @@ def test_a_login_that_may_not_create_roles_is_told_what_to_do(admin_url: str, ow
             connection.execute("ALTER ROLE ledger_app_away RENAME TO ledger_app")
 
 
-# -- beside processes that go on ----------------------------------------------
+# -- beside running processes --------------------------------------------------
 
 
 def made(number: int, sql: str, serves: int | None = None) -> Migration:
-    """A migration that nobody shipped."""
+    """A migration that only exists in the test."""
     said = "" if serves is None else f"-- serves: {serves:04}\n"
     return Migration(number, "made_up", cast("LiteralString", said + sql), str(number))
 
@@ -229,20 +231,20 @@ NEXT = made(NEWEST + 1, "alter table consumers add made_up int;", NEWEST)
 
 
 def test_every_migration_says_which_release_it_serves() -> None:
-    """From 0011 on: whoever writes one decides whether older processes may go on, and says so."""
+    """From 0011 on, the author of a migration must decide whether older processes may go on, and write it down."""
     assert [m for m in shipped() if m.number > 10 and "\n-- serves: " not in f"\n{m.sql}"] == []
 
 
-def test_no_migration_makes_an_index_that_keeps_writers_waiting() -> None:
-    """On a table that is there already an index is made concurrently."""
+def test_no_migration_creates_an_index_that_blocks_writers() -> None:
+    """On an existing table an index must be created concurrently."""
     for migration in (m for m in shipped() if m.number > 10):
         text = re.sub(r"--.*", "", migration.sql)
         new = set(re.findall(r"create table (\w+)", text))
         assert set(re.findall(r"create (?:unique )?index (?!concurrently)\w+ on (\w+)", text)) <= new, migration
 
 
-def test_an_older_release_starts_beside_a_newer_schema_and_leaves_it_alone(owner_url: str) -> None:
-    """Its grants would take back what the newer release has given."""
+def test_an_older_release_starts_with_a_newer_schema_and_changes_nothing(owner_url: str) -> None:
+    """Its grants would revoke rights that the newer release has given."""
     assert migrate(owner_url, [*shipped(), NEXT]) == [str(NEXT)]
     with psycopg.connect(owner_url, autocommit=True) as connection:
         connection.execute("GRANT DELETE ON ledger.consumers TO ledger_app")
@@ -251,8 +253,8 @@ def test_an_older_release_starts_beside_a_newer_schema_and_leaves_it_alone(owner
         assert connection.execute(kept).fetchone() == (True,)
 
 
-def test_a_migration_that_serves_nobody_older_is_refused_while_they_serve(owner_url: str, app_url: str) -> None:
-    """What cannot be done beside them says so before anything is changed."""
+def test_a_migration_that_serves_no_older_release_is_refused_while_one_runs(owner_url: str, app_url: str) -> None:
+    """A migration that running processes would not survive is refused before anything is changed."""
     contract = [*shipped(), NEXT, made(NEWEST + 2, "alter table consumers drop made_up;", NEWEST + 1)]
     with psycopg.connect(app_url, autocommit=True) as serving:
         psycopg.RawCursor(serving).execute(SQL["note_release"], (NEWEST,))
@@ -267,7 +269,7 @@ def test_a_migration_that_serves_nobody_older_is_refused_while_they_serve(owner_
 
 
 def test_a_migration_waits_for_a_long_reader_and_nobody_queues_behind_it(owner_url: str, superuser_url: str) -> None:
-    """A dump holds the table that is changed: writers of it go on; once the dump is through the change is made."""
+    """A dump holds the table that the migration changes: writers of the table go on, and after the dump the change is made."""
     asked = Event()
 
     def notice(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -294,17 +296,19 @@ def test_a_migration_waits_for_a_long_reader_and_nobody_queues_behind_it(owner_u
         structlog.reset_defaults()
 
 
-def test_a_reader_that_stays_too_long_is_named(owner_url: str, superuser_url: str) -> None:
+def test_a_reader_that_holds_a_table_too_long_is_named(owner_url: str, superuser_url: str) -> None:
     with psycopg.connect(superuser_url, application_name="dump") as dump:
         dump.execute("LOCK TABLE ledger.consumers IN ACCESS SHARE MODE")
         with pytest.raises(MigrationError, match=rf"nothing was changed.*pid {dump.info.backend_pid} \(postgres, dump\)"):
             migrate(owner_url, [*shipped(), NEXT], patience_s=0)
 
 
-def test_an_index_of_a_migration_is_made_beside_writers_and_begun_anew_after_an_interruption(
+def test_an_index_of_a_migration_is_created_concurrently_and_again_after_an_interruption(
     owner_url: str, superuser_url: str
 ) -> None:
-    """It waits for an older snapshot, keeps no writer waiting, and what an interrupted try left goes first."""
+    """The creation waits for an older snapshot and blocks no writer; the invalid index of an interrupted attempt is dropped
+    first.
+    """
     index = made(
         NEWEST + 1, "-- one by one\ncreate index concurrently if not exists made_up on requests (status);\n", serves=NEWEST
     )

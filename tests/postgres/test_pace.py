@@ -1,4 +1,4 @@
-"""A consumer that is behind: its status names what limits it, and what would help."""
+"""A consumer that is behind: its status says what limits it, and what would help."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ async def limited(s: Scene, name: str = "app") -> dict[str, Any] | None:
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standing, "LAGGING_S", 0.0)
     monkeypatch.setattr(worker_module, "LOOK_S", 0.05)
 
@@ -35,7 +35,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"ordering": "subject", "batch_max": 100}, "order", "a faster answer"),
     ],
 )
-def test_a_slow_receiver_is_named_with_what_would_help(app_url: str, asked: dict[str, Any], what: str, helps: str) -> None:
+def test_a_slow_receiver_is_named_as_the_limit_with_advice(app_url: str, asked: dict[str, Any], what: str, helps: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             answer = asyncio.Event()
@@ -66,7 +66,7 @@ def test_a_slow_receiver_is_named_with_what_would_help(app_url: str, asked: dict
     run(body())
 
 
-def test_nobody_who_delivers_and_an_application_that_does_not_acknowledge_are_named(app_url: str) -> None:
+def test_a_missing_delivery_process_and_a_slow_application_are_named_as_the_limit(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await s.make()
@@ -79,7 +79,7 @@ def test_nobody_who_delivers_and_an_application_that_does_not_acknowledge_are_na
     run(body())
 
 
-def test_a_receiver_that_refuses_is_named_and_what_waits_for_an_operator_is_not(app_url: str) -> None:
+def test_a_receiver_that_refuses_is_named_as_the_limit_but_blocked_deliveries_are_not(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             await s.ledger.create_user("u")
@@ -99,10 +99,12 @@ def test_a_receiver_that_refuses_is_named_and_what_waits_for_an_operator_is_not(
     run(body())
 
 
-def test_more_blocked_than_is_counted_hides_no_limit_and_the_doctor_knows_every_word(
+def test_very_many_blocked_deliveries_hide_no_limit_and_the_doctor_has_a_text_for_each_limit(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is behind is counted up to a number, what is blocked is not: the difference was nothing, although events came."""
+    """The events behind are counted only up to a number, the blocked ones completely: earlier, the difference was zero although
+    events came.
+    """
     monkeypatch.setattr("delivery.status.LAG_COUNTED_MAX", 2)
 
     async def body() -> None:
@@ -130,10 +132,12 @@ async def _is_blocked(s: Scene) -> bool:
     return (await consumers.show(s.ledger.services.ledger, machine(), "hopeless"))["blocked"] == 1
 
 
-def test_a_consumer_that_reads_no_further_says_so_and_goes_on_once_an_operator_decides(
+def test_a_consumer_that_is_read_no_further_says_so_and_goes_on_after_an_operators_decision(
     app_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many wait behind what is blocked as may: a leaver beyond is not read, and that is not this service's pace."""
+    """The maximum number of events waits behind blocked ones: a later leaver is not read, and the cause is not this service's
+    speed.
+    """
     monkeypatch.setattr(backlog, "OPEN_MAX", 5)
 
     async def body() -> None:

@@ -1,6 +1,6 @@
-"""Every route × every role × {own, other, missing, `_system`} × narrowed tokens, held against the permission table.
+"""Every route × every role × {own, other, missing, `_system`} × narrowed tokens, compared with the permission table.
 
-What is expected is worked out here from the rules in docs/permissions.md, not by the functions that the product decides with.
+The expected answers are computed here from the rules in docs/permissions.md, not by the functions of the product.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from runtime.bootstrap import machine
 from tests.postgres.ledgers import opened
 
 LOOPBACK = Webhooks(Allowed.read("127.0.0.0/8"), 1.0)
-HOOK = "http://127.0.0.1:9/hook"  # nobody listens there
+HOOK = "http://127.0.0.1:9/hook"  # no server listens there
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 SEARCH = "urn:ietf:params:scim:api:messages:2.0:SearchRequest"
@@ -49,7 +49,7 @@ APART = "within reach, and refused for another reason"
 
 @dataclass(frozen=True)
 class Who:
-    """A caller: how its token was narrowed, and whether it is live."""
+    """A caller: how its token is narrowed, and whether it is valid."""
 
     name: str
     role: str
@@ -93,12 +93,12 @@ WHO = [
 ]  # fmt: skip
 
 
-class World:
-    """An application in this process, with something of everything in two directories."""
+class TwoDirectories:
+    """An application in this process, with a thing of each kind in two directories."""
 
     def __init__(self, app: Any, services: Any) -> None:
         self.app, self.services = app, services
-        self.addresses = count()  # each request from another: failed authentications are slowed by address
+        self.addresses = count()  # each request has another address, because failed authentications are slowed by address
         self.routes = _fastapi(services).router.routes
         self.user = self.group = ""
         self.texts: dict[str, str] = {}
@@ -106,7 +106,7 @@ class World:
         self.runs: dict[str, str] = {"nowhere": str(uuid4())}
 
     async def token(self, who: Who) -> tuple[str, str]:
-        """A token of this kind: its text and its id."""
+        """A token of this kind; returns its text and its id."""
         scope = Scope(who.types, who.consumers) if (who.types, who.consumers) != (ALL, ALL) else None
         made = await tokens.issue(self.services.ledger, machine(), who.role, who.name, who.directories, scope, days=1)
         return made.text, made.shown["id"]
@@ -124,16 +124,16 @@ class World:
 
 
 @asynccontextmanager
-async def world(url: str) -> AsyncIterator[World]:
+async def world(url: str) -> AsyncIterator[TwoDirectories]:
     async with opened(url, webhooks=LOOPBACK) as ledger:
         services = ledger.services
-        made = World(make_app(services), services)
+        made = TwoDirectories(make_app(services), services)
         await fill(made)
         with structlog.testing.capture_logs():
             yield made
 
 
-async def fill(made: World) -> None:
+async def fill(made: TwoDirectories) -> None:
     for slug in ("own", "other"):
         await directories.create(made.services.ledger, machine(), slug, "generic@1")
     idp = Who("setup", "scim", ("own",))
@@ -155,7 +155,7 @@ async def fill(made: World) -> None:
             await end(made, who)
 
 
-async def end(made: World, who: Who) -> None:
+async def end(made: TwoDirectories, who: Who) -> None:
     if who.name.startswith("expired"):
         await tokens.rotate(made.services.ledger, machine(), made.token_ids[who.name], 0)
     else:
@@ -164,13 +164,13 @@ async def end(made: World, who: Who) -> None:
 
 @dataclass(frozen=True)
 class Cell:
-    """One request, what it reaches for, and what the table says."""
+    """One request, its target, and the answer that the table requires."""
 
     operation: str
     method: str
     path: str
     target: str
-    expected: int | None  # None: let in
+    expected: int | None  # None: admitted
     params: tuple[tuple[str, str], ...] = ()
     body: str | None = None
 
@@ -184,7 +184,7 @@ BODIES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def cells(made: World, who: Who) -> Iterator[Cell]:
+def cells(made: TwoDirectories, who: Who) -> Iterator[Cell]:
     for route in made.routes:
         assert isinstance(route, Route)
         for method in sorted((route.methods or set()) - {"HEAD"}):
@@ -194,7 +194,7 @@ def cells(made: World, who: Who) -> Iterator[Cell]:
 
 def by_role(who: Who, operation: str) -> int | None:
     if operation == "metrics.show" and who.dead and who.name != "a stranger":
-        return 401  # a scrape that presents a dead token is told, instead of missing the names in silence
+        return 401  # a scrape with a revoked token gets an error, instead of metrics without names
     if "stranger" in TABLE[operation].roles:
         return None
     if who.dead:
@@ -202,7 +202,7 @@ def by_role(who: Who, operation: str) -> int | None:
     return None if who.role in TABLE[operation].roles else 403
 
 
-def of_route(made: World, who: Who, operation: str, method: str, path: str) -> Iterator[Cell]:
+def of_route(made: TwoDirectories, who: Who, operation: str, method: str, path: str) -> Iterator[Cell]:
     rule, role = TABLE[operation], by_role(who, operation)
     body = json.dumps(BODIES[operation]) if operation in BODIES else None
     path = path.replace("{event_id}", "evt_own_1_00000000").replace("{user}", made.user).replace("{group}", made.group)
@@ -234,7 +234,8 @@ def of_directories(who: Who, operation: str, method: str, path: str, role: int |
     for slug in DIRECTORIES:
         hidden = not who.reaches(slug) or (slug == "_system" and TABLE[operation].reach != "log")
         params = (("from", "seq:1"),) if operation == "audit.diff" else ()
-        partly = operation == "snapshot.read" and who.types != ALL and not hidden  # refused, and it may know that it is there
+        # refused, but the caller may know that the directory exists
+        partly = operation == "snapshot.read" and who.types != ALL and not hidden
         target = APART if partly else slug
         yield Cell(
             operation,
@@ -254,13 +255,13 @@ def of_new_replays(who: Who, path: str, role: int | None) -> Iterator[Cell]:
 
 
 def of_stream(who: Who, path: str, role: int | None) -> Iterator[Cell]:
-    for slug in DIRECTORIES:  # one that is let in never ends: tests of streams open them
+    for slug in DIRECTORIES:  # an admitted stream never ends: other tests open streams
         if role or not who.reaches(slug):
             yield Cell("events.stream", "GET", path, slug, role or 403, (("directory", slug),))
 
 
 def of_tokens(
-    made: World, who: Who, operation: str, method: str, path: str, role: int | None, body: str | None
+    made: TwoDirectories, who: Who, operation: str, method: str, path: str, role: int | None, body: str | None
 ) -> Iterator[Cell]:
     for other in WHO:
         if other.role != "stranger":
@@ -273,12 +274,12 @@ def of_tokens(
 
 def of_put(who: Who, path: str, role: int | None, body: str | None) -> Iterator[Cell]:
     for name, definition in CONSUMERS.items():
-        beyond = 403 if who.directories != ALL else None  # a new one would be of all directories
+        beyond = 403 if who.directories != ALL else None  # a new consumer would cover all directories
         mine = beyond if definition is None else None if who.owns(name) else 409
         yield Cell("consumers.put", "PUT", path.replace("{name}", name), name, role or mine, body=body)
 
 
-def of_event_ids(made: World, who: Who, path: str, role: int | None) -> Iterator[Cell]:
+def of_event_ids(made: TwoDirectories, who: Who, path: str, role: int | None) -> Iterator[Cell]:
     path = path.replace("evt_own_1_00000000", "{event_id}")
     for target, event in {
         "made up in own": "evt_own_1_00000000",
@@ -343,7 +344,7 @@ def difference(cell: Cell, answer: httpx.Response) -> str | None:
 
 
 def plain(answer: httpx.Response) -> tuple[Any, ...]:
-    """What a caller can tell answers apart by."""
+    """The parts of an answer by which a caller could distinguish two answers."""
     document = answer.json() if answer.content else None
     if isinstance(document, dict):
         document.pop("request_id", None)
@@ -351,8 +352,8 @@ def plain(answer: httpx.Response) -> tuple[Any, ...]:
     return answer.status_code, json.dumps(document), headers
 
 
-async def disposable(made: World, who: Who, cell: Cell) -> Cell:
-    """The same cell on something that may go away: what is let in really happens."""
+async def disposable(made: TwoDirectories, who: Who, cell: Cell) -> Cell:
+    """The same cell with a target that may be deleted: an admitted request really acts."""
     if cell.operation == "consumers.delete":
         await made.consumer(name := f"gone-{uuid4().hex[:8]}", cell.target)
         return Cell(cell.operation, cell.method, f"/v1/consumers/{name}", cell.target, 404 if who.consumers != ALL else None)
@@ -363,8 +364,8 @@ async def disposable(made: World, who: Who, cell: Cell) -> Cell:
     return cell
 
 
-async def ask(made: World, who: Who, cell: Cell) -> httpx.Response:
-    """One request straight to the application: a client library would take most of the time of nine thousand."""
+async def ask(made: TwoDirectories, who: Who, cell: Cell) -> httpx.Response:
+    """One request directly to the application: a client library would take most of the time of nine thousand requests."""
     headers = [(b"content-type", b"application/json"), (b"host", b"ledger.test")]
     text = who.text or made.texts.get(who.name)
     if text:
@@ -414,7 +415,7 @@ def test_every_route_answers_every_caller_as_the_table_says(app_url: str) -> Non
     asyncio.run(run())
 
 
-def test_lists_hold_only_what_the_caller_reaches(app_url: str) -> None:
+def test_lists_have_only_what_the_caller_reaches(app_url: str) -> None:
     async def run() -> None:
         async with world(app_url) as made:
             for who in WHO:
@@ -425,7 +426,7 @@ def test_lists_hold_only_what_the_caller_reaches(app_url: str) -> None:
     asyncio.run(run())
 
 
-async def check_lists(made: World, who: Who) -> None:
+async def check_lists(made: TwoDirectories, who: Who) -> None:
     async def listed(operation: str, path: str) -> list[Any] | None:
         if who.role not in TABLE[operation].roles:
             return None
@@ -456,7 +457,7 @@ async def check_lists(made: World, who: Who) -> None:
             assert {event["type"].split(".")[0] for event in events} == {"user"}
 
 
-def test_a_route_or_an_operation_without_a_line_does_not_start() -> None:
+def test_a_route_or_an_operation_without_a_row_stops_the_start() -> None:
     import pytest
     from fastapi import FastAPI
 
@@ -471,13 +472,13 @@ def test_a_route_or_an_operation_without_a_line_does_not_start() -> None:
         operation("nobody.said")
 
 
-def test_every_role_is_among_the_callers_that_are_walked() -> None:
-    """Whoever adds a role is led here: without a caller its column of the table would be held against nothing."""
+def test_the_callers_of_this_test_have_every_role() -> None:
+    """Whoever adds a role must add a caller here: without one its column of the table would not be tested."""
     assert {who.role for who in WHO} == set(ROLES)
     assert {who.role for who in WHO if who.dead and who.text == ""} == set(ROLES)
 
 
-def test_the_database_takes_each_role_and_no_other(superuser_url: str) -> None:
+def test_the_database_accepts_exactly_the_roles_of_the_code(superuser_url: str) -> None:
     with psycopg.connect(superuser_url) as conn:
         text = conn.execute("select pg_get_constraintdef(oid) from pg_constraint where conname = 'tokens_role_check'").fetchone()
     assert text is not None

@@ -27,12 +27,12 @@ async def _divide_and_lock(conn: Connection) -> None:
         await conn.execute("commit")
 
 
-def test_statements_leave_when_an_answer_is_awaited(app_url: str) -> None:
-    """The lock that the first statement takes shows when the server has it: not before there is a statement that is waited for."""
+def test_statements_are_sent_when_an_answer_is_awaited(app_url: str) -> None:
+    """The lock of the first statement shows when the server has it: not before the result of a statement is awaited."""
 
     async def run() -> None:
         async with await connect(app_url) as conn, await connect(app_url) as watcher:
-            await conn.execute("select 1")  # afterwards the session is idle, and shows it
+            await conn.execute("select 1")  # afterwards the session is idle, and pg_stat_activity shows it
             asked = "select query from pg_stat_activity where pid = $1"
             pid = (conn.info.backend_pid,)
             async with together(conn):
@@ -46,7 +46,7 @@ def test_statements_leave_when_an_answer_is_awaited(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_a_flush_sends_without_an_answer(app_url: str) -> None:
+def test_a_flush_sends_without_waiting_for_an_answer(app_url: str) -> None:
     async def run() -> None:
         async with await connect(app_url) as conn, await connect(app_url) as watcher, together(conn) as pipeline:
             await conn.execute("select pg_advisory_lock($1)", (KEY,))
@@ -56,8 +56,8 @@ def test_a_flush_sends_without_an_answer(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_a_flush_raises_what_the_server_has_refused_by_now(app_url: str) -> None:
-    """A giant commit is not computed to its end for a disk that is full."""
+def test_a_flush_raises_the_errors_that_have_arrived(app_url: str) -> None:
+    """Otherwise a giant commit would be computed to its end although the disk is full."""
 
     async def run() -> None:
         async with await connect(app_url) as conn:
@@ -76,8 +76,10 @@ def test_a_flush_raises_what_the_server_has_refused_by_now(app_url: str) -> None
     asyncio.run(run())
 
 
-def test_a_flush_of_long_work_is_a_sign_of_life(app_url: str) -> None:
-    """From the last one is counted how long a giant commit may take to be written again after its connection was lost."""
+def test_a_flush_of_long_work_counts_as_a_sign_of_life(app_url: str) -> None:
+    """The time within which a giant commit may be written again, after its connection was lost, counts from the last sign of
+    life.
+    """
 
     async def run() -> None:
         async with await connect(app_url, long_work=True) as conn, together(conn) as pipeline:
@@ -91,7 +93,7 @@ def test_a_flush_of_long_work_is_a_sign_of_life(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_a_cancelled_transaction_is_no_failure_of_the_database(app_url: str) -> None:
+def test_a_cancelled_transaction_does_not_count_as_a_failure_of_the_database(app_url: str) -> None:
     async def run() -> None:
         pulse = Pulse()
         conn = await connect(app_url, pulse=pulse)
@@ -116,8 +118,10 @@ def test_a_cancelled_transaction_is_no_failure_of_the_database(app_url: str) -> 
     asyncio.run(run())
 
 
-def test_the_first_error_is_raised_and_the_connection_goes_on(app_url: str) -> None:
-    """As in a write: explicit `begin`; nothing after the error is done; after a rollback the connection works."""
+def test_the_first_error_is_raised_and_the_connection_can_be_used(app_url: str) -> None:
+    """As in a write, the transaction has an explicit `begin`; statements after the error are not executed; after a rollback the
+    connection works.
+    """
 
     async def run() -> None:
         async with await connect(app_url) as conn:
@@ -130,8 +134,8 @@ def test_the_first_error_is_raised_and_the_connection_goes_on(app_url: str) -> N
     asyncio.run(run())
 
 
-def test_more_than_socket_and_server_take_at_once(app_url: str) -> None:
-    """Twenty megabytes to the server and as many back: neither side waits for the other for ever."""
+def test_more_bytes_than_socket_and_server_buffer_can_be_sent_at_once(app_url: str) -> None:
+    """Twenty megabytes go to the server and as many back: neither side may wait for the other for ever."""
 
     async def run() -> list[int]:
         large, back = "x" * 2**20, []
@@ -145,7 +149,7 @@ def test_more_than_socket_and_server_take_at_once(app_url: str) -> None:
     assert asyncio.run(run()) == [2**20] * 20
 
 
-def test_what_was_only_gathered_is_no_answer_of_the_server(app_url: str) -> None:
+def test_statements_that_were_only_queued_give_no_answer_of_the_server(app_url: str) -> None:
     async def run() -> None:
         pulse = Pulse()
         async with await connect(app_url, pulse=pulse) as conn:
@@ -169,8 +173,8 @@ async def _kept(conn: Connection) -> list[int]:
     return [key for (key,) in await (await conn.execute("select key from kept order by key")).fetchall()]
 
 
-def test_a_transaction_is_whole_or_not_at_all(app_url: str) -> None:
-    """By itself, and as a savepoint of a transaction around it."""
+def test_a_transaction_is_committed_as_a_whole_or_not_at_all(app_url: str) -> None:
+    """This holds for a transaction by itself and as a savepoint within another one."""
 
     async def run() -> None:
         async with await connect(app_url) as conn:
@@ -204,7 +208,7 @@ def test_a_transaction_does_not_outlive_an_exception_of_the_block(app_url: str) 
     asyncio.run(run())
 
 
-def test_a_transaction_of_a_lost_connection_raises_what_was_lost(app_url: str) -> None:
+def test_a_transaction_on_a_lost_connection_raises_the_loss(app_url: str) -> None:
     async def run() -> None:
         async with await connect(app_url) as conn:
             conn.pgconn.finish()

@@ -1,4 +1,4 @@
-"""Profiles of live directories: what a change does at once, and what it leaves alone."""
+"""Profiles of live directories: what a change affects at once, and what it leaves unchanged."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ async def _events(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 async def _followed(ledger: Ledger, profile: str) -> None:
-    """Wait until the serving process knows the profile; how it learns of it is not helped along."""
+    """Wait until the serving process uses the profile; the test does not notify it."""
     async with asyncio.timeout(10):
         while (known := ledger.services.ledger.directories.known("acme")) is None or known.profile.text != profile:
             async with ledger.services.ledger.connection() as conn:
@@ -38,7 +38,7 @@ async def _known(ledger: Ledger) -> None:
         await ledger.services.ledger.directories.by_slug(conn, "acme")
 
 
-def test_setting_a_profile_is_one_event_and_holds_in_a_serving_process(app_url: str) -> None:
+def test_setting_a_profile_is_one_event_and_takes_effect_in_a_serving_process(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             await _known(ledger)
@@ -68,7 +68,7 @@ def test_setting_a_profile_is_one_event_and_holds_in_a_serving_process(app_url: 
     asyncio.run(run())
 
 
-def test_the_same_profile_again_is_no_event(app_url: str) -> None:
+def test_setting_the_same_profile_again_makes_no_event(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             before = await _events(ledger)
@@ -79,7 +79,7 @@ def test_the_same_profile_again_is_no_event(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_what_cannot_be_set_is_refused_in_words(app_url: str) -> None:
+def test_a_profile_that_cannot_be_set_is_refused_with_a_reason(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
             with pytest.raises(RefusedError, match=r"no profile nope@1 here"):
@@ -111,7 +111,7 @@ def test_user_events_carry_the_user_that_is_the_same_for_every_idp(app_url: str)
     asyncio.run(run())
 
 
-def test_a_profile_this_release_does_not_know_stops_writes_and_says_so(app_url: str, owner_url: str) -> None:
+def test_a_profile_that_this_release_does_not_know_stops_writes_and_the_error_says_so(app_url: str, owner_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             await _known(ledger)
@@ -144,7 +144,9 @@ def test_a_profile_this_release_does_not_know_stops_writes_and_says_so(app_url: 
 def test_a_long_document_is_read_off_the_event_loop(
     app_url: str, monkeypatch: pytest.MonkeyPatch, method: str, path: str, more: dict[str, Any]
 ) -> None:
-    """A quarter of a megabyte that is wrong at every place takes most of a second: every other directory would wait for it."""
+    """A document of a quarter of a megabyte that is invalid at every place takes most of a second: requests of other directories
+    would wait.
+    """
     here: list[str] = []
 
     def watched(name: str, work: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Every named SQL block parses on the migrated schema, is described, used, allowed to its role; hot ones never scan a table."""
+"""Every named SQL block can be parsed on the migrated schema, is described, used, and permitted to its role; frequent ones never
+scan a table.
+"""
 
 import json
 import re
@@ -26,10 +28,10 @@ BLOCKS = {
 }
 OWNED = {
     f"replay.{module}" for module in ("rebuild", "shadow_tables", "stretches", "verify")
-}  # swapping tables is not a right of the serving role
+}  # the serving role may not swap tables
 SIDE_TABLES = ("directory_states", "groups", "memberships", "states", "users")
 
-# What the writer sends on its connection with pinned plans: locks, reads, inserts and the inline read models.
+# Statements that the writer sends on its connection with pinned plans: locks, reads, inserts and the inline read models.
 WRITTEN = {
     "ledger.transaction": ("try_lock_directories lock_directories live_tokens insert_events lock_ledger insert_commits"),
     "ledger.state": (
@@ -43,7 +45,7 @@ WRITTEN = {
         "insert_users update_groups insert_groups upsert_directory_states"
     ),
 }
-# What every request or feed page reads, planned without pins.
+# Statements of requests and feed pages, planned without pins.
 READ = {
     "ledger.tokens": "tokens_by_hash",
     "ledger.directories": "directory_by_slug",
@@ -68,7 +70,7 @@ READ = {
     "projections.index_pages": "mark next_users next_few_changed next_by_change next_users_within next_groups",
     "projections.history": "point_at_time point_at_seq state_at members_at groups_at",
 }
-# What a rebuild and a verification read for each stretch of the log, with pinned plans.
+# Statements of a rebuild and a verification for each stretch of the log, with pinned plans.
 RECOMPUTED = {"replay.stretches": "events_with_keys versions_before commits_between"}
 
 
@@ -78,7 +80,7 @@ def listed(names: dict[str, str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def ledger_url(cluster: Any, admin_url: str, template: str) -> Iterator[str]:
-    """One migrated and empty ledger, with the schema that a rebuild makes; nothing here writes to it."""
+    """A migrated and empty ledger, with the schema that a rebuild makes; no test here writes to it."""
     with psycopg.connect(admin_url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE test_queries TEMPLATE template_ledger OWNER ledger_owner")
         url = cluster.url("postgres", "test_queries")
@@ -95,7 +97,7 @@ def ledger_url(cluster: Any, admin_url: str, template: str) -> Iterator[str]:
 
 
 def is_definition(block: str) -> bool:
-    """CREATE cannot be PREPAREd; such blocks are run instead."""
+    """CREATE cannot be prepared with PREPARE; such blocks are run instead."""
     return re.sub(r"^--.*\n", "", block, flags=re.MULTILINE).lstrip().startswith("create")
 
 
@@ -107,7 +109,7 @@ def connect(ledger_url: str, block: str, settings: Mapping[str, str] = SERVING) 
 
 
 def plan_of(connection: Connection[TupleRow], name: str) -> dict[str, Any]:
-    """The generic plan; making it also checks the role's rights."""
+    """The generic plan; making it also checks the rights of the role."""
     raw = psycopg.RawCursor(connection)  # $1 is PostgreSQL's own placeholder
     raw.execute(cast("LiteralString", f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {BLOCKS[name]}"))
     row = raw.fetchone()
@@ -136,20 +138,22 @@ def full_scans(plan: dict[str, Any], *, limited: bool = False) -> Iterator[str]:
 
 
 def test_queries_are_found() -> None:
-    """The tests below would pass on nothing."""
+    """Without queries the tests below would pass."""
     assert {path.parent.name for path in FILES} == set(PACKAGES)
     assert len(BLOCKS) > 50
 
 
-def test_no_file_of_queries_is_outside_the_packages_looked_at() -> None:
-    """A new package with SQL joins these tests by being named here."""
+def test_every_package_with_sql_files_is_listed_here() -> None:
+    """A new package with SQL must be named here, so that these tests cover it."""
     everywhere = {path for path in PROJECT.glob("*/**/*.sql") if not path.relative_to(PROJECT).parts[0].startswith(".")}
     assert {path for path in everywhere if re.match(r"-- [a-z0-9_]+ --\n", path.read_text(encoding="utf-8"))} == set(FILES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_no_text_of_a_file_is_outside_its_named_blocks(path: Path) -> None:
-    """A heading with a typing mistake would silently become part of the block above, and a name given twice hide the first."""
+def test_every_text_of_an_sql_file_is_in_a_named_block(path: Path) -> None:
+    """A heading with a typing error would silently become part of the block above, and a second block of the same name would hide
+    the first.
+    """
     text = path.read_text(encoding="utf-8")
     headings = re.findall(r"^--\s*\S+\s*--\s*$", text, re.MULTILINE)
     assert len(headings) == len(load_queries(str(path)))
@@ -157,20 +161,20 @@ def test_no_text_of_a_file_is_outside_its_named_blocks(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_every_block_says_what_it_is_for(name: str) -> None:
+def test_every_block_has_a_description(name: str) -> None:
     """SQL is read by people who do not know its caller."""
     assert BLOCKS[name].startswith("-- "), f"{name} has no description in the line after its name"
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_block_is_one_statement(name: str) -> None:
-    """Two statements cannot be prepared, and the second would run unseen."""
+    """Two statements cannot be prepared, and the second would run unnoticed."""
     assert ";" not in re.sub(r"--.*", "", BLOCKS[name])
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_block_is_used(name: str) -> None:
-    """SQL that nobody sends rots first. A block is used by its name as a string in the module whose file it stands in."""
+    """A block is used if the module beside its file has its name as a string."""
     module, _, block = name.partition(":")
     assert block in quoted(module)
 
@@ -183,7 +187,7 @@ def quoted(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", [name for name, block in BLOCKS.items() if not is_definition(block)])
-def test_every_block_can_be_prepared_and_is_allowed_to_its_role(ledger_url: str, name: str) -> None:
+def test_every_block_can_be_prepared_and_is_permitted_to_its_role(ledger_url: str, name: str) -> None:
     """A renamed column or a forgotten grant is found here, not by the first request that needs the block."""
     with connect(ledger_url, name) as connection:
         psycopg.RawCursor(connection).execute(cast("LiteralString", f"PREPARE block AS {BLOCKS[name]}"))
@@ -191,8 +195,8 @@ def test_every_block_can_be_prepared_and_is_allowed_to_its_role(ledger_url: str,
 
 
 @pytest.mark.parametrize("name", listed(WRITTEN))
-def test_what_the_writer_sends_never_scans_a_table(ledger_url: str, name: str) -> None:
-    """Its plans are made once, while the tables may be empty, and kept: a scan then would get slower with every event."""
+def test_statements_of_the_writer_never_scan_a_table(ledger_url: str, name: str) -> None:
+    """Their plans are made once, possibly while the tables are empty, and kept: a scan would become slower with every event."""
     with connect(ledger_url, name, {**SERVING, **PINNED_PLANS}) as connection:
         assert list(full_scans(plan_of(connection, name))) == []
 
@@ -205,7 +209,7 @@ def test_a_stretch_of_the_log_is_read_without_scanning_a_table(ledger_url: str, 
 
 
 @pytest.mark.parametrize("name", listed(READ))
-def test_what_a_request_reads_never_scans_a_table(ledger_url: str, name: str) -> None:
-    """Prepared on a young ledger, the plan is kept by a connection of the pool for as long as it lives."""
+def test_statements_of_requests_never_scan_a_table(ledger_url: str, name: str) -> None:
+    """A plan that was prepared on a young ledger is kept by a connection of the pool for as long as the connection lives."""
     with connect(ledger_url, name, {**SERVING, **INDEXED_PLANS}) as connection:
         assert list(full_scans(plan_of(connection, name))) == []

@@ -1,4 +1,4 @@
-"""A page of a consumer belongs to a reading: what was under way before a seek or another filter never speaks for what comes after."""
+"""A page of a consumer belongs to a reading: pages from before a seek or a change of the filter acknowledge nothing afterwards."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -122,8 +122,8 @@ def test_a_page_that_was_read_before_an_act_acknowledges_nothing_after_it(app_ur
     run(app_url, check)
 
 
-def test_what_belongs_to_no_page_is_the_callers_own_claim(app_url: str) -> None:
-    """An event id, or a cursor of the feed: also after a seek."""
+def test_an_event_id_or_a_cursor_of_the_feed_is_the_callers_own_claim(app_url: str) -> None:
+    """Both are accepted also after a seek."""
 
     async def check(app: App) -> None:
         await app.put()
@@ -143,7 +143,7 @@ def test_what_belongs_to_no_page_is_the_callers_own_claim(app_url: str) -> None:
     run(app_url, check)
 
 
-def test_a_page_goes_on_from_itself_and_a_filter_that_stays_moves_nothing(app_url: str) -> None:
+def test_acknowledging_continues_the_page_and_an_unchanged_filter_keeps_it_valid(app_url: str) -> None:
     async def check(app: App) -> None:
         await app.put()
         for n in range(6):
@@ -160,7 +160,7 @@ def test_a_page_goes_on_from_itself_and_a_filter_that_stays_moves_nothing(app_ur
     run(app_url, check)
 
 
-def test_an_acknowledgement_that_meets_a_seek_never_undoes_it(app_url: str) -> None:
+def test_an_acknowledgement_at_the_same_time_as_a_seek_never_undoes_it(app_url: str) -> None:
     async def check(app: App) -> None:
         await app.put()
         for n in range(3):
@@ -178,7 +178,7 @@ def test_an_acknowledgement_that_meets_a_seek_never_undoes_it(app_url: str) -> N
     run(app_url, check)
 
 
-def test_a_pull_is_of_the_filter_that_its_cursor_tells(app_url: str) -> None:
+def test_a_pull_uses_the_filter_of_the_epoch_in_its_cursor(app_url: str) -> None:
     """The filter changes between the look-up of the consumer and that of its place."""
 
     async def check(app: App) -> None:
@@ -200,8 +200,8 @@ def test_a_pull_is_of_the_filter_that_its_cursor_tells(app_url: str) -> None:
     run(app_url, check)
 
 
-def test_the_plan_of_a_replay_tells_what_the_audit_tells(app_url: str) -> None:
-    """Acknowledged are those that were: not what lay before the start, was filtered out, passed over or given up."""
+def test_the_plan_of_a_replay_agrees_with_the_audit(app_url: str) -> None:
+    """Only acknowledged events count as acknowledged, not those before the start, or filtered out, passed over or skipped."""
 
     async def check(app: App) -> None:
         users = [id_of(await app.ledger.create_user(f"before{n}")) for n in range(2)]

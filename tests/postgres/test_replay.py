@@ -1,4 +1,6 @@
-"""Rebuild and verify on a real database: drift is found and repaired, an interrupted rebuild goes on, writes go on meanwhile."""
+"""Rebuild and verify on a real database: drift is found and repaired, an interrupted rebuild continues, and writes go on
+meanwhile.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -35,7 +37,9 @@ async def _verify(ledger: Ledger, owner_url: str) -> list[Finding]:
 
 
 async def _history(ledger: Ledger) -> list:
-    """Some of everything: names swapped, members in and out, people leaving and coming back, deletions."""
+    """A history with all kinds of changes: names are swapped, members added and removed, users leave and return, resources are
+    deleted.
+    """
     users = [id_of(o) for o in await asyncio.gather(*(ledger.create_user(f"u{n}", externalId=f"x{n}") for n in range(30)))]
     group = id_of(await ledger.create_group("g", tuple(users[:10])))
     outer = id_of(await ledger.create_group("outer", (group,)))
@@ -60,7 +64,7 @@ def _sql(url: str, *statements: str) -> None:
             conn.execute(statement)  # type: ignore[arg-type]
 
 
-def test_a_sound_ledger_verifies_and_rebuilds_to_the_same_content(app_url: str, owner_url: str) -> None:
+def test_an_intact_ledger_verifies_and_rebuilds_to_the_same_content(app_url: str, owner_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             await _history(ledger)
@@ -89,7 +93,7 @@ def test_a_sound_ledger_verifies_and_rebuilds_to_the_same_content(app_url: str, 
         ("groups", "update groups set body_seq = body_seq - 1"),
     ],
 )
-def test_a_drift_in_a_read_model_is_found_named_and_repaired(app_url: str, owner_url: str, table: str, drift: str) -> None:
+def test_drift_in_a_read_model_is_found_named_and_repaired(app_url: str, owner_url: str, table: str, drift: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             await _history(ledger)
@@ -125,10 +129,10 @@ def test_a_drift_in_a_read_model_is_found_named_and_repaired(app_url: str, owner
         ("delete from subject_keys where obj = (select obj from events where seq = 5 and directory = 2)", "key"),
     ],
 )
-def test_an_edited_column_beside_a_leaf_is_found_and_the_row_named(
+def test_an_edited_column_beside_a_leaf_is_found_and_its_row_named(
     app_url: str, owner_url: str, superuser_url: str, edit: str, named: str
 ) -> None:
-    """What only somebody who disables the triggers can do is still seen."""
+    """The test disables the triggers; an edit that is possible only in this way is found as well."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -143,7 +147,7 @@ def test_an_edited_column_beside_a_leaf_is_found_and_the_row_named(
     asyncio.run(run())
 
 
-def test_an_interrupted_rebuild_goes_on_where_it_was(app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_rebuild_continues_where_it_was(app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(Exception):
         pass
 
@@ -206,7 +210,7 @@ def test_two_rebuilds_at_once_are_refused(app_url: str, owner_url: str) -> None:
     asyncio.run(run())
 
 
-def test_only_some_tables_can_be_rebuilt(app_url: str, owner_url: str) -> None:
+def test_only_some_of_the_tables_can_be_rebuilt_alone(app_url: str, owner_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             await _history(ledger)
@@ -218,7 +222,7 @@ def test_only_some_tables_can_be_rebuilt(app_url: str, owner_url: str) -> None:
     asyncio.run(run())
 
 
-def test_a_missing_body_stops_a_rebuild_with_the_event_named(app_url: str, owner_url: str, superuser_url: str) -> None:
+def test_a_missing_body_stops_a_rebuild_which_names_the_event(app_url: str, owner_url: str, superuser_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             await _history(ledger)
@@ -229,8 +233,8 @@ def test_a_missing_body_stops_a_rebuild_with_the_event_named(app_url: str, owner
     asyncio.run(run())
 
 
-def test_every_body_and_key_that_does_not_open_is_named(app_url: str, owner_url: str, superuser_url: str) -> None:
-    """Also of those who are gone; the first must not hide the others, and nothing ends in a traceback."""
+def test_every_body_and_key_that_cannot_be_opened_is_named(app_url: str, owner_url: str, superuser_url: str) -> None:
+    """This covers deleted resources too; the first finding must not hide the others, and none ends in a traceback."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -253,7 +257,7 @@ def test_every_body_and_key_that_does_not_open_is_named(app_url: str, owner_url:
     asyncio.run(run())
 
 
-def test_at_most_a_screenful_of_findings_is_told(app_url: str, owner_url: str, superuser_url: str) -> None:
+def test_at_most_a_screenful_of_findings_is_reported(app_url: str, owner_url: str, superuser_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             await _history(ledger)

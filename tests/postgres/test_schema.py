@@ -1,4 +1,4 @@
-"""database/schema.sql, which people read, is what the migrations make."""
+"""database/schema.sql, which people read, equals the result of the migrations."""
 
 import difflib
 import re
@@ -15,7 +15,7 @@ from runtime import embedded
 
 SCHEMA = Path(database_migrate.__file__).with_name("schema.sql")
 
-# One line for everything in the schema `ledger`. Rights are spelt out, so that a default is the same as the same rights granted.
+# One line for each thing in the schema `ledger`. Rights are written out, so that default rights equal the same rights granted.
 CATALOG: LiteralString = """
 with rights as (
     select 'relation' as kind, oid, 0 as part, coalesce(relacl, acldefault(case relkind when 'S' then 's' else 'r' end::"char", relowner)) as acl
@@ -60,7 +60,7 @@ def catalog(url: str) -> list[str]:
         return [line for text in sorted(text for (text,) in conn.execute(CATALOG)) for line in text.splitlines()]
 
 
-def test_the_schema_to_be_read_is_the_sum_of_the_migrations(
+def test_schema_sql_equals_the_sum_of_the_migrations(
     cluster: embedded.Cluster, admin_url: str, owner_url: str, new_database: Callable[[str], str]
 ) -> None:
     name = new_database("template1")
@@ -79,8 +79,8 @@ def test_the_schema_to_be_read_is_the_sum_of_the_migrations(
     )
 
 
-def test_every_table_says_what_it_is_for() -> None:
-    """A newcomer reads the file from the top; a table without a sentence is guessed at."""
+def test_every_table_has_a_description() -> None:
+    """A newcomer reads the file from the top; the purpose of a table without a description has to be guessed."""
     text = SCHEMA.read_text(encoding="utf-8")
     tables = re.findall(r"^create table (\w+)", text, re.MULTILINE)
     assert set(re.findall(r"^-- (\w+): .+(?:\n--.*)*\ncreate table \1 ", text, re.MULTILINE)) == set(tables)

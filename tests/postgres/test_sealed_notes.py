@@ -1,4 +1,4 @@
-"""What people write freely is stored sealed: every text column of every table has a closed alphabet, and what was in clear is moved."""
+"""Free texts are stored sealed: each text column has a closed alphabet, and plaintext of earlier releases is moved and sealed."""
 
 import asyncio
 import os
@@ -28,9 +28,9 @@ from tests.postgres.deliveries import LOOPBACK, Scene, scene
 from tests.postgres.test_delivery import blocked_user, run
 
 CANARY = "Quetzalcoatlus"
-WORDS = ("text", "varchar", "bpchar", "char", "name", "json", "jsonb", "xml", "citext", "hstore")  # types that hold words
+WORDS = ("text", "varchar", "bpchar", "char", "name", "json", "jsonb", "xml", "citext", "hstore")  # types that can hold words
 
-# Every column of such a type, and why nobody's name stands in it. What is free text is sealed (bytea) and so not in this list.
+# Every column of such a type, and why it holds nobody's name. Free texts are sealed (bytea), so they are not in this list.
 SLUGS = "a name with a closed alphabet, checked before it is stored"
 OURS = "one of a few words of ours"
 LABEL = "an operator's label, in clear and said to be so (SECURITY.md)"
@@ -56,7 +56,7 @@ COLUMNS = {
 
 
 def test_every_text_column_has_a_closed_alphabet_or_is_named_here(owner_url: str) -> None:
-    """Whoever adds a column of text decides what may stand in it; free text is bytea, and sealed."""
+    """Whoever adds a text column must decide what it may contain; free text is bytea, and sealed."""
     with psycopg.connect(owner_url) as conn:
         rows = conn.execute(
             "select c.table_name, c.column_name from information_schema.columns c where table_schema = 'ledger'"
@@ -70,7 +70,7 @@ def test_every_text_column_has_a_closed_alphabet_or_is_named_here(owner_url: str
 
 
 async def in_clear(s: Scene) -> list[tuple[str, int]]:
-    """Tables with rows in which the canary can be read, also where bytes are shown in hexadecimal."""
+    """The tables with rows in which the canary can be read, also where bytes are shown in hexadecimal."""
     found: list[tuple[str, int]] = []
     for (table,) in await s.sql("select tablename::text from pg_tables where schemaname = 'ledger' order by 1"):
         ((count,),) = await s.sql(
@@ -82,7 +82,7 @@ async def in_clear(s: Scene) -> list[tuple[str, int]]:
 
 
 async def live(s: Scene, first: int, event_id: str) -> str:
-    """Everything that an operator may write somewhere, with the canary in it. Gives the id of the replay."""
+    """Write the canary into everything that an operator may write. Returns the id of the replay."""
     ledger, url = s.ledger.services.ledger, f"{s.hook.url}/{CANARY}?key={CANARY}"
     await consumers.put(ledger, machine(), "app", Changes(url=url), None, LOOPBACK)
     made = Changes(mode="webhook", url=url, directories=("acme",))
@@ -104,7 +104,7 @@ async def event_at(s: Scene, position: int) -> str:
     return next(event["id"] for event in await s.wanted() if event["position"] == position)
 
 
-def test_nothing_that_an_operator_or_a_receiver_writes_is_readable_in_any_table(app_url: str) -> None:
+def test_no_text_of_an_operator_or_a_receiver_is_readable_in_any_table(app_url: str) -> None:
     async def body() -> None:
         async with scene(app_url) as s:
             first, _ = await blocked_user(s)
@@ -123,7 +123,7 @@ def test_nothing_that_an_operator_or_a_receiver_writes_is_readable_in_any_table(
 
 
 async def shown_as_written(s: Scene, run_id: str, event_id: str) -> None:
-    """To operators, as before."""
+    """Operators see the texts as before."""
     ledger = s.ledger.services.ledger
     url = f"{s.hook.url}/{CANARY}?key={CANARY}"
     assert [status["url"] for status in await consumers.list_all(ledger, machine())] == [url, url]
@@ -145,8 +145,10 @@ async def is_blocked(s: Scene, position: int) -> bool:
     return (await s.states()).get(position) == BLOCKED
 
 
-def test_a_note_opens_as_what_it_is_and_for_its_owner_alone(app_url: str) -> None:
-    """Else a reason could be put in the place of a URL, and deliveries would go where somebody wrote."""
+def test_a_note_can_be_opened_only_as_its_own_kind_and_for_its_owner(app_url: str) -> None:
+    """Otherwise a sealed reason could be put in the place of a URL, and deliveries would go to an address that somebody wrote
+    there.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -160,8 +162,8 @@ def test_a_note_opens_as_what_it_is_and_for_its_owner_alone(app_url: str) -> Non
     run(body())
 
 
-def test_a_url_that_stays_is_told_from_one_that_changes(app_url: str) -> None:
-    """Sealed twice it looks different: what counts is what it says."""
+def test_an_unchanged_url_is_recognised_although_its_sealed_form_differs(app_url: str) -> None:
+    """A text that is sealed twice has two sealed forms, so the opened texts are compared."""
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -175,9 +177,9 @@ def test_a_url_that_stays_is_told_from_one_that_changes(app_url: str) -> None:
     run(body())
 
 
-# -- a ledger of the release before --------------------------------------------
+# -- a ledger of the previous release -------------------------------------------
 
-# From the schema of today to that of 0009, with the words as they stood there. What is sealed now is opened by the test.
+# Change the schema of today to that of 0009, with the texts as they were stored then. The test opens what is sealed now.
 BEFORE = """
 set search_path to ledger;
 drop function take_unsealed_notes();
@@ -210,7 +212,7 @@ def downgraded(url: str, notes: dict[str, str]) -> None:
 
 
 async def aside(s: Scene) -> tuple[int, int]:
-    """Of one user's deliveries one is parked and one skipped; gives their positions."""
+    """Of the deliveries of one user one is parked and one skipped; returns their positions."""
     first, wanted = await blocked_user(s)
     second = wanted[1]["position"]
     s.hook.verdict = lambda e: 500 if e["position"] in {first, second} else None
@@ -227,8 +229,10 @@ async def sealed_now(s: Scene) -> int:
         return await seal_leftovers(conn, s.kek, os.urandom)
 
 
-def test_an_upgrade_seals_what_was_in_clear_and_deliveries_go_on(app_url: str, owner_url: str, superuser_url: str) -> None:
-    """No URL and no reason is lost, none stays readable: not in a row, and each table has another file than before."""
+def test_an_upgrade_seals_plaintext_and_deliveries_go_on(app_url: str, owner_url: str, superuser_url: str) -> None:
+    """No URL and no reason is lost, and none stays readable: neither in a row nor in the old file of a table, because each table
+    gets a new file.
+    """
 
     async def body() -> None:
         async with scene(app_url) as s:
@@ -260,10 +264,10 @@ def test_an_upgrade_seals_what_was_in_clear_and_deliveries_go_on(app_url: str, o
     run(body())
 
 
-def test_a_dump_beside_the_first_start_after_an_upgrade_is_named(
+def test_a_dump_that_delays_the_first_start_after_an_upgrade_is_named(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is sealed is truncated, and a dump holds the table for as long as it lasts: the start says so instead of waiting."""
+    """The table of plaintext is truncated, and a dump holds it until it ends: the start says so while it waits."""
     monkeypatch.setattr(leftovers, "STATEMENT", Deadline(0.1, "a lock", "refused"))
 
     async def body() -> None:
@@ -290,7 +294,7 @@ async def told_as_before(s: Scene, run_id: UUID, notes: dict[str, str]) -> None:
 
 
 def files(url: str) -> dict[str, Any]:
-    """The file of each table that holds, or held, what people wrote."""
+    """The file of each table that has, or had, free texts."""
     with psycopg.connect(url) as conn:
         rows = conn.execute(
             "select relname::text, pg_relation_filenode(oid) from pg_class where relnamespace = 'ledger'::regnamespace and relname = any(%s)",
@@ -299,8 +303,8 @@ def files(url: str) -> dict[str, Any]:
     return dict(rows)
 
 
-def test_a_start_without_anything_left_changes_nothing(app_url: str, superuser_url: str) -> None:
-    """It is asked at every start."""
+def test_a_start_without_plaintext_changes_nothing(app_url: str, superuser_url: str) -> None:
+    """The check runs at every start."""
 
     async def body() -> None:
         async with scene(app_url) as s:

@@ -1,4 +1,4 @@
-"""A transport that is no webhook, handed to a delivery process through the public seam only."""
+"""A transport that is not a webhook, given to a delivery process through the public interface only."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ from tests.postgres.deliveries import WAIT_S, scene
 
 
 class _Elsewhere(Lines):
-    """The consumer's URL is a webhook's; these lines go to a socket."""
+    """The consumer's URL is that of a webhook; this transport sends to a socket instead."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(3.0)
@@ -26,7 +26,7 @@ class _Elsewhere(Lines):
         return await super().send(Target(str(self._path)), batch)
 
 
-def test_events_go_out_in_order_over_another_transport(app_url: str, tmp_path: Path) -> None:
+def test_events_are_sent_in_order_over_another_transport(app_url: str, tmp_path: Path) -> None:
     received: list[list[bytes]] = []
 
     async def body() -> None:
@@ -48,7 +48,7 @@ def test_events_go_out_in_order_over_another_transport(app_url: str, tmp_path: P
     asyncio.run(asyncio.wait_for(body(), 120))
 
 
-def test_the_database_takes_each_mode_and_no_other(superuser_url: str) -> None:
+def test_the_database_accepts_exactly_the_modes_of_the_code(superuser_url: str) -> None:
     with psycopg.connect(superuser_url) as conn:
         text = conn.execute(
             "select pg_get_constraintdef(oid) from pg_constraint where conname = 'consumers_mode_check'"

@@ -1,4 +1,6 @@
-"""Settings of the server that the product relies on: set for its sessions, refused by name, or told; and what its errors mean."""
+"""Settings of the server that the product depends on: set for its sessions, refused with the name, or reported; and the meaning
+of its errors.
+"""
 
 import asyncio
 import contextlib
@@ -28,7 +30,7 @@ from tests.postgres.machine import administration
 
 
 def altered(superuser_url: str, setting: str) -> None:
-    """Set for the database, and end every session that was opened before."""
+    """Set an option for the database, and end every session that was opened before."""
     with psycopg.connect(superuser_url, autocommit=True) as conn:
         name = sql.Identifier(conn.info.dbname)
         conn.execute(sql.SQL("alter database {} ").format(name) + sql.SQL(setting))  # pyright: ignore[reportArgumentType]
@@ -38,7 +40,7 @@ def altered(superuser_url: str, setting: str) -> None:
 
 
 async def served(write: Callable[[], "asyncio.Future[object]"]) -> None:
-    """Send it again for as long as the answer is 503, at most for the time in which it must be back."""
+    """Repeat a request while the answer is 503, at most for the time within which the service must be back."""
     async with asyncio.timeout(15):
         while True:
             try:
@@ -49,8 +51,10 @@ async def served(write: Callable[[], "asyncio.Future[object]"]) -> None:
                 return
 
 
-def test_a_database_at_repeatable_read_takes_every_write(superuser_url: str, app_url: str) -> None:
-    """The snapshot of a transaction would predate its locks; sessions of ours are read committed whatever the default is."""
+def test_a_database_with_repeatable_read_as_default_takes_every_write(superuser_url: str, app_url: str) -> None:
+    """The snapshot of such a transaction would be older than its locks; sessions of the service are read committed whatever the
+    default is.
+    """
     altered(superuser_url, "set default_transaction_isolation = 'repeatable read'")
 
     async def run() -> None:
@@ -65,7 +69,7 @@ def test_a_database_at_repeatable_read_takes_every_write(superuser_url: str, app
     asyncio.run(run())
 
 
-# What a database may say otherwise, each of them to break what is read or written in another way.
+# Settings that a database may have, each of which would change how values are read or written.
 ODD = {
     "datestyle": "'SQL, DMY'", "intervalstyle": "'sql_standard'", "bytea_output": "'escape'", "client_encoding": "'LATIN1'",
     "standard_conforming_strings": "off", "array_nulls": "off", "transform_null_equals": "on", "timezone": "'Asia/Kathmandu'",
@@ -74,7 +78,7 @@ ODD = {
 }  # fmt: skip
 
 
-def test_a_database_that_writes_dates_otherwise_serves_like_any(superuser_url: str, app_url: str) -> None:
+def test_a_database_with_another_date_style_works_like_any_other(superuser_url: str, app_url: str) -> None:
     for name, value in ODD.items():
         altered(superuser_url, f"set {name} = {value}")
     migrate(make_conninfo(app_url, user="ledger_owner"))  # as each start does
@@ -104,7 +108,7 @@ def test_a_database_that_writes_dates_otherwise_serves_like_any(superuser_url: s
     asyncio.run(run())
 
 
-def test_a_read_only_database_reads_on_says_so_and_comes_back(superuser_url: str, app_url: str) -> None:
+def test_with_a_read_only_database_reads_go_on_the_probe_says_so_and_writes_come_back(superuser_url: str, app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             await ledger.create_user("before")
@@ -121,7 +125,7 @@ def test_a_read_only_database_reads_on_says_so_and_comes_back(superuser_url: str
 
 
 async def said_ready(ledger: Ledger, reason: str | None) -> None:
-    """The probe says so, once it has a connection that was opened since."""
+    """The probe says so, once it has a connection that was opened afterwards."""
     async with asyncio.timeout(15):
         while True:
             with contextlib.suppress(psycopg.OperationalError):
@@ -132,7 +136,7 @@ async def said_ready(ledger: Ledger, reason: str | None) -> None:
 
 
 async def refused_as(ledger: Ledger, word: str) -> None:
-    """A write is refused with that word; any other answer comes again as it is."""
+    """A write is refused with this reason; any other answer is returned."""
     try:
         await ledger.create_user("meanwhile")
     except Unavailable as refused:
@@ -144,7 +148,7 @@ async def refused_as(ledger: Ledger, word: str) -> None:
 
 @contextmanager
 def waiting_for_a_standby(superuser_url: str) -> Iterator[psycopg.Connection]:
-    """Commits wait for a synchronous standby that is not there."""
+    """Commits wait for a synchronous standby that does not exist."""
     with psycopg.connect(superuser_url, autocommit=True) as conn:
         try:
             conn.execute("alter system set synchronous_standby_names = 'nobody'")
@@ -168,7 +172,10 @@ async def waiting(conn: psycopg.Connection) -> int:
 
 @pytest.mark.long
 def test_a_commit_that_no_standby_has_is_not_acknowledged(superuser_url: str, app_url: str) -> None:
-    """Its row is seen here: a look-up alone would call it stored. Not so either where somebody cancels the wait: a warning, and success."""
+    """Its row is visible, so a look-up alone would call it stored.
+
+    The same holds if somebody cancels the wait: the server then gives a warning and reports success.
+    """
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -193,7 +200,7 @@ def test_a_commit_that_no_standby_has_is_not_acknowledged(superuser_url: str, ap
 
 
 async def written(ledger: Ledger, name: str) -> None:
-    """Until it was taken up: while the process thinks the database away, it is refused at once."""
+    """Repeat a write until it was accepted: while the process considers the database away, it is refused at once."""
     async with asyncio.timeout(15):
         while True:
             try:
@@ -205,16 +212,16 @@ async def written(ledger: Ledger, name: str) -> None:
                 return
 
 
-# -- what is refused, what is told ---------------------------------------------
+# -- refused and reported settings --------------------------------------------
 
 
-def test_settings_that_weaken_what_is_promised_are_told(app_url: str) -> None:
+def test_settings_that_weaken_the_promises_are_reported(app_url: str) -> None:
     async def run() -> list[str]:
         conn = await connect(app_url)
         async with conn:
             return [concern.reason for concern in (await condition(conn)).concerns]
 
-    assert asyncio.run(run()) == ["fsync_off", "full_page_writes_off"]  # as the cluster of these tests is set
+    assert asyncio.run(run()) == ["fsync_off", "full_page_writes_off"]  # the cluster of these tests has these settings
 
 
 def checked(url: str, connections: int) -> str:
@@ -230,7 +237,7 @@ def checked(url: str, connections: int) -> str:
     return asyncio.run(run())
 
 
-def test_a_server_that_the_ledger_cannot_live_in_is_refused_by_name(
+def test_a_server_that_the_ledger_cannot_use_is_refused_with_the_reason(
     superuser_url: str, admin_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checked(superuser_url, 10) == ""
@@ -252,8 +259,8 @@ def test_a_server_that_the_ledger_cannot_live_in_is_refused_by_name(
 @pytest.mark.parametrize(
     "raised", sorted({e for e in vars(errors).values() if isinstance(getattr(e, "sqlstate", None), str)}, key=str)
 )
-def test_only_what_the_table_calls_the_clients_is_400(raised: type[psycopg.Error]) -> None:
-    """Every error that PostgreSQL documents, at both edges."""
+def test_only_errors_that_the_table_assigns_to_the_client_are_400(raised: type[psycopg.Error]) -> None:
+    """All errors that PostgreSQL documents, outside SCIM and in SCIM."""
     error = raised("a text that may quote a value")
     ours = fault_of(error).kind is Kind.CLIENT
     assert ours == (raised.sqlstate is not None and (raised.sqlstate[:2] in {"22", "23"} or raised.sqlstate == "54000"))
@@ -263,7 +270,7 @@ def test_only_what_the_table_calls_the_clients_is_400(raised: type[psycopg.Error
     assert "quote" not in problem.detail + scim.detail
 
 
-def test_an_error_that_is_not_in_the_table_is_logged_by_its_code() -> None:
+def test_an_error_that_is_not_in_the_table_is_logged_with_its_code() -> None:
     with capture_logs() as logs:
         assert problem_of(errors.FeatureNotSupported("x")).code == "database_unavailable"
     assert [(entry["event"], entry["sqlstate"], entry["log_level"]) for entry in logs] == [("database_refused", "0A000", "error")]

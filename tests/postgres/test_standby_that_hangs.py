@@ -1,4 +1,6 @@
-"""A synchronous standby that hangs: what is done again and again leaves few sessions behind, and a key never lets an act be done twice."""
+"""A synchronous standby that hangs: repeated writes leave few sessions behind, and an Idempotency-Key prevents that an act is
+done twice.
+"""
 
 import asyncio
 from contextlib import suppress
@@ -38,7 +40,7 @@ async def impatient(url: str) -> Connection:
     return await connect(url, pinned=True, patience_s=0.3)
 
 
-def test_what_is_tried_again_and_again_leaves_no_session_for_each_try(app_url: str, superuser_url: str) -> None:
+def test_repeated_writes_do_not_leave_a_session_for_each_attempt(app_url: str, superuser_url: str) -> None:
     async def run() -> None:
         async with scene(app_url) as s:
             hooked, pulled = await s.make("hooked"), await s.make("pulled", mode="pull", url=None)
@@ -47,7 +49,7 @@ def test_what_is_tried_again_and_again_leaves_no_session_for_each_try(app_url: s
             with waiting_for_a_standby(superuser_url) as conn:
                 paces = (int4s([hooked.id]), int2s([0]), [0.0], [0.0], [0.0], [None])
                 for _ in range(TRIES):
-                    async with await impatient(app_url) as alive:  # signs of life do not wait at all
+                    async with await impatient(app_url) as alive:  # signs of life do not wait for the standby
                         await alive.execute(DELIVERY["beat_worker"], (holder,))
                         await alive.execute(DELIVERY["renew_leases"], (holder, paces[0], 15.0, *paces[1:]))
                         await touch(alive, [uuid4()])
@@ -66,8 +68,12 @@ def test_what_is_tried_again_and_again_leaves_no_session_for_each_try(app_url: s
     asyncio.run(run())
 
 
-def test_a_key_whose_act_hangs_does_it_once(app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first try is refused, its commit waits on in the server, seen by nobody: the next try waits for it, and finds it done."""
+def test_an_act_whose_commit_hangs_is_done_once_under_its_key(
+    app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt is refused while its commit still waits in the server, invisible to others: the next attempt waits for it
+    and finds it done.
+    """
     monkeypatch.setattr(idempotency, "LOCK", Deadline(0.2, "a lock", "409"))
 
     async def run() -> None:
@@ -89,13 +95,18 @@ def test_a_key_whose_act_hangs_does_it_once(app_url: str, superuser_url: str, mo
     asyncio.run(run())
 
 
-def test_a_start_that_waits_in_vain_says_for_what(app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a first start writes must be kept, so it waits; then the standby is named, and not a server that cannot be reached."""
+def test_a_start_that_waits_for_the_standby_in_vain_says_so(
+    app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writes of a first start must be durable, so it waits.
+
+    The error then names the standby, and does not say that the server cannot be reached.
+    """
     monkeypatch.setattr(server, "STANDBY_S", 0.1)
 
     async def start() -> None:
         async with await impatient(app_url) as conn:
-            while True:  # until the server has read the setting
+            while True:  # until the server has read the new setting
                 await conn.execute("select pg_logical_emit_message(true, 'a start', 'writes')")
 
     with waiting_for_a_standby(superuser_url):
@@ -106,15 +117,15 @@ def test_a_start_that_waits_in_vain_says_for_what(app_url: str, superuser_url: s
         raise psycopg.OperationalError("lost")
 
 
-def test_an_answer_that_cannot_be_kept_is_given_all_the_same(app_url: str, superuser_url: str) -> None:
-    """The act is done: an error in place of its answer would be a lie."""
+def test_an_answer_that_cannot_be_stored_is_sent_all_the_same(app_url: str, superuser_url: str) -> None:
+    """The act is done, so an error instead of its answer would be false."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
             caller = machine()
             taking = idempotency.Taking(ledger.services.ledger, caller, key_of(caller, "key", b"POST"))
             await taking()
-            patience.begin(0.1)  # it has waited for everything else
+            patience.begin(0.1)  # the budget is used up by earlier waits
             with psycopg.connect(superuser_url) as stranger:
                 stranger.execute("lock table ledger.idempotent_requests in access exclusive mode")
                 await edge._kept(taking, Answer(201, "text/plain", b"made"))

@@ -1,4 +1,6 @@
-"""An act that the state does not allow is answered 409 with its own code and a sentence that says what to do (docs/events.md)."""
+"""An act that the state of its target does not allow is answered 409 with its own code and a message that says what to do
+(docs/events.md).
+"""
 
 from typing import Any
 from uuid import uuid4
@@ -17,7 +19,7 @@ REASON = {"reason": "r"}
 
 
 async def prepare(edge: Edge) -> dict[str, str]:
-    """Things in states that refuse something; their ids by name."""
+    """Make things in states that refuse something; returns their ids by name."""
 
     async def done(method: str, path: str, body: Any = None) -> dict[str, Any]:
         answer = await edge.ask(method, path, body)
@@ -38,7 +40,7 @@ async def prepare(edge: Edge) -> dict[str, str]:
 
 
 def requests(ids: dict[str, str]) -> list[tuple[str, str, Any, str, str]]:
-    """Each with its code, and a word of what to do."""
+    """The requests, each with its code and a word of the advice."""
     token, run = "/v1/tokens/", f"/v1/replays/{ids['run']}"
     return [
         ("POST", "/v1/directories/other/pause", REASON, "directory_closed", "another"),
@@ -61,7 +63,7 @@ def requests(ids: dict[str, str]) -> list[tuple[str, str, Any, str, str]]:
     ]
 
 
-def test_a_conflict_with_the_state_of_a_thing_is_409_with_a_code_and_what_to_do(app_url: str) -> None:
+def test_a_conflict_with_the_state_of_the_target_is_409_with_a_code_and_advice(app_url: str) -> None:
     async def check(edge: Edge) -> None:
         wrong: list[str] = []
         for method, path, body, code, words in requests(await prepare(edge)):
@@ -74,8 +76,8 @@ def test_a_conflict_with_the_state_of_a_thing_is_409_with_a_code_and_what_to_do(
     run(app_url, check)
 
 
-def test_what_is_so_already_is_no_conflict(app_url: str) -> None:
-    """The same act twice from two sides: the second finds what it wanted."""
+def test_an_act_whose_result_exists_already_is_no_conflict(app_url: str) -> None:
+    """Two callers send the same act: the second finds the state that it wanted."""
 
     async def check(edge: Edge) -> None:
         ids = await prepare(edge)

@@ -1,4 +1,4 @@
-"""A change that is stored is answered so, also where what its answer would show besides cannot be read."""
+"""A stored change is answered as stored, also if other parts of its answer cannot be read."""
 
 import asyncio
 from typing import Any
@@ -23,8 +23,8 @@ def _retitled(title: str) -> dict[str, Any]:
     return {"schemas": [PATCH_OP], "Operations": [{"op": "replace", "path": "title", "value": title}]}
 
 
-def test_where_the_database_refuses_the_reading(app_url: str, superuser_url: str) -> None:
-    """What the write needs is granted, what its answer reads besides is not."""
+def test_the_database_refuses_the_reads_for_the_answer(app_url: str, superuser_url: str) -> None:
+    """The role may read what the write needs, but not what its answer reads in addition."""
 
     async def check() -> None:
         async with edge(app_url) as made:
@@ -46,7 +46,7 @@ def test_where_the_database_refuses_the_reading(app_url: str, superuser_url: str
     asyncio.run(check())
 
 
-def test_where_the_answer_is_too_much_work(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_needs_too_much_work(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def too_many(*_: Any) -> None:
         raise TooMany
 

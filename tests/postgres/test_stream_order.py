@@ -1,4 +1,4 @@
-"""A reader of the stream that falls back to pages and catches up again: each event once, in order."""
+"""A reader of the stream that changes to pages and back to the tail gets each event once, in order."""
 
 import asyncio
 import re
@@ -9,8 +9,10 @@ from ledger.feed import Selection
 from tests.postgres.ledgers import opened
 
 
-def test_what_pages_have_shown_does_not_come_from_the_tail_again(app_url: str) -> None:
-    """The database was away for a moment: the tail is in doubt, the reader reads pages, and then the tail is sure again."""
+def test_events_that_pages_have_shown_are_not_repeated_from_the_tail(app_url: str) -> None:
+    """The database was away for a moment: the tail cannot be trusted, so the reader reads pages, and then the tail is valid
+    again.
+    """
 
     async def run() -> None:
         async with opened(app_url) as ledger:

@@ -1,4 +1,4 @@
-"""The tail that all followers of a process share: what it remembers is the log, and it ends when it is told to."""
+"""The tail that all followers of a process share: what it keeps equals the log, and it ends when it is cancelled."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tests.postgres.ledgers import Ledger, opened
 
 
 def _later(ticks: int, call: Callable[[], object]) -> None:
-    """Call after so many rounds of the loop."""
+    """Call a function after this number of rounds of the event loop."""
     loop = asyncio.get_running_loop()
     if ticks:
         loop.call_soon(_later, ticks - 1, call)
@@ -24,15 +24,15 @@ async def _ticked() -> None:
     await future
 
 
-def test_a_tail_ends_when_it_is_cancelled_in_the_moment_of_a_hint(app_url: str) -> None:
-    """asyncio.wait_for of Python 3.11 swallows a cancellation that comes with the event: the process would never stop."""
+def test_a_tail_ends_when_it_is_cancelled_at_the_moment_of_a_notification(app_url: str) -> None:
+    """asyncio.wait_for of Python 3.11 loses a cancellation that comes together with the event: the process would never stop."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
             for ticks in range(6):
                 hints = Arrivals()
                 task = asyncio.create_task(_tail(ledger, hints).run())
-                while not hints.next()._waiters:  # it has looked, and waits
+                while not hints.next()._waiters:  # until it has read and waits
                     await _ticked()
                 hints.announce()
                 _later(ticks, task.cancel)
@@ -49,8 +49,8 @@ def _tail(ledger: Ledger, hints: Arrivals) -> Tail:
     return tail
 
 
-def test_what_a_tail_remembers_is_the_log(app_url: str) -> None:
-    """From any place it gives all that follows, or says that it does not have it."""
+def test_what_a_tail_keeps_equals_the_log(app_url: str) -> None:
+    """From any place it gives all later events, or says that it does not have them."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -84,8 +84,8 @@ def test_what_a_tail_remembers_is_the_log(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_nothing_is_read_for_nobody(app_url: str) -> None:
-    """Unsealing every event that is written, for no reader, would cost the writes."""
+def test_without_followers_nothing_is_read(app_url: str) -> None:
+    """Unsealing every written event without a reader would slow down the writes."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:

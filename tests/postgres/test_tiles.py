@@ -1,4 +1,4 @@
-"""Pages of the feed tile the log, whatever the filter, however long a reader waits and whatever is written meanwhile."""
+"""Pages of the feed cover the log without gaps, with any filter, however long a reader waits, and whatever is written meanwhile."""
 
 import asyncio
 import random
@@ -29,7 +29,7 @@ async def edge(ledger: Ledger) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class Reader:
-    """Reads on from page to page; `covered` holds what the pages say that they speak for."""
+    """Reads page after page; `covered` has the ranges that the pages name."""
 
     def __init__(self, http: httpx.AsyncClient, params: dict[str, Any]) -> None:
         self.http, self.params = http, params
@@ -60,7 +60,7 @@ class Reader:
 
 
 class Puller(Reader):
-    """The same by a consumer that acknowledges each page."""
+    """The same for a consumer that acknowledges each page."""
 
     async def page(self, wait: int) -> None:
         name = self.params["name"]
@@ -72,7 +72,7 @@ class Puller(Reader):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_pages_tile_the_log_under_any_filter_wait_and_writer(app_url: str, seed: int) -> None:
+def test_pages_cover_the_log_without_gaps_for_any_filter_wait_and_writer(app_url: str, seed: int) -> None:
     async def run() -> None:
         draw = random.Random(seed)
         async with opened(app_url) as ledger, edge(ledger) as http:
@@ -132,7 +132,7 @@ def _selected(event: dict[str, Any], params: dict[str, Any]) -> bool:
     kind = event["type"]
     if not any(t in {kind, "*"} or (t.endswith(".*") and kind.startswith(t[:-1])) for t in types):
         return False
-    if event["directory"] != params.get("directory", "acme"):  # `_system` is read by its name only
+    if event["directory"] != params.get("directory", "acme"):  # `_system` is read only if it is named
         return False
     subject = params.get("subject")
     return subject is None or subject in {event["subject"]["id"], event["data"].get("member", {}).get("id")}

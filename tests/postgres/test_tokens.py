@@ -1,4 +1,6 @@
-"""Tokens on a real database: a row works only with its events, whoever wrote it; those of earlier releases go on working."""
+"""Tokens on a real database: a row is valid only together with its events, whoever wrote it; tokens of earlier releases still
+work.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +24,7 @@ from tests.postgres.ledgers import Ledger, opened
 from tests.postgres.machine import Machine, administration
 
 KEK = Kek.of(bytes(range(32)))
-SECRET = "sl_admin_by_hand"  # nobody's
+SECRET = "sl_admin_by_hand"  # of no token
 IN_A_YEAR = datetime.now(UTC) + timedelta(days=365)
 
 
@@ -48,7 +50,7 @@ async def findings(ledger: Ledger, owner_url: str) -> list[str]:
 
 
 def by_hand(superuser_url: str, statement: str, *values: object, trigger: bool = False) -> None:
-    """What somebody with a login of the server writes, with the trigger out of the way as its owner can put it."""
+    """Write as somebody with a login of the server does, with the trigger disabled as the owner can do."""
     with psycopg.connect(superuser_url, autocommit=True) as conn:
         conn.execute("set search_path to ledger")
         if not trigger:
@@ -85,7 +87,7 @@ def test_issued_rotated_and_revoked_tokens_follow_from_the_log(app_url: str, own
         assert await works(ledger, new.text)
         with pytest.raises(OvertakenError):
             await acts.record(again.command())
-        with pytest.raises(psycopg.IntegrityError, match="only ever gets less"):  # nor by the serving role itself
+        with pytest.raises(psycopg.IntegrityError, match="only ever gets less"):  # not even the serving role
             await acts.record(replace(again.command(), stands=None))
         assert not await works(ledger, again.text), "the whole commit is refused"
         async with ledger.services.ledger.connection() as conn:
@@ -104,8 +106,10 @@ def test_issued_rotated_and_revoked_tokens_follow_from_the_log(app_url: str, own
     run(app_url, check)
 
 
-def test_what_was_revoked_meanwhile_has_no_successor(app_url: str) -> None:
-    """A rotation is decided on a row that was read before: the revocation that came between wins, and the secret works nowhere."""
+def test_a_token_that_was_revoked_meanwhile_gets_no_successor(app_url: str) -> None:
+    """A rotation is decided on a row that was read before: a revocation in between wins, and the new secret is refused
+    everywhere.
+    """
 
     async def check(ledger: Ledger, acts: Machine) -> None:
         _, token = await admin_token(acts)
@@ -129,8 +133,8 @@ INSERT = (
 )
 
 
-def test_a_row_made_by_hand_does_not_work_and_is_found(app_url: str, owner_url: str, superuser_url: str) -> None:
-    """Also with a seal copied from another row, also by the serving role itself, and also after the next start."""
+def test_a_row_inserted_by_hand_is_refused_and_found(app_url: str, owner_url: str, superuser_url: str) -> None:
+    """The cases are: with a seal copied from another row, written by the serving role itself, and after the next start."""
 
     async def check(ledger: Ledger, acts: Machine) -> None:
         await admin_token(acts)
@@ -161,7 +165,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("what", CHANGED)
-def test_a_row_changed_by_hand_does_not_work_and_is_found(app_url: str, owner_url: str, superuser_url: str, what: str) -> None:
+def test_a_row_edited_by_hand_is_refused_and_found(app_url: str, owner_url: str, superuser_url: str, what: str) -> None:
     async def check(ledger: Ledger, acts: Machine) -> None:
         text, token = await admin_token(acts)
         by_hand(superuser_url, CHANGED[what], token)
@@ -176,7 +180,7 @@ def test_a_row_changed_by_hand_does_not_work_and_is_found(app_url: str, owner_ur
     run(app_url, check)
 
 
-def test_a_revoked_token_is_not_brought_back(app_url: str, owner_url: str, superuser_url: str) -> None:
+def test_a_revoked_token_cannot_be_made_valid_again(app_url: str, owner_url: str, superuser_url: str) -> None:
     async def check(ledger: Ledger, acts: Machine) -> None:
         text, token = await admin_token(acts)
         await acts.revoke_token(token)
@@ -203,8 +207,8 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize("statement", [*REFUSED, *FORBIDDEN])
-def test_nobody_gives_a_token_more(app_url: str, superuser_url: str, statement: str) -> None:
-    """The serving role lacks the right or is refused by the trigger; the trigger also holds for a superuser in replica mode."""
+def test_the_rights_of_a_token_cannot_be_extended(app_url: str, superuser_url: str, statement: str) -> None:
+    """The serving role has no right to do it, or the trigger refuses it; the trigger also applies to a superuser in replica mode."""
     insert = (
         "insert into tokens (id, hash, role, name, directories, expires_at, seal, types, consumers, bodies, revoked_at, last_used_at, superseded_by) "
         "values (gen_random_uuid(), 'h', 'consumer', 'n', '{acme}', now(), 's', '{user.*}', '{a}', false, now(), now(), gen_random_uuid())"
@@ -221,8 +225,8 @@ def test_nobody_gives_a_token_more(app_url: str, superuser_url: str, statement: 
             conn.execute(sql.SQL(statement))  # pyright: ignore[reportArgumentType]
 
 
-def test_the_serving_role_may_take_away(app_url: str) -> None:
-    """The other half: what the service does is allowed."""
+def test_the_serving_role_may_reduce_the_rights_of_a_token(app_url: str) -> None:
+    """Otherwise the refusals above could have another cause."""
     with psycopg.connect(app_url, autocommit=True) as conn:
         conn.execute("set search_path to ledger")
         conn.execute(
@@ -236,7 +240,7 @@ def test_the_serving_role_may_take_away(app_url: str) -> None:
 
 
 def test_a_revoked_token_writes_nothing_whatever_its_row_says(app_url: str, superuser_url: str) -> None:
-    """The write transaction asks the events too: a cached token is no way around."""
+    """The write transaction asks the events too, so a cached token does not help."""
     from ledger.commands import CreateUser, needs_of
     from ledger.transaction import Submission
     from runtime.identifiers import uuid7
@@ -277,7 +281,7 @@ def as_before_seals(superuser_url: str) -> None:
 
 
 async def issued_before_seals(acts: Machine) -> str:
-    """A token whose event says what releases before seals said."""
+    """A token whose event has the fields that releases before seals wrote."""
 
     from ledger.commands import RecordFacts
     from ledger.tokens import issue
@@ -291,7 +295,7 @@ async def issued_before_seals(acts: Machine) -> str:
     return new.text
 
 
-def test_tokens_of_an_earlier_release_go_on_working(app_url: str, owner_url: str, superuser_url: str) -> None:
+def test_tokens_of_an_earlier_release_still_work(app_url: str, owner_url: str, superuser_url: str) -> None:
     async def check(ledger: Ledger, acts: Machine) -> None:
         kept, widened = await issued_before_seals(acts), await issued_before_seals(acts)
         revoked = await issued_before_seals(acts)
@@ -312,7 +316,7 @@ def test_tokens_of_an_earlier_release_go_on_working(app_url: str, owner_url: str
             assert row.created_by == "sys"
             assert row.facts & TOKEN_BOUND.bit
             assert not row.facts & TOKEN_REVOKED.bit
-        # The hash was taken as it stood, once: another one later is another token.
+        # The hash was accepted unchecked this one time: with another hash later, the row is another token.
         by_hand(superuser_url, "update tokens set seal = null, hash = sha256('mine') where id = %s", row.id)
         assert await acts.bind_tokens() == 0
         assert not await works(ledger, "mine")

@@ -1,4 +1,6 @@
-"""Tokens over HTTP (docs/operations.md, "Tokens and directories"): issue, list, show, rotate with overlap, revoke, each within the caller's own scopes."""
+"""Tokens over HTTP (docs/operations.md, "Tokens and directories"): issue, list, show, rotate with overlap, revoke, each within
+the scopes of the caller.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,7 +24,7 @@ FIELDS = {
 
 
 class Edge:
-    """The application in this process, asked with one token or another."""
+    """The application in this process, which a test asks with one token or another."""
 
     def __init__(self, http: httpx.AsyncClient, ledger: Any) -> None:
         self.http, self.ledger = http, ledger
@@ -58,7 +60,7 @@ def run(url: str, check: Callable[[Edge], Awaitable[None]]) -> None:
     asyncio.run(all_of_it())
 
 
-def test_a_token_is_shown_whole_and_its_text_once(app_url: str) -> None:
+def test_a_token_is_shown_with_all_fields_and_its_text_only_once(app_url: str) -> None:
     async def check(edge: Edge) -> None:
         made = await edge.issue(
             role="consumer",
@@ -88,7 +90,7 @@ def test_a_token_is_shown_whole_and_its_text_once(app_url: str) -> None:
     run(app_url, check)
 
 
-def test_a_rotation_keeps_scopes_and_both_work_during_the_overlap(app_url: str) -> None:
+def test_a_rotation_keeps_the_scopes_and_both_tokens_work_during_the_overlap(app_url: str) -> None:
     async def check(edge: Edge) -> None:
         old = await edge.issue(role="auditor", directories=["acme"])
         answer = await edge.ask("POST", f"/v1/tokens/{old['id']}/rotate", {"overlap_seconds": 600})
@@ -137,7 +139,7 @@ WITHIN = (
 )  # fmt: skip
 
 
-def test_a_narrowed_admin_issues_within_its_scopes_only(app_url: str) -> None:
+def test_a_narrowed_admin_can_issue_only_within_its_scopes(app_url: str) -> None:
     async def check(edge: Edge) -> None:
         narrow = await edge.issue(role="admin", directories=["acme"])
         for asked, status in WITHIN:
@@ -156,7 +158,7 @@ REFUSED = (
 )  # fmt: skip
 
 
-def test_what_cannot_be_is_refused_with_a_sentence(app_url: str) -> None:
+def test_an_impossible_token_is_refused_with_a_reason(app_url: str) -> None:
     async def check(edge: Edge) -> None:
         for asked in REFUSED:
             answer = await edge.ask("POST", "/v1/tokens", {"name": "n", **asked})
@@ -166,8 +168,8 @@ def test_what_cannot_be_is_refused_with_a_sentence(app_url: str) -> None:
     run(app_url, check)
 
 
-def test_no_idp_gets_a_token_of_a_directory_that_was_closed(app_url: str) -> None:
-    """It would be issued, and refused as unknown at its first request."""
+def test_no_scim_token_is_issued_for_a_closed_directory(app_url: str) -> None:
+    """Otherwise it would be issued, and refused as unknown at its first request."""
 
     async def check(edge: Edge) -> None:
         closing = {"reason": "the customer left", "confirm": "other"}
@@ -179,7 +181,7 @@ def test_no_idp_gets_a_token_of_a_directory_that_was_closed(app_url: str) -> Non
     run(app_url, check)
 
 
-def test_a_name_with_a_nul_is_refused_by_name_and_nothing_is_made(app_url: str) -> None:
+def test_a_name_with_a_nul_is_refused_with_the_field_and_nothing_is_made(app_url: str) -> None:
     async def check(edge: Edge) -> None:
         refused = await edge.ask("POST", "/v1/tokens", {"role": "auditor", "name": "a\0b"})
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameters")

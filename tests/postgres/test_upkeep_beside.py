@@ -1,4 +1,4 @@
-"""What an operator runs beside the service (verify, rebuild) and writes that go on: neither is wrong, and neither waits for the other."""
+"""Verify and rebuild during writes: the results of both are right, and neither waits for the other."""
 
 import asyncio
 import subprocess
@@ -33,7 +33,7 @@ def unheard(_done: int, _total: int) -> None:
 
 
 async def verified(ledger: Ledger, owner_url: str) -> list[Finding]:
-    """As `scim-ledger replay verify` does it."""
+    """Run the check of `scim-ledger replay verify`."""
     async with ledger.services.ledger.connection() as serving:
         directories = await ledger.services.ledger.directories.all(serving)
     findings, _ = await verify.verify(owner_url, KEK, directories, unheard)
@@ -41,7 +41,7 @@ async def verified(ledger: Ledger, owner_url: str) -> list[Finding]:
 
 
 class Busy:
-    """Writers that go on as long as somebody lets them: unbounded, they make the log grow faster than it can be read here."""
+    """Writers that go on as long as they are allowed to: without a limit the log would grow faster than the test can read it."""
 
     def __init__(self) -> None:
         self._turns = asyncio.Semaphore(0)
@@ -66,7 +66,7 @@ class Busy:
 
 
 def provisioning(ledger: Ledger, writer: int, group: UUID) -> Callable[[int], Awaitable[object]]:
-    """An IdP: people come, join, change, leave."""
+    """An IdP: users are created, join groups, change and leave."""
 
     async def work(number: int) -> None:
         user = id_of(await ledger.create_user(f"w{writer}n{number}"))
@@ -79,7 +79,7 @@ def provisioning(ledger: Ledger, writer: int, group: UUID) -> Callable[[int], Aw
 
 
 def administering(acts: Machine) -> Callable[[int], Awaitable[object]]:
-    """An operator: tokens and directories come and go."""
+    """An operator: tokens and directories are made and ended."""
 
     async def work(number: int) -> None:
         await acts.create_directory(f"made-{number}")
@@ -92,7 +92,7 @@ def administering(acts: Machine) -> Callable[[int], Awaitable[object]]:
 
 @asynccontextmanager
 async def busy(ledger: Ledger, app_url: str) -> AsyncIterator[Busy]:
-    """Writers for the time of the block."""
+    """Run the writers during the block."""
     working = Busy()
     async with administration(app_url, KEK) as acts:
         works = [provisioning(ledger, n, id_of(await ledger.create_group(f"group {n}"))) for n in range(3)]
@@ -105,8 +105,8 @@ async def busy(ledger: Ledger, app_url: str) -> AsyncIterator[Busy]:
 
 
 @pytest.mark.long
-def test_verify_never_cries_wolf_beside_writers(app_url: str, owner_url: str) -> None:
-    """Twenty times: users, groups, tokens and whole directories come and go meanwhile, and nothing differs."""
+def test_verify_reports_nothing_false_during_writes(app_url: str, owner_url: str) -> None:
+    """Twenty runs: users, groups, tokens and whole directories are made and ended meanwhile, and no difference is reported."""
 
     async def run() -> None:
         async with opened(app_url, kek=KEK) as ledger, busy(ledger, app_url) as working:
@@ -118,10 +118,10 @@ def test_verify_never_cries_wolf_beside_writers(app_url: str, owner_url: str) ->
     asyncio.run(run())
 
 
-def test_a_token_revoked_between_its_row_and_its_events_is_no_finding(
+def test_a_token_that_is_revoked_between_the_reads_of_its_row_and_its_events_is_no_finding(
     app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows and events of tokens are read in different statements: both as of one instant."""
+    """Rows and events of tokens are read by different statements, so both must read one snapshot."""
 
     async def run() -> None:
         async with opened(app_url, kek=KEK) as ledger, administration(app_url, KEK) as acts:
@@ -144,7 +144,7 @@ async def rebuilt(owner_url: str, waits: Callable[[str], None]) -> Result:
 
 
 class Waiting:
-    """What a rebuild says, to be waited for."""
+    """Collects what a rebuild prints, so that a test can wait for it."""
 
     def __init__(self) -> None:
         self.said = list[str]()
@@ -173,7 +173,7 @@ DUMP = "lock table ledger.users, ledger.groups, ledger.memberships, ledger.state
 def test_a_rebuild_waits_for_a_long_reader_and_nobody_waits_for_the_rebuild(
     app_url: str, superuser_url: str, owner_url: str, begin: tuple[str, ...]
 ) -> None:
-    """The reader sees what it saw before; writes are answered all the time; the rebuild says for whom it waits, then ends."""
+    """The reader still sees the old tables; writes are answered all the time; the rebuild says for whom it waits, then ends."""
 
     async def run() -> None:
         async with opened(app_url, kek=KEK) as ledger:
@@ -199,8 +199,8 @@ def test_a_rebuild_waits_for_a_long_reader_and_nobody_waits_for_the_rebuild(
     asyncio.run(run())
 
 
-def test_dumps_verifications_rebuilds_and_writes_run_beside_each_other(app_url: str, superuser_url: str, owner_url: str) -> None:
-    """A dump that is taken while tables are swapped holds just the users that its events made."""
+def test_dumps_verifications_rebuilds_and_writes_run_at_the_same_time(app_url: str, superuser_url: str, owner_url: str) -> None:
+    """A dump that is taken while tables are swapped has exactly the users that its own events made."""
 
     async def dump() -> None:
         for _ in range(3):
@@ -237,7 +237,7 @@ async def indexes_of_users(owner_url: str) -> set[str]:
 
 
 async def change_indexes(owner_url: str) -> None:
-    """As a migration of a newer release does it, beside everything else."""
+    """Change indexes as a migration of a newer release does, while everything else goes on."""
     async with await connect_owner(owner_url) as conn:
         await conn.execute("create index concurrently users_by_change on ledger.users (directory, updated_at)")
         await conn.execute("drop index concurrently ledger.users_listed")
@@ -247,7 +247,7 @@ async def change_indexes(owner_url: str) -> None:
 def test_a_migration_changes_indexes_during_a_rebuild(
     app_url: str, owner_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """The tables that are swapped in have what the migration made, and not what it dropped."""
+    """The tables that are swapped in have the index that the migration made, and lack the one that it dropped."""
     step = getattr(rebuilding, moment)
 
     async def migrated(*args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Names of groups as users show them: opened once while they stand, new after a change, gone with their key."""
+"""The group names in users: unsealed once while they do not change, new after a change, gone with their key."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ from tests.postgres.lost_ends import Database, again
 
 
 async def shown(ledger: Ledger, user: UUID) -> list[str]:
-    """By the query of a page, which must say the same as the one that concurrent requests share."""
+    """Read them by the query of a page; its result must equal that of the query that concurrent requests share."""
     services = ledger.services
     found = await groups_of(services.ledger.turns, services.group_names, ledger.directory, [user], Work(10_000), as_it_is)
     alone = [group.name for group in found.get(user, [])]
@@ -25,7 +25,7 @@ async def shown(ledger: Ledger, user: UUID) -> list[str]:
     return alone
 
 
-def test_a_name_is_opened_once_and_is_the_newest(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_unsealed_once_and_is_the_newest(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened_bodies: list[UUID] = []
     readable = reads.readable
 
@@ -50,7 +50,7 @@ def test_a_name_is_opened_once_and_is_the_newest(app_url: str, monkeypatch: pyte
     asyncio.run(run())
 
 
-def test_a_name_costs_the_same_work_whether_it_is_remembered_or_not(app_url: str) -> None:
+def test_a_name_costs_the_same_number_of_steps_with_and_without_the_cache(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             user = id_of(await ledger.create_user("u"))
@@ -66,8 +66,8 @@ def test_a_name_costs_the_same_work_whether_it_is_remembered_or_not(app_url: str
     asyncio.run(run())
 
 
-def test_without_its_key_a_remembered_name_is_not_shown(app_url: str, owner_url: str) -> None:
-    """Erasing deletes the key: then nothing of the group may be shown, also by a process that had opened its name."""
+def test_without_its_key_a_cached_name_is_not_shown(app_url: str, owner_url: str) -> None:
+    """Erasing deletes the key: afterwards nothing of the group may be shown, also by a process that had cached its name."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -85,7 +85,7 @@ def test_without_its_key_a_remembered_name_is_not_shown(app_url: str, owner_url:
     asyncio.run(run())
 
 
-def test_only_so_many_short_names_are_remembered(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_holds_a_limited_number_of_short_names(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_groups, "NAMES_MAX", 2)
     monkeypatch.setattr(user_groups, "NAME_CHARS_MAX", 3)
 
@@ -105,7 +105,7 @@ def test_only_so_many_short_names_are_remembered(app_url: str, monkeypatch: pyte
     asyncio.run(run())
 
 
-def test_groups_above_groups_are_indirect_and_circles_end(app_url: str) -> None:
+def test_groups_above_groups_are_indirect_and_circles_are_followed_once(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             users = [id_of(await ledger.create_user(name)) for name in "uv"]

@@ -1,4 +1,6 @@
-"""Waits that add up: of a bulk request, of what stands behind a long change, of reads that share a connection, of a lost connection."""
+"""Waits that add up: those of a bulk request, behind a long change, of reads that share a connection, and after a lost
+connection.
+"""
 
 import asyncio
 import socket
@@ -40,7 +42,7 @@ from tests.postgres.proxy import proxied
 BULK = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 
 
-def soon(seconds: float) -> Deadline:
+def short_deadline(seconds: float) -> Deadline:
     return Deadline(seconds, "a test", "503")
 
 
@@ -56,16 +58,16 @@ def call(body: Any) -> Call:
     messages = [{"type": "http.request", "body": orjson.dumps(body), "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return messages.pop() if messages else await asyncio.Future()  # the client stays
+        return messages.pop() if messages else await asyncio.Future()  # the client stays connected
 
     return Call("POST", ["Bulk"], "acme", {b"content-type": b"application/json"}, {}, uuid7(), receive)
 
 
-def test_a_bulk_request_waits_once_for_what_does_not_come(
+def test_a_bulk_request_waits_for_a_missing_answer_only_once(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second operation would wait as long as the first, and the thousandth too: none of them is tried."""
-    monkeypatch.setattr(wiring, "LOCK", soon(0.1))
+    """The second operation would wait as long as the first, and so would the thousandth: none of them is tried."""
+    monkeypatch.setattr(wiring, "LOCK", short_deadline(0.1))
     operations = [
         {"method": "PUT", "path": f"/Users/{uuid4()}", "data": {"schemas": [CORE_USER], "userName": f"u{n}"}} for n in range(30)
     ]
@@ -88,9 +90,11 @@ def test_a_bulk_request_waits_once_for_what_does_not_come(
     asyncio.run(run())
 
 
-def test_what_stands_behind_a_long_change_is_answered_in_time(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the queue of its directory, for a lane, for a lock that a writer of ours holds: all the same, and nothing of it is done later."""
-    monkeypatch.setattr(writer, "WRITE_SETTLED", soon(2.0))
+def test_a_write_behind_a_long_change_is_answered_in_time(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait is in the queue of its directory, for a lane, or for a lock that another writer of the service has; the write is
+    never done later.
+    """
+    monkeypatch.setattr(writer, "WRITE_SETTLED", short_deadline(2.0))
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -113,11 +117,11 @@ def test_what_stands_behind_a_long_change_is_answered_in_time(app_url: str, monk
     asyncio.run(run())
 
 
-def test_what_the_writer_answered_outlives_a_token_that_cannot_be_asked_about(
+def test_the_writers_answer_is_kept_if_the_token_cannot_be_looked_up(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It alone knows whether something may be stored: "nothing was changed" came instead, of a change that was."""
-    monkeypatch.setattr(wiring, "LOCK", soon(0.1))
+    """Only the writer knows whether something may be stored: earlier, a stored change was answered with "nothing was changed"."""
+    monkeypatch.setattr(wiring, "LOCK", short_deadline(0.1))
 
     async def run() -> None:
         async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
@@ -140,8 +144,8 @@ def test_what_the_writer_answered_outlives_a_token_that_cannot_be_asked_about(
     asyncio.run(run())
 
 
-def test_one_whose_time_is_over_refuses_nobody_beside_it(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has a time of its own; and a writer of ours that works long is no database that does not answer."""
+def test_a_write_whose_time_is_over_does_not_refuse_others_of_its_batch(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write has its own deadline; and a writer that works for long does not mean that the database is away."""
     monkeypatch.setattr(writer, "SWEEP_S", 60.0)
 
     async def late(ledger: Ledger) -> None:
@@ -164,7 +168,7 @@ def test_one_whose_time_is_over_refuses_nobody_beside_it(app_url: str, monkeypat
     asyncio.run(run())
 
 
-def test_an_opening_that_failed_when_nobody_waited_says_nothing_of_now(app_url: str) -> None:
+def test_an_opening_that_failed_earlier_says_nothing_about_now(app_url: str) -> None:
     refusing = asyncio.Event()
     tries: list[None] = []
 
@@ -191,11 +195,14 @@ def test_an_opening_that_failed_when_nobody_waited_says_nothing_of_now(app_url: 
     asyncio.run(run())
 
 
-def test_a_lost_connection_refuses_nobody_elses_write(
+def test_a_lost_connection_refuses_only_its_own_write(
     cluster: embedded.Cluster, app_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too late to be tried again, but looked up: the database answers, so what waits behind it is written."""
-    monkeypatch.setattr(writer, "BEGIN_S", writer.WRITE_SETTLED.seconds - 0.0001)  # everything is late at once
+    """It is too late to try that write again, but it is looked up.
+
+    The database answers, so the waiting writes are carried out.
+    """
+    monkeypatch.setattr(writer, "BEGIN_S", writer.WRITE_SETTLED.seconds - 0.0001)  # every write is late at once
     monkeypatch.setattr(writer, "SWEEP_S", 60.0, raising=False)
 
     async def run() -> None:
@@ -216,11 +223,11 @@ def test_a_lost_connection_refuses_nobody_elses_write(
     asyncio.run(run())
 
 
-def test_a_slow_shared_read_is_refused_alone(app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table that somebody has locked keeps its readers waiting, and is no sign that the database is away."""
-    monkeypatch.setattr(wiring, "SHARED_STATEMENT", soon(0.2), raising=False)
-    monkeypatch.setattr(wiring, "SHARED_READ", soon(0.6))
-    monkeypatch.setattr(connections, "AWAY_DEADLINE", soon(0.3))
+def test_a_slow_shared_read_fails_alone(app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers of a table that somebody has locked must wait; this does not mean that the database is away."""
+    monkeypatch.setattr(wiring, "SHARED_STATEMENT", short_deadline(0.2), raising=False)
+    monkeypatch.setattr(wiring, "SHARED_READ", short_deadline(0.6))
+    monkeypatch.setattr(connections, "AWAY_DEADLINE", short_deadline(0.3))
 
     async def run() -> None:
         async with opened(app_url) as ledger, administration(app_url, ledger.services.ledger.kek) as acts:
@@ -229,7 +236,7 @@ def test_a_slow_shared_read_is_refused_alone(app_url: str, superuser_url: str, m
                 stranger.execute("lock table ledger.tokens in access exclusive mode")
                 with pytest.raises(psycopg.errors.QueryCanceled):
                     await ledger.services.authentication.authenticate(f"Bearer {text}")
-                async with ledger.services.ledger.connection() as conn:  # nobody else is refused
+                async with ledger.services.ledger.connection() as conn:  # other requests are not refused
                     await conn.execute("select 1")
                 stranger.rollback()
             await ledger.services.authentication.authenticate(f"Bearer {text}")
@@ -237,9 +244,9 @@ def test_a_slow_shared_read_is_refused_alone(app_url: str, superuser_url: str, m
     asyncio.run(run())
 
 
-def test_long_work_outlives_one_question_that_got_lost(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "LONG_LOOK", soon(0.05))
-    monkeypatch.setattr(connections, "PROBE", soon(0.05))
+def test_long_work_survives_one_unanswered_question(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LONG_LOOK", short_deadline(0.05))
+    monkeypatch.setattr(connections, "PROBE", short_deadline(0.05))
     asked: list[str] = []
     at_work = connections._at_work
 
@@ -257,9 +264,9 @@ def test_long_work_outlives_one_question_that_got_lost(app_url: str, monkeypatch
     assert len(asked) > 1
 
 
-def test_long_work_on_one_host_outlives_another_that_is_silent(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_work_on_one_host_survives_another_host_that_does_not_answer(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {"LONG_LOOK": 0.05, "PROBE": 0.05, "LONG_ASK": 0.2}.items():
-        monkeypatch.setattr(connections, name, soon(seconds))
+        monkeypatch.setattr(connections, name, short_deadline(seconds))
 
     async def run() -> None:
         async with await connect_owner(app_url) as conn:
@@ -272,8 +279,8 @@ def test_long_work_on_one_host_outlives_another_that_is_silent(app_url: str, mon
     asyncio.run(run())
 
 
-def test_who_is_cancelled_does_not_wait_for_a_silent_server(cluster: embedded.Cluster, app_url: str) -> None:
-    """psycopg would ask the server to cancel the statement, and wait five seconds twice."""
+def test_a_cancelled_request_does_not_wait_for_a_server_that_does_not_answer(cluster: embedded.Cluster, app_url: str) -> None:
+    """psycopg would ask the server to cancel the statement, and wait five seconds, twice."""
     name = psycopg.conninfo.conninfo_to_dict(app_url)["dbname"]
 
     async def run(url: str, silence: Any) -> None:
@@ -291,11 +298,11 @@ def test_who_is_cancelled_does_not_wait_for_a_silent_server(cluster: embedded.Cl
         asyncio.run(run(f"postgresql://ledger_app@127.0.0.1:{way.port}/{name}", way.silence))
 
 
-def test_a_transaction_that_computes_shows_that_it_lives(
+def test_a_transaction_that_computes_sends_signs_of_life(
     app_url: str, superuser_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It holds the lock of its directory: to a neighbour it would stand still like a process that was stopped."""
-    monkeypatch.setattr(transaction, "SIGN", soon(0.02))
+    """It holds the lock of its directory: without them another process would take it for a stopped process."""
+    monkeypatch.setattr(transaction, "SIGN", short_deadline(0.02))
     computes, goes_on = threading.Event(), threading.Event()
 
     def slow(events: Any) -> Any:
@@ -336,10 +343,10 @@ def test_a_transaction_that_computes_shows_that_it_lives(
         ("admin", "/v1/tokens", {"role": "auditor", "name": "n"}),
     ],
 )
-def test_who_is_cut_at_the_end_of_the_process_is_told_so(
+def test_a_write_that_is_cut_at_the_end_of_the_process_is_answered_that_it_may_be_stored(
     app_url: str, superuser_url: str, role: str, path: str, body: dict[str, Any]
 ) -> None:
-    """uvicorn cancels what is still under way, and would answer 500: whether it was stored is not known."""
+    """uvicorn cancels running requests and would answer 500, but it is not known whether the write was stored."""
     sent: list[Any] = []
 
     async def run() -> None:
@@ -365,8 +372,8 @@ def test_who_is_cut_at_the_end_of_the_process_is_told_so(
     assert "may or may not be stored" in sent[0].json()["detail"]
 
 
-def test_a_request_that_has_waited_enough_waits_no_more(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statements, and connections of the pool: whichever comes next has what is left."""
+def test_a_request_whose_budget_is_used_up_does_not_wait_again(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements and connections of the pool share the budget: each wait has what the earlier ones have left."""
     monkeypatch.setattr(patience, "LEAST_S", 0.2)
 
     async def run() -> None:
@@ -387,8 +394,8 @@ def test_a_request_that_has_waited_enough_waits_no_more(app_url: str, monkeypatc
     asyncio.run(run())
 
 
-def test_the_time_of_a_lost_giant_commit_counts_from_the_last_sign_of_the_server(app_url: str) -> None:
-    """It may have worked for minutes: looking it up, or doing it again, has its whole time."""
+def test_the_time_of_a_lost_giant_commit_counts_from_the_last_sign_of_life_of_the_server(app_url: str) -> None:
+    """The commit may have run for minutes: looking it up, or writing it again, has the full time."""
 
     async def run() -> None:
         now = asyncio.get_running_loop().time()
@@ -403,8 +410,8 @@ def test_the_time_of_a_lost_giant_commit_counts_from_the_last_sign_of_the_server
     asyncio.run(run())
 
 
-def test_a_connection_goes_on_opening_for_whoever_comes_next(app_url: str) -> None:
-    """The first hosts of the URL are silent: opening takes longer than any read that requests share may wait."""
+def test_a_connection_is_opened_to_the_end_for_the_next_request(app_url: str) -> None:
+    """The first hosts of the URL do not answer: opening takes longer than any shared read may wait."""
     tries: list[Any] = []
     last_host = asyncio.Event()
 

@@ -1,4 +1,6 @@
-"""Work in a real service's parts: it ends with its client, holds no connection, and what is heavy leaves the shared batch."""
+"""Work of requests in the real parts of a service: it ends when the client disconnects, holds no connection, and heavy work
+leaves the shared batch.
+"""
 
 import asyncio
 import threading
@@ -33,7 +35,7 @@ GONE = {"type": "http.disconnect"}
 
 
 class Client:
-    """What a client sends, and whether it is still there."""
+    """The messages of a client, and whether it is still connected."""
 
     def __init__(self, body: bytes = b"") -> None:
         self.gone = asyncio.Event()
@@ -49,7 +51,7 @@ class Client:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """In a thread; gives up after five seconds, and the test with it."""
+    """Wait in a thread for a condition; after five seconds the test fails."""
     looks = threading.Event()
     for _ in range(5_000):
         if holds() or looks.wait(0.001):
@@ -61,8 +63,8 @@ def _call(client: Client, method: str, *path: str, **query: str) -> Call:
     return Call(method, list(path), "acme", headers, query, uuid7(), client.receive)
 
 
-def test_a_search_ends_when_its_client_goes_away(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reads, "SCAN_PAGE", 5)  # so that it takes many steps
+def test_a_search_ends_when_its_client_disconnects(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "SCAN_PAGE", 5)  # so that the search has many steps
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -77,7 +79,7 @@ def test_a_search_ends_when_its_client_goes_away(app_url: str, monkeypatch: pyte
                 seen += 1
                 if seen == 7:
                     loop.call_soon_threadsafe(client.gone.set)
-                    if threading.get_ident() != of_the_loop:  # which tells it meanwhile; a thread may be through before
+                    if threading.get_ident() != of_the_loop:  # the event loop sets `gone` meanwhile; a thread might end before
                         wait_until(lambda: call.work.gone)
                 return unsealed(*given)
 
@@ -91,7 +93,7 @@ def test_a_search_ends_when_its_client_goes_away(app_url: str, monkeypatch: pyte
     asyncio.run(run())
 
 
-def test_a_bulk_request_stops_before_its_next_operation_when_its_client_goes_away(app_url: str) -> None:
+def test_a_bulk_request_stops_before_its_next_operation_when_its_client_disconnects(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             client = Client(_bulk_of(50))
@@ -99,7 +101,7 @@ def test_a_bulk_request_stops_before_its_next_operation_when_its_client_goes_awa
             submit = ledger.services.ledger.submit
 
             def submitted(submission: Any) -> Any:
-                submission.token = None  # who writes is not the question here
+                submission.token = None  # the test is not about tokens
                 if submission.op == 5:
                     client.gone.set()
                 return submit(submission)
@@ -150,10 +152,10 @@ def test_no_connection_is_held_while_a_list_computes(app_url: str, monkeypatch: 
 
 
 @pytest.mark.parametrize(("profile", "key"), [("generic-username@1", "userName"), ("generic-externalid@1", "externalId")])
-def test_no_connection_is_held_while_it_is_found_out_whom_a_member_means(
+def test_no_connection_is_held_while_members_are_resolved(
     app_url: str, monkeypatch: pytest.MonkeyPatch, profile: str, key: str
 ) -> None:
-    """Names are read and keys are made before and after; nothing of anybody is unsealed."""
+    """Names are read and keys are made before and after the query; no user is unsealed."""
     monkeypatch.setattr(members, "LOOKED_UP_AT_ONCE", 100)
 
     async def run() -> None:
@@ -182,7 +184,7 @@ def test_no_connection_is_held_while_it_is_found_out_whom_a_member_means(
 
 
 async def _none_held(services: Services) -> bool:
-    """A connection that the pool is still opening counts as held."""
+    """A connection that the pool is still opening counts as one in use."""
     return _held(services) == 0
 
 
@@ -191,7 +193,7 @@ def _held(services: Services) -> int:
     return stats["pool_size"] - stats["pool_available"]
 
 
-def test_a_large_document_leaves_the_batch_that_others_share(app_url: str) -> None:
+def test_a_large_document_leaves_the_shared_batch(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             large = id_of(await ledger.create_user("large", title=TITLE))
@@ -209,7 +211,7 @@ def test_a_large_document_leaves_the_batch_that_others_share(app_url: str) -> No
     asyncio.run(run())
 
 
-def test_a_change_of_a_member_reads_no_document(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_members_reads_no_document(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             user = id_of(await ledger.create_user("u"))
@@ -222,8 +224,8 @@ def test_a_change_of_a_member_reads_no_document(app_url: str, monkeypatch: pytes
     asyncio.run(run())
 
 
-def test_a_large_user_is_read_by_whoever_asked_for_it(app_url: str) -> None:
-    """Others whose reads share the query do not wait for it."""
+def test_a_large_user_is_read_in_a_query_of_its_own(app_url: str) -> None:
+    """Other requests that share the query must not wait for it."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -241,7 +243,7 @@ def test_a_large_user_is_read_by_whoever_asked_for_it(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_many_groups_are_read_by_whoever_asked_for_them(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_many_groups_of_a_user_are_read_in_a_query_of_its_own(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_groups, "SHARED_ROWS_MAX", 3)
 
     async def run() -> None:
@@ -284,7 +286,7 @@ def test_many_groups_are_read_by_whoever_asked_for_them(app_url: str, monkeypatc
 
 @pytest.mark.parametrize("verb", ["POST", "PUT", "PATCH"])
 def test_the_ids_of_many_members_are_read_off_the_event_loop(app_url: str, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
-    """300 000 of them take a second: in the event loop's own thread, every other directory would wait for it."""
+    """300 000 ids take a second: in the thread of the event loop, every other directory would wait for it."""
     schemas = "urn:ietf:params:scim:schemas:core:2.0:Group", "urn:ietf:params:scim:api:messages:2.0:PatchOp"
     here, elsewhere, parse_id = 0, 0, commands.parse_id
 
@@ -308,7 +310,7 @@ def test_the_ids_of_many_members_are_read_off_the_event_loop(app_url: str, monke
             submit = ledger.services.ledger.submit
 
             def submitted(submission: Any) -> Any:
-                submission.token = None  # who writes is not the question here
+                submission.token = None  # the test is not about tokens
                 return submit(submission)
 
             object.__setattr__(ledger.services.ledger, "submit", submitted)
@@ -325,8 +327,8 @@ def test_the_ids_of_many_members_are_read_off_the_event_loop(app_url: str, monke
     asyncio.run(run())
 
 
-def test_of_very_many_members_that_nobody_has_only_the_first_are_looked_up(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """300 000 of them would be looked up for seconds, to name ten; and encoded at once, they would hold the event loop."""
+def test_of_very_many_unknown_members_only_the_first_are_looked_up(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking up 300 000 would take seconds, only to name ten; and encoding all of them at once would block the event loop."""
     monkeypatch.setattr(state, "SOUGHT_AT_ONCE", 20)
     sought: list[int] = []
     uuids = state.uuids

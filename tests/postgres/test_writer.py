@@ -1,8 +1,9 @@
-"""The group-commit writer on a real database: order, batching, the error rules, lost connections."""
+"""The group-commit writer on a real database: order, batching, the rules for errors, lost connections."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import orjson
@@ -44,7 +45,34 @@ def test_concurrent_commands_share_batches_and_are_numbered_densely(app_url: str
     asyncio.run(run())
 
 
-def test_only_the_guilty_command_of_a_batch_fails(app_url: str) -> None:
+def test_clients_that_wait_for_their_answers_end_up_in_one_batch(app_url: str) -> None:
+    """Two groups of clients that begin one after the other: otherwise each would wait while the batch of the other is written."""
+    rounds = 12
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+
+            async def client(name: str) -> None:
+                for n in range(rounds):
+                    await ledger.create_user(f"{name}{n}")
+
+            first = [asyncio.create_task(client(name)) for name in "abcd"]
+            writer = ledger.services.ledger.submit.__self__  # type: ignore[attr-defined]
+            while not writer.queued:
+                await asyncio.sleep(0)
+            while writer.queued:  # until their batch is being written
+                await asyncio.sleep(0)
+            await asyncio.gather(*first, *(client(name) for name in "efgh"))
+            times = [e["time"] for e in await _events(ledger) if e["type"] == "user.created"]
+            batches = [len(list(same)) for _, same in groupby(times)]
+            assert sum(batches) == 8 * rounds
+            assert batches[0] == 4
+            assert batches.count(8) >= rounds - 3, batches
+
+    asyncio.run(run())
+
+
+def test_only_the_invalid_command_of_a_batch_fails(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             await ledger.create_user("taken")
@@ -57,12 +85,12 @@ def test_only_the_guilty_command_of_a_batch_fails(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_a_value_the_database_refuses_fails_alone(app_url: str) -> None:
-    """SQLSTATE class 22: the batch is written one by one, so that the others are stored."""
+def test_a_value_that_the_database_refuses_fails_alone(app_url: str) -> None:
+    """SQLSTATE class 22: the commands of the batch are written one by one, so that the others are stored."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
-            # A lone surrogate never gets past the edge; here it stands for any value PostgreSQL or psycopg refuses.
+            # The HTTP layer refuses a lone surrogate; here it stands for any value that PostgreSQL or psycopg refuses.
             original = current_state.project
 
             def poisoned(events):
@@ -114,8 +142,10 @@ def test_the_same_user_name_sent_to_two_writers_is_stored_once(app_url: str) -> 
 
 
 @pytest.mark.parametrize("loss", ["lose_answer", "lose_request"])
-def test_a_commit_cut_by_a_proxy_is_answered_rightly(cluster: embedded.Cluster, app_url: str, tmp_path: Path, loss: str) -> None:
-    """Whether the COMMIT arrived or not: each command is stored once and answered with the seq it has."""
+def test_a_commit_whose_connection_is_cut_gets_a_true_answer(
+    cluster: embedded.Cluster, app_url: str, tmp_path: Path, loss: str
+) -> None:
+    """Whether the COMMIT arrived or not, each command is stored once and answered with its seq."""
 
     async def run() -> None:
         async with proxied(str(cluster.socket_dir), tmp_path) as (proxy, through):
@@ -134,7 +164,7 @@ def test_a_commit_cut_by_a_proxy_is_answered_rightly(cluster: embedded.Cluster, 
     asyncio.run(run())
 
 
-def test_the_database_going_away_is_503_and_it_recovers_without_a_restart(
+def test_while_the_database_is_away_writes_are_503_and_they_go_on_without_a_restart(
     cluster: embedded.Cluster, app_url: str, tmp_path: Path
 ) -> None:
     async def run() -> None:
@@ -144,7 +174,7 @@ def test_the_database_going_away_is_503_and_it_recovers_without_a_restart(
                 await proxy.vanish()
                 with pytest.raises(Unavailable):
                     await ledger.create_user("meanwhile")
-                with pytest.raises(Unavailable):  # at once: it was found to be away
+                with pytest.raises(Unavailable):  # at once, because the database was found to be away
                     ledger.create_user("meanwhile")
                 await proxy.listen()
                 assert (await _as_a_client(lambda: ledger.create_user("after"))).seq == 3
@@ -153,7 +183,7 @@ def test_the_database_going_away_is_503_and_it_recovers_without_a_restart(
 
 
 async def _as_a_client(write: Callable[[], "asyncio.Future[Outcome]"]) -> Outcome:
-    """Send it again for as long as the answer is 503, at most for the time in which it must be back."""
+    """Repeat a write while the answer is 503, at most for the time within which the service must be back."""
     async with asyncio.timeout(15):
         while True:
             with contextlib.suppress(Unavailable):
@@ -161,8 +191,10 @@ async def _as_a_client(write: Callable[[], "asyncio.Future[Outcome]"]) -> Outcom
             await asyncio.sleep(0)
 
 
-def test_a_giant_commit_does_not_stall_other_directories(app_url: str) -> None:
-    """While a commit holds its directory's lock in another process, the others' commands go through; its own wait."""
+def test_a_giant_commit_does_not_delay_other_directories(app_url: str) -> None:
+    """While a commit in another process holds the lock of its directory, commands of other directories are written; commands of
+    that directory wait.
+    """
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -184,8 +216,8 @@ def test_a_giant_commit_does_not_stall_other_directories(app_url: str) -> None:
     asyncio.run(run())
 
 
-def test_members_are_added_to_one_group_by_many_at_once(app_url: str) -> None:
-    """Edge PATCHes on one group share a batch, rv carried in memory."""
+def test_many_clients_add_members_to_one_group_at_once(app_url: str) -> None:
+    """PATCHes of different edges of one group share a batch, and rv is counted in memory."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -201,7 +233,7 @@ def test_members_are_added_to_one_group_by_many_at_once(app_url: str) -> None:
 
 
 def test_a_user_deactivated_while_being_added_ends_without_access(app_url: str) -> None:
-    """The two commands touch the same user, so they are ordered, and the events say what holds in that order."""
+    """The two commands touch the same user, so they are ordered, and the events follow from that order."""
 
     async def run() -> None:
         async with opened(app_url) as ledger:
@@ -218,7 +250,7 @@ def test_a_user_deactivated_while_being_added_ends_without_access(app_url: str) 
     asyncio.run(run())
 
 
-def test_errors_of_a_refused_command_leave_no_event(app_url: str) -> None:
+def test_a_refused_command_leaves_no_event(app_url: str) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger:
             with pytest.raises(ScimError):

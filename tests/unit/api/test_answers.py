@@ -7,8 +7,10 @@ from uuid import UUID
 from api.answers import as_json, listed
 
 
-def test_every_time_is_in_utc_with_microseconds_also_on_the_second() -> None:
-    """RFC 3339, UTC, with microseconds (docs/events.md, "One event"). Programs compare such texts, and one form of them sorts."""
+def test_every_time_is_in_utc_with_microseconds_even_on_a_whole_second() -> None:
+    """RFC 3339, UTC, with microseconds (docs/events.md, "One event"): programs compare times as text, and only a single form
+    sorts correctly.
+    """
     east = timezone(timedelta(hours=2))
     body = {"at": datetime(2026, 10, 1, 2, 0, tzinfo=east), "rows": [{"at": datetime(2026, 10, 1, 0, 0, 1, 5, tzinfo=UTC)}]}
     assert json.loads(as_json(body).body) == {
@@ -17,7 +19,7 @@ def test_every_time_is_in_utc_with_microseconds_also_on_the_second() -> None:
     }
 
 
-def test_ids_are_text_and_a_list_says_where_it_goes_on() -> None:
+def test_ids_are_text_and_a_list_has_the_cursor_of_the_next_page() -> None:
     assert json.loads(listed([UUID(int=1)], after=None).body) == {
         "object": "list", "data": ["00000000-0000-0000-0000-000000000001"], "list_metadata": {"after": None},
     }  # fmt: skip

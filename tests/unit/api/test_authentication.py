@@ -1,4 +1,6 @@
-"""Who presents a token: asked freshly but for writes, known until it expires, forgotten when it was found dead."""
+"""Authentication: reads look a token up, writes may use the cache; a cached token ends at its expiry, or when it was found to be
+revoked.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -20,7 +22,7 @@ NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)
 
 
 class Store:
-    """Tokens that may be taken away, a clock that may be moved, and how often anybody asked."""
+    """Tokens that a test can revoke, a clock that it can set, and the number of look-ups."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -43,7 +45,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
 
 
-def test_only_what_may_be_known_is_not_asked() -> None:
+def test_only_a_write_uses_a_cached_token_without_a_look_up() -> None:
     store = Store()
     header = store.issued()
 
@@ -55,7 +57,7 @@ def test_only_what_may_be_known_is_not_asked() -> None:
         assert store.asked == 2
         assert store.authentication.used == {UUID(int=1)}
         store.tokens.clear()
-        await store.authentication.authenticate(header, fresh=False)  # its transaction refuses it
+        await store.authentication.authenticate(header, fresh=False)  # the transaction of the write refuses it
         with pytest.raises(Unauthorized):
             await store.authentication.authenticate(header)
         with pytest.raises(Unauthorized):
@@ -64,7 +66,7 @@ def test_only_what_may_be_known_is_not_asked() -> None:
     run(check())
 
 
-def test_a_known_token_expires_by_the_clock() -> None:
+def test_a_cached_token_expires_by_the_clock() -> None:
     store = Store()
     header = store.issued()
 
@@ -78,7 +80,7 @@ def test_a_known_token_expires_by_the_clock() -> None:
     run(check())
 
 
-def test_what_a_transaction_found_dead_is_asked_again() -> None:
+def test_a_token_that_a_transaction_found_revoked_is_looked_up_again() -> None:
     store = Store()
     header = store.issued()
 
@@ -92,7 +94,7 @@ def test_what_a_transaction_found_dead_is_asked_again() -> None:
     run(check())
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "KNOWN_MAX", 2)
     store = Store()
     first, second, third = (store.issued(number) for number in (1, 2, 3))
@@ -110,7 +112,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "header", [None, "", "Basic eDp5", "Bearer", "Bearer x", "Bearer sl_scim_1_2", "Bearer sl_é", "Bearer a b"]
 )
-def test_what_is_no_token_is_refused_without_asking(header: str | None) -> None:
+def test_a_malformed_token_is_refused_without_a_look_up(header: str | None) -> None:
     store = Store()
 
     async def check() -> None:

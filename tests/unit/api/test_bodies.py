@@ -1,4 +1,4 @@
-"""Bodies are cut while they come."""
+"""Bodies are limited while they are received."""
 
 import asyncio
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from api.problems import problem_of
 
 
 class Sender:
-    """A client's body, as a server hands it on; it remembers how much was taken of it."""
+    """A client's body as the server passes it on; it counts how much of it was read."""
 
     def __init__(self, parts: Iterable[bytes]) -> None:
         self._parts = iter(parts)
@@ -57,7 +57,7 @@ def test_a_body_is_read_no_further_than_its_limit(headers: list[tuple[bytes, byt
     assert sender.taken == 1_100
 
 
-def test_it_stays_refused() -> None:
+def test_a_body_that_was_refused_stays_refused() -> None:
     async def story() -> None:
         receive = limited(Sender([b"x" * 2_000, b"y"]).receive, {"headers": []}, 1_000)
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""What a bulk request answers when a circle of references can be neither completed nor taken back."""
+"""The answers of a bulk request if a circle of references can be neither completed nor deleted again."""
 
 import asyncio
 from types import SimpleNamespace
@@ -22,7 +22,9 @@ def _group(bulk_id: str, *members: str) -> dict[str, Any]:
 
 
 class _Scripted(edge._BulkRun):
-    """A run whose operations end as the script says, by method and bulkId (of what was created)."""
+    """A run whose operations end as the script says, by method and bulkId (for a DELETE: the bulkId of the resource that was
+    created).
+    """
 
     def __init__(self, script: dict[tuple[str, str], int], *operations: dict[str, Any], **more: Any) -> None:
         no_database: Any = None
@@ -51,7 +53,7 @@ class _Scripted(edge._BulkRun):
         self.done.append(act)
         self.under_way += 1
         self.most_at_once = max(self.most_at_once, self.under_way)
-        await asyncio.sleep(0)  # others begin meanwhile, where they may
+        await asyncio.sleep(0)  # other operations begin here, if they may
         self.under_way -= 1
         status = self._script.get(act, 204 if operation.method == "DELETE" else 200)
         headers = [(b"etag", b'W/"1"'), (b"location", b"http://x/g")] if status < 400 else []
@@ -70,7 +72,7 @@ def test_a_circle_is_created_then_completed() -> None:
     assert [result["status"] for result in run.results.values()] == ["200", "200"]
 
 
-def test_what_cannot_be_completed_is_taken_back_with_all_that_refers_to_it() -> None:
+def test_a_circle_that_cannot_be_completed_is_deleted_with_all_that_refers_to_it() -> None:
     run = _run({("PATCH", "a"): 503})
     assert run.done[2:] == [("PATCH", "a"), ("DELETE", "a"), ("DELETE", "b")]
     assert [(result["status"], "location" in result) for result in run.results.values()] == [("503", False), ("400", False)]
@@ -78,12 +80,12 @@ def test_what_cannot_be_completed_is_taken_back_with_all_that_refers_to_it() -> 
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_what_somebody_else_has_deleted_meanwhile_is_gone_all_the_same(status: int) -> None:
+def test_a_resource_that_somebody_else_has_deleted_counts_as_deleted(status: int) -> None:
     run = _run({("POST", "b"): 409, ("DELETE", "a"): status})
     assert run.results[0]["status"] == ("400" if status == 404 else "503")
 
 
-def test_what_cannot_be_taken_back_is_said_to_be_there() -> None:
+def test_a_resource_that_cannot_be_deleted_again_is_reported_as_left() -> None:
     run = _run({("POST", "b"): 409, ("DELETE", "a"): 503})
     left = run.results[0]
     assert (left["status"], left["location"]) == ("503", "http://x/g")
@@ -91,8 +93,8 @@ def test_what_cannot_be_taken_back_is_said_to_be_there() -> None:
     assert "version" not in left
 
 
-def test_what_is_to_be_taken_back_is_tried_whatever_failed_before_it() -> None:
-    """After a 503 nothing more is tried: what the request has left behind is no new operation."""
+def test_resources_of_a_failed_circle_are_deleted_whatever_failed_before() -> None:
+    """After a 503 no further operation is tried, but deleting what the request has left behind is not a new operation."""
     run = _run({("PATCH", "a"): 503})
     assert run.done[-2:] == [("DELETE", "a"), ("DELETE", "b")]
     several = _Scripted({("POST", "5"): 503}, *_ring(30, 1))
@@ -101,7 +103,7 @@ def test_what_is_to_be_taken_back_is_tried_whatever_failed_before_it() -> None:
     assert "could not be taken back" not in str(several.results)
 
 
-def test_once_taking_back_waits_in_vain_no_more_of_it_is_tried() -> None:
+def test_after_a_deletion_was_answered_503_no_more_are_tried() -> None:
     run = _Scripted({("POST", "5"): 503, ("DELETE", "4"): 503}, *_ring(30, 1))
     asyncio.run(run.all())
     tried = [bulk_id for act, bulk_id in run.done if act == "DELETE"]
@@ -116,8 +118,8 @@ def _ring(size: int, step: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("step", [1, -1])
-def test_a_large_circle_is_created_and_completed_many_at_once(step: int) -> None:
-    """A thousand groups took two thousand turns of the writer, one after the other: a minute."""
+def test_a_large_circle_is_created_and_completed_several_operations_at_a_time(step: int) -> None:
+    """One after the other, a thousand groups took two thousand turns of the writer: a minute."""
     run = _Scripted({}, *_ring(100, step))
     asyncio.run(run.all())
     assert run.most_at_once == edge.TOGETHER_MAX
@@ -136,7 +138,7 @@ def test_after_a_failure_in_a_circle_nothing_more_of_it_is_created() -> None:
     assert run.results[3]["status"] == "409"
 
 
-def test_creations_that_need_each_other_come_one_after_the_other() -> None:
+def test_creations_that_refer_to_each_other_come_one_after_the_other() -> None:
     run = _Scripted({}, *(_group(str(n), *([str(n - 1)] if n else [])) for n in range(20)))
     asyncio.run(run.all())
     assert run.most_at_once == 1
@@ -145,14 +147,14 @@ def test_creations_that_need_each_other_come_one_after_the_other() -> None:
 
 @pytest.mark.parametrize(("fail_on_errors", "tried", "at_once"), [(None, 40, 16), (1, 1, 1), (3, 3, 3), (30, 30, 16)])
 def test_no_more_is_under_way_than_may_fail(fail_on_errors: int | None, tried: int, at_once: int) -> None:
-    """failOnErrors is exact: what would come after so many errors is not carried out, also where several are at once."""
+    """failOnErrors is exact: operations after that number of errors are not carried out, also if several run at once."""
     more = {} if fail_on_errors is None else {"failOnErrors": fail_on_errors}
     run = _Scripted({("POST", str(n)): 409 for n in range(40)}, *(_group(str(n)) for n in range(40)), **more)
     asyncio.run(run.all())
     assert (len(run.done), len(run.results), run.most_at_once) == (tried, tried, at_once)
 
 
-def test_what_changes_something_waits_for_what_comes_before_it() -> None:
+def test_an_operation_that_changes_a_resource_waits_for_those_before_it() -> None:
     gone = {"method": "DELETE", "path": "/Groups/bulkId:0"}
     large = {**_group("2"), "data": {"displayName": "x" * 20_000}}
     run = _Scripted({}, _group("0"), gone, _group("1"), large, _group("3"))

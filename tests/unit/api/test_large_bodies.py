@@ -1,4 +1,6 @@
-"""Large bodies of one directory are in hand one after the other: what is made of each takes thirty times its bytes."""
+"""Large bodies of one directory are processed one after the other: the parsed objects take up to thirty times the bytes of the
+body.
+"""
 
 import asyncio
 from types import SimpleNamespace
@@ -20,12 +22,12 @@ def _call(turns: Turns, directory: int, size: int) -> Call:
 
 
 async def _arrived(*tasks: "asyncio.Task[Any]") -> list[bool]:
-    for _ in range(10):  # each waits for the event loop a few times, and for nothing else
+    for _ in range(10):  # each task awaits the event loop a few times, and nothing else
         await asyncio.sleep(0)
     return [task.done() for task in tasks]
 
 
-def test_large_bodies_of_a_directory_come_one_after_the_other_and_hold_up_no_other() -> None:
+def test_large_bodies_of_a_directory_come_one_after_the_other_and_delay_no_other_directory() -> None:
     async def run() -> None:
         nothing: Any = None
         turns = Turns(nothing, 1)

@@ -1,4 +1,4 @@
-"""Errors are bounded, whatever was sent."""
+"""Errors have a limited length, whatever was sent."""
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
@@ -8,7 +8,7 @@ from api.tokens import TokenBody
 from scim.errors import TooManyRequests
 
 
-def test_an_error_names_ten_places_at_most_and_none_at_length() -> None:
+def test_an_error_names_at_most_ten_places_and_shortens_each() -> None:
     errors = [{"loc": ("body", f"n{number:05}" + "x" * 10_000)} for number in range(5_000)]
     detail = problem_of(RequestValidationError(errors)).detail
     assert len(detail) < 2_000
@@ -22,7 +22,7 @@ def test_retry_after_is_that_of_the_error() -> None:
     assert problem_of(TooManyRequests()).retry_after == 1
 
 
-def test_a_wrong_value_is_told_with_its_place_and_what_it_takes_but_not_repeated() -> None:
+def test_an_error_about_a_value_names_its_place_and_the_valid_values_but_does_not_repeat_it() -> None:
     def told(body: bytes) -> str:
         try:
             TypeAdapter(TokenBody).validate_json(body)
@@ -38,6 +38,6 @@ def test_a_wrong_value_is_told_with_its_place_and_what_it_takes_but_not_repeated
     assert "ada@example.com" not in told(b'{"role": "auditor", "name": "n", "expires_in_days": "ada@example.com"}')
 
 
-def test_a_body_that_is_no_json_is_told_so() -> None:
+def test_a_body_that_is_not_json_is_reported_as_such() -> None:
     broken = {"type": "json_invalid", "loc": ("body", 17), "msg": "JSON decode error"}
     assert problem_of(RequestValidationError([broken])).detail.startswith("The body is not JSON, from character 17 on.")

@@ -1,4 +1,4 @@
-"""A value that costs something is made by one at a time, and kept for a moment."""
+"""An expensive value is computed by one caller at a time, and cached for a moment."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from api.recent import Recent
 
 
-def test_many_who_ask_at_once_share_one_making() -> None:
+def test_concurrent_callers_share_one_computation() -> None:
     async def story() -> None:
         made, go = 0, asyncio.Event()
 
@@ -20,7 +20,7 @@ def test_many_who_ask_at_once_share_one_making() -> None:
         recent = Recent(make, 60.0)
         asking = [asyncio.create_task(recent.get()) for _ in range(50)]
         await asyncio.wait(asking, timeout=0)
-        asking[0].cancel()  # one who goes away takes nothing from the others
+        asking[0].cancel()  # a caller that is cancelled does not end the computation for the others
         go.set()
         assert await asyncio.gather(*asking[1:]) == [1] * 49
         assert await recent.get() == 1
@@ -28,7 +28,7 @@ def test_many_who_ask_at_once_share_one_making() -> None:
     asyncio.run(story())
 
 
-def test_it_is_made_anew_once_it_is_old_and_after_a_failure() -> None:
+def test_it_is_computed_again_once_it_is_old_and_after_a_failure() -> None:
     async def story() -> None:
         values = iter([ValueError("away"), 1, 2])
 

@@ -1,4 +1,4 @@
-"""Who is slowed after failed authentications, and for how long: pure, with the clock as an argument."""
+"""Which clients are slowed after failed authentications, and for how long; pure, with the clock as an argument."""
 
 import asyncio
 
@@ -19,14 +19,14 @@ def test_an_address_may_fail_a_few_times_at_once_and_then_at_its_rate() -> None:
     assert failures.failed("a", 100.0) > 0
 
 
-def test_asking_is_no_failing() -> None:
+def test_asking_whether_an_address_is_slowed_counts_as_no_failure() -> None:
     failures = Failures(burst=1, per_second=1)
     assert [failures.wait("a", 0.0) for _ in range(5)] == [0] * 5
     assert failures.failed("a", 0.0) == 0
     assert failures.wait("a", 0.25) == 0.75
 
 
-def test_memory_is_bounded_and_who_failed_longest_ago_is_forgotten_first() -> None:
+def test_memory_is_bounded_and_the_oldest_failure_is_forgotten_first() -> None:
     failures = Failures(burst=1, per_second=0.001, addresses_max=3)
     for at, address in enumerate(["a", "b", "c"]):
         failures.failed(address, float(at))
@@ -48,7 +48,7 @@ def test_memory_is_bounded_and_who_failed_longest_ago_is_forgotten_first() -> No
         ("testclient", "testclient"), ("a:b", "a:b"),
     ],
 )  # fmt: skip
-def test_what_is_slowed_together(address: str, slowed_as: str) -> None:
+def test_which_addresses_are_slowed_together(address: str, slowed_as: str) -> None:
     assert network(address) == slowed_as
 
 
@@ -59,7 +59,7 @@ def test_the_address_is_that_of_the_connection() -> None:
     assert address_of(forwarded) == "192.0.2.7"
 
 
-def test_tokens_never_seen_of_a_slowed_address_wait_their_turn_and_few_at_once() -> None:
+def test_unknown_tokens_of_a_slowed_address_wait_and_only_few_may_wait_at_once() -> None:
     async def story() -> None:
         strangers = Strangers(Failures(burst=1, per_second=0.01))
         assert await strangers.admits("a")

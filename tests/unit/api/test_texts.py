@@ -1,4 +1,4 @@
-"""Every text field of every body under /v1: what PostgreSQL cannot keep is refused with a sentence that names the field."""
+"""Every text field of every body under /v1: a text that PostgreSQL cannot store is refused with an error that names the field."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def models() -> dict[str, type[BaseModel]]:
 
 
 def texts(model: type[BaseModel]) -> Iterator[tuple[str, bool]]:
-    """Its fields that take text, and whether that is a list of texts."""
+    """The fields of a model that take text, and whether the field takes a list of texts."""
     for name, schema in model.model_json_schema(by_alias=True)["properties"].items():
         for form in [schema, *schema.get("anyOf", ())]:
             if "enum" in form:
@@ -48,7 +48,7 @@ FIELDS = [(name, field, many) for name, model in models().items() for field, man
 
 @pytest.mark.parametrize(("name", "field", "many"), FIELDS, ids=str)
 @pytest.mark.parametrize(("text", "said"), [("a\0b", "NUL"), ("a\ud800b", "surrogate")])
-def test_a_text_that_cannot_be_kept_is_refused_by_the_name_of_its_field(
+def test_a_text_that_cannot_be_stored_is_refused_with_the_name_of_its_field(
     name: str, field: str, many: bool, text: str, said: str
 ) -> None:
     sent: dict[str, Any] = {field: ["fine", text] if many else text}
@@ -61,7 +61,7 @@ def test_a_text_that_cannot_be_kept_is_refused_by_the_name_of_its_field(
     assert said in problem.detail
 
 
-def test_there_is_no_body_that_the_walk_leaves_out() -> None:
+def test_the_walk_over_routes_finds_every_body() -> None:
     taking = {route.name for route in ROUTES if route.dependant.body_params}
     writing = {route.name for route in ROUTES if (route.methods or set()) & {"POST", "PUT", "PATCH"}}
     bare = {"consumers.pause", "consumers.resume", "consumers.ping", "replays.pause", "replays.resume", "replays.cancel"}

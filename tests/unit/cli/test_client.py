@@ -1,4 +1,4 @@
-"""What a command sends, and what it makes of the answer, against a real server on loopback."""
+"""The requests that a command sends, and how it treats the answers, against a real server on loopback."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ DETAIL = "Another run of that name goes on. Wait for it, or cancel it."
 
 
 class Stand:
-    """A server that answers everything with one answer, and keeps what it was asked."""
+    """A server that gives one answer to every request, and keeps the requests."""
 
     def __init__(self) -> None:
         self.answer: tuple[int, Any] = (200, {"object": "list", "data": []})
@@ -58,7 +58,7 @@ def stand() -> Iterator[Stand]:
     made.server.server_close()
 
 
-def test_a_post_has_a_key_of_its_own_or_the_one_it_is_given(stand: Stand) -> None:
+def test_a_post_has_a_new_key_or_the_given_one(stand: Stand) -> None:
     stand.answer = (201, {"slug": "a", "profile": "generic@1"})
     for words in ((), (), ("--idempotency-key", "mine")):
         assert stand.cli("directory", "create", "a", *words).returncode == 0
@@ -77,7 +77,7 @@ def test_the_exit_code_follows_from_the_answer(stand: Stand, status: int, code: 
     assert stand.cli("directory", "create", "a").returncode == code
 
 
-def test_a_refusal_is_printed_as_it_is_and_exits_with_4(stand: Stand) -> None:
+def test_a_refusal_is_printed_unchanged_and_exits_with_4(stand: Stand) -> None:
     stand.answer = (409, {"status": 409, "code": "conflict", "detail": DETAIL})
     told = stand.cli("replay", "pause", "11111111-2222-4333-8444-555555555555")
     assert (told.returncode, told.stdout, told.stderr) == (4, "", f"{DETAIL}\n")
@@ -87,20 +87,20 @@ def test_a_refusal_is_printed_as_it_is_and_exits_with_4(stand: Stand) -> None:
     assert told.stderr == f"{DETAIL}\n"
 
 
-def test_what_the_service_cannot_do_now_exits_with_3(stand: Stand) -> None:
+def test_a_service_that_cannot_answer_now_exits_with_3(stand: Stand) -> None:
     stand.answer = (503, {"status": 503, "code": "database_unavailable", "detail": "The database does not answer."})
     assert stand.cli("token", "list").returncode == 3
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://nobody.invalid"])
-def test_a_service_that_is_not_there_is_named_and_exits_with_3(stand: Stand, address: str) -> None:
+def test_a_service_that_cannot_be_reached_is_named_and_exits_with_3(stand: Stand, address: str) -> None:
     told = stand.cli("token", "list", LEDGER_URL=address)
     assert told.returncode == 3
     assert f"{address} cannot be reached" in told.stderr
     assert "Traceback" not in told.stderr
 
 
-def test_an_address_without_a_token_or_no_address_at_all_is_usage(stand: Stand) -> None:
+def test_an_address_without_a_token_and_an_invalid_address_are_usage_errors(stand: Stand) -> None:
     assert "set LEDGER_TOKEN" in stand.cli("token", "list", LEDGER_TOKEN="").stderr
     assert stand.cli("token", "list", LEDGER_TOKEN="").returncode == 2
     assert stand.cli("token", "list", LEDGER_URL="ftp://x").returncode == 2
@@ -127,13 +127,13 @@ def test_a_token_comes_from_a_file_that_only_its_owner_should_read(stand: Stand,
     assert stand.cli("token", "list", LEDGER_TOKEN="", LEDGER_TOKEN_FILE=str(file)).returncode == 2
 
 
-def test_names_are_one_segment_of_an_address(stand: Stand) -> None:
+def test_a_name_is_encoded_as_one_path_segment(stand: Stand) -> None:
     stand.answer = (404, {"status": 404, "code": "not_found", "detail": "no"})
     stand.cli("consumer", "show", "a/b?c=d#e")
     assert stand.asked[-1][1] == "/v1/consumers/a%2Fb%3Fc%3Dd%23e"
 
 
-def test_no_control_character_of_an_answer_reaches_a_terminal(stand: Stand) -> None:
+def test_control_characters_of_an_answer_do_not_reach_a_terminal(stand: Stand) -> None:
     stand.answer = (400, {"status": 400, "code": "refused", "detail": "red \x1b[31m bell \x07"})
     assert "\x1b" not in stand.cli("token", "list").stderr
     stand.answer = (200, {"object": "list", "data": [{"id": "1", "name": "\x1b]0;x\x07"}]})
@@ -141,7 +141,7 @@ def test_no_control_character_of_an_answer_reaches_a_terminal(stand: Stand) -> N
 
 
 def test_a_list_is_read_to_its_end(stand: Stand) -> None:
-    """Answers are made for one page each: the first says where the next begins."""
+    """The answers are single pages; each says where the next one begins."""
     stand.answer = (200, {"object": "list", "data": [{"id": "1"}], "list_metadata": {"after": None}})
     assert len(json.loads(stand.cli("consumer", "list", "--json").stdout)) == 1
     assert len(stand.asked) == 1

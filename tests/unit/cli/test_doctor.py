@@ -1,4 +1,4 @@
-"""What `doctor` says of everything that a status can show: nothing that needs somebody is passed over."""
+"""`doctor` reports everything in a status that needs attention."""
 
 from datetime import UTC, datetime
 from itertools import product
@@ -15,7 +15,7 @@ from runtime.cli import doctor
 from runtime.cli.doctor import of_consumer
 from runtime.cli.verbs import VERBS
 
-# Of a status, what says that somebody is needed, and what only describes.
+# Fields of a status that say that somebody is needed, and fields that only describe.
 SAID = {"state", "blocked", "retrying", "waiting", "held", "parked", "limited_by", "lag_seconds", "blocked_on", "forked", "name"}
 DESCRIBES = {
     "object", "mode", "ordering", "directories", "types", "batch_max", "url", "retry_schedule", "created_at", "acked_position",
@@ -36,7 +36,7 @@ def test_every_state_exception_and_limit_has_its_line() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_state_that_does_not_go_on_by_itself_is_said_with_what_to_do(state: str) -> None:
+def test_a_state_that_does_not_end_by_itself_is_reported_with_what_to_do(state: str) -> None:
     said = of_consumer(status(state=state, blocked=state == "blocked", blocked_on=STUCK))
     assert bool(said) == (state not in {"active", "retrying"})
     assert all(f"scim-ledger {'blocked list' if state == 'blocked' else 'consumer resume'} app" in line for line in said)
@@ -44,14 +44,14 @@ def test_a_state_that_does_not_go_on_by_itself_is_said_with_what_to_do(state: st
 
 @pytest.mark.parametrize("kind", EXCEPTIONS.values())
 @pytest.mark.parametrize("state", STATES)
-def test_what_waits_for_an_operator_is_said_whatever_the_state_is(kind: str, state: str) -> None:
+def test_deliveries_that_wait_for_an_operator_are_reported_in_every_state(kind: str, state: str) -> None:
     said = of_consumer(status(**{kind: 7, "state": state}))
     assert any(line.startswith("7 ") and "scim-ledger" in line for line in said) == (kind in {"blocked", "held", "parked"})
 
 
 @pytest.mark.parametrize("what", LIMITS)
-def test_whatever_limits_a_consumer_that_is_behind_is_said(what: str) -> None:
-    """A receiver that is down too: `failures` was left out."""
+def test_every_limit_of_a_consumer_that_is_behind_is_reported(what: str) -> None:
+    """This includes a receiver that is down: earlier, `failures` was left out."""
     limit = {"what": what, "answer_ms": None, "events_per_second": None, "advice": "What helps: this."}
     (said,) = of_consumer(status(state="retrying", retrying=1, limited_by=limit, lag_seconds=61.2, blocked_on=STUCK))
     assert said.startswith("61 s behind")
@@ -59,7 +59,7 @@ def test_whatever_limits_a_consumer_that_is_behind_is_said(what: str) -> None:
     assert ("http_503" in said) == (what == "failures")
 
 
-def test_a_lost_end_of_the_log_is_said_and_each_cause_has_a_line() -> None:
+def test_a_lost_end_of_the_log_is_reported_and_each_cause_has_a_line() -> None:
     fork = {"gone_count": 3}
     assert "3 events" in of_consumer(status(forked=fork))[0]
     limit = {"what": "rate", "answer_ms": None, "events_per_second": None, "advice": "What helps: this."}
@@ -81,7 +81,7 @@ class _Service:
         return self.ready
 
 
-def test_what_weakens_the_service_is_said() -> None:
+def test_settings_that_weaken_the_service_are_reported() -> None:
     warnings = [{"reason": "fsync_off", "says": "fsync is off."}]
     rows = doctor._service(_Service({"status": "ready", "warnings": warnings}))  # pyright: ignore[reportArgumentType]
     assert rows == [{"about": "service", "name": "fsync_off", "advice": "fsync is off."}]
@@ -91,7 +91,7 @@ def test_what_weakens_the_service_is_said() -> None:
 @pytest.mark.parametrize(
     ("state", "action", "lost"), list(product([ACTIVE, PAUSED, CLOSED, DELETED], ["alarm", "hold"], [100, 101]))
 )
-def test_a_directory_that_surges_or_is_paused_is_said_and_one_that_ended_needs_nobody(state: str, action: str, lost: int) -> None:
+def test_a_directory_with_a_surge_or_a_pause_is_reported_and_a_closed_one_is_not(state: str, action: str, lost: int) -> None:
     until = datetime(2027, 11, 30, tzinfo=UTC)
     token = {"name": "t", "revoked_at": None, "expires_at": until, "last_used_at": NOW, "created_at": NOW}
     surge = {"revocations_last_hour": lost, "per_hour": 100, "action": action}

@@ -1,4 +1,7 @@
-"""A command starts fast because of what it does not import: names, not seconds, so that a busy machine changes nothing."""
+"""A command starts fast because it imports little.
+
+The tests check names of modules, not seconds, so a busy machine does not change the result.
+"""
 
 import dataclasses
 import subprocess
@@ -38,7 +41,7 @@ def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
 
 
 def test_a_client_verb_imports_nothing_heavy() -> None:
-    """Nobody listens there: what it takes to ask is imported all the same."""
+    """No service listens at that address, but everything that a request needs is imported."""
     code, modules = imported("token", "list", LEDGER_URL="http://127.0.0.1:9", LEDGER_TOKEN="sl_none")
     assert code == 3
     assert "httpx" in modules
@@ -46,7 +49,7 @@ def test_a_client_verb_imports_nothing_heavy() -> None:
 
 
 def test_the_settings_of_a_command_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read apart from the others for speed, they have the same names and mean the same when nothing is set."""
+    """They are read without pydantic for speed, but have the same names and the same defaults as the settings of the service."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"LEDGER_{name.upper()}", raising=False)
     here, there = client_settings(), Settings()

@@ -1,4 +1,6 @@
-"""The socket of a machine's own service: only its owner opens it, a dead one's file is in nobody's way."""
+"""The socket of the service on this machine: only its owner can open it, and the file of a killed service does not disturb the
+next one.
+"""
 
 import os
 import socket
@@ -17,7 +19,7 @@ def open_door(data_dir: Path, url: str | None = None):
     return local_socket.local_socket(data_dir, url)
 
 
-def test_it_listens_for_its_owner_only_and_leaves_nothing(tmp_path: Path) -> None:
+def test_only_its_owner_may_open_it_and_it_is_removed_at_the_end(tmp_path: Path) -> None:
     with open_door(tmp_path):
         path = answering(tmp_path, None)
         assert path == tmp_path / "service.sock"
@@ -26,7 +28,7 @@ def test_it_listens_for_its_owner_only_and_leaves_nothing(tmp_path: Path) -> Non
     assert answering(tmp_path, None) is None
 
 
-def test_what_a_killed_service_left_is_replaced(tmp_path: Path) -> None:
+def test_the_socket_of_a_killed_service_is_replaced(tmp_path: Path) -> None:
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(tmp_path / "service.sock"))
     left.close()
@@ -35,8 +37,8 @@ def test_what_a_killed_service_left_is_replaced(tmp_path: Path) -> None:
         assert answering(tmp_path, None) is not None
 
 
-def test_a_service_takes_away_only_its_own_door(tmp_path: Path) -> None:
-    """Two releases side by side: the one that started last is asked, and still after the other has ended."""
+def test_a_service_removes_only_its_own_socket(tmp_path: Path) -> None:
+    """With two releases side by side, the one that started last gets the requests, also after the other one has ended."""
     first = open_door(tmp_path)
     first.__enter__()
     with open_door(tmp_path):
@@ -47,14 +49,14 @@ def test_a_service_takes_away_only_its_own_door(tmp_path: Path) -> None:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A temporary directory of one's own, with a short name: pytest's are long themselves."""
+    """A temporary directory with a short path: those of pytest are too long for a socket."""
     with tempfile.TemporaryDirectory(prefix="sl") as name:
         monkeypatch.setattr(local_socket.tempfile, "gettempdir", lambda: name)
         yield
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_long_path_goes_to_a_private_directory(tmp_path: Path) -> None:
+def test_a_socket_with_a_long_path_is_put_into_a_private_directory(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
     with open_door(deep):
@@ -66,7 +68,7 @@ def test_a_long_path_goes_to_a_private_directory(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_directory_that_others_may_enter_is_not_trusted(tmp_path: Path) -> None:
-    """Somebody who was faster in the temporary directory must get neither our requests nor our place."""
+    """If another user created the directory first, the service must neither use it nor send requests to a socket in it."""
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
     path = socket_path(deep, None)
@@ -88,13 +90,13 @@ def test_a_directory_that_others_may_enter_is_not_trusted(tmp_path: Path) -> Non
         ("host=db.example dbname=ledger password=secret", "host=db.example dbname=ledger "),
     ],
 )
-def test_the_name_says_which_database_and_nothing_of_its_password(tmp_path: Path, one: str, other: str) -> None:
+def test_the_name_depends_on_the_database_but_not_on_its_password(tmp_path: Path, one: str, other: str) -> None:
     assert socket_path(tmp_path, one) == socket_path(tmp_path, other)
     assert socket_path(tmp_path, one) != socket_path(tmp_path, None)
     assert socket_path(tmp_path, one) != socket_path(tmp_path, one.replace("db.example", "db2.example"))
 
 
-def test_two_spellings_of_a_place_are_one(tmp_path: Path) -> None:
+def test_two_spellings_of_a_path_give_one_socket(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "data")
     assert socket_path(tmp_path / "link", None) == socket_path(tmp_path / "data", None)

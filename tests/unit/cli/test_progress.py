@@ -1,11 +1,11 @@
-"""Progress where there is no terminal: for whom a command waits is said once, on standard error."""
+"""Progress without a terminal: a command says once, on standard error, for whom it waits."""
 
 import pytest
 
 from runtime.cli.progress import progress_bar
 
 
-def test_for_whom_it_waits_is_said_once_for_each_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_about_a_wait_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("rebuilding") as progress:
         progress(1, 2)
         for text in ("waiting for pid 1", "waiting for pid 1", "waiting for pid 2"):

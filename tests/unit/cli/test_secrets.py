@@ -1,4 +1,4 @@
-"""Secrets that stand where other programs, shells and logs can read them are refused, and never said again."""
+"""A secret in a place where other programs, shells and logs can read it is refused, and is not repeated in the error."""
 
 import sys
 
@@ -11,7 +11,7 @@ PASSWORD = "hunter2-canary"
 
 
 def refused(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """What a command that is refused as usage prints, all of it and its errors."""
+    """Everything that a command prints, errors included, when it is refused as a usage error."""
     monkeypatch.setattr(sys, "argv", ["scim-ledger", *words])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -21,7 +21,7 @@ def refused(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("words", [["token", "revoke", TOKEN], ["token", "issue", f"--name={TOKEN}"], [f"Bearer {TOKEN}"]])
-def test_a_token_on_the_command_line_is_refused_before_anything_is_asked(
+def test_a_token_on_the_command_line_is_refused_before_a_request_is_sent(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said, error = refused(words, monkeypatch, capsys)
@@ -30,7 +30,7 @@ def test_a_token_on_the_command_line_is_refused_before_anything_is_asked(
 
 
 @pytest.mark.parametrize("url", [f"http://admin:{PASSWORD}@127.0.0.1:9", f"http://127.0.0.1:{PASSWORD}"])
-def test_a_password_in_the_address_is_never_said(
+def test_a_password_in_the_address_is_not_printed(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LEDGER_URL", url)

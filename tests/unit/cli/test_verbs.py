@@ -11,7 +11,7 @@ from runtime.cli.verbs import LOCAL, PART_OF_ANOTHER, VERBS
 from tests.served import served
 from tests.unit.cli.walk import walked
 
-# Routes that no verb asks for, and why.
+# Routes that have no verb, and why.
 WITHOUT_A_VERB = {
     ("GET", "/healthz"): "whether a process lives is for what keeps it alive; `doctor` asks /readyz",
     ("GET", "/metrics"): "for Prometheus",
@@ -21,13 +21,13 @@ WITHOUT_A_VERB = {
 
 
 def served_by(method: str, template: str, every: list[Route]) -> Route | None:
-    """The route that answers a verb, found as the router finds it."""
+    """The route that answers a verb, found by the router itself."""
     path = re.sub(r"\{\w+\}", "x", template)
     scope = {"type": "http", "method": method, "path": path, "headers": [], "root_path": ""}
     return next((route for route in every if route.matches(scope)[0] is Match.FULL), None)
 
 
-def test_each_command_has_a_line_in_the_list_or_works_on_the_machine_itself() -> None:
+def test_each_command_has_a_line_in_the_table_of_verbs_or_works_on_the_machine_itself() -> None:
     commands = {" ".join(words) for words, command in walked(app) if not command.hidden}
     assert commands == (set(VERBS) - set(PART_OF_ANOTHER)) | LOCAL
     assert not set(VERBS) & LOCAL
@@ -50,15 +50,15 @@ def test_each_route_has_a_verb() -> None:
     assert unasked == set(WITHOUT_A_VERB)
 
 
-def test_the_comparison_notices_what_is_missing() -> None:
-    """Otherwise a list compared with itself would pass."""
+def test_the_comparison_reports_a_missing_verb_and_a_missing_route() -> None:
+    """Without this test, a comparison of a list with itself would pass."""
     assert served_by("POST", "/v1/nothing", served()) is None
     assert served_by("DELETE", "/v1/replays/{replay_id}", served()) is None
 
 
 @pytest.mark.parametrize(("nouns", "above"), [(NOUNS, ()), (DIRECTORY_NOUNS, ("directory",))])
-def test_the_list_of_words_says_what_their_help_begins_with(nouns: Nouns, above: tuple[str, ...]) -> None:
-    """`--help` prints one line of a word without importing it: it must be true of what is imported later."""
+def test_the_summary_of_each_command_is_the_beginning_of_its_help(nouns: Nouns, above: tuple[str, ...]) -> None:
+    """`--help` prints a summary of each command without importing it, so it must agree with the help of the imported command."""
     found = {words[: len(above) + 1] for words, _ in walked(app)}
     assert {(*above, word) for word in nouns} <= found
     for noun in nouns.values():

@@ -7,8 +7,8 @@ import typer
 
 
 def walked(app: typer.Typer) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The words of each command, and the command."""
-    nobody = cast("Any", None)  # groups do not look at the context that they are asked with
+    """Yields each command with its words."""
+    nobody = cast("Any", None)  # groups do not use the context that they are given
 
     def walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
         if not hasattr(command, "list_commands"):

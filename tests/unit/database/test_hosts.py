@@ -1,4 +1,4 @@
-"""Several hosts in one URL: the one that was found goes first, with its address and its port; the others stay."""
+"""Several hosts in one URL: the host that was chosen goes first, with its address and its port; the others follow."""
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -26,7 +26,7 @@ def parts(url: str) -> tuple[object, object, object]:
         ("host=one,/tmp hostaddr=10.0.0.1,", ConnectedHost("/tmp", "", 5432), ("/tmp,one", ",10.0.0.1", None)),
     ],
 )
-def test_the_host_that_was_found_goes_first(url: str, place: ConnectedHost, expected: tuple[object, object, object]) -> None:
+def test_the_chosen_host_goes_first(url: str, place: ConnectedHost, expected: tuple[object, object, object]) -> None:
     put = found_first(url, place)
     assert parts(put) == expected
     rest = {name: value for name, value in conninfo_to_dict(put).items() if name not in ("host", "hostaddr", "port")}
@@ -43,7 +43,7 @@ def test_the_host_that_was_found_goes_first(url: str, place: ConnectedHost, expe
         ("dbname=x", ConnectedHost("/var/run/postgresql", "", 5432)),
     ],
 )
-def test_a_url_that_has_it_first_or_not_at_all_stays_as_it_is(url: str, place: ConnectedHost) -> None:
+def test_a_url_that_begins_with_the_chosen_host_or_lacks_it_is_unchanged(url: str, place: ConnectedHost) -> None:
     assert found_first(url, place) == url
 
 

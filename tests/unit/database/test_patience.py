@@ -1,4 +1,4 @@
-"""The budget of a request's waits: one for all of them, nothing for short ones, none without a request."""
+"""The budget of a request's waits: there is one for all of them, short waits cost nothing, and without a request there is none."""
 
 import asyncio
 import math
@@ -24,14 +24,14 @@ def run(check: Callable[[], Awaitable[None]]) -> None:
 
 
 async def in_vain(seconds: float) -> float:
-    """How long a wait lasts that nothing ends."""
+    """How long a wait for something that never comes lasts."""
     began = asyncio.get_running_loop().time()
     with pytest.raises(PoolTimeout):
         await patience.within(seconds, asyncio.Future())
     return asyncio.get_running_loop().time() - began
 
 
-def test_waits_one_after_the_other_have_one_budget() -> None:
+def test_waits_one_after_the_other_share_one_budget() -> None:
     async def check() -> None:
         patience.begin(0.2)
         assert sum([await in_vain(0.15) for _ in range(5)]) < 0.4
@@ -40,7 +40,7 @@ def test_waits_one_after_the_other_have_one_budget() -> None:
     run(check)
 
 
-def test_waits_at_the_same_time_count_once_and_a_wait_within_another_too() -> None:
+def test_concurrent_and_nested_waits_count_once() -> None:
     async def check() -> None:
         patience.begin(1.0)
         with patience.charged():
@@ -61,8 +61,8 @@ def test_short_waits_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     run(check)
 
 
-def test_waits_that_bring_something_cost_nothing() -> None:
-    """A database that is slow, and answers, refuses nobody; a write counts, for what is read after it."""
+def test_successful_waits_cost_nothing() -> None:
+    """A slow database that answers causes no refusals. The wait for a write counts against the reads after it."""
 
     async def check() -> None:
         loop = asyncio.get_running_loop()
@@ -79,7 +79,7 @@ def test_waits_that_bring_something_cost_nothing() -> None:
     run(check)
 
 
-def test_whoever_has_nothing_left_still_gets_an_answer_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_there_is_given_even_without_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "LEAST_S", 5.0)
 
     async def check() -> None:
@@ -92,7 +92,7 @@ def test_whoever_has_nothing_left_still_gets_an_answer_that_is_there(monkeypatch
     run(check)
 
 
-def test_what_was_done_begins_anew_and_never_shortens() -> None:
+def test_finished_work_renews_the_budget_and_never_shortens_it() -> None:
     async def check() -> None:
         patience.begin(0.05)
         await in_vain(1.0)
@@ -113,8 +113,8 @@ def test_without_a_request_there_is_no_budget() -> None:
     run(check)
 
 
-def test_a_read_that_requests_share_is_charged_to_none_of_them_within_and_to_each_who_waits() -> None:
-    """Whoever comes first lends its task's budget to nobody."""
+def test_a_shared_read_is_charged_to_each_request_that_waits_for_it_but_not_within() -> None:
+    """The read runs in a task of its own: it must not use the budget of the request that started it."""
 
     async def check() -> None:
         asked, answer = asyncio.Event(), asyncio.Event()
@@ -145,7 +145,7 @@ def test_a_read_that_requests_share_is_charged_to_none_of_them_within_and_to_eac
     run(check)
 
 
-def test_a_read_that_requests_share_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_read_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     from database import coalesce
 
     monkeypatch.setattr(coalesce, "SHARED_ANSWER", Deadline(0.05, "a read", "503"))
@@ -160,13 +160,13 @@ def test_a_read_that_requests_share_ends(monkeypatch: pytest.MonkeyPatch) -> Non
     run(check)
 
 
-def test_two_reads_one_behind_the_other_are_within_the_budget() -> None:
+def test_two_shared_reads_one_after_the_other_fit_into_the_budget() -> None:
     from database.deadlines import SHARED_ANSWER
 
     assert 2 * SHARED_ANSWER.seconds < REQUEST_WAITS.seconds
 
 
-def test_the_breaker_opens_when_nobody_is_let_in_never_for_slow_statements() -> None:
+def test_the_breaker_opens_if_no_connection_can_be_opened_but_not_for_slow_statements() -> None:
     pulse = Pulse()
     pulse.failed(10 * AWAY.seconds)
     assert pulse.failing_since is not None

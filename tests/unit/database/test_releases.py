@@ -1,4 +1,4 @@
-"""Which releases go on beside which schema: said by each migration, read by releases that do not know it."""
+"""Which releases can run with which schema: each migration says it, and releases read it that do not have the migration."""
 
 import pytest
 
@@ -35,13 +35,13 @@ def test_a_migration_says_which_release_it_serves_and_by_default_only_its_own() 
         (as_applied(Applied(3, "c", 2))[1:], SchemaRelation.FOREIGN),
     ],
 )
-def test_a_schema_is_ours_newer_older_or_none_of_ours(applied: list[Applied], is_to_us: SchemaRelation) -> None:
+def test_a_schema_is_the_own_one_newer_older_or_unknown(applied: list[Applied], is_to_us: SchemaRelation) -> None:
     assert schema_relation(OURS, applied) is is_to_us
     why = refusal(OURS, {found.number: found for found in applied})
     assert (why is not None) == (is_to_us is SchemaRelation.FOREIGN)
 
 
-def test_the_refusal_says_which_migration_and_what_to_do() -> None:
+def test_the_refusal_names_the_migration_and_what_to_do() -> None:
     assert "0003" in str(refusal(OURS, {3: Applied(3, "c", 3), 1: Applied(1, "a"), 2: Applied(2, "b")}))
     assert "0001 one" in str(refusal(OURS, {1: Applied(1, "edited")}))
     assert "lacks migration 0001" in str(refusal(OURS, {2: Applied(2, "b"), 3: Applied(3, "c", 2)}))

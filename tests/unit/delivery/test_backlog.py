@@ -1,7 +1,8 @@
-"""The backlog under random histories: arrivals, failures, kills, replays, held events, rewinds. No database and no clock.
+"""The backlog under random histories: arrivals, failures, kills, replays, held events, rewinds; without a database and without a clock.
 
-A world has a log, a store that does with a report what the database does, a receiver, and a backlog that is taken up from the store
-alone after each kill. Order is checked against the rules of docs/consumers.md ("Order") as they are written there, not against the lanes.
+A world has a log, a store that applies reports as the database does, a receiver, and a backlog that is rebuilt from the store
+alone after each kill. The order is checked against the rules of docs/consumers.md ("Order") as they are written there, not
+against the lanes.
 """
 
 import copy
@@ -65,7 +66,7 @@ def group(n: int) -> UUID:
 
 
 def must_precede(a: Item, b: Item, ordering: str) -> bool:
-    """Whether b may only leave when a, which is earlier in the log, is through."""
+    """Whether b may be sent only after a, which is earlier in the log, was accepted."""
     if a.directory != b.directory:
         return False
     if ordering == "directory":
@@ -90,7 +91,7 @@ ENDS = e.numbers(e.Fact.ENDS_RESOURCE)
 
 @dataclass
 class Store:
-    """What the database has of the consumer. A report is stored whole or not at all."""
+    """The rows that the database has of the consumer. A report is stored completely or not at all."""
 
     place: Place = field(default_factory=lambda: Place(1, 0, 0))
     rows: dict[int, Exceptional] = field(default_factory=dict)
@@ -119,34 +120,35 @@ class Flight:
     request: Request
     items: list[Item]
 
-    rewound: tuple[int, int, int, int] | None = None  # by its answer, as World.rewinds has it
+    rewound: tuple[int, int, int, int] | None = None  # set by the receiver's answer, with the fields of World.rewinds
 
     @property
     def deliveries(self) -> list[tuple[int, bool]]:
-        """Positions, and whether a run sends what was on record before."""
+        """The positions of the deliveries, and whether a run sends events that were recorded before."""
         return [(found.item.position, found.again) for found in self.request.events]
 
 
 class World:
     def __init__(self, ordering: Any, batch_max: int, budgets: Budgets, schedule: tuple[int, ...] = (0, 0, 30)) -> None:
         self.terms = Terms(("*",), ("*",), "webhook", ordering, batch_max, schedule)
-        self.holes: set[int] = set()  # what the consumer never got
+        self.holes: set[int] = set()  # events that the consumer never got
         self.budgets = budgets
         self.now, self.log, self.kept = 1e9, list[Item](), Store()
         self.held: set[int] = set()
         self.flights: list[Flight] = []
         self.took: list[tuple[int, bool]] = []
-        self.recorded: set[tuple[int, bool]] = set()  # accepted, live or of the run, and the report that says so is stored
-        self.open_before: set[int] = set()  # live, when the run began
-        self.rewinds: list[tuple[int, int, int, int]] = []  # (place in took, directory, seq that is expected, seq that was sent)
-        self.pending: Report | None = None  # taken, not stored
-        self.decided: list[tuple[Flight, bool]] = []  # since the last report, with whether it was accepted
+        self.recorded: set[tuple[int, bool]] = set()  # accepted, live or in the run, and the report that says so is stored
+        self.open_before: set[int] = set()  # live events that were open when the run began
+        # (index in `took`, directory, seq that is expected, seq that was sent)
+        self.rewinds: list[tuple[int, int, int, int]] = []
+        self.pending: Report | None = None  # taken from the backlog, not stored yet
+        self.decided: list[tuple[Flight, bool]] = []  # outcomes since the last report: the flight, and whether it was accepted
         self.storing: list[tuple[Flight, bool]] = []
-        self.over: list[Request] = []  # answered, and not ended yet
+        self.over: list[Request] = []  # answered, but not ended yet
         self.seqs: dict[int, int] = dict.fromkeys(DIRECTORIES, 0)
-        self.set_aside: set[int] = set()  # ever parked or skipped: nothing waits for it any more
+        self.set_aside: set[int] = set()  # parked or skipped at some time: no event waits for it any more
         self.skipped: set[int] = set()
-        self.counted = True  # whether all that the run planned is still sent by it
+        self.counted = True  # whether the run still sends everything that it planned
         self.take_up()
 
     # -- what happens -------------------------------------------------------
@@ -159,7 +161,7 @@ class World:
             self.held.add(item.position)
 
     def take_up(self) -> None:
-        """A process begins, with nothing but what is stored."""
+        """A process begins, with nothing but the stored rows."""
         self.backlog = Backlog(self.terms, self.budgets, consumer=7, fence=1, epoch=1)
         run = self.kept.run
         resting = run.id if run is not None and run.state == "paused" else None
@@ -184,11 +186,11 @@ class World:
 
     @property
     def aside(self) -> set[int]:
-        """What an operator parked, and parked still, or skipped."""
+        """The events that an operator skipped, or parked and has not retried."""
         return self.skipped | {p for p, row in self.kept.rows.items() if row.state == PARKED}
 
     def kill(self, *, arrived: bool, committed: bool) -> None:
-        """The process ends at any moment: what was under way may have arrived, the report may have been stored."""
+        """The process ends at a random moment: requests under way may have arrived, the report may have been stored."""
         if arrived:
             for flight in self.flights:
                 self.took += flight.deliveries
@@ -276,7 +278,7 @@ class World:
             self.pending, self.storing, self.decided = copy.deepcopy(self.backlog.take_report()), self.decided, []
 
     def store_committed(self, *, ends: bool = True) -> None:
-        """The database took the report; whoever waited for it goes on, and sooner or later its request is over."""
+        """The database committed the report; lanes that waited for it go on, and sooner or later its request ends."""
         if self.pending is None:
             return
         self._committed()
@@ -292,7 +294,7 @@ class World:
             self.run_ends()
 
     def end(self) -> None:
-        """The requests that were answered are over: their places are free."""
+        """The answered requests end, and their places become free."""
         while self.over:
             self.backlog.ended(self.over.pop())
 
@@ -343,7 +345,7 @@ class World:
             self.take_up()
 
     def put_aside(self, number: int, *, skip: bool) -> None:
-        """An operator parks or skips what is blocked or tried again."""
+        """An operator parks or skips a delivery that is blocked or retried."""
         while self.flights:
             self.answer(0, REFUSED)
         self.quiesce()
@@ -360,7 +362,7 @@ class World:
         self.take_up()
 
     def bring_back(self) -> None:
-        """An operator retries what is parked."""
+        """An operator retries a parked delivery."""
         self.quiesce()
         for row in self.kept.rows.values():
             if row.state == PARKED:
@@ -368,7 +370,7 @@ class World:
         self.take_up()
 
     def release(self) -> None:
-        """An operator lets go what is held, and retries what is blocked."""
+        """An operator releases held events, and retries blocked ones."""
         self.quiesce()
         self.held.clear()
         for row in self.kept.rows.values():
@@ -377,7 +379,7 @@ class World:
         self.take_up()
 
     def quiesce(self) -> None:
-        """The process is stopped as an operator's act stops it: what is under way is answered and stored."""
+        """The process is stopped as it is when an operator changes the consumer: requests under way are answered and stored."""
         while self.flights:
             self.answer(0, None)
         self.store()
@@ -389,7 +391,9 @@ class World:
         return Open(fresh(self.log[position - 1]), id=EventId("acme", position, b"leaf"), json=b"x" * 10 if keeps else b"")
 
     def _check_leaves(self, flight: Flight) -> None:
-        """What must come before each of them is on record or goes with it; nothing of their lanes is under way; nothing goes twice."""
+        """For each event that is sent: all events that must precede it are recorded or in the same request; no other request of
+        its lanes is under way; no event is in two requests.
+        """
         assert [item.position for item in flight.items] == sorted({item.position for item in flight.items})
         others = [item for other in [*self.flights, *(f for f, _ in [*self.decided, *self.storing])] for item in other.items]
         assert not self.recorded.intersection(flight.deliveries), "it is on record, and goes again"
@@ -407,7 +411,9 @@ class World:
                     assert (before.position, again) in self.recorded, "it overtakes"
 
     def check_order(self) -> None:
-        """The receiver saw what must come before first, and for the last time it saw it before too."""
+        """Before an event was first accepted, the receiver had all events that must precede it; the same holds for the last time
+        it was accepted.
+        """
         if self.rewinds:
             if not self.set_aside:
                 self._check_rewinds()
@@ -421,7 +427,7 @@ class World:
                     assert last[a] < last[b], (a, b)
 
     def _check_rewinds(self) -> None:
-        """After a rewind its directory goes on from there in order, up to what was sent when the receiver asked."""
+        """After a rewind its directory continues in order from there, up to the last event that was sent when the receiver asked."""
         for start, directory, expected, sent in self.rewinds:
             seen = [self.log[p - 1].seq for p, again in self.took[start:] if not again and self.log[p - 1].directory == directory]
             until = seen.index(sent) if sent in seen else len(seen)
@@ -431,7 +437,7 @@ class World:
                 assert went == list(range(expected + 1, sent)), (went, expected, sent)
 
     def finish(self) -> None:
-        """From now on the receiver takes everything, and an operator does what is an operator's to do."""
+        """From now on the receiver accepts everything, and the operator does everything that an operator must do."""
         self.resume()
         self.bring_back()
         self.release()
@@ -467,7 +473,7 @@ def replace_row(found: Open, row: Exceptional) -> Open:
 # -- random histories ---------------------------------------------------------
 
 Step = tuple[Any, ...]
-few = st.integers(0, 2)  # so that they meet
+few = st.integers(0, 2)  # a small range, so that values collide
 small = st.integers(0, 5)
 directories = st.sampled_from((*DIRECTORIES, 1, 1))
 
@@ -532,7 +538,7 @@ def do(world: World, step: Step) -> None:
     circuit=st.sampled_from((2, doubt.CIRCUIT)),
     history=st.lists(steps, min_size=10, max_size=120),
 )
-def test_order_is_exact_and_nothing_is_lost_whatever_happens(
+def test_order_is_exact_and_nothing_is_lost_in_any_history(
     ordering: str, batch_max: int, room: int, circuit: int, history: list[Step]
 ) -> None:
     with patch.object(doubt, "CIRCUIT", circuit):
@@ -551,7 +557,7 @@ CREATED, UPDATED, LEFT = e.USER_CREATED.number, e.USER_UPDATED.number, e.USER_DE
 
 
 def world(*arrivals: tuple[int, int, bool], ordering: str = "subject", batch_max: int = 1) -> World:
-    """With these in its log: kind, user, whether the surge policy holds it."""
+    """A world with these events in its log: kind, user, and whether the surge policy holds it."""
     made = World(ordering, batch_max, ROOMY)
     for kind, who, held in arrivals:
         made.arrive(kind, 1, user(who), held=held)
@@ -562,13 +568,13 @@ def under_way(world: World) -> list[list[int]]:
     return [[item.position for item in flight.items] for flight in world.flights]
 
 
-def test_an_event_that_became_urgent_goes_once_in_a_batch() -> None:
+def test_an_event_that_became_urgent_is_sent_only_once_in_a_batch() -> None:
     w = world((LEFT, 0, False), (CREATED, 2, False), (LEFT, 2, False), batch_max=100)
     w.go(10, 2)
     assert under_way(w) == [[1, 2, 3]]
 
 
-def test_a_batch_that_began_with_a_leaver_gives_its_place_back() -> None:
+def test_a_batch_that_began_with_a_leaver_frees_its_place() -> None:
     w = world(batch_max=2)
     for n in range(doubt.HUNG_MAX + 1):
         w.arrive(CREATED, 1, user(2 * n))
@@ -578,7 +584,7 @@ def test_a_batch_that_began_with_a_leaver_gives_its_place_back() -> None:
         w.quiesce()
 
 
-def test_a_request_that_ends_after_the_next_try_of_its_event_began_gives_its_place_back() -> None:
+def test_a_request_that_ends_after_the_next_try_of_its_event_began_frees_its_place() -> None:
     w = World("subject", 1, ROOMY, (0,) * (doubt.HUNG_MAX + 2))
     w.arrive(CREATED, 1, user(0))
     w.go(10, 1)
@@ -590,7 +596,7 @@ def test_a_request_that_ends_after_the_next_try_of_its_event_began_gives_its_pla
         w.end()
 
 
-def test_nothing_goes_before_the_rows_that_reading_made_are_on_record() -> None:
+def test_no_event_is_sent_before_the_rows_that_reading_made_are_stored() -> None:
     w = world((LEFT, 0, True), (CREATED, 1, False))
     w.go(10, 5)
     assert under_way(w) == []
@@ -600,7 +606,7 @@ def test_nothing_goes_before_the_rows_that_reading_made_are_on_record() -> None:
     assert w.kept.rows[1].state == HELD
 
 
-def test_what_a_run_did_out_of_order_is_not_done_again_by_the_next_process() -> None:
+def test_deliveries_of_a_run_that_were_out_of_order_are_not_repeated_by_the_next_process() -> None:
     w = world((CREATED, 0, False), (UPDATED, 0, False), (CREATED, 1, False))
     w.go(10, 5)
     w.quiesce()
@@ -616,7 +622,7 @@ def test_what_a_run_did_out_of_order_is_not_done_again_by_the_next_process() -> 
     assert under_way(w) == [[1]]
 
 
-def test_the_rest_of_a_lane_waits_for_what_is_under_way_also_after_the_clock_was_set_back() -> None:
+def test_a_lane_waits_for_the_request_under_way_also_after_the_clock_was_set_back() -> None:
     w = world((CREATED, 0, False), (UPDATED, 0, False), (UPDATED, 0, False))
     w.go(10, 1)
     w.backlog.set_back(3_600.0)
@@ -624,7 +630,7 @@ def test_the_rest_of_a_lane_waits_for_what_is_under_way_also_after_the_clock_was
     assert under_way(w) == [[1]]
 
 
-def test_a_receiver_that_is_gone_leaves_the_events_open_for_the_next_process() -> None:
+def test_when_the_receiver_is_gone_its_events_stay_open_for_the_next_process() -> None:
     w = world((CREATED, 0, False))
     w.go(10, 1)
     request = w.flights[0].request
@@ -634,7 +640,7 @@ def test_a_receiver_that_is_gone_leaves_the_events_open_for_the_next_process() -
     w.finish()
 
 
-def test_what_could_not_leave_in_time_goes_another_time() -> None:
+def test_an_event_that_could_not_be_sent_in_time_is_sent_later() -> None:
     w = world((CREATED, 0, False))
     w.go(10, 1)
     request = w.flights.pop().request
@@ -644,7 +650,7 @@ def test_what_could_not_leave_in_time_goes_another_time() -> None:
     assert under_way(w) == [[1]]
 
 
-def test_a_fetch_that_fails_gives_its_turn_back() -> None:
+def test_a_fetch_that_fails_frees_its_place() -> None:
     w = World("subject", 1, Budgets(request=25, consumer=0))
     w.arrive(CREATED, 1, user(0))
     w.read(10)
@@ -656,7 +662,7 @@ def test_a_fetch_that_fails_gives_its_turn_back() -> None:
     w.finish()
 
 
-def test_previous_seqs_are_known_from_the_log_once_and_from_deliveries_afterwards() -> None:
+def test_previous_seqs_are_read_from_the_log_once_and_then_taken_from_deliveries() -> None:
     w = world((CREATED, 0, False), (UPDATED, 0, False), ordering="directory")
     assert w.backlog.previous_of(1) is None
     w.backlog.note_previous(1, 0)
@@ -668,7 +674,7 @@ def test_previous_seqs_are_known_from_the_log_once_and_from_deliveries_afterward
 
 
 @pytest.mark.parametrize(("hours", "state"), [(0, BLOCKED), (1, 0)])
-def test_a_directory_is_rewound_a_few_times_in_an_hour(hours: int, state: int) -> None:
+def test_a_directory_may_be_rewound_only_a_few_times_in_an_hour(hours: int, state: int) -> None:
     w = world(*[(UPDATED, n, False) for n in range(5)], ordering="directory")
     for n in range(REWINDS_MAX + 1):
         w.go(10, 1)
@@ -694,7 +700,7 @@ def test_too_many_events_to_rewind_block() -> None:
     assert w.kept.rows[REWIND_EVENTS_MAX + 3].error == "rewind_refused"
 
 
-def test_a_poison_event_stops_its_lane_only_however_much_waits_behind_it() -> None:
+def test_an_event_that_always_fails_stops_only_its_lane_however_many_events_wait_behind_it() -> None:
     w = world((CREATED, 0, False), *[(UPDATED, 0, False)] * WINDOW_MAX, (LEFT, 1, False))
     for _ in range(4):
         w.go(WINDOW_MAX + 100, 10)
@@ -708,7 +714,7 @@ def test_a_poison_event_stops_its_lane_only_however_much_waits_behind_it() -> No
     w.finish()
 
 
-def test_a_directory_that_is_stuck_whole_is_not_read_on() -> None:
+def test_a_directory_whose_only_lane_is_stuck_is_not_read_further() -> None:
     w = world(*[(CREATED, n, False) for n in range(3)], ordering="directory")
     w.arrive(CREATED, 2, user(0))
     for _ in range(4):
@@ -736,7 +742,7 @@ def test_an_event_that_is_tried_before_its_time_uses_up_no_attempt() -> None:
     assert (w.kept.rows[1].state, w.kept.rows[1].attempts) == (RETRYING, 1)
 
 
-def test_what_nothing_but_a_run_delivered_is_reported() -> None:
+def test_an_event_that_only_a_run_delivered_is_reported() -> None:
     w = world((CREATED, 0, False), (CREATED, 1, False))
     w.go(10, 5)
     w.quiesce()
@@ -747,7 +753,7 @@ def test_what_nothing_but_a_run_delivered_is_reported() -> None:
     assert w.kept.replayed == [2]
 
 
-def test_a_pause_that_a_later_clock_said_holds_nothing_up() -> None:
+def test_a_pause_that_was_stored_while_a_clock_was_ahead_delays_nothing() -> None:
     w = world((CREATED, 0, False))
     w.backlog.not_before = w.now + PAUSE_MAX_S + 1
     w.go(10, 1)

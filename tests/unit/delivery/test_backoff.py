@@ -1,4 +1,4 @@
-"""When a failed delivery is tried again: the default schedule (docs/consumers.md, "Push"), jitter within bounds, Retry-After honoured."""
+"""When a failed delivery is tried again: the default schedule (docs/consumers.md, "Push"), bounded jitter, and Retry-After."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -13,7 +13,7 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 schedules = st.lists(st.integers(0, 7 * 86_400), min_size=1, max_size=12)
 
 
-def test_the_default_schedule_is_the_one_that_was_promised() -> None:
+def test_the_default_schedule_is_the_documented_one() -> None:
     assert SCHEDULE_S[:7] == (0, 5, 30, 120, 600, 1_800, 3_600)
     assert set(SCHEDULE_S[7:]) == {3_600}
     assert 71 * 3_600 <= sum(SCHEDULE_S) <= 72.8 * 3_600, "hourly to 72 h"
@@ -28,7 +28,7 @@ def test_the_first_attempt_is_always_made_at_once(asked: tuple[int, ...], attemp
 
 
 @given(schedules, st.integers(0, 14), st.floats(0, 1, exclude_max=True))
-def test_a_delay_is_the_schedules_with_jitter_and_none_when_it_is_exhausted(
+def test_a_delay_follows_the_schedule_with_jitter_and_there_is_none_at_its_end(
     schedule: list[int], attempts: int, random: float
 ) -> None:
     delay = delay_s(schedule, attempts, random)
@@ -75,7 +75,7 @@ dates = st.builds(
 
 @given(st.one_of(st.text(max_size=60), dates))
 @example("Mon, 01 Jan 2024 00:00:00 +999999999999999")
-def test_no_header_of_a_receiver_breaks_the_reading(header: str) -> None:
-    """The receiver writes it: whatever it is, deliveries go on."""
+def test_no_header_of_a_receiver_breaks_the_parser(header: str) -> None:
+    """The receiver writes the header: whatever it contains, deliveries must go on."""
     found = retry_after_s(header, NOW)
     assert found is None or 0 <= found <= DELAY_S_MAX

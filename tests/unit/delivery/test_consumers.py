@@ -1,4 +1,6 @@
-"""What an operator may say of a consumer, and where a webhook may lead: nowhere inside, however the address is dressed."""
+"""The definition of a consumer, and the addresses that a webhook may have: none inside the network, in whatever form the address
+is written.
+"""
 
 import ipaddress
 from dataclasses import replace
@@ -41,20 +43,20 @@ def refused(asked: Definition, allowed: Allowed = NOBODY, known: tuple[str, ...]
 
 
 @pytest.mark.parametrize("address", INSIDE)
-def test_an_address_inside_is_refused_when_named_and_when_connected_to(address: str) -> None:
-    """Loopback, private, link-local, multicast, reserved; also as an IPv4 address in IPv6 clothes (mapped, NAT64, 6to4)."""
+def test_an_internal_address_is_refused_in_the_definition_and_at_the_connection(address: str) -> None:
+    """Loopback, private, link-local, multicast, reserved; also as an IPv4 address inside an IPv6 one (mapped, NAT64, 6to4)."""
     assert refused(hook(in_url(address))) is not None
     assert not NOBODY.reachable("app.example.com", ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
-def test_an_address_outside_is_accepted(address: str) -> None:
+def test_a_public_address_is_accepted(address: str) -> None:
     assert refused(hook(in_url(address))) is None
     assert NOBODY.reachable("app.example.com", ipaddress.ip_address(address))
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv4_address_fares_the_same_in_whatever_clothes(address: ipaddress.IPv4Address) -> None:
+def test_an_ipv4_address_is_treated_the_same_in_each_ipv6_form(address: ipaddress.IPv4Address) -> None:
     plain = NOBODY.reachable("h", address)
     number = int(address)
     for clothed in (0xFFFF << 32 | number, 0x64FF9B << 96 | number, 0x2002 << 112 | number << 80):
@@ -62,8 +64,11 @@ def test_an_ipv4_address_fares_the_same_in_whatever_clothes(address: ipaddress.I
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0x7f.1", "017700000001", "10.1"])
-def test_an_address_in_old_spellings_is_the_same_address(host: str) -> None:
-    """Resolvers read decimal, octal and shortened addresses; refused at once, not by the first delivery."""
+def test_an_address_in_an_old_notation_is_the_same_address(host: str) -> None:
+    """Resolvers accept decimal, octal and shortened addresses.
+
+    Such an address is refused in the definition, not only by the first delivery.
+    """
     assert refused(hook(f"https://{host}/hooks")) is not None
 
 
@@ -77,7 +82,7 @@ def test_an_address_in_old_spellings_is_the_same_address(host: str) -> None:
         "http://app.example.com/hooks",
     ],
 )  # fmt: skip
-def test_what_is_no_encrypted_address_is_refused_with_a_reason(url: str | None) -> None:
+def test_an_address_without_https_is_refused_with_a_reason(url: str | None) -> None:
     reason = refused(hook(url))
     assert reason is not None
     assert "`url`" in reason
@@ -86,7 +91,7 @@ def test_what_is_no_encrypted_address_is_refused_with_a_reason(url: str | None) 
 @pytest.mark.parametrize(
     "url", ["https://app.example.com/hooks?key=1", "https://app.example.com:8443/", "HTTPS://APP.example.com"]
 )
-def test_an_encrypted_address_is_accepted(url: str) -> None:
+def test_an_https_address_is_accepted(url: str) -> None:
     assert refused(hook(url)) is None
 
 
@@ -102,7 +107,7 @@ def test_an_encrypted_address_is_accepted(url: str) -> None:
         ("10.1.2.3/8", "https://10.9.9.9/"),
     ],
 )
-def test_what_is_named_may_be_reached_also_unencrypted(allow: str, url: str) -> None:
+def test_an_address_that_is_named_may_be_reached_also_without_https(allow: str, url: str) -> None:
     allowed = Allowed.read(allow)
     assert refused(hook(url), allowed) is None
     assert refused(hook(url)) is not None
@@ -115,7 +120,7 @@ PRIVATE = (
 
 
 def _dressed(plain: str) -> list[str]:
-    """An IPv4 address in every IPv6 form that leads to it, or may."""
+    """An IPv4 address in every IPv6 form that leads to it, or may lead to it."""
     number = int(ipaddress.IPv4Address(plain))
     high, low = number >> 16, number & 0xFFFF
     return [
@@ -138,18 +143,18 @@ def test_a_private_address_is_refused_in_every_form(plain: str) -> None:
         "2001:20::1", "2001:db8::1", "3fff::1", "5f00::1", "fc00::1", "fd12:3456::1", "fe80::1", "fec0::1", "ff02::1", "4000::1",
     ],
 )  # fmt: skip
-def test_an_address_that_is_not_for_everybody_is_refused(text: str) -> None:
+def test_an_address_that_is_not_global_is_refused(text: str) -> None:
     assert not NOBODY.reachable("app.example.com", ipaddress.ip_address(text))
 
 
 @pytest.mark.parametrize(
     "text", ["8.8.8.8", "2606:4700::1111", "2a00:1450:4001::200e", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 )
-def test_an_address_for_everybody_is_reached(text: str) -> None:
+def test_a_global_address_is_reached(text: str) -> None:
     assert NOBODY.reachable("app.example.com", ipaddress.ip_address(text))
 
 
-def test_an_allowance_reaches_no_further_than_its_words() -> None:
+def test_an_allowance_covers_only_what_it_names() -> None:
     allowed = Allowed.read("10.0.0.0/8 app.internal")
     assert not allowed.reachable("other.internal", ipaddress.ip_address("127.0.0.1"))
     assert not allowed.reachable("sub.app.internal", ipaddress.ip_address("192.168.0.1"))
@@ -167,7 +172,7 @@ def test_an_allowance_reaches_no_further_than_its_words() -> None:
         replace(PULL, retry_schedule=(1,) * (ATTEMPTS_MAX + 1)), replace(PULL, url="https://app.example.com/"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_delivered_is_refused(asked: Definition) -> None:
+def test_a_definition_that_cannot_be_delivered_is_refused(asked: Definition) -> None:
     assert refused(asked) is not None
 
 
@@ -178,5 +183,5 @@ def test_what_cannot_be_delivered_is_refused(asked: Definition) -> None:
         replace(PULL, ordering="directory", batch_max=100), replace(PULL, retry_schedule=()),
     ],
 )  # fmt: skip
-def test_what_can_be_delivered_is_accepted(asked: Definition) -> None:
+def test_a_definition_that_can_be_delivered_is_accepted(asked: Definition) -> None:
     assert refused(asked) is None

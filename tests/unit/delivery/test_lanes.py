@@ -1,4 +1,6 @@
-"""Who must wait for whom (docs/consumers.md, "Order"), held against the rules said once more, pair by pair, without any index."""
+"""Which events must wait for which (docs/consumers.md, "Order"), compared with the rules written a second time, pair by pair,
+without any index.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -46,7 +48,7 @@ def items_of(drawn: Iterable[Any]) -> list[Item]:
 
 
 class Auditor:
-    """The rules pair by pair: every open item is compared with every one before it."""
+    """The rules, pair by pair: every open item is compared with every earlier one."""
 
     def __init__(self, ordering: Ordering) -> None:
         self.ordering = ordering
@@ -54,13 +56,13 @@ class Auditor:
 
     def must_wait(self, later: Item, earlier: Item) -> bool:
         if self.ordering == "subject" and later.kind == e.DIRECTORY_CLOSED.number:
-            return False  # it ends all access: nothing that is stuck may hold it back
+            return False  # it ends all access: no stuck item may hold it back
         if self.ordering == "subject" and later.kind == e.DIRECTORY_DELETED.number and earlier.directory == later.directory:
-            return True  # the last of all
+            return True  # it comes last
         if self.ordering == "subject" and earlier.kind == e.DIRECTORY_CLOSED.number:
             return False
         if earlier.obj == later.obj and (earlier.replay is None) != (later.replay is None):
-            return True  # a subject's replay and its live events never interleave
+            return True  # replayed and live events of a subject are never interleaved
         if self.ordering == "directory":
             return earlier.directory == later.directory
         if later.mem is not None:
@@ -81,7 +83,7 @@ class Auditor:
 
 
 class Consumer:
-    """Lanes and the auditor side by side; every step compares all that is open."""
+    """The lanes and the auditor side by side; after every step all open items are compared."""
 
     def __init__(self, ordering: Ordering) -> None:
         self.lanes, self.auditor = Lanes(ordering), Auditor(ordering)
@@ -112,7 +114,9 @@ class Consumer:
 
 
 def drained(consumer: Consumer, choices: list[int], poison: frozenset[Item] = frozenset()) -> None:
-    """Settle what may go, in an order that `choices` picks, until only poison and its dependants are left."""
+    """Settle items that may be sent, in the order that `choices` picks, until only poison items and those that wait for them are
+    left.
+    """
     at = 0
     while going := [item for item in consumer.auditor.open if item.ready and item not in poison]:
         consumer.settle(going[(choices[at % len(choices)] if choices else 0) % len(going)])
@@ -120,7 +124,7 @@ def drained(consumer: Consumer, choices: list[int], poison: frozenset[Item] = fr
 
 
 def ran(ordering: Ordering, drawn: Any, choices: list[int], poison: frozenset[int] = frozenset()) -> tuple[Consumer, list[Item]]:
-    """Admit a history, mixed with settling, then settle all that can be."""
+    """Admit a history, settling items in between, then settle all that can be settled."""
     consumer, items = Consumer(ordering), items_of(drawn)
     stuck = frozenset(item for item in items if item.position in poison)
     for item, choice in zip(items, [*choices, *([0] * len(items))], strict=False):
@@ -135,13 +139,13 @@ def ran(ordering: Ordering, drawn: Any, choices: list[int], poison: frozenset[in
 @pytest.mark.parametrize("ordering", ORDERINGS)
 @given(drawn=steps_and_ends, choices=choices)
 def test_an_item_is_ready_exactly_when_the_rules_say_so(ordering: Ordering, drawn: Any, choices: list[int]) -> None:
-    """Both ways: nothing goes early, and nothing waits that need not. The comparison runs at every step."""
+    """Both directions: no item is sent too early, and none waits without need. The comparison runs at every step."""
     consumer, items = ran(ordering, drawn, choices)
     assert sorted(consumer.sent, key=lambda i: i.position) == items, "each goes once, none is left"
 
 
 @given(drawn=steps, choices=choices)
-def test_each_resource_and_each_edge_goes_in_the_order_of_the_log(drawn: Any, choices: list[int]) -> None:
+def test_the_items_of_each_resource_and_each_edge_keep_the_order_of_the_log(drawn: Any, choices: list[int]) -> None:
     consumer, _ = ran("subject", drawn, choices)
     streams: dict[tuple[UUID, UUID | None], list[int]] = {}
     for item in consumer.sent:
@@ -151,7 +155,7 @@ def test_each_resource_and_each_edge_goes_in_the_order_of_the_log(drawn: Any, ch
 
 
 @given(drawn=steps, choices=choices)
-def test_a_membership_never_overtakes_an_unfinished_lifecycle_of_its_user_or_group(drawn: Any, choices: list[int]) -> None:
+def test_a_membership_never_overtakes_an_open_lifecycle_event_of_its_user_or_group(drawn: Any, choices: list[int]) -> None:
     sent = [item.position for item in ran("subject", drawn, choices)[0].sent]
     items = items_of(drawn)
     for member in (item for item in items if item.mem is not None):
@@ -162,7 +166,7 @@ def test_a_membership_never_overtakes_an_unfinished_lifecycle_of_its_user_or_gro
 
 @given(drawn=steps, choices=choices)
 def test_the_end_of_a_resource_waits_for_its_open_edges(drawn: Any, choices: list[int]) -> None:
-    """A receiver that drops a user must not be told of a membership of theirs afterwards."""
+    """A receiver that has removed a user must not get a membership event of that user afterwards."""
     sent = [item.position for item in ran("subject", drawn, choices)[0].sent]
     items = items_of(drawn)
     for end in (item for item in items if item.mem is None and TOPICS[item.kind] in ENDS):
@@ -176,7 +180,9 @@ def test_the_end_of_a_resource_waits_for_its_open_edges(drawn: Any, choices: lis
 def test_a_poison_item_holds_back_exactly_what_depends_on_it(
     ordering: Ordering, drawn: Any, choices: list[int], poison: frozenset[int]
 ) -> None:
-    """Waiting is transitive, and nothing else is: what is left is the closure, whatever went first."""
+    """Waiting is transitive, and nothing else waits: the items that are left are the transitive closure, in whatever order the
+    others were settled.
+    """
     consumer, items = ran(ordering, drawn, choices, poison)
     left = {item.position for item in consumer.auditor.open}
     expected: set[int] = set()
@@ -202,7 +208,7 @@ def test_a_directory_in_order_has_one_delivery_at_a_time(drawn: Any, choices: li
 
 
 def _hurried(item: Item) -> set[Item]:
-    """What an item names of replays, through gates."""
+    """The replayed items that an item waits for, also those behind gates."""
     found, waiting = set[Item](), [b for b in item.behind if b.sent_again]
     while waiting:
         named = waiting.pop()
@@ -213,8 +219,8 @@ def _hurried(item: Item) -> set[Item]:
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
 @given(drawn=steps)
-def test_replayed_and_live_items_of_a_subject_never_go_side_by_side(ordering: Ordering, drawn: Any) -> None:
-    """Whichever of them was taken first is finished first, so a receiver never sees the two interleave."""
+def test_replayed_and_live_items_of_a_subject_are_never_under_way_together(ordering: Ordering, drawn: Any) -> None:
+    """Whichever of the two was begun first is finished first, so a receiver never sees them interleaved."""
     consumer = Consumer(ordering)
     for item in items_of(drawn):
         consumer.admit(item)
@@ -227,10 +233,12 @@ def test_replayed_and_live_items_of_a_subject_never_go_side_by_side(ordering: Or
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
 @given(drawn=steps, back=st.frozensets(st.integers(1, 30)), picks=st.frozensets(st.integers(0, 29)), choices=choices)
-def test_rebuilt_lanes_have_what_is_under_way_first_and_then_the_order_of_the_log(
+def test_rebuilt_lanes_have_the_items_under_way_first_and_then_the_order_of_the_log(
     ordering: Ordering, drawn: Any, back: frozenset[int], picks: frozenset[int], choices: list[int]
 ) -> None:
-    """`back` come again while later ones are under way: they wait for those, and go before what has not left."""
+    """The items of `back` are admitted again while later ones are under way: they wait for those, and go before items that were
+    not sent.
+    """
     items = items_of(drawn)
     consumer = Consumer(ordering)
     for item in items:
@@ -251,7 +259,7 @@ def _item(position: int, kind: e.EventType, obj: UUID, mem: UUID | None = None, 
     return Item(position, 1, position, kind.number, obj, mem, replay=replay)
 
 
-def test_members_of_a_poisoned_group_cost_as_much_as_they_are_many() -> None:
+def test_members_of_a_group_whose_event_fails_cost_memory_in_proportion_to_their_number() -> None:
     """A backlog of 100 000 behind one event is kept with one link each, not with one for each pair."""
     lanes = Lanes("subject")
     items = [_item(1, e.GROUP_CREATED, GROUPS[0])]
@@ -264,8 +272,8 @@ def test_members_of_a_poisoned_group_cost_as_much_as_they_are_many() -> None:
     assert lanes.settle(items[0]) == items[1:-1]
 
 
-def test_live_events_beside_a_replay_of_their_group_cost_as_much_as_they_are_many() -> None:
-    """A thousand joiners while a hundred thousand memberships of the group are replayed: no link for each pair."""
+def test_live_events_beside_a_replay_of_their_group_cost_memory_in_proportion_to_their_number() -> None:
+    """A thousand users join while a hundred thousand memberships of the group are replayed: there must be no link for each pair."""
     lanes = Lanes("subject")
     items = [_item(n, e.MEMBER_ADDED, GROUPS[0], UUID(int=n), RUN if (n // 500) % 2 else None) for n in range(1_000, 5_000)]
     for item in items:
@@ -281,8 +289,8 @@ def test_live_events_beside_a_replay_of_their_group_cost_as_much_as_they_are_man
     assert sent == len(items)
 
 
-def test_lanes_hold_nothing_of_what_is_settled() -> None:
-    """They live as long as their process."""
+def test_lanes_keep_nothing_of_settled_items() -> None:
+    """They live as long as their process, so what they keep would grow for ever."""
     lanes = Lanes("subject")
     items = [
         _item(1, e.GROUP_CREATED, GROUPS[0]), _item(2, e.MEMBER_ADDED, GROUPS[0], USERS[0]),
@@ -295,7 +303,7 @@ def test_lanes_hold_nothing_of_what_is_settled() -> None:
     assert not any((lanes._tails, lanes._lifecycle, lanes._edges, lanes._fresh, lanes._gates, lanes._of_directory))
 
 
-def test_the_closing_of_a_directory_overtakes_what_is_stuck_and_its_last_event_comes_last() -> None:
+def test_the_closing_of_a_directory_overtakes_stuck_items_and_its_last_event_comes_last() -> None:
     lanes = Lanes("subject")
     here = DIRECTORIES[0]
     stuck = [_item(1, e.DIRECTORY_PROFILE_CHANGED, here), _item(2, e.USER_CREATED, USERS[0])]

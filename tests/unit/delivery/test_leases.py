@@ -1,4 +1,6 @@
-"""Who is alive, as another process sees it: by changes alone, whatever clocks say, and not in time that nobody looked."""
+"""Which holders of leases are alive, as another process sees it: by changes of the row alone, whatever clocks say; time in which
+nobody looked does not count.
+"""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_a_lease_is_quiet_for_as_long_as_it_was_seen_unchanged(drawn: list[tuple
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=50))
 def test_no_step_of_the_databases_clock_makes_a_living_holder_quiet(steps: list[float]) -> None:
-    """What a holder writes is some time of the database, renewed each second: only that it differs is looked at."""
+    """The holder writes some time of the database, renewed each second: only a difference from the last value counts."""
     signs, clock = Signs[int](), 0.0
     for second, step in enumerate(steps):
         clock += 1.0 + step
@@ -31,7 +33,7 @@ def test_no_step_of_the_databases_clock_makes_a_living_holder_quiet(steps: list[
         assert signs.quiet_s(1) == 0.0
 
 
-def test_one_who_was_stopped_itself_takes_nobody_for_dead_when_it_wakes_up() -> None:
+def test_a_process_that_was_stopped_itself_takes_no_holder_for_dead_when_it_continues() -> None:
     signs = Signs[int]()
     signs.look({1: "a"}, 0.0)
     signs.look({1: "a"}, 3_600.0)
@@ -40,7 +42,7 @@ def test_one_who_was_stopped_itself_takes_nobody_for_dead_when_it_wakes_up() -> 
     assert signs.quiet_s(1) == 0.0
 
 
-def test_who_comes_back_or_comes_anew_begins_anew() -> None:
+def test_a_holder_that_returns_or_is_new_is_watched_from_the_beginning() -> None:
     signs = Signs[int]()
     for second in range(30):
         signs.look({1: "a"}, float(second))

@@ -1,4 +1,4 @@
-"""What limits a consumer that is behind: told from moments, and said with what would help."""
+"""What limits a consumer that is behind: it is derived from samples, and reported with advice."""
 
 import pytest
 
@@ -44,11 +44,11 @@ def moment(**seen: int) -> Moment:
         ({"open": 900, "under_way": 8, "full": 1, "doubt": 1, "retries": 1}, FAILURES),
     ],
 )
-def test_a_moment_says_what_keeps_the_next_event_from_going(seen: dict[str, int], limit: int) -> None:
+def test_a_sample_says_what_keeps_the_next_event_from_being_sent(seen: dict[str, int], limit: int) -> None:
     assert limit_of(moment(**seen)) == limit
 
 
-def test_the_most_frequent_finding_of_lately_counts() -> None:
+def test_the_most_frequent_recent_finding_counts() -> None:
     pace, now = Pace(), 0.0
     for limit in (*[ANSWER_TIME] * LOOKS, *[ORDER] * (LOOKS // 2)):
         found, now = pace.look(limit, now), now + 1.0
@@ -58,7 +58,7 @@ def test_the_most_frequent_finding_of_lately_counts() -> None:
     assert found.limit == ORDER
 
 
-def test_figures_follow_what_happens() -> None:
+def test_figures_follow_the_deliveries() -> None:
     pace = Pace()
     pace.look(ORDER, 0.0)
     for second in range(1, 60):
@@ -75,7 +75,7 @@ def test_figures_follow_what_happens() -> None:
 @pytest.mark.parametrize("limit", NAMES)
 @pytest.mark.parametrize("ordering", ["directory", "subject"])
 @pytest.mark.parametrize("batch_max", [1, 100])
-def test_advice_names_only_what_can_still_be_done(limit: int, ordering: str, batch_max: int) -> None:
+def test_advice_names_only_settings_that_can_still_be_changed(limit: int, ordering: str, batch_max: int) -> None:
     says = advice(Finding(limit, 0.0, 0.0, 0.0), ordering=ordering, batch_max=batch_max)
     assert "What helps: " in says
     assert ("`batch_max`" in says) == (batch_max == 1 and limit not in {RATE, FAILURES, EXCEPTIONS})

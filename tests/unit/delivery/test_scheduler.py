@@ -1,4 +1,6 @@
-"""What goes next, with receivers that stumble, hang and go away: who has nothing to do with it hears within a minute."""
+"""Which event is sent next while a receiver fails on some events, hangs or is down: unrelated events are delivered within a
+minute.
+"""
 
 import heapq
 from dataclasses import dataclass, field, replace
@@ -32,10 +34,13 @@ CREATED, UPDATED, DEACTIVATED = e.USER_CREATED.number, e.USER_UPDATED.number, e.
 
 @dataclass
 class Simulation:
-    """A consumer at work: events arrive, requests take their time, a receiver says what it says. No process, no clock."""
+    """A consumer in a simulation: events arrive, requests take time, a receiver answers.
+
+    There is no process and no real clock.
+    """
 
     batch_max: int = 1
-    poison: dict[UUID, str] = field(default_factory=dict)  # how the receiver fails at a subject: hang, late (502), refuse (422)
+    poison: dict[UUID, str] = field(default_factory=dict)  # how the receiver fails on a subject: hang, late (502), refuse (422)
     away: list[tuple[float, float]] = field(default_factory=list)
     now: float = 1_000.0
     position: int = 0
@@ -43,7 +48,7 @@ class Simulation:
     taken: dict[int, float] = field(default_factory=dict)
     came: dict[int, float] = field(default_factory=dict)
     most: int = 0
-    asks_s: float | None = None  # what the receiver says where it fails, in Retry-After
+    asks_s: float | None = None  # the Retry-After of the receiver's failures
 
     def __post_init__(self) -> None:
         self.open: dict[int, Open] = {}
@@ -134,7 +139,7 @@ def subject(name: object) -> UUID:
 
 
 def stumbling(count: int, how: str, *, again: bool = False, **more: object) -> Simulation:
-    """A receiver that fails at `count` subjects, all of which it was sent already."""
+    """A receiver that fails on `count` subjects; events of all of them were sent already."""
     found = Simulation(poison={subject(n): how for n in range(count)}, **more)  # pyright: ignore[reportArgumentType]
     for n in range(count):
         found.arrive(CREATED, subject(n), again=again)
@@ -146,8 +151,8 @@ def stumbling(count: int, how: str, *, again: bool = False, **more: object) -> S
 @pytest.mark.parametrize("batch_max", [1, 50])
 @pytest.mark.parametrize("count", [8, 40, 200])
 @pytest.mark.parametrize("again", [False, True])
-def test_a_leaver_who_has_nothing_to_do_with_it_is_told_at_once(how: str, batch_max: int, count: int, *, again: bool) -> None:
-    """Whatever stumbles: live events or those of a replay, alone or in batches."""
+def test_an_unrelated_leaver_is_delivered_at_once(how: str, batch_max: int, count: int, *, again: bool) -> None:
+    """In every case: the failing events are live ones or those of a replay, sent alone or in batches."""
     s = stumbling(count, how, batch_max=batch_max, again=again)
     leaver = s.arrive(DEACTIVATED, subject("leaver"))
     s.run(MINUTE)
@@ -155,7 +160,7 @@ def test_a_leaver_who_has_nothing_to_do_with_it_is_told_at_once(how: str, batch_
     assert leaver in s.taken
 
 
-def test_a_leaver_whose_earlier_events_wait_is_told_with_them_ahead_of_the_others() -> None:
+def test_a_leaver_whose_earlier_events_wait_is_sent_together_with_them_before_others() -> None:
     s = stumbling(10, "hang")
     for n in range(500):
         s.arrive(CREATED, subject(f"newcomer {n}"))
@@ -166,7 +171,7 @@ def test_a_leaver_whose_earlier_events_wait_is_told_with_them_ahead_of_the_other
     assert leaver in s.taken
 
 
-def test_a_receiver_that_was_away_for_two_seconds_gets_a_new_leaver_at_once() -> None:
+def test_after_an_outage_of_two_seconds_a_new_leaver_is_delivered_at_once() -> None:
     s = Simulation(away=[(1_000.0, 1_002.0)])
     for n in range(10):
         s.arrive(CREATED, subject(n))
@@ -178,8 +183,8 @@ def test_a_receiver_that_was_away_for_two_seconds_gets_a_new_leaver_at_once() ->
     assert len(s.taken) == 11, "the first success makes all due"
 
 
-def test_the_probe_goes_round_over_different_lanes_ends_of_access_first() -> None:
-    """Nothing new comes for an hour: what waits is tried in turn, and a success for one opens it for all."""
+def test_probes_rotate_over_the_lanes_and_ends_of_access_come_first() -> None:
+    """No new event comes for an hour: the waiting events are tried in turn, and the first success makes all of them due."""
     s = Simulation(away=[(0.0, 4_000.0)])
     for n in range(300):
         s.arrive(CREATED, subject(n))
@@ -192,7 +197,7 @@ def test_the_probe_goes_round_over_different_lanes_ends_of_access_first() -> Non
     assert len(s.taken) == 400
 
 
-def test_an_outage_uses_up_attempts_of_few_and_no_more_than_the_schedule_has() -> None:
+def test_an_outage_uses_up_attempts_of_few_events_and_no_more_than_the_schedule_has() -> None:
     s = Simulation(away=[(0.0, 1_000.0 + 80 * 3_600)])
     for n in range(500):
         s.arrive(CREATED, subject(n))
@@ -202,7 +207,7 @@ def test_an_outage_uses_up_attempts_of_few_and_no_more_than_the_schedule_has() -
     assert len(s.taken) >= 500 - BLAMED_MAX - IN_FLIGHT_MAX
 
 
-def test_a_poison_event_is_blocked_no_sooner_because_others_are_taken() -> None:
+def test_an_event_that_always_fails_is_blocked_no_sooner_because_others_are_accepted() -> None:
     s = stumbling(20, "hang")
     for n in range(600):
         s.arrive(CREATED, subject(f"innocent {n}"))
@@ -226,7 +231,7 @@ outages = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 30)), max_size=2)
 
 @settings(max_examples=examples(150))
 @given(drawn=lanes, faulty=faults, gone=outages, batch_max=st.sampled_from([1, 7]))
-def test_no_innocent_lane_waits_longer_than_a_minute_for_its_first_try(
+def test_no_unrelated_lane_waits_longer_than_a_minute_for_its_first_try(
     drawn: list[tuple[int, int, float]], faulty: dict[int, str], gone: list[tuple[float, float]], batch_max: int
 ) -> None:
     s = Simulation(batch_max, {subject(n): how for n, how in faulty.items()}, [(1_000 + a, 1_000 + a + b) for a, b in gone])
@@ -237,7 +242,7 @@ def test_no_innocent_lane_waits_longer_than_a_minute_for_its_first_try(
     innocent = {p: o for p, o in s.open.items() if o.item.obj not in s.poison}
     assert not innocent, "whoever is back gets all"
     ready = dict(s.came)
-    for position, at in sorted(s.taken.items()):  # an event is ready when the one before it in its lane was taken
+    for position, at in sorted(s.taken.items()):  # an event is ready when the one before it in its lane was accepted
         lane = [p for p in s.came if p > position and s.subjects[p] == s.subjects[position]]
         if lane:
             ready[lane[0]] = max(ready[lane[0]], at)
@@ -250,10 +255,10 @@ def test_no_innocent_lane_waits_longer_than_a_minute_for_its_first_try(
 @pytest.mark.parametrize("batch_max", [1, 50])
 @pytest.mark.parametrize("count", [7, 8, 200])
 @pytest.mark.parametrize("again", [False, True])
-def test_what_a_receiver_asks_for_is_waited_for_in_doubt_and_when_it_is_back(
-    how: str, batch_max: int, count: int, *, again: bool
-) -> None:
-    """Retry-After of ten minutes: neither the probe nor the success of another comes before it, and nothing much later."""
+def test_a_retry_after_is_kept_in_doubt_and_after_it(how: str, batch_max: int, count: int, *, again: bool) -> None:
+    """With a Retry-After of ten minutes, neither a probe nor the success of another event comes before its end, and the retry
+    comes soon after it.
+    """
     s = stumbling(count, how, batch_max=batch_max, again=again, asks_s=10 * MINUTE)
     s.run(2 * MINUTE)
     leaver = s.arrive(DEACTIVATED, subject("leaver"))
@@ -271,14 +276,14 @@ def test_what_a_receiver_asks_for_is_waited_for_in_doubt_and_when_it_is_back(
     assert not s.open
 
 
-def test_nothing_is_looked_for_all_the_time_while_a_receiver_is_to_be_left_alone() -> None:
+def test_the_scheduler_does_not_search_all_the_time_during_a_retry_after() -> None:
     s = stumbling(CIRCUIT, "late", asks_s=60 * MINUTE)
     s.run(MINUTE)
     assert s.scheduler.doubt.silent(s.now)
     assert min(s.scheduler.times(s.now)) - s.now > 50 * MINUTE
 
 
-def test_doubt_is_not_misled_by_a_clock_that_is_set() -> None:
+def test_doubt_is_not_affected_by_a_clock_that_is_set() -> None:
     doubt = Doubt()
     for n in range(CIRCUIT):
         doubt.tried(1_000.0)
@@ -293,7 +298,9 @@ def test_doubt_is_not_misled_by_a_clock_that_is_set() -> None:
 
 
 def test_a_clock_that_is_set_back_delays_no_retry_and_no_replay() -> None:
-    """By an hour: the first retry came after an hour, a replay of ten a second went on after one."""
+    """The clock is set back by an hour: earlier, the first retry came after an hour, and a replay of ten a second went on after
+    one.
+    """
     s = Simulation(poison={subject("u"): "refuse"})
     failed = s.arrive(CREATED, subject("u"))
     s.run(1)

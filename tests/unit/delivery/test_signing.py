@@ -1,4 +1,4 @@
-"""Standard Webhooks, against the vector of its specification and a verification written the other way round."""
+"""Standard Webhooks: checked against the example of its specification, and with a verification that is written independently."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 EVENT = b'{"object":"event","id":"evt_acme_1_00000000"}'
 
 
-def test_the_vector_of_the_specification_is_reproduced() -> None:
+def test_the_example_of_the_specification_is_reproduced() -> None:
     found = signature([SECRET], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert found == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
@@ -45,8 +45,8 @@ def test_the_body_of_a_batch_has_its_events_in_order() -> None:
     assert body == {"type": "batch", "timestamp": "2026-11-24T12:00:00Z", "data": [{"n": 1}, {"n": 2}]}
 
 
-def test_the_id_of_a_batch_is_that_of_its_events_in_their_order() -> None:
-    """A repetition is recognised; another set, or another order, is another message."""
+def test_the_id_of_a_batch_follows_from_its_events_and_their_order() -> None:
+    """A repetition has the same id; other events, or the same in another order, are another message."""
     one = batch_id(["evt_a_1", "evt_a_2"])
     assert one == batch_id(["evt_a_1", "evt_a_2"])
     assert len({one, batch_id(["evt_a_2", "evt_a_1"]), batch_id(["evt_a_1"]), batch_id(["evt_a_1\nevt_a", "2"])}) == 4

@@ -1,4 +1,4 @@
-"""The state of a consumer and what limits it, over every combination of what they follow from."""
+"""The state of a consumer and what limits it, for every combination of the values that they follow from."""
 
 from itertools import product
 
@@ -10,7 +10,7 @@ from delivery.standing import LAGGING_S, LIMITS, STATES, Standing, limited_by, s
 ASKED = ("active", "paused", "disabled")
 
 
-def test_the_state_is_what_was_asked_for_or_else_the_worst_that_became_of_deliveries() -> None:
+def test_the_state_is_what_an_operator_set_or_the_worst_state_of_its_deliveries() -> None:
     found = {
         (asked, blocked, retrying): shown_state(asked, blocked=blocked, retrying=retrying)
         for asked, blocked, retrying in product(ASKED, (0, 1, 20_000), (0, 1, 20_000))
@@ -28,7 +28,7 @@ def test_the_state_is_what_was_asked_for_or_else_the_worst_that_became_of_delive
 @pytest.mark.parametrize("seconds", [0.0, LAGGING_S - 0.1, LAGGING_S, 1e6])
 @pytest.mark.parametrize("moves", [0, 1, 10_000, 30_000])
 @pytest.mark.parametrize("limit", [None, UNLIMITED, *NAMES])
-def test_a_consumer_that_is_behind_and_waits_for_no_operator_is_limited_by_something(
+def test_a_consumer_that_is_behind_without_waiting_for_an_operator_has_a_limit(
     asked: str, pushed: bool, seconds: float, moves: int, limit: int | None
 ) -> None:
     seen = None if limit is None else Finding(limit, 0.2, 0.1, 12.34)
@@ -44,7 +44,7 @@ def test_a_consumer_that_is_behind_and_waits_for_no_operator_is_limited_by_somet
     assert figures == ((200.0, 12.3) if pushed and limit is not None else (None, None))
 
 
-def test_every_limit_can_be_said() -> None:
+def test_every_limit_has_a_sentence() -> None:
     standings = [Standing("active", pushed, "directory", 100, 60.0, 1) for pushed in (True, False)]
     findings = [None, *(Finding(limit, 0.0, 0.0, 0.0) for limit in NAMES)]
     said = {found["what"] for s, seen in product(standings, findings) if (found := limited_by(s, seen)) is not None}

@@ -1,4 +1,6 @@
-"""The surge brake equals a plain count: of each commit, how many came in the hour that ends with it."""
+"""The surge brake gives the same result as a simple count: for each commit, the users who lost access in the hour that ends with
+it.
+"""
 
 import re
 from pathlib import Path
@@ -39,14 +41,14 @@ def naive(losses: list[Loss], limit: Limit) -> list[int]:
 
 
 @given(steps, st.integers(0, 4), st.integers(0, 60))
-def test_what_is_over_the_limit_is_what_a_plain_count_of_users_says(steps: Steps, per_hour: int, released: int) -> None:
+def test_the_commits_over_the_limit_are_those_of_a_simple_count_of_users(steps: Steps, per_hour: int, released: int) -> None:
     losses, limit = history(steps), Limit(per_hour, "hold", released)
     assert excess(losses, limit) == naive(losses, limit)
 
 
 @given(steps, st.integers(0, 4), st.integers(0, 40))
-def test_an_answer_does_not_depend_on_how_much_older_history_was_read(steps: Steps, per_hour: int, first: int) -> None:
-    """Whoever asks of a commit reads the hour before it, and no more: all must agree on what is held."""
+def test_the_answer_does_not_depend_on_how_much_older_history_was_read(steps: Steps, per_hour: int, first: int) -> None:
+    """Each reader reads only the hour before a commit, and all must agree on which commits are held."""
     losses, limit = history(steps), Limit(per_hour)
     for loss in losses[first:]:
         hour = [other for other in losses if loss.at - HOUR_US < other.at <= loss.at]
@@ -54,8 +56,11 @@ def test_an_answer_does_not_depend_on_how_much_older_history_was_read(steps: Ste
 
 
 @given(st.integers(0, 4), st.lists(st.integers(1, 3 * HOUR_US // 4), min_size=1, max_size=12))
-def test_a_clock_that_stands_makes_no_hour_of_a_day(per_hour: int, gaps: list[int]) -> None:
-    """Three lost access while the clocks were a day ahead; then they were put right, and each commit counts by when it was made."""
+def test_while_the_clock_is_frozen_a_day_does_not_count_as_an_hour(per_hour: int, gaps: list[int]) -> None:
+    """Three users lost access while the clocks were a day ahead.
+
+    Then the clocks were corrected, and each commit counts by the time when it was made.
+    """
     began, day = 100 * HOUR_US, 24 * HOUR_US
     ahead = [Loss(n, began + day + n, [USERS[n]]) for n in range(3)]
     made = [began + 10 + sum(gaps[: n + 1]) for n in range(len(gaps))]
@@ -71,7 +76,7 @@ def one_each(count: int) -> list[Loss]:
     return [Loss(n, n, [UUID(int=n)]) for n in range(1, count + 1)]
 
 
-def test_an_ordinary_directory_is_told_of_above_a_hundred_an_hour() -> None:
+def test_by_default_more_than_a_hundred_an_hour_raise_an_alarm() -> None:
     assert excess(one_each(PER_HOUR), Limit()) == []
     assert excess([*one_each(PER_HOUR), Loss(500, 500, [UUID(int=500)])], Limit()) == [500]
     assert excess([*one_each(PER_HOUR), Loss(500, 500, [UUID(int=1)])], Limit()) == [], "the same user once more"
@@ -79,7 +84,7 @@ def test_an_ordinary_directory_is_told_of_above_a_hundred_an_hour() -> None:
 
 
 def test_the_bits_in_sql_are_the_event_types_that_end_a_users_access() -> None:
-    """An index needs a literal; the one who changes the numbers finds it here."""
+    """An index needs constants in its condition; whoever changes the numbers of event types is told by this test."""
     ends = e.USER_DEACTIVATED.bit | e.USER_DELETED.bit
     assert REVOKING == ends | e.MEMBER_REMOVED.bit | e.ACCESS_REVOKED.bit
     migrations = "".join(p.read_text(encoding="utf-8") for p in (PROJECT / "database" / "migrations").glob("*.sql"))
@@ -95,12 +100,12 @@ def test_the_bits_in_sql_are_the_event_types_that_end_a_users_access() -> None:
 
 
 def test_nothing_of_a_closed_directory_is_held() -> None:
-    """Not what the clean-up does either, nor what was held when it was closed."""
+    """This covers the events of the clean-up, and the events that were held when the directory was closed."""
     storm = one_each(9)
     assert excess(storm, Limit(2, "hold")) == [3, 4, 5, 6, 7, 8, 9]
     assert excess(storm, Limit(2, "hold", closed=True)) == []
 
 
-def test_the_words_in_sql_that_let_somebody_in_are_those_of_a_leaf() -> None:
+def test_the_field_in_sql_that_marks_a_grant_is_that_of_a_leaf() -> None:
     for words in (b'"active":true', b'"eff":true'):
         assert words.hex() in SQL["drop_superseded"]

@@ -1,4 +1,4 @@
-"""The contract of transports, on the webhook and on a second transport that knows the public seam only."""
+"""The contract of transports, run on the webhook and on a second transport that uses only the public interface."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -21,7 +21,7 @@ ANSWERS = {
 
 
 def _events(body: bytes) -> list[bytes]:
-    """The JSON of the events of a webhook, as they stand in its body."""
+    """The JSON of the events of a webhook request, as they are in its body."""
     message = orjson.loads(body)
     inner = body[body.index(b'"data":') + len(b'"data":') : -1]
     return [inner] if message["type"] != "batch" else [orjson.dumps(one) for one in message["data"]]
@@ -44,7 +44,7 @@ async def _webhook(behaviour: Behaviour) -> AsyncIterator[Scene]:
 
 
 class TestLines(TransportContract):
-    """A transport of a page, written by whoever read docs/architecture.md."""
+    """A transport of one page, written only from docs/architecture.md."""
 
     def scene(self, behaviour: Behaviour) -> AbstractAsyncContextManager[Scene]:
         return _lines(behaviour)

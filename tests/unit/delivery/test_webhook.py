@@ -1,4 +1,4 @@
-"""One signed POST to real servers on loopback: what each answer means, and what no answer may do to us."""
+"""One signed POST to real servers on loopback: the meaning of each answer, and that no answer can harm the service."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @dataclass
 class Receiver:
-    """A server that answers every request with the same bytes, or hands the connection to `handler`."""
+    """A server that answers every request with the same bytes, or passes the connection to `handler`."""
 
     answer: bytes = b""
     handler: Handler | None = None
@@ -127,14 +127,14 @@ def sent(
     ],
 )  # fmt: skip
 def test_a_status_has_one_meaning(status: int, error: str, *, gone: bool, away: bool) -> None:
-    """`away`: any other event would have fared no better."""
+    """With `away`, any other event would have failed as well."""
     result, _ = sent(http(status))
     assert (result.status, result.error, result.ok) == (status, error, not error)
     expected: Outcome = Accepted() if not error else Gone() if gone else Retry(error, away=away)
     assert result.outcome == expected
 
 
-def test_only_a_429_with_a_time_speaks_of_all_that_the_receiver_gets() -> None:
+def test_only_a_429_with_a_time_applies_to_all_events_of_the_receiver() -> None:
     outcomes = [sent(http(status, Retry_After="9"))[0].outcome for status in (429, 503)] + [sent(http(429))[0].outcome]
     assert [(o.asks_all, o.after_s) for o in outcomes if isinstance(o, Retry)] == [(True, 9.0), (False, 9.0), (False, None)]
 
@@ -165,7 +165,7 @@ def test_both_secrets_sign_while_both_are_valid() -> None:
 
 
 def _verified(secret: str, headers: dict[str, str], body: bytes) -> bool:
-    """As a receiver does it, with one secret."""
+    """Verify a request with one secret, as a receiver does."""
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     mac = hmac.new(base64.b64decode(secret.removeprefix("whsec_")), signed, hashlib.sha256).digest()
     return any(entry == "v1," + base64.b64encode(mac).decode() for entry in headers["webhook-signature"].split(" "))
@@ -173,7 +173,7 @@ def _verified(secret: str, headers: dict[str, str], body: bytes) -> bool:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(status: int) -> None:
-    """It would lead a signed body with personal data wherever the receiver, or whoever took it over, says."""
+    """Otherwise a signed body with personal data would be sent wherever the receiver, or somebody who controls it, points."""
 
     async def run() -> None:
         async with serving(http(200)) as other, serving() as receiver, sending() as sender:
@@ -193,7 +193,7 @@ def test_a_redirect_is_not_followed(status: int) -> None:
         (b"[" * 60_000, None), (b'{"expected_previous_seq":' + b"9" * 400 + b"}", None),
     ],
 )  # fmt: skip
-def test_only_a_number_in_a_409_says_what_a_receiver_lacks(body: bytes, expected: int | None) -> None:
+def test_only_a_number_in_a_409_is_taken_as_the_seq_that_a_receiver_expects(body: bytes, expected: int | None) -> None:
     assert sent(http(409, body))[0].expected_previous_seq == expected
     assert sent(http(400, body))[0].expected_previous_seq is None
 
@@ -213,13 +213,13 @@ def test_a_retry_after_is_read_from_a_refusal(status: int, header: str, seconds:
     assert result.retry_after_s == (None if seconds is None else pytest.approx(seconds))
 
 
-def test_what_a_receiver_says_is_kept_short_and_readable() -> None:
+def test_the_stored_answer_of_a_receiver_is_short_and_readable() -> None:
     result, _ = sent(http(500, b"\xff" + b"x" * 5_000))
     assert result.answer == "�" + "x" * (ANSWER_SHOWN - 1)
     assert "xxx" not in repr(result), "it may name persons, and results are logged"
 
 
-def test_no_answer_in_time_is_a_timeout_of_the_receiver() -> None:
+def test_no_answer_in_time_counts_as_a_timeout_of_the_receiver() -> None:
     async def run() -> None:
         async with serving() as receiver, sending(timeout_s=0.2) as sender:
             receiver.handler = receiver.hang
@@ -255,13 +255,13 @@ async def _endless_interim(_: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 @pytest.mark.parametrize("handler", [_reset, _nonsense, _half_a_head])
-def test_a_broken_answer_is_of_the_receiver(handler: Handler) -> None:
+def test_a_broken_answer_counts_as_a_failure_of_the_receiver(handler: Handler) -> None:
     result, _ = sent(handler=handler)
     assert (result.error, away(result)) == ("connection_broken", True)
 
 
 @pytest.mark.parametrize("handler", [_endless_head, _endless_interim])
-def test_an_endless_head_ends_with_an_error(handler: Handler) -> None:
+def test_an_endless_response_head_ends_with_an_error(handler: Handler) -> None:
     result, _ = sent(handler=handler, timeout_s=1.0)
     assert result.error in {"timeout", "connection_broken"}
 
@@ -279,7 +279,7 @@ def test_a_port_where_nobody_listens_is_a_refused_connection() -> None:
 
 @pytest.mark.parametrize(("status", "error"), [(200, ""), (500, "http_500")])
 def test_an_endless_body_is_cut_and_the_status_counts(status: int, error: str) -> None:
-    """The answer was the status. What follows is read up to a bound, then the connection is closed."""
+    """The status already decides. The rest of the answer is read up to a limit, then the connection is closed."""
     written = 0
 
     async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -315,13 +315,13 @@ def test_a_body_that_never_ends_costs_no_more_than_the_timeout(status: int, erro
 
 
 def test_a_compressed_body_is_not_unpacked() -> None:
-    """A few bytes of it may stand for gigabytes; they may also be no such thing at all."""
+    """A few compressed bytes may unpack to gigabytes, or may not be valid compressed data at all."""
     assert sent(http(200, b"\x1f\x8b" + b"not gzip", Content_Encoding="gzip"))[0].ok
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f000001", "[::ffff:127.0.0.1]", "[::1]"])
-def test_loopback_is_not_reached_without_allowance_by_whatever_name(host: str) -> None:
-    """Checked when the connection is made, so no answer of a name server leads inside."""
+def test_loopback_is_not_reached_without_an_allowance_under_any_name(host: str) -> None:
+    """The address is checked when the connection is made, so no answer of a name server leads into the network."""
 
     async def run() -> None:
         async with serving(http(200)) as receiver, sending(Allowed()) as sender:
@@ -346,7 +346,7 @@ def test_an_allowance_opens_what_it_names(allow: str, host: str) -> None:
 
 
 def test_an_allowance_of_one_host_is_not_lent_to_another_request() -> None:
-    """Many deliveries are under way at once; each is judged by its own host."""
+    """Many deliveries are under way at once; each is checked only for its own host."""
 
     async def run() -> None:
         async with serving(http(200)) as receiver, sending(Allowed.read("localhost")) as sender:
@@ -357,7 +357,7 @@ def test_an_allowance_of_one_host_is_not_lent_to_another_request() -> None:
     asyncio.run(run())
 
 
-def test_a_name_that_nobody_knows_is_said_so() -> None:
+def test_an_unknown_host_name_is_reported_as_such() -> None:
     async def run() -> None:
         async with sending() as sender:
             result = await sender.post("https://nowhere.invalid/hooks", SECRETS, MESSAGE)
@@ -369,7 +369,7 @@ def test_a_name_that_nobody_knows_is_said_so() -> None:
 @pytest.mark.parametrize(
     "url", ["https://", "http://[::1/", "https://x:99999/", "https://" + "a" * 300 + ".example.com/", "gopher://127.0.0.1/"]
 )
-def test_a_url_that_cannot_be_used_is_a_result_too(url: str) -> None:
+def test_a_url_that_cannot_be_used_gives_an_outcome_too(url: str) -> None:
     async def run() -> None:
         async with sending() as sender:
             assert not (await sender.post(url, SECRETS, MESSAGE)).ok
@@ -377,7 +377,7 @@ def test_a_url_that_cannot_be_used_is_a_result_too(url: str) -> None:
     asyncio.run(run())
 
 
-def test_no_proxy_of_the_environment_sees_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with serving(http(502)) as proxy, serving(http(200)) as receiver, sending() as sender:
             for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
@@ -400,7 +400,7 @@ def test_no_cookie_is_kept_and_a_connection_is_used_again() -> None:
 
 
 def _tls(folder: Path) -> ssl.SSLContext:
-    """A server's certificate that nobody vouches for."""
+    """The certificate of a server, signed by no trusted authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     start = datetime(2020, 1, 1, tzinfo=UTC)
@@ -415,12 +415,12 @@ def _tls(folder: Path) -> ssl.SSLContext:
     return context
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+def test_a_certificate_of_an_untrusted_authority_is_refused(tmp_path: Path) -> None:
     result, receiver = sent(http(200), tls=_tls(tmp_path))
     assert (result.error, receiver.requests) == ("tls", [])
 
 
-def test_a_server_without_tls_is_not_spoken_to_in_the_clear() -> None:
+def test_nothing_is_sent_unencrypted_to_a_server_without_tls() -> None:
     async def run() -> None:
         async with serving(http(200)) as receiver, sending(timeout_s=2.0) as sender:
             receiver.handler = receiver.hang
@@ -431,8 +431,8 @@ def test_a_server_without_tls_is_not_spoken_to_in_the_clear() -> None:
     asyncio.run(run())
 
 
-def test_what_may_not_leave_any_more_when_the_connection_stands_does_not() -> None:
-    """Not on a new connection and not on one that is used again; and the sender goes on being usable."""
+def test_a_request_that_is_too_late_when_the_connection_is_open_is_not_sent() -> None:
+    """This holds for a new connection and for one that is used again, and the sender can be used afterwards."""
 
     async def story() -> None:
         async with serving(http(204)) as receiver, sending() as sender:

@@ -1,4 +1,4 @@
-"""When a clock is believed, and what an event is stamped with: pure."""
+"""When a clock is trusted, and which time an event gets; pure."""
 
 import pytest
 
@@ -8,11 +8,11 @@ NOON = 1_700_000_000_000_000
 
 
 @pytest.mark.parametrize(("off", "doubted"), [(0, False), (APART_MAX_US, False), (-APART_MAX_US, False), (APART_MAX_US + 1, True), (-APART_MAX_US - 1, True)])  # fmt: skip
-def test_clocks_are_apart_beyond_a_minute(off: int, doubted: bool) -> None:
+def test_clocks_disagree_beyond_a_minute(off: int, doubted: bool) -> None:
     assert apart(NOON, NOON + off, NOON) is doubted
 
 
-def test_a_look_that_took_long_proves_nothing() -> None:
+def test_a_reading_that_took_long_proves_nothing() -> None:
     """Behind a giant commit the database's clock is read a minute after the question was sent."""
     assert not apart(NOON, NOON + 2 * APART_MAX_US, NOON + 2 * APART_MAX_US)
     assert not apart(NOON, NOON, NOON + 2 * APART_MAX_US)
@@ -28,14 +28,16 @@ def test_a_look_that_took_long_proves_nothing() -> None:
         (APART_MAX_US, True, "running", None),
     ],
 )
-def test_what_a_last_event_ahead_of_the_clock_means(ahead: int, accepted: bool, state: str, trouble: str | None) -> None:
+def test_the_meaning_of_a_last_event_that_is_ahead_of_the_clock(
+    ahead: int, accepted: bool, state: str, trouble: str | None
+) -> None:
     tail = DirectoryTail(1, NOON + ahead, NOON, accepted)
     tail.compare(NOON, NOON)
     assert (tail.state, tail.trouble, tail.now) == (state, trouble, NOON + ahead)
 
 
 @pytest.mark.parametrize("off", [-2 * APART_MAX_US, 2 * APART_MAX_US])
-def test_of_two_clocks_that_disagree_acts_go_by_the_earlier_but_never_back(off: int) -> None:
+def test_with_two_clocks_that_disagree_acts_get_the_earlier_time_but_time_never_decreases(off: int) -> None:
     tail = DirectoryTail(1, NOON - 5, NOON + off)
     tail.compare(NOON, NOON)
     assert (tail.trouble, tail.now) == (CLOCKS_DISAGREE, max(NOON - 5, min(NOON, NOON + off)))

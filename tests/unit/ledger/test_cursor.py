@@ -1,4 +1,4 @@
-"""Cursors and event ids: what we give out we take back, anything else is refused in one way."""
+"""Cursors and event ids: those that the service gave out are accepted, and everything else is refused with the same error."""
 
 import base64
 import struct
@@ -36,19 +36,19 @@ def test_a_cursor_needs_no_escaping_in_a_url(cursor: Cursor) -> None:
 
 
 def test_the_beginning_is_a_cursor() -> None:
-    """An empty feed has a place too."""
+    """An empty feed has a place, too."""
     assert decode_cursor(Cursor(0, BEGINNING).encode()) == Cursor(0, BEGINNING)
 
 
-def test_a_cursor_that_an_earlier_release_gave_out_is_taken() -> None:
-    """Clients keep cursors for months: stored text, not made here."""
+def test_a_cursor_of_an_earlier_release_is_accepted() -> None:
+    """Clients keep cursors for months, so these are texts from an earlier release, not made by this code."""
     assert decode_cursor("c_AQAAAAAAAAAAAAAEtF8MmnM") == Cursor(1204, bytes.fromhex("5f0c9a73"))
     assert decode_cursor("c_AgAAAAcAAAAAAAAAYV8MmnM") == Cursor(97, bytes.fromhex("5f0c9a73"), 7)
 
 
 @given(st.text(max_size=80) | st.text(max_size=70).map("c_".__add__))
 def test_any_text_is_a_cursor_or_refused(text: str) -> None:
-    """The text comes from outside: nothing but InvalidCursorError may come of it."""
+    """The text comes from outside: it must not cause any other error than InvalidCursorError."""
     try:
         cursor = decode_cursor(text)
     except InvalidCursorError:
@@ -86,13 +86,13 @@ def test_a_malformed_cursor_is_refused(text: str) -> None:
 
 @given(event_ids)
 def test_an_event_id_survives_the_round_trip(event_id: EventId) -> None:
-    """Slugs hold hyphens and `_system` an underscore; the id is parsed from its end."""
+    """Slugs contain hyphens, and `_system` an underscore; so the id is parsed from its end."""
     assert parse_event_id(str(event_id)) == event_id
 
 
 @given(st.text(max_size=140) | st.text(max_size=130).map("evt_".__add__))
 def test_any_text_is_an_event_id_or_none(text: str) -> None:
-    """It comes from a URL."""
+    """The text comes from a URL."""
     found = parse_event_id(text)
     assert found is None or found.seq >= 0
 
@@ -103,5 +103,5 @@ def test_any_text_is_an_event_id_or_none(text: str) -> None:
      "evt_acme_1234567890123456789_00000000", "acme_1_00000000", "evt_" + "a" * 130 + "_1_00000000"],
 )  # fmt: skip
 def test_a_malformed_event_id_is_none(text: str) -> None:
-    """One event has one id: other digits, other case or another length are not it."""
+    """An event has only one id: a text with other digits, another case or another length is not that id."""
     assert parse_event_id(text) is None

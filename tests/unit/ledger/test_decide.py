@@ -1,4 +1,4 @@
-"""Decisions as given (state) / when (command) / then (events): the completeness law, and nothing for a no-op."""
+"""Decisions as given (state), when (command), then (events): state follows from events alone, and a no-op makes no event."""
 
 from dataclasses import replace
 from typing import Any
@@ -47,7 +47,7 @@ def _when(state: DirectoryState, command: c.Command) -> Decision:
 
 
 def _told(decision: Decision) -> list[tuple[str, ...]]:
-    """The events in short: type, whose, member, cause, effect."""
+    """The events in a short form: type, subject, member, cause, effect."""
     return [_short(draft) for draft in decision.drafts]
 
 
@@ -100,11 +100,11 @@ def test_an_attribute_change_is_one_update_with_its_changes() -> None:
     "command",
     [_set("active", True), _set("userName", "Ann"), c.ReplaceUser(U1, {"schemas": [CORE_USER], "userName": "Ann"}, "ann")],
 )
-def test_a_no_op_emits_nothing(command: c.Command) -> None:
+def test_a_no_op_makes_no_event(command: c.Command) -> None:
     assert _when(DirectoryState(users={U1: _user()}), command).drafts == ()
 
 
-def test_a_put_that_says_nothing_of_active_does_not_bring_a_leaver_back() -> None:
+def test_a_put_without_active_does_not_reactivate_a_leaver() -> None:
     state = DirectoryState(users={U1: _user(active=False)})
     decision = _when(state, c.ReplaceUser(U1, {"schemas": [CORE_USER], "userName": "Ann", "title": "T"}, "ann"))
     assert [d.active for d in decision.drafts] == [False]
@@ -144,7 +144,7 @@ def test_deletion_removes_each_membership_before_it_happens(active: bool) -> Non
 
 
 @pytest.mark.parametrize("command", [_set("active", False), c.DeleteUser(U1)])
-def test_what_fans_out_asks_to_run_alone_until_all_memberships_are_loaded(command: c.Command) -> None:
+def test_a_command_that_fans_out_asks_to_run_alone_until_all_memberships_are_loaded(command: c.Command) -> None:
     with pytest.raises(RunsAloneError):
         _when(DirectoryState(users={U1: _user(groups=None)}), command)
 
@@ -197,7 +197,7 @@ def test_an_unknown_member_is_refused_by_name(member: str) -> None:
         _when(DirectoryState(), c.CreateGroup(G1, document, "crew", c.as_members([member])))
 
 
-def test_a_refusal_names_up_to_ten_of_the_members_that_nobody_is() -> None:
+def test_a_refusal_names_up_to_ten_unknown_members() -> None:
     ghosts = [f"ghost-{n}" for n in range(12)]
     document = {"schemas": [CORE_GROUP], "displayName": "Crew"}
     state = DirectoryState(groups={G1: _group(members={})}, members=_members((U1, True)))
@@ -220,8 +220,8 @@ NO_IDS = ["ann@example.com", f" {U1}", f"{U1} ", str(U1)[:-1], "ann", f"{U1}\u20
 
 
 @pytest.mark.parametrize("name", NO_IDS)
-def test_a_removal_of_what_cannot_be_an_id_is_refused(name: str) -> None:
-    """It was 204, and the member stayed. An id that is merely absent is removed already."""
+def test_a_removal_of_a_value_that_cannot_be_an_id_is_refused(name: str) -> None:
+    """It was answered 204, and the member stayed. An id that is only not a member counts as removed already."""
     state = DirectoryState(groups={G1: _group(members={U1: "User"})}, members=_members((U1, True)), edges={(G1, U1)})
     quoted = f'"{name}"'
     for operation in (
@@ -261,7 +261,7 @@ def test_a_user_name_with_white_space_around_it_is_refused_but_one_that_is_store
 
 
 def test_values_in_another_order_are_the_same_values() -> None:
-    """RFC 7643 §2.4 gives the values of an attribute no order: a list that is read in another one is the list that was stored."""
+    """RFC 7643 §2.4 gives the values of an attribute no order: the same values in another order are the stored list."""
     emails = [{"value": "a", "type": "work"}, {"value": "b", "type": "home"}]
     extension: dict[str, Any] = {
         "urn:x:hr:2.0:User": {"tags": ["1", "2"], "seats": [{"n": [1, 2]}, {"n": []}], "desk": {"l": ["x", "y"]}}
@@ -285,13 +285,13 @@ def test_values_in_another_order_are_the_same_values() -> None:
         assert _told(_when(state, _set("emails", more))) == [("user.updated", str(U1), "idp")]
 
 
-def test_a_group_is_no_member_of_itself() -> None:
+def test_a_group_cannot_be_a_member_of_itself() -> None:
     state = DirectoryState(groups={G1: _group()}, members={G1: ("Group", True)})
     with pytest.raises(InvalidValue, match="itself"):
         _when(state, c.PatchGroup(G1, _patch(GROUP, {"op": "add", "path": "members", "value": [{"value": str(G1)}]})))
 
 
-def test_edges_are_netted_in_the_order_of_the_operations() -> None:
+def test_operations_on_the_same_edge_are_combined_in_their_order() -> None:
     state = DirectoryState(groups={G1: _group()}, members=_members((U1, True), (U2, True)), edges={(G1, U2)})
     operations = [
         {"op": "add", "path": "members", "value": [{"value": str(U1)}, {"value": str(U2)}]},
@@ -312,13 +312,13 @@ def _replace_member(selected: object, value: object) -> Any:
 @pytest.mark.parametrize("selected", [U3, "nobody"])
 @pytest.mark.parametrize("value", [{"value": str(U2)}, {"value": str(U3)}, None])
 def test_a_filter_that_selects_no_member_gives_nobody_access(selected: object, value: object) -> None:
-    """RFC 7644 §3.5.2.3: noTarget; also where the profile creates other values that are missing."""
+    """RFC 7644 §3.5.2.3 requires noTarget, also where the profile creates other missing values."""
     state = DirectoryState(groups={G1: _group()}, members=_members((U1, True), (U2, True), (U3, True)), edges={(G1, U1)})
     with pytest.raises(NoTarget):
         _when(state, c.PatchGroup(G1, _replace_member(selected, value)))
 
 
-def test_a_selected_member_is_replaced_by_another_by_itself_and_by_nobody() -> None:
+def test_a_selected_member_can_be_replaced_by_another_by_itself_and_by_null() -> None:
     state = DirectoryState(groups={G1: _group()}, members=_members((U1, True), (U2, True)), edges={(G1, U1)})
     other, itself, nobody = (
         _told(_when(state, c.PatchGroup(G1, _replace_member(U1, value))))
@@ -330,7 +330,7 @@ def test_a_selected_member_is_replaced_by_another_by_itself_and_by_nobody() -> N
     assert [(t[0], t[2]) for t in nobody] == [removed]
 
 
-def test_clearing_and_removing_by_a_filter_look_at_all_members() -> None:
+def test_clearing_and_removing_by_a_filter_need_all_members() -> None:
     members = {U1: "User", G2: "Group"}
     state = DirectoryState(
         groups={G1: _group(members=members)}, members={**_members((U1, False), (U2, True)), G2: ("Group", True)}, edges=set()
@@ -346,7 +346,7 @@ def test_clearing_and_removing_by_a_filter_look_at_all_members() -> None:
     assert [t[0::2] for t in _told(_when(state, c.PatchGroup(G1, by_type)))] == [("group.member_removed", str(U1), "stored only")]
 
 
-def test_a_rename_and_a_membership_change_are_two_events_and_an_echoed_name_is_none() -> None:
+def test_a_rename_and_a_membership_change_are_two_events_and_a_repeated_name_is_none() -> None:
     state = DirectoryState(groups={G1: _group()}, members=_members((U1, True)))
     add = {"op": "add", "path": "members", "value": [{"value": str(U1)}]}
     echoed = _patch(GROUP, {"op": "replace", "value": {"id": str(G1), "displayName": "Crew"}}, add)
@@ -355,7 +355,7 @@ def test_a_rename_and_a_membership_change_are_two_events_and_an_echoed_name_is_n
     assert [t[0] for t in _told(_when(state, c.PatchGroup(G1, renamed)))] == ["group.updated", "group.member_added"]
 
 
-def test_a_replaced_group_is_the_difference() -> None:
+def test_the_replacement_of_a_group_makes_events_only_for_the_difference() -> None:
     state = DirectoryState(
         groups={G1: _group(members={U1: "User", U2: "User"})}, members=_members((U1, True), (U2, True), (U3, True))
     )
@@ -367,7 +367,7 @@ def test_a_replaced_group_is_the_difference() -> None:
     ]
 
 
-def test_a_deleted_group_lets_go_of_its_members_and_its_parents_first() -> None:
+def test_the_deletion_of_a_group_first_ends_its_memberships_in_both_directions() -> None:
     state = DirectoryState(groups={G1: _group(members={U1: "User"}, parents=(G2,))}, members=_members((U1, True)))
     assert _told(_when(state, c.DeleteGroup(G1))) == [
         ("group.member_removed", str(G1), str(U1), "group_deleted", "effective"),
@@ -376,8 +376,8 @@ def test_a_deleted_group_lets_go_of_its_members_and_its_parents_first() -> None:
     ]
 
 
-def test_what_is_damaged_ends_without_its_last_state() -> None:
-    """Nobody keeps access because the attributes cannot be read any more."""
+def test_a_damaged_resource_ends_without_its_last_state() -> None:
+    """Otherwise somebody would keep access because the attributes cannot be read any more."""
     state = DirectoryState(users={U1: replace(_user(), document={})}, groups={G1: replace(_group(members={}), document={})})
     for command in (c.DeleteUser(U1), c.DeleteGroup(G1)):
         assert [draft.body for draft in _when(state, command).drafts] == [None]
@@ -389,7 +389,7 @@ def test_a_change_of_more_events_than_one_commit_holds_is_too_many(monkeypatch: 
         _when(DirectoryState(members=_members((U1, True))), c.CreateGroup(G1, {"displayName": "x"}, "x", (U1,)))
 
 
-def test_a_new_group_of_more_members_than_fit_is_refused_before_anybody_looks_them_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_group_with_too_many_members_is_refused_before_they_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ledger.commands.COMMIT_EVENTS_MAX", 3)
     with pytest.raises(TooMany, match="would make 4 events"):
         needs_of(c.CreateGroup(G1, {"displayName": "x"}, "x", (U1, U2, G2, U1)))
@@ -397,7 +397,7 @@ def test_a_new_group_of_more_members_than_fit_is_refused_before_anybody_looks_th
 
 
 @pytest.mark.parametrize(("cut", "said"), [(False, "and 2 more. "), (True, "and more. ")])
-def test_a_refusal_counts_those_that_were_looked_up(cut: bool, said: str) -> None:
+def test_a_refusal_counts_the_members_that_were_looked_up(cut: bool, said: str) -> None:
     state = DirectoryState(members=_members((U1, True)), cut=cut)
     with pytest.raises(InvalidValue, match=said):
         _when(state, c.CreateGroup(G1, {"displayName": "x"}, "x", (U1, *(uuid4() for _ in range(12)))))
@@ -406,12 +406,12 @@ def test_a_refusal_counts_those_that_were_looked_up(cut: bool, said: str) -> Non
     assert " and " not in few.value.detail
 
 
-def test_facts_are_recorded_as_they_are() -> None:
+def test_facts_are_recorded_unchanged() -> None:
     draft = Draft(USER_CREATED, U1, "User")
     assert _when(DirectoryState(), c.RecordFacts((draft,))).drafts == (draft,)
 
 
-# -- what may share a batch -------------------------------------------------
+# -- which commands may share a batch ----------------------------------------
 
 
 def _conflict(a: c.Command, b: c.Command) -> bool:
@@ -440,7 +440,7 @@ def test_the_same_user_and_the_same_name_never_share_a_batch() -> None:
     assert _conflict(_edge(G1, U1), c.DeleteGroup(G1))
 
 
-def test_what_replaces_or_clears_or_has_very_many_edges_runs_alone() -> None:
+def test_a_command_that_replaces_clears_or_changes_very_many_edges_runs_alone() -> None:
     many = {"op": "add", "path": "members", "value": [{"value": str(uuid4())} for _ in range(c.EDGES_SHARED_MAX + 1)]}
     assert needs_of(c.PatchGroup(G1, _patch(GROUP, many))).whole
     assert needs_of(c.PatchGroup(G1, _patch(GROUP, {"op": "replace", "path": "members", "value": []}))).whole
@@ -452,12 +452,12 @@ def test_what_replaces_or_clears_or_has_very_many_edges_runs_alone() -> None:
 
 @example("g" * 36)
 @given(st.text(max_size=40) | st.uuids().map(str))
-def test_only_texts_that_are_our_ids_are_parsed(text: str) -> None:
+def test_only_texts_in_the_form_of_our_ids_are_parsed(text: str) -> None:
     parsed = parse_id(text)
     assert parsed is None or str(parsed) == text.lower() or text.replace("-", "") == parsed.hex
 
 
-# -- the completeness law ---------------------------------------------------
+# -- completeness: state follows from events ----------------------------------
 
 
 @given(
@@ -491,7 +491,7 @@ def test_state_after_a_group_patch_is_the_fold_of_its_events(
     assert folded == {users[n] for n in expected}
 
 
-# -- what a decision may compute ----------------------------------------------------------------------------------------------------
+# -- how much a decision may compute ---------------------------------------------------------------------------------------------
 
 
 def _long_patch(operations: int) -> c.PatchUser:
@@ -503,7 +503,7 @@ def _with_emails(count: int) -> DirectoryState:
     return DirectoryState(users={U1: _user(emails=[{"value": f"{n}@example.com", "type": "work"} for n in range(count)])})
 
 
-def test_a_patch_that_computes_much_is_left_to_a_transaction_of_its_own():
+def test_a_patch_that_computes_much_runs_in_a_transaction_of_its_own():
     work = Work(PATCH_STEPS)
     with pytest.raises(TooHeavyError):
         decide(_with_emails(200), _long_patch(200), Leniency(GENERIC), Effort(work, shared=True))
@@ -513,7 +513,7 @@ def test_a_patch_that_computes_much_is_left_to_a_transaction_of_its_own():
     assert work.left <= PATCH_STEPS - 200 * 200
 
 
-def test_what_one_request_may_compute_is_shared_by_its_operations():
+def test_the_operations_of_a_request_share_one_budget():
     small = Effort(Work(1_000), shared=True)
     for _ in range(5):
         decide(_with_emails(20), _long_patch(10), Leniency(GENERIC), small)
@@ -523,7 +523,7 @@ def test_what_one_request_may_compute_is_shared_by_its_operations():
         decide(_with_emails(200), _long_patch(200), Leniency(GENERIC), Effort(Work(500), shared=False))
 
 
-def test_a_group_patch_computes_within_the_same_budget():
+def test_a_group_patch_has_the_same_budget():
     group = DirectoryState(groups={G1: _group(members={})})
     patch = c.PatchGroup(G1, _patch(GROUP, *[{"op": "replace", "path": "displayName", "value": "x"}] * 10))
     with pytest.raises(TooMany):
@@ -531,7 +531,7 @@ def test_a_group_patch_computes_within_the_same_budget():
     assert decide(group, patch, Leniency(GENERIC), Effort(Work(500), shared=True)).drafts
 
 
-def test_a_command_runs_alone_where_it_fans_out_or_is_heavy():
+def test_a_command_runs_alone_if_it_fans_out_or_is_heavy():
     assert c.Needs(whole=True).alone
     assert c.Needs(heavy=True).alone
     assert not c.Needs().alone

@@ -1,4 +1,4 @@
-"""What an event type says of itself is what the code and the SQL go by."""
+"""The facts of event types are the same in the code and in SQL."""
 
 import re
 
@@ -8,7 +8,7 @@ from ledger import events as e
 from ledger.events import EVENT_TYPES, Effect, Fact, bits, numbers, type_mask
 from tests.test_tidy import PACKAGES, PROJECT
 
-# Of every package that reads events; those of `database` are in the migrations, which never change.
+# SQL files of every package that reads events; those of `database` are in the migrations, which never change.
 FILES = [path for package in PACKAGES if package != "database" for path in sorted((PROJECT / package).rglob("*.sql"))]
 QUERIES = "".join(path.read_text(encoding="utf-8") for path in FILES)
 LISTS = [tuple(map(int, found.split(","))) for found in re.findall(r"\btype in \(([\d, ]+)\)", QUERIES)]
@@ -17,25 +17,25 @@ SUSPENDED_OR_GONE = numbers(Fact.LIFECYCLE) & numbers(Fact.ENDS_ALL_ACCESS)
 OUT_OF_A_GROUP = numbers(Fact.MEMBERSHIP) & numbers(Fact.ENDS_SOME_ACCESS)
 
 
-def test_each_list_of_types_in_sql_is_that_of_a_fact() -> None:
-    """SQL says numbers, because an index knows constants only: none of them may fall behind."""
+def test_each_list_of_types_in_sql_equals_the_types_with_a_fact() -> None:
+    """SQL has numbers, because the condition of an index needs constants: none of the lists may be out of date."""
     known = {
         tuple(sorted(some)) for some in (numbers(Fact.GRANTS_ACCESS), numbers(Fact.SURGE), SUSPENDED_OR_GONE, OUT_OF_A_GROUP)
     }
     assert set(LISTS) == known
 
 
-def test_each_single_type_in_sql_is_one_that_is_meant() -> None:
-    """What the clock of a directory was accepted with, and which tokens the log knows."""
+def test_each_single_type_in_sql_is_the_intended_one() -> None:
+    """These are the acceptance of a directory's clock, and the events of tokens."""
     assert SINGLE == {e.DIRECTORY_CLOCK_ACCEPTED.number, e.TOKEN_ISSUED.number}
 
 
-def test_each_mask_of_types_in_sql_is_that_of_a_fact() -> None:
+def test_each_mask_of_types_in_sql_equals_the_types_with_a_fact() -> None:
     masks = {int(found) for found in re.findall(r"types & (\d+) <> 0", QUERIES)}
     assert masks == {bits(Fact.SURGE), bits(Fact.REVOCATION)}
 
 
-def test_what_takes_a_grant_back_is_looked_for_in_sql() -> None:
+def test_sql_looks_for_every_type_that_supersedes_a_grant() -> None:
     block = QUERIES.partition("-- taken_back --")[2].partition("\n\n")[0]
     found = {tuple(map(int, some.split(","))) for some in re.findall(r"\btype in \(([\d, ]+)\)", block)}
     assert found == {tuple(sorted(OUT_OF_A_GROUP)), tuple(sorted(SUSPENDED_OR_GONE))}
@@ -55,8 +55,8 @@ def test_facts_do_not_contradict_each_other(kind: e.EventType) -> None:
     assert (kind.bit, kind.membership) == (1 << kind.number, kind.number in numbers(Fact.MEMBERSHIP))
 
 
-def test_every_type_that_is_defined_is_known() -> None:
-    """Defining one is enough: nothing lists them a second time."""
+def test_every_defined_type_is_registered() -> None:
+    """The definition is enough: no second list names the types."""
     defined = [value for value in vars(e).values() if isinstance(value, e.EventType)]
     assert sorted(defined, key=lambda kind: kind.number) == list(EVENT_TYPES)
 

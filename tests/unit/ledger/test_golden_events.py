@@ -38,7 +38,7 @@ OWNERS = {
     "delivery": CONSUMER,
     "replay": REPLAY,
 }
-RELEASES = (0, 21, 41, 44, 48, len(EVENT_TYPES))  # where the types of a release begin
+RELEASES = (0, 21, 41, 44, 48, len(EVENT_TYPES))  # the number of types before each release: where its types begin
 DOCUMENT = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "Zoë", "id": str(OBJ), "active": True}
 
 
@@ -52,8 +52,10 @@ def _draft(kind: EventType) -> Draft:
 
 
 def _pieces(piece_events: int) -> list[Built]:
-    """All event types, with counted bytes in place of randomness; the types of a release in a commit of their own, so that
-    the bytes of those before never change."""
+    """All event types, with a counter in place of random bytes. The types of each release have a commit of their own, so that
+
+    the bytes of earlier releases never change.
+    """
     numbers = count()
 
     def counted(size: int) -> bytes:
@@ -83,7 +85,7 @@ def test_every_event_type_has_its_golden_sample_byte_for_byte() -> None:
     assert samples() == json.loads(GOLDEN.read_text())
 
 
-def test_stored_samples_are_read_back_as_they_were_meant() -> None:
+def test_stored_samples_are_read_back_with_the_same_content() -> None:
     golden = json.loads(GOLDEN.read_text())
     key = unwrap_key(KEK, bytes.fromhex(golden["wrapped_key"]), directory=DIRECTORY_UUID, obj=OBJ)
     for sample in golden["events"].values():
@@ -99,7 +101,7 @@ def test_stored_samples_are_read_back_as_they_were_meant() -> None:
         assert list(orjson.loads(payload)) == ["data", "key"], "the feed cuts data out unparsed"
 
 
-def test_access_events_do_not_move_the_etag_and_everything_else_does() -> None:
+def test_only_access_events_leave_the_etag_unchanged() -> None:
     (built,) = _pieces(1_000)
     by_topic = {stored.recorded.kind.topic: stored.recorded for stored in built.stored}
     assert by_topic["group.member_removed"].etag_rv == by_topic["group.member_removed"].rv

@@ -1,4 +1,4 @@
-"""The writer's leaf is the one canonical leaf: equal to the slow, strict encoder that auditors use."""
+"""The writer's leaf is the canonical leaf: it equals the output of the slow, strict encoder that auditors use."""
 
 from typing import Any
 from uuid import UUID
@@ -31,7 +31,7 @@ commits = st.builds(
 
 
 def fields_of(draft: Draft, commit: Commit, seq: int, rv: int, sealed: tuple[bytes, bytes] | None) -> dict[str, Any]:
-    """What a leaf says, written down once more from its published meaning."""
+    """The content of a leaf, written a second time from its published description."""
     optional: dict[str, Any] = {"active": draft.active}
     if draft.mem is not None:
         optional |= {"mem": str(draft.mem), "mt": draft.mt, "eff": draft.eff}
@@ -49,7 +49,7 @@ def fields_of(draft: Draft, commit: Commit, seq: int, rv: int, sealed: tuple[byt
 def test_the_stored_leaf_is_the_canonical_one(
     draft: Draft, commit: Commit, seq: int, rv: int, sealed: tuple[bytes, bytes] | None
 ) -> None:
-    """The writer encodes with orjson for speed; a byte of difference would make every proof fail, for ever."""
+    """The writer encodes with orjson for speed; if one byte differed, every proof would fail for ever."""
     raw = leaf_of(draft, commit, seq, rv, *(sealed or (None, None)))
     fields = fields_of(draft, commit, seq, rv, sealed)
     assert raw == encode_leaf(fields)
@@ -57,13 +57,13 @@ def test_the_stored_leaf_is_the_canonical_one(
 
 
 def test_every_event_type_makes_a_leaf_that_is_accepted() -> None:
-    """The property test draws; this one leaves no type out."""
+    """The property test chooses types at random; this one covers each type."""
     commit = Commit(UUID(int=1), 1, 1, 1, "sys", UUID(int=2), "generic@1")
     for kind in EVENT_TYPES:
         assert check_leaf(leaf_of(Draft(kind, UUID(int=3), "User"), commit, 1, 1, None, None))["type"] == kind.topic
 
 
-def test_event_types_are_told_apart_for_ever() -> None:
+def test_numbers_and_topics_of_event_types_are_unique_and_fit_into_the_bit_mask() -> None:
     """Number and topic are stored; `commits.types` has one bit for each, in a signed 64-bit column."""
     assert len({kind.topic for kind in EVENT_TYPES}) == len({kind.number for kind in EVENT_TYPES}) == len(EVENT_TYPES)
     assert all(0 <= kind.number < 63 for kind in EVENT_TYPES)

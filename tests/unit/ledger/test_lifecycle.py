@@ -1,4 +1,6 @@
-"""Pausing, resuming, closing, cleaning up: what each state of a directory lets through, and what a piece takes away."""
+"""Pausing, resuming, closing and clean-up: which commands each state of a directory accepts, and what one piece of the clean-up
+removes.
+"""
 
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -45,8 +47,10 @@ def _when(state: str, command: c.Command) -> Decision:
 
 
 @pytest.mark.parametrize("command", OF_AN_IDP, ids=lambda command: type(command).__name__)
-def test_nothing_of_an_idp_is_taken_by_a_paused_or_closed_directory(command: c.Command) -> None:
-    """Every command there is, before anything else is looked at: also one that would be refused anyway, or change nothing."""
+def test_a_paused_or_closed_directory_accepts_no_command_of_an_idp(command: c.Command) -> None:
+    """This holds for every command and is checked first: also for a command that would be refused anyway, or would change
+    nothing.
+    """
     with pytest.raises(Unavailable, match="paused") as later:
         _when(PAUSED, command)
     assert (later.value.detail, later.value.retry_after) == (PAUSED_SAYS, 60)
@@ -56,12 +60,12 @@ def test_nothing_of_an_idp_is_taken_by_a_paused_or_closed_directory(command: c.C
         assert never.value.detail == CLOSED_SAYS
 
 
-def test_every_command_is_looked_at() -> None:
+def test_the_list_above_has_every_command() -> None:
     assert {type(command) for command in OF_AN_IDP} | {RecordFacts, CleanUp} == set(c.Command.__args__)
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_acts_of_operators_go_on_but_a_closed_directory_keeps_its_profile(state: str) -> None:
+def test_acts_of_operators_go_on_but_the_profile_of_a_closed_directory_cannot_change(state: str) -> None:
     revoked = RecordFacts((Draft(TOKEN_REVOKED, U, TOKEN, cause=OPERATOR),))
     assert _when(state, revoked).drafts == revoked.drafts
     changed = RecordFacts((Draft(DIRECTORY_PROFILE_CHANGED, HERE.uuid, DIRECTORY, cause=OPERATOR),))
@@ -73,8 +77,8 @@ def test_acts_of_operators_go_on_but_a_closed_directory_keeps_its_profile(state:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_an_act_makes_its_event_only_out_of_the_states_it_leaves(state: str) -> None:
-    """As they stand in the transaction: the act was made of a directory as it was last seen."""
+def test_an_act_makes_an_event_only_if_the_directory_is_in_a_state_that_it_leaves(state: str) -> None:
+    """The state within the transaction counts: the operation has decided on the state that it read before."""
     acts = {
         "directory.paused": (paused(HERE, "r"), {ACTIVE}),
         "directory.resumed": (resumed(replace(HERE, state=PAUSED), "r"), {PAUSED}),
@@ -91,8 +95,8 @@ def test_an_act_makes_its_event_only_out_of_the_states_it_leaves(state: str) -> 
         assert (draft.kind.topic, draft.cause, draft.body and draft.body.object["reason"]) == (topic, "operator", "r")
 
 
-def test_a_clock_is_accepted_only_where_it_is_behind() -> None:
-    """As it stands in the transaction too, so that the same from two sides makes one event."""
+def test_a_clock_is_accepted_only_if_it_is_behind() -> None:
+    """This is also checked within the transaction, so that two acceptances at the same time make one event."""
     behind = DirectoryTail(9, 1_700_000_000_000_000, 1_600_000_000_000_000)
     act = clock_accepted(HERE, behind, "r")
     assert act is not None
@@ -111,14 +115,14 @@ def test_a_clock_is_accepted_only_where_it_is_behind() -> None:
         clock_accepted(replace(HERE, slug="_system"), behind, "r")
 
 
-def test_there_is_nothing_to_do_where_it_is_so_already() -> None:
+def test_an_act_that_changes_nothing_makes_no_event() -> None:
     assert paused(replace(HERE, state=PAUSED), "r") is None
     assert resumed(HERE, "r") is None
     for state in (CLOSED, DELETED):
         assert closed(replace(HERE, state=state), "r", "acme") is None
 
 
-def test_what_cannot_be_done_says_why() -> None:
+def test_a_refused_act_says_why() -> None:
     system = replace(HERE, slug="_system")
     for act in (paused, resumed):
         with pytest.raises(LifecycleError, match="own directory"):
@@ -139,8 +143,11 @@ def _cleaned(state: DirectoryState, **piece: object) -> list[tuple[object, ...]]
     return [(d.kind.topic, d.obj, d.mem or (d.body.object if d.body else None), d.eff, d.active) for d in drafts]
 
 
-def test_a_piece_takes_away_what_still_stands_and_gives_no_effect_twice() -> None:
-    """Access ended with the closing: a removal says that it changes none. What a piece before took away makes no event."""
+def test_a_piece_removes_the_remaining_memberships_without_a_second_effect() -> None:
+    """Access ended with the closing, so a removal has `effective` false.
+
+    Memberships that an earlier piece removed make no event.
+    """
     state = DirectoryState(directory=CLOSED, edges={(G, U), (G, H)}, left={U: Last({"userName": "u"}, "u"), G: Last(None)})
     edges = ((G, U, "User"), (G, H, "Group"), (H, U, "User"))
     assert _cleaned(state, memberships=edges) == [
@@ -154,6 +161,6 @@ def test_a_piece_takes_away_what_still_stands_and_gives_no_effect_twice() -> Non
 
 
 @pytest.mark.parametrize("state", [ACTIVE, PAUSED, DELETED])
-def test_nothing_is_cleaned_up_that_is_not_closed(state: str) -> None:
+def test_only_closed_directories_are_cleaned_up(state: str) -> None:
     standing = DirectoryState(directory=state, edges={(G, U)}, left={U: Last({}, "")})
     assert _cleaned(standing, memberships=((G, U, "User"),), users=(U,), last=True) == []

@@ -1,4 +1,6 @@
-"""The queue's rules, held against a plain statement of them: fair, bounded, never two conflicting commands at once."""
+"""The rules of the queue, compared with a plain statement of them: it is fair, bounded, and never gives out two conflicting
+commands at once.
+"""
 
 import asyncio
 from typing import cast
@@ -14,7 +16,7 @@ from ledger.queue import BATCH_MAX, QUEUED_BYTES_MAX, QUEUED_MAX, RECENT_BATCHES
 from ledger.transaction import Outcome, Submission
 from scim.profile import profile_of
 
-NO_WAITER = cast("asyncio.Future[Outcome]", None)  # the queue never looks at it
+NO_WAITER = cast("asyncio.Future[Outcome]", None)  # the queue never uses it
 
 keys = st.frozensets(st.sampled_from("abcd"), max_size=2)
 needs = st.tuples(keys, keys, st.sampled_from([False, False, False, True])).map(
@@ -30,7 +32,7 @@ def submission(directory: int, needs: Needs | None = None, weight: int = 1_000) 
 
 
 def conflict(one: Submission, other: Submission) -> bool:
-    """One writes what the other reads or writes."""
+    """Whether one writes something that the other reads or writes."""
     a, b = one.needs, other.needs
     return bool(a.writes & (b.reads | b.writes) or b.writes & a.reads)
 
@@ -45,7 +47,7 @@ def filled(drawn: list[tuple[int, Needs]]) -> tuple[FairQueue, dict[int, list[Su
 
 
 def check_taken(waiting: list[Submission], taken: list[Submission]) -> None:
-    """Hold what one directory gave against the rules, then take it out of `waiting`."""
+    """Check the commands taken from one directory against the rules, then remove them from `waiting`."""
     places = [waiting.index(item) for item in taken]
     assert places == sorted(places), "in the order they came"
     for place in places:
@@ -62,8 +64,8 @@ def check_taken(waiting: list[Submission], taken: list[Submission]) -> None:
 
 @given(arrivals, st.sets(st.integers(1, 4)))
 @example([(1, Needs()), (1, Needs(whole=True))], set())
-def test_what_is_taken_keeps_the_rules(drawn: list[tuple[int, Needs]], busy: set[int]) -> None:
-    """Sharing a batch means being decided on one state: two commands that touch the same thing must not."""
+def test_the_commands_that_are_taken_together_keep_the_rules(drawn: list[tuple[int, Needs]], busy: set[int]) -> None:
+    """The commands of a batch are decided on one state, so two commands that touch the same thing must not share it."""
     line, waiting = filled(drawn)
     batch, alone = line.take(busy)
     assert all(item.needs.whole for item in alone)
@@ -75,8 +77,8 @@ def test_what_is_taken_keeps_the_rules(drawn: list[tuple[int, Needs]], busy: set
 
 
 @given(arrivals)
-def test_everything_is_taken_once(drawn: list[tuple[int, Needs]]) -> None:
-    """Nothing is lost, nothing twice, nothing waits for ever, and the count ends at nought."""
+def test_each_command_is_taken_once(drawn: list[tuple[int, Needs]]) -> None:
+    """No command is lost or taken twice, none waits for ever, and the count of bytes returns to zero."""
     line, waiting = filled(drawn)
     count = len(drawn)
     assert len(line) == count
@@ -91,8 +93,8 @@ def test_everything_is_taken_once(drawn: list[tuple[int, Needs]]) -> None:
 
 
 @given(arrivals)
-def test_putting_back_restores_the_line(drawn: list[tuple[int, Needs]]) -> None:
-    """Another process held the directory: its commands come again, in the same order, before later ones."""
+def test_commands_that_are_put_back_keep_their_order(drawn: list[tuple[int, Needs]]) -> None:
+    """Another process held the directory: its commands are taken again, in the same order, before later ones."""
     line, _ = filled(drawn)
     batch, alone = line.take(set())
     line.put_back([*batch, *alone])
@@ -103,7 +105,7 @@ def test_putting_back_restores_the_line(drawn: list[tuple[int, Needs]]) -> None:
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=6))
 def test_a_storm_in_one_directory_leaves_the_others_their_share(sizes: list[int]) -> None:
-    """An IdP that loads 100 000 users does not delay the one leaver of another company."""
+    """An IdP that loads 100 000 users must not delay the single leaver of another company."""
     line = FairQueue()
     for directory, size in enumerate(sizes, start=1):
         for _ in range(size):
@@ -115,7 +117,9 @@ def test_a_storm_in_one_directory_leaves_the_others_their_share(sizes: list[int]
 
 
 def test_a_storm_has_short_batches_while_others_write() -> None:
-    """Whoever comes during a batch waits for its end: a storm may not make that long for a directory that writes now and then."""
+    """A command that arrives during a batch waits for its end, so a storm must not make batches long for a directory that writes
+    now and then.
+    """
 
     def stormed() -> int:
         while line.put(submission(1)):
@@ -132,7 +136,7 @@ def test_a_storm_has_short_batches_while_others_write() -> None:
 
 
 def test_more_directories_than_a_batch_holds_take_turns() -> None:
-    """Nobody starves: what one batch had no room for begins the next."""
+    """No directory starves: the next batch begins with those that had no room in the last one."""
     line, directories = FairQueue(), range(1, 2 * BATCH_MAX + 1)
     for directory in directories:
         assert line.put(submission(directory))
@@ -141,8 +145,8 @@ def test_more_directories_than_a_batch_holds_take_turns() -> None:
     assert turns == [[*directories[:BATCH_MAX]], [*directories[BATCH_MAX:]]] * 2
 
 
-def test_a_full_line_refuses_and_the_others_do_not() -> None:
-    """Full becomes 429 with Retry-After, for that directory alone."""
+def test_a_full_queue_refuses_commands_of_its_directory_only() -> None:
+    """A full queue leads to 429 with Retry-After, for that directory alone."""
     line = FairQueue()
     assert all(line.put(submission(1)) for _ in range(QUEUED_MAX))
     assert not line.put(submission(1))
@@ -151,8 +155,8 @@ def test_a_full_line_refuses_and_the_others_do_not() -> None:
     assert line.put(submission(1))
 
 
-def test_a_line_is_bounded_in_bytes_but_takes_one_request_of_any_size() -> None:
-    """A few giant requests fill the memory as many small ones do; yet the largest allowed one must get through."""
+def test_a_queue_is_bounded_in_bytes_but_accepts_one_request_of_any_size() -> None:
+    """A few giant requests fill the memory as many small ones do, but the largest allowed request must be accepted."""
     line = FairQueue()
     assert line.put(submission(1, weight=QUEUED_BYTES_MAX + 1))
     assert not line.put(submission(1, weight=1))
@@ -162,8 +166,8 @@ def test_a_line_is_bounded_in_bytes_but_takes_one_request_of_any_size() -> None:
     assert not line.put(submission(1, weight=1))
 
 
-def test_a_batch_looks_only_so_far_past_what_must_wait() -> None:
-    """A thousand commands on one user cost one look each batch, not the whole line."""
+def test_a_batch_looks_only_a_limited_number_of_places_past_waiting_commands() -> None:
+    """With a thousand commands on one user, each batch looks at a few of them, not at the whole queue."""
     line, same = FairQueue(), Needs(writes=frozenset({"a"}))
     assert queue.SCAN_MAX >= BATCH_MAX
     for _ in range(QUEUED_MAX):

@@ -1,4 +1,4 @@
-"""What the public reads of an event: put together from its parts, for each reader."""
+"""The public JSON of an event: put together from its parts, for each reader."""
 
 from uuid import UUID, uuid4
 
@@ -36,8 +36,8 @@ documents = st.dictionaries(st.text(), st.text() | st.sampled_from([',"data":', 
 
 
 @given(document=documents, held=st.booleans())
-def test_a_reader_of_bodies_reads_them_and_another_that_they_are_withheld(document: dict[str, str], held: bool) -> None:
-    """Whatever the values look like: nothing is searched for in them."""
+def test_a_reader_with_bodies_gets_them_and_another_one_gets_withheld(document: dict[str, str], held: bool) -> None:
+    """The values may have any content: the JSON is not searched."""
     found = event(orjson.dumps({"object": document}))
     found.held = held
     shown, hidden = read(found, bodies=True), read(found, bodies=False)
@@ -47,7 +47,7 @@ def test_a_reader_of_bodies_reads_them_and_another_that_they_are_withheld(docume
     assert shown.get("held", False) is held
 
 
-def test_who_is_in_which_group_is_structure_and_shown_to_both() -> None:
+def test_group_and_member_are_structure_and_shown_to_both_readers() -> None:
     found = event(ERASED, mem=MEM, sealed=False)
     assert read(found, bodies=False) == read(found, bodies=True)
     assert read(found, bodies=True)["data"] == {
@@ -56,14 +56,14 @@ def test_who_is_in_which_group_is_structure_and_shown_to_both() -> None:
 
 
 @pytest.mark.parametrize("gone", [WITHHELD, ERASED])
-def test_an_event_that_never_had_a_body_hides_none(gone: bytes) -> None:
+def test_an_event_without_a_body_has_nothing_withheld(gone: bytes) -> None:
     found = event(gone, sealed=False)
     assert found.data == NO_DATA
     assert read(found, bodies=False)["data"] == read(found, bodies=True)["data"] == {}
 
 
 @given(slug=st.from_regex(r"\A[a-z0-9][a-z0-9-]{0,62}\Z"), seq=st.integers(1, 10**18 - 1))
-def test_an_event_knows_the_id_that_its_json_has(slug: str, seq: int) -> None:
+def test_the_id_of_an_event_is_the_id_in_its_json(slug: str, seq: int) -> None:
     found = event(b"{}", slug=slug, seq=seq)
     assert str(found.id) == read(found, bodies=True)["id"]
     assert parse_event_id(str(found.id)) == found.id
@@ -74,7 +74,7 @@ def test_its_size_is_that_of_its_json() -> None:
     assert found.size == len(found.json)
 
 
-def test_what_nobody_asked_to_render_has_no_json() -> None:
+def test_an_event_that_was_not_rendered_has_no_json() -> None:
     bare = Event(9, 1, 3, USER_CREATED.number, uuid4(), None, 0, 3, 1, LEAF_HASH, "acme")
     assert (bare.size, bare.json, bare.structure) == (0, b"", b"")
     assert str(bare.id) == "evt_acme_3_00010203"

@@ -1,4 +1,4 @@
-"""The payload of a sealed body: `data` comes out byte for byte, whatever stands in it and in the key."""
+"""The payload of a sealed body: `data` is read back byte for byte, whatever it and the key contain."""
 
 import orjson
 from hypothesis import given
@@ -11,7 +11,7 @@ text = st.text() | st.sampled_from([',"key":', '","key":"', '{"data":', "\\", '"
 
 
 @given(document=st.dictionaries(text, text), user=st.none() | st.dictionaries(text, text), key=text)
-def test_data_comes_out_as_it_went_in(document: dict[str, str], user: dict[str, str] | None, key: str) -> None:
+def test_data_is_read_back_unchanged(document: dict[str, str], user: dict[str, str] | None, key: str) -> None:
     payload = payload_of(Body(document, [], key, user))
     shown = {"object": document, "changes": [], **({"user": user} if user else {})}
     assert data_of(payload) == orjson.dumps(shown)

@@ -1,4 +1,4 @@
-"""Tokens as values: what they reach, how they are issued, rotated and revoked, and which stored row is believed."""
+"""Tokens as values: what they reach, how they are issued, rotated and revoked, and which stored row is valid."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,7 @@ def made(role: str = "consumer", directories: tuple[str, ...] = ("*",), scope: S
 
 
 def stored(**changed: Any) -> TokenRow:
-    """A row as the look-up gives it, with its event."""
+    """A row as the look-up returns it, with its event."""
     return replace(made().row, **{"facts": TOKEN_ISSUED.bit, **changed})
 
 
@@ -57,7 +57,7 @@ def told(new: NewToken, **more: dict[str, Any]) -> Told:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_token_is_stored_by_its_hash_alone(role: str) -> None:
+def test_only_the_hash_of_a_token_is_stored(role: str) -> None:
     new = made(role, ("acme",))
     assert well_formed(new.text)
     assert new.text.startswith(f"sl_{role}_")
@@ -84,7 +84,9 @@ def test_a_token_is_stored_by_its_hash_alone(role: str) -> None:
         ("consumer", ("*",), Scope(types=()), "reads nothing"),
     ],
 )  # fmt: skip
-def test_what_means_nothing_is_not_issued(role: str, directories: tuple[str, ...], scope: Scope | None, why: str) -> None:
+def test_a_token_with_meaningless_scopes_is_not_issued(
+    role: str, directories: tuple[str, ...], scope: Scope | None, why: str
+) -> None:
     with pytest.raises(TokenRefusedError, match=why):
         made(role, directories, scope)
 
@@ -111,7 +113,7 @@ def test_the_ledgers_own_directory_is_for_operators_and_admins_of_all(role: str)
         assert not held.reaches("_system"), "never by a list that is for directories of IdPs"
 
 
-def test_a_list_of_directories_is_reached_whole_or_not() -> None:
+def test_a_token_must_reach_every_directory_of_a_list() -> None:
     assert token().reaches_all(("*", "acme", "_system"))
     assert token(directories=("acme", "other")).reaches_all(("acme",))
     for beyond in ("*", "third", "_system"):
@@ -119,7 +121,7 @@ def test_a_list_of_directories_is_reached_whole_or_not() -> None:
     assert not token("auditor").reaches_all(("_system",))
 
 
-def test_consumers_bound_whose_place_is_moved() -> None:
+def test_the_named_consumers_limit_which_places_a_token_moves() -> None:
     assert token("consumer").moves("any")
     assert token("consumer", consumers=("mine",)).moves("mine")
     assert not token("consumer", consumers=("mine",)).moves("other")
@@ -148,7 +150,7 @@ def test_a_token_covers_what_is_within_its_own_scope(mine: Token, other: Token, 
 # -- rotating and revoking ------------------------------------------------------
 
 
-def test_a_successor_has_the_same_scopes_and_as_long_a_life() -> None:
+def test_a_successor_has_the_same_scopes_and_the_same_lifetime() -> None:
     old = stored(created_at=NOW - timedelta(days=100), expires_at=NOW + timedelta(days=265))
     old = sealed(KEK, old)
     new = rotate(issuer(), NEW, old, 3600)
@@ -165,7 +167,7 @@ def test_a_successor_has_the_same_scopes_and_as_long_a_life() -> None:
     assert issued.body.object["supersedes"] == str(OLD)
 
 
-def test_an_overlap_never_lengthens_a_life() -> None:
+def test_an_overlap_never_extends_a_lifetime() -> None:
     old = sealed(KEK, stored(expires_at=NOW + timedelta(minutes=5)))
     new = rotate(issuer(), NEW, old, 86_400)
     assert new.ends is not None
@@ -182,7 +184,7 @@ def test_an_overlap_never_lengthens_a_life() -> None:
         ({"seal": bytes(32)}, "token_not_of_the_log", "does not agree with the log"),
     ],
 )  # fmt: skip
-def test_what_is_not_live_is_not_rotated(changed: dict[str, Any], code: str, why: str) -> None:
+def test_only_an_active_token_can_be_rotated(changed: dict[str, Any], code: str, why: str) -> None:
     with pytest.raises(StateError, match=why) as refused:
         rotate(issuer(), NEW, stored(**changed), 60)
     assert refused.value.code == code
@@ -194,7 +196,7 @@ def test_an_overlap_has_bounds(overlap: int) -> None:
         rotate(issuer(), NEW, stored(), overlap)
 
 
-def test_the_state_follows_from_row_events_and_clock() -> None:
+def test_the_state_follows_from_the_row_the_events_and_the_clock() -> None:
     later = NOW + timedelta(days=400)
     assert [stored().state(at) for at in (NOW, later)] == ["active", "expired"]
     assert [stored(superseded_by=NEW).state(at) for at in (NOW, later)] == ["overlapping", "expired"]
@@ -212,7 +214,7 @@ def test_the_log_says_once_that_a_token_is_revoked() -> None:
     assert revoke(stored(facts=TOKEN_ISSUED.bit | TOKEN_REVOKED.bit)) is None
 
 
-# -- which row is believed --------------------------------------------------------
+# -- which row is valid ----------------------------------------------------------
 
 CHANGES: dict[str, Any] = {
     "id": NEW, "hash": bytes(32), "role": "admin", "name": "another", "directories": ("acme", "other"), "types": ("user.*",),
@@ -220,13 +222,13 @@ CHANGES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_row_as_it_was_issued_is_believed() -> None:
+def test_an_unchanged_row_is_valid() -> None:
     assert fault_of(KEK, stored()) is None
     assert believed(KEK, [stored()])[0].facts
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_whatever_was_changed_by_hand_is_refused(name: str) -> None:
+def test_a_row_that_was_edited_is_refused(name: str) -> None:
     new = made()
     row = replace(new.row, facts=TOKEN_ISSUED.bit)
     assert differs(KEK, row, told(new)) is None
@@ -234,11 +236,11 @@ def test_whatever_was_changed_by_hand_is_refused(name: str) -> None:
     assert fault_of(KEK, changed) is not None
     assert believed(KEK, [changed]) == []
     assert differs(KEK, changed, told(new)) is not None
-    # Sealed again by somebody who has the key but not the log: still not what the log says.
+    # Sealed again by somebody who has the key: the row still differs from the event in the log.
     assert differs(KEK, sealed(KEK, changed), told(new)) is not None
 
 
-def test_a_seal_of_another_key_is_refused() -> None:
+def test_a_seal_with_another_key_is_refused() -> None:
     assert fault_of(OTHER, stored()) is not None
     assert seal_of(OTHER, stored()) != seal_of(KEK, stored())
 
@@ -257,7 +259,7 @@ def test_a_row_that_the_events_contradict_is_refused(changed: dict[str, Any], wh
     assert why in (fault_of(KEK, stored(**changed)) or "")
 
 
-def test_a_rotated_row_does_not_come_back_as_it_was() -> None:
+def test_the_row_from_before_a_rotation_is_refused() -> None:
     new = made()
     old = replace(new.row, facts=TOKEN_ISSUED.bit)
     after = rotate(issuer(), NEW, old, 60)
@@ -285,7 +287,7 @@ def test_a_row_of_an_earlier_release_is_compared_by_its_rights() -> None:
     assert differs(KEK, replace(row, seal=new.row.seal), Told(said, bound, {})) is None
 
 
-def test_a_revocation_without_its_event_is_named() -> None:
+def test_a_revocation_without_its_event_is_reported() -> None:
     new = made()
     row = replace(new.row, facts=TOKEN_ISSUED.bit, revoked_at=NOW)
     assert "no event token.revoked" in (differs(KEK, row, told(new)) or "")

@@ -1,4 +1,4 @@
-"""Directories take turns: one that asks for much holds up itself."""
+"""Directories take turns: a directory that asks for much delays only itself."""
 
 import asyncio
 import threading
@@ -23,14 +23,14 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 async def a_step() -> None:
-    """Whatever was about to go on goes on."""
+    """Let every other task run that is ready."""
     step: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(step.set_result, None)
     await step
 
 
 class Visitors:
-    """Tasks that hold a place until they are let go."""
+    """Tasks that hold a place until the test releases them."""
 
     def __init__(self, line: Line) -> None:
         self.line = line
@@ -72,7 +72,7 @@ def test_one_key_has_its_share_and_another_finds_a_free_place():
     run(test)
 
 
-def test_whoever_waits_comes_in_the_order_of_keys():
+def test_waiting_tasks_get_their_turn_in_rotation_by_key():
     async def test() -> None:
         visitors = Visitors(Line(1, 1, "busy"))
         for name, key in (("a0", 1), ("a1", 1), ("a2", 1), ("b0", 2), ("b1", 2), ("c0", 3)):
@@ -87,7 +87,7 @@ def test_whoever_waits_comes_in_the_order_of_keys():
     run(test)
 
 
-def test_whoever_goes_away_while_it_waits_leaves_its_turn_to_the_next():
+def test_a_task_that_is_cancelled_while_it_waits_leaves_its_turn_to_the_next():
     async def test() -> None:
         visitors = Visitors(Line(1, 1, "busy"))
         for name in ("first", "gone", "last"):
@@ -100,14 +100,14 @@ def test_whoever_goes_away_while_it_waits_leaves_its_turn_to_the_next():
     run(test)
 
 
-def test_whoever_goes_away_in_the_moment_its_turn_comes_leaves_it_too():
+def test_a_task_that_is_cancelled_at_the_moment_of_its_turn_leaves_it_to_the_next():
     async def test() -> None:
         visitors = Visitors(Line(1, 1, "busy"))
         async with visitors.line.place(1):
             visitors.come("gone", 1)
             visitors.come("last", 1)
             assert await visitors.settle() == []
-        visitors.tasks["gone"].cancel()  # its turn was given to it a moment ago, and it does not know yet
+        visitors.tasks["gone"].cancel()  # it was just given its turn, and has not run since
         assert await visitors.settle() == ["last"]
         assert await visitors.go("last") == []
         visitors.come("again", 2)
@@ -116,8 +116,8 @@ def test_whoever_goes_away_in_the_moment_its_turn_comes_leaves_it_too():
     run(test)
 
 
-def test_a_turn_that_does_not_come_is_refused_and_takes_no_place(monkeypatch: pytest.MonkeyPatch):
-    """Whoever waits behind its own directory for too long is told to come again; those after it lose nothing."""
+def test_a_task_whose_turn_does_not_come_is_refused_and_takes_no_place(monkeypatch: pytest.MonkeyPatch):
+    """A request that waits behind its own directory for too long is refused with Retry-After; those after it lose nothing."""
     monkeypatch.setattr(turns, "TURN", Deadline(0.05, "a turn", "503"))
 
     async def test() -> None:
@@ -138,8 +138,10 @@ def test_a_turn_that_does_not_come_is_refused_and_takes_no_place(monkeypatch: py
     run(test)
 
 
-def test_who_finds_the_places_taken_by_others_is_not_told_that_it_asks_for_too_much(monkeypatch: pytest.MonkeyPatch):
-    """Large requests of three directories hold up a fourth, which has nothing under way: each line says what it waits for."""
+def test_a_refusal_says_whether_other_keys_hold_the_places(monkeypatch: pytest.MonkeyPatch):
+    """Large requests of three directories delay a fourth one, which has nothing under way: the refusal of each says what it waits
+    for.
+    """
     monkeypatch.setattr(turns, "TURN", Deadline(0.05, "a turn", "503"))
     go_on, newcomer = threading.Event(), 9
     none: Any = None

@@ -1,4 +1,4 @@
-"""Access through groups: exact where it can be, and where it cannot it says so; dense graphs cost what their edges cost."""
+"""Access through groups: exact where possible, and marked where not; dense graphs cost in proportion to their edges."""
 
 from itertools import pairwise
 from uuid import UUID
@@ -21,7 +21,7 @@ def group(n: int) -> UUID:
 
 
 def naive(edges: list[Edge]) -> dict[UUID, set[tuple[UUID, ...]]]:
-    """Every path, by trying all."""
+    """Every path, found by trying all of them."""
     found: dict[UUID, set[tuple[UUID, ...]]] = {}
     ahead: list[tuple[UUID, ...]] = [(USER,)]
     while ahead:
@@ -52,7 +52,7 @@ def test_every_path_is_found_and_access_begins_with_the_youngest_edge_of_the_old
 
 
 @given(_graphs)
-def test_with_few_paths_allowed_those_shown_are_the_shortest_and_what_is_left_out_is_said(edges: list[Edge]):
+def test_if_few_paths_are_allowed_the_shortest_are_shown_and_the_cap_is_reported(edges: list[Edge]):
     expected = naive(edges)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PATHS_MAX", 2)
@@ -66,11 +66,11 @@ def test_with_few_paths_allowed_those_shown_are_the_shortest_and_what_is_left_ou
 
 
 def dense(n: int) -> list[Edge]:
-    """Groups that are all in each other: more paths than anybody could count."""
+    """Groups that all contain each other: far more paths than can be counted."""
     return [Edge(USER, group(0), 1), *(Edge(group(a), group(b), 2) for a in range(n) for b in range(n) if a != b)]
 
 
-def test_groups_that_are_all_in_each_other_cost_what_their_memberships_cost():
+def test_groups_that_all_contain_each_other_cost_in_proportion_to_their_memberships():
     work = Work(MUCH)
     found = access(USER, dense(150), work)
     assert len(found) == 150
@@ -82,7 +82,7 @@ def test_groups_that_are_all_in_each_other_cost_what_their_memberships_cost():
     assert MUCH - large.left < 6 * (MUCH - small.left), "four times the memberships"
 
 
-def test_of_very_many_long_paths_each_group_keeps_its_shortest(monkeypatch: pytest.MonkeyPatch):
+def test_of_very_many_long_paths_the_shortest_of_each_group_is_kept(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "STEPS_MAX", 20)
     found = access(USER, dense(30), Work(MUCH))
     assert len(found) == 30

@@ -1,4 +1,6 @@
-"""The groups of users: direct ones first, each in the order of the events, whatever the circles; and the same work each time."""
+"""The groups of users: direct ones first, each in the order of the events, also with circles; and the same number of steps each
+time.
+"""
 
 from uuid import UUID
 
@@ -29,7 +31,7 @@ _edges = st.lists(
 
 
 def naive(user: int, edges: list[Edge]) -> list[GroupOf]:
-    """Breadth first, each edge with its place in the list as its seq."""
+    """Breadth-first search; the seq of an edge is its index in the list."""
     direct = [g for m, g in edges if m == user]
     ahead = list(direct)
     for n in ahead:
@@ -65,14 +67,14 @@ def test_users_in_the_same_groups_share_a_list_and_lists_share_groups(edges: lis
 
 
 @given(_edges, st.sets(st.integers(USERS, USERS + GROUPS - 1)))
-def test_a_group_without_a_name_is_not_shown_and_leads_nowhere(edges: list[Edge], nameless: set[int]) -> None:
+def test_a_group_without_a_name_is_ignored(edges: list[Edge], nameless: set[int]) -> None:
     """Its key was erased, or it was deleted between two queries."""
     named = {packed(n): group(n) for n in range(USERS, USERS + GROUPS) if n not in nameless}
     left = [(m, g) for m, g in edges if m not in nameless and g not in nameless]
     assert gathered(above(edges), named, as_it_is) == [naive(user, left) for user in range(USERS)]
 
 
-def test_dense_graphs_spend_what_they_cost() -> None:
+def test_dense_graphs_spend_steps_in_proportion_to_their_edges() -> None:
     edges: list[Edge] = [(0, USERS), *((USERS + a, USERS + b) for a in range(GROUPS) for b in range(GROUPS) if a != b)]
     found = above(edges, users=1)
     assert found.edges == len(edges)

@@ -20,7 +20,7 @@ def sealed(payload):
 
 
 def padme(size):
-    """The definition in the paper, in its own words."""
+    """Padmé as the paper defines it."""
     exponent = math.floor(math.log2(size))
     bits = math.floor(math.log2(exponent)) + 1
     mask = 2 ** (exponent - bits) - 1
@@ -56,7 +56,7 @@ def test_what_is_sealed_is_opened(payload):
     assert len(body.ct) == len(result.plaintext) + 29
 
 
-def test_the_commitment_is_a_hash_over_its_domain_and_the_plaintext():
+def test_the_commitment_is_a_hash_of_its_prefix_and_the_plaintext():
     assert commitment(SALT, 1, b"rest") == hashlib.sha256(b"scim-ledger/body/v1\0" + SALT + b"\x01rest").digest()
 
 
@@ -84,7 +84,7 @@ def test_a_body_opens_only_under_its_own_key_and_unchanged():
 
 
 @pytest.mark.parametrize("ct", [b"", b"\x01", sealed(b"{}").ct[:-1], b"\x02" + sealed(b"{}").ct[1:]])
-def test_what_is_too_short_or_of_another_version_is_no_body(ct):
+def test_bytes_that_are_too_short_or_of_another_version_are_refused(ct):
     with pytest.raises(BodyError, match="version 1"):
         open_body(KEY, ct, **PLACE)
 
@@ -109,7 +109,7 @@ def test_a_plaintext_that_seal_would_not_make_is_refused(plaintext, message):
         open_body(KEY, stored(plaintext), **PLACE)
 
 
-def test_a_disclosed_plaintext_is_checked_alike():
+def test_a_disclosed_plaintext_is_checked_in_the_same_way():
     whole = open_body(KEY, sealed(b'{"a":1}').ct, **PLACE)
     assert opened(whole.plaintext) == whole
     with pytest.raises(BodyError, match="shorter"):
@@ -117,8 +117,10 @@ def test_a_disclosed_plaintext_is_checked_alike():
 
 
 @pytest.mark.parametrize("payload", [b"{" + b"a" * 5000 + b"}", b"{" + os.urandom(5000).replace(b"\x00", b"0") + b"}"])
-def test_no_more_is_opened_than_is_allowed(payload):
-    """Deflated or raw: what is too large is told from what is damaged, and never inflated whole."""
+def test_not_more_than_the_limit_is_opened(payload):
+    """This holds for deflated and raw bodies: one that is too large is distinguished from a damaged one, and is never inflated
+    completely.
+    """
     ct = sealed(payload).ct
     assert open_body(KEY, ct, **PLACE, payload_max=len(payload) + 1).payload == payload
     for allowed in (1, 100, len(payload)):
@@ -126,8 +128,8 @@ def test_no_more_is_opened_than_is_allowed(payload):
             open_body(KEY, ct, **PLACE, payload_max=allowed)
 
 
-def test_a_payload_that_would_not_open_again_is_not_deflated(monkeypatch):
-    """Deflate is opened up to a limit: beyond it a body was stored that nobody could read any more."""
+def test_a_payload_that_could_not_be_inflated_again_is_not_deflated(monkeypatch):
+    """A body is inflated only up to a limit: earlier, a larger payload was stored that nobody could read any more."""
     monkeypatch.setattr(module, "PAYLOAD_BYTES_MAX", 4096)
     for size in (4000, 4096, 4097, 10_000):
         payload = b"{" + b"a" * (size - 2) + b"}"

@@ -1,6 +1,6 @@
-"""The published vectors in tests/golden: whoever writes a verifier of their own can check it against these bytes.
+"""The published test vectors in tests/golden: authors of other verifiers can check them against these bytes.
 
-They are never changed, only added to. To write the file of a new kind: `python -m tests.unit.proofs.test_golden NAME`.
+They are never changed, only new ones are added. To write the file of a new kind: `python -m tests.unit.proofs.test_golden NAME`.
 """
 
 import hashlib
@@ -86,7 +86,7 @@ def leaf_vectors() -> list[dict]:
 
 
 def tree_vectors() -> list[dict]:
-    """Leaf n is the ASCII text `leaf n`."""
+    """The content of leaf n is the ASCII text `leaf n`."""
     hashes = [leaf.leaf_hash(b"leaf %d" % n) for n in range(max(TREE_SIZES))]
     return [{"size": size, "root": tree.root(hashes[:size]).hex()} for size in TREE_SIZES]
 
@@ -119,7 +119,7 @@ def body_vectors() -> list[dict]:
 
 
 def deflated_vectors() -> list[dict]:
-    """Another build of zlib may deflate to other bytes, so the published ones are read and taken apart, not made again."""
+    """Another build of zlib may deflate to other bytes, so the published vectors are read and checked, not made again."""
     path = GOLDEN / "body-deflated.json"
     ct = bytes.fromhex(json.loads(path.read_text())[0]["body"]) if path.exists() else sealed(DEFLATED)
     return [body_vector("deflated", DEFLATED, ct)]
@@ -154,7 +154,7 @@ def test_the_code_still_makes_the_published_bytes(kind):
 
 
 @pytest.mark.parametrize("vector", published("leaf"), ids=lambda vector: vector["name"])
-def test_published_leaves_follow_from_the_standard_library_alone(vector):
+def test_published_leaves_can_be_computed_with_the_standard_library_alone(vector):
     raw = bytes.fromhex(vector["leaf"])
     assert raw == json.dumps(vector["fields"], sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     assert vector["leaf_hash"] == hashlib.sha256(b"\0" + raw).hexdigest()
@@ -162,7 +162,7 @@ def test_published_leaves_follow_from_the_standard_library_alone(vector):
 
 
 @pytest.mark.parametrize("vector", published("body") + published("body-deflated"), ids=lambda vector: vector["name"])
-def test_published_bodies_follow_from_the_description_alone(vector):
+def test_published_bodies_can_be_computed_from_the_description_alone(vector):
     plaintext, ct, payload = (bytes.fromhex(vector[name]) for name in ("plaintext", "body", "payload"))
     assert vector["cmt"] == hashlib.sha256(b"scim-ledger/body/v1\0" + plaintext).hexdigest()
     assert ct == b"\1" + NONCE + AESGCM(KEY).encrypt(NONCE, plaintext, DIR + OBJ + SEQ.to_bytes(8, "big"))
@@ -173,16 +173,16 @@ def test_published_bodies_follow_from_the_description_alone(vector):
         assert plaintext == (SALT + b"\0" + payload).ljust(len(plaintext), b"\0")
 
 
-def test_sealing_the_deflated_payload_here_opens_to_the_same():
+def test_sealing_the_deflated_payload_with_this_zlib_opens_to_the_same():
     assert body.open_body(KEY, sealed(DEFLATED), dir=DIR, obj=OBJ, seq=SEQ).payload == DEFLATED
 
 
-def test_published_wrapped_keys_follow_from_the_description_alone():
+def test_published_wrapped_keys_can_be_computed_from_the_description_alone():
     [vector] = published("wrapped-key")
     assert vector["wrapped"] == (NONCE + AESGCM(KEK).encrypt(NONCE, KEY, OBJ + DIR)).hex()
 
 
-def test_the_published_root_of_nothing_is_the_hash_of_nothing():
+def test_the_published_root_of_an_empty_tree_is_the_hash_of_nothing():
     assert published("tree")[0] == {"size": 0, "root": hashlib.sha256(b"").hexdigest()}
 
 

@@ -6,19 +6,19 @@ KEK, KEY, NONCE = bytes(range(32)), bytes(range(50, 82)), bytes(range(12))
 PLACE = {"dir": bytes(range(16)), "obj": bytes(range(16, 32))}
 
 
-def test_a_wrapped_key_opens_to_itself():
+def test_a_wrapped_key_is_unwrapped_to_the_same_key():
     wrapped = wrap(KEK, KEY, **PLACE, nonce=NONCE)
     assert len(wrapped) == 60
     assert unwrap(KEK, wrapped, **PLACE) == KEY
 
 
 @pytest.mark.parametrize("other", [{"dir": bytes(16)}, {"obj": bytes(16)}, {"dir": PLACE["obj"], "obj": PLACE["dir"]}])
-def test_a_wrapped_key_opens_only_in_its_own_place(other):
+def test_a_wrapped_key_can_be_unwrapped_only_for_its_own_subject(other):
     with pytest.raises(WrapError):
         unwrap(KEK, wrap(KEK, KEY, **PLACE, nonce=NONCE), **{**PLACE, **other})
 
 
-def test_a_wrapped_key_opens_only_under_its_key_encryption_key_and_whole():
+def test_a_wrapped_key_needs_its_key_encryption_key_and_all_its_bytes():
     wrapped = wrap(KEK, KEY, **PLACE, nonce=NONCE)
     with pytest.raises(WrapError):
         unwrap(bytes(32), wrapped, **PLACE)

@@ -28,7 +28,7 @@ def test_leaf_bytes_equal_sorted_orjson_and_rfc_8785(fields):
 
 
 @given(leaves)
-def test_what_is_encoded_is_checked_back(fields):
+def test_an_encoded_leaf_passes_the_check(fields):
     assert check_leaf(encode_leaf(fields)) == fields
 
 
@@ -36,7 +36,7 @@ def test_what_is_encoded_is_checked_back(fields):
     "fields",
     [{"n": INTEGER_MAX + 1}, {"n": -INTEGER_MAX - 1}, {"n": 1.5}, {"n": None}, {"n": []}, {"n": {}}, {"é": 1}, {"n": "\ud800"}],
 )
-def test_what_has_no_canonical_form_is_refused(fields):
+def test_a_value_without_a_canonical_form_is_refused(fields):
     with pytest.raises(LeafError):
         encode_leaf(fields)
 
@@ -53,7 +53,7 @@ def test_what_has_no_canonical_form_is_refused(fields):
         b" " + encode_leaf(MINIMAL),
         json.dumps(MINIMAL, separators=(",", ":")).encode(),  # not sorted
         json.dumps(MINIMAL, sort_keys=True).encode(),  # spaces
-        encode_leaf(MINIMAL).replace(b'"x"', b'"\\u0078"', 1),  # a needless escape
+        encode_leaf(MINIMAL).replace(b'"x"', b'"\\u0078"', 1),  # an unnecessary escape
         encode_leaf(MINIMAL).replace(b'"at":1', b'"at":1,"at":1'),  # a key twice
         encode_leaf(MINIMAL).replace(b'"at":1', b'"at":1.0'),
         encode_leaf(MINIMAL).replace(b'"at":1', b'"at":NaN'),
@@ -66,7 +66,7 @@ def test_what_has_no_canonical_form_is_refused(fields):
         encode_leaf({**MINIMAL, "eff": 1}),
     ],
 )
-def test_bytes_that_are_no_canonical_leaf_are_refused(raw):
+def test_bytes_that_are_not_a_canonical_leaf_are_refused(raw):
     with pytest.raises(LeafError):
         check_leaf(raw)
 
@@ -78,6 +78,6 @@ def test_a_leaf_without_a_required_field_is_refused(key):
         check_leaf(raw)
 
 
-def test_the_hash_of_a_leaf_is_that_of_rfc_6962():
+def test_the_hash_of_a_leaf_follows_rfc_6962():
     assert leaf_hash(b"").hex() == "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
     assert leaf_hash(b"leaf") == hashlib.sha256(b"\0leaf").digest()

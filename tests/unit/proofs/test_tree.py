@@ -8,7 +8,7 @@ from proofs.leaf import leaf_hash
 SIZES = range(1, 66)
 HASHES = [leaf_hash(b"leaf %d" % n) for n in range(66)]
 
-# The leaves and roots that Certificate Transparency's own implementations test against (RFC 6962).
+# The leaves and roots that the implementation of Certificate Transparency uses as its test vectors (RFC 6962).
 CT_LEAVES = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
 CT_ROOTS = [
     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
@@ -24,7 +24,7 @@ CT_ROOTS = [
 
 
 def definition(hashes):
-    """RFC 6962 section 2.1, word for word, as the judge of the incremental form."""
+    """RFC 6962 section 2.1, word for word: the reference for the incremental form."""
     if not hashes:
         return hashlib.sha256(b"").digest()
     if len(hashes) == 1:
@@ -43,7 +43,7 @@ def changed(value):
 
 
 def variations(proof):
-    """Proofs that must not hold where `proof` does: a node changed, left out, added."""
+    """Proofs that must be refused where `proof` is valid: a node is changed, left out or added."""
     for place in range(len(proof)):
         yield [*proof[:place], changed(proof[place]), *proof[place + 1 :]]
         yield [*proof[:place], *proof[place + 1 :]]
@@ -55,7 +55,7 @@ def test_roots_are_those_of_certificate_transparency():
     assert [tree.root(hashes[:size]).hex() for size in range(9)] == CT_ROOTS
 
 
-def test_the_frontier_gives_the_defined_root_at_every_size():
+def test_the_frontier_gives_the_right_root_at_every_size():
     frontier = ()
     for size, leaf in enumerate(HASHES):
         assert tree.root_of(frontier) == ROOTS[size]
@@ -63,13 +63,13 @@ def test_the_frontier_gives_the_defined_root_at_every_size():
     assert tree.root_of(frontier) == ROOTS[66]
 
 
-def test_a_frontier_of_another_size_is_noticed():
+def test_a_frontier_of_another_size_is_refused():
     with pytest.raises(AssertionError, match="does not belong"):
         tree.append((None, HASHES[0]), 1, HASHES[1])
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_inclusion_of_every_leaf_is_proved_and_nothing_else(size):
+def test_inclusion_of_every_leaf_is_proved_and_other_proofs_are_refused(size):
     hashes, root = HASHES[:size], ROOTS[size]
     for index in range(size):
         proof = tree.inclusion_proof(hashes, index)
@@ -83,14 +83,14 @@ def test_inclusion_of_every_leaf_is_proved_and_nothing_else(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_earlier_tree_is_proved_to_be_the_beginning_and_no_other(size):
+def test_consistency_with_every_earlier_tree_is_proved_and_other_proofs_are_refused(size):
     hashes, root = HASHES[:size], ROOTS[size]
     for old_size in range(size + 1):
         old_root, proof = ROOTS[old_size], tree.consistency_proof(hashes, old_size)
         assert tree.verify_consistency(old_size, old_root, size, root, proof)
         assert not tree.verify_consistency(old_size, changed(old_root), size, root, proof)
         assert not any(tree.verify_consistency(old_size, old_root, size, root, other) for other in variations(proof))
-        if old_size:  # nothing is the beginning of everything
+        if old_size:  # an empty tree is consistent with every tree
             assert not tree.verify_consistency(old_size, old_root, size, changed(root), proof)
 
 

@@ -1,4 +1,4 @@
-"""The quick reading of a leaf takes what the whole check takes, and refuses what it refuses."""
+"""The fast check of a leaf accepts exactly what the full check accepts."""
 
 import pytest
 from hypothesis import given
@@ -12,15 +12,17 @@ NUMBERS = [name for name, kind in REQUIRED.items() if kind is int]
 
 
 @given(leaves)
-def test_a_canonical_leaf_is_read_as_the_check_reads_it(fields: dict[str, int | str | bool]) -> None:
+def test_the_fast_check_reads_a_canonical_leaf_as_the_full_check_does(fields: dict[str, int | str | bool]) -> None:
     raw = encode_leaf(fields)
     assert read_leaf(raw) == check_leaf(raw) == fields
     assert read_leaf(raw) == fields, "also once its shape is known"
 
 
 @given(leaves, st.integers(0, 400), st.binary(max_size=3), st.integers(0, 3))
-def test_whatever_the_check_refuses_is_refused(fields: dict[str, int | str | bool], at: int, put: bytes, cut: int) -> None:
-    """Changed somewhere, after the shape is known."""
+def test_every_leaf_that_the_full_check_refuses_is_refused(
+    fields: dict[str, int | str | bool], at: int, put: bytes, cut: int
+) -> None:
+    """The leaf is changed at one place, after the fast check has seen its shape."""
     raw = encode_leaf(fields)
     read_leaf(raw)
     changed = raw[:at] + put + raw[at + cut :]
@@ -35,7 +37,7 @@ def test_whatever_the_check_refuses_is_refused(fields: dict[str, int | str | boo
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [INTEGER_MAX + 1, -INTEGER_MAX - 1])
-def test_a_number_that_no_reader_keeps_exact_is_refused(name: str, value: int) -> None:
+def test_a_number_beyond_the_exact_range_of_json_readers_is_refused(name: str, value: int) -> None:
     fields = {name: 1 if kind is int else "x" for name, kind in REQUIRED.items()}
     raw = encode_leaf(fields)
     read_leaf(raw)

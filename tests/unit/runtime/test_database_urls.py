@@ -1,4 +1,4 @@
-"""A URL of a database: understood, or refused without a word of it."""
+"""The URL of a database: it is accepted, or refused with a message that repeats no part of it."""
 
 import traceback
 
@@ -21,7 +21,7 @@ RIGHT = (
 
 @pytest.mark.parametrize("url", WRONG)
 @pytest.mark.parametrize("name", ["database_url", "migrate_url"])
-def test_nothing_of_a_wrong_one_is_shown(url: str, name: str) -> None:
+def test_no_part_of_an_invalid_url_is_shown(url: str, name: str) -> None:
     settings = Settings(**{"database_url": SecretStr(RIGHT[0]), name: SecretStr(url)})  # pyright: ignore[reportArgumentType]
     with pytest.raises(StartError, match=f"LEDGER_{name.upper()} is not understood") as refused:
         configured_urls(settings)
@@ -30,7 +30,7 @@ def test_nothing_of_a_wrong_one_is_shown(url: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("url", RIGHT)
-def test_a_right_one_is_used_as_it_is(url: str) -> None:
+def test_a_valid_url_is_used_unchanged(url: str) -> None:
     urls = configured_urls(Settings(database_url=SecretStr(url)))  # pyright: ignore[reportCallIssue]
     assert urls is not None
     assert (urls.serve, urls.migrate) == (url, url)

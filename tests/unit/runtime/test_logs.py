@@ -1,4 +1,4 @@
-"""What libraries log never brings with it what an error quotes: values of a request, connection strings."""
+"""Log lines of libraries never contain the values that an error quotes: values of a request, connection strings."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ except ValueError:
 
 
 @pytest.mark.parametrize(("code", "name"), [(ASYNCIO, "asyncio"), (UVICORN, "uvicorn.error")])
-def test_an_error_is_told_by_its_type_and_places(code: str, name: str) -> None:
+def test_an_error_is_logged_by_its_type_and_places(code: str, name: str) -> None:
     start = "import asyncio, gc, logging\nfrom runtime.logs import configure_logs\nconfigure_logs('json')\n"
     said = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, timeout=60, check=True).stderr
     assert CANARY not in said

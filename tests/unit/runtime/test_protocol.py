@@ -1,4 +1,6 @@
-"""The limits for strangers, over real sockets against the real protocol, with deadlines of fractions of a second."""
+"""The limits for unauthenticated clients, over real sockets with the real protocol class, with deadlines of fractions of a
+second.
+"""
 
 import asyncio
 import contextlib
@@ -24,13 +26,13 @@ QUICK = Limits(
     head_s=0.4, body_s=0.4, answer_s=0.4, idle_s=0.6, sweep_s=0.05, rate=1_000, farewell_s=0.5, connections=20, turned_away=4
 )
 PATIENT = Limits(sweep_s=0.05)
-DEADLINE_S = 20.0  # of a test; a machine that is busy is no fault
+DEADLINE_S = 20.0  # of a test: a busy machine must not make it fail
 GET = b"GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @dataclass
 class App:
-    """An ASGI application that reads its requests, and answers with what it is told to."""
+    """An ASGI application that reads its requests, and gives the answers that the test sets."""
 
     reads: bool = True
     status: int = 200
@@ -39,7 +41,7 @@ class App:
     bodies: list[bytes] = field(default_factory=list)
     gone: int = 0
     hold: asyncio.Event | None = None
-    pause: asyncio.Event | None = None  # between head and body
+    pause: asyncio.Event | None = None  # set by the test between head and body
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.seen.append(scope)
@@ -83,7 +85,7 @@ class Served:
         return await rest(reader)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds of the server, which runs in this loop."""
+        """Wait until a condition holds for the server, which runs on this event loop."""
         while not condition():
             await asyncio.get_running_loop().run_in_executor(None, lambda: None)
 
@@ -116,7 +118,7 @@ async def serving(app: App, limits: Limits) -> AsyncIterator[Served]:
 
 
 def run(story: Callable[[Served], Awaitable[None]], limits: Limits = QUICK, **app: Any) -> None:
-    """Tell a story to a server, on the event loop that the service has."""
+    """Run a scenario against a server, on the event loop that the service uses."""
 
     async def told() -> None:
         async with asyncio.timeout(DEADLINE_S), serving(App(**app), limits) as served:
@@ -127,7 +129,7 @@ def run(story: Callable[[Served], Awaitable[None]], limits: Limits = QUICK, **ap
 
 
 async def rest(reader: asyncio.StreamReader) -> bytes:
-    """All that comes until the connection ends, in whichever way."""
+    """All bytes until the connection ends, in whatever way."""
     got = b""
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(65_536):
@@ -162,8 +164,8 @@ def chunked(*chunks: bytes) -> bytes:
         (post(b"half", b"Content-Length: 8"), 408), (post(b"5\r\nha", b"Transfer-Encoding: chunked"), 408), (GET, 200),
     ],
 )  # fmt: skip
-def test_a_client_that_says_no_more_is_gone_in_time(sent: bytes, answered: int | None) -> None:
-    """Silent, half a head, a head and half a body, idle after an answer: the four kinds, and their relatives."""
+def test_a_client_that_stops_sending_is_disconnected_in_time(sent: bytes, answered: int | None) -> None:
+    """The cases: nothing sent, half a head, a head and half a body, idle after an answer, and variants of these."""
 
     async def story(served: Served) -> None:
         began = asyncio.get_running_loop().time()
@@ -188,8 +190,8 @@ def test_an_idle_connection_is_kept_until_shortly_before_its_time() -> None:
     run(story)
 
 
-def test_a_head_that_trickles_is_cut() -> None:
-    """Each byte in time, the whole never."""
+def test_a_head_that_arrives_too_slowly_is_refused() -> None:
+    """Each byte arrives in time, but the head is not complete in time."""
 
     async def story(served: Served) -> None:
         reader, writer = await served.connect()
@@ -205,8 +207,8 @@ def test_a_head_that_trickles_is_cut() -> None:
 
 
 @pytest.mark.parametrize(("size", "arrives"), [(100, True), (5, False)])
-def test_a_body_must_progress(size: int, arrives: bool) -> None:
-    """100 bytes each 30 ms are 3 KB/s, 5 bytes 160 B/s: the rate is 1 KB/s once the body has had its time."""
+def test_a_body_must_make_progress(size: int, arrives: bool) -> None:
+    """100 bytes each 30 ms are 3 KB/s, 5 bytes are 160 B/s; the required rate is 1 KB/s after the time that each body has."""
     many = 40
 
     async def story(served: Served) -> None:
@@ -223,7 +225,7 @@ def test_a_body_must_progress(size: int, arrives: bool) -> None:
     run(story)
 
 
-def test_a_body_that_we_do_not_take_is_not_the_fault_of_the_client() -> None:
+def test_a_client_is_not_disconnected_while_the_service_does_not_read_its_body() -> None:
     async def story(served: Served) -> None:
         served.app.hold = asyncio.Event()
         served.app.reads = False
@@ -238,7 +240,7 @@ def test_a_body_that_we_do_not_take_is_not_the_fault_of_the_client() -> None:
 
 
 @pytest.mark.parametrize("parts", [(b"x" * 30_000_000,), (b"x" * 1_000_000,) * 1_000], ids=["whole", "streamed"])
-def test_an_answer_that_is_not_read_is_let_go(parts: tuple[bytes, ...]) -> None:
+def test_a_connection_whose_answer_is_not_read_is_closed(parts: tuple[bytes, ...]) -> None:
     async def story(served: Served) -> None:
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -253,8 +255,8 @@ def test_an_answer_that_is_not_read_is_let_go(parts: tuple[bytes, ...]) -> None:
     run(story, parts=parts)
 
 
-def test_an_answer_that_is_read_slowly_but_steadily_is_kept() -> None:
-    """It takes longer than a reader may pause."""
+def test_a_connection_whose_answer_is_read_slowly_but_steadily_is_kept() -> None:
+    """The whole answer takes longer than a reader may pause."""
     size = 12_000_000
 
     async def story(served: Served) -> None:
@@ -271,7 +273,7 @@ def test_an_answer_that_is_read_slowly_but_steadily_is_kept() -> None:
     run(story, parts=(b"x" * 100_000,) * (size // 100_000))
 
 
-def test_what_a_transfer_may_still_take() -> None:
+def test_the_time_that_a_transfer_has_left() -> None:
     assert remaining(20.0, 20.0, 1.0, 0.0) == 19.0
     assert remaining(19.0, 20.0, 1.0, 0.5) == 18.5, "progress earns time ..."
     assert remaining(19.0, 20.0, 1.0, 1_000.0) == 20.0, "... and no more than the most: nobody saves up for a long silence"
@@ -310,7 +312,7 @@ def test_the_head_is_bounded(head: bytes, answered: int, piece: int) -> None:
 
 
 @pytest.mark.parametrize(("length", "answered"), [(16_000, 200), (17_000, 414), (40_000, 414)])
-def test_the_address_is_bounded(length: int, answered: int) -> None:
+def test_the_length_of_the_url_is_bounded(length: int, answered: int) -> None:
     async def story(served: Served) -> None:
         path = b"/" + b"x" * length
         assert status(await served.say(b"GET " + path + b" HTTP/1.1\r\nConnection: close\r\n\r\n")) in {answered, 431}
@@ -318,7 +320,7 @@ def test_the_address_is_bounded(length: int, answered: int) -> None:
     run(story, PATIENT)
 
 
-def test_a_large_request_and_one_behind_it_are_not_taken_for_one_large_head() -> None:
+def test_a_large_request_and_the_next_one_are_not_counted_as_one_large_head() -> None:
     async def story(served: Served) -> None:
         first = post(b"x" * 60_000, b"Content-Length: 60000")
         second = post(b"y", b"Content-Length: 1", b"Connection: close")
@@ -335,7 +337,7 @@ def test_a_large_request_and_one_behind_it_are_not_taken_for_one_large_head() ->
 @pytest.mark.parametrize(
     "body",
     [
-        chunked(*[b"x"] * 100_000),  # six bytes on the wire and two calls for each of the body
+        chunked(*[b"x"] * 100_000),  # six bytes on the wire, and two calls, for each byte of the body
         b"1;" + b"e" * 400_000 + b"\r\nx\r\n0\r\n\r\n",  # an extension longer than any body
         b"1\r\nx\r\n0\r\nT: " + b"t" * 400_000,  # a trailer that does not end
         b"1\r\nx\r\n0\r\n" + b"T: t\r\n" * 50_000,  # trailers that do not end
@@ -343,7 +345,7 @@ def test_a_large_request_and_one_behind_it_are_not_taken_for_one_large_head() ->
     ids=["tiny chunks", "extension", "trailer", "trailers"],
 )
 @pytest.mark.parametrize("piece", [4_000, 3_000_000])
-def test_what_frames_a_body_is_bounded(body: bytes, piece: int) -> None:
+def test_the_framing_of_a_body_is_bounded(body: bytes, piece: int) -> None:
     async def story(served: Served) -> None:
         reader, writer = await served.connect()
         heard = asyncio.create_task(rest(reader))
@@ -352,7 +354,7 @@ def test_what_frames_a_body_is_bounded(body: bytes, piece: int) -> None:
             for start in range(0, len(data), piece):
                 writer.write(data[start : start + piece])
                 await writer.drain()
-                await asyncio.sleep(0)  # the server reads it: an extension in pieces must be refused too
+                await asyncio.sleep(0)  # the server reads it here: an extension that arrives in pieces must be refused too
         answer = await heard
         assert status(answer) == 400
         assert b"body_framing" in answer
@@ -361,7 +363,7 @@ def test_what_frames_a_body_is_bounded(body: bytes, piece: int) -> None:
     run(story, PATIENT)
 
 
-def test_chunks_as_clients_send_them_are_taken() -> None:
+def test_usual_chunks_are_accepted() -> None:
     async def story(served: Served) -> None:
         chunks = [b"x" * 8_192] * 100 + [b"y"] * 500 + [b"z" * 40] * 5_000
         signed = b"".join(b"%x;chunk-signature=%s\r\n%s\r\n" % (len(c), b"a" * 64, c) for c in chunks[:100])
@@ -410,7 +412,7 @@ def test_chunks_as_clients_send_them_are_taken() -> None:
         b"GET /v1/x HTTP/1.2\r\n\r\n",
     ],
 )
-def test_what_could_be_read_in_two_ways_reaches_nobody(request_: bytes) -> None:
+def test_an_ambiguous_request_reaches_no_application(request_: bytes) -> None:
     async def story(served: Served) -> None:
         answer = await served.say(request_)
         assert status(answer) in {400, 505}
@@ -421,7 +423,7 @@ def test_what_could_be_read_in_two_ways_reaches_nobody(request_: bytes) -> None:
     run(story, PATIENT)
 
 
-def test_errors_speak_the_language_of_the_address() -> None:
+def test_errors_have_the_format_of_their_address() -> None:
     async def story(served: Served) -> None:
         answer = await served.say(post(b"x\r\n", b"Transfer-Encoding: chunked", path=b"/scim/acme/v2/Users"))
         assert headers(answer)["content-type"] == "application/scim+json;charset=utf-8"
@@ -431,7 +433,7 @@ def test_errors_speak_the_language_of_the_address() -> None:
     run(story, PATIENT)
 
 
-def test_answers_before_the_fault_are_given_and_nothing_after_it() -> None:
+def test_requests_before_an_invalid_one_are_answered_and_later_ones_are_not() -> None:
     async def story(served: Served) -> None:
         served.app.hold = asyncio.Event()
         reader, writer = await served.connect()
@@ -446,7 +448,7 @@ def test_answers_before_the_fault_are_given_and_nothing_after_it() -> None:
     run(story, PATIENT)
 
 
-def test_a_broken_body_behind_another_request_is_never_begun() -> None:
+def test_a_request_with_a_broken_body_behind_another_one_is_never_begun() -> None:
     async def story(served: Served) -> None:
         served.app.hold = asyncio.Event()
         reader, writer = await served.connect()
@@ -459,7 +461,7 @@ def test_a_broken_body_behind_another_request_is_never_begun() -> None:
     run(story, PATIENT)
 
 
-def test_few_requests_are_taken_ahead_of_their_answers() -> None:
+def test_only_a_few_pipelined_requests_are_accepted() -> None:
     async def story(served: Served) -> None:
         served.app.hold = asyncio.Event()
         reader, writer = await served.connect()
@@ -476,8 +478,8 @@ def test_few_requests_are_taken_ahead_of_their_answers() -> None:
 @pytest.mark.parametrize("upgrade", [b"h2c", b"websocket"])
 @pytest.mark.parametrize("body", [b"", b"abc", GET])
 @pytest.mark.parametrize("piece", [1, 10_000])
-def test_an_offered_upgrade_is_not_taken_and_hides_nothing(upgrade: bytes, body: bytes, piece: int) -> None:
-    """Java's client offers h2c with its first request, bodies included, and goes on with HTTP/1.1."""
+def test_an_offered_upgrade_is_not_accepted_and_hides_no_body(upgrade: bytes, body: bytes, piece: int) -> None:
+    """Java's client offers h2c with its first request, also with a body, and continues with HTTP/1.1."""
 
     async def story(served: Served) -> None:
         offer = (b"Connection: Upgrade", b"Upgrade: " + upgrade)
@@ -505,12 +507,12 @@ def test_http_1_0_is_answered_and_closed() -> None:
     run(story, PATIENT)
 
 
-# Answers before the body is there
+# Answers before the body is complete
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 209715200", b"Transfer-Encoding: chunked"])
-def test_a_body_that_nobody_wants_costs_nothing(length: bytes) -> None:
-    """200 MiB behind a refusal: the client reads it, and what it sent was neither kept nor parsed."""
+def test_a_body_behind_a_refusal_is_neither_kept_nor_parsed(length: bytes) -> None:
+    """200 MiB follow a refused request: the client can read the answer, and its bytes are discarded."""
 
     async def story(served: Served) -> None:
         reader, writer = await served.connect()
@@ -536,7 +538,7 @@ def test_a_body_that_nobody_wants_costs_nothing(length: bytes) -> None:
     run(story, PATIENT, reads=False, status=401)
 
 
-def test_expect_100_continue_is_refused_before_the_body_or_invited() -> None:
+def test_a_request_with_expect_100_continue_is_refused_before_its_body_or_gets_the_continue() -> None:
     async def refused(served: Served) -> None:
         answer = await served.say(post(b"", b"Content-Length: 5", b"Expect: 100-continue"))
         assert status(answer) == 401
@@ -555,7 +557,7 @@ def test_expect_100_continue_is_refused_before_the_body_or_invited() -> None:
     run(invited, PATIENT)
 
 
-def test_a_refusal_of_a_whole_request_keeps_the_connection() -> None:
+def test_a_refusal_of_a_complete_request_keeps_the_connection() -> None:
     async def story(served: Served) -> None:
         reader, writer = await served.connect()
         for _ in range(3):
@@ -570,7 +572,7 @@ def test_a_refusal_of_a_whole_request_keeps_the_connection() -> None:
 # Connections
 
 
-def test_connections_beyond_the_cap_are_told_so_and_leave_room_when_they_go() -> None:
+def test_connections_beyond_the_limit_get_503_and_others_may_connect_once_they_are_closed() -> None:
     async def story(served: Served) -> None:
         kept = [await served.connect() for _ in range(QUICK.connections)]
         await served.until(lambda: len(served.keeper.open) == QUICK.connections)
@@ -592,7 +594,7 @@ def test_connections_beyond_the_cap_are_told_so_and_leave_room_when_they_go() ->
     run(story, Limits(connections=QUICK.connections, turned_away=QUICK.turned_away, sweep_s=0.05))
 
 
-def test_a_client_that_goes_away_is_noticed_by_each_request_it_sent_ahead() -> None:
+def test_a_disconnected_client_is_noticed_by_each_of_its_pipelined_requests() -> None:
     async def story(served: Served) -> None:
         _reader, writer = await served.connect()
         served.app.hold = asyncio.Event()
@@ -611,7 +613,7 @@ def test_a_client_that_goes_away_is_noticed_by_each_request_it_sent_ahead() -> N
 
 @dataclass
 class Recorder:
-    """A transport that remembers what was written at once."""
+    """A transport that records which bytes were written in one call."""
 
     inner: asyncio.Transport
     written: list[bytes] = field(default_factory=list)
@@ -628,7 +630,7 @@ class Recorder:
         return getattr(self.inner, name)
 
 
-def test_head_and_body_of_a_short_answer_leave_in_one_piece() -> None:
+def test_head_and_body_of_a_short_answer_are_sent_in_one_call() -> None:
     async def story(served: Served) -> None:
         reader, writer = await served.connect()
         await served.until(lambda: bool(served.keeper.open))
@@ -642,7 +644,7 @@ def test_head_and_body_of_a_short_answer_leave_in_one_piece() -> None:
     run(story, PATIENT)
 
 
-def test_a_head_whose_body_is_still_to_come_is_sent_alone() -> None:
+def test_a_head_whose_body_comes_later_is_sent_at_once() -> None:
     async def story(served: Served) -> None:
         served.app.pause = asyncio.Event()
         reader, writer = await served.connect()
@@ -654,7 +656,7 @@ def test_a_head_whose_body_is_still_to_come_is_sent_alone() -> None:
     run(story, PATIENT)
 
 
-def test_an_announced_body_is_asked_for_before_there_is_an_answer() -> None:
+def test_an_announced_body_is_requested_before_the_answer() -> None:
     async def story(served: Served) -> None:
         reader, writer = await served.connect()
         writer.write(b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
@@ -666,7 +668,9 @@ def test_an_announced_body_is_asked_for_before_there_is_an_answer() -> None:
 
 
 def test_a_request_that_was_answered_is_freed_without_the_garbage_collector() -> None:
-    """A cycle of references would keep each body in memory until it runs, and make it run often."""
+    """With a cycle of references, each body would stay in memory until the collector runs, and the collector would run often
+    because of it.
+    """
 
     async def story(served: Served) -> None:
         reader, writer = await served.connect()

@@ -1,4 +1,4 @@
-"""A serving process that is replaced while the database is away."""
+"""A serving process that is started again while the database is away."""
 
 import asyncio
 import gc
@@ -18,8 +18,8 @@ from runtime.settings import Settings
 WELL_FORMED = f"sl_scim_0_0{zlib.crc32(b'sl_scim_0_0'):08x}"
 
 
-def test_it_opens_its_door_and_says_what_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It died before it accepted anything, again and again: whoever asked got no answer."""
+def test_it_accepts_connections_and_says_what_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier, it ended before it accepted any connection, again and again: clients got no answer."""
     monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
     key = os.urandom(32)

@@ -54,12 +54,12 @@ def shown(attributes=None, excluded=None, rt=USER, document=DOC):
         ("urn:un:known:x", {}),
     ],
 )
-def test_asked_attributes_come_with_id_and_schemas_and_nothing_else(attributes, expected):
+def test_requested_attributes_come_with_id_and_schemas_and_nothing_else(attributes, expected):
     assert shown(attributes) == {**ALWAYS, **expected}
 
 
 @pytest.mark.parametrize("excluded", ["id", "schemas", "", None, "nope", "name.nope"])
-def test_what_is_always_returned_cannot_be_excluded(excluded):
+def test_an_attribute_that_is_always_returned_cannot_be_excluded(excluded):
     assert shown(None, excluded) == {key: value for key, value in DOC.items() if key != "password"}
 
 
@@ -75,12 +75,12 @@ def test_excluded_attributes_and_sub_attributes_are_left_out():
     }
 
 
-def test_asking_and_excluding_at_once_is_refused():
+def test_attributes_and_excluded_attributes_together_are_refused():
     with pytest.raises(InvalidValue, match="exclude each other"):
         parse_projection(USER, "a", "b")
 
 
-def test_needs_tells_what_need_not_be_loaded():
+def test_the_needs_of_a_projection_say_what_need_not_be_loaded():
     assert needs(parse_projection(GROUP, None, None), "members")
     assert not needs(parse_projection(GROUP, None, "Members"), "members")
     assert needs(parse_projection(GROUP, None, "members.display"), "members")
@@ -110,7 +110,7 @@ def test_the_returned_characteristic_of_extension_attributes_is_honoured():
     assert shown("urn:x:e", rt=rt, document=document) == {**ALWAYS, "urn:x:e": {"x": "x"}}
 
 
-def test_differences_are_sorted_and_an_absent_side_has_no_key():
+def test_differences_are_sorted_and_a_missing_side_has_no_key():
     before = {
         "id": "1",
         "schemas": ["a"],
@@ -140,13 +140,13 @@ def test_differences_are_sorted_and_an_absent_side_has_no_key():
     assert changes(before, copy.deepcopy(before)) == []
 
 
-def test_a_value_that_changes_its_kind_is_reported_whole():
+def test_a_value_that_changes_its_kind_is_reported_as_a_whole():
     assert changes({"x": {"a": 1}}, {"x": "s"}) == [{"path": "x", "from": {"a": 1}, "to": "s"}]
     assert changes({"x": "s"}, {"x": {"a": {"b": 1}}}) == [{"path": "x", "from": "s", "to": {"a": {"b": 1}}}]
     assert changes({"x": {"a": {"b": 1}}}, {"x": {"a": {"b": 2}}}) == [{"path": "x.a", "from": {"b": 1}, "to": {"b": 2}}]
 
 
-def test_json_equality_tells_true_from_one_and_one_from_one_point_zero():
+def test_json_equality_distinguishes_true_from_one_and_one_from_one_point_zero():
     assert not same(True, 1)
     assert not same([1], [1.0])
     assert not same([1], [1, 2])
@@ -177,7 +177,7 @@ def test_resource_types_name_their_extensions():
     assert groups["endpoint"] == "/Groups"
 
 
-def test_pages_go_by_index_unless_a_cursor_is_asked_for():
+def test_pages_use_indexes_unless_the_request_has_a_cursor():
     assert service_provider_config("http://h", results_max=7)["pagination"] == {
         "cursor": True,
         "index": True,
@@ -191,11 +191,11 @@ def test_pages_go_by_index_unless_a_cursor_is_asked_for():
     assert "nextCursor" not in list_response([], 5, 1)
 
 
-def test_a_list_response_counts_its_page():
+def test_a_list_response_has_the_number_of_resources_in_its_page():
     assert list_response([{"id": "1"}], 5, 3).items() >= {"totalResults": 5, "startIndex": 3, "itemsPerPage": 1}.items()
 
 
-def test_an_extension_kept_as_sent_is_shown_and_left_out_as_a_whole_or_by_its_attributes():
+def test_an_extension_without_a_schema_is_included_or_excluded_as_a_whole_or_by_attribute():
     document = {**ALWAYS, "userName": "a", "urn:x:ext:2.0:User": {"A": "1", "b": "2"}}
     assert shown("urn:x:ext:2.0:user", document=document) == {**ALWAYS, "urn:x:ext:2.0:User": {"A": "1", "b": "2"}}
     assert shown("urn:x:ext:2.0:User:a", document=document) == {**ALWAYS, "urn:x:ext:2.0:User": {"A": "1"}}
@@ -203,7 +203,7 @@ def test_an_extension_kept_as_sent_is_shown_and_left_out_as_a_whole_or_by_its_at
     assert shown(excluded="urn:x:ext:2.0:User:a", document=document) == {**document, "urn:x:ext:2.0:User": {"b": "2"}}
 
 
-def test_names_asked_for_are_bounded_and_long_ones_are_not_remembered():
+def test_requested_names_are_bounded_and_long_ones_are_not_cached():
     long = ",".join(f"urn:x:y:a{n}" for n in range(400))
     assert parse_projection(USER, long, None) is not parse_projection(USER, long, None)
     assert parse_projection(USER, "userName", None) is parse_projection(USER, "userName", None)
@@ -213,7 +213,7 @@ def test_names_asked_for_are_bounded_and_long_ones_are_not_remembered():
 
 
 def test_an_attribute_without_a_value_is_not_shown() -> None:
-    """RFC 7643 §2.5: unassigned and null are the same, and an answer leaves them out."""
+    """RFC 7643 §2.5: unassigned and null are the same, and an answer leaves both out."""
     document = {
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"],
         "id": "1",

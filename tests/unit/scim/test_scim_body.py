@@ -45,7 +45,7 @@ from tests.conftest import examples
         (b'{"a":' * 100_000, "more than 32 levels"),
     ],
 )
-def test_a_faulty_body_is_refused_naming_the_place(raw, said):
+def test_an_invalid_body_is_refused_with_the_place_of_the_fault(raw, said):
     with pytest.raises(InvalidSyntax, match=re.escape(said)):
         read_json(raw)
 
@@ -64,11 +64,11 @@ def test_a_faulty_body_is_refused_naming_the_place(raw, said):
         b'{"a":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[","b":"\\u0041"}',
     ],
 )
-def test_a_sound_body_is_read_as_it_stands(raw):
+def test_a_valid_body_is_read_unchanged(raw):
     assert read_json(raw) == json.loads(raw)
 
 
-def test_the_depth_allowed_can_be_set():
+def test_the_allowed_depth_can_be_set():
     assert read_json(b'{"a":{}}', depth_max=2) == {"a": {}}
     with pytest.raises(InvalidSyntax, match="more than 1 levels"):
         read_json(b'{"a":{}}', depth_max=1)
@@ -129,8 +129,8 @@ def test_arbitrary_bytes_are_read_or_refused_and_nothing_else(raw):
 
 
 @pytest.mark.parametrize("raw", [b"[" * 8_000_000, b'{"a":[' + b"[]," * 3_000_000 + b"x", b'{"a":[' + b"{}," * 3_000_000])
-def test_what_is_no_json_is_refused_at_once_however_long_it_is(raw: bytes) -> None:
-    """30 MiB of brackets took a minute, and everything else of their directory waited for it."""
+def test_text_that_is_not_json_is_refused_at_once_however_long_it_is(raw: bytes) -> None:
+    """Earlier, 30 MiB of brackets took a minute, while all other requests of the directory waited."""
     started = time.process_time()
     with pytest.raises(TooMany):
         read_json(raw)
@@ -146,17 +146,17 @@ def test_what_is_no_json_is_refused_at_once_however_long_it_is(raw: bytes) -> No
         b"[" + b",".join(b'{"a":0,"b":0,"c":0,"d":0,"e":0,"f":0,"g":0}' for _ in range(220_000)) + b"]",
     ],
 )
-def test_a_body_of_too_many_values_is_refused_before_anything_is_made_of_it(values: bytes) -> None:
-    """Five million empty members took 340 MB."""
+def test_a_body_with_too_many_values_is_refused_before_objects_are_made(values: bytes) -> None:
+    """Earlier, five million empty members took 340 MB."""
     with pytest.raises(TooMany, match="too many values"):
         read_json(b'{"members":' + values + b"}")
 
 
-def test_a_body_of_as_many_values_as_the_largest_group_is_read() -> None:
+def test_a_body_with_as_many_values_as_the_largest_group_is_read() -> None:
     members = b",".join(b'{"value":"%d","display":"x","type":"User","$ref":"https://x/Users/1"}' % n for n in range(200_000))
     assert len(read_json(b'{"members":[' + members + b"]}")["members"]) == 200_000
 
 
-def test_a_body_that_is_cut_off_amid_many_brackets_is_refused_for_what_it_is() -> None:
+def test_a_body_that_ends_within_many_brackets_is_refused_as_incomplete() -> None:
     with pytest.raises(InvalidSyntax):
         read_json(b'{"a":[' + b"[]," * 200_000 + b"x")

@@ -1,4 +1,4 @@
-"""Bulk requests: what is read, and in which order operations are carried out (RFC 7644 §3.7)."""
+"""Bulk requests: how they are read, and in which order operations are carried out (RFC 7644 §3.7)."""
 
 import itertools
 from typing import Any
@@ -38,7 +38,7 @@ def _group(bulk_id: str, *members: str) -> dict[str, Any]:
         _message(_post("a"), failOnErrors=0), _message(_post("a"), failOnErrors=True), _message(_post("a"), failOnErrors="1"),
     ],
 )  # fmt: skip
-def test_what_is_no_bulk_request_is_refused(broken: dict[str, Any]) -> None:
+def test_an_invalid_bulk_request_is_refused(broken: dict[str, Any]) -> None:
     with pytest.raises(InvalidSyntax):
         read_strictly(broken)
 
@@ -53,7 +53,7 @@ def test_what_is_no_bulk_request_is_refused(broken: dict[str, Any]) -> None:
         ({"method": "PUT", "path": "/Users/1", "version": 5}, 400),
     ],
 )  # fmt: skip
-def test_an_operation_that_cannot_be_read_fails_alone(broken: Any, status: int) -> None:
+def test_an_invalid_operation_fails_alone(broken: Any, status: int) -> None:
     """RFC 7644 §3.7: as many changes as possible are made, disregarding partial failures."""
     read = read_strictly(_message(_post("a2"), broken, _post("b"))).operations
     assert [operation.fault and operation.fault.status for operation in read] == [None, status, None]
@@ -85,12 +85,12 @@ def test_an_operation_waits_for_what_it_refers_to() -> None:
     assert _order(patch, _group("g"), _post("a")) == [["g"], ["a"], [None]]
 
 
-def test_a_user_waits_for_its_manager_and_two_who_manage_each_other_come_together() -> None:
+def test_a_user_waits_for_its_manager_and_two_who_manage_each_other_are_a_circle() -> None:
     assert _order(_post("a", manager={"value": "bulkId:b"}), _post("b")) == [["b"], ["a"]]
     assert _order(_post("a", manager={"value": "bulkId:b"}), _post("b", manager="bulkId:a")) == [["a", "b"]]
 
 
-def test_a_circle_comes_together_and_a_reference_to_oneself_is_none() -> None:
+def test_a_circle_is_carried_out_together_and_a_reference_to_itself_is_no_circle() -> None:
     assert _order(_group("g", "h"), _group("h", "g"), _group("own", "own")) == [["g", "h"], ["own"]]
     assert _order(_group("g", "h"), _post("u"), _group("h", "g"), _post("v")) == [["u"], ["g", "h"], ["v"]]
     assert _order(_group("g", "h"), _group("h", "g"), _post("u"), _group("i", "j", "g"), _group("j", "i")) == [
@@ -103,13 +103,13 @@ def test_a_long_chain_is_carried_out_from_its_end() -> None:
     assert _order(*chain, _post("999")) == [[str(n)] for n in range(999, -1, -1)]
 
 
-def test_a_circle_waits_for_what_it_refers_to_and_whoever_refers_to_it_waits_for_the_circle() -> None:
+def test_a_circle_waits_for_what_it_refers_to_and_operations_that_refer_to_it_wait_for_it() -> None:
     assert _order(_group("above", "g"), _group("g", "h"), _group("h", "g", "u"), _post("u"), _post("v")) == [
         ["u"], ["g", "h"], ["above"], ["v"],
     ]  # fmt: skip
 
 
-def test_what_refers_to_nothing_waits_for_nobody() -> None:
+def test_an_operation_without_references_does_not_wait() -> None:
     broken = {"method": "POST", "path": "/Nowhere", "bulkId": "x"}
     assert _order(_group("g", "ghost", "x"), broken, _post("a")) == [["g"], ["x"], ["a"]]
 
@@ -124,7 +124,7 @@ def test_references_become_ids_everywhere() -> None:
 
 
 @pytest.mark.parametrize("text", ["see bulkId:a", "bulkId", "xbulkId:a", 'say "x" bulkId:a', "bulkId: see note", "bulkId:b"])
-def test_text_that_speaks_of_a_bulk_id_is_no_reference(text: str) -> None:
+def test_text_that_mentions_a_bulk_id_is_not_a_reference(text: str) -> None:
     data = {"title": text, "Operations": [{"op": "replace", "path": "title", "value": text}]}
     assert bulk.resolve(data, {"a": "1"}) == data
 
@@ -143,7 +143,7 @@ ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
         {"Operations": [{"op": "add", "path": f"{ENTERPRISE}:manager", "value": "bulkId:b"}]},
     ],
 )  # fmt: skip
-def test_where_an_id_is_due_a_bulk_id_that_nobody_has_is_refused(data: dict[str, Any]) -> None:
+def test_an_unknown_bulk_id_in_place_of_an_id_is_refused(data: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue):
         bulk.resolve(data, {"a": "1"})
 
@@ -157,7 +157,7 @@ def test_a_link_by_bulk_id_is_a_reference() -> None:
     assert bulk.resolve("https://x/v2/Users/bulkId:a", {"a": "1"}) == "https://x/v2/Users/1"
 
 
-def test_members_of_a_circle_are_left_out_and_nothing_else() -> None:
+def test_members_of_a_circle_are_left_out_at_creation_and_nothing_else_is() -> None:
     data = {
         "displayName": "bulkId:c",
         "Members": [{"Value": "bulkId:a"}, {"value": "bulkId:b"}, "odd", "bulkId:a"],
@@ -172,7 +172,7 @@ def test_members_of_a_circle_are_left_out_and_nothing_else() -> None:
 
 
 @given(st.lists(st.sets(st.integers(0, 6), max_size=3), min_size=1, max_size=7))
-def test_every_operation_is_carried_out_once_after_what_it_refers_to_and_with_what_refers_back(plan: list[set[int]]) -> None:
+def test_each_operation_is_carried_out_once_after_those_it_refers_to_or_together_with_its_circle(plan: list[set[int]]) -> None:
     refers = {n: {m for m in refs if m < len(plan) and m != n} for n, refs in enumerate(plan)}
     order = _order(*(_group(str(n), *map(str, sorted(refs))) for n, refs in refers.items()))
     assert sorted(bulk_id or "" for together in order for bulk_id in together) == [str(n) for n in range(len(plan))]
@@ -223,8 +223,8 @@ def test_a_reference_in_a_link_within_a_filter_is_one() -> None:
     assert [[o.method for o in together] for together in bulk.rounds(read)] == [["POST"], ["PATCH"]]
 
 
-def test_what_an_answer_would_say_again_is_short() -> None:
-    """Else the answer would be as long as the request, or longer: a bulkId is there twice, and quoted."""
+def test_the_parts_of_a_request_that_an_answer_repeats_are_short() -> None:
+    """Otherwise the answer would be as long as the request, or longer: a bulkId is in it twice, and escaped."""
     long = "b" * (bulk.BULK_ID_CHARACTERS_MAX + 1)
     operations = read_strictly(
         _message(
@@ -240,12 +240,12 @@ def test_what_an_answer_would_say_again_is_short() -> None:
     assert all(len(operation.method) <= 16 for operation in operations)
 
 
-def test_an_operation_knows_how_large_its_data_is() -> None:
+def test_an_operation_knows_the_size_of_its_data() -> None:
     (operation,) = read_strictly(_message(_post("a", title="t" * 1_000))).operations
     assert 1_000 < operation.size < 1_200
 
 
-def test_an_endpoint_in_another_case_is_an_operation_on_it_where_the_profile_says_so() -> None:
+def test_an_endpoint_in_another_letter_case_is_recognised_if_the_profile_allows_it() -> None:
     leniency = Leniency(GENERIC)
     message = _message({"method": "DELETE", "path": "/users/1"})
     assert read_strictly(message).operations[0].fault is not None
@@ -253,5 +253,5 @@ def test_an_endpoint_in_another_case_is_an_operation_on_it_where_the_profile_say
     assert (read.segment, read.resource, read.fault, leniency.used) == ("Users", "1", None, {"endpoint_case"})
 
 
-def test_no_members_are_none_that_have_to_wait() -> None:
+def test_an_operation_without_members_has_none_that_must_wait() -> None:
     assert bulk.without_members({"members": None}, frozenset({"x"})) == ({"members": []}, frozenset())

@@ -23,14 +23,14 @@ PLACES = st.one_of(
 
 
 @given(PLACES, st.integers(1, 200))
-def test_a_cursor_says_its_place_in_characters_that_urls_leave_alone(place, count):
+def test_a_cursor_needs_no_escaping_in_a_url(place, count):
     text = encode(place, DIGEST, count)
     assert re.fullmatch(r"[A-Za-z0-9_-]+", text)
     assert decode(text, DIGEST) == (place, count)
 
 
 @given(st.text() | st.binary(max_size=80).map(lambda raw: base64.urlsafe_b64encode(raw).decode().rstrip("=")))
-def test_whatever_was_not_given_out_is_refused(text):
+def test_a_text_that_is_not_a_cursor_of_the_service_is_refused(text):
     with pytest.raises(InvalidCursor):
         decode(text, DIGEST)
 
@@ -47,7 +47,7 @@ def test_a_cursor_belongs_to_one_query_of_one_directory():
             decode(text, query_digest(key, parts))
 
 
-def test_one_place_has_one_text():
+def test_each_place_has_exactly_one_cursor():
     text = encode(AfterAnchors(((A, 1), (B, 2))), DIGEST, 10)
     raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     for changed in (raw[:-1], raw + raw[-20:] * ANCHORS, raw[:11], b"\x03" + raw[1:], b"\x01" + raw[1:]):
@@ -59,7 +59,7 @@ def test_one_place_has_one_text():
             decode(padded, DIGEST)
 
 
-def test_times_outside_the_calendar_are_refused():
+def test_times_beyond_the_calendar_are_refused():
     for at in (-1, 2**62):
         with pytest.raises(InvalidCursor):
             decode(encode(AfterCreation(at, A), DIGEST, 10), DIGEST)

@@ -29,7 +29,7 @@ def test_a_create_shows_the_document_and_the_mapped_user() -> None:
     assert tried("jumpcloud", "POST", "/Users", USER)["test_object"] is True
 
 
-def test_a_patch_shows_its_operations_and_is_applied_to_what_was_before() -> None:
+def test_a_patch_shows_its_operations_and_is_applied_to_the_resource_before() -> None:
     body = {"schemas": [PATCH], "Operations": [{"op": "Replace", "path": "active", "value": "False"}]}
     operations = [{"op": "replace", "path": "active", "value": False}]
     used = ["op_case", "string_booleans"]
@@ -52,7 +52,7 @@ def test_a_group_shows_its_members() -> None:
 
 @pytest.mark.parametrize("before", [{**GROUP_BEFORE, "id": "abc"}, GROUP_BEFORE])
 def test_a_patch_may_repeat_the_id_of_its_resource(before: dict[str, Any]) -> None:
-    """Okta sends it with every push; the path names the resource where `before` does not."""
+    """Okta sends the id with every push; if `before` has no id, the path names the resource."""
     body = {"schemas": [PATCH], "Operations": [{"op": "replace", "value": {"id": "abc", "displayName": "x"}}]}
     found = tried("okta", "PATCH", "/Groups/abc/", body, before=before)
     assert (found["document"], found["tolerances"]) == ({**before, "displayName": "x"}, ["id_in_value"])
@@ -67,7 +67,7 @@ def test_a_patch_of_a_user_may_repeat_its_id_and_the_mapped_user_has_it() -> Non
     assert found["user"] == {"id": "abc", "user_name": "scim-test@corp", "active": True, "title": "Lady"}
 
 
-def test_what_was_before_is_stored_already_and_needs_no_schemas() -> None:
+def test_the_resource_before_is_a_stored_one_and_needs_no_schemas() -> None:
     body = {"schemas": [PATCH], "Operations": [{"op": "replace", "path": "displayName", "value": "x"}]}
     found = tried("okta", "PATCH", "/Groups/1", body, before={"displayName": "g"})
     assert (found["document"]["displayName"], found["tolerances"]) == ("x", [])
@@ -95,29 +95,29 @@ def test_what_was_before_is_stored_already_and_needs_no_schemas() -> None:
         ),
     ],
 )
-def test_a_patch_changes_the_members_there_were(operations: list[dict[str, Any]], members: list[str] | None) -> None:
-    """In their order, and ignoring the case of an id, which is a UUID."""
+def test_a_patch_changes_the_existing_members(operations: list[dict[str, Any]], members: list[str] | None) -> None:
+    """The order is kept, and the letter case of an id is ignored, because it is a UUID."""
     before = {**GROUP_BEFORE, "members": [{"value": "a"}, {"value": "B", "type": "User"}, {"value": "c", "type": "Group"}]}
     found = tried("generic", "PATCH", "/Groups/1", {"schemas": [PATCH], "Operations": operations}, before=before)
     assert [m["value"] for m in found["document"].get("members", ())] == (members or [])
     assert ("members" in found["document"]) is (members is not None)
 
 
-def test_a_member_that_is_added_shows_its_type_where_it_was_sent() -> None:
+def test_an_added_member_shows_its_type_if_it_was_sent() -> None:
     value = [{"value": "a", "type": "Group"}, {"value": "b"}]
     body = {"schemas": [PATCH], "Operations": [{"op": "add", "path": "members", "value": value}]}
     assert tried("okta", "PATCH", "/Groups/1", body, before=GROUP_BEFORE)["document"]["members"] == value
 
 
-def test_a_filter_for_a_member_that_is_not_there_is_refused() -> None:
+def test_a_filter_that_selects_no_member_is_refused() -> None:
     body = {"schemas": [PATCH], "Operations": [{"op": "replace", "path": 'members[value eq "b"]', "value": {"value": "c"}}]}
     refused = tried("generic", "PATCH", "/Groups/1", body, before={**GROUP_BEFORE, "members": [{"value": "a"}]})
     assert refused["error"]["scimType"] == "noTarget"
     assert "let it add the member" in refused["fix"]
 
 
-def test_a_put_that_says_nothing_of_active_keeps_it() -> None:
-    """What it keeps is in `before`; without it nobody knows, and nothing is said."""
+def test_a_put_without_active_keeps_it() -> None:
+    """The kept value is in `before`; without it the value is unknown, and the result has none."""
     leaver = {**USER, "active": False}
     found = tried("onelogin", "PUT", "/Users/1", USER, before=leaver)
     assert (found["document"], found["user"]["active"]) == (leaver, False)
@@ -128,7 +128,7 @@ def test_a_put_that_says_nothing_of_active_keeps_it() -> None:
     assert tried("onelogin", "PUT", "/Groups/1", group, before=GROUP_BEFORE)["document"] == group
 
 
-def test_a_put_cannot_change_what_is_immutable() -> None:
+def test_a_put_cannot_change_an_immutable_value() -> None:
     types = {"Users": with_extension(USER_TYPE, read_extension(SCHEMA)), "Groups": GROUP}
     request = {
         "method": "PUT",
@@ -139,7 +139,7 @@ def test_a_put_cannot_change_what_is_immutable() -> None:
     assert dry_run(profile_of("okta"), request, types)["error"]["scimType"] == "mutability"
 
 
-def test_a_step_of_a_dialogue_has_do_instead_of_method() -> None:
+def test_a_step_of_a_recorded_dialogue_has_do_instead_of_method() -> None:
     assert dry_run(profile_of("okta"), {"do": "get", "path": "/Users"})["stores"].startswith("nothing")
     assert tried("okta", "DELETE", "/Users/1")["stores"].startswith("the end")
 
@@ -154,13 +154,13 @@ def test_discovery_only_reads() -> None:
     assert tried("okta", "GET", "/ServiceProviderConfig")["stores"] == "nothing: this request only reads"
 
 
-def test_the_operations_of_a_bulk_request_are_tried_one_by_one() -> None:
+def test_the_operations_of_a_bulk_request_are_tried_each_by_itself() -> None:
     found = tried("okta", "POST", "/scim/acme/v2/Bulk", {"schemas": [], "Operations": []})
     assert found.keys() == {"stores", "tolerances"}
     assert "one by one" in found["stores"]
 
 
-def test_a_path_that_leads_nowhere_is_a_wrong_address() -> None:
+def test_an_unknown_path_is_reported_as_a_wrong_address() -> None:
     assert "The address is wrong" in tried("okta", "POST", "/Elsewhere", {})["fix"]
 
 
@@ -172,11 +172,11 @@ def test_a_path_that_leads_nowhere_is_a_wrong_address() -> None:
         ("POST", "/Elsewhere", {}, "404"),
     ],
 )
-def test_what_would_be_refused_says_so(method: str, path: str, body: Any, status: str) -> None:
+def test_a_request_that_would_be_refused_is_reported_with_the_refusal(method: str, path: str, body: Any, status: str) -> None:
     assert tried("okta", method, path, body)["error"]["status"] == status
 
 
-def test_the_types_of_a_directory_decide_where_they_are_given() -> None:
+def test_the_extension_schemas_of_a_directory_are_used_if_given() -> None:
     types = {"Users": with_extension(USER_TYPE, read_extension(SCHEMA)), "Groups": GROUP}
     request = {"method": "POST", "path": "/Users", "body": {**USER, URN: {"number": "A", "floor": "three"}}}
     assert "error" not in dry_run(profile_of("okta"), request)

@@ -1,4 +1,4 @@
-"""Whatever a PATCH leaves, the resource can be sent back as it is read: its own PUT is accepted and changes nothing."""
+"""After any PATCH, a client can send the resource back as it read it: this PUT is accepted and changes nothing."""
 
 import copy
 from typing import Any

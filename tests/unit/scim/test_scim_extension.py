@@ -1,4 +1,4 @@
-"""Extension schemas of an operator's own (RFC 7643 §7)."""
+"""Extension schemas that operators register (RFC 7643 §7)."""
 
 import pytest
 
@@ -112,12 +112,12 @@ def with_attribute(**attribute):
         with_attribute(type="complex", subAttributes=[{"name": "y", "mutability": "immutable"}]),
     ],
 )
-def test_what_could_not_be_kept_is_refused(document):
+def test_a_schema_that_could_not_be_enforced_is_refused(document):
     with pytest.raises(InvalidValue):
         read_extension(document)
 
 
-def test_writes_are_checked_by_it():
+def test_writes_are_checked_against_it():
     kept = made({"NUMBER": "A1", "floor": 3, "issuer": "me", "pin": "1234", "doors": [{"value": "d"}], "other": "kept"})
     assert kept[URN] == {"number": "A1", "floor": 3, "doors": [{"value": "d"}], "other": "kept"}
     for wrong in ({"floor": 3}, {"number": "A", "floor": "3"}, {"number": "A", "doors": [{"$ref": "r"}]}):
@@ -126,7 +126,7 @@ def test_writes_are_checked_by_it():
     assert URN not in normalise(RT, {"schemas": [USER.schema], "userName": "u"}, Leniency(GENERIC))
 
 
-def test_patches_are_checked_by_it():
+def test_patches_are_checked_against_it():
     before = made({"number": "A1"})
     assert patched(before, {"op": "add", "path": f"{URN}:floor", "value": 4})[URN] == {"number": "A1", "floor": 4}
     assert patched(before, {"op": "add", "path": f"{URN}:pin", "value": "1"})[URN] == {"number": "A1"}
@@ -140,14 +140,14 @@ def test_patches_are_checked_by_it():
             patched(before, wrong)
 
 
-def test_what_was_stored_before_stays_as_it_is():
+def test_values_stored_before_the_registration_stay_unchanged():
     before = {**CORE, URN: {"floor": "third"}}
     assert patched(before, {"op": "add", "path": "title", "value": "t"})[URN] == {"floor": "third"}
     with pytest.raises(InvalidValue, match="number"):
         patched(before, {"op": "add", "path": f"{URN}:floor", "value": 4})
 
 
-def test_an_immutable_value_stays():
+def test_an_immutable_value_cannot_change():
     before = made({"number": "A1"})
     check_immutable(RT, before, before)
     check_immutable(RT, CORE, before)
@@ -168,15 +168,15 @@ def test_an_immutable_value_stays():
         (f"{URN}:number", None, None, {"number": "A1", "colour": "red"}),
     ],
 )
-def test_what_is_returned_on_request_is_shown_to_who_sent_it(attributes, excluded, sent, shown):
-    """RFC 7643 §7, `returned`: in the answer to a write that specified it, not to others."""
+def test_a_value_returned_on_request_is_shown_to_the_client_that_sent_it(attributes, excluded, sent, shown):
+    """RFC 7643 §7, `returned`: such a value is in the answer to a write that specified it, but not in other answers."""
     document = {**CORE, URN: {"number": "A1", "note": "n", "colour": "red"}}
     assert project(after_write(parse_projection(RT, attributes, excluded), sent), document)[URN] == shown
     plain = parse_projection(USER, attributes, excluded)
     assert after_write(plain, sent) is plain
 
 
-def test_a_sub_attribute_that_is_returned_on_request_is_shown_to_who_sent_it():
+def test_a_sub_attribute_returned_on_request_is_shown_to_the_client_that_sent_it():
     lock = Attribute("lock", "complex", sub_attributes={"code": Attribute("code", "string", returned="request")})
     rt = with_extension(USER, Extension(URN, {"lock": lock}))
     document = {**CORE, URN: {"lock": {"code": "c", "kind": "k"}}}

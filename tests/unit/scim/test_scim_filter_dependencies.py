@@ -1,4 +1,4 @@
-"""A filter is answered alike on all members and on those that it asks for: the others need not be loaded."""
+"""A filter gives the same result on all members and on those that it names, so the others need not be loaded."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ _member = st.fixed_dictionaries({"value": st.sampled_from([A, B, C]), "type": st
 
 
 @given(_filter, st.lists(_member, unique_by=lambda m: m["value"]), st.sampled_from(["x", "yz", "other"]))
-def test_the_values_that_are_asked_for_decide(text: str, members: list[dict[str, Any]], name: str) -> None:
+def test_the_named_values_decide(text: str, members: list[dict[str, Any]], name: str) -> None:
     wanted = parse_filter(text, GROUP)
     values = values_needed(wanted, "members")
     kept = members if values is None else [member for member in members if member["value"] in values]
@@ -57,7 +57,7 @@ def test_one_member_of_a_large_group_is_looked_up_alone(text: str, values: set[s
     assert values_needed(parse_filter(text, GROUP), "members") == values
 
 
-def test_an_attribute_of_an_extension_by_the_same_name_is_another() -> None:
+def test_an_attribute_of_an_extension_with_the_same_name_is_another_one() -> None:
     assert not refers_to(parse_filter("urn:x:y:groups pr", USER), "groups")
     assert refers_to(parse_filter("groups pr", USER), "groups")
     assert not refers_to(parse_filter('emails[value eq "a"]', USER), "groups")
@@ -67,7 +67,7 @@ _KEYS = {A: "ann", B: "bob", C: "cleo"}
 
 
 @given(_filter.filter(lambda text: " co " not in text), st.lists(_member, unique_by=lambda m: m["value"]))
-def test_a_filter_by_another_key_asks_the_same_once_it_has_ids(text: str, members: list[dict[str, Any]]) -> None:
+def test_a_filter_by_another_key_selects_the_same_members_as_one_by_ids(text: str, members: list[dict[str, Any]]) -> None:
     by_key = text
     for obj, key in _KEYS.items():
         by_key = by_key.replace(obj, key)
@@ -80,12 +80,12 @@ def test_a_filter_by_another_key_asks_the_same_once_it_has_ids(text: str, member
 
 @pytest.mark.parametrize("operator", ["sw", "ew", "co", "gt", "le"])
 @pytest.mark.parametrize("shape", ['members.value {} "k"', 'members[not (value {} "k")]'])
-def test_a_part_of_another_key_cannot_be_asked_for(operator: str, shape: str) -> None:
+def test_a_filter_by_a_part_of_another_key_is_refused(operator: str, shape: str) -> None:
     with pytest.raises(InvalidFilter, match="eq or ne"):
         compared_members(parse_filter(shape.format(operator), GROUP))
 
 
-def test_only_members_are_named_by_another_key() -> None:
+def test_only_members_can_be_named_by_another_key() -> None:
     for text in (
         'displayName eq "ann"',
         'externalId eq "ann"',

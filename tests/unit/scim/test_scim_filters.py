@@ -65,7 +65,7 @@ DOC = {
         ('emails[type eq "work" and value co "@x"]', True),
         ('emails[type eq "home" and value co "@x"]', False),
         ('emails[type eq "work"].value eq "a@X.example"', True),
-        # The example of Microsoft's documentation (azure-docs issue 83855).
+        # The example in Microsoft's documentation (azure-docs issue 83855).
         ('emails[type eq "work"] eq "a@X.example"', True),
         ('emails[type eq "home"] eq "a@X.example" or active eq false', False),
         ('emails[type eq "work"].display pr', False),
@@ -106,7 +106,7 @@ DOC = {
         ('userName eq "B\\u00e4rbel.example"', True),
     ],
 )
-def test_a_filter_matches_what_rfc_7644_3_4_2_2_says(text, expected):
+def test_a_filter_matches_as_rfc_7644_3_4_2_2_defines(text, expected):
     assert matches(parse_filter(text, USER), DOC) is expected
 
 
@@ -151,19 +151,19 @@ def test_a_filter_matches_what_rfc_7644_3_4_2_2_says(text, expected):
         ("(" * 40 + "active pr" + ")" * 40, 33),
     ],
 )
-def test_a_filter_that_cannot_be_read_is_refused_naming_the_character(text, place):
+def test_an_invalid_filter_is_refused_with_the_position_of_the_fault(text, place):
     with pytest.raises(InvalidFilter, match=rf"character {place}\b") as caught:
         parse_filter(text, USER)
     assert '"x"' not in caught.value.detail
 
 
 @pytest.mark.parametrize("text", ["a" * 9000, "é" * 5000, 'userName eq "\ud800"'])
-def test_a_filter_too_long_or_not_unicode_is_refused(text):
+def test_a_filter_that_is_too_long_or_not_unicode_is_refused(text):
     with pytest.raises(InvalidFilter):
         parse_filter(text, USER)
 
 
-def test_long_chains_are_not_deep():
+def test_a_long_chain_of_terms_is_not_deep():
     text = " or ".join(f'userName eq "u{n}"' for n in range(300))
     assert len(cover(parse_filter(text, USER)) or ()) == 300
 
@@ -178,7 +178,7 @@ def test_a_query_over_all_types_knows_the_attributes_of_each():
 
 
 def test_a_core_urn_in_a_query_over_all_types_names_the_attributes_of_its_type():
-    """RFC 7644 §3.4.2.1: what is not part of a type has no value there."""
+    """RFC 7644 §3.4.2.1: an attribute that is not part of a type has no value there."""
     user, group = ({"displayName": "Both", "meta": {"resourceType": name}} for name in ("User", "Group"))
     for rt, own, other in ((GROUP, group, user), (USER, user, group)):
         found = parse_filter(f'{rt.schema}:displayName eq "both"', None)
@@ -187,13 +187,13 @@ def test_a_core_urn_in_a_query_over_all_types_names_the_attributes_of_its_type()
     assert not matches(parse_filter(f'{USER.schema}:name.givenName eq "a"', None), {**group, "name": {"givenName": "A"}})
 
 
-def test_the_core_urn_of_another_type_is_refused_where_there_is_one_type():
+def test_the_core_urn_of_another_type_is_refused_in_a_query_over_one_type():
     for text in (f"{GROUP.schema}:displayName pr", "urn:ietf:params:scim:schemas:core:3.0:User:userName pr"):
         with pytest.raises(InvalidFilter, match="URN at character 1"):
             parse_filter(text, USER)
 
 
-def test_an_extension_kept_as_sent_is_there_as_a_whole():
+def test_an_extension_without_a_schema_can_be_used_in_filters():
     document = {"urn:x:ext:2.0:User": {"a": "1"}}
     for text in ("urn:x:ext:2.0:User pr", 'urn:x:ext:2.0:user:A eq "1"', 'not (urn:x:ext:2.0:User eq "1")'):
         assert matches(parse_filter(text, USER), document)
@@ -201,7 +201,7 @@ def test_an_extension_kept_as_sent_is_there_as_a_whole():
         assert not matches(parse_filter(text, USER), document)
 
 
-def test_what_is_never_returned_cannot_be_asked_for():
+def test_an_attribute_that_is_never_returned_cannot_be_used_in_a_filter():
     secret = Attribute("hidden", "string", mutability="writeOnly", returned="never")
     lead = Attribute("lead", "complex", sub_attributes={"hidden": secret})
     rt = with_extension(USER, Extension("urn:x:y", {"lead": lead}))
@@ -231,11 +231,11 @@ def test_numbers_of_a_registered_extension_are_compared_as_numbers():
         "2020-01-01T00:00:61Z",
     ],
 )
-def test_what_is_no_instant_is_none(text):
+def test_a_text_that_is_not_a_date_time_is_none(text):
     assert instant(text) is None
 
 
-def test_instants_count_offsets_and_fractions():
+def test_date_times_are_compared_with_their_offsets_and_fractions():
     assert instant("1970-01-01T00:00:01") == 10**12
     assert instant("1970-01-01T01:00:00.000001+01:00") == 10**6
     assert instant("1969-12-31T23:00:00-01:00") == 0
@@ -258,7 +258,7 @@ def test_instants_count_offsets_and_fractions():
         ("userName pr and active pr", USER, None),
     ],
 )
-def test_the_cover_is_the_smallest_set_of_equalities(text, rt, expected):
+def test_the_index_cover_is_the_smallest_set_of_equalities(text, rt, expected):
     assert cover(parse_filter(text, rt)) == expected
 
 
@@ -272,7 +272,7 @@ def test_bounds_follow_from_the_top_level_conjunction_only():
 
 @settings(max_examples=examples(300), deadline=None)
 @given(st.text(max_size=8))
-def test_folding_is_idempotent_and_blind_to_composition(text):
+def test_casefolding_is_idempotent_and_ignores_the_unicode_composition(text):
     assert casefold(casefold(text)) == casefold(text)
     assert casefold(unicodedata.normalize("NFD", text)) == casefold(text)
 
@@ -364,8 +364,8 @@ BOUNDS = st.lists(st.one_of(FLAGS, TIMES).map(" ".join), min_size=1, max_size=3)
 
 @settings(max_examples=examples(500), deadline=None)
 @given(st.one_of(BOUNDS, FILTERS), st.lists(DOCUMENTS, min_size=1, max_size=4))
-def test_a_filter_that_says_only_bounds_matches_all_within_them(text, documents):
-    """As the database counts and pages such a filter: each stored user has `active`."""
+def test_a_filter_that_has_only_bounds_matches_every_resource_within_them(text, documents):
+    """The database counts and pages such a filter: each stored user has `active`."""
     found = parse_filter(text, USER)
     for document in ({"active": True, **each} for each in documents):
         if says_only_bounds(found, "User"):
@@ -381,13 +381,13 @@ def test_a_filter_that_says_only_bounds_matches_all_within_them(text, documents)
     ('meta.created sw "2020"', False, False), ('meta.created ne "2020-01-01T00:00:00Z"', False, False),
     ('meta.created gt "2020-01-01T00:00:00Z" and (active eq true or title pr)', False, False),
 ])  # fmt: skip
-def test_which_filters_say_only_bounds(text, of_users, of_groups):
+def test_which_filters_have_only_bounds(text, of_users, of_groups):
     assert says_only_bounds(parse_filter(text, USER), "User") is of_users
     assert says_only_bounds(parse_filter(text, USER), "Group") is of_groups
 
 
 def _naive(text, document):
-    """A second, slow evaluator for single comparisons: strings casefolded or as they are, any value may satisfy."""
+    """A second, slow evaluator for single comparisons: strings are casefolded or not, and any of several values may match."""
     name, operator, literal = re.fullmatch(r'(\S+) (\S+) "(.*)"', text).groups()
     key = (lambda value: value) if name in ("id", "externalId") else casefold
     top, _, sub = name.partition(".")
@@ -466,7 +466,7 @@ def test_any_text_is_read_or_refused_and_nothing_else(text):
     assert matches(found, DOC) in (True, False)
 
 
-def test_a_comparison_keeps_what_was_asked():
+def test_a_comparison_keeps_the_operator_and_the_value():
     found = parse_filter('userName eq "X"', USER)
     assert isinstance(found, Compare)
     assert (found.value, found.operand) == ("X", "x")
@@ -478,7 +478,7 @@ TAGGED = with_extension(
 
 
 @pytest.mark.parametrize("urn", ["urn:x:y", "urn:kept:y"])
-def test_a_plain_value_of_a_list_is_the_value_of_itself(urn):
+def test_a_plain_value_in_a_list_is_its_own_value(urn):
     document = {urn: {"tags": ["a", "b"], "one": "a"}}
     for text in ('tags[value eq "A"]', 'tags[value sw "b"]', 'tags[not (value eq "a")]'):
         assert matches(parse_filter(f"{urn}:{text}", TAGGED), document)
@@ -486,23 +486,23 @@ def test_a_plain_value_of_a_list_is_the_value_of_itself(urn):
 
 
 @pytest.mark.parametrize("text", ['tags[type eq "a"]', 'one[value eq "a"]'])
-def test_a_plain_value_has_no_other_part_and_a_single_one_is_no_list(text):
+def test_a_plain_value_has_no_other_sub_attribute_and_a_single_one_is_no_list(text):
     with pytest.raises(InvalidFilter):
         parse_filter(f"urn:x:y:{text}", TAGGED)
 
 
 @pytest.mark.parametrize("urn", [USER.schema, ENTERPRISE.urn, "urn:x:y"])
-def test_a_dot_after_a_known_urn_is_not_taken_for_an_extension(urn):
+def test_a_dot_after_a_known_urn_does_not_begin_an_extension(urn):
     with pytest.raises(InvalidFilter, match=r"write a colon|does not have"):
         parse_filter(f'{urn}.department eq "x"', TAGGED)
 
 
-def test_ids_of_members_and_groups_ignore_case():
+def test_ids_of_members_and_groups_are_compared_without_letter_case():
     assert matches(parse_filter('members.value eq "AB"', GROUP), {"members": [{"value": "ab"}]})
     assert matches(parse_filter('groups[value eq "AB"]', USER), {"groups": [{"value": "ab"}]})
 
 
-def test_a_registered_urn_that_goes_on_from_another_with_a_dot_is_itself():
+def test_a_registered_urn_that_continues_another_one_with_a_dot_is_recognised():
     one, two = (
         Extension("urn:acme:hr:2", {"dept": Attribute("dept", "string")}),
         Extension("urn:acme:hr:2.1", {"dept": Attribute("dept", "string")}),
@@ -511,17 +511,19 @@ def test_a_registered_urn_that_goes_on_from_another_with_a_dot_is_itself():
     assert matches(parse_filter('urn:acme:hr:2.1:dept eq "x"', rt), {"urn:acme:hr:2.1": {"dept": "x"}})
 
 
-def test_marks_without_end_are_folded_in_linear_time() -> None:
-    """Two marks of other classes in turns: putting them in order takes the square of their number, with the interpreter locked."""
+def test_many_combining_marks_are_casefolded_in_linear_time() -> None:
+    """With two marks of different classes in turn, sorting them takes the square of their number, while the interpreter is
+    locked.
+    """
     for marks in ("\u0301\u0323", "\u0f73", "\U0001d165\u0323"):
         text = "e" + marks * 200_000
         started = time.process_time()
         casefold(text)
-        assert time.process_time() - started < 3.0  # without an end to a run: a quarter of an hour
+        assert time.process_time() - started < 3.0  # without a limit on the length of a run it took a quarter of an hour
     assert casefold("é" + "\u0323" * 20) == casefold("e\u0323\u0301" + "\u0323" * 19)
 
 
-def test_every_mark_is_known_as_one() -> None:
-    """What begins with a mark once it is decomposed: exactly these can stand in a run that has to be put in order."""
+def test_every_combining_mark_is_recognised() -> None:
+    """These are the characters whose decomposition begins with a mark: exactly these can be in a run that has to be sorted."""
     found = {c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.combining(unicodedata.normalize("NFD", c)[0])}
     assert found == set(MARKS)

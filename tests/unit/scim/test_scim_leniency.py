@@ -1,4 +1,4 @@
-"""Tolerances: one entry each, with all its parts; and what a request relied on."""
+"""Tolerances: one entry each, with all its parts; and which of them a request used."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ def asked_in_code() -> set[str]:
 
 @pytest.mark.parametrize("tolerance", Tolerance)
 def test_an_entry_has_all_its_parts(tolerance: Tolerance) -> None:
-    """Its name, what docs/idp says of it, what the admin of an IdP is told; and code that asks for it."""
+    """The parts are its name, its description in docs/idp, its sentence for the admin of an IdP, and code that asks for it."""
     assert re.fullmatch(r"[a-z]+(_[a-z]+)+", tolerance)
     assert tolerance.name == tolerance.upper()
     assert re.fullmatch(r"[A-Z`].+\.", tolerance.forgives)
@@ -37,8 +37,10 @@ def test_an_entry_has_all_its_parts(tolerance: Tolerance) -> None:
 
 
 @pytest.mark.parametrize("tolerance", LISTED)
-def test_an_entry_is_all_that_profiles_and_their_pages_need(tolerance: Tolerance) -> None:
-    """Nothing else is written for a new one: the format of profiles, the pages and the journal are made from its entry."""
+def test_an_entry_is_enough_for_profiles_and_their_pages(tolerance: Tolerance) -> None:
+    """Nothing else has to be written for a new tolerance: the format of profiles, the pages and the journal are made from its
+    entry.
+    """
     schema = orjson.loads(format_schema())
     assert tolerance in schema["properties"]["tolerances"]["items"]["enum"]
     for name in (text.partition("@")[0] for text in shipped()):
@@ -48,8 +50,10 @@ def test_an_entry_is_all_that_profiles_and_their_pages_need(tolerance: Tolerance
     assert sentence_of(str(tolerance)) == tolerance.sentence
 
 
-def test_no_other_module_spells_a_tolerance() -> None:
-    """The type checker sees each name: a string would be another place to change, and a typing error nobody would find."""
+def test_no_other_module_has_the_name_of_a_tolerance_as_a_string() -> None:
+    """The type checker sees each member of the enum; a string would be another place to change, and nothing would find a misspelt
+    one.
+    """
     listed = set(map(str, LISTED))
     spelt = [
         f"{path.relative_to(PROJECT)}:{node.lineno} {node.value}"
@@ -61,16 +65,16 @@ def test_no_other_module_spells_a_tolerance() -> None:
     assert spelt == []
 
 
-def test_no_two_entries_say_the_same() -> None:
+def test_no_two_entries_have_the_same_text() -> None:
     assert len({t.forgives for t in Tolerance}) == len({t.sentence for t in Tolerance}) == len(Tolerance)
 
 
 def test_a_tolerance_of_another_release_has_a_sentence_too() -> None:
-    """A journal is read by the release that is there, whichever wrote it."""
+    """A journal may be read by another release than the one that wrote it."""
     assert sentence_of("of_tomorrow") == "This IdP relies on of_tomorrow."
 
 
-def test_only_what_is_allowed_is_noted() -> None:
+def test_only_an_allowed_tolerance_is_noted() -> None:
     leniency = Leniency(frozenset({Tolerance.OP_CASE, Tolerance.DOTTED_KEYS}))
     assert leniency.would_allow(Tolerance.OP_CASE)
     assert not leniency.used
@@ -80,17 +84,17 @@ def test_only_what_is_allowed_is_noted() -> None:
     assert leniency.used == {"op_case"}
 
 
-def test_what_comes_to_light_later_is_noted_then() -> None:
+def test_a_deviation_that_shows_later_is_noted_then() -> None:
     leniency = Leniency(frozenset({Tolerance.OP_CASE}))
     leniency.note(TEST_OBJECT, Tolerance.OP_CASE)
     assert ",".join(sorted(leniency.used)) == "op_case,test_object"
 
 
-def test_a_request_that_nobody_is_forgiven_anything_for() -> None:
+def test_a_request_without_tolerances() -> None:
     assert not any(Leniency().would_allow(tolerance) for tolerance in Tolerance)
 
 
-def test_requests_of_one_directory_do_not_share_what_they_used() -> None:
+def test_requests_of_one_directory_do_not_share_the_used_tolerances() -> None:
     forgiven = profile_of("entra").tolerances
     first, second = Leniency(forgiven), Leniency(forgiven)
     assert first.allows(Tolerance.OP_CASE)
@@ -98,7 +102,7 @@ def test_requests_of_one_directory_do_not_share_what_they_used() -> None:
 
 
 def test_every_older_urn_is_recognised_by_its_beginning() -> None:
-    """Names are looked at for older URNs only where they begin so, because nearly none does."""
+    """Only names with such a beginning are compared with the older URNs, because nearly no name has one."""
     older = [urn for rt in (USER, GROUP, either(USER, GROUP)) for urn, _ in respelling._current_urns(rt)]
     assert older
     assert all(urn.startswith(respelling._OLD_BEGINNING) for urn in older)

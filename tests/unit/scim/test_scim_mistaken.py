@@ -1,6 +1,6 @@
-"""What could be taken for something else: empty values, silent no-ops, a dot after a URN, values under their own name.
+"""Values that could be mistaken for something else: empty values, silent no-ops, a dot after a URN, values under their own name.
 
-Each kind is walked through every profile, every form of a PATCH, registered and unregistered extensions, and the core schema.
+Each kind is tried with every profile, every form of a PATCH, registered and unregistered extensions, and the core schema.
 """
 
 import copy
@@ -35,7 +35,7 @@ TABLE = {
     "group": Attribute("group", "complex", sub_attributes={"group": Attribute("group", "string"), "value": Attribute("value", "string")}),
 }  # fmt: skip
 RT = with_extension(USER, Extension(X, TABLE))
-# Profiles that forgive the same are one case.
+# Profiles with the same tolerances are one case.
 TOLERANCES = {t: name for name, t in reversed([("strict", STRICT), *((text, profile_of(text).tolerances) for text in shipped())])}
 everywhere = pytest.mark.parametrize("tolerances", list(TOLERANCES), ids=list(TOLERANCES.values()))
 
@@ -57,7 +57,7 @@ def patched(tolerances: frozenset[Tolerance], *operations: dict[str, Any], befor
 
 
 def forms(op: str, name: str, value: Any, urn: str | None = None) -> list[dict[str, Any]]:
-    """The same change with a path, without one, and on the extension as a whole."""
+    """The same change with a path, without one, and for the extension as a whole."""
     if urn is None:
         return [
             {"op": op, "path": name, "value": value},
@@ -91,7 +91,7 @@ COMPLEX = [("name", None), ("manager", E), ("lead", X), ("desk", Y)]
 
 @everywhere
 @pytest.mark.parametrize(("name", "urn"), COMPLEX)
-def test_replace_by_an_empty_object_leaves_what_it_does_not_name(
+def test_replace_by_an_empty_object_keeps_the_sub_attributes(
     tolerances: frozenset[Tolerance], name: str, urn: str | None
 ) -> None:
     """RFC 7644 §3.5.2.3: sub-attributes that are not specified stay."""
@@ -107,7 +107,7 @@ def test_replace_by_an_empty_object_leaves_what_it_does_not_name(
 
 
 @everywhere
-def test_an_extension_that_is_replaced_by_a_malformed_value_stays(tolerances: frozenset[Tolerance]) -> None:
+def test_an_extension_that_is_replaced_by_a_malformed_value_stays_unchanged(tolerances: frozenset[Tolerance]) -> None:
     for urn in (E, X, Y):
         for value in ([], [None], 0, False, "x", [[]]):
             assert refused(tolerances, {"op": "replace", "path": urn, "value": value})
@@ -124,7 +124,7 @@ ATTRIBUTES = [
 
 @everywhere
 @pytest.mark.parametrize(("name", "urn"), ATTRIBUTES)
-def test_add_of_nothing_takes_nothing(tolerances: frozenset[Tolerance], name: str, urn: str | None) -> None:
+def test_add_of_an_empty_value_removes_nothing(tolerances: frozenset[Tolerance], name: str, urn: str | None) -> None:
     for value in (None, [], {}, [None], [{}]):
         for operation in forms("add", name, value, urn):
             assert refused(tolerances, operation) or patched(tolerances, operation) == BEFORE
@@ -133,7 +133,7 @@ def test_add_of_nothing_takes_nothing(tolerances: frozenset[Tolerance], name: st
 
 
 @everywhere
-def test_add_of_nothing_takes_no_part_either(tolerances: frozenset[Tolerance]) -> None:
+def test_add_of_an_empty_part_removes_nothing(tolerances: frozenset[Tolerance]) -> None:
     for operation in [
         *forms("add", "name", {"givenName": None}), *forms("add", "manager", {"value": None}, E), *forms("add", "lead", {"value": None}, X),
         *forms("add", "desk", {"seat": None, "floor": [], "new": {}}, Y), {"op": "add", "path": "name.givenName", "value": None},
@@ -158,7 +158,7 @@ def test_a_list_is_not_emptied_by_an_object(tolerances: frozenset[Tolerance], na
 
 
 @everywhere
-def test_without_a_schema_what_is_stored_says_what_is_empty(tolerances: frozenset[Tolerance]) -> None:
+def test_without_a_schema_the_stored_value_decides_what_is_empty(tolerances: frozenset[Tolerance]) -> None:
     for name in ("grade", "tags", "seats"):
         for operation in forms("replace", name, {}, Y):
             assert refused(tolerances, operation)
@@ -179,7 +179,7 @@ def test_without_a_schema_what_is_stored_says_what_is_empty(tolerances: frozense
 
 
 @everywhere
-def test_a_selected_value_is_not_taken_by_an_empty_object(tolerances: frozenset[Tolerance]) -> None:
+def test_a_selected_value_is_not_removed_by_an_empty_object(tolerances: frozenset[Tolerance]) -> None:
     for path in ('emails[type eq "work"]', f'{X}:seats[value eq "s"]', f'{Y}:seats[value eq "1"]', 'name[givenName eq "G"]'):
         assert patched(tolerances, {"op": "replace", "path": path, "value": {}}) == BEFORE
         assert refused(tolerances, {"op": "replace", "path": path, "value": [None]})
@@ -202,7 +202,7 @@ def test_a_selected_value_is_not_taken_by_an_empty_object(tolerances: frozenset[
         ("tags", X, [[None]]),
     ],
 )  # fmt: skip
-def test_replace_by_blanks_removes_as_put_does_or_is_refused(
+def test_replace_by_empty_values_removes_as_put_does_or_is_refused(
     tolerances: frozenset[Tolerance], name: str, urn: str | None, blanks: list[Any]
 ) -> None:
     for blank in blanks:
@@ -243,8 +243,10 @@ ONELOGIN = profile_of("onelogin").tolerances
     ],
     ids=str,
 )  # fmt: skip
-def test_what_is_absent_by_the_profile_removes(operation: dict[str, Any], gone: tuple[str, ...]) -> None:
-    """And nothing else goes; an `add` of it takes nothing."""
+def test_a_value_that_counts_as_absent_in_the_profile_removes_the_attribute(
+    operation: dict[str, Any], gone: tuple[str, ...]
+) -> None:
+    """Nothing else is removed, and an `add` of such a value removes nothing."""
     kept: Any = patched(ONELOGIN, operation)
     rest = {key: value for key, value in kept.items() if key not in (gone[0], "schemas")}
     assert rest == {key: value for key, value in BEFORE.items() if key not in (gone[0], "schemas")}
@@ -254,7 +256,7 @@ def test_what_is_absent_by_the_profile_removes(operation: dict[str, Any], gone: 
     assert refused(ONELOGIN, {**operation, "op": "add"}) or patched(ONELOGIN, {**operation, "op": "add"}) == BEFORE
 
 
-def test_an_empty_string_in_an_extension_kept_as_sent_is_absence_where_the_profile_says_so() -> None:
+def test_an_empty_string_in_an_extension_without_a_schema_is_absent_if_the_profile_says_so() -> None:
     sent = {"schemas": [USER.schema], "userName": "ann", Y: {"grade": "", "site": "n"}, "odd": ""}
     assert normalise(RT, sent, Leniency(ONELOGIN))[Y] == {"site": "n"}
     assert normalise(RT, sent, Leniency(GENERIC))[Y] == {"grade": "", "site": "n"}
@@ -311,7 +313,7 @@ def test_a_dot_after_the_urn_of_a_stored_extension_is_understood_or_refused(
 @everywhere
 @pytest.mark.parametrize("urn", URNS)
 @pytest.mark.parametrize("value", ["g2", {"a": "1"}, ["x"]], ids=str)
-def test_where_nothing_is_stored_no_extension_of_another_name_comes_into_being(
+def test_if_nothing_is_stored_no_extension_with_another_name_is_created(
     tolerances: frozenset[Tolerance], urn: str, value: Any
 ) -> None:
     for spelling in SPELLINGS:
@@ -336,7 +338,7 @@ def _no_other_extension(tolerances: frozenset[Tolerance], urn: str, spelling: st
 
 @pytest.mark.parametrize("profile", ["entra", "generic", "onelogin"])
 def test_the_spellings_of_microsofts_own_pages_are_understood(profile: str) -> None:
-    """`URN:attribute`, `URN.attribute:value` and, of the jobs of 2018, `URN.attribute` (Microsoft's pages on custom attributes)."""
+    """`URN:attribute`, `URN.attribute:value` and, in jobs of 2018, `URN.attribute` (Microsoft's pages on custom attributes)."""
     tolerances = profile_of(profile).tolerances
     before = with_stored(E, {"department": "D"})
     for path, expected in (
@@ -380,7 +382,7 @@ def test_a_dot_after_a_registered_urn_is_understood_or_refused(tolerances: froze
             assert set(kept) <= {"schemas", "userName", E}
 
 
-def test_what_is_stored_decides_between_the_colon_and_the_dot() -> None:
+def test_the_stored_document_decides_between_the_colon_and_the_dot() -> None:
     colon, dot = "urn:acme:hr", "urn:acme:hr:desk"
     path = f"{dot}.floor"
     assert patched(GENERIC, {"op": "replace", "path": path, "value": "4"}, before=with_stored(colon, {"desk": {"floor": "3"}}))[
@@ -400,8 +402,8 @@ def test_what_is_stored_decides_between_the_colon_and_the_dot() -> None:
         patched(GENERIC, {"op": "remove", "path": f'{dot}.seats[value eq "1"]'})
 
 
-def test_an_extension_whose_urn_has_a_dot_is_itself_where_schemas_lists_it() -> None:
-    """RFC 7643 §3.1: `schemas` lists the URNs. So whoever has such a URN is not mistaken for somebody who mistypes another."""
+def test_an_extension_whose_urn_has_a_dot_is_recognised_if_schemas_lists_it() -> None:
+    """RFC 7643 §3.1: `schemas` lists the URNs. So such a URN is distinguished from a misspelt one."""
     urn = "urn:acme:app.hr"
     sent = {"schemas": [USER.schema, urn.upper()], "userName": "ann", urn: {"a": "1"}}
     kept = normalise(RT, sent, Leniency(GENERIC))
@@ -425,7 +427,7 @@ def test_an_extension_whose_urn_has_a_dot_is_itself_where_schemas_lists_it() -> 
     "path", [f"{Y}.", f"{Y}..x", f"{Y}.a.b.c", f"{Y}.1", f"{Y}:a.b.c", f"{Y}:desk.", f"{Y}/grade", "urn:a:b:1.0.", f"{Y}.a.b:c"]
 )
 @pytest.mark.parametrize("tolerances", [STRICT, GENERIC])
-def test_what_is_no_name_after_a_urn_is_refused(tolerances: frozenset[Tolerance], path: str) -> None:
+def test_an_invalid_name_after_a_urn_is_refused(tolerances: frozenset[Tolerance], path: str) -> None:
     for before in (BEFORE, with_stored(E, {"department": "D"})):
         for operation in (
             {"op": "add", "path": path, "value": "v"},
@@ -436,7 +438,7 @@ def test_what_is_no_name_after_a_urn_is_refused(tolerances: frozenset[Tolerance]
 
 
 @pytest.mark.parametrize("value", ["v", 1, ["v"], True])
-def test_a_urn_that_ends_in_its_version_is_an_extension_and_no_attribute(value: Any) -> None:
+def test_a_urn_that_ends_in_its_version_is_an_extension_and_not_an_attribute(value: Any) -> None:
     with pytest.raises(InvalidValue, match="must be an object"):
         patched(GENERIC, {"op": "add", "path": "urn:acme:scim:1.0", "value": value})
     with pytest.raises(InvalidPath, match="name an attribute"):
@@ -451,7 +453,7 @@ FOUND = [
 
 @everywhere
 @pytest.mark.parametrize("urn", URNS)
-def test_a_filter_and_an_order_with_a_dot_after_the_urn_find_what_is_meant_or_are_refused(
+def test_a_filter_and_a_sort_key_with_a_dot_after_the_urn_are_understood_or_refused(
     tolerances: frozenset[Tolerance], urn: str
 ) -> None:
     for spelling, value in FOUND:
@@ -474,7 +476,7 @@ def _finds_or_is_refused(tolerances: frozenset[Tolerance], urn: str, spelling: s
 
 @everywhere
 @pytest.mark.parametrize("urn", URNS)
-def test_names_asked_for_with_a_dot_after_the_urn_are_shown(tolerances: frozenset[Tolerance], urn: str) -> None:
+def test_requested_names_with_a_dot_after_the_urn_are_shown(tolerances: frozenset[Tolerance], urn: str) -> None:
     for spelling, value in FOUND:
         _shows_and_hides(tolerances, urn, spelling, value)
 
@@ -509,7 +511,7 @@ def test_a_known_urn_with_a_dot_in_filters_and_names_is_understood_or_refused(to
         parse_filter(f'{Y}.a.b.c eq "1"', RT)
 
 
-def test_older_urns_with_a_dot_mean_the_same() -> None:
+def test_older_urns_with_a_dot_are_understood_in_the_same_way() -> None:
     old = "urn:scim:schemas:extension:enterprise:1.0"
     assert patched(GENERIC, {"op": "replace", "path": f"{old}.department", "value": "new"})[E]["department"] == "new"
     assert patched(GENERIC, {"op": "replace", "value": {f"{old}.department": "new"}})[E]["department"] == "new"
@@ -531,7 +533,7 @@ OWN: list[tuple[str, str | None, Any]] = [
 @everywhere
 @pytest.mark.parametrize("op", ["add", "replace"])
 @pytest.mark.parametrize(("name", "urn", "value"), OWN, ids=lambda value: str(value)[-12:])
-def test_a_value_under_its_own_name_is_unwrapped_or_refused_for_every_attribute_alike(
+def test_a_value_under_its_own_name_is_unwrapped_or_refused_for_every_attribute(
     tolerances: frozenset[Tolerance], op: str, name: str, urn: str | None, value: Any
 ) -> None:
     for key in (name, name.upper()):
@@ -578,12 +580,12 @@ def test_an_extension_under_its_own_urn_is_unwrapped_or_refused(tolerances: froz
             assert kept[urn] == inner
 
 
-def test_a_part_of_the_same_name_is_a_part_where_the_schema_has_it() -> None:
+def test_a_sub_attribute_with_the_name_of_its_attribute_is_kept_if_the_schema_has_it() -> None:
     for operation in forms("replace", "group", {"group": "g"}, X):
         assert patched(GENERIC, operation)[X]["group"] == {"group": "g"}
 
 
-def test_a_selected_value_and_a_part_under_their_own_name_are_unwrapped_too() -> None:
+def test_a_selected_value_and_a_sub_attribute_under_their_own_names_are_unwrapped_too() -> None:
     for path, value, place in (
         ('emails[type eq "work"]', {"emails": {"value": "new"}}, "emails"), ('emails[type eq "work"].value', {"value": "new"}, "emails"),
         ("name.givenName", {"givenName": "new"}, "name"), (f'{Y}:seats[value eq "1"]', {"seats": {"value": "new"}}, Y),
@@ -593,12 +595,13 @@ def test_a_selected_value_and_a_part_under_their_own_name_are_unwrapped_too() ->
     assert refused(GENERIC, {"op": "replace", "path": "name", "value": {"name": {"name": {"name": "x"}}}})
 
 
-# ---- one plain value where a list of such is due ---------------------------------------------------------------------------------
+# ---- one plain value in place of a list of plain values
+# --------------------------------------------------------------------------
 
 
 @everywhere
 @pytest.mark.parametrize(("name", "value"), [("tags", "new"), ("nums", 7), ("flags", True)])
-def test_one_plain_value_is_a_list_of_one(tolerances: frozenset[Tolerance], name: str, value: Any) -> None:
+def test_one_plain_value_becomes_a_list_with_this_value(tolerances: frozenset[Tolerance], name: str, value: Any) -> None:
     whole = {"schemas": [USER.schema, X], "userName": "ann", X: {name: value}}
     if Tolerance.SINGLE_FOR_MULTI not in tolerances:
         with pytest.raises(InvalidValue, match="a list"):
@@ -620,7 +623,7 @@ def test_one_plain_value_is_a_list_of_one(tolerances: frozenset[Tolerance], name
 # ---- the order of values ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_list_keeps_its_order_where_only_that_differs() -> None:
+def test_a_list_keeps_its_order_if_only_the_order_differs() -> None:
     before = {"a": [1, 2], "b": {"c": ["x", "y"], "d": 1}, "e": [{"f": [1, 2]}, True], "g": [1]}
     after = {"a": [2, 1], "b": {"c": ["y", "x"], "d": 2}, "e": [True, {"f": [2, 1]}], "g": [True], "h": [3]}
     untouched = copy.deepcopy((before, after))
@@ -633,7 +636,7 @@ def test_a_list_keeps_its_order_where_only_that_differs() -> None:
     assert same_values({"a": None}, {"a": None})
 
 
-def test_an_immutable_list_in_another_order_is_the_same() -> None:
+def test_an_immutable_list_in_another_order_counts_as_unchanged() -> None:
     rt = with_extension(USER, Extension("urn:x:i", {"l": Attribute("l", "string", multi_valued=True, mutability="immutable")}))
     before = with_stored("urn:x:i", {"l": ["a", "b"]})
     leniency = Leniency()
@@ -643,7 +646,7 @@ def test_an_immutable_list_in_another_order_is_the_same() -> None:
     assert apply_patch(rt, before, patch, leniency)["urn:x:i"] == {"l": ["b", "a"]}
 
 
-def test_a_profile_may_not_have_a_path_whose_urn_may_end_at_a_dot() -> None:
+def test_a_profile_cannot_have_a_path_whose_urn_may_end_at_a_dot() -> None:
 
     assert read_path(f"{Y}:desk.floor").sub is not None
     for path in (f"{Y}.grade", "urn:acme:hr:desk.floor"):
@@ -659,7 +662,7 @@ def test_a_value_that_selects_nothing_is_refused_before_it_is_created() -> None:
 OKTA = "urn:okta:app:1.0:user:custom"
 
 
-def test_an_extension_whose_urn_reads_like_an_attribute_is_emptied_by_what_empties_others() -> None:
+def test_an_extension_whose_urn_looks_like_an_attribute_is_emptied_like_any_other() -> None:
     before = with_stored(OKTA, {"a": "1", "l": ["x"], "o": {"l": ["x"]}})
     assert OKTA not in patched(GENERIC, {"op": "replace", "path": OKTA, "value": ""}, before=before)
     assert patched(GENERIC, {"op": "replace", "path": OKTA, "value": {"schemas": ["x"], "l": []}}, before=before)[OKTA] == {
@@ -671,15 +674,15 @@ def test_an_extension_whose_urn_reads_like_an_attribute_is_emptied_by_what_empti
     assert refused(GENERIC, {"op": "replace", "path": f"{OKTA}:o", "value": {"l": {}}}, before)
 
 
-def test_a_name_after_a_dot_that_is_none_is_no_extension_either() -> None:
+def test_an_invalid_name_after_a_dot_makes_no_extension() -> None:
     assert refused(GENERIC, {"op": "add", "value": {"urn:acme:hr.1x": {"a": "1"}}})
     assert refused(STRICT, {"op": "add", "value": {"urn:acme:hr.1x": {"a": "1"}}})
     kept = with_stored("urn:acme:hr.1x", {"a": "1"})
     assert patched(STRICT, {"op": "add", "value": {"urn:acme:hr.1x": {"a": "2"}}}, before=kept)["urn:acme:hr.1x"] == {"a": "2"}
 
 
-def test_a_removal_from_an_extension_takes_what_its_value_names() -> None:
-    """It took the whole extension, whatever was named."""
+def test_a_removal_from_an_extension_removes_what_its_value_names() -> None:
+    """Earlier, it removed the whole extension, whatever the value named."""
     named = {"op": "remove", "path": E, "value": {"department": "D"}}
     assert patched(GENERIC, named)[E] == {"manager": {"value": "26"}}
     assert refused(STRICT, named)
@@ -694,7 +697,7 @@ def test_text_that_looks_like_a_list_is_text() -> None:
     assert not same_values(["[a]"], ["[b]"])
 
 
-def test_an_endpoint_in_another_case_is_meant_where_the_profile_says_so() -> None:
+def test_an_endpoint_in_another_letter_case_is_recognised_if_the_profile_says_so() -> None:
     strict, leniency = Leniency(), Leniency(GENERIC)
     assert endpoint_in("Users", strict) == "Users"
     assert endpoint_in("users", strict) is None

@@ -33,7 +33,7 @@ def read(rt, document, tolerances=GENERIC):
     return normalise(rt, document, leniency), leniency.used
 
 
-def test_names_come_in_schema_spelling_and_values_as_sent():
+def test_names_get_the_spelling_of_the_schema_and_values_stay_as_sent():
     kept, used = read(
         USER,
         {
@@ -47,7 +47,7 @@ def test_names_come_in_schema_spelling_and_values_as_sent():
     assert used == set()
 
 
-def test_null_empty_list_and_empty_object_are_absence():
+def test_null_empty_list_and_empty_object_count_as_absent():
     sent = user(title=None, emails=[], name={}, phoneNumbers=[None, {}], foo=None, bar=[], **{E: {"department": None, "x": None}})
     assert read(USER, sent, STRICT)[0] == user()
     assert read(USER, user(**{E: None}))[0] == user()
@@ -117,12 +117,12 @@ def test_the_input_is_never_changed():
         ({"schemas": [E]}, InvalidSyntax, "schemas must list"),
     ],
 )
-def test_a_wrong_document_is_refused_naming_the_attribute(change, error, said):
+def test_an_invalid_document_is_refused_with_the_name_of_the_attribute(change, error, said):
     with pytest.raises(error, match=said):
         read(USER, user(**change))
 
 
-def test_tolerances_are_counted_and_refused_when_off():
+def test_used_tolerances_are_noted_and_their_deviations_refused_without_them():
     cases = [
         (USER, user(active="FALSE"), "string_booleans"),
         (USER, user(**{E: {"manager": "m"}}), "manager_string"),
@@ -140,11 +140,11 @@ def test_tolerances_are_counted_and_refused_when_off():
     assert read(USER, sent, STRICT | {Tolerance.MISSING_SCHEMAS}) == (user(), {"missing_schemas"})
 
 
-def test_an_empty_bare_value_is_absence():
+def test_an_empty_bare_value_counts_as_absent():
     assert read(USER, user(**{E: {"manager": ""}}))[0] == user()
 
 
-def test_members_are_ids_with_a_type_each_once():
+def test_members_are_ids_with_a_type_without_duplicates():
     sent = [
         {"value": "a", "display": "A", "$ref": "x"},
         {"Value": "b", "TYPE": "user"},
@@ -191,11 +191,11 @@ def test_both_alphabets_of_base64_are_binary():
         assert read(USER, user(x509Certificates=[{"value": value}]))[0]["x509Certificates"] == [{"value": value}]
 
 
-def test_405_keeps_what_is_allowed():
+def test_the_allowed_methods_of_a_405_are_kept():
     assert MethodNotAllowed("This endpoint takes GET.", allowed=("GET",)).allowed == ("GET",)
 
 
-def test_an_error_is_the_body_that_rfc_7644_3_12_asks_for():
+def test_an_error_has_the_body_of_rfc_7644_3_12():
     with pytest.raises(InvalidValue) as caught:
         read(USER, user(active="perhaps"))
     assert caught.value.document() == {
@@ -226,7 +226,7 @@ FIELDS = st.fixed_dictionaries(
 
 @settings(max_examples=examples(120), deadline=None)
 @given(FIELDS)
-def test_what_is_accepted_agrees_with_scim2_models(fields):
+def test_accepted_resources_agree_with_scim2_models(fields):
     sent = {"schemas": [USER.schema, *([E] if E in fields else [])], **fields}
     try:
         expected = OracleUser[EnterpriseUser].model_validate(sent, scim_ctx=Context.RESOURCE_CREATION_REQUEST).model_dump()
@@ -239,7 +239,7 @@ def test_what_is_accepted_agrees_with_scim2_models(fields):
 
 @settings(max_examples=examples(100), deadline=None)
 @given(FIELDS)
-def test_the_normal_form_is_its_own_normal_form(fields):
+def test_normalising_twice_changes_nothing_more(fields):
     try:
         once = read(USER, user(**fields))[0]
     except InvalidValue:

@@ -1,4 +1,4 @@
-"""Profiles are data: what is in the files, what a file may say, and the user they map to."""
+"""Profiles are data: the content of the files, what a file may say, and the mapped user."""
 
 import tomllib
 from typing import Any
@@ -24,7 +24,8 @@ from scim.profile import (
     shipped,
 )
 
-# Everything that cannot be mistaken for something else; a message without `schemas` can, and "" is a string like another.
+# Every tolerance whose deviation has only one possible meaning. A message without `schemas` may mean something else, and "" may
+# be a real value.
 GENERIC = frozenset(LISTED) - {Tolerance.MISSING_SCHEMAS, Tolerance.EMPTY_STRINGS, Tolerance.UNQUOTED_VALUES}
 ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 EXTENSION = "urn:ietf:params:scim:schemas:extension:CustomExtensionName:2.0:User"
@@ -53,23 +54,23 @@ def test_there_is_one_for_each_kind_of_idp() -> None:
 
 
 @pytest.mark.parametrize(("name", "key"), [("generic-externalid", "externalId"), ("generic-username", "userName")])
-def test_the_variants_of_generic_differ_only_in_what_a_member_is(name: str, key: str) -> None:
+def test_the_variants_of_generic_differ_only_in_how_they_understand_members(name: str, key: str) -> None:
     ours, generic = profile_of(name), profile_of("generic")
     assert (ours.unknown_member, ours.file.user) == (key, generic.file.user)
     assert ours.tolerances == generic.tolerances | {Tolerance.UNKNOWN_MEMBER}
 
 
-def test_the_json_schema_is_that_of_the_loader() -> None:
+def test_the_json_schema_is_current() -> None:
     """Regenerate with `make docs`."""
     assert (PROFILE_FOLDER / "schema.json").read_bytes() == format_schema()
 
 
-def test_generic_1_is_what_stored_events_say_it_was() -> None:
+def test_generic_1_has_the_content_that_stored_events_refer_to() -> None:
     assert profile_of("generic@1").tolerances == GENERIC
     assert profile_of("generic@1").unknown_member == "refuse"
 
 
-def test_a_name_without_a_version_is_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_without_a_version_means_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"okta@1": PROFILE_FOLDER / "okta@1.toml", "okta@10": PROFILE_FOLDER / "generic@1.toml"}
     profile_of.cache_clear()
     monkeypatch.setattr(profiles, "shipped", lambda: files)
@@ -77,12 +78,12 @@ def test_a_name_without_a_version_is_the_newest(monkeypatch: pytest.MonkeyPatch)
     profile_of.cache_clear()
 
 
-def test_an_unknown_profile_is_answered_with_what_there_is() -> None:
+def test_the_error_about_an_unknown_profile_lists_the_known_ones() -> None:
     with pytest.raises(UnknownProfileError, match=r"no profile okta@99 here.*okta@1"):
         profile_of("okta@99")
 
 
-def test_a_profile_of_ones_own_is_read_from_what_is_stored_of_it() -> None:
+def test_a_profile_of_an_operator_is_read_from_its_stored_document() -> None:
     okta = profile_of("okta@1")
     assert own_profile(okta.file.model_dump_json()).file == okta.file
     assert (is_shipped("okta"), is_shipped("our-idp")) == (True, False)
@@ -104,25 +105,25 @@ def minimal(**changed: Any) -> bytes:
         ({"user": {"email": ["mail"]}}, "user.email.0: .*mail is no path of a user"),
     ],
 )
-def test_a_wrong_file_is_told_its_places(changed: dict[str, Any], said: str) -> None:
+def test_the_error_about_an_invalid_file_names_the_places(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(ProfileError, match=said):
         read_profile(minimal(**changed), json=True)
 
 
 @pytest.mark.parametrize(("raw", "json"), [(b"= 1", False), (b"\xff", False), (b"{", True), (b"[]", True)])
-def test_what_is_no_profile_at_all_is_said_too(raw: bytes, json: bool) -> None:
+def test_a_file_that_is_not_a_profile_at_all_is_reported(raw: bytes, json: bool) -> None:
     with pytest.raises(ProfileError):
         read_profile(raw, json=json)
 
 
-def test_tolerances_of_a_file_are_switched_on_and_no_others() -> None:
+def test_exactly_the_tolerances_of_a_file_are_switched_on() -> None:
     read = read_profile(minimal(tolerances=["op_case"]), json=True)
     assert read.tolerances == {"op_case"}
     with pytest.raises(ProfileError, match="there is no tolerance unknown_member"):
         read_profile(minimal(tolerances=["unknown_member"]), json=True)
 
 
-def test_the_mapped_user_is_the_same_for_every_idp() -> None:
+def test_the_mapped_user_has_the_same_form_for_every_idp() -> None:
     expected = {
         "id": "1", "external_id": "00u1", "user_name": "ada", "active": True, "email": "work@x", "given_name": "Ada",
         "family_name": "Byron", "display_name": "Ada", "title": "Countess", "department": "Payroll", "manager_id": "26",
@@ -134,24 +135,24 @@ def test_the_mapped_user_is_the_same_for_every_idp() -> None:
 
 
 @pytest.mark.parametrize("text", list(shipped()))
-def test_what_is_absent_or_empty_is_left_out(text: str) -> None:
+def test_absent_and_empty_values_are_left_out(text: str) -> None:
     document = {"id": "1", "userName": "ada", "title": "", "active": False, "emails": [{"type": "work"}]}
     assert mapped_user(profile_of(text), document) == {"id": "1", "user_name": "ada", "active": False}
 
 
-def test_the_primary_email_wins_and_any_is_better_than_none() -> None:
+def test_the_primary_email_is_taken_and_otherwise_any_other() -> None:
     profile = profile_of("generic@1")
     work, home = {"value": "w", "type": "work"}, {"value": "h", "type": "home"}
     assert mapped_user(profile, {"emails": [work, {**home, "primary": True}]})["email"] == "h"
     assert mapped_user(profile, {"emails": [home]})["email"] == "h"
 
 
-def test_a_role_that_only_looks_like_json_is_kept() -> None:
+def test_a_role_that_only_looks_like_json_is_unchanged() -> None:
     roles = [{"value": "{admin"}, {"value": '{"id": "1"}'}]
     assert mapped_user(profile_of("entra@1"), {"roles": roles}) == {"roles": ["{admin"]}
 
 
-def test_custom_attributes_have_names_and_may_leave_extensions_out() -> None:
+def test_custom_attributes_have_names_and_extensions_may_be_left_out() -> None:
     names = {"cost": [f"{ENTERPRISE}:costCenter"], "one": [f"{EXTENSION}:extensionattribute1"], "nick": ["nickName"]}
     mapping = UserMap({"roles": ["roles"]}, names, extensions=False, json_roles=False)
     assert mapping.of(ADA)["custom"] == {"one": "x"}
@@ -190,7 +191,7 @@ def test_values_at_a_path(path: str, values: list[Any]) -> None:
         (EXTENSION, ADA[EXTENSION]),
     ],
 )
-def test_the_short_ways_read_what_the_long_one_reads(path: str, value: Any) -> None:
+def test_the_fast_path_readers_give_the_same_values_as_the_general_one(path: str, value: Any) -> None:
     mapping = UserMap({"roles": ["roles"], "it": [path]}, {}, extensions=False, json_roles=False)
     assert mapping.of(ADA).get("it") == value == next(iter(values_at(read_path(path), ADA)), None)
 

@@ -26,8 +26,8 @@ def test_values_become_question_marks(text: str, redacted: str) -> None:
     assert redacted_filter(text, USER) == redacted
 
 
-def test_what_is_too_long_for_a_filter_is_not_remembered() -> None:
-    """The body of a search has room for a megabyte: a thousand of them would fill the memory."""
+def test_a_filter_that_is_too_long_is_not_cached() -> None:
+    """The body of a search may have a megabyte: a thousand of them would fill the memory."""
     kept = _redacted.cache_info().currsize
     assert redacted_filter(f'title eq "{"x" * TEXT_BYTES_MAX}"', USER) == "(unreadable)"
     assert _redacted.cache_info().currsize == kept

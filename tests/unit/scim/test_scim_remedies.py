@@ -1,4 +1,4 @@
-"""Every refusal comes with something to do for the person who runs the IdP."""
+"""Every refusal has a fix: advice for the admin of the IdP."""
 
 import pytest
 
@@ -14,7 +14,7 @@ KINDS = [
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.__name__.startswith("_")])
 def test_each_kind_of_refusal_has_a_fix(kind: type[ScimError]) -> None:
     if kind.scim_type in {"invalidVers", "sensitive"}:
-        return  # never raised here
+        return  # this code never raises it
     fix = fix_of(kind.status, kind.scim_type, kind.default)
     assert fix is not None
     assert "operator of this service" not in fix
@@ -47,9 +47,9 @@ def test_each_kind_of_refusal_has_a_fix(kind: type[ScimError]) -> None:
         (500, None, None, "operator of this service"),
     ],
 )
-def test_the_fix_is_that_of_the_case(status: int, scim_type: str | None, detail: str | None, fix: str) -> None:
+def test_the_fix_depends_on_the_case(status: int, scim_type: str | None, detail: str | None, fix: str) -> None:
     assert fix in (fix_of(status, scim_type, detail) or "")
 
 
-def test_what_was_accepted_needs_no_fix() -> None:
+def test_an_accepted_request_has_no_fix() -> None:
     assert fix_of(201, None, None) is None

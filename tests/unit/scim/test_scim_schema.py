@@ -9,8 +9,8 @@ from scim.schema import SCHEMA_FOLDER
 
 
 @pytest.mark.parametrize("model", [User, Group, EnterpriseUser], ids=lambda model: model.__name__)
-def test_a_schema_document_is_that_of_the_library(model):
-    """They are kept as files for a fast start; who raises the library's version sees here what changed."""
+def test_a_schema_document_equals_that_of_the_library(model):
+    """They are files so that a process starts fast; whoever raises the library's version sees here what changed."""
     expected = model.to_schema().model_dump(mode="json", by_alias=True, exclude_none=True)
     assert json.loads((SCHEMA_FOLDER / f"{expected['name']}.json").read_bytes()) == expected
 

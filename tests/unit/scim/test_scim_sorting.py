@@ -53,22 +53,22 @@ def test_values_are_ordered_as_the_schema_compares_them(sort_by: str, documents:
     assert _sorted(sort_by, *documents) == order
 
 
-def test_several_types_sort_together() -> None:
+def test_resources_of_several_types_sort_together() -> None:
     assert _sorted("displayName", {"displayName": "b"}, {"displayName": "A"}, rt=None) == [1, 0]
 
 
 @pytest.mark.parametrize("sort_by", ["", "colour", "name", "title eq", 'title eq "x" and nickName', "password"])
-def test_what_names_no_sortable_attribute_is_refused(sort_by: str) -> None:
+def test_a_sort_key_that_names_no_sortable_attribute_is_refused(sort_by: str) -> None:
     with pytest.raises(InvalidPath):
         sort_key(sort_by, USER)
 
 
-def test_members_sort_by_their_value() -> None:
+def test_members_are_sorted_by_their_value() -> None:
     assert _sorted("members", {"members": [{"value": "b"}]}, {"members": [{"value": "a"}]}, rt=GROUP) == [1, 0]
 
 
 @pytest.mark.parametrize(("order", "descending"), [(None, False), ("", False), ("ascending", False), ("Descending", True)])
-def test_the_order_is_ascending_unless_asked_otherwise(order: str | None, descending: bool) -> None:
+def test_the_default_order_is_ascending(order: str | None, descending: bool) -> None:
     assert check_order(order) is descending
 
 

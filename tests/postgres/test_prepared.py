@@ -1,0 +1,142 @@
+"""Statements without cursors: prepared once for a session, and again after whatever has undone that."""
+
+import asyncio
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg.errors import DivisionByZero
+
+from database.arrays import int4s, texts
+from database.connections import Connection, connect
+from database.pipeline import together, transaction
+from database.prepared import Answer
+
+NAMES = "select name from pg_prepared_statements where name like 'ledger%' order by prepare_time, name"
+DIVIDE: LiteralString = "select 10 / d from unnest($1::int4[]) d"
+COUNT: LiteralString = "select d, d::int8, d::text from unnest($1::int4[]) d"
+SPELL: LiteralString = "select upper(t) from unnest($1::text[]) t"
+
+
+async def _asked(conn: Connection, *statements: tuple[LiteralString, tuple[object, ...]]) -> list[list[tuple[object, ...]]]:
+    async with together(conn) as pipeline:
+        answers = [pipeline.execute(sql, params) for sql, params in statements]
+        return [await pipeline.rows(answer) for answer in answers]
+
+
+async def _prepared(conn: Connection) -> list[str]:
+    return [name for (name,) in await (await conn.execute(NAMES)).fetchall()]
+
+
+@pytest.mark.parametrize("cursors_prepare", [True, False])
+def test_rows_are_those_of_a_cursor(app_url: str, cursors_prepare: bool) -> None:
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=cursors_prepare) as conn:
+            for numbers in ([7, 8], [], [9]):
+                cursor = await conn.cursor(binary=True).execute(COUNT, (int4s(numbers),))
+                assert await _asked(conn, (COUNT, (int4s(numbers),))) == [await cursor.fetchall()]
+
+    asyncio.run(run())
+
+
+def test_a_statement_is_prepared_once_for_a_session(app_url: str) -> None:
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=False) as conn:
+            for _ in range(3):
+                await _asked(conn, (COUNT, (int4s([1]),)), (SPELL, (texts(["a"]),)), (COUNT, (int4s([2]),)))
+            assert await _prepared(conn) == ["ledger_1", "ledger_2"]
+
+    asyncio.run(run())
+
+
+def test_other_types_of_parameters_are_another_statement(app_url: str) -> None:
+    """The server has parsed a statement for the types that it was prepared with."""
+    either: LiteralString = "select pg_typeof($1)::text"
+
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=False) as conn:
+            found = await _asked(conn, (either, (texts(["a"]),)), (either, (int4s([1]),)), (either, (texts(["b"]),)))
+            assert found == [[("text[]",)], [("integer[]",)], [("text[]",)]]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("cursors_prepare", [True, False])
+def test_an_error_is_that_of_its_statement_and_the_others_go_on_afterwards(app_url: str, cursors_prepare: bool) -> None:
+    """What was to be prepared after the error was skipped by the server, so it is prepared with the next use."""
+
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=cursors_prepare) as conn:
+            with pytest.raises(DivisionByZero):
+                await _asked(conn, (DIVIDE, (int4s([0]),)), (SPELL, (texts(["a"]),)))
+            for _ in range(2):
+                assert await _asked(conn, (DIVIDE, (int4s([2]),)), (SPELL, (texts(["a"]),))) == [[(5,)], [("A",)]]
+
+    asyncio.run(run())
+
+
+def test_a_statement_that_cannot_be_prepared_says_why(app_url: str) -> None:
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=False) as conn:
+            for _ in range(2):
+                with pytest.raises(psycopg.errors.UndefinedTable):
+                    await _asked(conn, ("select * from nowhere", ()))
+            assert await _asked(conn, (COUNT, (int4s([]),))) == [[]]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("cursors_prepare", [True, False])
+def test_a_rollback_by_psycopg_ends_no_statement(app_url: str, cursors_prepare: bool) -> None:
+    """psycopg answers a ROLLBACK with DEALLOCATE ALL if it has prepared a statement itself."""
+
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=cursors_prepare) as conn:
+            await _asked(conn, (COUNT, (int4s([1]),)))
+            with pytest.raises(DivisionByZero):
+                async with transaction(conn):
+                    await conn.execute(DIVIDE, (int4s([0]),))
+            await conn.execute("begin")
+            await conn.execute("rollback")
+            await conn.execute("select 1")  # psycopg tidies up before the next statement
+            assert await _asked(conn, (COUNT, (int4s([1]),))) == [[(1, 1, "1")]]
+
+    asyncio.run(run())
+
+
+def test_a_large_answer_is_decoded_in_slices(app_url: str) -> None:
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=False) as conn, together(conn) as pipeline:
+            first = pipeline.execute(DIVIDE, (int4s([1, 2, 5]),))
+            second = pipeline.execute(DIVIDE, (int4s([10]),))
+            assert not first.here
+            await pipeline.received(second)
+            assert (first.count, second.count) == (3, 1)
+            assert (first.rows(0, 2), second.rows(), first.rows(2, 9)) == ([(10,), (5,)], [(1,)], [(2,)])
+
+    asyncio.run(run())
+
+
+def test_an_answer_does_not_live_as_long_as_the_connection(app_url: str) -> None:
+    """Groups have 100 000 members: the memory of such an answer is free once its rows are read."""
+
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=False) as conn, together(conn) as pipeline:
+            for _ in range(2):
+                answer = pipeline.execute(COUNT, (int4s([1]),))
+                assert await pipeline.rows(answer) == [(1, 1, "1")]
+                assert answer._statement._reader.pgresult is None
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_was_not_awaited_has_no_rows(app_url: str) -> None:
+    async def run() -> Answer:
+        async with await connect(app_url, cursors_prepare=False) as conn, together(conn) as pipeline:
+            answer = pipeline.execute(COUNT, (int4s([1]),))
+            with pytest.raises(AssertionError, match="not awaited"):
+                answer.rows()
+        return answer
+
+    answer = asyncio.run(run())
+    assert answer.count == 1, "the end of the pipeline takes all answers"
