@@ -75,7 +75,7 @@ class TransportContract:
     def test_a_refused_batch_is_retried(self) -> None:
         outcome, _ = self._outcome("refuses")
         assert isinstance(outcome, Retry)
-        assert outcome.error.replace("_", "").isalnum(), "one word of ours, which is shown and counted"
+        assert outcome.error.replace("_", "").isalnum(), "the reason is one of our words, which is shown and counted"
         assert (outcome.away, outcome.may_have_arrived, outcome.after_s) == (False, False, None)
 
     def test_a_receiver_may_ask_for_a_pause(self) -> None:

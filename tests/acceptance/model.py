@@ -41,7 +41,7 @@ class Fold:
         if kind in {"directory.paused", "directory.resumed", "directory.closed", "directory.deleted"}:
             self._directory(kind)
         elif event["cause"] == "idp":
-            assert self.directory == "active", "a directory that is paused or closed takes nothing from its IdP"
+            assert self.directory == "active", "a paused or closed directory has no events of its IdP"
         if kind in {"user.created", "user.updated", "user.deactivated", "user.reactivated"}:
             shown = data["object"]
             self.users[subject] = {"userName": shown["userName"], "active": shown["active"], "title": shown.get("title")}
@@ -61,7 +61,7 @@ class Fold:
 
     def _directory(self, kind: str) -> None:
         before = {"directory.paused": {"active"}, "directory.resumed": {"paused"}, "directory.deleted": {"closed"}}
-        assert self.directory in before.get(kind, {"active", "paused"}), "each once"
+        assert self.directory in before.get(kind, {"active", "paused"}), "each membership is granted once"
         self.directory = {"directory.resumed": "active"}.get(kind, kind.removeprefix("directory."))
         if kind == "directory.closed":  # all access ends, whatever is removed afterwards
             self.access.clear()
@@ -80,7 +80,7 @@ class Fold:
             if data["effective"]:
                 self.access.add(edge)
         elif kind == "group.member_removed":
-            assert member in members, "only an edge that is there is removed"
+            assert member in members, "only an existing membership is removed"
             members.remove(member)
             assert data["effective"] is (edge in self.access)
             self.access.discard(edge)

@@ -24,7 +24,7 @@ def _act(service: Service, verb: str, state: str, **more: str) -> None:
         headers = {"Content-Type": "application/json"}
         answer = admin.post(f"{service.base}/v1/directories/acme/{verb}", json={"reason": "a test", **more}, headers=headers)
     assert answer.status_code == 200, answer.text
-    assert answer.json()["state"] in {state, "deleted"}, "a small one is cleaned up in no time"
+    assert answer.json()["state"] in {state, "deleted"}, "a small directory is cleaned up within the deadline"
 
 
 def events_of(service: Service, **params: Any) -> list[dict[str, Any]]:

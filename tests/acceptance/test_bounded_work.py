@@ -352,5 +352,5 @@ def test_the_operations_of_a_bulk_request_share_one_budget(world: WorstCase) -> 
     assert statuses[0] == "200"
     assert statuses[-1] == "400"
     assert results[-1]["response"]["scimType"] == "tooMany"
-    assert sorted(statuses) == statuses, "once it is spent, it is spent"
+    assert sorted(statuses) == statuses, "later operations have no budget left"
     assert len(answer.content) < 100_000

@@ -50,7 +50,7 @@ def test_only_a_request_through_the_socket_is_sys_and_only_the_owner_can_open_it
         assert here.get("/v1/tokens").status_code == 200
         assert here.get("/scim/acme/v2/Users").status_code == 401, "SCIM is for IdPs, with their token"
         wrong = here.get("/v1/tokens", headers={"Authorization": "Bearer sl_nobody"})
-        assert wrong.status_code == 401, "who names a token is that token"
+        assert wrong.status_code == 401, "with a token the caller is that token"
     for headers in ({}, {"local": "true"}, {"scope": "local"}, {"X-Forwarded-For": "127.0.0.1", "Forwarded": "for=unix"}):
         assert httpx.get(service.base + "/v1/tokens", headers=headers, trust_env=False).status_code == 401
 

@@ -126,7 +126,7 @@ def test_the_ledger_stores_the_place_of_a_pull_consumer(operator: Operator, push
     users = [operator.user() for _ in range(3)]
     first = operator.app.get(f"{base}/events", params={"limit": 2}).json()
     again = operator.app.get(f"{base}/events", params={"limit": 2}).json()
-    assert first["data"] == again["data"], "reading moves nothing"
+    assert first["data"] == again["data"], "reading does not move the place"
     assert operator.app.post(f"{base}/ack", json={"through": first["list_metadata"]["after"]}).json()["changed"]
     rest = operator.app.get(f"{base}/events").json()
     assert [e["subject"]["id"] for e in first["data"] + rest["data"]] == users
@@ -135,7 +135,9 @@ def test_the_ledger_stores_the_place_of_a_pull_consumer(operator: Operator, push
     through = {"through": rest["data"][-1]["id"]}
     assert operator.app.post(f"{base}/ack", json=through).json()["changed"]
     assert not operator.app.post(f"{base}/ack", json=through).json()["changed"], "idempotent"
-    assert not operator.app.post(f"{base}/ack", json={"through": first["list_metadata"]["after"]}).json()["changed"], "never back"
+    assert not operator.app.post(f"{base}/ack", json={"through": first["list_metadata"]["after"]}).json()["changed"], (
+        "the place never moves back"
+    )
     found = operator.status(name)
     assert (found["lag_events"], found["lag_seconds"], found["state"]) == (0, 0.0, "active")
 
@@ -378,7 +380,9 @@ def test_a_token_can_be_narrowed_to_named_consumers_types_and_directories(operat
     reach = json.loads(pushing.cli("token", "issue", "consumer", "--types", "user.*", "--json").stdout)["token"]
     client = operator.with_token(reach)
     answer = client.get(f"{pushing.base}/v1/consumers/{wide}/events")
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), "it could not acknowledge what it cannot see"
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (
+        "a token must not acknowledge events that it does not reach"
+    )
     assert operator.idp.get(f"{pushing.base}/v1/consumers/{name}").status_code == 403
     assert client.put(f"{pushing.base}/v1/consumers/mine", json={}).status_code == 403
 

@@ -55,7 +55,7 @@ def test_after_a_kill_postgresql_is_started_again_and_nothing_acknowledged_is_lo
         writer.join()
         assert _create(client, service, "after").status_code == 201
     assert {*acknowledged, "after"} <= service.user_names()
-    assert statuses <= {201, 503, 409}, "409: a write answered 503 had been stored, and its repetition says so"
+    assert statuses <= {201, 503, 409}, "409: a write that was answered 503 was stored, so its repetition is a conflict"
 
 
 def test_reads_and_the_feed_answer_503_while_the_database_is_stopped(make_service: Callable[..., Service]) -> None:

@@ -31,7 +31,7 @@ def judge(deliveries: list[Delivery], expected: list[dict[str, Any]], *, repeats
     """All expected events were kept, in order on each lane; returns how often each event came."""
     lanes = Lanes(repeats_in_place=repeats_in_place)
     lanes.keep(e for d in deliveries if d.accepted for e in d.events)
-    assert set(lanes.kept) == {e["id"] for e in expected}, "nothing missing, nothing that was not asked for"
+    assert set(lanes.kept) == {e["id"] for e in expected}, "exactly the expected events were kept"
     return lanes.kept
 
 
@@ -136,7 +136,7 @@ def test_a_receiver_that_fails_at_random_while_workers_are_killed(
     kept = judge(hook.deliveries, expected, repeats_in_place=batch_max == 1)
     membership_after_lifecycle(hook.deliveries, expected)
     unexplained = [event for event, count in kept.items() if count > 1 and event not in unclear]
-    assert len(unexplained) <= kills * IN_FLIGHT_MAX * batch_max, "only what was under way when a worker died"
+    assert len(unexplained) <= kills * IN_FLIGHT_MAX * batch_max, "only events under way when a worker was killed are repeated"
     operator.when(operator.made[0], lambda s: s["lag_events"] == 0)
     assert operator.http.get(f"{service.base}/v1/consumers/{operator.made[0]}/audit").json()["holes"] == []
     for client in operator.clients:
@@ -223,7 +223,7 @@ def test_a_run_is_paused_resumed_cancelled_and_survives_a_restart(operator: Oper
     assert operator.when_run(run["id"], "finished")["done"] == 40
     replayed = Counter(e["id"] for d in hook.deliveries if d.replay for e in d.events)
     assert len(replayed) == 40
-    assert sum(replayed.values()) - 40 <= 40 - paused["done"], "at most what was not on record came twice"
+    assert sum(replayed.values()) - 40 <= 40 - paused["done"], "at most the unrecorded deliveries are repeated"
     second = operator.post("replays", **span, rate_per_second=2).json()
     operator.when_run(second["id"], "running", done=1)  # recorded: the arrival at the receiver is earlier
     cancelled = operator.post(f"replays/{second['id']}/cancel").json()

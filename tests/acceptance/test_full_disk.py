@@ -30,7 +30,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir(mode=0o755)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m,mode=755", "tmpfs", str(place)], capture_output=True)
     if mounted.returncode != 0:
-        pytest.skip("this account may not mount a file system; the tests with a made-up one stand in for it")
+        pytest.skip("this account may not mount a file system; other tests simulate the full disk")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
 

@@ -300,7 +300,7 @@ def test_any_path_is_answered(target: Target, segments: list[str]) -> None:
 def test_any_credentials_are_answered(target: Target, credentials: str | None, method: str, path: str) -> None:
     headers = [] if credentials is None else [(b"Authorization", credentials.encode("latin-1"))]
     answer = checked(target.clients["nobody"].request(method, target.service.scim + path, headers=headers))
-    assert answer.status_code in {401, 429}, "who fails often is slowed"
+    assert answer.status_code in {401, 429}, "an address with many failures is slowed"
 
 
 # ---- below HTTP ------------------------------------------------------------------------------------------------------------------

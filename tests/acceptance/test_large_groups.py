@@ -94,10 +94,12 @@ def test_one_and_all_members_of_a_large_group_are_changed(service: Service, peop
     with service.client("scim") as client, group_of(service, client, first) as path:
         url = service.base + path
         added = change({"op": "add", "path": "members", "value": [{"value": more}]})
-        assert change({"op": "remove", "path": f'members[value eq "{first[0]}"]'}) == added + 1, "one event each"
+        assert change({"op": "remove", "path": f'members[value eq "{first[0]}"]'}) == added + 1, "one event for each change"
         assert set(_members(client, url)) == {*first[1:], more}
         replaced = client.put(url, json=_group(others))
-        assert int(replaced.headers["Ledger-Seq"]) == added + 1 + 2 * (MEMBERS - 1), "an event for each who leaves or comes"
+        assert int(replaced.headers["Ledger-Seq"]) == added + 1 + 2 * (MEMBERS - 1), (
+            "one event for each member that is removed or added"
+        )
         assert {member["value"] for member in replaced.json()["members"]} == set(others) == set(_members(client, url))
         for member, found in ((others[7], 1), (first[7], 0)):
             params = {"filter": f'members.value eq "{member}"', "excludedAttributes": "members"}

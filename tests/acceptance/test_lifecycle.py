@@ -64,13 +64,13 @@ def test_a_clean_up_that_is_killed_continues_and_every_answer_says_that_access_e
     done = len(_cleaned(service))
     assert 500 <= done < 6_001, "killed in the middle"
     _nobody_has_access(service, group, users[-1])
-    assert _population(service, f"seq:{before}") == (3_000, 3_000), "the past is what it was"
+    assert _population(service, f"seq:{before}") == (3_000, 3_000), "answers about the past are unchanged"
     arrives(service, "directory.deleted")
     fold = Fold()
     for event in events_of(service):
         fold.apply(event)
     assert (fold.directory, fold.users, fold.groups, fold.access) == ("deleted", {}, {}, set())
-    assert len(_cleaned(service)) == 3_000 + 3_000 + 1 + 1, "each once"
+    assert len(_cleaned(service)) == 3_000 + 3_000 + 1 + 1, "each resource is ended once"
     assert _population(service, "seq:head") == (0, 0)
     assert _population(service, f"seq:{before}") == (3_000, 3_000)
     assert service.cli("replay", "verify").returncode == 0

@@ -180,7 +180,7 @@ def test_the_events_have_the_mapped_user(connected: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["entra", "okta"])
-@pytest.mark.skipif(not CORPUS.exists(), reason="the dialogues stand beside the project; this copy has none")
+@pytest.mark.skipif(not CORPUS.exists(), reason="the recorded dialogues are not part of this copy")
 def test_the_dialogues_of_an_idp_pass_with_its_own_profile(connected: Any, tmp_path: Path, name: str) -> None:
     idp = connected(f"dialogues-{name}", name)
     for dialogue in (CORPUS / "dev").glob(f"{name}-*.json"):
@@ -309,7 +309,7 @@ def test_a_profile_of_an_operator_is_stored_with_its_version_and_survives_a_rest
         refused = idp.patch(f"/Users/{user}", op)
         if refused.status_code == 400:
             break
-    assert "active" in refused.json()["detail"], "op_case is forgiven, a string is not"
+    assert "active" in refused.json()["detail"], "op_case is tolerated, a string as boolean is not"
     assert idp.events()[-1]["profile"] == "our-idp@1"
     assert "our-idp@1" in idp.cli("directory", "profile", "list")
     assert idp.cli("directory", "profile", "show", "our-idp").startswith("our-idp@1: Our IdP")

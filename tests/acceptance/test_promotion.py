@@ -83,7 +83,7 @@ def _promoted(database: Database, wire: Network, service: Service, people: Opera
     assert status["forked"]["gone"] == gone
     assert status["forked"]["gone_count"] == LOST
     audit = people.http.get(f"{service.base}/v1/consumers/{pushed}/audit").json()
-    assert set(gone) <= set(str(audit).replace("'", " ").split()), "the audit lists what was acknowledged and is gone"
+    assert set(gone) <= set(str(audit).replace("'", " ").split()), "the audit lists the acknowledged events that are lost"
     told = people.admin.get(f"{service.base}/v1/events", params={"types": "consumer.forked", "directory": "_system"}).json()[
         "data"
     ]

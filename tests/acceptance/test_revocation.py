@@ -110,13 +110,13 @@ def test_no_event_committed_after_the_end_of_a_token_is_sent_in_its_stream(
         assert flowing.wait(20)
         ended(people, how, number, people.with_token(client.headers["Authorization"].split()[1]))
         head = people.app.get(f"{service.base}/v1/events", params={"directory": "acme", "from": "now"}).json()["head_position"]
-        assert closed.wait(10), "the stream ends by itself, soon"
+        assert closed.wait(10), "the stream ends by itself within the deadline"
     finally:
         over.set()
         for thread in (*writers, reader):
             thread.join(20)
     assert seen == list(range(1, len(seen) + 1))
-    assert seen[-1] <= head, "nothing of later than the answer to the revocation"
+    assert seen[-1] <= head, "no event from after the answer to the revocation"
 
 
 def test_a_snapshot_ends_early_when_its_token_is_revoked(make_service: Any) -> None:
@@ -206,7 +206,7 @@ def test_a_damaged_body_is_shown_as_unreadable_everywhere(make_service: Any) -> 
         assert [row.get("unreadable", False) for user in users for row in rows if row["id"] == user] == [True, True, False]
         assert auditor.get(f"{service.base}/v1/audit/acme/users/{users[0]}").json()["data"] == gone
     listed = people.idp.get(f"{service.scim}/Users").json()["Resources"]
-    assert {user["id"] for user in listed} == set(users), "nobody is taken for gone"
+    assert {user["id"] for user in listed} == set(users), "no user looks deleted"
     assert people.idp.get(f"{service.scim}/Users/{users[0]}").json()["userName"] == f"(unreadable) {users[0]}"
     found = service.cli("replay", "verify")
     assert found.returncode == 1

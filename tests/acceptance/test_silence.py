@@ -141,7 +141,7 @@ def test_another_process_that_is_stopped_within_a_transaction(cluster: embedded.
             os.kill(neighbour.process.pid, signal.SIGSTOP)
             with service.client("scim") as other:
                 took = until(lambda: create(other, service, "meanwhile").status_code == 201, NEIGHBOUR_S)
-                assert took > 1, "the lock was not held: nothing was tested"
+                assert took > 1, "the lock was not held, so the test has tested nothing"
                 assert "frozen_session_ended" in service.log.read_text()
                 slow.restore()
                 os.kill(neighbour.process.pid, signal.SIGCONT)

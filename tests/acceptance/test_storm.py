@@ -154,7 +154,7 @@ def test_a_storm_loses_and_reorders_nothing_and_another_directory_can_write(make
     asyncio.run(run())
     users = CONNECTIONS * USERS_EACH
     assert storm.statuses == {201: users, 200: users * PATCHES_EACH}, "fewer wait than a queue holds, so nobody is refused"
-    assert _stored(service, "acme") == storm.writes, "what was acknowledged, once each, in the order it was sent"
+    assert _stored(service, "acme") == storm.writes, "the acknowledged writes, each once, in the order of sending"
     assert calm.statuses.keys() == {201}
     assert _stored(service, "other") == calm.writes
     order = [event["directory"] for event in _feed(service, types="user.*")]
@@ -222,7 +222,7 @@ def test_a_full_queue_is_429_with_retry_after_for_its_directory_alone_and_is_in_
     assert all(int(reply.headers["retry-after"]) >= 1 and reply.body["status"] == "429" for reply in refused)
     told = {reply.body["id"]: [(reply.seq, None)] for reply in (*replies, *again) if reply.status == 201}
     assert len(told) == CROWD
-    assert _stored(service, "acme") == told, "each once: a refused one left nothing"
+    assert _stored(service, "acme") == told, "each write once: a refused one left nothing"
     _journal_tells(service, len(refused))
 
 

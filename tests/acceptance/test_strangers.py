@@ -126,7 +126,7 @@ def test_routes_without_a_token_read_at_most_16_kib(own: Service) -> None:
     """With a token the limit is higher; without one no route needs more."""
     for path in ("/healthz", "/metrics", "/openapi.json"):
         answer = httpx.request("GET", own.base + path, content=b"x" * 20_000, trust_env=False)
-        assert answer.status_code == 200, "nothing of it is read"
+        assert answer.status_code == 200, "no byte of the body is read"
 
 
 def test_every_answer_has_no_store_and_nosniff(own: Service) -> None:
@@ -261,8 +261,8 @@ def test_connections_beyond_the_limit_get_503_and_are_logged(own: Service) -> No
         assert all(b"retry-after" in answer for answer in told)
         port = own.environment["LEDGER_METRICS_PORT"]
         figures = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-        assert 'ledger_http_cut_total{reason="connections"}' in figures, "scrapes have a door of their own"
-        assert own.cli("token", "list", "--json").returncode == 0, "and so have the commands of this machine"
+        assert 'ledger_http_cut_total{reason="connections"}' in figures, "scrapes have their own port"
+        assert own.cli("token", "list", "--json").returncode == 0, "commands on this machine have their own socket"
 
     def lines() -> list[str]:  # one in ten seconds: earlier lines come from other tests
         return [line for line in own.log.read_text().splitlines() if '"connections_cut"' in line and '"connections":' in line]

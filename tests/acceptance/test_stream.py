@@ -103,7 +103,7 @@ def test_a_stream_begins_with_existing_events_and_continues_with_new_ones(servic
         fresh = [people.user() for _ in range(3)]
         feed.wait(lambda: [e["subject"]["id"] for e in feed.events][-3:] == fresh)
         seqs = [e["seq"] for e in feed.events]
-        assert seqs == list(range(1, seqs[-1] + 1)), "dense from the beginning, page and tail joined without hole or repeat"
+        assert seqs == list(range(1, seqs[-1] + 1)), "from the beginning without gap or repetition, also between page and tail"
         assert [event for _, event, _ in feed.blocks if event != "covered"] == [e["type"] for e in feed.events]
 
 
@@ -157,7 +157,7 @@ def test_a_stream_ends_when_its_token_is_revoked_and_when_the_service_stops(make
         feed.wait(lambda: bool(feed.blocks))
         before = time.monotonic()
         assert service.stop() == 0
-        assert time.monotonic() - before < 30, "a stream does not hold up the end"
+        assert time.monotonic() - before < 30, "a stream does not delay the end of the service"
         feed.wait(lambda: feed.ended)
 
 

@@ -168,12 +168,12 @@ def test_the_table_of_routes_is_current() -> None:
 
 def test_the_table_of_deadlines_is_current() -> None:
     text = read("docs/operations.md")
-    assert deadlines.generated(text) == text, "write it anew with `make docs`"
+    assert deadlines.generated(text) == text, "run `make docs`"
 
 
 def test_the_table_of_advisory_locks_is_current() -> None:
     text = read("docs/architecture.md")
-    assert locks.generated(text) == text, "write it anew with `make docs`"
+    assert locks.generated(text) == text, "run `make docs`"
 
 
 @pytest.mark.parametrize(

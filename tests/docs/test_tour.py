@@ -50,7 +50,7 @@ def as_script(pairs: list[tuple[str, str]], service: Service) -> str:
     return prelude + "".join(f"{block}\necho '{MARK}'\n" for block, _ in pairs)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="the tour is told with curl and bash")
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="the tour needs curl and bash")
 def test_the_tour_of_the_readme_works_as_written(make_service: Callable[..., Service]) -> None:
     """A first page with commands that fail is worse than no first page."""
     service = make_service(fresh=True)

@@ -274,7 +274,7 @@ class Crowd:
             answer = await self._parties.client.ask(
                 self._parties.fleet[0], self._token, "POST", "/scim/big/v2/Bulk", bulk_of(names)
             )
-            assert answer is not None, "nothing is broken yet"
+            assert answer is not None, "no fault has struck yet"
             assert answer.status == 200, answer.detail
             self.users += [each["location"].rpartition("/")[2] for each in answer.body["Operations"]]
 

@@ -141,7 +141,7 @@ def test_contradicting_acts_are_carried_out_one_after_the_other(
         went = [topic for topic in (await _topics(edge))[len(before) :] if topic in topics.values()]
         assert sorted(went) == sorted(told), (statuses, went)
         ends = next(iter(topics.values()))
-        assert ends == "consumer.paused" or went[-1] == ends, "nothing is done to it after its end"
+        assert ends == "consumer.paused" or went[-1] == ends, "no act follows the event that ended it"
 
     run(app_url, check)
 

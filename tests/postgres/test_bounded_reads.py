@@ -101,7 +101,7 @@ async def _all(ledger: Ledger, selection: Selection, limit: int, budget: int) ->
     while True:
         page = await ledger.services.ledger.feed.page(ledger.services.ledger.connection, selection, cursor, limit, budget=budget)
         assert page.covered_from == cursor.number + 1, "nothing is skipped or told twice"
-        assert page.covered_to > cursor.number or page.covered_to == page.head, "each page gets on"
+        assert page.covered_to > cursor.number or page.covered_to == page.head, "each page makes progress"
         assert len(page.events) <= limit
         assert _within(page.events, budget)
         async with ledger.services.ledger.connection() as conn:
@@ -193,7 +193,7 @@ def test_documents_are_unsealed_within_the_budget_and_in_order(app_url: str) -> 
                         lambda _, document, why: document["title"] if document else why,
                         budget=budget,
                     )
-                    assert some, "the first always goes"
+                    assert some, "the first event is always included"
                     assert sum(map(len, some[1:])) <= budget
                     found += some
                 assert found == titles
@@ -217,7 +217,9 @@ def test_a_cursor_reveals_nothing_of_its_event_and_old_cursors_still_work(app_ur
                         assert cursor == await read.cursor_at(conn, selection, cursor.number)
                         assert event.leaf_hash[:4] not in cursor.mark
                         old = Cursor(cursor.number, event.leaf_hash[:4], cursor.directory)
-                        assert await read.check(conn, decode_cursor(old.encode())) == cursor, "answered as it is made today"
+                        assert await read.check(conn, decode_cursor(old.encode())) == cursor, (
+                            "the answer has a cursor in the current form"
+                        )
                         for wrong in (bytes(4), bytes(8), event.leaf_hash[:8], cursor.mark[:4]):
                             with pytest.raises(CursorForkedError):
                                 await read.check(conn, Cursor(cursor.number, wrong, cursor.directory))
@@ -262,7 +264,7 @@ def test_a_damaged_body_or_key_affects_only_its_own_events(app_url: str, superus
             assert names == [f"(unreadable) {users[0]}", "u1", f"(unreadable) {users[2]}", "u3"]
             by_name = await ledger.services.reads.names.get((ledger.directory.id, "u0"))
             assert by_name is not None
-            assert by_name.document["userName"] == "u0", "nobody takes the name for free"
+            assert by_name.document["userName"] == "u0", "the name still counts as taken"
 
     run(body())
     out, err = capfd.readouterr()

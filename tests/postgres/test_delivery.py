@@ -153,7 +153,9 @@ def test_a_request_has_as_many_events_as_its_budget_of_bytes_allows(
             assert in_order(s.hook.took)
             for request in s.hook.sizes:
                 assert sum(request[1:]) <= 30_000
-            assert max(held) <= 10_000 + 30_000 + 16 * 105_000, "the window, what is under way, and a first event of each request"
+            assert max(held) <= 10_000 + 30_000 + 16 * 105_000, (
+                "the window, the events under way, and a first event of each request"
+            )
 
     run(body())
 
@@ -334,7 +336,7 @@ def test_a_blocked_delivery_is_reported_once_also_if_reporting_fails_at_first(
             assert [(e["attempts"], e["last_error"]) for e in told] == [(1, "http_500"), (1, "http_500")]
             assert len(s.hook.tried) == 2
             assert {subject_of(e) for e in s.hook.tried} == {user}
-            assert next(failures, None) is None, "telling did fail"
+            assert next(failures, None) is None, "the report did fail once"
 
     run(body())
 
@@ -365,7 +367,7 @@ def test_a_receiver_that_is_down_is_tried_at_a_limited_rate_and_gets_everything_
             await s.make(retry_schedule=(0, *([1] * 100)))
             async with s.working():
                 await s.until(lambda: len(s.hook.tried) > 20)
-                assert len({e["id"] for e in s.hook.tried}) < 40, "what is new is begun at a pace"
+                assert len({e["id"] for e in s.hook.tried}) < 40, "first tries are limited to the rate"
                 away = False
                 await s.settled()
             assert sorted(s.hook.positions()) == [e["position"] for e in await s.wanted()]
@@ -1436,7 +1438,7 @@ def test_a_day_of_leavers_while_the_clock_is_frozen_is_no_surge(app_url: str, su
                 assert (await surge_control.lately(conn, limits))[directory] == 2
                 every = await feed.at(conn, [(directory, seq) for seq, _ in ends], bodies=False)
                 assert (await surge_control.held_commits(conn, limits, every)).commits == {(directory, ends[3][0])}, (
-                    "of each hour what is beyond the limit"
+                    "the commits of each hour that are over the limit"
                 )
 
     run(body())
@@ -1514,7 +1516,7 @@ def test_an_alarm_from_before_a_clock_was_set_back_suppresses_no_new_one(app_url
             ((number, _, seq),) = await untold()
             alarm = "insert into surge_alarms (directory, seq, at) values (%s, %s, clock_timestamp() + interval '1 day')"
             await s.sql(alarm, number, seq)
-            assert await untold() == [], "it is the same"
+            assert await untold() == [], "the repeated acknowledgement changes nothing"
             await s.ledger.delete_user(id_of(await s.ledger.create_user("another")))
             assert [found[:2] for found in await untold()] == [(number, 4)]
 

@@ -68,14 +68,14 @@ def test_the_last_checkpoint_of_each_step_of_time_is_kept(app_url: str) -> None:
             async with s.conn() as conn:
                 thinning = Thinning()
                 assert await thinning.run(conn, 0) > 1_700
-                assert await thinning.run(conn, 1) == 0, "not before another minute has come of age"
-                assert await Thinning().run(conn, 0) == 0, "what has come of age is looked at once, whoever looks"
+                assert await thinning.run(conn, 1) == 0, "nothing is deleted before another minute is old enough"
+                assert await Thinning().run(conn, 0) == 0, "each step of time is thinned once, whichever process does it"
             ages = [*[step.age_s for step in STEPS[1:]], 39 * 86_400.0]
             for step, until in zip(STEPS, ages, strict=True):
                 there, steps = await _kept(s, step.age_s, until, step.length_s)
                 assert 0 < steps <= there <= steps + 3, "one more where a statement took no more rows"
             each = await s.sql("select count(*) from checkpoints where at > now() - interval '9 minutes'")
-            assert each[0][0] >= 539, "younger ones are all there"
+            assert each[0][0] >= 539, "all younger checkpoints are kept"
             last = await s.sql(
                 "select extract(second from max(at))::int from checkpoints where at < date_bin('1 minute', now() - interval '10 minutes', '2000-01-01Z')"
             )

@@ -89,7 +89,7 @@ async def every_hole(s: Scene) -> dict[str, Any]:
 
 async def by_a_replay(s: Scene) -> None:
     await replayed(s)
-    assert why(await audited(s)) == {"skipped": 1, "parked": 1}, "the grant that was taken back, and what is set aside"
+    assert why(await audited(s)) == {"skipped": 1, "parked": 1}, "the revoked grant, and the parked event"
     assert await planned(s) == {"parked": 1}
     aside = await s.states()
     (parked,) = [e for e in await s.wanted("user.created") if e["position"] in aside]

@@ -263,7 +263,7 @@ def test_from_the_closing_on_every_read_shows_no_access_and_past_answers_stay(ap
             after = await _shown(ledger, users, groups)
             assert not any(after["active"].values())
             assert not any(after["effective"].values())
-            assert before["effective"].keys() == after["effective"].keys(), "what the IdP stored still stands"
+            assert before["effective"].keys() == after["effective"].keys(), "stored memberships are still there"
             assert await _shown(ledger, users, groups, seq=before["seq"]) == before
             await _a_diff_tells_who_lost_it(ledger, before["seq"], outcome.seq or 0, users)
             ended = await _cleaned_up(ledger, app_url)
@@ -419,7 +419,7 @@ def test_the_tokens_of_a_closed_directory_end_except_those_that_read(app_url: st
                 await close(ledger)
                 async with ledger.services.ledger.connection() as conn:
                     alive = await live_tokens(conn, ledger.services.ledger.kek, hashes)
-                assert alive.keys() == set(hashes[1:]), "the IdP's ends with the closing itself"
+                assert alive.keys() == set(hashes[1:]), "the token of the IdP ends with the closing itself"
             await until(lambda: is_deleted(ledger))
             async with ledger.services.ledger.connection() as conn:
                 assert (await live_tokens(conn, ledger.services.ledger.kek, hashes)).keys() == set(hashes[3:])
@@ -503,7 +503,7 @@ def test_only_one_process_cleans_up_at_a_time(app_url: str, monkeypatch: pytest.
                 await close(first)
                 await until(lambda: is_deleted(first))
             told = [e for e in await events(first) if e["cause"] == "directory_closed"]
-            assert len(told) == 8 + 8 + 3 + 1, "memberships, users, groups, the end: nothing twice"
+            assert len(told) == 8 + 8 + 3 + 1, "memberships, users, groups, the last event: each once"
             assert (await folded(first)).directory == DELETED
 
     asyncio.run(run())

@@ -110,7 +110,7 @@ def test_a_page_that_was_read_before_an_act_acknowledges_nothing_after_it(app_ur
         answer = await app.ack(page["list_metadata"]["after"])
         found = answer.json()
         assert (answer.status_code, found["code"]) == (409, "place_moved"), answer.text
-        assert found["acked_position"] == before == await app.place(), "nothing moved, and the answer says where to read on"
+        assert found["acked_position"] == before == await app.place(), "the place is unchanged, and the answer has it"
         assert f"after position {before}" in found["detail"]
         rest = await app.pull(limit=1000)
         assert rest["covered"]["from_position"] == before + 1
@@ -173,7 +173,7 @@ def test_an_acknowledgement_at_the_same_time_as_a_seek_never_undoes_it(app_url: 
             await app.seek("beginning")
             answer = await done
             assert answer.status_code in {200, 409}
-            assert await app.place() == 0, "the seek was the last word of the operator"
+            assert await app.place() == 0, "the place is that of the operator's seek"
 
     run(app_url, check)
 

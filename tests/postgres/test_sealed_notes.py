@@ -254,7 +254,7 @@ def test_an_upgrade_seals_plaintext_and_deliveries_go_on(app_url: str, owner_url
             assert sorted(await asyncio.gather(sealed_now(s), sealed_now(s))) == [0, 5], "of two starts at once one seals"
             assert await in_clear(s) == []
             after = files(superuser_url)
-            assert not set(before.values()) & set(after.values()), "what was readable stood in files that are gone"
+            assert not set(before.values()) & set(after.values()), "the plaintext was in files that no longer exist"
             assert held["unsealed_notes"] != after["unsealed_notes"]
             await told_as_before(s, made.id, notes)
             await s.ledger.create_user("later")

@@ -39,7 +39,9 @@ def test_the_database_refuses_the_reads_for_the_answer(app_url: str, superuser_u
             assert (group.status_code, patched.status_code) == (201, 200), (group.text, patched.text)
             assert group.json()["displayName"] == "h"
             assert patched.json()["title"] == "t"
-            assert not {"members", "groups"} & (set(group.json()) | set(patched.json())), "left out, not told as empty"
+            assert not {"members", "groups"} & (set(group.json()) | set(patched.json())), (
+                "the attribute is left out, not shown as empty"
+            )
             events = (await made.ask("GET", "/v1/events", directory="acme")).json()["data"]
             assert {int(group.headers["Ledger-Seq"]), int(patched.headers["Ledger-Seq"])} <= {event["seq"] for event in events}
 

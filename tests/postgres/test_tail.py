@@ -62,7 +62,7 @@ def test_what_a_tail_keeps_equals_the_log(app_url: str) -> None:
             await asyncio.wait_for(first.wait(), 10)
             start = tail.read_to
             assert tail.since(tail.place) == []
-            assert tail.since(Anchor(start - 1)) is None, "from before its first look"
+            assert tail.since(Anchor(start - 1)) is None, "from a place before its first read"
             assert tail.since(Anchor(start, b"of another log")) is None
             await asyncio.gather(*(ledger.create_user(f"u{n}") for n in range(20)))
             async with ledger.services.ledger.connection() as conn:

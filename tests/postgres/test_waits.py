@@ -388,7 +388,7 @@ def test_a_request_whose_budget_is_used_up_does_not_wait_again(app_url: str, mon
         with pytest.raises(psycopg.OperationalError):
             async with pool.connection() as conn:
                 await conn.execute("select pg_sleep(60)")
-        assert time.monotonic() - began < 2, "each of them would have had seconds"
+        assert time.monotonic() - began < 2, "each wait alone would have had seconds"
         await pool.close()
 
     asyncio.run(run())
@@ -438,7 +438,7 @@ def test_a_connection_is_opened_to_the_end_for_the_next_request(app_url: str) ->
         await link.close()
         last_host.set()
         await (await link.get()).execute("select 1")
-        assert len(tries) == 3, "what was closed while it opened is opened anew"
+        assert len(tries) == 3, "a connection that was closed while it opened is opened again"
         await link.close()
 
     asyncio.run(run())

@@ -109,7 +109,7 @@ def test_a_bulk_request_stops_before_its_next_operation_when_its_client_disconne
             object.__setattr__(ledger.services.ledger, "submit", submitted)
             await bulk(ledger.services, call, ledger.directory, _token())
             call.unwatch()
-            assert 5 <= call.events < 50, "what was queued is written, what was not is left"
+            assert 5 <= call.events < 50, "the queued operation is written, later ones are not begun"
 
     asyncio.run(run())
 

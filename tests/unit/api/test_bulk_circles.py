@@ -109,7 +109,7 @@ def test_after_a_deletion_was_answered_503_no_more_are_tried() -> None:
     tried = [bulk_id for act, bulk_id in run.done if act == "DELETE"]
     assert tried == ["4"]
     left = [result for result in run.results.values() if "could not be taken back" in result["response"]["detail"]]
-    assert len(left) == 15, "each is said to be there, whether it was tried or not"
+    assert len(left) == 15, "each is reported as left, whether its deletion was tried or not"
     assert all("location" in result for result in left)
 
 

@@ -14,8 +14,8 @@ def test_an_address_may_fail_a_few_times_at_once_and_then_at_its_rate() -> None:
     assert failures.failed("a", 11.0) == 1.0, "asking too early costs nothing more: waiting helps"
     assert failures.failed("a", 12.0) == 0
     assert failures.failed("a", 12.0) == 2.0
-    assert failures.wait("b", 12.0) == 0, "another address is another matter"
-    assert [failures.failed("a", 100.0) for _ in range(3)] == [0, 0, 0], "long ago is forgiven, and no more than that"
+    assert failures.wait("b", 12.0) == 0, "another address is not slowed"
+    assert [failures.failed("a", 100.0) for _ in range(3)] == [0, 0, 0], "failures of long ago no longer count, newer ones do"
     assert failures.failed("a", 100.0) > 0
 
 

@@ -104,7 +104,7 @@ def test_an_address_without_a_token_and_an_invalid_address_are_usage_errors(stan
     assert "set LEDGER_TOKEN" in stand.cli("token", "list", LEDGER_TOKEN="").stderr
     assert stand.cli("token", "list", LEDGER_TOKEN="").returncode == 2
     assert stand.cli("token", "list", LEDGER_URL="ftp://x").returncode == 2
-    assert stand.cli("consumer", "show", "..").returncode == 2, "a name that the address would swallow"
+    assert stand.cli("consumer", "show", "..").returncode == 2, "a name that would change the path of the address"
     assert stand.cli("token", "nothing").returncode == 2
     assert stand.asked == []
 

@@ -37,7 +37,7 @@ def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
     assert "typer" in modules, "the modules were seen"
     assert HEAVY & modules == set()
     if words == ("--help",):
-        assert "httpx" not in modules, "the list of words needs no client"
+        assert "httpx" not in modules, "`--help` needs no HTTP client"
 
 
 def test_a_client_verb_imports_nothing_heavy() -> None:

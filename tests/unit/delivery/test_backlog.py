@@ -396,11 +396,11 @@ class World:
         """
         assert [item.position for item in flight.items] == sorted({item.position for item in flight.items})
         others = [item for other in [*self.flights, *(f for f, _ in [*self.decided, *self.storing])] for item in other.items]
-        assert not self.recorded.intersection(flight.deliveries), "it is on record, and goes again"
+        assert not self.recorded.intersection(flight.deliveries), "it is recorded, and sent again"
         for item, (_, of_run) in zip(flight.items, flight.deliveries, strict=True):
             for other in others:
                 first, second = sorted((item, other), key=lambda i: i.position)
-                assert not must_precede(first, second, self.terms.ordering), "two of one lane under way"
+                assert not must_precede(first, second, self.terms.ordering), "two events of one lane are under way"
             for before in self.log[: item.position - 1]:
                 if (
                     must_precede(before, item, self.terms.ordering)
@@ -408,7 +408,7 @@ class World:
                     and before.position not in self.set_aside
                 ):
                     again = of_run and before.position not in self.open_before
-                    assert (before.position, again) in self.recorded, "it overtakes"
+                    assert (before.position, again) in self.recorded, "it overtakes an event that must precede it"
 
     def check_order(self) -> None:
         """Before an event was first accepted, the receiver had all events that must precede it; the same holds for the last time
@@ -453,8 +453,8 @@ class World:
             moment = self.backlog.moment(self.now, unread=False)
             if self.backlog.read_to.position == len(self.log) and not (moment.open or self.backlog.moved_on or self.kept.run):
                 break
-        assert not self.backlog.moment(self.now, unread=False).under_way, "a place was not given back"
-        assert {p for p, _ in self.took} | self.skipped >= {item.position for item in self.log}, "something was lost"
+        assert not self.backlog.moment(self.now, unread=False).under_way, "the place of a request was not freed"
+        assert {p for p, _ in self.took} | self.skipped >= {item.position for item in self.log}, "an event was lost"
         assert (self.kept.rows, self.kept.run) == ({}, None)
         assert self.kept.place == Place(1, len(self.log), len(self.log))
         assert (self.backlog.replays, self.backlog.holds) == (False, False)

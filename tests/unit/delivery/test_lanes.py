@@ -314,7 +314,7 @@ def test_the_closing_of_a_directory_overtakes_stuck_items_and_its_last_event_com
     for item in (*stuck, replayed, closed, *cleaned, last, elsewhere):
         lanes.admit(item)
     assert closed.ready
-    assert cleaned[0].ready, "what refuses to take the closing must still learn of each removal"
+    assert cleaned[0].ready, "a receiver that refuses the closing must still get each removal"
     assert elsewhere.ready
     assert not last.ready
     for item in (closed, cleaned[0], cleaned[1], stuck[0], replayed):

@@ -190,7 +190,7 @@ def test_probes_rotate_over_the_lanes_and_ends_of_access_come_first() -> None:
         s.arrive(CREATED, subject(n))
     leavers = [s.arrive(DEACTIVATED, subject(f"leaver {n}")) for n in range(100)]
     s.run(2_000)
-    assert {s.open[p].probes for p in leavers} == {0, 1}, "nobody twice before everybody once"
+    assert {s.open[p].probes for p in leavers} == {0, 1}, "no lane is probed twice before each was probed once"
     assert not any(o.probes for p, o in s.open.items() if p not in leavers)
     assert sum(o.probes for o in s.open.values()) > 20
     s.run(1_000 + PROBE_S + MINUTE)
@@ -240,7 +240,7 @@ def test_no_unrelated_lane_waits_longer_than_a_minute_for_its_first_try(
         s.run(pause)
     s.run(5 * MINUTE)
     innocent = {p: o for p, o in s.open.items() if o.item.obj not in s.poison}
-    assert not innocent, "whoever is back gets all"
+    assert not innocent, "a receiver that is back gets everything"
     ready = dict(s.came)
     for position, at in sorted(s.taken.items()):  # an event is ready when the one before it in its lane was accepted
         lane = [p for p in s.came if p > position and s.subjects[p] == s.subjects[position]]

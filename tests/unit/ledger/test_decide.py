@@ -507,7 +507,7 @@ def test_a_patch_that_computes_much_runs_in_a_transaction_of_its_own():
     work = Work(PATCH_STEPS)
     with pytest.raises(TooHeavyError):
         decide(_with_emails(200), _long_patch(200), Leniency(GENERIC), Effort(work, shared=True))
-    assert work.left == PATCH_STEPS, "it is decided again, and counted then"
+    assert work.left == PATCH_STEPS, "it is decided again in its own transaction, and its steps count there"
     alone = decide(_with_emails(200), _long_patch(200), Leniency(GENERIC), Effort(work, shared=False))
     assert all(item["type"] == "home" for item in alone.document["emails"])
     assert work.left <= PATCH_STEPS - 200 * 200

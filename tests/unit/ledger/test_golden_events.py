@@ -120,7 +120,7 @@ def test_the_size_of_the_pieces_changes_no_byte(piece_events: int) -> None:
     for piece in pieces:
         seen += len(piece.stored)
         assert all(whole.stored[seen - 1].recorded.seq >= commit.last_seq for commit in piece.commits), (
-            "told before its last event"
+            "a commit is in a piece before its last event"
         )
 
 

@@ -54,10 +54,10 @@ def check_taken(waiting: list[Submission], taken: list[Submission]) -> None:
         earlier = waiting[:place]
         assert not any(conflict(item, waiting[place]) for item in earlier), "never beside or past one it conflicts with"
         if waiting[place].needs.whole:
-            assert earlier == [], "a whole one only when its turn has come"
-            assert len(taken) == 1, "and alone"
+            assert earlier == [], "a command that runs alone is taken only in its turn"
+            assert len(taken) == 1, "a command that runs alone shares its batch with none"
         else:
-            assert not any(item.needs.whole for item in earlier), "nothing overtakes a whole one"
+            assert not any(item.needs.whole for item in earlier), "no command overtakes one that runs alone"
     for item in taken:
         waiting.remove(item)
 
@@ -127,7 +127,7 @@ def test_a_storm_has_short_batches_while_others_write() -> None:
         return sum(item.directory.id == 1 for item in line.take(set())[0])
 
     line = FairQueue()
-    assert stormed() == BATCH_MAX, "alone it is as fast as it can be"
+    assert stormed() == BATCH_MAX, "a directory that writes alone gets full batches"
     assert line.put(submission(2))
     assert [stormed() for _ in range(RECENT_BATCHES)] == [SHARE_MAX] * RECENT_BATCHES, (
         "also in the batches between two of the other's"

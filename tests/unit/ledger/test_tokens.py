@@ -66,7 +66,9 @@ def test_only_the_hash_of_a_token_is_stored(role: str) -> None:
     command = new.command()
     assert secret not in repr(command.statements)
     assert secret not in repr(command.drafts)
-    assert not well_formed(new.text[:-1] + ("0" if new.text[-1] != "0" else "1")), "a mistyped one is told without the database"
+    assert not well_formed(new.text[:-1] + ("0" if new.text[-1] != "0" else "1")), (
+        "a mistyped token is refused without the database"
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ def test_the_log_says_once_that_a_token_is_revoked() -> None:
     assert facts is not None
     assert facts.drafts[0].body is not None
     assert facts.drafts[0].body.object["reason"] == "left the company"
-    assert "left the company" not in repr(facts.statements), "a reason may name somebody: it stands sealed"
+    assert "left the company" not in repr(facts.statements), "a reason may name a person, so it is sealed"
     assert revoke(stored(facts=TOKEN_ISSUED.bit | TOKEN_REVOKED.bit)) is None
 
 

@@ -62,7 +62,7 @@ def test_if_few_paths_are_allowed_the_shortest_are_shown_and_the_cap_is_reported
         every = expected[one.group]
         assert set(one.paths) <= every
         assert min(map(len, one.paths)) == min(map(len, every))
-        assert one.capped or set(one.paths) == every, "less than all, without a word"
+        assert one.capped or set(one.paths) == every, "paths are missing, but the result does not say so"
 
 
 def dense(n: int) -> list[Edge]:

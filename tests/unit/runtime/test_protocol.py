@@ -275,8 +275,8 @@ def test_a_connection_whose_answer_is_read_slowly_but_steadily_is_kept() -> None
 
 def test_the_time_that_a_transfer_has_left() -> None:
     assert remaining(20.0, 20.0, 1.0, 0.0) == 19.0
-    assert remaining(19.0, 20.0, 1.0, 0.5) == 18.5, "progress earns time ..."
-    assert remaining(19.0, 20.0, 1.0, 1_000.0) == 20.0, "... and no more than the most: nobody saves up for a long silence"
+    assert remaining(19.0, 20.0, 1.0, 0.5) == 18.5, "progress adds time to the allowance"
+    assert remaining(19.0, 20.0, 1.0, 1_000.0) == 20.0, "the allowance has a maximum, so nobody can save up for a long silence"
 
 
 # Sizes
@@ -531,7 +531,7 @@ def test_a_body_behind_a_refusal_is_neither_kept_nor_parsed(length: bytes) -> No
         answer = await heard
         assert status(answer) == 401
         assert headers(answer)["connection"] == "close"
-        assert sent < 30 * 2**20, "what is in the buffers of the system, and the farewell"
+        assert sent < 30 * 2**20, "the buffers of the operating system, and the bytes discarded before the close"
         assert peak < 8 * 2**20
         await served.until(lambda: not served.keeper.open)
 

@@ -543,7 +543,7 @@ def test_a_value_under_its_own_name_is_unwrapped_or_refused_for_every_attribute(
             else:
                 assert refused(tolerances, operation)
         for operation in forms(op, name, {key: value, "other": "x"}, urn):
-            assert urn == Y or refused(tolerances, operation), "beside others it is no part of anything"
+            assert urn == Y or refused(tolerances, operation), "with other names beside it, it is always refused"
     if urn == Y:
         return
     for nested in ({name: value}, {name: {name: value}}):
