@@ -225,6 +225,7 @@ create table memberships (
 create unique index memberships_open on memberships (directory, grp, mem) where to_seq = 9223372036854775807;
 create index memberships_of_group on memberships (directory, grp, to_seq, from_seq) include (mem, mt);
 create index memberships_of_member on memberships (directory, mem, to_seq, from_seq) include (grp, mt);
+create index memberships_of_groups on memberships (directory, mem) include (grp, from_seq) where mt = 1 and to_seq = 9223372036854775807;  -- groups in groups
 grant select, insert, update, delete on memberships to ledger_app;
 
 -- states: existence, activity and newest body of a resource as half-open seq intervals.
@@ -239,6 +240,7 @@ create table states (
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_scale_factor = 0.02);
 create unique index states_open on states (directory, obj) where to_seq = 9223372036854775807;
 create index states_history on states (directory, obj, to_seq, from_seq) include (active, body_seq, ot);
+create index states_changed on states (directory, from_seq) include (obj, active) where to_seq = 9223372036854775807 and ot = 0;  -- users by their newest event
 grant select, insert, update, delete on states to ledger_app;
 
 -- directory_states: the state of directories that were paused or closed; others have no row and are active. From `closed_seq` on all users

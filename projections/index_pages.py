@@ -1,11 +1,8 @@
-"""Count and page resources by indexes alone: a list without a filter, or with one that says only bounds.
-
-The order is that of creation. The times of one directory never run backwards, so a resource that was created since a moment was also
-modified since then: for such a bound only older resources are looked at.
-"""
+"""Count and page resources by indexes alone: a list without a filter, or with one that says only bounds. The order is that of creation."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -17,11 +14,13 @@ from ledger.ids import DirectoryNumber, Seq
 from scim.filter_index import Bounds
 
 SQL: Final = load_queries(__file__)
-CHANGES_MAX: Final = (
-    5_000  # newest events that are read for what was modified; more of them cost more than to read the older users
+FEW: Final = (
+    40  # changed users are few if they are no more than one in so many: to look one up takes as long as to pass 20 in an index
 )
+HASHED_MAX: Final = 100_000  # users in a hashed set: takes 25 ms and 8 MB in the database
 TOTALS_MAX: Final = 1_000  # totals in memory
 _MIN, _MAX = -(2**62), 2**62
+Counts = tuple[int, ...]
 Row = tuple[int, UUID]  # creation time and id of a resource
 BEGINNING: Final[Row] = (_MIN, UUID(int=0))  # sorts before every resource
 
@@ -34,17 +33,16 @@ class Place(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    """The state of a directory's read model: its table, and its newest commit. `before` is the last event before the bound on changes."""
+    """The state of a directory's read model: its table, and its newest commit."""
 
     table: int
     head: Seq
     req: UUID
     op: int
-    before: Seq
 
 
-class _Slice(NamedTuple):
-    """A part of a list, which no other part overlaps: names of its statements, and their parameters."""
+class _List(NamedTuple):
+    """A list: names of its statements, and the parameters that both have."""
 
     total: str
     following: str
@@ -58,23 +56,23 @@ class Totals:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[DirectoryNumber, str, Bounds], tuple[_Mark, list[int]]] = OrderedDict()
+        self._known: OrderedDict[tuple[DirectoryNumber, str, Bounds], tuple[_Mark, Counts]] = OrderedDict()
 
     async def of(
-        self, conn: Connection, directory: Directory, mark: _Mark, asked: tuple[str, Bounds], parts: Sequence[_Slice]
-    ) -> list[int]:
-        """How many resources each part of the list has, at the mark or later."""
-        key = (directory.id, *asked)
-        mark_then, counts = self._known.get(key, (None, []))
+        self, conn: Connection, directory: Directory, ot: str, within: Bounds, count: Callable[[], Awaitable[Counts]]
+    ) -> Counts:
+        """What `count` gives, at the newest commit or later."""
+        key, mark = (directory.id, ot, within), await _mark(conn, directory, ot)
+        mark_then, counts = self._known.get(key, (None, ()))
         if mark_then != mark:
-            counts = [await _count(conn, part) for part in parts]
+            counts = await count()
             if (
-                await _mark(conn, directory, *asked) == mark
+                await _mark(conn, directory, ot) == mark
             ):  # else another process wrote: were that lost again, the mark would come back
                 self._remember(key, mark, counts)
         return counts
 
-    def _remember(self, key: tuple[DirectoryNumber, str, Bounds], mark: _Mark, counts: list[int]) -> None:
+    def _remember(self, key: tuple[DirectoryNumber, str, Bounds], mark: _Mark, counts: Counts) -> None:
         self._known[key] = (mark, counts)
         self._known.move_to_end(key)
         if len(self._known) > TOTALS_MAX:
@@ -85,20 +83,14 @@ async def listed(
     conn: Connection, totals: Totals, directory: Directory, ot: str, within: Bounds, place: Place, limit: int
 ) -> tuple[int, list[Row]]:
     """How many resources are within the bounds, and those of a page."""
-    mark = await _mark(conn, directory, ot, within)
-    parts = _parts(directory, ot, within)
-    changed: list[Row] = []
-    if len(parts) > 1 and mark.head - mark.before <= CHANGES_MAX:
-        changed = await _older_modified(conn, directory, within, mark.before)
-        parts = parts[1:]
-    counts = await totals.of(conn, directory, mark, (ot, within), parts)
-    rows = [row for row in changed if row > place.after][place.offset : place.offset + limit]
-    offset = max(0, place.offset - len(changed))
-    for part, count in zip(parts, counts, strict=True):
-        if len(rows) < limit and offset < count:
-            rows += await _following(conn, part, Place(place.after, offset), limit - len(rows))
-        offset = max(0, offset - count)
-    return len(changed) + sum(counts), rows
+    if ot == USER and (within.modified_min, within.modified_max) != (None, None):
+        by_change = partial(_counts_by_change, conn, directory, within)
+        total, changed, everybody = await totals.of(conn, directory, ot, within, by_change)
+        found = _by_change(directory, within, changed, everybody)
+    else:
+        found = _by_creation(directory, ot, within)
+        (total,) = await totals.of(conn, directory, ot, within, partial(_count, conn, found.total, found.params))
+    return total, await _following(conn, found, place, limit) if limit and place.offset < total else []
 
 
 async def page_after(conn: Connection, directory: Directory, ot: str, after: Row, limit: int, within: Bounds) -> list[Row]:
@@ -106,57 +98,61 @@ async def page_after(conn: Connection, directory: Directory, ot: str, after: Row
     return await _following(conn, _within(directory, ot, within), Place(after), limit)
 
 
-def _parts(directory: Directory, ot: str, within: Bounds) -> list[_Slice]:
-    """The list as parts, in order."""
-    if ot != USER:
-        return [_within(directory, ot, within)]
-    low, high = _window(within.created_min, within.created_max)
-    since = within.modified_min
-    if since is None and within.modified_max is None:
-        if within.active is None:
-            return [_Slice("count_users", "next_users", (directory.id, low, high))]
-        return [_Slice("count_active_users", "next_active_users", (directory.id, within.active, low, high))]
-    if since is None or within.active is not None or within.modified_max is not None:
-        return [_within(directory, ot, within)]
-    return [
-        _Slice("count_changed_users", "next_changed_users", (directory.id, low, high, since)),
-        _Slice("count_users", "next_users", (directory.id, max(low, since), high)),
-    ]
-
-
-def _within(directory: Directory, ot: str, within: Bounds) -> _Slice:
+def _by_creation(directory: Directory, ot: str, within: Bounds) -> _List:
     created = _window(within.created_min, within.created_max)
     if ot != USER:
-        return _Slice("count_groups", "next_groups", (directory.id, *created))
+        return _List("count_groups", "next_groups", (directory.id, *created))
+    if within.active is None:
+        return _List("count_users", "next_users", (directory.id, *created))
+    return _List("count_active_users", "next_active_users", (directory.id, within.active, *created))
+
+
+def _by_change(directory: Directory, within: Bounds, changed: int, everybody: int) -> _List:
+    """The users within bounds on the time of change. `changed`: how many there are within these bounds alone, of `everybody`."""
+    created, modified = _window(within.created_min, within.created_max), _window(within.modified_min, within.modified_max)
+    params = (directory.id, *modified, within.active, *created)
+    if changed * FEW <= everybody:
+        return _List("count_few_changed", "next_few_changed", params)
+    if min(changed, everybody - changed) > HASHED_MAX:
+        return _within(directory, USER, within)
+    return _List("count_by_change", "next_by_change", (*params, changed <= everybody - changed))
+
+
+async def _counts_by_change(conn: Connection, directory: Directory, within: Bounds) -> Counts:
+    """The number of users within the bounds, of those within the bounds on the time of change alone, and of all users."""
     modified = _window(within.modified_min, within.modified_max)
-    return _Slice("count_users_within", "next_users_within", (directory.id, within.active, *created, *modified))
+    changed, total, everybody = await _count(conn, "count_changes", (directory.id, *modified, within.active))
+    if (within.created_min, within.created_max) != (None, None):
+        found = _by_change(directory, within, changed, everybody)
+        (total,) = await _count(conn, found.total, found.params)
+    return total, changed, everybody
+
+
+def _within(directory: Directory, ot: str, within: Bounds) -> _List:
+    created = _window(within.created_min, within.created_max)
+    if ot != USER:
+        return _List("count_groups", "next_groups", (directory.id, *created))
+    modified = _window(within.modified_min, within.modified_max)
+    return _List("count_users_within", "next_users_within", (directory.id, within.active, *created, *modified))
 
 
 def _window(low: int | None, high: int | None) -> tuple[int, int]:
     return _MIN if low is None else low, _MAX if high is None else high
 
 
-async def _mark(conn: Connection, directory: Directory, ot: str, within: Bounds) -> _Mark:
-    since = _MIN if within.modified_min is None else within.modified_min
-    params = (directory.id, since, "users" if ot == USER else "groups")
+async def _mark(conn: Connection, directory: Directory, ot: str) -> _Mark:
+    params = (directory.id, "users" if ot == USER else "groups")
     row = await (await conn.cursor(binary=True).execute(SQL["mark"], params)).fetchone()
     assert row is not None, "a directory begins with directory.created"
-    table, head, req, op, before = row
-    return _Mark(table, head, req, op, before)
+    return _Mark(*row)
 
 
-async def _older_modified(conn: Connection, directory: Directory, within: Bounds, before: Seq) -> list[Row]:
-    """The older users that were modified after this seq."""
-    low, high = _window(within.created_min, within.created_max)
-    params = (directory.id, before, low, high, within.modified_min)
-    return await (await conn.cursor(binary=True).execute(SQL["users_changed_since"], params)).fetchall()
+async def _count(conn: Connection, name: str, params: tuple[Any, ...]) -> Counts:
+    row = await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchone()
+    assert row is not None
+    return row
 
 
-async def _count(conn: Connection, part: _Slice) -> int:
-    row = await (await conn.cursor(binary=True).execute(SQL[part.total], part.params)).fetchone()
-    return row[0] if row else 0
-
-
-async def _following(conn: Connection, part: _Slice, place: Place, limit: int) -> list[Row]:
-    params = (*part.params, *place.after, place.offset, limit)
-    return await (await conn.cursor(binary=True).execute(SQL[part.following], params)).fetchall()
+async def _following(conn: Connection, found: _List, place: Place, limit: int) -> list[Row]:
+    params = (*found.params, *place.after, place.offset, limit)
+    return await (await conn.cursor(binary=True).execute(SQL[found.following], params)).fetchall()

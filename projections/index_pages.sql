@@ -1,9 +1,7 @@
 -- mark --
--- What tells whether a list is still the same: the table, which a rebuild replaces, and the newest commit of the directory, seq, request
--- and operation; and the last event before a moment.
-select to_regclass($3::text)::oid::int8, seq + size - 1, req, op, coalesce(
-    (select seq + size - 1 from commits where directory = $1 and at < $2 order by at desc, seq desc limit 1), 0
-) from commits where directory = $1 order by seq desc limit 1;
+-- What tells whether a list is still the same: the table, which a rebuild replaces, and the newest commit of the directory: seq, request
+-- and operation.
+select to_regclass($2::text)::oid::int8, seq + size - 1, req, op from commits where directory = $1 order by seq desc limit 1;
 
 -- count_users --
 -- totalResults of a list of users without a filter, or with one on the time of creation. The index tells it without the table.
@@ -25,27 +23,83 @@ select created_at, id from users
 where directory = $1 and active = $2 and created_at between $3 and $4 and (created_at, id) > ($5, $6::uuid)
 order by created_at, id offset $7 limit $8;
 
--- count_changed_users --
--- Users that were created before a moment and modified since.
-select count(*) from users where directory = $1 and created_at between $2 and $3 and created_at < $4 and updated_at >= $4;
+-- count_changes --
+-- How many users were last changed between two moments, of these the active or the inactive ones, and how many users there are. The open
+-- state of a user begins with its newest event, so the index of open states tells it alone; and the times of a directory never run
+-- backwards, so two places in the log are as good as the moments.
+with changed(since, until) as materialized (select
+    coalesce((select seq + size - 1 from commits where directory = $1 and at < $2 order by at desc, seq desc limit 1), 0),
+    coalesce((select seq + size - 1 from commits where directory = $1 and at <= $3 order by at desc, seq desc limit 1), 0)
+)
+select count(*) filter (where inside), count(*) filter (where inside and ($4::bool is null or active = $4)), count(*)
+from (
+    select active, from_seq > (select since from changed) and from_seq <= (select until from changed) inside
+    from states where directory = $1 and to_seq = 9223372036854775807 and ot = 0
+) s;
 
--- next_changed_users --
--- The page of these.
+-- count_few_changed --
+-- totalResults of a filter on the time of change, for few changed users.
+with changed(since, until) as materialized (select
+    coalesce((select seq + size - 1 from commits where directory = $1 and at < $2 order by at desc, seq desc limit 1), 0),
+    coalesce((select seq + size - 1 from commits where directory = $1 and at <= $3 order by at desc, seq desc limit 1), 0)
+)
+select count(*) from (
+    select obj from states where directory = $1 and to_seq = 9223372036854775807 and ot = 0 and ($4::bool is null or active = $4)
+      and from_seq > (select since from changed) and from_seq <= (select until from changed)
+    offset 0
+) s
+cross join lateral (select created_at, id from users where directory = $1 and id = s.obj offset 0) u
+where created_at between $5 and $6;
+
+-- next_few_changed --
+-- Its page: all of these users are looked up, and put in order.
+with changed(since, until) as materialized (select
+    coalesce((select seq + size - 1 from commits where directory = $1 and at < $2 order by at desc, seq desc limit 1), 0),
+    coalesce((select seq + size - 1 from commits where directory = $1 and at <= $3 order by at desc, seq desc limit 1), 0)
+)
+select created_at, id from (
+    select obj from states where directory = $1 and to_seq = 9223372036854775807 and ot = 0 and ($4::bool is null or active = $4)
+      and from_seq > (select since from changed) and from_seq <= (select until from changed)
+    offset 0
+) s
+cross join lateral (select created_at, id from users where directory = $1 and id = s.obj offset 0) u
+where created_at between $5 and $6 and (created_at, id) > ($7, $8::uuid)
+order by created_at, id offset $9 limit $10;
+
+-- count_by_change --
+-- The same for many: all users in order of creation, those that were changed then ($7), or those that were not changed before or after.
+-- The smaller set is hashed. `= $7` keeps the planner from making a join of it, which would have to be sorted.
+with changed(since, until) as materialized (select
+    coalesce((select seq + size - 1 from commits where directory = $1 and at < $2 order by at desc, seq desc limit 1), 0),
+    coalesce((select seq + size - 1 from commits where directory = $1 and at <= $3 order by at desc, seq desc limit 1), 0)
+)
+select count(*) from users
+where directory = $1 and ($4::bool is null or active = $4) and created_at between $5 and $6
+  and (id in (
+      select obj from states where directory = $1 and to_seq = 9223372036854775807 and ot = 0 and $7
+        and from_seq > (select since from changed) and from_seq <= (select until from changed)
+      union all select obj from states where directory = $1 and to_seq = 9223372036854775807 and ot = 0 and not $7 and from_seq <= (select since from changed)
+      union all select obj from states where directory = $1 and to_seq = 9223372036854775807 and ot = 0 and not $7 and from_seq > (select until from changed)
+  )) = $7;
+
+-- next_by_change --
+-- Its page.
+with changed(since, until) as materialized (select
+    coalesce((select seq + size - 1 from commits where directory = $1 and at < $2 order by at desc, seq desc limit 1), 0),
+    coalesce((select seq + size - 1 from commits where directory = $1 and at <= $3 order by at desc, seq desc limit 1), 0)
+)
 select created_at, id from users
-where directory = $1 and created_at between $2 and $3 and created_at < $4 and updated_at >= $4 and (created_at, id) > ($5, $6::uuid)
-order by created_at, id offset $7 limit $8;
-
--- users_changed_since --
--- The same, all of them, by the events since that moment: for few events. A user's row names the event that changed it last.
--- `offset 0` keeps the order of the tables: the planner would read all users and look for an event of each.
-select u.created_at, u.id
-from (select obj, seq from events where directory = $1 and seq > $2 and mem is null offset 0) e
-cross join lateral (select * from users where directory = $1 and id = e.obj offset 0) u
-where u.body_seq = e.seq and u.created_at between $3 and $4 and u.created_at < $5
-order by u.created_at, u.id;
+where directory = $1 and ($4::bool is null or active = $4) and created_at between $5 and $6
+  and (id in (
+      select obj from states where directory = $1 and to_seq = 9223372036854775807 and ot = 0 and $7
+        and from_seq > (select since from changed) and from_seq <= (select until from changed)
+      union all select obj from states where directory = $1 and to_seq = 9223372036854775807 and ot = 0 and not $7 and from_seq <= (select since from changed)
+      union all select obj from states where directory = $1 and to_seq = 9223372036854775807 and ot = 0 and not $7 and from_seq > (select until from changed)
+  )) = $7 and (created_at, id) > ($8, $9::uuid)
+order by created_at, id offset $10 limit $11;
 
 -- count_users_within --
--- totalResults of a filter that says only bounds.
+-- totalResults of a filter that says only bounds, from the table.
 select count(*) from users
 where directory = $1 and ($2::bool is null or active = $2) and created_at between $3 and $4 and updated_at between $5 and $6;
 

@@ -1,8 +1,10 @@
 """The groups that users are in, directly or through member groups: the attribute `groups` of a user (RFC 7643 §4.1.2)."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from struct import Struct
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import anyio.to_thread
@@ -13,7 +15,7 @@ from database.queries import load_queries
 from ledger.directories import Directory
 from ledger.events import GROUP
 from ledger.ids import DirectoryNumber, Seq
-from ledger.sealing import Kek
+from ledger.sealing import MAC_SIZE, Kek
 from ledger.turns import Turns
 from projections import reads
 from projections.reads import ALONE, SHARED_BYTES_MAX, Alone, SealedResource
@@ -22,117 +24,130 @@ from scim.errors import TooMany
 from scim.work import Work, reading
 
 SQL: Final = load_queries(__file__)
+Form = TypeVar("Form")  # the form of a group
 SHARED_ROWS_MAX: Final = 2_000  # memberships in a shared query
 EDGES_MAX: Final = 500_000  # memberships that are followed for the groups of a page of users; takes a second in the database
 NAMES_MAX: Final = 10_000  # names in memory: at most 13 MB
 NAME_CHARS_MAX: Final = 256  # longer names are not kept in memory
+_ID: Final = 16  # bytes
+_IDS_AT_ONCE: Final = 64
+_ROW: Final = Struct("!16siq")
 
 
 class GroupOf(NamedTuple):
     """A group that a user is in, directly (`direct`) or through member groups."""
 
-    id: UUID
+    id: str
     name: str  # displayName
     direct: bool
 
 
-class Holding(NamedTuple):
-    """A group that at least one of the users is in.
+class Above(NamedTuple):
+    """All groups above some users, packed as the database sends them: as objects, a page of users in many groups would be thousands.
 
-    `users` are places in the list of users, from 1, of those that are direct members, and `users_since` the seqs of their events.
-    `member_groups` are those of its member groups that lead to it, and `groups_since` the same of these.
+    The id of a group is its 16 bytes. `direct`: the ids of the groups that each user is in directly. `rows`: of each group what finds its
+    name, see _unpacked; it begins with the id. `parents`: the groups that a group is a member of. All lists are ordered by seq.
     """
 
-    directory: DirectoryNumber
-    group: UUID
-    body_seq: Seq
-    leaf_hash: bytes  # of the event with that seq
-    wrapped: bytes
-    users: list[int]
-    users_since: list[Seq]
-    member_groups: list[UUID]
-    groups_since: list[Seq]
+    direct: list[bytes]
+    rows: list[bytes]
+    parents: dict[bytes, Sequence[bytes]]
 
     @property
     def edges(self) -> int:
-        return len(self.users) + len(self.member_groups)
+        """The memberships that were followed."""
+        return sum(map(len, self.direct)) // _ID + sum(map(len, self.parents.values()))
 
 
-Name = tuple[str, int]  # displayName, and the bytes of the body that it was read from
+class Name(NamedTuple):
+    """The name of a group, in the form that users show it, and the steps that reading its body costs."""
+
+    group: GroupOf
+    steps: int
 
 
 class Sealed(NamedTuple):
-    """What tells the names of some groups: those that are remembered, and the bodies of the others (None: a long one)."""
+    """What tells the names of some groups: those that are remembered, and the bodies of the others (None: a long one), by id."""
 
-    remembered: Mapping[UUID, Name]
-    bodies: Mapping[UUID, bytes | None]
+    remembered: Mapping[bytes, Name]
+    bodies: Mapping[bytes, bytes | None]
 
 
 class GroupNames:
     """Opens the displayNames of groups, and remembers the newest of them, because most users of a page are in the same groups.
 
-    A name is found only by its group, the leaf hash of the event that has its body, and the wrapped key, which are read for each request:
-    after a change, after a loss of the log's end, and once an erasure has deleted the key, nothing asks for the older name any more.
+    A name is found only by its group, the seq of the newest body, the HMAC of the name and the wrapped key, which are read for each
+    request: after a change, after a loss of the log's end, and once an erasure has deleted the key, nothing asks for the older name any
+    more.
     """
 
     def __init__(self, kek: Kek) -> None:
         self._kek = kek
-        self._names: OrderedDict[tuple[UUID, bytes, bytes], Name] = (
-            OrderedDict()
-        )  # its methods are atomic: worker threads share it
+        self._names: OrderedDict[bytes, Name] = OrderedDict()  # by row; its methods are atomic: worker threads share it
 
-    def remembered(self, found: Sequence[Holding]) -> dict[UUID, Name]:
+    def remembered(self, rows: Sequence[bytes]) -> dict[bytes, Name]:
         """Those names that need not be opened. Only these may be relied on: another request may push a name out at any time."""
-        known = ((held.group, self._names.get((held.group, held.leaf_hash, held.wrapped))) for held in found)
-        return {group: name for group, name in known if name is not None}
+        known = self._names.get
+        return {row[:_ID]: name for row in rows if (name := known(row)) is not None}
 
-    def name(self, directory: Directory, held: Holding, sealed: Sealed, bytes_max: int | None = None) -> Name | None:
+    def name(self, directory: Directory, row: bytes, sealed: Sealed, bytes_max: int | None = None) -> Name | None:
         """The name of a group; None where its body is long or gone. Raises PayloadTooLargeError."""
-        known, ct = sealed.remembered.get(held.group), sealed.bodies.get(held.group)
+        group = row[:_ID]
+        known, ct = sealed.remembered.get(group), sealed.bodies.get(group)
         if known is not None or ct is None:
             return known
-        document, size = reads.readable(
-            self._kek, directory, (GROUP, held.group, held.body_seq), ct, held.wrapped, bytes_max=bytes_max
-        )
-        name = document["displayName"]
-        if size and len(name) <= NAME_CHARS_MAX:  # a damaged body has no size; each read of it is logged
-            self._names[held.group, held.leaf_hash, held.wrapped] = (name, size)
+        obj, _, body_seq, wrapped = _unpacked(row)
+        document, size = reads.readable(self._kek, directory, (GROUP, obj, body_seq), ct, wrapped, bytes_max=bytes_max)
+        name = Name(GroupOf(str(obj), document["displayName"], direct=True), reading(size))
+        if size and len(name.group.name) <= NAME_CHARS_MAX:  # a damaged body has no size; each read of it is logged
+            self._names[row] = name
             if len(self._names) > NAMES_MAX:
                 self._names.popitem(last=False)
-        return name, size
+        return name
 
-    async def long_ones(self, turns: Turns, directory: Directory, groups: Sequence[UUID], work: Work) -> dict[UUID, str]:
+    async def long_ones(self, turns: Turns, directory: Directory, groups: Sequence[UUID], work: Work) -> dict[bytes, GroupOf]:
         """The names of groups with long bodies, read one after the other."""
-        names: dict[UUID, str] = {}
+        names: dict[bytes, GroupOf] = {}
         while groups:
             async with turns.connection(directory.id) as conn:
                 rows, looked_at = await reads.page(conn, directory, GROUP, groups)
             groups = groups[looked_at:]
 
-            def read(rows: Sequence[SealedResource] = rows) -> dict[UUID, str]:
+            def read(rows: Sequence[SealedResource] = rows) -> dict[bytes, GroupOf]:
                 opened = (reads.unsealed(self._kek, directory, GROUP, sealed, work) for sealed in rows)
-                return {resource.id: resource.document["displayName"] for resource in opened}
+                return {r.id.bytes: GroupOf(str(r.id), r.document["displayName"], direct=True) for r in opened}
 
             names |= await turns.compute(directory.id, read)
         return names
 
 
-async def holdings(conn: Connection, users: Sequence[tuple[Directory, UUID]], edges_max: int) -> list[Holding]:
-    """All groups above the users, following at most `edges_max` memberships."""
+async def groups_above(conn: Connection, users: Sequence[tuple[Directory, UUID]], edges_max: int) -> Above:
+    """All groups above the users, following about `edges_max` memberships at most."""
     params = (int4s([directory.id for directory, _ in users]), uuids([user for _, user in users]), edges_max)
-    rows = await (await conn.cursor(binary=True).execute(SQL["groups_above"], params)).fetchall()
-    return [Holding(*row) for row in rows]
+    found = await (await conn.cursor(binary=True).execute(SQL["groups_above"], params)).fetchone()
+    assert found is not None
+    rows, members, groups = found
+    direct = [b""] * len(users)
+    for packed in members:
+        direct[int.from_bytes(packed[:4], "big") - 1] = packed[4:]
+    return Above(direct, rows, {packed[:_ID]: _ids(packed[_ID:]) for packed in groups})
 
 
-async def sealed_names(conn: Connection, names: GroupNames, found: Sequence[Holding]) -> Sealed:
+async def sealed_names(conn: Connection, names: GroupNames, rows: Sequence[bytes]) -> Sealed:
     """The names of groups as far as they are remembered, and the sealed bodies of the others."""
-    remembered = names.remembered(found)
-    unknown = {(held.directory, held.body_seq): held.group for held in found if held.group not in remembered}
+    remembered = names.remembered(rows)
+    unknown = [row for row in rows if row[:_ID] not in remembered] if len(remembered) < len(rows) else []
     if not unknown:
         return Sealed(remembered, {})
-    params = (int4s([number for number, _ in unknown]), int8s([seq for _, seq in unknown]), SHARED_BYTES_MAX)
-    rows = await (await conn.cursor(binary=True).execute(SQL["bodies_at"], params)).fetchall()
-    return Sealed(remembered, {unknown[number, seq]: ct for number, seq, ct in rows})
+    places = {(number, seq): obj.bytes for obj, number, seq, _ in map(_unpacked, unknown)}
+    params = (int4s([number for number, _ in places]), int8s([seq for _, seq in places]), SHARED_BYTES_MAX)
+    bodies = await (await conn.cursor(binary=True).execute(SQL["bodies_at"], params)).fetchall()
+    return Sealed(remembered, {places[number, seq]: ct for number, seq, ct in bodies})
+
+
+def as_it_is(group: GroupOf) -> GroupOf:
+    """For callers that render nothing."""
+    return group
 
 
 async def groups_together(
@@ -140,120 +155,125 @@ async def groups_together(
 ) -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
     """The groups of users, direct ones first, for several requests at once; ALONE if there are many."""
     by_id = {directory.id: directory for directory, _ in users}
-    found = await holdings(conn, users, SHARED_ROWS_MAX)
+    above = await groups_above(conn, users, SHARED_ROWS_MAX)
     alone: dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone] = {(d.id, user): ALONE for d, user in users}
-    if sum(held.edges for held in found) >= SHARED_ROWS_MAX:
+    if above.edges >= SHARED_ROWS_MAX:
         return alone
-    sealed = await sealed_names(conn, names, found)
+    sealed = await sealed_names(conn, names, above.rows)
     if None in sealed.bodies.values():
         return alone
 
     def gather() -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
+        groups: dict[bytes, GroupOf] = {}
         try:
-            opened = [(held, names.name(by_id[held.directory], held, sealed, SHARED_BYTES_MAX)) for held in found]
+            for row in above.rows:
+                name = names.name(by_id[_unpacked(row).directory], row, sealed, SHARED_BYTES_MAX)
+                if name is not None:
+                    groups[row[:_ID]] = name.group
         except PayloadTooLargeError:
             return alone
-        named = [(held, name[0]) for held, name in opened if name is not None]
-        lists = gathered([held for held, _ in named], [name for _, name in named], len(users))
-        return {(d.id, user): groups for (d, user), groups in zip(users, lists, strict=True)}
+        return {(d.id, user): found for (d, user), found in zip(users, gathered(above, groups, as_it_is), strict=True)}
 
-    return gather() if len(found) < 32 and len(users) < 32 else await anyio.to_thread.run_sync(gather)
+    return gather() if len(above.rows) < 32 and len(users) < 32 else await anyio.to_thread.run_sync(gather)
 
 
 async def groups_of(
-    turns: Turns, names: GroupNames, directory: Directory, users: Sequence[UUID], work: Work
-) -> dict[UUID, list[GroupOf]]:
+    turns: Turns,
+    names: GroupNames,
+    directory: Directory,
+    users: Sequence[UUID],
+    work: Work,
+    shown: Callable[[GroupOf], Form],
+) -> dict[UUID, list[Form]]:
     """The groups of users of one directory, direct ones first. No connection is held while they are computed.
 
-    Users in the same groups share one list, and each group is one GroupOf in all lists. Raises TooMany for more than EDGES_MAX
-    memberships.
+    `shown` gives the form of a group, once for all users. Users in the same groups share one list. Raises TooMany for more than
+    EDGES_MAX memberships.
     """
     async with turns.connection(directory.id) as conn:
-        found = await holdings(conn, [(directory, user) for user in users], EDGES_MAX + 1)
-        if sum(held.edges for held in found) > EDGES_MAX:
+        above = await groups_above(conn, [(directory, user) for user in users], EDGES_MAX + 1)
+        if above.edges > EDGES_MAX:
             raise TooMany(
                 f"These users are in more than {EDGES_MAX} groups together. Ask for fewer, or exclude the attribute groups."
             )
-        sealed = await sealed_names(conn, names, found)
-    if not found:
+        sealed = await sealed_names(conn, names, above.rows)
+    if not above.rows:
         return {}
-    long_names = await names.long_ones(turns, directory, [group for group, ct in sealed.bodies.items() if ct is None], work)
+    long = [UUID(bytes=group) for group, ct in sealed.bodies.items() if ct is None]
+    groups = await names.long_ones(turns, directory, long, work)
 
-    def gather() -> dict[UUID, list[GroupOf]]:
-        known: list[Holding] = []
-        texts: list[str] = []
-        for held in found:
-            name = names.name(directory, held, sealed)
-            if name is not None:
-                work.spend(reading(name[1]))
-            text = long_names.get(held.group) if name is None else name[0]
-            if text is not None:  # a group with a long body may have been deleted meanwhile
-                known.append(held)
-                texts.append(text)
-        return dict(zip(users, gathered(known, texts, len(users), work), strict=True))
+    def gather() -> dict[UUID, list[Form]]:
+        known = dict(sealed.remembered)
+        for row in above.rows if len(known) < len(above.rows) else ():
+            name = names.name(directory, row, sealed)
+            if name is not None:  # else it has a long body, or was deleted meanwhile
+                known[row[:_ID]] = name
+        work.spend(sum([name.steps for name in known.values()]))
+        groups.update({group: name.group for group, name in known.items()})
+        return dict(zip(users, gathered(above, groups, shown, work), strict=True))
 
     return await turns.compute(directory.id, gather)
 
 
-def gathered(found: Sequence[Holding], names: Sequence[str], users: int, work: Work | None = None) -> list[list[GroupOf]]:
-    """For each of so many users the groups above it, direct ones first and by their seqs. Raises as Work.spend does.
-
-    Groups are numbers here, their places in `found`, because a UUID is hashed in Python.
-    """
-    direct = _direct_groups(found, users, work)
-    parents = _parents(found)
-    directly = [GroupOf(held.group, name, True) for held, name in zip(found, names, strict=True)]
-    indirectly = [group._replace(direct=False) for group in directly] if parents else []
-    shared: dict[tuple[int, ...], list[GroupOf]] = {}
-    for begin in set(direct):
-        above = _above(begin, parents, work)
-        shared[begin] = [directly[n] for n in begin] + [indirectly[n] for n in above]
-    return [shared[begin] for begin in direct]
-
-
-def _direct_groups(found: Sequence[Holding], users: int, work: Work | None) -> list[tuple[int, ...]]:
-    """The direct groups of each user, by seq."""
-    pairs: list[list[tuple[Seq, int]]] = [[] for _ in range(users)]
-    for n, held in enumerate(found):
-        if work is not None:
-            work.spend(held.edges)
-        for place, seq in zip(held.users, held.users_since, strict=True):
-            pairs[place - 1].append((seq, n))
-    for each in pairs:
-        each.sort()
-    return [tuple([n for _, n in each]) for each in pairs]
-
-
-def _parents(found: Sequence[Holding]) -> dict[int, list[int]]:
-    """The groups that a group is a member of, by seq."""
-    above = [held for held in found if held.member_groups]
-    if not above:
-        return {}
-    numbers = {held.group: n for n, held in enumerate(found)}
-    pairs: dict[int, list[tuple[Seq, int]]] = {}
-    for held in above:
-        for group, seq in zip(held.member_groups, held.groups_since, strict=True):
-            if group in numbers:
-                pairs.setdefault(numbers[group], []).append((seq, numbers[held.group]))
-    return {n: [parent for _, parent in sorted(each)] for n, each in pairs.items()}
-
-
-def _above(begin: Sequence[int], parents: Mapping[int, Sequence[int]], work: Work | None) -> list[int]:
-    """The groups above those that a user is in directly, breadth first."""
+def gathered(
+    above: Above, groups: Mapping[bytes, GroupOf], shown: Callable[[GroupOf], Form], work: Work | None = None
+) -> list[list[Form]]:
+    """For each user the groups above it, as far as they have a name: direct ones first, by seq. Raises as Work.spend does."""
     if work is not None:
-        work.spend(len(begin))
-    if not parents:
-        return []
-    ahead = list(begin)
+        work.spend(above.edges)
+    directly = {group: shown(found) for group, found in groups.items()}
+    indirectly = {group: shown(found._replace(direct=False)) for group, found in groups.items()} if above.parents else {}
+    shared: dict[bytes, list[Form]] = {}
+    for packed in set(above.direct):
+        direct = _ids(packed)
+        shared[packed] = [group for group in map(directly.get, direct) if group is not None]
+        if work is not None:
+            work.spend(len(direct))
+        if indirectly:
+            over = _indirect([group for group in direct if group in groups], above.parents, groups, work)
+            shared[packed] += [indirectly[group] for group in over]
+    return [shared[packed] for packed in above.direct]
+
+
+def _indirect(
+    direct: Sequence[bytes], parents: Mapping[bytes, Sequence[bytes]], groups: Mapping[bytes, GroupOf], work: Work | None
+) -> list[bytes]:
+    """The groups above those that a user is in directly, breadth first."""
+    ahead = list(direct)
     found = set(ahead)
     for group in ahead:  # `ahead` grows during the loop
         over = parents.get(group, ())
         if work is not None:
             work.spend(len(over))
         for parent in over:
-            if parent not in found:
+            if parent not in found and parent in groups:
                 if work is not None:
                     work.spend(1)
                 found.add(parent)
                 ahead.append(parent)
-    return ahead[len(begin) :]
+    return ahead[len(direct) :]
+
+
+class _Row(NamedTuple):
+    id: UUID
+    directory: DirectoryNumber
+    body_seq: Seq
+    wrapped: bytes  # its key
+
+
+def _unpacked(row: bytes) -> _Row:
+    """A row of a group: id, directory, seq of the newest body, wrapped key, HMAC of the name."""
+    group, directory, body_seq = _ROW.unpack_from(row)
+    return _Row(UUID(bytes=group), directory, body_seq, row[_ROW.size : -MAC_SIZE])
+
+
+def _ids(packed: bytes) -> Sequence[bytes]:
+    if len(packed) <= _ID * _IDS_AT_ONCE:
+        return _id_struct(len(packed) // _ID).unpack(packed)
+    return [packed[n : n + _ID] for n in range(0, len(packed), _ID)]
+
+
+@lru_cache(maxsize=_IDS_AT_ONCE + 1)
+def _id_struct(count: int) -> Struct:
+    """Cuts a text of so many ids in half the time of slices."""
+    return Struct(f"{_ID}s" * count)

@@ -148,6 +148,12 @@ def needs(projection: Projection, name: str) -> bool:
     return projection.exclude.get(folded) != {} or folded in _ALWAYS
 
 
+def shows_whole(projection: Projection, name: str) -> bool:
+    """Whether an answer shows a value of the attribute as it is, with all its sub-attributes."""
+    value: list[dict[str, Any]] = [{}]
+    return project(projection, {name: value}).get(name) is value
+
+
 def project(projection: Projection, document: Mapping[str, Any]) -> dict[str, Any]:
     """The document as the projection shows it: always with id and schemas, never with an attribute that is never returned."""
     rt, include, exclude, sent = projection.rt, projection.include, projection.exclude, projection.sent

@@ -12,8 +12,10 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import orjson
+
 from api.scim.members import resolve_members
-from api.scim.resources import Encode, ShownGroups, shown_groups, shown_members, with_meta
+from api.scim.resources import Encode, group_as_json, shown_group, shown_members, with_meta
 from api.scim.search import Search
 from api.services import Services
 from ledger.commands import parse_id
@@ -22,14 +24,14 @@ from ledger.rendering import BODIES_BYTES_MAX
 from projections import reads, user_groups
 from projections.index_pages import BEGINNING, Place, listed, page_after
 from projections.reads import SCAN_MAX, SCAN_PAGE, Members, SealedResource
-from projections.user_groups import GroupOf
+from projections.user_groups import Form, GroupOf
 from scim.cursors import ANCHORS, AfterAnchors, AfterCreation, ListPosition
 from scim.errors import InvalidCursor, TooMany
 from scim.filter_dependencies import NO_VALUES, compared_members, values_needed, with_member_ids
 from scim.filter_index import Bounds, bounds, cover
 from scim.filters import Filter, matches
 from scim.leniency import Leniency
-from scim.projection import Projection, needs, project
+from scim.projection import Projection, needs, project, shows_whole
 from scim.schema import GROUP, USER, ResourceType
 from scim.sorting import Order, SortKey, in_runs
 from scim.work import Work
@@ -166,9 +168,9 @@ class Listing:
 
     async def _read(
         self, kind: ResourceType, ids: Sequence[UUID], values: frozenset[str] | None
-    ) -> tuple[list[SealedResource], int, dict[UUID, Members | list[GroupOf]]]:
+    ) -> tuple[list[SealedResource], int, dict[UUID, Members | list[dict[str, Any]]]]:
         """The resources, still sealed, the number of ids that were looked up, and the groups or members that the filter depends on."""
-        related: dict[UUID, Members | list[GroupOf]] = {}
+        related: dict[UUID, Members | list[dict[str, Any]]] = {}
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
             rows, looked_at = await reads.page(conn, self._directory, kind.name, ids)
             found = [row.id for row in rows]
@@ -178,14 +180,14 @@ class Listing:
                 named = [obj for obj in map(parse_id, values) if obj is not None]
                 related |= await reads.members_among(conn, self._directory, found, named) if named else {}
         if values != NO_VALUES and kind.name == USER.name:
-            related |= await self._groups_of(found)
+            related |= await self._groups_of(found, shown_group)
         return rows, looked_at, related
 
     def _picked(
         self,
         kind: str,
         rows: Sequence[SealedResource],
-        related: Mapping[UUID, Members | list[GroupOf]],
+        related: Mapping[UUID, Members | list[dict[str, Any]]],
         wanted: Filter | None,
         order: Order | None,
     ) -> list[Item]:
@@ -201,14 +203,14 @@ class Listing:
                 self._keep(sealed)
         return found
 
-    def _relate(self, document: dict[str, Any], related: Members | list[GroupOf] | None) -> None:
+    def _relate(self, document: dict[str, Any], related: Members | list[dict[str, Any]] | None) -> None:
         if related is None:
             return
         self._work.spend(len(related))
         if isinstance(related, Members):
             document["members"] = shown_members(related, self._base)
         elif related:
-            document["groups"] = shown_groups(related, self._base)
+            document["groups"] = related
 
     def _keep(self, sealed: SealedResource) -> None:
         self._kept_bytes += len(sealed.ct)
@@ -240,34 +242,35 @@ class Listing:
                 late.update(ids[looked_at:])
         return rows, next((n for n, item in enumerate(items) if item.id in late), len(items))
 
-    async def _groups(self, items: Sequence[Item], projections: Mapping[str, Projection]) -> dict[UUID, list[GroupOf]]:
+    async def _groups(self, items: Sequence[Item], projections: Mapping[str, Projection]) -> Mapping[UUID, list[Any]]:
+        """The groups of each user of a page: each as JSON, unless only a part of it is shown."""
         if USER.name not in projections or not needs(projections[USER.name], "groups"):
             return {}
         users = [item.id for item in items if item.kind == USER.name]
         if not users:
             return {}
-        return await self._groups_of(users)
+        if shows_whole(projections[USER.name], "groups"):
+            return await self._groups_of(users, group_as_json)
+        return await self._groups_of(users, shown_group)
 
-    async def _groups_of(self, users: Sequence[UUID]) -> dict[UUID, list[GroupOf]]:
-        services = self._services
-        return await user_groups.groups_of(services.ledger.turns, services.group_names, self._directory, users, self._work)
+    async def _groups_of(self, users: Sequence[UUID], shown: Callable[[str, GroupOf], Form]) -> dict[UUID, list[Form]]:
+        turns, names = self._services.ledger.turns, self._services.group_names
+        return await user_groups.groups_of(turns, names, self._directory, users, self._work, partial(shown, self._base))
 
     def _show(
         self,
         page: Shown,
         items: Sequence[Item],
         rows: Mapping[UUID, SealedResource],
-        groups: Mapping[UUID, list[GroupOf]],
+        groups: Mapping[UUID, list[Any]],
         projections: Mapping[str, Projection],
         encode: Encode,
     ) -> None:
         """Add resources to the page until it is full."""
-        shown = ShownGroups(self._base)
         for item in items:
             sealed = rows.get(item.id)
             if sealed is not None:
-                above = groups.get(item.id)
-                piece = encode(self._document(item, sealed, shown.of(above) if above else None, projections[item.kind]))
+                piece = encode(self._document(item, sealed, groups.get(item.id), projections[item.kind]))
                 page.size += len(piece) if page.pieces else 0
                 if page.size > BODIES_BYTES_MAX:
                     return
@@ -275,15 +278,14 @@ class Listing:
                 page.places.append(page.used)
             page.used += 1
 
-    def _document(
-        self, item: Item, sealed: SealedResource, groups: list[dict[str, Any]] | None, projection: Projection
-    ) -> dict[str, Any]:
+    def _document(self, item: Item, sealed: SealedResource, groups: list[Any] | None, projection: Projection) -> dict[str, Any]:
         document = with_meta(
             reads.unsealed(self._services.ledger.kek, self._directory, item.kind, sealed, self._work), self._base
         )
-        if groups is not None:
+        if groups:
             self._work.spend(len(groups))
-            document["groups"] = groups
+            as_json = isinstance(groups[0], bytes)
+            document["groups"] = orjson.Fragment(b"[" + b",".join(groups) + b"]") if as_json else groups
         return project(projection, document)
 
 

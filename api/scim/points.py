@@ -33,7 +33,8 @@ async def groups_of_user(services: Services, directory: Directory, user: UUID, w
     found = await services.reads.groups.get((directory.id, user))
     if not isinstance(found, Alone):
         return found
-    return (await user_groups.groups_of(services.ledger.turns, services.group_names, directory, [user], work)).get(user)
+    turns, names = services.ledger.turns, services.group_names
+    return (await user_groups.groups_of(turns, names, directory, [user], work, user_groups.as_it_is)).get(user)
 
 
 async def _by_itself(services: Services, directory: Directory, users: list[UUID], work: Work) -> Resource | None:

@@ -145,8 +145,11 @@ class Query:
             return await streamed(200, self._page_json(listing, selection, request.projections, frame), [])
         page = await listing.shown(selection.items, request.projections, orjson.dumps)
         head = b"{" + object_members(frame(len(page.pieces), page.used)) + b',"Resources":['
+        pieces = page.pieces or [b""]
+        pieces[0] = head + pieces[0]  # so that the whole page is copied only once
+        pieces[-1] += b"]}"
         body = await self._services.ledger.turns.computed(
-            self._directory.id, lambda: b"".join((head, b",".join(page.pieces), b"]}")), large=page.size > JOINED_BYTES_MAX
+            self._directory.id, lambda: b",".join(pieces), large=page.size > JOINED_BYTES_MAX
         )
         return Answer(200, body)
 

@@ -10,7 +10,7 @@ import orjson
 from ledger.events import MEMBER_TYPES
 from ledger.feed import rfc3339
 from projections.reads import Members, Resource
-from projections.user_groups import GroupOf
+from projections.user_groups import NAME_CHARS_MAX, NAMES_MAX, GroupOf
 from scim.projection import Projection, project
 
 MEMBERS_PIECE: Final = 1_000
@@ -80,32 +80,24 @@ def member_templates(projection: Projection, base: str) -> dict[str, str]:
 
 def shown_groups(groups: Sequence[GroupOf], base: str) -> list[dict[str, Any]]:
     """`groups` of a user (RFC 7643 §4.1.2)."""
-    return [_shown_group(group, base) for group in groups]
+    return [shown_group(base, group) for group in groups]
 
 
-def _shown_group(group: GroupOf, base: str) -> dict[str, Any]:
-    obj = str(group.id)
+def shown_group(base: str, group: GroupOf) -> dict[str, Any]:
+    """An item of `groups`."""
     return {
-        "value": obj, "display": group.name, "type": "direct" if group.direct else "indirect", "$ref": f"{base}/Groups/{obj}",
+        "value": group.id, "display": group.name, "type": "direct" if group.direct else "indirect",
+        "$ref": f"{base}/Groups/{group.id}",
     }  # fmt: skip
 
 
-class ShownGroups:
-    """`groups` of the users of one page. Users in the same groups share a list, and lists share their groups, as `groups_of` gives them."""
+def group_as_json(base: str, group: GroupOf) -> bytes:
+    """A group as an item of `groups`, as JSON. Short ones are remembered, as their names are."""
+    return (_remembered if len(group.name) <= NAME_CHARS_MAX else _as_json)(base, group)
 
-    def __init__(self, base: str) -> None:
-        self._base = base
-        self._lists: dict[
-            int, list[dict[str, Any]]
-        ] = {}  # by the identity of the list; the caller keeps all lists until the page is done
-        self._groups: dict[int, dict[str, Any]] = {}
 
-    def of(self, groups: Sequence[GroupOf]) -> list[dict[str, Any]]:
-        shown = self._lists.get(id(groups))
-        if shown is None:
-            shown = self._lists[id(groups)] = [self._groups.get(id(group)) or self._first(group) for group in groups]
-        return shown
+def _as_json(base: str, group: GroupOf) -> bytes:
+    return orjson.dumps(shown_group(base, group))
 
-    def _first(self, group: GroupOf) -> dict[str, Any]:
-        shown = self._groups[id(group)] = _shown_group(group, self._base)
-        return shown
+
+_remembered = lru_cache(maxsize=NAMES_MAX)(_as_json)

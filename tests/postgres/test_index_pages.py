@@ -50,9 +50,12 @@ def inside(row: Stored, within: Bounds) -> bool:
     return within.active in (None, active) and all(low is None or high is None or low <= high for low, high in ends)
 
 
-@pytest.mark.parametrize("changes_max", [0, 5_000], ids=["by the table", "by the log"])
-def test_a_list_equals_its_rows(app_url: str, monkeypatch: pytest.MonkeyPatch, changes_max: int) -> None:
-    monkeypatch.setattr(index_pages, "CHANGES_MAX", changes_max)
+@pytest.mark.parametrize(
+    ("few", "hashed_max"), [(1, 100), (100, 100), (100, -1)], ids=["few users", "hashed sets", "from the table"]
+)
+def test_a_list_equals_its_rows(app_url: str, monkeypatch: pytest.MonkeyPatch, few: int, hashed_max: int) -> None:
+    monkeypatch.setattr(index_pages, "FEW", few)
+    monkeypatch.setattr(index_pages, "HASHED_MAX", hashed_max)
 
     async def run() -> None:
         dice = Random(7)
@@ -86,9 +89,9 @@ def test_a_list_equals_its_rows(app_url: str, monkeypatch: pytest.MonkeyPatch, c
 def test_a_list_by_creation_or_activity_reads_only_the_index(app_url: str, within: Bounds) -> None:
     async def run() -> None:
         async with opened(app_url) as ledger, ledger.services.ledger.connection() as conn:
-            (part,) = index_pages._parts(ledger.directory, USER, within)
-            following = SQL[part.following]
-            for text, params in ((SQL[part.total], part.params), (following, (*part.params, *BEGINNING, 0, 200))):
+            found = index_pages._by_creation(ledger.directory, USER, within)
+            following = SQL[found.following]
+            for text, params in ((SQL[found.total], found.params), (following, (*found.params, *BEGINNING, 0, 200))):
                 plan = await (await conn.execute(f"explain {text}".encode(), params)).fetchall()
                 assert "Index Only Scan using users_listed" in str(plan)
 
@@ -167,9 +170,9 @@ def test_the_total_of_a_lost_end_of_the_log_is_forgotten(app_url: str, admin_url
                 async with ledger.services.ledger.connection() as conn:
                     return (await listed(conn, ledger.services.totals, ledger.directory, USER, Bounds(), Place(), 0))[0]
 
-            async def late(conn: Connection, part: Any) -> int:
+            async def late(*args: Any) -> Any:
                 await again(lambda: ledger.create_user("second"))
-                return await count(conn, part)
+                return await count(*args)
 
             await ledger.create_user("first")
             await asyncio.to_thread(database.back_up)

@@ -67,7 +67,7 @@ READ = {
         "open_members open_members_among"
     ),
     "projections.user_groups": "groups_above bodies_at",
-    "projections.index_pages": "mark next_users next_changed_users users_changed_since next_users_within next_groups",
+    "projections.index_pages": "mark next_users next_few_changed next_by_change next_users_within next_groups",
     "projections.history": "point_at_time point_at_seq state_at members_at groups_at",
 }
 # Statements of a rebuild and a verification for each stretch of the log, with pinned plans.

@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from database.connections import connect_owner
 from projections import reads, user_groups
-from projections.user_groups import GroupOf, groups_of
+from projections.user_groups import GroupOf, as_it_is, groups_of
 from scim.work import Work
 from tests.postgres.ledgers import Ledger, id_of, opened
 from tests.postgres.lost_ends import Database, again
@@ -18,7 +18,7 @@ from tests.postgres.lost_ends import Database, again
 async def shown(ledger: Ledger, user: UUID) -> list[str]:
     """Read them by the query of a page; its result must equal that of the query that concurrent requests share."""
     services = ledger.services
-    found = await groups_of(services.ledger.turns, services.group_names, ledger.directory, [user], Work(10_000))
+    found = await groups_of(services.ledger.turns, services.group_names, ledger.directory, [user], Work(10_000), as_it_is)
     alone = [group.name for group in found.get(user, [])]
     together: Any = await services.reads.groups.get((ledger.directory.id, user))
     assert alone == [group.name for group in together or []]
@@ -59,7 +59,7 @@ def test_a_name_costs_the_same_number_of_steps_with_and_without_the_cache(app_ur
             spent: list[int] = []
             for _ in range(2):
                 work = Work(10_000)
-                await groups_of(turns, names, ledger.directory, [user], work)
+                await groups_of(turns, names, ledger.directory, [user], work, as_it_is)
                 spent.append(work.left)
             assert spent[0] == spent[1] < 10_000
 
@@ -99,8 +99,8 @@ def test_the_cache_holds_a_limited_number_of_short_names(app_url: str, monkeypat
                 assert await shown(ledger, user) == names
             kept = ledger.services.group_names
             async with ledger.services.ledger.connection() as conn:
-                found = await user_groups.holdings(conn, [(ledger.directory, user)], 10)
-                assert len((await user_groups.sealed_names(conn, kept, found)).remembered) == 2
+                found = await user_groups.groups_above(conn, [(ledger.directory, user)], 10)
+                assert len(kept.remembered(found.rows)) == 2
 
     asyncio.run(run())
 
@@ -113,9 +113,9 @@ def test_groups_above_groups_are_indirect_and_circles_are_followed_once(app_url:
             high = id_of(await ledger.create_group("high", (low, users[1])))
             await ledger.add_member(low, high)
             turns, names = ledger.services.ledger.turns, ledger.services.group_names
-            found = await groups_of(turns, names, ledger.directory, users, Work(10_000))
-            assert found[users[0]] == [GroupOf(low, "low", True), GroupOf(high, "high", False)]
-            assert found[users[1]] == [GroupOf(low, "low", True), GroupOf(high, "high", True)]
+            found = await groups_of(turns, names, ledger.directory, users, Work(10_000), as_it_is)
+            assert found[users[0]] == [GroupOf(str(low), "low", True), GroupOf(str(high), "high", False)]
+            assert found[users[1]] == [GroupOf(str(low), "low", True), GroupOf(str(high), "high", True)]
 
     asyncio.run(run())
 

@@ -253,17 +253,32 @@ def test_very_many_groups_of_a_user_are_read_in_a_query_of_its_own(app_url: str,
                 await ledger.create_group(f"g{n}", (user,))
             assert isinstance(await ledger.services.reads.groups.get((ledger.directory.id, user)), Alone)
             found = await user_groups.groups_of(
-                ledger.services.ledger.turns, ledger.services.group_names, ledger.directory, [user], Work(1_000)
+                ledger.services.ledger.turns,
+                ledger.services.group_names,
+                ledger.directory,
+                [user],
+                Work(1_000),
+                user_groups.as_it_is,
             )
             assert [group.name for group in found[user]] == [f"g{n}" for n in range(5)]
             with pytest.raises(TooMany):
                 await user_groups.groups_of(
-                    ledger.services.ledger.turns, ledger.services.group_names, ledger.directory, [user], Work(10)
+                    ledger.services.ledger.turns,
+                    ledger.services.group_names,
+                    ledger.directory,
+                    [user],
+                    Work(10),
+                    user_groups.as_it_is,
                 )
             monkeypatch.setattr(user_groups, "EDGES_MAX", 4)
             with pytest.raises(TooMany):
                 await user_groups.groups_of(
-                    ledger.services.ledger.turns, ledger.services.group_names, ledger.directory, [user], Work(1_000)
+                    ledger.services.ledger.turns,
+                    ledger.services.group_names,
+                    ledger.directory,
+                    [user],
+                    Work(1_000),
+                    user_groups.as_it_is,
                 )
 
     asyncio.run(run())

@@ -2,26 +2,27 @@
 time.
 """
 
-from random import Random
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.ids import DirectoryNumber, Seq
-from projections.user_groups import GroupOf, Holding, gathered
+from projections.user_groups import Above, GroupOf, as_it_is, gathered
 from scim.errors import TooMany
 from scim.work import Work
 
 MUCH = 10**9
 USERS, GROUPS = 3, 5
-DIRECTORY = DirectoryNumber(1)
 Edge = tuple[int, int]  # (member, group); a member below USERS is a user, others are groups
 
 
-def group(n: int) -> UUID:
-    return UUID(int=n)
+def packed(n: int) -> bytes:
+    return n.to_bytes(16, "big")
+
+
+def group(n: int, *, direct: bool = True) -> GroupOf:
+    return GroupOf(str(UUID(int=n)), f"name {n}", direct)
 
 
 _edges = st.lists(
@@ -35,41 +36,27 @@ def naive(user: int, edges: list[Edge]) -> list[GroupOf]:
     ahead = list(direct)
     for n in ahead:
         ahead += [g for m, g in edges if m == n and g not in ahead]
-    return [GroupOf(group(n), f"name {n}", place < len(direct)) for place, n in enumerate(ahead)]
+    return [group(n, direct=place < len(direct)) for place, n in enumerate(ahead)]
 
 
-def holding(n: int, edges: list[Edge]) -> Holding:
-    users = [(m + 1, Seq(seq)) for seq, (m, g) in enumerate(edges) if g == n and m < USERS]
-    groups = [(group(m), Seq(seq)) for seq, (m, g) in enumerate(edges) if g == n and m >= USERS]
-    return Holding(
-        DIRECTORY,
-        group(n),
-        Seq(n),
-        b"",
-        b"",
-        [m for m, _ in users],
-        [s for _, s in users],
-        [m for m, _ in groups],
-        [s for _, s in groups],
-    )
+def above(edges: list[Edge], users: int = USERS) -> Above:
+    """What the database says of these edges."""
+    over = {m: [packed(g) for member, g in edges if member == m] for m in range(USERS + GROUPS)}
+    parents = {packed(m): groups for m, groups in over.items() if m >= USERS and groups}
+    return Above([b"".join(over[user]) for user in range(users)], [packed(n) for n in range(USERS, USERS + GROUPS)], parents)
 
 
-def reached(edges: list[Edge]) -> list[int]:
-    return sorted({found.id.int for user in range(USERS) for found in naive(user, edges)})
+NAMED = {packed(n): group(n) for n in range(USERS, USERS + GROUPS)}
 
 
-@given(_edges, st.randoms())
-def test_each_user_gets_the_groups_above_it(edges: list[Edge], dice: Random) -> None:
-    found = [holding(n, [edge for edge in edges if edge[0] < USERS or edge[0] in reached(edges)]) for n in reached(edges)]
-    dice.shuffle(found)
-    lists = gathered(found, [f"name {held.group.int}" for held in found], USERS, Work(MUCH))
-    assert lists == [naive(user, edges) for user in range(USERS)]
+@given(_edges)
+def test_each_user_gets_the_groups_above_it(edges: list[Edge]) -> None:
+    assert gathered(above(edges), NAMED, as_it_is, Work(MUCH)) == [naive(user, edges) for user in range(USERS)]
 
 
 @given(_edges)
 def test_users_in_the_same_groups_share_a_list_and_lists_share_groups(edges: list[Edge]) -> None:
-    found = [holding(n, edges) for n in reached(edges)]
-    lists = gathered(found, [f"name {held.group.int}" for held in found], USERS)
+    lists = gathered(above(edges), NAMED, as_it_is)
     direct = [tuple(g.id for g in each if g.direct) for each in lists]
     for a in range(USERS):
         for b in range(USERS):
@@ -79,20 +66,22 @@ def test_users_in_the_same_groups_share_a_list_and_lists_share_groups(edges: lis
         assert len(each) == len(set(each.values()))
 
 
-def test_a_member_group_that_was_deleted_is_ignored() -> None:
-    """It was deleted between two queries: its own memberships are still in the result of the first one."""
-    held = Holding(DIRECTORY, group(5), Seq(1), b"", b"", [1], [Seq(3)], [group(4)], [Seq(2)])
-    assert gathered([held], ["five"], 1) == [[GroupOf(group(5), "five", True)]]
+@given(_edges, st.sets(st.integers(USERS, USERS + GROUPS - 1)))
+def test_a_group_without_a_name_is_ignored(edges: list[Edge], nameless: set[int]) -> None:
+    """Its key was erased, or it was deleted between two queries."""
+    named = {packed(n): group(n) for n in range(USERS, USERS + GROUPS) if n not in nameless}
+    left = [(m, g) for m, g in edges if m not in nameless and g not in nameless]
+    assert gathered(above(edges), named, as_it_is) == [naive(user, left) for user in range(USERS)]
 
 
 def test_dense_graphs_spend_steps_in_proportion_to_their_edges() -> None:
     edges: list[Edge] = [(0, USERS), *((USERS + a, USERS + b) for a in range(GROUPS) for b in range(GROUPS) if a != b)]
-    found = [holding(n, edges) for n in range(USERS, USERS + GROUPS)]
-    names = [""] * GROUPS
+    found = above(edges, users=1)
+    assert found.edges == len(edges)
     spent = Work(MUCH)
-    gathered(found, names, 1, spent)
+    gathered(found, NAMED, as_it_is, spent)
     cost = MUCH - spent.left
     assert cost > len(edges)
-    gathered(found, names, 1, Work(cost))
+    gathered(found, NAMED, as_it_is, Work(cost))
     with pytest.raises(TooMany):
-        gathered(found, names, 1, Work(cost - 1))
+        gathered(found, NAMED, as_it_is, Work(cost - 1))

@@ -7,7 +7,7 @@ from scim.discovery import list_response, resource_types, schemas, service_provi
 from scim.errors import InvalidValue
 from scim.leniency import Leniency
 from scim.profile import profile_of
-from scim.projection import needs, parse_projection, project, read_projection
+from scim.projection import needs, parse_projection, project, read_projection, shows_whole
 from scim.schema import ENTERPRISE, GROUP, USER, Attribute, Extension, with_extension
 
 GENERIC = profile_of("generic@1").tolerances
@@ -88,6 +88,13 @@ def test_the_needs_of_a_projection_say_what_need_not_be_loaded():
     assert not needs(parse_projection(USER, "userName", None), "groups")
     assert needs(parse_projection(USER, "userName", None), "id")
     assert needs(parse_projection(USER, None, "id"), "id")
+
+
+def test_an_attribute_of_which_all_is_asked_for_is_shown_whole() -> None:
+    for attributes, excluded in ((None, None), ("groups", None), (None, "userName")):
+        assert shows_whole(parse_projection(USER, attributes, excluded), "groups")
+    for attributes, excluded in (("groups.value", None), (None, "groups.display"), (None, "groups"), ("userName", None)):
+        assert not shows_whole(parse_projection(USER, attributes, excluded), "groups")
 
 
 def test_the_returned_characteristic_of_extension_attributes_is_honoured():
