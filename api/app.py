@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import (
@@ -25,6 +26,7 @@ from api.bodies import STRANGER_BYTES_MAX, V1_BYTES_MAX, limited
 from api.database_errors import given_up
 from api.gate import Gate
 from api.idempotency import answered_before, asks_once, once
+from api.invalid_fields import InvalidFieldsError, StrictRoute, check_query, invalid_fields
 from api.metrics import observe
 from api.problems import EXPECTED, answer, problem_of, request_id_of
 from api.scim.app import ScimApp
@@ -56,8 +58,13 @@ def _fastapi(services: Services) -> FastAPI:
     async def refuse(request: Request, error: Exception) -> Response:
         return answer(problem_of(error), request_id_of(request))
 
+    async def refuse_fields(request: Request, error: RequestValidationError) -> Response:
+        wrong = InvalidFieldsError(invalid_fields(error.errors(), request.scope["route"], error.body))
+        return await refuse(request, wrong)
+
     for kind in (*EXPECTED, Exception):
         app.add_exception_handler(kind, refuse)
+    app.add_exception_handler(RequestValidationError, refuse_fields)  # pyright: ignore[reportArgumentType]
     app.add_exception_handler(AnsweredBeforeError, answered_before)
     return app
 
@@ -91,7 +98,9 @@ class _Fence:
         loop_time = self._services.ledger.clock
         started = loop_time()
         try:
-            await self._gate.admit(scope)
+            route = await self._gate.admit(scope)
+            if isinstance(route, StrictRoute) and route.path.startswith("/v1/"):
+                check_query(route, scope["query_string"])
             known = "caller" in scope
             bounded = limited(receive, scope, V1_BYTES_MAX if known else STRANGER_BYTES_MAX)  # pyright: ignore[reportArgumentType]
             if asks_once(scope):

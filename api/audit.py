@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.answers import as_json
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.scim.resources import with_meta
 from api.services import Services
 from api.watching import watched
@@ -24,7 +25,7 @@ TOO_MUCH: Final = (
 
 def routes(services: Services) -> APIRouter:
     """The audit routes. Each answer has the point in history in `as_of`."""
-    router = APIRouter(prefix="/v1/audit/{directory}")
+    router = APIRouter(prefix="/v1/audit/{directory}", route_class=StrictRoute)
     _add_population(router, services)
     _add_users(router, services)
     _add_groups(router, services)

@@ -69,7 +69,7 @@ class Body(BaseModel):
             if not isinstance(text, str):
                 continue
             if "\0" in text:
-                raise TextError("text has a NUL character here: remove it")
+                raise TextError("has a NUL character: remove it")
             if has_lone_surrogate(text):
-                raise TextError("text has half of a surrogate pair here, which is no character: remove it")
+                raise TextError("has half of a surrogate pair, which is no character: remove it")
         return value

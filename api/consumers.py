@@ -11,9 +11,12 @@ from api.answers import as_json, listed
 from api.bodies import Body
 from api.events import WAIT_MAX_S, page_response, until_news
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.revocation import still_allowed, token_hash_of
 from api.services import Services
-from delivery.consumers import SECRET_OVERLAP_S
+from delivery.consumers import BATCH_EVENTS_MAX, SECRET_OVERLAP_S
+from delivery.lanes import Ordering
+from delivery.terms import Mode
 from ledger.feed import PAGE_MAX
 from operations import consumers, deliveries
 from operations.consumers import Changes
@@ -33,9 +36,9 @@ class ConsumerBody(Body):
     directories: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
     types: Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)] = None
     start: str | None = None
-    mode: str | None = None
-    ordering: str | None = None
-    batch_max: int | None = None
+    mode: Mode | None = None
+    ordering: Ordering | None = None
+    batch_max: Annotated[int | None, Field(ge=1, le=BATCH_EVENTS_MAX)] = None
     url: str | None = None
     retry_schedule: Annotated[tuple[int, ...] | None, Field(max_length=ITEMS_MAX)] = None
 
@@ -68,7 +71,7 @@ class RotateSecretBody(Body):
 
 def routes(services: Services) -> APIRouter:
     """/v1/consumers and everything below."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
     _add_definition(router, services)
     _add_states(router, services)
     _add_pull(router, services)

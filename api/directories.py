@@ -8,6 +8,7 @@ from api.answers import as_json, listed
 from api.bodies import Body
 from api.consumers import ReasonBody
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.services import Services
 from ledger.directories import PROFILE, Directory
 from ledger.feed import rfc3339
@@ -25,7 +26,7 @@ class CloseBody(ReasonBody):
 
 def routes(services: Services) -> APIRouter:
     """/v1/directories and one directory. Profile, schemas, surge and others have their own modules."""
-    router, ledger = APIRouter(), services.ledger
+    router, ledger = APIRouter(route_class=StrictRoute), services.ledger
 
     def shown(directory: Directory) -> dict[str, Any]:
         return {

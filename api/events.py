@@ -10,6 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.revocation import still_allowed, token_hash_of
 from api.services import Services
 from ledger.feed import PAGE_MAX, Page
@@ -23,7 +24,7 @@ ENCODED_ON_LOOP_BYTES = 2 * 2**20  # a larger page is encoded in a worker thread
 
 def routes(services: Services) -> APIRouter:
     """The routes of the feed."""
-    router, ledger = APIRouter(), services.ledger
+    router, ledger = APIRouter(route_class=StrictRoute), services.ledger
 
     @router.get("/v1/events", name="events.list")
     async def list_events(

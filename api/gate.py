@@ -34,13 +34,16 @@ class Gate:
         self._routes = app.router.routes
         self._services = services
 
-    async def admit(self, scope: Scope) -> None:
-        """Put the caller into the scope. Raises Unauthorized or ForbiddenError. An unknown path is refused by the router."""
+    async def admit(self, scope: Scope) -> Route | None:
+        """Put the caller into the scope, and return the route; None for an unknown path, which the router refuses.
+
+        Raises Unauthorized or ForbiddenError.
+        """
         route = self._route(scope)
-        if route is None or open_to_strangers(route.name):
-            return
-        scope["caller"] = caller = await self._caller(scope)
-        check(caller, route.name)
+        if route is not None and not open_to_strangers(route.name):
+            scope["caller"] = caller = await self._caller(scope)
+            check(caller, route.name)
+        return route
 
     def _route(self, scope: Scope) -> Route | None:
         found: list[BaseRoute] = [route for route in self._routes if route.matches(scope)[0] is Match.FULL]

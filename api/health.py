@@ -5,6 +5,7 @@ from typing import Any
 import psycopg
 from fastapi import APIRouter, Request, Response
 
+from api.invalid_fields import StrictRoute
 from api.recent import Recent
 from api.scrapes import MEDIA_TYPE
 from api.services import Services
@@ -18,7 +19,7 @@ READY_S = 0.5  # an answer is reused for so long: anybody may ask, and each cost
 
 def routes(services: Services) -> APIRouter:
     """/healthz, /readyz, /metrics."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
     broken = Recent(lambda: _broken_part(services.readiness), READY_S)
 
     @router.get("/healthz", name="probes.health")

@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 import psycopg
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api.bodies import BodyTooLargeError, TextError
+from api.bodies import BodyTooLargeError
 from api.database_errors import met
+from api.invalid_fields import RepeatedMemberError
 from database.faults import Fault, Kind
 from delivery.consumers import ConsumerRefusedError
 from delivery.log_positions import PlaceError, PlaceMovedError
@@ -20,12 +20,22 @@ from ledger.feed import CursorAheadError, CursorForkedError
 from ledger.lifecycle import LifecycleError
 from ledger.refused import RefusedError, StateError
 from ledger.tokens import TokenRefusedError
-from operations.refusals import ConflictError, ForbiddenError, InvalidError, NotFoundError, OperationError
+from operations.refusals import (
+    PLACE_LENGTH_MAX,
+    PLACES_MAX,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    InvalidField,
+    InvalidFieldsError,
+    NotFoundError,
+    OperationError,
+    invalid,
+)
 from projections.history import InvalidAsOfError
 from scim.errors import ScimError, TooMany
 
-PLACES_MAX = 10  # places that an error names
-PLACE_LENGTH_MAX = 100  # characters of a place, because a name in a body can be as long as the body
+ALLOWED_MAX = 50  # values that an error lists
 
 
 class ProblemError(Exception):
@@ -44,6 +54,8 @@ def problem_of(error: Exception) -> ProblemError:
             return error
         case InvalidCursorError() | CursorAheadError() | CursorForkedError() | PlaceMovedError():
             return _of_a_place(error)
+        case InvalidFieldsError():
+            return ProblemError(400, error.code, error.detail, errors=[_shown(field) for field in error.fields])
         case OperationError():
             return ProblemError(_STATUSES[type(error)], error.code, error.detail)
         case StateError():
@@ -56,8 +68,8 @@ def problem_of(error: Exception) -> ProblemError:
             )
             problem.retry_after = getattr(error, "retry_after", 1)
             return problem
-        case RequestValidationError():
-            return _invalid_parameters(error)
+        case RepeatedMemberError():
+            return problem_of(invalid(error.name, "is there more than once"))
         case HTTPException():
             code = _CODES.get(error.status_code, "refused")
             ours = error.detail if isinstance(error, BodyTooLargeError) else None
@@ -118,27 +130,9 @@ _CODES = {
 }
 
 
-def _invalid_parameters(error: RequestValidationError) -> ProblemError:
-    errors: Sequence[dict[str, Any]] = error.errors()
-    broken = next((found for found in errors if found.get("type") == "json_invalid"), None)
-    if broken is not None:
-        return ProblemError(400, "invalid_parameters", f"The body is not JSON, from character {broken['loc'][-1]} on.")
-    places = sorted({_place(found) for found in errors})
-    return ProblemError(
-        400, "invalid_parameters", f"Not understood: {name_places(places, '; ', 2 * PLACE_LENGTH_MAX)}. See /openapi.json."
-    )
-
-
-def _place(found: dict[str, Any]) -> str:
-    """The place of an error in a request, and what is expected there. Never the submitted value, which may be personal."""
-    place = ".".join(str(part) for part in found["loc"][1:]) or "body"
-    shown = place if len(place) <= PLACE_LENGTH_MAX else place[:PLACE_LENGTH_MAX] + "…"
-    wrong = found.get("ctx", {}).get("error")
-    if isinstance(wrong, TextError):
-        return f"{shown}: {wrong}"
-    # the text of a validator of ours could quote the value
-    said = found.get("msg") if found.get("type") != "value_error" else None
-    return f"{shown}: {said}" if said else shown
+def _shown(wrong: InvalidField) -> dict[str, Any]:
+    allowed = {"allowed": wrong.allowed[:ALLOWED_MAX]} if wrong.allowed else {}
+    return {"field": wrong.field, "reason": wrong.reason, **allowed}
 
 
 def name_places(places: Sequence[str], between: str = ", ", length_max: int = PLACE_LENGTH_MAX) -> str:
@@ -170,5 +164,5 @@ def request_id_of(request: Request) -> str:
 # The exceptions that problem_of maps; any other is a defect.
 EXPECTED = (
     ProblemError, OperationError, StateError, InvalidCursorError, CursorAheadError, CursorForkedError, PlaceMovedError, *_REFUSED,
-    ScimError, RequestValidationError, HTTPException, psycopg.Error,
+    ScimError, HTTPException, psycopg.Error,
 )  # fmt: skip

@@ -9,6 +9,7 @@ from api.answers import as_json, listed
 from api.bodies import Body
 from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.services import Services
 from delivery.runs import Run
 from ledger.feed import rfc3339
@@ -46,7 +47,7 @@ class ReplayBody(Body):
 
 def routes(services: Services) -> APIRouter:
     """/v1/replays."""
-    router, ledger = APIRouter(), services.ledger
+    router, ledger = APIRouter(route_class=StrictRoute), services.ledger
 
     @router.post("/v1/replays", name="replays.create")
     async def make_replay(request: Request, body: ReplayBody) -> Response:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.answers import as_json, listed
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.services import Services
 from operations import journal
 from operations.journal import JOURNAL_PAGE_MAX
@@ -15,7 +16,7 @@ HOURS = 24
 
 def routes(services: Services) -> APIRouter:
     """GET /v1/requests and /v1/directories/{directory}/health."""
-    router, ledger = APIRouter(), services.ledger
+    router, ledger = APIRouter(route_class=StrictRoute), services.ledger
 
     @router.get("/v1/requests", name="requests.list")
     async def list_requests(

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.revocation import still_allowed, token_hash_of
 from api.services import Services
 from operations import snapshot
@@ -11,7 +12,7 @@ from operations import snapshot
 
 def routes(services: Services) -> APIRouter:
     """GET /v1/directories/{directory}/snapshot."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
 
     @router.get("/v1/directories/{directory}/snapshot", name="snapshot.read")
     async def get_snapshot(request: Request, directory: str) -> StreamingResponse:

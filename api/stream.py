@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.problems import document, problem_of
 from api.revocation import still_allowed, token_hash_of
 from api.services import Services
@@ -41,7 +42,7 @@ HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 def routes(services: Services) -> APIRouter:
     """GET /v1/events/stream."""
-    router = APIRouter()
+    router = APIRouter(route_class=StrictRoute)
 
     @router.get("/v1/events/stream", name="events.stream")
     async def stream_events(

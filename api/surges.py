@@ -9,6 +9,7 @@ from api.answers import as_json
 from api.bodies import Body
 from api.consumers import ReasonBody
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.services import Services
 from delivery.surge_control import PER_HOUR_MAX
 from operations import surges
@@ -22,7 +23,7 @@ class LimitBody(Body):
 
 def routes(services: Services) -> APIRouter:
     """/v1/directories/{directory}/surge and …/surge/release."""
-    router, ledger = APIRouter(), services.ledger
+    router, ledger = APIRouter(route_class=StrictRoute), services.ledger
 
     @router.get("/v1/directories/{directory}/surge", name="surges.show")
     async def get_surge(request: Request, directory: str) -> Response:

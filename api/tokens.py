@@ -9,6 +9,7 @@ from api.answers import as_json, listed
 from api.bodies import Body
 from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
+from api.invalid_fields import StrictRoute
 from api.services import Services
 from ledger.tokens import LIFE_DAYS, OVERLAP_S, Scope
 from operations import tokens
@@ -44,7 +45,7 @@ class RevokeBody(Body):
 
 def routes(services: Services) -> APIRouter:
     """/v1/tokens and everything below."""
-    router, ledger = APIRouter(), services.ledger
+    router, ledger = APIRouter(route_class=StrictRoute), services.ledger
 
     @router.post("/v1/tokens", name="tokens.issue")
     async def issue_token(request: Request, body: TokenBody) -> Response:

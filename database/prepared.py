@@ -19,8 +19,7 @@ from psycopg.rows import TupleRow
 from database.connections import Bounded, Connection
 
 _PARAMS_MAX: Final = 20
-_ENCODINGS: Final = [[PyFormat.BINARY] * count for count in range(_PARAMS_MAX + 1)]
-_BINARY: Final = [[Format.BINARY] * count for count in range(_PARAMS_MAX + 1)]
+_ENCODINGS: Final = [[PyFormat.AUTO] * count for count in range(_PARAMS_MAX + 1)]  # as a cursor: what a type has, binary or text
 
 
 class _Statement:
@@ -109,7 +108,8 @@ class Statements:
     def send(self, pgconn: PGconn, sql: LiteralString, params: Sequence[Any]) -> tuple[Preparation | None, Answer]:
         """Hand a statement to libpq. Returns the answers that will come: first that of its preparation, if it is prepared now."""
         encoded = self._encoder.dump_sequence(params, _ENCODINGS[len(params)])
-        key = sql, self._encoder.types or ()
+        formats = self._encoder.formats
+        key: _Key = sql, self._encoder.types or ()
         statement, preparation = self._known.get(key), None
         if statement is None:
             statement = self._known[key] = _Statement(self._name(), Transformer(self._encoder.adapters))
@@ -117,9 +117,9 @@ class Statements:
                 pgconn.send_prepare(statement.name, sql.encode(), key[1])
                 preparation = Preparation(self, key)
         if self._prepares:
-            pgconn.send_query_prepared(statement.name, encoded, _BINARY[len(params)], Format.BINARY)
+            pgconn.send_query_prepared(statement.name, encoded, formats, Format.BINARY)
         else:
-            pgconn.send_query_params(sql.encode(), encoded, key[1], _BINARY[len(params)], Format.BINARY)
+            pgconn.send_query_params(sql.encode(), encoded, key[1], formats, Format.BINARY)
         return preparation, Answer(statement)
 
     def _name(self) -> bytes:

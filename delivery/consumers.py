@@ -61,6 +61,9 @@ CHANGES: Final = frozenset(  # events after which deliveries of a consumer must 
 )
 
 
+BATCH_EVENTS_MAX: Final = 100  # events of one request to a webhook
+
+
 class ConsumerRefusedError(Exception):
     """The act on a consumer cannot be done; the text says why and what to send instead."""
 
@@ -130,8 +133,8 @@ def check_definition(asked: Definition, known: Sequence[str], allowed: "Allowed"
         raise ConsumerRefusedError("`types` names an event type that does not exist. See docs/events.md for the list.")
     if asked.mode not in get_args(Mode) or asked.ordering not in get_args(Ordering):
         raise ConsumerRefusedError(f"`mode` is {' or '.join(get_args(Mode))}, `ordering` {' or '.join(get_args(Ordering))}.")
-    if not 1 <= asked.batch_max <= 100:
-        raise ConsumerRefusedError("`batch_max` is 1 to 100 events.")
+    if not 1 <= asked.batch_max <= BATCH_EVENTS_MAX:
+        raise ConsumerRefusedError(f"`batch_max` is 1 to {BATCH_EVENTS_MAX} events.")
     if any(delay < 0 or delay > 7 * 86_400 for delay in asked.retry_schedule) or len(asked.retry_schedule) > ATTEMPTS_MAX:
         raise ConsumerRefusedError(f"`retry_schedule` is a list of at most {ATTEMPTS_MAX} delays in seconds, each up to 7 days.")
     if asked.mode == "webhook":

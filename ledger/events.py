@@ -148,6 +148,10 @@ def bits(fact: Fact) -> int:
     return sum(kind.bit for kind in EVENT_TYPES if fact in kind.facts)
 
 
+# What `types` may name: each event type, each family, everything.
+TYPE_PATTERNS: Final = ("*", *dict.fromkeys(f"{kind.topic.split('.')[0]}.*" for kind in EVENT_TYPES), *BY_TOPIC)
+
+
 def type_mask(patterns: Iterable[str]) -> int | None:
     """Turn patterns such as `user.*`, `group.created` or `*` into bits of commits.types; None if a pattern matches no event type."""
     mask = 0

@@ -15,7 +15,7 @@ from ledger.rendering import BODIES_BYTES_MAX
 from operations.admission import on_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import InvalidError, NotFoundError
+from operations.refusals import NotFoundError, invalid, not_one_of
 from projections import history
 from projections.access import Access, Edge
 from projections.access import access as access_by
@@ -40,7 +40,7 @@ async def population(
     Also returns the id after which the next page begins, or None at the end.
     """
     if kind not in {USER, GROUP}:
-        raise InvalidError("`type` is User or Group.", "invalid_parameters")
+        raise not_one_of("type", kind, (USER, GROUP))
     start = None if after is None else _id(after)
     async with ledger.turns.connection(directory.id) as conn:
         point = await history.resolve(conn, directory, as_of, now=ledger.clock())
@@ -157,7 +157,7 @@ async def diff(
         begin = await history.resolve(conn, directory, first, now=ledger.clock())
         end = await history.resolve(conn, directory, to, now=ledger.clock())
         if begin.seq > end.seq:
-            raise InvalidError("`from` lies after `to`. Swap them.", "invalid_parameters")
+            raise invalid("from", "lies after `to`: swap them")
         of_group, of_user = (_id(group) if group else None), (_id(user_id) if user_id else None)
         memberships, states = await history.diff(conn, directory, begin.seq, end.seq, group=of_group, user=of_user)
     if max(len(memberships), len(states)) > history.ROWS_MAX:

@@ -24,6 +24,7 @@ from delivery.transports.webhook import Webhooks as WebhookTransport
 from ledger.commands import RecordFacts
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
+from ledger.events import type_mask
 from ledger.feed import Page, Selection, reached, rfc3339
 from ledger.ids import DirectoryNumber, Position
 from operations import places
@@ -31,7 +32,7 @@ from operations.admin_commands import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ConflictError, ForbiddenError, InvalidError
+from operations.refusals import ConflictError, ForbiddenError, InvalidError, unknown_types
 from replay.redeliver import REPLAYS
 
 
@@ -69,7 +70,7 @@ class Webhooks:
 async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, start: str | None, allowed: Allowed) -> Put:
     """Create a consumer, or change its definition.
 
-    Raises InvalidError or ConsumerRefusedError for an invalid definition, ForbiddenError for directories beyond the caller's reach,
+    Raises InvalidError, InvalidFieldsError or ConsumerRefusedError for an invalid definition, ForbiddenError for directories beyond the caller's reach,
     ConflictError if a consumer beyond its reach has the name, StateError if the mode differs from that of the existing consumer.
     """
     if not NAME.fullmatch(name):
@@ -81,6 +82,8 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
         asked = replace(known.defined(ledger.kek) if known else Definition(), **changes)
         directories = await ledger.directories.all(conn)
         _refuse_beyond_reach(caller, name, asked)
+        if asked.types and type_mask(asked.types) is None:
+            raise unknown_types(asked.types)
         check_definition(asked, [d.slug for d in directories], allowed)
         position = await _start(ledger, conn, caller, asked, start, directories) if known is None else Position(0)
         number = await acts.reserve_id(conn) if known is None else 0

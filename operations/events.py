@@ -16,7 +16,7 @@ from operations.admission import operation, reached_log
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.places import sight_of
-from operations.refusals import InvalidError, NotFoundError
+from operations.refusals import NotFoundError, invalid, unknown_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +83,23 @@ async def _selection(ledger: OpenLedger, caller: Caller, question: Question) -> 
     mask = type_mask(question.types.split(",")) if question.types else -1
     allowed = type_mask(caller.token.types)
     if mask is None or allowed is None:
-        raise InvalidError("`types` names an event type that does not exist. See docs/events.md for the list.", "invalid_types")
+        raise unknown_types(question.types.split(",") if question.types else [])
     about = parse_id(question.subject) if question.subject else None
     if question.subject and about is None:
-        raise InvalidError("`subject` is the id of a user or group.", "invalid_subject")
+        raise invalid("subject", "is not the id of a user or group (a UUID)", code="invalid_subject")
     chosen = await reached_log(ledger, caller, question.directory) if question.directory else None
     named = (chosen.slug,) if chosen else caller.token.directories
     async with ledger.connection() as conn:
         some, without = reached(named, await ledger.directories.all(conn))
-    begin, end = _micros(question.range_start), _micros(question.range_end)
+    begin, end = _micros("range_start", question.range_start), _micros("range_end", question.range_end)
     return Selection(chosen, some, without, mask & allowed, about, begin, end, caller.token.bodies)
 
 
-def _micros(moment: datetime | None) -> int | None:
+def _micros(field: str, moment: datetime | None) -> int | None:
     if moment is None:
         return None
     if moment.tzinfo is None:
-        why = "range_start and range_end take an instant with offset, such as 2026-10-01T00:00:00Z."
-        raise InvalidError(why, "invalid_parameters")
+        raise invalid(field, "has no zone: write an instant such as 2026-10-01T00:00:00Z")
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
 
 

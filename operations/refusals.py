@@ -1,5 +1,14 @@
 """Errors that refuse an operation. api/problems.py maps each class to a status. `code` is stable, `detail` is a sentence for people."""
 
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from typing import Final, NamedTuple
+
+from ledger.events import TYPE_PATTERNS
+
+PLACES_MAX: Final = 10  # fields that an error names
+PLACE_LENGTH_MAX: Final = 100  # characters of a field's name, because a name in a body can be as long as the body
+
 
 class OperationError(Exception):
     """Base class of the errors below."""
@@ -32,3 +41,54 @@ class InvalidError(OperationError):
 
     def __init__(self, detail: str, code: str = "refused") -> None:
         super().__init__(detail, code)
+
+
+class InvalidField(NamedTuple):
+    """One field of a request that is invalid. `allowed`: the values or names that are allowed, if they can be listed."""
+
+    field: str
+    reason: str
+    allowed: tuple[str, ...] = ()
+
+
+class InvalidFieldsError(OperationError):
+    """Fields of a request are invalid. The error never quotes what was sent, because that may be personal."""
+
+    def __init__(self, fields: Sequence[InvalidField], code: str = "invalid_parameters") -> None:
+        super().__init__(_sentence(fields), code)
+        self.fields = [field._replace(field=_short(field.field)) for field in fields[:PLACES_MAX]]
+
+
+def invalid(field: str, reason: str, allowed: Collection[str] = (), code: str = "invalid_parameters") -> InvalidFieldsError:
+    """The error about one field."""
+    return InvalidFieldsError([InvalidField(field, reason, tuple(allowed))], code)
+
+
+def not_one_of(field: str, sent: object, allowed: Collection[str], code: str = "invalid_parameters") -> InvalidFieldsError:
+    """The error about a value that is not among those that are allowed."""
+    return invalid(field, f"is not one of {', '.join(allowed)}{did_you_mean(sent, allowed)}", allowed, code)
+
+
+def unknown_types(patterns: Sequence[str]) -> InvalidFieldsError:
+    """The error about `types` of which one matches no event type."""
+    unknown = next((pattern for pattern in patterns if pattern not in TYPE_PATTERNS), "")
+    reason = f"names an event type that does not exist{did_you_mean(unknown, TYPE_PATTERNS)}"
+    return invalid("types", reason, TYPE_PATTERNS, "invalid_types")
+
+
+def did_you_mean(sent: object, allowed: Collection[str]) -> str:
+    """A question for the nearest of the values that are allowed; empty if none is near."""
+    near = get_close_matches(sent[:PLACE_LENGTH_MAX], allowed, 1) if isinstance(sent, str) else []
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _sentence(wrong: Sequence[InvalidField]) -> str:
+    """All that is wrong, for people."""
+    parts = [f"`{_short(field)}` {reason}" for field, reason, _ in wrong[:PLACES_MAX]]
+    more = [f"and {len(wrong) - PLACES_MAX} more"] if len(wrong) > PLACES_MAX else []
+    said = ". ".join([*parts, *more]).replace("?. ", "? ")
+    return said if said.endswith("?") else f"{said}."
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= PLACE_LENGTH_MAX else name[:PLACE_LENGTH_MAX] + "…"

@@ -23,7 +23,7 @@ from operations.admin_commands import record
 from operations.admission import on_consumer, on_replay, operation, owned, reached_consumer, reaches_run
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ConflictError, InvalidError
+from operations.refusals import ConflictError, invalid, unknown_types
 from replay.redeliver import Plan, moved, plan, run_of, runs_of, started
 
 RATE_ASSUMED = 500  # deliveries a second, to estimate a run that has no rate
@@ -104,7 +104,7 @@ async def _range(ledger: OpenLedger, conn: Connection, caller: Caller, consumer:
         raise ReplayRefusedError("`directories` names one that this consumer does not read.")
     asked = type_mask(wanted.types) if wanted.types else -1
     if asked is None:
-        raise InvalidError("`types` names an event type that does not exist. See docs/events.md for the list.", "invalid_types")
+        raise unknown_types(wanted.types or ())
     reads = Selection(directories=frozenset(d.id for d in chosen))
     after = await places.before(ledger, conn, caller, wanted.start, named, reads)
     through = await places.through(ledger, conn, caller, wanted.to, named, reads) if wanted.to is not None else head
@@ -121,7 +121,7 @@ def _subjects(texts: tuple[str, ...] | None) -> tuple[UUID, ...] | None:
         return None
     ids = [parse_id(text) for text in texts]
     if None in ids:
-        raise InvalidError("`subjects` are ids of users or groups.", "invalid_subject")
+        raise invalid("subjects", "are not all ids of users or groups (UUIDs)", code="invalid_subject")
     return tuple(number for number in ids if number is not None)
 
 

@@ -12,13 +12,14 @@ from delivery.consumers import NAME
 from ledger import tokens
 from ledger.bindings import STATES, TokenRow
 from ledger.directories import SYSTEM
+from ledger.events import type_mask
 from ledger.lifecycle import check_open
 from ledger.tokens import Issuer, NewToken, Scope, Token, database_clock, shown, token_of
 from operations.admin_commands import record
 from operations.admission import on_token, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ForbiddenError, InvalidError
+from operations.refusals import ForbiddenError, InvalidError, not_one_of, unknown_types
 
 NAME_LENGTH_MAX: Final = 200
 DAYS_MAX: Final = 3_650
@@ -41,6 +42,8 @@ async def issue(
     Raises TokenRefusedError for an invalid role or scope, InvalidError for an unknown directory, StateError for a closed one,
     ForbiddenError if the token would reach further than the caller's.
     """
+    if scope is not None and scope.types and type_mask(scope.types) is None:
+        raise unknown_types(scope.types)
     async with ledger.connection() as conn:
         issuer = await _issuer(ledger, conn, caller)
         end = issuer.now + timedelta(days=days)
@@ -92,9 +95,9 @@ async def list_all(
 ) -> list[dict[str, Any]]:
     """The tokens that the caller's token covers, in the order of issuance, optionally of one role, directory or state."""
     if role is not None and role not in tokens.ROLES:
-        raise InvalidError(f"`role` is one of {', '.join(tokens.ROLES)}.", "invalid_parameters")
+        raise not_one_of("role", role, tokens.ROLES)
     if state is not None and state not in STATES:
-        raise InvalidError(f"`state` is one of {', '.join(STATES)}.", "invalid_parameters")
+        raise not_one_of("state", state, STATES)
     if directory is not None:
         await reached_directory(ledger, caller, directory)
     async with ledger.connection() as conn:

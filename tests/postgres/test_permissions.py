@@ -176,7 +176,7 @@ class Cell:
 
 
 BODIES: dict[str, Any] = {
-    "consumers.put": {"batch_max": 0}, "consumers.acknowledge": {"through": "c_"}, "consumers.seek": {"to": "now", "reason": "r", "dry_run": True},
+    "consumers.put": {"retry_schedule": [-1]}, "consumers.acknowledge": {"through": "c_"}, "consumers.seek": {"to": "now", "reason": "r", "dry_run": True},
     "consumers.rotate_secret": {}, "consumers.close_fork": REASON, "deliveries.act": REASON, "surges.set": {"per_hour": 5}, "surges.release": REASON,
     "schemas.register": {"schema": {}}, "profiles.set": {"profile": "nothing-of-that-name"}, "directories.create": {"slug": "Not a slug"},
     "directories.pause": REASON, "directories.resume": REASON, "directories.accept_clock": REASON, "directories.close": {"reason": "r", "confirm": "not its name"},

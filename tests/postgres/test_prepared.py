@@ -1,11 +1,15 @@
 """Statements without cursors: prepared once for a session, and again after whatever has undone that."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import LiteralString
+from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg.errors import DivisionByZero
+from psycopg.types.json import Jsonb
 
 from database.arrays import int4s, texts
 from database.connections import Connection, connect
@@ -140,3 +144,24 @@ def test_an_answer_that_was_not_awaited_has_no_rows(app_url: str) -> None:
 
     answer = asyncio.run(run())
     assert answer.count == 1, "the end of the pipeline takes all answers"
+
+
+VALUES: tuple[tuple[LiteralString, object], ...] = (
+    ("int8", 7), ("int8", 2**40), ("int4", None), ("text", "Zoë"), ("jsonb", '{"a": 1}'), ("jsonb", Jsonb({"a": [1]})), ("uuid", uuid4()),
+    ("uuid", str(uuid4())), ("bytea", b"\0\xff"), ("bool", True), ("timestamptz", datetime(2026, 11, 30, tzinfo=UTC)), ("text[]", ["a", None]), ("text[]", []), ("text[]", [None]), ("text[]", None), ("text", ""),
+    ("int4[]", int4s([1, 2])), ("float8", 0.5), ("interval", timedelta(hours=1)), ("inet", ip_address("127.0.0.1")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("cursors_prepare", [True, False])
+def test_values_are_encoded_as_by_a_cursor(app_url: str, cursors_prepare: bool) -> None:
+    """The acts of operators have parameters of many types; some have no binary form, or one that the place does not take."""
+
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=cursors_prepare) as conn:
+            for kind, value in VALUES:
+                sql: LiteralString = f"select $1::{kind}, 1"
+                cursor = await conn.cursor(binary=True).execute(sql, (value,))
+                assert await _asked(conn, (sql, (value,))) == [await cursor.fetchall()], kind
+
+    asyncio.run(run())

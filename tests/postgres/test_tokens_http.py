@@ -163,7 +163,7 @@ def test_an_impossible_token_is_refused_with_a_reason(app_url: str) -> None:
         for asked in REFUSED:
             answer = await edge.ask("POST", "/v1/tokens", {"name": "n", **asked})
             assert answer.status_code == 400, (asked, answer.text)
-            assert answer.json()["detail"].endswith(".")
+            assert answer.json()["detail"].endswith((".", "?"))
 
     run(app_url, check)
 
@@ -185,7 +185,7 @@ def test_a_name_with_a_nul_is_refused_with_the_field_and_nothing_is_made(app_url
     async def check(edge: Edge) -> None:
         refused = await edge.ask("POST", "/v1/tokens", {"role": "auditor", "name": "a\0b"})
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameters")
-        assert "name: text has a NUL character here: remove it" in refused.json()["detail"]
+        assert refused.json()["errors"] == [{"field": "name", "reason": "has a NUL character: remove it"}]
         for path in ("/v1/tokens?role=%00", "/v1/tokens?directory=%00", "/v1/consumers/%00", "/v1/profiles/%00", "/v1/requests?directory=%00",
                      "/v1/events?subject=%00", "/v1/events?types=%00", "/v1/events?after=%00", "/v1/events/%00", "/v1/replays?consumer=%00",
                      "/v1/replays/%00", "/v1/tokens/%00", "/v1/directories/%00", "/v1/audit/acme/population?as_of=%00"):  # fmt: skip

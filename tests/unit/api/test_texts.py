@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
+from api.invalid_fields import invalid_fields
 from api.problems import problem_of
+from operations.refusals import InvalidFieldsError
 from tests.served import served
 
 API = Path(__file__).parents[3] / "api"
@@ -55,7 +56,7 @@ def test_a_text_that_cannot_be_stored_is_refused_with_the_name_of_its_field(
     with pytest.raises(ValidationError) as refused:
         models()[name].model_validate(sent)
     errors = [{**error, "loc": ("body", *error["loc"])} for error in refused.value.errors() if error["type"] != "missing"]
-    problem = problem_of(RequestValidationError(errors))
+    problem = problem_of(InvalidFieldsError(invalid_fields(errors, None, None)))
     assert (problem.status, problem.code) == (400, "invalid_parameters")
     assert f"{field}" in problem.detail, "the field is named"
     assert said in problem.detail
