@@ -1,5 +1,6 @@
 """The large data set that most rows share: one group of all users, many small groups, a second directory."""
 
+import random
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +12,8 @@ SMALL_GROUP_MEMBERS = 10
 TEAMS = 100
 TEAM_MEMBERS = 100
 OTHER = "other"
+CROWDED = "crowded"
+GROUPS_OF_EACH = 19  # of the crowded directory
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Dataset:
         self.stage.say(f"making {self.sizes.users} users")
         service = self.stage.service()
         service.directory(OTHER)
+        service.directory(CROWDED)
         return service
 
     @cached_property
@@ -59,3 +63,15 @@ class Dataset:
         if self.sizes.groups_of_all:
             self.service.make_groups([everyone] * self.sizes.groups_of_all, connections=1)
         return self.service.make_groups([everyone[i * size : (i + 1) * size] for i in range(TEAMS)])
+
+    @cached_property
+    def crowded_groups(self) -> int:
+        """How many groups the crowded directory has. A fifth as many users as the large group has are each in GROUPS_OF_EACH of them."""
+        self.stage.say("making users who are in many groups")
+        users = self.service.make_users(self.sizes.users // 5, directory=CROWDED)
+        dice, groups = random.Random(19), [list[str]() for _ in range(self.sizes.users // 100)]
+        for user in users:
+            for members in dice.sample(groups, GROUPS_OF_EACH):
+                members.append(user)
+        self.service.make_groups(groups, directory=CROWDED)
+        return len(groups)
