@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
+from api.field_reasons import TextError
 from scim.body import has_lone_surrogate
 
 V1_BYTES_MAX: Final = 2**20  # bytes of a body to /v1
@@ -50,10 +51,6 @@ def limited(receive: Receive, scope: Scope, bytes_max: int) -> Receive:
         return message
 
     return receive_some
-
-
-class TextError(ValueError):
-    """A text that cannot be stored. Its sentence does not quote the text, so it can be shown."""
 
 
 class Body(BaseModel):

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
+from api.problems import MethodError
 from api.services import Services
 from api.strangers import address_of
 from operations.admission import check
@@ -37,7 +38,7 @@ class Gate:
     async def admit(self, scope: Scope) -> Route | None:
         """Put the caller into the scope, and return the route; None for an unknown path, which the router refuses.
 
-        Raises Unauthorized or ForbiddenError.
+        Raises Unauthorized or ForbiddenError, and MethodError for a path that does not take the method.
         """
         route = self._route(scope)
         if route is not None and not open_to_strangers(route.name):
@@ -46,8 +47,18 @@ class Gate:
         return route
 
     def _route(self, scope: Scope) -> Route | None:
-        found: list[BaseRoute] = [route for route in self._routes if route.matches(scope)[0] is Match.FULL]
-        return found[0] if found and isinstance(found[0], Route) else None
+        """The route of a request; None for an unknown path. Raises MethodError for a path that does not take the method."""
+        near: list[BaseRoute] = []
+        for route in self._routes:
+            match = route.matches(scope)[0]
+            if match is Match.FULL:
+                return route if isinstance(route, Route) else None
+            if match is Match.PARTIAL:
+                near.append(route)
+        if near:
+            scope["route"] = near[0]  # for the count of requests by route
+            raise MethodError({method for route in near if isinstance(route, Route) for method in route.methods or ()})
+        return None
 
     async def _caller(self, scope: Scope) -> Caller:
         request, authorization = UUID(scope["request_id"]), Request(scope).headers.get("authorization")

@@ -1,6 +1,6 @@
 """Errors outside SCIM: application/problem+json (RFC 9457) with a stable code. One table from exception to answer."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import orjson
@@ -38,6 +38,14 @@ from scim.errors import ScimError, TooMany
 ALLOWED_MAX = 50  # values that an error lists
 
 
+class MethodError(HTTPException):
+    """405 with the methods that the path takes (RFC 9110 §15.5.6)."""
+
+    def __init__(self, methods: Collection[str]) -> None:
+        self.allow = ", ".join(sorted(methods))
+        super().__init__(405, f"This route takes {self.allow}.")
+
+
 class ProblemError(Exception):
     """A problem response to a /v1 request."""
 
@@ -45,6 +53,7 @@ class ProblemError(Exception):
         super().__init__(code)
         self.status, self.code, self.detail, self.members = status, code, detail, members
         self.retry_after = 1  # seconds, sent with 429 and 503
+        self.allow = ""  # the methods of the route, sent with 405
 
 
 def problem_of(error: Exception) -> ProblemError:
@@ -72,8 +81,10 @@ def problem_of(error: Exception) -> ProblemError:
             return problem_of(invalid(error.field, error.reason))
         case HTTPException():
             code = _CODES.get(error.status_code, "refused")
-            ours = error.detail if isinstance(error, BodyTooLargeError) else None
-            return ProblemError(error.status_code, code, ours or _TEXTS.get(code, "The request was refused."))
+            ours = error.detail if isinstance(error, BodyTooLargeError | MethodError) else None
+            problem = ProblemError(error.status_code, code, ours or _TEXTS.get(code, "The request was refused."))
+            problem.allow = error.allow if isinstance(error, MethodError) else ""
+            return problem
         case psycopg.Error():
             return _of_database(met(error))
         case _:
@@ -84,11 +95,11 @@ def _of_a_place(error: InvalidCursorError | CursorAheadError | CursorForkedError
     """The response for a place in the log that is invalid, lost, or no longer the consumer's."""
     match error:
         case InvalidCursorError():
-            return ProblemError(
-                400,
-                "invalid_cursor",
-                "The place is neither a cursor of this ledger nor an event id. Take `after` of a page, or start without.",
+            why = (
+                str(error)
+                or "The place is neither a cursor of this ledger nor an event id. Take `after` of a page, or start without."
             )
+            return ProblemError(400, "invalid_cursor", why)
         case CursorAheadError():
             why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state with it, then read on."
             return ProblemError(409, "cursor_ahead", why, cursor=error.number, head=error.head)
@@ -117,7 +128,6 @@ _REFUSED: dict[type[Exception], str] = {
 }  # fmt: skip
 _TEXTS = {
     "not_found": "There is no such route. See /openapi.json for the routes.",
-    "method_not_allowed": "This route does not support this method. See /openapi.json.",
 }
 _CODES = {
     401: "unauthorized",
@@ -152,6 +162,8 @@ def document(problem: ProblemError, request_id: str) -> bytes:
 
 def answer(problem: ProblemError, request_id: str) -> Response:
     headers = {"WWW-Authenticate": 'Bearer realm="scim-ledger"'} if problem.status == 401 else {}
+    if problem.allow:
+        headers["Allow"] = problem.allow
     if problem.status in {429, 503}:
         headers["Retry-After"] = str(problem.retry_after)
     return Response(document(problem, request_id), problem.status, headers, "application/problem+json")

@@ -11,7 +11,7 @@ from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
-from ledger.tokens import LIFE_DAYS, OVERLAP_S, Scope
+from ledger.tokens import LIFE_DAYS, OVERLAP_S, Role, Scope
 from operations import tokens
 from operations.tokens import DAYS_MAX, NAME_LENGTH_MAX, Issued
 
@@ -21,7 +21,7 @@ _Names = Annotated[tuple[str, ...], Field(max_length=ITEMS_MAX)]
 class TokenBody(Body):
     """The body of POST /v1/tokens. `types`, `consumers` and `bodies` narrow tokens of role consumer."""
 
-    role: str
+    role: Role
     name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX)]
     directories: _Names = ("*",)
     types: _Names = ("*",)

@@ -21,7 +21,17 @@ ID_MARK_SIZE: Final = 4  # bytes of a leaf hash that an event id shows
 
 
 class InvalidCursorError(ValueError):
-    """The text is not a cursor of this ledger."""
+    """The text is not a cursor of this ledger, or not one for this form of the feed; then the text of the error says which one."""
+
+
+OF_ONE_DIRECTORY: Final = (
+    "The cursor counts in one directory, so it is understood only with the parameter `directory` that it was read with."
+)
+OF_A_DIRECTORY_FEED: Final = "The cursor counts in one directory, and a consumer's place is in the whole ledger. Take a cursor that GET …/events of the consumer returned."
+OF_THE_WHOLE_LEDGER: Final = (
+    "The cursor counts in the whole ledger: leave the parameter `directory` out, or begin without `after`. Or it was read with another "
+    "`directory`."
+)
 
 
 @dataclass(frozen=True, slots=True)

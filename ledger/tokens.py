@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 import orjson
@@ -38,7 +38,8 @@ from proofs.body import BodyError
 from proofs.keys import WrapError
 
 SQL = load_queries(__file__)
-ROLES: Final = ("scim", "consumer", "operator", "auditor", "admin")
+Role = Literal["scim", "consumer", "operator", "auditor", "admin"]
+ROLES: Final = get_args(Role)
 # Tokens of these roles are revoked with their directory if they reach no other. Tokens that only read stay valid: applications must still
 # read that access ended, and auditors must still see the past.
 ENDED_ROLES: Final = ("scim", "operator", "admin")

@@ -22,7 +22,7 @@ from delivery.terms import Definition
 from delivery.transports.webhook import Message
 from delivery.transports.webhook import Webhooks as WebhookTransport
 from ledger.commands import RecordFacts
-from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
+from ledger.cursor import OF_A_DIRECTORY_FEED, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.events import type_mask
 from ledger.feed import Page, Selection, reached, rfc3339
@@ -223,7 +223,7 @@ async def acknowledge(ledger: OpenLedger, caller: Caller, consumer: Consumer, th
     check_pulling(consumer)
     cursor = None if parse_event_id(through) is not None else decode_cursor(through)
     if cursor is not None and cursor.directory:
-        raise InvalidCursorError  # a cursor of one directory's feed counts seqs, not positions
+        raise InvalidCursorError(OF_A_DIRECTORY_FEED)
     if await _put_into_log(ledger, consumer):
         consumer = await reached_consumer(ledger, caller, consumer.name)
     async with ledger.connection() as conn:

@@ -6,7 +6,16 @@ from datetime import datetime
 from database.connections import Connection
 from delivery import log_positions
 from ledger.commands import parse_id
-from ledger.cursor import BEGINNING, Cursor, EventId, InvalidCursorError, decode_cursor, parse_event_id
+from ledger.cursor import (
+    BEGINNING,
+    OF_ONE_DIRECTORY,
+    OF_THE_WHOLE_LEDGER,
+    Cursor,
+    EventId,
+    InvalidCursorError,
+    decode_cursor,
+    parse_event_id,
+)
 from ledger.events import type_mask
 from ledger.feed import CursorAheadError, Selection, reached
 from ledger.ids import NO_DIRECTORY, Number
@@ -112,7 +121,7 @@ async def _cursor_after(ledger: OpenLedger, conn: Connection, caller: Caller, se
         return await _cursor_after_event(ledger, conn, caller, wanted, event_id)
     cursor = decode_cursor(after)
     if cursor.directory != wanted:
-        raise InvalidCursorError
+        raise InvalidCursorError(OF_THE_WHOLE_LEDGER if wanted else OF_ONE_DIRECTORY)
     return await ledger.feed.check(conn, cursor)
 
 

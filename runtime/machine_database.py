@@ -6,10 +6,12 @@ Imports nothing of the HTTP edge, whose import would delay a rebuild or a verifi
 import contextlib
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from typing import Any
 
 import structlog
 
+from api.field_reasons import reason_of
 from database.server import SPARE_CONNECTIONS
 from runtime import embedded
 from runtime.bootstrap import DATABASE, StartError, Urls, configured_urls, embedded_urls
@@ -30,8 +32,18 @@ def main_settings() -> Settings:
     try:
         return load_settings()
     except ValidationError as wrong:
-        names = ", ".join(f"LEDGER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in wrong.errors())
-        raise CommandError(f"Not understood: {names}", USAGE) from wrong
+        raise CommandError(
+            " ".join(_said(error) for error in wrong.errors()), USAGE
+        ) from None  # a traceback could quote a secret
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """What is wrong with a setting. Of a validator of ours its own sentence, which quotes no secret."""
+    name = str(error["loc"][0])
+    field = Settings.model_fields.get(name)
+    own = error.get("ctx", {}).get("error")
+    reason, _ = (str(own).rstrip("."), ()) if own is not None else reason_of(error, field, tuple(Settings.model_fields), None)
+    return f"LEDGER_{name.upper()} {reason}."
 
 
 @contextlib.contextmanager

@@ -40,17 +40,22 @@ class Settings(BaseSettings):
     delivery_workers: int = Field(1, ge=0, le=64, description="Processes that push to webhooks; 0: none here")
     webhook_allow: str = Field("", description="Private or loopback networks or hosts that webhooks may reach")
     webhook_timeout_s: float = Field(15.0, ge=0.5, le=60, description="Seconds within which a webhook must answer")
-    url: str | None = Field(
-        None, pattern="^https?://.", description="A service for the command line and the demo; unset: that of this machine"
-    )
+    url: str | None = Field(None, description="A service for the command line and the demo; unset: that of this machine")
     token: SecretStr | None = Field(None, description="With LEDGER_URL: the token of the command line")
     token_file: Path | None = Field(None, description="The same, in a file that only you can read")
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("begins with http:// or https://")
+        return url
 
     @field_validator("metrics_port")
     @classmethod
     def _has_a_port_for_each_worker(cls, first: int | None, others: ValidationInfo) -> int | None:
         if first is not None and first + others.data.get("workers", 1) - 1 > PORT_MAX:
-            raise ValueError(f"each worker has a port of its own, counted up, and there is none above {PORT_MAX}")
+            raise ValueError(f"is too high: each worker has a port of its own, counted up, and there is none above {PORT_MAX}")
         return first
 
     @property

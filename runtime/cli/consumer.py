@@ -11,6 +11,7 @@ from runtime.cli.client import ask, service
 from runtime.cli.files import reserve_private
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
+from runtime.cli.wording import in_commands
 from runtime.exits import FINDING
 
 app = new_group("Named readers of the feed.")
@@ -59,7 +60,7 @@ def create(
     made = _kept(secret_file, lambda: ask("consumer create", body=body, name=name))
     text = f"Consumer {name}: {made['mode']}, {made['state']}, at position {made['acked_position']} of {made['head_position']}."
     shown = f"\nIts signing secret, shown once: {made['secret']}" if "secret" in made else ""
-    say(as_json, made, text + "".join(f"\n{line}" for line in made.get("warnings", ())) + shown)
+    say(as_json, made, text + "".join(f"\n{in_commands(line, ())}" for line in made.get("warnings", ())) + shown)
 
 
 @app.command("list")

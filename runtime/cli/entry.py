@@ -8,6 +8,7 @@ from typing import Final
 
 from runtime.cli.nouns import NOUNS, new_group
 from runtime.cli.printing import plain
+from runtime.cli.wording import in_commands
 from runtime.exits import USAGE, CommandError
 
 _TOKEN: Final = re.compile(r"sl_[a-z]+_[0-9a-f]{32}_[0-9a-f]{16}")
@@ -36,7 +37,9 @@ def main() -> None:
     except CommandError as ended:
         if ended.problem is not None and "--json" in sys.argv:
             print(json.dumps(ended.problem, ensure_ascii=False, separators=(",", ":")))
-        print(plain(ended.text), file=sys.stderr)
+        typed = {word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+        text = in_commands(ended.text, typed) if ended.problem is not None else ended.text
+        print(plain(text), file=sys.stderr)
         raise SystemExit(ended.code) from None
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the pipe has closed it

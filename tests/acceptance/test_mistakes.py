@@ -1,0 +1,161 @@
+"""What people get wrong, and the sentence that they must get: over HTTP and on the command line.
+
+A sentence says what is wrong, where, and what is allowed. On the command line it speaks of commands and options, never of routes.
+"""
+
+import os
+from typing import Any
+
+import httpx
+import pytest
+
+from tests import warm
+from tests.acceptance.conftest import Service
+
+JSON = {"Content-Type": "application/json"}
+PLACES = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
+INSTANT = 'as_of takes "seq:N", "seq:head" or an instant with offset such as 2026-10-01T00:00:00Z. A bare date is ambiguous.'
+A_TIME = "is not a time with its zone, such as 2026-10-01T00:00:00Z"
+HTTP: tuple[tuple[str | None, str, str, object, int, str], ...] = (
+    # the feed
+    ("consumer", "GET", "/v1/events?type=user.deleted", None, 400, "`type` is not a parameter of this request; did you mean `types`?"),
+    ("consumer", "GET", "/v1/events?types=user.create", None, 400, "`types` names an event type that does not exist; did you mean `user.created`?"),
+    ("consumer", "GET", "/v1/events?directory=acme&directory=x", None, 400, "`directory` is there more than once."),
+    ("consumer", "GET", "/v1/events?limit=5000", None, 400, "`limit` is not a number from 1 to 1000."),
+    ("consumer", "GET", "/v1/events?limit=", None, 400, "`limit` is not a number from 1 to 1000."),
+    ("consumer", "GET", "/v1/events?wait=60", None, 400, "`wait` is not a number from 0 to 30."),
+    ("consumer", "GET", "/v1/events?after=hello", None, 400, "Take `after` of a page, or start without."),
+    ("consumer", "GET", "/v1/events?range_start=2026-11-01T00:00:00+01:00", None, 400, f"`range_start` {A_TIME}; in an address a + is a space: write Z, or %2B."),
+    ("consumer", "GET", "/v1/events?range_end=soon", None, 400, f"`range_end` {A_TIME}."),
+    ("consumer", "GET", "/v1/events?range_start=2026-11-01T00:00:00", None, 400, "`range_start` has no zone: write an instant such as 2026-10-01T00:00:00Z."),
+    ("consumer", "GET", "/v1/events?subject=ada", None, 400, "`subject` is not the id of a user or group (a UUID)."),
+    ("consumer", "GET", "/v1/events?from=yesterday", None, 400, PLACES),
+    ("consumer", "POST", "/v1/events", {}, 405, "This route takes GET."),
+    ("consumer", "GET", "/v1/event", None, 404, "There is no such route. See /openapi.json for the routes."),
+    (None, "GET", "/v1/events", None, 401, "Send a token in the header: Authorization: Bearer sl_..."),
+    ("scim", "GET", "/v1/events", None, 403, "This needs a token of role consumer, operator, auditor or admin."),
+    # consumers
+    ("admin", "PUT", "/v1/consumers/crm", b'{"mode"', 400, "`body` is not JSON: it ends at character 7."),
+    ("admin", "PUT", "/v1/consumers/crm", b'{"url": "a", "url": "b"}', 400, "`url` is there more than once."),
+    ("admin", "PUT", "/v1/consumers/crm", {"mode": "webhok"}, 400, "`mode` is not one of pull, webhook; did you mean `webhook`?"),
+    ("admin", "PUT", "/v1/consumers/crm", {"batchmax": 5}, 400, "`batchmax` is not a field of this request; did you mean `batch_max`?"),
+    ("admin", "PUT", "/v1/consumers/crm", {"batch_max": 500}, 400, "`batch_max` is not a number from 1 to 100."),
+    ("admin", "PUT", "/v1/consumers/crm", {"directories": "acme"}, 400, "`directories` is not a list."),
+    ("admin", "PUT", "/v1/consumers/crm", {"directories": ["acne"]}, 400, '`directories` names one that does not exist. Give names of directories, or ["*"] for all.'),
+    ("admin", "PUT", "/v1/consumers/crm", {"mode": "webhook"}, 400, "A webhook needs a `url` of at most 2 000 characters, such as https://app.example.com/hooks."),
+    ("admin", "PUT", "/v1/consumers/crm", {"start": "2026-11-01"}, 400, f"An instant needs a time and an offset. {PLACES}"),
+    ("admin", "PUT", "/v1/consumers/CRM", {}, 400, "A consumer's name is 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit."),
+    ("admin", "POST", "/v1/consumers/crm", {}, 405, "This route takes DELETE, GET, PUT."),
+    ("admin", "GET", "/v1/consumers/crn", None, 404, "There is no consumer of that name. GET /v1/consumers lists them."),
+    ("operator", "POST", "/v1/consumers/crm/seek", {"to": "seq:1"}, 400, "`reason` is missing."),
+    ("consumer", "POST", "/v1/consumers/crm/ack", {}, 400, "`through` is missing."),
+    # tokens and directories
+    ("admin", "POST", "/v1/tokens", {"role": "king", "name": "x"}, 400, "`role` is not one of scim, consumer, operator, auditor, admin."),
+    ("admin", "POST", "/v1/tokens", {"role": "scim", "name": "x"}, 400, "A scim token belongs to exactly one directory: name it."),
+    ("admin", "POST", "/v1/tokens", {"role": "auditor", "name": "x", "expires_in_days": 99999}, 400, "`expires_in_days` is not a number from 1 to 3650."),
+    ("admin", "POST", "/v1/tokens", {"role": "auditor", "name": ""}, 400, "`name` is not text of 1 to 200 characters."),
+    ("admin", "POST", "/v1/directories", {"slug": "Acme Inc"}, 400, "A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit."),
+    ("admin", "POST", "/v1/directories", {"slug": "acme"}, 409, "There is a directory acme already, and names are never reused. Choose another one."),
+    ("admin", "POST", "/v1/directories/acme/close", {"reason": "x", "confirm": "acne"}, 400, 'repeat its name: "confirm": "acme".'),
+    # audit and replays
+    ("auditor", "GET", "/v1/audit/acme/population?as_of=2026-11-30", None, 400, INSTANT),
+    ("auditor", "GET", "/v1/audit/acme/population?as_of=2099-11-30T00:00:00Z", None, 400, "as_of lies in the future. Ask for an instant that has passed."),
+    ("auditor", "GET", "/v1/audit/acme/population?asof=seq:head", None, 400, "`asof` is not a parameter of this request; did you mean `as_of`?"),
+    ("auditor", "GET", "/v1/audit/acme/population?type=Person", None, 400, "`type` is not one of User, Group."),
+    ("operator", "POST", "/v1/replays", {"name": "n", "consumer": "crm", "from": "seq:1", "reason": "x", "dryrun": True}, 400, "`dryrun` is not a field of this request; did you mean `dry_run`?"),
+    # SCIM
+    ("scim", "GET", "/scim/acme/Users", None, 404, "SCIM lives under /scim/{directory}/v2."),
+    ("scim", "GET", "/scim/acme/v2/Users?filter=userName%20eq%20ada", None, 400, "The filter needs a value at character 13: text in double quotes, a number, true, false or null."),
+    ("scim", "GET", '/scim/acme/v2/Users?filter=usrName%20eq%20"ada"', None, 400, 'The filter names an attribute "usrName" at character 1 that this resource type does not have.'),
+    ("scim", "POST", "/scim/acme/v2/Users", b'{"a"', 400, "The request body is not valid JSON at line 1, column 5."),
+    ("scim", "DELETE", "/scim/acme/v2/Users", None, 405, "This endpoint takes GET, POST."),
+    ("consumer", "GET", "/scim/acme/v2/Users", None, 403, "This token is not a SCIM token. Give the IdP one of role scim."),
+)  # fmt: skip
+
+
+def asked(service: Service, role: str | None, method: str, path: str, body: object) -> httpx.Response:
+    headers = {**JSON, **({"Authorization": f"Bearer {service.first_run['tokens'][role]}"} if role else {})}
+    sent: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+    return httpx.request(method, service.base + path, headers=headers, trust_env=False, timeout=60, **sent)
+
+
+@pytest.mark.parametrize(("role", "method", "path", "body", "status", "sentence"), HTTP)
+def test_a_mistake_over_http(
+    service: Service, role: str | None, method: str, path: str, body: object, status: int, sentence: str
+) -> None:
+    answer = asked(service, role, method, path, body)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["detail"].endswith(sentence), answer.json()["detail"]
+    if path.startswith("/v1") and answer.json()["code"] == "invalid_parameters":
+        assert all({"field", "reason"} <= set(error) for error in answer.json()["errors"])
+    if status == 405:
+        assert answer.headers["Allow"] in sentence
+
+
+def test_a_cursor_of_another_form_of_the_feed(service: Service) -> None:
+    def feed(query: str) -> dict[str, Any]:
+        return asked(service, "consumer", "GET", f"/v1/events?{query}", None).json()
+
+    whole, acme = (feed(query)["list_metadata"]["after"] for query in ("limit=1", "limit=1&directory=acme"))
+    assert feed(f"after={acme}")["detail"].startswith(
+        "The cursor counts in one directory, so it is understood only with the parameter `directory`"
+    )
+    assert feed(f"directory=acme&after={whole}")["detail"].startswith(
+        "The cursor counts in the whole ledger: leave the parameter `directory` out"
+    )
+
+
+COMMANDS: tuple[tuple[str, int, str], ...] = (
+    ("tokn", 2, "No such command 'tokn'."),
+    ("token isue", 2, "No such command 'isue'. Did you mean 'issue'?"),
+    ("token issue", 2, "Missing argument 'role'."),
+    ("token issue king --directory acme", 2, "`role` is not one of scim, consumer, operator, auditor, admin."),
+    ("token issue scim --directory acne", 2, "`--directory` names an unknown directory. `scim-ledger directory list` lists them."),
+    ("token revoke nope", 4, "There is no token of that id. `scim-ledger token list` lists them."),
+    ("token list --stat active", 2, "No such option: --stat (Possible options: --state)"),
+    ("token list --state sleeping", 2, "`--state` is not one of active, overlapping, expired, revoked."),
+    ("directory create Acme", 2, "A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit."),
+    ("directory show acne", 4, "This token does not reach a directory of that name."),
+    ("directory close acme", 2, "Missing option '--reason'."),
+    ("consumer create crm --types user.create", 2, "`--types` names an event type that does not exist; did you mean `user.created`?"),
+    ("consumer create crm --ordering none", 2, "`--ordering` is not one of directory, subject."),
+    ("consumer show crn", 4, "There is no consumer of that name. `scim-ledger consumer list` lists them."),
+    ("consumer seek crn yesterday --reason x", 4, "There is no consumer of that name. `scim-ledger consumer list` lists them."),
+    ("events list --limit 0", 2, "Invalid value for '--limit': 0 is not in the range x>=1."),
+    ("events list --type user.created", 2, "No such option: --type (Possible options: --types)"),
+    ("events get evt_x", 4, "There is no event of this id, or the token does not reach it."),
+    ("audit population acme --as-of tomorrow", 2, INSTANT),
+    ("replay rebuild --only peeple", 2, "There is no read model peeple. Choose from directory_states, groups, memberships, states, users."),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "code", "sentence"), COMMANDS)
+def test_a_mistake_on_the_command_line(service: Service, words: str, code: int, sentence: str) -> None:
+    done = service.cli(*words.split())
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.rstrip().endswith(sentence), done.stderr
+    assert "/v1" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+SETTINGS: tuple[tuple[str, dict[str, str], int, str], ...] = (
+    ("serve", {"LEDGER_PORT": "abc"}, 2, "LEDGER_PORT is not a number from 0 to 65535."),
+    ("serve", {"LEDGER_WORKERS": "0"}, 2, "LEDGER_WORKERS is not a number from 1 to 64."),
+    ("serve", {"LEDGER_LOG_FORMAT": "jsno"}, 2, "LEDGER_LOG_FORMAT is not one of console, json; did you mean `json`?"),
+    ("serve", {"LEDGER_DATABASE_WAIT_S": "soon"}, 2, "LEDGER_DATABASE_WAIT_S is not a number from 0 to 3600."),
+    ("migrate", {"LEDGER_DATABASE_URL": "postgres://u:geheim@localhost:1x/db"}, 2, "LEDGER_DATABASE_URL is not understood"),
+    ("token list", {"LEDGER_URL": "http://127.0.0.1:1"}, 2, "LEDGER_URL is set, but no token: set LEDGER_TOKEN, or LEDGER_TOKEN_FILE."),
+    ("token list", {"LEDGER_URL": "127.0.0.1:1", "LEDGER_TOKEN": "x"}, 2, "LEDGER_URL is not understood: it begins with http:// or https://."),
+    ("settings", {"LEDGER_URL": "127.0.0.1:1"}, 2, "LEDGER_URL begins with http:// or https://."),
+    ("token list", {"LEDGER_URL": "http://127.0.0.1:1", "LEDGER_TOKEN": "x"}, 3, "http://127.0.0.1:1 cannot be reached"),
+    ("token list", {"LEDGER_URL": "http://127.0.0.1:1", "LEDGER_TOKEN_FILE": "/nope"}, 2, "LEDGER_TOKEN_FILE /nope cannot be read."),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "settings", "code", "sentence"), SETTINGS)
+def test_a_mistake_in_a_setting(service: Service, words: str, settings: dict[str, str], code: int, sentence: str) -> None:
+    done = warm.run(words.split(), {**os.environ, "LEDGER_DATA_DIR": str(service.data_dir), **settings})
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert "geheim" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
