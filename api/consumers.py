@@ -84,7 +84,9 @@ def _add_definition(router: APIRouter, services: Services) -> None:
 
     @router.put("/v1/consumers/{name}", name="consumers.put")
     async def put_consumer(request: Request, name: str, body: ConsumerBody) -> Response:
-        put = await consumers.put(ledger, caller_of(request), name, body.changes(), body.start, services.webhooks.allowed)
+        put = await consumers.put(
+            ledger, caller_of(request), name, body.changes(), body.start, services.webhooks.allowed, exists=_condition(request)
+        )
         secret: dict[str, Any] = {"secret": put.secret} if put.secret else {}
         warnings: dict[str, Any] = {"warnings": list(put.warnings)} if put.warnings else {}
         return as_json({**put.status, **secret, **warnings}, 201 if put.created else 200)
@@ -101,6 +103,13 @@ def _add_definition(router: APIRouter, services: Services) -> None:
     async def delete_consumer(request: Request, name: str) -> Response:
         await consumers.delete(ledger, caller_of(request), name)
         return Response(status_code=204)
+
+
+def _condition(request: Request) -> bool | None:
+    """Whether the consumer must exist: `If-Match` says that it must, `If-None-Match: *` that it must not (RFC 9110 §13.1)."""
+    if "if-match" in request.headers:
+        return True
+    return False if request.headers.get("if-none-match", "").strip() == "*" else None
 
 
 def _add_states(router: APIRouter, services: Services) -> None:

@@ -30,6 +30,7 @@ from operations.refusals import (
     InvalidFieldsError,
     NotFoundError,
     OperationError,
+    UnmetError,
     invalid,
 )
 from projections.history import InvalidAsOfError
@@ -120,7 +121,9 @@ def _of_database(fault: Fault) -> ProblemError:
     return ProblemError(503, "database_unavailable", f"{fault.says} Try again in a moment.")
 
 
-_STATUSES: dict[type[OperationError], int] = {ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, InvalidError: 400}
+_STATUSES: dict[type[OperationError], int] = {
+    ForbiddenError: 403, NotFoundError: 404, ConflictError: 409, UnmetError: 412, InvalidError: 400,
+}  # fmt: skip
 # Errors whose text becomes the detail.
 _REFUSED: dict[type[Exception], str] = {
     RefusedError: "refused", LifecycleError: "refused", ConsumerRefusedError: "refused", ReplayRefusedError: "refused", TokenRefusedError: "refused",

@@ -32,7 +32,7 @@ from operations.admin_commands import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ConflictError, ForbiddenError, InvalidError, unknown_types
+from operations.refusals import ConflictError, ForbiddenError, InvalidError, UnmetError, unknown_types
 from replay.redeliver import REPLAYS
 
 
@@ -67,11 +67,20 @@ class Webhooks:
 
 
 @operation("consumers.put")
-async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, start: str | None, allowed: Allowed) -> Put:
-    """Create a consumer, or change its definition.
+async def put(
+    ledger: OpenLedger,
+    caller: Caller,
+    name: str,
+    changes: Changes,
+    start: str | None,
+    allowed: Allowed,
+    *,
+    exists: bool | None = None,
+) -> Put:
+    """Create a consumer, or change its definition. `exists`: whether it must exist already; None where either is right.
 
     Raises InvalidError, InvalidFieldsError or ConsumerRefusedError for an invalid definition, ForbiddenError for directories beyond the caller's reach,
-    ConflictError if a consumer beyond its reach has the name, StateError if the mode differs from that of the existing consumer.
+    ConflictError if a consumer beyond its reach has the name, UnmetError if `exists` is not met, StateError if the mode differs from that of the existing consumer.
     """
     if not NAME.fullmatch(name):
         raise InvalidError("A consumer's name is 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit.")
@@ -79,6 +88,8 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
         known = await consumer_named(conn, name)
         if known is not None and not await owns(ledger, conn, caller, known):
             raise ConflictError("This name is taken. Choose another one.", "name_taken")
+        if exists is not None and exists != (known is not None):
+            raise UnmetError(*(_THERE if known is not None else _NOT_THERE))
         asked = replace(known.defined(ledger.kek) if known else Definition(), **changes)
         directories = await ledger.directories.all(conn)
         _refuse_beyond_reach(caller, name, asked)
@@ -94,6 +105,10 @@ async def put(ledger: OpenLedger, caller: Caller, name: str, changes: Changes, s
         await record(ledger, caller, change)
     warnings = ("`start` was ignored: the consumer exists. POST …/seek moves it.",) if start is not None else ()
     return Put(await _status(ledger, caller, name), created=False, secret=None, warnings=warnings)
+
+
+_THERE = "There is a consumer of that name already. Nothing was changed: update it, or choose another name.", "consumer_exists"
+_NOT_THERE = "There is no consumer of that name yet. Nothing was changed: create it.", "consumer_missing"
 
 
 def _refuse_beyond_reach(caller: Caller, name: str, asked: Definition) -> None:

@@ -36,6 +36,10 @@ class ConflictError(OperationError):
     """Its state does not allow this act."""
 
 
+class UnmetError(OperationError):
+    """A condition of the request is not met, so nothing was done."""
+
+
 class InvalidError(OperationError):
     """The request is not understood, or its values are invalid."""
 

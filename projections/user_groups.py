@@ -90,14 +90,27 @@ class GroupNames:
         known = self._names.get
         return {row[:_ID]: name for row in rows if (name := known(row)) is not None}
 
-    def name(self, directory: Directory, row: bytes, sealed: Sealed, bytes_max: int | None = None) -> Name | None:
-        """The name of a group; None where its body is long or gone. Raises PayloadTooLargeError."""
-        group = row[:_ID]
-        known, ct = sealed.remembered.get(group), sealed.bodies.get(group)
-        if known is not None or ct is None:
-            return known
-        obj, _, body_seq, wrapped = _unpacked(row)
-        document, size = reads.readable(self._kek, directory, (GROUP, obj, body_seq), ct, wrapped, bytes_max=bytes_max)
+    def opened(
+        self,
+        directories: Mapping[DirectoryNumber, Directory],
+        rows: Sequence[bytes],
+        sealed: Sealed,
+        bytes_max: int | None = None,
+    ) -> dict[bytes, Name]:
+        """The names of groups by id, without those whose body is long or gone. Raises PayloadTooLargeError."""
+        names = dict(sealed.remembered)
+        if len(names) == len(rows):
+            return names
+        for row in rows:
+            ct = sealed.bodies.get(row[:_ID])
+            if ct is not None:
+                names[row[:_ID]] = self._opened(directories, row, ct, bytes_max)
+        return names
+
+    def _opened(self, directories: Mapping[DirectoryNumber, Directory], row: bytes, ct: bytes, bytes_max: int | None) -> Name:
+        obj, directory, body_seq, wrapped = _unpacked(row)
+        place = (GROUP, obj, body_seq)
+        document, size = reads.readable(self._kek, directories[directory], place, ct, wrapped, bytes_max=bytes_max)
         name = Name(GroupOf(str(obj), document["displayName"], direct=True), reading(size))
         if size and len(name.group.name) <= NAME_CHARS_MAX:  # a damaged body has no size; each read of it is logged
             self._names[row] = name
@@ -105,17 +118,17 @@ class GroupNames:
                 self._names.popitem(last=False)
         return name
 
-    async def long_ones(self, turns: Turns, directory: Directory, groups: Sequence[UUID], work: Work) -> dict[bytes, GroupOf]:
-        """The names of groups with long bodies, read one after the other."""
-        names: dict[bytes, GroupOf] = {}
+    async def long_ones(self, turns: Turns, directory: Directory, groups: Sequence[UUID], work: Work) -> dict[bytes, Name]:
+        """The names of groups with long bodies, read one after the other; their steps are spent already."""
+        names: dict[bytes, Name] = {}
         while groups:
             async with turns.connection(directory.id) as conn:
                 rows, looked_at = await reads.page(conn, directory, GROUP, groups)
             groups = groups[looked_at:]
 
-            def read(rows: Sequence[SealedResource] = rows) -> dict[bytes, GroupOf]:
+            def read(rows: Sequence[SealedResource] = rows) -> dict[bytes, Name]:
                 opened = (reads.unsealed(self._kek, directory, GROUP, sealed, work) for sealed in rows)
-                return {r.id.bytes: GroupOf(str(r.id), r.document["displayName"], direct=True) for r in opened}
+                return {r.id.bytes: Name(GroupOf(str(r.id), r.document["displayName"], direct=True), 0) for r in opened}
 
             names |= await turns.compute(directory.id, read)
         return names
@@ -164,15 +177,11 @@ async def groups_together(
         return alone
 
     def gather() -> dict[tuple[DirectoryNumber, UUID], list[GroupOf] | Alone]:
-        groups: dict[bytes, GroupOf] = {}
         try:
-            for row in above.rows:
-                name = names.name(by_id[_unpacked(row).directory], row, sealed, SHARED_BYTES_MAX)
-                if name is not None:
-                    groups[row[:_ID]] = name.group
+            opened = names.opened(by_id, above.rows, sealed, SHARED_BYTES_MAX)
         except PayloadTooLargeError:
             return alone
-        return {(d.id, user): found for (d, user), found in zip(users, gathered(above, groups, as_it_is), strict=True)}
+        return {(d.id, user): found for (d, user), found in zip(users, gathered(above, opened, as_it_is), strict=True)}
 
     return gather() if len(above.rows) < 32 and len(users) < 32 else await anyio.to_thread.run_sync(gather)
 
@@ -200,29 +209,26 @@ async def groups_of(
     if not above.rows:
         return {}
     long = [UUID(bytes=group) for group, ct in sealed.bodies.items() if ct is None]
-    groups = await names.long_ones(turns, directory, long, work)
+    long_ones = await names.long_ones(turns, directory, long, work)
 
     def gather() -> dict[UUID, list[Form]]:
-        known = dict(sealed.remembered)
-        for row in above.rows if len(known) < len(above.rows) else ():
-            name = names.name(directory, row, sealed)
-            if name is not None:  # else it has a long body, or was deleted meanwhile
-                known[row[:_ID]] = name
-        work.spend(sum([name.steps for name in known.values()]))
-        groups.update({group: name.group for group, name in known.items()})
-        return dict(zip(users, gathered(above, groups, shown, work), strict=True))
+        opened = names.opened({directory.id: directory}, above.rows, sealed)
+        work.spend(sum([name.steps for name in opened.values()]))
+        return dict(zip(users, gathered(above, opened | long_ones, shown, work), strict=True))
 
     return await turns.compute(directory.id, gather)
 
 
 def gathered(
-    above: Above, groups: Mapping[bytes, GroupOf], shown: Callable[[GroupOf], Form], work: Work | None = None
+    above: Above, names: Mapping[bytes, Name], shown: Callable[[GroupOf], Form], work: Work | None = None
 ) -> list[list[Form]]:
     """For each user the groups above it, as far as they have a name: direct ones first, by seq. Raises as Work.spend does."""
     if work is not None:
         work.spend(above.edges)
-    directly = {group: shown(found) for group, found in groups.items()}
-    indirectly = {group: shown(found._replace(direct=False)) for group, found in groups.items()} if above.parents else {}
+    directly = {group: shown(name.group) for group, name in names.items()}
+    indirectly: dict[bytes, Form] = {}
+    if above.parents:
+        indirectly = {group: shown(name.group._replace(direct=False)) for group, name in names.items()}
     shared: dict[bytes, list[Form]] = {}
     for packed in set(above.direct):
         direct = _ids(packed)
@@ -230,13 +236,13 @@ def gathered(
         if work is not None:
             work.spend(len(direct))
         if indirectly:
-            over = _indirect([group for group in direct if group in groups], above.parents, groups, work)
+            over = _indirect([group for group in direct if group in names], above.parents, names, work)
             shared[packed] += [indirectly[group] for group in over]
     return [shared[packed] for packed in above.direct]
 
 
 def _indirect(
-    direct: Sequence[bytes], parents: Mapping[bytes, Sequence[bytes]], groups: Mapping[bytes, GroupOf], work: Work | None
+    direct: Sequence[bytes], parents: Mapping[bytes, Sequence[bytes]], names: Mapping[bytes, Name], work: Work | None
 ) -> list[bytes]:
     """The groups above those that a user is in directly, breadth first."""
     ahead = list(direct)
@@ -246,7 +252,7 @@ def _indirect(
         if work is not None:
             work.spend(len(over))
         for parent in over:
-            if parent not in found and parent in groups:
+            if parent not in found and parent in names:
                 if work is not None:
                     work.spend(1)
                 found.add(parent)

@@ -19,10 +19,12 @@ with recursive direct as materialized (
     ) m
 ), followed as materialized (select * from above limit $3)
 select array(
-    select uuid_send(h.grp) || int4send(h.d) || int8send(g.body_seq) || s.wrapped || g.display_name_mac
-    from (select d, grp from near union select d, grp from followed) h
-    cross join lateral (select body_seq, display_name_mac from groups where directory = h.d and id = h.grp offset 0) g
-    cross join lateral (select wrapped from subject_keys where obj = h.grp offset 0) s
+    select uuid_send(g.id) || int4send(g.directory) || int8send(g.body_seq) || s.wrapped || g.display_name_mac
+    from (
+        select * from groups where directory = any(array(select distinct d from near))
+          and id = any(array(select grp from near union select grp from followed)) offset 0
+    ) g
+    cross join lateral (select wrapped from subject_keys where obj = g.id offset 0) s
 ), array(
     select int4send(n) || string_agg(uuid_send(grp), ''::bytea order by from_seq) from direct group by n
 ), array(

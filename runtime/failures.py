@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Final
 
 import psycopg
 
@@ -17,6 +18,11 @@ from runtime.reaching import unreachable
 from runtime.settings import Settings
 from scim.profile import ProfileError, UnknownProfileError
 
+_NO_OWNER: Final = (
+    "The login of this database may not change the schema `ledger`: migrations and rebuilds need the role that owns it. "
+    "Set LEDGER_MIGRATE_URL to the same database with that role (docs/operations.md)."
+)
+
 
 @contextmanager
 def explained(settings: Settings) -> Generator[None]:
@@ -28,6 +34,8 @@ def explained(settings: Settings) -> Generator[None]:
     except (psycopg.OperationalError, ConnectionError) as away:
         url = settings.database_url.get_secret_value() if settings.database_url else "host=localhost"
         raise unreachable(url, away) from away
+    except psycopg.errors.InsufficientPrivilege as refused:
+        raise CommandError(_NO_OWNER, USAGE) from refused
     except psycopg.InternalError as refused:  # the server refuses it, most likely because it is read-only
         if (fault := fault_of(refused)) is UNKNOWN:
             raise

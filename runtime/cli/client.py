@@ -45,10 +45,13 @@ class Service:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         key: str | None = None,
+        condition: str | None = None,
         **places: str,
     ) -> Any:
-        """Call the route of a verb. Raises CommandError without an answer, and for any answer but 2xx."""
+        """Call the route of a verb. `condition`: a header whose value is `*`. Raises CommandError without an answer, and for any answer but 2xx."""
         request = self._request(verb, query, body, key, places)
+        if condition is not None:
+            request.headers[condition] = "*"
         with self._reaching():
             answer = self.http.send(request)
         return _read(answer)
@@ -171,11 +174,12 @@ def ask(
     query: Mapping[str, Any] | None = None,
     body: Mapping[str, Any] | None = None,
     key: str | None = None,
+    condition: str | None = None,
     **places: str,
 ) -> Any:
     """Call the route of one verb."""
     with service() as found:
-        return found.ask(verb, query=query, body=body, key=key, **places)
+        return found.ask(verb, query=query, body=body, key=key, condition=condition, **places)
 
 
 def _of_this_machine(settings: ClientSettings, stack: ExitStack) -> tuple[httpx.BaseTransport, str]:

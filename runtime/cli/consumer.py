@@ -1,6 +1,7 @@
 """`scim-ledger consumer …`: consumers, their progress, and acts of operators."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -12,7 +13,7 @@ from runtime.cli.files import reserve_private
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
 from runtime.cli.wording import in_commands
-from runtime.exits import FINDING
+from runtime.exits import FINDING, USAGE, CommandError
 
 app = new_group("Named readers of the feed.")
 CONSUMER_COLUMNS: Final = (
@@ -52,15 +53,47 @@ def create(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a consumer, or change the definition of an existing one. A webhook's secret is shown once."""
+    """Create a consumer. A webhook's secret is shown once. Exit 4 if there is one of that name: `update` changes it.
+
+    Example: scim-ledger consumer create door --directory acme --types 'user.*'
+    """
     body = {
         "directories": directory or ["*"], "types": types.split(","), "start": start, "mode": "webhook" if url else "pull",
         "ordering": ordering, "batch_max": batch_max, "url": url,
     }  # fmt: skip
-    made = _kept(secret_file, lambda: ask("consumer create", body=body, name=name))
-    text = f"Consumer {name}: {made['mode']}, {made['state']}, at position {made['acked_position']} of {made['head_position']}."
+    made = _kept(secret_file, lambda: ask("consumer create", body=body, condition="If-None-Match", name=name))
     shown = f"\nIts signing secret, shown once: {made['secret']}" if "secret" in made else ""
-    say(as_json, made, text + "".join(f"\n{in_commands(line, ())}" for line in made.get("warnings", ())) + shown)
+    say(as_json, made, _standing(made) + shown)
+
+
+@app.command()
+def update(
+    name: str,
+    *,
+    directory: Annotated[list[str] | None, typer.Option(help="A directory that it reads; may be given again.")] = None,
+    types: Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*,group.created.")] = None,
+    url: Annotated[str | None, typer.Option(help="Push to this URL from now on.")] = None,
+    ordering: Annotated[str | None, typer.Option(help="subject or directory.")] = None,
+    batch_max: Annotated[int | None, typer.Option(min=1, max=100, help="Events in one request.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a consumer: only what is named; everything else stays as it is. Exit 4 if there is none of that name.
+
+    Example: scim-ledger consumer update door --url https://door.example.com/hooks
+    """
+    body = {
+        "directories": directory or None, "types": types.split(",") if types is not None else None, "ordering": ordering,
+        "batch_max": batch_max, "url": url,
+    }  # fmt: skip
+    if all(value is None for value in body.values()):
+        raise CommandError("Name what is to change: --directory, --types, --url, --ordering or --batch-max.", USAGE)
+    made = ask("consumer update", body=body, condition="If-Match", name=name)
+    say(as_json, made, _standing(made))
+
+
+def _standing(made: Mapping[str, Any]) -> str:
+    text = f"Consumer {made['name']}: {made['mode']}, {made['state']}, at position {made['acked_position']} of {made['head_position']}."
+    return text + "".join(f"\n{in_commands(line, ())}" for line in made.get("warnings", ()))
 
 
 @app.command("list")

@@ -60,6 +60,7 @@ VERBS: Final[Mapping[str, Route]] = {
     "events tail": _get("/v1/events"),
     "events get": _get("/v1/events/{event_id}"),
     "consumer create": Route("PUT", _CONSUMER),
+    "consumer update": Route("PUT", _CONSUMER),
     "consumer list": _get("/v1/consumers"),
     "consumer show": _get(_CONSUMER),
     "consumer delete": Route("DELETE", _CONSUMER),

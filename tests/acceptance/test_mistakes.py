@@ -3,6 +3,7 @@
 A sentence says what is wrong, where, and what is allowed. On the command line it speaks of commands and options, never of routes.
 """
 
+import json
 import os
 from typing import Any
 
@@ -159,3 +160,36 @@ def test_a_mistake_in_a_setting(service: Service, words: str, settings: dict[str
     assert sentence in done.stderr
     assert "geheim" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+DEFINITION = ("directories", "types", "mode", "ordering", "batch_max", "url", "retry_schedule")
+
+
+def test_create_changes_no_consumer_and_update_changes_only_what_is_named(service: Service) -> None:
+    """A changed `--url` once reset types, directories and order: access to everything leaked to a webhook."""
+
+    def shown() -> dict[str, Any]:
+        found = json.loads(service.cli("consumer", "show", "gate", "--json").stdout)
+        return {field: found[field] for field in DEFINITION}
+
+    assert "There is no consumer of that name yet." in service.cli("consumer", "update", "gate", "--types", "user.*").stderr
+    made = service.cli(
+        "consumer", "create", "gate", "--directory", "acme", "--types", "user.*", "--ordering", "directory", "--batch-max", "7"
+    )
+    assert made.returncode == 0, made.stderr
+    before = shown()
+    again = service.cli("consumer", "create", "gate", "--url", "https://gate.example.com/")
+    assert (again.returncode, again.stderr) == (
+        4,
+        "There is a consumer of that name already. Nothing was changed: update it, or choose another name.\n",
+    )
+    assert shown() == before
+    for option, value, field, changed in (
+        ("--types", "group.created", "types", ["group.created"]), ("--batch-max", "9", "batch_max", 9), ("--ordering", "subject", "ordering", "subject"),
+    ):  # fmt: skip
+        before = shown()
+        assert service.cli("consumer", "update", "gate", option, value).returncode == 0
+        assert {name: now for name, now in shown().items() if now != before[name]} == {field: changed}
+    nothing = service.cli("consumer", "update", "gate")
+    assert (nothing.returncode, nothing.stderr[:28]) == (2, "Name what is to change: --di")
+    assert service.cli("consumer", "delete", "gate").returncode == 0

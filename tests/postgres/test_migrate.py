@@ -3,6 +3,7 @@ is append-only for everyone.
 """
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from database import migrate as database_migrate
 from database.migrate import SQL, MigrationError, migrate, shipped
 from database.releases import Migration
 from runtime import embedded
+from tests import warm
 from tests.postgres.test_server import waiting, waiting_for_a_standby
 
 GRANTS = Path(database_migrate.__file__).with_name("grants.sql").read_text(encoding="utf-8")
@@ -228,6 +230,18 @@ def made(number: int, sql: str, serves: int | None = None) -> Migration:
 
 NEWEST = max(migration.number for migration in shipped())
 NEXT = made(NEWEST + 1, "alter table consumers add made_up int;", NEWEST)
+
+
+@pytest.mark.parametrize("words", ["migrate", "serve"])
+def test_a_login_that_does_not_own_the_schema_is_told_which_setting_is_missing(app_url: str, tmp_path: Path, words: str) -> None:
+    kek = tmp_path / "kek"
+    kek.write_bytes(os.urandom(32))
+    kek.chmod(0o600)
+    settings = {"LEDGER_DATABASE_URL": app_url, "LEDGER_DATA_DIR": str(tmp_path), "LEDGER_KEK_FILE": str(kek), "LEDGER_PORT": "0"}
+    done = warm.run(words.split(), {**os.environ, **settings})
+    assert done.returncode == 2, done.stderr
+    assert "Set LEDGER_MIGRATE_URL" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_every_migration_says_which_release_it_serves() -> None:

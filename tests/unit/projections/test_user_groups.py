@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.user_groups import Above, GroupOf, as_it_is, gathered
+from projections.user_groups import Above, GroupOf, Name, as_it_is, gathered
 from scim.errors import TooMany
 from scim.work import Work
 
@@ -46,7 +46,7 @@ def above(edges: list[Edge], users: int = USERS) -> Above:
     return Above([b"".join(over[user]) for user in range(users)], [packed(n) for n in range(USERS, USERS + GROUPS)], parents)
 
 
-NAMED = {packed(n): group(n) for n in range(USERS, USERS + GROUPS)}
+NAMED = {packed(n): Name(group(n), 0) for n in range(USERS, USERS + GROUPS)}
 
 
 @given(_edges)
@@ -69,7 +69,7 @@ def test_users_in_the_same_groups_share_a_list_and_lists_share_groups(edges: lis
 @given(_edges, st.sets(st.integers(USERS, USERS + GROUPS - 1)))
 def test_a_group_without_a_name_is_ignored(edges: list[Edge], nameless: set[int]) -> None:
     """Its key was erased, or it was deleted between two queries."""
-    named = {packed(n): group(n) for n in range(USERS, USERS + GROUPS) if n not in nameless}
+    named = {packed(n): Name(group(n), 0) for n in range(USERS, USERS + GROUPS) if n not in nameless}
     left = [(m, g) for m, g in edges if m not in nameless and g not in nameless]
     assert gathered(above(edges), named, as_it_is) == [naive(user, left) for user in range(USERS)]
 
