@@ -26,7 +26,7 @@ from api.bodies import STRANGER_BYTES_MAX, V1_BYTES_MAX, limited
 from api.database_errors import given_up
 from api.gate import Gate
 from api.idempotency import answered_before, asks_once, once
-from api.invalid_fields import InvalidFieldsError, StrictRoute, check_query, invalid_fields
+from api.invalid_fields import StrictRoute, check_query, refused
 from api.metrics import observe
 from api.problems import EXPECTED, answer, problem_of, request_id_of
 from api.scim.app import ScimApp
@@ -59,8 +59,7 @@ def _fastapi(services: Services) -> FastAPI:
         return answer(problem_of(error), request_id_of(request))
 
     async def refuse_fields(request: Request, error: RequestValidationError) -> Response:
-        wrong = InvalidFieldsError(invalid_fields(error.errors(), request.scope["route"], error.body))
-        return await refuse(request, wrong)
+        return await refuse(request, refused(error.errors(), request.scope["route"], error.body))
 
     for kind in (*EXPECTED, Exception):
         app.add_exception_handler(kind, refuse)

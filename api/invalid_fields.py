@@ -4,8 +4,8 @@ No part of an answer quotes what was sent, because that may be personal; a sugge
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, get_args
 from urllib.parse import parse_qsl
 
 from fastapi.routing import APIRoute
@@ -16,17 +16,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.field_reasons import reason_of, unknown
-from operations.refusals import InvalidField, InvalidFieldsError
+from operations.refusals import PLACES_MAX, InvalidField, InvalidFieldsError
 
+_TWICE: Final = "is there more than once"
 _Fields = Mapping[str, FieldInfo]
 
 
-class RepeatedMemberError(HTTPException):
-    """A JSON object has a member twice. A starlette exception, because FastAPI passes on no other while it reads a body."""
+class InvalidBodyError(HTTPException):
+    """A body cannot be read, or has a member twice. A starlette exception, because FastAPI passes on no other while it reads a body."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(400, "repeated")
-        self.name = name
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(400, "invalid body")
+        self.field, self.reason = field, reason
 
 
 class StrictRoute(APIRoute):
@@ -43,14 +44,24 @@ class StrictRoute(APIRoute):
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
-        return json.loads(await self.body(), object_pairs_hook=_distinct)
+        body = await self.body()
+        try:
+            return json.loads(body, object_pairs_hook=_distinct)
+        except json.JSONDecodeError:  # FastAPI tells where
+            raise
+        except UnicodeDecodeError as broken:
+            raise InvalidBodyError("body", "is not UTF-8") from broken
+        except ValueError as broken:
+            raise InvalidBodyError("body", "has a number with too many digits") from broken
+        except RecursionError as broken:
+            raise InvalidBodyError("body", "is nested too deeply") from broken
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         seen = set[str]()
-        raise RepeatedMemberError(next(name for name, _ in pairs if name in seen or seen.add(name)))
+        raise InvalidBodyError(next(name for name, _ in pairs if name in seen or seen.add(name)), _TWICE)
     return found
 
 
@@ -60,19 +71,34 @@ def check_query(route: APIRoute, query: bytes) -> None:
     A parameter that is ignored is a filter that does not filter, and of two values only one could hold.
     """
     known = [field.alias for field in route.dependant.query_params]
-    seen, wrong = set[str](), list[InvalidField]()
+    seen, again, others = set[str](), dict[str, None](), dict[str, None]()
     for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name not in known:
-            wrong.append(InvalidField(name, *unknown(name, known, "parameter")))
+            others[name] = None
         elif name in seen:
-            wrong.append(InvalidField(name, "is there more than once"))
+            again[name] = None
         seen.add(name)
+    _refuse([InvalidField(name, _TWICE) for name in again], list(others), known, "parameter")
+
+
+def check_members(body: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse members of a body that is read without a model. Raises InvalidFieldsError."""
+    _refuse([], [name for name in body if name not in known], known, "field")
+
+
+def _refuse(wrong: list[InvalidField], others: Sequence[str], known: Collection[str], what: str) -> None:
+    named = others[: max(0, PLACES_MAX - len(wrong))]
+    wrong += [InvalidField(name, *unknown(name, known, what)) for name in named]
     if wrong:
-        raise InvalidFieldsError(list(dict.fromkeys(wrong)))
+        raise InvalidFieldsError(wrong, more=len(others) - len(named))
 
 
-def invalid_fields(errors: Sequence[Mapping[str, Any]], route: APIRoute | None, body: object) -> list[InvalidField]:
-    """The fields that pydantic found invalid. `body`: the text of a body that is no JSON."""
+def refused(errors: Sequence[Mapping[str, Any]], route: APIRoute | None, body: object) -> InvalidFieldsError:
+    """The error about what pydantic found invalid. `body`: the text of a body that is no JSON."""
+    return InvalidFieldsError(_invalid_fields(errors[:PLACES_MAX], route, body), more=max(0, len(errors) - PLACES_MAX))
+
+
+def _invalid_fields(errors: Sequence[Mapping[str, Any]], route: APIRoute | None, body: object) -> list[InvalidField]:
     query: _Fields = {field.alias: field.field_info for field in route.dependant.query_params} if route else {}
     members = _members(route)
     found: list[InvalidField] = []
@@ -87,5 +113,6 @@ def invalid_fields(errors: Sequence[Mapping[str, Any]], route: APIRoute | None, 
 
 def _members(route: APIRoute | None) -> _Fields:
     """The fields of the body of a route."""
-    models = [field.field_info.annotation for field in route.dependant.body_params] if route else []
+    annotations = [field.field_info.annotation for field in route.dependant.body_params] if route else []
+    models = [model for annotation in annotations for model in (annotation, *get_args(annotation))]  # a body may be left out
     return next((model.model_fields for model in models if isinstance(model, type) and issubclass(model, BaseModel)), {})

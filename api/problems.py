@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from api.bodies import BodyTooLargeError
 from api.database_errors import met
-from api.invalid_fields import RepeatedMemberError
+from api.invalid_fields import InvalidBodyError
 from database.faults import Fault, Kind
 from delivery.consumers import ConsumerRefusedError
 from delivery.log_positions import PlaceError, PlaceMovedError
@@ -78,8 +78,8 @@ def problem_of(error: Exception) -> ProblemError:
             )
             problem.retry_after = getattr(error, "retry_after", 1)
             return problem
-        case RepeatedMemberError():
-            return problem_of(invalid(error.name, "is there more than once"))
+        case InvalidBodyError():
+            return problem_of(invalid(error.field, error.reason))
         case HTTPException():
             code = _CODES.get(error.status_code, "refused")
             ours = error.detail if isinstance(error, BodyTooLargeError | MethodError) else None

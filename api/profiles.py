@@ -1,5 +1,6 @@
 """Profiles over HTTP: list, show, validate, try, and set that of a directory (docs/operations.md, "Profiles")."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.answers import as_json, listed
 from api.gate import caller_of
-from api.invalid_fields import StrictRoute
+from api.invalid_fields import StrictRoute, check_members
 from api.problems import ProblemError, name_places
 from api.services import Services
 from operations import profiles
@@ -46,7 +47,7 @@ def routes(services: Services) -> APIRouter:
         raw = await request.body()
         if len(raw) > BODY_BYTES_MAX:
             raise ProblemError(413, "too_large", f"A profile has at most {BODY_BYTES_MAX} bytes.")
-        asked = await ledger.turns.read(len(raw), lambda: _asked_for(read_json(raw).get("profile")))
+        asked = await ledger.turns.read(len(raw), lambda: _asked_for(_read(raw, ("profile",)).get("profile")))
         found = await profiles.set_profile(ledger, caller_of(request), directory, asked, weight=1_000 + len(raw))
         return as_json({"directory": directory, **_profile_json(found)})
 
@@ -58,7 +59,7 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
 
     @router.post("/v1/profiles/validate", name="profiles.validate")
     async def validate_profile(request: Request) -> Response:
-        asked, size = await _body(ledger, request)
+        asked, size = await _body(ledger, request, ("profile",))
         try:
             profile = await profiles.validate(ledger, caller_of(request), asked.get("profile"))
         except ProfileError as wrong:
@@ -67,7 +68,7 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
 
     @router.post("/v1/profiles/try", name="profiles.try")
     async def try_profile(request: Request) -> Response:
-        asked, size = await _body(ledger, request)
+        asked, size = await _body(ledger, request, ("profile", "requests", "directory"))
         steps, slug = asked.get("requests"), asked.get("directory")
         if not isinstance(steps, list) or not 0 < len(steps) <= TRIED_MAX or not all(isinstance(step, dict) for step in steps):
             raise ProblemError(
@@ -77,12 +78,18 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
         return listed(await profiles.tried(ledger, caller_of(request), profile, steps, slug=slug if slug is None else str(slug)))
 
 
-async def _body(ledger: OpenLedger, request: Request) -> tuple[dict[str, Any], int]:
-    """The parsed body, and its size in bytes."""
+async def _body(ledger: OpenLedger, request: Request, known: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """The parsed body, which has only `known` members, and its size in bytes."""
     raw = await request.body()
     if len(raw) > TRIED_BYTES_MAX:
         raise ProblemError(413, "too_large", f"This takes at most {TRIED_BYTES_MAX} bytes.")
-    return await ledger.turns.read(len(raw), lambda: read_json(raw)), len(raw)
+    return await ledger.turns.read(len(raw), lambda: _read(raw, known)), len(raw)
+
+
+def _read(raw: bytes, known: Sequence[str]) -> dict[str, Any]:
+    body = read_json(raw)
+    check_members(body, known)  # `dry_run`, ignored, would be an act
+    return body
 
 
 def _asked_for(asked: Any) -> str | Profile:

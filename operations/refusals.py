@@ -58,8 +58,9 @@ class InvalidField(NamedTuple):
 class InvalidFieldsError(OperationError):
     """Fields of a request are invalid. The error never quotes what was sent, because that may be personal."""
 
-    def __init__(self, fields: Sequence[InvalidField], code: str = "invalid_parameters") -> None:
-        super().__init__(_sentence(fields), code)
+    def __init__(self, fields: Sequence[InvalidField], code: str = "invalid_parameters", *, more: int = 0) -> None:
+        """`more`: how many fields are invalid besides. A request can have 100 000, and to look at each would take seconds."""
+        super().__init__(_sentence(fields, more), code)
         self.fields = [field._replace(field=_short(field.field)) for field in fields[:PLACES_MAX]]
 
 
@@ -86,13 +87,16 @@ def did_you_mean(sent: object, allowed: Collection[str]) -> str:
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
-def _sentence(wrong: Sequence[InvalidField]) -> str:
+def _sentence(wrong: Sequence[InvalidField], more: int) -> str:
     """All that is wrong, for people."""
     parts = [f"`{_short(field)}` {reason}" for field, reason, _ in wrong[:PLACES_MAX]]
-    more = [f"and {len(wrong) - PLACES_MAX} more"] if len(wrong) > PLACES_MAX else []
-    said = ". ".join([*parts, *more]).replace("?. ", "? ")
+    unnamed = max(0, len(wrong) - PLACES_MAX) + more
+    said = ". ".join([*parts, *([f"and {unnamed} more"] if unnamed else [])]).replace("?. ", "? ")
     return said if said.endswith("?") else f"{said}."
 
 
 def _short(name: str) -> str:
+    name = (
+        name[: PLACE_LENGTH_MAX + 1].encode(errors="replace").decode()
+    )  # JSON can name half of a surrogate pair, which no answer can
     return name if len(name) <= PLACE_LENGTH_MAX else name[:PLACE_LENGTH_MAX] + "…"

@@ -280,6 +280,11 @@ def test_setting_a_profile_over_http_is_one_event_and_setting_it_again_is_none(c
         for wrong in ({"profile": "nope"}, {"profile": 5}, {}, {"profile": {"name": "x"}}):
             refused = admin.put(url, json=wrong)
             assert (refused.status_code, refused.json()["code"]) == (400, "refused"), refused.text
+        for path in (url, idp.service.base + "/v1/profiles/validate", idp.service.base + "/v1/profiles/try"):
+            refused = admin.request("PUT" if path == url else "POST", path, json={"profile": "okta", "dry_run": True})
+            assert [error["field"] for error in refused.json()["errors"]] == ["dry_run"], (
+                "what is ignored could change what is meant"
+            )
         taken = admin.put(url, json={"profile": of_our_own(name="okta")})
         assert (taken.status_code, taken.json()["code"]) == (409, "name_taken"), taken.text
         assert admin.put(url, content=b" " * (2**18 + 1)).status_code == 413

@@ -8,9 +8,8 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
-from api.invalid_fields import invalid_fields
+from api.invalid_fields import refused
 from api.problems import problem_of
-from operations.refusals import InvalidFieldsError
 from tests.served import served
 
 API = Path(__file__).parents[3] / "api"
@@ -53,10 +52,10 @@ def test_a_text_that_cannot_be_stored_is_refused_with_the_name_of_its_field(
     name: str, field: str, many: bool, text: str, said: str
 ) -> None:
     sent: dict[str, Any] = {field: ["fine", text] if many else text}
-    with pytest.raises(ValidationError) as refused:
+    with pytest.raises(ValidationError) as wrong:
         models()[name].model_validate(sent)
-    errors = [{**error, "loc": ("body", *error["loc"])} for error in refused.value.errors() if error["type"] != "missing"]
-    problem = problem_of(InvalidFieldsError(invalid_fields(errors, None, None)))
+    errors = [{**error, "loc": ("body", *error["loc"])} for error in wrong.value.errors() if error["type"] != "missing"]
+    problem = problem_of(refused(errors, None, None))
     assert (problem.status, problem.code) == (400, "invalid_parameters")
     assert f"{field}" in problem.detail, "the field is named"
     assert said in problem.detail
