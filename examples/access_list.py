@@ -1,4 +1,4 @@
-"""Your own view of the ledger with the eventsourcing library's projection runner: who is in which group, in your own store.
+"""Your own view of the ledger with the eventsourcing library's projection runner: who has access through which group, in your own store.
 
     LEDGER_DATABASE_URL=postgresql://… LEDGER_KEK_FILE=var/kek python examples/access_list.py
 
@@ -56,19 +56,26 @@ class AccessViewInMemory(AccessView, POPOTrackingRecorder):
             self.members = {edge for edge in self.members if self._directories[edge[0]] != directory}
 
 
+GRANTS = ("group.member_added", "group.member_access_restored")
+ENDS = ("group.member_removed", "group.member_access_revoked", "directory.closed")
+
+
 class AccessList(Projection[AccessView]):
-    """Follows membership events and the end of directories; `topics` keeps all others away."""
+    """Follows all events that grant or end access; `topics` keeps the others away.
+
+    A user who is deactivated, or a group that is deleted, needs nothing else: for each membership there is an event of its own.
+    """
 
     name = "accesslist"
-    topics = ("group.member_added", "group.member_removed", "directory.closed")
+    topics = (*GRANTS, *ENDS)
 
     def process_event(self, domain_event: Any, tracking: Tracking) -> None:
-        directory = domain_event.leaf["dir"]
-        if domain_event.TOPIC == "directory.closed":  # all access ends with this one event; the removals that follow are tidying
-            self.view.end(directory, tracking)
+        leaf, topic = domain_event.leaf, domain_event.TOPIC
+        if topic == "directory.closed":  # all access ends with this one event; the removals that follow are tidying
+            self.view.end(leaf["dir"], tracking)
             return
-        edge = (domain_event.leaf["obj"], domain_event.leaf["mem"])
-        self.view.change(edge, directory, member=domain_event.TOPIC == "group.member_added", tracking=tracking)
+        member = topic in GRANTS and leaf["eff"]  # a membership of an inactive user is stored, but grants nothing
+        self.view.change((leaf["obj"], leaf["mem"]), leaf["dir"], member=member, tracking=tracking)
 
 
 def follow(env: dict[str, str] | None = None) -> ProjectionRunner[Ledger, AccessView]:

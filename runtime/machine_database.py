@@ -105,6 +105,10 @@ class _Keeper(threading.Thread):
 @contextlib.contextmanager
 def running_urls(settings: Settings) -> Generator[Urls]:
     """The database for a command beside the service: the running one, or the embedded one started for the command."""
+    if settings.url is not None:
+        print(
+            f"LEDGER_URL is not used: this command works on the database of this machine, not on {settings.url}.", file=sys.stderr
+        )
     urls = configured_urls(settings)
     if urls is not None:
         yield urls

@@ -162,6 +162,13 @@ def test_a_mistake_in_a_setting(service: Service, words: str, settings: dict[str
     assert "Traceback" not in done.stderr
 
 
+def test_a_command_on_this_machine_says_that_it_does_not_use_a_service_elsewhere(service: Service) -> None:
+    settings = {"LEDGER_DATA_DIR": str(service.data_dir), "LEDGER_URL": "https://ledger.example.com"}
+    done = warm.run(["migrate"], {**os.environ, **settings})
+    assert (done.returncode, done.stdout) == (0, "The schema is current.\n")
+    assert "works on the database of this machine, not on https://ledger.example.com." in done.stderr
+
+
 DEFINITION = ("directories", "types", "mode", "ordering", "batch_max", "url", "retry_schedule")
 
 

@@ -20,8 +20,8 @@ from eventsourcing.persistence import IntegrityError, JSONTranscoder, Notificati
 from eventsourcing.tests.persistence import ApplicationRecorderTestCase
 
 from database.connections import connect
-from examples.access_list import follow
-from ledger.commands import RecordFacts, needs_of
+from examples.access_list import AccessList, follow
+from ledger.commands import DeleteGroup, RecordFacts, needs_of
 from ledger.directories import PROFILE, Directory
 from ledger.events import OPERATOR, TOKEN, TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED, Body, Draft
 from ledger.eventsourcing_recorder import LedgerMapper, LedgerRecorder
@@ -203,6 +203,31 @@ def test_a_projection_of_a_user_follows_the_ledger(history, tmp_path: Path) -> N
         assert (str(group), str(user)) in runner.view.members
         assert len(runner.view.members) == 5, "four are left of the first group, one joined"
         assert runner.view.max_tracking_id("Ledger") == head
+
+        async def leave_and_return(ledger):
+            active = {"op": "replace", "path": "active"}
+            await ledger.patch_user(user, {**active, "value": False})
+            yield set()
+            await ledger.patch_user(user, {**active, "value": True})
+            yield {(str(group), str(user))}
+            await ledger.add_member(group, user)  # a duplicate, which makes no event
+            second = id_of(await ledger.create_group("second"))
+            asleep = id_of(await ledger.create_user("asleep", active=False))
+            await ledger.add_member(second, asleep)  # stored, but it grants nothing
+            yield {(str(group), str(user))}
+            await ledger.submit(DeleteGroup(group))
+            yield set()
+
+        async def steps(ledger):
+            async for expected in leave_and_return(ledger):
+                relevant = runner.app.recorder.select_notifications(1, 1_000, topics=AccessList.topics)
+                await asyncio.to_thread(runner.wait, relevant[-1].id, 20)
+                of_them = {edge for edge in runner.view.members if edge[1] == str(user)}
+                assert of_them == expected
+            assert len(runner.view.members) == 4
+
+        act(steps)
+        head = runner.app.recorder.max_notification_id()
 
         async def close(ledger):
             facts = closed(ledger.directory, "over", "acme")
