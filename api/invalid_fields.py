@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.field_reasons import reason_of, unknown
-from operations.refusals import PLACES_MAX, InvalidField, InvalidFieldsError
+from operations.refusals import PLACES_MAX, InvalidField, InvalidFieldsError, invalid
 
 _TWICE: Final = "is there more than once"
 _Fields = Mapping[str, FieldInfo]
@@ -31,15 +31,30 @@ class InvalidBodyError(HTTPException):
 
 
 class StrictRoute(APIRoute):
-    """A route of /v1 whose JSON bodies have each member once. JSON parsers disagree about which of two holds (RFC 8259 §4)."""
+    """A route of /v1 whose JSON bodies have each member once. JSON parsers disagree about which of two holds (RFC 8259 §4).
+
+    A route that takes no body refuses one: a field that is ignored, `dry_run` say, is an act that was not wanted.
+    """
+
+    reads_body = False  # whether it reads the body itself, because its model is not pydantic's
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handler = super().get_route_handler()
+        bodiless = self.body_field is None and not self.reads_body and not {"GET", "HEAD"} & (self.methods or set())
 
         async def strictly(request: Request) -> Response:
-            return await handler(_StrictRequest(request.scope, request.receive))
+            strict = _StrictRequest(request.scope, request.receive)
+            if bodiless and (await strict.body()).strip() not in {b"", b"{}"}:
+                raise invalid("body", "is not empty, but this request takes no fields")
+            return await handler(strict)
 
         return strictly
+
+
+class DocumentRoute(StrictRoute):
+    """A strict route that reads a document from its body (scim.body.read_json)."""
+
+    reads_body = True
 
 
 class _StrictRequest(Request):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.answers import as_json, listed
 from api.gate import caller_of
-from api.invalid_fields import StrictRoute, check_members
+from api.invalid_fields import DocumentRoute, check_members
 from api.problems import ProblemError, name_places
 from api.services import Services
 from operations import profiles
@@ -25,7 +25,7 @@ TRIED_MAX = 1_000  # requests that one trial may have
 
 def routes(services: Services) -> APIRouter:
     """GET /v1/profiles and one of them; GET and PUT /v1/directories/{directory}/profile."""
-    router, ledger = APIRouter(route_class=StrictRoute), services.ledger
+    router, ledger = APIRouter(route_class=DocumentRoute), services.ledger
     _add_trials(router, ledger)
 
     @router.get("/v1/profiles", name="profiles.list")

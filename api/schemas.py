@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.answers import listed
 from api.gate import caller_of
-from api.invalid_fields import StrictRoute
+from api.invalid_fields import DocumentRoute
 from api.problems import ProblemError
 from api.services import Services
 from operations import schemas
@@ -13,7 +13,7 @@ from scim.body import read_json
 
 def routes(services: Services) -> APIRouter:
     """GET and POST /v1/directories/{directory}/schemas."""
-    router, ledger = APIRouter(route_class=StrictRoute), services.ledger
+    router, ledger = APIRouter(route_class=DocumentRoute), services.ledger
 
     @router.get("/v1/directories/{directory}/schemas", name="schemas.list")
     async def list_schemas(request: Request, directory: str) -> Response:

@@ -19,26 +19,29 @@ from psycopg.rows import TupleRow
 from database.connections import Bounded, Connection
 
 _PARAMS_MAX: Final = 20
+PREPARED_MAX: Final = 300  # of a session, each with its plan in the server's memory; further ones are parsed each time
 _ENCODINGS: Final = [[PyFormat.AUTO] * count for count in range(_PARAMS_MAX + 1)]  # as a cursor: what a type has, binary or text
 
 
 class _Statement:
-    """A statement with what decodes the rows of its answers. `prepared`: the server then refuses to answer with other types of columns."""
+    """A statement with what decodes the rows of its answers. The loaders of a prepared one are found at its first answer.
 
-    __slots__ = ("_has_loaders", "_prepared", "_reader", "name")
+    The server refuses to answer a prepared statement with other types of columns, so they hold as long as it does.
+    """
 
-    def __init__(self, name: bytes, reader: abc.Transformer, *, prepared: bool) -> None:
-        self.name, self._reader, self._prepared, self._has_loaders = name, reader, prepared, False
+    __slots__ = ("_has_loaders", "_reader", "name")
+
+    def __init__(self, name: bytes, reader: abc.Transformer) -> None:
+        self.name, self._reader, self._has_loaders = name, reader, False
 
     def decode(self, result: PGresult, start: int, stop: int) -> list[TupleRow]:
         self._reader.set_pgresult(result, set_loaders=not self._has_loaders)
-        self._has_loaders = self._prepared
+        self._has_loaders = True
         try:
             return self._reader.load_rows(start, stop, tuple)
         finally:
-            self._reader.set_pgresult(
-                None, set_loaders=False
-            )  # an answer of 100 000 rows must not live as long as the connection
+            # An answer of 100 000 rows must not live as long as the connection.
+            self._reader.set_pgresult(None, set_loaders=False)
 
 
 class Answer:
@@ -112,14 +115,13 @@ class Statements:
         key: _Key = sql, self._encoder.types or ()
         statement, preparation = self._known.get(key), None
         if statement is None:
-            statement = self._known[key] = _Statement(self._name(), Transformer(self._encoder.adapters), prepared=self._prepares)
-            if self._prepares:
-                pgconn.send_prepare(statement.name, sql.encode(), key[1])
-                preparation = Preparation(self, key)
-        if self._prepares:
-            pgconn.send_query_prepared(statement.name, encoded, formats, Format.BINARY)
-        else:
-            pgconn.send_query_params(sql.encode(), encoded, key[1], formats, Format.BINARY)
+            if not self._prepares or len(self._known) >= PREPARED_MAX:
+                pgconn.send_query_params(sql.encode(), encoded, key[1], formats, Format.BINARY)
+                return None, Answer(_Statement(b"", Transformer(self._encoder.adapters)))
+            statement = self._known[key] = _Statement(self._name(), Transformer(self._encoder.adapters))
+            pgconn.send_prepare(statement.name, sql.encode(), key[1])
+            preparation = Preparation(self, key)
+        pgconn.send_query_prepared(statement.name, encoded, formats, Format.BINARY)
         return preparation, Answer(statement)
 
     def _name(self) -> bytes:

@@ -180,3 +180,17 @@ def test_values_are_encoded_as_by_a_cursor(app_url: str, cursors_prepare: bool) 
                 assert await _asked(conn, (sql, (value,))) == [await cursor.fetchall()], kind
 
     asyncio.run(run())
+
+
+def test_a_session_prepares_so_many_statements_and_no_more(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("database.prepared.PREPARED_MAX", 2)
+
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=False) as conn:
+            for _ in range(2):
+                for number in range(4):
+                    sql: LiteralString = f"select {number}, $1::int4"  # type: ignore[assignment]
+                    assert await _asked(conn, (sql, (number,))) == [[(number, number)]]
+            assert await _prepared(conn) == ["ledger_1", "ledger_2"]
+
+    asyncio.run(run())

@@ -48,6 +48,23 @@ async def sample(
     return {"number": number, "limit": limit, "start": start, **body.model_dump(mode="json")}
 
 
+@router.post("/v1/pause")
+async def pause() -> dict[str, str]:
+    return {"state": "paused"}
+
+
+@pytest.mark.parametrize("body", ["", "{}", " {} "])
+def test_a_request_without_fields_may_have_an_empty_body(post: "Post", body: str) -> None:
+    assert post("/v1/pause", content=body).status_code == 200
+
+
+@pytest.mark.parametrize("body", ['{"dry_run": true}', "no JSON", "[]", "x" * 10_000])
+def test_a_body_that_nobody_would_read_is_refused(post: "Post", body: str) -> None:
+    answer = post("/v1/pause", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["errors"] == [{"field": "body", "reason": "is not empty, but this request takes no fields"}]
+
+
 @pytest.fixture
 def post() -> Post:
     app = FastAPI()
@@ -59,7 +76,7 @@ def post() -> Post:
         problem = problem_of(error)
         return JSONResponse({"detail": problem.detail, **problem.members}, problem.status)
 
-    for kind in (RequestValidationError, InvalidBodyError):
+    for kind in (RequestValidationError, InvalidFieldsError, InvalidBodyError):
         app.add_exception_handler(kind, refuse)
 
     def post(path: str, **sent: Any) -> httpx.Response:
