@@ -17,7 +17,6 @@ def _plain(value: object) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}" if isinstance(value, datetime) else str(value)
 
 
-def listed(rows: Sequence[Any], status: int = 200, **metadata: Any) -> Response:
-    """A list. `metadata` says where the next page begins."""
-    more = {"list_metadata": metadata} if metadata else {}
-    return as_json({"object": "list", "data": rows, **more}, status)
+def listed(rows: Sequence[Any], status: int = 200, *, after: str | int | None = None) -> Response:
+    """A list. `after`: where the next page begins, None at the end."""
+    return as_json({"object": "list", "data": rows, "list_metadata": {"after": after}, "has_more": after is not None}, status)

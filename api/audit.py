@@ -107,7 +107,13 @@ def _as_of(point: Point) -> dict[str, Any]:
 
 
 async def _many(point: Point, rows: Rows, after: str | None, *, begin: Point | None = None) -> Response:
-    body = {"as_of": _as_of(point), "object": "list", "data": rows, "list_metadata": {"after": after}}
+    body = {
+        "as_of": _as_of(point),
+        "object": "list",
+        "data": rows,
+        "list_metadata": {"after": after},
+        "has_more": after is not None,
+    }
     if begin is not None:
         body["from"] = _as_of(begin)
     return as_json(body) if len(rows) < ROWS_AT_ONCE else await anyio.to_thread.run_sync(as_json, body)

@@ -90,6 +90,7 @@ def _plan(preview: Preview, *, dry_run: bool) -> dict[str, Any]:
         "object": "replay_plan", "name": run.name, "consumer": run.consumer_name, "dry_run": dry_run, "count": run.total,
         "superseded": run.skipped, "first": preview.first, "last": preview.last, "resolved_range": span,
         "already_acked": preview.already_acked, "not_acked": preview.not_acked, "estimated_seconds": preview.estimated_s,
+        **({"warnings": preview.warnings} if preview.warnings else {}),
     }  # fmt: skip
 
 

@@ -24,13 +24,13 @@ def routes(services: Services) -> APIRouter:
         directory: str | None = None,
         status: Annotated[int | None, Query(ge=100, le=599)] = None,
         refused: bool | None = None,
-        before: Annotated[int, Query(ge=1)] = 2**62,
+        after: Annotated[int, Query(ge=1)] = 2**62,
         limit: Annotated[int, Query(ge=1, le=JOURNAL_PAGE_MAX)] = 100,
     ) -> Response:
         rows = await journal.list_requests(
-            ledger, caller_of(request), directory=directory, status=status, refused=refused, before=before, limit=limit
+            ledger, caller_of(request), directory=directory, status=status, refused=refused, before=after, limit=limit
         )  # fmt: skip
-        return listed(rows, before=rows[-1]["id"] if len(rows) == limit else None)
+        return listed(rows, after=rows[-1]["id"] if len(rows) == limit else None)
 
     @router.get("/v1/directories/{directory}/health", name="directories.health")
     async def health(request: Request, directory: str, hours: Annotated[int, Query(ge=1, le=720)] = HOURS) -> Response:

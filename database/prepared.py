@@ -23,16 +23,16 @@ _ENCODINGS: Final = [[PyFormat.AUTO] * count for count in range(_PARAMS_MAX + 1)
 
 
 class _Statement:
-    """A statement that a session has prepared, with what decodes the rows of its answers."""
+    """A statement with what decodes the rows of its answers. `prepared`: the server then refuses to answer with other types of columns."""
 
-    __slots__ = ("_has_loaders", "_reader", "name")
+    __slots__ = ("_has_loaders", "_prepared", "_reader", "name")
 
-    def __init__(self, name: bytes, reader: abc.Transformer) -> None:
-        self.name, self._reader, self._has_loaders = name, reader, False
+    def __init__(self, name: bytes, reader: abc.Transformer, *, prepared: bool) -> None:
+        self.name, self._reader, self._prepared, self._has_loaders = name, reader, prepared, False
 
     def decode(self, result: PGresult, start: int, stop: int) -> list[TupleRow]:
-        self._reader.set_pgresult(result, set_loaders=not self._has_loaders)  # the types of its columns are always the same
-        self._has_loaders = True
+        self._reader.set_pgresult(result, set_loaders=not self._has_loaders)
+        self._has_loaders = self._prepared
         try:
             return self._reader.load_rows(start, stop, tuple)
         finally:
@@ -112,7 +112,7 @@ class Statements:
         key: _Key = sql, self._encoder.types or ()
         statement, preparation = self._known.get(key), None
         if statement is None:
-            statement = self._known[key] = _Statement(self._name(), Transformer(self._encoder.adapters))
+            statement = self._known[key] = _Statement(self._name(), Transformer(self._encoder.adapters), prepared=self._prepares)
             if self._prepares:
                 pgconn.send_prepare(statement.name, sql.encode(), key[1])
                 preparation = Preparation(self, key)

@@ -59,6 +59,7 @@ class Preview:
     to_time: str | None
     already_acked: int
     not_acked: dict[str, int]
+    warnings: tuple[str, ...] = ()
 
     @property
     def estimated_s(self) -> int:
@@ -85,8 +86,9 @@ async def create(
             len(planned.events), planned.superseded, now, None, 0, where.after, (), None,
         )  # fmt: skip
         preview = Preview(
-            run, *await _ends(ledger, conn, planned), *await _times(conn, where), *await _acked(ledger, conn, consumer, planned)
-        )
+            run, *await _ends(ledger, conn, planned), *await _times(conn, where), *await _acked(ledger, conn, consumer, planned),
+            warnings=_warnings(consumer),
+        )  # fmt: skip
     if dry_run:
         return preview, None
     positions = [event.position for event in planned.events]
@@ -123,6 +125,18 @@ def _subjects(texts: tuple[str, ...] | None) -> tuple[UUID, ...] | None:
     if None in ids:
         raise invalid("subjects", "are not all ids of users or groups (UUIDs)", code="invalid_subject")
     return tuple(number for number in ids if number is not None)
+
+
+def _warnings(consumer: Consumer) -> tuple[str, ...]:
+    """What keeps a run waiting although it is started."""
+    match consumer.state:
+        case "active":
+            return ()
+        case "paused":
+            return ("The consumer is paused, so the run waits. POST /v1/consumers/{name}/resume lets both go on.",)
+        case _:
+            why = "The consumer is disabled because its receiver answered 410, so the run waits."
+            return (f"{why} POST /v1/consumers/{{name}}/resume lets both go on.",)
 
 
 async def _ends(ledger: OpenLedger, conn: Connection, planned: Plan) -> tuple[str | None, str | None]:

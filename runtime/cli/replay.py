@@ -10,6 +10,7 @@ from runtime.cli.client import Service, ask, service
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, Reason, Superseded, plain, print_rows, say
 from runtime.cli.progress import progress_bar
+from runtime.cli.wording import in_commands
 from runtime.exits import FINDING, CommandError
 
 app = new_group("Rebuild or check the read models; send deliveries again.")
@@ -184,7 +185,7 @@ def _planned(found: dict[str, Any]) -> str:
         lines.append("The others were not: " + ", ".join(f"{n} {why}" for why, n in sorted(found["not_acked"].items())) + ".")
     if found["superseded"]:
         lines.append(f"{found['superseded']} grants are left out because a later event took them back.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(in_commands(warning, ()) for warning in found.get("warnings", ()))])
 
 
 def _followed(asked: Service, run: dict[str, Any]) -> dict[str, Any]:

@@ -37,12 +37,12 @@ def list_command(
     """List requests, newest first."""
     query: dict[str, Any] = {"directory": directory, "status": status, "refused": True if refused else None}
     rows: list[dict[str, Any]] = []
-    before: int | None = None
+    after: int | None = None
     with service() as found:
         while len(rows) < limit:
-            page = found.ask("requests list", query={**query, "before": before, "limit": min(limit - len(rows), REQUESTS_PAGE)})
+            page = found.ask("requests list", query={**query, "after": after, "limit": min(limit - len(rows), REQUESTS_PAGE)})
             rows += page["data"]
-            before = page["list_metadata"]["before"]
-            if before is None:
+            after = page["list_metadata"]["after"]
+            if after is None:
                 break
     print_rows(as_json, rows, REQUEST_COLUMNS)

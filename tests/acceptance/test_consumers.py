@@ -426,3 +426,19 @@ def test_a_surge_is_reported_and_held_if_configured_until_it_is_released(
     hook.wait(lambda: len(hook.accepted) == 6)
     assert [e["subject"]["id"] for e in hook.accepted[:2]] == users[:2]
     assert operator.when(name, lambda s: s["lag_events"] == 0)["held"] == 0
+
+
+def test_the_plan_of_a_replay_says_that_a_resting_consumer_keeps_it_waiting(operator: Operator, pushing: Service) -> None:
+    name = operator.consumer(mode="webhook", url="http://127.0.0.1:9/", start="now")
+    body = {"name": "again", "consumer": name, "from": "beginning", "reason": "test", "dry_run": True}
+
+    def warned() -> list[str]:
+        return operator.http.post(f"{pushing.base}/v1/replays", json=body).json().get("warnings", [])
+
+    assert warned() == []
+    operator.post(f"consumers/{name}/pause")
+    (said,) = warned()
+    assert said.startswith("The consumer is paused, so the run waits.")
+    assert "`scim-ledger consumer resume`" in pushing.cli("replay", "plan", name, "--from", "beginning").stdout
+    operator.post(f"consumers/{name}/resume")
+    assert warned() == []

@@ -127,13 +127,13 @@ def test_pages_of_the_journal_go_back_in_time_without_gaps(service: Service) -> 
         last = [client.get(service.scim + "/Users", params={"count": 0}).headers["X-Request-Id"] for _ in range(7)][-1]
         _written(service, operator, last)
         whole = operator.get(service.base + "/v1/requests", params={"limit": 50, "directory": "acme"}).json()["data"]
-        paged, before = [], None
+        paged, after = [], None
         while True:
-            params = {"limit": 3, "directory": "acme"} | ({"before": before} if before else {})
+            params = {"limit": 3, "directory": "acme"} | ({"after": after} if after else {})
             page = operator.get(service.base + "/v1/requests", params=params).json()
             paged += page["data"]
-            before = page["list_metadata"]["before"]
-            if before is None or paged[-1]["id"] <= whole[-1]["id"]:
+            after = page["list_metadata"]["after"]
+            if after is None or paged[-1]["id"] <= whole[-1]["id"]:
                 break
         found = [row["id"] for row in paged if whole[-1]["id"] <= row["id"] <= whole[0]["id"]]
         assert found == [row["id"] for row in whole]

@@ -12,7 +12,7 @@ from psycopg.errors import DivisionByZero
 from psycopg.types.json import Jsonb
 
 from database.arrays import int4s, texts
-from database.connections import Connection, connect
+from database.connections import Connection, connect, connect_owner
 from database.pipeline import together, transaction
 from database.prepared import Answer
 
@@ -144,6 +144,21 @@ def test_an_answer_that_was_not_awaited_has_no_rows(app_url: str) -> None:
 
     answer = asyncio.run(run())
     assert answer.count == 1, "the end of the pipeline takes all answers"
+
+
+def test_a_column_that_gets_another_type_is_decoded_as_what_it_is_now(app_url: str, owner_url: str) -> None:
+    """A newer release may migrate while this one serves. Decoded as before, a bigint would be its upper half: 0."""
+    ask: LiteralString = "select a from widened"
+
+    async def run() -> None:
+        async with await connect_owner(owner_url) as owner, await connect(app_url) as conn:
+            await owner.execute("create table ledger.widened as select 7 as a")
+            await owner.execute("grant select on ledger.widened to ledger_app")
+            assert await _asked(conn, (ask, ())) == [[(7,)]]
+            await owner.execute("alter table ledger.widened alter a type int8")
+            assert await _asked(conn, (ask, ())) == [[(7,)]]
+
+    asyncio.run(run())
 
 
 VALUES: tuple[tuple[LiteralString, object], ...] = (

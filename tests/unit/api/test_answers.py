@@ -21,5 +21,6 @@ def test_every_time_is_in_utc_with_microseconds_even_on_a_whole_second() -> None
 
 def test_ids_are_text_and_a_list_has_the_cursor_of_the_next_page() -> None:
     assert json.loads(listed([UUID(int=1)], after=None).body) == {
-        "object": "list", "data": ["00000000-0000-0000-0000-000000000001"], "list_metadata": {"after": None},
+        "object": "list", "data": ["00000000-0000-0000-0000-000000000001"], "list_metadata": {"after": None}, "has_more": False,
     }  # fmt: skip
+    assert json.loads(listed([], after=7).body)["has_more"] is True
