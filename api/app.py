@@ -1,6 +1,7 @@
 """The ASGI application: SCIM straight to its own handler, everything else through FastAPI."""
 
 import asyncio
+from functools import cache
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -24,6 +25,7 @@ from api import (
 )
 from api.bodies import STRANGER_BYTES_MAX, V1_BYTES_MAX, limited
 from api.database_errors import given_up
+from api.description import TITLE, VERSION, described
 from api.gate import Gate
 from api.idempotency import answered_before, asks_once, once
 from api.invalid_fields import StrictRoute, check_query, refused
@@ -44,8 +46,8 @@ _log = structlog.get_logger("api")
 
 def _fastapi(services: Services) -> FastAPI:
     app = FastAPI(
-        title="Provisioning ledger",
-        version="1",
+        title=TITLE,
+        version=VERSION,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
@@ -54,6 +56,8 @@ def _fastapi(services: Services) -> FastAPI:
     for part in _PARTS:
         # added one by one, because the gate looks up each route by its name
         app.router.routes.extend(part.routes(services).routes)
+
+    app.openapi = cache(lambda: described(app.router.routes))
 
     async def refuse(request: Request, error: Exception) -> Response:
         return answer(problem_of(error), request_id_of(request))

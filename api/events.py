@@ -39,6 +39,7 @@ def routes(services: Services) -> APIRouter:
         range_end: datetime | None = None,
         wait: Annotated[int, Query(ge=0, le=WAIT_MAX_S)] = 0,
     ) -> Response:
+        """Read events in order, in pages that together cover the log."""
         deadline = asyncio.get_running_loop().time() + wait
         question = Question(directory, types, subject, range_start, range_end)
         reading = await events.read(ledger, caller_of(request), question, after=after, start=start)

@@ -24,10 +24,12 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/healthz", name="probes.health")
     async def healthz() -> dict[str, str]:
+        """Answers as long as the process lives."""
         return {"status": "ok"}
 
     @router.get("/readyz", name="probes.ready")
     async def readyz(response: Response) -> dict[str, Any]:
+        """Whether the service can serve, and if not, which part fails."""
         found = await broken.get()
         warnings = [concern._asdict() for concern in services.readiness.concerns]
         if found is None:
@@ -38,6 +40,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/metrics", name="metrics.show")
     async def metrics(request: Request) -> Response:
+        """The figures of this process for Prometheus; names only for tokens that see everything."""
         authorization = request.headers.get("authorization")
         if authorization is None:
             named = bool(request.scope.get("local"))  # it came through the local socket

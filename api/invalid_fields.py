@@ -5,6 +5,7 @@ No part of an answer quotes what was sent, because that may be personal; a sugge
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, get_args
 from urllib.parse import parse_qsl
 
@@ -44,8 +45,8 @@ class StrictRoute(APIRoute):
 
         async def strictly(request: Request) -> Response:
             strict = _StrictRequest(request.scope, request.receive)
-            if bodiless and (await strict.body()).strip() not in {b"", b"{}"}:
-                raise invalid("body", "is not empty, but this request takes no fields")
+            if bodiless:
+                _refuse_fields(await strict.body())
             return await handler(strict)
 
         return strictly
@@ -55,6 +56,20 @@ class DocumentRoute(StrictRoute):
     """A strict route that reads a document from its body (scim.body.read_json)."""
 
     reads_body = True
+
+
+def _refuse_fields(body: bytes) -> None:
+    """Refuse a body of a request that takes none, unless it is an empty object."""
+    if body.strip() in {b"", b"{}"}:
+        return
+    try:
+        sent = json.loads(body)
+    except (ValueError, RecursionError):
+        sent = None
+    if not isinstance(sent, dict):
+        raise invalid("body", "is not empty, but this request takes no fields")
+    names = list(islice(sent, PLACES_MAX + 1))
+    raise InvalidFieldsError([InvalidField(name, *unknown(name, (), "field")) for name in names])
 
 
 class _StrictRequest(Request):

@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from api.answers import as_json, listed
+from api.description import document_of
 from api.gate import caller_of
 from api.invalid_fields import DocumentRoute, check_members
 from api.problems import ProblemError, name_places
@@ -42,7 +43,11 @@ def routes(services: Services) -> APIRouter:
         found = await profiles.of_directory(ledger, caller_of(request), directory)
         return as_json({"directory": directory, **_profile_json(found)})
 
-    @router.put("/v1/directories/{directory}/profile", name="profiles.set")
+    @router.put(
+        "/v1/directories/{directory}/profile",
+        name="profiles.set",
+        openapi_extra=document_of('`{"profile": name}`, or `name@version`.'),
+    )
     async def set_profile_of(request: Request, directory: str) -> Response:
         raw = await request.body()
         if len(raw) > BODY_BYTES_MAX:
@@ -57,7 +62,7 @@ def routes(services: Services) -> APIRouter:
 def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
     """Add the routes that validate a profile and try recorded requests with one. They store nothing."""
 
-    @router.post("/v1/profiles/validate", name="profiles.validate")
+    @router.post("/v1/profiles/validate", name="profiles.validate", openapi_extra=document_of("The document of a profile."))
     async def validate_profile(request: Request) -> Response:
         asked, size = await _body(ledger, request, ("profile",))
         try:
@@ -66,7 +71,9 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
             return as_json({"valid": False, "errors": (await ledger.turns.read(size, partial(_places, wrong))).splitlines()})
         return as_json({"valid": True, "profile": profile.text})
 
-    @router.post("/v1/profiles/try", name="profiles.try")
+    @router.post(
+        "/v1/profiles/try", name="profiles.try", openapi_extra=document_of("A profile, and recorded requests to try with it.")
+    )
     async def try_profile(request: Request) -> Response:
         asked, size = await _body(ledger, request, ("profile", "requests", "directory"))
         steps, slug = asked.get("requests"), asked.get("directory")

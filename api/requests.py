@@ -27,6 +27,7 @@ def routes(services: Services) -> APIRouter:
         after: Annotated[int, Query(ge=1)] = 2**62,
         limit: Annotated[int, Query(ge=1, le=JOURNAL_PAGE_MAX)] = 100,
     ) -> Response:
+        """Requests of IdPs that reached the service, newest first."""
         rows = await journal.list_requests(
             ledger, caller_of(request), directory=directory, status=status, refused=refused, before=after, limit=limit
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from api.answers import listed
+from api.description import document_of
 from api.gate import caller_of
 from api.invalid_fields import DocumentRoute
 from api.problems import ProblemError
@@ -19,7 +20,11 @@ def routes(services: Services) -> APIRouter:
     async def list_schemas(request: Request, directory: str) -> Response:
         return listed(await schemas.list_all(ledger, caller_of(request), directory))
 
-    @router.post("/v1/directories/{directory}/schemas", name="schemas.register")
+    @router.post(
+        "/v1/directories/{directory}/schemas",
+        name="schemas.register",
+        openapi_extra=document_of('`{"resource_type", "schema"}`: a Schema document (RFC 7643 §7).'),
+    )
     async def register_schema(request: Request, directory: str) -> Response:
         raw = await request.body()
         body = await ledger.turns.read(len(raw), lambda: read_json(raw))

@@ -16,6 +16,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/directories/{directory}/snapshot", name="snapshot.read")
     async def get_snapshot(request: Request, directory: str) -> StreamingResponse:
+        """All state of a directory as of now, as lines of JSON."""
         found, hashed = await snapshot.read(services.ledger, caller_of(request), directory), token_hash_of(request)
 
         async def check() -> None:

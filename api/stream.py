@@ -52,6 +52,7 @@ def routes(services: Services) -> APIRouter:
         types: str | None = None,
         subject: str | None = None,
     ) -> StreamingResponse:
+        """The feed as Server-Sent Events."""
         after = request.headers.get("last-event-id") or after
         reading = await events.follow(services.ledger, caller_of(request), Question(directory, types, subject), after=after)
         follower = _Follower(services, reading.selection, reading.cursor, token_hash_of(request), filtered=reading.filtered)

@@ -39,6 +39,10 @@ NO_REPLAY = "There is no replay of that id. GET /v1/replays lists them."
 NO_TOKEN = "There is no token of that id. GET /v1/tokens lists them."  # noqa: S105  # a sentence
 
 
+# operation -> what it does: the first sentence of its docstring, shown in /openapi.json
+SENTENCES: Final[dict[str, str]] = {}
+
+
 def check(caller: Caller, operation: str) -> None:
     """Raises ForbiddenError if the caller's role may not use the operation."""
     if not allowed(caller.token.role, operation):
@@ -56,6 +60,8 @@ def operation(name: str) -> Callable[[Plain[P, T]], Plain[P, T]]:
     rule = _rule_of(name, "-", "all", "within", "consumer")
 
     def wrap(act: Plain[P, T]) -> Plain[P, T]:
+        _note_sentence(name, act.__doc__)
+
         @wraps(act)
         async def admitted(ledger: OpenLedger, caller: Caller, /, *args: P.args, **kwargs: P.kwargs) -> T:
             check(caller, name)
@@ -99,6 +105,11 @@ def on_token(name: str) -> Callable[[Aimed[TokenRow, P, T]], Named[P, T]]:
     return _aimed(name, reached_token)
 
 
+def _note_sentence(name: str, doc: str | None) -> None:
+    text = " ".join((doc or "").split("\n\n")[0].split())
+    SENTENCES.setdefault(name, text.partition(". ")[0].rstrip(".") + ".")
+
+
 def _rule_of(name: str, *reaches: Reach) -> Rule:
     rule = TABLE[name]  # KeyError at import: an operation must have a line
     assert rule.reach in reaches, f"{name} reaches {rule.reach}"
@@ -109,6 +120,8 @@ def _aimed(
     name: str, find: Callable[[OpenLedger, Caller, str], Awaitable[Target]]
 ) -> Callable[[Aimed[Target, P, T]], Named[P, T]]:
     def wrap(act: Aimed[Target, P, T]) -> Named[P, T]:
+        _note_sentence(name, act.__doc__)
+
         @wraps(act)
         async def admitted(ledger: OpenLedger, caller: Caller, target: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
             check(caller, name)

@@ -58,7 +58,13 @@ def test_a_request_without_fields_may_have_an_empty_body(post: "Post", body: str
     assert post("/v1/pause", content=body).status_code == 200
 
 
-@pytest.mark.parametrize("body", ['{"dry_run": true}', "no JSON", "[]", "x" * 10_000])
+def test_a_field_that_nobody_would_read_is_named(post: "Post") -> None:
+    errors = post("/v1/pause", content='{"dry_run": true, "reason": "x"}').json()["errors"]
+    assert [error["field"] for error in errors] == ["dry_run", "reason"]
+    assert errors[0]["reason"] == "is not a field of this request, which takes none"
+
+
+@pytest.mark.parametrize("body", ["no JSON", "[]", "x" * 10_000, "[" * 100_000])
 def test_a_body_that_nobody_would_read_is_refused(post: "Post", body: str) -> None:
     answer = post("/v1/pause", content=body)
     assert answer.status_code == 400

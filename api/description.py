@@ -1,0 +1,117 @@
+"""The description of /v1 at /openapi.json: made of the routes, of the operations behind them and of the permission table."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from operations.admission import SENTENCES
+from operations.permissions import ROLES, TABLE, open_to_strangers
+
+TITLE: Final = "Provisioning ledger"
+VERSION: Final = "1"
+_TAGS: Final = {
+    "probes": "Whether the service lives, and whether it can serve.", "metrics": "Figures for Prometheus.",
+    "events": "The feed: every change, in order.", "snapshot": "All state of a directory, to begin with.",
+    "consumers": "Named readers of the feed, whose place the ledger keeps.", "deliveries": "Deliveries that failed, and what to do about them.",
+    "replays": "Send events again.", "surges": "The surge brake of a directory.", "requests": "The journal of SCIM requests.",
+    "schemas": "Extension schemas of a directory.", "profiles": "How kinds of IdP write SCIM.", "directories": "Connections of IdPs.",
+    "tokens": "Bearer tokens.", "audit": "Past states.",
+}  # fmt: skip
+_PROBLEM: Final = "#/components/schemas/Problem"
+_SECURITY: Final = [{"bearer": list[str]()}]
+
+
+def described(routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """The OpenAPI document."""
+    document = get_openapi(title=TITLE, version=VERSION, routes=routes, separate_input_output_schemas=False)
+    paths = document["paths"]
+    for route in routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for operation in _operations(paths, route):
+                operation.update(_of(route), responses=_answers(operation["responses"]))
+    components = document.setdefault("components", {})
+    components["schemas"] = {
+        name: schema
+        for name, schema in components.get("schemas", {}).items()
+        if name not in {"HTTPValidationError", "ValidationError"}
+    } | {"Problem": _problem()}
+    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": "`sl_<role>_<id>_<secret>`"}}
+    document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
+    return document
+
+
+def _operations(paths: dict[str, Any], route: APIRoute) -> Iterator[dict[str, Any]]:
+    for method in route.methods or ():
+        if method.lower() in paths.get(route.path_format, {}):
+            yield paths[route.path_format][method.lower()]
+
+
+def _answers(found: dict[str, Any]) -> dict[str, Any]:
+    """The answers of an operation, with the form of its errors instead of FastAPI's 422, which is never sent."""
+    return {status: answer for status, answer in found.items() if status != "422"} | {"default": _problem_answer()}
+
+
+def _of(route: APIRoute) -> dict[str, Any]:
+    """What the description says of a route besides its parameters and its answer."""
+    named = {} if open_to_strangers(route.name) else {"security": _SECURITY}
+    return {
+        "operationId": _id(route), "tags": [route.name.partition(".")[0]], "summary": sentence_of(route),
+        "description": _roles(route.name), **named,
+    }  # fmt: skip
+
+
+def _id(route: APIRoute) -> str:
+    """The name of its operation; acts that share one are told apart by the end of their paths."""
+    if route.name == "deliveries.act":
+        return "_".join(
+            ["deliveries", *[part for part in route.path.split("/") if part in {"blocked", "parked", "retry", "park", "skip"}]]
+        )
+    return route.name.replace(".", "_")
+
+
+def document_of(sentence: str) -> dict[str, Any]:
+    """The description of a body that a route reads itself, for `openapi_extra`."""
+    return {
+        "requestBody": {
+            "required": True,
+            "description": sentence,
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }
+    }
+
+
+def sentence_of(route: APIRoute) -> str:
+    """What the route does: the first sentence of its own docstring, or of that of its operation."""
+    own = " ".join((route.endpoint.__doc__ or "").split("\n\n")[0].split())
+    return own.partition(". ")[0].rstrip(".") + "." if own else SENTENCES[route.name]
+
+
+def _roles(operation: str) -> str:
+    if open_to_strangers(operation):
+        return "Needs no token."
+    roles = [role for role in ROLES if role in TABLE[operation].roles]
+    return f"For tokens of role {', '.join(roles)}."
+
+
+def _problem_answer() -> dict[str, Any]:
+    return {"description": "An error (RFC 9457).", "content": {"application/problem+json": {"schema": {"$ref": _PROBLEM}}}}
+
+
+def _problem() -> dict[str, Any]:
+    text = {"type": "string"}
+    field = {
+        "type": "object", "required": ["field", "reason"],
+        "properties": {"field": text, "reason": text, "allowed": {"type": "array", "items": text}},
+    }  # fmt: skip
+    return {
+        "type": "object", "required": ["type", "title", "status", "code", "detail", "request_id"], "title": "Problem",
+        "description": "An error. `code` is stable, `detail` is for people; some codes have further members.",
+        "properties": {
+            "type": {"type": "string", "format": "uri"}, "title": text, "status": {"type": "integer"},
+            "code": text | {"examples": ["invalid_parameters"]}, "detail": text | {"examples": ["`limit` is not a number from 1 to 1000."]},
+            "request_id": {"type": "string", "format": "uuid"}, "errors": {"type": "array", "items": field},
+        },
+    }  # fmt: skip

@@ -1,0 +1,73 @@
+"""/openapi.json names every operation of /v1 with its sentence, its tag, who may use it, and its errors."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from api.description import described
+from operations.permissions import TABLE, open_to_strangers
+from tests.served import served
+
+DOCUMENT = described(served())
+METHODS = {"get", "put", "post", "delete", "patch"}
+
+
+def operations() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in DOCUMENT["paths"].items():
+        for method, operation in item.items():
+            assert method in METHODS
+            yield f"{method} {path}", operation
+
+
+def test_every_route_is_described() -> None:
+    routes = {(method.lower(), route.path) for route in served() for method in (route.methods or set()) - {"HEAD"}}
+    assert {tuple(place.split(" ", 1)) for place, _ in operations()} == routes - {("get", "/openapi.json")}
+
+
+def test_ids_are_stable_and_unique() -> None:
+    ids = [operation["operationId"] for _, operation in operations()]
+    assert len(set(ids)) == len(ids)
+    assert {"consumers_put", "events_list", "tokens_issue", "deliveries_parked_retry", "audit_population"} <= set(ids)
+
+
+def test_each_operation_says_in_a_sentence_what_it_does_and_who_may() -> None:
+    for place, operation in operations():
+        sentence = operation["summary"]
+        assert sentence[0].isupper(), place
+        assert sentence.endswith("."), place
+        assert "`start` names" not in sentence
+        assert len(sentence) < 160, place
+        assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
+        assert ("security" in operation) != ("Needs no token." in operation["description"]), place
+
+
+def test_each_operation_has_the_form_of_its_errors_and_none_that_it_does_not_send() -> None:
+    for place, operation in operations():
+        assert "422" not in operation["responses"], place
+        assert "application/problem+json" in operation["responses"]["default"]["content"], place
+    schemas = DOCUMENT["components"]["schemas"]
+    assert not [name for name in schemas if "ValidationError" in name]
+    assert schemas["Problem"]["required"] == ["type", "title", "status", "code", "detail", "request_id"]
+
+
+def test_who_needs_a_token_is_what_the_permission_table_says() -> None:
+    named = {route.name for route in served() if not open_to_strangers(route.name)}
+    secured = sum("security" in operation for _, operation in operations())
+    assert secured == sum(1 for route in served() if route.name in named and route.path != "/openapi.json")
+    assert named < set(TABLE)
+
+
+def test_every_body_that_is_read_is_described() -> None:
+    with_body = {place for place, operation in operations() if "requestBody" in operation}
+    assert {"put /v1/directories/{directory}/profile", "post /v1/directories/{directory}/schemas", "post /v1/tokens"} <= with_body
+
+
+def test_words_that_can_be_listed_are_listed() -> None:
+    consumer = DOCUMENT["components"]["schemas"]["ConsumerBody"]["properties"]
+    assert consumer["mode"]["anyOf"][0]["enum"] == ["pull", "webhook"]
+    assert DOCUMENT["components"]["schemas"]["TokenBody"]["properties"]["role"]["enum"] == [
+        "scim",
+        "consumer",
+        "operator",
+        "auditor",
+        "admin",
+    ]
