@@ -4,7 +4,9 @@ from typing import Any
 
 import psycopg
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
 
+from api.error_codes import ERRORS_PAGE, page
 from api.invalid_fields import StrictRoute
 from api.recent import Recent
 from api.scrapes import MEDIA_TYPE
@@ -48,6 +50,14 @@ def routes(services: Services) -> APIRouter:
             named = sees_names(await services.authentication.authenticate(authorization, address_of(request.scope)))
         text = services.scrapes.whole if named else services.scrapes.nameless
         return Response(await text.get(), media_type=MEDIA_TYPE)
+
+    @router.get(ERRORS_PAGE, name="docs.errors", include_in_schema=False)
+    async def errors() -> HTMLResponse:
+        headers = {
+            "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+            "Cache-Control": "public, max-age=3600",
+        }
+        return HTMLResponse(page(), headers=headers)
 
     return router
 

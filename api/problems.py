@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from api.bodies import BodyTooLargeError
 from api.database_errors import met
+from api.error_codes import type_of
 from api.invalid_fields import InvalidBodyError
 from database.faults import Fault, Kind
 from delivery.consumers import ConsumerRefusedError
@@ -158,7 +159,7 @@ def name_places(places: Sequence[str], between: str = ", ", length_max: int = PL
 def document(problem: ProblemError, request_id: str) -> bytes:
     """The problem as JSON, on one line."""
     return orjson.dumps({
-        "type": f"urn:scim-ledger:problem:{problem.code}", "title": problem.code.replace("_", " "), "status": problem.status,
+        "type": type_of(problem.code), "title": problem.code.replace("_", " "), "status": problem.status,
         "code": problem.code, "detail": problem.detail, "request_id": request_id, **problem.members,
     })  # fmt: skip
 

@@ -29,6 +29,7 @@ probes.ready              yes      yes  yes      yes      yes     yes    -
 metrics.show              yes      yes  yes      yes      yes     yes    -
 metrics.named             .        .    .        yes      .       yes    all
 openapi                   yes      yes  yes      yes      yes     yes    -
+docs.errors               yes      yes  yes      yes      yes     yes    -
 
 scim.read                 .        yes  .        .        .       .      directory
 scim.write                .        yes  .        .        .       .      directory

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from api.error_codes import type_of
 from scim.errors import ERROR_URN
 
 _log = structlog.get_logger("runtime.protocol")
@@ -531,7 +532,7 @@ def _document(refusal: Refusal, *, scim: bool) -> tuple[bytes, bytes]:
         told = {"schemas": [ERROR_URN], "status": str(refusal.status), "detail": refusal.detail}
         return b"application/scim+json;charset=utf-8", orjson.dumps(told)
     told = {
-        "type": f"urn:scim-ledger:problem:{refusal.code}", "title": refusal.code.replace("_", " "), "status": refusal.status,
+        "type": type_of(refusal.code), "title": refusal.code.replace("_", " "), "status": refusal.status,
         "code": refusal.code, "detail": refusal.detail,
     }  # fmt: skip
     return b"application/problem+json", orjson.dumps(told)

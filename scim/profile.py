@@ -1,7 +1,7 @@
 """Profiles: what a kind of identity provider sends, and what of it is forgiven. Each is a versioned file in scim/profiles.
 
-The format of the files is in schema.json beside them. A version that was released is never edited, because stored events name it
-(`okta@1`): a change is a new file with the next version.
+The format of the files is in schema.json beside them. What decides how a request is read is never edited in a version that was
+released, because stored events name it (`okta@1`): such a change is a new file with the next version. Its texts for people are corrected.
 """
 
 import tomllib

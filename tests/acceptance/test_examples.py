@@ -1,6 +1,7 @@
 """The examples, run as a user runs them who has copied them."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -43,8 +44,48 @@ def test_the_pulling_consumer_is_killed_and_continues(operator: Operator, pushin
     operator.post(f"consumers/{name}/seek", to="beginning", reason="again, to see that it does no harm")
     subprocess.run([*command, "--once"], env=env, check=True, timeout=60)
     assert {person for (person,) in rows(path, "select person from members")} == set(users[2:])
+    operator.patch("Users", users[0], {"op": "replace", "value": {"active": True}})  # a rehire
+    subprocess.run([*command, "--once"], env=env, check=True, timeout=60)
+    assert {person for (person,) in rows(path, "select person from members")} == {users[0], *users[2:]}
+    assert operator.idp.delete(f"{pushing.scim}/Groups/{group}").status_code == 204
+    subprocess.run([*command, "--once"], env=env, check=True, timeout=60)
+    assert rows(path, "select * from members") == []
     lines = [line for line in (ROOT / "examples" / "pull_consumer.py").read_text().splitlines() if line.strip()]
     assert len(lines) <= 60, "short enough to copy"
+
+
+def test_the_documented_fold_of_events_is_the_access_that_the_ledger_answers(operator: Operator, pushing: Service) -> None:
+    block = re.search(r"```python\n(def apply.*?)```", (ROOT / "docs" / "consumers.md").read_text(), re.DOTALL)
+    assert block is not None
+    namespace: dict = {}
+    exec(block[1], namespace)
+    leaver, rehired, deleted, stays = (operator.user() for _ in range(4))
+    groups = [operator.group(leaver, rehired, deleted, stays), operator.group(stays, leaver)]
+    ended = operator.group(stays)
+    operator.deactivate(leaver)
+    operator.deactivate(rehired)
+    operator.patch("Users", rehired, {"op": "replace", "value": {"active": True}})
+    late = operator.group(leaver)  # stored for somebody who is inactive
+    assert operator.idp.delete(f"{pushing.scim}/Users/{deleted}").status_code == 204
+    assert operator.idp.delete(f"{pushing.scim}/Groups/{ended}").status_code == 204
+    access: set[tuple[str, str, str]] = set()
+    for _ in range(2):  # everything comes a second time
+        after = ""
+        while True:
+            page = operator.http.get(f"{pushing.base}/v1/events?limit=1000&directory=acme{after}").json()
+            for event in page["data"]:
+                namespace["apply"](access, event)
+            after = f"&after={page['list_metadata']['after']}"
+            if not page["has_more"]:
+                break
+    assert {member for _, group, member in access if group == groups[0]} == {rehired, stays}
+    with pushing.client("auditor") as auditor:
+        for group in (*groups, late):
+            members = auditor.get(f"{pushing.base}/v1/audit/acme/groups/{group}/members?as_of=seq:head&effective=true").json()[
+                "data"
+            ]
+            assert {member["id"] for member in members} == {member for _, of, member in access if of == group}
+    assert not [edge for edge in access if edge[1] == ended]
 
 
 def test_the_webhook_receiver_verifies_and_asks_for_missing_events(operator: Operator, pushing: Service, tmp_path: Path) -> None:

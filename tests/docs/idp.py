@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from scim.leniency import LISTED
-from scim.profile import PROFILE_FOLDER, Profile, format_schema, profile_of, shipped
+from scim.profile import PROFILE_FOLDER, Profile, ProfileFile, Representation, format_schema, profile_of, shipped
+from tests.docs.guides import Citations, Claim, Requests, guides_of, rendered, table
 
 DOCS = Path(__file__).parents[2] / "docs" / "idp"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -14,24 +15,45 @@ def names() -> list[str]:
     return list(dict.fromkeys(text.partition("@")[0] for text in shipped()))
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
 def bullets(texts: tuple[str, ...]) -> str:
     return "".join(f"- {text}\n" for text in texts)
 
 
-def admin(profile: Profile) -> str:
-    given = profile.file.admin
-    steps = "".join(f"{n}. {s.do}{f': **{s.paste}**' if s.paste else ''}\n" for n, s in enumerate(given.steps, 1))
-    parts = [bullets(given.before), steps, bullets(given.notes), f"Where this is from: {given.source}\n"]
-    return "\n".join(part for part in parts if part)
+def guide(profile: Profile) -> str:
+    found = guides_of(profile.file.name)
+    if len(found) == 1:
+        return rendered(found[0], "###")
+    return "\n".join(f"### {one.guide.title}\n\n{rendered(one, '####')}" for one in found)
 
 
 def representation(profile: Profile) -> str:
+    for said in guides_of(profile.file.name):
+        if said.guide.requests:
+            return _represented(_cited(profile, said, said.guide.requests))
+    return _represented(profile.file)
+
+
+def _cited(profile: Profile, said: Citations, requests: Requests) -> ProfileFile:
+    """The profile's file with the numbers of pages behind its texts."""
     given = profile.file
+
+    def each(texts: tuple[str, ...], claims: tuple[Claim, ...]) -> tuple[str, ...]:
+        return tuple(said.after(text, claim) for text, claim in zip(texts, claims, strict=True))
+
+    represented = {name: said.after(text, getattr(requests, name)) for name, text in given.representation}
+    deactivation = given.deactivation.model_copy(
+        update={
+            "leaver": each(given.deactivation.leaver, requests.leaver),
+            "delete": said.after(given.deactivation.delete, requests.delete),
+            "flags": each(given.deactivation.flags, requests.flags),
+        }
+    )
+    quirks = each(given.quirks, requests.quirks)
+    update = {"representation": Representation(**represented), "deactivation": deactivation, "quirks": quirks}
+    return given.model_copy(update=update)
+
+
+def _represented(given: ProfileFile) -> str:
     rows = [(name, text) for name, text in given.representation]
     rows += [("a leaver", "<br>".join(given.deactivation.leaver)), ("DELETE", given.deactivation.delete)]
     rows += [("settings in the IdP that change this", "<br>".join(given.deactivation.flags))] if given.deactivation.flags else []
@@ -66,7 +88,7 @@ def index(_: Profile) -> str:
     return table(("identity provider", "profile"), rows)
 
 
-PARTS = {"admin": admin, "representation": representation, "mapping": mapping, "forgiven": forgiven, "index": index}
+PARTS = {"guide": guide, "representation": representation, "mapping": mapping, "forgiven": forgiven, "index": index}
 
 
 def generated(text: str, profile: Profile) -> str:
@@ -78,14 +100,18 @@ def empty_page(profile: Profile) -> str:
     return f"""# {profile.file.title}
 
 Profile `{profile.text}`: `scim-ledger directory create SLUG --profile {profile.file.name}`, or for an existing directory
-`scim-ledger directory profile set SLUG {profile.file.name}`. Everything below is generated from `scim/profiles/{profile.text}.toml`.
+`scim-ledger directory profile set SLUG {profile.file.name}`. Everything below is generated, from `scim/guides` and `scim/profiles/{profile.text}.toml`.
 
-## What the admin clicks and pastes
+## Set it up
 
-`LEDGER` is the public address of the service, `DIRECTORY` the name of the directory; `scim-ledger token issue scim --directory DIRECTORY`
-prints the token.
+First, here: create the directory with the command above, and issue its token with `scim-ledger token issue scim --directory DIRECTORY`, which prints it
+once. It expires after a year; `--days` sets another time. The IdP must reach the service by HTTPS. Below, `LEDGER` is the public address of
+the service (`LEDGER_PUBLIC_URL`), and `DIRECTORY` the name of the directory.
 
-<!-- generated: admin -->
+At the end, look here: `scim-ledger events list --directory DIRECTORY` shows the users that were created, and a test user whom you deactivate in the IdP gets
+`user.deactivated`. `scim-ledger directory doctor DIRECTORY` ends with exit code 0 if there is nothing to do, and otherwise says what to change.
+
+<!-- generated: guide -->
 <!-- end -->
 
 ## How this identity provider represents users and groups

@@ -23,7 +23,7 @@ from operations.permissions import TABLE
 from runtime import protocol
 from runtime.cli import app
 from runtime.settings import Settings
-from tests.docs import deadlines, locks
+from tests.docs import deadlines, error_codes, locks
 from tests.docs.permissions import generated, table
 from tests.served import served
 from tests.test_tidy import CODE, where
@@ -169,6 +169,11 @@ def test_the_table_of_routes_is_current() -> None:
 def test_the_table_of_deadlines_is_current() -> None:
     text = read("docs/operations.md")
     assert deadlines.generated(text) == text, "run `make docs`"
+
+
+def test_the_table_of_error_codes_is_current() -> None:
+    text = read("docs/events.md")
+    assert error_codes.generated(text) == text, "run `make docs`"
 
 
 def test_the_table_of_advisory_locks_is_current() -> None:

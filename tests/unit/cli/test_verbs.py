@@ -15,6 +15,7 @@ from tests.unit.cli.walk import walked
 WITHOUT_A_VERB = {
     ("GET", "/healthz"): "whether a process lives is for what keeps it alive; `doctor` asks /readyz",
     ("GET", "/metrics"): "for Prometheus",
+    ("GET", "/docs/errors"): "a page for people, to which errors link",
     ("GET", "/openapi.json"): "for programs and people who read the reference",
     ("GET", "/v1/events/stream"): "the events of `events tail` for programs that hold a connection open",
 }
