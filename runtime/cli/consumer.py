@@ -9,6 +9,7 @@ import typer
 
 from runtime.cli import deliveries
 from runtime.cli.client import ask, service
+from runtime.cli.confirming import Yes, confirm
 from runtime.cli.files import reserve_private
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
@@ -176,14 +177,26 @@ def seek(
     *,
     reason: Reason,
     dry_run: Annotated[bool, typer.Option(help="Only say what it would mean.")] = False,
+    yes: Yes = False,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Move a consumer back (events come again) or forward (events are skipped, and the audit shows it)."""
-    found = ask("consumer seek", body={"to": to, "reason": reason, "dry_run": dry_run}, key=key, name=name)
+    body = {"to": to, "reason": reason}
+    with service() as asked:
+        if not (dry_run or yes):
+            _confirm_seek(name, asked.ask("consumer seek", body={**body, "dry_run": True}, name=name))
+        found = asked.ask("consumer seek", body={**body, "dry_run": dry_run}, key=key, name=name)
     again, past = found.get("delivered_again"), found.get("passed_over")
     what = f"{again} events are delivered again" if again is not None else f"{past} events are passed over"
     say(as_json, found, f"{'Would move' if dry_run else 'Moved'} {name} to position {found['to_position']}: {what}.")
+
+
+def _confirm_seek(name: str, plan: Mapping[str, Any]) -> None:
+    """Ask before a seek forward only: a seek back takes nothing away."""
+    passed = plan.get("passed_over")
+    if passed:
+        confirm(False, f"This moves consumer {name} forward past {passed} events that it has not acknowledged.")
 
 
 @app.command()
@@ -217,8 +230,9 @@ def ack(
 
 
 @app.command()
-def delete(name: str, *, as_json: AsJson = False) -> None:
+def delete(name: str, *, yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete a consumer. Its acknowledgements stay on record; its name becomes free."""
+    confirm(yes, f"This deletes consumer {name} with its place in the feed.")
     ask("consumer delete", name=name)
     say(as_json, {"deleted": name}, f"Deleted {name}.")
 

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from runtime.cli.client import ask
+from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, Reason, Superseded, print_rows, say
 
@@ -35,8 +36,9 @@ def park_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, a
 
 
 @blocked.command("skip")
-def skip_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+def skip_blocked(name: str, event_id: str, *, reason: Reason, yes: Yes = False, key: Key = None, as_json: AsJson = False) -> None:
     """Skip a failed delivery for ever. The reason stays on record, and the audit shows the hole."""
+    confirm(yes, f"Consumer {name} will never get event {event_id}.")
     _act("blocked skip", name, event_id, reason, key, as_json)
 
 
@@ -55,8 +57,9 @@ def retry_parked(
 
 
 @parked.command("skip")
-def skip_parked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+def skip_parked(name: str, event_id: str, *, reason: Reason, yes: Yes = False, key: Key = None, as_json: AsJson = False) -> None:
     """Skip a parked delivery for ever. The reason stays on record."""
+    confirm(yes, f"Consumer {name} will never get event {event_id}.")
     _act("parked skip", name, event_id, reason, key, as_json)
 
 

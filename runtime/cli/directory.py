@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from runtime.cli.client import ask, service
+from runtime.cli.confirming import confirm_name
 from runtime.cli.nouns import DIRECTORY_NOUNS, new_group
 from runtime.cli.printing import AsJson, Key, Reason, cell, plain, print_rows, say
 from runtime.exits import FINDING
@@ -63,12 +64,16 @@ def close(
     directory: str,
     *,
     reason: Reason,
-    confirm: Annotated[str, typer.Option(help="The directory's name once more, because closing cannot be undone.")],
+    confirm: Annotated[
+        str | None,
+        typer.Option(help="The directory's name once more, because closing cannot be undone. A terminal is asked for it."),
+    ] = None,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Close a directory for ever: all access ends at once, its tokens are revoked, then it is cleaned up."""
-    found = ask("directory close", body={"reason": reason, "confirm": confirm}, key=key, directory=directory)
+    name = confirm_name(confirm, directory, f"This closes directory {directory} for ever and ends all access through it.")
+    found = ask("directory close", body={"reason": reason, "confirm": name}, key=key, directory=directory)
     say(as_json, found, f"Directory {directory} is closed: all access through it has ended.")
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from runtime.cli.client import ask, service
+from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, print_rows, say
 
@@ -93,8 +94,10 @@ def revoke(
     token: TokenId,
     *,
     reason: Annotated[str | None, typer.Option(help="Why; it is put on record.")] = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Revoke a token: it is refused from the next request on."""
+    confirm(yes, f"This revokes token {token} for ever.")
     found = ask("token revoke", body={"reason": reason}, token=token) or {}
     say(as_json, {"revoked": found.get("id", token), **found}, f"Revoked {found.get('id', token)}.")

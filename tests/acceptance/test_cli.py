@@ -155,7 +155,7 @@ def test_the_verbs_of_tokens_and_directories(told: Callable[..., str]) -> None:
     successor = done("token", "rotate", issued["id"], "--overlap", "60")
     assert successor["supersedes"] == issued["id"]
     assert done("token", "show", issued["id"])["state"] == "overlapping"
-    assert done("token", "revoke", successor["id"], "--reason", "tried")["revoked"] == successor["id"]
+    assert done("token", "revoke", successor["id"], "--reason", "tried", "--yes")["revoked"] == successor["id"]
     assert done("token", "show", successor["id"])["state"] == "revoked"
     assert done("directory", "create", "verbs", "--profile", "okta")["profile"] == "okta@1"
     assert done("directory", "pause", "verbs", "--reason", "moving")["state"] == "paused"

@@ -88,7 +88,7 @@ def test_a_refused_operation_of_a_bulk_request_has_an_entry_too(service: Service
 def test_requests_with_a_revoked_token_have_an_entry_and_unauthenticated_ones_have_none(service: Service) -> None:
     """An expired token is the most frequent reason why an IdP stops: the journal must not look as if the IdP had sent nothing."""
     issued = json.loads(service.cli("token", "issue", "scim", "--directory", "acme", "--json").stdout)
-    assert service.cli("token", "revoke", str(UUID(issued["token"].split("_")[2]))).returncode == 0
+    assert service.cli("token", "revoke", str(UUID(issued["token"].split("_")[2])), "--yes").returncode == 0
     with service.client("operator") as operator:
         stranger = httpx.get(service.scim + "/Users", headers={"Authorization": "Bearer sl_scim_0_000000000"})
         nowhere = httpx.get(service.base + "/scim/none/v2/Users", headers={"Authorization": f"Bearer {issued['token']}"})

@@ -112,7 +112,7 @@ COMMANDS: tuple[tuple[str, int, str], ...] = (
     ("token issue", 2, "Missing argument 'role'."),
     ("token issue king --directory acme", 2, "`role` is not one of scim, consumer, operator, auditor, admin."),
     ("token issue scim --directory acne", 2, "`--directory` names an unknown directory. `scim-ledger directory list` lists them."),
-    ("token revoke nope", 4, "There is no token of that id. `scim-ledger token list` lists them."),
+    ("token revoke nope --yes", 4, "There is no token of that id. `scim-ledger token list` lists them."),
     ("token list --stat active", 2, "No such option: --stat (Possible options: --state)"),
     ("token list --state sleeping", 2, "`--state` is not one of active, overlapping, expired, revoked."),
     ("directory create Acme", 2, "A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit."),
@@ -199,4 +199,4 @@ def test_create_changes_no_consumer_and_update_changes_only_what_is_named(servic
         assert {name: now for name, now in shown().items() if now != before[name]} == {field: changed}
     nothing = service.cli("consumer", "update", "gate")
     assert (nothing.returncode, nothing.stderr[:28]) == (2, "Name what is to change: --di")
-    assert service.cli("consumer", "delete", "gate").returncode == 0
+    assert service.cli("consumer", "delete", "gate", "--yes").returncode == 0

@@ -151,7 +151,7 @@ def test_a_stream_ends_when_its_token_is_revoked_and_when_the_service_stops(make
     (service.data_dir / "first-run.json").write_text(json.dumps(document))
     with stream(service, types="user.*") as feed:
         feed.wait(lambda: bool(feed.covered), 12)
-        assert service.cli("token", "revoke", number).returncode == 0
+        assert service.cli("token", "revoke", number, "--yes").returncode == 0
         feed.wait(lambda: feed.ended, 20)
     with stream(service, role="admin") as feed:
         feed.wait(lambda: bool(feed.blocks))

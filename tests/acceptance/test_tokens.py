@@ -35,7 +35,7 @@ def test_a_revoked_token_is_refused_from_the_next_request_on(service: Service) -
         assert client.get(service.scim + "/Users", headers=_bearer(token)).status_code == 200
         listed = json.loads(service.cli("token", "list", "--json").stdout)
         mine = next(row for row in listed if row["name"] == "short-lived")
-        assert service.cli("token", "revoke", mine["id"]).returncode == 0
+        assert service.cli("token", "revoke", mine["id"], "--yes").returncode == 0
         refused = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": "after"}, headers=_bearer(token))
         assert refused.status_code == 401
         assert client.get(service.scim + "/Users", headers=_bearer(token)).status_code == 401
@@ -59,15 +59,15 @@ def test_the_letter_case_of_the_scheme_is_ignored(service: Service, scheme: str)
 def test_revoking_twice_is_one_event_and_an_unknown_id_is_refused(service: Service) -> None:
     _issue(service, "auditor", "--name", "twice")
     mine = next(row for row in json.loads(service.cli("token", "list", "--json").stdout) if row["name"] == "twice")
-    assert service.cli("token", "revoke", mine["id"]).returncode == 0
-    assert service.cli("token", "revoke", mine["id"]).returncode == 0
+    assert service.cli("token", "revoke", mine["id"], "--yes").returncode == 0
+    assert service.cli("token", "revoke", mine["id"], "--yes").returncode == 0
     with service.client("admin") as admin:
         events = admin.get(
             service.base + "/v1/events",
             params={"directory": "_system", "types": "token.revoked", "subject": mine["id"], "limit": 1000},
         )
     assert len(events.json()["data"]) == 1
-    assert service.cli("token", "revoke", "11111111-2222-4333-8444-555555555555").returncode == 4
+    assert service.cli("token", "revoke", "11111111-2222-4333-8444-555555555555", "--yes").returncode == 4
 
 
 def test_a_token_of_one_directory_does_not_reach_another(service: Service) -> None:
