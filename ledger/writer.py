@@ -426,6 +426,8 @@ class Writer:
 
     async def _reconnected(self, link: Link, until: float) -> Connection:
         """Connect, and try again until that event loop time. Raises psycopg.OperationalError."""
+        if link.opened is not None and not link.opened.closed:
+            return link.opened
         clock, pause = asyncio.get_running_loop().time, RECONNECT_PAUSE_S
         while True:
             try:
