@@ -76,7 +76,7 @@ def _pages(found: Service, verb: str, query: dict[str, Any], limit: int) -> Iter
         asked = {**asked, "after": page["list_metadata"]["after"], "from": None}
 
 
-def _row(event: dict[str, Any]) -> dict[str, Any]:
+def _line(event: dict[str, Any]) -> dict[str, Any]:
     return {name: event[name] for name in ("time", "type", "id")} | {"subject": list(event["subject"].values())}
 
 
@@ -86,8 +86,8 @@ def _print(events: list[dict[str, Any]], as_json: bool, *, headed: bool = True) 
         for event in events:
             print(as_text(event))
     elif headed:
-        print_rows(False, [_row(event) for event in events])
+        print_rows(False, [_line(event) for event in events])
     else:
         for event in events:
-            print(GAP.join(map(cell, _row(event).values())))
+            print(GAP.join(map(cell, _line(event).values())))
     sys.stdout.flush()
