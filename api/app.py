@@ -60,7 +60,9 @@ def _fastapi(services: Services) -> FastAPI:
     app.openapi = cache(lambda: described(app.router.routes))
 
     async def refuse(request: Request, error: Exception) -> Response:
-        return answer(problem_of(error), request_id_of(request))
+        problem = problem_of(error)
+        request.scope["refused"] = problem.code
+        return answer(problem, request_id_of(request))
 
     async def refuse_fields(request: Request, error: RequestValidationError) -> Response:
         return await refuse(request, refused(error.errors(), request.scope["route"], error.body))
@@ -112,12 +114,24 @@ class _Fence:
                 await self._app(scope, bounded, tagged)  # pyright: ignore[reportArgumentType]
         except (Exception, asyncio.CancelledError) as error:
             problem = problem_of(given_up() if isinstance(error, asyncio.CancelledError) else error)
+            scope["refused"] = problem.code
             if problem.status == 500:
                 _log.exception("request_failed", request_id=request_id)
             if status == 0:
                 await answer(problem, request_id)(scope, receive, tagged)  # pyright: ignore[reportArgumentType]
         route = getattr(scope.get("route"), "path", "/{other}")
         observe(scope["method"], route, status, (loop_time() - started) / 1e6)
+        if "refused" in scope and "caller" in scope:  # strangers cannot fill the log
+            _log_refusal(scope, route, status)
+
+
+def _log_refusal(scope: Scope, route: str, status: int) -> None:
+    """One line for a refused request of a known token: the route, never the names and values in it."""
+    token = scope["caller"].token_id
+    _log.info(
+        "request_refused", request_id=scope["request_id"], method=scope["method"], route=route, status=status, code=scope["refused"],
+        token=str(token) if token is not None else "sys",
+    )  # fmt: skip
 
 
 def make_app(services: Services) -> ASGIApp:

@@ -17,23 +17,11 @@ class ErrorCode(NamedTuple):
 
 
 CODES: Final = (
-    ErrorCode(
-        400,
-        "invalid_place",
-        "`start`, `to` or `from` is no place in the log, or an instant in the future; the detail lists the valid forms",
-    ),
-    ErrorCode(
-        400,
-        "invalid_cursor",
-        "the place (`after`, `through`, `to`) is no event id and no cursor of this ledger for this form of the feed",
-    ),
+    ErrorCode(400, "invalid_place", "`start`, `to` or `from` is no place in the log, or an instant in the future; the detail lists the valid forms"),
+    ErrorCode(400, "invalid_cursor", "the place (`after`, `through`, `to`) is no event id and no cursor of this ledger for this form of the feed"),
     ErrorCode(400, "invalid_types", "`types` names no event type"),
     ErrorCode(400, "invalid_subject", "`subject` is not an id"),
-    ErrorCode(
-        400,
-        "invalid_parameters",
-        "parameters or fields of the body that are unknown, missing, repeated or have another value than is allowed; `errors` names them",
-    ),
+    ErrorCode(400, "invalid_parameters", "parameters or fields of the body that are unknown, missing, repeated or have another value than is allowed; `errors` names them"),
     ErrorCode(400, "invalid_idempotency_key", "`Idempotency-Key` is 1 to 255 printable characters of ASCII"),
     ErrorCode(400, "invalid_as_of", "audit: a bare date, the future, before the directory was created, beyond the last event"),
     ErrorCode(400, "refused", "an act that cannot be done, and other errors without a code of their own"),
@@ -44,85 +32,41 @@ CODES: Final = (
     ErrorCode(403, "forbidden", "the token may not do this, or there is no such directory; the answer is the same"),
     ErrorCode(404, "not_found", "there is no such route, or nothing of that name or id that the token reaches"),
     ErrorCode(405, "method_not_allowed", "the route does not take this method; `Allow` lists those that it takes"),
-    ErrorCode(
-        408, "head_timeout", "the head of the request was not complete in time ([limits](operations.md#limits-for-strangers))"
-    ),
+    ErrorCode(408, "head_timeout", "the head of the request was not complete in time ([limits](operations.md#limits-for-strangers))"),
     ErrorCode(408, "body_timeout", "the body came too slowly"),
-    ErrorCode(
-        409,
-        "overtaken",
-        "other requests changed the same thing at the same moment, five times in a row. Nothing was changed; send the request again",
-    ),
-    ErrorCode(
-        409,
-        "place_moved",
-        "the page was read before the consumer was moved or its filter changed. Nothing was acknowledged; `acked_position` is its place ([what to do](consumers.md#pull))",
-    ),
+    ErrorCode(409, "overtaken", "other requests changed the same thing at the same moment, five times in a row. Nothing was changed; send the request again"),
+    ErrorCode(409, "place_moved", "the page was read before the consumer was moved or its filter changed. Nothing was acknowledged; `acked_position` is its place ([what to do](consumers.md#pull))"),
     ErrorCode(409, "consumer_paused", "an operator paused it"),
     ErrorCode(409, "not_forked", "no event that the consumer was sent is missing in the log, or the fork is closed already"),
     ErrorCode(409, "not_a_pull_consumer", "its events are pushed"),
     ErrorCode(409, "not_a_webhook", "only webhooks have a secret, and can be pinged and sent replays"),
     ErrorCode(409, "mode_fixed", "the `mode` of a consumer cannot be changed; create another one"),
     ErrorCode(409, "consumer_deleted", "another request has deleted the consumer"),
-    ErrorCode(
-        409,
-        "name_taken",
-        "a directory, consumer, extension schema or profile has that name already, perhaps one that the token does not reach",
-    ),
+    ErrorCode(409, "name_taken", "a directory, consumer, extension schema or profile has that name already, perhaps one that the token does not reach"),
     ErrorCode(409, "directory_closed", "the directory is closed for ever, and cannot be changed"),
-    ErrorCode(
-        409,
-        "clock_not_behind",
-        "the clock is not more than 60 seconds behind the directory's last event, so there is nothing to accept",
-    ),
+    ErrorCode(409, "clock_not_behind", "the clock is not more than 60 seconds behind the directory's last event, so there is nothing to accept"),
     ErrorCode(409, "token_rotated", "the token has a successor (`superseded_by`); rotate that one"),
     ErrorCode(409, "token_expired", "an expired token cannot be rotated; issue a new one"),
     ErrorCode(409, "token_revoked", "a revoked token cannot be rotated; issue a new one"),
     ErrorCode(409, "token_not_of_the_log", "the stored token does not agree with the log; see `scim-ledger replay verify`"),
-    ErrorCode(
-        409,
-        "superseded",
-        'a later event took back what this delivery grants; skip it, or retry it with `"superseded": "include"`',
-    ),
+    ErrorCode(409, "superseded", 'a later event took back what this delivery grants; skip it, or retry it with `"superseded": "include"`'),
     ErrorCode(409, "replay_ended", "the run was finished or cancelled; start another one"),
     ErrorCode(409, "idempotency_in_progress", "a request with this `Idempotency-Key` is running; send it again in a moment"),
     ErrorCode(409, "idempotency_key_reused", "the key was used with another request"),
-    ErrorCode(
-        409, "idempotency_answer_lost", "the request was carried out, but ended without an answer; look at the current state"
-    ),
-    ErrorCode(
-        409,
-        "cursor_ahead",
-        "the ledger ends before the cursor; `cursor` and `head` are in the answer ([what to do](operations.md#cursor_ahead-and-cursor_forked))",
-    ),
-    ErrorCode(
-        409,
-        "cursor_forked",
-        "another event stands at the cursor now ([what to do](operations.md#cursor_ahead-and-cursor_forked))",
-    ),
+    ErrorCode(409, "idempotency_answer_lost", "the request was carried out, but ended without an answer; look at the current state"),
+    ErrorCode(409, "cursor_ahead", "the ledger ends before the cursor; `cursor` and `head` are in the answer ([what to do](operations.md#cursor_ahead-and-cursor_forked))"),
+    ErrorCode(409, "cursor_forked", "another event stands at the cursor now ([what to do](operations.md#cursor_ahead-and-cursor_forked))"),
     ErrorCode(412, "consumer_exists", "`If-None-Match: *`, and there is a consumer of that name"),
     ErrorCode(412, "consumer_missing", "`If-Match: *`, and there is no consumer of that name"),
     ErrorCode(413, "too_large", "the body is larger than it may be"),
     ErrorCode(414, "address_too_long", "the address is longer than 16 KiB; a long filter goes as POST to `/.search`"),
-    ErrorCode(
-        429,
-        "too_many_requests",
-        "the directory has too many changes waiting, or failed authentications from this address are slowed; wait for `Retry-After`",
-    ),
+    ErrorCode(429, "too_many_requests", "the directory has too many changes waiting, or failed authentications from this address are slowed; wait for `Retry-After`"),
     ErrorCode(431, "headers_too_large", "request line and headers are larger than 32 KiB, or more than 128 headers"),
     ErrorCode(500, "internal_error", "a defect; the service's log has it with the request id"),
-    ErrorCode(
-        503,
-        "database_unavailable",
-        "the database does not answer, or cannot take the change now; send the request again after `Retry-After`",
-    ),
-    ErrorCode(
-        503,
-        "too_many_connections",
-        "the process has as many connections as `LEDGER_CONNECTIONS` allows; try again after `Retry-After`",
-    ),
+    ErrorCode(503, "database_unavailable", "the database does not answer, or cannot take the change now; send the request again after `Retry-After`"),
+    ErrorCode(503, "too_many_connections", "the process has as many connections as `LEDGER_CONNECTIONS` allows; try again after `Retry-After`"),
     ErrorCode(505, "http_version", "send HTTP/1.1"),
-)
+)  # fmt: skip
 _LINK: Final = re.compile(r"\s*\(?\[([^]]+)\]\([^)]*\)\)?")
 _WORD: Final = re.compile(r"`([^`]+)`")
 

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from operations.figures import ConsumerFigures, SurgeFigures
 
+disable_created_metrics()  # a second series beside each figure, which nobody reads and every scrape stores
 REGISTRY: Final = CollectorRegistry()  # figures without names, which anybody may read
 NAMED: Final = CollectorRegistry()  # figures that name directories and consumers
 _REQUESTS = Counter(

@@ -17,6 +17,7 @@ from runtime.failures import explained
 from runtime.local_socket import ASGIApp, marked_local
 from runtime.logs import configure_logs
 from runtime.machine_database import main_settings, running_urls
+from runtime.served_settings import as_served
 from runtime.settings import Settings
 from runtime.wiring import open_services, webhooks_of
 
@@ -27,7 +28,7 @@ def own_transport() -> Generator[httpx.BaseTransport]:
 
     Raises CommandError.
     """
-    settings = main_settings()
+    settings = as_served(main_settings())
     configure_logs(settings.log_format)
     with explained(settings), running_urls(settings) as urls, asyncio.Runner() as runner:
         stack = AsyncExitStack()

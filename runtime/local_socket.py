@@ -30,10 +30,15 @@ def socket_path(data_dir: Path, database_url: str | None) -> Path:
     The database is part of the name, so that a command for one database never reaches the service of another.
     """
     place = Path(os.path.realpath(data_dir))
-    name = f"service-{_fingerprint(database_url)}.sock" if database_url else "service.sock"
+    name = f"{service_name(database_url)}.sock"
     if len(os.fsencode(place / name)) <= PATH_BYTES_MAX:
         return place / name
     return Path(tempfile.gettempdir()) / f"scim-ledger-{_digest(str(place))}" / name
+
+
+def service_name(database_url: str | None) -> str:
+    """What the files of a service are called in its data directory."""
+    return f"service-{_fingerprint(database_url)}" if database_url else "service"
 
 
 def _fingerprint(url: str) -> str:

@@ -43,6 +43,7 @@ from runtime.logs import configure_logs
 from runtime.machine_database import database
 from runtime.protocol import Doorkeeper, Limits, Protocol
 from runtime.reaching import reach, reach_as_served, standby_named
+from runtime.served_settings import note_settings
 from runtime.settings import Settings
 from runtime.supervisor import Beat, Supervisor, beating
 from runtime.wiring import open_alone, open_services, webhooks_of
@@ -136,9 +137,18 @@ def _start(settings: Settings, urls: Urls, doors: list[Doors], signals: Signals)
         first, kek_id = asyncio.run(_prepare_ledger(settings, urls))
     if signals.seen:
         return
+    _note_settings(settings)
     with _local_door(settings) as local:
         _announce(settings, first)
         _run(settings, urls, [replace(each, local=local) for each in doors], signals, kek_id)
+
+
+def _note_settings(settings: Settings) -> None:
+    """If they cannot be noted, the service starts all the same; commands without a service then use their own environment."""
+    try:
+        note_settings(settings)
+    except OSError as refused:
+        _log.warning("settings_not_noted", reason=str(refused))
 
 
 @contextlib.contextmanager

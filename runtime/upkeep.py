@@ -24,6 +24,7 @@ from runtime.bootstrap import Urls, read_kek
 from runtime.exits import REFUSED, USAGE, CommandError
 from runtime.failures import explained
 from runtime.machine_database import main_settings, running_urls
+from runtime.served_settings import as_served
 from runtime.supervisor import end_with_parent
 
 
@@ -53,7 +54,7 @@ def rebuild_here(only: tuple[str, ...], bar: Bar) -> tuple[tuple[str, ...], Resu
     unknown = set(wanted) - set(TABLES)
     if unknown:
         raise CommandError(f"There is no read model {', '.join(sorted(unknown))}. Choose from {', '.join(TABLES)}.", USAGE)
-    settings = main_settings()
+    settings = as_served(main_settings())
     with processes() as executor, explained(settings), running_urls(settings) as urls:
         kek = asyncio.run(read_kek(urls.serve, settings))
         try:
@@ -69,7 +70,7 @@ async def _rebuild(urls: Urls, kek: Kek, only: tuple[str, ...], bar: Bar, execut
 
 def verify_here(bar: Bar) -> tuple[list[Finding], int]:
     """Recompute everything. Returns the findings and the number of events."""
-    settings = main_settings()
+    settings = as_served(main_settings())
     with processes() as executor, explained(settings), running_urls(settings) as urls:
         kek = asyncio.run(read_kek(urls.serve, settings))
         return asyncio.run(_verify(urls, kek, bar, executor))

@@ -199,6 +199,7 @@ class ScimApp:
                 path=template,
                 status=answer.status,
                 seconds=round(seconds, 4),
+                **_who(call, error),
             )
 
     async def _sent(self, send: Send, answer: Answer, request_id: UUID, call: Call | None, template: str) -> bool:
@@ -312,6 +313,16 @@ class ScimApp:
                 raise Unavailable(PAUSED_SAYS, retry_after=PAUSED_RETRY_S)
         if directory.is_closed:
             raise Forbidden(CLOSED_SAYS)
+
+
+def _who(call: Call | None, error: ScimError | None) -> dict[str, str]:
+    """Of a refused request what an operator looks for: its directory and token, if they were found, and the scimType."""
+    found = {
+        "directory": call.found_directory.slug if call is not None and call.found_directory is not None else None,
+        "token": str(call.token.id) if call is not None and call.token is not None else None,
+        "scim_type": error.scim_type if error is not None else None,
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 class _Route(NamedTuple):

@@ -15,7 +15,10 @@ AsOf = Annotated[str, typer.Option("--as-of", help="An instant with offset, seq:
 
 @app.command()
 def members(directory: str, group: str, *, as_of: AsOf = "seq:head", nested: bool = False, as_json: AsJson = False) -> None:
-    """List the members of a group."""
+    """List the members of a group.
+
+    Example: scim-ledger audit members acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     with service() as found:
         query = {"as_of": as_of, "nested": nested}
         _show_pages(found.pages("audit members", query=query, directory=directory, group=group), as_json)
@@ -23,7 +26,10 @@ def members(directory: str, group: str, *, as_of: AsOf = "seq:head", nested: boo
 
 @app.command()
 def access(directory: str, user: str, *, as_of: AsOf = "seq:head", nested: bool = True, as_json: AsJson = False) -> None:
-    """List the groups that a user could reach, with every path."""
+    """List the groups that a user could reach, with every path.
+
+    Example: scim-ledger audit access acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     with service() as found:
         query = {"as_of": as_of, "nested": nested}
         _show_pages(found.pages("audit access", query=query, directory=directory, user=user), as_json)
@@ -37,14 +43,20 @@ def population(
     kind: Annotated[str, typer.Option("--type", help="User or Group.")] = "User",
     as_json: AsJson = False,
 ) -> None:
-    """List all users and groups that existed."""
+    """List all users and groups that existed.
+
+    Example: scim-ledger audit population acme --as-of 2026-10-01T00:00:00Z
+    """
     with service() as found:
         _show_pages(found.pages("audit population", query={"as_of": as_of, "type": kind}, directory=directory), as_json)
 
 
 @app.command()
 def user(directory: str, user: str, *, as_of: AsOf = "seq:head", as_json: AsJson = False) -> None:
-    """Show the past state of a user."""
+    """Show the past state of a user.
+
+    Example: scim-ledger audit user acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     _show(ask("audit user", query={"as_of": as_of}, directory=directory, user=user), as_json)
 
 
@@ -58,7 +70,10 @@ def diff(
     user: str | None = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the differences between two points."""
+    """List the differences between two points.
+
+    Example: scim-ledger audit diff acme --from seq:97 --to seq:head
+    """
     _show(ask("audit diff", query={"from": first, "to": to, "group": group, "user": user}, directory=directory), as_json)
 
 

@@ -99,14 +99,20 @@ def _standing(made: Mapping[str, Any]) -> str:
 
 @app.command("list")
 def list_command(*, as_json: AsJson = False) -> None:
-    """List the consumers with their lag."""
+    """List the consumers with their lag.
+
+    Example: scim-ledger consumer list
+    """
     with service() as found:
         print_rows(as_json, [row for page in found.pages("consumer list") for row in page["data"]], CONSUMER_COLUMNS)
 
 
 @app.command()
 def show(name: str, *, as_json: AsJson = False) -> None:
-    """Show a consumer: its definition, its lag, and what blocks it."""
+    """Show a consumer: its definition, its lag, and what blocks it.
+
+    Example: scim-ledger consumer show door
+    """
     found = ask("consumer show", name=name)
     if as_json:
         say(True, found, "")
@@ -122,7 +128,10 @@ def audit(
     to: Annotated[str | None, typer.Option("--to", help="Likewise.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute from the log what a consumer acknowledged, and print the holes. Exit 1 if there are any."""
+    """Recompute from the log what a consumer acknowledged, and print the holes. Exit 1 if there are any.
+
+    Example: scim-ledger consumer audit door --from 2026-11-01T00:00:00Z
+    """
     found = ask("consumer audit", query={"from": first, "to": to}, name=name)
     if as_json:
         say(True, found, "")
@@ -146,7 +155,10 @@ def audit(
 
 @app.command()
 def ping(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Send a signed test message and print the receiver's answer. Exit 1 if it was not accepted."""
+    """Send a signed test message and print the receiver's answer. Exit 1 if it was not accepted.
+
+    Example: scim-ledger consumer ping door
+    """
     found = ask("consumer ping", key=key, name=name)
     what = f"answered {found['status']}" if found["status"] else f"did not answer: {found['error']}"
     say(as_json, found, f"{name} {what} after {found['seconds']} s." + (f"\n{found['answer']}" if found["answer"] else ""))
@@ -156,13 +168,19 @@ def ping(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def pause(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Deliver nothing until resumed; nothing is lost meanwhile."""
+    """Deliver nothing until resumed; nothing is lost meanwhile.
+
+    Example: scim-ledger consumer pause door
+    """
     _say_state(name, ask("consumer pause", key=key, name=name), as_json)
 
 
 @app.command()
 def resume(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Continue where it stopped; also after a receiver answered 410."""
+    """Continue where it stopped; also after a receiver answered 410.
+
+    Example: scim-ledger consumer resume door
+    """
     _say_state(name, ask("consumer resume", key=key, name=name), as_json)
 
 
@@ -181,7 +199,10 @@ def seek(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move a consumer back (events come again) or forward (events are skipped, and the audit shows it)."""
+    """Move a consumer back (events come again) or forward (events are skipped, and the audit shows it).
+
+    Example: scim-ledger consumer seek door seq:97 --reason outage
+    """
     body = {"to": to, "reason": reason}
     with service() as asked:
         if not (dry_run or yes):
@@ -207,7 +228,10 @@ def pull(
     wait: Annotated[int, typer.Option(min=0, max=30, help="Seconds to wait for the first.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print the next events of a consumer that pulls, and the cursor to acknowledge them. Its place stays."""
+    """Print the next events of a consumer that pulls, and the cursor to acknowledge them. Its place stays.
+
+    Example: scim-ledger consumer pull door --limit 10 --wait 20
+    """
     found = ask("consumer pull", query={"limit": limit, "wait": wait}, name=name)
     if as_json:
         say(True, found, "")
@@ -224,14 +248,20 @@ def ack(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Acknowledge for a consumer that pulls, up to a cursor or an event."""
+    """Acknowledge for a consumer that pulls, up to a cursor or an event.
+
+    Example: scim-ledger consumer ack door evt_acme_97_5f0c9a1e
+    """
     found = ask("consumer ack", body={"through": through}, key=key, name=name)
     say(as_json, found, f"{name} is at position {found['acked_position']}{'' if found['changed'] else ', as before'}.")
 
 
 @app.command()
 def delete(name: str, *, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Delete a consumer. Its acknowledgements stay on record; its name becomes free."""
+    """Delete a consumer. Its acknowledgements stay on record; its name becomes free.
+
+    Example: scim-ledger consumer delete door
+    """
     confirm(yes, f"This deletes consumer {name} with its place in the feed.")
     ask("consumer delete", name=name)
     say(as_json, {"deleted": name}, f"Deleted {name}.")
@@ -239,7 +269,10 @@ def delete(name: str, *, yes: Yes = False, as_json: AsJson = False) -> None:
 
 @app.command("close-fork")
 def close_fork(name: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Close a fork after the receiver was repaired. `consumer audit` goes on listing the lost events."""
+    """Close a fork after the receiver was repaired. `consumer audit` goes on listing the lost events.
+
+    Example: scim-ledger consumer close-fork door --reason 'door is repaired'
+    """
     found = ask("consumer close-fork", body={"reason": reason}, key=key, name=name)
     say(as_json, found, f"Closed. {name} is at position {found['acked_position']}.")
 
@@ -253,7 +286,10 @@ def rotate_secret(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new signing secret for a webhook, shown once."""
+    """Make a new signing secret for a webhook, shown once.
+
+    Example: scim-ledger consumer rotate-secret door --secret-file new.txt
+    """
     found = _kept(secret_file, lambda: ask("consumer rotate-secret", body={"overlap_seconds": overlap}, key=key, name=name))
     new = f"The new secret, shown once: {found['secret']}" if "secret" in found else f"The new secret is in {secret_file}."
     say(as_json, found, f"{new}\nThe old one signs too for {overlap} s.")

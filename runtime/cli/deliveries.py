@@ -17,7 +17,10 @@ STUCK: Final = ("event_id", "type", "state", "attempts", "last_error", "since", 
 
 @blocked.command("list")
 def list_blocked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> None:
-    """List failed deliveries: blocked ones, and those that are retried."""
+    """List failed deliveries: blocked ones, and those that are retried.
+
+    Example: scim-ledger blocked list door
+    """
     print_rows(as_json, ask("blocked list", query={"limit": limit}, name=name)["data"], STUCK)
 
 
@@ -25,26 +28,38 @@ def list_blocked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> N
 def retry_blocked(
     name: str, event_id: str, *, reason: Reason, include_superseded: Superseded = False, key: Key = None, as_json: AsJson = False
 ) -> None:
-    """Retry a failed delivery now."""
+    """Retry a failed delivery now.
+
+    Example: scim-ledger blocked retry door evt_acme_97_5f0c9a1e --reason fixed
+    """
     _act("blocked retry", name, event_id, reason, key, as_json, **_asked(include_superseded))
 
 
 @blocked.command("park")
 def park_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Park a failed delivery, so that others do not wait for it."""
+    """Park a failed delivery, so that others do not wait for it.
+
+    Example: scim-ledger blocked park door evt_acme_97_5f0c9a1e --reason poison
+    """
     _act("blocked park", name, event_id, reason, key, as_json)
 
 
 @blocked.command("skip")
 def skip_blocked(name: str, event_id: str, *, reason: Reason, yes: Yes = False, key: Key = None, as_json: AsJson = False) -> None:
-    """Skip a failed delivery for ever. The reason stays on record, and the audit shows the hole."""
+    """Skip a failed delivery for ever. The reason stays on record, and the audit shows the hole.
+
+    Example: scim-ledger blocked skip door evt_acme_97_5f0c9a1e --reason poison
+    """
     confirm(yes, f"Consumer {name} will never get event {event_id}.")
     _act("blocked skip", name, event_id, reason, key, as_json)
 
 
 @parked.command("list")
 def list_parked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> None:
-    """List parked deliveries."""
+    """List parked deliveries.
+
+    Example: scim-ledger parked list door
+    """
     print_rows(as_json, ask("parked list", query={"limit": limit}, name=name)["data"], STUCK)
 
 
@@ -52,13 +67,19 @@ def list_parked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> No
 def retry_parked(
     name: str, event_id: str, *, reason: Reason, include_superseded: Superseded = False, key: Key = None, as_json: AsJson = False
 ) -> None:
-    """Bring a parked delivery back, before newer ones of its subject that have not left yet."""
+    """Bring a parked delivery back, before newer ones of its subject that have not left yet.
+
+    Example: scim-ledger parked retry door evt_acme_97_5f0c9a1e --reason fixed
+    """
     _act("parked retry", name, event_id, reason, key, as_json, **_asked(include_superseded))
 
 
 @parked.command("skip")
 def skip_parked(name: str, event_id: str, *, reason: Reason, yes: Yes = False, key: Key = None, as_json: AsJson = False) -> None:
-    """Skip a parked delivery for ever. The reason stays on record."""
+    """Skip a parked delivery for ever. The reason stays on record.
+
+    Example: scim-ledger parked skip door evt_acme_97_5f0c9a1e --reason poison
+    """
     confirm(yes, f"Consumer {name} will never get event {event_id}.")
     _act("parked skip", name, event_id, reason, key, as_json)
 

@@ -7,7 +7,7 @@ import typer
 from runtime.cli.client import ask, service
 from runtime.cli.confirming import confirm_name
 from runtime.cli.nouns import DIRECTORY_NOUNS, new_group
-from runtime.cli.printing import AsJson, Key, Reason, cell, plain, print_rows, say
+from runtime.cli.printing import AlwaysJson, AsJson, Key, Reason, cell, plain, print_rows, say
 from runtime.exits import FINDING
 
 app = new_group("IdP connections.", DIRECTORY_NOUNS)
@@ -22,14 +22,20 @@ def create(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a directory: one IdP connection."""
+    """Create a directory: one IdP connection.
+
+    Example: scim-ledger directory create acme --profile okta
+    """
     found = _named(ask("directory create", body={"slug": slug, "profile": profile}, key=key))
     say(as_json, found, f"Made directory {slug}. Issue a token for its IdP: scim-ledger token issue scim --directory {slug}")
 
 
 @app.command("list")
 def list_command(*, as_json: AsJson = False) -> None:
-    """List the directories."""
+    """List the directories.
+
+    Example: scim-ledger directory list
+    """
     with service() as found:
         rows = [_named(row) for page in found.pages("directory list") for row in page["data"]]
     print_rows(as_json, rows, DIRECTORY_COLUMNS)
@@ -37,7 +43,10 @@ def list_command(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(directory: str, *, as_json: AsJson = False) -> None:
-    """Show a directory."""
+    """Show a directory.
+
+    Example: scim-ledger directory show acme
+    """
     found = _named(ask("directory show", directory=directory))
     if as_json:
         say(True, found, "")
@@ -47,14 +56,20 @@ def show(directory: str, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def pause(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Refuse SCIM writes until resumed; reads go on."""
+    """Refuse SCIM writes until resumed; reads go on.
+
+    Example: scim-ledger directory pause acme --reason 'moving to a new IdP'
+    """
     found = ask("directory pause", body={"reason": reason}, key=key, directory=directory)
     say(as_json, found, f"Directory {directory} is paused: its IdP is told to try again later.")
 
 
 @app.command()
 def resume(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Accept SCIM writes again."""
+    """Accept SCIM writes again.
+
+    Example: scim-ledger directory resume acme --reason 'the move is done'
+    """
     found = ask("directory resume", body={"reason": reason}, key=key, directory=directory)
     say(as_json, found, f"Directory {directory} accepts writes again.")
 
@@ -71,7 +86,10 @@ def close(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Close a directory for ever: all access ends at once, its tokens are revoked, then it is cleaned up."""
+    """Close a directory for ever: all access ends at once, its tokens are revoked, then it is cleaned up.
+
+    Example: scim-ledger directory close acme --reason 'contract ended'
+    """
     name = confirm_name(confirm, directory, f"This closes directory {directory} for ever and ends all access through it.")
     found = ask("directory close", body={"reason": reason, "confirm": name}, key=key, directory=directory)
     say(as_json, found, f"Directory {directory} is closed: all access through it has ended.")
@@ -79,7 +97,10 @@ def close(
 
 @app.command("accept-clock")
 def accept_clock(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
-    """Accept writes although the clock is behind the last event: they get its time until the clock has passed it."""
+    """Accept writes although the clock is behind the last event: they get its time until the clock has passed it.
+
+    Example: scim-ledger directory accept-clock acme --reason 'clock repaired'
+    """
     found = ask("directory accept-clock", body={"reason": reason}, key=key, directory=directory)
     say(
         as_json,
@@ -89,8 +110,11 @@ def accept_clock(directory: str, *, reason: Reason, key: Key = None, as_json: As
 
 
 @app.command()
-def snapshot(directory: str, *, as_json: AsJson = True) -> None:
-    """Print all state of a directory as of now, one line of JSON for each user, group and membership."""
+def snapshot(directory: str, *, as_json: AlwaysJson = True) -> None:
+    """Print all state of a directory as of now, one line of JSON for each user, group and membership.
+
+    Example: scim-ledger directory snapshot acme > acme.ndjson
+    """
     with service() as found:
         for line in found.lines("directory snapshot", directory=directory):
             print(line)
@@ -103,7 +127,10 @@ def doctor(
     hours: Annotated[int, typer.Option(min=1, max=720, help="How far to look back.")] = 24,
     as_json: AsJson = False,
 ) -> None:
-    """Show the health of a directory's IdP: silence, refusals with reasons, retry storms, tolerances, token ages."""
+    """Show the health of a directory's IdP: silence, refusals with reasons, retry storms, tolerances, token ages.
+
+    Example: scim-ledger directory doctor acme --hours 72
+    """
     report = ask("directory doctor", query={"hours": hours}, directory=directory)
     if as_json:
         say(True, report, "")

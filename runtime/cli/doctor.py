@@ -33,7 +33,10 @@ EXCEPTIONS: Final[Mapping[str, str | None]] = {
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """Show what needs attention: the service, its directories, its consumers. Exit 1 if there is anything."""
+    """Show what needs attention: the service, its directories, its consumers. Exit 1 if there is anything.
+
+    Example: scim-ledger doctor
+    """
     with service() as found:
         rows = [*_service(found), *_directories(found), *_consumers(found)]
     if rows or as_json:

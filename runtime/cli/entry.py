@@ -4,9 +4,12 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
-from runtime.cli.nouns import NOUNS, new_group
+import typer
+from typer.completion import completion_init  # pyright: ignore[reportPrivateImportUsage]
+
+from runtime.cli.nouns import NOUNS, PROGRAM, new_group
 from runtime.cli.printing import plain
 from runtime.cli.wording import in_commands
 from runtime.exits import USAGE, CommandError
@@ -20,8 +23,21 @@ _SEEN: Final = (
 app = new_group("The provisioning ledger.", NOUNS)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(PROGRAM, version(PROGRAM))
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
     """The provisioning ledger.
 
     Beside a running service every command asks that service. With LEDGER_URL and LEDGER_TOKEN, or LEDGER_TOKEN_FILE, it asks one
@@ -33,7 +49,8 @@ def main() -> None:
     """Entry point: errors become one sentence and an exit code."""
     try:
         _refuse_tokens(sys.argv[1:])
-        app()
+        completion_init()
+        app(prog_name=PROGRAM)
     except CommandError as ended:
         if ended.problem is not None and "--json" in sys.argv:
             print(json.dumps(ended.problem, ensure_ascii=False, separators=(",", ":")))

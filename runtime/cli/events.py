@@ -9,13 +9,12 @@ import typer
 
 from runtime.cli.client import Service, ask, service
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import as_text
+from runtime.cli.printing import AlwaysJson, as_text
 
 app = new_group("The feed.")
 Slug = Annotated[str | None, typer.Option("--directory", help="Only this one. Default: all but _system.")]
 EventTypes = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
 Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]
-AlwaysJson = Annotated[bool, typer.Option("--json", help="The output is always JSON.")]
 EVENTS_PAGE: Final = 1_000
 WAIT_S: Final = 20  # seconds of one long poll; shorter than the idle timeout of proxies
 
@@ -29,7 +28,10 @@ def list_command(
     limit: Annotated[int, typer.Option(min=1)] = 100,
     as_json: AlwaysJson = True,
 ) -> None:
-    """Print events, starting from a place."""
+    """Print events, starting from a place.
+
+    Example: scim-ledger events list --directory acme --types 'user.*'
+    """
     left = limit
     with service() as found:
         for page in _pages(found, "events list", {"directory": directory, "types": types, "from": first}, limit):
@@ -41,7 +43,10 @@ def list_command(
 
 @app.command()
 def tail(*, directory: Slug = None, types: EventTypes = None, first: Start = "now", as_json: AlwaysJson = True) -> None:
-    """Print events as they come, until Ctrl-C."""
+    """Print events as they come, until Ctrl-C.
+
+    Example: scim-ledger events tail --types user.deactivated,user.deleted
+    """
     with contextlib.suppress(KeyboardInterrupt), service() as found:
         for page in _pages(
             found, "events tail", {"directory": directory, "types": types, "from": first, "wait": WAIT_S}, EVENTS_PAGE
@@ -51,7 +56,10 @@ def tail(*, directory: Slug = None, types: EventTypes = None, first: Start = "no
 
 @app.command()
 def get(event_id: str, *, as_json: AlwaysJson = True) -> None:
-    """Print one event. It is not found after a restore that lost it."""
+    """Print one event. It is not found after a restore that lost it.
+
+    Example: scim-ledger events get evt_acme_97_5f0c9a1e
+    """
     print(as_text(ask("events get", event_id=event_id)))
 
 

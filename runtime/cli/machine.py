@@ -1,16 +1,30 @@
-"""The verbs that work on the machine itself: serve, migrate, settings, demo. Their imports are made when they run."""
+"""The verbs that work on the machine itself: serve, migrate, settings, demo, completion. Their imports are made when they run."""
 
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
-from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, print_rows, say
+import typer
+
+from runtime.cli.nouns import COMPLETE, PROGRAM, new_group
+from runtime.cli.printing import AsJson, cell, print_rows, say
 
 app = new_group("What works on the machine itself.")
 
 
+class Shell(StrEnum):
+    """The shells that can complete commands."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
 @app.command()
 def serve() -> None:
-    """Start the service (with the embedded PostgreSQL unless LEDGER_DATABASE_URL is set)."""
+    """Start the service (with the embedded PostgreSQL unless LEDGER_DATABASE_URL is set).
+
+    Example: scim-ledger serve
+    """
     from runtime.failures import explained
     from runtime.machine_database import main_settings
     from runtime.serve import serve as run
@@ -22,7 +36,10 @@ def serve() -> None:
 
 @app.command()
 def migrate(*, as_json: AsJson = False) -> None:
-    """Bring the database schema to this release."""
+    """Bring the database schema to this release.
+
+    Example: scim-ledger migrate
+    """
     from runtime.upkeep import migrate_here
 
     applied = migrate_here()
@@ -31,22 +48,38 @@ def migrate(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def settings(*, as_json: AsJson = False) -> None:
-    """Show every setting with its value, source and meaning; secrets are masked."""
+    """Show every setting with its value, source and meaning; secrets are masked.
+
+    Example: scim-ledger settings
+    """
     from runtime.machine_database import main_settings
 
     found = main_settings()
     rows: list[dict[str, Any]] = []
     for name, field in type(found).model_fields.items():
-        value = getattr(found, name)
         source = "environment" if name in found.model_fields_set else "default"
-        shown = "" if value is None else str(value)  # SecretStr prints as asterisks
+        shown = cell(getattr(found, name))  # SecretStr prints as asterisks
         rows.append({"setting": f"LEDGER_{name.upper()}", "value": shown, "source": source, "meaning": field.description})
     print_rows(as_json, rows)
 
 
 @app.command()
 def demo() -> None:
-    """Run the demo against a service (LEDGER_URL), or against one that it starts itself."""
+    """Run the demo against a service (LEDGER_URL), or against one that it starts itself.
+
+    Example: scim-ledger demo
+    """
     from runtime.demo import demo as tell
 
     tell()
+
+
+@app.command()
+def completion(shell: Annotated[Shell, typer.Argument(help="bash, zsh or fish.")]) -> None:
+    """Print the script with which a shell completes commands and options.
+
+    Example: scim-ledger completion bash > ~/.scim-ledger.bash
+    """
+    from typer.completion import get_completion_script  # pyright: ignore[reportPrivateImportUsage]
+
+    print(get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE, shell=shell.value))

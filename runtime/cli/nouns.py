@@ -7,6 +7,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import typer
 from typer.core import TyperGroup
 
+PROGRAM: Final = "scim-ledger"
+COMPLETE: Final = "_SCIM_LEDGER_COMPLETE"  # the variable by which a shell asks for completions
+
 
 class Noun(NamedTuple):
     """The module with a noun's commands. `help`: its line in the list of nouns."""
@@ -25,6 +28,7 @@ NOUNS: Final[Nouns] = {
     "settings": Noun("machine", "Show every setting with its value, source and meaning.", verb=True),
     "doctor": Noun("doctor", "Show what needs attention: the service, its directories, its consumers.", verb=True),
     "demo": Noun("machine", "Run the demo, from the first push to a replay.", verb=True),
+    "completion": Noun("machine", "Print the script with which a shell completes commands and options.", verb=True),
     "directory": Noun("directory", "IdP connections."),
     "token": Noun("token", "Bearer tokens."),
     "events": Noun("events", "The feed."),

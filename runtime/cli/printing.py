@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+AlwaysJson: TypeAlias = Annotated[bool, typer.Option("--json", help="The output is always JSON.", show_default=False)]
 Key: TypeAlias = Annotated[
     str | None,
     typer.Option("--idempotency-key", help="Send this key: the same command again within a day is answered, not done twice."),

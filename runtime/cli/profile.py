@@ -18,7 +18,10 @@ app = new_group("Profiles: how kinds of IdP write SCIM.")
 
 @app.command("list")
 def list_command(*, as_json: AsJson = False) -> None:
-    """List all profiles."""
+    """List all profiles.
+
+    Example: scim-ledger directory profile list
+    """
     rows = ask("directory profile list")["data"]
     say(as_json, rows, "\n".join(f"{row['profile']:14} {row['title']}" for row in rows))
 
@@ -27,7 +30,10 @@ def list_command(*, as_json: AsJson = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A directory, or a profile such as okta or okta@1.")], *, as_json: AsJson = False
 ) -> None:
-    """Show a profile, or that of a directory."""
+    """Show a profile, or that of a directory.
+
+    Example: scim-ledger directory profile show okta
+    """
     with service() as found:
         try:
             shown = found.ask("directory profile show", profile=name)
@@ -50,7 +56,10 @@ def set_command(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Set the profile of a directory, from the next request on. Stored resources do not change."""
+    """Set the profile of a directory, from the next request on. Stored resources do not change.
+
+    Example: scim-ledger directory profile set acme entra
+    """
     text = ask("directory profile set", body={"profile": _profile(profile)}, directory=directory)["profile"]
     say(as_json, {"directory": directory, "profile": text}, f"Directory {directory} has the profile {text}.")
 
@@ -62,7 +71,10 @@ def validate(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a profile file and name every wrong place."""
+    """Check a profile file and name every wrong place.
+
+    Example: scim-ledger directory profile validate ours.toml
+    """
     found = ask("directory profile validate", body={"profile": _document(file)}, key=key)
     text = f"{file} is a profile: {found['profile']}." if found["valid"] else "\n".join(found["errors"])
     say(as_json, found, text)
@@ -83,7 +95,10 @@ def try_command(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recorded request with a profile and print what would be stored. Exit code 1 if it would be refused."""
+    """Run a recorded request with a profile and print what would be stored. Exit code 1 if it would be refused.
+
+    Example: scim-ledger directory profile try okta request.json
+    """
     recorded = json_file(file)
     if not isinstance(recorded, dict):
         raise CommandError(f'{file} must hold an object: {{"method", "path", "body"}}, or a dialogue with "steps".', USAGE)

@@ -33,7 +33,10 @@ def rebuild(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Rebuild the read models beside the live ones, then swap them. After an interruption the next run resumes."""
+    """Rebuild the read models beside the live ones, then swap them. After an interruption the next run resumes.
+
+    Example: scim-ledger replay rebuild --only users,groups
+    """
     from runtime.upkeep import rebuild_here
 
     try:
@@ -51,7 +54,10 @@ def rebuild(
 
 @app.command()
 def verify(*, as_json: AsJson = False) -> None:
-    """Recompute the log's hashes and columns and the read models, without changing anything. Exit 1 and a list if anything differs."""
+    """Recompute the log's hashes and columns and the read models, without changing anything. Exit 1 and a list if anything differs.
+
+    Example: scim-ledger replay verify
+    """
     from runtime.upkeep import verify_here
 
     findings, total = verify_here(progress_bar)
@@ -84,7 +90,10 @@ def plan(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a replay would send, without sending it."""
+    """Show what a replay would send, without sending it.
+
+    Example: scim-ledger replay plan door --from 2026-11-24T09:10:00Z
+    """
     body = _body(consumer, first, to, types, subject, directory, include_superseded, rate)
     found = ask("replay plan", body={**body, "name": "plan", "reason": "plan", "dry_run": True}, key=key)
     say(as_json, found, _planned(found))
@@ -107,7 +116,10 @@ def run(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send deliveries again beside live traffic; the events of one subject are never interleaved."""
+    """Send deliveries again beside live traffic; the events of one subject are never interleaved.
+
+    Example: scim-ledger replay run door --from seq:97 --reason outage --wait
+    """
     body = _body(consumer, first, to, types, subject, directory, include_superseded, rate)
     with service() as asked:
         found = asked.ask("replay run", body={**body, "name": name, "reason": reason}, key=key)
@@ -124,7 +136,10 @@ def list_command(
     consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first.
+
+    Example: scim-ledger replay list --consumer door
+    """
     print_rows(as_json, ask("replay list", query={"consumer": consumer, "limit": 1_000})["data"], RUN_COLUMNS)
 
 
@@ -135,7 +150,10 @@ def status(
     consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the progress of a run, or of all runs."""
+    """Show the progress of a run, or of all runs.
+
+    Example: scim-ledger replay status 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     if replay is None:
         list_command(consumer=consumer, as_json=as_json)
     else:
@@ -144,19 +162,28 @@ def status(
 
 @app.command()
 def pause(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Pause a run."""
+    """Pause a run.
+
+    Example: scim-ledger replay pause 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     _say_progress(replay, ask("replay pause", key=key, replay_id=replay), as_json)
 
 
 @app.command()
 def resume(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """Continue a paused run."""
+    """Continue a paused run.
+
+    Example: scim-ledger replay resume 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     _say_progress(replay, ask("replay resume", key=key, replay_id=replay), as_json)
 
 
 @app.command()
 def cancel(replay: str, *, key: Key = None, as_json: AsJson = False) -> None:
-    """End a run; what it has sent stays sent."""
+    """End a run; what it has sent stays sent.
+
+    Example: scim-ledger replay cancel 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     _say_progress(replay, ask("replay cancel", key=key, replay_id=replay), as_json)
 
 

@@ -34,7 +34,10 @@ def list_command(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List requests, newest first."""
+    """List requests, newest first.
+
+    Example: scim-ledger requests list --directory acme --refused
+    """
     query: dict[str, Any] = {"directory": directory, "status": status, "refused": True if refused else None}
     rows: list[dict[str, Any]] = []
     after: int | None = None

@@ -22,7 +22,10 @@ def add_command(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register an extension schema. It cannot be removed, because stored data refers to it."""
+    """Register an extension schema. It cannot be removed, because stored data refers to it.
+
+    Example: scim-ledger directory schema add acme badge.json
+    """
     document = json_file(file)
     found = ask("directory schema add", body={"resource_type": resource_type, "schema": document}, key=key, directory=directory)
     say(as_json, found["data"], f"Directory {directory} knows {document['id']}.")
@@ -30,7 +33,10 @@ def add_command(
 
 @app.command("list")
 def list_command(directory: str, *, as_json: AsJson = False) -> None:
-    """List the extension schemas that were registered for a directory."""
+    """List the extension schemas that were registered for a directory.
+
+    Example: scim-ledger directory schema list acme
+    """
     rows = ask("directory schema list", directory=directory)["data"]
     text = "\n".join(f"{row['resource_type']:6} {row['schema']['id']}" for row in rows) or "None is registered."
     say(as_json, rows, text)

@@ -13,7 +13,10 @@ app = new_group("The surge brake: an alarm, or a hold, for too many revocations 
 
 @app.command()
 def show(directory: str, *, as_json: AsJson = False) -> None:
-    """Show the limit of a directory and its revocations in the last hour."""
+    """Show the limit of a directory and its revocations in the last hour.
+
+    Example: scim-ledger directory surge show acme
+    """
     _one(as_json, ask("directory surge show", directory=directory))
 
 
@@ -25,7 +28,10 @@ def set_command(
     hold: Annotated[bool, typer.Option(help="Hold pushes above the limit until they are released.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set the limit of revocations an hour. Above it there is an alarm, and with --hold pushes wait."""
+    """Set the limit of revocations an hour. Above it there is an alarm, and with --hold pushes wait.
+
+    Example: scim-ledger directory surge set acme 50 --hold
+    """
     body = {"per_hour": per_hour, "action": "hold" if hold else "alarm"}
     _one(as_json, ask("directory surge set", body=body, directory=directory))
 
@@ -38,7 +44,10 @@ def release(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Release everything that is held now."""
+    """Release everything that is held now.
+
+    Example: scim-ledger directory surge release acme --reason 'a team left'
+    """
     _one(as_json, ask("directory surge release", body={"reason": reason}, key=key, directory=directory))
 
 

@@ -43,7 +43,10 @@ def issue(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Issue a token. It is shown once and cannot be read again."""
+    """Issue a token. It is shown once and cannot be read again.
+
+    Example: scim-ledger token issue scim --directory acme --name okta
+    """
     body: dict[str, Any] = {
         "role": role, "name": name or role, "directories": directory, "types": types.split(",") if types else None,
         "consumers": consumer, "bodies": None if bodies else False, "expires_in_days": days,
@@ -60,7 +63,10 @@ def list_command(
     state: Annotated[str | None, typer.Option(help="Only active, overlapping, expired or revoked ones.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List tokens with their scopes and dates; secrets are not stored."""
+    """List tokens with their scopes and dates; secrets are not stored.
+
+    Example: scim-ledger token list --state active
+    """
     with service() as found:
         pages = found.pages("token list", query={"role": role, "directory": directory, "state": state})
         print_rows(as_json, [row for page in pages for row in page["data"]], TOKEN_COLUMNS)
@@ -68,7 +74,10 @@ def list_command(
 
 @app.command()
 def show(token: TokenId, *, as_json: AsJson = False) -> None:
-    """Show a token: its scopes, its dates, its last use."""
+    """Show a token: its scopes, its dates, its last use.
+
+    Example: scim-ledger token show 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     found = ask("token show", token=token)
     if as_json:
         say(True, found, "")
@@ -84,7 +93,10 @@ def rotate(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Issue a successor of a token with the same scopes, shown once. The old one works until the overlap ends."""
+    """Issue a successor of a token with the same scopes, shown once. The old one works until the overlap ends.
+
+    Example: scim-ledger token rotate 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     found = ask("token rotate", body={"overlap_seconds": overlap}, key=key, token=token)
     say(as_json, found, found["token"])
 
@@ -97,7 +109,10 @@ def revoke(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a token: it is refused from the next request on."""
+    """Revoke a token: it is refused from the next request on.
+
+    Example: scim-ledger token revoke 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
+    """
     confirm(yes, f"This revokes token {token} for ever.")
     found = ask("token revoke", body={"reason": reason}, token=token) or {}
     say(as_json, {"revoked": found.get("id", token), **found}, f"Revoked {found.get('id', token)}.")

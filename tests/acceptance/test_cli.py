@@ -92,6 +92,26 @@ def test_without_a_service_a_command_gets_the_same_answers_from_its_own_process(
     assert not socket_path(service.data_dir, None).exists()
 
 
+def test_a_command_without_a_service_takes_what_the_service_decides_from_its_last_start(
+    make_service: Callable[..., Service],
+) -> None:
+    """The shell of the caller has other values, for a service elsewhere."""
+    service = make_service(LEDGER_PUBLIC_URL="https://ledger.example.com:443")
+    service.kill_everything()
+    shell = {"LEDGER_DATA_DIR": str(service.data_dir), "LEDGER_PORT": "1", "LEDGER_PUBLIC_URL": "https://other.example.com",
+             "LEDGER_KEK_FILE": "/nope", "LEDGER_WEBHOOK_ALLOW": "127.0.0.0/8"}  # fmt: skip
+    shown = run("directory", "show", "acme", "--json", **shell)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["scim_base_url"] == "https://ledger.example.com:443/scim/acme/v2"
+    refused = run("consumer", "create", "inward", "--url", "http://127.0.0.1:9/", **shell)
+    assert (refused.returncode, "127.0.0.1" in refused.stderr or "loopback" in refused.stderr) == (2, True), refused.stderr
+    noted = service.data_dir / "service.json"
+    assert stat.S_IMODE(noted.stat().st_mode) == 0o600
+    noted.write_text("{")
+    damaged = run("directory", "list", **shell)
+    assert (damaged.returncode, "Start the service: it writes the file anew." in damaged.stderr) == (2, True), damaged.stderr
+
+
 def test_several_workers_share_the_socket(make_service: Callable[..., Service]) -> None:
     service = make_service(LEDGER_WORKERS="2")
     with socket.socket(socket.AF_UNIX) as probe:

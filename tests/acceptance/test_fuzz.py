@@ -384,6 +384,8 @@ def test_every_v1_route_answers_any_query(target: Target, data: st.DataObject, m
 def test_requests_generated_from_the_openapi_document_are_answered(target: Target) -> None:
     schema = schemathesis.openapi.from_url(target.service.base + "/openapi.json")
     for operation in (found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)):
+        if operation.path == "/v1/events/stream":
+            continue  # an answer without an end, which the test above begins to read
         requests = operation.as_strategy()
         if list(operation.iter_parameters()):
             requests |= operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)

@@ -12,7 +12,7 @@ import pytest
 
 from ledger.events import TYPE_PATTERNS
 from tests import warm
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, until
 
 JSON = {"Content-Type": "application/json"}
 PLACES = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
@@ -101,6 +101,34 @@ def test_a_mistake_over_http(
 def test_an_error_about_types_lists_all_of_them(service: Service) -> None:
     wrong = asked(service, "consumer", "GET", "/v1/events?types=user.create", None).json()["errors"][0]
     assert wrong["allowed"] == list(TYPE_PATTERNS)
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "event", "expected"),
+    [
+        ("consumer", "/v1/events?limit=0", "request_refused", {"route": "/v1/events", "status": 400, "code": "invalid_parameters"}),
+        ("consumer", "/v1/consumers/ada.lovelace", "request_refused", {"route": "/v1/consumers/{name}", "status": 404, "code": "not_found"}),
+        ("scim", "/v1/tokens", "request_refused", {"route": "/v1/tokens", "status": 403, "code": "forbidden"}),
+        (
+            "scim", "/scim/acme/v2/Users?filter=ada", "request",
+            {"path": "/scim/{directory}/v2/Users", "status": 400, "directory": "acme", "scim_type": "invalidFilter"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_refusal_has_a_line_in_the_log(service: Service, role: str, path: str, event: str, expected: dict[str, Any]) -> None:
+    answer = asked(service, role, "GET", path, None)
+    request, token = answer.headers["X-Request-Id"], service.first_run["tokens"][role].split("_")[2]
+
+    def line() -> dict[str, Any] | None:
+        return next((json.loads(text) for text in service.log.read_text().splitlines() if request in text), None)
+
+    until(line)
+    found = line()
+    assert found is not None
+    assert found["event"] == event
+    assert {name: found[name] for name in expected} == expected
+    assert found["token"].replace("-", "") == token
+    assert "ada" not in json.dumps(found)
 
 
 def test_a_cursor_of_another_form_of_the_feed(service: Service) -> None:
