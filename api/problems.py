@@ -37,7 +37,7 @@ from operations.refusals import (
 from projections.history import InvalidAsOfError
 from scim.errors import ScimError, TooMany
 
-ALLOWED_MAX = 50  # values that an error lists
+ALLOWED_MAX = 100  # values that an error lists: all event types, but not as many names as a service has
 
 
 class MethodError(HTTPException):
@@ -97,11 +97,8 @@ def _of_a_place(error: InvalidCursorError | CursorAheadError | CursorForkedError
     """The response for a place in the log that is invalid, lost, or no longer the consumer's."""
     match error:
         case InvalidCursorError():
-            why = (
-                str(error)
-                or "The place is neither a cursor of this ledger nor an event id. Take `after` of a page, or start without."
-            )
-            return ProblemError(400, "invalid_cursor", why)
+            why = "The place is neither a cursor of this ledger nor an event id. Take `list_metadata.after` of a page, or the `id` of an event."
+            return ProblemError(400, "invalid_cursor", str(error) or why)
         case CursorAheadError():
             why = f"The ledger ends at {error.head}, before the cursor's {error.number}: it was restored. Compare your state with it, then read on."
             return ProblemError(409, "cursor_ahead", why, cursor=error.number, head=error.head)
@@ -131,7 +128,7 @@ _REFUSED: dict[type[Exception], str] = {
     PlaceError: "invalid_place", InvalidAsOfError: "invalid_as_of",
 }  # fmt: skip
 _TEXTS = {
-    "not_found": "There is no such route. See /openapi.json for the routes.",
+    "not_found": "There is no such route. /openapi.json lists the routes; none ends with a slash.",
 }
 _CODES = {
     401: "unauthorized",

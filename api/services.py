@@ -64,4 +64,4 @@ class Services:
                         raise Unavailable(str(unknown), retry_after=60) from unknown
             if directory is not None:
                 return directory
-        raise Forbidden("This token does not reach a directory of that name.")
+        raise Forbidden("There is no directory of that name, or the token does not reach it.")

@@ -159,10 +159,12 @@ def _check_url(url: str | None, allowed: "Allowed") -> None:
     named = allowed.host(host) if literal is None else allowed.address(literal)
     if literal is not None and not named and not _public(literal):
         raise ConsumerRefusedError(
-            "`url` leads to a private or loopback address. LEDGER_WEBHOOK_ALLOW names those that may be reached."
+            "`url` leads to a private or loopback address. Start the service with LEDGER_WEBHOOK_ALLOW naming those that webhooks may reach."
         )
     if parts.scheme == "http" and not named:
-        raise ConsumerRefusedError("`url` is not encrypted: use https, or name the host in LEDGER_WEBHOOK_ALLOW.")
+        raise ConsumerRefusedError(
+            "`url` is not encrypted: use https, or start the service with LEDGER_WEBHOOK_ALLOW naming the host."
+        )
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -27,6 +27,7 @@ class PlaceMovedError(Exception):
         self.through = through
 
 
+PLUS: Final = "In an address a + is a space: write Z, or %2B."
 HINT: Final = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
 
 
@@ -130,7 +131,7 @@ async def _at_instant(conn: Connection, text: str, reads: Selection) -> tuple[Po
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as broken:
-        raise PlaceError(HINT) from broken
+        raise PlaceError(f"{PLUS} {HINT}" if "T" in text and " " in text else HINT) from broken
     if moment.tzinfo is None or len(text) <= 10:
         raise PlaceError(f"An instant needs a time and an offset. {HINT}")
     micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond

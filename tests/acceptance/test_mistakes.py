@@ -10,12 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
+from ledger.events import TYPE_PATTERNS
 from tests import warm
 from tests.acceptance.conftest import Service, until
 
 JSON = {"Content-Type": "application/json"}
 PLACES = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
 INSTANT = 'as_of takes "seq:N", "seq:head" or an instant with offset such as 2026-10-01T00:00:00Z. A bare date is ambiguous.'
+NO_ROUTE = "There is no such route. /openapi.json lists the routes; none ends with a slash."
 A_TIME = "is not a time with its zone, such as 2026-10-01T00:00:00Z"
 HTTP: tuple[tuple[str | None, str, str, object, int, str], ...] = (
     # the feed
@@ -25,14 +27,16 @@ HTTP: tuple[tuple[str | None, str, str, object, int, str], ...] = (
     ("consumer", "GET", "/v1/events?limit=5000", None, 400, "`limit` is not a number from 1 to 1000."),
     ("consumer", "GET", "/v1/events?limit=", None, 400, "`limit` is not a number from 1 to 1000."),
     ("consumer", "GET", "/v1/events?wait=60", None, 400, "`wait` is not a number from 0 to 30."),
-    ("consumer", "GET", "/v1/events?after=hello", None, 400, "Take `after` of a page, or start without."),
+    ("consumer", "GET", "/v1/events?after=hello", None, 400, "Take `list_metadata.after` of a page, or the `id` of an event."),
     ("consumer", "GET", "/v1/events?range_start=2026-11-01T00:00:00+01:00", None, 400, f"`range_start` {A_TIME}; in an address a + is a space: write Z, or %2B."),
     ("consumer", "GET", "/v1/events?range_end=soon", None, 400, f"`range_end` {A_TIME}."),
     ("consumer", "GET", "/v1/events?range_start=2026-11-01T00:00:00", None, 400, "`range_start` has no zone: write an instant such as 2026-10-01T00:00:00Z."),
     ("consumer", "GET", "/v1/events?subject=ada", None, 400, "`subject` is not the id of a user or group (a UUID)."),
     ("consumer", "GET", "/v1/events?from=yesterday", None, 400, PLACES),
+    ("consumer", "GET", "/v1/events?from=2026-11-01T00:00:00+01:00", None, 400, f"In an address a + is a space: write Z, or %2B. {PLACES}"),
     ("consumer", "POST", "/v1/events", {}, 405, "This route takes GET."),
-    ("consumer", "GET", "/v1/event", None, 404, "There is no such route. See /openapi.json for the routes."),
+    ("consumer", "GET", "/v1/event", None, 404, NO_ROUTE),
+    ("consumer", "GET", "/v1/events/", None, 404, NO_ROUTE),
     (None, "GET", "/v1/events", None, 401, "Send a token in the header: Authorization: Bearer sl_..."),
     ("scim", "GET", "/v1/events", None, 403, "This needs a token of role consumer, operator, auditor or admin."),
     # consumers
@@ -44,6 +48,7 @@ HTTP: tuple[tuple[str | None, str, str, object, int, str], ...] = (
     ("admin", "PUT", "/v1/consumers/crm", {"directories": "acme"}, 400, "`directories` is not a list."),
     ("admin", "PUT", "/v1/consumers/crm", {"directories": ["acne"]}, 400, '`directories` names one that does not exist. Give names of directories, or ["*"] for all.'),
     ("admin", "PUT", "/v1/consumers/crm", {"mode": "webhook"}, 400, "A webhook needs a `url` of at most 2 000 characters, such as https://app.example.com/hooks."),
+    ("admin", "PUT", "/v1/consumers/crm", {"mode": "webhook", "url": "https://127.0.0.1/"}, 400, "`url` leads to a private or loopback address. Start the service with LEDGER_WEBHOOK_ALLOW naming those that webhooks may reach."),
     ("admin", "PUT", "/v1/consumers/crm", {"start": "2026-11-01"}, 400, f"An instant needs a time and an offset. {PLACES}"),
     ("admin", "PUT", "/v1/consumers/CRM", {}, 400, "A consumer's name is 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit."),
     ("admin", "POST", "/v1/consumers/crm", {}, 405, "This route takes DELETE, GET, PUT."),
@@ -91,6 +96,11 @@ def test_a_mistake_over_http(
         assert all({"field", "reason"} <= set(error) for error in answer.json()["errors"])
     if status == 405:
         assert answer.headers["Allow"] in sentence
+
+
+def test_an_error_about_types_lists_all_of_them(service: Service) -> None:
+    wrong = asked(service, "consumer", "GET", "/v1/events?types=user.create", None).json()["errors"][0]
+    assert wrong["allowed"] == list(TYPE_PATTERNS)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +154,7 @@ COMMANDS: tuple[tuple[str, int, str], ...] = (
     ("token list --stat active", 2, "No such option: --stat (Possible options: --state)"),
     ("token list --state sleeping", 2, "`--state` is not one of active, overlapping, expired, revoked."),
     ("directory create Acme", 2, "A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit."),
-    ("directory show acne", 4, "This token does not reach a directory of that name."),
+    ("directory show acne", 4, "There is no directory of that name, or the token does not reach it."),
     ("directory close acme", 2, "Missing option '--reason'."),
     ("consumer create crm --types user.create", 2, "`--types` names an event type that does not exist; did you mean `user.created`?"),
     ("consumer create crm --ordering none", 2, "`--ordering` is not one of directory, subject."),

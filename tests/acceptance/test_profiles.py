@@ -362,4 +362,4 @@ def test_a_dry_run_uses_the_extension_schemas_of_a_directory(connected: Any, tmp
     tried = json.loads(idp.cli(*with_schemas, code=1))
     assert (tried["profile"], tried["error"]["scimType"]) == ("generic@1", "invalidValue")
     wrong = idp.cli("directory", "profile", "try", "okta", str(request), "--directory", "nowhere", code=4)
-    assert "does not reach a directory of that name" in wrong
+    assert "There is no directory of that name" in wrong
