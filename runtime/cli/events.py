@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final
 
 import typer
@@ -15,6 +15,7 @@ app = new_group("The feed.")
 Slug = Annotated[str | None, typer.Option("--directory", help="Only this one. Default: all but _system.")]
 EventTypes = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
 Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]
+EVENT_COLUMNS: Final = ("time", "type", "id", "subject")
 EVENTS_PAGE: Final = 1_000
 WAIT_S: Final = 20  # seconds of one long poll; shorter than the idle timeout of proxies
 
@@ -32,13 +33,13 @@ def list_command(
 
     Example: scim-ledger events list --directory acme --types 'user.*'
     """
-    left = limit
+    query = {"directory": directory, "types": types, "from": first}
     with service() as found:
-        for page in _pages(found, "events list", {"directory": directory, "types": types, "from": first}, limit):
-            _print(page["data"][:left], as_json)
-            left -= len(page["data"])
-            if left <= 0 or not page["has_more"]:
-                return
+        events = _up_to(limit, _pages(found, "events list", query, limit))
+        if as_json:
+            _print(events, True)
+        else:
+            print_rows(False, [_line(event) for event in events], EVENT_COLUMNS)
 
 
 @app.command()
@@ -51,7 +52,7 @@ def tail(*, directory: Slug = None, types: EventTypes = None, first: Start = "no
         for page in _pages(
             found, "events tail", {"directory": directory, "types": types, "from": first, "wait": WAIT_S}, EVENTS_PAGE
         ):
-            _print(page["data"], as_json, headed=False)
+            _print(page["data"], as_json)
 
 
 @app.command()
@@ -76,18 +77,22 @@ def _pages(found: Service, verb: str, query: dict[str, Any], limit: int) -> Iter
         asked = {**asked, "after": page["list_metadata"]["after"], "from": None}
 
 
+def _up_to(limit: int, pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The events of as many pages as are needed. A filtered page may be empty though more follow."""
+    left = limit
+    for page in pages:
+        yield from page["data"][:left]
+        left -= len(page["data"])
+        if left <= 0 or not page["has_more"]:
+            return
+
+
 def _line(event: dict[str, Any]) -> dict[str, Any]:
-    return {name: event[name] for name in ("time", "type", "id")} | {"subject": list(event["subject"].values())}
+    return {name: event[name] for name in EVENT_COLUMNS[:-1]} | {"subject": list(event["subject"].values())}
 
 
-def _print(events: list[dict[str, Any]], as_json: bool, *, headed: bool = True) -> None:
-    """Print a page. `headed`: as a table; else a line for each event, because more will follow."""
-    if as_json:
-        for event in events:
-            print(as_text(event))
-    elif headed:
-        print_rows(False, [_line(event) for event in events])
-    else:
-        for event in events:
-            print(GAP.join(map(cell, _line(event).values())))
+def _print(events: Iterable[dict[str, Any]], as_json: bool) -> None:
+    """Print a line for each event, at once, because more may follow."""
+    for event in events:
+        print(as_text(event) if as_json else GAP.join(map(cell, _line(event).values())))
     sys.stdout.flush()
