@@ -7,7 +7,7 @@ import typer
 
 from runtime.cli.client import ask, service
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, as_text, print_rows
+from runtime.cli.printing import AsJson, as_text, print_record, print_rows
 
 app = new_group("Who had access, as of a time (2026-10-01T00:00:00Z) or a place in the log (seq:N, seq:head).")
 AsOf = Annotated[str, typer.Option("--as-of", help="An instant with offset, seq:N or seq:head.")]
@@ -82,12 +82,14 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
         print(as_text(answer))
         return
     data = answer["data"]
-    rows: list[dict[str, Any]] = (
-        data if isinstance(data, list) else [{"field": name, "value": value} for name, value in data.items()]
-    )
-    print(_heading(answer) + (f": {len(rows)} row(s)" if isinstance(data, list) else ""))
-    if rows:
-        print_rows(False, rows)
+    if isinstance(data, list):
+        rows: list[dict[str, Any]] = data
+        print(f"{_heading(answer)}: {len(rows)} row(s)")
+        if rows:
+            print_rows(False, rows)
+    else:
+        print(_heading(answer))
+        print_record(data)
 
 
 def _show_pages(pages: Iterator[dict[str, Any]], as_json: bool) -> None:

@@ -12,7 +12,7 @@ from runtime.cli.client import ask, service
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.files import reserve_private
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, Reason, print_rows, say
+from runtime.cli.printing import AsJson, Key, Reason, print_record, print_rows, say
 from runtime.cli.wording import in_commands
 from runtime.exits import FINDING, USAGE, CommandError
 
@@ -117,7 +117,7 @@ def show(name: str, *, as_json: AsJson = False) -> None:
     if as_json:
         say(True, found, "")
         return
-    print_rows(False, [{"field": field, "value": value} for field, value in found.items() if field != "retry_schedule"])
+    print_record({field: value for field, value in found.items() if field != "retry_schedule"})
 
 
 @app.command()

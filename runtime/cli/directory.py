@@ -7,7 +7,7 @@ import typer
 from runtime.cli.client import ask, service
 from runtime.cli.confirming import confirm_name
 from runtime.cli.nouns import DIRECTORY_NOUNS, new_group
-from runtime.cli.printing import AlwaysJson, AsJson, Key, Reason, cell, plain, print_rows, say
+from runtime.cli.printing import AlwaysJson, AsJson, Key, Reason, cell, plain, print_record, print_rows, say
 from runtime.exits import FINDING
 
 app = new_group("IdP connections.", DIRECTORY_NOUNS)
@@ -51,7 +51,7 @@ def show(directory: str, *, as_json: AsJson = False) -> None:
     if as_json:
         say(True, found, "")
     else:
-        print_rows(False, [{"field": name, "value": value} for name, value in found.items()])
+        print_record(found)
 
 
 @app.command()

@@ -47,10 +47,19 @@ def print_rows(as_json: bool, rows: Sequence[Mapping[str, Any]], names: Sequence
         print(GAP.join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
+def print_record(document: Mapping[str, Any]) -> None:
+    """Print one document, a field a line."""
+    _print_records(tuple(document), [[cell(value) for value in document.values()]])
+
+
 def _print_records(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print one name and value a line, for rows that do not fit on the terminal."""
+    """Print one name and value a line, for rows that do not fit on the terminal: no value is ever cut."""
     width = max(map(len, names))
-    print("\n\n".join("\n".join(f"{name:{width}}  {value}" for name, value in zip(names, row, strict=True)) for row in rows))
+    print(
+        "\n\n".join(
+            "\n".join(f"{name:{width}}{GAP}{value}".rstrip() for name, value in zip(names, row, strict=True)) for row in rows
+        )
+    )
 
 
 def as_text(document: Any) -> str:

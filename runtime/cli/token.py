@@ -7,7 +7,7 @@ import typer
 from runtime.cli.client import ask, service
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, print_rows, say
+from runtime.cli.printing import AsJson, Key, print_record, print_rows, say
 
 app = new_group("Bearer tokens.")
 TokenId = Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")]
@@ -82,7 +82,7 @@ def show(token: TokenId, *, as_json: AsJson = False) -> None:
     if as_json:
         say(True, found, "")
     else:
-        print_rows(False, [{"field": name, "value": value} for name, value in found.items()])
+        print_record(found)
 
 
 @app.command()
