@@ -1,4 +1,7 @@
-"""Commands that take something away ask on a terminal; without a terminal and without --yes they do nothing."""
+"""Commands on a terminal: they ask before they take something away, and 80 columns cut no value.
+
+Without a terminal and without --yes such a command does nothing.
+"""
 
 import json
 import os
@@ -90,3 +93,17 @@ def test_a_directory_is_closed_by_its_name_only(service: Service) -> None:
     assert json.loads(service.cli("directory", "show", "ending", "--json").stdout)["state"] == "active"
     code, shown = on_a_terminal(service, "directory", "close", "ending", "--reason", "over", typed="ending\n")
     assert (code, "Directory ending is closed" in shown) == (0, True)
+
+
+def test_80_columns_cut_no_id(service: Service) -> None:
+    """Rows that are too wide for the terminal become records."""
+    listed = json.loads(service.cli("token", "list", "--json").stdout)
+    code, shown = on_a_terminal(service, "token", "list", typed="")
+    lines = shown.splitlines()
+    assert code == 0
+    assert [line.split()[1] for line in lines if line.split()[:1] == ["id"]] == [row["id"] for row in listed]
+    assert max(map(len, lines)) <= 80
+    events = [json.loads(line)["id"] for line in service.cli("events", "list", "--json").stdout.splitlines()]
+    code, shown = on_a_terminal(service, "events", "list", typed="")
+    assert code == 0
+    assert all(f" {event}" in shown for event in events)
