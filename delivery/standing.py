@@ -11,7 +11,7 @@ APPLICATION, NO_PROCESS = "application", "no_process"
 LIMITS: Final = (*NAMES.values(), APPLICATION, NO_PROCESS)  # every word of `limited_by`
 LAGGING_S: Final = 5.0  # a consumer that is behind for longer shows what limits it
 _SLOW: Final = "The application acknowledges more slowly than events come. What helps: larger pages, or work on several events of a page at once."
-_NOBODY: Final = "No process delivers for it. What helps: LEDGER_DELIVERY_WORKERS above 0 on one of the machines."
+_NOBODY: Final = "No process delivers for it yet. What helps: wait a minute after a start or a new consumer; then LEDGER_DELIVERY_WORKERS above 0 on one of the machines."
 
 
 def shown_state(asked: str, *, blocked: int, retrying: int) -> str:

@@ -33,7 +33,7 @@ Plain = Callable[Concatenate[OpenLedger, Caller, P], Awaitable[T]]
 Aimed = Callable[Concatenate[OpenLedger, Caller, Target, P], Awaitable[T]]
 Named = Callable[Concatenate[OpenLedger, Caller, str, P], Awaitable[T]]
 
-NO_CONSUMER = "There is no consumer of that name. GET /v1/consumers lists them."
+NO_CONSUMER = "There is no consumer of that name, or the token does not reach all that the consumer reads. GET /v1/consumers lists those that it reaches."
 NO_DIRECTORY = "There is no directory of that name, or the token does not reach it."
 NO_REPLAY = "There is no replay of that id. GET /v1/replays lists them."
 NO_TOKEN = "There is no token of that id. GET /v1/tokens lists them."  # noqa: S105  # a sentence

@@ -76,7 +76,7 @@ async def act(
     async with ledger.connection() as conn:
         found = await _exceptional(ledger, conn, consumer, event_id)
     if found is None or found.state not in states:
-        raise NotFoundError("There is no such delivery here now. GET …/blocked and …/parked list them.")
+        raise NotFoundError("There is no such delivery here now. GET …/blocked and GET …/parked list them.")
     if verb == "retry":
         kept = superseded == "skip" and await _reopens_nothing(ledger, found)
         try:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from runtime.cli.client import Service, service
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, print_rows
+from runtime.cli.wording import in_commands
 from runtime.exits import FINDING, UNREACHABLE, CommandError
 
 app = new_group("What needs attention.")
@@ -105,10 +106,10 @@ def _limited(row: Row) -> list[str]:
     limit = row["limited_by"]
     if not limit:
         return []
-    since = f"{row['lag_seconds']:.0f} s behind"
+    since, advice = f"{row['lag_seconds']:.0f} s behind", in_commands(limit["advice"], ())
     if limit["what"] == "failures":
-        return [f"{since}{_last_answer(row)}. {limit['advice']} Nothing is lost: everything comes when it is back."]
-    return [f"{since}. {limit['advice']}"]
+        return [f"{since}{_last_answer(row)}. {advice} Nothing is lost: everything comes when it is back."]
+    return [f"{since}. {advice}"]
 
 
 def _set_aside(row: Row) -> list[str]:

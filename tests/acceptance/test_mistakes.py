@@ -52,7 +52,7 @@ HTTP: tuple[tuple[str | None, str, str, object, int, str], ...] = (
     ("admin", "PUT", "/v1/consumers/crm", {"start": "2026-11-01"}, 400, f"An instant needs a time and an offset. {PLACES}"),
     ("admin", "PUT", "/v1/consumers/CRM", {}, 400, "A consumer's name is 1 to 63 of a-z, 0-9, _, . and -, beginning with a letter or digit."),
     ("admin", "POST", "/v1/consumers/crm", {}, 405, "This route takes DELETE, GET, PUT."),
-    ("admin", "GET", "/v1/consumers/crn", None, 404, "There is no consumer of that name. GET /v1/consumers lists them."),
+    ("admin", "GET", "/v1/consumers/crn", None, 404, "There is no consumer of that name, or the token does not reach all that the consumer reads. GET /v1/consumers lists those that it reaches."),
     ("operator", "POST", "/v1/consumers/crm/seek", {"to": "seq:1"}, 400, "`reason` is missing."),
     ("consumer", "POST", "/v1/consumers/crm/ack", {}, 400, "`through` is missing."),
     # tokens and directories
@@ -158,8 +158,8 @@ COMMANDS: tuple[tuple[str, int, str], ...] = (
     ("directory close acme", 2, "Missing option '--reason'."),
     ("consumer create crm --types user.create", 2, "`--types` names an event type that does not exist; did you mean `user.created`?"),
     ("consumer create crm --ordering none", 2, "`--ordering` is not one of directory, subject."),
-    ("consumer show crn", 4, "There is no consumer of that name. `scim-ledger consumer list` lists them."),
-    ("consumer seek crn yesterday --reason x", 4, "There is no consumer of that name. `scim-ledger consumer list` lists them."),
+    ("consumer show crn", 4, "There is no consumer of that name, or the token does not reach all that the consumer reads. `scim-ledger consumer list` lists those that it reaches."),
+    ("consumer seek crn yesterday --reason x", 4, "There is no consumer of that name, or the token does not reach all that the consumer reads. `scim-ledger consumer list` lists those that it reaches."),
     ("events list --limit 0", 2, "Invalid value for '--limit': 0 is not in the range x>=1."),
     ("events list --type user.created", 2, "No such option: --type (Possible options: --types)"),
     ("events get evt_x", 4, "There is no event of this id, or the token does not reach it."),
@@ -175,6 +175,13 @@ def test_a_mistake_on_the_command_line(service: Service, words: str, code: int, 
     assert done.stderr.rstrip().endswith(sentence), done.stderr
     assert "/v1" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_delivery_that_does_not_wait_is_answered_with_the_commands_that_list_those_that_do(service: Service) -> None:
+    assert service.cli("consumer", "create", "idle").returncode == 0
+    done = service.cli("blocked", "retry", "idle", "evt_acme_1_00000000", "--reason", "x")
+    assert done.returncode == 4
+    assert done.stderr.rstrip().endswith("`scim-ledger blocked list` and `scim-ledger parked list` list them."), done.stderr
 
 
 SETTINGS: tuple[tuple[str, dict[str, str], int, str], ...] = (

@@ -52,10 +52,10 @@ def test_deliveries_that_wait_for_an_operator_are_reported_in_every_state(kind: 
 @pytest.mark.parametrize("what", LIMITS)
 def test_every_limit_of_a_consumer_that_is_behind_is_reported(what: str) -> None:
     """This includes a receiver that is down: earlier, `failures` was left out."""
-    limit = {"what": what, "answer_ms": None, "events_per_second": None, "advice": "What helps: this."}
+    limit = {"what": what, "answer_ms": None, "events_per_second": None, "advice": "What helps: this (GET …/blocked)."}
     (said,) = of_consumer(status(state="retrying", retrying=1, limited_by=limit, lag_seconds=61.2, blocked_on=STUCK))
     assert said.startswith("61 s behind")
-    assert "What helps: this." in said
+    assert "What helps: this (`scim-ledger blocked list`)." in said
     assert ("http_503" in said) == (what == "failures")
 
 
