@@ -117,6 +117,8 @@ def show(name: str, *, as_json: AsJson = False) -> None:
     if as_json:
         say(True, found, "")
         return
+    if limit := found["limited_by"]:
+        limit["advice"] = in_commands(limit["advice"], ())
     print_record({field: value for field, value in found.items() if field != "retry_schedule"})
 
 

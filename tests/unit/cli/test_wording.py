@@ -2,6 +2,7 @@
 
 import pytest
 
+from runtime.cli import consumer
 from runtime.cli.verbs import VERBS
 from runtime.cli.wording import in_commands
 
@@ -33,3 +34,10 @@ def test_every_route_with_a_verb_is_found(verb: str) -> None:
     shown = in_commands(f"{method} {template} does it.", ())
     assert shown.startswith("`scim-ledger "), shown
     assert shown.endswith("` does it.")
+
+
+def test_the_status_of_a_consumer_names_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    limit = {"what": "failures", "answer_ms": 1.7, "events_per_second": 0.0, "advice": "See GET …/blocked."}
+    monkeypatch.setattr("runtime.cli.consumer.ask", lambda _verb, **_named: {"name": "app", "limited_by": limit})
+    consumer.show("app")
+    assert "advice=See `scim-ledger blocked list`." in capsys.readouterr().out
