@@ -46,6 +46,10 @@ class Together(AsyncPipeline):
         self._awaited.append(answer)
         return answer
 
+    def push(self) -> None:
+        """Begin to send what is gathered, without waiting for the socket: the server works while the next statements are made."""
+        self.pgconn.flush()
+
     async def rows(self, answer: Answer) -> list[TupleRow]:
         """Await an answer, and all that were asked for before it. Raises psycopg.Error: the first error of the pipeline."""
         await self.received(answer)

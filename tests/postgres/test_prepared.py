@@ -16,6 +16,8 @@ from database.connections import Connection, connect, connect_owner
 from database.pipeline import together, transaction
 from database.prepared import Answer
 
+from .test_lifecycle import until
+
 NAMES = "select name from pg_prepared_statements where name like 'ledger%' order by prepare_time, name"
 DIVIDE: LiteralString = "select 10 / d from unnest($1::int4[]) d"
 COUNT: LiteralString = "select d, d::int8, d::text from unnest($1::int4[]) d"
@@ -192,5 +194,22 @@ def test_a_session_prepares_so_many_statements_and_no_more(app_url: str, monkeyp
                     sql: LiteralString = f"select {number}, $1::int4"  # type: ignore[assignment]
                     assert await _asked(conn, (sql, (number,))) == [[(number, number)]]
             assert await _prepared(conn) == ["ledger_1", "ledger_2"]
+
+    asyncio.run(run())
+
+
+def test_what_is_pushed_reaches_the_server_before_an_answer_is_awaited(app_url: str) -> None:
+    async def run() -> None:
+        async with await connect(app_url, cursors_prepare=False) as conn, await connect(app_url) as watcher:
+
+            async def locked() -> bool:
+                rows = await watcher.execute("select from pg_locks where locktype = 'advisory' and objid = 7002")
+                return await rows.fetchone() is not None
+
+            async with together(conn) as pipeline:
+                pipeline.execute("select pg_advisory_lock(7002)")
+                assert not await locked()
+                pipeline.push()
+                await until(locked)
 
     asyncio.run(run())
