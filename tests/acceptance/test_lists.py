@@ -51,7 +51,7 @@ def test_a_list_has_data_the_next_place_and_whether_there_is_more(service: Servi
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/requests?limit=200", "/v1/audit/acme/population?limit=200", "/v1/events?limit=1&subject={group}"]
+    "path", ["/v1/requests?limit=200", "/v1/audit/acme/population?limit=200", "/v1/events?limit=1000&directory=acme"]
 )
 def test_a_loop_until_there_is_no_more_reads_everything_once(service: Service, ids: dict[str, str], path: str) -> None:
     rows: list[dict[str, Any]] = []
