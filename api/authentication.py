@@ -3,20 +3,17 @@
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
 from api.strangers import Strangers
 from database.coalesce import Coalescer
+from ledger.clocks import microseconds
 from ledger.tokens import Token, token_hash, well_formed
 from scim.errors import TooManyRequests, Unauthorized
 
 _BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)  # RFC 9110 §11.1
 _SLOWED: Final = "Too many requests without a valid token came from this address. Check the token, then try again."
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 KNOWN_MAX: Final = 10_000  # tokens in memory, about 1 KB each; the least recently used is dropped first
 
 
@@ -72,7 +69,7 @@ class Authentication:
 
     def _live(self, hashed: bytes) -> Token | None:
         token = self._known.get(hashed)
-        if token is None or _microseconds(token.expires_at) <= self._clock():
+        if token is None or microseconds(token.expires_at) <= self._clock():
             return None
         self._known.move_to_end(hashed)
         return token
@@ -82,12 +79,6 @@ class Authentication:
         self._known.move_to_end(hashed)
         if len(self._known) > KNOWN_MAX:
             self._known.popitem(last=False)
-
-
-@lru_cache(maxsize=KNOWN_MAX)
-def _microseconds(moment: datetime) -> int:
-    """Since the epoch. Remembered, because each write asks it of the same few tokens."""
-    return (moment - _EPOCH) // _MICROSECOND
 
 
 def presented(authorization: str | None) -> bytes:

@@ -23,6 +23,7 @@ from delivery.consumers import Consumer, carry_open, consumers, forget_open_afte
 from delivery.log_positions import EVERYTHING, at_instant, seqs_at
 from delivery.replays import Replays
 from delivery.reports import Place
+from ledger.clocks import microseconds
 from ledger.commands import RecordFacts, Statement
 from ledger.cursor import ID_MARK_SIZE, START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
@@ -156,7 +157,7 @@ async def last_common(conn: Connection, consumer: Consumer, place: Place, known:
     assert row is not None
     found = max(row[0] or 0, known)
     if not found:
-        stored = int(place.at.timestamp() * 1_000_000)
+        stored = microseconds(place.at)
         found, _ = await at_instant(conn, stored, EVERYTHING)  # of all: one whose clock was ahead only brings more again
     return min(found, place.through)
 
@@ -260,7 +261,12 @@ async def forks_of(conn: Connection, consumers: Sequence[int]) -> dict[int, list
     found: dict[int, list[Known]] = {}
     for number, since, position, common, gone, count, ended in rows:
         known = Known(
-            _micros(since), position, orjson.loads(common), tuple(gone), count, None if ended is None else _micros(ended)
+            microseconds(since),
+            position,
+            orjson.loads(common),
+            tuple(gone),
+            count,
+            None if ended is None else microseconds(ended),
         )
         found.setdefault(number, []).append(known)
     return found
@@ -275,10 +281,6 @@ async def open_fork(conn: Connection, consumer: int, reaches: Callable[[str], bo
 def everywhere(_slug: str) -> bool:
     """The reach of whoever sees all directories."""
     return True
-
-
-def _micros(moment: Any) -> int:
-    return int(moment.timestamp() * 1_000_000)
 
 
 # -- looking ----------------------------------------------------------------

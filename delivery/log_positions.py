@@ -6,6 +6,7 @@ from typing import Final
 
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.clocks import microseconds
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
 from ledger.feed import CursorAheadError, Feed, Selection
@@ -134,7 +135,7 @@ async def _at_instant(conn: Connection, text: str, reads: Selection) -> tuple[Po
         raise PlaceError(f"{PLUS} {HINT}" if "T" in text and " " in text else HINT) from broken
     if moment.tzinfo is None or len(text) <= 10:
         raise PlaceError(f"An instant needs a time and an offset. {HINT}")
-    micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    micros = microseconds(moment)
     if micros > await database_time(conn):
         raise PlaceError('That instant is still to come. Say "now" for the end of the ledger.')
     return await at_instant(conn, micros, reads)

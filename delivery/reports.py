@@ -6,6 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from delivery.backoff import DELAY_S_MAX, JITTER
+from ledger.clocks import microseconds
 from ledger.cursor import START, Anchor
 from ledger.events import Fact, bits, numbers
 from ledger.ids import DirectoryNumber, Position, Seq
@@ -33,7 +34,7 @@ class Place:
     def reading(self, consumer: UUID) -> bytes:
         """What tells this epoch of this consumer from any other, also from one of the same number after a restore."""
         assert self.began is not None, "as it was read"
-        return b"%b %d %d %d" % (consumer.bytes, self.epoch, self.start, int(self.began.timestamp() * 1_000_000))
+        return b"%b %d %d %d" % (consumer.bytes, self.epoch, self.start, microseconds(self.began))
 
 
 @dataclass(slots=True)

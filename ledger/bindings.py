@@ -7,18 +7,18 @@ from before a rotation does not bring the old token back.
 
 import hmac
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
+from ledger.clocks import EPOCH, microseconds
 from ledger.events import TOKEN_ISSUED, TOKEN_REVOKED, TOKEN_ROTATED
 from ledger.sealing import Kek
 
 _DOMAIN: Final = b"scim-ledger/token-seal/v1\0"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 STATES: Final = ("active", "overlapping", "expired", "revoked")
 
 
@@ -38,7 +38,7 @@ class TokenRow:
     supersedes: UUID | None
     superseded_by: UUID | None
     expires_at: datetime
-    created_at: datetime = _EPOCH
+    created_at: datetime = EPOCH
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
     seal: bytes | None = None
@@ -84,7 +84,7 @@ def seal_of(kek: Kek, row: TokenRow) -> bytes:
     """The seal of a row, 32 bytes: an HMAC over scopes, owner, expiry and successor. Last use and revocation are not sealed."""
     granted = [
         str(row.id), row.hash.hex(), row.role, row.name, row.directories, row.types, row.consumers, row.bodies, row.created_by,
-        _id_text(row.supersedes), _id_text(row.superseded_by), (row.expires_at - _EPOCH) // timedelta(microseconds=1),
+        _id_text(row.supersedes), _id_text(row.superseded_by), microseconds(row.expires_at),
     ]  # fmt: skip
     return kek.mac(_DOMAIN, orjson.dumps(granted))
 

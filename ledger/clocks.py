@@ -6,6 +6,7 @@ If a clock is wrong, changes from an IdP are refused. Acts of operators are neve
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from ledger.ids import Seq
@@ -23,6 +24,15 @@ _SAYS: Final = {
     CLOCK_BEHIND: "The clock of the database is more than 60 seconds behind the last event of this directory (clock_behind_ledger); nothing "
     "was changed. Send the request again when an operator has put the clock right, or accepted it with `directory accept-clock`.",
 }
+
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def microseconds(moment: datetime) -> int:
+    """An instant, which has a zone, as µs since the epoch."""
+    return (moment - EPOCH) // _MICROSECOND
 
 
 class ClockError(Unavailable):

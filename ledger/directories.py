@@ -8,6 +8,7 @@ from typing import Any, Final, LiteralString
 
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.clocks import microseconds
 from ledger.events import ACTIVE, CLOSED, DELETED
 from ledger.ids import DirectoryNumber, DirectoryUuid, Slug
 from ledger.sealing import Kek, unwrap_key
@@ -57,7 +58,7 @@ class Directory:
 def _directory(kek: Kek, row: tuple[Any, ...]) -> Directory:
     number, uuid, slug, profile, index_key, created_at, schemas, own, state, since = row
     opened = unwrap_key(kek, index_key, directory=uuid, obj=uuid)
-    created = int(created_at.timestamp() * 1_000_000)
+    created = microseconds(created_at)
     return Directory(number, uuid, slug, _profile(slug, profile, own), opened, created, schemas, *types_of(schemas), state, since)
 
 

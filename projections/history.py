@@ -16,6 +16,7 @@ import orjson
 from database.arrays import int8s, uuids
 from database.connections import Connection
 from database.queries import load_queries
+from ledger.clocks import microseconds
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES, MEMBER_TYPES, USER
 from ledger.feed import Connecting
@@ -112,7 +113,7 @@ def _instant(text: str) -> int:
         raise InvalidAsOfError(hint) from broken
     if moment.tzinfo is None:
         raise InvalidAsOfError(f"{hint} The offset is missing.")
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    return microseconds(moment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,12 @@
 """When a clock is trusted, and which time an event gets; pure."""
 
-import pytest
+from datetime import UTC, datetime, timedelta, timezone
 
-from ledger.clocks import APART_MAX_US, CLOCK_BEHIND, CLOCKS_DISAGREE, DirectoryTail, apart
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.clocks import APART_MAX_US, CLOCK_BEHIND, CLOCKS_DISAGREE, DirectoryTail, apart, microseconds
 
 NOON = 1_700_000_000_000_000
 
@@ -41,3 +45,11 @@ def test_with_two_clocks_that_disagree_acts_get_the_earlier_time_but_time_never_
     tail = DirectoryTail(1, NOON - 5, NOON + off)
     tail.compare(NOON, NOON)
     assert (tail.trouble, tail.now) == (CLOCKS_DISAGREE, max(NOON - 5, min(NOON, NOON + off)))
+
+
+@given(st.integers(0, 4 * 10**15), st.integers(-23, 23))  # until 2096
+def test_an_instant_in_microseconds_is_that_of_any_zone_and_of_earlier_releases(micros: int, hours: int) -> None:
+    """Earlier releases multiplied the seconds, and the result is part of what tells one epoch of a consumer from another."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    elsewhere = moment.astimezone(timezone(timedelta(hours=hours)))
+    assert micros == microseconds(moment) == microseconds(elsewhere) == int(moment.timestamp() * 1_000_000)
