@@ -19,4 +19,9 @@ def _plain(value: object) -> str:
 
 def listed(rows: Sequence[Any], status: int = 200, *, after: str | int | None = None) -> Response:
     """A list. `after`: where the next page begins, None at the end."""
-    return as_json({"object": "list", "data": rows, "list_metadata": {"after": after}, "has_more": after is not None}, status)
+    return as_json(list_of(rows, after), status)
+
+
+def list_of(rows: Sequence[Any], after: str | int | None) -> dict[str, Any]:
+    """The form of every list."""
+    return {"object": "list", "data": rows, "list_metadata": {"after": after}, "has_more": after is not None}

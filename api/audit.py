@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
-from api.answers import as_json
+from api.answers import as_json, list_of
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.scim.resources import with_meta
@@ -107,13 +107,7 @@ def _as_of(point: Point) -> dict[str, Any]:
 
 
 async def _many(point: Point, rows: Rows, after: str | None, *, begin: Point | None = None) -> Response:
-    body = {
-        "as_of": _as_of(point),
-        "object": "list",
-        "data": rows,
-        "list_metadata": {"after": after},
-        "has_more": after is not None,
-    }
+    body = {"as_of": _as_of(point), **list_of(rows, after)}
     if begin is not None:
         body["from"] = _as_of(begin)
     return as_json(body) if len(rows) < ROWS_AT_ONCE else await anyio.to_thread.run_sync(as_json, body)

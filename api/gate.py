@@ -41,9 +41,10 @@ class Gate:
         Raises Unauthorized or ForbiddenError, and MethodError for a path that does not take the method.
         """
         route = self._route(scope)
-        if route is not None:
-            scope["route"] = route  # a request that is refused here is counted and logged by its route too
-        if route is not None and not open_to_strangers(route.name):
+        if route is None:
+            return None
+        scope["route"] = route  # a request that is refused here is counted and logged by its route too
+        if not open_to_strangers(route.name):
             scope["caller"] = caller = await self._caller(scope)
             check(caller, route.name)
         return route

@@ -23,23 +23,20 @@ from database.prepared import Answer, Preparation, statements_of
 class Together(AsyncPipeline):
     """A pipeline that sends its statements when an answer is awaited, at its end, and when libpq has gathered 64 KB."""
 
-    def _communicate_gen(self) -> PQGen[None]:
-        """Only hand the statements to libpq. psycopg calls this after each statement; what waits for answers sends first."""
-        while self.command_queue:
-            self.command_queue.popleft()()
-        yield from ()
-
     def __init__(self, conn: Connection) -> None:
         super().__init__(conn)
         self._statements = statements_of(conn)
         # psycopg's own answers and ours in one queue, because they come in the order of the statements; see `_process_results`
         self._awaited: deque[Any] = self.result_queue
 
-    def execute(self, sql: LiteralString, params: Sequence[Any] = ()) -> Answer:
-        """Hand a statement to libpq without a cursor. It is sent with the next one that is awaited; its values are binary.
+    def _communicate_gen(self) -> PQGen[None]:
+        """Only hand the statements to libpq. psycopg calls this after each statement; what waits for answers sends first."""
+        while self.command_queue:
+            self.command_queue.popleft()()
+        yield from ()
 
-        Not for a pooler in transaction mode, where the next transaction may have a session that has not prepared the statement.
-        """
+    def execute(self, sql: LiteralString, params: Sequence[Any] = ()) -> Answer:
+        """Hand a statement to libpq without a cursor. It is sent with the next one that is awaited; its values are binary."""
         preparation, answer = self._statements.send(self.pgconn, sql, params)
         if preparation is not None:
             self._awaited.append(preparation)
@@ -56,6 +53,7 @@ class Together(AsyncPipeline):
         return answer.rows()
 
     async def received(self, answer: Answer) -> None:
+        """The same, without reading its rows."""
         if not answer.here:
             async with self._conn.lock:
                 await self._conn.wait(self._fetch_gen(flush=True))

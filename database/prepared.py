@@ -18,9 +18,7 @@ from psycopg.rows import TupleRow
 
 from database.connections import Bounded, Connection
 
-_PARAMS_MAX: Final = 20
 PREPARED_MAX: Final = 300  # of a session, each with its plan in the server's memory; further ones are parsed each time
-_ENCODINGS: Final = [[PyFormat.AUTO] * count for count in range(_PARAMS_MAX + 1)]  # as a cursor: what a type has, binary or text
 
 
 class _Statement:
@@ -110,7 +108,9 @@ class Statements:
 
     def send(self, pgconn: PGconn, sql: LiteralString, params: Sequence[Any]) -> tuple[Preparation | None, Answer]:
         """Hand a statement to libpq. Returns the answers that will come: first that of its preparation, if it is prepared now."""
-        encoded = self._encoder.dump_sequence(params, _ENCODINGS[len(params)])
+        encoded = self._encoder.dump_sequence(
+            params, [PyFormat.AUTO] * len(params)
+        )  # as a cursor: what a type has, binary or text
         formats = self._encoder.formats
         key: _Key = sql, self._encoder.types or ()
         statement, preparation = self._known.get(key), None

@@ -106,15 +106,21 @@ class Link:
         self._opening: asyncio.Future[Connection] | None = None
         self.opened: Connection | None = None  # may be broken
 
+    @property
+    def usable(self) -> Connection | None:
+        """The connection, if it is open."""
+        return self.opened if self.opened is not None and not self.opened.closed else None
+
     async def get(self) -> Connection:
         """The connection, opened if necessary. Raises psycopg.OperationalError if it cannot be opened."""
-        if self.opened is None or self.opened.closed:
-            if self._opening is not None and self._opening.done() and self._opening.exception() is not None:
-                self._opening = None  # an earlier attempt failed after its caller was cancelled: try again
-            self._opening = opening = self._opening or asyncio.ensure_future(self._connect())
-            await asyncio.wait([opening])
-            self.opened, self._opening = None, None
-            self.opened = opening.result()
+        if (conn := self.usable) is not None:
+            return conn
+        if self._opening is not None and self._opening.done() and self._opening.exception() is not None:
+            self._opening = None  # an earlier attempt failed after its caller was cancelled: try again
+        self._opening = opening = self._opening or asyncio.ensure_future(self._connect())
+        await asyncio.wait([opening])
+        self.opened, self._opening = None, None
+        self.opened = opening.result()
         return self.opened
 
     async def close(self) -> None:
@@ -417,8 +423,8 @@ class Writer:
 
     async def _rolled_back(self, link: Link) -> None:
         try:
-            if link.opened is not None and not link.opened.closed:  # a closed connection has no transaction
-                await link.opened.execute("rollback")
+            if (conn := link.usable) is not None:  # a closed connection has no transaction
+                await conn.execute("rollback")
         except psycopg.Error:
             await link.close()
 
@@ -426,8 +432,8 @@ class Writer:
 
     async def _reconnected(self, link: Link, until: float) -> Connection:
         """Connect, and try again until that event loop time. Raises psycopg.OperationalError."""
-        if link.opened is not None and not link.opened.closed:
-            return link.opened
+        if (conn := link.usable) is not None:
+            return conn
         clock, pause = asyncio.get_running_loop().time, RECONNECT_PAUSE_S
         while True:
             try:

@@ -24,7 +24,6 @@ from delivery.transports.webhook import Webhooks as WebhookTransport
 from ledger.commands import RecordFacts
 from ledger.cursor import OF_A_DIRECTORY_FEED, InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
-from ledger.events import type_mask
 from ledger.feed import Page, Selection, reached, rfc3339
 from ledger.ids import DirectoryNumber, Position
 from operations import places
@@ -32,7 +31,7 @@ from operations.admin_commands import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ConflictError, ForbiddenError, InvalidError, UnmetError, unknown_types
+from operations.refusals import ConflictError, ForbiddenError, InvalidError, UnmetError, mask_of
 from replay.redeliver import REPLAYS
 
 
@@ -93,8 +92,7 @@ async def put(
         asked = replace(known.defined(ledger.kek) if known else Definition(), **changes)
         directories = await ledger.directories.all(conn)
         _refuse_beyond_reach(caller, name, asked)
-        if asked.types and type_mask(asked.types) is None:
-            raise unknown_types(asked.types)
+        mask_of(asked.types)  # raises for a type that does not exist
         check_definition(asked, [d.slug for d in directories], allowed)
         position = await _start(ledger, conn, caller, asked, start, directories) if known is None else Position(0)
         number = await acts.reserve_id(conn) if known is None else 0

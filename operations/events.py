@@ -5,6 +5,7 @@ from datetime import datetime
 
 from database.connections import Connection
 from delivery import log_positions
+from ledger.clocks import microseconds
 from ledger.commands import parse_id
 from ledger.cursor import (
     BEGINNING,
@@ -16,7 +17,6 @@ from ledger.cursor import (
     decode_cursor,
     parse_event_id,
 )
-from ledger.events import type_mask
 from ledger.feed import CursorAheadError, Selection, reached
 from ledger.ids import NO_DIRECTORY, Number
 from ledger.rendering import Event
@@ -25,7 +25,7 @@ from operations.admission import operation, reached_log
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.places import sight_of
-from operations.refusals import NotFoundError, invalid, unknown_types
+from operations.refusals import NotFoundError, invalid, mask_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,8 @@ async def _begin(ledger: OpenLedger, caller: Caller, question: Question, after: 
 
 
 async def _selection(ledger: OpenLedger, caller: Caller, question: Question) -> Selection:
-    mask = type_mask(question.types.split(",")) if question.types else -1
-    allowed = type_mask(caller.token.types)
-    if mask is None or allowed is None:
-        raise unknown_types(question.types.split(",") if question.types else [])
+    mask = mask_of(question.types.split(",")) if question.types else -1
+    allowed = mask_of(caller.token.types)
     about = parse_id(question.subject) if question.subject else None
     if question.subject and about is None:
         raise invalid("subject", "is not the id of a user or group (a UUID)", code="invalid_subject")
@@ -109,7 +107,7 @@ def _micros(field: str, moment: datetime | None) -> int | None:
         return None
     if moment.tzinfo is None:
         raise invalid(field, "has no zone: write an instant such as 2026-10-01T00:00:00Z")
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    return microseconds(moment)
 
 
 async def _cursor_after(ledger: OpenLedger, conn: Connection, caller: Caller, selection: Selection, after: str | None) -> Cursor:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Final, NamedTuple
 
-from ledger.events import TYPE_PATTERNS
+from ledger.events import TYPE_PATTERNS, type_mask
 
 PLACES_MAX: Final = 10  # fields that an error names
 PLACE_LENGTH_MAX: Final = 100  # characters of a field's name, because a name in a body can be as long as the body
@@ -74,11 +74,14 @@ def not_one_of(field: str, sent: object, allowed: Collection[str], code: str = "
     return invalid(field, f"is not one of {', '.join(allowed)}{did_you_mean(sent, allowed)}", allowed, code)
 
 
-def unknown_types(patterns: Sequence[str]) -> InvalidFieldsError:
-    """The error about `types` of which one matches no event type."""
+def mask_of(patterns: Sequence[str]) -> int:
+    """The bits of the event types that `types` names. Raises InvalidFieldsError if a pattern matches none."""
+    mask = type_mask(patterns)
+    if mask is not None:
+        return mask
     unknown = next((pattern for pattern in patterns if pattern not in TYPE_PATTERNS), "")
     reason = f"names an event type that does not exist{did_you_mean(unknown, TYPE_PATTERNS)}"
-    return invalid("types", reason, TYPE_PATTERNS, "invalid_types")
+    raise invalid("types", reason, TYPE_PATTERNS, "invalid_types")
 
 
 def did_you_mean(sent: object, allowed: Collection[str]) -> str:

@@ -15,7 +15,6 @@ from delivery.consumers import Consumer, consumers
 from delivery.runs import Range, ReplayRefusedError, Run, Superseded
 from delivery.status import times_at
 from ledger.commands import parse_id
-from ledger.events import type_mask
 from ledger.feed import Selection, rfc3339
 from ledger.ids import Position
 from operations import places
@@ -23,7 +22,7 @@ from operations.admin_commands import record
 from operations.admission import on_consumer, on_replay, operation, owned, reached_consumer, reaches_run
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ConflictError, invalid, unknown_types
+from operations.refusals import ConflictError, invalid, mask_of
 from replay.redeliver import Plan, moved, plan, run_of, runs_of, started
 
 RATE_ASSUMED = 500  # deliveries a second, to estimate a run that has no rate
@@ -104,9 +103,7 @@ async def _range(ledger: OpenLedger, conn: Connection, caller: Caller, consumer:
     chosen = [d for d in (every if wanted.directories is None else named) if d.id in reach]
     if wanted.directories is not None and len(chosen) < len(set(wanted.directories)):
         raise ReplayRefusedError("`directories` names one that this consumer does not read.")
-    asked = type_mask(wanted.types) if wanted.types else -1
-    if asked is None:
-        raise unknown_types(wanted.types or ())
+    asked = mask_of(wanted.types) if wanted.types else -1
     reads = Selection(directories=frozenset(d.id for d in chosen))
     after = await places.before(ledger, conn, caller, wanted.start, named, reads)
     through = await places.through(ledger, conn, caller, wanted.to, named, reads) if wanted.to is not None else head

@@ -12,14 +12,13 @@ from delivery.consumers import NAME
 from ledger import tokens
 from ledger.bindings import STATES, TokenRow
 from ledger.directories import SYSTEM
-from ledger.events import type_mask
 from ledger.lifecycle import check_open
 from ledger.tokens import Issuer, NewToken, Scope, Token, database_clock, shown, token_of
 from operations.admin_commands import record
 from operations.admission import on_token, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ForbiddenError, InvalidError, not_one_of, unknown_types
+from operations.refusals import ForbiddenError, InvalidError, mask_of, not_one_of
 
 NAME_LENGTH_MAX: Final = 200
 DAYS_MAX: Final = 3_650
@@ -42,8 +41,8 @@ async def issue(
     Raises TokenRefusedError for an invalid role or scope, InvalidError for an unknown directory, StateError for a closed one,
     ForbiddenError if the token would reach further than the caller's.
     """
-    if scope is not None and scope.types and type_mask(scope.types) is None:
-        raise unknown_types(scope.types)
+    if scope is not None:
+        mask_of(scope.types)  # raises for a type that does not exist
     async with ledger.connection() as conn:
         issuer = await _issuer(ledger, conn, caller)
         end = issuer.now + timedelta(days=days)

@@ -129,9 +129,9 @@ async def _counts_by_change(conn: Connection, directory: Directory, within: Boun
 
 
 def _within(directory: Directory, ot: str, within: Bounds) -> _List:
-    created = _window(within.created_min, within.created_max)
     if ot != USER:
-        return _List("count_groups", "next_groups", (directory.id, *created))
+        return _by_creation(directory, ot, within)
+    created = _window(within.created_min, within.created_max)
     modified = _window(within.modified_min, within.modified_max)
     return _List("count_users_within", "next_users_within", (directory.id, within.active, *created, *modified))
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from database.deadlines import DEADLINES
+from tests.docs.generated import with_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
-BEGIN, END = "<!-- generated: deadlines -->\n", "<!-- end -->"
 
 
 def table() -> str:
@@ -17,8 +17,7 @@ def table() -> str:
 
 def generated(text: str) -> str:
     """The page with its current table."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + table() + END + rest.partition(END)[2]
+    return with_table(text, "deadlines", table())
 
 
 if __name__ == "__main__":

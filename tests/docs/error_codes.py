@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from api.error_codes import CODES
+from tests.docs.generated import with_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "events.md"
-BEGIN, END = "<!-- generated: error codes -->\n", "<!-- end -->"
 
 
 def table() -> str:
@@ -17,8 +17,7 @@ def table() -> str:
 
 def generated(text: str) -> str:
     """The page with its current table."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + table() + END + rest.partition(END)[2]
+    return with_table(text, "error codes", table())
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from database.locks import LOCKS, AdvisoryLock
+from tests.docs.generated import with_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
-BEGIN, END = "<!-- generated: locks -->\n", "<!-- end -->"
 
 
 def table() -> str:
@@ -24,8 +24,7 @@ def _keys(lock: AdvisoryLock) -> str:
 
 def generated(text: str) -> str:
     """The page with its current table."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + table() + END + rest.partition(END)[2]
+    return with_table(text, "locks", table())
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from operations.permissions import ROLES, TABLE
 from runtime.cli.verbs import PART_OF_ANOTHER, VERBS
+from tests.docs.generated import with_table
 from tests.served import served
 
 PAGE = Path(__file__).parents[2] / "docs" / "permissions.md"
-BEGIN, END = "<!-- generated: routes -->\n", "<!-- end -->"
 ADDRESSES = {
     "scim.read": "GET and POST …/.search below /scim/{directory}/v2",
     "scim.write": "every write below /scim/{directory}/v2",
@@ -50,8 +50,7 @@ def _plain(template: str) -> str:
 
 def generated(text: str) -> str:
     """The page with its current table."""
-    before, _, rest = text.partition(BEGIN)
-    return before + BEGIN + table() + END + rest.partition(END)[2]
+    return with_table(text, "routes", table())
 
 
 if __name__ == "__main__":

@@ -249,37 +249,21 @@ def test_very_many_groups_of_a_user_are_read_in_a_query_of_its_own(app_url: str,
     async def run() -> None:
         async with opened(app_url) as ledger:
             user = id_of(await ledger.create_user("u"))
+            turns, names = ledger.services.ledger.turns, ledger.services.group_names
+
+            async def groups(steps: int) -> list[user_groups.GroupOf]:
+                found = await user_groups.groups_of(turns, names, ledger.directory, [user], Work(steps), user_groups.as_it_is)
+                return found[user]
+
             for n in range(5):
                 await ledger.create_group(f"g{n}", (user,))
             assert isinstance(await ledger.services.reads.groups.get((ledger.directory.id, user)), Alone)
-            found = await user_groups.groups_of(
-                ledger.services.ledger.turns,
-                ledger.services.group_names,
-                ledger.directory,
-                [user],
-                Work(1_000),
-                user_groups.as_it_is,
-            )
-            assert [group.name for group in found[user]] == [f"g{n}" for n in range(5)]
+            assert [group.name for group in await groups(1_000)] == [f"g{n}" for n in range(5)]
             with pytest.raises(TooMany):
-                await user_groups.groups_of(
-                    ledger.services.ledger.turns,
-                    ledger.services.group_names,
-                    ledger.directory,
-                    [user],
-                    Work(10),
-                    user_groups.as_it_is,
-                )
+                await groups(10)
             monkeypatch.setattr(user_groups, "EDGES_MAX", 4)
             with pytest.raises(TooMany):
-                await user_groups.groups_of(
-                    ledger.services.ledger.turns,
-                    ledger.services.group_names,
-                    ledger.directory,
-                    [user],
-                    Work(1_000),
-                    user_groups.as_it_is,
-                )
+                await groups(1_000)
 
     asyncio.run(run())
 
