@@ -264,8 +264,11 @@ def delete(name: str, *, yes: Yes = False, as_json: AsJson = False) -> None:
 
     Example: scim-ledger consumer delete door
     """
-    confirm(yes, f"This deletes consumer {name} with its place in the feed.")
-    ask("consumer delete", name=name)
+    with service() as asked:
+        if not yes:
+            asked.ask("consumer show", name=name)  # nobody confirms what does not exist
+            confirm(False, f"This deletes consumer {name} with its place in the feed.")
+        asked.ask("consumer delete", name=name)
     say(as_json, {"deleted": name}, f"Deleted {name}.")
 
 

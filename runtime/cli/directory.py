@@ -90,6 +90,8 @@ def close(
 
     Example: scim-ledger directory close acme --reason 'contract ended'
     """
+    if confirm is None:
+        ask("directory show", directory=directory)  # nobody confirms what does not exist
     name = confirm_name(confirm, directory, f"This closes directory {directory} for ever and ends all access through it.")
     found = ask("directory close", body={"reason": reason, "confirm": name}, key=key, directory=directory)
     say(as_json, found, f"Directory {directory} is closed: all access through it has ended.")

@@ -113,6 +113,9 @@ def revoke(
 
     Example: scim-ledger token revoke 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
     """
-    confirm(yes, f"This revokes token {token} for ever.")
-    found = ask("token revoke", body={"reason": reason}, token=token) or {}
+    with service() as asked:
+        if not yes:
+            known = asked.ask("token show", token=token)  # nobody confirms what does not exist
+            confirm(False, f"This revokes token {known['id']} ({known['role']}, {known['name']}) for ever.")
+        found = asked.ask("token revoke", body={"reason": reason}, token=token) or {}
     say(as_json, {"revoked": found.get("id", token), **found}, f"Revoked {found.get('id', token)}.")

@@ -191,11 +191,11 @@ def test_a_consumer_that_was_down_gets_the_planned_events_once(operator: Operato
     span = {"consumer": name, "from": f"seq:{first}", "to": f"seq:{last}", "directories": ["acme"], "reason": "it was down"}
     planned = operator.post("replays", **span, dry_run=True).json()
     assert (planned["count"], planned["already_acked"], planned["superseded"]) == (len(expected), 0, 0)
-    hook.behave = lambda _: Answer()
-    before = len(hook.deliveries)
+    # A live event that the receiver took after the plan and before the run began would be sent again by the run, out of its order.
+    hook.behave = lambda d: Answer() if d.replay else Answer(503)
     run = operator.post("replays", **span).json()
     assert operator.when_run(run["id"], "finished")["done"] == planned["count"]
-    sent = [d for d in hook.deliveries[before:] if d.accepted]
+    sent = [d for d in hook.deliveries if d.accepted]
     kept = judge(sent, expected)
     assert set(kept.values()) == {1}
     assert sum(len(d.events) for d in sent if d.replay == run["id"]) == planned["count"]

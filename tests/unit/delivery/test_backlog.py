@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from delivery import doubt
 from delivery.backlog import PAUSE_MAX_S, REWIND_EVENTS_MAX, REWINDS_MAX, WINDOW_MAX, Backlog, Budgets
 from delivery.lanes import Item
-from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, Exceptional, Place, Report
+from delivery.reports import BLOCKED, HELD, PARKED, RETRYING, WAITING, Exceptional, Place, Report
 from delivery.runs import Planned, Range, Run
 from delivery.scheduler import Open, Request, state_of
 from delivery.terms import Terms
@@ -758,3 +758,201 @@ def test_a_pause_that_was_stored_while_a_clock_was_ahead_delays_nothing() -> Non
     w.backlog.not_before = w.now + PAUSE_MAX_S + 1
     w.go(10, 1)
     assert under_way(w) == [[1]]
+
+
+# -- what a later process finds -------------------------------------------------
+
+
+def test_an_event_under_way_when_the_process_ends_is_sent_by_the_next_one_although_a_later_one_was_accepted() -> None:
+    w = world((CREATED, 0, False), (CREATED, 1, False))
+    w.go(10, 2)
+    w.answer(1, None)
+    w.store()
+    assert w.kept.place == Place(1, 0, 2, (1,))
+    w.kill(arrived=False, committed=False)
+    w.go(10, 2)
+    assert under_way(w) == [[1]]
+
+
+def test_an_event_that_was_released_is_sent_by_the_next_process() -> None:
+    w = world((LEFT, 0, True))
+    w.go(10, 1)
+    w.store()
+    assert w.kept.rows[1].state == HELD
+    w.release()
+    w.go(10, 1)
+    assert under_way(w) == [[1]]
+
+
+# -- runs -------------------------------------------------------------------------
+
+
+def failing_in_a_run() -> World:
+    """A run is under way: of the three events that it sends, the second failed as part of it, with the row of its live delivery."""
+    w = world((CREATED, 0, False), (CREATED, 1, False), (UPDATED, 1, False))
+    refuse(w, 2)
+    w.replay()
+    refuse(w, 2)
+    return w
+
+
+def refuse(w: World, position: int) -> None:
+    """All that goes now is accepted but for one event, and stored."""
+    w.go(10, 5)
+    w.answer(under_way(w).index([position]), REFUSED)
+    w.quiesce()
+
+
+def test_a_run_sends_an_open_event_once_and_the_event_behind_it_after_it() -> None:
+    w = failing_in_a_run()
+    assert w.kept.run is not None
+    assert (w.kept.run.done, w.kept.rows[2].replay) == (1, None)
+    w.finish()
+    assert sorted(position for position, _ in w.took) == [1, 1, 2, 3]
+    w.check_order()
+
+
+def test_a_failed_event_of_a_run_belongs_to_it_in_the_next_process_too() -> None:
+    w = failing_in_a_run()
+    w.kill(arrived=False, committed=False)
+    w.finish()
+    assert sorted(position for position, _ in w.took) == [1, 1, 2, 3]
+    w.check_order()
+
+
+def test_an_open_event_that_first_failed_as_part_of_a_run_belongs_to_it_in_the_next_process_too() -> None:
+    w = world((CREATED, 0, False), (CREATED, 1, False))
+    w.go(10, 2)
+    w.answer(1, None)
+    w.store()
+    w.kill(arrived=False, committed=False)
+    w.replay()
+    refuse(w, 1)
+    assert w.kept.rows[1].replay is None
+    w.kill(arrived=False, committed=False)
+    w.finish()
+    assert sorted(position for position, _ in w.took) == [1, 2, 2]
+
+
+def test_a_repeated_delivery_that_fails_gets_a_row_of_its_run() -> None:
+    w = world((CREATED, 0, False))
+    w.go(10, 1)
+    w.quiesce()
+    w.replay()
+    w.go(10, 1)
+    w.answer(0, REFUSED)
+    w.store()
+    assert w.kept.rows[1].replay == RUN.id
+    w.finish()
+
+
+def test_an_event_that_came_after_a_run_was_planned_is_not_counted_by_it() -> None:
+    w = world((CREATED, 0, False), (CREATED, 1, False))
+    w.go(10, 2)
+    w.quiesce()
+    w.replay(rate=1)
+    w.arrive(CREATED, 1, user(2))
+    w.go(10, 5)
+    assert under_way(w) == [[3], [1]]
+    w.quiesce()
+    assert w.kept.run is not None
+    assert w.kept.run.done == 1
+
+
+def test_a_live_event_hurries_the_deliveries_of_a_run_that_it_waits_for() -> None:
+    w = world((CREATED, 0, False), (UPDATED, 0, False), (CREATED, 1, False))
+    w.go(10, 1)
+    w.quiesce()
+    w.go(10, 5)
+    w.quiesce()
+    w.replay(rate=1)
+    w.go(10, 1)
+    w.quiesce()  # the rate allows no more at this moment
+    w.go(10, 5)
+    assert under_way(w) == []
+    w.arrive(UPDATED, 1, user(0))
+    w.go(10, 5)
+    assert under_way(w) == [[2]]
+
+
+# -- batches, those that are refused, and receivers that ask for patience ------------------
+
+
+def test_a_batch_of_a_directory_has_its_events_in_order_and_no_others() -> None:
+    w = world((CREATED, 0, False), (UPDATED, 0, False), ordering="directory", batch_max=3)
+    w.arrive(CREATED, 2, user(1))
+    w.go(10, 2)
+    assert under_way(w) == [[1, 2], [3]]
+
+
+def test_a_membership_goes_in_the_batch_of_both_events_that_it_waits_for() -> None:
+    w = world((CREATED, 0, False), batch_max=3)
+    w.arrive(e.GROUP_CREATED.number, 1, group(0))
+    w.arrive(e.MEMBER_ADDED.number, 1, group(0), user(0))
+    w.go(10, 1)
+    assert under_way(w) == [[1, 2, 3]]
+
+
+def refused(answer: Retry) -> World:
+    """A batch of two got this answer."""
+    w = world((CREATED, 0, False), (CREATED, 1, False), batch_max=2)
+    w.go(10, 1)
+    assert under_way(w) == [[1, 2]]
+    w.answer(0, answer)
+    w.store()
+    return w
+
+
+def test_the_events_of_a_refused_batch_go_alone_and_at_once() -> None:
+    w = refused(REFUSED)
+    w.go(10, 1)
+    assert under_way(w) == [[1]]
+    assert w.kept.rows == {}
+
+
+def test_the_events_of_a_batch_that_asks_for_patience_go_alone_and_after_it() -> None:
+    w = refused(PATIENCE)
+    assert [(row.state, row.attempts) for row in w.kept.rows.values()] == [(WAITING, 0), (WAITING, 0)]
+    w.go(10, 1)
+    assert under_way(w) == []
+    w.now += 5
+    w.go(10, 1)
+    assert under_way(w) == [[1]]
+
+
+def test_a_receiver_that_asks_for_patience_with_everything_gets_nothing_for_a_minute_at_most() -> None:
+    w = world((CREATED, 0, False), (CREATED, 1, False))
+    w.go(10, 1)
+    w.answer(0, ASKS)
+    w.store()
+    w.go(10, 1)
+    assert under_way(w) == []
+    w.now += PAUSE_MAX_S
+    w.go(10, 1)
+    assert under_way(w) == [[2]]
+
+
+def test_a_success_ends_the_doubt_and_all_that_failed_meanwhile_is_due() -> None:
+    w = World("subject", 1, ROOMY, (0, 3_600))
+    for n in range(2):
+        w.arrive(CREATED, 1, user(n))
+    with patch.object(doubt, "CIRCUIT", 1):
+        w.go(10, 2)
+        w.answer(0, UNAVAILABLE)
+        w.store()
+        assert w.backlog.moment(w.now, unread=False).doubt
+        w.answer(0, None)
+        w.store()
+        assert not w.backlog.moment(w.now, unread=False).doubt
+        w.go(10, 1)
+    assert under_way(w) == [[1]]
+
+
+def test_json_of_an_event_that_is_no_longer_open_is_not_kept() -> None:
+    w = World("subject", 1, Budgets(request=25, consumer=0))
+    w.arrive(CREATED, 1, user(0))
+    w.read(10)
+    request = w.backlog.next_request(w.now)
+    assert request is not None
+    w.backlog.fetched(request, [(n, EventId("acme", n, b"leaf"), b"x" * 10) for n in (1, 2)])
+    assert (request.complete, w.backlog.json_held) == (True, 10)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from database.queries import load_queries
@@ -40,6 +40,7 @@ def naive(losses: list[Loss], limit: Limit) -> list[int]:
     return over
 
 
+@example([(0, frozenset(USERS[:2])), (HOUR_US, frozenset(USERS[2:3]))], 1, 0)
 @given(steps, st.integers(0, 4), st.integers(0, 60))
 def test_the_commits_over_the_limit_are_those_of_a_simple_count_of_users(steps: Steps, per_hour: int, released: int) -> None:
     losses, limit = history(steps), Limit(per_hour, "hold", released)
@@ -55,6 +56,7 @@ def test_the_answer_does_not_depend_on_how_much_older_history_was_read(steps: St
         assert (loss.seq in excess(hour, limit)) == (loss.seq in naive(losses, limit))
 
 
+@example(1, [1, 1])
 @given(st.integers(0, 4), st.lists(st.integers(1, 3 * HOUR_US // 4), min_size=1, max_size=12))
 def test_while_the_clock_is_frozen_a_day_does_not_count_as_an_hour(per_hour: int, gaps: list[int]) -> None:
     """Three users lost access while the clocks were a day ahead.

@@ -207,6 +207,7 @@ def test_requested_names_are_bounded_and_long_ones_are_not_cached():
     long = ",".join(f"urn:x:y:a{n}" for n in range(400))
     assert parse_projection(USER, long, None) is not parse_projection(USER, long, None)
     assert parse_projection(USER, "userName", None) is parse_projection(USER, "userName", None)
+    assert project(read_projection(USER, None, None, Leniency(GENERIC)), {"userName": "a"}) == {"userName": "a"}
     for given in ((long * 2, None), (None, long * 2)):
         with pytest.raises(InvalidValue, match="Name fewer attributes"):
             read_projection(USER, *given, Leniency(GENERIC))

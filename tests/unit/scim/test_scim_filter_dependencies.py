@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scim.errors import InvalidFilter
@@ -66,6 +66,7 @@ def test_an_attribute_of_an_extension_with_the_same_name_is_another_one() -> Non
 _KEYS = {A: "ann", B: "bob", C: "cleo"}
 
 
+@example(f'not (members.value eq "{A}") and members[not (value ne "{B}") or type pr and value eq "{A}"]', [{"value": A}])
 @given(_filter.filter(lambda text: " co " not in text), st.lists(_member, unique_by=lambda m: m["value"]))
 def test_a_filter_by_another_key_selects_the_same_members_as_one_by_ids(text: str, members: list[dict[str, Any]]) -> None:
     by_key = text

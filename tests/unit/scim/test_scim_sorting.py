@@ -1,12 +1,13 @@
 """sortBy and sortOrder (RFC 7644 §3.4.2.3)."""
 
+from operator import itemgetter
 from typing import Any
 
 import pytest
 
 from scim.errors import InvalidPath, InvalidValue
 from scim.schema import GROUP, USER
-from scim.sorting import check_order, sort_key
+from scim.sorting import RUN, check_order, in_runs, sort_key
 
 
 def _sorted(sort_by: str, *documents: dict[str, Any], rt: Any = USER) -> list[int]:
@@ -75,3 +76,9 @@ def test_the_default_order_is_ascending(order: str | None, descending: bool) -> 
 def test_an_unknown_order_is_refused() -> None:
     with pytest.raises(InvalidValue):
         check_order("sideways")
+
+
+def test_a_list_longer_than_a_run_is_sorted_as_a_whole_and_stable() -> None:
+    items = [(n * 7919 % 11, n) for n in range(RUN + 5)]
+    assert in_runs(items, itemgetter(0)) == sorted(items, key=itemgetter(0))
+    assert in_runs(items, itemgetter(0), reverse=True) == sorted(items, key=itemgetter(0), reverse=True)
