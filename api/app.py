@@ -9,9 +9,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import (
+    asyncapi,
     audit,
     consumers,
     directories,
+    event_schemas,
     events,
     health,
     profiles,
@@ -40,6 +42,7 @@ from operations.idempotency import AnsweredBeforeError
 
 _PARTS = (
     health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, tokens,
+    event_schemas, asyncapi,
 )  # fmt: skip
 _log = structlog.get_logger("api")
 

@@ -19,6 +19,8 @@ from api.field_reasons import reason_of, unknown
 from operations.refusals import PLACES_MAX, InvalidField, InvalidFieldsError, invalid
 
 _TWICE: Final = "is there more than once"
+_PLACES: Final = frozenset({"after", "from", "to", "as_of"})  # an empty one has an error with a code of its own
+_EMPTY: Final = "is empty: give it a value, or leave it out"
 _Fields = Mapping[str, FieldInfo]
 
 
@@ -94,19 +96,22 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_query(route: APIRoute, query: bytes) -> None:
-    """Refuse query parameters that the route does not know, or that come twice. Raises InvalidFieldsError.
+    """Refuse query parameters that the route does not know, that come twice, or that are empty. Raises InvalidFieldsError.
 
-    A parameter that is ignored is a filter that does not filter, and of two values only one could hold.
+    A parameter that is ignored is a filter that does not filter, of two values only one could hold, and an empty one comes from a
+    variable that is not set.
     """
     known = [field.alias for field in route.dependant.query_params]
-    seen, again, others = set[str](), dict[str, None](), dict[str, None]()
-    for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+    seen, wrong, others = set[str](), dict[str, str](), dict[str, None]()
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name not in known:
             others[name] = None
         elif name in seen:
-            again[name] = None
+            wrong[name] = _TWICE
+        elif not value and name not in _PLACES:
+            wrong[name] = _EMPTY
         seen.add(name)
-    _refuse([InvalidField(name, _TWICE) for name in again], list(others), known, "parameter")
+    _refuse([InvalidField(*each) for each in wrong.items()], list(others), known, "parameter")
 
 
 def check_members(body: Mapping[str, Any], known: Collection[str]) -> None:

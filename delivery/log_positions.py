@@ -6,11 +6,11 @@ from typing import Final
 
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.clocks import microseconds
+from ledger.clocks import PLUS, microseconds
 from ledger.cursor import InvalidCursorError, decode_cursor, parse_event_id
 from ledger.directories import Directory
-from ledger.feed import CursorAheadError, Feed, Selection
-from ledger.ids import DirectoryNumber, Number, Position, Seq
+from ledger.feed import Feed, Selection
+from ledger.ids import DirectoryNumber, Position, Seq
 
 SQL: Final = load_queries(__file__)
 EVERYTHING: Final = Selection()
@@ -28,7 +28,6 @@ class PlaceMovedError(Exception):
         self.through = through
 
 
-PLUS: Final = "In an address a + is a space: write Z, or %2B."
 HINT: Final = 'Say "beginning", "now", "seq:N" of one directory, an instant such as 2026-10-01T09:10:00Z, a position, an event id or a cursor.'
 
 
@@ -60,7 +59,7 @@ async def around(
     elif text.startswith("c_"):
         place = await _after_cursor(conn, feed, text)
     elif text.startswith("evt_"):
-        place = await _after_event(conn, feed, text, head, sight)
+        place = await _after_event(conn, feed, text, sight)
     else:
         return await _at_instant(conn, text, reads)
     return place, place
@@ -101,13 +100,11 @@ async def _after_cursor(conn: Connection, feed: Feed, text: str) -> Position:
     return row[0]
 
 
-async def _after_event(conn: Connection, feed: Feed, text: str, head: int, sight: Selection) -> Position:
+async def _after_event(conn: Connection, feed: Feed, text: str, sight: Selection) -> Position:
     event_id = parse_event_id(text)
-    if event_id is None:
-        raise InvalidCursorError
-    place = await feed.position_of(conn, event_id, sight)
+    place = await feed.position_of(conn, event_id, sight) if event_id is not None else None
     if place is None:
-        raise CursorAheadError(Number(event_id.seq), Number(head))
+        raise InvalidCursorError
     return place[2]
 
 

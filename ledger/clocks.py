@@ -26,6 +26,7 @@ _SAYS: Final = {
 }
 
 
+PLUS: Final = "In an address a + is a space: write Z, or %2B."  # about an instant whose offset a query string has lost
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

@@ -6,6 +6,32 @@ from enum import Enum, Flag, auto
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from ledger.event_data import (
+    ClockAccepted,
+    ConsumerAct,
+    ConsumerCreated,
+    ConsumerForked,
+    ConsumerSought,
+    ConsumerUpdated,
+    DeliveryAct,
+    DeliveryBlocked,
+    DirectoryAct,
+    DirectoryFacts,
+    DirectoryWithProfile,
+    ForkClosed,
+    ReplayFailed,
+    ReplayProgress,
+    ReplayStarted,
+    SchemaRegistered,
+    SecretRotated,
+    SurgeDetected,
+    SurgeLimited,
+    SurgeReleased,
+    TokenBound,
+    TokenIssued,
+    TokenRevoked,
+    TokenRotated,
+)
 from ledger.ids import DirectoryNumber, Seq
 
 USER, GROUP, DIRECTORY, TOKEN = "User", "Group", "Directory", "Token"
@@ -49,6 +75,7 @@ class EventType:
     """A kind of event. `topic` and `number` are stored for ever; `subject` is the type of the resource that the event is about.
 
     A new event type is defined only here. All code that depends on its meaning uses `effect` and `facts`, which have no default.
+    `about` is the type of `data.object` (event_data.py), for the published schemas; users and groups have theirs by their subject.
     """
 
     topic: str
@@ -56,6 +83,7 @@ class EventType:
     subject: str
     effect: Effect
     facts: Fact
+    about: type | None = None
     version: int = 1  # incremented together with an upcaster in eventsourcing_recorder.py
     bit: int = field(init=False)
     membership: bool = field(init=False)  # computed once, because it is read for each event of a commit
@@ -95,41 +123,43 @@ ACCESS_REVOKED = EventType(
 ACCESS_RESTORED = EventType(
     "group.member_access_restored", 13, GROUP, Effect.NOTHING, Fact.MEMBERSHIP | Fact.DERIVED | Fact.GRANTS_ACCESS
 )
-DIRECTORY_CREATED = EventType("directory.created", 14, DIRECTORY, Effect.NOTHING, NO_FACT)
-DIRECTORY_PROFILE_CHANGED = EventType("directory.profile_changed", 15, DIRECTORY, Effect.NOTHING, NO_FACT)
-DIRECTORY_CLOSED = EventType("directory.closed", 16, DIRECTORY, Effect.MOVES_DIRECTORY, Fact.ENDS_ALL_ACCESS | Fact.REVOCATION)
-DIRECTORY_DELETED = EventType("directory.deleted", 17, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT)
-TOKEN_ISSUED = EventType("token.issued", 18, TOKEN, Effect.NOTHING, NO_FACT)
-TOKEN_ROTATED = EventType("token.rotated", 19, TOKEN, Effect.NOTHING, NO_FACT)
-TOKEN_REVOKED = EventType("token.revoked", 20, TOKEN, Effect.NOTHING, NO_FACT)
-CONSUMER_CREATED = EventType("consumer.created", 21, CONSUMER, Effect.NOTHING, NO_FACT)
-CONSUMER_UPDATED = EventType("consumer.updated", 22, CONSUMER, Effect.NOTHING, NO_FACT)
-CONSUMER_DELETED = EventType("consumer.deleted", 23, CONSUMER, Effect.NOTHING, NO_FACT)
-CONSUMER_PAUSED = EventType("consumer.paused", 24, CONSUMER, Effect.NOTHING, NO_FACT)
-CONSUMER_RESUMED = EventType("consumer.resumed", 25, CONSUMER, Effect.NOTHING, NO_FACT)
-CONSUMER_DISABLED = EventType("consumer.disabled", 26, CONSUMER, Effect.NOTHING, NO_FACT)
-CONSUMER_SOUGHT = EventType("consumer.sought", 27, CONSUMER, Effect.NOTHING, NO_FACT)
-CONSUMER_SECRET_ROTATED = EventType("consumer.secret_rotated", 28, CONSUMER, Effect.NOTHING, NO_FACT)
-DELIVERY_BLOCKED = EventType("delivery.blocked", 29, CONSUMER, Effect.NOTHING, NO_FACT)
-DELIVERY_RETRIED = EventType("delivery.retried", 30, CONSUMER, Effect.NOTHING, NO_FACT)
-DELIVERY_PARKED = EventType("delivery.parked", 31, CONSUMER, Effect.NOTHING, NO_FACT)
-DELIVERY_SKIPPED = EventType("delivery.skipped", 32, CONSUMER, Effect.NOTHING, NO_FACT)
-REPLAY_STARTED = EventType("replay.started", 33, REPLAY, Effect.NOTHING, NO_FACT)
-REPLAY_PAUSED = EventType("replay.paused", 34, REPLAY, Effect.NOTHING, NO_FACT)
-REPLAY_RESUMED = EventType("replay.resumed", 35, REPLAY, Effect.NOTHING, NO_FACT)
-REPLAY_CANCELLED = EventType("replay.cancelled", 36, REPLAY, Effect.NOTHING, NO_FACT)
-REPLAY_FINISHED = EventType("replay.finished", 37, REPLAY, Effect.NOTHING, NO_FACT)
-DIRECTORY_SURGE_LIMITED = EventType("directory.surge_limited", 38, SURGE, Effect.NOTHING, NO_FACT)
-DIRECTORY_SURGE_DETECTED = EventType("directory.surge_detected", 39, SURGE, Effect.NOTHING, NO_FACT)
-DIRECTORY_SURGE_RELEASED = EventType("directory.surge_released", 40, SURGE, Effect.NOTHING, NO_FACT)
-DIRECTORY_PAUSED = EventType("directory.paused", 41, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT)
-DIRECTORY_RESUMED = EventType("directory.resumed", 42, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT)
-TOKEN_BOUND = EventType("token.bound", 43, TOKEN, Effect.NOTHING, NO_FACT)
-CONSUMER_FORKED = EventType("consumer.forked", 44, CONSUMER, Effect.NOTHING, NO_FACT)
-CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45, CONSUMER, Effect.NOTHING, NO_FACT)
-REPLAY_FAILED = EventType("replay.failed", 46, REPLAY, Effect.NOTHING, NO_FACT)
-DIRECTORY_CLOCK_ACCEPTED = EventType("directory.clock_accepted", 50, DIRECTORY, Effect.NOTHING, NO_FACT)
-DIRECTORY_SCHEMA_REGISTERED = EventType("directory.schema_registered", 51, DIRECTORY, Effect.NOTHING, NO_FACT)
+DIRECTORY_CREATED = EventType("directory.created", 14, DIRECTORY, Effect.NOTHING, NO_FACT, DirectoryWithProfile)
+DIRECTORY_PROFILE_CHANGED = EventType("directory.profile_changed", 15, DIRECTORY, Effect.NOTHING, NO_FACT, DirectoryWithProfile)
+DIRECTORY_CLOSED = EventType(
+    "directory.closed", 16, DIRECTORY, Effect.MOVES_DIRECTORY, Fact.ENDS_ALL_ACCESS | Fact.REVOCATION, DirectoryAct
+)
+DIRECTORY_DELETED = EventType("directory.deleted", 17, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT, DirectoryFacts)
+TOKEN_ISSUED = EventType("token.issued", 18, TOKEN, Effect.NOTHING, NO_FACT, TokenIssued)
+TOKEN_ROTATED = EventType("token.rotated", 19, TOKEN, Effect.NOTHING, NO_FACT, TokenRotated)
+TOKEN_REVOKED = EventType("token.revoked", 20, TOKEN, Effect.NOTHING, NO_FACT, TokenRevoked)
+CONSUMER_CREATED = EventType("consumer.created", 21, CONSUMER, Effect.NOTHING, NO_FACT, ConsumerCreated)
+CONSUMER_UPDATED = EventType("consumer.updated", 22, CONSUMER, Effect.NOTHING, NO_FACT, ConsumerUpdated)
+CONSUMER_DELETED = EventType("consumer.deleted", 23, CONSUMER, Effect.NOTHING, NO_FACT, ConsumerAct)
+CONSUMER_PAUSED = EventType("consumer.paused", 24, CONSUMER, Effect.NOTHING, NO_FACT, ConsumerAct)
+CONSUMER_RESUMED = EventType("consumer.resumed", 25, CONSUMER, Effect.NOTHING, NO_FACT, ConsumerAct)
+CONSUMER_DISABLED = EventType("consumer.disabled", 26, CONSUMER, Effect.NOTHING, NO_FACT, ConsumerAct)
+CONSUMER_SOUGHT = EventType("consumer.sought", 27, CONSUMER, Effect.NOTHING, NO_FACT, ConsumerSought)
+CONSUMER_SECRET_ROTATED = EventType("consumer.secret_rotated", 28, CONSUMER, Effect.NOTHING, NO_FACT, SecretRotated)
+DELIVERY_BLOCKED = EventType("delivery.blocked", 29, CONSUMER, Effect.NOTHING, NO_FACT, DeliveryBlocked)
+DELIVERY_RETRIED = EventType("delivery.retried", 30, CONSUMER, Effect.NOTHING, NO_FACT, DeliveryAct)
+DELIVERY_PARKED = EventType("delivery.parked", 31, CONSUMER, Effect.NOTHING, NO_FACT, DeliveryAct)
+DELIVERY_SKIPPED = EventType("delivery.skipped", 32, CONSUMER, Effect.NOTHING, NO_FACT, DeliveryAct)
+REPLAY_STARTED = EventType("replay.started", 33, REPLAY, Effect.NOTHING, NO_FACT, ReplayStarted)
+REPLAY_PAUSED = EventType("replay.paused", 34, REPLAY, Effect.NOTHING, NO_FACT, ReplayProgress)
+REPLAY_RESUMED = EventType("replay.resumed", 35, REPLAY, Effect.NOTHING, NO_FACT, ReplayProgress)
+REPLAY_CANCELLED = EventType("replay.cancelled", 36, REPLAY, Effect.NOTHING, NO_FACT, ReplayProgress)
+REPLAY_FINISHED = EventType("replay.finished", 37, REPLAY, Effect.NOTHING, NO_FACT, ReplayProgress)
+DIRECTORY_SURGE_LIMITED = EventType("directory.surge_limited", 38, SURGE, Effect.NOTHING, NO_FACT, SurgeLimited)
+DIRECTORY_SURGE_DETECTED = EventType("directory.surge_detected", 39, SURGE, Effect.NOTHING, NO_FACT, SurgeDetected)
+DIRECTORY_SURGE_RELEASED = EventType("directory.surge_released", 40, SURGE, Effect.NOTHING, NO_FACT, SurgeReleased)
+DIRECTORY_PAUSED = EventType("directory.paused", 41, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT, DirectoryAct)
+DIRECTORY_RESUMED = EventType("directory.resumed", 42, DIRECTORY, Effect.MOVES_DIRECTORY, NO_FACT, DirectoryAct)
+TOKEN_BOUND = EventType("token.bound", 43, TOKEN, Effect.NOTHING, NO_FACT, TokenBound)
+CONSUMER_FORKED = EventType("consumer.forked", 44, CONSUMER, Effect.NOTHING, NO_FACT, ConsumerForked)
+CONSUMER_FORK_CLOSED = EventType("consumer.fork_closed", 45, CONSUMER, Effect.NOTHING, NO_FACT, ForkClosed)
+REPLAY_FAILED = EventType("replay.failed", 46, REPLAY, Effect.NOTHING, NO_FACT, ReplayFailed)
+DIRECTORY_CLOCK_ACCEPTED = EventType("directory.clock_accepted", 50, DIRECTORY, Effect.NOTHING, NO_FACT, ClockAccepted)
+DIRECTORY_SCHEMA_REGISTERED = EventType("directory.schema_registered", 51, DIRECTORY, Effect.NOTHING, NO_FACT, SchemaRegistered)
 
 EVENT_TYPES: Final = tuple(
     sorted((kind for kind in list(vars().values()) if isinstance(kind, EventType)), key=lambda kind: kind.number)
@@ -176,6 +206,9 @@ USER_WAS_DELETED: Final = "user_deleted"
 GROUP_WAS_DELETED: Final = "group_deleted"
 DIRECTORY_WAS_CLOSED: Final = "directory_closed"
 OPERATOR: Final = "operator"
+CAUSES: Final = (
+    IDP, USER_WAS_DEACTIVATED, USER_WAS_REACTIVATED, USER_WAS_DELETED, GROUP_WAS_DELETED, DIRECTORY_WAS_CLOSED, OPERATOR,
+)  # fmt: skip
 
 # directory_states.state. Closed: all access has ended and the clean-up is running. Deleted: the clean-up is finished.
 ACTIVE: Final = "active"

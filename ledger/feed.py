@@ -267,18 +267,19 @@ class Feed:
         return fetched.chosen
 
     async def position_of(self, conn: Connection, event_id: EventId, sight: Selection) -> tuple[Directory, Seq, Position] | None:
-        """(directory, seq, position) of an event id; None if the directory is unknown, hidden, or ends before the seq.
+        """(directory, seq, position) of an event id; None if the directory is unknown or hidden.
 
-        Raises CursorForkedError if the place has another event or a hidden one; the caller cannot tell which.
+        Raises CursorAheadError if the directory ends before the seq, and CursorForkedError if the place has another event or a
+        hidden one; the caller cannot tell which. Their numbers are seqs, because an event id has a seq.
         """
         directory = await self._directories.by_slug(conn, event_id.slug)
         if directory is None or not sight.reaches(directory.id):
             return None
         stands = await _stands(conn, directory.id, event_id.seq)
         if stands is None:
-            return None
+            raise CursorAheadError(Number(event_id.seq), await self._head(conn, directory.id))
         if not stands.has_id(event_id) or not sight.wants(directory.id, 1 << stands.kind):
-            raise CursorForkedError(Number(event_id.seq), await self.head(conn, Selection(directory=directory)))
+            raise CursorForkedError(Number(event_id.seq), await self._head(conn, directory.id))
         return directory, event_id.seq, stands.position
 
     # -- choosing commits ---------------------------------------------------

@@ -31,7 +31,7 @@ from operations.admin_commands import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
 from operations.caller import MACHINE, Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ConflictError, ForbiddenError, InvalidError, UnmetError, mask_of
+from operations.refusals import ConflictError, ForbiddenError, InvalidError, UnmetError, mask_of, unknown_directory
 from replay.redeliver import REPLAYS
 
 
@@ -93,6 +93,7 @@ async def put(
         directories = await ledger.directories.all(conn)
         _refuse_beyond_reach(caller, name, asked)
         mask_of(asked.types)  # raises for a type that does not exist
+        _refuse_unknown_directories(asked, [d.slug for d in directories])
         check_definition(asked, [d.slug for d in directories], allowed)
         position = await _start(ledger, conn, caller, asked, start, directories) if known is None else Position(0)
         number = await acts.reserve_id(conn) if known is None else 0
@@ -115,6 +116,13 @@ def _refuse_beyond_reach(caller: Caller, name: str, asked: Definition) -> None:
         raise ForbiddenError("This token does not reach all of these directories.")
     if not caller.token.moves(name):
         raise ForbiddenError("This token does not reach a consumer of that name.")
+
+
+def _refuse_unknown_directories(asked: Definition, known: Sequence[str]) -> None:
+    """Raises InvalidFieldsError. The caller reaches all directories, or no unknown one, so every name may be suggested."""
+    for slug in asked.directories:
+        if slug != "*" and slug not in known:
+            raise unknown_directory(slug, known)
 
 
 async def _start(

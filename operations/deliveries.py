@@ -12,7 +12,7 @@ from delivery.reports import BLOCKED, PARKED, RETRYING, Exceptional
 from delivery.runs import Planned, Superseded
 from delivery.status import rows_of
 from ledger.cursor import parse_event_id
-from ledger.feed import CursorForkedError, Selection
+from ledger.feed import CursorAheadError, CursorForkedError, Selection
 from operations.admin_commands import record
 from operations.admission import on_consumer
 from operations.caller import Caller
@@ -102,6 +102,6 @@ async def _exceptional(ledger: OpenLedger, conn: Connection, consumer: Consumer,
     parsed = parse_event_id(event_id)
     try:
         place = await ledger.feed.position_of(conn, parsed, Selection()) if parsed is not None else None
-    except CursorForkedError:
+    except (CursorAheadError, CursorForkedError):
         return None
     return await exception_at(conn, consumer, place[0].id, place[1]) if place is not None else None

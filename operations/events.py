@@ -17,7 +17,7 @@ from ledger.cursor import (
     decode_cursor,
     parse_event_id,
 )
-from ledger.feed import CursorAheadError, Selection, reached
+from ledger.feed import Selection, reached
 from ledger.ids import NO_DIRECTORY, Number
 from ledger.rendering import Event
 from operations import places
@@ -99,6 +99,8 @@ async def _selection(ledger: OpenLedger, caller: Caller, question: Question) -> 
     async with ledger.connection() as conn:
         some, without = reached(named, await ledger.directories.all(conn))
     begin, end = _micros("range_start", question.range_start), _micros("range_end", question.range_end)
+    if begin is not None and end is not None and end < begin:
+        raise invalid("range_end", "lies before `range_start`: swap them")
     return Selection(chosen, some, without, mask & allowed, about, begin, end, caller.token.bodies)
 
 
@@ -130,9 +132,7 @@ async def _cursor_after_event(ledger: OpenLedger, conn: Connection, caller: Call
     if named is None or (wanted and named.id != wanted):
         raise InvalidCursorError
     place = await ledger.feed.position_of(conn, event_id, sight_of(caller))
-    if place is None:
-        head = await ledger.feed.head(conn, Selection(directory=named))  # the seq in an event id is that of its directory
-        raise CursorAheadError(Number(event_id.seq), head)
+    assert place is not None, "the directory is known"
     if wanted:
         return await ledger.feed.cursor_at(conn, Selection(directory=named), place[1])
     return await ledger.feed.cursor_at(conn, Selection(), place[2])

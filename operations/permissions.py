@@ -11,6 +11,9 @@ Columns: the roles of tokens (`stranger`: without a token), then what the token 
     replay     the consumer of the named run (otherwise 404)
     token      all that the named token reaches (otherwise 404)
 
+What describes the interface (openapi, asyncapi, schemas of events, errors) is open to anybody: it holds the same in every installation, so it
+tells nothing about this one, and who generates a client needs no token for it.
+
 The command line on the machine itself (`sys`) may do the same as an admin whose token is not narrowed.
 """
 
@@ -30,6 +33,9 @@ metrics.show              yes      yes  yes      yes      yes     yes    -
 metrics.named             .        .    .        yes      .       yes    all
 openapi                   yes      yes  yes      yes      yes     yes    -
 docs.errors               yes      yes  yes      yes      yes     yes    -
+asyncapi                  yes      yes  yes      yes      yes     yes    -
+events.schemas            yes      yes  yes      yes      yes     yes    -
+events.schema             yes      yes  yes      yes      yes     yes    -
 
 scim.read                 .        yes  .        .        .       .      directory
 scim.write                .        yes  .        .        .       .      directory

@@ -84,6 +84,13 @@ def mask_of(patterns: Sequence[str]) -> int:
     raise invalid("types", reason, TYPE_PATTERNS, "invalid_types")
 
 
+def unknown_directory(slug: str, reached: Collection[str]) -> InvalidFieldsError:
+    """The error about `directories` with a slug that no directory has. `reached`: those that may be suggested to the caller."""
+    return invalid(
+        "directories", f"names an unknown directory{did_you_mean(slug, reached) or '.'} GET /v1/directories lists them"
+    )
+
+
 def did_you_mean(sent: object, allowed: Collection[str]) -> str:
     """A question for the nearest of the values that are allowed; empty if none is near."""
     near = get_close_matches(sent[:PLACE_LENGTH_MAX], allowed, 1) if isinstance(sent, str) else []

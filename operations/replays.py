@@ -125,7 +125,11 @@ def _subjects(texts: tuple[str, ...] | None) -> tuple[UUID, ...] | None:
 
 
 def _warnings(consumer: Consumer) -> tuple[str, ...]:
-    """What keeps a run waiting although it is started."""
+    """What keeps a run waiting although it is started, or from being started."""
+    if consumer.definition.mode == "pull":
+        return (
+            "A replay sends to webhooks only, so this plan cannot be run: the consumer pulls. POST /v1/consumers/{name}/seek lets it read again.",
+        )
     match consumer.state:
         case "active":
             return ()

@@ -18,7 +18,7 @@ from operations.admin_commands import record
 from operations.admission import on_token, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ForbiddenError, InvalidError, mask_of, not_one_of
+from operations.refusals import ForbiddenError, InvalidError, mask_of, not_one_of, unknown_directory
 
 NAME_LENGTH_MAX: Final = 200
 DAYS_MAX: Final = 3_650
@@ -38,7 +38,7 @@ async def issue(
 ) -> Issued:
     """Issue a token within the caller's own scopes.
 
-    Raises TokenRefusedError for an invalid role or scope, InvalidError for an unknown directory, StateError for a closed one,
+    Raises TokenRefusedError for an invalid role or scope, InvalidFieldsError for an unknown directory, StateError for a closed one,
     ForbiddenError if the token would reach further than the caller's.
     """
     if scope is not None:
@@ -74,7 +74,7 @@ async def _check_directories(ledger: OpenLedger, conn: Connection, role: str, di
     for slug in directories:
         found = await ledger.directories.by_slug(conn, slug) if slug != "*" else None
         if slug != "*" and found is None:
-            raise InvalidError("`directories` names an unknown directory. GET /v1/directories lists them.")
+            raise unknown_directory(slug, [d.slug for d in await ledger.directories.all(conn)])
         if found is not None and found.is_closed and role == "scim":
             check_open(found)  # no IdP writes to a closed directory
 

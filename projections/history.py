@@ -16,7 +16,7 @@ import orjson
 from database.arrays import int8s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.clocks import microseconds
+from ledger.clocks import PLUS, microseconds
 from ledger.directories import Directory
 from ledger.events import MEMBER_TYPE_NAMES, MEMBER_TYPES, USER
 from ledger.feed import Connecting
@@ -108,9 +108,9 @@ def _instant(text: str) -> int:
     if len(text) <= 10 or text[10] not in "Tt " or len(text) > 40:
         raise InvalidAsOfError(f"{hint} A bare date is ambiguous.")
     try:
-        moment = datetime.fromisoformat(text.replace(" ", "+") if text.count(" ") == 1 and "T" in text.upper() else text)
+        moment = datetime.fromisoformat(text)
     except ValueError as broken:
-        raise InvalidAsOfError(hint) from broken
+        raise InvalidAsOfError(f"{PLUS} {hint}" if "T" in text.upper() and " " in text else hint) from broken
     if moment.tzinfo is None:
         raise InvalidAsOfError(f"{hint} The offset is missing.")
     return microseconds(moment)

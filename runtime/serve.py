@@ -99,12 +99,12 @@ def serve(settings: Settings) -> None:
     signals = Signals()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signals.handle)
-    _make_data_dir(settings)
-    # Bound first, so that a taken port is reported at once, and port 0 gets its number.
+    # Bound first, so that a taken port is reported at once and leaves nothing behind, and port 0 gets its number.
     with contextlib.ExitStack() as bound:
         sock = bound.enter_context(contextlib.closing(listen(settings.host, settings.port, "LEDGER_PORT")))
         settings = settings.model_copy(update={"port": sock.getsockname()[1]})
         doors = [Doors(sock, scrapes and bound.enter_context(contextlib.closing(scrapes))) for scrapes in _scrapes(settings)]
+        _make_data_dir(settings)
         with database(settings) as urls:
             _start(settings, urls, doors, signals)
 

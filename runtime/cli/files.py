@@ -30,5 +30,7 @@ def reserve_private(path: Path) -> int:
     """Create the file for a secret before the secret exists, so that none is lost if that fails. Returns its descriptor."""
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+    except FileExistsError as taken:
+        raise CommandError(f"{path} exists already. Name a new file, or remove that one first.", USAGE) from taken
     except OSError as wrong:
         raise CommandError(f"{path} cannot be made: {wrong.strerror}.", USAGE) from wrong

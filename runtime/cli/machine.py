@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from runtime.cli.nouns import COMPLETE, PROGRAM, new_group
-from runtime.cli.printing import AsJson, cell, print_rows, say
+from runtime.cli.printing import AsJson, cell, list_of, print_list, say
 
 app = new_group("What works on the machine itself.")
 
@@ -50,17 +50,21 @@ def migrate(*, as_json: AsJson = False) -> None:
 def settings(*, as_json: AsJson = False) -> None:
     """Show every setting with its value, source and meaning; secrets are masked.
 
+    Source `service`: the service was last started with it, whatever this shell has.
+
     Example: scim-ledger settings
     """
     from runtime.machine_database import main_settings
+    from runtime.served_settings import all_as_served
 
-    found = main_settings()
+    here = main_settings()
+    found, served = all_as_served(here)
     rows: list[dict[str, Any]] = []
     for name, field in type(found).model_fields.items():
-        source = "environment" if name in found.model_fields_set else "default"
+        source = "service" if name in served else "environment" if name in here.model_fields_set else "default"
         shown = cell(getattr(found, name))  # SecretStr prints as asterisks
         rows.append({"setting": f"LEDGER_{name.upper()}", "value": shown, "source": source, "meaning": field.description})
-    print_rows(as_json, rows)
+    print_list(as_json, list_of(rows))
 
 
 @app.command()

@@ -7,7 +7,7 @@ import typer
 from runtime.cli.client import ask, service
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, print_record, print_rows, say
+from runtime.cli.printing import AsJson, Key, print_list, print_record, say
 
 app = new_group("Bearer tokens.")
 TokenId = Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")]
@@ -68,8 +68,8 @@ def list_command(
     Example: scim-ledger token list --state active
     """
     with service() as found:
-        pages = found.pages("token list", query={"role": role, "directory": directory, "state": state})
-        print_rows(as_json, [row for page in pages for row in page["data"]], TOKEN_COLUMNS)
+        listed = found.listed("token list", query={"role": role, "directory": directory, "state": state})
+        print_list(as_json, listed, TOKEN_COLUMNS)
 
 
 @app.command()
@@ -113,6 +113,9 @@ def revoke(
 
     Example: scim-ledger token revoke 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
     """
-    confirm(yes, f"This revokes token {token} for ever.")
-    found = ask("token revoke", body={"reason": reason}, token=token) or {}
+    with service() as asked:
+        if not yes:
+            known = asked.ask("token show", token=token)  # nobody confirms what does not exist
+            confirm(False, f"This revokes token {known['id']} ({known['role']}, {known['name']}) for ever.")
+        found = asked.ask("token revoke", body={"reason": reason}, token=token) or {}
     say(as_json, {"revoked": found.get("id", token), **found}, f"Revoked {found.get('id', token)}.")

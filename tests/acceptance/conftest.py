@@ -19,6 +19,9 @@ import pytest
 
 from tests import warm
 from tests.conftest import copied
+from tests.event_checks import watch_httpx
+
+watch_httpx()  # each event that a test of this folder reads is checked against its published schema
 
 ROOT = Path(__file__).parent.parent.parent
 

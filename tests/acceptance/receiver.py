@@ -14,6 +14,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.event_checks import check
+
 
 @dataclass
 class Delivery:
@@ -53,6 +55,7 @@ class Receiver:
         self.accepted: list[dict[str, Any]] = []
         self.secrets: list[str] = []
         self.unsigned = 0
+        self.malformed: list[str] = []  # what published schemas say against received events
         self._changed = threading.Condition()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -80,6 +83,7 @@ class Receiver:
         delivery = Delivery(
             data if message["type"] == "batch" else [data], {k.lower(): v for k, v in request.headers.items()}, body
         )
+        self._check(delivery)
         answer = self.behave(delivery)
         taken = answer.taken if answer.taken is not None else (200 <= answer.status < 300 and not answer.hang and not answer.cut)
         with self._changed:
@@ -94,6 +98,14 @@ class Receiver:
             assert request.transport is not None
             request.transport.abort()
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+
+    def _check(self, delivery: Delivery) -> None:
+        for event in delivery.events:
+            if event.get("object") == "event":  # a ping has none
+                try:
+                    check(event)
+                except AssertionError as wrong:
+                    self.malformed.append(str(wrong))
 
     def _signed(self, request: web.Request, body: bytes) -> bool:
         text = f"{request.headers['webhook-id']}.{request.headers['webhook-timestamp']}.".encode() + body
@@ -137,3 +149,4 @@ def receiver() -> Iterator[Receiver]:
         yield running
     finally:
         running.stop()
+    assert running.malformed == []

@@ -4,8 +4,10 @@ import random
 import threading
 from typing import Any
 
+import httpx
 import pytest
 
+from ledger.events import EVENT_TYPES
 from tests.acceptance.conftest import Service
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -216,3 +218,16 @@ def test_the_error_about_an_event_id_has_seqs_of_its_directory_also_in_the_feed_
     assert (answer["code"], answer["cursor"]) == ("cursor_ahead", 99999)
     assert answer["head"] >= page["head_position"]
     assert answer["head"] < 99999
+
+
+def test_the_schemas_of_events_are_read_without_a_token(service: Service) -> None:
+    with httpx.Client(base_url=service.base, trust_env=False) as stranger:
+        every, one = stranger.get("/v1/schemas/events"), stranger.get("/v1/schemas/events/user.created")
+        assert (every.status_code, one.status_code) == (200, 200)
+        assert every.headers["content-type"] == "application/schema+json"
+        assert one.headers["cache-control"] == "public, max-age=3600"
+        assert one.json()["$id"] == "/v1/schemas/events/user.created"
+        assert len(every.json()["oneOf"]) == len(EVENT_TYPES)
+        assert stranger.get("/asyncapi.json").json()["asyncapi"] == "3.0.0"
+        missing = stranger.get("/v1/schemas/events/user.renamed")
+        assert (missing.status_code, missing.json()["code"]) == (404, "not_found")

@@ -5,6 +5,7 @@ A sentence says what is wrong, where, and what is allowed. On the command line i
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,7 +26,10 @@ HTTP: tuple[tuple[str | None, str, str, object, int, str], ...] = (
     ("consumer", "GET", "/v1/events?types=user.create", None, 400, "`types` names an event type that does not exist; did you mean `user.created`?"),
     ("consumer", "GET", "/v1/events?directory=acme&directory=x", None, 400, "`directory` is there more than once."),
     ("consumer", "GET", "/v1/events?limit=5000", None, 400, "`limit` is not a number from 1 to 1000."),
-    ("consumer", "GET", "/v1/events?limit=", None, 400, "`limit` is not a number from 1 to 1000."),
+    ("consumer", "GET", "/v1/events?limit=", None, 400, "`limit` is empty: give it a value, or leave it out."),
+    ("consumer", "GET", "/v1/events?directory=", None, 400, "`directory` is empty: give it a value, or leave it out."),
+    ("consumer", "GET", "/v1/events?types=&subject=", None, 400, "`types` is empty: give it a value, or leave it out. `subject` is empty: give it a value, or leave it out."),
+    ("consumer", "GET", "/v1/events?range_start=2026-11-02T00:00:00Z&range_end=2026-11-01T00:00:00Z", None, 400, "`range_end` lies before `range_start`: swap them."),
     ("consumer", "GET", "/v1/events?wait=60", None, 400, "`wait` is not a number from 0 to 30."),
     ("consumer", "GET", "/v1/events?after=hello", None, 400, "Take `list_metadata.after` of a page, or the `id` of an event."),
     ("consumer", "GET", "/v1/events?range_start=2026-11-01T00:00:00+01:00", None, 400, f"`range_start` {A_TIME}; in an address a + is a space: write Z, or %2B."),
@@ -46,7 +50,7 @@ HTTP: tuple[tuple[str | None, str, str, object, int, str], ...] = (
     ("admin", "PUT", "/v1/consumers/crm", {"batchmax": 5}, 400, "`batchmax` is not a field of this request; did you mean `batch_max`?"),
     ("admin", "PUT", "/v1/consumers/crm", {"batch_max": 500}, 400, "`batch_max` is not a number from 1 to 100."),
     ("admin", "PUT", "/v1/consumers/crm", {"directories": "acme"}, 400, "`directories` is not a list."),
-    ("admin", "PUT", "/v1/consumers/crm", {"directories": ["acne"]}, 400, '`directories` names one that does not exist. Give names of directories, or ["*"] for all.'),
+    ("admin", "PUT", "/v1/consumers/crm", {"directories": ["acne"]}, 400, "`directories` names an unknown directory; did you mean `acme`? GET /v1/directories lists them."),
     ("admin", "PUT", "/v1/consumers/crm", {"mode": "webhook"}, 400, "A webhook needs a `url` of at most 2 000 characters, such as https://app.example.com/hooks."),
     ("admin", "PUT", "/v1/consumers/crm", {"mode": "webhook", "url": "https://127.0.0.1/"}, 400, "`url` leads to a private or loopback address. Start the service with LEDGER_WEBHOOK_ALLOW naming those that webhooks may reach."),
     ("admin", "PUT", "/v1/consumers/crm", {"start": "2026-11-01"}, 400, f"An instant needs a time and an offset. {PLACES}"),
@@ -65,6 +69,7 @@ HTTP: tuple[tuple[str | None, str, str, object, int, str], ...] = (
     ("admin", "POST", "/v1/directories/acme/close", {"reason": "x", "confirm": "acne"}, 400, 'repeat its name: "confirm": "acme".'),
     # audit and replays
     ("auditor", "GET", "/v1/audit/acme/population?as_of=2026-11-30", None, 400, INSTANT),
+    ("auditor", "GET", "/v1/audit/acme/population?as_of=2026-11-30T00:00:00+01:00", None, 400, 'In an address a + is a space: write Z, or %2B. as_of takes "seq:N", "seq:head" or an instant with offset such as 2026-10-01T00:00:00Z.'),
     ("auditor", "GET", "/v1/audit/acme/population?as_of=2099-11-30T00:00:00Z", None, 400, "as_of lies in the future. Ask for an instant that has passed."),
     ("auditor", "GET", "/v1/audit/acme/population?asof=seq:head", None, 400, "`asof` is not a parameter of this request; did you mean `as_of`?"),
     ("auditor", "GET", "/v1/audit/acme/population?type=Person", None, 400, "`type` is not one of User, Group."),
@@ -149,13 +154,19 @@ COMMANDS: tuple[tuple[str, int, str], ...] = (
     ("token isue", 2, "No such command 'isue'. Did you mean 'issue'?"),
     ("token issue", 2, "Missing argument 'role'."),
     ("token issue king --directory acme", 2, "`role` is not one of scim, consumer, operator, auditor, admin."),
-    ("token issue scim --directory acne", 2, "`--directory` names an unknown directory. `scim-ledger directory list` lists them."),
+    ("token issue scim --directory acne", 2, "`--directory` names an unknown directory; did you mean `acme`? `scim-ledger directory list` lists them."),
     ("token revoke nope --yes", 4, "There is no token of that id. `scim-ledger token list` lists them."),
+    ("token revoke nope", 4, "There is no token of that id. `scim-ledger token list` lists them."),
     ("token list --stat active", 2, "No such option: --stat (Possible options: --state)"),
     ("token list --state sleeping", 2, "`--state` is not one of active, overlapping, expired, revoked."),
     ("directory create Acme", 2, "A directory's name is 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit."),
     ("directory show acne", 4, "There is no directory of that name, or the token does not reach it."),
     ("directory close acme", 2, "Missing option '--reason'."),
+    ("directory close acne --reason x", 4, "There is no directory of that name, or the token does not reach it."),
+    ("consumer create crm --directory acne", 2, "`--directory` names an unknown directory; did you mean `acme`? `scim-ledger directory list` lists them."),
+    ("consumer create crm --directory qqq", 2, "`--directory` names an unknown directory. `scim-ledger directory list` lists them."),
+    ("consumer create crm --secret-file /dev/null", 2, "/dev/null exists already. Name a new file, or remove that one first."),
+    ("consumer delete crn", 4, "There is no consumer of that name, or the token does not reach all that the consumer reads. `scim-ledger consumer list` lists those that it reaches."),
     ("consumer create crm --types user.create", 2, "`--types` names an event type that does not exist; did you mean `user.created`?"),
     ("consumer create crm --ordering none", 2, "`--ordering` is not one of directory, subject."),
     ("consumer show crn", 4, "There is no consumer of that name, or the token does not reach all that the consumer reads. `scim-ledger consumer list` lists those that it reaches."),
@@ -245,3 +256,48 @@ def test_create_changes_no_consumer_and_update_changes_only_what_is_named(servic
     nothing = service.cli("consumer", "update", "gate")
     assert (nothing.returncode, nothing.stderr[:28]) == (2, "Name what is to change: --di")
     assert service.cli("consumer", "delete", "gate", "--yes").returncode == 0
+
+
+def test_a_port_that_is_taken_is_reported_before_anything_is_made(service: Service, tmp_path: Path) -> None:
+    settings = {"LEDGER_DATA_DIR": str(tmp_path / "new"), "LEDGER_PORT": str(service.port)}
+    done = warm.run(["serve"], {**os.environ, **settings})
+    assert done.returncode == 2, done.stderr
+    assert "LEDGER_PORT" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_settings_are_those_of_the_service_and_not_of_the_shell(service: Service) -> None:
+    settings = {
+        "LEDGER_DATA_DIR": str(service.data_dir),
+        "LEDGER_PORT": "1",
+        "LEDGER_WORKERS": "7",
+        "LEDGER_URL": "http://127.0.0.1:1",
+    }
+    done = warm.run(["settings", "--json"], {**os.environ, **settings})
+    shown = {row["setting"]: (row["value"], row["source"]) for row in json.loads(done.stdout)["data"]}
+    assert shown["LEDGER_PORT"] == (str(service.port), "service")
+    assert shown["LEDGER_WORKERS"] == ("1", "service")
+    assert shown["LEDGER_URL"] == ("http://127.0.0.1:1", "environment")  # of the command line alone
+
+
+def test_an_event_beyond_the_end_is_answered_in_the_seqs_of_its_directory(service: Service) -> None:
+    """The number in an event's id is a seq, so the end that it is compared with is one too."""
+    assert asked(service, "admin", "PUT", "/v1/consumers/ahead", {"start": "now"}).status_code in {200, 201}
+    before = asked(service, "admin", "GET", "/v1/events?directory=acme&limit=1", None).json()["head_position"]
+    answer = asked(service, "consumer", "POST", "/v1/consumers/ahead/ack", {"through": "evt_acme_99999999_00000000"})
+    after = asked(service, "admin", "GET", "/v1/events?directory=acme&limit=1", None).json()["head_position"]
+    assert (answer.status_code, answer.json()["code"], answer.json()["cursor"]) == (409, "cursor_ahead", 99999999)
+    assert before <= answer.json()["head"] <= after
+    unknown = asked(service, "consumer", "POST", "/v1/consumers/ahead/ack", {"through": "evt_acne_1_00000000"})
+    assert (unknown.status_code, unknown.json()["code"]) == (400, "invalid_cursor")
+
+
+def test_the_plan_of_a_replay_to_a_consumer_that_pulls_says_that_it_cannot_be_run(service: Service) -> None:
+    assert asked(service, "admin", "PUT", "/v1/consumers/puller", {"start": "now"}).status_code in {200, 201}
+    plan = asked(
+        service, "operator", "POST", "/v1/replays", {"consumer": "puller", "from": "beginning", "reason": "r", "dry_run": True}
+    )
+    assert plan.status_code == 200
+    assert plan.json()["warnings"][0].startswith("A replay sends to webhooks only, so this plan cannot be run")
+    shown = service.cli("replay", "plan", "puller", "--from", "beginning").stdout
+    assert "`scim-ledger consumer seek` lets it read again." in shown

@@ -23,6 +23,7 @@ def test_every_route_is_described() -> None:
     assert {tuple(place.split(" ", 1)) for place, _ in operations()} == routes - {
         ("get", "/openapi.json"),
         ("get", "/docs/errors"),
+        ("get", "/asyncapi.json"),
     }
 
 

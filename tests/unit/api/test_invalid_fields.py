@@ -183,7 +183,7 @@ def test_nothing_that_was_sent_is_quoted(post: Post) -> None:
         (b"secret=1", "`secret` is not a parameter of this request."),
         (b"limit=1&limit=2", "`limit` is there more than once."),
         (b"limit=1&limit=", "`limit` is there more than once."),
-        (b"limit", ""),
+        (b"limit", "`limit` is empty: give it a value, or leave it out."),
         (b"a=1&b=2", "`a` is not a parameter of this request. `b` is not a parameter of this request."),
     ],
 )

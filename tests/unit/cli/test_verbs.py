@@ -17,6 +17,9 @@ WITHOUT_A_VERB = {
     ("GET", "/metrics"): "for Prometheus",
     ("GET", "/docs/errors"): "a page for people, to which errors link",
     ("GET", "/openapi.json"): "for programs and people who read the reference",
+    ("GET", "/asyncapi.json"): "for programs that generate readers of events",
+    ("GET", "/v1/schemas/events"): "for programs that check events, or generate types from them",
+    ("GET", "/v1/schemas/events/{event_type}"): "the same for one event type",
     ("GET", "/v1/events/stream"): "the events of `events tail` for programs that hold a connection open",
 }
 

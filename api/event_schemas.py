@@ -1,0 +1,148 @@
+"""JSON Schemas (2020-12) of events at /v1/schemas/events, made of the event types and of the types of their data."""
+
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+import orjson
+from fastapi import APIRouter, Response
+
+from api.invalid_fields import StrictRoute
+from api.services import Services
+from ledger.event_data import Envelope, GroupData, MembershipData, Subject, UserData
+from ledger.events import BY_TOPIC, CAUSES, EVENT_TYPES, GROUP, USER, EventType, Fact
+from operations.refusals import NotFoundError
+
+Schema = dict[str, Any]
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+ADDRESS: Final = "/v1/schemas/events"
+SCHEMA_TYPE: Final = "application/schema+json"
+# They say nothing about this installation, so caches may keep them.
+PUBLIC: Final = {"Cache-Control": "public, max-age=3600"}
+_REF: Final = "#/$defs/{name}"
+_TRUE: Final = {"type": "boolean", "const": True}
+
+
+def routes(services: Services) -> APIRouter:  # noqa: ARG001  # the signature of all parts
+    """The routes of the schemas."""
+    router = APIRouter(route_class=StrictRoute)
+
+    @router.get(ADDRESS, name="events.schemas")
+    async def schemas_of_all() -> Response:
+        """The JSON Schema of any event, with the schema of each event type as a definition."""
+        return _answered(schema_of_events())
+
+    @router.get(ADDRESS + "/{event_type}", name="events.schema")
+    async def schema_of_type(event_type: str) -> Response:
+        """The JSON Schema of the events of one type."""
+        if event_type not in BY_TOPIC:
+            raise NotFoundError(f"There is no such event type; {ADDRESS} has all.")
+        return _answered(schema_of_event(BY_TOPIC[event_type]))
+
+    return router
+
+
+def _answered(schema: Schema) -> Response:
+    return Response(orjson.dumps(schema), media_type=SCHEMA_TYPE, headers=PUBLIC)
+
+
+@cache
+def schema_of_events() -> Schema:
+    """One document for all event types."""
+    kinds = [{"$ref": _REF.format(name=name_of(kind))} for kind in EVENT_TYPES]
+    said = "An event of the feed, of the stream or of a webhook. Later releases add fields and event types: ignore what you do not know."
+    return {"$schema": DIALECT, "$id": ADDRESS, "title": "Event", "description": said, "oneOf": kinds, "$defs": definitions()}
+
+
+@cache
+def schema_of_event(kind: EventType) -> Schema:
+    """A document for one event type, complete in itself."""
+    every, own = definitions(), definitions()[name_of(kind)]
+    return {
+        "$schema": DIALECT,
+        "$id": f"{ADDRESS}/{kind.topic}",
+        **own,
+        "$defs": {name: every[name] for name in sorted(_needed(own))},
+    }
+
+
+def name_of(kind: EventType) -> str:
+    """The name of a type's schema, such as `UserCreatedEvent`."""
+    return "".join(part.capitalize() for part in kind.topic.replace(".", "_").split("_")) + "Event"
+
+
+@cache
+def definitions() -> dict[str, Schema]:
+    """The schemas of the event types and of all that they refer to, by name."""
+    forms = {UserData, GroupData, MembershipData, Envelope} | {kind.about for kind in EVENT_TYPES if kind.about is not None}
+    ordered = sorted(forms, key=lambda form: form.__name__)
+    parts = msgspec.json.schema_components(ordered, ref_template=_REF)[1]
+    envelope, subject = parts.pop(Envelope.__name__), parts.pop(Subject.__name__)
+    events = {name_of(kind): _event(kind, envelope, subject) for kind in EVENT_TYPES}
+    return {**events, **dict(sorted((parts | _ABSENT).items()))}
+
+
+# What stands in the place of `data` that a reader does not get.
+_ABSENT: Final[dict[str, Schema]] = {
+    name: {"title": name, "description": said, "type": "object", "properties": {field: _TRUE}, "required": [field]}
+    for name, field, said in (
+        ("Withheld", "withheld", "The token may not read attributes."),
+        ("Erased", "erased", "The resource was erased, with the attributes of all its events."),
+        ("Unreadable", "unreadable", "The stored attributes cannot be opened, because they or their key were damaged."),
+    )
+} | {
+    "NoData": {
+        "title": "NoData", "description": "The end of a resource whose attributes could not be read any more.",
+        "type": "object", "maxProperties": 0,
+    }
+}  # fmt: skip
+
+
+def _event(kind: EventType, envelope: Schema, subject: Schema) -> Schema:
+    own: dict[str, Schema] = {
+        "type": {"const": kind.topic},
+        "cause": {"enum": list(CAUSES), "description": "Why it happened; later releases may add causes."},
+        "subject": subject | {"properties": {"type": {"const": kind.subject}, "id": subject["properties"]["id"]}},
+        "data": _data(kind),
+    }
+    fields = envelope["properties"] | own
+    order = list(Envelope.__annotations__)
+    return {
+        "title": name_of(kind), "description": f"`{kind.topic}`, see docs/events.md.", "type": "object",
+        "properties": {name: fields[name] for name in order}, "required": [name for name in order if name in envelope["required"]],
+    }  # fmt: skip
+
+
+def _data(kind: EventType) -> Schema:
+    """What `data` may be. Structure is never withheld or erased; attributes can be."""
+    if kind.membership:
+        return {"$ref": _REF.format(name=MembershipData.__name__)}
+    absent = [name for name in _ABSENT if name != "NoData" or Fact.ENDS_RESOURCE in kind.facts]
+    return {"oneOf": [_attributes(kind), *({"$ref": _REF.format(name=name)} for name in absent)]}
+
+
+def _attributes(kind: EventType) -> Schema:
+    by_subject = {USER: UserData, GROUP: GroupData}
+    if kind.subject in by_subject:
+        return {"$ref": _REF.format(name=by_subject[kind.subject].__name__)}
+    assert kind.about is not None, "the definition of an operator's event type says what it is about"
+    changes = {"type": "array", "items": {"$ref": _REF.format(name="Change")}}
+    properties = {"object": {"$ref": _REF.format(name=kind.about.__name__)}, "changes": changes}
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _needed(schema: Any) -> set[str]:
+    """The names of all definitions that a schema refers to, also through others."""
+    found: set[str] = set()
+    waiting: list[Any] = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            name = str(part.get("$ref", "")).removeprefix("#/$defs/")
+            if name and name not in found:
+                found.add(name)
+                waiting.append(definitions()[name])
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return found

@@ -1,0 +1,294 @@
+"""The `data` of events as types, of which the published JSON Schemas are made. Readers get more fields in later releases: the types are open."""
+
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
+
+from msgspec import Meta
+
+Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
+Id: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+Time: TypeAlias = Annotated[str, Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"})]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+# An id of an event, and the numbers of a place.
+EventIdText: TypeAlias = Annotated[str, Meta(pattern=r"^evt_[a-z0-9_-]+_[1-9][0-9]*_[0-9a-f]{8}$")]
+FromOne: TypeAlias = Annotated[int, Meta(ge=1)]
+
+# Written as a call, because `from` is a keyword of Python.
+Change = TypedDict("Change", {"path": str, "from": NotRequired[Any], "to": NotRequired[Any]})
+Change.__doc__ = "One path that changed, with its value before (absent: there was none) and after (absent: there is none)."
+
+
+class ScimUser(TypedDict):
+    """A SCIM user (RFC 7643) as stored, without `groups`, `password` and `meta`; other attributes as the IdP sent them."""
+
+    schemas: list[str]
+    id: Id
+    userName: str
+    active: bool
+    externalId: NotRequired[str]
+    displayName: NotRequired[str]
+
+
+class ScimGroup(TypedDict):
+    """A SCIM group (RFC 7643) as stored, without `members` and `meta`; other attributes as the IdP sent them."""
+
+    schemas: list[str]
+    id: Id
+    displayName: str
+    externalId: NotRequired[str]
+
+
+class MappedUser(TypedDict):
+    """The user in words that are the same for every IdP, mapped by the profile of the directory; what is absent is left out."""
+
+    id: Id
+    user_name: str
+    active: bool
+    external_id: NotRequired[str]
+    email: NotRequired[str]
+    given_name: NotRequired[str]
+    family_name: NotRequired[str]
+    display_name: NotRequired[str]
+    title: NotRequired[str]
+    department: NotRequired[str]
+    manager_id: NotRequired[str]
+    employee_number: NotRequired[str]
+    roles: NotRequired[list[str]]
+    custom: NotRequired[dict[str, Any]]
+
+
+class UserData(TypedDict):
+    """A user after the event (of `user.deleted`: before it), and what changed. Only events of early releases have no `user`."""
+
+    object: ScimUser
+    changes: list[Change]
+    user: NotRequired[MappedUser]
+
+
+class GroupData(TypedDict):
+    """A group after the event (of `group.deleted`: before it), and what changed."""
+
+    object: ScimGroup
+    changes: list[Change]
+
+
+class GroupReference(TypedDict):
+    id: Id
+
+
+class MemberReference(TypedDict):
+    type: Literal["User", "Group"]
+    id: Id
+
+
+class MembershipData(TypedDict):
+    """A direct membership. `effective`: whether the event changes the access of the member."""
+
+    group: GroupReference
+    member: MemberReference
+    effective: bool
+
+
+class DirectoryFacts(TypedDict):
+    id: Id
+    slug: str
+
+
+class DirectoryWithProfile(DirectoryFacts):
+    profile: str
+
+
+class DirectoryAct(DirectoryWithProfile):
+    reason: str
+
+
+class ClockAccepted(DirectoryFacts):
+    """`clock`: the time of the database; `frozen_at`: the time that writes get until the clock has caught up."""
+
+    reason: str
+    clock: Time
+    frozen_at: Time
+
+
+class SchemaRegistered(DirectoryFacts):
+    """`schema`: the URN of the extension."""
+
+    schema: str
+    resource_type: str
+
+
+class TokenFacts(TypedDict):
+    id: Id
+    name: str
+
+
+class TokenIssued(TokenFacts):
+    """`seal`: the HMAC of the token's row; `supersedes`: the token that it replaces."""
+
+    role: str
+    directories: list[str]
+    types: list[str]
+    bodies: bool
+    expires_at: Time
+    consumers: list[str]
+    seal: str
+    supersedes: NotRequired[Id]
+
+
+class TokenRotated(TokenFacts):
+    superseded_by: Id
+    expires_at: Time
+
+
+class TokenBound(TokenFacts):
+    seal: str
+
+
+class TokenRevoked(TokenFacts):
+    reason: NotRequired[str]
+
+
+class NamedConsumer(TypedDict):
+    id: Id
+    name: str
+
+
+class ConsumerTerms(NamedConsumer):
+    """What the consumer gets, and how. `url_host`: the host of a webhook; the rest of its address may be secret."""
+
+    directories: list[str]
+    types: list[str]
+    mode: str
+    ordering: str
+    batch_max: FromOne
+    url_host: NotRequired[str]
+
+
+class ConsumerCreated(ConsumerTerms):
+    """`start_position`: the position after which it reads."""
+
+    start_position: Count
+
+
+class ConsumerUpdated(ConsumerTerms):
+    before: ConsumerTerms
+
+
+class ConsumerAct(NamedConsumer):
+    reason: NotRequired[str]
+
+
+class ConsumerSought(NamedConsumer):
+    """`position`: the position after which it reads on."""
+
+    position: Count
+    reason: str
+
+
+class SecretRotated(NamedConsumer):
+    overlap_seconds: Count
+
+
+class ConsumerForked(NamedConsumer):
+    """`common`: the last seq that both logs are known to have, by directory. `gone`: at most 1 000 ids of the `gone_count` lost events."""
+
+    common_position: Count
+    common: dict[str, Count]
+    gone_count: Count
+    gone: list[EventIdText]
+
+
+class ForkClosed(NamedConsumer):
+    reason: str
+
+
+class DeliveryBlocked(NamedConsumer):
+    event_id: EventIdText
+    attempts: Count
+    last_error: str | None
+
+
+class DeliveryAct(NamedConsumer):
+    event_id: EventIdText
+    reason: str
+
+
+class ReplayFacts(TypedDict):
+    id: Id
+    name: str
+    consumer: str
+
+
+class ReplayStarted(ReplayFacts):
+    """`count`: the events of the run; `superseded`: the grants that it leaves out because a later event took them back."""
+
+    from_position: FromOne
+    to_position: Count
+    count: Count
+    superseded: Count
+    reason: str
+
+
+class ReplayProgress(ReplayFacts):
+    done: Count
+    total: Count
+
+
+class ReplayFailed(ReplayProgress):
+    """`reason` is a fixed word."""
+
+    reason: str
+
+
+class SurgeFacts(TypedDict):
+    id: Id
+    directory: str
+
+
+class SurgeLimited(SurgeFacts):
+    per_hour: Count
+    action: Literal["alarm", "hold"]
+
+
+class SurgeDetected(SurgeLimited):
+    revocations_last_hour: Count
+    seq: FromOne
+
+
+class SurgeReleased(SurgeFacts):
+    through_seq: Count
+    reason: str
+
+
+class CommitRange(TypedDict):
+    """The events of one command, which are atomic."""
+
+    first_seq: FromOne
+    size: FromOne
+
+
+class Subject(TypedDict):
+    """The resource that the event is about; the group for memberships."""
+
+    type: str
+    id: Id
+
+
+class Envelope(TypedDict):
+    """One event. The schema of each type says more of `type`, `cause`, `subject` and `data`."""
+
+    object: Literal["event"]
+    id: Annotated[EventIdText, Meta(description="Never reused, not even after a restore. Deliveries repeat: apply each id once.")]
+    type: str
+    directory: Annotated[str, Meta(description="The slug of the directory.")]
+    seq: Annotated[FromOne, Meta(description="The number in the directory: from 1, without gaps, in commit order.")]
+    position: Annotated[FromOne, Meta(description="The number in the whole ledger.")]
+    commit: CommitRange
+    rv: Annotated[FromOne, Meta(description="The number in the stream of the subject.")]
+    time: Annotated[Time, Meta(description="When the commit was made; never decreasing in a directory.")]
+    cause: str
+    actor: Annotated[str, Meta(description="`tok_<id>` of the token that wrote, or `sys`.")]
+    request_id: Annotated[str, Meta(description="The `X-Request-Id` of the request.", extra_json_schema={"format": "uuid"})]
+    profile: Annotated[str, Meta(description="The profile that the request was read with, such as `okta@1`.")]
+    subject: Subject
+    data: Any
+    held: NotRequired[Annotated[bool, Meta(description="True: the surge brake would hold its delivery. Otherwise left out.")]]
