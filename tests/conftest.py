@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -23,9 +24,10 @@ from runtime import embedded
 from tests.orphans import MARK, Watch
 
 hypothesis_settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
-# The same examples in each run of a commit: whether it passes, and what is covered, is no matter of luck. `make test` looks for new ones.
+# The same examples in each run of a commit: whether it passes is no matter of luck. `make test` looks for new ones.
 hypothesis_settings.register_profile("ci", max_examples=60, deadline=None, print_blob=True, derandomize=True)
 hypothesis_settings.register_profile("quick", max_examples=15, deadline=None)  # for `make quick`
+hypothesis_settings.register_profile("explicit", phases=[Phase.explicit], deadline=None)  # for `make coverage`
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

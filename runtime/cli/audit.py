@@ -86,7 +86,7 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
         rows: list[dict[str, Any]] = data
         print(f"{_heading(answer)}: {len(rows)} row(s)")
         if rows:
-            print_rows(False, rows)
+            print_rows(rows)
     else:
         print(_heading(answer))
         print_record(data)
@@ -100,7 +100,7 @@ def _show_pages(pages: Iterator[dict[str, Any]], as_json: bool) -> None:
         if number == 0:
             print(_heading(page))
         if page["data"]:
-            print_rows(False, page["data"])
+            print_rows(page["data"])
 
 
 def _heading(answer: dict[str, Any]) -> str:
@@ -109,10 +109,10 @@ def _heading(answer: dict[str, Any]) -> str:
 
 
 def _stream(pages: Iterator[dict[str, Any]]) -> None:
-    """Print one JSON document of any number of rows, with the memory of one page."""
+    """Print one JSON list of any number of rows, with the memory of one page."""
     for number, page in enumerate(pages):
         rows = as_text(page["data"])[1:-1]
         if number == 0:
             print(f'{{"as_of":{as_text(page["as_of"])},"object":"list","data":[', end="")
         print(f",{rows}" if number and rows else rows, end="")
-    print("]}")
+    print('],"list_metadata":{"after":null},"has_more":false}')

@@ -27,6 +27,7 @@ import httpx  # noqa: E402
 
 CONNECT_S: Final = 5.0
 READ_S: Final = 120.0  # seconds between two pieces of an answer; an audit may compute for long
+ROWS_PAGE: Final = 1_000  # rows of one page of a list
 LOCAL_NAME: Final = "http://localhost"
 _NOT_UNDERSTOOD: Final = frozenset({400, 413, 414, 431})
 
@@ -81,6 +82,22 @@ class Service:
             asked["after"] = after
             if "as_of" in page:
                 asked["as_of"] = f"seq:{page['as_of']['seq']}"
+
+    def listed(
+        self, verb: str, *, limit: int | None = None, query: Mapping[str, Any] | None = None, **places: str
+    ) -> dict[str, Any]:
+        """A list from its first page on, all of it or at most `limit` rows, in the form of one page."""
+        rows, asked = list[Any](), dict(query or {})
+        while True:
+            if limit is not None:
+                asked["limit"] = min(limit - len(rows), ROWS_PAGE)
+            page = self.ask(verb, query=asked, **places)  # pyright: ignore[reportArgumentType]  # no path parameter is called body
+            rows += page["data"]
+            after = page.get("list_metadata", {}).get("after")
+            more = page.get("has_more", after is not None)
+            if not more or len(rows) == limit:
+                return {"object": "list", "data": rows, "list_metadata": {"after": after}, "has_more": more}
+            asked |= {"after": after, "from": None}  # the place where the first page began
 
     def _request(
         self,

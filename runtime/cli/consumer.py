@@ -12,7 +12,7 @@ from runtime.cli.client import ask, service
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.files import reserve_private
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, Reason, print_record, print_rows, say
+from runtime.cli.printing import AsJson, Key, Reason, print_list, print_record, print_rows, say
 from runtime.cli.wording import in_commands
 from runtime.exits import FINDING, USAGE, CommandError
 
@@ -104,7 +104,7 @@ def list_command(*, as_json: AsJson = False) -> None:
     Example: scim-ledger consumer list
     """
     with service() as found:
-        print_rows(as_json, [row for page in found.pages("consumer list") for row in page["data"]], CONSUMER_COLUMNS)
+        print_list(as_json, found.listed("consumer list"), CONSUMER_COLUMNS)
 
 
 @app.command()
@@ -149,7 +149,7 @@ def audit(
                 f"! {found['gone_count']} events that it was sent are no longer in the log, which was restored: --json names them"
             )
         if found["holes"]:
-            print_rows(False, found["holes"])
+            print_rows(found["holes"])
     forked = any(known["closed_at"] is None for known in found["gone"])
     if found["broken"] or forked or any(hole["why"] not in NOT_YET for hole in found["holes"]):
         raise SystemExit(FINDING)
@@ -238,7 +238,7 @@ def pull(
     if as_json:
         say(True, found, "")
         return
-    print_rows(False, [{"event": e["id"], "time": e["time"], "type": e["type"]} for e in found["data"]])
+    print_rows([{"event": e["id"], "time": e["time"], "type": e["type"]} for e in found["data"]])
     print(f"scim-ledger consumer ack {name} {found['list_metadata']['after']}")
 
 

@@ -4,10 +4,10 @@ from typing import Annotated, Final
 
 import typer
 
-from runtime.cli.client import ask
+from runtime.cli.client import ask, service
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, Reason, Superseded, print_rows, say
+from runtime.cli.printing import AsJson, Key, Reason, Superseded, print_list, say
 
 blocked = new_group("Deliveries that failed: blocked ones, and those that are tried again.")
 parked = new_group("Parked deliveries.")
@@ -21,7 +21,8 @@ def list_blocked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> N
 
     Example: scim-ledger blocked list door
     """
-    print_rows(as_json, ask("blocked list", query={"limit": limit}, name=name)["data"], STUCK)
+    with service() as found:
+        print_list(as_json, found.listed("blocked list", limit=limit, name=name), STUCK)
 
 
 @blocked.command("retry")
@@ -60,7 +61,8 @@ def list_parked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> No
 
     Example: scim-ledger parked list door
     """
-    print_rows(as_json, ask("parked list", query={"limit": limit}, name=name)["data"], STUCK)
+    with service() as found:
+        print_list(as_json, found.listed("parked list", limit=limit, name=name), STUCK)
 
 
 @parked.command("retry")

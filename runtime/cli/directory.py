@@ -7,7 +7,7 @@ import typer
 from runtime.cli.client import ask, service
 from runtime.cli.confirming import confirm_name
 from runtime.cli.nouns import DIRECTORY_NOUNS, new_group
-from runtime.cli.printing import AlwaysJson, AsJson, Key, Reason, cell, plain, print_record, print_rows, say
+from runtime.cli.printing import AlwaysJson, AsJson, Key, Reason, cell, plain, print_list, print_record, print_rows, say
 from runtime.exits import FINDING
 
 app = new_group("IdP connections.", DIRECTORY_NOUNS)
@@ -37,8 +37,8 @@ def list_command(*, as_json: AsJson = False) -> None:
     Example: scim-ledger directory list
     """
     with service() as found:
-        rows = [_named(row) for page in found.pages("directory list") for row in page["data"]]
-    print_rows(as_json, rows, DIRECTORY_COLUMNS)
+        listed = found.listed("directory list")
+    print_list(as_json, {**listed, "data": list(map(_named, listed["data"]))}, DIRECTORY_COLUMNS)
 
 
 @app.command()
@@ -156,7 +156,7 @@ def _print_health(report: dict[str, Any]) -> None:
                 else f"of the last {report['hours']} hours"
             )
             print(f"\n{title} {span}")
-            print_rows(False, report[title])
+            print_rows(report[title])
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:

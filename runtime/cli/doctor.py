@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from runtime.cli.client import Service, service
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, print_rows
+from runtime.cli.printing import AsJson, list_of, print_list
 from runtime.cli.wording import in_commands
 from runtime.exits import FINDING, UNREACHABLE, CommandError
 
@@ -41,7 +41,7 @@ def doctor(*, as_json: AsJson = False) -> None:
     with service() as found:
         rows = [*_service(found), *_directories(found), *_consumers(found)]
     if rows or as_json:
-        print_rows(as_json, rows)
+        print_list(as_json, list_of(rows))
     else:
         print("Nothing needs attention.")
     if rows:

@@ -7,16 +7,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from runtime.cli.client import Service, ask, service
+from runtime.cli.client import ROWS_PAGE, Service, ask, service
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import GAP, AsJson, as_text, cell, print_record, print_rows
+from runtime.cli.printing import GAP, AsJson, as_text, cell, print_list, print_record
 
 app = new_group("The feed.")
 Slug = Annotated[str | None, typer.Option("--directory", help="Only this one. Default: all but _system.")]
 EventTypes = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
 Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]
 EVENT_COLUMNS: Final = ("time", "type", "id", "subject")
-EVENTS_PAGE: Final = 1_000
 WAIT_S: Final = 20  # seconds of one long poll; shorter than the idle timeout of proxies
 
 
@@ -33,13 +32,9 @@ def list_command(
 
     Example: scim-ledger events list --directory acme --types 'user.*'
     """
-    query = {"directory": directory, "types": types, "from": first}
-    with service() as found:
-        events = _up_to(limit, _pages(found, "events list", query, limit))
-        if as_json:
-            _print(events, True)
-        else:
-            print_rows(False, [_line(event) for event in events], EVENT_COLUMNS)
+    with service() as asked:
+        found = asked.listed("events list", limit=limit, query={"directory": directory, "types": types, "from": first})
+    print_list(as_json, found if as_json else {"data": list(map(_line, found["data"]))}, EVENT_COLUMNS)
 
 
 @app.command()
@@ -49,9 +44,7 @@ def tail(*, directory: Slug = None, types: EventTypes = None, first: Start = "no
     Example: scim-ledger events tail --types user.deactivated,user.deleted
     """
     with contextlib.suppress(KeyboardInterrupt), service() as found:
-        for page in _pages(
-            found, "events tail", {"directory": directory, "types": types, "from": first, "wait": WAIT_S}, EVENTS_PAGE
-        ):
+        for page in _pages(found, {"directory": directory, "types": types, "from": first, "wait": WAIT_S}):
             _print(page["data"], as_json)
 
 
@@ -68,23 +61,13 @@ def get(event_id: str, *, as_json: AsJson = False) -> None:
         print_record(event)
 
 
-def _pages(found: Service, verb: str, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
-    """Page after page, for ever; the caller stops when it has enough."""
-    asked = {**query, "limit": min(limit, EVENTS_PAGE)}
+def _pages(found: Service, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Page after page, for ever."""
+    asked = {**query, "limit": ROWS_PAGE}
     while True:
-        page = found.ask(verb, query=asked)
+        page = found.ask("events tail", query=asked)
         yield page
         asked = {**asked, "after": page["list_metadata"]["after"], "from": None}
-
-
-def _up_to(limit: int, pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The events of as many pages as are needed. A filtered page may be empty though more follow."""
-    left = limit
-    for page in pages:
-        yield from page["data"][:left]
-        left -= len(page["data"])
-        if left <= 0 or not page["has_more"]:
-            return
 
 
 def _line(event: dict[str, Any]) -> dict[str, Any]:

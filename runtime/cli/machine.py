@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from runtime.cli.nouns import COMPLETE, PROGRAM, new_group
-from runtime.cli.printing import AsJson, cell, print_rows, say
+from runtime.cli.printing import AsJson, cell, list_of, print_list, say
 
 app = new_group("What works on the machine itself.")
 
@@ -64,7 +64,7 @@ def settings(*, as_json: AsJson = False) -> None:
         source = "service" if name in served else "environment" if name in here.model_fields_set else "default"
         shown = cell(getattr(found, name))  # SecretStr prints as asterisks
         rows.append({"setting": f"LEDGER_{name.upper()}", "value": shown, "source": source, "meaning": field.description})
-    print_rows(as_json, rows)
+    print_list(as_json, list_of(rows))
 
 
 @app.command()

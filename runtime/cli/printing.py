@@ -29,11 +29,21 @@ def say(as_json: bool, document: Any, text: str) -> None:
     print(as_text(document) if as_json else plain(text))
 
 
-def print_rows(as_json: bool, rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> None:
-    """Print rows as columns (`names`, or all), or completely as JSON."""
+def list_of(rows: Sequence[Any]) -> dict[str, Any]:
+    """A whole list in the form that every list of the service has."""
+    return {"object": "list", "data": rows, "list_metadata": {"after": None}, "has_more": False}
+
+
+def print_list(as_json: bool, found: Mapping[str, Any], names: Sequence[str] | None = None) -> None:
+    """Print a list in the form of the service with --json, else its rows as columns."""
     if as_json:
-        print(as_text(rows))
-        return
+        print(as_text(found))
+    else:
+        print_rows(found["data"], names)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> None:
+    """Print rows as columns (`names`, or all)."""
     shown = list(names or dict.fromkeys(name for row in rows for name in row))
     table = [shown, *([cell(row.get(name)) for name in shown] for row in rows)]
     if not rows:

@@ -22,8 +22,8 @@ def list_command(*, as_json: AsJson = False) -> None:
 
     Example: scim-ledger directory profile list
     """
-    rows = ask("directory profile list")["data"]
-    say(as_json, rows, "\n".join(f"{row['profile']:14} {row['title']}" for row in rows))
+    found = ask("directory profile list")
+    say(as_json, found, "\n".join(f"{row['profile']:14} {row['title']}" for row in found["data"]))
 
 
 @app.command()

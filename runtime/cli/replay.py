@@ -8,7 +8,7 @@ import typer
 
 from runtime.cli.client import Service, ask, service
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, Reason, Superseded, plain, print_rows, say
+from runtime.cli.printing import AsJson, Key, Reason, Superseded, plain, print_list, print_rows, say
 from runtime.cli.progress import progress_bar
 from runtime.cli.wording import in_commands
 from runtime.exits import FINDING, CommandError
@@ -16,6 +16,7 @@ from runtime.exits import FINDING, CommandError
 app = new_group("Rebuild or check the read models; send deliveries again.")
 INTERRUPTED: Final = 130
 WATCH_S: Final = 0.5
+RUNS_LISTED_MAX: Final = 1_000
 RUN_COLUMNS: Final = ("id", "name", "consumer", "status", "done", "total", "eta_seconds", "reason")
 From = Annotated[str, typer.Option("--from", help="The first: a position, seq:N, an instant such as 2026-11-24T09:10:00Z.")]
 To = Annotated[str | None, typer.Option("--to", help="The last, or the instant before which to stop. Default: now.")]
@@ -140,7 +141,8 @@ def list_command(
 
     Example: scim-ledger replay list --consumer door
     """
-    print_rows(as_json, ask("replay list", query={"consumer": consumer, "limit": 1_000})["data"], RUN_COLUMNS)
+    with service() as found:
+        print_list(as_json, found.listed("replay list", limit=RUNS_LISTED_MAX, query={"consumer": consumer}), RUN_COLUMNS)
 
 
 @app.command()
@@ -156,8 +158,12 @@ def status(
     """
     if replay is None:
         list_command(consumer=consumer, as_json=as_json)
+        return
+    found = ask("replay status", replay_id=replay)
+    if as_json:
+        say(True, found, "")
     else:
-        print_rows(as_json, [ask("replay status", replay_id=replay)], RUN_COLUMNS)
+        print_rows([found], RUN_COLUMNS)
 
 
 @app.command()

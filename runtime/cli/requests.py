@@ -6,10 +6,9 @@ import typer
 
 from runtime.cli.client import service
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, print_rows
+from runtime.cli.printing import AsJson, print_list
 
 app = new_group("The journal of SCIM requests.")
-REQUESTS_PAGE: Final = 1_000
 REQUEST_COLUMNS: Final = (
     "time",
     "directory",
@@ -39,13 +38,5 @@ def list_command(
     Example: scim-ledger requests list --directory acme --refused
     """
     query: dict[str, Any] = {"directory": directory, "status": status, "refused": True if refused else None}
-    rows: list[dict[str, Any]] = []
-    after: int | None = None
     with service() as found:
-        while len(rows) < limit:
-            page = found.ask("requests list", query={**query, "after": after, "limit": min(limit - len(rows), REQUESTS_PAGE)})
-            rows += page["data"]
-            after = page["list_metadata"]["after"]
-            if after is None:
-                break
-    print_rows(as_json, rows, REQUEST_COLUMNS)
+        print_list(as_json, found.listed("requests list", limit=limit, query=query), REQUEST_COLUMNS)

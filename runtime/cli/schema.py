@@ -37,6 +37,6 @@ def list_command(directory: str, *, as_json: AsJson = False) -> None:
 
     Example: scim-ledger directory schema list acme
     """
-    rows = ask("directory schema list", directory=directory)["data"]
-    text = "\n".join(f"{row['resource_type']:6} {row['schema']['id']}" for row in rows) or "No schema is registered."
-    say(as_json, rows, text)
+    found = ask("directory schema list", directory=directory)
+    text = "\n".join(f"{row['resource_type']:6} {row['schema']['id']}" for row in found["data"]) or "No schema is registered."
+    say(as_json, found, text)

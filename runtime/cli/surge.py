@@ -55,4 +55,4 @@ def _one(as_json: bool, document: dict[str, Any]) -> None:
     if as_json:
         say(True, document, "")
     else:
-        print_rows(False, [document])
+        print_rows([document])

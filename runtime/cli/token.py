@@ -7,7 +7,7 @@ import typer
 from runtime.cli.client import ask, service
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
-from runtime.cli.printing import AsJson, Key, print_record, print_rows, say
+from runtime.cli.printing import AsJson, Key, print_list, print_record, say
 
 app = new_group("Bearer tokens.")
 TokenId = Annotated[str, typer.Argument(help="Its id, as `token list` shows it.")]
@@ -68,8 +68,8 @@ def list_command(
     Example: scim-ledger token list --state active
     """
     with service() as found:
-        pages = found.pages("token list", query={"role": role, "directory": directory, "state": state})
-        print_rows(as_json, [row for page in pages for row in page["data"]], TOKEN_COLUMNS)
+        listed = found.listed("token list", query={"role": role, "directory": directory, "state": state})
+        print_list(as_json, listed, TOKEN_COLUMNS)
 
 
 @app.command()

@@ -17,9 +17,13 @@ import httpx
 import pytest
 
 from runtime.cli import main
+from runtime.cli.verbs import VERBS
 from runtime.local_socket import answering, socket_path
 from tests import warm
 from tests.acceptance.conftest import ROOT, Service
+
+USER = "urn:ietf:params:scim:schemas:core:2.0:User"
+GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 
 
 def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -74,13 +78,13 @@ def test_with_an_address_and_a_token_a_command_has_the_rights_of_the_token(servi
 def test_without_a_service_a_command_gets_the_same_answers_from_its_own_process(make_service: Callable[..., Service]) -> None:
     """The service is killed, so the file of its socket is left: it does not disturb commands, and the next start replaces it."""
     service = make_service()
-    before = json.loads(service.cli("token", "list", "--json").stdout)
+    before = json.loads(service.cli("token", "list", "--json").stdout)["data"]
     service.kill_everything()
     assert socket_path(service.data_dir, None).exists()
     assert answering(service.data_dir, None) is None
     alone = service.cli("token", "list", "--json")
     assert alone.returncode == 0, alone.stderr
-    assert [row["id"] for row in json.loads(alone.stdout)] == [row["id"] for row in before]
+    assert [row["id"] for row in json.loads(alone.stdout)["data"]] == [row["id"] for row in before]
     made = service.cli("directory", "create", "alone", "--json")
     assert made.returncode == 0, made.stderr
     refused = service.cli("directory", "create", "alone")
@@ -146,7 +150,7 @@ def test_the_same_idempotency_key_gives_the_same_answer_and_does_nothing_twice(s
     first, second = service.cli(*words), service.cli(*words)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert json.loads(first.stdout)["id"] == json.loads(second.stdout)["id"]
-    listed = json.loads(service.cli("token", "list", "--json").stdout)
+    listed = json.loads(service.cli("token", "list", "--json").stdout)["data"]
     assert len([row for row in listed if row["name"] == "once"]) == 1
 
 
@@ -155,12 +159,12 @@ def told(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     """Run a command in the test's own process, which saves a second each; returns its output."""
     monkeypatch.setenv("LEDGER_DATA_DIR", str(service.data_dir))
 
-    def run(*words: str, code: int = 0) -> str:
+    def run(*words: str, code: int | None = 0) -> str:
         monkeypatch.setattr(sys, "argv", ["scim-ledger", *words])
         with pytest.raises(SystemExit) as ended:
             main()
         shown = capsys.readouterr()
-        assert (ended.value.code or 0) == code, (words, shown.err, shown.out)
+        assert code is None or (ended.value.code or 0) == code, (words, shown.err, shown.out)
         return shown.out
 
     return run
@@ -191,7 +195,7 @@ def test_every_verb_that_reads_answers_in_text_and_in_json(service: Service, tol
         user = {"schemas": ["urn:ietf:params:scim:schemas:core:2.0:User"], "userName": "reader@verbs.example"}
         made = client.post(service.scim + "/Users", json=user).json()["id"]
     told("consumer", "create", "reading", "--directory", "acme")
-    event = json.loads(told("events", "list", "--directory", "acme", "--limit", "1", "--json"))["id"]
+    event = json.loads(told("events", "list", "--directory", "acme", "--limit", "1", "--json"))["data"][0]["id"]
     for words in (
         ("directory", "list"), ("directory", "show", "acme"), ("directory", "snapshot", "acme"), ("directory", "profile", "list"),
         ("directory", "profile", "show", "acme"), ("directory", "schema", "list", "acme"), ("directory", "surge", "show", "acme"),
@@ -209,6 +213,41 @@ def test_every_verb_that_reads_answers_in_text_and_in_json(service: Service, tol
     told("directory", "create", "attended")
     assert "attended" in told("doctor", code=1), "it has no token yet"
     assert "No valid SCIM token" in told("directory", "doctor", "attended", code=1)
+
+
+LISTS = {
+    "doctor": (), "settings": (), "replay status": (), "events list": (), "consumer list": (), "token list": (), "directory list": (), "requests list": (),
+    "replay list": (), "directory profile list": (), "directory schema list": ("acme",), "blocked list": ("{consumer}",), "parked list": ("{consumer}",),
+    "consumer pull": ("{consumer}",), "audit population": ("acme",), "audit members": ("acme", "{group}"), "audit access": ("acme", "{user}"),
+    "audit diff": ("acme", "--from", "seq:1"),
+}  # fmt: skip
+
+
+def test_every_list_has_the_form_of_the_service(service: Service, told: Callable[..., str]) -> None:
+    assert {verb for verb in VERBS if verb.endswith(" list")} <= set(LISTS), "each list of the command line is in the table"
+    with service.client("scim") as client:
+        user = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": "in-a-list@verbs.example"}).json()["id"]
+        members = {"schemas": [GROUP], "displayName": "in a list", "members": [{"value": user}]}
+        group = client.post(service.scim + "/Groups", json=members).json()["id"]
+    told("consumer", "create", "listing", "--directory", "acme")
+    for verb, words in LISTS.items():
+        named = [word.format(consumer="listing", user=user, group=group) for word in words]
+        found = json.loads(told(*verb.split(), *named, "--json", code=None))
+        assert found["object"] == "list", verb
+        assert {"data", "list_metadata", "has_more"} <= set(found), verb
+        assert isinstance(found["data"], list), verb
+        assert found["has_more"] in {True, False}, verb
+        assert set(found["list_metadata"]) == {"after"}, verb
+        assert found["list_metadata"]["after"] or not found["has_more"], verb
+
+
+def test_a_list_with_a_limit_says_that_it_goes_on(service: Service, told: Callable[..., str]) -> None:
+    found = json.loads(told("events", "list", "--directory", "_system", "--limit", "2", "--json"))
+    assert (len(found["data"]), found["has_more"]) == (2, True)
+    with service.client("admin") as admin:
+        query = {"directory": "_system", "after": found["list_metadata"]["after"], "limit": 1}
+        again = admin.get(service.base + "/v1/events", params=query)
+    assert again.json()["data"][0]["seq"] == 3
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -31,7 +31,7 @@ CODES: tuple[tuple[str, dict[str, str], int], ...] = (
     ("token list --stat active", {}, USAGE),
     ("token list --state sleeping", {}, USAGE),
     ("consumer create Door", {}, USAGE),
-    ("consumer delete nobody", {}, USAGE),
+    ("consumer delete found-out", {}, USAGE),  # nobody can be asked
     ("completion tcsh", {}, USAGE),
     ("directory profile validate /nope", {}, USAGE),
     ("token list", {"LEDGER_URL": "http://127.0.0.1:1"}, USAGE),
@@ -46,6 +46,7 @@ CODES: tuple[tuple[str, dict[str, str], int], ...] = (
     (f"token revoke {NOBODY} --yes", {}, REFUSED),
     ("consumer show nobody", {}, REFUSED),
     ("consumer delete nobody --yes", {}, REFUSED),
+    ("consumer delete nobody", {}, REFUSED),
     ("directory show nowhere", {}, REFUSED),
     ("directory doctor nowhere", {}, REFUSED),
     ("directory profile show nowhere", {}, REFUSED),
@@ -61,6 +62,7 @@ CODES: tuple[tuple[str, dict[str, str], int], ...] = (
 def found_out(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple[Service, str]:
     """A service that has something to report, and the path of a broken profile."""
     assert service.cli("directory", "create", "found-out").returncode == 0
+    assert service.cli("consumer", "create", "found-out", "--directory", "found-out").returncode == 0
     broken = tmp_path_factory.mktemp("profile") / "broken.toml"
     broken.write_text('name = "broken"\n')
     return service, str(broken)

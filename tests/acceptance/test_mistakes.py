@@ -274,7 +274,7 @@ def test_settings_are_those_of_the_service_and_not_of_the_shell(service: Service
         "LEDGER_URL": "http://127.0.0.1:1",
     }
     done = warm.run(["settings", "--json"], {**os.environ, **settings})
-    shown = {row["setting"]: (row["value"], row["source"]) for row in json.loads(done.stdout)}
+    shown = {row["setting"]: (row["value"], row["source"]) for row in json.loads(done.stdout)["data"]}
     assert shown["LEDGER_PORT"] == (str(service.port), "service")
     assert shown["LEDGER_WORKERS"] == ("1", "service")
     assert shown["LEDGER_URL"] == ("http://127.0.0.1:1", "environment")  # of the command line alone

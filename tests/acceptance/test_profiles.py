@@ -201,7 +201,7 @@ def test_the_dialogues_of_an_idp_pass_with_its_own_profile(connected: Any, tmp_p
 
 def test_the_command_line_shows_tries_and_validates(connected: Any, tmp_path: Path) -> None:
     idp = connected("mapped", "entra")
-    listed = json.loads(idp.cli("directory", "profile", "list", "--json"))
+    listed = json.loads(idp.cli("directory", "profile", "list", "--json"))["data"]
     assert {"profile": "entra@1", "title": "Microsoft Entra ID", "shipped": True} in listed
     assert json.loads(idp.cli("directory", "profile", "show", "mapped", "--json"))["profile"] == "entra@1"
     assert "string_booleans" in idp.cli("directory", "profile", "show", "entra")

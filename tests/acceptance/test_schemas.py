@@ -112,9 +112,9 @@ def test_the_command_line_registers_a_schema_for_one_directory_and_the_service_u
         assert (
             client.put(right["meta"]["location"], json={**wrong, group_urn: {"number": "2"}}).json()["scimType"] == "mutability"
         )
-    listed = json.loads(service.cli("directory", "schema", "list", "acme", "--json").stdout)
+    listed = json.loads(service.cli("directory", "schema", "list", "acme", "--json").stdout)["data"]
     assert [(row["resource_type"], row["schema"]["id"]) for row in listed] == [("Group", group_urn)]
-    assert json.loads(service.cli("directory", "schema", "list", "beta", "--json").stdout) == []
+    assert json.loads(service.cli("directory", "schema", "list", "beta", "--json").stdout)["data"] == []
     file.write_text("{}")
     for code, words in (
         (2, ("add", "acme", str(file))),

@@ -17,7 +17,7 @@ EVENT = "evt_acme_1_00000000"
 ASKING = (
     ("consumer delete kept", "This deletes consumer kept with its place in the feed."),
     ("consumer seek kept now --reason r", "This moves consumer kept forward past"),
-    ("token revoke 11111111-2222-4333-8444-555555555555", "This revokes token 11111111-2222-4333-8444-555555555555 for ever."),
+    ("token revoke {token}", "This revokes token {token} (auditor, to keep) for ever."),
     (f"blocked skip kept {EVENT} --reason r", f"Consumer kept will never get event {EVENT}."),
     (f"parked skip kept {EVENT} --reason r", f"Consumer kept will never get event {EVENT}."),
     (f"consumer skip kept {EVENT} --reason r", f"Consumer kept will never get event {EVENT}."),
@@ -29,6 +29,12 @@ def kept(service: Service) -> Service:
     made = service.cli("consumer", "create", "kept", "--directory", "acme")
     assert made.returncode == 0, made.stderr
     return service
+
+
+@pytest.fixture(scope="module")
+def token(service: Service) -> str:
+    """The id of a token that nobody revokes."""
+    return json.loads(service.cli("token", "issue", "auditor", "--name", "to keep", "--json").stdout)["id"]
 
 
 def on_a_terminal(service: Service, *words: str, typed: str) -> tuple[int, str]:
@@ -53,22 +59,23 @@ def state(service: Service) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("words", "effect"), ASKING)
-def test_without_a_terminal_nothing_is_done_without_yes(kept: Service, words: str, effect: str) -> None:
-    done = kept.cli(*words.split())
+def test_without_a_terminal_nothing_is_done_without_yes(kept: Service, token: str, words: str, effect: str) -> None:
+    done = kept.cli(*words.format(token=token).split())
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(effect)
+    assert done.stderr.startswith(effect.format(token=token))
     assert done.stderr.endswith("Nothing was done, because nobody can be asked here: add --yes.\n")
     assert state(kept)["acked_position"] == 0
 
 
 @pytest.mark.parametrize(("words", "effect"), ASKING)
-def test_on_a_terminal_anything_but_yes_does_nothing(kept: Service, words: str, effect: str) -> None:
-    code, shown = on_a_terminal(kept, *words.split(), typed="\n")
+def test_on_a_terminal_anything_but_yes_does_nothing(kept: Service, token: str, words: str, effect: str) -> None:
+    code, shown = on_a_terminal(kept, *words.format(token=token).split(), typed="\n")
     assert code == 2
-    assert effect in shown
+    assert effect.format(token=token) in shown
     assert "Go on? [y/N]" in shown
     assert shown.rstrip().endswith("Nothing was done.")
     assert state(kept)["acked_position"] == 0
+    assert json.loads(kept.cli("token", "show", token, "--json").stdout)["state"] == "active"
 
 
 def test_a_seek_back_and_a_dry_run_do_not_ask(kept: Service) -> None:
@@ -97,13 +104,13 @@ def test_a_directory_is_closed_by_its_name_only(service: Service) -> None:
 
 def test_80_columns_cut_no_id(service: Service) -> None:
     """Rows that are too wide for the terminal become records."""
-    listed = json.loads(service.cli("token", "list", "--json").stdout)
+    listed = json.loads(service.cli("token", "list", "--json").stdout)["data"]
     code, shown = on_a_terminal(service, "token", "list", typed="")
     lines = shown.splitlines()
     assert code == 0
     assert [line.split()[1] for line in lines if line.split()[:1] == ["id"]] == [row["id"] for row in listed]
     assert max(map(len, lines)) <= 80
-    events = [json.loads(line)["id"] for line in service.cli("events", "list", "--json").stdout.splitlines()]
+    events = [event["id"] for event in json.loads(service.cli("events", "list", "--json").stdout)["data"]]
     code, shown = on_a_terminal(service, "events", "list", typed="")
     assert code == 0
     assert all(f" {event}" in shown for event in events)

@@ -33,7 +33,7 @@ def test_a_revoked_token_is_refused_from_the_next_request_on(service: Service) -
             == 201
         )
         assert client.get(service.scim + "/Users", headers=_bearer(token)).status_code == 200
-        listed = json.loads(service.cli("token", "list", "--json").stdout)
+        listed = json.loads(service.cli("token", "list", "--json").stdout)["data"]
         mine = next(row for row in listed if row["name"] == "short-lived")
         assert service.cli("token", "revoke", mine["id"], "--yes").returncode == 0
         refused = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": "after"}, headers=_bearer(token))
@@ -58,7 +58,7 @@ def test_the_letter_case_of_the_scheme_is_ignored(service: Service, scheme: str)
 
 def test_revoking_twice_is_one_event_and_an_unknown_id_is_refused(service: Service) -> None:
     _issue(service, "auditor", "--name", "twice")
-    mine = next(row for row in json.loads(service.cli("token", "list", "--json").stdout) if row["name"] == "twice")
+    mine = next(row for row in json.loads(service.cli("token", "list", "--json").stdout)["data"] if row["name"] == "twice")
     assert service.cli("token", "revoke", mine["id"], "--yes").returncode == 0
     assert service.cli("token", "revoke", mine["id"], "--yes").returncode == 0
     with service.client("admin") as admin:
@@ -94,7 +94,9 @@ def test_a_scim_token_needs_one_directory_and_an_unknown_role_is_refused(service
 
 
 def test_settings_directories_and_probes_answer(service: Service) -> None:
-    assert {"_system", "acme"} <= {row["directory"] for row in json.loads(service.cli("directory", "list", "--json").stdout)}
+    assert {"_system", "acme"} <= {
+        row["directory"] for row in json.loads(service.cli("directory", "list", "--json").stdout)["data"]
+    }
     with service.client("scim") as client:
         assert client.get(service.base + "/healthz").status_code == 200
         assert client.get(service.base + "/readyz").json() == {"status": "ready"}

@@ -23,7 +23,7 @@ def test_no_value_is_cut(
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     monkeypatch.setenv("COLUMNS", str(columns))
-    print_rows(False, ROWS)
+    print_rows(ROWS)
     shown = capsys.readouterr().out
     assert shown.count(ID) == shown.count("x" * 30) == 2
     assert shown.count("acme globex") == 2

@@ -66,12 +66,12 @@ def test_successful_waits_cost_nothing() -> None:
 
     async def check() -> None:
         loop = asyncio.get_running_loop()
+        patience.begin(60.0)  # a busy machine may be slow by any part of it
+        answer = loop.create_future()
+        loop.call_later(0.03, answer.set_result, None)
+        await patience.within(30.0, answer)
+        assert patience.left() == 60.0
         patience.begin(0.05)
-        for _ in range(3):
-            answer = loop.create_future()
-            loop.call_later(0.03, answer.set_result, None)
-            await patience.within(1.0, answer)
-        assert patience.left() == 0.05
         with patience.charged():
             await asyncio.wait([loop.create_future()], timeout=0.1)
         assert patience.left() == 0

@@ -197,6 +197,7 @@ def test_probes_rotate_over_the_lanes_and_ends_of_access_come_first() -> None:
     assert len(s.taken) == 400
 
 
+@pytest.mark.long
 def test_an_outage_uses_up_attempts_of_few_events_and_no_more_than_the_schedule_has() -> None:
     s = Simulation(away=[(0.0, 1_000.0 + 80 * 3_600)])
     for n in range(500):

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ledger.clocks import APART_MAX_US, CLOCK_BEHIND, CLOCKS_DISAGREE, DirectoryTail, apart, microseconds
+from ledger.clocks import (
+    APART_MAX_US,
+    CLOCK_BEHIND,
+    CLOCK_RETRY_S,
+    CLOCKS_DISAGREE,
+    ClockError,
+    DirectoryTail,
+    apart,
+    microseconds,
+)
 
 NOON = 1_700_000_000_000_000
 
@@ -57,3 +66,10 @@ def test_an_instant_in_microseconds_is_that_of_any_zone_and_of_earlier_releases(
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
     elsewhere = moment.astimezone(timezone(timedelta(hours=hours)))
     assert micros == microseconds(moment) == microseconds(elsewhere) == int(moment.timestamp() * 1_000_000)
+
+
+@pytest.mark.parametrize("code", [CLOCKS_DISAGREE, CLOCK_BEHIND])
+def test_a_refusal_for_the_clock_says_which_trouble_it_is_and_when_to_come_again(code: str) -> None:
+    refusal = ClockError(code)
+    assert (refusal.code, refusal.retry_after) == (code, CLOCK_RETRY_S)
+    assert "clock" in str(refusal)

@@ -199,6 +199,7 @@ def test_two_values_are_equal_whatever_the_order_of_their_keys_and_whether_one_i
     }
 
 
+@pytest.mark.long
 def test_many_operations_on_long_lists_are_too_many():
     long = patched(op("add", "roles", [{"value": f"v{n}"} for n in range(1_000)]))
     pairs = ['value eq "w" and type pr'] * 126
