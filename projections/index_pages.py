@@ -92,7 +92,8 @@ class KnownLists:
         known = self._known.get(key)
         if known is None or known.mark != mark:
             known = _Known(mark, await count())
-            if await _mark(conn, directory, ot) == mark:  # else another process wrote: were that lost again, the mark would come back
+            # Else another process wrote: were that lost again, the mark would come back.
+            if await _mark(conn, directory, ot) == mark:
                 self._remember(key, known)
         return known
 

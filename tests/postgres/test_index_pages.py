@@ -204,9 +204,7 @@ def test_pages_by_offset_are_the_same_with_and_without_remembered_places(
                     for start in starts:
                         got = await listed(conn, ledger.services.lists, ledger.directory, USER, Bounds(), Place(offset=start), 4)
                         assert got == (len(stored), stored[start : start + 4])
-                    await (
-                        ledger.delete_user(users.pop(dice.randrange(len(users)))) if n % 2 else ledger.create_user(f"late{n}")
-                    )
+                    await (ledger.delete_user(users.pop(dice.randrange(len(users)))) if n % 2 else ledger.create_user(f"late{n}"))
 
     asyncio.run(run())
 
