@@ -16,7 +16,7 @@ from database.connections import Connection, connect_owner
 from ledger.events import GROUP, USER
 from ledger.sealing import Kek
 from projections import index_pages
-from projections.index_pages import BEGINNING, SQL, Place, Row, KnownLists, listed
+from projections.index_pages import BEGINNING, SQL, KnownLists, Place, Row, listed
 from replay.rebuild import rebuild
 from scim.filter_index import Bounds
 from tests.postgres.ledgers import Ledger, id_of, opened
