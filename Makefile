@@ -55,6 +55,7 @@ docs: $(READY) ## write the generated parts of docs anew
 	.venv/bin/python -m tests.docs.deadlines
 	.venv/bin/python -m tests.docs.locks
 	.venv/bin/python -m tests.docs.error_codes
+	.venv/bin/python -m tests.docs.event_types
 
 format: $(READY) ## format the code and mend what the linter can
 	.venv/bin/ruff format .

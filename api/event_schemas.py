@@ -49,7 +49,7 @@ def _answered(schema: Schema) -> Response:
 @cache
 def schema_of_events() -> Schema:
     """One document for all event types."""
-    kinds = [{"$ref": _REF.format(name=name_of(kind))} for kind in EVENT_TYPES]
+    kinds = [_ref(name_of(kind)) for kind in EVENT_TYPES]
     said = "An event of the feed, of the stream or of a webhook. Later releases add fields and event types: ignore what you do not know."
     return {"$schema": DIALECT, "$id": ADDRESS, "title": "Event", "description": said, "oneOf": kinds, "$defs": definitions()}
 
@@ -78,8 +78,10 @@ def definitions() -> dict[str, Schema]:
     ordered = sorted(forms, key=lambda form: form.__name__)
     parts = msgspec.json.schema_components(ordered, ref_template=_REF)[1]
     envelope, subject = parts.pop(Envelope.__name__), parts.pop(Subject.__name__)
-    events = {name_of(kind): _event(kind, envelope, subject) for kind in EVENT_TYPES}
-    return {**events, **dict(sorted((parts | _ABSENT).items()))}
+    subjects = {f"{name}Subject": _subject_of(name, subject) for name in {kind.subject for kind in EVENT_TYPES}}
+    acts = {_data_name(kind): _data_of_act(kind) for kind in EVENT_TYPES if kind.about is not None}
+    events = {name_of(kind): _event(kind, envelope) for kind in EVENT_TYPES}
+    return {**events, **dict(sorted((parts | subjects | acts | _NAMED).items()))}
 
 
 # What stands in the place of `data` that a reader does not get.
@@ -90,21 +92,25 @@ _ABSENT: Final[dict[str, Schema]] = {
         ("Erased", "erased", "The resource was erased, with the attributes of all its events."),
         ("Unreadable", "unreadable", "The stored attributes cannot be opened, because they or their key were damaged."),
     )
-} | {
-    "NoData": {
-        "title": "NoData", "description": "The end of a resource whose attributes could not be read any more.",
-        "type": "object", "maxProperties": 0,
-    }
+}
+_NO_DATA: Final[Schema] = {
+    "title": "NoData", "description": "The end of a resource whose attributes could not be opened any more.",
+    "type": "object", "maxProperties": 0,
 }  # fmt: skip
+_CAUSE: Final[Schema] = {
+    "title": "Cause", "description": "Why an event happened; later releases may add causes.", "type": "string", "enum": list(CAUSES),
+}  # fmt: skip
+_NAMED: Final = {**_ABSENT, "NoData": _NO_DATA, "Cause": _CAUSE}
 
 
-def _event(kind: EventType, envelope: Schema, subject: Schema) -> Schema:
+def _ref(name: str) -> Schema:
+    return {"$ref": _REF.format(name=name)}
+
+
+def _event(kind: EventType, envelope: Schema) -> Schema:
     own: dict[str, Schema] = {
-        "type": {"const": kind.topic},
-        "cause": {"enum": list(CAUSES), "description": "Why it happened; later releases may add causes."},
-        "subject": subject | {"properties": {"type": {"const": kind.subject}, "id": subject["properties"]["id"]}},
-        "data": _data(kind),
-    }
+        "type": {"const": kind.topic}, "cause": _ref("Cause"), "subject": _ref(f"{kind.subject}Subject"), "data": _data(kind),
+    }  # fmt: skip
     fields = envelope["properties"] | own
     order = list(Envelope.__annotations__)
     return {
@@ -113,22 +119,33 @@ def _event(kind: EventType, envelope: Schema, subject: Schema) -> Schema:
     }  # fmt: skip
 
 
+def _subject_of(name: str, subject: Schema) -> Schema:
+    """The resource that an event is about, where its type is known."""
+    fixed = {"type": {"const": name}, "id": subject["properties"]["id"]}
+    return {**subject, "title": f"{name}Subject", "properties": fixed}
+
+
 def _data(kind: EventType) -> Schema:
     """What `data` may be. Structure is never withheld or erased; attributes can be."""
     if kind.membership:
-        return {"$ref": _REF.format(name=MembershipData.__name__)}
-    absent = [name for name in _ABSENT if name != "NoData" or Fact.ENDS_RESOURCE in kind.facts]
-    return {"oneOf": [_attributes(kind), *({"$ref": _REF.format(name=name)} for name in absent)]}
+        return _ref(MembershipData.__name__)
+    absent = [*_ABSENT, *(["NoData"] if Fact.ENDS_RESOURCE in kind.facts else [])]
+    return {"oneOf": [_ref(_data_name(kind)), *map(_ref, absent)]}
 
 
-def _attributes(kind: EventType) -> Schema:
+def _data_name(kind: EventType) -> str:
     by_subject = {USER: UserData, GROUP: GroupData}
     if kind.subject in by_subject:
-        return {"$ref": _REF.format(name=by_subject[kind.subject].__name__)}
+        return by_subject[kind.subject].__name__
     assert kind.about is not None, "the definition of an operator's event type says what it is about"
-    changes = {"type": "array", "items": {"$ref": _REF.format(name="Change")}}
-    properties = {"object": {"$ref": _REF.format(name=kind.about.__name__)}, "changes": changes}
-    return {"type": "object", "properties": properties, "required": list(properties)}
+    return f"{kind.about.__name__}Data"
+
+
+def _data_of_act(kind: EventType) -> Schema:
+    """The data of events that operators cause."""
+    assert kind.about is not None
+    properties = {"object": _ref(kind.about.__name__), "changes": {"type": "array", "items": _ref("Change")}}
+    return {"title": _data_name(kind), "type": "object", "properties": properties, "required": list(properties)}
 
 
 def _needed(schema: Any) -> set[str]:
