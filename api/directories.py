@@ -17,7 +17,6 @@ from ledger.events import DIRECTORY_STATES
 from ledger.feed import rfc3339
 from operations import directories
 
-
 State: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(DIRECTORY_STATES)})]
 
 

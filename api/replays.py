@@ -115,7 +115,9 @@ def routes(services: Services) -> APIRouter:
     async def make_replay(request: Request, body: ReplayBody) -> Json[ReplayPlan] | Accepted[StartedReplay]:
         preview, run = await replays.create(ledger, caller_of(request), body.consumer, body.wanted(), dry_run=body.dry_run)
         planned = _plan(preview, dry_run=body.dry_run)
-        return Json(planned) if run is None else Accepted({**planned, **_run_json(run, ledger.clock())})
+        if run is None:
+            return Json[ReplayPlan]({"object": "replay_plan", **planned})
+        return Accepted[StartedReplay]({**planned, **_run_json(run, ledger.clock())})
 
     @router.get("/v1/replays", name="replays.list")
     async def list_replays(
@@ -143,13 +145,13 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-def _plan(preview: Preview, *, dry_run: bool) -> ReplayPlan:
+def _plan(preview: Preview, *, dry_run: bool) -> _Plan:
     run = preview.run
     span: ResolvedRange = {
         "from_position": run.range.after + 1, "to_position": run.range.through, "from_time": preview.from_time, "to_time": preview.to_time,
     }  # fmt: skip
-    planned: ReplayPlan = {
-        "object": "replay_plan", "name": run.name, "consumer": run.consumer_name, "dry_run": dry_run, "count": run.total,
+    planned: _Plan = {
+        "name": run.name, "consumer": run.consumer_name, "dry_run": dry_run, "count": run.total,
         "superseded": run.skipped, "first": preview.first, "last": preview.last, "resolved_range": span,
         "already_acked": preview.already_acked, "not_acked": preview.not_acked, "estimated_seconds": preview.estimated_s,
     }  # fmt: skip

@@ -40,6 +40,12 @@ RETRY_MS: Final = 1_000  # after which a client reconnects
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
+class EventStream(StreamingResponse):
+    """Server-Sent Events."""
+
+    media_type = "text/event-stream"
+
+
 def routes(services: Services) -> APIRouter:
     """GET /v1/events/stream."""
     router = APIRouter(route_class=StrictRoute)
@@ -51,12 +57,12 @@ def routes(services: Services) -> APIRouter:
         directory: str | None = None,
         types: str | None = None,
         subject: str | None = None,
-    ) -> StreamingResponse:
+    ) -> EventStream:
         """The feed as Server-Sent Events."""
         after = request.headers.get("last-event-id") or after
         reading = await events.follow(services.ledger, caller_of(request), Question(directory, types, subject), after=after)
         follower = _Follower(services, reading.selection, reading.cursor, token_hash_of(request), filtered=reading.filtered)
-        return StreamingResponse(follower.lines(), media_type="text/event-stream", headers=HEADERS)
+        return EventStream(follower.lines(), headers=HEADERS)
 
     return router
 

@@ -268,7 +268,15 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         "last_change": changed[0] if changed else None,
         "busiest_minute_requests": busiest or 0,
         "operations": [
-            {"method": method, "path": path, "requests": n, "errors": errors, "too_many_requests": many, "p50_us": p50, "last": at}
+            {
+                "method": method,
+                "path": path,
+                "requests": n,
+                "errors": errors,
+                "too_many_requests": many,
+                "p50_us": p50,
+                "last": at,
+            }
             for method, path, n, errors, many, p50, at in await rows("doctor_operations")
         ],
         "spikes": [

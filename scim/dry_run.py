@@ -16,6 +16,7 @@ from scim.remedies import fix_of
 from scim.respelling import endpoint_in
 from scim.schema import RESOURCE_TYPES, USER, ResourceType
 
+
 class TriedOperation(TypedDict):
     op: str
     path: str
@@ -71,9 +72,7 @@ def dry_run(profile: Profile, request: Mapping[str, Any], types: Types = RESOURC
     return {"profile": profile.text, "method": method, "path": path, **stored, "tolerances": sorted(leniency.used)}
 
 
-def _stored_by(
-    profile: Profile, method: str, path: str, request: Mapping[str, Any], leniency: Leniency, types: Types
-) -> Stored:
+def _stored_by(profile: Profile, method: str, path: str, request: Mapping[str, Any], leniency: Leniency, types: Types) -> Stored:
     segments = path.partition("?")[0].rstrip("/").split("/")
     if method not in _WRITES or (method == "POST" and segments[-1] == ".search"):
         return {"stores": "nothing: this request only reads"}
