@@ -19,6 +19,7 @@ from api import (
     profiles,
     replays,
     requests,
+    resources,
     schemas,
     snapshot,
     stream,
@@ -41,7 +42,7 @@ from database import patience
 from operations.idempotency import AnsweredBeforeError
 
 _PARTS = (
-    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, tokens,
+    health, stream, events, snapshot, consumers, replays, surges, audit, requests, schemas, profiles, directories, resources, tokens,
     event_schemas, asyncapi,
 )  # fmt: skip
 _log = structlog.get_logger("api")

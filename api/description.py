@@ -17,7 +17,7 @@ _TAGS: Final = {
     "events": "The feed: every change, in order.", "snapshot": "All state of a directory, to begin with.",
     "consumers": "Named readers of the feed, whose place the ledger keeps.", "deliveries": "Deliveries that failed, and what to do about them.",
     "replays": "Send events again.", "surges": "The surge brake of a directory.", "requests": "The journal of SCIM requests.",
-    "schemas": "Extension schemas of a directory.", "profiles": "How kinds of IdP write SCIM.", "directories": "Connections of IdPs.",
+    "schemas": "Extension schemas of a directory.", "profiles": "How kinds of IdP write SCIM.", "directories": "Connections of IdPs.", "users": "The current users of a directory.", "groups": "The current groups of a directory.",
     "tokens": "Bearer tokens.", "audit": "Past states.",
 }  # fmt: skip
 _PROBLEM: Final = "#/components/schemas/Problem"

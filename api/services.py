@@ -15,7 +15,7 @@ from ledger.tokens import Token
 from operations.consumers import Webhooks
 from operations.open_ledger import OpenLedger
 from operations.readiness import Readiness
-from projections.index_pages import Totals
+from projections.index_pages import KnownLists
 from projections.reads import Alone, Resource
 from projections.user_groups import GroupNames, GroupOf
 from scim.errors import Forbidden, Unavailable
@@ -42,7 +42,7 @@ class Services:
     authentication: Authentication
     reads: PointReads
     group_names: GroupNames
-    totals: Totals
+    lists: KnownLists
     new_request_id: Callable[[], UUID]  # UUIDv7: ascending, so index inserts stay at the right edge
     arrivals: Arrivals
     tail: Tail

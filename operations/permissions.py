@@ -84,8 +84,13 @@ profiles.try              .        .    .        yes      yes     yes    within
 profiles.of_directory     .        .    .        yes      yes     yes    directory
 profiles.set              .        .    .        .        .       yes    directory
 
-directories.list          .        .    .        yes      yes     yes    within
-directories.show          .        .    .        yes      yes     yes    log
+users.list                .        .    yes      yes      yes     yes    directory
+users.show                .        .    yes      yes      yes     yes    directory
+groups.list               .        .    yes      yes      yes     yes    directory
+groups.show               .        .    yes      yes      yes     yes    directory
+
+directories.list          .        .    yes      yes      yes     yes    within
+directories.show          .        .    yes      yes      yes     yes    log
 directories.create        .        .    .        .        .       yes    all
 directories.pause         .        .    .        .        .       yes    directory
 directories.resume        .        .    .        .        .       yes    directory

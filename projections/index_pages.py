@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -18,7 +19,9 @@ FEW: Final = (
     40  # changed users are few if they are no more than one in so many: to look one up takes as long as to pass 20 in an index
 )
 HASHED_MAX: Final = 100_000  # users in a hashed set: takes 25 ms and 8 MB in the database
-TOTALS_MAX: Final = 1_000  # totals in memory
+LISTS_MAX: Final = 1_000  # lists of which something is in memory
+PLACES_MAX: Final = 64  # places of each list in memory
+STRETCH_MIN: Final = 1_000  # resources: PostgreSQL passes them in the index in a tenth of a millisecond
 _MIN, _MAX = -(2**62), 2**62
 Counts = tuple[int, ...]
 Row = tuple[int, UUID]  # creation time and id of a resource
@@ -49,48 +52,86 @@ class _List(NamedTuple):
     params: tuple[Any, ...]
 
 
-class Totals:
-    """Remembers how many resources a list has until the next commit of its directory, because a client that pages asks for each page.
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of a list as it is at its mark. `places` has places by the stretch of the list that they lie in."""
 
-    A rebuild of the read model, and another commit at the same seq after a failover, also end what is remembered.
+    mark: _Mark
+    counts: Counts
+    places: dict[int, Place] = field(default_factory=dict[int, Place])  # of each, `after` is resource number `offset`
+
+    def stretch(self) -> int:
+        """Resources of which one place is remembered."""
+        return max(STRETCH_MIN, self.counts[0] // PLACES_MAX)
+
+    def nearest(self, place: Place) -> Place:
+        """The same place, told from the last remembered one before it: PostgreSQL passes every resource of an offset in the index."""
+        size = self.stretch()
+        for stretch in range(place.offset // size, -1, -1):
+            known = self.places.get(stretch)
+            if known is not None and known.offset <= place.offset:
+                return Place(known.after, place.offset - known.offset)
+        return place
+
+
+class KnownLists:
+    """Remembers of each list, until the next commit of its directory, how many resources it has and where some of its pages end.
+
+    A client that pages asks for each page with the total, and by an offset. A rebuild of the read model, and another commit at the same seq
+    after a failover, also end what is remembered.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[DirectoryNumber, str, Bounds], tuple[_Mark, Counts]] = OrderedDict()
+        self._known: OrderedDict[tuple[DirectoryNumber, str, Bounds], _Known] = OrderedDict()
 
     async def of(
         self, conn: Connection, directory: Directory, ot: str, within: Bounds, count: Callable[[], Awaitable[Counts]]
-    ) -> Counts:
-        """What `count` gives, at the newest commit or later."""
+    ) -> _Known:
+        """The list with what `count` gives, at the newest commit or later."""
         key, mark = (directory.id, ot, within), await _mark(conn, directory, ot)
-        mark_then, counts = self._known.get(key, (None, ()))
-        if mark_then != mark:
-            counts = await count()
-            if (
-                await _mark(conn, directory, ot) == mark
-            ):  # else another process wrote: were that lost again, the mark would come back
-                self._remember(key, mark, counts)
-        return counts
+        known = self._known.get(key)
+        if known is None or known.mark != mark:
+            known = _Known(mark, await count())
+            # Else another process wrote: were that lost again, the mark would come back.
+            if await _mark(conn, directory, ot) == mark:
+                self._remember(key, known)
+        return known
 
-    def _remember(self, key: tuple[DirectoryNumber, str, Bounds], mark: _Mark, counts: Counts) -> None:
-        self._known[key] = (mark, counts)
+    def _remember(self, key: tuple[DirectoryNumber, str, Bounds], known: _Known) -> None:
+        self._known[key] = known
         self._known.move_to_end(key)
-        if len(self._known) > TOTALS_MAX:
+        if len(self._known) > LISTS_MAX:
             self._known.popitem(last=False)
 
 
 async def listed(
-    conn: Connection, totals: Totals, directory: Directory, ot: str, within: Bounds, place: Place, limit: int
+    conn: Connection, lists: KnownLists, directory: Directory, ot: str, within: Bounds, place: Place, limit: int
 ) -> tuple[int, list[Row]]:
     """How many resources are within the bounds, and those of a page."""
     if ot == USER and (within.modified_min, within.modified_max) != (None, None):
         by_change = partial(_counts_by_change, conn, directory, within)
-        total, changed, everybody = await totals.of(conn, directory, ot, within, by_change)
+        known = await lists.of(conn, directory, ot, within, by_change)
+        _, changed, everybody = known.counts
         found = _by_change(directory, within, changed, everybody)
     else:
         found = _by_creation(directory, ot, within)
-        (total,) = await totals.of(conn, directory, ot, within, partial(_count, conn, found.total, found.params))
-    return total, await _following(conn, found, place, limit) if limit and place.offset < total else []
+        known = await lists.of(conn, directory, ot, within, partial(_count, conn, found.total, found.params))
+    total = known.counts[0]
+    if not limit or place.offset >= total:
+        return total, []
+    if place.offset < STRETCH_MIN:
+        return total, await _following(conn, found, place, limit)
+    rows = await _following(conn, found, known.nearest(place), limit)
+    await _remember_end(conn, directory, ot, known, place.offset, rows)
+    return total, rows
+
+
+async def _remember_end(conn: Connection, directory: Directory, ot: str, known: _Known, offset: int, rows: list[Row]) -> None:
+    """Remember where the page ends, unless a place is known in the stretch of its end, or there was a commit since the list was counted."""
+    end = offset + len(rows)
+    stretch = end // known.stretch()
+    if rows and stretch not in known.places and await _mark(conn, directory, ot) == known.mark:
+        known.places[stretch] = Place(rows[-1], end)
 
 
 async def page_after(conn: Connection, directory: Directory, ot: str, after: Row, limit: int, within: Bounds) -> list[Row]:

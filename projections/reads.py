@@ -228,6 +228,31 @@ async def ids_among(conn: Connection, directory: Directory, ids: Sequence[UUID])
     return {row[0] for row in rows}
 
 
+class Listed(NamedTuple):
+    """A current user or group without its attributes. `created_at`: µs since the epoch. Groups are always active."""
+
+    id: UUID
+    active: bool
+    body_seq: Seq
+    created_at: int
+
+
+async def listed_after(conn: Connection, directory: Directory, ot: str, *, after: UUID | None, limit: int) -> list[Listed]:
+    """All users or groups by id, after an id."""
+    name = "users_after" if ot == USER else "groups_after"
+    params = (directory.id, after or UUID(int=0), limit)
+    return [Listed(*row) for row in await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()]
+
+
+async def listed_among(
+    conn: Connection, directory: Directory, ot: str, ids: Sequence[UUID], *, after: UUID | None, limit: int
+) -> list[Listed]:
+    """Those among some ids, in the same way. Ids of other directories are left out."""
+    name = "users_among" if ot == USER else "groups_among"
+    params = (directory.id, uuids(ids), after or UUID(int=0), limit)
+    return [Listed(*row) for row in await (await conn.cursor(binary=True).execute(SQL[name], params)).fetchall()]
+
+
 _MAC_KINDS: Final = {"userName": USER_NAME, "externalId": EXTERNAL_ID, "displayName": DISPLAY_NAME, "emails.value": EMAIL}
 
 

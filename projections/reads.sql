@@ -88,3 +88,22 @@ select m.grp, string_agg(m.mem::text, '' order by m.from_seq), string_agg(m.mt::
 from unnest($3::uuid[]) k(m)
 cross join lateral (select * from memberships where directory = $1 and mem = k.m and to_seq >= 9223372036854775807 offset 0) m
 where m.grp = any($2::uuid[]) group by m.grp;
+
+-- users_after --
+-- Current users by id, after an id: id, active, body_seq, created. Nobody is active in a directory that was closed.
+select u.id, u.active and not exists (select from directory_states where directory = $1 and closed_seq is not null), u.body_seq, u.created_at
+from users u where u.directory = $1 and u.id > $2 order by u.id limit $3;
+
+-- users_among --
+-- Those of them that have one of these ids.
+select u.id, u.active and not exists (select from directory_states where directory = $1 and closed_seq is not null), u.body_seq, u.created_at
+from users u where u.directory = $1 and u.id = any($2::uuid[]) and u.id > $3 order by u.id limit $4;
+
+-- groups_after --
+-- Current groups by id, after an id.
+select g.id, true, g.body_seq, g.created_at from groups g where g.directory = $1 and g.id > $2 order by g.id limit $3;
+
+-- groups_among --
+-- Those of them that have one of these ids.
+select g.id, true, g.body_seq, g.created_at
+from groups g where g.directory = $1 and g.id = any($2::uuid[]) and g.id > $3 order by g.id limit $4;

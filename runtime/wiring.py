@@ -41,7 +41,7 @@ from operations.consumers import Webhooks, watch_of
 from operations.open_ledger import OpenLedger
 from operations.readiness import Own, Readiness
 from projections import current_state, reads
-from projections.index_pages import Totals
+from projections.index_pages import KnownLists
 from projections.reads import ALONE, Alone, Resource
 from projections.user_groups import GroupNames, GroupOf, groups_together
 from runtime.identifiers import uuid7
@@ -135,7 +135,7 @@ async def open_services(
     shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
-        reads=shared, group_names=names, totals=Totals(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=Journal(pool, kek, os.urandom, room),
+        reads=shared, group_names=names, lists=KnownLists(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=Journal(pool, kek, os.urandom, room),
         scrapes=Scrapes(ledger, lambda: writer.queued),
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip

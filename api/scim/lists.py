@@ -94,7 +94,7 @@ class Listing:
         if not by_offset:
             place = Place((after.at, after.id)) if isinstance(after, AfterCreation) else Place()
         async with self._services.ledger.turns.connection(self._directory.id) as conn:
-            total, rows = await listed(conn, self._services.totals, self._directory, kind.name, within, place, limit)
+            total, rows = await listed(conn, self._services.lists, self._directory, kind.name, within, place, limit)
         items = [Item(kind.name, obj, at, 0) for at, obj in rows]
         return Selection(total, items[: search.count], _no_end if by_offset else partial(_end_by_creation, items))
 

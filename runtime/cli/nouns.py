@@ -30,6 +30,8 @@ NOUNS: Final[Nouns] = {
     "demo": Noun("machine", "Run the demo, from the first push to a replay.", verb=True),
     "completion": Noun("machine", "Print the script with which a shell completes commands and options.", verb=True),
     "directory": Noun("directory", "IdP connections."),
+    "user": Noun("resources", "The current users of a directory.", "users"),
+    "group": Noun("resources", "The current groups of a directory.", "groups"),
     "token": Noun("token", "Bearer tokens."),
     "events": Noun("events", "The feed."),
     "consumer": Noun("consumer", "Named readers of the feed."),

@@ -219,7 +219,7 @@ LISTS = {
     "doctor": (), "settings": (), "replay status": (), "events list": (), "consumer list": (), "token list": (), "directory list": (), "requests list": (),
     "replay list": (), "directory profile list": (), "directory schema list": ("acme",), "blocked list": ("{consumer}",), "parked list": ("{consumer}",),
     "consumer pull": ("{consumer}",), "audit population": ("acme",), "audit members": ("acme", "{group}"), "audit access": ("acme", "{user}"),
-    "audit diff": ("acme", "--from", "seq:1"),
+    "audit diff": ("acme", "--from", "seq:1"), "user list": ("acme",), "group list": ("acme",),
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ LISTS = (
     "/v1/consumers", "/v1/directories", "/v1/directories/acme/schemas", "/v1/events", "/v1/events?directory=acme", "/v1/profiles", "/v1/replays",
     "/v1/requests", "/v1/tokens", "/v1/audit/acme/population", "/v1/audit/acme/diff?from=seq:1", "/v1/consumers/listed/blocked",
     "/v1/consumers/listed/parked", "/v1/consumers/listed/events", "/v1/audit/acme/users/{user}/access", "/v1/audit/acme/groups/{group}/members",
+    "/v1/directories/acme/users", "/v1/directories/acme/groups",
 )  # fmt: skip
 
 
@@ -51,7 +52,13 @@ def test_a_list_has_data_the_next_place_and_whether_there_is_more(service: Servi
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/requests?limit=200", "/v1/audit/acme/population?limit=200", "/v1/events?limit=1000&directory=acme"]
+    "path",
+    [
+        "/v1/requests?limit=200",
+        "/v1/audit/acme/population?limit=200",
+        "/v1/directories/acme/users?limit=200",
+        "/v1/events?limit=1000&directory=acme",
+    ],
 )
 def test_a_loop_until_there_is_no_more_reads_everything_once(service: Service, ids: dict[str, str], path: str) -> None:
     rows: list[dict[str, Any]] = []

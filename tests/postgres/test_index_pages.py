@@ -16,7 +16,7 @@ from database.connections import Connection, connect_owner
 from ledger.events import GROUP, USER
 from ledger.sealing import Kek
 from projections import index_pages
-from projections.index_pages import BEGINNING, SQL, Place, Row, Totals, listed
+from projections.index_pages import BEGINNING, SQL, KnownLists, Place, Row, listed
 from replay.rebuild import rebuild
 from scim.filter_index import Bounds
 from tests.postgres.ledgers import Ledger, id_of, opened
@@ -79,7 +79,7 @@ def test_a_list_equals_its_rows(app_url: str, monkeypatch: pytest.MonkeyPatch, f
                     offset, limit = dice.randrange(len(stored)), dice.randrange(5)
                     for place in (Place(after), Place(offset=offset)):
                         expected = [row for row in found if row > place.after][place.offset : place.offset + limit]
-                        got = await listed(conn, ledger.services.totals, ledger.directory, USER, within, place, limit)
+                        got = await listed(conn, ledger.services.lists, ledger.directory, USER, within, place, limit)
                         assert got == (len(found), expected), (within, place)
 
     asyncio.run(run())
@@ -105,7 +105,7 @@ def test_a_total_is_counted_again_after_each_commit_and_only_then(app_url: str, 
 
             async def total(ot: str = USER) -> int:
                 async with ledger.services.ledger.connection() as conn:
-                    return (await listed(conn, ledger.services.totals, ledger.directory, ot, Bounds(), Place(), 0))[0]
+                    return (await listed(conn, ledger.services.lists, ledger.directory, ot, Bounds(), Place(), 0))[0]
 
             assert (await total(), await total(GROUP)) == (1, 0)
             await ledger.create_user("second")
@@ -131,7 +131,7 @@ def test_a_total_is_counted_again_after_a_rebuild(app_url: str, owner_url: str) 
 
             async def total() -> int:
                 async with ledger.services.ledger.connection() as conn:
-                    return (await listed(conn, ledger.services.totals, ledger.directory, USER, Bounds(), Place(), 0))[0]
+                    return (await listed(conn, ledger.services.lists, ledger.directory, USER, Bounds(), Place(), 0))[0]
 
             assert await total() == 0
             assert (await rebuild(owner_url, kek, lambda *_: None, lambda _: None)).drifted == ("users",)
@@ -141,17 +141,17 @@ def test_a_total_is_counted_again_after_a_rebuild(app_url: str, owner_url: str) 
 
 
 def test_the_cache_of_totals_is_bounded(app_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_pages, "TOTALS_MAX", 2)
+    monkeypatch.setattr(index_pages, "LISTS_MAX", 2)
 
     async def run() -> None:
         async with opened(app_url) as ledger:
             await ledger.create_user("u")
-            totals = Totals()
+            lists = KnownLists()
             async with ledger.services.ledger.connection() as conn:
                 for bound in range(5):
-                    got = await listed(conn, totals, ledger.directory, USER, Bounds(created_min=bound), Place(), 1)
+                    got = await listed(conn, lists, ledger.directory, USER, Bounds(created_min=bound), Place(), 1)
                     assert got[0] == 1
-            assert len(totals._known) == 2
+            assert len(lists._known) == 2
 
     asyncio.run(run())
 
@@ -168,7 +168,7 @@ def test_the_total_of_a_lost_end_of_the_log_is_forgotten(app_url: str, admin_url
 
             async def total() -> int:
                 async with ledger.services.ledger.connection() as conn:
-                    return (await listed(conn, ledger.services.totals, ledger.directory, USER, Bounds(), Place(), 0))[0]
+                    return (await listed(conn, ledger.services.lists, ledger.directory, USER, Bounds(), Place(), 0))[0]
 
             async def late(*args: Any) -> Any:
                 await again(lambda: ledger.create_user("second"))
@@ -182,5 +182,88 @@ def test_the_total_of_a_lost_end_of_the_log_is_forgotten(app_url: str, admin_url
                 assert await total() == 2
             await asyncio.to_thread(database.restore)
             assert await again(total) == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("stretch", [1, 3])
+def test_pages_by_offset_are_the_same_with_and_without_remembered_places(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, stretch: int
+) -> None:
+    """A client that pages, then one that asks for pages at random, while users are created and deleted."""
+    monkeypatch.setattr(index_pages, "STRETCH_MIN", stretch)
+
+    async def run() -> None:
+        dice = Random(11)
+        async with opened(app_url) as ledger:
+            users = [id_of(await ledger.create_user(f"u{n}")) for n in range(20)]
+            async with ledger.services.ledger.connection() as conn:
+                for n in range(6):
+                    stored = [row[:2] for row in await users_as_stored(conn, ledger)]
+                    starts = [*range(0, len(stored), 4), *(dice.randrange(len(stored) + 2) for _ in range(20))]
+                    for start in starts:
+                        got = await listed(conn, ledger.services.lists, ledger.directory, USER, Bounds(), Place(offset=start), 4)
+                        assert got == (len(stored), stored[start : start + 4])
+                    await (ledger.delete_user(users.pop(dice.randrange(len(users)))) if n % 2 else ledger.create_user(f"late{n}"))
+
+    asyncio.run(run())
+
+
+def test_a_page_by_offset_begins_at_the_nearest_place_before_it_and_few_places_are_remembered(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_pages, "STRETCH_MIN", 2)
+    monkeypatch.setattr(index_pages, "PLACES_MAX", 4)
+    asked: list[Place] = []
+    following = index_pages._following
+
+    async def noted(conn: Connection, found: Any, place: Place, limit: int) -> list[Row]:
+        asked.append(place)
+        return await following(conn, found, place, limit)
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            for n in range(20):
+                await ledger.create_user(f"u{n}")
+            lists = KnownLists()
+            async with ledger.services.ledger.connection() as conn:
+                stored = [row[:2] for row in await users_as_stored(conn, ledger)]
+                monkeypatch.setattr(index_pages, "_following", noted)
+                for start in (0, 2, 4, 6, 8, 10, 12, 14, 16, 18):
+                    await listed(conn, lists, ledger.directory, USER, Bounds(), Place(offset=start), 2)
+            (known,) = lists._known.values()
+            assert asked[:5] == [
+                Place(),
+                Place(offset=2),
+                Place(stored[3], 0),
+                Place(stored[5], 0),
+                Place(stored[5], 2),  # in its stretch of 5 resources one place is known already
+            ]
+            assert [place.offset for place in known.places.values()] == [4, 6, 10, 16, 20]
+
+    asyncio.run(run())
+
+
+def test_the_end_of_a_page_that_was_read_after_another_commit_is_not_remembered(
+    app_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failover that loses this commit the mark would be what it was."""
+    monkeypatch.setattr(index_pages, "STRETCH_MIN", 1)
+    following = index_pages._following
+
+    async def run() -> None:
+        async with opened(app_url) as ledger:
+            first, *_ = [id_of(await ledger.create_user(f"u{n}")) for n in range(4)]
+
+            async def late(*args: Any) -> list[Row]:
+                await ledger.delete_user(first)
+                return await following(*args)
+
+            lists = KnownLists()
+            async with ledger.services.ledger.connection() as conn:
+                with monkeypatch.context() as patch:
+                    patch.setattr(index_pages, "_following", late)
+                    await listed(conn, lists, ledger.directory, USER, Bounds(), Place(offset=2), 1)
+            assert [known.places for known in lists._known.values()] == [{}]
 
     asyncio.run(run())

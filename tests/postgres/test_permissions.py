@@ -235,7 +235,7 @@ def of_directories(who: Who, operation: str, method: str, path: str, role: int |
         hidden = not who.reaches(slug) or (slug == "_system" and TABLE[operation].reach != "log")
         params = (("from", "seq:1"),) if operation == "audit.diff" else ()
         # refused, but the caller may know that the directory exists
-        partly = operation == "snapshot.read" and who.types != ALL and not hidden
+        partly = (operation == "snapshot.read" or operation.startswith("groups.")) and who.types != ALL and not hidden
         target = APART if partly else slug
         yield Cell(
             operation,
