@@ -4,6 +4,9 @@ A page takes three round trips: the head and the commits; one contiguous seq ran
 keys. They are merged in Python: a join of the three tables in SQL is two to three times slower. The head is read before the page or
 in the same statement; read later, it could cover events that the page does not have.
 
+A filter that takes only some events of a commit is applied in SQL, in stretches of the log, until the page is full or its scan budget
+(SCANNED_MAX, SCAN_S) is spent. Then the page ends where the scan ended, perhaps without an event, and `has_more` is true.
+
 A page holds at most BODIES_BYTES_MAX besides its first event. The size of a sealed body is known before it is read, the inflated
 size only when it is opened. So the budget is applied twice, when bodies are fetched and when they are opened. Large pages are opened
 in a worker thread, and no connection is held meanwhile.
@@ -12,6 +15,7 @@ in a worker thread, and no connection is held meanwhile.
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -33,6 +37,10 @@ from ledger.sealing import Kek, cursor_key, cursor_mark
 SQL = load_queries(__file__)
 PAGE_MAX = 1_000
 COMMITS_SCANNED_MAX = 100_000  # looked at for one page; if none matches, the page is empty and `covered` moves on
+SCANNED_MAX: Final = 100_000  # events looked at for one page
+SCAN_S: Final = 0.25  # seconds of looking, after which no further stretch is begun
+_STRETCH: Final = 20_000  # events that one query looks at
+_EVER: Final = 2**63 - 1  # µs since the epoch
 _COMMITS_READ = 2_000  # commits that one query fetches
 _LONG_BODY: Final = BODIES_BYTES_MAX // PAGE_MAX  # bytes of ciphertext; PAGE_MAX bodies of less always fit the budget
 _LOOP_EVENTS: Final = 32  # this many are rendered on the event loop: it takes less than a millisecond
@@ -73,6 +81,12 @@ class Selection:
     def wants(self, directory: DirectoryNumber, types: int) -> bool:
         """Whether a commit of a directory with these event types (bits) can hold an event for the reader."""
         return bool(types & self.mask) and self.reaches(directory)
+
+    def takes_all(self, slices: "Sequence[_Slice]") -> bool:
+        """Whether it is known without reading them that the selection includes all events of commits that it wants."""
+        if self.subject is not None or self.time_from is not None or self.time_to is not None:
+            return False
+        return all(not piece.types & ~self.mask for piece in slices)
 
     def reaches(self, directory: DirectoryNumber) -> bool:
         """Whether the reader reads the directory."""
@@ -284,6 +298,26 @@ class Feed:
 
     # -- choosing commits ---------------------------------------------------
 
+    async def _filled(
+        self, conn: Connection, selection: Selection, after: Number, head: Number, limit: int, rows: Sequence[tuple[Any, ...]]
+    ) -> tuple[list[_Slice], Number]:
+        """Choose as `_choose` does, but single events where the selection leaves out some events of its commits."""
+        ends_at = monotonic() + SCAN_S
+        slices, end = list[_Slice](), after
+        if selection.takes_all(()):
+            slices, end = await self._choose(conn, selection, after, head, limit, rows)
+            if selection.takes_all(slices):
+                return slices, end
+            end = Number((slices[0].first if selection.directory else slices[0].position) - 1)
+        slices, scanned = [], 0
+        while end < head and len(slices) < limit and scanned < SCANNED_MAX and (not scanned or monotonic() < ends_at):
+            last = Number(min(end + _STRETCH, head))
+            found = await _matches(conn, selection, end, last, limit - len(slices))
+            slices += found
+            scanned += last - end
+            end = last if len(slices) < limit else Number(found[-1].first if selection.directory else found[-1].position)
+        return slices, end
+
     async def _choose(
         self, conn: Connection, selection: Selection, after: Number, head: Number, limit: int, rows: Sequence[tuple[Any, ...]]
     ) -> tuple[list[_Slice], Number]:
@@ -341,7 +375,7 @@ class Feed:
             raise CursorAheadError(after, head)
         if after and not known(leaf_hash or b""):
             raise CursorForkedError(after, head)
-        slices, end = await self._choose(conn, selection, after, head, limit, await commits.fetchall())
+        slices, end = await self._filled(conn, selection, after, head, limit, await commits.fetchall())
         fetched = await self._events(conn, selection, slices, budget)
         if end != after:
             number, leaf_hash = _end_of(fetched.looked_at, selection) if fetched.looked_at else (Number(0), None)
@@ -431,6 +465,21 @@ async def _ask_commits(conn: Connection, selection: Selection, after: Number, ev
     if selection.directory is not None:
         return await cursor.execute(SQL["directory_commits_from"], (selection.directory.id, after + 1, count))
     return await cursor.execute(SQL["commits_from"], (after + 1, count))
+
+
+async def _matches(conn: Connection, selection: Selection, after: Number, last: Number, limit: int) -> list[_Slice]:
+    """The first events of the selection after a number, up to another one: a slice for each."""
+    begin, end = selection.time_from or 0, _EVER if selection.time_to is None else selection.time_to
+    wanted = (after + 1, last, selection.mask, selection.subject, begin, end, limit)
+    cursor = conn.cursor(binary=True)
+    if selection.directory is not None:
+        if not selection.reaches(selection.directory.id):
+            return []
+        rows = await (await cursor.execute(SQL["directory_matches_in"], (selection.directory.id, *wanted))).fetchall()
+    else:
+        some = None if selection.directories is None else int4s(list(selection.directories))
+        rows = await (await cursor.execute(SQL["matches_in"], (some, int4s(list(selection.without)), *wanted))).fetchall()
+    return [_Slice(d, seq, seq, position, commit, types, at) for d, seq, position, commit, types, at in rows]
 
 
 class _Stands(NamedTuple):

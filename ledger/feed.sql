@@ -30,6 +30,36 @@ select c.position, c.directory, c.seq, c.size, c.types, c.at from commits c
 where c.directory = $1 and c.seq >= coalesce((select seq from commits where directory = $1 and seq <= $2 order by seq desc limit 1), 0)
 order by c.seq limit $3;
 
+-- matches_in --
+-- The first events of a filter with positions from $3 to $4: directory, seq, position, commit (first seq, types, time). Commits that have
+-- none of its types are skipped without reading their events.
+select c.directory, e.seq, c.position + (e.seq - c.seq), c.seq, c.types, c.at
+from commits c
+cross join lateral (
+    select seq from events
+    where directory = c.directory and seq >= c.seq + greatest($3 - c.position, 0) and seq <= c.seq + least($4 - c.position, c.size - 1)
+      and (1::bigint << type) & $5 <> 0 and ($6::uuid is null or obj = $6 or mem = $6)
+    order by directory, seq limit $9
+) e
+where c.position >= coalesce((select position from commits where position <= $3 order by position desc limit 1), 0) and c.position <= $4
+  and c.types & $5 <> 0 and c.at >= $7 and c.at < $8
+  and ($1::int4[] is null or c.directory = any($1)) and c.directory <> all($2::int4[])
+order by c.position, e.seq limit $9;
+
+-- directory_matches_in --
+-- The same of one directory, with seqs from $2 to $3.
+select c.directory, e.seq, c.position + (e.seq - c.seq), c.seq, c.types, c.at
+from commits c
+cross join lateral (
+    select seq from events
+    where directory = c.directory and seq >= greatest($2, c.seq) and seq <= least($3, c.seq + c.size - 1)
+      and (1::bigint << type) & $4 <> 0 and ($5::uuid is null or obj = $5 or mem = $5)
+    order by directory, seq limit $8
+) e
+where c.directory = $1 and c.seq >= coalesce((select seq from commits where directory = $1 and seq <= $2 order by seq desc limit 1), 0)
+  and c.seq <= $3 and c.types & $4 <> 0 and c.at >= $6 and c.at < $7
+order by c.seq, e.seq limit $8;
+
 -- events_in_ranges --
 -- Events of contiguous seq ranges, one per directory.
 select e.directory, e.seq, e.type, e.obj, e.leaf, e.leaf_hash, e.mem from unnest($1::int4[], $2::int8[], $3::int8[]) r(d, f, t)

@@ -126,7 +126,7 @@ def _refuse_beyond_reach(caller: Caller, name: str, asked: Definition) -> None:
 
 
 def _refuse_unknown_directories(asked: Definition, known: Sequence[str]) -> None:
-    """Raises InvalidFieldsError. The caller reaches all directories, or no unknown one, so every name may be suggested."""
+    """Raises InvalidError. The caller reaches all directories, or no unknown one, so every name may be suggested."""
     for slug in asked.directories:
         if slug != "*" and slug not in known:
             raise unknown_directory(slug, known)

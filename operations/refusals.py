@@ -84,10 +84,10 @@ def mask_of(patterns: Sequence[str]) -> int:
     raise invalid("types", reason, TYPE_PATTERNS, "invalid_types")
 
 
-def unknown_directory(slug: str, reached: Collection[str]) -> InvalidFieldsError:
+def unknown_directory(slug: str, reached: Collection[str]) -> InvalidError:
     """The error about `directories` with a slug that no directory has. `reached`: those that may be suggested to the caller."""
-    return invalid(
-        "directories", f"names an unknown directory{did_you_mean(slug, reached) or '.'} GET /v1/directories lists them"
+    return InvalidError(
+        f"`directories` names an unknown directory{did_you_mean(slug, reached) or '.'} GET /v1/directories lists them."
     )
 
 

@@ -38,7 +38,7 @@ async def issue(
 ) -> Issued:
     """Issue a token within the caller's own scopes.
 
-    Raises TokenRefusedError for an invalid role or scope, InvalidFieldsError for an unknown directory, StateError for a closed one,
+    Raises TokenRefusedError for an invalid role or scope, InvalidError for an unknown directory, StateError for a closed one,
     ForbiddenError if the token would reach further than the caller's.
     """
     if scope is not None:

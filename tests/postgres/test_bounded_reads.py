@@ -5,7 +5,9 @@ large.
 import asyncio
 import random
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import psycopg
@@ -59,6 +61,8 @@ selections = st.fixed_dictionaries({
     "types": st.sampled_from(["*", "user.*", "group.*", "user.updated", "user.erased", "group.member_added,user.deactivated"]),
     "own": st.booleans(),
     "bodies": st.booleans(),
+    "subject": st.none() | st.integers(0, 5),  # the subject or member of some event
+    "times": st.none() | st.tuples(st.integers(0, 200), st.integers(0, 200)).map(sorted),  # those of two events
 })  # fmt: skip
 
 
@@ -84,9 +88,9 @@ def test_pages_cut_by_bytes_cover_the_log_for_any_filter_and_any_sizes(app_url: 
                 mask = type_mask(asked["types"].split(","))
                 assert mask is not None
                 directory = ledger.directory if asked["own"] else None
-                selection = Selection(directory, mask=mask, bodies=asked["bodies"])
-                found = await _all(ledger, selection, limit, budget)
-                wanted = [e for e in whole if (1 << e.kind) & mask and (directory is None or e.directory == directory.id)]
+                selection = narrowed(Selection(directory, mask=mask, bodies=asked["bodies"]), whole, asked)
+                found = await _all(ledger, selection, limit, budget, filled=not asked["bodies"] and budget >= 300_000)
+                wanted = [e for e in whole if selection.takes(e) and (directory is None or e.directory == directory.id)]
                 assert [e.position for e in found] == [e.position for e in wanted], (asked, limit, budget)
                 if asked["bodies"]:
                     assert [e.json for e in found] == [e.json for e in wanted]
@@ -94,8 +98,42 @@ def test_pages_cut_by_bytes_cover_the_log_for_any_filter_and_any_sizes(app_url: 
     run(body())
 
 
-async def _all(ledger: Ledger, selection: Selection, limit: int, budget: int) -> list[Event]:
-    """Read to the head, checking each page; returns the events."""
+def narrowed(selection: Selection, whole: list[Event], asked: dict[str, Any]) -> Selection:
+    """The selection of some subject and of the time between two events."""
+    subject = (
+        None
+        if asked["subject"] is None
+        else [event.mem or event.obj for event in whole if event.slug == "acme"][asked["subject"] * 7]
+    )
+    if asked["times"] is None:
+        return replace(selection, subject=subject)
+    first, last = (whole[place % len(whole)].at for place in asked["times"])
+    return replace(selection, subject=subject, time_from=first, time_to=last)
+
+
+@pytest.mark.parametrize(("scanned", "stretch"), [(1, 1), (7, 3), (30, 30)])
+def test_a_page_ends_with_its_scan_budget_and_the_next_goes_on_there(
+    app_url: str, monkeypatch: pytest.MonkeyPatch, scanned: int, stretch: int
+) -> None:
+    monkeypatch.setattr("ledger.feed.SCANNED_MAX", scanned)
+    monkeypatch.setattr("ledger.feed._STRETCH", stretch)
+
+    async def body() -> None:
+        async with opened(app_url) as ledger:
+            await _people(ledger, 12)
+            whole = await _all(ledger, Selection(), 1_000, 2**30)
+            member = next(event.mem for event in whole if event.mem is not None)
+            for selection in (Selection(subject=member), Selection(ledger.directory, subject=member)):
+                found = await _all(ledger, selection, 3, BODIES_BYTES_MAX)
+                assert [event.position for event in found] == [event.position for event in whole if selection.takes(event)]
+                page = await ledger.page(limit=1_000, subject=uuid4())
+                assert (page.events, page.has_more, page.covered_to) == ([], True, -(-scanned // stretch) * stretch)
+
+    run(body())
+
+
+async def _all(ledger: Ledger, selection: Selection, limit: int, budget: int, *, filled: bool = False) -> list[Event]:
+    """Read to the head, checking each page; returns the events. `filled`: each page but the last must be full."""
     found: list[Event] = []
     cursor = Cursor(0, BEGINNING, selection.directory.id if selection.directory else 0)
     while True:
@@ -103,6 +141,7 @@ async def _all(ledger: Ledger, selection: Selection, limit: int, budget: int) ->
         assert page.covered_from == cursor.number + 1, "nothing is skipped or told twice"
         assert page.covered_to > cursor.number or page.covered_to == page.head, "each page makes progress"
         assert len(page.events) <= limit
+        assert len(page.events) == limit or not filled or not page.has_more
         assert _within(page.events, budget)
         async with ledger.services.ledger.connection() as conn:
             assert await ledger.services.ledger.feed.check(conn, decode_cursor(page.after.encode())) == page.after

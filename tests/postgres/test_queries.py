@@ -51,7 +51,7 @@ READ = {
     "ledger.directories": "directory_by_slug",
     "ledger.feed": (
         "head directory_head commits_from directory_commits_from events_in_ranges bodies_in_ranges event_at "
-        "event_at_position commits_of subject_keys_of"
+        "event_at_position commits_of subject_keys_of matches_in directory_matches_in"
     ),
     "delivery.audit": "epochs_of skips_of positions_matching gaps_between",
     "delivery.checkpoints": "places open_page open_at oldest_failing move_pull_checkpoint ack_revocations",
