@@ -11,8 +11,8 @@ from api.answers import Json
 from api.event_schemas import definitions, schema_of_events
 
 Endpoint = Callable[..., Any]
-Schema = dict[str, Any]
-_REF: Final = "#/components/schemas/{name}"
+Part = dict[str, Any]
+_COMPONENT: Final = "#/components/schemas/{name}"
 _EVENT: Final = "Event"
 
 
@@ -24,21 +24,21 @@ class AnswerSchemas:
         documents = list(
             dict.fromkeys(document for kinds in self._kinds.values() for _, document in kinds if document is not None)
         )
-        schemas, parts = msgspec.json.schema_components(documents, ref_template=_REF)
+        schemas, parts = msgspec.json.schema_components(documents, ref_template=_COMPONENT)
         self._schemas = {document: _tidy(schema) for document, schema in zip(documents, schemas, strict=True)}
         own = {_name(name): _tidy(schema) for name, schema in parts.items()}
         assert len(own) == len(parts), "two types have one public name"
         for name, schema in own.items():
             schema["title"] = name
-        self.components: dict[str, Schema] = _joined(own, _events())
+        self.components: dict[str, Part] = _joined(own, _events())
 
-    def of(self, endpoint: Endpoint) -> dict[str, Schema]:
+    def of(self, endpoint: Endpoint) -> dict[str, Part]:
         """The answers of an endpoint by status, without its errors."""
         return dict(self._answer(kind, document) for kind, document in self._kinds[endpoint])
 
-    def _answer(self, kind: type[Response], document: Any) -> tuple[str, Schema]:
+    def _answer(self, kind: type[Response], document: Any) -> tuple[str, Part]:
         status = kind.status if issubclass(kind, Json) else 204 if kind.media_type is None else 200
-        found: Schema = {"description": HTTPStatus(status).phrase}
+        found: Part = {"description": HTTPStatus(status).phrase}
         if issubclass(kind, Json):
             found["content"] = {kind.type: {"schema": self._schemas[document]}}
         elif kind.media_type is not None:
@@ -47,7 +47,7 @@ class AnswerSchemas:
         return str(status), found
 
 
-def _joined(own: dict[str, Schema], events: dict[str, Schema]) -> dict[str, Schema]:
+def _joined(own: dict[str, Part], events: dict[str, Part]) -> dict[str, Part]:
     twice = [name for name in own.keys() & events.keys() if own[name] != events[name]]
     assert not twice, f"{twice} are names of different types"
     return own | events
@@ -94,7 +94,7 @@ def _tidy(schema: Any) -> Any:
     return {key: _tidy(part) for key, part in schema.items()}
 
 
-def _events() -> dict[str, Schema]:
+def _events() -> dict[str, Part]:
     """The schemas of events (event_schemas.py) as components."""
     any_event = {key: part for key, part in schema_of_events().items() if not key.startswith("$")}
     return {name: _as_components(schema) for name, schema in (definitions() | {_EVENT: any_event}).items()}

@@ -20,7 +20,7 @@ from operations import audit
 from operations.audit import AUDIT_PAGE_MAX, AUDIT_STEPS, AccessRow, Difference, MemberRow, PopulationRow
 from projections.history import Frozen, PastState, Point, frozen
 
-T = TypeVar("T")
+Row = TypeVar("Row")
 B = TypeVar("B")
 
 ROWS_AT_ONCE: Final = 500  # rows that are encoded at once on the event loop
@@ -37,7 +37,7 @@ class AsOf(Frozen):
     requested: str
 
 
-class ListAsOf(ListOf[T]):
+class ListAsOf(ListOf[Row]):
     """A list as of a point in history."""
 
     as_of: AsOf
@@ -47,7 +47,7 @@ class ListAsOf(ListOf[T]):
 _From = TypedDict("_From", {"from": AsOf})
 
 
-class ListBetween(ListAsOf[T], _From):
+class ListBetween(ListAsOf[Row], _From):
     """What differs between two points in history, `from` and `as_of`."""
 
 
@@ -142,7 +142,7 @@ def _as_of(point: Point) -> AsOf:
     return {"seq": point.seq, "time": rfc3339(point.at), **frozen(point), "requested": point.requested}
 
 
-def _list_as_of(point: Point, rows: Sequence[T], after: str | None) -> ListAsOf[T]:
+def _list_as_of(point: Point, rows: Sequence[Row], after: str | None) -> ListAsOf[Row]:
     return {"as_of": _as_of(point), **list_of(rows, after)}
 
 

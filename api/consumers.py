@@ -16,13 +16,12 @@ from api.revocation import still_allowed, token_hash_of
 from api.services import Services
 from delivery.consumers import BATCH_EVENTS_MAX, SECRET_OVERLAP_S
 from delivery.lanes import Ordering
-from delivery.status import ConsumerStatus, FailedDelivery
 from delivery.terms import Mode
 from ledger.event_data import Count
 from ledger.feed import PAGE_MAX
 from operations import consumers, deliveries
-from operations.consumers import Changes, ConsumerAudit
-from operations.deliveries import Verb
+from operations.consumers import Changes, ConsumerAudit, ConsumerStatus
+from operations.deliveries import FailedDelivery, Verb
 
 LIST_MAX = 1_000
 DELIVERY_ACTS: Final[tuple[tuple[str, Verb], ...]] = (

@@ -14,14 +14,14 @@ from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
-from delivery.runs import STATES, Run
+from delivery.runs import RUN_STATES, Run
 from ledger.event_data import Count, EventIdText, FromOne, Id, Time
 from ledger.feed import rfc3339
 from operations import replays
 from operations.replays import Preview, Wanted, seconds_left
 
 RUNS_SHOWN_MAX = 1_000
-RunState: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(STATES)})]
+RunState: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(RUN_STATES)})]
 _OptionalNames = Annotated[tuple[str, ...] | None, Field(max_length=ITEMS_MAX)]
 
 

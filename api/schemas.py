@@ -8,8 +8,8 @@ from api.gate import caller_of
 from api.invalid_fields import DocumentRoute
 from api.problems import ProblemError
 from api.services import Services
-from ledger.extension_schemas import RegisteredSchema
 from operations import schemas
+from operations.schemas import RegisteredSchema
 from scim.body import read_json
 
 

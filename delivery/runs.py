@@ -9,7 +9,7 @@ from ledger.ids import DirectoryNumber, Position, Seq
 
 ENDED: Final = ("cancelled", "finished", "failed")
 State = Literal["running", "paused", "cancelled", "finished", "failed"]
-STATES: Final = get_args(State)
+RUN_STATES: Final = get_args(State)
 Superseded = Literal["skip", "include"]
 
 
