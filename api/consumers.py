@@ -152,11 +152,12 @@ def _add_pull(router: APIRouter, services: Services) -> None:
         name: str,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
         wait: Annotated[int, Query(ge=0, le=WAIT_MAX_S)] = 0,
+        expand: str | None = None,
     ) -> Response:
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             arrival = services.arrivals.next()
-            page = await consumers.pull(ledger, caller_of(request), name, limit)
+            page = await consumers.pull(ledger, caller_of(request), name, limit, expand)
             await still_allowed(services, token_hash_of(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:

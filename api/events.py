@@ -16,6 +16,7 @@ from api.services import Services
 from ledger.feed import PAGE_MAX, Page
 from operations import events
 from operations.events import Question
+from operations.expansion import expanded_page
 
 WAIT_MAX_S = 30
 LOOK_AGAIN_S = 2.0
@@ -37,16 +38,18 @@ def routes(services: Services) -> APIRouter:
         subject: str | None = None,
         range_start: datetime | None = None,
         range_end: datetime | None = None,
+        expand: str | None = None,
         wait: Annotated[int, Query(ge=0, le=WAIT_MAX_S)] = 0,
     ) -> Response:
         """Read events in order, in pages that together cover the log."""
         deadline = asyncio.get_running_loop().time() + wait
-        question = Question(directory, types, subject, range_start, range_end)
+        question = Question(directory, types, subject, range_start, range_end, expand)
         reading = await events.read(ledger, caller_of(request), question, after=after, start=start)
         cursor = reading.cursor
         while True:
             arrival = services.arrivals.next()
             page = await ledger.feed.page(ledger.connection, reading.selection, cursor, limit)
+            page = await expanded_page(ledger, reading.expansion, reading.selection, page)
             await still_allowed(services, token_hash_of(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
@@ -56,8 +59,8 @@ def routes(services: Services) -> APIRouter:
             await until_news(arrival, left)
 
     @router.get("/v1/events/{event_id}", name="events.show")
-    async def get_event(request: Request, event_id: str) -> Response:
-        found = await events.show(ledger, caller_of(request), event_id)
+    async def get_event(request: Request, event_id: str, expand: str | None = None) -> Response:
+        found = await events.show(ledger, caller_of(request), event_id, expand)
         await still_allowed(services, token_hash_of(request))
         return Response(found.json, media_type="application/json")
 
