@@ -38,6 +38,7 @@ gates: $(READY) ## the gates that need no database: format, lint, types, import 
 	.venv/bin/basedpyright
 	.venv/bin/lint-imports
 	.venv/bin/deptry .
+	cd clients/python && ../../.venv/bin/deptry .
 	.venv/bin/python -m uv lock --check --python .venv/bin/python
 
 demo: $(READY) ## an IdP story end to end, narrated, against a service it starts itself

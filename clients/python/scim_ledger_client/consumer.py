@@ -1,0 +1,55 @@
+"""A consumer that pulls: the ledger keeps its place, which acknowledgements move."""
+
+from collections.abc import Callable
+from typing import Final
+
+from scim_ledger_client.connection import Connection
+from scim_ledger_client.errors import PlaceMovedError, RefusedError
+from scim_ledger_client.events import Event
+from scim_ledger_client.pages import Page, page_of
+
+WAIT_S: Final = 30
+_PAUSED: Final = "consumer_paused"
+
+
+class Consumer:
+    """One consumer by its name. Made by `Ledger.consumer`."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection = connection
+        self._path = f"/v1/consumers/{name}"
+
+    def pull(self, *, limit: int = 500, wait: int = 0) -> Page:
+        """The events after the acknowledged place, which stays. `wait`: how many seconds the service waits for events."""
+        return page_of(self._connection.get(f"{self._path}/events", {"limit": limit, "wait": wait}))
+
+    def acknowledge(self, through: Page | str) -> None:
+        """Say that everything up to the end of a page, or up to an event id, was processed and its result stored.
+
+        Raises PlaceMovedError if an operator moved the consumer after the page was read: nothing was acknowledged, pull again.
+        """
+        place = through.after if isinstance(through, Page) else through
+        self._connection.post(f"{self._path}/ack", {"through": place})
+
+    def process(self, handle: Callable[[list[Event]], None], *, limit: int = 500, once: bool = False) -> None:
+        """Pull, call `handle` with the events, acknowledge: for ever, or with `once` up to the head of the log.
+
+        `handle` stores its result before it returns, best in one transaction with the event ids: after a crash in between, the same
+        events come again. What it raises ends the loop, and nothing of its page is acknowledged. A paused consumer waits.
+        """
+        more = True
+        while more or not once:
+            try:
+                page = self.pull(limit=limit, wait=0 if once else WAIT_S)
+            except RefusedError as refused:
+                if refused.code != _PAUSED or once:
+                    raise
+                self._connection.sleep(self._connection.retries.longest_s)
+                continue
+            if page.events:
+                handle(page.events)
+            more = page.has_more
+            try:
+                self.acknowledge(page)
+            except PlaceMovedError:
+                more = True  # the next page begins at the place of the consumer

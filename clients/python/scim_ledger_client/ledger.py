@@ -1,0 +1,149 @@
+"""The feed, the stream and snapshots of a ledger."""
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self, TypeAlias, cast
+
+import httpx
+
+from scim_ledger_client.connection import Connection, Params
+from scim_ledger_client.consumer import Consumer
+from scim_ledger_client.errors import RefusedError, UnreachableError, refusal
+from scim_ledger_client.events import Event
+from scim_ledger_client.pages import Page, page_of
+from scim_ledger_client.retries import Retries
+from scim_ledger_client.snapshot import Snapshot
+from scim_ledger_client.sse import Message, MessageDecoder
+
+PAGE: Final = 500
+WAIT_S: Final = 30  # the longest that the service lets a request wait for events
+Types: TypeAlias = Sequence[str]
+_FEED: Final = "/v1/events"
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What came through a stream. `after` is the cursor behind it; `event` is None where only a range was covered that a filter left out."""
+
+    after: str
+    event: Event | None
+
+
+class Ledger:
+    """A ledger, read with a token of role consumer, operator, auditor or admin; a function that returns the token may stand for it.
+
+    Use it as a context manager, or call `close`. Several threads may share it.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | Callable[[], str],
+        *,
+        retries: Retries | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._connection = Connection(base_url, token, retries=retries, transport=transport, sleep=sleep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    def consumer(self, name: str) -> Consumer:
+        """The consumer of that name, whose place the ledger keeps."""
+        return Consumer(self._connection, name)
+
+    def event(self, event_id: str) -> Event:
+        """One event. Raises MissingError."""
+        return cast("Event", self._connection.get(f"{_FEED}/{event_id}"))
+
+    def page(
+        self,
+        after: str | None = None,
+        *,
+        start: str | None = None,
+        directory: str | None = None,
+        types: Types = (),
+        subject: str | None = None,
+        limit: int = PAGE,
+        wait: int = 0,
+    ) -> Page:
+        """The events after a cursor, or from `start` where there is none: `now`, an instant, a position, `seq:N` of the directory.
+
+        `wait`: how many seconds the service waits for events. Raises LostEndError if the log no longer has the cursor.
+        """
+        params = _params(after=after, directory=directory, types=",".join(types), subject=subject, limit=limit, wait=wait)
+        if after is None and start is not None:
+            params = {**params, "from": start}
+        return page_of(self._connection.get(_FEED, params))
+
+    def pages(
+        self, after: str | None = None, *, start: str | None = None, directory: str | None = None, types: Types = ()
+    ) -> Iterator[Page]:
+        """All pages up to the head of the log. Store `after` of each page with what you made of its events."""
+        more = True
+        while more:
+            page = self.page(after, start=start, directory=directory, types=types)
+            yield page
+            after, more = page.after, page.has_more
+
+    def follow(
+        self, after: str | None = None, *, start: str | None = None, directory: str | None = None, types: Types = ()
+    ) -> Iterator[Page]:
+        """The same without an end: waits for new events by long polls, and yields a page without events where a filter left all out."""
+        while True:
+            page = self.page(after, start=start, directory=directory, types=types, wait=WAIT_S)
+            if page.after != after:
+                yield page
+            after = page.after
+
+    def stream(
+        self, after: str | None = None, *, directory: str | None = None, types: Types = (), subject: str | None = None
+    ) -> Iterator[Streamed]:
+        """Events as they come, over one connection. If it breaks, it is made again and continues after the last event.
+
+        Raises UnauthorizedError when the token ends, and LostEndError when the log lost its end.
+        """
+        params = _params(directory=directory, types=",".join(types), subject=subject)
+        failures = 0
+        while True:
+            decoder = MessageDecoder()
+            try:
+                resumed = {"Last-Event-ID": after} if after is not None else None
+                with self._connection.lines(f"{_FEED}/stream", params, resumed) as lines:
+                    for message in filter(None, map(decoder.take, lines)):
+                        failures, after = 0, message.id or after
+                        yield _streamed(message)
+                self._connection.sleep(decoder.retry_s)  # the service ended it, because it restarts or the token ended
+            except (UnreachableError, RefusedError) as error:
+                failures += 1
+                self._connection.recover(failures, error)
+
+    @contextmanager
+    def snapshot(self, directory: str) -> Generator[Snapshot]:
+        """All state of a directory, to be read to its end inside the `with` block. Continue with `follow(snapshot.after, directory=…)`."""
+        with self._connection.lines(f"/v1/directories/{directory}/snapshot") as lines:
+            yield Snapshot(lines)
+
+
+def _streamed(message: Message) -> Streamed:
+    document = json.loads(message.data)
+    if message.event == "error":
+        raise refusal(int(document["status"]), document)
+    return Streamed(message.id, None if message.event == "covered" else cast("Event", document))
+
+
+def _params(**found: str | int | None) -> Params:
+    """Parameters without those that were not given: the service refuses empty ones."""
+    return {name: value for name, value in found.items() if value is not None and value != ""}
