@@ -41,6 +41,12 @@ RETRY_MS: Final = 1_000  # after which a client reconnects
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
+class EventStream(StreamingResponse):
+    """Server-Sent Events."""
+
+    media_type = "text/event-stream"
+
+
 def routes(services: Services) -> APIRouter:
     """GET /v1/events/stream."""
     router = APIRouter(route_class=StrictRoute)
@@ -53,7 +59,7 @@ def routes(services: Services) -> APIRouter:
         types: str | None = None,
         subject: str | None = None,
         expand: str | None = None,
-    ) -> StreamingResponse:
+    ) -> EventStream:
         """The feed as Server-Sent Events."""
         after = request.headers.get("last-event-id") or after
         question = Question(directory, types, subject, expand=expand)
@@ -61,7 +67,7 @@ def routes(services: Services) -> APIRouter:
         follower = _Follower(
             services, reading.selection, reading.cursor, token_hash_of(request), reading.filtered, reading.expansion
         )
-        return StreamingResponse(follower.lines(), media_type="text/event-stream", headers=HEADERS)
+        return EventStream(follower.lines(), headers=HEADERS)
 
     return router
 

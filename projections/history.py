@@ -7,7 +7,7 @@ to the end of the last commit with at <= T.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 from uuid import UUID
 
 import anyio.to_thread
@@ -52,7 +52,13 @@ class Point:
     frozen: bool = False
 
 
-def frozen(point: Point) -> dict[str, str]:
+class Frozen(TypedDict):
+    """`clock` is there if times were frozen around the point: they are not the real ones, but the order of events is right."""
+
+    clock: NotRequired[Literal["frozen"]]
+
+
+def frozen(point: Point) -> Frozen:
     """The field `clock` of an answer if times were frozen, else nothing."""
     return {"clock": "frozen"} if point.frozen else {}
 
