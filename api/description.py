@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
+from api.answer_schemas import AnswerSchemas
 from operations.admission import SENTENCES
 from operations.permissions import ROLES, TABLE, open_to_strangers
 
@@ -27,17 +28,18 @@ _SECURITY: Final = [{"bearer": list[str]()}]
 def described(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     """The OpenAPI document."""
     document = get_openapi(title=TITLE, version=VERSION, routes=routes, separate_input_output_schemas=False)
-    paths = document["paths"]
-    for route in routes:
-        if isinstance(route, APIRoute) and route.include_in_schema:
-            for operation in _operations(paths, route):
-                operation.update(_of(route), responses=_answers(operation["responses"]))
+    paths, shown = document["paths"], [r for r in routes if isinstance(r, APIRoute) and r.include_in_schema]
+    answers = AnswerSchemas(route.endpoint for route in shown)
+    for route in shown:
+        for operation in _operations(paths, route):
+            operation.update(_of(route), responses=answers.of(route.endpoint) | {"default": _problem_answer()})
     components = document.setdefault("components", {})
-    components["schemas"] = {
+    bodies = {
         name: schema
         for name, schema in components.get("schemas", {}).items()
         if name not in {"HTTPValidationError", "ValidationError"}
-    } | {"Problem": _problem()}
+    }
+    components["schemas"] = dict(sorted((bodies | answers.components | {"Problem": _problem()}).items()))
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": "`sl_<role>_<id>_<secret>`"}}
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
     return document
@@ -47,11 +49,6 @@ def _operations(paths: dict[str, Any], route: APIRoute) -> Iterator[dict[str, An
     for method in route.methods or ():
         if method.lower() in paths.get(route.path_format, {}):
             yield paths[route.path_format][method.lower()]
-
-
-def _answers(found: dict[str, Any]) -> dict[str, Any]:
-    """The answers of an operation, with the form of its errors instead of FastAPI's 422, which is never sent."""
-    return {status: answer for status, answer in found.items() if status != "422"} | {"default": _problem_answer()}
 
 
 def _of(route: APIRoute) -> dict[str, Any]:
@@ -110,7 +107,7 @@ def _problem() -> dict[str, Any]:
         "type": "object", "required": ["type", "title", "status", "code", "detail", "request_id"], "title": "Problem",
         "description": "An error. `code` is stable, `detail` is for people; some codes have further members.",
         "properties": {
-            "type": {"type": "string", "format": "uri"}, "title": text, "status": {"type": "integer"},
+            "type": {"type": "string", "format": "uri-reference"}, "title": text, "status": {"type": "integer"},
             "code": text | {"examples": ["invalid_parameters"]}, "detail": text | {"examples": ["`limit` is not a number from 1 to 1000."]},
             "request_id": {"type": "string", "format": "uuid"}, "errors": {"type": "array", "items": field},
         },

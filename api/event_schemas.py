@@ -23,27 +23,32 @@ _REF: Final = "#/$defs/{name}"
 _TRUE: Final = {"type": "boolean", "const": True}
 
 
+class JsonSchema(Response):
+    """A JSON Schema. It says nothing about this installation."""
+
+    media_type = SCHEMA_TYPE
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__(orjson.dumps(schema), headers=PUBLIC)
+
+
 def routes(services: Services) -> APIRouter:  # noqa: ARG001  # the signature of all parts
     """The routes of the schemas."""
     router = APIRouter(route_class=StrictRoute)
 
     @router.get(ADDRESS, name="events.schemas")
-    async def schemas_of_all() -> Response:
+    async def schemas_of_all() -> JsonSchema:
         """The JSON Schema of any event, with the schema of each event type as a definition."""
-        return _answered(schema_of_events())
+        return JsonSchema(schema_of_events())
 
     @router.get(ADDRESS + "/{event_type}", name="events.schema")
-    async def schema_of_type(event_type: str) -> Response:
+    async def schema_of_type(event_type: str) -> JsonSchema:
         """The JSON Schema of the events of one type."""
         if event_type not in BY_TOPIC:
             raise NotFoundError(f"There is no such event type; {ADDRESS} has all.")
-        return _answered(schema_of_event(BY_TOPIC[event_type]))
+        return JsonSchema(schema_of_event(BY_TOPIC[event_type]))
 
     return router
-
-
-def _answered(schema: Schema) -> Response:
-    return Response(orjson.dumps(schema), media_type=SCHEMA_TYPE, headers=PUBLIC)
 
 
 @cache

@@ -1,11 +1,12 @@
 """Probes and metrics."""
 
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 import psycopg
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
+from api.answers import Json
 from api.error_codes import ERRORS_PAGE, page
 from api.invalid_fields import StrictRoute
 from api.recent import Recent
@@ -19,29 +20,74 @@ from operations.readiness import DATABASE_SILENT, Broken, Readiness
 READY_S = 0.5  # an answer is reused for so long: anybody may ask, and each costs the database some queries
 
 
+class Alive(TypedDict):
+    status: Literal["ok"]
+
+
+class Fault(TypedDict):
+    """The part, a reason as a word for programs, and a sentence."""
+
+    part: str
+    reason: str
+    detail: str
+
+
+class Warned(TypedDict):
+    """A word for programs, and a sentence."""
+
+    reason: str
+    says: str
+
+
+class Ready(TypedDict):
+    """The service can serve. `schema`: the database was made by a newer release; `warnings`: nothing is broken, but an operator should know."""
+
+    status: Literal["ready"]
+    schema: NotRequired[Literal["newer"]]
+    warnings: NotRequired[list[Warned]]
+
+
+class NotReady(Fault):
+    """The service cannot serve: which part fails, and why."""
+
+    status: Literal["not_ready"]
+
+
+class Unready(Json[NotReady]):
+    status = 503
+
+
+class Figures(Response):
+    """Metrics in the text format of Prometheus."""
+
+    media_type = MEDIA_TYPE
+
+
 def routes(services: Services) -> APIRouter:
     """/healthz, /readyz, /metrics."""
     router = APIRouter(route_class=StrictRoute)
     broken = Recent(lambda: _broken_part(services.readiness), READY_S)
 
     @router.get("/healthz", name="probes.health")
-    async def healthz() -> dict[str, str]:
+    async def healthz() -> Json[Alive]:
         """Answers as long as the process lives."""
-        return {"status": "ok"}
+        return Json({"status": "ok"})
 
     @router.get("/readyz", name="probes.ready")
-    async def readyz(response: Response) -> dict[str, Any]:
+    async def readyz() -> Json[Ready] | Unready:
         """Whether the service can serve, and if not, which part fails."""
         found = await broken.get()
-        warnings = [concern._asdict() for concern in services.readiness.concerns]
-        if found is None:
-            schema = {"schema": "newer"} if services.readiness.schema is SchemaRelation.NEWER else {}
-            return {"status": "ready", **schema, **({"warnings": warnings} if warnings else {})}
-        response.status_code = 503
-        return {"status": "not_ready", **found._asdict()}
+        if found is not None:
+            return Unready({"status": "not_ready", "part": found.part, "reason": found.reason, "detail": found.detail})
+        shown: Ready = {"status": "ready"}
+        if services.readiness.schema is SchemaRelation.NEWER:
+            shown["schema"] = "newer"
+        if services.readiness.concerns:
+            shown["warnings"] = [{"reason": c.reason, "says": c.says} for c in services.readiness.concerns]
+        return Json(shown)
 
     @router.get("/metrics", name="metrics.show")
-    async def metrics(request: Request) -> Response:
+    async def metrics(request: Request) -> Figures:
         """The figures of this process for Prometheus; names only for tokens that see everything."""
         authorization = request.headers.get("authorization")
         if authorization is None:
@@ -49,7 +95,7 @@ def routes(services: Services) -> APIRouter:
         else:
             named = sees_names(await services.authentication.authenticate(authorization, address_of(request.scope)))
         text = services.scrapes.whole if named else services.scrapes.nameless
-        return Response(await text.get(), media_type=MEDIA_TYPE)
+        return Figures(await text.get())
 
     @router.get(ERRORS_PAGE, name="docs.errors", include_in_schema=False)
     async def errors() -> HTMLResponse:

@@ -38,6 +38,11 @@ class StrictRoute(APIRoute):
     A route that takes no body refuses one: a field that is ignored, `dry_run` say, is an act that was not wanted.
     """
 
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        # The type of the answer is for the type checker and the description (answer_schemas.py): FastAPI would read it as a model of pydantic.
+        options["response_model"] = None
+        super().__init__(path, endpoint, **options)
+
     reads_body = False  # whether it reads the body itself, because its model is not pydantic's
 
     def get_route_handler(self) -> Callable[[Request], Any]:

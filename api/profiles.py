@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
-from api.answers import as_json, listed
+from api.answers import Json, ListOf, listed
 from api.description import document_of
 from api.gate import caller_of
 from api.invalid_fields import DocumentRoute, check_members
@@ -16,6 +16,7 @@ from api.services import Services
 from operations import profiles
 from operations.open_ledger import OpenLedger
 from scim.body import read_json
+from scim.dry_run import Trial
 from scim.profile import Profile, ProfileError, is_shipped, read_profile
 
 BODY_BYTES_MAX = 2**18
@@ -24,37 +25,67 @@ LINE_LENGTH_MAX = 500  # characters of one error, which may quote the document
 TRIED_MAX = 1_000  # requests that one trial may have
 
 
+class ProfileLine(TypedDict):
+    """A profile by `name@version`. `shipped`: it comes with the service."""
+
+    profile: str
+    title: str
+    shipped: bool
+
+
+class ShownProfile(TypedDict):
+    """A profile with its document: how requests of this kind of IdP are read."""
+
+    profile: str
+    document: dict[str, Any]
+
+
+class DirectoryProfile(ShownProfile):
+    directory: str
+
+
+class Validation(TypedDict):
+    """Whether a document is a profile: its name if it is, else its errors, one for each place."""
+
+    valid: bool
+    profile: NotRequired[str]
+    errors: NotRequired[list[str]]
+
+
 def routes(services: Services) -> APIRouter:
     """GET /v1/profiles and one of them; GET and PUT /v1/directories/{directory}/profile."""
     router, ledger = APIRouter(route_class=DocumentRoute), services.ledger
     _add_trials(router, ledger)
 
     @router.get("/v1/profiles", name="profiles.list")
-    async def list_profiles(request: Request) -> Response:
+    async def list_profiles(request: Request) -> Json[ListOf[ProfileLine]]:
         found = await profiles.list_all(ledger, caller_of(request))
-        return listed([{"profile": text, "title": p.file.title, "shipped": is_shipped(p.file.name)} for text, p in found.items()])
+        rows: list[ProfileLine] = [
+            {"profile": text, "title": p.file.title, "shipped": is_shipped(p.file.name)} for text, p in found.items()
+        ]
+        return listed(rows)
 
     @router.get("/v1/profiles/{name}", name="profiles.show")
-    async def show_profile(request: Request, name: str) -> Response:
-        return as_json(_profile_json(await profiles.show(ledger, caller_of(request), name)))
+    async def show_profile(request: Request, name: str) -> Json[ShownProfile]:
+        return Json(_profile_json(await profiles.show(ledger, caller_of(request), name)))
 
     @router.get("/v1/directories/{directory}/profile", name="profiles.of_directory")
-    async def show_profile_of(request: Request, directory: str) -> Response:
+    async def show_profile_of(request: Request, directory: str) -> Json[DirectoryProfile]:
         found = await profiles.of_directory(ledger, caller_of(request), directory)
-        return as_json({"directory": directory, **_profile_json(found)})
+        return Json({"directory": directory, **_profile_json(found)})
 
     @router.put(
         "/v1/directories/{directory}/profile",
         name="profiles.set",
         openapi_extra=document_of('`{"profile": name}`, or `name@version`.'),
     )
-    async def set_profile_of(request: Request, directory: str) -> Response:
+    async def set_profile_of(request: Request, directory: str) -> Json[DirectoryProfile]:
         raw = await request.body()
         if len(raw) > BODY_BYTES_MAX:
             raise ProblemError(413, "too_large", f"A profile has at most {BODY_BYTES_MAX} bytes.")
         asked = await ledger.turns.read(len(raw), lambda: _asked_for(_read(raw, ("profile",)).get("profile")))
         found = await profiles.set_profile(ledger, caller_of(request), directory, asked, weight=1_000 + len(raw))
-        return as_json({"directory": directory, **_profile_json(found)})
+        return Json({"directory": directory, **_profile_json(found)})
 
     return router
 
@@ -63,18 +94,18 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
     """Add the routes that validate a profile and try recorded requests with one. They store nothing."""
 
     @router.post("/v1/profiles/validate", name="profiles.validate", openapi_extra=document_of("The document of a profile."))
-    async def validate_profile(request: Request) -> Response:
+    async def validate_profile(request: Request) -> Json[Validation]:
         asked, size = await _body(ledger, request, ("profile",))
         try:
             profile = await profiles.validate(ledger, caller_of(request), asked.get("profile"))
         except ProfileError as wrong:
-            return as_json({"valid": False, "errors": (await ledger.turns.read(size, partial(_places, wrong))).splitlines()})
-        return as_json({"valid": True, "profile": profile.text})
+            return Json({"valid": False, "errors": (await ledger.turns.read(size, partial(_places, wrong))).splitlines()})
+        return Json({"valid": True, "profile": profile.text})
 
     @router.post(
         "/v1/profiles/try", name="profiles.try", openapi_extra=document_of("A profile, and recorded requests to try with it.")
     )
-    async def try_profile(request: Request) -> Response:
+    async def try_profile(request: Request) -> Json[ListOf[Trial]]:
         asked, size = await _body(ledger, request, ("profile", "requests", "directory"))
         steps, slug = asked.get("requests"), asked.get("directory")
         if not isinstance(steps, list) or not 0 < len(steps) <= TRIED_MAX or not all(isinstance(step, dict) for step in steps):
@@ -118,5 +149,5 @@ def _places(wrong: ProfileError) -> str:
     return name_places(str(wrong).splitlines(), "\n", LINE_LENGTH_MAX)
 
 
-def _profile_json(profile: Profile) -> dict[str, Any]:
+def _profile_json(profile: Profile) -> ShownProfile:
     return {"profile": profile.text, "document": profile.file.model_dump()}

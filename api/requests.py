@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 
-from api.answers import as_json, listed
+from api.answers import Json, ListOf, listed
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
 from operations import journal
-from operations.journal import JOURNAL_PAGE_MAX
+from operations.journal import JOURNAL_PAGE_MAX, DirectoryHealth, RequestEntry
 
 HOURS = 24
 
@@ -26,7 +26,7 @@ def routes(services: Services) -> APIRouter:
         refused: bool | None = None,
         after: Annotated[int, Query(ge=1)] = 2**62,
         limit: Annotated[int, Query(ge=1, le=JOURNAL_PAGE_MAX)] = 100,
-    ) -> Response:
+    ) -> Json[ListOf[RequestEntry]]:
         """Requests of IdPs that reached the service, newest first."""
         rows = await journal.list_requests(
             ledger, caller_of(request), directory=directory, status=status, refused=refused, before=after, limit=limit
@@ -34,7 +34,9 @@ def routes(services: Services) -> APIRouter:
         return listed(rows, after=rows[-1]["id"] if len(rows) == limit else None)
 
     @router.get("/v1/directories/{directory}/health", name="directories.health")
-    async def health(request: Request, directory: str, hours: Annotated[int, Query(ge=1, le=720)] = HOURS) -> Response:
-        return as_json(await journal.health(ledger, caller_of(request), directory, hours))
+    async def health(
+        request: Request, directory: str, hours: Annotated[int, Query(ge=1, le=720)] = HOURS
+    ) -> Json[DirectoryHealth]:
+        return Json(await journal.health(ledger, caller_of(request), directory, hours))
 
     return router

@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 
-from api.answers import as_json, listed
+from api.answers import Json, ListOf, listed
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
 from operations import resources
-from operations.resources import RESOURCES_PAGE_MAX
+from operations.resources import RESOURCES_PAGE_MAX, ShownResource
 
 _Limit = Annotated[int, Query(ge=1, le=RESOURCES_PAGE_MAX)]
 
@@ -22,7 +22,7 @@ def routes(services: Services) -> APIRouter:
     async def list_users(
         request: Request, directory: str, external_id: str | None = None, user_name: str | None = None, after: str | None = None,
         limit: _Limit = 100,
-    ) -> Response:  # fmt: skip
+    ) -> Json[ListOf[ShownResource]]:  # fmt: skip
         caller = caller_of(request)
         rows, more = await resources.list_users(
             ledger, caller, directory, external_id=external_id, user_name=user_name, after=after, limit=limit
@@ -30,14 +30,14 @@ def routes(services: Services) -> APIRouter:
         return listed(rows, after=more)
 
     @router.get("/users/{user}", name="users.show")
-    async def get_user(request: Request, directory: str, user: str) -> Response:
-        return as_json(await resources.show_user(ledger, caller_of(request), directory, user))
+    async def get_user(request: Request, directory: str, user: str) -> Json[ShownResource]:
+        return Json(await resources.show_user(ledger, caller_of(request), directory, user))
 
     @router.get("/groups", name="groups.list")
     async def list_groups(
         request: Request, directory: str, external_id: str | None = None, display_name: str | None = None, after: str | None = None,
         limit: _Limit = 100,
-    ) -> Response:  # fmt: skip
+    ) -> Json[ListOf[ShownResource]]:  # fmt: skip
         caller = caller_of(request)
         rows, more = await resources.list_groups(
             ledger, caller, directory, external_id=external_id, display_name=display_name, after=after, limit=limit
@@ -45,7 +45,7 @@ def routes(services: Services) -> APIRouter:
         return listed(rows, after=more)
 
     @router.get("/groups/{group}", name="groups.show")
-    async def get_group(request: Request, directory: str, group: str) -> Response:
-        return as_json(await resources.show_group(ledger, caller_of(request), directory, group))
+    async def get_group(request: Request, directory: str, group: str) -> Json[ShownResource]:
+        return Json(await resources.show_group(ledger, caller_of(request), directory, group))
 
     return router

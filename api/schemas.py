@@ -1,14 +1,15 @@
 """Extension schemas of a directory over HTTP: list them, register one (RFC 7643 §7)."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
-from api.answers import listed
+from api.answers import Created, Json, ListOf, list_of, listed
 from api.description import document_of
 from api.gate import caller_of
 from api.invalid_fields import DocumentRoute
 from api.problems import ProblemError
 from api.services import Services
 from operations import schemas
+from operations.schemas import RegisteredSchema
 from scim.body import read_json
 
 
@@ -17,7 +18,7 @@ def routes(services: Services) -> APIRouter:
     router, ledger = APIRouter(route_class=DocumentRoute), services.ledger
 
     @router.get("/v1/directories/{directory}/schemas", name="schemas.list")
-    async def list_schemas(request: Request, directory: str) -> Response:
+    async def list_schemas(request: Request, directory: str) -> Json[ListOf[RegisteredSchema]]:
         return listed(await schemas.list_all(ledger, caller_of(request), directory))
 
     @router.post(
@@ -25,7 +26,9 @@ def routes(services: Services) -> APIRouter:
         name="schemas.register",
         openapi_extra=document_of('`{"resource_type", "schema"}`: a Schema document (RFC 7643 §7).'),
     )
-    async def register_schema(request: Request, directory: str) -> Response:
+    async def register_schema(
+        request: Request, directory: str
+    ) -> Json[ListOf[RegisteredSchema]] | Created[ListOf[RegisteredSchema]]:
         raw = await request.body()
         body = await ledger.turns.read(len(raw), lambda: read_json(raw))
         schema, resource_type = body.get("schema"), body.get("resource_type", "User")
@@ -34,6 +37,6 @@ def routes(services: Services) -> APIRouter:
         rows, new = await schemas.register(
             ledger, caller_of(request), directory, resource_type, schema, weight=1_000 + len(raw)
         )  # fmt: skip
-        return listed(rows, 201 if new else 200)
+        return Created(list_of(rows)) if new else listed(rows)
 
     return router

@@ -1,17 +1,17 @@
 """Tokens over HTTP (docs/operations.md, "Tokens and directories"): issue, list, rotate, revoke."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 from pydantic import Field
 
-from api.answers import as_json, listed
+from api.answers import Created, Json, ListOf, NoContent, listed
 from api.bodies import Body
 from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
-from ledger.tokens import LIFE_DAYS, OVERLAP_S, Role, Scope
+from ledger.tokens import LIFE_DAYS, OVERLAP_S, Role, Scope, ShownToken
 from operations import tokens
 from operations.tokens import DAYS_MAX, NAME_LENGTH_MAX, Issued
 
@@ -35,6 +35,12 @@ class TokenBody(Body):
         return asked if asked != Scope() else None
 
 
+class IssuedToken(ShownToken):
+    """A new token. `token` is its text, which is shown once."""
+
+    token: str
+
+
 class RotateTokenBody(Body):
     overlap_seconds: int = OVERLAP_S
 
@@ -48,34 +54,34 @@ def routes(services: Services) -> APIRouter:
     router, ledger = APIRouter(route_class=StrictRoute), services.ledger
 
     @router.post("/v1/tokens", name="tokens.issue")
-    async def issue_token(request: Request, body: TokenBody) -> Response:
+    async def issue_token(request: Request, body: TokenBody) -> Created[IssuedToken]:
         made = await tokens.issue(
             ledger, caller_of(request), body.role, body.name, body.directories, body.scope(), days=body.expires_in_days
         )  # fmt: skip
-        return as_json(_with_text(made), 201)
+        return Created(_with_text(made))
 
     @router.get("/v1/tokens", name="tokens.list")
     async def list_tokens(
         request: Request, role: str | None = None, directory: str | None = None, state: str | None = None
-    ) -> Response:
+    ) -> Json[ListOf[ShownToken]]:
         return listed(await tokens.list_all(ledger, caller_of(request), role=role, directory=directory, state=state))
 
     @router.get("/v1/tokens/{token_id}", name="tokens.show")
-    async def get_token(request: Request, token_id: str) -> Response:
-        return as_json(await tokens.show(ledger, caller_of(request), token_id))
+    async def get_token(request: Request, token_id: str) -> Json[ShownToken]:
+        return Json(await tokens.show(ledger, caller_of(request), token_id))
 
     @router.post("/v1/tokens/{token_id}/rotate", name="tokens.rotate")
-    async def rotate_token(request: Request, token_id: str, body: RotateTokenBody | None = None) -> Response:
+    async def rotate_token(request: Request, token_id: str, body: RotateTokenBody | None = None) -> Created[IssuedToken]:
         asked = body or RotateTokenBody()
-        return as_json(_with_text(await tokens.rotate(ledger, caller_of(request), token_id, asked.overlap_seconds)), 201)
+        return Created(_with_text(await tokens.rotate(ledger, caller_of(request), token_id, asked.overlap_seconds)))
 
     @router.delete("/v1/tokens/{token_id}", name="tokens.revoke")
-    async def revoke_token(request: Request, token_id: str, body: RevokeBody | None = None) -> Response:
+    async def revoke_token(request: Request, token_id: str, body: RevokeBody | None = None) -> NoContent:
         await tokens.revoke(ledger, caller_of(request), token_id, body.reason if body else None)
-        return Response(status_code=204)
+        return NoContent()
 
     return router
 
 
-def _with_text(issued: Issued) -> dict[str, Any]:
+def _with_text(issued: Issued) -> IssuedToken:
     return {**issued.shown, "token": issued.text}

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import reduce
 from itertools import pairwise
 from operator import or_
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
 from database.arrays import int4s, uuids
@@ -17,6 +17,7 @@ from delivery.checkpoints import exceptions
 from delivery.consumers import Consumer, reach_of
 from delivery.reports import EXCEPTION_STATES
 from ledger.directories import Directory
+from ledger.event_data import Count, FromOne
 from ledger.events import type_mask
 from ledger.ids import DirectoryNumber, Position
 from ledger.sealing import Kek, open_optional
@@ -239,7 +240,30 @@ async def _broken(conn: Connection, after: int, through: int) -> list[str]:
     return found
 
 
-def summary(found: Audit) -> dict[str, Any]:
+class ShownHole(TypedDict):
+    """Positions next to each other whose events were not acknowledged, all for the same reason."""
+
+    why: str
+    first_position: FromOne
+    last_position: FromOne
+    count: Count
+    reason: str | None
+
+
+class AuditSummary(TypedDict):
+    """What a consumer acknowledged, recomputed from the log. `to_come`: it acknowledged some of these ahead; `broken`: gaps in the log."""
+
+    object: Literal["consumer_audit"]
+    through_position: Count
+    expected: Count
+    acknowledged: Count
+    to_come: Count
+    not_acknowledged: dict[str, int]
+    broken: list[str]
+    holes: list[ShownHole]
+
+
+def summary(found: Audit) -> AuditSummary:
     """The audit as JSON."""
     kinds = Counter[str]()
     for hole in found.holes:

@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from struct import Struct
-from typing import Any, Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 import orjson
@@ -27,6 +27,7 @@ from ledger.clocks import microseconds
 from ledger.commands import RecordFacts, Statement
 from ledger.cursor import ID_MARK_SIZE, START, Anchor, EventId, parse_event_id
 from ledger.directories import Directories, Directory
+from ledger.event_data import Count, EventIdText, Time
 from ledger.events import CONSUMER, CONSUMER_FORK_CLOSED, CONSUMER_FORKED, OPERATOR, Body, Draft
 from ledger.ids import Position, Seq, Slug
 from ledger.refused import OvertakenError, RefusedError, StateError
@@ -222,6 +223,23 @@ def closed(consumer: Consumer, reason: str, *, kek: Kek, random: Callable[[int],
 # -- reading ----------------------------------------------------------------
 
 
+class ShownFork(TypedDict):
+    """A consumer that knows events which the log lost. `common`: the last seq of each directory that both logs have; `gone`: lost events."""
+
+    since: Time
+    common_seq: Seq | None
+    common: dict[Slug, Seq]
+    common_position: Count
+    gone: list[EventIdText]
+    gone_count: Count
+
+
+class ListedFork(ShownFork):
+    """`closed_at`: since when an operator is done with it."""
+
+    closed_at: Time | None
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """A fork as it is on record. `since` and `closed_at` in µs."""
@@ -241,7 +259,7 @@ class Known:
             return self
         return replace(self, gone=gone, common=common, count=len(gone)) if gone else None
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> ShownFork:
         """As the status has it. `common_seq` is of the directory of the first event that is gone, `common` of each."""
         first = parse_event_id(self.gone[0]) if self.gone else None
         slug = first.slug if first is not None else next(iter(self.common), None)
@@ -250,7 +268,7 @@ class Known:
             "common_position": self.common_position, "gone": list(self.gone), "gone_count": self.count,
         }  # fmt: skip
 
-    def listed(self) -> dict[str, Any]:
+    def listed(self) -> ListedFork:
         """As an audit has it: the same, and since when an operator is done with it."""
         return {**self.shown(), "closed_at": None if self.closed_at is None else rfc3339(self.closed_at)}
 

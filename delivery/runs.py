@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 from uuid import UUID
 
 from ledger.ids import DirectoryNumber, Position, Seq
 
 ENDED: Final = ("cancelled", "finished", "failed")
 State = Literal["running", "paused", "cancelled", "finished", "failed"]
+RUN_STATES: Final = get_args(State)
 Superseded = Literal["skip", "include"]
 
 

@@ -1,14 +1,18 @@
 """How a consumer stands, in words: its state, and what limits it while it is behind. Pure."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Final, TypeAlias, TypedDict
+
+from msgspec import Meta
 
 from delivery.pace import NAMES, UNLIMITED, Finding, advice
 
 ACTIVE, RETRYING, PAUSED, BLOCKED, DISABLED = "active", "retrying", "paused", "blocked", "disabled"
 STATES: Final = (ACTIVE, RETRYING, PAUSED, BLOCKED, DISABLED)
+ConsumerState: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(STATES)})]
 APPLICATION, NO_PROCESS = "application", "no_process"
 LIMITS: Final = (*NAMES.values(), APPLICATION, NO_PROCESS)  # every word of `limited_by`
+LimitName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(LIMITS)})]
 LAGGING_S: Final = 5.0  # a consumer that is behind for longer shows what limits it
 _SLOW: Final = "The application acknowledges more slowly than events come. What helps: larger pages, or work on several events of a page at once."
 _NOBODY: Final = "No process delivers for it yet. What helps: wait a minute after a start or a new consumer; then LEDGER_DELIVERY_WORKERS above 0 on one of the machines."
@@ -35,7 +39,16 @@ class Standing:
     moves: int
 
 
-def limited_by(standing: Standing, seen: Finding | None) -> dict[str, Any] | None:
+class LimitedBy(TypedDict):
+    """What limits a consumer that is behind, and what would help. The figures are of the last minute, null where nothing is sent."""
+
+    what: LimitName
+    answer_ms: float | None
+    events_per_second: float | None
+    advice: str
+
+
+def limited_by(standing: Standing, seen: Finding | None) -> LimitedBy | None:
     """What limits a consumer that is behind, and what would help; None where it is not behind, or is paused, or waits for an operator alone.
 
     `seen`: what whoever delivers for it sees; None where nobody does.
@@ -52,5 +65,5 @@ def limited_by(standing: Standing, seen: Finding | None) -> dict[str, Any] | Non
     return _limit(NAMES[seen.limit], says, answer_ms=round(seen.answer_s * 1000, 1), events_per_second=round(seen.events_s, 1))
 
 
-def _limit(what: str, says: str, *, answer_ms: float | None = None, events_per_second: float | None = None) -> dict[str, Any]:
+def _limit(what: str, says: str, *, answer_ms: float | None = None, events_per_second: float | None = None) -> LimitedBy:
     return {"what": what, "answer_ms": answer_ms, "events_per_second": events_per_second, "advice": says}

@@ -2,19 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import datetime
+from typing import Annotated, Final, Literal, TypeAlias, TypedDict
+
+from msgspec import Meta
 
 from database.arrays import int4s, int8s
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.checkpoints import failing, place_of
 from delivery.consumers import Consumer
-from delivery.forks import open_fork
+from delivery.forks import ShownFork, open_fork
+from delivery.lanes import Ordering
 from delivery.log_positions import database_time
 from delivery.pace import UNLIMITED, Finding
 from delivery.reports import BLOCKED, EXCEPTION_STATES, HELD, PARKED, RETRYING, WAITING, Exceptional
-from delivery.standing import Standing, limited_by, shown_state
+from delivery.standing import ConsumerState, LimitedBy, Standing, limited_by, shown_state
+from delivery.terms import Mode
 from ledger.directories import Directory
+from ledger.event_data import Count, EventIdText, FromOne, Subject, Time
 from ledger.events import BY_NUMBER
 from ledger.feed import Feed, Selection
 from ledger.ids import DirectoryNumber
@@ -22,6 +28,7 @@ from ledger.rendering import Event, rfc3339
 from ledger.sealing import Kek, open_optional
 
 SQL: Final = load_queries(__file__)
+ExceptionState: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(EXCEPTION_STATES.values())})]
 LAG_COUNTED_MAX: Final = 10_000  # the lag is counted up to here: an exact count of more would cost a long scan
 
 
@@ -90,13 +97,67 @@ async def revocations_acked_after(conn: Connection, seen: int, limit: int) -> li
     return await (await conn.cursor(binary=True).execute(SQL["revocations_acked_after"], (seen, limit))).fetchall()
 
 
-async def revocation_seconds(conn: Connection, consumer: Consumer) -> dict[str, float] | None:
+async def revocation_seconds(conn: Connection, consumer: Consumer) -> "RevocationSeconds | None":
     """p50 and p99 of the time from the end of somebody's access to this consumer's acknowledgement, of the last 30 days."""
     row = await (await conn.execute(SQL["revocation_seconds"], (int4s([consumer.id]),))).fetchone()
     if row is None:
         return None
     p50, p99 = row
     return {"p50": round(p50, 6), "p99": round(p99, 6)}
+
+
+class RevocationSeconds(TypedDict):
+    """Seconds from the end of somebody's access to this consumer's acknowledgement, of the last 30 days."""
+
+    p50: float
+    p99: float
+
+
+class FailedDelivery(TypedDict):
+    """A delivery that failed: which event, since when, how often it was tried, the last answer. `reason`: why an operator parked it."""
+
+    event_id: EventIdText
+    type: str
+    subject: Subject
+    position: FromOne
+    state: ExceptionState
+    since: Time | None
+    attempts: Count
+    last_error: str | None
+    next_attempt_at: Time | None
+    reason: str | None
+    last_answer: str | None
+
+
+class ConsumerStatus(TypedDict):
+    """A consumer: what it gets, and how it stands. The counts from `blocked` to `parked` are of deliveries; `url` is null if it pulls."""
+
+    object: Literal["consumer"]
+    name: str
+    mode: Mode
+    ordering: Ordering
+    directories: list[str]
+    types: list[str]
+    batch_max: FromOne
+    url: str | None
+    retry_schedule: list[Count]
+    created_at: datetime
+    state: ConsumerState
+    acked_position: Count
+    head_position: Count
+    lag_events: Count
+    lag_events_capped: bool
+    lag_seconds: float
+    oldest_unacked_at: Time | None
+    blocked_on: FailedDelivery | None
+    blocked: Count
+    retrying: Count
+    waiting: Count
+    held: Count
+    parked: Count
+    revocation_seconds: RevocationSeconds | None
+    limited_by: LimitedBy | None
+    forked: ShownFork | None
 
 
 async def status_of(
@@ -106,7 +167,7 @@ async def status_of(
     consumer: Consumer,
     directories: Sequence[Directory],
     reaches: Callable[[str], bool],
-) -> dict[str, Any]:
+) -> ConsumerStatus:
     """The status of a consumer (docs/consumers.md, "Status") with its definition, as a caller sees it who `reaches` these directories."""
     lag = await lag_of(conn, feed, consumer, directories)
     stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id, reaches)
@@ -126,7 +187,7 @@ async def status_of(
     }  # fmt: skip
 
 
-async def _limited_by(conn: Connection, consumer: Consumer, lag: Lag) -> dict[str, Any] | None:
+async def _limited_by(conn: Connection, consumer: Consumer, lag: Lag) -> LimitedBy | None:
     d = consumer.definition
     row = await (await conn.execute(SQL["pace_of"], (consumer.id,))).fetchone()
     seen = None
@@ -145,17 +206,17 @@ def state_shown(consumer: Consumer, lag: Lag) -> str:
     )
 
 
-async def shown(conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, some: Sequence[Exceptional]) -> list[dict[str, Any]]:
+async def shown(conn: Connection, feed: Feed, kek: Kek, consumer: Consumer, some: Sequence[Exceptional]) -> list[FailedDelivery]:
     """A few exceptions as an operator sees them."""
     return rows_of(kek, consumer, some, await feed.at(conn, [(e.directory, e.seq) for e in some], rendered=False))
 
 
-def rows_of(kek: Kek, consumer: Consumer, some: Sequence[Exceptional], events: Sequence[Event]) -> list[dict[str, Any]]:
+def rows_of(kek: Kek, consumer: Consumer, some: Sequence[Exceptional], events: Sequence[Event]) -> list[FailedDelivery]:
     """Exceptions with their events: which event, since when, how often, the last answer. No attributes of the event."""
-    found: list[dict[str, Any]] = []
+    found: list[FailedDelivery] = []
     for exceptional, event in zip(some, events, strict=True):
         kind = BY_NUMBER[event.kind]
-        entry: dict[str, Any] = {
+        entry: FailedDelivery = {
             "event_id": str(event.id), "type": kind.topic, "subject": {"type": kind.subject, "id": str(event.obj)}, "position": exceptional.position,
             "state": EXCEPTION_STATES[exceptional.state], "since": _time(exceptional.since), "attempts": exceptional.attempts,
             "last_error": exceptional.error, "next_attempt_at": _time(exceptional.next_at), "reason": open_optional(kek, exceptional.sealed_reason, kind="parked", owner=consumer.uuid),

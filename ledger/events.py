@@ -215,6 +215,7 @@ ACTIVE: Final = "active"
 PAUSED: Final = "paused"
 CLOSED: Final = "closed"
 DELETED: Final = "deleted"
+DIRECTORY_STATES: Final = (ACTIVE, PAUSED, CLOSED, DELETED)
 
 
 class Body(NamedTuple):

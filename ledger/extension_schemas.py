@@ -1,7 +1,7 @@
 """Extension schemas of a directory, and the act of registering one (RFC 7643 §7)."""
 
 import json
-from typing import Any
+from typing import Any, TypedDict
 
 from database.queries import load_queries
 from ledger.commands import RecordFacts
@@ -15,7 +15,14 @@ from scim.extension import TYPES_BY_NAME, read_extension
 SQL = load_queries(__file__)
 
 
-def registered(directory: Directory) -> list[dict[str, Any]]:
+class RegisteredSchema(TypedDict):
+    """An extension schema of a directory: a Schema document (RFC 7643 §7), and the type of the resources that it extends."""
+
+    resource_type: str
+    schema: dict[str, Any]
+
+
+def registered(directory: Directory) -> list[RegisteredSchema]:
     """The extension schemas of a directory, in the order they were registered."""
     return [{"resource_type": name, "schema": document} for name, document in json.loads(directory.schemas)]
 

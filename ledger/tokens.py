@@ -8,18 +8,20 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypedDict, get_args
 from uuid import UUID
 
 import orjson
 import structlog
+from msgspec import Meta
 
 from database.arrays import byteas, int2s, uuids
 from database.connections import Connection
 from database.queries import load_queries
-from ledger.bindings import TokenRow, Told, differs, fault_of, sealed, token_row
+from ledger.bindings import STATES, TokenRow, Told, differs, fault_of, sealed, token_row
 from ledger.commands import RecordFacts, Statement
 from ledger.directories import SYSTEM, Directory
+from ledger.event_data import Id
 from ledger.events import (
     OPERATOR,
     TOKEN,
@@ -40,6 +42,8 @@ from proofs.keys import WrapError
 SQL = load_queries(__file__)
 Role = Literal["scim", "consumer", "operator", "auditor", "admin"]
 ROLES: Final = get_args(Role)
+RoleName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
+TokenState: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(STATES)})]
 # Tokens of these roles are revoked with their directory if they reach no other. Tokens that only read stay valid: applications must still
 # read that access ended, and auditors must still see the past.
 ENDED_ROLES: Final = ("scim", "operator", "admin")
@@ -250,15 +254,40 @@ def revoke(row: TokenRow, reason: str | None = None) -> RecordFacts | None:
     return None if row.facts & TOKEN_REVOKED.bit else revocation(row.id, row.name, reason)
 
 
-def shown(row: TokenRow, now: datetime) -> dict[str, Any]:
+class ShownToken(TypedDict):
+    """A token without its text. `types`, `consumers` and `bodies` narrow tokens of role consumer; `supersedes` and `superseded_by` name the other side of a rotation."""
+
+    object: Literal["token"]
+    id: Id
+    role: RoleName
+    name: str
+    directories: list[str]
+    types: list[str]
+    consumers: list[str]
+    bodies: bool
+    created_at: datetime
+    created_by: str | None
+    expires_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    supersedes: Id | None
+    superseded_by: Id | None
+    state: TokenState
+
+
+def shown(row: TokenRow, now: datetime) -> ShownToken:
     """The JSON of a token (docs/operations.md, "Tokens and directories"); its secret is not in it."""
     return {
         "object": "token", "id": str(row.id), "role": row.role, "name": row.name, "directories": list(row.directories),
         "types": list(row.types), "consumers": list(row.consumers), "bodies": row.bodies, "created_at": row.created_at,
         "created_by": row.created_by, "expires_at": row.expires_at, "last_used_at": row.last_used_at, "revoked_at": row.revoked_at,
-        "supersedes": row.supersedes and str(row.supersedes), "superseded_by": row.superseded_by and str(row.superseded_by),
+        "supersedes": _text(row.supersedes), "superseded_by": _text(row.superseded_by),
         "state": row.state(now),
     }  # fmt: skip
+
+
+def _text(number: UUID | None) -> str | None:
+    return None if number is None else str(number)
 
 
 def token_hash(text: str) -> bytes:

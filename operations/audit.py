@@ -3,8 +3,10 @@
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, NotRequired, Required, TypeAlias, TypedDict, TypeVar
 from uuid import UUID
+
+from msgspec import Meta
 
 from database.connections import Connection
 from ledger.commands import parse_id
@@ -23,18 +25,79 @@ from projections.history import Below, PastState, Point, SealedPastState
 from scim.errors import TooMany
 from scim.work import Work
 
+ResourceName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [USER, GROUP]})]
+
+
+class Names(TypedDict, total=False):
+    """What a list shows besides the id, in the words of SCIM. `erased` or `unreadable` where there are no attributes any more."""
+
+    userName: str
+    displayName: str
+    externalId: str
+    erased: Literal[True]
+    unreadable: Literal[True]
+
+
+class PopulationRow(Names):
+    """A user or group that existed."""
+
+    id: Required[UUID]
+    type: Required[ResourceName]
+    active: Required[bool]
+
+
+class AccessRow(TypedDict):
+    """A group that a user could reach. `paths`: the groups that each way leads through; `paths_capped`: there were more ways."""
+
+    id: UUID
+    type: ResourceName
+    direct: bool
+    since_seq: Seq
+    display: str | None
+    paths: list[list[UUID]]
+    paths_capped: bool
+
+
+class MemberRow(TypedDict):
+    """A member of a group. `via`: the groups that it was a member through; `effective`: it was active, so the membership gave access."""
+
+    id: UUID
+    type: ResourceName
+    effective: bool
+    direct: bool
+    via: list[UUID]
+    since_seq: Seq
+
+
+class ChangedMember(TypedDict):
+    id: UUID
+    type: ResourceName
+
+
+class Difference(TypedDict):
+    """A difference between two points. `active` of users and groups, `member` of memberships; `seq` null: it did not exist at the second point."""
+
+    change: Literal["created", "deleted", "reactivated", "deactivated", "updated", "member_added", "member_removed"]
+    id: UUID
+    type: ResourceName
+    active: NotRequired[bool | None]
+    member: NotRequired[ChangedMember]
+    seq: Seq | None
+
+
+_NAMES: Final[tuple[Literal["userName", "displayName", "externalId"], ...]] = ("userName", "displayName", "externalId")
 AUDIT_PAGE_MAX = 1_000
 AUDIT_STEPS: Final = 3_000_000  # budget of one question: a million memberships, or the names of a hundred thousand users
 LEVEL_STEPS: Final = 500  # charged for the query of one level of groups
 ROW_BYTES: Final = 200  # of a row as JSON, without its parts of variable length
 ID_BYTES: Final = 39  # of an id in a JSON list
-Rows = list[dict[str, Any]]
+Row = TypeVar("Row", AccessRow, MemberRow)
 
 
 @on_directory("audit.population")
 async def population(
     ledger: OpenLedger, _caller: Caller, directory: Directory, as_of: str, *, kind: str, after: str | None, limit: int
-) -> tuple[Rows, Point, str | None]:
+) -> tuple[list[PopulationRow], Point, str | None]:
     """All resources that existed, by id, after an id: at most `limit`, fewer if their attributes are large.
 
     Also returns the id after which the next page begins, or None at the end.
@@ -46,7 +109,7 @@ async def population(
         point = await history.resolve(conn, directory, as_of, now=ledger.clock())
         people = await history.population(conn, directory, point.seq, ot=kind, after=start, limit=limit)
 
-    def row(number: int, document: dict[str, Any] | None, why: str) -> dict[str, Any]:
+    def row(number: int, document: dict[str, Any] | None, why: str) -> PopulationRow:
         person = people[number]
         return {"id": person.id, "type": kind, "active": person.active, **_names(document, why)}
 
@@ -69,7 +132,7 @@ async def user(ledger: OpenLedger, _caller: Caller, directory: Directory, user_i
 @on_directory("audit.access")
 async def access(
     ledger: OpenLedger, _caller: Caller, directory: Directory, user_id: str, as_of: str, *, nested: bool, after: str | None, work: Work
-) -> tuple[Rows, Point, str | None]:  # fmt: skip
+) -> tuple[list[AccessRow], Point, str | None]:  # fmt: skip
     """The groups that the user could reach: none from the commit on that deactivated or deleted the user.
 
     By id, after an id. Also returns the id after which the next page begins, or None at the end.
@@ -82,15 +145,15 @@ async def access(
         return [], point, None
     edges = await _edges_above(ledger, directory, _id(user_id), point.seq, nested=nested, work=work)
 
-    def reached() -> tuple[Rows, str | None]:
+    def reached() -> tuple[list[AccessRow], str | None]:
         return _page([_access_row(found) for found in access_by(_id(user_id), edges, work)], after, _path_bytes)
 
     page, more = await ledger.turns.compute(directory.id, reached)
     names = await _listed_attributes(ledger, directory, [row["id"] for row in page], point.seq, work)
-    return [row | {"display": names.get(row["id"], {}).get("displayName")} for row in page], point, more
+    return [{**row, "display": names.get(row["id"], {}).get("displayName")} for row in page], point, more
 
 
-def _access_row(found: Access) -> dict[str, Any]:
+def _access_row(found: Access) -> AccessRow:
     return {
         "id": found.group, "type": GROUP, "direct": found.direct, "since_seq": found.since_seq, "display": None,
         "paths": [list(path) for path in found.paths], "paths_capped": found.capped,
@@ -115,7 +178,7 @@ async def _edges_above(ledger: OpenLedger, directory: Directory, user: UUID, seq
 async def members(
     ledger: OpenLedger, _caller: Caller, directory: Directory, group_id: str, as_of: str, *, nested: bool, effective: bool | None,
     after: str | None, work: Work,
-) -> tuple[Rows, Point, str | None]:  # fmt: skip
+) -> tuple[list[MemberRow], Point, str | None]:  # fmt: skip
     """The members of a group. `effective`: the member was active, so the membership gave access.
 
     By id, after an id. Also returns the id after which the next page begins, or None at the end.
@@ -133,8 +196,8 @@ async def members(
         if not nested:
             break
 
-    def rows() -> tuple[Rows, str | None]:
-        found = [
+    def rows() -> tuple[list[MemberRow], str | None]:
+        found: list[MemberRow] = [
             {"id": m.id, "type": m.type, "effective": m.active, "direct": not m.via, "via": list(m.via), "since_seq": m.since_seq}
             for m in below.members()
             if effective is None or m.active is effective
@@ -148,7 +211,7 @@ async def members(
 @on_directory("audit.diff")
 async def diff(
     ledger: OpenLedger, _caller: Caller, directory: Directory, first: str, to: str, *, group: str | None, user_id: str | None, work: Work
-) -> tuple[Rows, Point, Point]:  # fmt: skip
+) -> tuple[list[Difference], Point, Point]:  # fmt: skip
     """The differences between two points, which are returned too. Applied to the first state they give the second.
 
     Raises TooMany if more than ROWS_MAX memberships or resources differ.
@@ -163,20 +226,20 @@ async def diff(
     if max(len(memberships), len(states)) > history.ROWS_MAX:
         raise TooMany(f"More than {history.ROWS_MAX} things differ. Ask for a shorter time, or for one group or user.")
 
-    def rows() -> Rows:
+    def rows() -> list[Difference]:
         work.spend(len(states) + len(memberships))
         return [*map(_state_change, states), *map(_edge_change, memberships)]
 
     return await ledger.turns.compute(directory.id, rows), begin, end
 
 
-def _edge_change(row: tuple[Any, ...]) -> dict[str, Any]:
+def _edge_change(row: tuple[Any, ...]) -> Difference:
     grp, mem, mt, sign, from_seq, to_seq = row
     change, seq = ("member_removed", to_seq) if sign < 0 else ("member_added", from_seq)
     return {"change": change, "id": grp, "type": GROUP, "member": {"id": mem, "type": MEMBER_TYPE_NAMES[mt]}, "seq": seq}
 
 
-def _state_change(row: tuple[Any, ...]) -> dict[str, Any]:
+def _state_change(row: tuple[Any, ...]) -> Difference:
     obj, ot, was_active, is_active, was_body, is_body = row
     if was_body is None:
         change = "created"
@@ -208,17 +271,20 @@ async def _listed_attributes(
     ledger: OpenLedger, directory: Directory, resources: list[UUID], seq: Seq, work: Work
 ) -> dict[UUID, dict[str, Any]]:
     """The names that a list shows besides the ids; none of erased resources."""
-    shown = ("userName", "displayName", "externalId")
-    return await history.documents_then(ledger.turns, ledger.kek, directory, resources, seq, shown, work)
+    return await history.documents_then(ledger.turns, ledger.kek, directory, resources, seq, _NAMES, work)
 
 
-def _names(document: dict[str, Any] | None, why: str) -> dict[str, Any]:
+def _names(document: dict[str, Any] | None, why: str) -> Names:
     if document is None:
-        return {why: True}
-    return {name: document[name] for name in ("userName", "displayName", "externalId") if name in document}
+        return {"erased": True} if why == "erased" else {"unreadable": True}
+    names: Names = {}
+    for name in _NAMES:
+        if name in document:
+            names[name] = document[name]
+    return names
 
 
-def _page(rows: Rows, after: str | None, size: Callable[[dict[str, Any]], int]) -> tuple[Rows, str | None]:
+def _page(rows: list[Row], after: str | None, size: Callable[[Row], int]) -> tuple[list[Row], str | None]:
     """The rows after an id, up to BODIES_BYTES_MAX besides the first, and the id after which the next page begins."""
     start = 0 if after is None else bisect_right(rows, _id(after).bytes, key=lambda row: row["id"].bytes)
     total = 0
@@ -229,9 +295,9 @@ def _page(rows: Rows, after: str | None, size: Callable[[dict[str, Any]], int]) 
     return rows[start:], None
 
 
-def _path_bytes(row: dict[str, Any]) -> int:
+def _path_bytes(row: AccessRow) -> int:
     return ID_BYTES * sum(map(len, row["paths"]))
 
 
-def _via_bytes(row: dict[str, Any]) -> int:
+def _via_bytes(row: MemberRow) -> int:
     return ID_BYTES * len(row["via"])

@@ -2,21 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import orjson
 
 from database.connections import Connection
 from delivery import consumers as acts
+from delivery.audit import AuditSummary, summary
 from delivery.audit import audit as recompute
-from delivery.audit import summary
 from delivery.checkpoints import acknowledge as advance
 from delivery.checkpoints import place_of
 from delivery.consumers import NAME, Allowed, Consumer, check_definition, consumer_named
-from delivery.forks import Watch, closed, forks_of, misplaced, open_fork, parted
+from delivery.forks import ListedFork, Watch, closed, forks_of, misplaced, open_fork, parted
 from delivery.log_positions import PlaceMovedError
 from delivery.signing import new_secret
-from delivery.status import count_matching, status_of
+from delivery.status import ConsumerStatus, count_matching, status_of
 from delivery.surge_control import held_commits, limits
 from delivery.terms import Definition
 from delivery.transports.webhook import Message
@@ -30,6 +30,7 @@ from operations import places
 from operations.admin_commands import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
 from operations.caller import MACHINE, Caller
+from operations.expansion import expanded_page, expansion_of
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, ForbiddenError, InvalidError, UnmetError, mask_of, unknown_directory
 from replay.redeliver import REPLAYS
@@ -47,11 +48,18 @@ class Changes(TypedDict, total=False):
     retry_schedule: tuple[int, ...]
 
 
+class ConsumerAudit(AuditSummary):
+    """The audit of a consumer. `gone`: its forks, with events that the log lost after it acknowledged them."""
+
+    gone: list[ListedFork]
+    gone_count: int
+
+
 @dataclass(frozen=True, slots=True)
 class Put:
     """The result of `put`. `secret` is set only when a webhook was created."""
 
-    status: dict[str, Any]
+    status: ConsumerStatus
     created: bool
     secret: str | None
     warnings: tuple[str, ...]
@@ -140,7 +148,7 @@ async def _created(ledger: OpenLedger, caller: Caller, number: int, name: str, a
     return Put(await _status(ledger, caller, name), created=True, secret=secret, warnings=())
 
 
-async def _status(ledger: OpenLedger, caller: Caller, name: str) -> dict[str, Any]:
+async def _status(ledger: OpenLedger, caller: Caller, name: str) -> ConsumerStatus:
     """The status after an act. Raises ConflictError if another request has deleted the consumer meanwhile."""
     async with ledger.connection() as conn:
         found = await consumer_named(conn, name)
@@ -151,7 +159,7 @@ async def _status(ledger: OpenLedger, caller: Caller, name: str) -> dict[str, An
 
 
 @operation("consumers.list")
-async def list_all(ledger: OpenLedger, caller: Caller) -> list[dict[str, Any]]:
+async def list_all(ledger: OpenLedger, caller: Caller) -> list[ConsumerStatus]:
     """The status of every consumer that belongs to the caller, by name."""
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)
@@ -161,7 +169,7 @@ async def list_all(ledger: OpenLedger, caller: Caller) -> list[dict[str, Any]]:
 
 
 @on_consumer("consumers.show")
-async def show(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[str, Any]:
+async def show(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> ConsumerStatus:
     """The status of one consumer."""
     return await _status(ledger, caller, consumer.name)
 
@@ -173,7 +181,7 @@ async def delete(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> None
 
 
 @on_consumer("consumers.pause")
-async def pause(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[str, Any]:
+async def pause(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> ConsumerStatus:
     """Stop deliveries and pulls; the place is kept."""
     act = acts.paused(consumer)
     if act is not None:
@@ -182,7 +190,7 @@ async def pause(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[
 
 
 @on_consumer("consumers.resume")
-async def resume(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> dict[str, Any]:
+async def resume(ledger: OpenLedger, caller: Caller, consumer: Consumer) -> ConsumerStatus:
     """Continue from the place where it was paused or disabled."""
     act = acts.resumed(consumer)
     if act is not None:
@@ -295,8 +303,9 @@ async def _claimed(conn: Connection, consumer: Consumer, position: Position, rea
 
 
 @on_consumer("consumers.pull")
-async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: int) -> Page:
+async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: int, expand: str | None = None) -> Page:
     """The next events after the acknowledged place, which stays. Raises ConflictError."""
+    expansion = expansion_of(caller, expand)
     check_pulling(consumer)
     await _put_into_log(ledger, consumer)
     async with ledger.connection() as conn:
@@ -311,6 +320,7 @@ async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: in
         generation = await ledger.feed.mark_of(conn, place.reading(consumer.uuid))
         cursor = replace(await ledger.feed.cursor_at(conn, selection, place.through), generation=generation)
     page = await ledger.feed.page(ledger.connection, selection, cursor, limit)
+    page = await expanded_page(ledger, expansion, selection, page)
     async with ledger.connection() as conn:
         await _mark_held(conn, page)
         await _note_shown(ledger, conn, consumer, page)
@@ -369,7 +379,7 @@ async def seek(ledger: OpenLedger, caller: Caller, consumer: Consumer, to: str, 
 
 
 @on_consumer("consumers.close_fork")
-async def close_fork(ledger: OpenLedger, caller: Caller, consumer: Consumer, reason: str) -> dict[str, Any]:
+async def close_fork(ledger: OpenLedger, caller: Caller, consumer: Consumer, reason: str) -> ConsumerStatus:
     """Close a fork: the operator has repaired the receiver. Raises ConflictError if no fork is open."""
     async with ledger.connection() as conn:
         known = await open_fork(conn, consumer.id, caller.token.reaches_log)
@@ -382,7 +392,7 @@ async def close_fork(ledger: OpenLedger, caller: Caller, consumer: Consumer, rea
 
 
 @on_consumer("consumers.audit")
-async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: str | None, to: str | None) -> dict[str, Any]:
+async def audit(ledger: OpenLedger, caller: Caller, consumer: Consumer, start: str | None, to: str | None) -> ConsumerAudit:
     """Compare what the consumer acknowledged with the log, or with the part of it from `start` to `to`."""
     async with ledger.connection() as conn:
         directories = await ledger.directories.all(conn)

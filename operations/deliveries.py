@@ -1,6 +1,6 @@
 """Blocked and parked deliveries: list them, and retry, park or skip one."""
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import anyio.to_thread
 
@@ -10,7 +10,7 @@ from delivery.consumers import Consumer
 from delivery.interventions import parked, retried, skipped
 from delivery.reports import BLOCKED, PARKED, RETRYING, Exceptional
 from delivery.runs import Planned, Superseded
-from delivery.status import rows_of
+from delivery.status import FailedDelivery, rows_of
 from ledger.cursor import parse_event_id
 from ledger.feed import CursorAheadError, CursorForkedError, Selection
 from operations.admin_commands import record
@@ -30,7 +30,7 @@ SUPERSEDED: Final = (
 
 async def _listed(
     ledger: OpenLedger, consumer: Consumer, states: tuple[int, ...], after: int, limit: int
-) -> tuple[list[dict[str, Any]], int | None]:
+) -> tuple[list[FailedDelivery], int | None]:
     async with ledger.connection() as conn:
         some = await exceptions(conn, consumer, states=states, after=after, limit=limit)
         fetched = await ledger.feed.fetch_at(conn, [(e.directory, e.seq) for e in some], Selection(rendered=False))
@@ -42,7 +42,7 @@ async def _listed(
 @on_consumer("deliveries.blocked")
 async def list_blocked(
     ledger: OpenLedger, _caller: Caller, consumer: Consumer, after: int, limit: int
-) -> tuple[list[dict[str, Any]], int | None]:
+) -> tuple[list[FailedDelivery], int | None]:
     """Blocked and retried deliveries after a position, and the position after which the next page begins (None at the end)."""
     return await _listed(ledger, consumer, (BLOCKED, RETRYING), after, limit)
 
@@ -50,7 +50,7 @@ async def list_blocked(
 @on_consumer("deliveries.parked")
 async def list_parked(
     ledger: OpenLedger, _caller: Caller, consumer: Consumer, after: int, limit: int
-) -> tuple[list[dict[str, Any]], int | None]:
+) -> tuple[list[FailedDelivery], int | None]:
     """Parked deliveries after a position, in the same way."""
     return await _listed(ledger, consumer, (PARKED,), after, limit)
 

@@ -2,15 +2,16 @@
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NotRequired, TypedDict
 from uuid import UUID
 
 from database.arrays import int4s
 from database.connections import Connection
 from database.queries import load_queries
 from delivery.surge_control import lately_in, limits
-from delivery.surge_policy import Limit
+from delivery.surge_policy import Action, Limit
 from ledger.directories import Directory
+from ledger.event_data import Count, FromOne, Id
 from ledger.events import CLOSED, DELETED, EVENT_TYPES, GROUP, PAUSED, USER, Fact
 from ledger.sealing import Kek, NoteKind, open_note
 from ledger.state import tail_now
@@ -33,11 +34,129 @@ SPIKE_TIMES_MIN = 10  # a spike has this many times the requests of the median m
 CHANGES: Final = sum(  # the event types that requests of an IdP make, as bits
     kind.bit for kind in EVENT_TYPES if kind.subject in {USER, GROUP} and Fact.BY_OPERATOR not in kind.facts
 )
-_SEALED: Final[dict[str, NoteKind]] = {"detail": "refusal", "filter": "filter"}
-_NAMES = (
-    "id", "directory", "time", "method", "path", "filter", "status", "scim_type", "detail", "profile", "tolerances", "events",
-    "duration_us", "request_id", "token",
-)  # fmt: skip
+
+
+class RequestEntry(TypedDict):
+    """One SCIM request: a line of the journal. `path` is a template without ids, `filter` has no values. `fix`: what to do about a refusal."""
+
+    id: FromOne
+    directory: str
+    time: datetime
+    method: str
+    path: str
+    filter: NotRequired[str | None]
+    status: int
+    scim_type: NotRequired[str]
+    detail: NotRequired[str]
+    profile: str
+    tolerances: list[str]
+    events: Count
+    duration_us: Count
+    request_id: UUID
+    token: NotRequired[str]
+    fix: NotRequired[str]
+
+
+class OperationFigures(TypedDict):
+    """How often an operation was asked for, and how it was answered. `errors` are without 429; `p50_us`: the median time of an answer."""
+
+    method: str
+    path: str
+    requests: Count
+    errors: Count
+    too_many_requests: Count
+    p50_us: Count
+    last: datetime
+
+
+class Spike(TypedDict):
+    """A minute with many times the requests of the median minute."""
+
+    minute: datetime
+    requests: Count
+    times_the_median: float
+
+
+class Refusal(TypedDict):
+    """A reason of refusals, how often it was given, and what to do about it."""
+
+    status: int
+    scim_type: str | None
+    detail: str | None
+    count: Count
+    last: datetime
+    fix: str | None
+
+
+class RetryStorm(TypedDict):
+    """A request that was refused again and again within the last hour."""
+
+    method: str
+    path: str
+    status: int
+    count: Count
+    first: datetime
+    last: datetime
+
+
+class ToleranceUse(TypedDict):
+    """A tolerance of the profile that the IdP relies on, and what it forgives."""
+
+    tolerance: str
+    requests: Count
+    meaning: str
+
+
+class TokenAge(TypedDict):
+    """A SCIM token of the directory, with its use."""
+
+    id: Id
+    name: str
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class SurgeState(TypedDict):
+    """The revocations of the last hour, beside the limit of the surge brake."""
+
+    revocations_last_hour: Count
+    per_hour: Count
+    action: Action
+
+
+class Report(TypedDict):
+    """What the journal says of a directory. `since` is set where the journal has more than it looks at: figures are since then."""
+
+    directory: str
+    profile: str
+    hours: int
+    since: datetime | None
+    last_request: datetime | None
+    last_change: datetime | None
+    busiest_minute_requests: Count
+    operations: list[OperationFigures]
+    spikes: list[Spike]
+    refusals: list[Refusal]
+    retry_storms: list[RetryStorm]
+    tolerances: list[ToleranceUse]
+    test_objects: Count
+    tokens: list[TokenAge]
+
+
+class State(Report):
+    """The report, with the directory's own state. `clock`: `exact`, `behind` or `frozen`."""
+
+    state: str
+    clock: str
+    surge: SurgeState
+
+
+class DirectoryHealth(State):
+    """The health of a directory's IdP. `advice`: sentences for its admin, worst first."""
+
+    advice: list[str]
 
 
 @operation("requests.list")
@@ -50,7 +169,7 @@ async def list_requests(
     refused: bool | None,
     before: int,
     limit: int,
-) -> list[dict[str, Any]]:
+) -> list[RequestEntry]:
     """Requests of the directories that the caller reaches, or of one of them, newest first, before a given id."""
     if directory is not None:
         reached = [await reached_directory(ledger, caller, directory)]
@@ -78,27 +197,39 @@ async def formerly(ledger: OpenLedger, hashed: bytes, slug: str) -> tuple[Direct
 
 
 @on_directory("directories.health")
-async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hours: int) -> dict[str, Any]:
+async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hours: int) -> DirectoryHealth:
     """The health of a directory's IdP, with advice for its admin, worst first."""
     async with ledger.connection() as conn:
         report = await directory_health(conn, ledger.kek, directory, hours)
-        report["clock"] = (await tail_now(conn, directory)).state
+        clock = (await tail_now(conn, directory)).state
         limit = (await limits(conn)).get(directory.id, Limit())
         lost = await lately_in(conn, directory, limit)
-    report["state"] = directory.state
-    report["surge"] = {"revocations_last_hour": lost, "per_hour": limit.per_hour, "action": limit.action}
-    return {**report, "advice": advice(report, datetime.fromtimestamp(ledger.clock() / 1e6, UTC))}
+    surge: SurgeState = {"revocations_last_hour": lost, "per_hour": limit.per_hour, "action": limit.action}
+    found: State = {**report, "state": directory.state, "clock": clock, "surge": surge}
+    return {**found, "advice": advice(found, datetime.fromtimestamp(ledger.clock() / 1e6, UTC))}
 
 
-def _entry_json(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
-    shown = {name: value for name, value in zip(_NAMES, row, strict=True) if value is not None}
-    for name, kind in _SEALED.items():
-        if name in shown:
-            shown[name] = _open_sealed(kek, shown[name], kind, shown["request_id"])
-    if "token" in shown:
-        shown["token"] = f"tok_{shown['token'].hex}"
-    fix = fix_of(shown["status"], shown.get("scim_type"), shown.get("detail"))
-    return shown if fix is None else {**shown, "fix": fix}
+def _entry_json(kek: Kek, row: tuple[Any, ...]) -> RequestEntry:
+    (
+        number, directory, time, method, path, shape, status, scim_type, sealed, profile, tolerances, events, took, request, token,
+    ) = row  # fmt: skip
+    entry: RequestEntry = {
+        "id": number, "directory": directory, "time": time, "method": method, "path": path, "status": status, "profile": profile,
+        "tolerances": tolerances, "events": events, "duration_us": took, "request_id": request,
+    }  # fmt: skip
+    if shape is not None:
+        entry["filter"] = _open_sealed(kek, shape, "filter", request)
+    if scim_type is not None:
+        entry["scim_type"] = scim_type
+    detail = _open_sealed(kek, sealed, "refusal", request)
+    if detail is not None:
+        entry["detail"] = detail
+    if token is not None:
+        entry["token"] = f"tok_{token.hex}"
+    fix = fix_of(status, scim_type, detail)
+    if fix is not None:
+        entry["fix"] = fix
+    return entry
 
 
 def _open_sealed(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) -> str | None:
@@ -108,14 +239,14 @@ def _open_sealed(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) 
         return "(unreadable: not sealed by this service for this request)"
 
 
-def _refused(kek: Kek, row: tuple[Any, ...]) -> dict[str, Any]:
+def _refused(kek: Kek, row: tuple[Any, ...]) -> Refusal:
     status, scim_type, sealed, request, count, last = row
     detail = _open_sealed(kek, sealed, "refusal", request)
-    said = {"status": status, "scim_type": scim_type, "detail": detail, "count": count, "last": last}
-    return {**said, "fix": fix_of(status, scim_type, detail)}
+    fix = fix_of(status, scim_type, detail)
+    return {"status": status, "scim_type": scim_type, "detail": detail, "count": count, "last": last, "fix": fix}
 
 
-async def directory_health(conn: Connection, kek: Kek, directory: Directory, hours: int) -> dict[str, Any]:
+async def directory_health(conn: Connection, kek: Kek, directory: Directory, hours: int) -> Report:
     """Last request, errors per operation, refusals with reason and fix, spikes, retry storms, tolerances relied on, token ages."""
     looked = await (await conn.execute(SQL["doctor_looked"], (directory.id, hours, LOOKED_MAX))).fetchone()
     assert looked is not None
@@ -128,7 +259,6 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
     ((busiest,),) = await rows("doctor_busiest")
     tokens = await (await conn.execute(SQL["doctor_tokens"], (directory.slug,))).fetchall()
     relied = await rows("doctor_tolerances")
-    names = ("method", "path", "requests", "errors", "too_many_requests", "p50_us", "last")
     return {
         "directory": directory.slug,
         "profile": directory.profile.text,
@@ -137,32 +267,39 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         "last_request": last,
         "last_change": changed[0] if changed else None,
         "busiest_minute_requests": busiest or 0,
-        "operations": [dict(zip(names, row, strict=True)) for row in await rows("doctor_operations")],
+        "operations": [
+            {
+                "method": method,
+                "path": path,
+                "requests": n,
+                "errors": errors,
+                "too_many_requests": many,
+                "p50_us": p50,
+                "last": at,
+            }
+            for method, path, n, errors, many, p50, at in await rows("doctor_operations")
+        ],
         "spikes": [
-            dict(zip(("minute", "requests", "times_the_median"), row, strict=True))
-            for row in await rows("doctor_spikes", SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)
+            {"minute": minute, "requests": n, "times_the_median": times}
+            for minute, n, times in await rows("doctor_spikes", SPIKE_REQUESTS_MIN, SPIKE_TIMES_MIN)
         ],
         "refusals": [_refused(kek, row) for row in await rows("doctor_refusals")],
         "retry_storms": [
-            dict(zip(("method", "path", "status", "count", "first", "last"), row, strict=True))
-            for row in await rows("doctor_retries")
+            {"method": method, "path": path, "status": status, "count": n, "first": began, "last": at}
+            for method, path, status, n, began, at in await rows("doctor_retries")
         ],
         "tolerances": [
             {"tolerance": name, "requests": count, "meaning": sentence_of(name)} for name, count in relied if name != TEST_OBJECT
         ],
         "test_objects": sum(count for name, count in relied if name == TEST_OBJECT),
         "tokens": [
-            dict(
-                zip(
-                    ("id", "name", "created_at", "expires_at", "revoked_at", "last_used_at"), (str(number), *columns), strict=True
-                )
-            )
-            for number, *columns in tokens
+            {"id": str(number), "name": name, "created_at": made, "expires_at": ends, "revoked_at": ended, "last_used_at": used}
+            for number, name, made, ends, ended, used in tokens
         ],
     }
 
 
-def advice(report: dict[str, Any], now: datetime) -> list[str]:
+def advice(report: State, now: datetime) -> list[str]:
     """Sentences for the admin of the IdP, worst first."""
     if report["state"] in {CLOSED, DELETED}:
         return []
@@ -170,7 +307,7 @@ def advice(report: dict[str, Any], now: datetime) -> list[str]:
     return [*of_itself, *_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
 
 
-def _clock(report: dict[str, Any]) -> list[str]:
+def _clock(report: State) -> list[str]:
     name = report["directory"]
     says = {
         "behind": "No change is accepted: the last event is more than 60 seconds ahead of the database's clock. Put the clock right, or "
@@ -180,7 +317,7 @@ def _clock(report: dict[str, Any]) -> list[str]:
     return [says[report["clock"]]] if report.get("clock") in says else []
 
 
-def _surge_advice(report: dict[str, Any]) -> list[str]:
+def _surge_advice(report: State) -> list[str]:
     name, surge = report["directory"], report["surge"]
     if surge["revocations_last_hour"] <= surge["per_hour"]:
         return []
@@ -193,20 +330,20 @@ def _surge_advice(report: dict[str, Any]) -> list[str]:
     return [f"{says} {stop}"]
 
 
-def _paused(report: dict[str, Any]) -> list[str]:
+def _paused(report: State) -> list[str]:
     if report["state"] != PAUSED:
         return []
     return [f"It is paused: its IdP is told to try again later. scim-ledger directory resume {report['directory']} --reason …"]
 
 
-def _storms(report: dict[str, Any]) -> list[str]:
+def _storms(report: State) -> list[str]:
     return [
         f"The IdP repeats {storm['method']} {storm['path']} without success ({storm['count']} times in an hour, status {storm['status']})."
         for storm in report["retry_storms"]
     ]
 
 
-def _tokens(report: dict[str, Any], now: datetime) -> list[str]:
+def _tokens(report: State, now: datetime) -> list[str]:
     live = [t for t in report["tokens"] if t["revoked_at"] is None and t["expires_at"] > now]
     if not live:
         return ["No valid SCIM token: issue one and put it into the IdP."]
@@ -217,7 +354,7 @@ def _tokens(report: dict[str, Any], now: datetime) -> list[str]:
     return soon + [f"Token {t['name']} was never used: revoke it if nobody needs it." for t in unused]
 
 
-def _silence(report: dict[str, Any], now: datetime) -> list[str]:
+def _silence(report: State, now: datetime) -> list[str]:
     last = report["last_request"]
     if last is None:
         return ["No request has arrived yet: check the URL and the token in the IdP."]
@@ -226,7 +363,7 @@ def _silence(report: dict[str, Any], now: datetime) -> list[str]:
     return []
 
 
-def _errors(report: dict[str, Any]) -> list[str]:
+def _errors(report: State) -> list[str]:
     found: list[str] = []
     total, errors, limited = (sum(o[name] for o in report["operations"]) for name in ("requests", "errors", "too_many_requests"))
     if total and errors / total > ERROR_SHARE:
@@ -237,7 +374,7 @@ def _errors(report: dict[str, Any]) -> list[str]:
     return found
 
 
-def _spikes(report: dict[str, Any]) -> list[str]:
+def _spikes(report: State) -> list[str]:
     return [
         f"{spike['requests']} requests in the minute from {spike['minute']:%Y-%m-%d %H:%M} UTC, {spike['times_the_median']:g} times the "
         "usual: did somebody restart the IdP's provisioning, or assign many users at once?"

@@ -14,7 +14,7 @@ from operations.admission import on_directory, operation, reached_directory
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from operations.refusals import NotFoundError
-from scim.dry_run import dry_run
+from scim.dry_run import Trial, dry_run
 from scim.profile import Profile, read_profile
 from scim.schema import RESOURCE_TYPES
 
@@ -69,7 +69,7 @@ async def validate(ledger: OpenLedger, _caller: Caller, document: Any) -> Profil
 @operation("profiles.try")
 async def tried(
     ledger: OpenLedger, caller: Caller, asked: str | Profile, requests: list[dict[str, Any]], *, slug: str | None
-) -> list[dict[str, Any]]:
+) -> list[Trial]:
     """What recorded requests would store under a profile, with the extension schemas of a directory if one is named.
 
     `asked` may be the slug of that directory, meaning the profile that it has.

@@ -5,11 +5,14 @@ attribute.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias, TypedDict
 from uuid import UUID
+
+from msgspec import Meta
 
 from ledger.commands import parse_id
 from ledger.directories import Directory
+from ledger.event_data import Id, Time
 from ledger.events import GROUP, USER
 from ledger.rendering import rfc3339
 from operations.admission import on_directory
@@ -23,8 +26,34 @@ from scim.casefolding import casefold
 from scim.filter_index import Atom, AtomKind
 from scim.profile import mapped_user
 
+ResourceWord: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [USER.lower(), GROUP.lower()]})]
 RESOURCES_PAGE_MAX: Final = 1_000
-Resources = list[dict[str, Any]]
+
+
+class Attributes(TypedDict, total=False):
+    """`object` in the form of SCIM; for a user also `user`, in words that are the same for every IdP. Or why there are none.
+
+    `withheld`: the token may not read them. `erased`: they were erased. `unreadable`: they are damaged.
+    """
+
+    object: dict[str, Any]
+    user: dict[str, Any]
+    withheld: Literal[True]
+    erased: Literal[True]
+    unreadable: Literal[True]
+
+
+class ShownResource(TypedDict):
+    """A user or group as of now. `active` is of users only."""
+
+    object: ResourceWord
+    id: Id
+    active: NotRequired[bool]
+    created_at: Time
+    data: Attributes
+
+
+Resources = list[ShownResource]
 _PLURAL: Final = {USER: "users", GROUP: "groups"}
 
 
@@ -49,13 +78,13 @@ async def list_groups(
 
 
 @on_directory("users.show")
-async def show_user(ledger: OpenLedger, caller: Caller, directory: Directory, user_id: str) -> dict[str, Any]:
+async def show_user(ledger: OpenLedger, caller: Caller, directory: Directory, user_id: str) -> ShownResource:
     """One current user. Raises NotFoundError, the same for an id of another directory and for one that nothing has."""
     return await _show(ledger, caller, directory, USER, user_id)
 
 
 @on_directory("groups.show")
-async def show_group(ledger: OpenLedger, caller: Caller, directory: Directory, group_id: str) -> dict[str, Any]:
+async def show_group(ledger: OpenLedger, caller: Caller, directory: Directory, group_id: str) -> ShownResource:
     """One current group, in the same way."""
     return await _show(ledger, caller, directory, GROUP, group_id)
 
@@ -99,7 +128,7 @@ def _after(text: str | None) -> UUID | None:
     return found
 
 
-async def _show(ledger: OpenLedger, caller: Caller, directory: Directory, ot: str, text: str) -> dict[str, Any]:
+async def _show(ledger: OpenLedger, caller: Caller, directory: Directory, ot: str, text: str) -> ShownResource:
     _check_types(caller, ot)
     number = parse_id(text)
     rows: list[Listed] = []
@@ -116,18 +145,32 @@ async def _show(ledger: OpenLedger, caller: Caller, directory: Directory, ot: st
 async def _documents(ledger: OpenLedger, caller: Caller, directory: Directory, ot: str, rows: list[Listed]) -> Resources:
     """The rows in the form of the snapshot, up to the budget of a page."""
 
-    def write(number: int, document: dict[str, Any] | None, why: str) -> dict[str, Any]:
+    def write(number: int, document: dict[str, Any] | None, why: str) -> ShownResource:
         row = rows[number]
-        data: dict[str, Any] = {why: True} if document is None else {"object": document}
-        active: dict[str, Any] = {}
+        own: ShownResource = {
+            "object": ot.lower(), "id": str(row.id), "created_at": rfc3339(row.created_at), "data": _absent(why),
+        }  # fmt: skip
         if ot == USER:
-            active = {"active": row.active}
-            if document is not None:
-                data = {"object": shown(document, active=row.active)}
-                data["user"] = mapped_user(directory.profile, data["object"])
-        return {"object": ot.lower(), "id": str(row.id), **active, "created_at": rfc3339(row.created_at), "data": data}
+            own["active"] = row.active
+        if document is None:
+            return own
+        if ot != USER:
+            return {**own, "data": {"object": document}}
+        document = shown(document, active=row.active)
+        return {**own, "data": {"object": document, "user": mapped_user(directory.profile, document)}}
 
     if not caller.token.bodies:
         return [write(number, None, "withheld") for number in range(len(rows))]
     seqs = [row.body_seq for row in rows]
     return await documents_at(lambda: ledger.turns.connection(directory.id), ledger.kek, directory, seqs, write)
+
+
+def _absent(why: str) -> Attributes:
+    """The place of attributes that a caller does not get."""
+    match why:
+        case "withheld":
+            return {"withheld": True}
+        case "erased":
+            return {"erased": True}
+        case _:
+            return {"unreadable": True}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ledger.directories import Directory
-from ledger.extension_schemas import registered, schema_facts
+from ledger.extension_schemas import RegisteredSchema, registered, schema_facts
 from operations.admin_commands import record_in
 from operations.admission import on_directory, reached_directory
 from operations.caller import Caller
@@ -11,7 +11,7 @@ from operations.open_ledger import OpenLedger
 
 
 @on_directory("schemas.list")
-async def list_all(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> list[dict[str, Any]]:
+async def list_all(_ledger: OpenLedger, _caller: Caller, directory: Directory) -> list[RegisteredSchema]:
     """The extension schemas of a directory, in the order they were registered."""
     return registered(directory)
 
@@ -19,7 +19,7 @@ async def list_all(_ledger: OpenLedger, _caller: Caller, directory: Directory) -
 @on_directory("schemas.register")
 async def register(
     ledger: OpenLedger, caller: Caller, directory: Directory, resource_type: str, schema: dict[str, Any], *, weight: int
-) -> tuple[list[dict[str, Any]], bool]:
+) -> tuple[list[RegisteredSchema], bool]:
     """Register a Schema document for a resource type. Returns all schemas of the directory, and whether this one is new.
 
     `weight`: bytes of the request. Raises RefusedError and StateError.

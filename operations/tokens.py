@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
@@ -13,7 +13,7 @@ from ledger import tokens
 from ledger.bindings import STATES, TokenRow
 from ledger.directories import SYSTEM
 from ledger.lifecycle import check_open
-from ledger.tokens import Issuer, NewToken, Scope, Token, database_clock, shown, token_of
+from ledger.tokens import Issuer, NewToken, Scope, ShownToken, Token, database_clock, shown, token_of
 from operations.admin_commands import record
 from operations.admission import on_token, operation, reached_directory
 from operations.caller import Caller
@@ -28,7 +28,7 @@ DAYS_MAX: Final = 3_650
 class Issued:
     """The JSON of a new token, and its text, which is shown once."""
 
-    shown: dict[str, Any]
+    shown: ShownToken
     text: str
 
 
@@ -91,7 +91,7 @@ async def _recorded(ledger: OpenLedger, caller: Caller, made: NewToken, issuer: 
 @operation("tokens.list")
 async def list_all(
     ledger: OpenLedger, caller: Caller, *, role: str | None, directory: str | None, state: str | None
-) -> list[dict[str, Any]]:
+) -> list[ShownToken]:
     """The tokens that the caller's token covers, in the order of issuance, optionally of one role, directory or state."""
     if role is not None and role not in tokens.ROLES:
         raise not_one_of("role", role, tokens.ROLES)
@@ -107,7 +107,7 @@ async def list_all(
 
 
 @on_token("tokens.show")
-async def show(ledger: OpenLedger, _caller: Caller, token: TokenRow) -> dict[str, Any]:
+async def show(ledger: OpenLedger, _caller: Caller, token: TokenRow) -> ShownToken:
     """One token, without its text."""
     async with ledger.connection() as conn:
         return shown(token, await database_clock(conn))

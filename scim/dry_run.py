@@ -1,7 +1,7 @@
 """A dry run: what a recorded request would store under a profile. Nothing is stored."""
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Required, TypeAlias, TypedDict
 
 from scim.apply import apply_patch
 from scim.errors import InvalidSyntax, NotFound, ScimError
@@ -16,12 +16,46 @@ from scim.remedies import fix_of
 from scim.respelling import endpoint_in
 from scim.schema import RESOURCE_TYPES, USER, ResourceType
 
+
+class TriedOperation(TypedDict):
+    op: str
+    path: str
+    value: Any
+
+
+class TriedMembers(TypedDict):
+    op: str
+    ids: list[str]
+
+
+class Stored(TypedDict, total=False):
+    """What a request would store: in words where it is no resource, a document, or the operations of a PATCH whose resource is not known."""
+
+    stores: str
+    document: dict[str, Any]
+    operations: list[TriedOperation]
+    members: list[TriedMembers]
+    user: dict[str, Any]
+    test_object: bool
+    error: dict[str, Any]
+    fix: str | None
+
+
+class Trial(Stored):
+    """What a recorded request would store under a profile. One that would be refused has an `error`, and a `fix` for whoever runs the IdP."""
+
+    profile: Required[str]
+    method: Required[str]
+    path: Required[str]
+    tolerances: Required[list[str]]
+
+
 Types: TypeAlias = Mapping[str, ResourceType]
 Members: TypeAlias = dict[str, dict[str, str]]  # by casefolded id
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
-def dry_run(profile: Profile, request: Mapping[str, Any], types: Types = RESOURCE_TYPES) -> dict[str, Any]:
+def dry_run(profile: Profile, request: Mapping[str, Any], types: Types = RESOURCE_TYPES) -> Trial:
     """What `{"method", "path", "body"}` would store: a document or operations, the mapped user, the tolerances it relies on.
 
     `types` are the resource types of a directory by endpoint, where it has extension schemas of its own. `before` in the request is the
@@ -30,19 +64,15 @@ def dry_run(profile: Profile, request: Mapping[str, Any], types: Types = RESOURC
     """
     method = str(request.get("method") or request.get("do") or "").upper()
     path = str(request.get("path") or "")
-    result: dict[str, Any] = {"profile": profile.text, "method": method, "path": path}
     leniency = Leniency(profile.tolerances)
     try:
-        result |= _stored_by(profile, method, path, request, leniency, types)
+        stored = _stored_by(profile, method, path, request, leniency, types)
     except ScimError as refused:
-        result |= {"error": refused.document(), "fix": fix_of(refused.status, refused.scim_type, refused.detail)}
-    result["tolerances"] = sorted(leniency.used)
-    return result
+        stored: Stored = {"error": refused.document(), "fix": fix_of(refused.status, refused.scim_type, refused.detail)}
+    return {"profile": profile.text, "method": method, "path": path, **stored, "tolerances": sorted(leniency.used)}
 
 
-def _stored_by(
-    profile: Profile, method: str, path: str, request: Mapping[str, Any], leniency: Leniency, types: Types
-) -> dict[str, Any]:
+def _stored_by(profile: Profile, method: str, path: str, request: Mapping[str, Any], leniency: Leniency, types: Types) -> Stored:
     segments = path.partition("?")[0].rstrip("/").split("/")
     if method not in _WRITES or (method == "POST" and segments[-1] == ".search"):
         return {"stores": "nothing: this request only reads"}
@@ -60,7 +90,7 @@ def _stored_by(
     document = normalise(kind, body, leniency)
     if method == "PUT":
         return _stored_by_put(profile, kind, document, before)
-    return {"document": document} | _as_user(profile, kind, {"active": True, **document})
+    return {"document": document, **_as_user(profile, kind, {"active": True, **document})}
 
 
 def _resource_type_in(segments: list[str], types: Types, leniency: Leniency) -> ResourceType:
@@ -73,14 +103,17 @@ def _resource_type_in(segments: list[str], types: Types, leniency: Leniency) -> 
 
 def _stored_by_patch(
     profile: Profile, kind: ResourceType, body: dict[str, Any], before: Any, own_id: str, leniency: Leniency
-) -> dict[str, Any]:
+) -> Stored:
     patch = read_patch(kind, body, leniency)
-    found: dict[str, Any] = {"operations": _shown_operations(patch), "members": _shown_member_operations(patch)}
-    found = {name: value for name, value in found.items() if value}
+    found: Stored = {}
+    if patch.operations:
+        found["operations"] = _shown_operations(patch)
+    if patch.member_operations:
+        found["members"] = _shown_member_operations(patch)
     if not isinstance(before, dict):
         return found
     document = _patched(kind, patch, _as_stored(profile, kind, before), own_id, leniency)
-    return found | {"document": document} | _as_user(profile, kind, {"active": True, **document}, before)
+    return {**found, "document": document, **_as_user(profile, kind, {"active": True, **document}, before)}
 
 
 def _patched(kind: ResourceType, patch: Patch, before: dict[str, Any], own_id: str, leniency: Leniency) -> dict[str, Any]:
@@ -91,14 +124,14 @@ def _patched(kind: ResourceType, patch: Patch, before: dict[str, Any], own_id: s
     return _with_members(document, patch.member_operations) if patch.member_operations else document
 
 
-def _stored_by_put(profile: Profile, kind: ResourceType, document: dict[str, Any], before: Any) -> dict[str, Any]:
+def _stored_by_put(profile: Profile, kind: ResourceType, document: dict[str, Any], before: Any) -> Stored:
     """A PUT without `active` keeps the stored one. Without `before` that is not known, and the mapped user has no `active`."""
     if isinstance(before, dict):
         stored = _as_stored(profile, kind, before)
         check_immutable(kind, stored, document)
         if kind.name == USER.name:
             document.setdefault("active", stored.get("active", True))
-    return {"document": document} | _as_user(profile, kind, document, before)
+    return {"document": document, **_as_user(profile, kind, document, before)}
 
 
 def _as_stored(profile: Profile, kind: ResourceType, before: dict[str, Any]) -> dict[str, Any]:
@@ -134,19 +167,19 @@ def _selects(operation: MemberOperation, member: Mapping[str, str]) -> bool:
     return operation.filter is not None and matches(operation.filter, member)
 
 
-def _shown_operations(patch: Patch) -> list[dict[str, Any]]:
+def _shown_operations(patch: Patch) -> list[TriedOperation]:
     return [{"op": o.op, "path": o.path.text, "value": o.value} for o in patch.operations]
 
 
-def _shown_member_operations(patch: Patch) -> list[dict[str, Any]]:
+def _shown_member_operations(patch: Patch) -> list[TriedMembers]:
     return [{"op": o.kind, "ids": [member for member, _ in o.members]} for o in patch.member_operations]
 
 
-def _as_user(profile: Profile, kind: ResourceType, document: dict[str, Any], before: Any = None) -> dict[str, Any]:
+def _as_user(profile: Profile, kind: ResourceType, document: dict[str, Any], before: Any = None) -> Stored:
     if kind.name != USER.name:
         return {}
     check_user_name(document, before if isinstance(before, dict) else None)
-    found: dict[str, Any] = {"user": mapped_user(profile, document)}
+    found: Stored = {"user": mapped_user(profile, document)}
     if is_test_object(profile, document["userName"]):
         found["test_object"] = True
     return found

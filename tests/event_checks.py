@@ -51,7 +51,7 @@ def check_events_of(document: Any) -> None:
                 check(item)
 
 
-def watch_httpx() -> None:
+def watch_httpx(check_answer: Callable[[httpx.Response, bytes], None] = lambda _response, _content: None) -> None:
     """From now on each answer that a client of httpx reads is checked, also events of a stream."""
     read, iter_lines = httpx.Response.read, httpx.Response.iter_lines
     if getattr(read, "watched", False):
@@ -62,6 +62,8 @@ def watch_httpx() -> None:
         content = read(self)
         if first and NEXT in content and self.headers.get("content-type", "").startswith("application/json"):
             check_events_of(json.loads(content))
+        if first:
+            check_answer(self, content)
         return content
 
     def checked_lines(self: httpx.Response) -> Iterator[str]:

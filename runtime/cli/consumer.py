@@ -228,13 +228,14 @@ def pull(
     *,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 100,
     wait: Annotated[int, typer.Option(min=0, max=30, help="Seconds to wait for the first.")] = 0,
+    expand: Annotated[str | None, typer.Option(help="Names in membership events: member, group, or member,group.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the next events of a consumer that pulls, and the cursor to acknowledge them. Its place stays.
 
     Example: scim-ledger consumer pull door --limit 10 --wait 20
     """
-    found = ask("consumer pull", query={"limit": limit, "wait": wait}, name=name)
+    found = ask("consumer pull", query={"limit": limit, "wait": wait, "expand": expand}, name=name)
     if as_json:
         say(True, found, "")
         return

@@ -17,11 +17,13 @@ from typing import IO
 import httpx
 import pytest
 
-from tests import warm
+from tests import answer_checks, warm
 from tests.conftest import copied
 from tests.event_checks import watch_httpx
 
-watch_httpx()  # each event that a test of this folder reads is checked against its published schema
+watch_httpx(
+    answer_checks.check
+)  # each event and each answer that a test of this folder reads is checked against what is published
 
 ROOT = Path(__file__).parent.parent.parent
 

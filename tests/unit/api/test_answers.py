@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
-from api.answers import as_json, listed
+from api.answers import Json, listed
 
 
 def test_every_time_is_in_utc_with_microseconds_even_on_a_whole_second() -> None:
@@ -13,7 +13,7 @@ def test_every_time_is_in_utc_with_microseconds_even_on_a_whole_second() -> None
     """
     east = timezone(timedelta(hours=2))
     body = {"at": datetime(2026, 10, 1, 2, 0, tzinfo=east), "rows": [{"at": datetime(2026, 10, 1, 0, 0, 1, 5, tzinfo=UTC)}]}
-    assert json.loads(as_json(body).body) == {
+    assert json.loads(Json(body).body) == {
         "at": "2026-10-01T00:00:00.000000Z",
         "rows": [{"at": "2026-10-01T00:00:01.000005Z"}],
     }
