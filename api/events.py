@@ -19,6 +19,7 @@ from ledger.event_data import Count, FromOne
 from ledger.feed import PAGE_MAX, Page
 from operations import events
 from operations.events import Question
+from operations.expansion import expanded_page
 
 # The JSON Schemas of events are published of their own (event_schemas.py).
 EventDocument: TypeAlias = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/Event"})]
@@ -56,16 +57,18 @@ def routes(services: Services) -> APIRouter:
         subject: str | None = None,
         range_start: datetime | None = None,
         range_end: datetime | None = None,
+        expand: str | None = None,
         wait: Annotated[int, Query(ge=0, le=WAIT_MAX_S)] = 0,
     ) -> Encoded[EventPage]:
         """Read events in order, in pages that together cover the log."""
         deadline = asyncio.get_running_loop().time() + wait
-        question = Question(directory, types, subject, range_start, range_end)
+        question = Question(directory, types, subject, range_start, range_end, expand)
         reading = await events.read(ledger, caller_of(request), question, after=after, start=start)
         cursor = reading.cursor
         while True:
             arrival = services.arrivals.next()
             page = await ledger.feed.page(ledger.connection, reading.selection, cursor, limit)
+            page = await expanded_page(ledger, reading.expansion, reading.selection, page)
             await still_allowed(services, token_hash_of(request))
             left = deadline - asyncio.get_running_loop().time()
             if page.events or page.has_more or left <= 0 or services.stopping:
@@ -75,8 +78,8 @@ def routes(services: Services) -> APIRouter:
             await until_news(arrival, left)
 
     @router.get("/v1/events/{event_id}", name="events.show")
-    async def get_event(request: Request, event_id: str) -> Encoded[EventDocument]:
-        found = await events.show(ledger, caller_of(request), event_id)
+    async def get_event(request: Request, event_id: str, expand: str | None = None) -> Encoded[EventDocument]:
+        found = await events.show(ledger, caller_of(request), event_id, expand)
         await still_allowed(services, token_hash_of(request))
         return Encoded(found.json)
 

@@ -27,6 +27,7 @@ from ledger.rendering import Event
 from ledger.tokens import ENDLESS
 from operations import events
 from operations.events import Question
+from operations.expansion import Expansion, expanded, expanded_page
 from scim.errors import Unauthorized
 
 PAGE: Final = 500
@@ -57,11 +58,15 @@ def routes(services: Services) -> APIRouter:
         directory: str | None = None,
         types: str | None = None,
         subject: str | None = None,
+        expand: str | None = None,
     ) -> EventStream:
         """The feed as Server-Sent Events."""
         after = request.headers.get("last-event-id") or after
-        reading = await events.follow(services.ledger, caller_of(request), Question(directory, types, subject), after=after)
-        follower = _Follower(services, reading.selection, reading.cursor, token_hash_of(request), filtered=reading.filtered)
+        question = Question(directory, types, subject, expand=expand)
+        reading = await events.follow(services.ledger, caller_of(request), question, after=after)
+        follower = _Follower(
+            services, reading.selection, reading.cursor, token_hash_of(request), reading.filtered, reading.expansion
+        )
         return EventStream(follower.lines(), headers=HEADERS)
 
     return router
@@ -76,6 +81,7 @@ class _Follower:
     cursor: Cursor
     token: bytes | None
     filtered: bool
+    expansion: Expansion | None = None
     place: Anchor | None = None
     told: int = 0  # the number up to which `covered` was sent
     sure_until: float = 0.0  # event loop time until which the token need not be checked again
@@ -131,6 +137,8 @@ class _Follower:
                 continue
             if not events:
                 return
+            if self.expansion is not None:  # copies: the events of the tail are those of all readers
+                events = await expanded(self.services.ledger, self.expansion, events, self.selection.takes)
             piece, seen = self._piece(events, 0)
             after = self._passed(events[:seen])
             ended = any(event.kind in ENDS_TOKENS for event in events[:seen])
@@ -191,6 +199,7 @@ class _Follower:
         known, self.sure_until = self.services.tail.place, 0.0  # the page may skip the event that revokes the token
         feed, connection = self.services.ledger.feed, self.services.ledger.connection
         page = await feed.page(connection, self.selection, self.cursor, PAGE, budget=PAGE_BYTES)
+        page = await expanded_page(self.services.ledger, self.expansion, self.selection, page)
         here = Anchor(Position(page.covered_to), page.leaf_hash) if self.selection.directory is None else known
         self.place = None if page.has_more else here  # a place before the page would show its events twice
         return page

@@ -23,14 +23,11 @@ class Ledger(Application):
 
 
 class AccessView(TrackingRecorder):
-    """What the projection writes: each change together with its tracking."""
+    """What the projection writes: each change together with its tracking; also the place of an event that changes nothing."""
 
-    members: set[tuple[str, str]]
+    members: set[tuple[str, str, str]]  # directory, group, member
 
-    def change(self, edge: tuple[str, str], directory: str, *, member: bool, tracking: Tracking) -> None:
-        raise NotImplementedError
-
-    def end(self, directory: str, tracking: Tracking) -> None:
+    def change(self, change: tuple | None, tracking: Tracking) -> None:
         raise NotImplementedError
 
 
@@ -40,42 +37,48 @@ class AccessViewInMemory(AccessView, POPOTrackingRecorder):
     def __init__(self) -> None:
         super().__init__()
         self.members = set()
-        self._directories: dict[str, str] = {}  # of each group
 
-    def change(self, edge: tuple[str, str], directory: str, *, member: bool, tracking: Tracking) -> None:
+    def change(self, change: tuple | None, tracking: Tracking) -> None:
         with self._database_lock:
             self._assert_tracking_uniqueness(tracking)
             self._insert_tracking(tracking)
-            (self.members.add if member else self.members.discard)(edge)
-            self._directories[edge[0]] = directory
+            match change:
+                case False, directory, None, None:  # this one event ends all access; the removals that follow are tidying
+                    self.members = {edge for edge in self.members if edge[0] != directory}
+                case True, *edge:
+                    self.members.add(tuple(edge))
+                case False, *edge:
+                    self.members.discard(tuple(edge))
 
-    def end(self, directory: str, tracking: Tracking) -> None:
-        with self._database_lock:
-            self._assert_tracking_uniqueness(tracking)
-            self._insert_tracking(tracking)
-            self.members = {edge for edge in self.members if self._directories[edge[0]] != directory}
 
-
-GRANTS = ("group.member_added", "group.member_access_restored")
-ENDS = ("group.member_removed", "group.member_access_revoked", "directory.closed")
+def access_change(event: dict) -> tuple | None:
+    """What an event does to access: (begins, directory, group, member), or None. Without a group: all of the directory ends."""
+    kind, directory, data = event["type"], event["directory"], event["data"]
+    if kind == "directory.closed":
+        return False, directory, None, None
+    if kind in {"group.member_added", "group.member_access_restored"} and data["effective"]:
+        return True, directory, data["group"]["id"], data["member"]["id"]
+    if kind in {"group.member_removed", "group.member_access_revoked"}:
+        return False, directory, data["group"]["id"], data["member"]["id"]
+    return None
 
 
 class AccessList(Projection[AccessView]):
-    """Follows all events that grant or end access; `topics` keeps the others away.
-
-    A user who is deactivated, or a group that is deleted, needs nothing else: for each membership there is an event of its own.
-    """
+    """Follows all events that grant or end access; `topics` keeps the others away."""
 
     name = "accesslist"
-    topics = (*GRANTS, *ENDS)
+    topics = (
+        "group.member_added",
+        "group.member_access_restored",
+        "group.member_removed",
+        "group.member_access_revoked",
+        "directory.closed",
+    )
 
     def process_event(self, domain_event: Any, tracking: Tracking) -> None:
-        leaf, topic = domain_event.leaf, domain_event.TOPIC
-        if topic == "directory.closed":  # all access ends with this one event; the removals that follow are tidying
-            self.view.end(leaf["dir"], tracking)
-            return
-        member = topic in GRANTS and leaf["eff"]  # a membership of an inactive user is stored, but grants nothing
-        self.view.change((leaf["obj"], leaf["mem"]), leaf["dir"], member=member, tracking=tracking)
+        leaf = domain_event.leaf  # the event as it is hashed; here it gets the words of the feed
+        data = {"group": {"id": leaf["obj"]}, "member": {"id": leaf.get("mem")}, "effective": leaf.get("eff")}
+        self.view.change(access_change({"type": domain_event.TOPIC, "directory": leaf["dir"], "data": data}), tracking)
 
 
 def follow(env: dict[str, str] | None = None) -> ProjectionRunner[Ledger, AccessView]:

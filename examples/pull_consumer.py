@@ -17,7 +17,7 @@ from typing import Any
 SCHEMA = """
 create table if not exists applied (id text primary key);
 create table if not exists people (id text primary key, name text, active int, directory text);
-create table if not exists members (grp text, person text, directory text, primary key (grp, person));
+create table if not exists members (directory text, grp text, person text, primary key (directory, grp, person));
 """
 
 
@@ -28,8 +28,19 @@ def call(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         return json.load(answer)
 
 
+def access_change(event: dict) -> tuple | None:
+    """What an event does to access: (begins, directory, group, member), or None. Without a group: all of the directory ends."""
+    kind, directory, data = event["type"], event["directory"], event["data"]
+    if kind == "directory.closed":
+        return False, directory, None, None
+    if kind in {"group.member_added", "group.member_access_restored"} and data["effective"]:
+        return True, directory, data["group"]["id"], data["member"]["id"]
+    if kind in {"group.member_removed", "group.member_access_revoked"}:
+        return False, directory, data["group"]["id"], data["member"]["id"]
+    return None
+
+
 def apply(db: sqlite3.Connection, event: dict[str, Any]) -> None:
-    """Take one event over; access is granted only by an effective membership, and taken away by everything that ends one."""
     subject, data, directory = event["subject"]["id"], event["data"], event["directory"]
     match event["type"]:
         case "user.created" | "user.updated" | "user.deactivated" | "user.reactivated":
@@ -38,13 +49,15 @@ def apply(db: sqlite3.Connection, event: dict[str, Any]) -> None:
             db.execute("insert or replace into people values (?, ?, ?, ?)", (subject, name, active, directory))
         case "user.deleted":
             db.execute("delete from people where id = ?", (subject,))
-        case "group.member_added" | "group.member_access_restored" if data["effective"]:
-            db.execute("insert or ignore into members values (?, ?, ?)", (data["group"]["id"], data["member"]["id"], directory))
-        case "group.member_removed" | "group.member_access_revoked":
-            db.execute("delete from members where grp = ? and person = ?", (data["group"]["id"], data["member"]["id"]))
-        case "directory.closed":  # ends all access of the directory at once
-            db.execute("delete from members where directory = ?", (directory,))
+        case "directory.closed":
             db.execute("update people set active = 0 where directory = ?", (directory,))
+    match access_change(event):
+        case False, _, None, None:
+            db.execute("delete from members where directory = ?", (directory,))
+        case True, *edge:
+            db.execute("insert or ignore into members values (?, ?, ?)", edge)
+        case False, *edge:
+            db.execute("delete from members where (directory, grp, person) = (?, ?, ?)", edge)
 
 
 def main(base: str, consumer: str, path: str, once: bool) -> None:

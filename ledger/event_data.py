@@ -77,12 +77,21 @@ class GroupData(TypedDict):
 
 
 class GroupReference(TypedDict):
+    """The group. With `expand=group` also its names as of the event, or why there are none."""
+
     id: Id
+    display_name: NotRequired[str]
+    external_id: NotRequired[str]
+    withheld: NotRequired[bool]
+    erased: NotRequired[bool]
+    unreadable: NotRequired[bool]
 
 
-class MemberReference(TypedDict):
+class MemberReference(GroupReference):
+    """The member. With `expand=member` likewise; `user_name` of a user."""
+
     type: Literal["User", "Group"]
-    id: Id
+    user_name: NotRequired[str]
 
 
 class MembershipData(TypedDict):

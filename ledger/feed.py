@@ -14,7 +14,7 @@ in a worker thread, and no connection is held meanwhile.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -223,6 +223,14 @@ class Feed:
         if not fetched.whole:
             end, leaf_hash = _end_of(fetched.looked_at, selection)
         return fetched.events, Anchor(Position(end), leaf_hash), head
+
+    def cut(self, page: Page, selection: Selection, count: int) -> Page:
+        """The page with its first `count` events only, at least one; the next page begins after them."""
+        if count == len(page.events):
+            return page
+        last = page.events[count - 1]
+        after = replace(self.cursor_after(last, selection), generation=page.after.generation)
+        return replace(page, events=page.events[:count], after=after, covered_to=after.number, leaf_hash=last.leaf_hash)
 
     async def standing(self, conn: Connection, selection: Selection, number: Number) -> tuple[Number, bytes | None]:
         """The head and the leaf hash at a number (None if there is no event), from one statement."""

@@ -30,6 +30,7 @@ from operations import places
 from operations.admin_commands import record
 from operations.admission import on_consumer, operation, owned, owns, reached_consumer
 from operations.caller import MACHINE, Caller
+from operations.expansion import expanded_page, expansion_of
 from operations.open_ledger import OpenLedger
 from operations.refusals import ConflictError, ForbiddenError, InvalidError, UnmetError, mask_of, unknown_directory
 from replay.redeliver import REPLAYS
@@ -302,8 +303,9 @@ async def _claimed(conn: Connection, consumer: Consumer, position: Position, rea
 
 
 @on_consumer("consumers.pull")
-async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: int) -> Page:
+async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: int, expand: str | None = None) -> Page:
     """The next events after the acknowledged place, which stays. Raises ConflictError."""
+    expansion = expansion_of(caller, expand)
     check_pulling(consumer)
     await _put_into_log(ledger, consumer)
     async with ledger.connection() as conn:
@@ -318,6 +320,7 @@ async def pull(ledger: OpenLedger, caller: Caller, consumer: Consumer, limit: in
         generation = await ledger.feed.mark_of(conn, place.reading(consumer.uuid))
         cursor = replace(await ledger.feed.cursor_at(conn, selection, place.through), generation=generation)
     page = await ledger.feed.page(ledger.connection, selection, cursor, limit)
+    page = await expanded_page(ledger, expansion, selection, page)
     async with ledger.connection() as conn:
         await _mark_held(conn, page)
         await _note_shown(ledger, conn, consumer, page)

@@ -23,6 +23,7 @@ from ledger.rendering import Event
 from operations import places
 from operations.admission import operation, reached_log
 from operations.caller import Caller
+from operations.expansion import Expansion, expanded, expansion_of
 from operations.open_ledger import OpenLedger
 from operations.places import sight_of
 from operations.refusals import NotFoundError, invalid, mask_of
@@ -37,6 +38,7 @@ class Question:
     subject: str | None = None
     range_start: datetime | None = None
     range_end: datetime | None = None
+    expand: str | None = None  # parts of membership events, separated by commas
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Reading:
     selection: Selection
     cursor: Cursor
     filtered: bool
+    expansion: Expansion | None
 
 
 @operation("events.list")
@@ -65,19 +68,20 @@ async def follow(ledger: OpenLedger, caller: Caller, question: Question, *, afte
 
 
 @operation("events.show")
-async def show(ledger: OpenLedger, caller: Caller, event_id: str) -> Event:
+async def show(ledger: OpenLedger, caller: Caller, event_id: str, expand: str | None = None) -> Event:
     """One event with its JSON. Raises the same NotFoundError for a missing event and a hidden one."""
+    expansion = expansion_of(caller, expand)
     parsed, found = parse_event_id(event_id), None
     if parsed is not None and caller.token.reaches_log(parsed.slug):
         async with ledger.connection() as conn:
             found = await ledger.feed.event(conn, parsed, sight_of(caller))
     if found is None:
         raise NotFoundError("There is no event of this id, or the token does not reach it.")
-    return found
+    return found if expansion is None else (await expanded(ledger, expansion, [found]))[0]
 
 
 async def _begin(ledger: OpenLedger, caller: Caller, question: Question, after: str | None, start: str | None) -> Reading:
-    selection = await _selection(ledger, caller, question)
+    expansion, selection = expansion_of(caller, question.expand), await _selection(ledger, caller, question)
     async with ledger.connection() as conn:
         if after is None and start is not None:
             cursor = await _cursor_before(ledger, conn, caller, selection, start)
@@ -85,7 +89,7 @@ async def _begin(ledger: OpenLedger, caller: Caller, question: Question, after: 
             cursor = await _cursor_after(ledger, conn, caller, selection, after)
     token = caller.token
     narrowed = token.types != ("*",) or not caller.everywhere
-    return Reading(selection, cursor, bool(question.types or question.subject or question.directory or narrowed))
+    return Reading(selection, cursor, bool(question.types or question.subject or question.directory or narrowed), expansion)
 
 
 async def _selection(ledger: OpenLedger, caller: Caller, question: Question) -> Selection:

@@ -220,8 +220,8 @@ async def documents_at(
     def opened() -> list[T]:
         found, left = list[T](), Budget(budget)
         for number, seq in enumerate(seqs[: sealed.count]):
-            document, why = _opened(kek, directory, seq, sealed.rows.get(seq), left)
-            if why == _LATER:
+            document, why = open_within(kek, directory, seq, sealed.rows.get(seq), left)
+            if why == LATER:
                 break
             found.append(make(number, document, why))
         return found
@@ -229,7 +229,7 @@ async def documents_at(
     return await anyio.to_thread.run_sync(opened)
 
 
-_LATER: Final = "later"
+LATER: Final = "later"  # instead of a document: the budget ends before it
 
 
 @dataclass(slots=True)
@@ -260,7 +260,7 @@ async def _sealed(conn: Connection, directory: Directory, seqs: Sequence[Seq], b
     return sealed
 
 
-def _opened(
+def open_within(
     kek: Kek, directory: Directory, seq: Seq, row: tuple[UUID, int, bytes | None, bytes] | None, left: Budget
 ) -> tuple[dict[str, Any] | None, str]:
     """The document, or the reason why there is none."""
@@ -271,11 +271,11 @@ def _opened(
         key = unwrap_key(kek, wrapped, directory=directory.uuid, obj=obj)
         payload = open_payload(key, ct, directory=directory.uuid, obj=obj, seq=seq, payload_max=left.allowed)
         if not left.spend(len(payload)):
-            return None, _LATER
+            return None, LATER
         return orjson.loads(payload)["data"]["object"], ""
     except PayloadTooLargeError:
         if left.allowed is not None:
-            return None, _LATER
+            return None, LATER
         tell_unreadable(directory, seq)
     except DAMAGED:
         tell_unreadable(directory, seq)

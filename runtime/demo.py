@@ -12,14 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ledger.events import (
-    ACCESS_RESTORED,
-    ACCESS_REVOKED,
     BY_TOPIC,
+    DIRECTORY,
     DIRECTORY_CREATED,
-    MEMBER_ADDED,
-    MEMBER_REMOVED,
     USER_DEACTIVATED,
-    USER_DELETED,
     Fact,
 )
 from replay.rebuild import RebuildRefusedError, Result, rebuild
@@ -75,7 +71,7 @@ class Application:
     client: Client
     after: str | None = None
     covered_to: int = 0
-    access: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])  # (group, member)
+    access: set[tuple[str, str, str]] = field(default_factory=set[tuple[str, str, str]])  # (directory, group, member)
 
     def read(self, limit: int, types: str = "*") -> dict[str, Any]:
         """Read the next page and keep its cursor."""
@@ -98,17 +94,29 @@ class Application:
                 return events
 
     def _apply(self, event: dict[str, Any]) -> None:
-        subject, data = event["subject"]["id"], event["data"]
-        match event["type"]:
-            case MEMBER_ADDED.topic | ACCESS_RESTORED.topic:
-                if data["effective"]:
-                    self.access.add((subject, data["member"]["id"]))
-            case MEMBER_REMOVED.topic | ACCESS_REVOKED.topic:
-                self.access.discard((subject, data["member"]["id"]))
-            case USER_DEACTIVATED.topic | USER_DELETED.topic:
-                self.access = {edge for edge in self.access if edge[1] != subject}
-            case _:
-                pass
+        change = access_change(event)
+        if change is None:
+            return
+        begins, directory, group, member = change
+        if group is None or member is None:
+            self.access = {edge for edge in self.access if edge[0] != directory}
+        elif begins:
+            self.access.add((directory, group, member))
+        else:
+            self.access.discard((directory, group, member))
+
+
+def access_change(event: dict[str, Any]) -> tuple[bool, str, str | None, str | None] | None:
+    """What an event does to access: (begins, directory, group, member), or None (docs/consumers.md, "From events to access").
+
+    Without a group: all of the directory ends.
+    """
+    kind, directory, data = BY_TOPIC[event["type"]], event["directory"], event["data"]
+    if kind.subject == DIRECTORY and Fact.ENDS_ALL_ACCESS in kind.facts:
+        return False, directory, None, None
+    if not kind.membership or (Fact.GRANTS_ACCESS in kind.facts and not data["effective"]):
+        return None
+    return Fact.GRANTS_ACCESS in kind.facts, directory, data["group"]["id"], data["member"]["id"]
 
 
 class Story:
@@ -193,7 +201,7 @@ class Story:
         self._say(
             f'Entra ID sent active "False". One commit, seq {before + 1} to {seq}: access ended with the deactivation, not after it.'
         )
-        if self._access(leaver, "seq:head") or any(member == leaver for _, member in self._application.access):
+        if self._access(leaver, "seq:head") or any(member == leaver for _, _, member in self._application.access):
             raise DemoError("The leaver still has access.")
         self._say("The audit says: no access now. The application, from the events alone, says the same.")
         self._summary.append(("offboarding", f"one commit of {len(events)} events, residual access none"))
@@ -282,7 +290,7 @@ class Story:
         for group in self._groups.values():
             path = f"/v1/audit/{self._client.directory}/groups/{group}/members?effective=true"
             told = {row["id"] for row in self._client.call("auditor", "GET", path).body["data"]}
-            if told != {member for held, member in self._application.access if held == group}:
+            if told != {member for _, held, member in self._application.access if held == group}:
                 raise DemoError(f"The application and the service disagree about group {group}.")
         self._summary.append(("application", "knows the same members of all 8 groups as the service"))
 

@@ -580,8 +580,14 @@ export interface GroupData {
   object: ScimGroup;
 }
 
+/** The group. With `expand=group` also its names as of the event, or why there are none. */
 export interface GroupReference {
+  display_name?: string;
+  erased?: boolean;
+  external_id?: string;
   id: string;
+  unreadable?: boolean;
+  withheld?: boolean;
 }
 
 /** The resource that the event is about; the group for memberships. */
@@ -608,9 +614,16 @@ export interface MappedUser {
   user_name: string;
 }
 
+/** The member. With `expand=member` likewise; `user_name` of a user. */
 export interface MemberReference {
+  display_name?: string;
+  erased?: boolean;
+  external_id?: string;
   id: string;
   type: "Group" | "User";
+  unreadable?: boolean;
+  user_name?: string;
+  withheld?: boolean;
 }
 
 /** A direct membership. `effective`: whether the event changes the access of the member. */

@@ -14,6 +14,7 @@ from runtime.cli.printing import GAP, AsJson, as_text, cell, print_list, print_r
 app = new_group("The feed.")
 Slug = Annotated[str | None, typer.Option("--directory", help="Only this one. Default: all but _system.")]
 EventTypes = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
+Expand = Annotated[str | None, typer.Option(help="Names in membership events: member, group, or member,group.")]
 Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]
 EVENT_COLUMNS: Final = ("time", "type", "id", "subject")
 WAIT_S: Final = 20  # seconds of one long poll; shorter than the idle timeout of proxies
@@ -26,6 +27,7 @@ def list_command(
     types: EventTypes = None,
     first: Start = "beginning",
     limit: Annotated[int, typer.Option(min=1)] = 100,
+    expand: Expand = None,
     as_json: AsJson = False,
 ) -> None:
     """Print events, starting from a place.
@@ -33,28 +35,32 @@ def list_command(
     Example: scim-ledger events list --directory acme --types 'user.*'
     """
     with service() as asked:
-        found = asked.listed("events list", limit=limit, query={"directory": directory, "types": types, "from": first})
+        found = asked.listed(
+            "events list", limit=limit, query={"directory": directory, "types": types, "from": first, "expand": expand}
+        )
     print_list(as_json, found if as_json else {"data": list(map(_line, found["data"]))}, EVENT_COLUMNS)
 
 
 @app.command()
-def tail(*, directory: Slug = None, types: EventTypes = None, first: Start = "now", as_json: AsJson = False) -> None:
+def tail(
+    *, directory: Slug = None, types: EventTypes = None, first: Start = "now", expand: Expand = None, as_json: AsJson = False
+) -> None:
     """Print events as they come, until Ctrl-C.
 
     Example: scim-ledger events tail --types user.deactivated,user.deleted
     """
     with contextlib.suppress(KeyboardInterrupt), service() as found:
-        for page in _pages(found, {"directory": directory, "types": types, "from": first, "wait": WAIT_S}):
+        for page in _pages(found, {"directory": directory, "types": types, "from": first, "wait": WAIT_S, "expand": expand}):
             _print(page["data"], as_json)
 
 
 @app.command()
-def get(event_id: str, *, as_json: AsJson = False) -> None:
+def get(event_id: str, *, expand: Expand = None, as_json: AsJson = False) -> None:
     """Print one event. It is not found after a restore that lost it.
 
     Example: scim-ledger events get evt_acme_97_5f0c9a1e
     """
-    event = ask("events get", event_id=event_id)
+    event = ask("events get", query={"expand": expand}, event_id=event_id)
     if as_json:
         print(as_text(event))
     else:

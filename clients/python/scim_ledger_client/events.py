@@ -633,7 +633,14 @@ class GroupData(TypedDict):
 
 
 class GroupReference(TypedDict):
+    """The group. With `expand=group` also its names as of the event, or why there are none."""
+
+    display_name: NotRequired[str]
+    erased: NotRequired[bool]
+    external_id: NotRequired[str]
     id: str
+    unreadable: NotRequired[bool]
+    withheld: NotRequired[bool]
 
 
 class GroupSubject(TypedDict):
@@ -663,8 +670,16 @@ class MappedUser(TypedDict):
 
 
 class MemberReference(TypedDict):
+    """The member. With `expand=member` likewise; `user_name` of a user."""
+
+    display_name: NotRequired[str]
+    erased: NotRequired[bool]
+    external_id: NotRequired[str]
     id: str
     type: Literal["Group", "User"]
+    unreadable: NotRequired[bool]
+    user_name: NotRequired[str]
+    withheld: NotRequired[bool]
 
 
 class MembershipData(TypedDict):
