@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Final, Literal, NotRequired, TypedDict
 
 from fastapi import APIRouter, Query, Request
+from msgspec import Meta
 from pydantic import Field
 
 from api.answers import Created, Encoded, Json, ListOf, NoContent, listed
@@ -106,7 +107,8 @@ class Ack(TypedDict):
 
     object: Literal["ack"]
     consumer: str
-    acked_position: Count
+    position: Annotated[Count, Meta(description="Nothing up to here is merely under way.")]
+    acked_position: Annotated[Count, Meta(description="The same as `position`.")]
     changed: bool
 
 
@@ -244,7 +246,15 @@ def _add_pull(router: APIRouter, services: Services) -> None:
     @router.post("/v1/consumers/{name}/ack", name="consumers.acknowledge")
     async def ack(request: Request, name: str, body: AckBody) -> Json[Ack]:
         done = await consumers.acknowledge(ledger, caller_of(request), name, body.through)
-        return Json({"object": "ack", "consumer": name, "acked_position": done.position, "changed": done.changed})
+        return Json(
+            {
+                "object": "ack",
+                "consumer": name,
+                "position": done.position,
+                "acked_position": done.position,
+                "changed": done.changed,
+            }
+        )
 
     @router.post("/v1/consumers/{name}/seek", name="consumers.seek")
     async def seek_consumer(request: Request, name: str, body: SeekBody) -> Json[Seek]:

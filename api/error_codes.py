@@ -35,7 +35,7 @@ CODES: Final = (
     ErrorCode(408, "head_timeout", "the head of the request was not complete in time ([limits](operations.md#limits-for-strangers))"),
     ErrorCode(408, "body_timeout", "the body came too slowly"),
     ErrorCode(409, "overtaken", "other requests changed the same thing at the same moment, five times in a row. Nothing was changed; send the request again"),
-    ErrorCode(409, "place_moved", "the page was read before the consumer was moved or its filter changed. Nothing was acknowledged; `acked_position` is its place ([what to do](consumers.md#pull))"),
+    ErrorCode(409, "place_moved", "the page was read before the consumer was moved or its filter changed. Nothing was acknowledged; `position` is its place ([what to do](consumers.md#pull))"),
     ErrorCode(409, "consumer_paused", "an operator paused it"),
     ErrorCode(409, "not_forked", "no event that the consumer was sent is missing in the log, or the fork is closed already"),
     ErrorCode(409, "not_a_pull_consumer", "its events are pushed"),

@@ -110,7 +110,7 @@ def _of_a_place(error: InvalidCursorError | CursorAheadError | CursorForkedError
                 "The consumer was moved, or its filter changed, after the page was read, so nothing was acknowledged. "
                 f"Read on with GET /v1/consumers/{{name}}/events, which begins after position {error.through}."
             )
-            return ProblemError(409, "place_moved", why, acked_position=error.through)
+            return ProblemError(409, "place_moved", why, position=error.through, acked_position=error.through)
 
 
 def _of_database(fault: Fault) -> ProblemError:

@@ -7,8 +7,10 @@ from datetime import datetime
 from functools import reduce
 from itertools import pairwise
 from operator import or_
-from typing import Any, Final, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypedDict
 from uuid import UUID
+
+from msgspec import Meta
 
 from database.arrays import int4s, uuids
 from database.connections import Connection
@@ -244,8 +246,10 @@ class ShownHole(TypedDict):
     """Positions next to each other whose events were not acknowledged, all for the same reason."""
 
     why: str
-    first_position: FromOne
-    last_position: FromOne
+    from_position: FromOne
+    to_position: FromOne
+    first_position: Annotated[FromOne, Meta(description="The same as `from_position`.")]
+    last_position: Annotated[FromOne, Meta(description="The same as `to_position`.")]
     count: Count
     reason: str | None
 
@@ -254,7 +258,8 @@ class AuditSummary(TypedDict):
     """What a consumer acknowledged, recomputed from the log. `to_come`: it acknowledged some of these ahead; `broken`: gaps in the log."""
 
     object: Literal["consumer_audit"]
-    through_position: Count
+    to_position: Count
+    through_position: Annotated[Count, Meta(description="The same as `to_position`.")]
     expected: Count
     acknowledged: Count
     to_come: Count
@@ -269,9 +274,13 @@ def summary(found: Audit) -> AuditSummary:
     for hole in found.holes:
         kinds[hole.why] += hole.count
     return {
-        "object": "consumer_audit", "through_position": found.through, "expected": found.expected, "acknowledged": found.acknowledged,
+        "object": "consumer_audit", "to_position": found.through, "through_position": found.through, "expected": found.expected, "acknowledged": found.acknowledged,
         "to_come": found.ahead, "not_acknowledged": dict(kinds), "broken": found.broken,
         "holes": [
-            {"why": h.why, "first_position": h.first, "last_position": h.last, "count": h.count, "reason": h.reason} for h in found.holes
+            {
+                "why": h.why, "from_position": h.first, "to_position": h.last, "first_position": h.first, "last_position": h.last,
+                "count": h.count, "reason": h.reason,
+            }
+            for h in found.holes
         ],
     }  # fmt: skip

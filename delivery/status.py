@@ -16,7 +16,7 @@ from delivery.forks import ShownFork, open_fork
 from delivery.lanes import Ordering
 from delivery.log_positions import database_time
 from delivery.pace import UNLIMITED, Finding
-from delivery.reports import BLOCKED, EXCEPTION_STATES, HELD, PARKED, RETRYING, WAITING, Exceptional
+from delivery.reports import BLOCKED, EXCEPTION_STATES, HELD, PARKED, RETRYING, WAITING, Exceptional, Place
 from delivery.standing import ConsumerState, LimitedBy, Standing, limited_by, shown_state
 from delivery.terms import Mode
 from ledger.directories import Directory
@@ -86,6 +86,18 @@ async def count_matching(
     return count, oldest
 
 
+async def acked_events(conn: Connection, consumer: Consumer, place: Place, reach: Sequence[DirectoryNumber]) -> tuple[int, bool]:
+    """How many events a consumer has acknowledged in its current reading, counted up to LAG_COUNTED_MAX, and whether it may be more.
+
+    A seek and a change of the filter begin a new reading. What is under way, an exception or skipped is not acknowledged.
+    """
+    row = await (await conn.cursor(binary=True).execute(SQL["reading"], (consumer.id, place.epoch))).fetchone()
+    assert row is not None, "each place belongs to a reading"
+    start, unsettled = row
+    count, _ = await count_matching(conn, consumer, reach, (start, place.through), LAG_COUNTED_MAX)
+    return max(0, count - len(place.open) - unsettled), count >= LAG_COUNTED_MAX
+
+
 async def times_at(conn: Connection, positions: Sequence[int]) -> list[int]:
     """When the events at these positions were committed (µs); those that are not in the log are left out."""
     rows = await (await conn.cursor(binary=True).execute(SQL["times_at"], (int8s(positions),))).fetchall()
@@ -143,7 +155,12 @@ class ConsumerStatus(TypedDict):
     retry_schedule: list[Count]
     created_at: datetime
     state: ConsumerState
-    acked_position: Count
+    position: Annotated[
+        Count, Meta(description="Nothing up to here is merely under way: it is acknowledged, or counted below as an exception.")
+    ]
+    acked_position: Annotated[Count, Meta(description="The same as `position`.")]
+    acked_events: Annotated[Count, Meta(description="Acknowledged since the last seek or change of the filter, up to 10 000.")]
+    acked_events_capped: bool
     head_position: Count
     lag_events: Count
     lag_events_capped: bool
@@ -170,6 +187,8 @@ async def status_of(
 ) -> ConsumerStatus:
     """The status of a consumer (docs/consumers.md, "Status") with its definition, as a caller sees it who `reaches` these directories."""
     lag = await lag_of(conn, feed, consumer, directories)
+    place = await place_of(conn, consumer)
+    acked, capped = await acked_events(conn, consumer, place, consumer.reach(directories))
     stuck, fork = await failing(conn, consumer), await open_fork(conn, consumer.id, reaches)
     d = consumer.definition
     return {
@@ -177,7 +196,7 @@ async def status_of(
         "types": list(d.types), "batch_max": d.batch_max, "url": consumer.url(kek), "retry_schedule": list(d.retry_schedule),
         "created_at": consumer.created_at,
         "state": state_shown(consumer, lag),
-        "acked_position": lag.acked_position, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
+        "position": lag.acked_position, "acked_position": lag.acked_position, "acked_events": acked, "acked_events_capped": capped, "head_position": lag.head, "lag_events": lag.events, "lag_events_capped": lag.capped,
         "lag_seconds": round(lag.seconds, 3), "oldest_unacked_at": rfc3339(lag.oldest) if lag.oldest is not None else None,
         "blocked_on": (await shown(conn, feed, kek, consumer, [stuck]))[0] if stuck is not None else None,
         "blocked": lag.by_state.get(EXCEPTION_STATES[BLOCKED], 0), "retrying": lag.by_state.get(EXCEPTION_STATES[RETRYING], 0), "waiting": lag.by_state.get(EXCEPTION_STATES[WAITING], 0),

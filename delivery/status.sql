@@ -24,6 +24,12 @@ select count(*), min(at) from (
       and c.directory = any($3::int4[]) and c.types & $4 <> 0 and c.position + (e.seq - c.seq) > $1 and c.position + (e.seq - c.seq) <= $2
     order by c.position limit $5) v;
 
+-- reading --
+-- Where a reading of a consumer began, and how many of its events behind that are exceptions or were skipped.
+select e.start, (select count(*) from open_deliveries where consumer = $1 and position > e.start and replay is null)
+              + (select count(*) from skips where consumer = $1 and position > e.start and replay is null)
+from consumer_epochs e where e.consumer = $1 and e.epoch = $2;
+
 -- open_counts --
 -- Exceptions by state, for status and metrics.
 select consumer, state, count(*) from open_deliveries where consumer = any($1::int4[]) group by consumer, state;

@@ -21,7 +21,8 @@ CONSUMER_COLUMNS: Final = (
     "name",
     "mode",
     "state",
-    "acked_position",
+    "position",
+    "acked_events",
     "head_position",
     "lag_events",
     "lag_seconds",
@@ -93,7 +94,7 @@ def update(
 
 
 def _standing(made: Mapping[str, Any]) -> str:
-    text = f"Consumer {made['name']}: {made['mode']}, {made['state']}, at position {made['acked_position']} of {made['head_position']}."
+    text = f"Consumer {made['name']}: {made['mode']}, {made['state']}, at position {made['position']} of {made['head_position']}."
     return text + "".join(f"\n{in_commands(line, ())}" for line in made.get("warnings", ()))
 
 
@@ -139,7 +140,7 @@ def audit(
         say(True, found, "")
     else:
         print(
-            f"{name} acknowledged {found['acknowledged']} of {found['expected']} events up to position {found['through_position']}; "
+            f"{name} acknowledged {found['acknowledged']} of {found['expected']} events up to position {found['to_position']}; "
             f"{found['to_come']} are still to come."
         )
         for line in found["broken"]:
@@ -149,7 +150,7 @@ def audit(
                 f"! {found['gone_count']} events that it was sent are no longer in the log, which was restored: --json names them"
             )
         if found["holes"]:
-            print_rows(found["holes"])
+            print_rows(found["holes"], ("why", "from_position", "to_position", "count", "reason"))
     forked = any(known["closed_at"] is None for known in found["gone"])
     if found["broken"] or forked or any(hole["why"] not in NOT_YET for hole in found["holes"]):
         raise SystemExit(FINDING)
@@ -256,7 +257,7 @@ def ack(
     Example: scim-ledger consumer ack door evt_acme_97_5f0c9a1e
     """
     found = ask("consumer ack", body={"through": through}, key=key, name=name)
-    say(as_json, found, f"{name} is at position {found['acked_position']}{'' if found['changed'] else ', as before'}.")
+    say(as_json, found, f"{name} is at position {found['position']}{'' if found['changed'] else ', as before'}.")
 
 
 @app.command()
@@ -280,7 +281,7 @@ def close_fork(name: str, *, reason: Reason, key: Key = None, as_json: AsJson = 
     Example: scim-ledger consumer close-fork door --reason 'door is repaired'
     """
     found = ask("consumer close-fork", body={"reason": reason}, key=key, name=name)
-    say(as_json, found, f"Closed. {name} is at position {found['acked_position']}.")
+    say(as_json, found, f"Closed. {name} is at position {found['position']}.")
 
 
 @app.command("rotate-secret")

@@ -261,6 +261,7 @@ def test_a_parked_delivery_stays_listed_and_a_skipped_one_is_a_hole_with_a_reaso
     assert [(row["event_id"], row["reason"]) for row in parked] == [(ids[first], "ask the team")]
     operator.title(first, "goes on")
     hook.wait(lambda: [e["type"] for e in hook.accepted] == ["user.updated"])
+    operator.when(name, lambda s: s["acked_events"] == 1)  # neither what is parked nor what was skipped
     holes = operator.http.get(f"{pushing.base}/v1/consumers/{name}/audit").json()["holes"]
     assert [(hole["why"], hole["reason"]) for hole in holes] == [("parked", "ask the team"), ("skipped", "a test account")]
     hook.behave = lambda _: Answer()

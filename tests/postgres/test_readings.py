@@ -110,7 +110,9 @@ def test_a_page_that_was_read_before_an_act_acknowledges_nothing_after_it(app_ur
         answer = await app.ack(page["list_metadata"]["after"])
         found = answer.json()
         assert (answer.status_code, found["code"]) == (409, "place_moved"), answer.text
-        assert found["acked_position"] == before == await app.place(), "the place is unchanged, and the answer has it"
+        assert found["position"] == found["acked_position"] == before == await app.place(), (
+            "the place is unchanged, and the answer has it"
+        )
         assert f"after position {before}" in found["detail"]
         rest = await app.pull(limit=1000)
         assert rest["covered"]["from_position"] == before + 1
@@ -222,5 +224,35 @@ def test_the_plan_of_a_replay_agrees_with_the_audit(app_url: str) -> None:
         assert planned["count"] == planned["already_acked"] + sum(told.values())
         audit = await app.audit()
         assert (audit["acknowledged"], audit["not_acknowledged"], audit["to_come"]) == (3, {"sought_over": 5}, 6)
+
+    run(app_url, check)
+
+
+def test_a_place_has_one_name_and_the_acknowledged_events_are_counted_since_the_last_seek(app_url: str) -> None:
+    async def check(app: App) -> None:
+        async def status() -> dict[str, Any]:
+            found = (await app.http.get("/v1/consumers/app")).json()
+            assert found["position"] == found["acked_position"]
+            return found
+
+        await app.put(types=["user.*"])
+        for n in range(4):
+            await app.ledger.create_user(f"u{n}")
+            await app.ledger.create_group(f"g{n}")
+        assert (await status())["acked_events"] == 0
+        page = await app.pull(limit=3)
+        acked = await app.acked(page)
+        assert acked["position"] == acked["acked_position"] == page["covered"]["to_position"] == (await status())["position"]
+        assert ((await status())["acked_events"], (await status())["acked_events_capped"]) == (3, False)
+        audit = await app.audit()
+        assert (audit["acknowledged"], audit["to_position"]) == (3, audit["through_position"])
+        assert all(
+            (hole["from_position"], hole["to_position"]) == (hole["first_position"], hole["last_position"])
+            for hole in audit["holes"]
+        )
+        await app.acked(await app.pull(limit=1000))
+        assert (await status())["acked_events"] == 4
+        sought = await app.seek("beginning")
+        assert (sought["to_position"], (await status())["position"], (await status())["acked_events"]) == (0, 0, 0)
 
     run(app_url, check)

@@ -19,6 +19,7 @@ from runtime.cli.verbs import VERBS
 SAID = {"state", "blocked", "retrying", "waiting", "held", "parked", "limited_by", "lag_seconds", "blocked_on", "forked", "name"}
 DESCRIBES = {
     "object", "mode", "ordering", "directories", "types", "batch_max", "url", "retry_schedule", "created_at", "acked_position",
+    "position", "acked_events", "acked_events_capped",
     "head_position", "lag_events", "lag_events_capped", "oldest_unacked_at", "revocation_seconds",
 }  # fmt: skip
 STUCK = {"last_error": "http_503", "attempts": 3}
