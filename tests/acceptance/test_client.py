@@ -105,6 +105,28 @@ def test_the_feed_is_followed_from_a_snapshot_without_a_gap(operator: Operator, 
     assert ledger.event(event["id"]) == event
 
 
+def test_membership_events_carry_names_on_request(operator: Operator, ledger: Ledger) -> None:
+    name = operator.consumer(types=["group.member_added"])
+    cursor = ledger.page(start="now", directory="acme").after
+    group = operator.group(operator.user(externalId="00u1"))
+    (event,) = ledger.consumer(name).pull(expand=["member", "group"]).events
+    assert event["type"] == "group.member_added"
+    assert (event["data"]["group"]["id"], event["data"]["member"].get("external_id")) == (group, "00u1")
+    assert event["data"]["group"].get("display_name", "").startswith("g")
+    ways = [
+        [one for page in ledger.pages(cursor, directory="acme", expand=["member"]) for one in page.events][-1],
+        ledger.event(event["id"], expand=["member"]),
+        next(
+            one.event
+            for one in ledger.stream(cursor, directory="acme", types=["group.member_added"], expand=["member"])
+            if one.event
+        ),
+    ]
+    for found in ways:
+        assert found["type"] == "group.member_added"
+        assert (found["data"]["member"].get("external_id"), found["data"]["group"].get("display_name")) == ("00u1", None)
+
+
 def test_an_incomplete_snapshot_is_noticed(operator: Operator, ledger: Ledger) -> None:
     operator.user()
     with ledger.snapshot("acme") as snapshot:

@@ -3,9 +3,9 @@
 import json
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from uuid import uuid4
 
 import httpx
@@ -15,6 +15,7 @@ from scim_ledger_client.retries import PASSING, Retries, retry_after_s
 
 Params: TypeAlias = Mapping[str, str | int]
 Headers: TypeAlias = Mapping[str, str] | None
+Expand: TypeAlias = Sequence[Literal["member", "group"]]
 # A long poll of 30 s, and half a minute for a page of 8 MiB.
 TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
 # A stream says something every 15 s. After twice that its connection is dead.
@@ -92,6 +93,11 @@ class Connection:
     def _headers(self, more: Headers) -> dict[str, str]:
         token = self._token if isinstance(self._token, str) else self._token()
         return {"Authorization": f"Bearer {token}", **(more or {})}
+
+
+def given(**params: str | int | None) -> Params:
+    """Parameters without those that were not given: the service refuses empty ones."""
+    return {name: value for name, value in params.items() if value is not None and value != ""}
 
 
 @contextmanager

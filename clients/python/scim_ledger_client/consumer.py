@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from scim_ledger_client.connection import Connection
+from scim_ledger_client.connection import Connection, Expand, given
 from scim_ledger_client.errors import PlaceMovedError, RefusedError
 from scim_ledger_client.events import Event
 from scim_ledger_client.pages import Page, page_of
@@ -19,9 +19,12 @@ class Consumer:
         self._connection = connection
         self._path = f"/v1/consumers/{name}"
 
-    def pull(self, *, limit: int = 500, wait: int = 0) -> Page:
-        """The events after the acknowledged place, which stays. `wait`: how many seconds the service waits for events."""
-        return page_of(self._connection.get(f"{self._path}/events", {"limit": limit, "wait": wait}))
+    def pull(self, *, limit: int = 500, wait: int = 0, expand: Expand = ()) -> Page:
+        """The events after the acknowledged place, which stays. `wait`: how many seconds the service waits for events.
+
+        `expand`: whose names membership events carry.
+        """
+        return page_of(self._connection.get(f"{self._path}/events", given(limit=limit, wait=wait, expand=",".join(expand))))
 
     def acknowledge(self, through: Page | str) -> None:
         """Say that everything up to the end of a page, or up to an event id, was processed and its result stored.
@@ -31,7 +34,9 @@ class Consumer:
         place = through.after if isinstance(through, Page) else through
         self._connection.post(f"{self._path}/ack", {"through": place})
 
-    def process(self, handle: Callable[[list[Event]], None], *, limit: int = 500, once: bool = False) -> None:
+    def process(
+        self, handle: Callable[[list[Event]], None], *, limit: int = 500, once: bool = False, expand: Expand = ()
+    ) -> None:
         """Pull, call `handle` with the events, acknowledge: for ever, or with `once` up to the head of the log.
 
         `handle` stores its result before it returns, best in one transaction with the event ids: after a crash in between, the same
@@ -40,7 +45,7 @@ class Consumer:
         more = True
         while more or not once:
             try:
-                page = self.pull(limit=limit, wait=0 if once else WAIT_S)
+                page = self.pull(limit=limit, wait=0 if once else WAIT_S, expand=expand)
             except RefusedError as refused:
                 if refused.code != _PAUSED or once:
                     raise

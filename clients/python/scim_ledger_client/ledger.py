@@ -10,7 +10,7 @@ from typing import Final, Self, TypeAlias, cast
 
 import httpx
 
-from scim_ledger_client.connection import Connection, Params
+from scim_ledger_client.connection import Connection, Expand, given
 from scim_ledger_client.consumer import Consumer
 from scim_ledger_client.errors import RefusedError, UnreachableError, refusal
 from scim_ledger_client.events import Event
@@ -64,9 +64,9 @@ class Ledger:
         """The consumer of that name, whose place the ledger keeps."""
         return Consumer(self._connection, name)
 
-    def event(self, event_id: str) -> Event:
+    def event(self, event_id: str, *, expand: Expand = ()) -> Event:
         """One event. Raises MissingError."""
-        return cast("Event", self._connection.get(f"{_FEED}/{event_id}"))
+        return cast("Event", self._connection.get(f"{_FEED}/{event_id}", given(expand=",".join(expand))))
 
     def page(
         self,
@@ -76,46 +76,74 @@ class Ledger:
         directory: str | None = None,
         types: Types = (),
         subject: str | None = None,
+        expand: Expand = (),
         limit: int = PAGE,
         wait: int = 0,
     ) -> Page:
         """The events after a cursor, or from `start` where there is none: `now`, an instant, a position, `seq:N` of the directory.
 
-        `wait`: how many seconds the service waits for events. Raises LostEndError if the log no longer has the cursor.
+        `expand`: whose names membership events carry. `wait`: how many seconds the service waits for events. Raises LostEndError if the
+        log no longer has the cursor.
         """
-        params = _params(after=after, directory=directory, types=",".join(types), subject=subject, limit=limit, wait=wait)
+        params = given(
+            after=after,
+            directory=directory,
+            types=",".join(types),
+            subject=subject,
+            expand=",".join(expand),
+            limit=limit,
+            wait=wait,
+        )
         if after is None and start is not None:
             params = {**params, "from": start}
         return page_of(self._connection.get(_FEED, params))
 
     def pages(
-        self, after: str | None = None, *, start: str | None = None, directory: str | None = None, types: Types = ()
+        self,
+        after: str | None = None,
+        *,
+        start: str | None = None,
+        directory: str | None = None,
+        types: Types = (),
+        expand: Expand = (),
     ) -> Iterator[Page]:
         """All pages up to the head of the log. Store `after` of each page with what you made of its events."""
         more = True
         while more:
-            page = self.page(after, start=start, directory=directory, types=types)
+            page = self.page(after, start=start, directory=directory, types=types, expand=expand)
             yield page
             after, more = page.after, page.has_more
 
     def follow(
-        self, after: str | None = None, *, start: str | None = None, directory: str | None = None, types: Types = ()
+        self,
+        after: str | None = None,
+        *,
+        start: str | None = None,
+        directory: str | None = None,
+        types: Types = (),
+        expand: Expand = (),
     ) -> Iterator[Page]:
         """The same without an end: waits for new events by long polls, and yields a page without events where a filter left all out."""
         while True:
-            page = self.page(after, start=start, directory=directory, types=types, wait=WAIT_S)
+            page = self.page(after, start=start, directory=directory, types=types, expand=expand, wait=WAIT_S)
             if page.after != after:
                 yield page
             after = page.after
 
     def stream(
-        self, after: str | None = None, *, directory: str | None = None, types: Types = (), subject: str | None = None
+        self,
+        after: str | None = None,
+        *,
+        directory: str | None = None,
+        types: Types = (),
+        subject: str | None = None,
+        expand: Expand = (),
     ) -> Iterator[Streamed]:
         """Events as they come, over one connection. If it breaks, it is made again and continues after the last event.
 
         Raises UnauthorizedError when the token ends, and LostEndError when the log lost its end.
         """
-        params = _params(directory=directory, types=",".join(types), subject=subject)
+        params = given(directory=directory, types=",".join(types), subject=subject, expand=",".join(expand))
         failures = 0
         while True:
             decoder = MessageDecoder()
@@ -142,8 +170,3 @@ def _streamed(message: Message) -> Streamed:
     if message.event == "error":
         raise refusal(int(document["status"]), document)
     return Streamed(message.id, None if message.event == "covered" else cast("Event", document))
-
-
-def _params(**found: str | int | None) -> Params:
-    """Parameters without those that were not given: the service refuses empty ones."""
-    return {name: value for name, value in found.items() if value is not None and value != ""}
