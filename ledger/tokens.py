@@ -22,7 +22,7 @@ from ledger.bindings import STATES, TokenRow, Told, differs, fault_of, sealed, t
 from ledger.clocks import microseconds
 from ledger.commands import RecordFacts, Statement
 from ledger.directories import SYSTEM, Directory
-from ledger.event_data import Id
+from ledger.event_data import Id, Instant
 from ledger.events import (
     OPERATOR,
     TOKEN,
@@ -272,11 +272,11 @@ class ShownToken(TypedDict):
     types: list[str]
     consumers: list[str]
     bodies: bool
-    created_at: datetime
+    created_at: Instant
     created_by: str | None
-    expires_at: datetime
-    last_used_at: datetime | None
-    revoked_at: datetime | None
+    expires_at: Instant
+    last_used_at: Instant | None
+    revoked_at: Instant | None
     supersedes: Id | None
     superseded_by: Id | None
     state: TokenState

@@ -40,8 +40,8 @@ class Names(TypedDict, total=False):
     userName: str
     displayName: str
     externalId: str
-    erased: Literal[True]
-    unreadable: Literal[True]
+    erased: bool
+    unreadable: bool
 
 
 class PopulationRow(Names):
