@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import msgspec
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from api.answer_schemas import AnswerSchemas
+from api.examples import example_of, explain
+from api.scim import description as scim
 from operations.admission import SENTENCES
 from operations.permissions import ROLES, TABLE, open_to_strangers
 
@@ -19,8 +22,9 @@ _TAGS: Final = {
     "consumers": "Named readers of the feed, whose place the ledger keeps.", "deliveries": "Deliveries that failed, and what to do about them.",
     "replays": "Send events again.", "surges": "The surge brake of a directory.", "requests": "The journal of SCIM requests.",
     "schemas": "Extension schemas of a directory.", "profiles": "How kinds of IdP write SCIM.", "directories": "Connections of IdPs.", "users": "The current users of a directory.", "groups": "The current groups of a directory.",
-    "tokens": "Bearer tokens.", "audit": "Past states.",
+    "tokens": "Bearer tokens.", "audit": "Past states.", scim.TAG: "What IdPs write and read (RFC 7644).",
 }  # fmt: skip
+ERRORS: Final = ("4XX", "5XX")
 _PROBLEM: Final = "#/components/schemas/Problem"
 _SECURITY: Final = [{"bearer": list[str]()}]
 
@@ -32,17 +36,33 @@ def described(routes: Sequence[BaseRoute]) -> dict[str, Any]:
     answers = AnswerSchemas(route.endpoint for route in shown)
     for route in shown:
         for operation in _operations(paths, route):
-            operation.update(_of(route), responses=answers.of(route.endpoint) | {"default": _problem_answer()})
+            operation.update(_of(route), responses=answers.of(route.endpoint) | dict.fromkeys(ERRORS, _problem_answer()))
     components = document.setdefault("components", {})
     bodies = {
         name: schema
         for name, schema in components.get("schemas", {}).items()
         if name not in {"HTTPValidationError", "ValidationError"}
     }
-    components["schemas"] = dict(sorted((bodies | answers.components | {"Problem": _problem()}).items()))
+    paths.update(scim.paths())
+    components["schemas"] = dict(sorted((bodies | answers.components | scim.components() | {"Problem": _problem()}).items()))
+    for item in paths.values():
+        for operation in item.values():
+            _exemplify(operation, components["schemas"])
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": "`sl_<role>_<id>_<secret>`"}}
+    document["servers"] = [{"url": "/"}]
+    document["info"]["license"] = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
     return document
+
+
+def _exemplify(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Give parameters a sentence, and all values an example."""
+    for parameter in operation.get("parameters", ()):
+        explain(parameter)
+    for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for media, content in part.get("content", {}).items():
+            if media.endswith("json"):
+                content["example"] = example_of(content["schema"], schemas)
 
 
 def _operations(paths: dict[str, Any], route: APIRoute) -> Iterator[dict[str, Any]]:
@@ -53,7 +73,7 @@ def _operations(paths: dict[str, Any], route: APIRoute) -> Iterator[dict[str, An
 
 def _of(route: APIRoute) -> dict[str, Any]:
     """What the description says of a route besides its parameters and its answer."""
-    named = {} if open_to_strangers(route.name) else {"security": _SECURITY}
+    named = {"security": list[Any]() if open_to_strangers(route.name) else _SECURITY}
     return {
         "operationId": _id(route), "tags": [route.name.partition(".")[0]], "summary": sentence_of(route),
         "description": _roles(route.name), **named,
@@ -69,15 +89,27 @@ def _id(route: APIRoute) -> str:
     return route.name.replace(".", "_")
 
 
-def document_of(sentence: str) -> dict[str, Any]:
-    """The description of a body that a route reads itself, for `openapi_extra`."""
+def document_of(sentence: str, form: type) -> dict[str, Any]:
+    """The description of a body that a route reads itself, for `openapi_extra`. `form`: the type of the body."""
+    schema = msgspec.json.schema(form)
     return {
         "requestBody": {
             "required": True,
             "description": sentence,
-            "content": {"application/json": {"schema": {"type": "object"}}},
+            "content": {"application/json": {"schema": _inlined(schema, schema["$defs"])}},
         }
     }
+
+
+def _inlined(schema: Any, parts: dict[str, Any]) -> Any:
+    """A schema in which each reference is replaced by what it names."""
+    if isinstance(schema, list):
+        return [_inlined(part, parts) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(parts[str(schema["$ref"]).rpartition("/")[2]], parts)
+    return {key: _inlined(part, parts) for key, part in schema.items() if key != "$defs"}
 
 
 def sentence_of(route: APIRoute) -> str:

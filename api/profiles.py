@@ -25,6 +25,30 @@ LINE_LENGTH_MAX = 500  # characters of one error, which may quote the document
 TRIED_MAX = 1_000  # requests that one trial may have
 
 
+class AskedProfile(TypedDict):
+    profile: str | dict[str, Any]
+
+
+class ProfileDocument(TypedDict):
+    profile: dict[str, Any]
+
+
+class RecordedRequest(TypedDict):
+    """A request as an IdP sent it. `before`: the resource so far."""
+
+    method: str
+    path: str
+    body: NotRequired[dict[str, Any]]
+    before: NotRequired[dict[str, Any]]
+
+
+class TrialBody(AskedProfile):
+    """`directory`: the slug of one whose extension schemas count, too."""
+
+    requests: list[RecordedRequest]
+    directory: NotRequired[str]
+
+
 class ProfileLine(TypedDict):
     """A profile by `name@version`. `shipped`: it comes with the service."""
 
@@ -77,7 +101,7 @@ def routes(services: Services) -> APIRouter:
     @router.put(
         "/v1/directories/{directory}/profile",
         name="profiles.set",
-        openapi_extra=document_of('`{"profile": name}`, or `name@version`.'),
+        openapi_extra=document_of("A profile by `name`, by `name@version`, or as a document of your own.", AskedProfile),
     )
     async def set_profile_of(request: Request, directory: str) -> Json[DirectoryProfile]:
         raw = await request.body()
@@ -93,7 +117,11 @@ def routes(services: Services) -> APIRouter:
 def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
     """Add the routes that validate a profile and try recorded requests with one. They store nothing."""
 
-    @router.post("/v1/profiles/validate", name="profiles.validate", openapi_extra=document_of("The document of a profile."))
+    @router.post(
+        "/v1/profiles/validate",
+        name="profiles.validate",
+        openapi_extra=document_of("The document of a profile.", ProfileDocument),
+    )
     async def validate_profile(request: Request) -> Json[Validation]:
         asked, size = await _body(ledger, request, ("profile",))
         try:
@@ -103,7 +131,9 @@ def _add_trials(router: APIRouter, ledger: OpenLedger) -> None:
         return Json({"valid": True, "profile": profile.text})
 
     @router.post(
-        "/v1/profiles/try", name="profiles.try", openapi_extra=document_of("A profile, and recorded requests to try with it.")
+        "/v1/profiles/try",
+        name="profiles.try",
+        openapi_extra=document_of("A profile, and recorded requests to try with it.", TrialBody),
     )
     async def try_profile(request: Request) -> Json[ListOf[Trial]]:
         asked, size = await _body(ledger, request, ("profile", "requests", "directory"))

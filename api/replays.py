@@ -1,7 +1,6 @@
 """Replays over HTTP (docs/consumers.md, "Seek and replay"): plan, start, follow, pause, resume, cancel."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 from fastapi import APIRouter, Query, Request
@@ -15,7 +14,7 @@ from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
 from delivery.runs import RUN_STATES, Run
-from ledger.event_data import Count, EventIdText, FromOne, Id, Time
+from ledger.event_data import Count, EventIdText, FromOne, Id, Instant, Time
 from ledger.feed import rfc3339
 from operations import replays
 from operations.replays import Preview, Wanted, seconds_left
@@ -89,8 +88,8 @@ class _Progress(TypedDict):
     done: Count
     total: Count
     rate_per_second: int | None
-    created_at: datetime
-    ended_at: datetime | None
+    created_at: Instant
+    ended_at: Instant | None
     eta_seconds: Count | None
     eta: Time | None
 

@@ -1,5 +1,7 @@
 """Extension schemas of a directory over HTTP: list them, register one (RFC 7643 §7)."""
 
+from typing import Any, Literal, NotRequired, TypedDict
+
 from fastapi import APIRouter, Request
 
 from api.answers import Created, Json, ListOf, list_of, listed
@@ -13,6 +15,11 @@ from operations.schemas import RegisteredSchema
 from scim.body import read_json
 
 
+class SchemaBody(TypedDict):
+    schema: dict[str, Any]
+    resource_type: NotRequired[Literal["User", "Group"]]
+
+
 def routes(services: Services) -> APIRouter:
     """GET and POST /v1/directories/{directory}/schemas."""
     router, ledger = APIRouter(route_class=DocumentRoute), services.ledger
@@ -24,7 +31,7 @@ def routes(services: Services) -> APIRouter:
     @router.post(
         "/v1/directories/{directory}/schemas",
         name="schemas.register",
-        openapi_extra=document_of('`{"resource_type", "schema"}`: a Schema document (RFC 7643 §7).'),
+        openapi_extra=document_of("A Schema document (RFC 7643 §7), and the type of the resources that it extends.", SchemaBody),
     )
     async def register_schema(
         request: Request, directory: str

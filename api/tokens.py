@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from api.answers import Created, Json, ListOf, NoContent, listed
@@ -11,10 +11,13 @@ from api.consumers import ITEMS_MAX, Reason
 from api.gate import caller_of
 from api.invalid_fields import StrictRoute
 from api.services import Services
-from ledger.tokens import LIFE_DAYS, OVERLAP_S, Role, Scope, ShownToken
+from ledger.tokens import LIFE_DAYS, OVERLAP_S, ROLES, STATES, Role, Scope, ShownToken
 from operations import tokens
 from operations.tokens import DAYS_MAX, NAME_LENGTH_MAX, Issued
 
+# Named in the description only: the operation refuses others, and says what there is.
+_RoleAsked = Annotated[str | None, Query(json_schema_extra={"enum": list(ROLES)})]
+_StateAsked = Annotated[str | None, Query(json_schema_extra={"enum": list(STATES)})]
 _Names = Annotated[tuple[str, ...], Field(max_length=ITEMS_MAX)]
 
 
@@ -62,7 +65,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/tokens", name="tokens.list")
     async def list_tokens(
-        request: Request, role: str | None = None, directory: str | None = None, state: str | None = None
+        request: Request, role: _RoleAsked = None, directory: str | None = None, state: _StateAsked = None
     ) -> Json[ListOf[ShownToken]]:
         return listed(await tokens.list_all(ledger, caller_of(request), role=role, directory=directory, state=state))
 

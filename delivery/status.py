@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Final, Literal, TypeAlias, TypedDict
 
 from msgspec import Meta
@@ -20,7 +19,7 @@ from delivery.reports import BLOCKED, EXCEPTION_STATES, HELD, PARKED, RETRYING, 
 from delivery.standing import ConsumerState, LimitedBy, Standing, limited_by, shown_state
 from delivery.terms import Mode
 from ledger.directories import Directory
-from ledger.event_data import Count, EventIdText, FromOne, Subject, Time
+from ledger.event_data import Count, EventIdText, FromOne, Instant, Subject, Time
 from ledger.events import BY_NUMBER
 from ledger.feed import Feed, Selection
 from ledger.ids import DirectoryNumber
@@ -153,7 +152,7 @@ class ConsumerStatus(TypedDict):
     batch_max: FromOne
     url: str | None
     retry_schedule: list[Count]
-    created_at: datetime
+    created_at: Instant
     state: ConsumerState
     position: Annotated[
         Count, Meta(description="Nothing up to here is merely under way: it is acknowledged, or counted below as an exception.")

@@ -1,5 +1,6 @@
 """The `data` of events as types, of which the published JSON Schemas are made. Readers get more fields in later releases: the types are open."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from msgspec import Meta
@@ -7,9 +8,13 @@ from msgspec import Meta
 Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
 Id: TypeAlias = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Time: TypeAlias = Annotated[str, Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"})]
+# A time as PostgreSQL gives it; answers write it in the same form.
+Instant: TypeAlias = Annotated[datetime, Meta(tz=True, description="RFC 3339, UTC.")]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 # An id of an event, and the numbers of a place.
-EventIdText: TypeAlias = Annotated[str, Meta(pattern=r"^evt_[a-z0-9_-]+_[1-9][0-9]*_[0-9a-f]{8}$")]
+EventIdText: TypeAlias = Annotated[
+    str, Meta(pattern=r"^evt_[a-z0-9_-]+_[1-9][0-9]*_[0-9a-f]{8}$", examples=["evt_acme_42_1f2e3d4c"])
+]
 FromOne: TypeAlias = Annotated[int, Meta(ge=1)]
 
 # Written as a call, because `from` is a keyword of Python.

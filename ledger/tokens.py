@@ -19,9 +19,10 @@ from database.arrays import byteas, int2s, uuids
 from database.connections import Connection
 from database.queries import load_queries
 from ledger.bindings import STATES, TokenRow, Told, differs, fault_of, sealed, token_row
+from ledger.clocks import microseconds
 from ledger.commands import RecordFacts, Statement
 from ledger.directories import SYSTEM, Directory
-from ledger.event_data import Id
+from ledger.event_data import Id, Instant
 from ledger.events import (
     OPERATOR,
     TOKEN,
@@ -35,6 +36,7 @@ from ledger.events import (
     type_mask,
 )
 from ledger.refused import StateError
+from ledger.rendering import rfc3339
 from ledger.sealing import Kek, open_payload, unwrap_key
 from proofs.body import BodyError
 from proofs.keys import WrapError
@@ -149,7 +151,12 @@ class NewToken:
         if self.ends is None:
             return RecordFacts((issued,), (insert,))
         old = self.ends
-        said = {"id": str(old.id), "name": old.name, "superseded_by": str(r.id), "expires_at": old.expires_at.isoformat()}
+        said = {
+            "id": str(old.id),
+            "name": old.name,
+            "superseded_by": str(r.id),
+            "expires_at": rfc3339(microseconds(old.expires_at)),
+        }
         rotated = Draft(TOKEN_ROTATED, old.id, TOKEN, cause=OPERATOR, body=Body(said, [], old.name))
         supersede = (SQL["supersede_token"], (old.id, r.id, old.expires_at, old.seal))
         return RecordFacts((issued, rotated), (insert, supersede), stands=_without(old.id, TOKEN_ROTATED, TOKEN_REVOKED))
@@ -159,7 +166,7 @@ def issued_facts(row: TokenRow) -> dict[str, Any]:
     """The body of `token.issued`: the token's rights, and the seal of its row at issuance."""
     facts = {
         "id": str(row.id), "role": row.role, "name": row.name, "directories": list(row.directories), "types": list(row.types),
-        "bodies": row.bodies, "expires_at": row.expires_at.isoformat(), "consumers": list(row.consumers), "seal": (row.seal or b"").hex(),
+        "bodies": row.bodies, "expires_at": rfc3339(microseconds(row.expires_at)), "consumers": list(row.consumers), "seal": (row.seal or b"").hex(),
     }  # fmt: skip
     return facts if row.supersedes is None else {**facts, "supersedes": str(row.supersedes)}
 
@@ -265,11 +272,11 @@ class ShownToken(TypedDict):
     types: list[str]
     consumers: list[str]
     bodies: bool
-    created_at: datetime
+    created_at: Instant
     created_by: str | None
-    expires_at: datetime
-    last_used_at: datetime | None
-    revoked_at: datetime | None
+    expires_at: Instant
+    last_used_at: Instant | None
+    revoked_at: Instant | None
     supersedes: Id | None
     superseded_by: Id | None
     state: TokenState

@@ -29,13 +29,19 @@ ResourceName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [USER, 
 
 
 class Names(TypedDict, total=False):
-    """What a list shows besides the id, in the words of SCIM. `erased` or `unreadable` where there are no attributes any more."""
+    """What a list shows besides the id; `erased` or `unreadable` where there are no attributes any more.
 
+    The names of SCIM are older, and say the same.
+    """
+
+    user_name: str
+    display_name: str
+    external_id: str
     userName: str
     displayName: str
     externalId: str
-    erased: Literal[True]
-    unreadable: Literal[True]
+    erased: bool
+    unreadable: bool
 
 
 class PopulationRow(Names):
@@ -85,7 +91,6 @@ class Difference(TypedDict):
     seq: Seq | None
 
 
-_NAMES: Final[tuple[Literal["userName", "displayName", "externalId"], ...]] = ("userName", "displayName", "externalId")
 AUDIT_PAGE_MAX = 1_000
 AUDIT_STEPS: Final = 3_000_000  # budget of one question: a million memberships, or the names of a hundred thousand users
 LEVEL_STEPS: Final = 500  # charged for the query of one level of groups
@@ -271,16 +276,19 @@ async def _listed_attributes(
     ledger: OpenLedger, directory: Directory, resources: list[UUID], seq: Seq, work: Work
 ) -> dict[UUID, dict[str, Any]]:
     """The names that a list shows besides the ids; none of erased resources."""
-    return await history.documents_then(ledger.turns, ledger.kek, directory, resources, seq, _NAMES, work)
+    return await history.documents_then(ledger.turns, ledger.kek, directory, resources, seq, ("displayName",), work)
 
 
 def _names(document: dict[str, Any] | None, why: str) -> Names:
     if document is None:
         return {"erased": True} if why == "erased" else {"unreadable": True}
     names: Names = {}
-    for name in _NAMES:
-        if name in document:
-            names[name] = document[name]
+    if "userName" in document:
+        names["user_name"] = names["userName"] = document["userName"]
+    if "displayName" in document:
+        names["display_name"] = names["displayName"] = document["displayName"]
+    if "externalId" in document:
+        names["external_id"] = names["externalId"] = document["externalId"]
     return names
 
 

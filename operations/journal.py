@@ -11,7 +11,7 @@ from database.queries import load_queries
 from delivery.surge_control import lately_in, limits
 from delivery.surge_policy import Action, Limit
 from ledger.directories import Directory
-from ledger.event_data import Count, FromOne, Id
+from ledger.event_data import Count, FromOne, Id, Instant
 from ledger.events import CLOSED, DELETED, EVENT_TYPES, GROUP, PAUSED, USER, Fact
 from ledger.sealing import Kek, NoteKind, open_note
 from ledger.state import tail_now
@@ -41,7 +41,7 @@ class RequestEntry(TypedDict):
 
     id: FromOne
     directory: str
-    time: datetime
+    time: Instant
     method: str
     path: str
     filter: NotRequired[str | None]
@@ -66,13 +66,13 @@ class OperationFigures(TypedDict):
     errors: Count
     too_many_requests: Count
     p50_us: Count
-    last: datetime
+    last: Instant
 
 
 class Spike(TypedDict):
     """A minute with many times the requests of the median minute."""
 
-    minute: datetime
+    minute: Instant
     requests: Count
     times_the_median: float
 
@@ -84,7 +84,7 @@ class Refusal(TypedDict):
     scim_type: str | None
     detail: str | None
     count: Count
-    last: datetime
+    last: Instant
     fix: str | None
 
 
@@ -95,8 +95,8 @@ class RetryStorm(TypedDict):
     path: str
     status: int
     count: Count
-    first: datetime
-    last: datetime
+    first: Instant
+    last: Instant
 
 
 class ToleranceUse(TypedDict):
@@ -112,10 +112,10 @@ class TokenAge(TypedDict):
 
     id: Id
     name: str
-    created_at: datetime
-    expires_at: datetime
-    revoked_at: datetime | None
-    last_used_at: datetime | None
+    created_at: Instant
+    expires_at: Instant
+    revoked_at: Instant | None
+    last_used_at: Instant | None
 
 
 class SurgeState(TypedDict):
@@ -132,9 +132,9 @@ class Report(TypedDict):
     directory: str
     profile: str
     hours: int
-    since: datetime | None
-    last_request: datetime | None
-    last_change: datetime | None
+    since: Instant | None
+    last_request: Instant | None
+    last_change: Instant | None
     busiest_minute_requests: Count
     operations: list[OperationFigures]
     spikes: list[Spike]

@@ -5,7 +5,7 @@ attribute.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias, TypedDict
+from typing import Annotated, Any, Final, NotRequired, TypeAlias, TypedDict
 from uuid import UUID
 
 from msgspec import Meta
@@ -38,9 +38,9 @@ class Attributes(TypedDict, total=False):
 
     object: dict[str, Any]
     user: dict[str, Any]
-    withheld: Literal[True]
-    erased: Literal[True]
-    unreadable: Literal[True]
+    withheld: bool
+    erased: bool
+    unreadable: bool
 
 
 class ShownResource(TypedDict):

@@ -11,6 +11,7 @@ import jsonschema_rs
 from api.description import described
 from tests.event_checks import closed
 from tests.served import served
+from tests.wire_style import style_faults
 
 Schema = dict[str, Any]
 PROBLEM = "application/problem+json"
@@ -46,7 +47,7 @@ def faults_of(method: str, path: str, status: int, content_type: str, content: b
     if operation is None:
         return []  # SCIM, and paths that nothing serves
     media = content_type.partition(";")[0]
-    answer = operation["responses"].get(str(status)) or (operation["responses"]["default"] if status >= 400 else None)
+    answer = operation["responses"].get(str(status)) or operation["responses"].get(f"{status // 100}XX")
     if answer is None:
         return [f"{status} is not described"]
     described_media = answer.get("content", {})
@@ -63,7 +64,20 @@ def faults_of(method: str, path: str, status: int, content_type: str, content: b
 def check(response: httpx.Response, content: bytes) -> None:
     """Raise AssertionError if an answer of /v1 or of a probe is not what the description says."""
     request = getattr(response, "_request", None)
-    if request is None or request.method == "HEAD":
+    if request is None or request.method == "HEAD" or "x-request-id" not in response.headers:  # not of the application
         return
     faults = faults_of(request.method, request.url.path, response.status_code, response.headers.get("content-type", ""), content)
+    if request.url.path.startswith("/v1/") and not request.url.path.startswith("/v1/schemas/"):
+        faults += [fault for document in _documents(response, content) for fault in style_faults(document)]
     assert not faults, (request.method, request.url.path, response.status_code, faults)
+
+
+def _documents(response: httpx.Response, content: bytes) -> list[Any]:
+    """The JSON documents of an answer: one, or one a line."""
+    match response.headers.get("content-type", "").partition(";")[0]:
+        case "application/x-ndjson":
+            return [json.loads(line) for line in content.splitlines()]
+        case "application/json" | "application/problem+json":
+            return [json.loads(content)] if content else []
+        case _:
+            return []

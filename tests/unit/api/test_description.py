@@ -1,9 +1,14 @@
 """/openapi.json names every operation of /v1 with its sentence, its tag, who may use it, and its errors."""
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema_rs
+
 from api.description import described
+from api.scim.app import ROUTES, SEARCHES
 from operations.permissions import TABLE, open_to_strangers
 from tests.served import served
 
@@ -20,7 +25,8 @@ def operations() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_every_route_is_described() -> None:
     routes = {(method.lower(), route.path) for route in served() for method in (route.methods or set()) - {"HEAD"}}
-    assert {tuple(place.split(" ", 1)) for place, _ in operations()} == routes - {
+    described = {tuple(place.split(" ", 1)) for place, operation in operations() if operation["tags"] != ["scim"]}
+    assert described == routes - {
         ("get", "/openapi.json"),
         ("get", "/docs/errors"),
         ("get", "/asyncapi.json"),
@@ -41,13 +47,15 @@ def test_each_operation_says_in_a_sentence_what_it_does_and_who_may() -> None:
         assert "`start` names" not in sentence
         assert len(sentence) < 160, place
         assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
-        assert ("security" in operation) != ("Needs no token." in operation["description"]), place
+        assert bool(operation["security"]) != ("Needs no token." in operation["description"]), place
 
 
 def test_each_operation_has_the_form_of_its_errors_and_none_that_it_does_not_send() -> None:
     for place, operation in operations():
         assert "422" not in operation["responses"], place
-        assert "application/problem+json" in operation["responses"]["default"]["content"], place
+        media = "application/scim+json" if operation["tags"] == ["scim"] else "application/problem+json"
+        for errors in ("4XX", "5XX"):
+            assert media in operation["responses"][errors]["content"], place
     schemas = DOCUMENT["components"]["schemas"]
     assert not [name for name in schemas if "ValidationError" in name]
     assert schemas["Problem"]["required"] == ["type", "title", "status", "code", "detail", "request_id"]
@@ -55,7 +63,7 @@ def test_each_operation_has_the_form_of_its_errors_and_none_that_it_does_not_sen
 
 def test_who_needs_a_token_is_what_the_permission_table_says() -> None:
     named = {route.name for route in served() if not open_to_strangers(route.name)}
-    secured = sum("security" in operation for _, operation in operations())
+    secured = sum(bool(operation["security"]) for _, operation in operations() if operation["tags"] != ["scim"])
     assert secured == sum(1 for route in served() if route.name in named and route.path != "/openapi.json")
     assert named < set(TABLE)
 
@@ -75,3 +83,32 @@ def test_words_that_can_be_listed_are_listed() -> None:
         "auditor",
         "admin",
     ]
+
+
+def test_every_scim_route_but_me_is_described() -> None:
+    described = Counter(
+        place.split(" ", 1)[1].removeprefix("/scim/{directory}/v2")
+        for place, operation in operations()
+        if operation["tags"] == ["scim"]
+    )
+    segments = {(first, number): len(methods) for (first, number), methods in ROUTES.items() if first != "Me"}
+    wanted = {
+        ("/" + first if number else "") + ("/{id}" if number == 2 else ""): count for (first, number), count in segments.items()
+    }
+    assert described == wanted | {f"/{first}/.search": len(methods) for first, methods in SEARCHES.items()}
+
+
+def test_each_parameter_and_each_document_has_an_example_that_its_schema_allows() -> None:
+    components = {"components": DOCUMENT["components"]}
+    for place, operation in operations():
+        for parameter in operation.get("parameters", ()):
+            assert parameter["description"].endswith("."), (place, parameter["name"])
+            assert parameter["example"] is not None, (place, parameter["name"])
+        for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+            for media, content in part.get("content", {}).items():
+                if media.endswith("json") and media != "application/x-ndjson":
+                    jsonschema_rs.validate(content["schema"] | components, content["example"], validate_formats=True)
+
+
+def test_no_example_is_a_word_that_says_nothing() -> None:
+    assert '"text"' not in [part for _, operation in operations() for part in json.dumps(operation).split(", ")]

@@ -1,0 +1,113 @@
+"""What parameters mean, and an example of each value: the description shows them. An example of a document is made of its schema."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ledger.events import USER_CREATED
+
+_UUID: Final = "0197f2c4-5d1e-7c3a-9b44-3f0e2a6c1d58"
+_INSTANT: Final = "2026-11-30T09:15:00.000000Z"
+_FORMATS: Final = {
+    "date-time": _INSTANT,
+    "uuid": _UUID,
+    "uri": "https://hr.example.com/hooks/ledger",
+    "uri-reference": "/docs/errors#not_found",
+}
+_WORDS: Final[dict[str, Any]] = {
+    "actor": "sys", "advice": "No request has arrived yet: check the URL and the token in the IdP.", "after": "c_AQAAAAAAAAAAKg", "allowed": "from 1 to 1000",
+    "answer": "ok", "as_of": "2026-10-01T00:00:00Z", "broken": "positions 41 to 42 are missing in the log", "clock": "exact", "code": "not_found",
+    "confirm": "acme", "consumer": "hr-sync", "consumers": "*", "created_by": "sys", "department": "Research", "detail": "There is no such thing here.",
+    "directories": "acme", "directory": "acme", "display": "Engineering", "displayName": "Engineering", "display_name": "Ada Lovelace",
+    "email": "ada@example.com", "employee_number": "1815", "error": "timeout", "errors": "`title` is missing", "event_id": "evt_acme_42_1f2e3d4c",
+    "expand": "member,group", "event_type": USER_CREATED.topic, "externalId": "00u1ada", "external_id": "00u1ada", "failure": "superseded", "family_name": "Lovelace", "field": "limit",
+    "filter": "userName eq ?", "fix": "Map the attribute to one value.", "from": "seq:1", "given_name": "Ada", "group": _UUID, "ids": _UUID, "key": "k1",
+    "last_answer": "Bad Gateway", "last_error": "http_502", "manager_id": _UUID, "meaning": "`active` may be sent as text", "method": "POST", "mode": "pull",
+    "name": "hr-sync", "op": "replace", "ordering": "subject", "part": "database", "path": "/Users", "profile": "okta@1", "reason": "planned work",
+    "replay_id": _UUID, "requested": "seq:42", "resource_type": "User", "role": "consumer", "roles": "admin", "says": "The database is nearly full.",
+    "schema": "urn:example:params:scim:schemas:extension:hr:2.0:User", "schemas": "urn:ietf:params:scim:schemas:core:2.0:User",
+    "scim_base_url": "https://ledger.example.com/scim/acme/v2", "scim_type": "invalidValue", "seal": "9f2c", "secret": "whsec_C2FVsBQIhrscChlQIMV",
+    "slug": "acme", "start": "beginning", "state": "active", "stores": "nothing: this request only reads", "subject": _UUID, "subjects": _UUID,
+    "through": "evt_acme_42_1f2e3d4c", "title": "Engineer", "to": "seq:42", "token": "tok_0197f2c45d1e7c3a9b443f0e2a6c1d58", "token_id": "tok_0197f2c45d1e7c3a9b443f0e2a6c1d58",
+    "tolerance": "boolean_as_text", "tolerances": "boolean_as_text", "type": USER_CREATED.topic, "types": "user.*", "url": "https://hr.example.com/hooks/ledger",
+    "url_host": "hr.example.com", "user": _UUID, "userName": "ada@example.com", "user_name": "ada@example.com", "value": "x", "warnings": "The consumer is paused, so the run waits.",
+    "why": "parked", "limit": 100, "wait": 0, "hours": 24, "status": 200, "seq": 42, "position": 42,
+}  # fmt: skip
+_PARAMETERS: Final = {
+    "after": "Where the page begins: the `list_metadata.after` of the page before.",
+    "as_of": "The point in history: `seq:N`, `seq:head`, or an instant with an offset.",
+    "consumer": "Only runs of this consumer.",
+    "directory": "The slug of a directory.",
+    "display_name": "Only groups of this name.",
+    "effective": "Only members whose membership gives access, or only those whose does not.",
+    "event_id": "The id of an event.",
+    "event_type": "An event type; /v1/schemas/events has them all.",
+    "expand": "Names beside ids in the data of memberships: `member`, `group`, or both with a comma between them.",
+    "external_id": "Only the one with this id of the IdP.",
+    "from": "Where to begin: `beginning`, `now`, `seq:N` of one directory, an instant, a position or an event id.",
+    "group": "The id of a group.",
+    "hours": "How many hours back the report looks.",
+    "limit": "The most that a page has.",
+    "name": "The name.",
+    "nested": "Whether groups within groups count.",
+    "range_end": "Only events before this instant.",
+    "range_start": "Only events from this instant on.",
+    "refused": "Only refused requests, or only the others.",
+    "replay_id": "The id of a replay.",
+    "role": "Only tokens of this role.",
+    "state": "Only tokens in this state.",
+    "status": "Only requests that were answered with this status.",
+    "subject": "Only events about this user or group, by id.",
+    "to": "Where to end, in the same words as `from`.",
+    "token_id": "The id of a token.",
+    "type": "`User` or `Group`.",
+    "types": "Event types, separated by commas; `user.*` means all about users.",
+    "user": "The id of a user.",
+    "user_name": "Only the user of this userName.",
+    "wait": "Seconds to wait for events if there are none yet.",
+}
+
+
+def explain(parameter: dict[str, Any]) -> None:
+    """Give a parameter its sentence and an example."""
+    name = parameter["name"]
+    if "description" not in parameter:
+        parameter["description"] = _PARAMETERS[name]
+    parameter.setdefault("example", example_of(parameter["schema"], {}, name))
+
+
+def example_of(schema: Mapping[str, Any], components: Mapping[str, Any], name: str = "") -> Any:
+    """A document that a schema allows; of objects, the fields that are always there. `name`: the field that it is in."""
+    if "$ref" in schema:
+        return example_of(components[str(schema["$ref"]).rpartition("/")[2]], components, name)
+    for word in ("default", "const"):
+        if schema.get(word) is not None:
+            return schema[word]
+    for words in ("examples", "enum"):
+        if words in schema:
+            return schema[words][0]
+    for choice in ("oneOf", "anyOf"):
+        if choice in schema:
+            return example_of(schema[choice][0], components, name)
+    return _of_type(schema, components, name)
+
+
+def _of_type(schema: Mapping[str, Any], components: Mapping[str, Any], name: str) -> Any:
+    kind = schema.get("type")
+    match kind[0] if isinstance(kind, list) else kind:
+        case "object":
+            fields = {field: part for field, part in schema.get("properties", {}).items() if field in schema.get("required", ())}
+            return {field: example_of(part, components, field) for field, part in fields.items()}
+        case "array":
+            return [example_of(schema.get("items", {}), components, name)]
+        case "integer" | "number":
+            return max(_WORDS[name] if isinstance(_WORDS.get(name), int) else 0, schema.get("minimum", 0))
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            return _text(schema, name)
+
+
+def _text(schema: Mapping[str, Any], name: str) -> str:
+    return str(_FORMATS.get(schema.get("format", "")) or _WORDS.get(name, "text"))
