@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from runtime.cli.client import ask, service
+from runtime.cli.completing import DirectorySlug
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, as_text, print_record, print_rows
 
@@ -14,7 +15,9 @@ AsOf = Annotated[str, typer.Option("--as-of", help="An instant with offset, seq:
 
 
 @app.command()
-def members(directory: str, group: str, *, as_of: AsOf = "seq:head", nested: bool = False, as_json: AsJson = False) -> None:
+def members(
+    directory: DirectorySlug, group: str, *, as_of: AsOf = "seq:head", nested: bool = False, as_json: AsJson = False
+) -> None:
     """List the members of a group.
 
     Example: scim-ledger audit members acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
@@ -25,7 +28,9 @@ def members(directory: str, group: str, *, as_of: AsOf = "seq:head", nested: boo
 
 
 @app.command()
-def access(directory: str, user: str, *, as_of: AsOf = "seq:head", nested: bool = True, as_json: AsJson = False) -> None:
+def access(
+    directory: DirectorySlug, user: str, *, as_of: AsOf = "seq:head", nested: bool = True, as_json: AsJson = False
+) -> None:
     """List the groups that a user could reach, with every path.
 
     Example: scim-ledger audit access acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
@@ -37,7 +42,7 @@ def access(directory: str, user: str, *, as_of: AsOf = "seq:head", nested: bool 
 
 @app.command()
 def population(
-    directory: str,
+    directory: DirectorySlug,
     *,
     as_of: AsOf = "seq:head",
     kind: Annotated[str, typer.Option("--type", help="User or Group.")] = "User",
@@ -52,7 +57,7 @@ def population(
 
 
 @app.command()
-def user(directory: str, user: str, *, as_of: AsOf = "seq:head", as_json: AsJson = False) -> None:
+def user(directory: DirectorySlug, user: str, *, as_of: AsOf = "seq:head", as_json: AsJson = False) -> None:
     """Show the past state of a user.
 
     Example: scim-ledger audit user acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
@@ -62,7 +67,7 @@ def user(directory: str, user: str, *, as_of: AsOf = "seq:head", as_json: AsJson
 
 @app.command()
 def diff(
-    directory: str,
+    directory: DirectorySlug,
     *,
     first: Annotated[str, typer.Option("--from")],
     to: str = "seq:head",

@@ -159,6 +159,12 @@ def _exit_code(status: int) -> int:
     return USAGE if status in _NOT_UNDERSTOOD else REFUSED
 
 
+def is_running() -> bool:
+    """Whether commands ask a service that runs already, and not a ledger that is opened for them. Raises OSError."""
+    settings = client_settings()
+    return settings.url is not None or answering(settings.data_dir, settings.database_url) is not None
+
+
 @contextmanager
 def service() -> Generator[Service]:
     """The service of this command, for the time of the block."""

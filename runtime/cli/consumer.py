@@ -9,6 +9,7 @@ import typer
 
 from runtime.cli import deliveries
 from runtime.cli.client import ask, service
+from runtime.cli.completing import ConsumerName, directory_slugs
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.files import reserve_private
 from runtime.cli.nouns import new_group
@@ -43,7 +44,8 @@ def create(
     name: str,
     *,
     directory: Annotated[
-        list[str] | None, typer.Option(help="A directory that it reads; may be given again. Default: all.")
+        list[str] | None,
+        typer.Option(autocompletion=directory_slugs, help="A directory that it reads; may be given again. Default: all."),
     ] = None,
     types: Annotated[str, typer.Option(help="Comma-separated event types, such as user.*,group.created.")] = "*",
     start: Annotated[str, typer.Option(help="beginning, now, seq:N, an instant, an event id.")] = "beginning",
@@ -70,9 +72,11 @@ def create(
 
 @app.command()
 def update(
-    name: str,
+    name: ConsumerName,
     *,
-    directory: Annotated[list[str] | None, typer.Option(help="A directory that it reads; may be given again.")] = None,
+    directory: Annotated[
+        list[str] | None, typer.Option(autocompletion=directory_slugs, help="A directory that it reads; may be given again.")
+    ] = None,
     types: Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*,group.created.")] = None,
     url: Annotated[str | None, typer.Option(help="Push to this URL from now on.")] = None,
     ordering: Annotated[str | None, typer.Option(help="subject or directory.")] = None,
@@ -109,7 +113,7 @@ def list_command(*, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(name: str, *, as_json: AsJson = False) -> None:
+def show(name: ConsumerName, *, as_json: AsJson = False) -> None:
     """Show a consumer: its definition, its lag, and what blocks it.
 
     Example: scim-ledger consumer show door
@@ -125,7 +129,7 @@ def show(name: str, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def audit(
-    name: str,
+    name: ConsumerName,
     *,
     first: Annotated[str | None, typer.Option("--from", help="An instant, seq:N or a position.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Likewise.")] = None,
@@ -157,7 +161,7 @@ def audit(
 
 
 @app.command()
-def ping(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
+def ping(name: ConsumerName, *, key: Key = None, as_json: AsJson = False) -> None:
     """Send a signed test message and print the receiver's answer. Exit 1 if it was not accepted.
 
     Example: scim-ledger consumer ping door
@@ -170,7 +174,7 @@ def ping(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def pause(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
+def pause(name: ConsumerName, *, key: Key = None, as_json: AsJson = False) -> None:
     """Deliver nothing until resumed; nothing is lost meanwhile.
 
     Example: scim-ledger consumer pause door
@@ -179,7 +183,7 @@ def pause(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def resume(name: str, *, key: Key = None, as_json: AsJson = False) -> None:
+def resume(name: ConsumerName, *, key: Key = None, as_json: AsJson = False) -> None:
     """Continue where it stopped; also after a receiver answered 410.
 
     Example: scim-ledger consumer resume door
@@ -193,7 +197,7 @@ def _say_state(name: str, found: dict[str, Any], as_json: bool) -> None:
 
 @app.command()
 def seek(
-    name: str,
+    name: ConsumerName,
     to: Annotated[str, typer.Argument(help="beginning, now, seq:N, an instant, an event id, a position.")],
     *,
     reason: Reason,
@@ -225,7 +229,7 @@ def _confirm_seek(name: str, plan: Mapping[str, Any]) -> None:
 
 @app.command()
 def pull(
-    name: str,
+    name: ConsumerName,
     *,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="At most so many.")] = 100,
     wait: Annotated[int, typer.Option(min=0, max=30, help="Seconds to wait for the first.")] = 0,
@@ -246,7 +250,7 @@ def pull(
 
 @app.command()
 def ack(
-    name: str,
+    name: ConsumerName,
     through: Annotated[str, typer.Argument(help="A cursor or an event id.")],
     *,
     key: Key = None,
@@ -261,7 +265,7 @@ def ack(
 
 
 @app.command()
-def delete(name: str, *, yes: Yes = False, as_json: AsJson = False) -> None:
+def delete(name: ConsumerName, *, yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete a consumer. Its acknowledgements stay on record; its name becomes free.
 
     Example: scim-ledger consumer delete door
@@ -275,7 +279,7 @@ def delete(name: str, *, yes: Yes = False, as_json: AsJson = False) -> None:
 
 
 @app.command("close-fork")
-def close_fork(name: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+def close_fork(name: ConsumerName, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
     """Close a fork after the receiver was repaired. `consumer audit` goes on listing the lost events.
 
     Example: scim-ledger consumer close-fork door --reason 'door is repaired'
@@ -286,7 +290,7 @@ def close_fork(name: str, *, reason: Reason, key: Key = None, as_json: AsJson = 
 
 @app.command("rotate-secret")
 def rotate_secret(
-    name: str,
+    name: ConsumerName,
     *,
     overlap: Annotated[int, typer.Option(min=0, help="Seconds during which both secrets sign.")] = 86_400,
     secret_file: Annotated[Path | None, typer.Option(help="Write it here (mode 0600) instead of showing it.")] = None,

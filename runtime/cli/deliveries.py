@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from runtime.cli.client import ask, service
+from runtime.cli.completing import ConsumerName
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, Reason, Superseded, print_list, say
@@ -16,7 +17,7 @@ STUCK: Final = ("event_id", "type", "state", "attempts", "last_error", "since", 
 
 
 @blocked.command("list")
-def list_blocked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> None:
+def list_blocked(name: ConsumerName, *, limit: Limit = 100, as_json: AsJson = False) -> None:
     """List failed deliveries: blocked ones, and those that are retried.
 
     Example: scim-ledger blocked list door
@@ -27,7 +28,13 @@ def list_blocked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> N
 
 @blocked.command("retry")
 def retry_blocked(
-    name: str, event_id: str, *, reason: Reason, include_superseded: Superseded = False, key: Key = None, as_json: AsJson = False
+    name: ConsumerName,
+    event_id: str,
+    *,
+    reason: Reason,
+    include_superseded: Superseded = False,
+    key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Retry a failed delivery now.
 
@@ -37,7 +44,7 @@ def retry_blocked(
 
 
 @blocked.command("park")
-def park_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+def park_blocked(name: ConsumerName, event_id: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
     """Park a failed delivery, so that others do not wait for it.
 
     Example: scim-ledger blocked park door evt_acme_97_5f0c9a1e --reason poison
@@ -46,7 +53,9 @@ def park_blocked(name: str, event_id: str, *, reason: Reason, key: Key = None, a
 
 
 @blocked.command("skip")
-def skip_blocked(name: str, event_id: str, *, reason: Reason, yes: Yes = False, key: Key = None, as_json: AsJson = False) -> None:
+def skip_blocked(
+    name: ConsumerName, event_id: str, *, reason: Reason, yes: Yes = False, key: Key = None, as_json: AsJson = False
+) -> None:
     """Skip a failed delivery for ever. The reason stays on record, and the audit shows the hole.
 
     Example: scim-ledger blocked skip door evt_acme_97_5f0c9a1e --reason poison
@@ -56,7 +65,7 @@ def skip_blocked(name: str, event_id: str, *, reason: Reason, yes: Yes = False, 
 
 
 @parked.command("list")
-def list_parked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> None:
+def list_parked(name: ConsumerName, *, limit: Limit = 100, as_json: AsJson = False) -> None:
     """List parked deliveries.
 
     Example: scim-ledger parked list door
@@ -67,7 +76,13 @@ def list_parked(name: str, *, limit: Limit = 100, as_json: AsJson = False) -> No
 
 @parked.command("retry")
 def retry_parked(
-    name: str, event_id: str, *, reason: Reason, include_superseded: Superseded = False, key: Key = None, as_json: AsJson = False
+    name: ConsumerName,
+    event_id: str,
+    *,
+    reason: Reason,
+    include_superseded: Superseded = False,
+    key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Bring a parked delivery back, before newer ones of its subject that have not left yet.
 
@@ -77,7 +92,9 @@ def retry_parked(
 
 
 @parked.command("skip")
-def skip_parked(name: str, event_id: str, *, reason: Reason, yes: Yes = False, key: Key = None, as_json: AsJson = False) -> None:
+def skip_parked(
+    name: ConsumerName, event_id: str, *, reason: Reason, yes: Yes = False, key: Key = None, as_json: AsJson = False
+) -> None:
     """Skip a parked delivery for ever. The reason stays on record.
 
     Example: scim-ledger parked skip door evt_acme_97_5f0c9a1e --reason poison

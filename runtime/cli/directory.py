@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from runtime.cli.client import ask, service
+from runtime.cli.completing import DirectorySlug
 from runtime.cli.confirming import confirm_name
 from runtime.cli.nouns import DIRECTORY_NOUNS, new_group
 from runtime.cli.printing import AlwaysJson, AsJson, Key, Reason, cell, plain, print_list, print_record, print_rows, say
@@ -42,7 +43,7 @@ def list_command(*, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(directory: str, *, as_json: AsJson = False) -> None:
+def show(directory: DirectorySlug, *, as_json: AsJson = False) -> None:
     """Show a directory.
 
     Example: scim-ledger directory show acme
@@ -55,7 +56,7 @@ def show(directory: str, *, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def pause(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+def pause(directory: DirectorySlug, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
     """Refuse SCIM writes until resumed; reads go on.
 
     Example: scim-ledger directory pause acme --reason 'moving to a new IdP'
@@ -65,7 +66,7 @@ def pause(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = 
 
 
 @app.command()
-def resume(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+def resume(directory: DirectorySlug, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
     """Accept SCIM writes again.
 
     Example: scim-ledger directory resume acme --reason 'the move is done'
@@ -76,7 +77,7 @@ def resume(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson =
 
 @app.command()
 def close(
-    directory: str,
+    directory: DirectorySlug,
     *,
     reason: Reason,
     confirm: Annotated[
@@ -98,7 +99,7 @@ def close(
 
 
 @app.command("accept-clock")
-def accept_clock(directory: str, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
+def accept_clock(directory: DirectorySlug, *, reason: Reason, key: Key = None, as_json: AsJson = False) -> None:
     """Accept writes although the clock is behind the last event: they get its time until the clock has passed it.
 
     Example: scim-ledger directory accept-clock acme --reason 'clock repaired'
@@ -112,7 +113,7 @@ def accept_clock(directory: str, *, reason: Reason, key: Key = None, as_json: As
 
 
 @app.command()
-def snapshot(directory: str, *, as_json: AlwaysJson = True) -> None:
+def snapshot(directory: DirectorySlug, *, as_json: AlwaysJson = True) -> None:
     """Print all state of a directory as of now, one line of JSON for each user, group and membership.
 
     Example: scim-ledger directory snapshot acme > acme.ndjson
@@ -124,7 +125,7 @@ def snapshot(directory: str, *, as_json: AlwaysJson = True) -> None:
 
 @app.command()
 def doctor(
-    directory: str,
+    directory: DirectorySlug,
     *,
     hours: Annotated[int, typer.Option(min=1, max=720, help="How far to look back.")] = 24,
     as_json: AsJson = False,

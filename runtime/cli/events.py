@@ -8,11 +8,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from runtime.cli.client import ROWS_PAGE, Service, ask, service
+from runtime.cli.completing import directory_slugs
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import GAP, AsJson, as_text, cell, print_list, print_record
 
 app = new_group("The feed.")
-Slug = Annotated[str | None, typer.Option("--directory", help="Only this one. Default: all but _system.")]
+Slug = Annotated[
+    str | None, typer.Option("--directory", autocompletion=directory_slugs, help="Only this one. Default: all but _system.")
+]
 EventTypes = Annotated[str | None, typer.Option(help="Comma-separated event types, such as user.*.")]
 Expand = Annotated[str | None, typer.Option(help="Names in membership events: member, group, or member,group.")]
 Start = Annotated[str, typer.Option("--from", help="beginning, now, seq:N, an instant, a position, an event id.")]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from runtime.cli.client import ask, service
+from runtime.cli.completing import DirectorySlug
 from runtime.cli.files import json_file, read_file
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, plain, say
@@ -49,7 +50,7 @@ def show(
 
 @app.command("set")
 def set_command(
-    directory: str,
+    directory: DirectorySlug,
     profile: Annotated[
         str, typer.Argument(help="A profile, or a file with one of your own: it is stored and cannot be changed.")
     ],

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from runtime.cli.client import Service, ask, service
+from runtime.cli.completing import ConsumerName, consumer_names, directory_slugs
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, Reason, Superseded, plain, print_list, print_rows, say
 from runtime.cli.progress import progress_bar
@@ -22,7 +23,7 @@ From = Annotated[str, typer.Option("--from", help="The first: a position, seq:N,
 To = Annotated[str | None, typer.Option("--to", help="The last, or the instant before which to stop. Default: now.")]
 Types = Annotated[str, typer.Option(help="Comma-separated event types. Default: all that the consumer reads.")]
 Subjects = Annotated[list[str] | None, typer.Option("--subject", help="Id of a user or group; may be given again.")]
-Slugs = Annotated[list[str] | None, typer.Option("--directory", help="May be given again.")]
+Slugs = Annotated[list[str] | None, typer.Option("--directory", autocompletion=directory_slugs, help="May be given again.")]
 Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Deliveries a second at most.")]
 
 
@@ -79,7 +80,7 @@ def verify(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def plan(
-    consumer: str,
+    consumer: ConsumerName,
     *,
     first: From,
     to: To = None,
@@ -102,7 +103,7 @@ def plan(
 
 @app.command()
 def run(
-    consumer: str,
+    consumer: ConsumerName,
     *,
     first: From,
     reason: Reason,
@@ -134,7 +135,7 @@ def run(
 @app.command("list")
 def list_command(
     *,
-    consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
+    consumer: Annotated[str | None, typer.Option(autocompletion=consumer_names, help="Only the runs of this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first.
@@ -149,7 +150,7 @@ def list_command(
 def status(
     replay: Annotated[str | None, typer.Argument(help="Id of a run; without it, all.")] = None,
     *,
-    consumer: Annotated[str | None, typer.Option(help="Only the runs of this one.")] = None,
+    consumer: Annotated[str | None, typer.Option(autocompletion=consumer_names, help="Only the runs of this one.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the progress of a run, or of all runs.

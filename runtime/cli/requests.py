@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from runtime.cli.client import service
+from runtime.cli.completing import directory_slugs
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, print_list
 
@@ -27,7 +28,7 @@ REQUEST_COLUMNS: Final = (
 @app.command("list")
 def list_command(
     *,
-    directory: Annotated[str | None, typer.Option(help="Only of this one.")] = None,
+    directory: Annotated[str | None, typer.Option(autocompletion=directory_slugs, help="Only of this one.")] = None,
     status: Annotated[int | None, typer.Option(min=100, max=599, help="Only with this status.")] = None,
     refused: Annotated[bool, typer.Option("--refused", help="Only those that were refused.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,

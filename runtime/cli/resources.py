@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from runtime.cli.client import ask, service
+from runtime.cli.completing import DirectorySlug
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, print_list, print_record, say
 
@@ -18,7 +19,7 @@ GROUP_COLUMNS: Final = ("id", "display_name", "external_id", "created_at")
 
 @users.command("list")
 def list_users(
-    directory: str,
+    directory: DirectorySlug,
     *,
     external_id: ExternalId = None,
     user_name: Annotated[str | None, typer.Option(help="Only the one with this name.")] = None,
@@ -34,7 +35,7 @@ def list_users(
 
 
 @users.command("show")
-def show_user(directory: str, user: str, *, as_json: AsJson = False) -> None:
+def show_user(directory: DirectorySlug, user: str, *, as_json: AsJson = False) -> None:
     """Show a user.
 
     Example: scim-ledger user show acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10
@@ -44,7 +45,7 @@ def show_user(directory: str, user: str, *, as_json: AsJson = False) -> None:
 
 @groups.command("list")
 def list_groups(
-    directory: str,
+    directory: DirectorySlug,
     *,
     external_id: ExternalId = None,
     display_name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
@@ -60,7 +61,7 @@ def list_groups(
 
 
 @groups.command("show")
-def show_group(directory: str, group: str, *, as_json: AsJson = False) -> None:
+def show_group(directory: DirectorySlug, group: str, *, as_json: AsJson = False) -> None:
     """Show a group. `audit members` lists its members.
 
     Example: scim-ledger group show acme 3f0e9c52-8d1b-4a77-9b60-2f1c5a7e4d10

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from runtime.cli.client import ask
+from runtime.cli.completing import DirectorySlug
 from runtime.cli.files import json_file
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, say
@@ -15,7 +16,7 @@ app = new_group("Extension schemas of a directory.")
 
 @app.command("add")
 def add_command(
-    directory: str,
+    directory: DirectorySlug,
     file: Annotated[Path, typer.Argument(help="A Schema document (RFC 7643 §7) in JSON.")],
     *,
     resource_type: Annotated[str, typer.Option(help="What it extends: User or Group.")] = "User",
@@ -32,7 +33,7 @@ def add_command(
 
 
 @app.command("list")
-def list_command(directory: str, *, as_json: AsJson = False) -> None:
+def list_command(directory: DirectorySlug, *, as_json: AsJson = False) -> None:
     """List the extension schemas that were registered for a directory.
 
     Example: scim-ledger directory schema list acme

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from runtime.cli.client import ask
+from runtime.cli.completing import DirectorySlug
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, print_rows, say
 
@@ -12,7 +13,7 @@ app = new_group("The surge brake: an alarm, or a hold, for too many revocations 
 
 
 @app.command()
-def show(directory: str, *, as_json: AsJson = False) -> None:
+def show(directory: DirectorySlug, *, as_json: AsJson = False) -> None:
     """Show the limit of a directory and its revocations in the last hour.
 
     Example: scim-ledger directory surge show acme
@@ -22,7 +23,7 @@ def show(directory: str, *, as_json: AsJson = False) -> None:
 
 @app.command("set")
 def set_command(
-    directory: str,
+    directory: DirectorySlug,
     per_hour: Annotated[int, typer.Argument(min=0, help="The limit of revocations in an hour.")],
     *,
     hold: Annotated[bool, typer.Option(help="Hold pushes above the limit until they are released.")] = False,
@@ -38,7 +39,7 @@ def set_command(
 
 @app.command()
 def release(
-    directory: str,
+    directory: DirectorySlug,
     *,
     reason: Annotated[str, typer.Option(help="Why it is right.")],
     key: Key = None,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from runtime.cli.client import ask, service
+from runtime.cli.completing import consumer_names, directory_slugs
 from runtime.cli.confirming import Yes, confirm
 from runtime.cli.nouns import new_group
 from runtime.cli.printing import AsJson, Key, print_list, print_record, say
@@ -31,12 +32,16 @@ def issue(
     *,
     directory: Annotated[
         list[str] | None,
-        typer.Option(help="A directory that it reaches; may be given again. Default: all; a scim token needs exactly one."),
+        typer.Option(
+            autocompletion=directory_slugs,
+            help="A directory that it reaches; may be given again. Default: all; a scim token needs exactly one.",
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
     types: Annotated[str, typer.Option(help="Comma-separated event types it reads, such as user.*; role consumer.")] = "",
     consumer: Annotated[
-        list[str] | None, typer.Option(help="A named consumer it reads for; may be given again. Default: any.")
+        list[str] | None,
+        typer.Option(autocompletion=consumer_names, help="A named consumer it reads for; may be given again. Default: any."),
     ] = None,
     bodies: Annotated[bool, typer.Option(help="Whether it sees attributes; role consumer.")] = True,
     days: Annotated[int, typer.Option(min=1, max=3650, help="Days until it expires.")] = 365,
@@ -59,7 +64,9 @@ def issue(
 def list_command(
     *,
     role: Annotated[str | None, typer.Option(help="Only of this role.")] = None,
-    directory: Annotated[str | None, typer.Option(help="Only tokens that reach this directory.")] = None,
+    directory: Annotated[
+        str | None, typer.Option(autocompletion=directory_slugs, help="Only tokens that reach this directory.")
+    ] = None,
     state: Annotated[str | None, typer.Option(help="Only active, overlapping, expired or revoked ones.")] = None,
     as_json: AsJson = False,
 ) -> None:

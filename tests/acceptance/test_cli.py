@@ -263,3 +263,35 @@ def _found_and_gone(service: Service, deep: bool) -> None:
     assert service.cli("directory", "list").returncode == 0
     assert service.stop() == 0
     assert not path.exists()
+
+
+COMPLETED = (
+    ("consumer show compl", "completed-consumer"), ("consumer update compl", "completed-consumer"), ("blocked list compl", "completed-consumer"),
+    ("replay run compl", "completed-consumer"), ("token issue consumer --consumer compl", "completed-consumer"), ("consumer create compl", ""),
+    ("directory show compl", "completed-directory"), ("audit population compl", "completed-directory"), ("user list compl", "completed-directory"),
+    ("events list --directory compl", "completed-directory"), ("consumer create x --directory compl", "completed-directory"), ("directory surge show compl", "completed-directory"),
+    ("directory show nothing-like-it", ""),
+)  # fmt: skip
+
+
+def test_a_shell_completes_directories_and_consumers(service: Service, told: Callable[..., str], tmp_path: Path) -> None:
+    told("directory", "create", "completed-directory")
+    told("consumer", "create", "completed-consumer", "--directory", "completed-directory")
+
+    def completed(words: str, **environment: str) -> str:
+        asked = {
+            "_SCIM_LEDGER_COMPLETE": "complete_bash",
+            "COMP_WORDS": f"scim-ledger {words}",
+            "COMP_CWORD": str(len(words.split())),
+        }
+        done = run(**{**asked, "LEDGER_DATA_DIR": str(service.data_dir), **environment})
+        assert done.stderr == ""
+        return done.stdout.strip()
+
+    for words, offered in COMPLETED:
+        assert completed(words) == offered, words
+    # without a service, or without the right to ask, nothing is said and no ledger is started
+    assert completed("directory show compl", LEDGER_DATA_DIR=str(tmp_path / "none")) == ""
+    assert not (tmp_path / "none").exists()
+    assert completed("directory show compl", LEDGER_URL=service.base, LEDGER_TOKEN="sl_nobody") == ""
+    assert completed("directory show compl", LEDGER_URL="http://127.0.0.1:1", LEDGER_TOKEN="sl_nobody") == ""

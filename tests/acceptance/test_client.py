@@ -409,5 +409,5 @@ def test_the_client_works_where_nothing_of_the_server_is_installed(operator: Ope
 
 def test_the_project_of_the_client_needs_httpx_only() -> None:
     needs = importlib.metadata.requires("scim-ledger-client") or []
-    assert [need for need in needs if "extra" not in need] == ["httpx>=0.27"]
-    assert [need.split(";")[0].strip() for need in needs if "extra" in need] == ["eventsourcing<9.6,>=9.4"]
+    assert [need for need in needs if "extra" not in need] == ["httpx>=0.28"]
+    assert [need.split(";")[0].strip() for need in needs if "extra" in need] == ["eventsourcing<9.6,>=9.5"]

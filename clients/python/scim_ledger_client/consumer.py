@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import quote
 
 from scim_ledger_client.connection import Connection, Expand, given
 from scim_ledger_client.errors import PlaceMovedError, RefusedError
@@ -17,7 +18,7 @@ class Consumer:
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
-        self._path = f"/v1/consumers/{name}"
+        self._path = f"/v1/consumers/{quote(name, safe='')}"
 
     def pull(self, *, limit: int = 500, wait: int = 0, expand: Expand = ()) -> Page:
         """The events after the acknowledged place, which stays. `wait`: how many seconds the service waits for events.
@@ -42,7 +43,7 @@ class Consumer:
         `handle` stores its result before it returns, best in one transaction with the event ids: after a crash in between, the same
         events come again. What it raises ends the loop, and nothing of its page is acknowledged. A paused consumer waits.
         """
-        more = True
+        more, acknowledged = True, ""
         while more or not once:
             try:
                 page = self.pull(limit=limit, wait=0 if once else WAIT_S, expand=expand)
@@ -54,7 +55,10 @@ class Consumer:
             if page.events:
                 handle(page.events)
             more = page.has_more
+            if not page.events and page.after == acknowledged:
+                continue  # nothing came, also nothing that a filter left out
             try:
                 self.acknowledge(page)
+                acknowledged = page.after
             except PlaceMovedError:
                 more = True  # the next page begins at the place of the consumer

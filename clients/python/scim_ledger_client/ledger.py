@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeAlias, cast
+from urllib.parse import quote
 
 import httpx
 
@@ -66,7 +67,7 @@ class Ledger:
 
     def event(self, event_id: str, *, expand: Expand = ()) -> Event:
         """One event. Raises MissingError."""
-        return cast("Event", self._connection.get(f"{_FEED}/{event_id}", given(expand=",".join(expand))))
+        return cast("Event", self._connection.get(f"{_FEED}/{quote(event_id, safe='')}", given(expand=",".join(expand))))
 
     def page(
         self,
@@ -161,7 +162,7 @@ class Ledger:
     @contextmanager
     def snapshot(self, directory: str) -> Generator[Snapshot]:
         """All state of a directory, to be read to its end inside the `with` block. Continue with `follow(snapshot.after, directory=…)`."""
-        with self._connection.lines(f"/v1/directories/{directory}/snapshot") as lines:
+        with self._connection.lines(f"/v1/directories/{quote(directory, safe='')}/snapshot") as lines:
             yield Snapshot(lines)
 
 

@@ -114,6 +114,20 @@ def test_a_page_is_acknowledged_after_it_was_handled() -> None:
     ] * 2
 
 
+def test_while_nothing_comes_nothing_is_acknowledged_again() -> None:
+    empty, acked = httpx.Response(200, json={**PAGE, "data": []}), httpx.Response(200, json={})
+    script, waits = Script(httpx.Response(200, json=PAGE), acked, empty, empty, problem(404, "not_found")), list[float]()
+    with pytest.raises(RefusedError, match="not_found"):
+        ledger(script, waits).consumer("door").process(lambda _: None)
+    assert [request.method for request in script.requests] == ["GET", "POST", "GET", "GET", "GET"]
+
+
+def test_a_name_is_one_part_of_an_address() -> None:
+    script = Script(httpx.Response(200, json=PAGE))
+    ledger(script, []).consumer("a/b?c").pull()
+    assert script.requests[0].url.raw_path.startswith(b"/prefix/v1/consumers/a%2Fb%3Fc/events?")
+
+
 def test_what_the_handler_raises_ends_the_loop_without_an_acknowledgement() -> None:
     def fails(events: list[Any]) -> None:
         raise LookupError(len(events))
