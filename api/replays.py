@@ -120,10 +120,14 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/replays", name="replays.list")
     async def list_replays(
-        request: Request, consumer: str | None = None, limit: Annotated[int, Query(ge=1, le=RUNS_SHOWN_MAX)] = 100
+        request: Request,
+        consumer: str | None = None,
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=RUNS_SHOWN_MAX)] = 100,
     ) -> Json[ListOf[Replay]]:
-        runs = await replays.list_runs(ledger, caller_of(request), consumer, limit)
-        return listed([_run_json(run, ledger.clock()) for run in runs])
+        runs = await replays.list_runs(ledger, caller_of(request), consumer, limit + 1, after)
+        more = str(runs[limit - 1].id) if len(runs) > limit else None
+        return listed([_run_json(run, ledger.clock()) for run in runs[:limit]], after=more)
 
     @router.get("/v1/replays/{replay_id}", name="replays.show")
     async def get_replay(request: Request, replay_id: str) -> Json[Replay]:

@@ -19,10 +19,10 @@ from ledger.feed import Selection, rfc3339
 from ledger.ids import Position
 from operations import places
 from operations.admin_commands import record
-from operations.admission import on_consumer, on_replay, operation, owned, reached_consumer, reaches_run
+from operations.admission import on_consumer, on_replay, operation, owned, reached_consumer, reached_replay, reaches_run
 from operations.caller import Caller
 from operations.open_ledger import OpenLedger
-from operations.refusals import ConflictError, invalid, mask_of
+from operations.refusals import ConflictError, NotFoundError, invalid, mask_of
 from replay.redeliver import Plan, moved, plan, run_of, runs_of, started
 
 RATE_ASSUMED = 500  # deliveries a second, to estimate a run that has no rate
@@ -172,19 +172,26 @@ async def _run(ledger: OpenLedger, number: UUID) -> Run:
 
 
 @operation("replays.list")
-async def list_runs(ledger: OpenLedger, caller: Caller, consumer: str | None, limit: int) -> list[Run]:
-    """The runs of the caller's consumers, or of one of them, newest first."""
-    if consumer is not None:
-        target = await reached_consumer(ledger, caller, consumer)
-        async with ledger.connection() as conn:
-            runs = await runs_of(conn, ledger.kek, target.id, limit=limit if caller.everywhere else RUNS_READ_MAX)
-            return [run for run in runs if await reaches_run(ledger, conn, caller, run)][:limit]
+async def list_runs(ledger: OpenLedger, caller: Caller, consumer: str | None, limit: int, after: str | None = None) -> list[Run]:
+    """The runs of the caller's consumers, or of one of them, newest first, behind the run `after`. Raises InvalidFieldsError for one that the caller does not reach."""
+    target = await reached_consumer(ledger, caller, consumer) if consumer is not None else None
+    behind = await _reached_run(ledger, caller, after) if after is not None else None
     async with ledger.connection() as conn:
-        if caller.everywhere:
-            return await runs_of(conn, ledger.kek, None, limit=limit)
-        mine = {found.id for found in await owned(ledger, conn, caller, await consumers(conn))}
-        runs = [run for run in await runs_of(conn, ledger.kek, None, limit=RUNS_READ_MAX) if run.consumer in mine]
-        return [run for run in runs if await reaches_run(ledger, conn, caller, run)][:limit]
+        read = limit if caller.everywhere else RUNS_READ_MAX
+        runs = await runs_of(conn, ledger.kek, target.id if target else None, limit=read, after=behind)
+        if target is None and not caller.everywhere:
+            mine = {found.id for found in await owned(ledger, conn, caller, await consumers(conn))}
+            runs = [run for run in runs if run.consumer in mine]
+        if target is not None or not caller.everywhere:
+            runs = [run for run in runs if await reaches_run(ledger, conn, caller, run)]
+        return runs[:limit]
+
+
+async def _reached_run(ledger: OpenLedger, caller: Caller, text: str) -> UUID:
+    try:
+        return (await reached_replay(ledger, caller, text)).id
+    except NotFoundError:
+        raise invalid("after", "is not the `list_metadata.after` of a page") from None
 
 
 @on_replay("replays.show")

@@ -108,9 +108,11 @@ async def run_of(conn: Connection, kek: Kek, number: UUID) -> Run | None:
     return _run(kek, row) if row else None
 
 
-async def runs_of(conn: Connection, kek: Kek, consumer: int | None, *, open_only: bool = False, limit: int = 1_000) -> list[Run]:
-    """The runs of a consumer, or of all if None, newest first. `open_only`: only runs that have not ended."""
-    rows = await (await conn.cursor(binary=True).execute(SQL["replays_of"], (consumer, open_only, limit))).fetchall()
+async def runs_of(
+    conn: Connection, kek: Kek, consumer: int | None, *, open_only: bool = False, limit: int = 1_000, after: UUID | None = None
+) -> list[Run]:
+    """The runs of a consumer, or of all if None, newest first, behind a run. `open_only`: only runs that have not ended."""
+    rows = await (await conn.cursor(binary=True).execute(SQL["replays_of"], (consumer, open_only, limit, after))).fetchall()
     if len(rows) <= ON_LOOP_RUNS:
         return _runs(kek, rows)
     return await anyio.to_thread.run_sync(_runs, kek, rows)

@@ -20,12 +20,14 @@ left join lateral (select done, through, ahead, at from replay_progress where re
 where r.id = $1;
 
 -- replays_of --
--- The runs of a consumer, or of all consumers if $1 is null; newest first.
+-- The runs of a consumer, or of all consumers if $1 is null; newest first, and behind the run $4 if it is not null.
 select r.id, r.sealed_name, r.consumer, c.name, r.from_position, r.to_position, r.head, r.types, r.directories, r.subjects, r.rate_per_second, r.superseded,
        r.sealed_reason, r.state, r.total, r.skipped, r.created_at, r.ended_at, coalesce(p.done, 0), coalesce(p.through, r.from_position), coalesce(p.ahead, '{}'), p.at, r.failure
 from replays r join consumers c on c.id = r.consumer
 left join lateral (select done, through, ahead, at from replay_progress where replay = r.id order by id desc limit 1) p on true
-where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in ('running', 'paused')) order by r.created_at desc limit $3;
+where ($1::int4 is null or r.consumer = $1) and ($2::bool is false or r.state in ('running', 'paused'))
+  and ($4::uuid is null or (r.created_at, r.id) < (select created_at, id from replays where id = $4))
+order by r.created_at desc, r.id desc limit $3;
 
 -- due_in_run --
 -- In the transaction that records replay.started: blocked and retried deliveries at these positions become due, with a new schedule.

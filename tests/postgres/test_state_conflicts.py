@@ -92,3 +92,37 @@ def test_an_act_whose_result_exists_already_is_no_conflict(app_url: str) -> None
         assert (await edge.ask("POST", f"/v1/tokens/{uuid4()}/rotate", {})).status_code == 404
 
     run(app_url, check)
+
+
+def test_runs_are_listed_page_by_page_newest_first(app_url: str) -> None:
+    async def check(edge: Edge) -> None:
+        async def made(path: str, body: Any) -> dict[str, Any]:
+            answer = await edge.ask("PUT" if path.startswith("/v1/consumers") else "POST", path, body)
+            assert answer.status_code < 300, answer.text
+            return answer.json()
+
+        for name, slug in (("ours", "acme"), ("theirs", "other")):
+            await made(f"/v1/consumers/{name}", {**HOOK, "directories": [slug]})
+        ids = [(await made("/v1/replays", {**REPLAY, "consumer": name}))["id"] for name in ("ours", "theirs", "ours", "ours")]
+        narrowed = (await edge.issue(role="operator", directories=["acme"]))["token"]
+        mine = [ids[n] for n in (3, 2, 0)]
+        for token, query, expected in (
+            ("", {}, ids[::-1]), ("", {"consumer": "ours"}, mine), (narrowed, {}, mine), (narrowed, {"consumer": "ours"}, mine),
+        ):  # fmt: skip
+            found: list[str] = []
+            after: dict[str, str] = {}
+            while True:
+                page = (await edge.ask("GET", "/v1/replays", token=token, limit="1", **query, **after)).json()
+                assert len(page["data"]) == 1
+                found += [row["id"] for row in page["data"]]
+                if not page["has_more"]:
+                    break
+                after = {"after": page["list_metadata"]["after"]}
+            assert found == expected
+        hidden, missing = [
+            await edge.ask("GET", "/v1/replays", token=narrowed, after=number) for number in (ids[1], str(uuid4()))
+        ]
+        assert (hidden.status_code, hidden.json()["detail"]) == (missing.status_code, missing.json()["detail"])
+        assert hidden.json()["errors"][0]["field"] == "after"
+
+    run(app_url, check)
