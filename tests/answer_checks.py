@@ -35,7 +35,9 @@ def _operations() -> list[tuple[str, re.Pattern[str], Schema]]:
 def _validator(schema: str) -> jsonschema_rs.Draft202012Validator:
     """The validator of a schema of the description. Events have their own check (event_checks.py)."""
     components = {
-        name: closed(part) if name != "Problem" else part for name, part in description()["components"]["schemas"].items()
+        # a problem has members by its code, a SCIM document attributes by its schema, of which `attributes` may leave out any
+        name: part if name == "Problem" else part | {"required": ["schemas"]} if name.startswith("Scim") else closed(part)
+        for name, part in description()["components"]["schemas"].items()
     }
     components["Event"] = {"type": "object"}
     return jsonschema_rs.Draft202012Validator(json.loads(schema) | {"components": {"schemas": components}}, validate_formats=True)

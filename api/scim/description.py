@@ -155,6 +155,8 @@ def _answers(method: str, name: str) -> Document:
         found: Document = {"204": {"description": "No Content"}}
     else:
         found = {"201" if name.startswith("create") else "200": _answer("OK", _answered(name))}
+        if name == "patch_group":
+            found["204"] = {"description": "No Content, unless `attributes` or `excludedAttributes` ask for the group"}
     return found | dict.fromkeys(("4XX", "5XX"), _answer("An error (RFC 7644 §3.12).", "ScimError"))
 
 

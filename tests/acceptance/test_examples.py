@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -221,9 +222,14 @@ def page_from(operator: Operator, seq: int) -> list:
     return operator.http.get(f"{operator.service.base}/v1/events", params=asked).json()["data"]
 
 
-def test_the_stream_after_a_snapshot_knows_who_may_enter(operator: Operator, pushing: Service) -> None:
+@pytest.mark.parametrize(("program", "example"), [(sys.executable, "client_stream.py"), (shutil.which("node"), "stream.mjs")])
+def test_an_example_that_streams_knows_who_may_enter(
+    operator: Operator, pushing: Service, program: str | None, example: str
+) -> None:
+    if program is None:
+        pytest.skip("node is not installed")
     _, before = story(operator)
-    command = [sys.executable, str(ROOT / "examples" / "client_stream.py"), pushing.base, "acme"]
+    command = [program, str(ROOT / "examples" / example), pushing.base, "acme"]
     env = {**os.environ, "LEDGER_TOKEN": pushing.first_run["tokens"]["consumer"], "no_proxy": "*"}
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
     deadline = threading.Timer(60, process.kill)

@@ -9,6 +9,8 @@ from api.asyncapi import asyncapi_document
 from tests.docs.event_types import TYPESCRIPT, WRITTEN
 from tests.node.programs import FOLDER, ran
 
+STREAM = Path(__file__).parents[2] / "examples" / "stream.mjs"
+
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
 def test_the_generated_types_are_current(path: Path) -> None:
@@ -40,5 +42,6 @@ def test_the_types_compile_with_a_program_that_uses_them() -> None:
         "--module",
         "es2022",
     ]
-    compiled = ran("tsc", *strict, TYPESCRIPT, FOLDER / "reads_events.ts")
+    javascript = ["--allowJs", "--checkJs", "--skipLibCheck", "--lib", "es2022,dom,dom.asynciterable"]
+    compiled = ran("tsc", *strict, *javascript, TYPESCRIPT, FOLDER / "reads_events.ts", STREAM)
     assert compiled.returncode == 0, compiled.stdout

@@ -1,7 +1,10 @@
 """The function that says what an event does to access stands in the client, in the page, in plain examples and in the demo: all say the same."""
 
 import ast
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,3 +57,22 @@ def test_page_client_and_demo_say_the_same_of_each_event_type(topic: str, effect
 def test_who_uses_the_client_uses_its_function() -> None:
     for name in ("client_pull_consumer.py", "client_stream.py", "client_access_list.py"):
         assert "from scim_ledger_client.access import" in (ROOT / "examples" / name).read_text(encoding="utf-8"), name
+
+
+SCRIPT = """
+import { readFileSync } from "node:fs";
+const { accessChange } = await import(process.argv[1]);
+console.log(JSON.stringify(JSON.parse(readFileSync(0, "utf8")).map(accessChange)));
+"""
+
+
+def test_the_example_in_javascript_says_the_same_of_each_event_type() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    events: list[Any] = [event(topic, effective) for topic in BY_TOPIC for effective in (True, False)]
+    command = [node, "--input-type=module", "-e", SCRIPT, str(ROOT / "examples" / "stream.mjs")]
+    done = subprocess.run(command, input=json.dumps(events), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = [None if change is None else list(change) for change in map(access_change, events)]
+    assert json.loads(done.stdout) == said
