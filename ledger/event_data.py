@@ -43,7 +43,10 @@ class ScimGroup(TypedDict):
 
 
 class MappedUser(TypedDict):
-    """The user in words that are the same for every IdP, mapped by the profile of the directory; what is absent is left out."""
+    """The user in words that are the same for every IdP, mapped by the profile of the directory; what is absent is left out.
+
+    Text, as profiles of a release map it; a profile of your own that maps an attribute of another type gives that type.
+    """
 
     id: Id
     user_name: str

@@ -596,7 +596,9 @@ export interface GroupSubject {
   id: string;
 }
 
-/** The user in words that are the same for every IdP, mapped by the profile of the directory; what is absent is left out. */
+/** The user in words that are the same for every IdP, mapped by the profile of the directory; what is absent is left out.
+
+Text, as profiles of a release map it; a profile of your own that maps an attribute of another type gives that type. */
 export interface MappedUser {
   active: boolean;
   custom?: Record<string, unknown>;

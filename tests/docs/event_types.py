@@ -112,7 +112,8 @@ def _typed_dict(name: str, schema: dict[str, Any]) -> str:
     if "from" in fields:  # a keyword of Python cannot be declared in a class
         members = ", ".join(f'"{field}": {form}' for field, form in fields.items())
         return f'# {said}\n{name} = TypedDict("{name}", {{{members}}})'
-    lines = [f'    """{said}"""\n'] if said else []
+    end = "\n    " if "\n" in said else ""
+    lines = [f'    """{said}{end}"""\n'] if said else []
     lines += [f"    {field}: {form}" for field, form in fields.items()]
     return f"class {name}({schema.get('extends', 'TypedDict')}):\n" + "\n".join(lines)
 

@@ -651,7 +651,10 @@ class GroupSubject(TypedDict):
 
 
 class MappedUser(TypedDict):
-    """The user in words that are the same for every IdP, mapped by the profile of the directory; what is absent is left out."""
+    """The user in words that are the same for every IdP, mapped by the profile of the directory; what is absent is left out.
+
+    Text, as profiles of a release map it; a profile of your own that maps an attribute of another type gives that type.
+    """
 
     active: bool
     custom: NotRequired[dict[str, Any]]
