@@ -77,7 +77,7 @@ def components() -> dict[str, Document]:
             "failOnErrors": _COUNT, "Operations": _array(_object(["method", "path"], {"method": _TEXT, "path": _TEXT, "bulkId": _TEXT, "version": _TEXT, "data": _FREE})),
         }),
         "ScimBulkResults": _message(f"{_MESSAGES}BulkResponse", "The result of each operation.", ["Operations"], {
-            "Operations": _array(_object(["method", "status"], {"method": _TEXT, "status": _TEXT, "location": _TEXT, "bulkId": _TEXT, "version": _TEXT, "response": _FREE})),
+            "Operations": _array(_object(["status"], {"method": _TEXT, "status": _TEXT, "location": _TEXT, "bulkId": _TEXT, "version": _TEXT, "response": _FREE})),
         }),
         "ScimError": _message(ERROR_URN, "An error (RFC 7644 §3.12). `detail` says what was wrong and what to do.", ["status", "detail"], {
             "status": _TEXT, "scimType": _TEXT, "detail": _TEXT,
