@@ -1,15 +1,25 @@
 """Prometheus metrics. Labels are templates, codes and the names that operators gave, never ids or values."""
 
+import platform
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from operations.figures import ConsumerFigures, SurgeFigures
+from operations.figures import ConsumerFigures, DirectoryFigures, TokenFigures
 
 disable_created_metrics()  # a second series beside each figure, which nobody reads and every scrape stores
 REGISTRY: Final = CollectorRegistry()  # figures without names, which anybody may read
@@ -49,6 +59,19 @@ _REVOCATIONS = Gauge(
     "ledger_directory_revocations_last_hour", "Users who lost access in the last hour", ["directory"], registry=NAMED
 )
 _SURGE = Gauge("ledger_directory_surge", "1 while that is more than the directory's limit", ["directory"], registry=NAMED)
+_SILENT = Gauge(
+    "ledger_directory_silent_seconds", "Time since the last request of the directory's IdP", ["directory"], registry=NAMED
+)
+_EXPIRES = Gauge("ledger_token_expires_seconds", "Time until a valid token expires", ["role", "name"], registry=NAMED)
+_SCIM = Counter(
+    "ledger_scim_requests_total",
+    "SCIM requests by directory, operation and class of status",
+    ["directory", "operation", "status"],
+    registry=NAMED,
+)
+_BUILD = Gauge("ledger_build_info", "1, with the release of this process", ["version", "python"], registry=REGISTRY)
+_BUILD.labels(version("scim-ledger"), platform.python_version()).set(1)
+ProcessCollector(registry=REGISTRY)
 
 
 @dataclass(eq=False, slots=True)
@@ -100,17 +123,27 @@ def show_consumers(figures: Iterable[ConsumerFigures]) -> None:
             _OPEN.labels(consumer.name, state).set(count)
 
 
-def show_surges(figures: Iterable[SurgeFigures]) -> None:
+def show_directories(figures: Iterable[DirectoryFigures]) -> None:
     """Set the gauges of directories."""
-    _REVOCATIONS.clear()
-    _SURGE.clear()
+    for gauge in (_REVOCATIONS, _SURGE, _SILENT):
+        gauge.clear()
     for directory in figures:
+        if directory.silent_s is not None:
+            _SILENT.labels(directory.directory).set(round(directory.silent_s))
         _REVOCATIONS.labels(directory.directory).set(directory.lately)
         _SURGE.labels(directory.directory).set(int(directory.surging))
 
 
+def show_tokens(figures: Iterable[TokenFigures]) -> None:
+    """Set the gauges of tokens; those of revoked and expired ones disappear."""
+    _EXPIRES.clear()
+    for token in figures:
+        _EXPIRES.labels(token.role, token.name).set(round(token.left_s))
+
+
 # Label children are cached, because each labels() call takes a lock and makes a tuple.
 _children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+_scim_children: dict[tuple[str, str, str, int], Counter] = {}
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -129,6 +162,16 @@ def observe(method: str, route: str, status: int, seconds: float) -> None:
         found = _children[method, route, status] = (_REQUESTS.labels(method, route, str(status)), _SECONDS.labels(method, route))
     found[0].inc()
     found[1].observe(seconds)
+
+
+def observe_scim(directory: str, method: str, route: str, status: int) -> None:
+    """Count a SCIM request of a directory."""
+    key = (directory, method_shown(method), route, status // 100)
+    found = _scim_children.get(key)
+    if found is None:
+        operation = f"{key[1]} /{route.partition('/v2')[2].removeprefix('/')}"
+        found = _scim_children[key] = _SCIM.labels(directory, operation, f"{status // 100}xx")
+    found.inc()
 
 
 def observe_batch(commands: int, seconds: float) -> None:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from api.metrics import REVOCATION_SECONDS, exposition, named_exposition, show_consumers, show_surges
+from api.metrics import REVOCATION_SECONDS, exposition, named_exposition, show_consumers, show_directories, show_tokens
 from api.recent import Recent
 from database.connections import LOST
 from operations.figures import figures, head_of, revocations_acknowledged
@@ -31,9 +31,10 @@ class Scrapes:
     async def _whole(self) -> bytes:
         nameless = await self.nameless.get()
         with contextlib.suppress(*LOST):  # while the database is away the last figures stay
-            of_consumers, of_directories = await figures(self._ledger)
+            of_consumers, of_directories, of_tokens = await figures(self._ledger)
             show_consumers(of_consumers)
-            show_surges(of_directories)
+            show_directories(of_directories)
+            show_tokens(of_tokens)
             while rows := await revocations_acknowledged(self._ledger, REVOCATION_SECONDS.seen):
                 REVOCATION_SECONDS.count(rows)
         return nameless + named_exposition()

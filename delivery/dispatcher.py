@@ -413,6 +413,11 @@ class Dispatcher:
                     await self._refused(request, outcome.otherwise)
 
     async def _refused(self, request: Request, retry: Retry) -> None:
+        first = request.events[0]
+        _log.info(
+            "delivery_refused", consumer=self.consumer.name, event_id=str(first.id), events=len(request.events), attempt=request.attempt,
+            error=retry.error, replay=first.item.replay and str(first.item.replay),
+        )  # fmt: skip
         if self._backlog.refused(request, retry, self._sealed(retry), self._parts.clock(), self._parts.random):
             await self._record()
             await self._tell(self._backlog.take_blocked())
@@ -453,6 +458,9 @@ class Dispatcher:
             events = await self._parts.feed.at(conn, places, bodies=False)
         known = {found.item.position: found for found in blocked}
         for event in events:
+            found = known[event.position].exceptional
+            error = None if found is None else found.error
+            _log.warning("delivery_blocked", consumer=self.consumer.name, event_id=str(event.id), error=error)
             with suppress(psycopg.errors.NotNullViolation):  # told already, by who held the lease before, or holds it now
                 await self._parts.act(_blocked(self.consumer, known[event.position], str(event.id)))
 

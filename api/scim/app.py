@@ -15,7 +15,7 @@ from api.authentication import presented
 from api.database_errors import given_up, scim_error
 from api.journal import Entry
 from api.memory import GIANT_EVENTS, release
-from api.metrics import method_shown, observe
+from api.metrics import method_shown, observe, observe_scim
 from api.scim.bulk import BULK_BYTES_MAX, bulk
 from api.scim.http import Answer, Call, ClientGoneError, Receive, Refusal, Scope, Send, as_json, of_error, read_query, send_answer
 from api.scim.queries import LONG_TEXT, Query
@@ -41,6 +41,7 @@ from scim.schema import GROUP, USER, ResourceType
 from scim.work import AbandonedError
 
 SEARCH_BYTES_MAX = 2**20
+SCIM_PATH: Final = "/scim/{directory}/v2"
 _log = structlog.get_logger("api.scim")
 Handler = Callable[[Services, Call, Directory, Token], Awaitable[Answer]]
 _TRANSACTED: Final[set[Handler]] = set()  # writes whose transaction looks at the token again
@@ -163,7 +164,7 @@ class ScimApp:
         started = asyncio.get_running_loop().time()
         request_id = self._services.new_request_id()
         method: str = scope["method"]
-        template, call, error = "/scim/{directory}/v2", None, None
+        template, call, error = SCIM_PATH, None, None
         answer = Answer(500)
         try:
             call = self._call(scope, receive, method, request_id)
@@ -190,6 +191,7 @@ class ScimApp:
         seconds = asyncio.get_running_loop().time() - started
         observe(method, template, answer.status, seconds)
         if call is not None and call.found_directory is not None:
+            observe_scim(call.found_directory.slug, method, template, answer.status)
             await self._note(call, template, answer.status, error, seconds)
         if answer.status >= 500 or answer.status == 401 or (answer.status >= 400 and call is not None and call.token is not None):
             # Of requests without a token a 401 is logged and no other refusal: 401s are slowed, so strangers cannot fill the log.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from api.scim.app import ROUTES, SEARCHES
+from api.scim.app import ROUTES, SCIM_PATH, SEARCHES
 from scim.discovery import LIST_URN
 from scim.errors import ERROR_URN
 from scim.schema import GROUP, USER, Attribute, ResourceType
@@ -11,7 +11,6 @@ from scim.schema import GROUP, USER, Attribute, ResourceType
 Document = dict[str, Any]
 MEDIA: Final = "application/scim+json"
 TAG: Final = "scim"
-BASE: Final = "/scim/{directory}/v2"
 _MESSAGES: Final = "urn:ietf:params:scim:api:messages:2.0:"
 _TEXT: Final[Document] = {"type": "string"}
 _COUNT: Final[Document] = {"type": "integer", "minimum": 0}
@@ -52,10 +51,10 @@ def paths() -> dict[str, Document]:
     found: dict[str, Document] = {}
     for (first, segments), methods in ROUTES.items():
         if first != "Me":
-            path = BASE + ("" if segments == 0 else f"/{first}") + ("/{id}" if segments == 2 else "")
+            path = SCIM_PATH + ("" if segments == 0 else f"/{first}") + ("/{id}" if segments == 2 else "")
             found[path] = {method.lower(): _operation(method, first, segments) for method in methods}
     for first in SEARCHES:
-        found[f"{BASE}/{first}/.search"] = {"post": _operation("POST", f"{first}/.search", 2)}
+        found[f"{SCIM_PATH}/{first}/.search"] = {"post": _operation("POST", f"{first}/.search", 2)}
     return found
 
 
@@ -78,7 +77,7 @@ def components() -> dict[str, Document]:
             "failOnErrors": _COUNT, "Operations": _array(_object(["method", "path"], {"method": _TEXT, "path": _TEXT, "bulkId": _TEXT, "version": _TEXT, "data": _FREE})),
         }),
         "ScimBulkResults": _message(f"{_MESSAGES}BulkResponse", "The result of each operation.", ["Operations"], {
-            "Operations": _array(_object(["method", "status"], {"method": _TEXT, "status": _TEXT, "location": _TEXT, "bulkId": _TEXT, "version": _TEXT, "response": _FREE})),
+            "Operations": _array(_object(["status"], {"method": _TEXT, "status": _TEXT, "location": _TEXT, "bulkId": _TEXT, "version": _TEXT, "response": _FREE})),
         }),
         "ScimError": _message(ERROR_URN, "An error (RFC 7644 §3.12). `detail` says what was wrong and what to do.", ["status", "detail"], {
             "status": _TEXT, "scimType": _TEXT, "detail": _TEXT,

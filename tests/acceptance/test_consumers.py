@@ -245,6 +245,26 @@ def test_a_blocked_delivery_is_shown_and_holds_back_only_its_subject(
     assert told == ["delivery.blocked", "delivery.retried"]
 
 
+def test_each_delivery_that_is_refused_and_each_that_is_blocked_has_a_line_in_the_log(
+    operator: Operator, hook: Receiver, pushing: Service
+) -> None:
+    name = operator.consumer(mode="webhook", url=hook.url, retry_schedule=[0, 0])
+    hook.behave = lambda _: Answer(422, b"ada@example.com is unknown here")
+    operator.user(nickName="ada")
+    blocked = operator.when(name, lambda s: s["state"] == "blocked")["blocked_on"]
+
+    def lines() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in pushing.log.read_text().splitlines() if f'"{name}"' in line and "delivery_" in line]
+
+    until(lambda: len(lines()) == 3)
+    first, second, last = lines()
+    assert [(line["event_id"], line["attempt"], line["error"]) for line in (first, second)] == [
+        (blocked["event_id"], attempt, "http_422") for attempt in (1, 2)
+    ]
+    assert (last["event"], last["event_id"], last["error"]) == ("delivery_blocked", blocked["event_id"], "http_422")
+    assert "ada" not in json.dumps(lines()), "what the receiver said is not in the log"
+
+
 def test_a_parked_delivery_stays_listed_and_a_skipped_one_is_a_hole_with_a_reason(
     operator: Operator, hook: Receiver, pushing: Service
 ) -> None:

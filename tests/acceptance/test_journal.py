@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Service
+from tests.acceptance.conftest import Service, until
 
 USER = "urn:ietf:params:scim:schemas:core:2.0:User"
 ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
@@ -269,3 +269,28 @@ def test_a_spike_is_a_minute_far_above_the_median(app_url: str) -> None:
         "tokens": [],
     }
     assert "23.3 times the usual" in advice(report, minute)[-1]
+
+
+def test_metrics_say_what_the_idp_of_a_directory_does_and_when_its_token_expires(service: Service) -> None:
+    created = 'ledger_scim_requests_total{directory="acme",operation="POST /Users",status="2xx"}'
+
+    def figure(text: str, name: str) -> float:
+        return float(next((line for line in text.splitlines() if line.startswith(name)), "x 0").rsplit(" ", 1)[1])
+
+    with service.client("scim") as client, service.client("admin") as admin:
+        before = figure(admin.get(service.base + "/metrics").text, created)
+        for _ in range(2):
+            made = client.post(service.scim + "/Users", json={"schemas": [USER], "userName": f"metric{random.random()}"})
+        _written(service, admin, made.headers["X-Request-Id"])
+
+        def shown() -> str:
+            return admin.get(service.base + "/metrics").text
+
+        until(lambda: figure(shown(), created) >= before + 2)
+        assert figure(shown(), 'ledger_directory_silent_seconds{directory="acme"}') < 3_600
+        assert figure(shown(), "ledger_token_expires_seconds{") > 0
+        assert "ledger_build_info{" in shown()
+        with httpx.Client(trust_env=False) as stranger:
+            nameless = stranger.get(service.base + "/metrics").text
+        assert "process_resident_memory_bytes" in nameless
+        assert not any(name in nameless for name in ("ledger_directory", "ledger_token", "ledger_scim", "acme"))

@@ -214,7 +214,8 @@ def test_each_problem_code_is_described() -> None:
 
 def test_each_metric_is_described() -> None:
     text = read("docs/operations.md")
-    for family in [*REGISTRY.collect(), *NAMED.collect()]:
+    families = [family for family in [*REGISTRY.collect(), *NAMED.collect()] if not family.name.startswith("process_")]
+    for family in families:  # the others are those of every process that Prometheus watches
         name = f"{family.name}_total" if family.type == "counter" else family.name
         assert f"| `{name}` |" in text
 
