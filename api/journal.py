@@ -23,6 +23,7 @@ from database.faults import Fault, Kind, fault_of, no_fault
 from database.queries import load_queries
 from ledger.ids import DirectoryNumber
 from ledger.sealing import Kek, NoteKind, seal_note
+from scim.mistakes import Mistake
 
 SQL: Final = load_queries(__file__)
 KEPT_MAX: Final = 50_000  # entries in memory while the database is away; above it the oldest are dropped
@@ -53,6 +54,8 @@ class Entry(NamedTuple):
     duration_us: int
     request_id: UUID
     token: UUID | None
+    mistake: Mistake | None = None  # in the URL or the token of the requests; then `times` counts them
+    times: int = 1
 
 
 class Journal:
@@ -168,5 +171,5 @@ class Journal:
             byteas([self._sealed(e.detail, "refusal", e) for e in batch]), byteas([self._mark(e) for e in batch]),
             texts([e.profile for e in batch]), texts([",".join(e.tolerances) for e in batch]), int4s([e.events for e in batch]),
             int4s([min(e.duration_us, 2**31 - 1) for e in batch]), uuids([e.request_id for e in batch]),
-            uuids([e.token for e in batch]),
+            uuids([e.token for e in batch]), texts([e.mistake for e in batch]), int4s([min(e.times, 2**31 - 1) for e in batch]),
         )  # fmt: skip

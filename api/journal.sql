@@ -5,10 +5,12 @@ select set_config('synchronous_commit', 'local', true);
 
 -- insert_requests --
 -- One batch of the journal.
-insert into requests (directory, at, method, route, shape, status, scim_type, detail, reason, profile, tolerances, events, duration_us, request_id, token)
-select d, to_timestamp(a / 1e6), m, r, s, st, t, de, re, p, coalesce(string_to_array(nullif(tol, ''), ','), '{}'), e, du, rq, tk
+insert into requests (directory, at, method, route, shape, status, scim_type, detail, reason, profile, tolerances, events, duration_us, request_id, token,
+                      mistake, times)
+select d, to_timestamp(a / 1e6), m, r, s, st, t, de, re, p, coalesce(string_to_array(nullif(tol, ''), ','), '{}'), e, du, rq, tk, mi, ti
 from unnest($1::int4[], $2::int8[], $3::text[], $4::text[], $5::bytea[], $6::int2[], $7::text[], $8::bytea[], $9::bytea[], $10::text[],
-            $11::text[], $12::int4[], $13::int4[], $14::uuid[], $15::uuid[]) v(d, a, m, r, s, st, t, de, re, p, tol, e, du, rq, tk);
+            $11::text[], $12::int4[], $13::int4[], $14::uuid[], $15::uuid[], $16::text[], $17::int4[])
+     v(d, a, m, r, s, st, t, de, re, p, tol, e, du, rq, tk, mi, ti);
 
 -- prune_requests --
 -- What is older than the journal keeps, in bounded pieces: only its first rows are looked at, however many there are.

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from api.authentication import Authentication
 from api.journal import Journal
+from api.mistakes import Mistakes
 from api.scrapes import Scrapes
 from database.coalesce import Coalescer
 from ledger.directories import Directory
@@ -48,6 +49,7 @@ class Services:
     tail: Tail
     webhooks: Webhooks
     journal: Journal
+    mistakes: Mistakes
     scrapes: Scrapes
     readiness: Readiness
     stopping: bool = False  # the service stops: waiting readers end

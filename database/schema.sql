@@ -509,10 +509,13 @@ create table requests (
     duration_us int not null,
     request_id  uuid not null,
     token       uuid,
-    reason      bytea                           -- keyed hash of the sentence, to count equal ones
+    reason      bytea,                          -- keyed hash of the sentence, to count equal ones
+    mistake     text,                           -- of requests that were refused for their URL or token: the name of scim/mistakes.py
+    times       int not null default 1          -- the number of requests that the entry counts
 ) with (fillfactor = 100, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.02);
 create index requests_of_directory on requests (directory, id);
 create index requests_at on requests using brin (at);
+create index requests_mistakes on requests (directory, id) where mistake is not null;
 grant select, insert, delete on requests to ledger_app;
 grant usage on sequence requests_id_seq to ledger_app;
 

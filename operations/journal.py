@@ -2,8 +2,10 @@
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final, NotRequired, TypedDict
+from typing import Annotated, Any, Final, NotRequired, TypeAlias, TypedDict
 from uuid import UUID
+
+from msgspec import Meta
 
 from database.arrays import int4s
 from database.connections import Connection
@@ -21,6 +23,7 @@ from operations.caller import Caller
 from operations.open_ledger import OpenLedger
 from proofs.keys import WrapError
 from scim.leniency import TEST_OBJECT, sentence_of
+from scim.mistakes import Mistake, known_mistake
 from scim.profile import UnknownProfileError
 from scim.remedies import fix_of
 
@@ -30,14 +33,20 @@ SILENCE_HOURS = 24  # after this the IdP is reported as silent: IdPs synchronise
 ERROR_SHARE = 0.05
 SPIKE_REQUESTS_MIN = 60  # requests in a minute; fewer are never reported as a spike
 LOOKED_MAX = 200_000  # newest requests that the health report looks at: a statement may take four seconds
+MISTAKES_LOOKED_MAX = 10_000  # newest entries of mistakes in URLs and tokens that it looks at
 SPIKE_TIMES_MIN = 10  # a spike has this many times the requests of the median minute
+MistakeName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [mistake.value for mistake in Mistake]})]
 CHANGES: Final = sum(  # the event types that requests of an IdP make, as bits
     kind.bit for kind in EVENT_TYPES if kind.subject in {USER, GROUP} and Fact.BY_OPERATOR not in kind.facts
 )
 
 
 class RequestEntry(TypedDict):
-    """One SCIM request: a line of the journal. `path` is a template without ids, `filter` has no values. `fix`: what to do about a refusal."""
+    """One SCIM request: a line of the journal. `path` is a template without ids, `filter` has no values. `fix`: what to do about a refusal.
+
+    `mistake`: requests that were refused for their URL or their token, and were meant for this directory. Then `count` is their number,
+    otherwise it is 1, and the other fields are those of the newest.
+    """
 
     id: FromOne
     directory: str
@@ -53,7 +62,9 @@ class RequestEntry(TypedDict):
     events: Count
     duration_us: Count
     request_id: UUID
+    count: FromOne
     token: NotRequired[str]
+    mistake: NotRequired[MistakeName]
     fix: NotRequired[str]
 
 
@@ -67,6 +78,17 @@ class OperationFigures(TypedDict):
     too_many_requests: Count
     p50_us: Count
     last: Instant
+
+
+class ConnectionMistake(TypedDict):
+    """Requests that were meant for the directory and refused for their URL or their token. `token`: the one that they named."""
+
+    mistake: MistakeName
+    token: Id | None
+    count: Count
+    last: Instant
+    meaning: str
+    fix: str
 
 
 class Spike(TypedDict):
@@ -142,6 +164,7 @@ class Report(TypedDict):
     retry_storms: list[RetryStorm]
     tolerances: list[ToleranceUse]
     test_objects: Count
+    mistakes: list[ConnectionMistake]
     tokens: list[TokenAge]
 
 
@@ -211,11 +234,11 @@ async def health(ledger: OpenLedger, _caller: Caller, directory: Directory, hour
 
 def _entry_json(kek: Kek, row: tuple[Any, ...]) -> RequestEntry:
     (
-        number, directory, time, method, path, shape, status, scim_type, sealed, profile, tolerances, events, took, request, token,
+        number, directory, time, method, path, shape, status, scim_type, sealed, profile, tolerances, events, took, request, token, mistake, times,
     ) = row  # fmt: skip
     entry: RequestEntry = {
         "id": number, "directory": directory, "time": time, "method": method, "path": path, "status": status, "profile": profile,
-        "tolerances": tolerances, "events": events, "duration_us": took, "request_id": request,
+        "tolerances": tolerances, "events": events, "duration_us": took, "request_id": request, "count": times,
     }  # fmt: skip
     if shape is not None:
         entry["filter"] = _open_sealed(kek, shape, "filter", request)
@@ -226,7 +249,10 @@ def _entry_json(kek: Kek, row: tuple[Any, ...]) -> RequestEntry:
         entry["detail"] = detail
     if token is not None:
         entry["token"] = f"tok_{token.hex}"
-    fix = fix_of(status, scim_type, detail)
+    known = None if mistake is None else known_mistake(mistake)
+    fix = known.fix if known is not None else fix_of(status, scim_type, detail)
+    if mistake is not None:
+        entry["mistake"] = mistake
     if fix is not None:
         entry["fix"] = fix
     return entry
@@ -237,6 +263,15 @@ def _open_sealed(kek: Kek, sealed: bytes | None, kind: NoteKind, request: UUID) 
         return None if sealed is None else open_note(kek, sealed, kind=kind, owner=request)
     except WrapError:
         return "(unreadable: not sealed by this service for this request)"
+
+
+def _mistake(row: tuple[Any, ...]) -> ConnectionMistake:
+    name, token, count, last = row
+    known = known_mistake(name)
+    meaning, fix = (known.detail, known.fix) if known else (f"Requests had the mistake {name}.", "See the journal.")
+    return {
+        "mistake": name, "token": None if token is None else str(token), "count": count, "last": last, "meaning": meaning, "fix": fix,
+    }  # fmt: skip
 
 
 def _refused(kek: Kek, row: tuple[Any, ...]) -> Refusal:
@@ -257,6 +292,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
         return await (await conn.execute(SQL[name], (directory.id, first, *params))).fetchall()
 
     ((busiest,),) = await rows("doctor_busiest")
+    mistakes = await (await conn.execute(SQL["doctor_mistakes"], (directory.id, hours, MISTAKES_LOOKED_MAX))).fetchall()
     tokens = await (await conn.execute(SQL["doctor_tokens"], (directory.slug,))).fetchall()
     relied = await rows("doctor_tolerances")
     return {
@@ -292,6 +328,7 @@ async def directory_health(conn: Connection, kek: Kek, directory: Directory, hou
             {"tolerance": name, "requests": count, "meaning": sentence_of(name)} for name, count in relied if name != TEST_OBJECT
         ],
         "test_objects": sum(count for name, count in relied if name == TEST_OBJECT),
+        "mistakes": [_mistake(row) for row in mistakes],
         "tokens": [
             {"id": str(number), "name": name, "created_at": made, "expires_at": ends, "revoked_at": ended, "last_used_at": used}
             for number, name, made, ends, ended, used in tokens
@@ -304,7 +341,15 @@ def advice(report: State, now: datetime) -> list[str]:
     if report["state"] in {CLOSED, DELETED}:
         return []
     of_itself = [*_clock(report), *_surge_advice(report), *_paused(report)]
-    return [*of_itself, *_storms(report), *_tokens(report, now), *_silence(report, now), *_errors(report), *_spikes(report)]
+    return [
+        *of_itself,
+        *_mistakes(report),
+        *_storms(report),
+        *_tokens(report, now),
+        *_silence(report, now),
+        *_errors(report),
+        *_spikes(report),
+    ]
 
 
 def _clock(report: State) -> list[str]:
@@ -336,6 +381,13 @@ def _paused(report: State) -> list[str]:
     return [f"It is paused: its IdP is told to try again later. scim-ledger directory resume {report['directory']} --reason …"]
 
 
+def _mistakes(report: State) -> list[str]:
+    return [
+        f"{found['meaning']} ({found['count']}, the last {found['last']:%Y-%m-%d %H:%M} UTC) {found['fix']}"
+        for found in report["mistakes"]
+    ]
+
+
 def _storms(report: State) -> list[str]:
     return [
         f"The IdP repeats {storm['method']} {storm['path']} without success ({storm['count']} times in an hour, status {storm['status']})."
@@ -357,7 +409,7 @@ def _tokens(report: State, now: datetime) -> list[str]:
 def _silence(report: State, now: datetime) -> list[str]:
     last = report["last_request"]
     if last is None:
-        return ["No request has arrived yet: check the URL and the token in the IdP."]
+        return [] if report["mistakes"] else ["No request has arrived yet: check the URL and the token in the IdP."]
     if (now - last).total_seconds() > SILENCE_HOURS * 3600:
         return [f"Silence since {last:%Y-%m-%d %H:%M} UTC: is the IdP's provisioning switched on?"]
     return []

@@ -15,6 +15,7 @@ import structlog
 from api.authentication import Authentication
 from api.journal import Journal
 from api.metrics import observe_batch
+from api.mistakes import Mistakes
 from api.scrapes import Scrapes
 from api.services import TOUCH_INTERVAL_S, PointReads, Services
 from api.strangers import Strangers
@@ -133,9 +134,11 @@ async def open_services(
     turns = Turns(pool.connection, pool.max_size)
     ledger = OpenLedger(pool.connection, turns, directories, feed, kek, writer.submit, clock, uuid4, os.urandom)
     shared = PointReads(Coalescer(shared_reads.users), Coalescer(shared_reads.groups), Coalescer(shared_reads.names))
+    journal = Journal(pool, kek, os.urandom, room)
     services = Services(
         base_url=base_url, ledger=ledger, authentication=Authentication(Coalescer(shared_reads.tokens), clock, Strangers()),
-        reads=shared, group_names=names, lists=KnownLists(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=Journal(pool, kek, os.urandom, room),
+        reads=shared, group_names=names, lists=KnownLists(), new_request_id=uuid7, arrivals=arrivals, tail=tail, webhooks=webhooks, journal=journal,
+        mistakes=Mistakes(pool, journal, clock),
         scrapes=Scrapes(ledger, lambda: writer.queued),
         readiness=Readiness(ledger, _schema(pool.connection), Own(lambda: writer.running, lambda: writer.trouble, room)),
     )  # fmt: skip
@@ -146,7 +149,7 @@ async def open_services(
     works = (
         probe(url, pulse), frozen.watch(pool.connection), _listen(url, arrivals, changed), tail.run(),
         _follow_directories(services, changed, cleanups.wake), cleanups.run(), _watch_log(ledger), _touch_tokens(services),
-        _prune_idempotent(ledger), services.journal.run(),
+        _prune_idempotent(ledger), services.journal.run(), services.mistakes.run(),
     )  # fmt: skip
     background = [asyncio.create_task(work) for work in works]
     try:

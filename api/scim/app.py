@@ -34,6 +34,7 @@ from scim import discovery
 from scim.bulk import BULK_OPERATIONS_MAX
 from scim.errors import Forbidden, MethodNotAllowed, NotFound, NotImplementedHere, ScimError, Unauthorized, Unavailable
 from scim.leniency import Tolerance
+from scim.mistakes import Mistake, mistake_in
 from scim.redaction import redacted_filter
 from scim.respelling import endpoint_in
 from scim.schema import GROUP, USER, ResourceType
@@ -241,6 +242,7 @@ class ScimApp:
         if "%" in path_sent:
             parts = [unquote(segment) for segment in parts]
         if len(parts) < 3 or parts[2] != "v2":
+            self._note_path(scope, parts, method, request_id)
             raise NotFound("SCIM lives under /scim/{directory}/v2.")
         path = parts[3:]
         if path and not path[-1]:
@@ -249,6 +251,23 @@ class ScimApp:
         query = read_query(scope["query_string"])
         address = address_of(scope)
         return Call(method, path, parts[1], headers, query, request_id, receive, filter=query.get("filter"), address=address)
+
+    def _note_path(self, scope: Scope, parts: list[str], method: str, request_id: UUID) -> None:
+        """Count a request to a URL without /v2 for the directory that it was meant for."""
+        authorization = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None)
+        slug = parts[1] if len(parts) > 1 else ""
+        self._services.mistakes.add(Mistake.NO_V2, slug, mistake_in(authorization)[1], method_shown(method), request_id)
+
+    def _note_mistake(self, call: Call, mistake: Mistake, token: UUID | None) -> None:
+        self._services.mistakes.add(mistake, call.directory, token, method_shown(call.method), call.request_id)
+
+    async def _directory(self, call: Call, token: Token) -> Directory:
+        """The directory of the URL. Raises Forbidden, and counts the mistake, if the token does not reach it."""
+        try:
+            return await self._services.directory(call.directory, token)
+        except Forbidden:
+            self._note_mistake(call, Mistake.WRONG_SLUG, token.id)
+            raise
 
     async def _token(self, call: Call, *, fresh: bool) -> Token:
         authorization = call.header(b"authorization")
@@ -259,6 +278,8 @@ class ScimApp:
                 owner = await formerly(self._services.ledger, presented(authorization), call.directory)
                 if owner is not None:
                     call.found_directory, call.token = owner
+            if call.found_directory is None:
+                self._note_mistake(call, *mistake_in(authorization))
             raise
 
     async def _answer(self, call: Call) -> Answer:
@@ -281,9 +302,9 @@ class ScimApp:
     async def _handled(self, call: Call, route: "_Route", token: Token) -> Answer:
         if not allowed(token.role, route.operation):
             with contextlib.suppress(ScimError):  # for the journal: the admin must see that the IdP has a token of another role
-                call.found_directory, call.token = await self._services.directory(call.directory, token), token
+                call.found_directory, call.token = await self._directory(call, token), token
             raise Forbidden("This token is not a SCIM token. Give the IdP one of role scim.")
-        directory = await self._services.directory(call.directory, token)
+        directory = await self._directory(call, token)
         call.found_directory, call.token, call.leniency = directory, token, directory.leniency()
         if call.path and (endpoint := endpoint_in(call.path[0], call.leniency) or call.path[0]) != call.path[0]:
             call.path[0] = endpoint

@@ -85,22 +85,67 @@ def test_a_refused_operation_of_a_bulk_request_has_an_entry_too(service: Service
     assert all("secret" not in json.dumps(row) for row in page if row["request_id"] == request_id)
 
 
-def test_requests_with_a_revoked_token_have_an_entry_and_unauthenticated_ones_have_none(service: Service) -> None:
+def test_requests_with_a_revoked_token_have_an_entry_of_their_own(service: Service) -> None:
     """An expired token is the most frequent reason why an IdP stops: the journal must not look as if the IdP had sent nothing."""
     issued = json.loads(service.cli("token", "issue", "scim", "--directory", "acme", "--json").stdout)
     assert service.cli("token", "revoke", str(UUID(issued["token"].split("_")[2])), "--yes").returncode == 0
     with service.client("operator") as operator:
-        stranger = httpx.get(service.scim + "/Users", headers={"Authorization": "Bearer sl_scim_0_000000000"})
-        nowhere = httpx.get(service.base + "/scim/none/v2/Users", headers={"Authorization": f"Bearer {issued['token']}"})
         wrong = operator.get(service.scim + "/Users")
         late = httpx.post(service.scim + "/Users", headers={"Authorization": f"BEARER {issued['token']}"}, json={})
-        assert (stranger.status_code, nowhere.status_code, wrong.status_code, late.status_code) == (401, 401, 403, 401)
+        assert (wrong.status_code, late.status_code) == (403, 401)
         entry = _written(service, operator, late.headers["X-Request-Id"], refused="true")
         assert (entry["status"], entry["directory"], entry["events"]) == (401, "acme", 0)
         assert "issue one and put it into the IdP" in entry["fix"]
         assert _written(service, operator, wrong.headers["X-Request-Id"])["status"] == 403
-        page = operator.get(service.base + "/v1/requests", params={"limit": 1000}).json()["data"]
-    assert not {stranger.headers["X-Request-Id"], nowhere.headers["X-Request-Id"]} & {row["request_id"] for row in page}
+        assert "mistake" not in entry
+
+
+def test_mistakes_in_url_and_token_are_explained_where_they_were_meant(make_service: Callable[..., Service]) -> None:
+    """The answers stay those of a stranger; the journal and the health of the directory say what is wrong and what to do."""
+    service = make_service()
+    with service.client("admin") as admin, service.client("scim") as client, service.client("operator") as operator:
+        assert admin.post(service.base + "/v1/directories", json={"slug": "other"}).status_code == 201
+        own = client.headers["Authorization"]
+        number = str(UUID(own.split("_")[2]))
+        start, _, secret = own.rpartition("_")
+        cut, unknown = f"{start}_{secret[:-9]}", f"Bearer sl_scim_{'0' * 32}_{secret}"
+        base = service.base + "/scim"
+        sent = [
+            ("acme/v2/Users", None, 401), ("acme/v2/Users", "Basic eDp5", 401), ("acme/v2/Users", unknown, 401),
+            ("acme/v2/Users", cut, 401), ("acme/v2/Users", cut, 401), ("acme/Users", own, 404), ("acme", None, 404), ("v2/Users", own, 404),
+            ("acmee/v2/Users", own, 403), ("other/v2/Users", own, 403), ("other/v2/Users", cut, 401), ("nowhere/v2/Users", unknown, 401),
+        ]  # fmt: skip
+        for path, authorization, status in sent:
+            answer = httpx.get(f"{base}/{path}", headers={"Authorization": authorization} if authorization else {})
+            assert (answer.status_code, "acme" in answer.text) == (status, False)
+        wanted = {
+            "acme": {("no_token", None): 1, ("not_a_token", None): 2, ("wrong_secret", number): 2, ("no_v2", number): 2, ("no_v2", None): 1,
+                     ("wrong_slug", number): 3},
+            "other": {("foreign_token", None): 2},
+        }  # fmt: skip
+        for slug, counts in wanted.items():
+            found = _mistakes(service, operator, slug, sum(counts.values()))
+            assert found == counts
+        health = operator.get(service.base + "/v1/directories/acme/health").json()
+        assert (health["last_request"], health["operations"], health["refusals"]) == (None, [], [])
+        assert any("with the id of this token and another secret. (2, the last" in line for line in health["advice"])
+        assert not any("No request has arrived yet" in line for line in health["advice"])
+        page = operator.get(service.base + "/v1/requests", params={"directory": "acme", "limit": 1000}).json()["data"]
+        entries = {(row["mistake"], row.get("token"), row["status"]): row for row in page}
+        assert "enter it again" in entries["wrong_secret", f"tok_{UUID(number).hex}", 401]["fix"]
+        assert entries["no_v2", None, 404]["detail"] == "Requests came to a URL without /v2 after the directory."
+    shown = service.cli("directory", "doctor", "acme")
+    assert shown.returncode == 1
+    assert "Requests came without a token." in shown.stdout
+
+
+def _mistakes(service: Service, reader: httpx.Client, slug: str, requests: int) -> dict[tuple[str, str | None], int]:
+    """The mistakes of a directory, when so many requests have been counted: that takes a second or two."""
+    for _ in range(10_000):
+        rows = reader.get(f"{service.base}/v1/directories/{slug}/health").json()["mistakes"]
+        if sum(row["count"] for row in rows) >= requests:
+            return {(row["mistake"], row["token"]): row["count"] for row in rows}
+    raise AssertionError("never counted")
 
 
 def test_an_accepted_deviation_and_the_number_of_its_events_are_recorded(service: Service) -> None:
@@ -220,6 +265,7 @@ def test_a_spike_is_a_minute_far_above_the_median(app_url: str) -> None:
         "since": None,
         "last_request": minute,
         "spikes": [spike],
+        "mistakes": [],
         "tokens": [],
     }
     assert "23.3 times the usual" in advice(report, minute)[-1]

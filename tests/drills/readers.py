@@ -13,6 +13,7 @@ from tests.acceptance.receiver import Answer, Delivery, Receiver
 from tests.drills.fleet import Instance
 from tests.drills.history import Violation
 from tests.drills.load import Parties
+from tests.event_checks import check
 
 Events = list[dict[str, Any]]
 RETRY_S: Final = 0.05
@@ -50,6 +51,8 @@ class Reader:
     def settle(self, expected: Events, through: int) -> None:
         """Judge the events up to a position; later ones belong to the next judgement."""
         mine = [event for event in self.fresh if event["position"] <= through]
+        for event in mine:
+            check(event)  # against the published schema of its type
         self.judge(mine, [event for event in expected if self.wants(event)])
         self.fresh = [event for event in self.fresh if event["position"] > through]
         self.seen = {event["id"] for event in self.fresh}

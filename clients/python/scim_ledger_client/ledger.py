@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeAlias, cast
@@ -162,8 +162,16 @@ class Ledger:
     @contextmanager
     def snapshot(self, directory: str) -> Generator[Snapshot]:
         """All state of a directory, to be read to its end inside the `with` block. Continue with `follow(snapshot.after, directory=…)`."""
-        with self._connection.lines(f"/v1/directories/{quote(directory, safe='')}/snapshot") as lines:
-            yield Snapshot(lines)
+        path, failures = f"/v1/directories/{quote(directory, safe='')}/snapshot", 0
+        with ExitStack() as opened:
+            while True:
+                try:
+                    snapshot = Snapshot(opened.enter_context(self._connection.lines(path)))
+                    break
+                except (UnreachableError, RefusedError) as error:
+                    failures += 1
+                    self._connection.recover(failures, error)
+            yield snapshot
 
 
 def _streamed(message: Message) -> Streamed:

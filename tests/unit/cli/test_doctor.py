@@ -98,7 +98,7 @@ def test_a_directory_with_a_surge_or_a_pause_is_reported_and_a_closed_one_is_not
     surge = {"revocations_last_hour": lost, "per_hour": 100, "action": action}
     report = {
         "directory": "acme", "clock": "running", "state": state, "surge": surge, "retry_storms": [], "operations": [], "hours": 24, "since": None,
-        "last_request": NOW, "spikes": [], "tokens": [token],
+        "last_request": NOW, "spikes": [], "mistakes": [], "tokens": [token],
     }  # fmt: skip
     said = advice(report, NOW)
     ended = state in {CLOSED, DELETED}

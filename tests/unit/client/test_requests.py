@@ -6,7 +6,15 @@ from typing import Any
 
 import httpx
 import pytest
-from scim_ledger_client import Ledger, LostEndError, RefusedError, Retries, UnauthorizedError, UnreachableError
+from scim_ledger_client import (
+    IncompleteSnapshotError,
+    Ledger,
+    LostEndError,
+    RefusedError,
+    Retries,
+    UnauthorizedError,
+    UnreachableError,
+)
 
 PAGE = {
     "object": "list", "data": [{"id": "evt_a_1_00000000"}], "list_metadata": {"after": "c_1"}, "covered": {"from_position": 1, "to_position": 1},
@@ -175,3 +183,34 @@ def test_a_stream_of_a_log_that_lost_its_end_raises() -> None:
     lost = 'event: error\ndata: {"status":409,"code":"cursor_forked","detail":"d"}\n\n'
     with pytest.raises(LostEndError):
         next(ledger(Script(streamed(lost)), []).stream("c_9"))
+
+
+def lines(*documents: dict[str, Any]) -> httpx.Response:
+    return httpx.Response(200, text="".join(json.dumps(document) + "\n" for document in documents))
+
+
+HEAD = {"object": "snapshot", "directory": "acme", "seq": 7, "time": "2026-11-30T20:00:00.000000Z", "after": "c_7"}
+USER = {"object": "user", "id": "u", "active": True, "data": {"withheld": True}}
+
+
+def test_a_snapshot_is_begun_again_until_its_first_line_came() -> None:
+    script, waits = (
+        Script(problem(503, retry_after="2"), httpx.ConnectError("no"), lines(HEAD, USER, {"object": "end"})),
+        list[float](),
+    )
+    with ledger(script, waits).snapshot("acme") as snapshot:
+        assert (snapshot.directory, snapshot.seq, snapshot.after, list(snapshot)) == ("acme", 7, "c_7", [USER])
+    assert (len(waits), waits[0]) == (2, 2.0)
+
+
+@pytest.mark.parametrize(
+    "cut", [lines(HEAD, USER), lines(HEAD), httpx.Response(200, text=json.dumps(HEAD) + '\n{"object":"us'), lines()]
+)
+def test_a_snapshot_without_its_last_line_is_incomplete(cut: httpx.Response) -> None:
+    with pytest.raises(IncompleteSnapshotError), ledger(Script(cut), []).snapshot("acme") as snapshot:
+        list(snapshot)
+
+
+def test_what_the_body_of_a_with_statement_raises_is_not_changed() -> None:
+    with pytest.raises(httpx.ConnectError), ledger(Script(lines(HEAD)), []).snapshot("acme"):
+        raise httpx.ConnectError("of another client")

@@ -1,0 +1,92 @@
+"""Mistakes in the URL or the token of a connection, which an IdP's admin makes before any request is served.
+
+They are counted by directory, and explained in the journal and in the health of the directory. The IdP is told nothing of it: its
+answer is the same as a stranger's.
+"""
+
+import re
+from enum import StrEnum
+from typing import Final, Self
+from uuid import UUID
+
+_CLAIM: Final = re.compile(r"sl_[a-z]{1,10}_([0-9a-f]{32})(?![0-9a-f])")
+_SHOWN: Final = 200  # characters of a header that are searched: a whole token is shorter
+
+
+class Mistake(StrEnum):
+    """One mistake. `detail` is what happened, `fix` what the admin does, `status` the answer that the IdP got."""
+
+    detail: str
+    fix: str
+    status: int
+
+    def __new__(cls, name: str, status: int, detail: str, fix: str) -> Self:
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.status, member.detail, member.fix = status, detail, fix
+        return member
+
+    NO_TOKEN = (
+        "no_token",
+        401,
+        "Requests came without a token.",
+        "Enter the token of role scim in the IdP, and choose the authentication by an HTTP header (Authorization: Bearer TOKEN).",
+    )
+    NOT_A_TOKEN = (
+        "not_a_token",
+        401,
+        "Requests came with a text in the Authorization header that is no token of this service.",
+        "Copy the whole token into the IdP, without quotes or spaces, and with Bearer before it where the IdP does not add it.",
+    )
+    WRONG_SECRET = (
+        "wrong_secret",
+        401,
+        "Requests came with the id of this token and another secret.",
+        "The token was cut or mistyped, or somebody tries to guess it: enter it again. If it is lost, rotate it and enter the new one.",
+    )
+    NO_V2 = (
+        "no_v2",
+        404,
+        "Requests came to a URL without /v2 after the directory.",
+        "The base URL in the IdP ends in /scim/DIRECTORY/v2: correct it.",
+    )
+    WRONG_SLUG = (
+        "wrong_slug",
+        403,
+        "Requests came with a token of this directory to the URL of another directory, or of one that does not exist.",
+        "The base URL in the IdP has the name of this directory, /scim/DIRECTORY/v2: correct it.",
+    )
+    FOREIGN_TOKEN = (
+        "foreign_token",
+        403,
+        "Requests came to the URL of this directory with a token of another directory.",
+        "Enter a token of role scim of this directory in the IdP; or correct the URL, if the IdP belongs to the other directory.",
+    )
+
+
+def mistake_in(authorization: str | None) -> tuple[Mistake, UUID | None]:
+    """What is wrong with an Authorization header that was refused, and the id of the token that it claims to be."""
+    if not authorization:
+        return Mistake.NO_TOKEN, None
+    claimed = _CLAIM.search(authorization[:_SHOWN])
+    return (Mistake.NOT_A_TOKEN, None) if claimed is None else (Mistake.WRONG_SECRET, UUID(hex=claimed[1]))
+
+
+def meant(mistake: Mistake, placed: int | None, owner: int | None) -> list[tuple[int, Mistake]]:
+    """The directories that a request was meant for, each with its mistake.
+
+    `placed`: the directory in the URL, `owner`: that of the token; None where there is no such one.
+    """
+    if owner is None:
+        known = Mistake.NOT_A_TOKEN if mistake is Mistake.WRONG_SECRET else mistake
+        return [] if placed is None else [(placed, known)]
+    if placed == owner:
+        return [(owner, mistake)]
+    if placed is None:
+        return [(owner, mistake if mistake is Mistake.NO_V2 else Mistake.WRONG_SLUG)]
+    return [(placed, Mistake.FOREIGN_TOKEN), (owner, Mistake.WRONG_SLUG)]
+
+
+def known_mistake(name: str) -> Mistake | None:
+    """The mistake of this name; None for one that only another release knows."""
+    return Mistake.__members__.get(name.upper())

@@ -1,0 +1,45 @@
+"""Mistakes in URLs and tokens belong to the directories that the requests were meant for, and to no other."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scim.mistakes import Mistake, known_mistake, meant, mistake_in
+
+NUMBERS = st.none() | st.integers(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "found"),
+    [
+        (None, (Mistake.NO_TOKEN, None)),
+        ("", (Mistake.NO_TOKEN, None)),
+        ("Bearer eyJhbGciOi", (Mistake.NOT_A_TOKEN, None)),
+        (f"Bearer sl_scim_{'a' * 31}_00", (Mistake.NOT_A_TOKEN, None)),
+        (f"Bearer sl_scim_{'a' * 33}_00", (Mistake.NOT_A_TOKEN, None)),
+        (f"Bearer sl_scim_{'a' * 32}_00", (Mistake.WRONG_SECRET, UUID("a" * 32))),
+        (f"sl_scim_{'a' * 32}", (Mistake.WRONG_SECRET, UUID("a" * 32))),
+        (" " * 200 + f"sl_scim_{'a' * 32}", (Mistake.NOT_A_TOKEN, None)),
+    ],
+)
+def test_a_refused_header_is_explained(authorization: str | None, found: tuple[Mistake, UUID | None]) -> None:
+    assert mistake_in(authorization) == found
+
+
+@given(st.sampled_from(Mistake), NUMBERS, NUMBERS)
+def test_only_the_directories_of_url_and_token_are_told(mistake: Mistake, placed: int | None, owner: int | None) -> None:
+    told = dict(meant(mistake, placed, owner))
+    assert set(told) == {placed, owner} - {None}
+    if None not in {placed, owner} and placed != owner:
+        assert told == {placed: Mistake.FOREIGN_TOKEN, owner: Mistake.WRONG_SLUG}
+    if placed == owner and placed is not None:
+        assert told == {placed: mistake}
+    if owner is None:
+        assert Mistake.WRONG_SECRET not in told.values(), "nobody has this token"
+
+
+def test_names_are_found_again() -> None:
+    assert [known_mistake(mistake.value) for mistake in Mistake] == list(Mistake)
+    assert known_mistake("of_another_release") is None
