@@ -3,9 +3,10 @@
 -- event took it back meanwhile, the column refuses the null, and with it the act.
 update open_deliveries o set state = 2, next_at = null, asked_s = null, told = false, attempts = case when $3 and exists (
     select from events g where g.directory = o.directory and g.seq = o.seq and (
-        exists (select from events e where g.mem is not null and e.directory = g.directory and e.mem = g.mem and e.obj = g.obj and e.seq > g.seq
-                and e.type in (11, 12))
-        or exists (select from events e where g.mem is null and e.directory = g.directory and e.obj = g.obj and e.seq > g.seq and e.type in (2, 4, 5))
+        exists (select from (select seq, obj, type from events where directory = g.directory and mem = g.mem offset 0) e
+                where g.mem is not null and e.obj = g.obj and e.seq > g.seq and e.type in (11, 12))
+        or exists (select from (select directory, seq, type from events where obj = g.obj and g.mem is null offset 0) e
+                   where e.directory = g.directory and e.seq > g.seq and e.type in (2, 4, 5))
         or exists (select from directory_states t where t.directory = g.directory and t.closed_seq > g.seq))) then null else 0 end
 where consumer = $1 and position = $2;
 

@@ -1,10 +1,13 @@
 -- taken_back --
 -- The grants that a later event took back, up to a head: memberships removed or revoked, users deactivated or deleted. Also all grants
--- of a directory that was closed at any time, even after the head: its access has ended for ever.
+-- of a directory that was closed at any time, even after the head: its access has ended for ever. `offset 0` makes the planner look for the
+-- events of the user or of the member: by directory and seq it would read all that came after the grant, for each grant.
 select k.n from unnest($1::int4[], $2::int8[], $3::uuid[], $4::uuid[], $5::int8[]) with ordinality k(d, s, o, m, h, n)
 where case when k.m is not null
-    then exists (select from events e where e.directory = k.d and e.mem = k.m and e.seq > k.s and e.seq <= k.h and e.obj = k.o and e.type in (11, 12))
-    else exists (select from events e where e.obj = k.o and e.directory = k.d and e.seq > k.s and e.seq <= k.h and e.type in (2, 4, 5)) end
+    then exists (select from (select seq, obj, type from events where directory = k.d and mem = k.m offset 0) e
+                 where e.seq > k.s and e.seq <= k.h and e.obj = k.o and e.type in (11, 12))
+    else exists (select from (select directory, seq, type from events where obj = k.o offset 0) e
+                 where e.directory = k.d and e.seq > k.s and e.seq <= k.h and e.type in (2, 4, 5)) end
    or exists (select from directory_states t where t.directory = k.d and t.closed_seq > k.s);
 
 -- grant_flags --
@@ -57,7 +60,8 @@ delete from open_deliveries o using events g
 where o.replay = $1 and g.directory = o.directory and g.seq = o.seq and g.type in (0, 3, 10, 13)
   and position(case when g.mem is null then '\x22616374697665223a74727565'::bytea else '\x22656666223a74727565'::bytea end in g.leaf) > 0
   and exists (select from replays where id = $1 and superseded = 'skip')
-  and (exists (select from events e where g.mem is not null and e.directory = g.directory and e.mem = g.mem and e.obj = g.obj and e.seq > g.seq
-               and e.type in (11, 12))
-    or exists (select from events e where g.mem is null and e.directory = g.directory and e.obj = g.obj and e.seq > g.seq and e.type in (2, 4, 5))
+  and (exists (select from (select seq, obj, type from events where directory = g.directory and mem = g.mem offset 0) e
+               where g.mem is not null and e.obj = g.obj and e.seq > g.seq and e.type in (11, 12))
+    or exists (select from (select directory, seq, type from events where obj = g.obj and g.mem is null offset 0) e
+               where e.directory = g.directory and e.seq > g.seq and e.type in (2, 4, 5))
     or exists (select from directory_states t where t.directory = g.directory and t.closed_seq > g.seq));

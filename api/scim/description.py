@@ -134,6 +134,16 @@ def _parameters(method: str, name: str, segments: int) -> Iterable[Document]:
     shows = name.endswith(("_user", "_group")) and method != "DELETE"
     for parameter, (schema, sentence, example) in ((_QUERY if lists else {}) | (_SHOWN if lists or shows else {})).items():
         yield {"name": parameter, "in": "query", "required": False, "schema": schema, "description": sentence, "example": example}
+    if name in {"get_user", "get_group"}:
+        sentence = "The version that the client has (RFC 7644 §3.14): 304 if it is the current one."
+        yield {
+            "name": "If-None-Match",
+            "in": "header",
+            "required": False,
+            "schema": _TEXT,
+            "description": sentence,
+            "example": 'W/"1"',
+        }
     if segments == 2 and method in {"PUT", "PATCH", "DELETE"}:
         yield {
             "name": "If-Match", "in": "header", "required": False, "schema": _TEXT, "description": "The version that the change is for (RFC 7644 §3.14).",
@@ -155,6 +165,8 @@ def _answers(method: str, name: str) -> Document:
         found: Document = {"204": {"description": "No Content"}}
     else:
         found = {"201" if name.startswith("create") else "200": _answer("OK", _answered(name))}
+        if name in {"get_user", "get_group"}:
+            found["304"] = {"description": "Not Modified"}
         if name == "patch_group":
             found["204"] = {"description": "No Content, unless `attributes` or `excludedAttributes` ask for the group"}
     return found | dict.fromkeys(("4XX", "5XX"), _answer("An error (RFC 7644 §3.12).", "ScimError"))

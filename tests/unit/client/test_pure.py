@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scim_ledger_client import SignatureError, Webhook
 from scim_ledger_client.access import Edge, access_of, apply
@@ -97,6 +97,7 @@ def test_during_a_rotation_the_old_and_the_new_secret_fit_on_both_sides(known: l
         Webhook(*known).receive(headers(SECRETS[2]), BODY, now=NOW)
 
 
+@example(b"{}", "Webhook-Timestamp", "soon")
 @given(st.binary(), st.sampled_from(["Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"]), st.text(max_size=60))
 def test_whatever_was_changed_is_refused(body: bytes, field: str, value: str) -> None:
     hook, good = Webhook(SECRETS[0]), headers(SECRETS[0])
@@ -152,7 +153,30 @@ def begins(event: dict[str, Any], edge: Edge) -> bool | None:
     return False
 
 
+def membership(kind: str, member: str, *, effective: bool = True) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "directory": "a",
+        "data": {"group": {"id": "g"}, "member": {"type": "User", "id": member}, "effective": effective},
+    }
+
+
 @given(st.lists(MEMBERSHIP | CLOSED | OTHER))
+@example(
+    [
+        membership(CHANGES[0], "m"),
+        membership(CHANGES[0], "n", effective=False),
+        membership(CHANGES[3], "m"),
+        membership(CHANGES[1], "m"),
+    ]
+)
+@example(
+    [
+        membership(CHANGES[0], "m"),
+        {"type": "directory.closed", "directory": "a", "data": {}},
+        {"type": "user.renamed", "directory": "a", "data": {}},
+    ]
+)
 def test_access_is_what_the_last_event_about_an_edge_says(events: list[dict[str, Any]]) -> None:
     access = set[Edge]()
     for event in events:
