@@ -35,6 +35,7 @@ SILENCE_CYCLES = 3  # after so many cycles an IdP that has cycles is
 ERROR_SHARE = 0.05
 SPIKE_REQUESTS_MIN = 60  # requests in a minute; fewer are never reported as a spike
 LOOKED_MAX = 200_000  # newest requests that the health report looks at: a statement may take four seconds
+MENDED_S = 3_600  # a mistake that is older than this, and than the last request, is mended
 MISTAKES_LOOKED_MAX = 10_000  # newest entries of mistakes in URLs and tokens that it looks at
 SPIKE_TIMES_MIN = 10  # a spike has this many times the requests of the median minute
 MistakeName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": [mistake.value for mistake in Mistake]})]
@@ -356,7 +357,7 @@ def advice(report: State, now: datetime, *, expects_external_id: bool = False) -
     of_itself = [*_clock(report), *_surge_advice(report), *_paused(report)]
     return [
         *of_itself,
-        *_mistakes(report),
+        *_mistakes(report, now),
         *_storms(report),
         *_tokens(report, now),
         *_silence(report, now),
@@ -395,10 +396,13 @@ def _paused(report: State) -> list[str]:
     return [f"It is paused: its IdP is told to try again later. scim-ledger directory resume {report['directory']} --reason …"]
 
 
-def _mistakes(report: State) -> list[str]:
+def _mistakes(report: State, now: datetime) -> list[str]:
+    """Mistakes of the last hour, and older ones after which no request came: otherwise somebody has mended them."""
+    last = report["last_request"]
     return [
         f"{found['meaning']} ({found['count']}, the last {found['last']:%Y-%m-%d %H:%M} UTC) {found['fix']}"
         for found in report["mistakes"]
+        if last is None or found["last"] > last or (now - found["last"]).total_seconds() < MENDED_S
     ]
 
 

@@ -182,6 +182,19 @@ def test_the_doctor_sees_what_the_mapping_of_the_idp_does_wrong(make_service: Ca
     )
 
 
+@pytest.mark.parametrize("path", ["/v2/Users", "/Users", ""])
+@pytest.mark.parametrize("known_id", [False, True])
+def test_a_stranger_is_told_the_same_whether_or_not_the_directory_and_the_token_exist(
+    service: Service, path: str, *, known_id: bool
+) -> None:
+    number = service.client("scim").headers["Authorization"].split("_")[2] if known_id else "0" * 32
+    headers = {"Authorization": f"Bearer sl_scim_{number}_{'0' * 72}"}
+    answers = [httpx.get(f"{service.base}/scim/{slug}{path}", headers=headers) for slug in ("acme", "nowhere", "a\u00e9")]
+    told = [(a.status_code, a.content, {**a.headers, "x-request-id": "", "date": ""}) for a in answers]
+    assert told[0] == told[1] == told[2]
+    assert answers[0].status_code in {401, 404, 429}
+
+
 def _mistakes(service: Service, reader: httpx.Client, slug: str, requests: int) -> dict[tuple[str, str | None], int]:
     """The mistakes of a directory, when so many requests have been counted: that takes a second or two."""
     for _ in range(10_000):

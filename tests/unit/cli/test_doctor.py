@@ -164,3 +164,16 @@ def test_what_users_and_groups_say_of_the_mapping_is_advised(more: dict[str, Any
     said = advice(_report(quality={**SOUND, **more}), NOW, expects_external_id=expected)
     assert len(said) == (says is not None)
     assert says is None or says in said[0]
+
+
+@pytest.mark.parametrize(
+    ("ago_min", "last_request_ago_min", "told"), [(59, 1, True), (61, 1, False), (61, 62, True), (600, None, True)]
+)
+def test_a_mistake_is_told_until_it_is_mended(ago_min: int, last_request_ago_min: int | None, *, told: bool) -> None:
+    """Otherwise the health would not become well for a day after somebody has corrected the URL."""
+    mistake = {
+        "mistake": "no_v2", "token": None, "count": 7, "last": NOW - timedelta(minutes=ago_min), "meaning": "No v2.", "fix": "Correct it.",
+    }  # fmt: skip
+    last = None if last_request_ago_min is None else NOW - timedelta(minutes=last_request_ago_min)
+    said = advice(_report(mistakes=[mistake], last_request=last), NOW)
+    assert [line.partition(" (7")[0] for line in said] == ["No v2."] * told

@@ -21,8 +21,12 @@ ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
         ({"x" * 101: 1}, [OTHER]),
         ({ENTERPRISE: {"Department": "x", "flor": "x"}}, [f"{ENTERPRISE}:flor"]),
         ({"urn:x:y": {"a": 1, "b c": 2}}, ["urn:x:y:a", OTHER]),
+        (
+            {"name": {"firstName": "x", "givenName": "x"}, "emails": [{"value": "x", "kind": 1}, {"kind": 2}, 3]},
+            ["name.firstName", "emails.kind", "emails.kind"],
+        ),
+        ({ENTERPRISE: {"manager": {"value": "1", "mail": "x"}}}, [f"{ENTERPRISE}:manager.mail"]),
         ({"urn:x:y": "plain"}, ["urn:x:y"]),
-        ({USER.schema: {"userName": "x"}}, []),
     ],
 )
 def test_attributes_without_a_schema_are_named(document: dict[str, Any], found: list[str]) -> None:
